@@ -1,0 +1,3 @@
+"""memd: memory backends served over QMP."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,60 @@
+"""What a command comes to: its value, its events, or work that may block.
+
+A handler returns a plain JSON value in the common case, an `Outcome` where
+events, descriptors or the daemon's end go with it, and a `Blocking` where the
+kernel may take its time. Nothing here knows sockets or threads: the session
+and the server decide where and when things run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+JSON = Any
+"""A JSON value: dict, list, str, int, float, bool or None."""
+
+
+@dataclass(slots=True)
+class Event:
+    """An asynchronous message (QMP specification, section 2.5)."""
+
+    name: str
+    data: dict[str, JSON] | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A command's value and what goes with it.
+
+    Attributes:
+        value: the `return` member.
+        events: sent to every negotiated client before the answer.
+        fds: descriptors that ride on the answer (SCM_RIGHTS). The session
+            closes them once they are sent or the client is gone.
+        shutdown: ends the daemon after this answer; the SHUTDOWN event's
+            `reason`, such as "host-qmp-quit".
+    """
+
+    value: JSON = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    fds: tuple[int, ...] = ()
+    shutdown: str | None = None
+
+
+@dataclass(slots=True)
+class Blocking:
+    """Work that may take long, to be run beside the event loop.
+
+    Attributes:
+        work: runs in a worker thread; touches no shared state but the kernel's.
+        finish: runs on the event loop with what `work` returned, and gives the
+            command's value or `Outcome`; it may raise `QMPError`.
+        failed: runs on the event loop when `work` raised, to undo what was
+            prepared (a reserved id); the exception is answered afterwards.
+    """
+
+    work: Callable[[], Any]
+    finish: Callable[[Any], JSON]
+    failed: Callable[[BaseException], None] = lambda _exc: None
