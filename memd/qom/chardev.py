@@ -1,0 +1,52 @@
+"""The objects behind monitors: character devices, and (QEMU 11.1) monitors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.outcome import JSON
+from memd.qom.object import QObject
+from memd.qom.property import Property
+from memd.qom.types import OBJECT, ObjectType
+
+if TYPE_CHECKING:
+    from memd.qom.tree import Tree
+
+_CHARDEV = ObjectType("chardev", OBJECT, abstract=True)
+_FD = ObjectType("chardev-fd", _CHARDEV, abstract=True)
+_SOCKET = ObjectType(
+    "chardev-socket",
+    _CHARDEV,
+    properties=(
+        Property("connected", "bool", get=lambda chardev: chardev.connected),
+        Property("addr", "SocketAddress", get=lambda chardev: chardev.addr),
+    ),
+)
+_STDIO = ObjectType("chardev-stdio", _FD)
+_NULL = ObjectType("chardev-null", _CHARDEV)
+
+CHARDEV_TYPES = (_CHARDEV, _FD, _SOCKET, _STDIO, _NULL)
+_BACKENDS = {"socket": _SOCKET, "stdio": _STDIO, "null": _NULL}
+
+
+class Chardev(QObject):
+    """A character device, `/chardevs/<id>`.
+
+    Attributes:
+        connected: whether a client is at the other end (sockets only).
+        addr: where it listens or connects to, a QAPI `SocketAddress` with its
+            `type` member (sockets only).
+    """
+
+    __slots__ = ("addr", "connected")
+
+    def __init__(self, tree: Tree, backend: str, addr: JSON = None) -> None:
+        """Make one; `tree.chardevs.add_child(id, chardev)` lists it.
+
+        Args:
+            backend: "socket", "stdio" or "null".
+            addr: see the attribute.
+        """
+        super().__init__(_BACKENDS[backend], tree)
+        self.connected = False
+        self.addr = addr

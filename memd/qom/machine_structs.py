@@ -1,0 +1,184 @@
+"""The properties of `/machine` that are structures: what they take and refuse.
+
+memd has no machine to boot and no CPU, so the checks are all there is. Texts
+and their order were observed on QEMU 10.0.2. Where QEMU refuses a CPU topology
+and keeps half of it all the same, memd keeps none of it.
+"""
+
+from __future__ import annotations
+
+from memd.errors import QMPError
+from memd.outcome import JSON
+from memd.qapi.visit import (
+    Visit,
+    bad_type,
+    missing,
+    unexpected,
+    visit_bool,
+    visit_enum,
+    visit_int64,
+    visit_list,
+    visit_size,
+    visit_str,
+    visit_uint64,
+)
+from memd.qom.machine import CACHES, ONE_CPU
+
+_LEVELS = ("thread", "core", "module", "cluster", "die", "socket", "book", "drawer", "default")
+_SIZE_STEP = 8192
+# Levels that `none-machine` does not have, in the order in which they are refused.
+_UNSUPPORTED = ("modules", "clusters", "dies", "books", "drawers")
+
+
+def _struct(members: dict[str, Visit], *, mandatory: bool = False) -> Visit:
+    def visit(value: JSON, path: str) -> JSON:
+        if type(value) is not dict:
+            raise bad_type(path, "object")
+        taken = {}
+        for name, visit_member in members.items():
+            if name in value:
+                taken[name] = visit_member(value[name], f"{path}.{name}")
+            elif mandatory:
+                raise missing(f"{path}.{name}")
+        for name in value:
+            if name not in members:
+                raise unexpected(f"{path}.{name}")
+        return taken
+
+    return visit
+
+
+_boot = _struct(
+    {
+        "order": visit_str,
+        "once": visit_str,
+        "menu": visit_bool,
+        "splash": visit_str,
+        "splash-time": visit_int64,
+        "reboot-timeout": visit_int64,
+        "strict": visit_bool,
+    }
+)
+_memory = _struct({"size": visit_size, "max-size": visit_size, "slots": visit_uint64})
+_smp = _struct(dict.fromkeys(ONE_CPU, visit_int64))
+_caches = visit_list(
+    _struct({"cache": visit_enum(CACHES), "topology": visit_enum(_LEVELS)}, mandatory=True)
+)
+
+
+def visit_boot(value: JSON, path: str) -> JSON:
+    """A `BootConfiguration`; boot devices are letters from a to p, each once."""
+    taken = _boot(value, path)
+    for member in ("order", "once"):
+        seen = set()
+        for device in taken.get(member, ""):
+            if not "a" <= device <= "p":
+                raise QMPError(f"Invalid boot device '{device}'")
+            if device in seen:
+                raise QMPError(f"Boot device '{device}' was given twice")
+            seen.add(device)
+    return taken
+
+
+def visit_memory(value: JSON, path: str) -> JSON:
+    """A `MemorySizeConfiguration`; the size, in bytes, is rounded up."""
+    taken = _memory(value, path)
+    if "slots" in taken and "max-size" not in taken:
+        raise QMPError("slots specified but no max-size")
+    size = -(-taken.get("size", 0) // _SIZE_STEP) * _SIZE_STEP % 2**64
+    largest = taken.get("max-size", size)
+    slots = taken.get("slots", 0)
+    if largest < size:
+        raise QMPError(
+            f"invalid value of maxmem: maximum memory size (0x{largest:x}) must be at least"
+            f" the initial memory size (0x{size:x})"
+        )
+    if slots and largest == size:
+        raise QMPError(
+            "invalid value of maxmem: memory slots were specified but maximum memory size"
+            f" (0x{largest:x}) is equal to the initial memory size (0x{size:x})"
+        )
+    if not slots:
+        return {"size": size}
+    return {"size": size, "slots": slots, "max-size": largest}
+
+
+def visit_smp(value: JSON, path: str) -> JSON:
+    """An `SMPConfiguration`: nothing but one CPU will do, and that is returned."""
+    given = _smp(value, path)
+    if 0 in given.values():
+        raise QMPError("Invalid CPU topology: CPU topology parameters must be greater than zero")
+    for level in _UNSUPPORTED:
+        if given.get(level, 1) > 1:
+            raise QMPError(f"{level} > 1 not supported by this machine's CPU topology")
+
+    # QEMU counts in 32 bits without sign. What is not given follows from the
+    # rest, as cores where it can be.
+    count = {name: number % 2**32 for name, number in given.items()}
+    cpus, maxcpus, sockets, cores, threads = (
+        count.get(name, 0) for name in ("cpus", "maxcpus", "sockets", "cores", "threads")
+    )
+    if not cpus and not maxcpus:
+        sockets, cores, threads = sockets or 1, cores or 1, threads or 1
+    else:
+        maxcpus = maxcpus or cpus
+        if not cores:
+            sockets, threads = sockets or 1, threads or 1
+            cores = maxcpus // (sockets * threads)
+        elif not sockets:
+            threads = threads or 1
+            sockets = maxcpus // (cores * threads)
+        threads = threads or maxcpus // (sockets * cores)
+    total = sockets * cores * threads
+    for level in _UNSUPPORTED:
+        total *= count.get(level, 1)
+    total %= 2**32
+    maxcpus = maxcpus or total
+    cpus = cpus or maxcpus
+
+    levels = f"sockets ({sockets}) * cores ({cores}) * threads ({threads})"
+    if total != maxcpus:
+        raise QMPError(
+            "Invalid CPU topology: product of the hierarchy must match maxcpus:"
+            f" {levels} != maxcpus ({maxcpus})"
+        )
+    if maxcpus < cpus:
+        raise QMPError(
+            "Invalid CPU topology: maxcpus must be equal to or greater than smp:"
+            f" {levels} == maxcpus ({maxcpus}) < smp_cpus ({cpus})"
+        )
+    if maxcpus != 1:
+        bound = "max" if maxcpus else "min"
+        signed = maxcpus - 2**32 if maxcpus >= 2**31 else maxcpus
+        raise QMPError(
+            f"Invalid SMP CPUs {signed}. The {bound} CPUs supported by machine 'none' is 1"
+        )
+    return ONE_CPU
+
+
+def visit_smp_cache(value: JSON, path: str) -> JSON:
+    """A list of caches and what shares each; nothing but the default will do.
+
+    Returns what is set then: all caches, whichever were named.
+    """
+    taken = _caches(value, path)
+    topology: dict[str, str] = {}
+    for each in taken:
+        if each["cache"] in topology:
+            raise QMPError(
+                f"Invalid cache properties: {each['cache']}. The cache properties are duplicated"
+            )
+        topology[each["cache"]] = each["topology"]
+    for cache in CACHES:
+        if topology.get(cache, "default") != "default":
+            raise QMPError(f"{cache} cache topology not supported by this machine")
+    return [{"cache": name, "topology": "default"} for name in CACHES]
+
+
+VISITS: dict[str, Visit] = {
+    "boot": visit_boot,
+    "memory": visit_memory,
+    "smp": visit_smp,
+    "smp-cache": visit_smp_cache,
+}
+"""The check of each such property: returns what it holds from then on."""

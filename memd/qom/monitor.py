@@ -1,0 +1,90 @@
+"""Monitors as objects, which they are in QEMU 11.1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.errors import QMPError
+from memd.outcome import JSON
+from memd.qapi.visit import visit_bool, visit_enum, visit_str
+from memd.qom.object import UserCreatable
+from memd.qom.property import Property
+from memd.qom.types import OBJECT, ObjectType
+
+if TYPE_CHECKING:
+    from memd.qom.tree import Tree
+
+
+class Monitor(UserCreatable):
+    """A QMP monitor, `/objects/<id>`.
+
+    Attributes:
+        chardev: the id of its character device.
+        pretty: whether its answers are spread over lines.
+        close_action: "none" or "delete": what the end of its connection does to
+            it.
+    """
+
+    __slots__ = ("chardev", "close_action", "pretty")
+
+    def __init__(self, tree: Tree, id: str, chardev: str, pretty: bool = False) -> None:
+        super().__init__(_QMP, tree, id)
+        self.chardev = chardev
+        self.pretty = pretty
+        self.close_action = "none"
+
+    def check_delete(self) -> None:
+        """Raise `QMPError`: clients can't saw off what they sit on."""
+        raise QMPError("Cannot delete the current QMP monitor")
+
+
+def _set_chardev(monitor: Monitor, value: JSON) -> None:
+    monitor.chardev = value
+
+
+def _set_pretty(monitor: Monitor, value: JSON) -> None:
+    monitor.pretty = value
+
+
+def _set_close_action(monitor: Monitor, value: JSON) -> None:
+    monitor.close_action = value
+
+
+_MONITOR = ObjectType(
+    "monitor",
+    OBJECT,
+    abstract=True,
+    interfaces=("user-creatable",),
+    properties=(
+        Property(
+            "chardev",
+            "string",
+            visit=visit_str,
+            get=lambda monitor: monitor.chardev,
+            set=_set_chardev,
+        ),
+    ),
+)
+_QMP = ObjectType(
+    "monitor-qmp",
+    _MONITOR,
+    properties=(
+        Property(
+            "pretty",
+            "bool",
+            visit=visit_bool,
+            get=lambda monitor: monitor.pretty,
+            set=_set_pretty,
+        ),
+        Property(
+            "close-action",
+            "MonitorQMPCloseAction",
+            visit=visit_enum(("none", "delete")),
+            get=lambda monitor: monitor.close_action,
+            set=_set_close_action,
+        ),
+    ),
+)
+
+MONITOR_TYPES = (_MONITOR, _QMP)
+"""The types of monitors: QEMU 10.0 has none."""

@@ -1,0 +1,164 @@
+"""A property of an object: declared once, with all that a client can see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError, device_not_found
+from memd.outcome import JSON, Blocking
+from memd.qapi.visit import Visit, bad_type, visit_any, visit_str
+
+if TYPE_CHECKING:
+    from memd.qom.object import QObject
+
+Get = Callable[[Any], JSON]
+Set = Callable[[Any, JSON], Blocking | None]
+Guard = Callable[[Any], None]
+Follow = Callable[[Any], "QObject | None"]
+SetLink = Callable[[Any, "QObject | None"], None]
+
+
+class Property:
+    """One property of a type.
+
+    A value from a client goes through `guard`, `visit` and `setter`, in this
+    order; each of them may refuse it by raising `QMPError`.
+
+    Attributes:
+        name: as clients spell it.
+        type: as `qom-list` shows it: "bool", "int", "link<thread-context>".
+        getter: gives the value from the object; None where it can't be read.
+        setter: stores a converted value; None where it can't be written. It
+            returns a `Blocking` where the kernel may take long over it, whose
+            `finish` gives the answer of `qom-set`, that is {}.
+        visit: checks and converts what a client sent.
+        guard: refuses a change whatever the value is, as some properties do
+            before they look at it and others (in their setter) after.
+        description: as `qom-list-properties` shows it, or None.
+    """
+
+    __slots__ = ("description", "getter", "guard", "name", "setter", "type", "visit")
+
+    def __init__(
+        self,
+        name: str,
+        type: str,
+        *,
+        get: Get | None = None,
+        set: Set | None = None,
+        visit: Visit = visit_any,
+        guard: Guard | None = None,
+        description: str | None = None,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.getter = get
+        self.setter = set
+        self.visit = visit
+        self.guard = guard
+        self.description = description
+
+    def get(self, obj: QObject) -> JSON:
+        """The property's value, as JSON.
+
+        Raises:
+            QMPError: the property can't be read.
+        """
+        getter = self.getter
+        if getter is None:
+            raise QMPError(f"Property '{obj.qom_type.name}.{self.name}' is not readable")
+        return getter(obj)
+
+    def set(self, obj: QObject, value: JSON) -> Blocking | None:
+        """Take a new value from a client.
+
+        Returns:
+            None, or a `Blocking` where the change takes long to bring about.
+
+        Raises:
+            QMPError: the property can't be written, or not now, or not to that.
+        """
+        setter = self.setter
+        if setter is None:
+            raise not_writable(obj, self.name)
+        if self.guard is not None:
+            self.guard(obj)
+        return setter(obj, self.visit(value, self.name))
+
+    def target(self, obj: QObject) -> QObject | None:
+        """The object to which a path goes on through this property, if any."""
+        return None
+
+
+class LinkProperty(Property):
+    """A property that points at an object elsewhere in the tree.
+
+    Clients read and write it as a path, "" for none. A link whose target has
+    left the tree reads as "" too, yet paths still lead through it (observed on
+    QEMU 10.0.2).
+
+    Attributes:
+        follow: the object that is pointed at, or None.
+        target_type: the type, or interface, that a target has to be of.
+    """
+
+    __slots__ = ("follow", "target_type")
+
+    def __init__(
+        self,
+        name: str,
+        target_type: str,
+        *,
+        follow: Follow,
+        set: SetLink | None = None,
+        guard: Guard | None = None,
+        description: str | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            f"link<{target_type}>",
+            get=self._path,
+            set=None if set is None else self._point(set),
+            visit=visit_str,
+            guard=guard,
+            description=description,
+        )
+        self.follow = follow
+        self.target_type = target_type
+
+    def target(self, obj: QObject) -> QObject | None:
+        """The object that is pointed at."""
+        return self.follow(obj)
+
+    def _path(self, obj: QObject) -> str:
+        target = self.follow(obj)
+        return "" if target is None else obj.tree.path_of(target)
+
+    def _point(self, set_link: SetLink) -> Set:
+        def setter(obj: QObject, path: str) -> None:
+            set_link(obj, self._find(obj, path) if path else None)
+
+        return setter
+
+    def _find(self, obj: QObject, path: str) -> QObject:
+        tree = obj.tree
+        target, ambiguous = tree.lookup(path, self.target_type)
+        if target is not None:
+            return target
+        if ambiguous:
+            raise QMPError(f"Path '{path}' does not uniquely identify an object")
+        other, ambiguous = tree.lookup(path)
+        if other is not None or ambiguous:
+            raise bad_type(self.name, self.target_type)
+        raise device_not_found(f"Device '{path}' not found")
+
+
+def not_found(obj: QObject, name: str) -> QMPError:
+    """What is said of a property that an object does not have."""
+    return QMPError(f"Property '{obj.qom_type.name}.{name}' not found")
+
+
+def not_writable(obj: QObject, name: str) -> QMPError:
+    """What is said of a property that can't be set."""
+    return QMPError(f"Property '{obj.qom_type.name}.{name}' is not writable")

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memd.errors import QMPError
+from memd.qom.machine import ONE_CPU
+from memd.qom.machine_structs import VISITS
+
+MAXMEM = "invalid value of maxmem: "
+PRODUCT = "Invalid CPU topology: product of the hierarchy must match maxcpus: "
+TOPOLOGY = "Invalid CPU topology: maxcpus must be equal to or greater than smp: "
+
+ACCEPTED: list[tuple[str, Any, Any]] = [
+    ("boot", {}, {}),
+    ("boot", {"order": "abcdefghijklmnop", "once": ""}, {"order": "abcdefghijklmnop", "once": ""}),
+    ("boot", {"splash-time": -1, "splash": "/x"}, {"splash": "/x", "splash-time": -1}),
+    ("memory", {}, {"size": 0}),
+    ("memory", {"size": 1}, {"size": 8192}),
+    ("memory", {"size": -1}, {"size": 0}),
+    ("memory", {"size": 8192, "max-size": 8193}, {"size": 8192}),
+    (
+        "memory",
+        {"size": 100, "max-size": 1 << 30, "slots": 2},
+        {"size": 8192, "slots": 2, "max-size": 1 << 30},
+    ),
+    ("smp", {}, ONE_CPU),
+    ("smp", {"cpus": 1, "sockets": 1, "cores": 1, "threads": 1}, ONE_CPU),
+    ("smp", {"cpus": 1 << 32}, ONE_CPU),
+    ("smp-cache", [], [{"cache": c, "topology": "default"} for c in ("l1d", "l1i", "l2", "l3")]),
+]
+REFUSED: list[tuple[str, Any, str]] = [
+    ("boot", [], "Invalid parameter type for 'boot', expected: object"),
+    ("boot", {"a": 1}, "Parameter 'boot.a' is unexpected"),
+    ("boot", {"a": 1, "order": 3}, "Invalid parameter type for 'boot.order', expected: string"),
+    ("boot", {"order": "z"}, "Invalid boot device 'z'"),
+    ("boot", {"once": "z", "order": "y"}, "Invalid boot device 'y'"),
+    ("boot", {"order": "cdc"}, "Boot device 'c' was given twice"),
+    ("memory", {"size": "1M"}, "Parameter 'memory.size' expects uint64"),
+    ("memory", {"slots": 0}, "slots specified but no max-size"),
+    (
+        "memory",
+        {"size": 5, "max-size": 7},
+        MAXMEM + "maximum memory size (0x7) must be at least the initial memory size (0x2000)",
+    ),
+    (
+        "memory",
+        {"size": 5, "max-size": 8192, "slots": 1},
+        MAXMEM + "memory slots were specified but maximum memory size (0x2000) is equal to"
+        " the initial memory size (0x2000)",
+    ),
+    (
+        "smp",
+        {"dies": 0, "cpus": 2},
+        "Invalid CPU topology: CPU topology parameters must be greater than zero",
+    ),
+    ("smp", {"dies": 2, "modules": 2}, "modules > 1 not supported by this machine's CPU topology"),
+    ("smp", {"books": 2, "dies": 2}, "dies > 1 not supported by this machine's CPU topology"),
+    (
+        "smp",
+        {"cpus": 1, "cores": 2},
+        PRODUCT + "sockets (0) * cores (2) * threads (1) != maxcpus (1)",
+    ),
+    (
+        "smp",
+        {"threads": 2, "cpus": 1},
+        PRODUCT + "sockets (1) * cores (0) * threads (2) != maxcpus (1)",
+    ),
+    (
+        "smp",
+        {"cpus": 3, "maxcpus": 2, "cores": 2},
+        TOPOLOGY + "sockets (1) * cores (2) * threads (1) == maxcpus (2) < smp_cpus (3)",
+    ),
+    (
+        "smp",
+        {"cpus": -5, "maxcpus": 2},
+        TOPOLOGY + "sockets (1) * cores (2) * threads (1) == maxcpus (2) < smp_cpus (4294967291)",
+    ),
+    *(
+        ("smp", value, f"Invalid SMP CPUs {text} CPUs supported by machine 'none' is 1")
+        for value, text in (
+            ({"cpus": 2, "maxcpus": 4}, "4. The max"),
+            ({"cpus": -1}, "-1. The max"),
+            ({"dies": -1}, "-1. The max"),
+            ({"cores": 1 << 16, "sockets": 1 << 16}, "0. The min"),
+        )
+    ),
+    ("smp-cache", [{}], "Parameter 'smp-cache[0].cache' is missing"),
+    (
+        "smp-cache",
+        [{"cache": "l2", "topology": "invalid"}],
+        "Parameter 'topology' does not accept value 'invalid'",
+    ),
+    (
+        "smp-cache",
+        [{"cache": "l1d", "topology": "core"}, {"cache": "l1d", "topology": "core"}],
+        "Invalid cache properties: l1d. The cache properties are duplicated",
+    ),
+    (
+        "smp-cache",
+        [{"cache": "l3", "topology": "core"}, {"cache": "l1i", "topology": "core"}],
+        "l1i cache topology not supported by this machine",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "kept"), ACCEPTED)
+def test_taken(name: str, value: Any, kept: Any) -> None:
+    assert VISITS[name](value, name) == kept
+
+
+@pytest.mark.parametrize(("name", "value", "text"), REFUSED)
+def test_refused(name: str, value: Any, text: str) -> None:
+    with pytest.raises(QMPError) as caught:
+        VISITS[name](value, name)
+    assert caught.value.desc == text
+
+
+NUMBERS = st.integers(-(2**33), 2**33) | st.integers(-3, 3) | st.sampled_from([2**32, 2**63])
+
+
+@given(st.dictionaries(st.sampled_from([*ONE_CPU]), NUMBERS))
+def test_any_topology_is_taken_or_refused(value: Any) -> None:
+    try:
+        assert VISITS["smp"](value, "smp") == ONE_CPU
+    except QMPError:
+        pass
