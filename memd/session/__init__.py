@@ -1,0 +1,5 @@
+"""One client's state: negotiation, capabilities, the order of answers. No sockets."""
+
+from memd.session.session import Dispatch, Monitor, Session, Transport
+
+__all__ = ["Dispatch", "Monitor", "Session", "Transport"]

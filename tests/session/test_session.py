@@ -1,0 +1,312 @@
+"""A conversation fed by hand: order, blocking commands, out-of-band, the end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memd.errors import QMPError, command_not_found
+from memd.outcome import JSON, Blocking, Event, Outcome
+from memd.session import Monitor, Session
+from memd.session.session import QUEUE_LIMIT
+
+
+class Wire:
+    """A transport that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.gone = False
+        self.reading = True
+        self.finished = False
+        self.sent: list[JSON] = []
+        self.fds: list[int] = []
+
+    def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
+        assert data.endswith(b"\r\n")
+        self.sent.append(json.loads(data))
+        self.fds += fds
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def finish(self) -> None:
+        self.finished = True
+
+    def peer_gone(self) -> bool:
+        return self.gone
+
+
+class Backstage:
+    """A hub whose commands are: echo, slow (blocks until told), fail, leave, negotiate."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Blocking, Callable[[JSON], None]]] = []
+        self.run: list[str] = []
+        self.reason: str | None = None
+        self.session: Session | None = None
+
+    def dispatch(self, session: Session, name: str, args: dict[str, Any], oob: bool) -> JSON:
+        self.run.append(name)
+        if name == "qmp_capabilities":
+            session.negotiated = True
+            session.oob_enabled = "oob" in args.get("enable", [])
+            return {}
+        if name.startswith("slow"):
+            return Blocking(lambda: None, lambda _value: name)
+        if name == "fail":
+            raise command_not_found("no")
+        if name == "leave":
+            return Outcome(events=(Event("SHUTDOWN"),), shutdown="host-qmp-quit")
+        if name == "give":
+            return Outcome({"n": 1}, fds=(77,))
+        return args or name
+
+    def broadcast(self, events: tuple[Event, ...]) -> None:
+        assert self.session is not None
+        for event in events:
+            self.session.send_event(json.dumps({"event": event.name}).encode() + b"\r\n")
+
+    def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
+        self.jobs.append((job, done))
+
+    def end_job(self, outcome: JSON = None) -> None:
+        job, done = self.jobs.pop(0)
+        done(job.finish(None) if outcome is None else outcome)
+
+    def shut_down(self, reason: str) -> None:
+        self.reason = reason
+
+
+class Talk:
+    """A negotiated session with its transport and hub."""
+
+    def __init__(self, *, oob: bool = False) -> None:
+        self.wire, self.hub = Wire(), Backstage()
+        self.session = Session(self.hub, self.wire, Monitor("m0"))
+        self.hub.session = self.session
+        enable = ["oob"] if oob else []
+        self.say({"execute": "qmp_capabilities", "arguments": {"enable": enable}})
+        self.wire.sent.clear()
+        self.hub.run.clear()
+
+    def say(self, *messages: Any) -> None:
+        """Send all messages in one packet."""
+        self.session.receive(b"".join(json.dumps(message).encode() for message in messages))
+
+    @property
+    def returns(self) -> list[Any]:
+        """Each answer's value, or its error's text; events by name."""
+        return [
+            answer["event"]
+            if "event" in answer
+            else answer["return"]
+            if "return" in answer
+            else answer["error"]["desc"]
+            for answer in self.wire.sent
+        ]
+
+
+def ask(name: str, **more: Any) -> dict[str, Any]:
+    return {"execute": name, **more}
+
+
+def test_answers_keep_the_order_of_the_commands() -> None:
+    talk = Talk()
+    talk.say(ask("a", id=1), ask("fail", id="two"), ask("b", id=[3]), ask("c"))
+    assert talk.wire.sent == [
+        {"return": "a", "id": 1},
+        {"error": {"class": "CommandNotFound", "desc": "no"}, "id": "two"},
+        {"return": "b", "id": [3]},
+        {"return": "c"},
+    ]
+
+
+@pytest.mark.parametrize("value", [None, 0, "", [], {}, {"a": [1, {}]}, 2.5, False])
+def test_any_id_comes_back(value: Any) -> None:
+    talk = Talk()
+    talk.say(ask("a", id=value), ask("a", id=value, foo=1))
+    assert [answer["id"] for answer in talk.wire.sent] == [value, value]
+
+
+def test_a_malformed_message_takes_its_place_without_an_id() -> None:
+    talk = Talk()
+    talk.session.receive(b'{"execute": "a"}{"execute": }{"execute": "b"}')
+    assert talk.returns == ["a", "JSON parse error, expecting value", "b"]
+    assert "id" not in talk.wire.sent[1]
+
+
+def test_a_blocking_command_holds_back_what_follows() -> None:
+    talk = Talk()
+    talk.say(ask("a"), ask("slow", id=1), ask("b"), ask("c"))
+    assert talk.returns == ["a"]
+    assert talk.hub.run == ["a", "slow"]
+    assert not talk.wire.reading
+    talk.hub.end_job()
+    assert talk.returns == ["a", "slow", "b", "c"]
+    assert talk.wire.sent[1]["id"] == 1
+    assert talk.wire.reading
+
+
+def test_a_blocking_command_can_fail() -> None:
+    talk = Talk()
+    talk.say(ask("slow", id=1), ask("b"))
+    talk.hub.end_job(QMPError("out of luck"))
+    assert talk.returns == ["out of luck", "b"]
+
+
+def test_blocking_commands_run_one_at_a_time() -> None:
+    talk = Talk()
+    talk.say(ask("slow1"), ask("slow2"), ask("b"))
+    assert talk.hub.run == ["slow1"]
+    talk.hub.end_job()
+    assert talk.hub.run == ["slow1", "slow2"]
+    talk.hub.end_job()
+    assert talk.returns == ["slow1", "slow2", "b"]
+
+
+def test_out_of_band_overtakes() -> None:
+    talk = Talk(oob=True)
+    talk.say(ask("slow"), ask("b"), {"exec-oob": "c", "id": 3}, {"exec-oob": "fail"})
+    assert talk.returns == ["c", "no"]
+    assert talk.wire.reading
+    talk.hub.end_job()
+    assert talk.returns == ["c", "no", "slow", "b"]
+
+
+def test_out_of_band_queue_is_eight_long() -> None:
+    talk = Talk(oob=True)
+    queued = [ask(f"q{number}") for number in range(QUEUE_LIMIT)]
+    talk.say(ask("slow"), *queued[:-1], {"exec-oob": "early"})
+    assert talk.returns == ["early"]
+    assert talk.wire.reading
+    talk.say(queued[-1], {"exec-oob": "late"})
+    assert talk.returns == ["early"], "a full queue stops reading, out-of-band too"
+    assert not talk.wire.reading
+    talk.hub.end_job()
+    assert talk.returns[1:] == ["slow", *[f"q{number}" for number in range(QUEUE_LIMIT)], "late"]
+    assert talk.wire.reading
+
+
+def test_errors_keep_their_place_in_the_queue() -> None:
+    talk = Talk(oob=True)
+    talk.say(ask("slow"), ask("b"))
+    talk.session.receive(b"}")
+    talk.say(ask("c"))
+    assert talk.returns == []
+    talk.hub.end_job()
+    assert talk.returns == ["slow", "b", "JSON parse error, expecting value", "c"]
+
+
+def test_without_the_capability_nothing_overtakes() -> None:
+    talk = Talk()
+    talk.say({"exec-oob": "c", "id": 1})
+    assert talk.returns == ["QMP input member 'exec-oob' is unexpected"]
+
+
+def test_a_full_transport_stops_the_commands() -> None:
+    talk = Talk()
+    talk.wire.full = True
+    talk.say(ask("a"), ask("b"))
+    assert talk.hub.run == []
+    talk.wire.full = False
+    talk.session.resume()
+    assert talk.returns == ["a", "b"]
+
+
+def test_events_come_before_the_answer_and_only_to_the_negotiated() -> None:
+    talk = Talk()
+    talk.say(ask("leave", id=1), ask("never"))
+    assert talk.returns == ["SHUTDOWN", {}]
+    assert talk.hub.reason == "host-qmp-quit"
+    talk.say(ask("never"))
+    assert talk.hub.run == ["leave"]
+    talk.session.negotiated = False
+    talk.session.send_event(b'{"event": "STOP"}\r\n')
+    assert talk.returns == ["SHUTDOWN", {}]
+
+
+def test_half_close_answers_what_was_sent() -> None:
+    talk = Talk()
+    talk.say(ask("a"), ask("slow"), ask("b"))
+    talk.session.receive_eof()
+    assert not talk.wire.finished
+    talk.hub.end_job()
+    assert talk.returns == ["a", "slow", "b"]
+    assert talk.wire.finished
+
+
+def test_half_close_with_oob_drops_what_waits() -> None:
+    talk = Talk(oob=True)
+    talk.say(ask("slow"), ask("b"))
+    talk.session.receive_eof()
+    talk.hub.end_job()
+    assert talk.hub.run == ["slow"]
+    assert talk.wire.finished
+
+
+def test_a_client_that_left_has_its_waiting_commands_dropped() -> None:
+    talk = Talk()
+    talk.say(ask("slow"), ask("b"))
+    talk.wire.gone = True
+    talk.hub.end_job()
+    assert talk.hub.run == ["slow"]
+
+
+def test_a_lost_client_leaves_nothing_behind() -> None:
+    talk = Talk()
+    read, write = os.pipe()
+    talk.session.receive_fds([read, write])
+    talk.say(ask("slow"), ask("b"))
+    talk.session.lost()
+    talk.hub.end_job()
+    assert talk.hub.run == ["slow"]
+    for fd in (read, write):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_only_the_last_messages_descriptors_are_kept() -> None:
+    talk = Talk()
+    first, second, third = (*os.pipe(), os.dup(0))
+    talk.session.receive_fds([first])
+    talk.session.receive_fds([second, third])
+    assert talk.session.take_fd() == second
+    assert talk.session.take_fd() is None
+    for fd in (first, third):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    os.close(second)
+
+
+def test_descriptors_ride_on_their_answer() -> None:
+    talk = Talk()
+    talk.say(ask("a"), ask("give"))
+    assert talk.wire.fds == [77]
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.booleans())
+def test_split_anywhere_the_answers_are_the_same(cuts: list[int], oob: bool) -> None:
+    stream = b"".join(
+        json.dumps(message).encode()
+        for message in [ask("a", id=1), ask("fail"), {"nonsense": 1}, ask("b", id={"x": "}"}), 12]
+    )
+    stream += b" "
+    whole, parts = Talk(oob=oob), Talk(oob=oob)
+    whole.session.receive(stream)
+    at = 0
+    for cut in cuts:
+        parts.session.receive(stream[at : at + cut])
+        at += cut
+    parts.session.receive(stream[at:])
+    assert parts.wire.sent == whole.wire.sent
+    assert len(whole.wire.sent) == 5
