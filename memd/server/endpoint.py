@@ -1,0 +1,116 @@
+"""Opening what a monitor sits on: listening sockets, connected ones, inherited ones.
+
+Refusals are worded as QEMU words them on its standard error (observed on
+QEMU 10.0.2). Two are memd's own: a socket path that another process serves
+is left to it, and what is not a socket is never removed to make room.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from memd.errors import QMPError
+from memd.server.listener import BACKLOG, listen_unix
+
+UNIX_PATH_MAX = 108
+"""Bytes of a socket's path, its closing NUL included (unix(7))."""
+
+
+def open_unix(path: str, *, server: bool) -> socket.socket:
+    """Listen at, or connect to, a UNIX socket.
+
+    Raises:
+        QMPError: when that fails.
+    """
+    if len(os.fsencode(path)) >= UNIX_PATH_MAX:
+        raise QMPError(
+            f"UNIX socket path '{path}' is too long",
+            hint=f"Path must be less than {UNIX_PATH_MAX} bytes",
+        )
+    if server:
+        try:
+            return listen_unix(path)
+        except OSError as error:
+            raise QMPError(
+                f"Failed to bind socket to {path}: {os.strerror(error.errno or 0)}"
+            ) from None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise QMPError(f"Failed to connect to '{path}': {os.strerror(error.errno or 0)}") from None
+    return sock
+
+
+def open_tcp(host: str, port: str, *, server: bool) -> socket.socket:
+    """Listen at, or connect to, a TCP address.
+
+    Args:
+        host: a name or address, IPv6 without brackets; empty for every address.
+        port: a number or a service's name.
+        server: whether to listen.
+
+    Raises:
+        QMPError: when that fails.
+    """
+    flags = socket.AI_PASSIVE if server else 0
+    try:
+        found = socket.getaddrinfo(host or None, port, 0, socket.SOCK_STREAM, 0, flags)
+    except socket.gaierror as error:
+        raise QMPError(f"address resolution failed for {host}:{port}: {error.strerror}") from None
+    refusal: OSError | None = None
+    for family, kind, protocol, _name, address in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            if not server:
+                sock.connect(address)
+                return sock
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(found) > 1)
+            sock.bind(address)
+            sock.listen(BACKLOG)
+            return sock
+        except OSError as error:
+            sock.close()
+            refusal = error
+    reason = os.strerror(refusal.errno or 0) if refusal else "No address"
+    if not server:
+        raise QMPError(f"Failed to connect to '{host}:{port}': {reason}")
+    if refusal and refusal.errno == errno.EADDRINUSE:
+        raise QMPError(f"Failed to find an available port: {reason}")
+    raise QMPError(f"Failed to bind socket: {reason}")
+
+
+def open_fd(fd: int, *, server: bool) -> socket.socket:
+    """Take over an inherited socket, listening or connected.
+
+    Raises:
+        QMPError: when it is not a socket, or cannot listen.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        raise QMPError(f"File descriptor '{fd}' is not a socket") from None
+    sock.set_inheritable(False)
+    if server:
+        try:
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise QMPError(
+                f"Failed to listen on fd socket: {os.strerror(error.errno or 0)}"
+            ) from None
+    return sock
+
+
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether a socket can be reached from this machine only."""
+    if sock.family == socket.AF_INET:
+        return str(sock.getsockname()[0]).startswith("127.")
+    if sock.family == socket.AF_INET6:
+        return sock.getsockname()[0] == "::1"
+    return True

@@ -1,0 +1,107 @@
+"""The daemon around its clients: who is connected, events, jobs, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+
+from memd.compat import Compat
+from memd.outcome import JSON, Blocking, Event
+from memd.server.connection import Connection
+from memd.server.jobs import Jobs
+from memd.server.stream import SocketStream, Stream
+from memd.session import Dispatch, Monitor, Session
+from memd.wire import encode
+
+log = logging.getLogger("memd")
+
+
+class Hub:
+    """Every client's connection, and what they share.
+
+    Attributes:
+        dispatch: runs a command; see `memd.session.Dispatch`.
+        ended: set to the reason (QAPI `ShutdownCause`) once the daemon is to end.
+    """
+
+    __slots__ = ("_compat", "_connections", "_greeting", "_jobs", "_loop", "dispatch", "ended")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        dispatch: Dispatch,
+        greeting: Callable[[], JSON],
+        compat: Compat,
+    ) -> None:
+        self._loop = loop
+        self._jobs = Jobs(loop)
+        self._greeting = greeting
+        self._compat = compat
+        self._connections: set[Connection] = set()
+        self.dispatch = dispatch
+        self.ended: asyncio.Future[str] = loop.create_future()
+
+    def adopt(self, sock: socket.socket, monitor: Monitor) -> None:
+        """Serve a client that has connected."""
+        try:
+            stream = SocketStream(sock)
+        except OSError as error:
+            log.warning("cannot serve a client: %s", error.strerror)
+            sock.close()
+            return
+        self.serve(stream, monitor)
+
+    def serve(self, stream: Stream, monitor: Monitor) -> None:
+        """Greet whoever is at the other end of `stream`, and go on from there."""
+        connection = Connection(self._loop, stream, self._connections.discard)
+        connection.session = Session(self, connection, monitor, self._compat)
+        self._connections.add(connection)
+        connection.start()
+        connection.session.greet(self._greeting())
+
+    def broadcast(self, events: tuple[Event, ...]) -> None:
+        """Send events to every negotiated client (QMP specification, section 2.5)."""
+        for event in events:
+            now = time.time_ns()
+            message: dict[str, JSON] = {
+                "timestamp": {
+                    "seconds": now // 1_000_000_000,
+                    "microseconds": now // 1000 % 1_000_000,
+                },
+                "event": event.name,
+            }
+            if event.data is not None:
+                message["data"] = event.data
+            encoded: dict[bool, bytes] = {}
+            for connection in tuple(self._connections):
+                pretty = connection.session.monitor.pretty
+                if pretty not in encoded:
+                    encoded[pretty] = encode(message, pretty)
+                connection.session.send_event(encoded[pretty])
+
+    def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
+        """Run a job beside the loop."""
+        self._jobs.start(job, done)
+
+    def shut_down(self, reason: str) -> None:
+        """End the daemon; what is written by now is still sent."""
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+    async def close(self, patience: float = 1.0) -> None:
+        """Send what is held to clients that read, then close every connection.
+
+        Args:
+            patience: seconds given to those that have not read it yet.
+        """
+        for connection in tuple(self._connections):
+            connection.finish()
+        deadline = self._loop.time() + patience
+        while self._connections and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in tuple(self._connections):
+            connection.close()
+        self._jobs.close()

@@ -1,0 +1,124 @@
+"""Listening sockets: made, taken over, cleaned up."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+
+log = logging.getLogger("memd")
+
+BACKLOG = 1024
+"""Connections that wait to be accepted; the kernel cuts it at net.core.somaxconn."""
+
+ACCEPT_PAUSE = 0.1
+"""Seconds without accepting once descriptors have run out (accept(2), EMFILE):
+the waiting client keeps the socket readable, and the loop would spin."""
+
+
+def listen_unix(path: str) -> socket.socket:
+    """Listen on a UNIX socket at `path`, mode 0600.
+
+    A socket file that nobody listens on any more is replaced.
+
+    Raises:
+        OSError: EADDRINUSE where another process serves it; whatever bind(2)
+            says otherwise.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # The mode of the socket gives that of the file, so there is no moment
+        # in which others could connect (unix(7)).
+        os.fchmod(sock.fileno(), 0o600)
+        try:
+            sock.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_stale(path):
+                raise
+            os.unlink(path)
+            sock.bind(path)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_stale(path: str) -> bool:
+    """Whether `path` is a socket that nobody listens on."""
+    # A connection to a regular file is refused too.
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+class Listener:
+    """A listening socket on the loop; each client's socket goes to `accepted`."""
+
+    __slots__ = ("_accepted", "_identity", "_loop", "_path", "_socket")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        accepted: Callable[[socket.socket], None],
+        *,
+        made_path: str | None = None,
+    ) -> None:
+        sock.setblocking(False)
+        self._loop = loop
+        self._socket = sock
+        self._accepted = accepted
+        self._path = made_path
+        self._identity = _identity(made_path)
+        loop.add_reader(sock.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        # One a wake-up would serve a rush of a thousand clients a round of the
+        # loop late; all of them would keep the present ones waiting.
+        for _ in range(16):
+            try:
+                client, _address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.warning("cannot accept a client: %s", error.strerror)
+                self._loop.remove_reader(self._socket.fileno())
+                self._loop.call_later(ACCEPT_PAUSE, self._accept_again)
+                return
+            self._accepted(client)
+
+    def _accept_again(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
+
+    def close(self) -> None:
+        """Stop listening, and remove the socket file if it is still the one made."""
+        if self._socket.fileno() < 0:
+            return
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        if self._path is not None and _identity(self._path) == self._identity:
+            os.unlink(self._path)
+
+
+def _identity(path: str | None) -> tuple[int, int] | None:
+    if path is None:
+        return None
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

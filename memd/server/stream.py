@@ -1,0 +1,145 @@
+"""Byte streams that a monitor can sit on: a socket, or standard input and output.
+
+A stream never blocks: `receive` and `send` raise `BlockingIOError` when the
+kernel has nothing to give or no room to take.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import stat
+from typing import Protocol
+
+READ_SIZE = 128 * 1024
+"""Bytes asked of the kernel at once. Enough for a burst of 256 pipelined
+commands in one wake-up, and little enough to be fair to other clients."""
+
+MAX_FDS = 16
+"""Descriptors taken with one message; QEMU's socket chardev takes as many
+(observed on QEMU 10.0.2), the kernel closes those beyond."""
+
+_ANCILLARY_SIZE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+
+
+class Stream(Protocol):
+    """A non-blocking, bidirectional byte stream."""
+
+    read_fd: int
+    write_fd: int
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """Bytes and the descriptors that came along; empty bytes at the end.
+
+        Raises:
+            BlockingIOError: nothing is there yet.
+            OSError: the stream is broken.
+        """
+
+    def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
+        """Send some of `data`, with `fds` on its first byte; returns how much.
+
+        Raises:
+            BlockingIOError: no room now.
+            OSError: the stream is broken.
+        """
+
+    def hung_up(self) -> bool:
+        """Whether the peer has closed both directions."""
+
+    def close(self) -> None:
+        """Let go of the stream."""
+
+
+class SocketStream:
+    """A connected stream socket; descriptors travel on AF_UNIX (unix(7))."""
+
+    __slots__ = ("_passes_fds", "_socket", "read_fd", "write_fd")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._passes_fds = sock.family == socket.AF_UNIX
+        self.read_fd = self.write_fd = sock.fileno()
+        if not self._passes_fds:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """See `Stream`."""
+        if not self._passes_fds:
+            return self._socket.recv(READ_SIZE), []
+        data, ancillary, _flags, _address = self._socket.recvmsg(
+            READ_SIZE, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
+        )
+        if not ancillary:
+            return data, []
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        return data, list(fds)
+
+    def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
+        """See `Stream`."""
+        if fds and self._passes_fds:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+            return self._socket.sendmsg([data], [rights])
+        return self._socket.send(data)
+
+    def hung_up(self) -> bool:
+        """See `Stream`."""
+        poll = select.poll()
+        poll.register(self.read_fd, 0)
+        return any(flags & (select.POLLHUP | select.POLLERR) for _fd, flags in poll.poll(0))
+
+    def close(self) -> None:
+        """See `Stream`."""
+        self._socket.close()
+
+
+class StdioStream:
+    """Standard input and output, taken away from the rest of the process.
+
+    Descriptors 0 and 1 are duplicated and replaced by /dev/null, so that a
+    stray print can never get between two answers.
+    """
+
+    __slots__ = ("_was_blocking", "read_fd", "write_fd")
+
+    def __init__(self) -> None:
+        self.read_fd = os.dup(0)
+        self.write_fd = os.dup(1)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.close(null)
+        self._was_blocking = [(fd, os.get_blocking(fd)) for fd in (self.read_fd, self.write_fd)]
+        for fd in (self.read_fd, self.write_fd):
+            os.set_blocking(fd, False)
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """See `Stream`."""
+        return os.read(self.read_fd, READ_SIZE), []
+
+    def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
+        """See `Stream`."""
+        return os.write(self.write_fd, data)
+
+    def hung_up(self) -> bool:
+        """See `Stream`."""
+        return False
+
+    def close(self) -> None:
+        """See `Stream`."""
+        for fd, blocking in self._was_blocking:
+            # The terminal's mode is shared with the shell that started us.
+            os.set_blocking(fd, blocking)
+            os.close(fd)
+        self._was_blocking = []
+
+
+def is_pollable(fd: int) -> bool:
+    """Whether epoll takes this descriptor; it refuses regular files (epoll_ctl(2))."""
+    return not stat.S_ISREG(os.fstat(fd).st_mode)

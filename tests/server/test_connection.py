@@ -1,0 +1,168 @@
+"""Connections on real sockets: batching, clients that do not read, descriptors, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from memd.outcome import JSON, Blocking, Event, Outcome
+from memd.server import connection as room
+from memd.server.connection import Connection
+from memd.server.stream import SocketStream
+from memd.session import Monitor, Session
+
+
+class Hub:
+    """Commands: anything is answered by its own name, `big` by much, `give` with a descriptor."""
+
+    def __init__(self) -> None:
+        self.run = 0
+
+    def dispatch(self, session: Session, name: str, args: dict[str, JSON], oob: bool) -> JSON:
+        self.run += 1
+        if name == "big":
+            return "x" * args["size"]
+        if name == "give":
+            return Outcome({}, fds=(os.open(os.devnull, os.O_RDONLY),))
+        return name
+
+    def broadcast(self, events: tuple[Event, ...]) -> None:
+        raise AssertionError("no command here has events")
+
+    def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
+        raise AssertionError("no command here blocks")
+
+    def shut_down(self, reason: str) -> None:
+        raise AssertionError("no command here ends the daemon")
+
+
+class Served:
+    """A connection and the client's end of it."""
+
+    def __init__(self) -> None:
+        ours, self.client = socket.socketpair()
+        self.client.setblocking(False)
+        self.hub = Hub()
+        self.loop = asyncio.get_running_loop()
+        self.lost: list[Connection] = []
+        self.connection = Connection(self.loop, SocketStream(ours), self.lost.append)
+        self.session = Session(self.hub, self.connection, Monitor("m"))
+        self.connection.session = self.session
+        self.session.negotiated = True
+        self.connection.start()
+
+    async def ask(self, *names: str) -> None:
+        await self.loop.sock_sendall(
+            self.client, b"".join(b'{"execute":"%s"}' % name.encode() for name in names)
+        )
+
+    async def read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            chunk = await self.loop.sock_recv(self.client, size - len(data))
+            if not chunk:
+                break
+            data += chunk
+        return data
+
+    def close(self) -> None:
+        self.connection.close()
+        self.client.close()
+
+
+async def test_a_burst_is_answered_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    sends: list[int] = []
+    real = SocketStream.send
+
+    def send(self: SocketStream, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
+        sends.append(len(data))
+        return real(self, data, fds)
+
+    monkeypatch.setattr(SocketStream, "send", send)
+    served = Served()
+    await served.ask(*["a"] * 100)
+    answer = b'{"return": "a"}\r\n' * 100
+    assert await served.read(len(answer)) == answer
+    assert sends == [len(answer)]
+    served.close()
+
+
+async def test_a_client_that_does_not_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "HIGH_WATER", 1 << 20)
+    monkeypatch.setattr(room, "LOW_WATER", 1 << 18)
+    served = Served()
+    command = b'{"execute":"big","arguments":{"size":100000}}'
+    await served.loop.sock_sendall(served.client, command * 200)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert served.hub.run < 30, "commands wait while more than the high water mark is held"
+    answer = b'{"return": "' + b"x" * 100000 + b'"}\r\n'
+    assert await served.read(len(answer) * 200) == answer * 200
+    assert served.hub.run == 200
+    served.close()
+
+
+async def test_events_that_nobody_reads_end_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "HIGH_WATER", 1 << 18)
+    monkeypatch.setattr(room, "HELD_LIMIT", 1 << 20)
+    served, other = Served(), Served()
+    event = b'{"event": "' + b"x" * 65536 + b'"}\r\n'
+    for _ in range(64):
+        served.session.send_event(event)
+    assert served.lost == [served.connection]
+    await other.ask("a")
+    assert await other.read(17) == b'{"return": "a"}\r\n'
+    served.close()
+    other.close()
+
+
+async def test_descriptors_leave_with_their_answer_and_are_closed() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    served = Served()
+    await served.ask("a", "give", "b")
+    await asyncio.sleep(0.01)
+    data, fds, _flags, _address = socket.recv_fds(served.client, 65536, 10)
+    while b'"b"' not in data:
+        more, more_fds, _flags, _address = socket.recv_fds(served.client, 65536, 10)
+        data, fds = data + more, fds + more_fds
+    assert data == b'{"return": "a"}\r\n{"return": {}}\r\n{"return": "b"}\r\n'
+    assert len(fds) == 1
+    assert os.path.samestat(os.fstat(fds[0]), os.stat(os.devnull))
+    os.close(fds[0])
+    served.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_descriptors_for_a_client_that_left_are_closed() -> None:
+    served = Served()
+    before = len(os.listdir("/proc/self/fd"))
+    served.client.close()
+    served.connection.write(b"x" * 10, (os.dup(0),))
+    assert served.lost == [served.connection]
+    served.connection.write(b"x" * 10, (os.dup(0),))
+    assert len(os.listdir("/proc/self/fd")) == before - 2
+    served.close()
+
+
+async def test_half_close_gets_every_answer_then_the_end() -> None:
+    served = Served()
+    await served.ask("a", "b")
+    served.client.shutdown(socket.SHUT_WR)
+    assert await served.read(1000) == b'{"return": "a"}\r\n{"return": "b"}\r\n'
+    assert served.lost == [served.connection]
+    served.close()
+
+
+async def test_leaving_in_the_middle_of_a_message_is_noticed() -> None:
+    served = Served()
+    await served.loop.sock_sendall(served.client, b'{"execute": "a')
+    served.client.close()
+    while not served.lost:
+        await asyncio.sleep(0)
+    assert served.hub.run == 0

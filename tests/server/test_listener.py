@@ -1,0 +1,123 @@
+"""Listening: modes, stale and live sockets, what is removed and what is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from memd.server.listener import Listener, listen_unix
+
+
+def test_only_the_owner_may_connect(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    old = os.umask(0)
+    try:
+        listen_unix(str(path)).close()
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    listen_unix(path).close()
+    with listen_unix(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+
+
+def test_a_live_socket_is_left_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with listen_unix(path):
+        with pytest.raises(OSError, match="in use") as caught:
+            listen_unix(path)
+        assert caught.value.errno == errno.EADDRINUSE
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+
+
+@pytest.mark.parametrize("make", ["file", "directory", "link"])
+def test_what_is_no_socket_is_never_removed(tmp_path: Path, make: str) -> None:
+    path = tmp_path / "s"
+    if make == "file":
+        path.write_text("precious")
+    elif make == "directory":
+        path.mkdir()
+    else:
+        (tmp_path / "target").write_text("precious")
+        path.symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="in use"):
+        listen_unix(str(path))
+    assert path.exists()
+
+
+def test_no_descriptor_is_left_when_it_fails(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(FileNotFoundError):
+        listen_unix(str(tmp_path / "missing" / "s"))
+    with pytest.raises(OSError, match="too long"):
+        listen_unix("/" + "x" * 200)
+    assert os.listdir("/proc/self/fd") == before
+
+
+async def test_closing_removes_the_file_that_was_made(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    listener = Listener(
+        asyncio.get_running_loop(), listen_unix(str(path)), print, made_path=str(path)
+    )
+    listener.close()
+    listener.close()
+    assert not path.exists()
+
+
+async def test_closing_leaves_anothers_file(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    listener = Listener(
+        asyncio.get_running_loop(), listen_unix(str(path)), print, made_path=str(path)
+    )
+    path.unlink()
+    with listen_unix(str(path)):
+        listener.close()
+        assert path.exists()
+
+
+async def test_a_rush_of_clients_is_accepted(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    accepted: list[socket.socket] = []
+    listener = Listener(asyncio.get_running_loop(), listen_unix(path), accepted.append)
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(50)]
+    for client in clients:
+        client.connect(path)
+    while len(accepted) < 50:
+        await asyncio.sleep(0)
+    for sock in (*clients, *accepted):
+        sock.close()
+    listener.close()
+
+
+async def test_out_of_descriptors_it_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "s")
+    accepted: list[socket.socket] = []
+    real = socket.socket.accept
+    refusals = iter([OSError(errno.EMFILE, "Too many open files")])
+
+    def accept(self: socket.socket) -> tuple[socket.socket, object]:
+        for refusal in refusals:
+            raise refusal
+        return real(self)
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    listener = Listener(asyncio.get_running_loop(), listen_unix(path), accepted.append)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        while not accepted:
+            await asyncio.sleep(0.01)
+    accepted[0].close()
+    listener.close()

@@ -1,0 +1,116 @@
+"""Streams: descriptors that come along, hang-ups, standard input and output."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from memd.server.stream import MAX_FDS, SocketStream, is_pollable
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[SocketStream, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    stream = SocketStream(ours)
+    yield stream, theirs
+    stream.close()
+    theirs.close()
+
+
+def send_fds(sock: socket.socket, data: bytes, fds: list[int]) -> None:
+    sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+
+def open_fds() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_nothing_yet_is_not_the_end(pair: tuple[SocketStream, socket.socket]) -> None:
+    stream, theirs = pair
+    with pytest.raises(BlockingIOError):
+        stream.receive()
+    theirs.sendall(b"abc")
+    assert stream.receive() == (b"abc", [])
+    theirs.shutdown(socket.SHUT_WR)
+    assert stream.receive() == (b"", [])
+    assert not stream.hung_up()
+    theirs.close()
+    assert stream.hung_up()
+
+
+def test_descriptors_come_with_their_bytes(pair: tuple[SocketStream, socket.socket]) -> None:
+    stream, theirs = pair
+    read, write = os.pipe()
+    send_fds(theirs, b"x", [read, write])
+    data, fds = stream.receive()
+    assert data == b"x"
+    assert len(fds) == 2
+    os.write(fds[1], b"through")
+    assert os.read(read, 10) == b"through"
+    for fd in fds:
+        assert not os.get_inheritable(fd)
+        os.close(fd)
+    os.close(read)
+    os.close(write)
+
+
+def test_descriptors_beyond_the_limit_leak_nowhere(
+    pair: tuple[SocketStream, socket.socket],
+) -> None:
+    stream, theirs = pair
+    before = open_fds()
+    send_fds(theirs, b"x", [0] * (MAX_FDS + 20))
+    _data, fds = stream.receive()
+    assert len(fds) == MAX_FDS
+    for fd in fds:
+        os.close(fd)
+    assert open_fds() == before
+
+
+def test_descriptors_go_out_with_their_bytes(pair: tuple[SocketStream, socket.socket]) -> None:
+    stream, theirs = pair
+    assert stream.send(b"answer", (0,)) == 6
+    data, ancillary, _flags, _address = theirs.recvmsg(10, socket.CMSG_SPACE(4))
+    assert data == b"answer"
+    (fd,) = array.array("i", ancillary[0][2])
+    assert os.fstat(fd) == os.fstat(0)
+    os.close(fd)
+
+
+STDIO = """
+import os
+from memd.server.stream import StdioStream
+stream = StdioStream()
+print("stray")
+while True:
+    try:
+        data, _fds = stream.receive()
+    except BlockingIOError:
+        continue
+    if not data:
+        break
+    stream.send(data.upper(), ())
+stream.close()
+"""
+
+
+def test_standard_input_and_output_are_ours_alone() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", STDIO], input=b"hello", capture_output=True, check=True
+    )
+    assert result.stdout == b"HELLO"
+
+
+def test_a_regular_file_cannot_be_polled() -> None:
+    with open(__file__) as file:
+        assert not is_pollable(file.fileno())
+    read, write = os.pipe()
+    assert is_pollable(read)
+    os.close(read)
+    os.close(write)
