@@ -43,6 +43,21 @@ class Outcome:
     shutdown: str | None = None
 
 
+class Constant:
+    """A value that never changes while the daemon lives, so encoded only once.
+
+    Attributes:
+        value: the `return` member.
+        encoded: `value` in JSON, once it has been asked for.
+    """
+
+    __slots__ = ("encoded", "value")
+
+    def __init__(self, value: JSON) -> None:
+        self.value = value
+        self.encoded: bytes | None = None
+
+
 @dataclass(slots=True)
 class Blocking:
     """Work that may take long, to be run beside the event loop.

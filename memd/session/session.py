@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking, Event, Outcome
+from memd.outcome import JSON, Blocking, Constant, Event, Outcome
 from memd.session.envelope import is_out_of_band, open_envelope
 from memd.wire import Decoder, encode
 
@@ -259,6 +259,11 @@ class Session:
 
     def _answer(self, result: JSON, request_id: JSON, has_id: bool) -> None:
         answer: dict[str, Any]
+        if type(result) is Constant:
+            if not self.monitor.pretty:
+                self._transport.write(_encode_constant(result, request_id, has_id))
+                return
+            result = result.value
         fds: tuple[int, ...] = ()
         shutdown = None
         if type(result) is Outcome:
@@ -281,3 +286,10 @@ class Session:
         self._phase = Phase.CLOSED
         self._queue.clear()
         self._backlog.clear()
+
+
+def _encode_constant(constant: Constant, request_id: JSON, has_id: bool) -> bytes:
+    if constant.encoded is None:
+        constant.encoded = encode(constant.value).rstrip()
+    tail = b', "id": ' + encode(request_id).rstrip() + b"}\r\n" if has_id else b"}\r\n"
+    return b'{"return": ' + constant.encoded + tail

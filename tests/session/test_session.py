@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memd.errors import QMPError, command_not_found
-from memd.outcome import JSON, Blocking, Event, Outcome
+from memd.outcome import JSON, Blocking, Constant, Event, Outcome
 from memd.session import Monitor, Session
 from memd.session.session import QUEUE_LIMIT
+
+
+CONSTANT = Constant([{"name": "x"}])
 
 
 class Wire:
@@ -67,6 +70,8 @@ class Backstage:
             raise command_not_found("no")
         if name == "leave":
             return Outcome(events=(Event("SHUTDOWN"),), shutdown="host-qmp-quit")
+        if name == "constant":
+            return CONSTANT
         if name == "give":
             return Outcome({"n": 1}, fds=(77,))
         return args or name
@@ -286,6 +291,18 @@ def test_only_the_last_messages_descriptors_are_kept() -> None:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
     os.close(second)
+
+
+def test_a_constant_reads_like_any_answer() -> None:
+    talk = Talk()
+    talk.say(ask("constant"), ask("constant", id={"a": 1}))
+    talk.session.monitor.pretty = True
+    talk.say(ask("constant", id=2))
+    assert talk.wire.sent == [
+        {"return": [{"name": "x"}]},
+        {"return": [{"name": "x"}], "id": {"a": 1}},
+        {"return": [{"name": "x"}], "id": 2},
+    ]
 
 
 def test_descriptors_ride_on_their_answer() -> None:

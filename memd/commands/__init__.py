@@ -1,0 +1,1 @@
+"""Commands: the dispatcher, and thin handlers by subject."""

@@ -1,0 +1,59 @@
+"""Commands about the conversation itself (`schemas/control.json`, `introspect.json`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memd import __version__
+from memd.commands.daemon import Daemon
+from memd.errors import QMPError, command_not_found
+from memd.outcome import JSON, Event, Outcome
+from memd.session import Session
+
+CAPABILITIES = ["oob"]
+
+
+def greeting(daemon: Daemon) -> JSON:
+    """The first message of a conversation (QMP specification, section 2.2)."""
+    return {"QMP": {"version": query_version(daemon, {}), "capabilities": CAPABILITIES}}
+
+
+def qmp_capabilities(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+    """End the negotiation; the dispatcher refuses it a second time."""
+    session.oob_enabled = "oob" in args.get("enable", ())
+    session.negotiated = True
+    return {}
+
+
+def refuse_negotiated() -> QMPError:
+    """What `qmp_capabilities` gets from a client that has negotiated."""
+    return command_not_found("Capabilities negotiation is already complete, command ignored")
+
+
+def query_version(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Whose behaviour this is, and whose work."""
+    major, minor, micro = daemon.compat.version
+    version = {"major": major, "minor": minor, "micro": micro}
+    return {"qemu": version, "package": f"memd {__version__}"}
+
+
+def query_commands(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Every command's name."""
+    return daemon.constant(
+        "query-commands", lambda: [{"name": name} for name in daemon.schema.commands]
+    )
+
+
+def query_qmp_schema(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """The schema as clients introspect it."""
+    return daemon.constant("query-qmp-schema", daemon.schema.introspect)
+
+
+def quit(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """End the daemon, once this is answered."""
+    return Outcome(events=(shutdown_event("host-qmp-quit"),), shutdown="host-qmp-quit")
+
+
+def shutdown_event(reason: str) -> Event:
+    """The event before the end; `reason` is one of QAPI's `ShutdownCause`."""
+    return Event("SHUTDOWN", {"guest": False, "reason": reason})

@@ -1,0 +1,72 @@
+"""Descriptors that clients leave with the daemon: `add-fd` and its sets."""
+
+from __future__ import annotations
+
+import os
+
+from memd.errors import QMPError
+from memd.outcome import JSON
+
+
+class FdSets:
+    """Sets of descriptors, by number; they outlive the client that sent them."""
+
+    __slots__ = ("_sets",)
+
+    def __init__(self) -> None:
+        self._sets: dict[int, dict[int, str | None]] = {}
+
+    def add(self, fd: int, set_id: int | None, opaque: str | None) -> dict[str, int]:
+        """Put `fd` into a set, by default into a new one of the lowest free number.
+
+        Returns:
+            a QAPI `AddfdInfo`; its `fd` is the daemon's number for it.
+
+        Raises:
+            QMPError: where the set's number is negative; `fd` is then closed.
+        """
+        if set_id is not None and set_id < 0:
+            os.close(fd)
+            raise QMPError("Parameter 'fdset-id' expects a non-negative value")
+        if set_id is None:
+            set_id = next(
+                number for number in range(len(self._sets) + 1) if number not in self._sets
+            )
+        self._sets.setdefault(set_id, {})[fd] = opaque
+        return {"fdset-id": set_id, "fd": fd}
+
+    def remove(self, set_id: int, fd: int | None) -> None:
+        """Close one descriptor of a set, or all of them.
+
+        Raises:
+            QMPError: where there is no such set or descriptor.
+        """
+        fds = self._sets.get(set_id)
+        if fds is None or (fd is not None and fd not in fds):
+            which = f"fdset-id:{set_id}" + (f", fd:{fd}" if fd is not None and fds else "")
+            raise QMPError(f"File descriptor named '{which}' not found")
+        for closing in [fd] if fd is not None else list(fds):
+            del fds[closing]
+            os.close(closing)
+        if not fds:
+            del self._sets[set_id]
+
+    def query(self) -> list[JSON]:
+        """A QAPI `FdsetInfo` a set, the highest number first (observed on QEMU 10.0.2)."""
+        return [
+            {
+                "fdset-id": set_id,
+                "fds": [
+                    {"fd": fd} if opaque is None else {"fd": fd, "opaque": opaque}
+                    for fd, opaque in self._sets[set_id].items()
+                ],
+            }
+            for set_id in sorted(self._sets, reverse=True)
+        ]
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for fds in self._sets.values():
+            for fd in fds:
+                os.close(fd)
+        self._sets.clear()

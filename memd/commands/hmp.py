@@ -1,0 +1,159 @@
+"""`human-monitor-command`: the human monitor's words that concern memory.
+
+Formats and refusals were observed on QEMU 10.0.2. Every line ends in CR LF,
+as the human monitor ends them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from memd import __version__
+from memd.commands import control, machine, qom
+from memd.commands.daemon import Daemon
+from memd.outcome import JSON, Outcome
+from memd.qom.dump import qom_tree_text
+
+_Run = Callable[[Daemon, str], JSON]
+"""(daemon, argument) to the text, or an `Outcome` whose value is the text."""
+
+
+def human_monitor_command(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Run one line of the human monitor; what it prints is the value."""
+    line = args["command-line"].strip(" \t\r\n")
+    if not line:
+        return ""
+    table, words = _COMMANDS, line.split(None, 1)
+    prefix = ""
+    if words[0] == "info" and len(words) > 1:
+        table, prefix = _INFO, "info "
+        words = words[1].split(None, 1)
+    entry = _find(table, words[0])
+    if entry is None:
+        return f"unknown command: '{line}'\r\n"
+    names, parameters, _description, run = entry
+    rest = words[1] if len(words) > 1 else ""
+    if rest and not parameters:
+        name = names.split("|")[0]
+        return (
+            f"{name}: extraneous characters at the end of line\r\n"
+            f'Try "help {prefix}{name}" for more information\r\n'
+        )
+    return run(daemon, rest)
+
+
+def _help(daemon: Daemon, rest: str) -> str:
+    if not rest:
+        return "".join(_help_line(entry, "") for entry in _COMMANDS)
+    words = rest.split()
+    if words[0] == "info":
+        if len(words) == 1:
+            return _info(daemon, "")
+        entry, prefix = _find(_INFO, words[1]), "info "
+    else:
+        entry, prefix = _find(_COMMANDS, words[0]), ""
+    if entry is None:
+        return f"unknown command: '{rest}'\r\n"
+    return _help_line(entry, prefix)
+
+
+def _info(daemon: Daemon, rest: str) -> str:
+    return "".join(_help_line(entry, "info ") for entry in _INFO)
+
+
+def _help_line(entry: _Entry, prefix: str) -> str:
+    names, parameters, description, _run = entry
+    return f"{prefix}{names} {parameters} -- {description}\r\n"
+
+
+def _info_version(daemon: Daemon, rest: str) -> str:
+    major, minor, micro = daemon.compat.version
+    return f"{major}.{minor}.{micro}memd {__version__}\r\n"
+
+
+def _info_status(daemon: Daemon, rest: str) -> str:
+    state = daemon.run_state
+    detail = f" ({state})" if state not in ("running", "paused") else ""
+    return f"VM status: {'running' if state == 'running' else 'paused'}{detail}\r\n"
+
+
+def _info_memdev(daemon: Daemon, rest: str) -> str:
+    text = []
+    for memdev in qom.query_memdev(daemon, {}):
+        text.append(f"memory backend: {memdev['id']}")
+        text.append(f"  size:  {memdev['size']}")
+        for flag in ("merge", "dump", "prealloc", "share", "reserve"):
+            text.append(f"  {flag}: {'true' if memdev[flag] else 'false'}")
+        text.append(f"  policy: {memdev['policy']}")
+        text.append(f"  host nodes: {_ranges(memdev['host-nodes'])}")
+    return "".join(line + "\r\n" for line in [*text, ""])
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Write ascending numbers as QEMU does: 0-2,5."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
+
+
+def _info_name(daemon: Daemon, rest: str) -> str:
+    return "" if daemon.name is None else f"{daemon.name}\r\n"
+
+
+def _info_uuid(daemon: Daemon, rest: str) -> str:
+    return f"{daemon.uuid}\r\n"
+
+
+def _info_kvm(daemon: Daemon, rest: str) -> str:
+    return f"kvm support: {'enabled' if daemon.kvm_enabled else 'disabled'}\r\n"
+
+
+def _info_qom_tree(daemon: Daemon, rest: str) -> str:
+    return qom_tree_text(daemon.tree, rest) if rest else qom_tree_text(daemon.tree)
+
+
+def _as_text(handler: Callable[[Daemon, dict[str, Any]], JSON]) -> _Run:
+    """Make a handler that returns nothing a word of the human monitor."""
+
+    def run(daemon: Daemon, rest: str) -> JSON:
+        outcome = handler(daemon, {})
+        if type(outcome) is Outcome:
+            outcome.value = ""
+            return outcome
+        return ""
+
+    return run
+
+
+_Entry = tuple[str, str, str, _Run]
+"""Names separated by `|`, parameters, description, function."""
+
+_COMMANDS: tuple[_Entry, ...] = (
+    ("cont|c", "", "resume emulation", _as_text(machine.cont)),
+    ("help|?", "[cmd]", "show the help", _help),
+    ("info", "[subcommand]", "show various information about the system state", _info),
+    ("quit|q", "", "quit the emulator", _as_text(control.quit)),
+    ("stop|s", "", "stop emulation", _as_text(machine.stop)),
+)
+
+_INFO: tuple[_Entry, ...] = (
+    ("kvm", "", "show KVM information", _info_kvm),
+    ("memdev", "", "show memory backends", _info_memdev),
+    ("name", "", "show the current VM name", _info_name),
+    ("qom-tree", "[path]", "show QOM composition tree", _info_qom_tree),
+    ("status", "", "show the current VM status (running|paused)", _info_status),
+    ("uuid", "", "show the current VM UUID", _info_uuid),
+    ("version", "", "show the version of QEMU", _info_version),
+)
+
+
+def _find(table: tuple[_Entry, ...], name: str) -> _Entry | None:
+    for entry in table:
+        if name in entry[0].split("|"):
+            return entry
+    return None

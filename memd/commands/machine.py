@@ -1,0 +1,56 @@
+"""Commands about the machine that is not there: its state, name and kind.
+
+memd runs no guest. What a management stack asks of one is answered as by a
+QEMU that was started without a machine, and `stop` and `cont` keep the state
+that they are there to change.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from memd.commands.daemon import Daemon
+from memd.outcome import JSON, Event, Outcome
+
+
+def query_status(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """The run state."""
+    return {"running": daemon.run_state == "running", "status": daemon.run_state}
+
+
+def stop(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Pause what runs; otherwise nothing changes and no event is sent."""
+    if daemon.run_state != "running":
+        return {}
+    daemon.run_state = "paused"
+    return Outcome(events=(Event("STOP"),))
+
+
+def cont(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Let run what is paused or not yet started."""
+    if daemon.run_state == "running":
+        return {}
+    daemon.run_state = "running"
+    return Outcome(events=(Event("RESUME"),))
+
+
+def query_name(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """The name of `--name`."""
+    return {} if daemon.name is None else {"name": daemon.name}
+
+
+def query_uuid(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """The UUID, all zero unless one was given."""
+    return {"UUID": daemon.uuid}
+
+
+def query_target(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """The target's architecture, in QEMU's name for that of this host."""
+    machine = os.uname().machine
+    return {"arch": {"armv7l": "arm", "ppc64le": "ppc64"}.get(machine, machine)}
+
+
+def query_kvm(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Whether this host has KVM for us, and whether it was asked for."""
+    return {"enabled": daemon.kvm_enabled, "present": os.access("/dev/kvm", os.R_OK | os.W_OK)}

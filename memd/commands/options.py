@@ -1,0 +1,44 @@
+"""`query-command-line-options`: the options of the command line that take parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memd.commands.daemon import Daemon
+from memd.errors import QMPError
+from memd.outcome import JSON
+
+_OPTIONS: dict[str, dict[str, str]] = {
+    "chardev": {
+        "backend": "string",
+        "path": "string",
+        "host": "string",
+        "port": "string",
+        "fd": "string",
+        "ipv4": "boolean",
+        "ipv6": "boolean",
+        "wait": "boolean",
+        "server": "boolean",
+        "tls-creds": "string",
+    },
+    "mon": {"mode": "string", "chardev": "string", "pretty": "boolean"},
+    "name": {"guest": "string", "process": "string", "debug-threads": "boolean"},
+    # Its parameters are the types' own; QEMU lists none either.
+    "object": {},
+}
+"""Option to parameter to its QAPI `CommandLineParameterType`."""
+
+
+def query_command_line_options(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """The parameters of one option, or of all."""
+    option = args.get("option")
+    if option is not None and option not in _OPTIONS:
+        raise QMPError(f"invalid option name: {option}")
+    return [
+        {
+            "option": name,
+            "parameters": [{"name": key, "type": kind} for key, kind in parameters.items()],
+        }
+        for name, parameters in _OPTIONS.items()
+        if option is None or option == name
+    ]

@@ -1,0 +1,142 @@
+"""Commands of the object model: `qom-*`, `object-add`, `object-del`, `query-memdev`.
+
+Arguments have passed the schema's checks when they come here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd import backends
+from memd.backends.base import MemoryBackend
+from memd.errors import QMPError, device_not_found
+from memd.outcome import JSON, Blocking
+from memd.qom import QObject, Tree
+
+if TYPE_CHECKING:
+    from memd.commands.daemon import Daemon
+
+Arguments = dict[str, Any]
+
+
+def object_add(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+    """`object-add`: make an object."""
+    return _done(backends.create(daemon.tree, args))
+
+
+def object_del(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+    """`object-del`: delete an object that a client made."""
+    return _done(backends.delete(daemon.tree, args["id"]))
+
+
+def qom_get(daemon: Daemon, args: Arguments) -> JSON:
+    """`qom-get`: a property's value."""
+    return daemon.tree.resolve(args["path"]).get_property(args["property"])
+
+
+def qom_set(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+    """`qom-set`: change a property."""
+    obj = daemon.tree.resolve(args["path"])
+    return _done(obj.set_property(args["property"], args["value"]))
+
+
+def qom_list(daemon: Daemon, args: Arguments) -> list[JSON]:
+    """`qom-list`: an object's properties and children."""
+    obj = _resolve_one(daemon.tree, args["path"])
+    found: list[JSON] = [
+        {"name": prop.name, "type": prop.type} for prop in obj.qom_type.all_properties.values()
+    ]
+    if obj.children:
+        found += [
+            {"name": name, "type": child.qom_type.child_type}
+            for name, child in obj.children.items()
+        ]
+    return found
+
+
+def qom_list_get(daemon: Daemon, args: Arguments) -> list[JSON]:
+    """`qom-list-get`: the properties of several objects, with values (QEMU 11.1)."""
+    return [{"properties": _values(_resolve_one(daemon.tree, path))} for path in args["paths"]]
+
+
+def qom_list_types(daemon: Daemon, args: Arguments) -> list[JSON]:
+    """`qom-list-types`: the types, or those of one kind."""
+    implements = args.get("implements")
+    abstract = args.get("abstract", False)
+    found = []
+    for each in daemon.tree.types().values():
+        if implements is not None and not each.is_a(implements):
+            continue
+        info: JSON = {"name": each.name}
+        if each.abstract:
+            if not abstract:
+                continue
+            info["abstract"] = True
+        if each.parent is not None:
+            info["parent"] = each.parent.name
+        found.append(info)
+    return found
+
+
+def qom_list_properties(daemon: Daemon, args: Arguments) -> list[JSON]:
+    """`qom-list-properties`: what the objects of a type have."""
+    name = args["typename"]
+    found = daemon.tree.type_by_name(name)
+    if found is None:
+        raise device_not_found(f"Class '{name}' not found")
+    if not found.is_a("object"):
+        raise QMPError("Parameter 'typename' expects a QOM type")
+    properties = []
+    for prop in found.all_properties.values():
+        info = {"name": prop.name, "type": prop.type}
+        if prop.description is not None:
+            info["description"] = prop.description
+        properties.append(info)
+    return properties
+
+
+def query_memdev(daemon: Daemon, args: Arguments) -> list[JSON]:
+    """`query-memdev`: the memory backends and their properties."""
+    return [
+        {
+            "id": backend.name,
+            "size": backend.size,
+            "merge": backend.merge,
+            "dump": backend.dump,
+            "prealloc": backend.prealloc,
+            "share": backend.share,
+            "reserve": backend.reserve,
+            "host-nodes": backend.host_nodes,
+            "policy": backend.policy,
+        }
+        for backend in (daemon.tree.objects.children or {}).values()
+        if isinstance(backend, MemoryBackend)
+    ]
+
+
+def _done(blocking: Blocking | None) -> JSON | Blocking:
+    return {} if blocking is None else blocking
+
+
+def _resolve_one(tree: Tree, path: str) -> QObject:
+    found, ambiguous = tree.lookup(path)
+    if found is not None:
+        return found
+    if ambiguous:
+        raise QMPError(f"Path '{path}' is ambiguous")
+    raise device_not_found(f"Device '{path}' not found")
+
+
+def _values(obj: QObject) -> list[JSON]:
+    found = []
+    for prop in obj.qom_type.all_properties.values():
+        info = {"name": prop.name, "type": prop.type}
+        # What can't be read is listed without a value.
+        if prop.getter is not None:
+            info["value"] = prop.getter(obj)
+        found.append(info)
+    for name, child in (obj.children or {}).items():
+        found.append(
+            {"name": name, "type": child.qom_type.child_type, "value": obj.tree.path_of(child)}
+        )
+    return found

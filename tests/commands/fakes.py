@@ -1,0 +1,55 @@
+"""A daemon and a client for handlers under test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memd import backends
+from memd.commands.daemon import Daemon
+from memd.commands.dispatcher import Dispatcher
+from memd.compat import Compat
+from memd.errors import QMPError
+from memd.outcome import JSON
+from memd.qom import Tree
+from memd.session import Monitor
+
+
+class Client:
+    """As much of a session as commands see."""
+
+    def __init__(self, *, negotiated: bool = True) -> None:
+        self.negotiated = negotiated
+        self.oob_enabled = False
+        self.monitor = Monitor("m0")
+        self.fds: list[int] = []
+
+    def take_fd(self) -> int | None:
+        return self.fds.pop() if self.fds else None
+
+
+def make_daemon(compat: Compat = Compat.V10_0, **more: Any) -> Daemon:
+    tree = Tree(compat)
+    backends.register(tree)
+    return Daemon(tree, compat, **more)
+
+
+class Console:
+    """A client at a daemon's dispatcher: `console("query-name")`."""
+
+    def __init__(self, compat: Compat = Compat.V10_0, **more: Any) -> None:
+        self.daemon = make_daemon(compat, **more)
+        self.client = Client()
+        self.dispatch = Dispatcher(self.daemon)
+
+    def __call__(self, name: str, *, oob: bool = False, **arguments: Any) -> JSON:
+        """Run a command; underscores in the arguments' names are dashes."""
+        given = {key.replace("_", "-"): value for key, value in arguments.items()}
+        return self.dispatch(self.client, name, given, oob)  # type: ignore[arg-type]
+
+    def refusal(self, name: str, *, oob: bool = False, **arguments: Any) -> tuple[str, str]:
+        """Run a command that is to be refused; its class and text."""
+        try:
+            value = self(name, oob=oob, **arguments)
+        except QMPError as error:
+            return error.error_class, error.desc
+        raise AssertionError(f"{name} was not refused, it returned {value!r}")

@@ -1,0 +1,88 @@
+"""The dispatcher: the order of its checks, and that nothing gets past it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from memd.commands import table
+from memd.errors import QMPError
+from memd.outcome import JSON
+from tests.commands.fakes import Console
+
+GENERIC, NOT_FOUND = "GenericError", "CommandNotFound"
+EXPECTING = (NOT_FOUND, "Expecting capabilities negotiation with 'qmp_capabilities'")
+COMPLETE = (NOT_FOUND, "Capabilities negotiation is already complete, command ignored")
+
+
+def test_before_negotiation_there_is_one_command() -> None:
+    console = Console()
+    console.client.negotiated = False
+    assert console.refusal("query-name") == EXPECTING
+    assert console.refusal("nope") == EXPECTING
+    assert console.refusal("qmp_capabilities", enable=["x"]) == (
+        GENERIC,
+        "Parameter 'null' does not accept value 'x'",
+    )
+    assert not console.client.negotiated
+    assert console("qmp_capabilities", enable=["oob"]) == {}
+    assert console.client.negotiated
+    assert console.client.oob_enabled
+    assert console.refusal("qmp_capabilities") == COMPLETE
+
+
+def test_a_check_kept_for_one_client_lets_no_other_in() -> None:
+    console = Console()
+    console("query-name")
+    console.client.negotiated = False
+    assert console.refusal("query-name") == EXPECTING
+    console("qmp_capabilities")
+    assert console.refusal("qmp_capabilities") == COMPLETE
+
+
+def test_unknown_names_are_told_as_they_came() -> None:
+    console = Console()
+    assert console.refusal("nope") == (NOT_FOUND, "The command nope has not been found")
+    assert console.refusal("nope", oob=True) == (NOT_FOUND, "The command nope has not been found")
+    assert console.refusal("") == (NOT_FOUND, "The command  has not been found")
+
+
+def test_out_of_band_only_where_the_schema_says_so() -> None:
+    console = Console()
+    text = "The command {} does not support OOB"
+    for name in ("query-version", "query-version", "qmp_capabilities"):
+        assert console.refusal(name, oob=True) == (GENERIC, text.format(name))
+
+
+def test_arguments_are_checked_against_the_schema() -> None:
+    console = Console()
+    assert console.refusal("query-name", a=1) == (GENERIC, "Parameter 'a' is unexpected")
+    assert console.refusal("qom-get", path=1) == (
+        GENERIC,
+        "Invalid parameter type for 'path', expected: string",
+    )
+
+
+def test_a_surprise_is_logged_and_not_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def explode(*_args: object) -> JSON:
+        raise KeyError("secret")
+
+    monkeypatch.setitem(table.HANDLERS, "query-name", explode)
+    with caplog.at_level(logging.ERROR):
+        assert Console().refusal("query-name") == (GENERIC, "internal error, see the log")
+    assert "secret" in caplog.text
+
+
+def test_a_hint_goes_to_the_log_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_args: object) -> JSON:
+        raise QMPError("no", hint="try another")
+
+    monkeypatch.setitem(table.HANDLERS, "query-name", refuse)
+    with caplog.at_level(logging.INFO):
+        assert Console().refusal("query-name") == (GENERIC, "no")
+    assert "try another" in caplog.text

@@ -1,0 +1,51 @@
+"""The run state, and the facts about a machine that is not there."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from memd.outcome import Outcome
+from tests.commands.fakes import Console
+
+
+def events(value: object) -> list[str]:
+    return [event.name for event in value.events] if isinstance(value, Outcome) else []
+
+
+def test_stop_and_cont_change_the_state_and_say_so_once() -> None:
+    console = Console()
+    assert console("query-status") == {"running": True, "status": "running"}
+    assert events(console("cont")) == []
+    assert events(console("stop")) == ["STOP"]
+    assert console("query-status") == {"running": False, "status": "paused"}
+    assert events(console("stop")) == []
+    assert events(console("cont")) == ["RESUME"]
+    assert events(console("cont")) == []
+    assert console("query-status") == {"running": True, "status": "running"}
+
+
+def test_a_daemon_started_stopped_is_not_paused() -> None:
+    console = Console(run_state="prelaunch")
+    assert events(console("stop")) == []
+    assert console("query-status") == {"running": False, "status": "prelaunch"}
+    assert events(console("cont")) == ["RESUME"]
+
+
+def test_name_and_uuid() -> None:
+    assert Console()("query-name") == {}
+    assert Console(name="store")("query-name") == {"name": "store"}
+    assert Console()("query-uuid") == {"UUID": "00000000-0000-0000-0000-000000000000"}
+
+
+def test_the_target_is_this_host() -> None:
+    if os.uname().machine != "x86_64":
+        pytest.skip("the expected name is that of x86_64")
+    assert Console()("query-target") == {"arch": "x86_64"}
+
+
+def test_kvm_is_told_as_it_is() -> None:
+    usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    assert Console()("query-kvm") == {"enabled": False, "present": usable}
+    assert Console(kvm_enabled=True)("query-kvm")["enabled"] is True
