@@ -1,30 +1,31 @@
 """What a command comes to: its value, its events, or work that may block.
 
 A handler returns a plain JSON value in the common case, an `Outcome` where
-events, descriptors or the daemon's end go with it, and a `Blocking` where the
-kernel may take its time. Nothing here knows sockets or threads: the session
-and the server decide where and when things run.
+events, descriptors or the daemon's end go with it, a `Constant` where the value
+never changes, and a `Blocking` where the kernel may take its time. Nothing here
+knows sockets or threads: the session and the server decide where and when
+things run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 JSON = Any
 """A JSON value: dict, list, str, int, float, bool or None."""
 
 
-@dataclass(slots=True)
 class Event:
     """An asynchronous message (QMP specification, section 2.5)."""
 
-    name: str
-    data: dict[str, JSON] | None = None
+    __slots__ = ("data", "name")
+
+    def __init__(self, name: str, data: dict[str, JSON] | None = None) -> None:
+        self.name = name
+        self.data = data
 
 
-@dataclass(slots=True)
 class Outcome:
     """A command's value and what goes with it.
 
@@ -37,10 +38,19 @@ class Outcome:
             `reason`, such as "host-qmp-quit".
     """
 
-    value: JSON = field(default_factory=dict)
-    events: tuple[Event, ...] = ()
-    fds: tuple[int, ...] = ()
-    shutdown: str | None = None
+    __slots__ = ("events", "fds", "shutdown", "value")
+
+    def __init__(
+        self,
+        value: JSON = None,
+        events: tuple[Event, ...] = (),
+        fds: tuple[int, ...] = (),
+        shutdown: str | None = None,
+    ) -> None:
+        self.value = {} if value is None else value
+        self.events = events
+        self.fds = fds
+        self.shutdown = shutdown
 
 
 class Constant:
@@ -58,7 +68,6 @@ class Constant:
         self.encoded: bytes | None = None
 
 
-@dataclass(slots=True)
 class Blocking:
     """Work that may take long, to be run beside the event loop.
 
@@ -70,6 +79,14 @@ class Blocking:
             prepared (a reserved id); the exception is answered afterwards.
     """
 
-    work: Callable[[], Any]
-    finish: Callable[[Any], JSON]
-    failed: Callable[[BaseException], None] = lambda _exc: None
+    __slots__ = ("failed", "finish", "work")
+
+    def __init__(
+        self,
+        work: Callable[[], Any],
+        finish: Callable[[Any], JSON],
+        failed: Callable[[BaseException], None] = lambda _error: None,
+    ) -> None:
+        self.work = work
+        self.finish = finish
+        self.failed = failed

@@ -1,9 +1,8 @@
 """What stands around a command: `execute`, `exec-oob`, `arguments`, `id`.
 
-QMP specification, section 2.3 ("Issuing Commands"); the texts and which of
-several mistakes is named first were observed on QEMU 10.0.2 and 11.1.3. QEMU
-takes an unexpected member in the order of its hash table; here it comes after
-the members that have a name.
+QMP specification, section 2.3 ("Issuing Commands"). The texts were observed on
+QEMU 10.0.2 and 11.1.3, and so was which of several mistakes is named: the first
+in the order of QEMU's hash table, whatever its kind.
 """
 
 from __future__ import annotations
@@ -41,27 +40,24 @@ def open_envelope(message: object, oob_enabled: bool) -> tuple[str, dict[str, An
 
 
 def _open_unusual(message: dict[str, Any], oob_enabled: bool) -> tuple[str, dict[str, Any], bool]:
-    oob = oob_enabled and "exec-oob" in message
-    if oob:
-        _require_string(message, "exec-oob")
-    if "execute" in message:
-        _require_string(message, "execute")
-    if "arguments" in message and type(message["arguments"]) is not dict:
-        raise QMPError("QMP input member 'arguments' must be an object")
-    for member in message:
-        if member not in ("execute", "arguments", "id") and not (oob and member == "exec-oob"):
+    from memd.qapi.leftover import object_order
+
+    verb = ""
+    for member in object_order(message):
+        if member == "execute" or (member == "exec-oob" and oob_enabled):
+            if type(message[member]) is not str:
+                raise QMPError(f"QMP input member '{member}' must be a string")
+            if verb:
+                raise QMPError("QMP input member 'execute' clashes with 'exec-oob'")
+            verb = member
+        elif member == "arguments":
+            if type(message[member]) is not dict:
+                raise QMPError("QMP input member 'arguments' must be an object")
+        elif member != "id":
             raise QMPError(f"QMP input member '{member}' is unexpected")
-    if oob and "execute" in message:
-        raise QMPError("QMP input member 'execute' clashes with 'exec-oob'")
-    if not oob and "execute" not in message:
+    if not verb:
         raise QMPError("QMP input lacks member 'execute'")
-    name = message["exec-oob"] if oob else message["execute"]
-    return name, message.get("arguments", _NO_ARGUMENTS), oob
-
-
-def _require_string(message: dict[str, Any], member: str) -> None:
-    if type(message[member]) is not str:
-        raise QMPError(f"QMP input member '{member}' must be a string")
+    return message[verb], message.get("arguments", _NO_ARGUMENTS), verb == "exec-oob"
 
 
 def is_out_of_band(item: object) -> bool:

@@ -61,14 +61,29 @@ class Monitor:
 
     Descriptor names given by `getfd` belong to the monitor and survive a
     reconnect (observed on QEMU 10.0.2).
+
+    Attributes:
+        id: its name.
+        pretty: whether answers are spread over lines.
+        fds: the named descriptors.
+        clients: how many are connected.
     """
 
-    __slots__ = ("fds", "id", "pretty")
+    __slots__ = ("clients", "fds", "id", "pretty")
 
     def __init__(self, id: str, *, pretty: bool = False) -> None:
         self.id = id
         self.pretty = pretty
         self.fds: dict[str, int] = {}
+        self.clients = 0
+
+    def client_came(self) -> None:
+        """A client has connected."""
+        self.clients += 1
+
+    def client_left(self) -> None:
+        """A client's connection is gone."""
+        self.clients -= 1
 
     def close(self) -> None:
         """Close every named descriptor."""

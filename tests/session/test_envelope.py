@@ -23,6 +23,13 @@ REFUSED: list[tuple[Any, bool, str]] = [
     ({"execute": 1}, False, "QMP input member 'execute' must be a string"),
     ({"execute": None}, False, "QMP input member 'execute' must be a string"),
     ({"execute": 1, "arguments": 1}, False, "QMP input member 'execute' must be a string"),
+    ({"zzz": 1, "arguments": 1}, False, "QMP input member 'zzz' is unexpected"),
+    ({"bar": 1, "execute": 1}, False, "QMP input member 'bar' is unexpected"),
+    (
+        {"exec-oob": "a", "arguments": 1, "execute": "b"},
+        True,
+        "QMP input member 'execute' clashes with 'exec-oob'",
+    ),
     ({"foo": 1, "execute": 1}, False, "QMP input member 'execute' must be a string"),
     ({"foo": 1, "arguments": 1}, False, "QMP input member 'arguments' must be an object"),
     (

@@ -1,0 +1,314 @@
+"""The schema as a JSON Schema document, draft 2020-12.
+
+For other people's editors, validators and tests: whatever they may do with a
+message to memd, they can find out before they send it.
+
+- `$defs` holds every type by its name, and of each command `NAME.arguments` and
+  `NAME.returns`, of each event `NAME.data`.
+- The document itself describes a message: a request, or what memd sends.
+- Nothing is left open: a member that the schema does not know is a mistake, as
+  it is to memd.
+
+JSON Schema takes 1.0 for an integer, and QMP does not: that alone it cannot
+say, and every integer has a remark about it. `memd.qapi.validator` knows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memd.qapi.doc import Doc
+from memd.qapi.schema import (
+    AlternateType,
+    ArrayType,
+    BuiltinType,
+    Command,
+    EnumType,
+    Member,
+    ObjectType,
+    Schema,
+    Type,
+)
+from memd.qapi.visit import INT64_MAX, INT64_MIN, UINT64_MAX
+
+JSON = Any
+Docs = dict[str, Doc]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_INTEGER_REMARK = "1.0 is no integer over QMP, whatever JSON Schema says"
+_WRAP_REMARK = f"negative numbers wrap around, as in QEMU; {_INTEGER_REMARK}"
+
+
+def json_schema(schema: Schema, docs: Docs | None = None) -> dict[str, JSON]:
+    """The JSON Schema document of a schema.
+
+    Args:
+        docs: documentation by definition, to be told as descriptions.
+    """
+    writer = _Writer(docs or {})
+    defs: dict[str, JSON] = {}
+    for name in schema.type_names:
+        defs.update(writer.definitions(schema.type(name)))
+    for command in schema.commands.values():
+        defs.update(writer.command(command))
+    for event in schema.events.values():
+        data = f"{event.name}.data"
+        defs[data] = {**writer.struct(event.data, event.name), **_feature_keys(event.features)}
+    defs.update(_messages(schema))
+    return {
+        "$schema": DIALECT,
+        "title": "A QMP message to or from memd",
+        "if": {"required": ["event"]},
+        "then": {"$ref": "#/$defs/message.event"},
+        "else": {
+            "if": {"anyOf": [{"required": [name]} for name in ("QMP", "return", "error")]},
+            "then": {"$ref": "#/$defs/message.answer"},
+            "else": {"$ref": "#/$defs/message.request"},
+        },
+        "$defs": defs,
+    }
+
+
+class _Writer:
+    __slots__ = ("_docs",)
+
+    def __init__(self, docs: Docs) -> None:
+        self._docs = docs
+
+    def command(self, command: Command) -> dict[str, JSON]:
+        """The definitions of a command's arguments and of what it returns."""
+        name = f"{command.name}.arguments"
+        arguments = command.arguments
+        if arguments.tag is not None or arguments.name != name:
+            schema = self.ref(arguments)
+        else:
+            schema = self.struct(arguments, command.name)
+            if not command.generated:
+                schema["additionalProperties"] = True
+        schema.update(_feature_keys(command.features))
+        returned = self.ref(command.returns) if command.returns else _object({}, [])
+        return {name: schema, f"{command.name}.returns": returned}
+
+    def definitions(self, type_: Type) -> dict[str, JSON]:
+        """The definition of a named type, and those of its branches."""
+        if isinstance(type_, EnumType):
+            values = [member.name for member in type_.members]
+            schema: dict[str, JSON] = {"type": "string", "enum": values}
+        elif isinstance(type_, AlternateType):
+            schema = {"anyOf": [self.ref(t) for t in type_.alternatives.values()]}
+        elif isinstance(type_, ObjectType):
+            if type_.tag is not None:
+                return self._union(type_, type_.tag)
+            schema = self.struct(type_, type_.name)
+        else:
+            return {}
+        return {type_.name: self._described(type_.name, schema, type_.features)}
+
+    def struct(self, type_: ObjectType, documented: str) -> dict[str, JSON]:
+        """An object without branches.
+
+        Args:
+            documented: the definition whose documentation has its members.
+        """
+        return _object(
+            {member.name: self._member(member, documented) for member in type_.members},
+            [member.name for member in type_.members if not member.optional],
+        )
+
+    def ref(self, type_: Type) -> dict[str, JSON]:
+        """What stands where a type is used."""
+        if isinstance(type_, ArrayType):
+            return {"type": "array", "items": self.ref(type_.element)}
+        if isinstance(type_, BuiltinType):
+            return _builtin(type_)
+        return {"$ref": f"#/$defs/{type_.name}"}
+
+    def _union(self, type_: ObjectType, tag: Member) -> dict[str, JSON]:
+        """A union: each value of its tag selects an object that is complete.
+
+        The branches are definitions of their own, so that a mistake is told of
+        against the one that was meant, and not against all.
+        """
+        defs: dict[str, JSON] = {}
+        choices = []
+        for case, members, inner in _cases(type_, tag):
+            branch = f"{type_.name}.{case}"
+            whole = ObjectType(branch, [])
+            whole.members = members
+            whole.tag, whole.branches = (inner.tag, inner.branches) if inner else (None, {})
+            if whole.tag is not None:
+                defs.update(self._union(whole, whole.tag))
+            else:
+                documented = inner.name if inner else type_.name
+                defs[branch] = self._branch(whole, type_.name, documented)
+            choices.append(
+                {
+                    "if": {"properties": {tag.name: {"const": case}}, "required": [tag.name]},
+                    "then": {"$ref": f"#/$defs/{branch}"},
+                }
+            )
+        schema = {
+            "type": "object",
+            "properties": {tag.name: self._member(tag, type_.name)},
+            "required": [tag.name],
+            "allOf": choices,
+        }
+        defs[type_.name] = self._described(type_.name, schema, type_.features)
+        return defs
+
+    def _branch(self, whole: ObjectType, union: str, documented: str) -> dict[str, JSON]:
+        schema = self.struct(whole, documented)
+        base = self.struct(whole, union)["properties"]
+        for name, told in base.items():
+            schema["properties"][name] = {**told, **schema["properties"][name]}
+        return schema
+
+    def _member(self, member: Member, documented: str) -> dict[str, JSON]:
+        schema = {**self.ref(member.type), **_feature_keys(member.features)}
+        text = self._member_text(documented, member.name)
+        if text:
+            schema["description"] = text
+        return schema
+
+    def _member_text(self, definition: str, member: str) -> str:
+        doc = self._docs.get(definition)
+        return _plain(doc.members.get(member, "")) if doc else ""
+
+    def _described(
+        self, name: str, schema: dict[str, JSON], features: list[str]
+    ) -> dict[str, JSON]:
+        doc = self._docs.get(name)
+        schema.update(_feature_keys(features))
+        if doc:
+            schema["description"] = _plain(doc.body)
+        return schema
+
+
+def _plain(text: str) -> str:
+    """A documentation's text as one line, without the marks of its names."""
+    return " ".join(text.replace("@", "").split())
+
+
+def _cases(type_: ObjectType, tag: Member) -> list[tuple[str, list[Member], ObjectType | None]]:
+    """Each value of a union's tag, all the members that come with it, its branch."""
+    values = [member.name for member in tag.type.members] if isinstance(tag.type, EnumType) else []
+    cases = []
+    for case in values:
+        branch = type_.branches.get(case)
+        cases.append((case, type_.members + (branch.members if branch else []), branch))
+    return cases
+
+
+def _object(properties: dict[str, JSON], required: list[str]) -> dict[str, JSON]:
+    schema: dict[str, JSON] = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required
+    schema["additionalProperties"] = False
+    return schema
+
+
+def _builtin(type_: BuiltinType) -> dict[str, JSON]:
+    if type_.json_type == "value":
+        return {}
+    if type_.json_type != "int":
+        return {"type": type_.json_type}
+    low, high = INT64_MIN, INT64_MAX
+    remark = _INTEGER_REMARK
+    if type_.name in ("size", "uint64"):
+        high, remark = UINT64_MAX, _WRAP_REMARK
+    elif type_.name.startswith("uint"):
+        low, high = 0, UINT64_MAX >> (64 - int(type_.name[4:]))
+    elif type_.name != "int":
+        high = INT64_MAX >> (64 - int(type_.name[3:]))
+        low = -high - 1
+    return {"type": "integer", "minimum": low, "maximum": high, "$comment": remark}
+
+
+def _feature_keys(features: list[str]) -> dict[str, JSON]:
+    keys: dict[str, JSON] = {"deprecated": True} if "deprecated" in features else {}
+    if features:
+        keys["$comment"] = f"features: {', '.join(features)}"
+    return keys
+
+
+def _messages(schema: Schema) -> dict[str, JSON]:
+    """The definitions of messages: requests, events, and all else that is sent."""
+    return {
+        "message.request": _request(schema),
+        "message.event": _event(schema),
+        "message.answer": _answer(),
+    }
+
+
+def _request(schema: Schema) -> dict[str, JSON]:
+    out_of_band = [name for name, command in schema.commands.items() if command.allow_oob]
+    choices = []
+    for name, command in schema.commands.items():
+        needed = any(not member.optional for member in command.arguments.members)
+        then: dict[str, JSON] = {
+            "properties": {"arguments": {"$ref": f"#/$defs/{name}.arguments"}},
+        }
+        if needed:
+            then["required"] = ["arguments"]
+        ways = ["execute", "exec-oob"] if command.allow_oob else ["execute"]
+        for way in ways:
+            chosen = {"properties": {way: {"const": name}}, "required": [way]}
+            choices.append({"if": chosen, "then": then})
+    return {
+        "type": "object",
+        "properties": {
+            "execute": {"type": "string", "enum": list(schema.commands)},
+            "exec-oob": {"type": "string", "enum": out_of_band},
+            "arguments": {"type": "object"},
+            "id": {"description": "anything; comes back with the answer"},
+        },
+        "oneOf": [{"required": ["execute"]}, {"required": ["exec-oob"]}],
+        "additionalProperties": False,
+        "allOf": choices,
+    }
+
+
+def _event(schema: Schema) -> dict[str, JSON]:
+    choices = []
+    for name, event in schema.events.items():
+        then: dict[str, JSON] = {"properties": {"data": {"$ref": f"#/$defs/{name}.data"}}}
+        if any(not member.optional for member in event.data.members):
+            then["required"] = ["data"]
+        choices.append({"if": {"properties": {"event": {"const": name}}}, "then": then})
+    seconds = {"type": "integer"}
+    return {
+        "type": "object",
+        "properties": {
+            "event": {"type": "string", "enum": list(schema.events)},
+            "data": {"type": "object"},
+            "timestamp": _object(
+                {"seconds": seconds, "microseconds": seconds}, ["seconds", "microseconds"]
+            ),
+        },
+        "required": ["event", "timestamp"],
+        "additionalProperties": False,
+        "allOf": choices,
+    }
+
+
+def _answer() -> dict[str, JSON]:
+    version = {name: {"type": "integer"} for name in ("major", "minor", "micro")}
+    error = _object({"class": {"type": "string"}, "desc": {"type": "string"}}, ["class", "desc"])
+    greeting = _object(
+        {
+            "version": _object(
+                {"qemu": _object(version, list(version)), "package": {"type": "string"}},
+                ["qemu", "package"],
+            ),
+            "capabilities": {"type": "array", "items": {"type": "string"}},
+        },
+        ["version", "capabilities"],
+    )
+    return {
+        "oneOf": [
+            _object({"return": {}, "id": {}}, ["return"]),
+            _object({"error": error, "id": {}}, ["error"]),
+            _object({"QMP": greeting}, ["QMP"]),
+        ]
+    }

@@ -1,0 +1,398 @@
+"""A loaded schema: its commands, events and types.
+
+Built from the expressions of the schema files, under a set of defined names
+that decides every `if`. Types are made when they are first asked for, so that
+a daemon pays only for the commands that its clients use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+JSON = Any
+Expr = dict[str, Any]
+Checker = Callable[[dict[str, JSON]], dict[str, JSON]]
+"""Checks a command's arguments; returns them as QEMU would hold them."""
+
+_KINDS = ("command", "event", "struct", "enum", "union", "alternate")
+
+BUILTINS = {
+    "str": "string",
+    "number": "number",
+    "int": "int",
+    "int8": "int",
+    "int16": "int",
+    "int32": "int",
+    "int64": "int",
+    "uint8": "int",
+    "uint16": "int",
+    "uint32": "int",
+    "uint64": "int",
+    "size": "int",
+    "bool": "boolean",
+    "null": "null",
+    "any": "value",
+}
+"""The types that need no definition, and what JSON calls their values."""
+
+
+class BuiltinType:
+    """A type of the language itself."""
+
+    __slots__ = ("json_type", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.json_type = BUILTINS[name]
+
+
+class EnumMember:
+    """One value of an enum."""
+
+    __slots__ = ("features", "name")
+
+    def __init__(self, name: str, features: list[str]) -> None:
+        self.name = name
+        self.features = features
+
+
+class EnumType:
+    """A string out of a list."""
+
+    __slots__ = ("features", "members", "name")
+
+    def __init__(self, name: str, members: list[EnumMember], features: list[str]) -> None:
+        self.name = name
+        self.members = members
+        self.features = features
+
+
+class ArrayType:
+    """An array of one element type; its name is that type's, in brackets."""
+
+    __slots__ = ("element", "name")
+
+    def __init__(self, element: Type) -> None:
+        self.name: str = f"[{element.name}]"
+        self.element = element
+
+
+class Member:
+    """A member of an object type."""
+
+    __slots__ = ("features", "name", "optional", "type")
+
+    def __init__(self, name: str, type_: Type, optional: bool, features: list[str]) -> None:
+        self.name = name
+        self.type = type_
+        self.optional = optional
+        self.features = features
+
+
+class ObjectType:
+    """A struct, a union, or what a command takes without naming it.
+
+    Attributes:
+        members: a base's first, then its own; a union's are its base's.
+        tag: the member that selects the branch, or None for a struct.
+        branches: a union's branches, by the tag's value; values that are not
+            in it select nothing more.
+    """
+
+    __slots__ = ("branches", "features", "members", "name", "tag")
+
+    def __init__(self, name: str, features: list[str]) -> None:
+        self.name = name
+        self.features = features
+        self.members: list[Member] = []
+        self.tag: Member | None = None
+        self.branches: dict[str, ObjectType] = {}
+
+
+class AlternateType:
+    """One of several types that differ in how JSON writes them."""
+
+    __slots__ = ("alternatives", "features", "name")
+
+    def __init__(self, name: str, features: list[str]) -> None:
+        self.name = name
+        self.features = features
+        self.alternatives: dict[str, Type] = {}
+
+
+Type = BuiltinType | EnumType | ArrayType | ObjectType | AlternateType
+
+
+class Command:
+    """A command: how it may be called, and with what.
+
+    Attributes:
+        generated: False where the command reads its arguments itself (`gen`).
+        allow_oob: whether it may be run out-of-band.
+        allow_preconfig: whether it may be run before x-exit-preconfig.
+        success_response: whether success is answered.
+    """
+
+    __slots__ = (
+        *("_expr", "_schema", "allow_oob", "allow_preconfig", "coroutine", "features"),
+        *("generated", "name", "success_response"),
+    )
+
+    def __init__(self, schema: Schema, expr: Expr) -> None:
+        self._schema = schema
+        self._expr = expr
+        self.name: str = expr["command"]
+        self.allow_oob: bool = expr.get("allow-oob", False)
+        self.allow_preconfig: bool = expr.get("allow-preconfig", False)
+        self.coroutine: bool = expr.get("coroutine", False)
+        self.generated: bool = expr.get("gen", True)
+        self.success_response: bool = expr.get("success-response", True)
+        self.features = schema.features_of(expr)
+
+    @property
+    def arguments(self) -> ObjectType:
+        """The arguments' type, without members where it takes none."""
+        return self._schema.data_type(self._expr, f"{self.name}.arguments")
+
+    @property
+    def returns(self) -> Type | None:
+        """The returned value's type; None for an empty object."""
+        ref = self._expr.get("returns")
+        return None if ref is None else self._schema.type(ref)
+
+
+class QAPIEvent:
+    """An event that the schema defines."""
+
+    __slots__ = ("_expr", "_schema", "features", "name")
+
+    def __init__(self, schema: Schema, expr: Expr) -> None:
+        self._schema = schema
+        self._expr = expr
+        self.name: str = expr["event"]
+        self.features = schema.features_of(expr)
+
+    @property
+    def data(self) -> ObjectType:
+        """The data's type, without members where there is none."""
+        return self._schema.data_type(self._expr, f"{self.name}.data")
+
+
+class Schema:
+    """All that a schema defines, under a set of defined names.
+
+    Args:
+        expressions: the definitions, directives taken out.
+        defined: the names that `if` conditions hold for.
+
+    Attributes:
+        commands: by name, in the schema's order.
+        events: by name, in the schema's order.
+        type_names: the defined types, in the schema's order.
+    """
+
+    __slots__ = ("_checkers", "_exprs", "_types", "commands", "defined", "events")
+
+    def __init__(self, expressions: Iterable[Expr], defined: Collection[str]) -> None:
+        self.defined = frozenset(defined)
+        self.commands: dict[str, Command] = {}
+        self.events: dict[str, QAPIEvent] = {}
+        self._exprs: dict[str, tuple[str, Expr]] = {}
+        self._types: dict[str, Type] = {}
+        self._checkers: dict[str, Checker] = {}
+        for expr in expressions:
+            if "if" in expr and not self.holds(expr["if"]):
+                continue
+            for kind in _KINDS:
+                if kind in expr:
+                    break
+            name = expr[kind]
+            if kind == "command":
+                self.commands[name] = Command(self, expr)
+            elif kind == "event":
+                self.events[name] = QAPIEvent(self, expr)
+            else:
+                self._exprs[name] = kind, expr
+
+    @property
+    def type_names(self) -> list[str]:
+        """The names of the defined types, in the schema's order."""
+        return list(self._exprs)
+
+    def checker(self, command: str) -> Checker:
+        """The check of a command's arguments.
+
+        It returns the arguments with their values as QEMU would hold them
+        (negative sizes wrapped); optional members that are absent stay so. It
+        raises `QMPError` with QEMU's text for the mistake that QEMU would name.
+        A command with `gen: false` takes any arguments, and reads them itself.
+
+        Raises:
+            KeyError: for an unknown command.
+        """
+        try:
+            return self._checkers[command]
+        except KeyError:
+            pass
+        from memd.qapi.check import make_checker
+
+        check = self._checkers[command] = make_checker(self.commands[command])
+        return check
+
+    def check_keyval(self, type_name: str, options: Mapping[str, JSON]) -> dict[str, JSON]:
+        """Checks `key=value` options as the human monitor's object_add does.
+
+        Args:
+            type_name: an object type, such as "ObjectOptions".
+            options: the options in the order written; nested ones by their
+                dotted keys ("host-nodes.0") or as objects and arrays already.
+
+        Returns:
+            The options with the types that the schema wants.
+
+        Raises:
+            QMPError: with the texts that QEMU has for such input.
+        """
+        from memd.qapi.keyval import check_keyval
+
+        return check_keyval(self._object(type_name), options)
+
+    def check_opts(self, type_name: str, options: Iterable[tuple[str, str]]) -> dict[str, JSON]:
+        """Checks `key=value` options as `-object` of qemu-system does.
+
+        Unlike `check_keyval` this knows no nesting; a key that is given more
+        than once makes a list, and integers in a list may be ranges
+        (`host-nodes=0-3`).
+
+        Args:
+            type_name: an object type, such as "ObjectOptions".
+            options: keys and values in the order written.
+
+        Raises:
+            QMPError: with the texts that QEMU has for such input.
+        """
+        from memd.qapi.opts import check_opts
+
+        return check_opts(self._object(type_name), options)
+
+    def introspect(self) -> list[dict[str, JSON]]:
+        """The value of query-qmp-schema."""
+        from memd.qapi.introspect import introspect
+
+        return introspect(self)
+
+    def json_schema(self) -> dict[str, JSON]:
+        """The schema as a JSON Schema document (draft 2020-12)."""
+        from memd.qapi.json_schema import json_schema
+
+        return json_schema(self)
+
+    def holds(self, condition: JSON) -> bool:
+        """Whether an `if` condition holds."""
+        if isinstance(condition, str):
+            return condition in self.defined
+        operator, operand = next(iter(condition.items()))
+        if operator == "not":
+            return not self.holds(operand)
+        return (all if operator == "all" else any)(map(self.holds, operand))
+
+    def type(self, ref: JSON) -> Type:
+        """The type that a name, or a name in an array, refers to.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        if isinstance(ref, list):
+            key = f"[{ref[0]}]"
+            if key not in self._types:
+                self._types[key] = ArrayType(self.type(ref[0]))
+            return self._types[key]
+        found = self._types.get(ref)
+        if found is None:
+            found = BuiltinType(ref) if ref in BUILTINS else self._define(ref)
+            self._types[ref] = found
+        return found
+
+    def features_of(self, expr: Expr) -> list[str]:
+        """The special and other features that a definition has."""
+        return [
+            feature if isinstance(feature, str) else feature["name"]
+            for feature in expr.get("features", ())
+            if isinstance(feature, str) or self._present(feature)
+        ]
+
+    def data_type(self, expr: Expr, name: str) -> ObjectType:
+        """The type of what a command or an event carries."""
+        data = expr.get("data", {})
+        if isinstance(data, str):
+            return self._object(data)
+        implicit = ObjectType(name, [])
+        implicit.members = self._members(data)
+        return implicit
+
+    def _object(self, name: str) -> ObjectType:
+        found = self.type(name)
+        if not isinstance(found, ObjectType):
+            raise KeyError(name)
+        return found
+
+    def _present(self, expr: Expr) -> bool:
+        return "if" not in expr or self.holds(expr["if"])
+
+    def _define(self, name: str) -> Type:
+        kind, expr = self._exprs[name]
+        features = self.features_of(expr)
+        if kind == "enum":
+            return EnumType(name, self._enum_members(expr["data"]), features)
+        if kind == "alternate":
+            alternate = self._types[name] = AlternateType(name, features)
+            for case, branch in expr["data"].items():
+                ref = self._present_type(branch)
+                if ref is not None:
+                    alternate.alternatives[case] = self.type(ref)
+            return alternate
+        # Known by its name before its members are, which may refer to it.
+        result = self._types[name] = ObjectType(name, features)
+        base = expr.get("base")
+        if isinstance(base, str):
+            result.members += self._object(base).members
+        elif base is not None:
+            result.members += self._members(base)
+        if kind == "struct":
+            result.members += self._members(expr["data"])
+            return result
+        tag = expr["discriminator"]
+        result.tag = next(member for member in result.members if member.name == tag)
+        for case, branch in expr["data"].items():
+            ref = self._present_type(branch)
+            if ref is not None:
+                result.branches[case] = self._object(ref)
+        return result
+
+    def _present_type(self, branch: JSON) -> JSON:
+        if not isinstance(branch, dict):
+            return branch
+        return branch["type"] if self._present(branch) else None
+
+    def _enum_members(self, data: list[JSON]) -> list[EnumMember]:
+        return [
+            EnumMember(item, [])
+            if isinstance(item, str)
+            else EnumMember(item["name"], self.features_of(item))
+            for item in data
+            if isinstance(item, str) or self._present(item)
+        ]
+
+    def _members(self, data: Expr) -> list[Member]:
+        members = []
+        for key, ref in data.items():
+            features: list[str] = []
+            if isinstance(ref, dict):
+                if not self._present(ref):
+                    continue
+                features = self.features_of(ref)
+                ref = ref["type"]
+            optional = key.startswith("*")
+            members.append(Member(key[optional:], self.type(ref), optional, features))
+        return members

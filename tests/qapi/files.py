@@ -1,0 +1,43 @@
+"""The schema files, also those that qapi-schema.json does not include yet."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from memd.compat import Compat
+from memd.qapi.reader import defined_names, schema_directory
+from memd.qapi.schema import Schema
+from memd.qapi.semantics import check_file
+from memd.qapi.source import Definition
+
+DIRECTORY = Path(schema_directory())
+MAIN = DIRECTORY / "qapi-schema.json"
+
+
+def subjects() -> list[Path]:
+    """Every file but the one that includes the others."""
+    return sorted(path for path in DIRECTORY.glob("*.json") if path != MAIN)
+
+
+@functools.cache
+def definitions() -> tuple[Definition, ...]:
+    """All that any of the files defines, checked."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        everything = Path(directory) / "everything.json"
+        everything.write_text(
+            "".join(
+                f"{{ 'include': '{path}' }}\n"
+                for path in sorted(subjects(), key=lambda path: path.name != "pragma.json")
+            ),
+            encoding="ascii",
+        )
+        return tuple(check_file(str(everything)).definitions)
+
+
+@functools.cache
+def whole_schema(compat: Compat = Compat.V10_0) -> Schema:
+    """A schema of all that any of the files defines."""
+    return Schema([definition.expr for definition in definitions()], defined_names(compat))

@@ -1,0 +1,198 @@
+"""Mistakes between definitions, each with the words that it gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from memd.qapi.semantics import check_file
+from memd.qapi.source import SchemaError
+
+E = "{ 'enum': 'E', 'data': [ 'a', 'b' ] }\n"
+S = "{ 'struct': 'S', 'data': { 'x': 'int' } }\n"
+DOC = "{ 'pragma': { 'doc-required': true } }\n"
+
+MISTAKES = [
+    ("{ 'struct': 'S', 'data': { 'a': 'T' } }", "struct 'S': 'a' uses unknown type 'T'"),
+    ("{ 'struct': 'S', 'data': { 'a': [ 'T' ] } }", "struct 'S': 'a' uses unknown type 'T'"),
+    ("{ 'struct': 'S', 'base': 'T', 'data': {} }", "struct 'S': 'base' uses unknown type 'T'"),
+    ("{ 'command': 'c', 'returns': 'T' }", "command 'c': 'returns' uses unknown type 'T'"),
+    ("{ 'command': 'c', 'data': 'T' }", "command 'c': 'data' uses unknown type 'T'"),
+    (S + "{ 'enum': 'S', 'data': [] }", "enum 'S': 'S' is already defined at s.json:1"),
+    ("{ 'event': 'A' }\n{ 'event': 'A' }", "event 'A': 'A' is already defined at s.json:1"),
+    (E + "{ 'struct': 'S', 'base': 'E', 'data': {} }", "struct 'S': base 'E' is not a struct"),
+    ("{ 'struct': 'S', 'base': 'S', 'data': {} }", "struct 'S': contains itself"),
+    (
+        "{ 'struct': 'S', 'base': 'T', 'data': {} }\n{ 'struct': 'T', 'base': 'S', 'data': {} }",
+        "struct 'S': contains itself",
+    ),
+    (
+        E + "{ 'union': 'U', 'base': { 'e': 'E' }, 'discriminator': 'e', 'data': { 'a': 'U' } }",
+        "union 'U': contains itself",
+    ),
+    (
+        S + "{ 'struct': 'T', 'base': 'S', 'data': { '*x': 'str' } }",
+        "struct 'T': member 'x' clashes with member 'x'",
+    ),
+    # unions
+    (
+        E + "{ 'union': 'U', 'base': { '*e': 'E' }, 'discriminator': 'e', 'data': {} }",
+        "union 'U': discriminator 'e' is an optional member",
+    ),
+    (
+        E + "{ 'union': 'U', 'base': { 'e': 'E' }, 'discriminator': 'f', 'data': {} }",
+        "union 'U': discriminator 'f' is not a member of the base",
+    ),
+    (
+        E + "{ 'union': 'U', 'base': { 'e': { 'type': 'E', 'if': 'X' } }, "
+        "'discriminator': 'e', 'data': {} }",
+        "union 'U': discriminator 'e' is a member with a condition",
+    ),
+    (
+        "{ 'union': 'U', 'base': { 'e': 'str' }, 'discriminator': 'e', 'data': {} }",
+        "union 'U': discriminator 'e' is not of an enum type",
+    ),
+    (
+        E
+        + S
+        + "{ 'union': 'U', 'base': { 'e': 'E' }, 'discriminator': 'e', 'data': { 'c': 'S' } }",
+        "union 'U': branch 'c' is not a value of enum 'E'",
+    ),
+    (
+        E + "{ 'union': 'U', 'base': { 'e': 'E' }, 'discriminator': 'e', 'data': { 'a': 'int' } }",
+        "union 'U': branch 'a' is not of a struct or union type",
+    ),
+    (
+        E
+        + S
+        + "{ 'union': 'U', 'base': { 'e': 'E', 'x': 'str' }, 'discriminator': 'e', "
+        + "'data': { 'a': 'S' } }",
+        "union 'U': member 'x' clashes with member 'x'",
+    ),
+    # alternates
+    (
+        "{ 'alternate': 'A', 'data': { 'a': 'int', 'b': 'number' } }",
+        "alternate 'A': alternative 'b' can't be told from 'a'",
+    ),
+    (
+        "{ 'alternate': 'A', 'data': { 'a': 'str', 'b': 'bool' } }",
+        "alternate 'A': alternative 'b' can't be told from 'a'",
+    ),
+    (
+        "{ 'enum': 'O', 'data': [ 'on' ] }\n"
+        "{ 'alternate': 'A', 'data': { 'a': 'O', 'b': 'bool' } }",
+        "alternate 'A': alternative 'b' can't be told from 'a'",
+    ),
+    (
+        "{ 'enum': 'O', 'data': [ '1x' ] }\n{ 'alternate': 'A', 'data': { 'a': 'int', 'b': 'O' } }",
+        "alternate 'A': alternative 'b' can't be told from 'a'",
+    ),
+    (
+        S + "{ 'alternate': 'A', 'data': { 'a': 'S', 'b': 'S' } }",
+        "alternate 'A': alternative 'b' can't be told from 'a'",
+    ),
+    (
+        "{ 'alternate': 'A', 'data': { 'a': 'any' } }",
+        "alternate 'A': alternative 'a' can't be of type 'any'",
+    ),
+    # commands and events
+    (
+        E + "{ 'command': 'c', 'data': 'E' }",
+        "command 'c': 'data' must be of a struct type, or a union with 'boxed', 'E' is not",
+    ),
+    (
+        E + "{ 'union': 'U', 'base': { 'e': 'E' }, 'discriminator': 'e', 'data': {} }\n"
+        "{ 'event': 'V', 'data': 'U' }",
+        "event 'V': 'data' must be of a struct type, or a union with 'boxed', 'U' is not",
+    ),
+    (
+        E + "{ 'event': 'V', 'data': 'E', 'boxed': true }",
+        "event 'V': 'data' must be of a struct type, 'E' is not",
+    ),
+    (
+        "{ 'command': 'c', 'returns': [ 'str' ] }",
+        "command 'c': 'returns' must be of objects, 'str' is not",
+    ),
+    # documentation
+    (DOC + "{ 'event': 'V' }", "event 'V': documentation comment is missing"),
+    (
+        "##\n# @V:\n#\n# X.\n##\n{ 'event': 'V' }",
+        "event 'V': documentation lacks 'Since:'",
+    ),
+    (
+        "##\n# @V:\n#\n# Since: 1\n##\n{ 'event': 'V' }",
+        "event 'V': documentation does not say what it is",
+    ),
+    (
+        "##\n# @V:\n#\n# X.\n#\n# Returns: y\n#\n# Since: 1\n##\n{ 'event': 'V' }",
+        "event 'V': documentation has 'Returns:' where nothing is returned",
+    ),
+    (
+        S + "##\n# @c:\n#\n# X.\n#\n# Since: 1\n##\n{ 'command': 'c', 'returns': 'S' }",
+        "command 'c': documentation lacks 'Returns:'",
+    ),
+    (
+        "##\n# @V:\n#\n# X.\n#\n# @y: z\n#\n# Since: 1\n##\n{ 'event': 'V' }",
+        "event 'V': documented member 'y' does not exist",
+    ),
+    (
+        "##\n# @V:\n#\n# X.\n#\n# @y:\n#\n# Since: 1\n##\n"
+        "{ 'event': 'V', 'data': { '*y': 'int' } }",
+        "event 'V': member 'y' is not documented",
+    ),
+    (
+        "##\n# @E:\n#\n# X.\n#\n# @a: z\n#\n# Since: 1\n##\n" + E,
+        "enum 'E': member 'b' is not documented",
+    ),
+    (
+        "##\n# @V:\n#\n# X.\n#\n# Features:\n#\n# @f: z\n#\n# Since: 1\n##\n{ 'event': 'V' }",
+        "event 'V': documented feature 'f' does not exist",
+    ),
+    (
+        "##\n# @V:\n#\n# X.\n#\n# @x: y\n#\n# Since: 1\n##\n"
+        "{ 'event': 'V', 'data': { 'x': { 'type': 'int', 'features': [ 'f' ] } } }",
+        "event 'V': feature 'f' is not documented",
+    ),
+]
+
+
+def check(directory: Path, text: str) -> None:
+    path = directory / "s.json"
+    path.write_text(text)
+    check_file(str(path))
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
+def test_mistakes(directory: Path, text: str, message: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        check(directory, text)
+    assert caught.value.message.replace(f"{directory}/", "") == message
+    # The place is that of the definition which is told of.
+    kind, _, rest = message.partition(" '")
+    name = rest.partition("'")[0]
+    lines = (directory / "s.json").read_text().split("\n")
+    assert f"'{kind}': '{name}'" in lines[caught.value.line - 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # A member may be of the type that it is in, in an array or not.
+        "{ 'struct': 'S', 'data': { '*x': 'S', 'y': [ 'S' ] } }",
+        # The same member in several branches.
+        E + S + "{ 'union': 'U', 'base': { 'e': 'E' }, 'discriminator': 'e', "
+        "'data': { 'a': 'S', 'b': 'S' } }",
+        # A branch with branches.
+        E + "{ 'struct': 'B', 'data': { 'e': 'E' } }\n"
+        "{ 'union': 'V', 'base': { 'f': 'E' }, 'discriminator': 'f', 'data': {} }\n"
+        "{ 'union': 'U', 'base': 'B', 'discriminator': 'e', 'data': { 'b': 'V' } }",
+        "{ 'pragma': { 'command-returns-exceptions': [ 'c' ] } }\n"
+        "{ 'command': 'c', 'returns': 'int' }",
+        "{ 'pragma': { 'documentation-exceptions': [ 'V' ] } }\n"
+        "##\n# @V:\n#\n# X.\n#\n# Since: 1\n##\n{ 'event': 'V', 'data': { 'y': 'int' } }",
+        "{ 'alternate': 'A', 'data': { 'a': 'null', 'b': 'bool', 'c': 'int', 'd': [ 'int' ] } }",
+    ],
+)
+def test_good(directory: Path, text: str) -> None:
+    check(directory, text)
