@@ -6,7 +6,7 @@ from typing import Any
 
 from memd import __version__
 from memd.commands.daemon import Daemon
-from memd.errors import QMPError, command_not_found
+from memd.errors import command_not_found
 from memd.outcome import JSON, Event, Outcome
 from memd.session import Session
 
@@ -19,15 +19,12 @@ def greeting(daemon: Daemon) -> JSON:
 
 
 def qmp_capabilities(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
-    """End the negotiation; the dispatcher refuses it a second time."""
+    """End the negotiation; a second one is refused, once its arguments are right."""
+    if session.negotiated:
+        raise command_not_found("Capabilities negotiation is already complete, command ignored")
     session.oob_enabled = "oob" in args.get("enable", ())
     session.negotiated = True
     return {}
-
-
-def refuse_negotiated() -> QMPError:
-    """What `qmp_capabilities` gets from a client that has negotiated."""
-    return command_not_found("Capabilities negotiation is already complete, command ignored")
 
 
 def query_version(daemon: Daemon, args: dict[str, Any]) -> JSON:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from memd.commands.control import refuse_negotiated
 from memd.commands.daemon import Daemon
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError, command_not_found
@@ -68,9 +67,9 @@ class Dispatcher:
             raise command_not_found(f"The command {name} has not been found")
         if oob and not command.allow_oob:
             raise QMPError(f"The command {name} does not support OOB")
-        if session.negotiated and name == "qmp_capabilities":
-            raise refuse_negotiated()
-        check = self._daemon.schema.checker(name)
-        if name != "qmp_capabilities":
-            self._checks[name] = check
+        if self._daemon.preconfig and not command.allow_preconfig:
+            raise QMPError(
+                f"The command '{name}' is permitted only after machine initialization has completed"
+            )
+        check = self._checks[name] = self._daemon.schema.checker(name)
         return check

@@ -1,6 +1,7 @@
 """The object model: types, properties, objects, and the tree of them."""
 
 from memd.qom.chardev import Chardev
+from memd.qom.monitor import Monitor
 from memd.qom.object import QObject, UserCreatable
 from memd.qom.property import LinkProperty, Property
 from memd.qom.standing import MemoryRegion
@@ -12,6 +13,7 @@ __all__ = [
     "Chardev",
     "LinkProperty",
     "MemoryRegion",
+    "Monitor",
     "ObjectType",
     "Property",
     "QObject",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd.outcome import JSON
@@ -36,9 +37,14 @@ class Chardev(QObject):
         connected: whether a client is at the other end (sockets only).
         addr: where it listens or connects to, a QAPI `SocketAddress` with its
             `type` member (sockets only).
+        server: whether it listens.
+        used: whether something is served on it.
+        ends: this end and the other of its latest TCP connection, as they are
+            written, or None.
+        on_yank: cuts its connections, where it has any.
     """
 
-    __slots__ = ("addr", "connected")
+    __slots__ = ("addr", "connected", "ends", "on_yank", "server", "used")
 
     def __init__(self, tree: Tree, backend: str, addr: JSON = None) -> None:
         """Make one; `tree.chardevs.add_child(id, chardev)` lists it.
@@ -50,3 +56,7 @@ class Chardev(QObject):
         super().__init__(_BACKENDS[backend], tree)
         self.connected = False
         self.addr = addr
+        self.server = False
+        self.used = False
+        self.ends: tuple[str, str] | None = None
+        self.on_yank: Callable[[], None] | None = None

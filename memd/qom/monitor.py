@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
@@ -23,15 +24,17 @@ class Monitor(UserCreatable):
         pretty: whether its answers are spread over lines.
         close_action: "none" or "delete": what the end of its connection does to
             it.
+        on_pretty: told when a client sets `pretty`.
     """
 
-    __slots__ = ("chardev", "close_action", "pretty")
+    __slots__ = ("chardev", "close_action", "on_pretty", "pretty")
 
     def __init__(self, tree: Tree, id: str, chardev: str, pretty: bool = False) -> None:
         super().__init__(_QMP, tree, id)
         self.chardev = chardev
         self.pretty = pretty
         self.close_action = "none"
+        self.on_pretty: Callable[[bool], None] | None = None
 
     def check_delete(self) -> None:
         """Raise `QMPError`: clients can't saw off what they sit on."""
@@ -44,6 +47,8 @@ def _set_chardev(monitor: Monitor, value: JSON) -> None:
 
 def _set_pretty(monitor: Monitor, value: JSON) -> None:
     monitor.pretty = value
+    if monitor.on_pretty is not None:
+        monitor.on_pretty(value)
 
 
 def _set_close_action(monitor: Monitor, value: JSON) -> None:

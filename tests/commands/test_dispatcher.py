@@ -30,6 +30,7 @@ def test_before_negotiation_there_is_one_command() -> None:
     assert console.client.negotiated
     assert console.client.oob_enabled
     assert console.refusal("qmp_capabilities") == COMPLETE
+    assert console.refusal("qmp_capabilities", enable=["x"])[0] == GENERIC
 
 
 def test_a_check_kept_for_one_client_lets_no_other_in() -> None:

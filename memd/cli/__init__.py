@@ -1,0 +1,1 @@
+"""Command lines: `memd`, and `qemu-system-memd` for who knows QEMU's."""

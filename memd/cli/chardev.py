@@ -1,0 +1,258 @@
+"""Character devices on command lines: `-chardev socket,...`, `-qmp unix:...`.
+
+Texts and their order were observed on QEMU 10.0.2; 11.1.3 differs where
+`compat` is looked at. What a QEMU has and memd hasn't (telnet, websockets,
+ranges of ports, abstract names, log files, files and terminals as devices) is
+refused, never ignored: a client would meet something else than was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memd.cli.config import Chardev
+from memd.cli.opts import Opts, OptsList, extend
+from memd.compat import Compat
+from memd.errors import QMPError
+
+BACKENDS = ("null", "socket", "stdio")
+"""The backends that memd has."""
+
+_STRINGS = (
+    *("backend", "chardev", "chardevs.0", "chardevs.1", "chardevs.2", "chardevs.3"),
+    *("fd", "host", "input-path", "localaddr", "localport", "logfile", "name", "path"),
+    *("port", "tls-authz", "tls-creds"),
+)
+_BOOLS = (
+    *("abstract", "append", "clipboard", "delay", "ipv4", "ipv6", "logappend", "mouse"),
+    *("mux", "nodelay", "server", "signal", "telnet", "tight", "tn3270", "wait", "websocket"),
+)
+_NUMBERS = ("cols", "debug", "height", "reconnect-ms", "rows", "to", "width")
+
+_TLS_CREDS = ("tls-creds-x509",)
+"""The types of objects that hold TLS credentials."""
+
+_LONGEST_HOST = 64
+"""Characters of a host in `tcp:HOST:PORT`, as in QEMU."""
+
+
+def chardev_list(compat: Compat, *, pretty: bool = False) -> OptsList:
+    """What `-chardev` takes: one list for all backends, as in QEMU.
+
+    Args:
+        compat: whose list.
+        pretty: whether it has `pretty`, which is a monitor's: for `--qmp`.
+    """
+    kinds = dict.fromkeys(_STRINGS, "str")
+    kinds.update(dict.fromkeys(_BOOLS, "bool"))
+    kinds.update(dict.fromkeys(_NUMBERS, "num"))
+    kinds["size"] = "size"
+    if compat is Compat.V10_0:
+        kinds["reconnect"] = "num"
+    else:
+        kinds["encoding"] = "str"
+        kinds["logtimestamp"] = "bool"
+    if pretty:
+        kinds["pretty"] = "bool"
+    return OptsList("chardev", "backend", kinds)
+
+
+def describe_backends() -> str:
+    """The answer to `-chardev help`."""
+    return "Available chardev backend types: \n" + "".join(f"  {name}\n" for name in BACKENDS)
+
+
+def parse_device(spec: str, known: OptsList, *, stdio_takes_options: bool = False) -> Opts:
+    """The options that an address such as `unix:/run/x,server=on` stands for.
+
+    Args:
+        spec: the address.
+        known: what may follow it; see `chardev_list`.
+        stdio_takes_options: whether some may follow `stdio`; QEMU says no.
+
+    Raises:
+        QMPError: it can't be; without a text where QEMU has none but the last
+            line, "parse error".
+    """
+    spec = spec.removeprefix("mon:")
+    opts = Opts()
+    if spec in ("stdio", "null"):
+        opts.pairs.append(("backend", spec))
+    elif stdio_takes_options and spec.startswith("stdio,"):
+        opts.pairs.append(("backend", "stdio"))
+        _extend(opts, known, spec[len("stdio,") :], None)
+    elif spec.startswith("unix:"):
+        opts.pairs.append(("backend", "socket"))
+        _extend(opts, known, spec[len("unix:") :], "path")
+    elif spec.startswith("tcp:"):
+        opts.pairs.append(("backend", "socket"))
+        host, port, rest = _split_tcp(spec[len("tcp:") :])
+        opts.pairs += [("host", host), ("port", port)]
+        _extend(opts, known, rest, None)
+    else:
+        raise QMPError(f"'{spec}' is not a valid char driver")
+    return opts
+
+
+def _extend(opts: Opts, known: OptsList, text: str, implied: str | None) -> None:
+    extend(opts, OptsList(known.name, implied, known.kinds), text)
+
+
+def _split_tcp(text: str) -> tuple[str, str, str]:
+    """Host, port and the options after them; IPv6 addresses stand in brackets."""
+    address, _, rest = text.partition(",")
+    if address.startswith("["):
+        host, bracket, port = address[1:].partition("]:")
+        if not bracket:
+            raise QMPError("")
+    else:
+        host, _, port = address.partition(":")
+    if not port or len(host) > _LONGEST_HOST:
+        raise QMPError("")
+    return host, port, rest
+
+
+def make_chardev(
+    opts: Opts,
+    id: str,
+    compat: Compat,
+    objects: Sequence[Mapping[str, Any]] = (),
+    *,
+    where: str = "",
+    spec: str = "",
+) -> Chardev:
+    """The character device that options describe.
+
+    Args:
+        opts: checked against `chardev_list`.
+        id: its name.
+        compat: whose texts.
+        objects: the options of those that there will be; TLS credentials are
+            looked for among them.
+        where: see `Chardev`.
+        spec: see `Chardev`.
+
+    Raises:
+        QMPError: they contradict each other, or ask for what memd hasn't.
+    """
+    backend = opts.get("backend")
+    if backend is None:
+        raise QMPError(f'chardev: "{id}" missing backend')
+    if backend not in BACKENDS:
+        raise QMPError(f"'{backend}' is not a valid char driver name")
+    if opts.get("logfile") is not None:
+        raise QMPError("'logfile' is not supported")
+    if backend != "socket":
+        return Chardev(id, backend, where=where, spec=spec)
+    kind = _kind(opts)
+    chardev = Chardev(id, kind, where=where, spec=spec)
+    chardev.server = opts.switch("server") or False
+    chardev.tls_creds = _credentials(opts, kind, chardev.server, objects)
+    reconnect = "reconnect" if compat is Compat.V10_0 else "reconnect-ms"
+    if kind == "fd" and opts.has(reconnect):
+        raise QMPError(f"'{reconnect}' option is incompatible with 'fd' address type")
+    if opts.has("tls-authz"):
+        if chardev.tls_creds is None:
+            raise QMPError("'tls_authz' option requires 'tls_creds' option")
+        raise QMPError("'tls-authz' is not supported")
+    if chardev.server:
+        if opts.has(reconnect):
+            raise QMPError(
+                f"'{reconnect}' option is incompatible with socket in server listen mode"
+            )
+    else:
+        _check_client(opts)
+    _check_unsupported(opts, kind)
+    chardev.path = opts.get("path") or ""
+    chardev.host = opts.get("host") or ""
+    chardev.port = opts.get("port") or ""
+    chardev.family = _family(opts) if kind == "tcp" else ""
+    if kind == "fd":
+        chardev.fd = _descriptor(opts.get("fd") or "")
+    if chardev.server:
+        chardev.wait = opts.switch("wait") is not False
+    else:
+        seconds = opts.number("reconnect") or 0
+        chardev.reconnect = max(0, opts.number("reconnect-ms") or seconds * 1000)
+    return chardev
+
+
+def _kind(opts: Opts) -> str:
+    """Which sort of address it is; the rest of QEMU's checks of the address alone."""
+    given = [key for key in ("path", "fd", "host") if opts.has(key)]
+    if len(given) > 1:
+        raise QMPError("None or one of 'path', 'fd' or 'host' option required.")
+    if given == ["host"] and not opts.has("port"):
+        raise QMPError("chardev: socket: no port given")
+    if opts.has("delay") and opts.has("nodelay"):
+        raise QMPError("'delay' and 'nodelay' are mutually exclusive")
+    if given == ["path"]:
+        return "unix"
+    # A port alone means every address to listen at, and this machine to connect to.
+    return "tcp" if opts.has("port") and given != ["fd"] else "fd"
+
+
+def _credentials(
+    opts: Opts, kind: str, server: bool, objects: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """The id of the TLS credentials that are to be used, None for none."""
+    id = opts.get("tls-creds")
+    if id is None:
+        return None
+    found = [each for each in objects if each["id"] == id and each["qom-type"] in _TLS_CREDS]
+    if not found:
+        raise QMPError(f"No TLS credentials with id '{id}'")
+    side = "server" if server else "client"
+    if found[0].get("endpoint", "client") != side:
+        raise QMPError(f"Expected TLS credentials for a {side} endpoint")
+    if kind != "tcp":
+        raise QMPError(f"'tls_creds' option is incompatible with '{kind}' address type")
+    return id
+
+
+def _check_client(opts: Opts) -> None:
+    if opts.switch("websocket"):
+        raise QMPError("Websocket client is not implemented")
+    if opts.has("wait"):
+        raise QMPError("'wait' option is incompatible with socket in client connect mode")
+    if opts.has("reconnect") and opts.has("reconnect-ms"):
+        raise QMPError("'reconnect' and 'reconnect-ms' are mutually exclusive")
+
+
+def _check_unsupported(opts: Opts, kind: str) -> None:
+    for key in ("telnet", "tn3270", "websocket", "abstract"):
+        if opts.switch(key):
+            raise QMPError(f"'{key}' is not supported")
+    if kind == "tcp" and opts.has("to"):
+        raise QMPError("'to' is not supported")
+
+
+def _family(opts: Opts) -> str:
+    ipv4, ipv6 = opts.switch("ipv4"), opts.switch("ipv6")
+    if ipv4 is False and ipv6 is False:
+        raise QMPError("Cannot disable IPv4 and IPv6 at same time")
+    if ipv6 is False or (ipv4 and not ipv6):
+        return "ipv4"
+    if ipv4 is False or (ipv6 and not ipv4):
+        return "ipv6"
+    return ""
+
+
+def _descriptor(text: str) -> int:
+    """An inherited socket's number, in decimal."""
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    if not (digits.isascii() and digits.isdigit()):
+        raise QMPError(f"Unable to parse FD number {text}")
+    fd = int(text) if len(text) < 12 else 1 << 31
+    if not -(1 << 31) <= fd < 1 << 31:
+        raise QMPError(f"Unable to parse FD number {text}: Numerical result out of range")
+    try:
+        is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        is_socket = False
+    if not is_socket:
+        raise QMPError(f"File descriptor '{text}' is not a socket")
+    return fd

@@ -1,0 +1,174 @@
+"""Monitors and what they sit on, as a command line describes them.
+
+Their options are taken apart where they stand, and made sense of when all are
+known, so that `-mon` may come before its `-chardev`. First all character
+devices, then all monitors: the order in which QEMU 10.0.2 complains.
+"""
+
+from __future__ import annotations
+
+from memd.cli.chardev import chardev_list, describe_backends, make_chardev, parse_device
+from memd.cli.config import Chardev, Config, MonitorSpec
+from memd.cli.opts import Opts, OptsList, Warn, is_identifier, parse_opts
+from memd.cli.reading import Given, located
+from memd.cli.report import Answered, CommandLineError
+from memd.compat import Compat
+from memd.errors import QMPError
+
+MON = OptsList("mon", "chardev", {"chardev": "str", "mode": "str", "pretty": "bool"})
+
+MODES = ("control", "readline")
+
+
+class Monitors:
+    """Character devices and monitors on their way into a `Config`.
+
+    Args:
+        config: where they go.
+        mode: that of a `-mon` without one.
+        pretty: whether addresses (`--qmp unix:...`) may have `pretty`, and
+            `stdio` options at all, which QEMU's may not.
+    """
+
+    __slots__ = (
+        *("_chardev_ids", "_config", "_default_mode", "_pending", "_pending_monitors"),
+        *("_labels", "_monitor_ids", "_pretty"),
+    )
+
+    def __init__(self, config: Config, *, mode: str, pretty: bool) -> None:
+        self._config = config
+        self._default_mode = mode
+        self._pretty = pretty
+        self._labels = 0
+        self._chardev_ids: set[str] = set()
+        self._monitor_ids: set[str] = set()
+        self._pending: list[tuple[Opts, Given]] = []
+        self._pending_monitors: list[tuple[Opts, Given]] = []
+
+    def add_chardev(self, given: Given) -> None:
+        """Take `-chardev BACKEND,id=ID,...`."""
+        known = chardev_list(self._config.compat)
+        opts = parse_opts(known, given.value, self._warn(given), self._chardev_ids)
+        if opts.id is not None:
+            self._chardev_ids.add(opts.id)
+        self._pending.append((opts, given))
+
+    def add_monitor(self, given: Given) -> None:
+        """Take `-mon CHARDEV,...`."""
+        opts = parse_opts(MON, given.value, self._warn(given), self._monitor_ids)
+        if opts.id is not None:
+            self._monitor_ids.add(opts.id)
+        self._pending_monitors.append((opts, given))
+
+    def add_device(self, given: Given, *, mode: str = "control", pretty: bool = False) -> None:
+        """Take `-qmp ADDRESS`: a character device and a monitor on it at once."""
+        monitor_pretty = pretty
+        if given.value.startswith("chardev:"):
+            label = given.value[len("chardev:") :]
+            if not is_identifier(label):
+                raise QMPError("Parameter 'id' expects an identifier")
+        else:
+            label = f"compat_monitor{self._labels}"
+            self._labels += 1
+            opts = self._device(given, label)
+            monitor_pretty = pretty or opts.switch("pretty") or False
+            self._pending.append((opts, given))
+        if label in self._monitor_ids:
+            raise QMPError(f"Duplicate ID '{label}' for mon")
+        self._monitor_ids.add(label)
+        monitor = Opts(label)
+        monitor.pairs += [("mode", mode), ("chardev", label)]
+        if monitor_pretty:
+            monitor.pairs.append(("pretty", "on"))
+        self._pending_monitors.append((monitor, given))
+
+    def add_object(self, given: Given, options: dict[str, object]) -> None:
+        """Take a checked `-object monitor-qmp,id=ID,chardev=CHARDEV,...`."""
+        monitor = Opts(str(options["id"]))
+        monitor.pairs += [("mode", "control"), ("chardev", str(options["chardev"]))]
+        if options.get("pretty"):
+            monitor.pairs.append(("pretty", "on"))
+        # QEMU names no place when what an object needs is not there.
+        self._pending_monitors.append((monitor, Given(given.name, given.value, "")))
+
+    def finish(self) -> None:
+        """Make sense of all that was taken, and put it into the config.
+
+        Raises:
+            CommandLineError: something contradicts itself or something else.
+            Answered: help was asked for.
+        """
+        chardevs: dict[str, Chardev] = {}
+        for opts, given in self._pending:
+            try:
+                chardev = self._make(opts, given)
+            except QMPError as error:
+                raise located(error, given) from None
+            chardevs[chardev.id] = chardev
+            self._config.chardevs.append(chardev)
+        taken: set[str] = set()
+        for opts, given in self._pending_monitors:
+            try:
+                monitor = self._join(opts, given, chardevs, taken)
+            except QMPError as error:
+                raise located(error, given) from None
+            self._config.monitors.append(monitor)
+
+    def _warn(self, given: Given) -> Warn:
+        report = self._config.report
+        return lambda text, hint: report.warning(text, given.where, hint)
+
+    def _device(self, given: Given, label: str) -> Opts:
+        """The options of an address; QEMU says twice what is wrong with one."""
+        texts: list[str] = []
+        try:
+            if label in self._chardev_ids:
+                raise QMPError(f"Duplicate ID '{label}' for chardev")
+            known = chardev_list(self._config.compat, pretty=self._pretty)
+            opts = parse_device(given.value, known, stdio_takes_options=self._pretty)
+        except QMPError as error:
+            texts += [error.desc] if error.desc else []
+            texts.append(f"parse error: {given.value}")
+            raise CommandLineError(*texts, where=given.where, hint=error.hint) from None
+        self._chardev_ids.add(label)
+        opts.id = label
+        return opts
+
+    def _make(self, opts: Opts, given: Given) -> Chardev:
+        if opts.get("backend") in ("help", "?"):
+            raise Answered(describe_backends())
+        if opts.id is None:
+            raise QMPError("chardev: no id specified")
+        config = self._config
+        chardev = make_chardev(
+            opts, opts.id, config.compat, config.objects, where=given.where, spec=given.value
+        )
+        if chardev.kind == "stdio":
+            if config.daemonize:
+                raise QMPError("cannot use stdio with -daemonize")
+            if any(other.kind == "stdio" for other in config.chardevs):
+                raise QMPError("cannot use stdio by multiple character devices")
+        return chardev
+
+    def _join(
+        self, opts: Opts, given: Given, chardevs: dict[str, Chardev], taken: set[str]
+    ) -> MonitorSpec:
+        mode = opts.get("mode")
+        if mode is None:
+            mode = self._default_mode
+        if mode not in MODES:
+            raise QMPError(f"Parameter 'mode' does not accept value '{mode}'")
+        label = opts.get("chardev")
+        if label is None:
+            raise QMPError("Parameter 'chardev' is missing")
+        pretty = opts.switch("pretty") or False
+        clash = pretty and mode == "readline"
+        chardev = chardevs.get(label)
+        if chardev is None and not (clash and self._config.compat is not Compat.V10_0):
+            raise QMPError(f'chardev "{label}" not found')
+        if chardev is None or clash:
+            raise QMPError("'pretty' is not compatible with HMP monitors")
+        if label in taken:
+            raise QMPError(f"chardev '{label}' is already in use")
+        taken.add(label)
+        return MonitorSpec(opts.id, chardev, mode, pretty, given.where)

@@ -1,0 +1,148 @@
+"""`-object`: its three spellings, and what it answers to `help`.
+
+- JSON: `{"qom-type": "memory-backend-ram", "id": "m0", "size": 67108864}`;
+- QEMU's: `memory-backend-ram,id=m0,size=64M,host-nodes=0-1`, without nesting;
+- qemu-storage-daemon's, which memd takes where a key has a dot:
+  `memory-backend-ram,id=m0,size=64M,host-nodes.0=0,host-nodes.1=1`.
+
+All end as what `object-add` would be given. Texts were observed on QEMU 10.0.2
+and 11.1.3; those of the dotted spelling on qemu-storage-daemon 10.0.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd.cli.keyval import HELP, dotted, parse_keyval
+from memd.cli.opts import Opts, OptsList, Warn, bad_identifier, is_identifier, parse_opts
+from memd.cli.report import Answered
+from memd.compat import Compat
+
+if TYPE_CHECKING:
+    from memd.qom import Tree
+
+JSON = Any
+
+OBJECT = OptsList("object", "qom-type", None)
+
+_COLUMN = 24
+"""Where a property's description begins."""
+
+
+def parse_object(
+    text: str, compat: Compat, ids: set[str], warn: Warn | None, *, nesting: bool
+) -> dict[str, JSON]:
+    """What `object-add` would be given.
+
+    Args:
+        text: the option's argument.
+        compat: whose texts.
+        ids: those of earlier objects in QEMU's spelling; this one's is added.
+        warn: told of keys without a value.
+        nesting: whether the dotted spelling is taken.
+
+    Raises:
+        QMPError: it can't be.
+        Answered: help was asked for.
+    """
+    if text.startswith("{"):
+        return _from_json(text, compat)
+    opts = parse_opts(OBJECT, text, None, ids)
+    if nesting and any(dotted(key) for key, _value in opts.pairs):
+        return _from_keyval(text, compat)
+    if warn is not None:
+        opts = parse_opts(OBJECT, text, warn, ids)
+    if opts.id is not None:
+        ids.add(opts.id)
+    return _from_opts(opts, compat)
+
+
+def _from_json(text: str, compat: Compat) -> dict[str, JSON]:
+    from memd.cli.json_argument import parse_json_argument
+    from memd.qapi import load_schema
+
+    options = parse_json_argument(text, compat)
+    if _is_monitor(options.get("qom-type"), compat):
+        from memd.cli import monitor_object
+
+        return monitor_object.check_json(options)
+    return load_schema(compat).checker("object-add")(options)
+
+
+def _from_keyval(text: str, compat: Compat) -> dict[str, JSON]:
+    options, wants_help = parse_keyval(text, OBJECT.implied)
+    if wants_help:
+        name = options.get("qom-type")
+        raise Answered(_help(compat, name if isinstance(name, str) else None))
+    from memd.qapi import load_schema
+
+    if _is_monitor(options.get("qom-type"), compat):
+        from memd.cli import monitor_object
+
+        checked = monitor_object.check_keyval(options)
+    else:
+        checked = load_schema(compat).check_keyval("ObjectOptions", options)
+    if not is_identifier(checked["id"]):
+        raise bad_identifier()
+    return checked
+
+
+def _from_opts(opts: Opts, compat: Compat) -> dict[str, JSON]:
+    name = opts.get("qom-type")
+    if name in HELP:
+        raise Answered(_help(compat, None))
+    if name is not None and any(opts.has(key) for key in HELP):
+        answer = object_type_help(_tree(compat), name)
+        if answer is not None:
+            raise Answered(answer)
+    pairs = opts.pairs if opts.id is None else [("id", opts.id), *opts.pairs]
+    from memd.qapi import load_schema
+
+    if _is_monitor(name, compat):
+        from memd.cli import monitor_object
+
+        return monitor_object.check_opts(pairs)
+    return load_schema(compat).check_opts("ObjectOptions", pairs)
+
+
+def _is_monitor(name: JSON, compat: Compat) -> bool:
+    return name == "monitor-qmp" and compat is not Compat.V10_0
+
+
+def _help(compat: Compat, name: str | None) -> str:
+    tree = _tree(compat)
+    answer = None if name is None else object_type_help(tree, name)
+    return object_help(tree) if answer is None else answer
+
+
+def _tree(compat: Compat) -> Tree:
+    from memd import backends
+    from memd.qom import Tree
+
+    tree = Tree(compat)
+    backends.register(tree)
+    return tree
+
+
+def object_help(tree: Tree) -> str:
+    """The types that `-object` and `object-add` make, as QEMU lists them."""
+    names = sorted(name for name, type in tree.types().items() if type.factory is not None)
+    return "List of user creatable objects:\n" + "".join(f"  {name}\n" for name in names)
+
+
+def object_type_help(tree: Tree, name: str) -> str | None:
+    """A type's properties that can be set, as QEMU lists them; None for no such type."""
+    type = tree.type_by_name(name)
+    if type is None:
+        return None
+    lines = []
+    for prop in type.all_properties.values():
+        if prop.setter is None:
+            continue
+        line = f"  {prop.name}=<{prop.type}>"
+        if prop.description:
+            line = f"{line:<{_COLUMN}} - {prop.description}"
+        lines.append(f"{line}\n")
+    if not lines:
+        return f"There are no options for {name}.\n"
+    return f"{name} options:\n" + "".join(sorted(lines))

@@ -1,0 +1,158 @@
+"""The command line of `memd`, in the spelling of qemu-storage-daemon and QEMU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memd.cli.config import Chardev, Config, MonitorSpec
+from memd.cli.monitors import Monitors
+from memd.cli.objects import parse_object
+from memd.cli.opts import OptsList, parse_opts
+from memd.cli.reading import Given, Option, compat_of, heed_options, read_options
+from memd.cli.report import Answered, Reporter
+from memd.errors import QMPError
+
+__all__ = ["Chardev", "Config", "MonitorSpec", "parse_arguments"]
+
+NAME = OptsList(
+    "name", "guest", {"guest": "str", "process": "str", "debug-threads": "bool"}, takes_id=False
+)
+
+
+class CommandLine:
+    """A command line on its way to a `Config`.
+
+    Args:
+        report: writes warnings.
+        default_mode: that of a `-mon` without one.
+        extended: whether memd's own additions to QEMU's spellings are taken.
+    """
+
+    __slots__ = ("config", "extended", "monitors", "object_ids")
+
+    def __init__(self, report: Reporter, *, default_mode: str, extended: bool) -> None:
+        self.config = Config(report)
+        self.extended = extended
+        self.monitors = Monitors(self.config, mode=default_mode, pretty=extended)
+        self.object_ids: set[str] = set()
+
+    def add_object(self, given: Given) -> None:
+        """Take `-object`."""
+        report = self.config.report
+        options = parse_object(
+            given.value,
+            self.config.compat,
+            self.object_ids,
+            lambda text, hint: report.warning(text, given.where, hint),
+            nesting=self.extended,
+        )
+        if options["qom-type"] == "monitor-qmp":
+            self.monitors.add_object(given, options)
+        else:
+            self.config.objects.append(options)
+
+    def set_name(self, given: Given) -> None:
+        """Take `-name`."""
+        report = self.config.report
+        opts = parse_opts(
+            NAME, given.value, lambda text, hint: report.warning(text, given.where, hint)
+        )
+        name = opts.get("guest")
+        if name is not None:
+            # It goes to clients, as UTF-8.
+            self.config.name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+    def find_compat(self, given: Sequence[Given]) -> None:
+        """Look for a release among the options: it decides how others are read."""
+        for each in given:
+            if each.name == "compat":
+                self.config.compat = compat_of(each.value) or self.config.compat
+
+
+def _qmp(line: CommandLine, given: Given) -> None:
+    line.monitors.add_device(given)
+
+
+def _qmp_pretty(line: CommandLine, given: Given) -> None:
+    line.monitors.add_device(given, pretty=True)
+
+
+def _chardev(line: CommandLine, given: Given) -> None:
+    line.monitors.add_chardev(given)
+
+
+def _monitor(line: CommandLine, given: Given) -> None:
+    line.monitors.add_monitor(given)
+
+
+def _compat(line: CommandLine, given: Given) -> None:
+    if compat_of(given.value) is None:
+        raise QMPError(f"Parameter 'compat' does not accept value '{given.value}'")
+
+
+def _pidfile(line: CommandLine, given: Given) -> None:
+    line.config.pidfile = given.value
+
+
+def _daemonize(line: CommandLine, given: Given) -> None:
+    line.config.daemonize = True
+
+
+def _insecure_tcp(line: CommandLine, given: Given) -> None:
+    line.config.insecure_tcp = True
+
+
+def _deny_private_discard(line: CommandLine, given: Given) -> None:
+    line.config.deny_private_discard = True
+
+
+def _help(line: CommandLine, given: Given) -> None:
+    from memd.cli.usage import USAGE
+
+    raise Answered(USAGE)
+
+
+def _version(line: CommandLine, given: Given) -> None:
+    from memd import __version__
+
+    raise Answered(f"memd version {__version__}\n")
+
+
+OPTIONS: dict[str, Option[CommandLine]] = {
+    "qmp": Option(_qmp),
+    "qmp-pretty": Option(_qmp_pretty),
+    "object": Option(CommandLine.add_object),
+    "chardev": Option(_chardev),
+    "monitor": Option(_monitor),
+    "mon": Option(_monitor),
+    "name": Option(CommandLine.set_name),
+    "pidfile": Option(_pidfile),
+    "daemonize": Option(_daemonize, argument=False),
+    "compat": Option(_compat),
+    "insecure-tcp": Option(_insecure_tcp, argument=False),
+    "deny-private-discard": Option(_deny_private_discard, argument=False),
+    "help": Option(_help, argument=False),
+    "h": Option(_help, argument=False),
+    "version": Option(_version, argument=False),
+    "V": Option(_version, argument=False),
+}
+
+
+def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
+    """What `memd ARGV...` is to run.
+
+    Args:
+        argv: without the program's name.
+        report: writes warnings.
+
+    Raises:
+        CommandLineError: it can't be run.
+        Answered: it asks a question.
+    """
+    line = CommandLine(report, default_mode="control", extended=True)
+    given = read_options(argv, OPTIONS)
+    line.find_compat(given)
+    heed_options(given, OPTIONS, line)
+    line.monitors.finish()
+    line.config.default_socket = not line.config.monitors
+    return line.config

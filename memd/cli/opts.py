@@ -1,0 +1,238 @@
+"""Options as `key=value,...` without nesting: the way of `-chardev`, `-mon`, `-name`.
+
+A first value may stand without its key, a key without a value means "on" (with
+"no" before it, "off"), `,,` stands for a comma in a value, and of a key that is
+given twice the last counts. Texts and their order were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+
+from memd.cli.keyval import HELP, split_value
+from memd.cli.report import Answered
+from memd.errors import QMPError
+
+Warn = Callable[[str, str], None]
+"""Takes a warning and its hint."""
+
+ID_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
+
+_SIZE_HINT = (
+    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+    "and exabytes, respectively."
+)
+
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_FURTHER = _FIRST | frozenset("0123456789-._")
+
+_KINDS = {"str": "str", "bool": "bool (on/off)", "num": "num", "size": "size"}
+
+
+class OptsList:
+    """What an option takes.
+
+    Args:
+        name: how messages call it.
+        implied: the key of a first value that has none, or None.
+        kinds: its keys, and what their values are: "str", "bool", "num" or
+            "size". None where any key goes.
+        takes_id: whether it may be given an `id`.
+    """
+
+    __slots__ = ("implied", "kinds", "name", "takes_id")
+
+    def __init__(
+        self,
+        name: str,
+        implied: str | None,
+        kinds: Mapping[str, str] | None,
+        *,
+        takes_id: bool = True,
+    ) -> None:
+        self.name = name
+        self.implied = implied
+        self.kinds = kinds
+        self.takes_id = takes_id
+
+    def describe(self) -> str:
+        """Its keys, as QEMU lists them."""
+        lines = [f"  {key}=<{_KINDS[kind]}>\n" for key, kind in (self.kinds or {}).items()]
+        return f"{self.name} options:\n" + "".join(sorted(lines))
+
+
+class Opts:
+    """Options that were given.
+
+    Attributes:
+        id: the `id` among them, or None.
+        pairs: the others, in the order written. Values are text, and of their
+            kind.
+    """
+
+    __slots__ = ("id", "pairs")
+
+    def __init__(self, id: str | None = None) -> None:
+        self.id = id
+        self.pairs: list[tuple[str, str]] = []
+
+    def get(self, key: str) -> str | None:
+        """The value that counts, None where there is none."""
+        for name, value in reversed(self.pairs):
+            if name == key:
+                return value
+        return None
+
+    def has(self, key: str) -> bool:
+        """Whether a key was given."""
+        return any(name == key for name, _value in self.pairs)
+
+    def switch(self, key: str) -> bool | None:
+        """The value of a "bool", None where there is none."""
+        from memd.qapi.numbers import parse_switch
+
+        value = self.get(key)
+        return None if value is None else parse_switch(value)
+
+    def number(self, key: str) -> int | None:
+        """The value of a "num", as the signed 64 bits that QEMU keeps it in."""
+        from memd.qapi.numbers import parse_uint64
+
+        value = self.get(key)
+        number = None if value is None else parse_uint64(value)
+        return number - (1 << 64) if number is not None and number >> 63 else number
+
+
+def is_identifier(text: str) -> bool:
+    """Whether `text` can be an id."""
+    return text[:1] in _FIRST and _FURTHER.issuperset(text)
+
+
+def bad_identifier() -> QMPError:
+    """The error for an id that can't be one."""
+    return QMPError("Parameter 'id' expects an identifier", hint=ID_HINT)
+
+
+def parse_opts(
+    known: OptsList, text: str, warn: Warn | None = None, taken: Container[str] = ()
+) -> Opts:
+    """Take options apart and check them.
+
+    Args:
+        known: what may be given.
+        text: the options.
+        warn: told of keys without a value, which QEMU deprecates.
+        taken: ids of earlier options that an id must not repeat.
+
+    Raises:
+        QMPError: for an id, a key or a value that can't be.
+        Answered: help was asked for.
+    """
+    id = _find_id(text)
+    if id is not None:
+        if not known.takes_id:
+            raise QMPError("Invalid parameter 'id'")
+        if not is_identifier(id):
+            raise bad_identifier()
+        if id in taken:
+            raise QMPError(f"Duplicate ID '{id}' for {known.name}")
+    opts = Opts(id)
+    extend(opts, known, text, warn, answer_help=True)
+    return opts
+
+
+def extend(
+    opts: Opts, known: OptsList, text: str, warn: Warn | None = None, *, answer_help: bool = False
+) -> None:
+    """Take further options apart, check them, and add them; see `parse_opts`.
+
+    Args:
+        answer_help: whether `help` is a question, and not a key.
+    """
+    implied = known.implied
+    position = 0
+    while position < len(text):
+        key, value, position = _next(text, position, implied)
+        implied = None
+        if value is None:
+            if known.kinds is not None and answer_help and key in HELP:
+                raise Answered(known.describe(), 1)
+            key, value = _short(key, warn)
+        if key == "id":
+            continue
+        if known.kinds is not None:
+            kind = known.kinds.get(key)
+            if kind is None:
+                raise QMPError(f"Invalid parameter '{key}'")
+            if kind != "str":
+                _check(kind, key, value)
+        opts.pairs.append((key, value))
+
+
+def _next(text: str, start: int, implied: str | None) -> tuple[str, str | None, int]:
+    """A key, its value or None, and where the text goes on."""
+    end = start
+    while end < len(text) and text[end] not in "=,":
+        end += 1
+    if text[end : end + 1] == "=":
+        value, after = split_value(text, end + 1)
+        return text[start:end], value, after
+    if implied is not None:
+        value, after = split_value(text, start)
+        return implied, value, after
+    return text[start:end], None, end + 1
+
+
+def _find_id(text: str) -> str | None:
+    """The first id. Nothing is implied here: QEMU looks for it before all else."""
+    position = 0
+    while position < len(text):
+        key, value, position = _next(text, position, None)
+        if value is None:
+            key, value = _short(key, None)
+        if key == "id":
+            return value
+    return None
+
+
+def _short(written: str, warn: Warn | None) -> tuple[str, str]:
+    """What a key without a value means."""
+    if written in HELP:
+        return written, "on"
+    off = written.startswith("no")
+    key, value = (written[2:], "off") if off else (written, "on")
+    if warn is not None:
+        better = f"{key}={value}" if key != "delay" else f"nodelay={'on' if off else 'off'}"
+        warn(f"short-form boolean option '{written}' deprecated", f"Please use {better} instead")
+    return key, value
+
+
+def _check(kind: str, key: str, value: str) -> None:
+    from memd.qapi import numbers
+
+    if kind == "bool":
+        if numbers.parse_switch(value) is None:
+            raise QMPError(f"Parameter '{key}' expects 'on' or 'off'")
+    elif kind == "size":
+        if numbers.parse_size(value) is None:
+            # Too large for its suffix is another matter than no size at all.
+            suffixed = value[-1:].lower() in tuple("kmgtpe")
+            if _is_number(value) or (suffixed and numbers.parse_size(f"{value[:-1]}k")):
+                raise QMPError(f"Value '{value}' is out of range for parameter '{key}'")
+            raise QMPError(
+                f"Parameter '{key}' expects a non-negative number below 2^64", hint=_SIZE_HINT
+            )
+    elif numbers.parse_uint64(value) is None:
+        if _is_number(value):
+            raise QMPError(f"Value '{value}' is too large for parameter '{key}'")
+        raise QMPError(f"Parameter '{key}' expects a number")
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is one to C's strtoull with base 0, however large."""
+    digits = text.lstrip(" \t\n\v\f\r")
+    digits = digits[1:] if digits[:1] in ("-", "+") else digits
+    if digits[:2] in ("0x", "0X"):
+        return digits[2:] != "" and set("0123456789abcdefABCDEF").issuperset(digits[2:])
+    alphabet = "01234567" if digits[:1] == "0" else "0123456789"
+    return digits != "" and set(alphabet).issuperset(digits)

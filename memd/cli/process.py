@@ -1,0 +1,189 @@
+"""The process itself: its pidfile, the way into the background, the default socket.
+
+What QEMU does was observed on 10.0.2 with strace.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import sys
+
+from memd.errors import QMPError
+
+_STARTED = b"\0"
+"""What the background process tells the one that was started."""
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null as each of descriptors 0 to 2 that is closed.
+
+    Else the first socket became standard output, and what is printed there
+    went to its client.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is this one: those below are open by now.
+            os.open(os.devnull, os.O_RDWR)
+
+
+class PidFile:
+    """A file with the process id, locked and there for as long as the process is.
+
+    Args:
+        path: the file; one that is there is taken over, its mode kept, unless
+            another process has it locked.
+
+    Raises:
+        QMPError: it can't be had.
+    """
+
+    __slots__ = ("_fd", "_path")
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._fd = _locked(path)
+            # --daemonize changes the working directory.
+            self._path = os.path.realpath(path)
+        except QMPError as error:
+            raise QMPError(f"cannot create PID file: {error.desc}") from None
+
+    def close(self) -> None:
+        """Remove the file, if it is still the one made, and let go of it."""
+        if self._fd < 0:
+            return
+        if _is_at(self._fd, self._path):
+            os.unlink(self._path)
+        os.close(self._fd)
+        self._fd = -1
+
+
+def _locked(path: str) -> int:
+    while True:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise QMPError(f"Could not create '{path}': {_reason(error)}") from None
+        step = "Cannot lock pid file: "
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last owner may have removed it between the opening and the locking.
+            if not _is_at(fd, path):
+                os.close(fd)
+                continue
+            step = "Failed to truncate pid file: "
+            os.ftruncate(fd, 0)
+            step = "Failed to write pid file: "
+            os.write(fd, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            os.close(fd)
+            raise QMPError(f"{step}{_reason(error)}") from None
+        return fd
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno or 0)
+
+
+def _flush() -> None:
+    """Write out what is held, while there are streams for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            # Nobody reads it any more.
+            pass
+
+
+class Background:
+    """The way into the background: the caller goes on in a new process.
+
+    To be made before there are threads, a pidfile, or locks. The process that
+    was started waits, with the standard error that messages go to, and exits:
+    with 0 upon `ready`, with 1 if the new process ends without it.
+    """
+
+    __slots__ = ("_tell",)
+
+    def __init__(self) -> None:
+        _flush()
+        hear, self._tell = os.pipe()
+        child = os.fork()
+        if child:
+            os.close(self._tell)
+            # The child is gone by then; its child is nobody's to wait for.
+            os.waitpid(child, 0)
+            os._exit(0 if os.read(hear, 1) == _STARTED else 1)
+        os.close(hear)
+        os.setsid()
+        # Not the leader of its session any more, it can't get a terminal by
+        # opening one (setsid(2)).
+        if os.fork():
+            os._exit(0)
+        os.umask(0o027)
+
+    def ready(self) -> None:
+        """Let go of the terminal and the directory, and of who waits."""
+        if self._tell < 0:
+            return
+        os.chdir("/")
+        _flush()
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os.close(null)
+        os.write(self._tell, _STARTED)
+        os.close(self._tell)
+        self._tell = -1
+
+
+def default_socket() -> str:
+    """The path of the socket that memd serves when it is told of none.
+
+    It is below /run for root and below $XDG_RUNTIME_DIR for others (XDG Base
+    Directory Specification), in a directory of memd's own, which is made with
+    mode 0700 where it is missing.
+
+    Raises:
+        QMPError: there is no such place, or it is somebody else's.
+    """
+    directory = os.path.join(_runtime_directory(), "memd")
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise QMPError(f"Could not create directory '{directory}': {_reason(error)}") from None
+    status = os.stat(directory)
+    if not stat.S_ISDIR(status.st_mode):
+        raise QMPError(f"'{directory}' is not a directory")
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise QMPError(
+            f"Directory '{directory}' can be written by others, and so is no place for a socket"
+        )
+    return os.path.join(directory, "qmp.sock")
+
+
+def _runtime_directory() -> str:
+    if os.geteuid() == 0:
+        return "/run"
+    directory = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(directory):
+        return directory
+    # Logins that keep no environment, such as su's, have it all the same.
+    directory = f"/run/user/{os.geteuid()}"
+    if os.path.isdir(directory):
+        return directory
+    raise QMPError("XDG_RUNTIME_DIR is not set: say where to serve, --qmp unix:PATH,server=on")

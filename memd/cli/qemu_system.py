@@ -1,0 +1,290 @@
+"""The command `qemu-system-memd`: memd under a QEMU's options.
+
+It takes what test harnesses and management software start a QEMU without a
+machine with. What means something only to a machine is read over, what would
+put something into one is refused. Texts were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memd.cli import options
+from memd.cli.chardev import chardev_list, make_chardev, parse_device
+from memd.cli.config import Config
+from memd.cli.keyval import parse_keyval
+from memd.cli.machine import Machine
+from memd.cli.options import CommandLine
+from memd.cli.opts import Opts, OptsList, parse_opts
+from memd.cli.reading import Given, Option, compat_of, heed_options, read_options
+from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.cli.start import run_command
+from memd.compat import Compat
+from memd.errors import QMPError
+
+_LISTS = {
+    "msg": OptsList("msg", None, {"timestamp": "bool", "guest-name": "bool"}),
+    "rtc": OptsList("rtc", None, {"base": "str", "clock": "str", "driftfix": "str"}),
+    "sandbox": OptsList(
+        "sandbox",
+        "enable",
+        {
+            "enable": "bool",
+            "obsolete": "str",
+            "elevateprivileges": "str",
+            "spawn": "str",
+            "resourcecontrol": "str",
+        },
+    ),
+    "overcommit": OptsList("overcommit", None, {"mem-lock": "str", "cpu-pm": "bool"}),
+    "action": OptsList(
+        "action",
+        None,
+        {"reboot": "str", "shutdown": "str", "panic": "str", "watchdog": "str"},
+    ),
+}
+
+_READ_OVER = ("boot", "cpu", "d", "D", "global", "k", "L", "m", "seed", "smp", "trace")
+_FLAGS_READ_OVER = (
+    *("full-screen", "no-reboot", "no-shutdown", "no-user-config", "nodefaults", "nographic"),
+    *("only-migratable", "usb"),
+)
+_MUST_BE_NONE = ("audiodev", "net", "nic", "parallel", "serial")
+
+REFUSED = (
+    *("acpitable", "add-fd", "append", "bios", "blockdev", "cdrom", "debugcon", "device"),
+    *("dfilter", "drive", "dtb", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "fw_cfg", "gdb"),
+    *("hda", "hdb", "hdc", "hdd", "icount", "incoming", "initrd", "iscsi", "kernel", "loadvm"),
+    *("mem-path", "mtdblock", "netdev", "numa", "option-rom", "pflash", "plugin", "readconfig"),
+    *("run-with", "sd", "set", "shim", "smbios", "spice", "tpmdev", "usbdevice", "virtfs"),
+    *("vnc", "watchdog-action", "xen-domid"),
+)
+FLAGS_REFUSED = (
+    *("enable-sync-profile", "jitdump", "mem-prealloc", "no-fd-bootchk", "perfmap", "s"),
+    *("snapshot", "win2k-hack", "xen-attach", "xen-domid-restrict"),
+)
+
+
+class QemuCommandLine(CommandLine):
+    """A QEMU's command line on its way to a `Config`.
+
+    Attributes:
+        machine: what `-machine` and `-accel` came to.
+        qtest: the address of the qtest protocol, or None.
+        guest_name: whether messages begin with the guest's name.
+        mon_seen: whether there was a `-mon`, which is warned about once.
+    """
+
+    __slots__ = ("guest_name", "machine", "mon_seen", "qtest")
+
+    def __init__(self, report: Reporter) -> None:
+        super().__init__(report, default_mode="readline", extended=False)
+        self.machine = Machine()
+        self.qtest: str | None = None
+        self.guest_name = False
+        self.mon_seen = False
+
+    def parse(self, known: OptsList, given: Given) -> Opts:
+        """The options in an argument."""
+        report = self.config.report
+        return parse_opts(
+            known, given.value, lambda text, hint: report.warning(text, given.where, hint)
+        )
+
+
+def _nothing(line: QemuCommandLine, given: Given) -> None:
+    pass
+
+
+def _refuse(line: QemuCommandLine, given: Given) -> None:
+    raise QMPError("memd has no machine that this could mean something to")
+
+
+def _only_checked(line: QemuCommandLine, given: Given) -> None:
+    line.parse(_LISTS[given.name], given)
+
+
+def _must_be_none(line: QemuCommandLine, given: Given) -> None:
+    if given.value.split(",")[0] not in ("none", "null", "driver=none"):
+        _refuse(line, given)
+
+
+def _mon(line: QemuCommandLine, given: Given) -> None:
+    if line.config.compat is not Compat.V10_0 and not line.mon_seen:
+        line.mon_seen = True
+        line.config.report.warning(
+            "'-mon' is deprecated, use '-object' with 'monitor-hmp' or 'monitor-qmp' types instead",
+            given.where,
+        )
+    line.monitors.add_monitor(given)
+
+
+def _monitor(line: QemuCommandLine, given: Given) -> None:
+    if given.value not in ("none", "vc"):
+        line.monitors.add_device(given, mode="readline")
+
+
+def _msg(line: QemuCommandLine, given: Given) -> None:
+    opts = line.parse(_LISTS["msg"], given)
+    report = line.config.report
+    report.timestamp = opts.switch("timestamp") or False
+    line.guest_name = opts.switch("guest-name") or False
+    _name_messages(line)
+
+
+def _name(line: QemuCommandLine, given: Given) -> None:
+    line.set_name(given)
+    _name_messages(line)
+
+
+def _name_messages(line: QemuCommandLine) -> None:
+    line.config.report.name = line.config.name if line.guest_name else None
+
+
+def _uuid(line: QemuCommandLine, given: Given) -> None:
+    text = given.value
+    digits = text.replace("-", "")
+    groups = [len(group) for group in text.split("-")]
+    if groups != [8, 4, 4, 4, 12] or not set("0123456789abcdefABCDEF").issuperset(digits):
+        raise QMPError("failed to parse UUID string: wrong format")
+    line.config.uuid = text.lower()
+
+
+def _stop(line: QemuCommandLine, given: Given) -> None:
+    line.config.stopped = True
+
+
+def _preconfig(line: QemuCommandLine, given: Given) -> None:
+    line.config.preconfig = True
+
+
+def _compat(line: QemuCommandLine, given: Given) -> None:
+    if compat_of(given.value) is None and parse_keyval(given.value)[1]:
+        raise QMPError("Help is not available for this option")
+
+
+def _qtest(line: QemuCommandLine, given: Given) -> None:
+    line.qtest = given.value
+
+
+def _qtest_log(line: QemuCommandLine, given: Given) -> None:
+    line.config.qtest_log = None if given.value == "none" else given.value
+
+
+def _display(line: QemuCommandLine, given: Given) -> None:
+    key = {"display": "type", "audio": "driver"}[given.name]
+    kind = parse_keyval(given.value, key)[0].get(key)
+    if kind != "none":
+        raise QMPError(f"Parameter '{key}' does not accept value '{kind}'")
+
+
+def _vga(line: QemuCommandLine, given: Given) -> None:
+    if given.value not in ("none", "std"):
+        raise CommandLineError(f"unknown vga type: {given.value}")
+
+
+def _accel(line: QemuCommandLine, given: Given) -> None:
+    line.machine.take_accel(given)
+
+
+def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
+    line.machine.take_accel(Given(given.name, "kvm", given.where))
+
+
+def _machine(line: QemuCommandLine, given: Given) -> None:
+    line.machine.take(given, line.config.compat)
+
+
+def _help(line: QemuCommandLine, given: Given) -> None:
+    from memd.cli.usage import QEMU_USAGE
+
+    raise Answered(QEMU_USAGE)
+
+
+def _version(line: QemuCommandLine, given: Given) -> None:
+    from memd import __version__
+
+    # Who asks a QEMU for its version reads the first number of the first line.
+    release = ".".join(map(str, line.config.compat.version))
+    raise Answered(f"QEMU emulator version {release} (memd {__version__})\n")
+
+
+OPTIONS: dict[str, Option[QemuCommandLine]] = {
+    **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty", "object", "chardev")},
+    **{name: options.OPTIONS[name] for name in ("pidfile", "daemonize")},
+    "mon": Option(_mon),
+    "monitor": Option(_monitor),
+    "name": Option(_name),
+    "msg": Option(_msg),
+    "uuid": Option(_uuid),
+    "S": Option(_stop, argument=False),
+    "preconfig": Option(_preconfig, argument=False),
+    "compat": Option(_compat),
+    "qtest": Option(_qtest),
+    "qtest-log": Option(_qtest_log),
+    "display": Option(_display),
+    "audio": Option(_display),
+    "vga": Option(_vga),
+    "accel": Option(_accel),
+    "enable-kvm": Option(_enable_kvm, argument=False),
+    "machine": Option(_machine),
+    "M": Option(_machine),
+    "help": Option(_help, argument=False),
+    "h": Option(_help, argument=False),
+    "version": Option(_version, argument=False),
+    **{name: Option(_only_checked) for name in ("action", "overcommit", "rtc", "sandbox")},
+    **{name: Option(_must_be_none) for name in _MUST_BE_NONE},
+    **{name: Option(_nothing) for name in _READ_OVER},
+    **{name: Option(_nothing, argument=False) for name in _FLAGS_READ_OVER},
+    **{name: Option(_refuse) for name in REFUSED},
+    **{name: Option(_refuse, argument=False) for name in FLAGS_REFUSED},
+}
+
+
+def _open_qtest(line: QemuCommandLine) -> None:
+    spec = line.qtest
+    if spec is None:
+        return
+    config = line.config
+    try:
+        opts = parse_device(spec, chardev_list(config.compat))
+        config.qtest = make_chardev(opts, "qtest", config.compat, spec=spec)
+    except QMPError as error:
+        raise CommandLineError(
+            *([error.desc] if error.desc else []),
+            f'Failed to initialize device for qtest: "{spec}"',
+            hint=error.hint,
+        ) from None
+
+
+def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
+    """What `qemu-system-memd ARGV...` is to run.
+
+    Args:
+        argv: without the program's name.
+        report: writes warnings.
+
+    Raises:
+        CommandLineError: it can't be run.
+        Answered: it asks a question.
+    """
+    line = QemuCommandLine(report)
+    given = read_options(argv, OPTIONS)
+    line.find_compat(given)
+    heed_options(given, OPTIONS, line)
+    config = line.config
+    line.machine.check_type()
+    line.monitors.finish()
+    config.accels = line.machine.choose_accelerators(report, config.compat)
+    line.machine.check_properties([options["id"] for options in config.objects])
+    _open_qtest(line)
+    return config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `qemu-system-memd`; gives its exit status.
+
+    Args:
+        argv: the arguments without the program's name; None for `sys.argv`'s.
+    """
+    return run_command("qemu-system-memd", parse_arguments, argv)

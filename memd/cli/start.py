@@ -1,0 +1,105 @@
+"""From a command line to a running daemon, and its exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from memd.cli.config import Chardev, Config, MonitorSpec
+from memd.cli.process import Background, PidFile, default_socket, fill_standard_descriptors
+from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.errors import QMPError
+
+
+def run_command(
+    program: str, parse: Callable[[Sequence[str], Reporter], Config], argv: Sequence[str] | None
+) -> int:
+    """Parse a command line and run the daemon.
+
+    Args:
+        program: the name that messages begin with.
+        parse: makes a `Config` of the arguments.
+        argv: the arguments without the program's name; None for `sys.argv`'s.
+
+    Returns:
+        The exit status.
+    """
+    fill_standard_descriptors()
+    report = Reporter(program)
+    try:
+        config = parse(sys.argv[1:] if argv is None else argv, report)
+    except CommandLineError as error:
+        report.refuse(error)
+        return 1
+    except Answered as answer:
+        return _say(answer)
+    return serve(config)
+
+
+def serve(config: Config) -> int:
+    """Run the daemon until it is told to end; gives the exit status."""
+    from memd.app import run
+
+    background: Background | None = None
+    pidfile: PidFile | None = None
+    path: str | None = None
+
+    def ready() -> None:
+        if path is not None:
+            _show_the_way(config.report.program, path)
+        if background is not None:
+            background.ready()
+
+    try:
+        if config.default_socket and not _activated():
+            path = default_socket()
+            config.monitors.append(_default_monitor(path))
+        if config.daemonize:
+            background = Background()
+        if config.pidfile is not None:
+            pidfile = PidFile(config.pidfile)
+    except QMPError as error:
+        config.report.error(error.desc, hint=error.hint)
+        return 1
+    try:
+        return run(config, ready)
+    finally:
+        if pidfile is not None:
+            pidfile.close()
+
+
+def _say(answer: Answered) -> int:
+    if sys.stdout is None:
+        return answer.status
+    try:
+        sys.stdout.write(answer.text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `| head` has read enough. What is held yet has to go somewhere, or
+        # Python complains once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return answer.status
+
+
+def _activated() -> bool:
+    """Whether a service manager has passed sockets to this process (sd_listen_fds(3))."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid())
+
+
+def _default_monitor(path: str) -> MonitorSpec:
+    chardev = Chardev("compat_monitor0", "unix")
+    chardev.path = path
+    chardev.server = True
+    return MonitorSpec("compat_monitor0", chardev, "control", False, "")
+
+
+def _show_the_way(program: str, path: str) -> None:
+    """Tell a person at a terminal where the daemon is, and what to do about it."""
+    try:
+        # Where there is no standard output, this goes nowhere.
+        print(f"{program}: QMP is served on {path}")
+        print(f"{program}: try: qmp-shell {path}", flush=True)
+    except OSError:
+        # Nobody looks.
+        pass

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memd.cli import process
+from memd.cli.process import PidFile, default_socket
+from memd.errors import QMPError
+
+TREE = Path(__file__).resolve().parents[2]
+
+
+def run(script: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own, with what it needs imported."""
+    head = "import os, sys\nfrom memd.cli.process import *\nfrom memd.errors import QMPError\n"
+    return subprocess.run(
+        [sys.executable, "-c", head + textwrap.dedent(script), *argv],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(TREE)},
+    )
+
+
+TAKE = """
+    try:
+        PidFile(sys.argv[1])
+    except QMPError as error:
+        print(error.desc)
+"""
+
+
+def take(path: Path | str) -> str:
+    """What another process is told that wants the file."""
+    return run(TAKE, str(path)).stdout.rstrip("\n")
+
+
+@pytest.fixture
+def pidfile(directory: Path) -> Iterator[Path]:
+    path = directory / "pid"
+    made = PidFile(str(path))
+    yield path
+    made.close()
+
+
+def test_the_pidfile(pidfile: Path) -> None:
+    assert pidfile.read_text() == f"{os.getpid()}\n"
+    assert stat.S_IMODE(pidfile.stat().st_mode) == 0o600
+
+
+def test_it_is_one_daemons_at_a_time(pidfile: Path) -> None:
+    assert take(pidfile) == (
+        "cannot create PID file: Cannot lock pid file: Resource temporarily unavailable"
+    )
+    assert pidfile.read_text() == f"{os.getpid()}\n"
+
+
+def test_it_goes_with_the_daemon(directory: Path) -> None:
+    path = directory / "pid"
+    made = PidFile(str(path))
+    made.close()
+    assert not path.exists()
+    made.close()
+    assert take(path) == ""
+
+
+def test_an_old_one_is_taken_over(directory: Path) -> None:
+    path = directory / "pid"
+    path.write_text("a long line that some other program wrote\n")
+    path.chmod(0o644)
+    made = PidFile(str(path))
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    made.close()
+
+
+def test_another_file_of_that_name_stays(directory: Path) -> None:
+    path = directory / "pid"
+    made = PidFile(str(path))
+    path.rename(directory / "moved")
+    path.write_text("other\n")
+    made.close()
+    assert path.read_text() == "other\n"
+    path.unlink()
+    made = PidFile(str(path))
+    path.unlink()
+    made.close()
+
+
+def test_it_is_found_from_anywhere(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(directory)
+    made = PidFile("pid")
+    monkeypatch.chdir("/")
+    made.close()
+    assert not (directory / "pid").exists()
+
+
+def test_a_link_is_followed(directory: Path) -> None:
+    (directory / "link").symlink_to("target")
+    made = PidFile(str(directory / "link"))
+    assert (directory / "target").read_text() == f"{os.getpid()}\n"
+    made.close()
+    assert not (directory / "target").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/nonexistent/x", "Could not create '/nonexistent/x': No such file or directory"),
+        ("", "Could not create '': No such file or directory"),
+        ("/", "Could not create '/': Is a directory"),
+    ],
+)
+def test_no_pidfile(path: str, reason: str) -> None:
+    with pytest.raises(QMPError) as caught:
+        PidFile(path)
+    assert caught.value.desc == f"cannot create PID file: {reason}"
+
+
+def test_a_pidfile_that_takes_nothing() -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(QMPError) as caught:
+        PidFile("/dev/full")
+    assert caught.value.desc.startswith("cannot create PID file: Failed to ")
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_an_owner_that_leaves_while_one_waits(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = directory / "pid"
+    real = fcntl.lockf
+    locked: list[int] = []
+
+    def lockf(fd: int, operation: int) -> None:
+        real(fd, operation)
+        if not locked:
+            path.unlink()
+        locked.append(fd)
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    made = PidFile(str(path))
+    assert len(locked) == 2
+    assert path.read_text() == f"{os.getpid()}\n"
+    made.close()
+
+
+BACKGROUND = """
+    os.chdir(sys.argv[1])
+    print("before", flush=True)
+    sys.stdout.write("held")
+    background = Background()
+    if sys.argv[2] == "fail":
+        print("no", file=sys.stderr)
+        sys.exit(3)
+    if sys.argv[2] == "die":
+        os.kill(os.getpid(), 9)
+    with open("child", "w") as file:
+        print(os.getpid(), os.getsid(0), os.getppid(), file=file)
+        umask = os.umask(0)
+        print(umask, file=file)
+    background.ready()
+    background.ready()
+    print("lost")
+    print("lost", file=sys.stderr)
+    with open(sys.argv[1] + "/after", "w") as file:
+        for fd in range(3):
+            print(os.readlink(f"/proc/self/fd/{fd}"), file=file)
+        print(os.getcwd(), file=file)
+    os.rename(sys.argv[1] + "/after", sys.argv[1] + "/done")
+"""
+
+
+def test_into_the_background(directory: Path) -> None:
+    done = run(BACKGROUND, str(directory), "")
+    # `run` has returned: no process holds its pipes any more.
+    assert (done.returncode, done.stdout, done.stderr) == (0, "before\nheld", "")
+    ids, umask = (directory / "child").read_text().splitlines()
+    pid, session, _parent = map(int, ids.split())
+    assert pid != session
+    assert session != os.getsid(0)
+    assert int(umask) == 0o027
+    while not (directory / "done").exists():
+        os.sched_yield()
+    assert (directory / "done").read_text().splitlines() == ["/dev/null"] * 3 + ["/"]
+
+
+@pytest.mark.parametrize(("how", "said"), [("fail", "no\n"), ("die", "")])
+def test_a_background_process_that_fails(directory: Path, how: str, said: str) -> None:
+    done = run(BACKGROUND, str(directory), how)
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_standard_descriptors_are_filled() -> None:
+    done = run(
+        """
+        os.close(0)
+        os.close(1)
+        fill_standard_descriptors()
+        for fd in range(2):
+            sys.stderr.write(os.readlink(f"/proc/self/fd/{fd}") + "\\n")
+        before = os.stat(2)
+        fill_standard_descriptors()
+        assert os.path.samestat(before, os.stat(2))
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "/dev/null\n/dev/null\n")
+
+
+@pytest.fixture
+def somebody(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A user that is not root, as far as the process says; files are still its own."""
+    uid = os.getuid() or 4321
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    return uid
+
+
+def test_the_default_socket(
+    directory: Path, somebody: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    os.chown(directory, somebody, -1)
+    (directory / "memd").mkdir(0o700)
+    os.chown(directory / "memd", somebody, -1)
+    assert default_socket() == f"{directory}/memd/qmp.sock"
+
+
+def test_the_directory_is_made(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_runtime_directory", lambda: str(directory))
+    assert default_socket() == f"{directory}/memd/qmp.sock"
+    assert stat.S_IMODE((directory / "memd").stat().st_mode) == 0o700
+    assert default_socket() == f"{directory}/memd/qmp.sock"
+
+
+def test_no_place_for_a_socket(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_runtime_directory", lambda: str(directory))
+    (directory / "memd").mkdir()
+    (directory / "memd").chmod(0o777)
+    with pytest.raises(QMPError) as caught:
+        default_socket()
+    assert "can be written by others" in caught.value.desc
+    (directory / "memd").rmdir()
+    (directory / "memd").write_text("")
+    with pytest.raises(QMPError) as caught:
+        default_socket()
+    assert caught.value.desc == f"'{directory}/memd' is not a directory"
+    monkeypatch.setattr(process, "_runtime_directory", lambda: "/nonexistent")
+    with pytest.raises(QMPError) as caught:
+        default_socket()
+    assert caught.value.desc == (
+        "Could not create directory '/nonexistent/memd': No such file or directory"
+    )
+
+
+def test_somebody_elses_directory(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_runtime_directory", lambda: str(directory))
+    (directory / "memd").mkdir(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: (directory / "memd").stat().st_uid + 1)
+    with pytest.raises(QMPError) as caught:
+        default_socket()
+    assert "can be written by others" in caught.value.desc
+
+
+def test_where_it_is_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/somewhere")
+    assert process._runtime_directory() == "/run"
+
+
+def test_where_it_is_without_an_environment(somebody: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = f"/run/user/{somebody}"
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+        monkeypatch.setattr(os.path, "isdir", lambda path: path == made)
+        assert process._runtime_directory() == made
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)
+    with pytest.raises(QMPError) as caught:
+        process._runtime_directory()
+    assert caught.value.desc.startswith("XDG_RUNTIME_DIR is not set: ")

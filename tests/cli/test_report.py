@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+import pytest
+
+from memd.cli.report import Answered, CommandLineError, Reporter
+
+
+def test_a_message_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Reporter("memd")
+    report.error("no")
+    report.error("no", "-name x", "hint")
+    report.warning("perhaps", "-name x")
+    report.info("so it is")
+    assert capsys.readouterr().err == (
+        "memd: no\nmemd: -name x: no\nhint\nmemd: -name x: warning: perhaps\nmemd: info: so it is\n"
+    )
+
+
+def test_a_refusal_may_have_several_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    Reporter("memd").refuse(CommandLineError("a", "b", where="-qmp x", hint="h"))
+    assert capsys.readouterr().err == "memd: -qmp x: a\nh\nmemd: -qmp x: b\n"
+
+
+def test_what_messages_may_begin_with(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Reporter("memd")
+    report.name = "vm"
+    report.error("no")
+    report.timestamp = True
+    report.error("no")
+    plain, timed = capsys.readouterr().err.splitlines()
+    assert plain == "vm memd: no"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z vm memd: no", timed)
+
+
+def test_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    Reporter("memd").error("no")
+    monkeypatch.setattr(sys, "stderr", None)
+    Reporter("memd").error("no")
+
+
+def test_an_answer_keeps_its_status() -> None:
+    answer = Answered("text", 1)
+    assert (answer.text, answer.status) == ("text", 1)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from memd.cli import start
+from memd.cli.config import Config
+from memd.cli.options import parse_arguments
+from memd.cli.start import run_command
+from memd.errors import QMPError
+
+Ready = Callable[[], None]
+
+
+class App:
+    """Stands in for the daemon: shows what it was to run."""
+
+    def __init__(self) -> None:
+        self.ran: list[Config] = []
+        self.pid = ""
+        self.pidfile: Path | None = None
+
+    def run(self, config: Config, ready: Ready) -> int:
+        self.ran.append(config)
+        if config.pidfile is not None:
+            self.pid = Path(config.pidfile).read_text()
+        ready()
+        return 7
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
+    module = types.ModuleType("memd.app")
+    stand_in = App()
+    module.run = stand_in.run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "memd.app", module)
+    monkeypatch.delenv("LISTEN_PID", raising=False)
+    return stand_in  # type: ignore[return-value]
+
+
+def command(*argv: str) -> int:
+    return run_command("memd", parse_arguments, argv)
+
+
+def test_it_runs(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--qmp", "unix:/s,server=on,wait=off") == 7
+    assert [each.path for each in app.ran[0].monitors] == ["/s"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_default_socket_is_shown(
+    app: App,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = f"{directory}/qmp.sock"
+    monkeypatch.setattr(start, "default_socket", lambda: path)
+    assert command() == 7
+    (monitor,) = app.ran[0].monitors
+    assert (monitor.kind, monitor.path, monitor.server, monitor.wait) == ("unix", path, True, False)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"memd: QMP is served on {path}", f"memd: try: qmp-shell {path}"]
+    assert err == ""
+
+
+def test_no_default_socket_beside_an_activated_one(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    assert command() == 7
+    assert app.ran[0].monitors == []
+
+
+def test_no_place_for_the_default_socket(
+    app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere() -> str:
+        raise QMPError("nowhere")
+
+    monkeypatch.setattr(start, "default_socket", nowhere)
+    assert command() == 1
+    assert app.ran == []
+    assert capsys.readouterr() == ("", "memd: nowhere\n")
+
+
+def test_the_pidfile_is_there_while_it_runs(app: App, directory: Path) -> None:
+    path = directory / "pid"
+    assert command("--pidfile", str(path), "--qmp", "null") == 7
+    assert app.pid == f"{os.getpid()}\n"
+    assert not path.exists()
+
+
+def test_the_pidfile_goes_when_it_fails(
+    app: App, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(config: Config, ready: Ready) -> int:
+        raise RuntimeError
+
+    monkeypatch.setattr(sys.modules["memd.app"], "run", fail)
+    with pytest.raises(RuntimeError):
+        command("--pidfile", str(directory / "pid"), "--qmp", "null")
+    assert not (directory / "pid").exists()
+
+
+def test_no_pidfile(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--pidfile", "/nonexistent/x", "--qmp", "null") == 1
+    assert app.ran == []
+    assert capsys.readouterr().err == (
+        "memd: cannot create PID file: "
+        "Could not create '/nonexistent/x': No such file or directory\n"
+    )
+
+
+def test_refused(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--bogus") == 1
+    assert app.ran == []
+    assert capsys.readouterr() == ("", "memd: --bogus: invalid option\n")
+
+
+def test_answered(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--version") == 0
+    assert command("--chardev", "socket,help") == 1
+    assert app.ran == []
+    assert capsys.readouterr().out.startswith("memd version ")
+
+
+def test_there_is_no_standard_output(
+    app: App, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(start, "default_socket", lambda: f"{directory}/qmp.sock")
+    assert command("--version") == 0
+    assert command() == 7
+
+
+def test_the_arguments_of_the_process(
+    app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["memd", "--bogus"])
+    assert run_command("memd", parse_arguments, None) == 1
+    assert "--bogus" in capsys.readouterr().err
+
+
+def test_an_answer_that_nobody_reads() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "memd", "--help"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
