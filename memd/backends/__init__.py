@@ -1,0 +1,134 @@
+"""The objects that clients make: memory backends and what goes with them."""
+
+from __future__ import annotations
+
+from memd.backends.base import MEMORY_BACKEND
+from memd.backends.file import MEMORY_BACKEND_FILE
+from memd.backends.guest_memfd import MEMORY_BACKEND_GUEST_MEMFD
+from memd.backends.memfd import MEMORY_BACKEND_MEMFD
+from memd.backends.ram import MEMORY_BACKEND_RAM
+from memd.backends.shm import MEMORY_BACKEND_SHM
+from memd.backends.thread_context import THREAD_CONTEXT
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+from memd.qom.object import UserCreatable
+from memd.qom.tree import Tree
+
+TYPES = (
+    MEMORY_BACKEND,
+    MEMORY_BACKEND_RAM,
+    MEMORY_BACKEND_FILE,
+    MEMORY_BACKEND_MEMFD,
+    MEMORY_BACKEND_SHM,
+    THREAD_CONTEXT,
+    MEMORY_BACKEND_GUEST_MEMFD,
+)
+
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_FURTHER = _FIRST | frozenset("0123456789-._")
+
+
+def register(tree: Tree) -> None:
+    """Make the types known to a tree."""
+    for each in TYPES:
+        tree.add_type(each)
+
+
+def create(tree: Tree, options: dict[str, JSON]) -> Blocking | None:
+    """`object-add`, after the schema's checks.
+
+    The id is taken from now on; the object is listed once it is whole, and a
+    failure leaves nothing behind.
+
+    Args:
+        options: the arguments, `qom-type` and `id` among them.
+
+    Returns:
+        None when the object is there; a `Blocking` where it may take long.
+
+    Raises:
+        QMPError: it can't be made. QEMU's order of complaints: the id, the
+            type, the values, a duplicate id, then the making.
+    """
+    obj = prepare(tree, options)
+    id = obj.name
+    tree.reserve(id)
+    try:
+        slow = obj.complete()
+        if slow is None:
+            tree.attach(obj)
+            return None
+    except BaseException:
+        tree.release(id)
+        raise
+    return _create_later(tree, obj, slow)
+
+
+def prepare(tree: Tree, options: dict[str, JSON]) -> UserCreatable:
+    """An object with its properties set: not real yet, and not in the tree.
+
+    Args:
+        options: the arguments, as for `create`.
+
+    Raises:
+        QMPError: it can't be what the options say.
+    """
+    id = options["id"]
+    if id[:1] not in _FIRST or not _FURTHER.issuperset(id):
+        raise QMPError("Parameter 'id' expects an identifier")
+    name = options["qom-type"]
+    qom_type = tree.type_by_name(name)
+    if qom_type is None or qom_type.factory is None:
+        raise QMPError(f"invalid object type: {name}")
+    obj = qom_type.factory(qom_type, tree, id)
+    obj.set_properties(
+        {key: value for key, value in options.items() if key not in ("qom-type", "id")}
+    )
+    return obj
+
+
+def _create_later(tree: Tree, obj: UserCreatable, slow: Blocking) -> Blocking:
+    def finish(result: object) -> JSON:
+        slow.finish(result)
+        tree.attach(obj)
+        return {}
+
+    def failed(error: BaseException) -> None:
+        tree.release(obj.name)
+        slow.failed(error)
+
+    return Blocking(slow.work, finish, failed)
+
+
+def delete(tree: Tree, id: str) -> Blocking | None:
+    """`object-del`: the object is gone from the tree, and its id free, at once.
+
+    Returns:
+        None when all it held is let go; a `Blocking` where that may take long.
+
+    Raises:
+        QMPError: there is no such object, or it is in use.
+    """
+    obj = tree.user_object(id)
+    if obj is None:
+        raise QMPError(f"object '{id}' not found")
+    obj.check_delete()
+    tree.detach(obj)
+    return obj.finalize()
+
+
+def close_all(tree: Tree) -> None:
+    """Delete everything, as at the daemon's end.
+
+    What is still being made is given up, and the files made for it go.
+    """
+    from memd.hostmem import files, populate
+
+    populate.cancel_all()
+    files.remove_unfinished()
+    for child in list((tree.objects.children or {}).values()):
+        if isinstance(child, UserCreatable):
+            tree.detach(child)
+            slow = child.finalize()
+            if slow is not None:
+                slow.finish(slow.work())

@@ -1,0 +1,348 @@
+"""`memory-backend`: what all kinds of memory have in common.
+
+Names, types, defaults, texts and what may change when were observed on QEMU
+10.0.2 and 11.1.3, which agree.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from memd.errors import QMPError
+from memd.hostmem.spec import MAX_NODES, POLICIES
+from memd.outcome import JSON, Blocking
+from memd.qapi.visit import (
+    visit_bool,
+    visit_enum,
+    visit_list,
+    visit_size,
+    visit_uint16,
+    visit_uint32,
+)
+from memd.qom.object import QObject, UserCreatable
+from memd.qom.property import LinkProperty, Property
+from memd.qom.standing import MemoryRegion
+from memd.qom.types import OBJECT, ObjectType
+
+if TYPE_CHECKING:
+    # What touches the kernel is imported when memory is first made: it brings
+    # in ctypes, a millisecond that a daemon's start need not pay.
+    from memd.backends.thread_context import ThreadContext
+    from memd.hostmem.files import Backing
+    from memd.hostmem.region import Region
+    from memd.hostmem.spec import MapSpec
+    from memd.qom.tree import Tree
+
+
+class MemoryBackend(UserCreatable, ABC):
+    """Host memory with an id.
+
+    Attributes:
+        size: in bytes.
+        share: whether the mapping is shared.
+        reserve: whether swap space or huge pages are set aside for it.
+        prealloc: whether all its pages are there.
+        prealloc_threads: how many threads may populate it.
+        prealloc_context: on whose CPUs these threads run, or None.
+        merge: whether equal pages may be merged (KSM).
+        dump: whether core dumps hold it.
+        policy: of NUMA, one of `POLICIES`.
+        host_nodes: the nodes that the policy is about, ascending.
+        canonical_path: whether the memory is named after the object's path.
+        region: the memory; None before it is made and once it is let go.
+    """
+
+    __slots__ = (
+        "canonical_path",
+        "dump",
+        "host_nodes",
+        "merge",
+        "policy",
+        "prealloc",
+        "prealloc_context",
+        "prealloc_threads",
+        "region",
+        "reserve",
+        "share",
+        "size",
+    )
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
+        super().__init__(qom_type, tree, id)
+        self.size = 0
+        self.share = False
+        self.reserve = True
+        self.prealloc = False
+        self.prealloc_threads = 1
+        self.prealloc_context: ThreadContext | None = None
+        self.merge = True
+        self.dump = True
+        self.policy = "default"
+        self.host_nodes: list[int] = []
+        self.canonical_path = False
+        self.region: Region | None = None
+
+    @property
+    def memory_name(self) -> str:
+        """The name of the memory in messages and in /proc/PID/maps."""
+        return f"/objects/{self.name}" if self.canonical_path else self.name
+
+    # What the kinds of memory differ in
+
+    def check(self) -> None:
+        """Raise `QMPError` where options contradict each other."""
+
+    def may_block(self) -> bool:
+        """Whether making it may take long, as far as the options tell."""
+        return self.prealloc
+
+    @abstractmethod
+    def open(self, wait: bool) -> Backing | None:
+        """Open the file behind the memory; None for anonymous memory.
+
+        Args:
+            wait: whether the caller can wait for a disk or a server.
+
+        Raises:
+            QMPError: it can't be opened.
+            WouldBlock: only without `wait`; nothing has been done.
+        """
+
+    @abstractmethod
+    def spec(self, backing: Backing | None) -> MapSpec:
+        """What is to be mapped; gives an empty file its size.
+
+        Raises:
+            QMPError: it does not fit.
+        """
+
+    def map_failure(self) -> str:
+        """What is said where it can't be mapped, before the reason."""
+        return "unable to map backing store for guest RAM"
+
+    def check_pages(self, page_size: int) -> None:
+        """Raise `QMPError` where the size does not suit pages of so many bytes."""
+
+    def check_mapped(self, region: Region) -> None:
+        """Raise `QMPError` where memory that could be mapped can't be used."""
+
+    # Life
+
+    def complete(self) -> Blocking | None:
+        """Make the memory; see `UserCreatable.complete`."""
+        from memd.backends.making import make
+
+        return make(self)
+
+    def finalize(self) -> Blocking | None:
+        """Let the memory go; see `UserCreatable.finalize`."""
+        from memd.backends.making import let_go
+
+        region, self.region = self.region, None
+        return None if region is None else let_go(region)
+
+    def adopt(self, region: Region) -> JSON:
+        """Take the memory that was made; the answer of `object-add`."""
+        self.region = region
+        # QEMU spells a slash so that the name stays one part of a path.
+        name = self.memory_name.replace("/", "\\x2f")
+        self.add_child(f"{name}[0]", MemoryRegion(self.tree, self.size))
+        return {}
+
+    def doesnt_take(self, name: str) -> QMPError:
+        """What is said of a property that refuses 0."""
+        return QMPError(f"property '{name}' of {self.qom_type.name} doesn't take value '0'")
+
+
+def unless_made(backend: MemoryBackend) -> None:
+    """Refuse a change once the memory is made."""
+    if backend.region is not None:
+        raise QMPError("cannot change property value")
+
+
+def _guard_size(backend: MemoryBackend) -> None:
+    if backend.region is not None:
+        # A space ends QEMU's text.
+        raise QMPError(f"cannot change property size of {backend.qom_type.name} ")
+
+
+def _set_size(backend: MemoryBackend, size: int) -> None:
+    if size == 0:
+        raise backend.doesnt_take("size")
+    backend.size = size
+
+
+def _set_share(backend: MemoryBackend, share: bool) -> None:
+    unless_made(backend)
+    backend.share = share
+
+
+def _check_prealloc(prealloc: bool, reserve: bool) -> None:
+    if prealloc and not reserve:
+        raise QMPError("'prealloc=on' and 'reserve=off' are incompatible")
+
+
+def _set_reserve(backend: MemoryBackend, reserve: bool) -> None:
+    unless_made(backend)
+    _check_prealloc(backend.prealloc, reserve)
+    backend.reserve = reserve
+
+
+def _set_prealloc(backend: MemoryBackend, prealloc: bool) -> Blocking | None:
+    _check_prealloc(prealloc, backend.reserve)
+    if backend.region is None:
+        backend.prealloc = prealloc
+    elif prealloc and not backend.prealloc:
+        from memd.backends.making import populate_later
+
+        return populate_later(backend, backend.region)
+    # Pages that are there are not taken back.
+    return None
+
+
+def _set_prealloc_threads(backend: MemoryBackend, threads: int) -> None:
+    if threads == 0:
+        raise backend.doesnt_take("prealloc-threads")
+    backend.prealloc_threads = threads
+
+
+def _set_prealloc_context(backend: MemoryBackend, context: QObject | None) -> None:
+    from memd.backends.thread_context import ThreadContext
+
+    if context is None or isinstance(context, ThreadContext):
+        backend.prealloc_context = context
+
+
+def _set_merge(backend: MemoryBackend, merge: bool) -> Blocking | None:
+    if merge != backend.merge and backend.region is not None:
+        from memd.backends.making import set_merge
+
+        return set_merge(backend, backend.region, merge)
+    backend.merge = merge
+    return None
+
+
+def _set_dump(backend: MemoryBackend, dump: bool) -> None:
+    if dump != backend.dump and backend.region is not None:
+        backend.region.set_dump(dump)
+    backend.dump = dump
+
+
+def _set_policy(backend: MemoryBackend, policy: str) -> None:
+    # Once the memory is made this changes nothing but what is shown
+    # (observed on QEMU 10.0.2); the same goes for host-nodes.
+    backend.policy = policy
+
+
+def _set_host_nodes(backend: MemoryBackend, nodes: list[int]) -> None:
+    for node in nodes:
+        if node >= MAX_NODES:
+            raise QMPError(f"Invalid host-nodes value: {node}")
+    # Nodes are only ever added (observed on QEMU 10.0.2).
+    backend.host_nodes = sorted({*backend.host_nodes, *nodes})
+
+
+def _set_canonical_path(backend: MemoryBackend, canonical_path: bool) -> None:
+    backend.canonical_path = canonical_path
+
+
+def _get_host_nodes(backend: MemoryBackend) -> list[int]:
+    return list(backend.host_nodes)
+
+
+MEMORY_BACKEND = ObjectType(
+    "memory-backend",
+    OBJECT,
+    abstract=True,
+    interfaces=("user-creatable",),
+    properties=(
+        Property(
+            "share",
+            "bool",
+            visit=visit_bool,
+            get=lambda backend: backend.share,
+            set=_set_share,
+            description="Mark the memory as private to QEMU or shared",
+        ),
+        Property(
+            "size",
+            "int",
+            visit=visit_size,
+            guard=_guard_size,
+            get=lambda backend: backend.size,
+            set=_set_size,
+            description="Size of the memory region (ex: 500M)",
+        ),
+        Property(
+            "dump",
+            "bool",
+            visit=visit_bool,
+            get=lambda backend: backend.dump,
+            set=_set_dump,
+            description="Set to 'off' to exclude from core dump",
+        ),
+        Property(
+            "prealloc-threads",
+            "int",
+            visit=visit_uint32,
+            get=lambda backend: backend.prealloc_threads,
+            set=_set_prealloc_threads,
+            description="Number of CPU threads to use for prealloc",
+        ),
+        Property(
+            "x-use-canonical-path-for-ramblock-id",
+            "bool",
+            visit=visit_bool,
+            get=lambda backend: backend.canonical_path,
+            set=_set_canonical_path,
+        ),
+        Property(
+            "policy",
+            "HostMemPolicy",
+            visit=visit_enum(POLICIES),
+            get=lambda backend: backend.policy,
+            set=_set_policy,
+            description="Set the NUMA policy",
+        ),
+        LinkProperty(
+            "prealloc-context",
+            "thread-context",
+            follow=lambda backend: backend.prealloc_context,
+            set=_set_prealloc_context,
+            description="Context to use for creating CPU threads for preallocation",
+        ),
+        Property(
+            "prealloc",
+            "bool",
+            visit=visit_bool,
+            get=lambda backend: backend.prealloc,
+            set=_set_prealloc,
+            description="Preallocate memory",
+        ),
+        Property(
+            "reserve",
+            "bool",
+            visit=visit_bool,
+            get=lambda backend: backend.reserve,
+            set=_set_reserve,
+            description="Reserve swap space (or huge pages) if applicable",
+        ),
+        Property(
+            "host-nodes",
+            "int",
+            visit=visit_list(visit_uint16),
+            get=_get_host_nodes,
+            set=_set_host_nodes,
+            description="Binds memory to the list of NUMA host nodes",
+        ),
+        Property(
+            "merge",
+            "bool",
+            visit=visit_bool,
+            get=lambda backend: backend.merge,
+            set=_set_merge,
+            description="Mark memory as mergeable",
+        ),
+    ),
+)

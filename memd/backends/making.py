@@ -1,0 +1,206 @@
+"""How a backend's memory is made, populated, changed and let go.
+
+Everything that may take the kernel long is a `Blocking`; what fails leaves no
+descriptor, no mapping and no file behind.
+"""
+
+from __future__ import annotations
+
+from memd.backends.base import MemoryBackend
+from memd.errors import QMPError
+from memd.hostmem import numa, populate
+from memd.hostmem.files import Backing, WouldBlock
+from memd.hostmem.region import Region, Unsupported
+from memd.outcome import JSON, Blocking
+
+LARGE = 64 << 20
+"""Of mappings of more bytes than this, what goes through all their pages is
+done beside the event loop: it takes the kernel milliseconds."""
+
+
+def log(line: str) -> None:
+    """A warning for the log."""
+    # Not imported with the module: nearly every daemon gets by without.
+    import logging
+
+    logging.getLogger("memd").warning("%s", line)
+
+
+def make(backend: MemoryBackend) -> Blocking | None:
+    """Make a backend's memory, and have it adopted.
+
+    Returns:
+        None when that is done; a `Blocking` where it may take long.
+
+    Raises:
+        QMPError: it can't be made.
+    """
+    backend.check()
+    context = backend.prealloc_context
+    affinity = context.affinity() if context is not None and backend.prealloc else None
+
+    def slowly() -> Region:
+        return _make(backend, backend.open(True), affinity)
+
+    if backend.may_block():
+        return Blocking(slowly, backend.adopt)
+    try:
+        backing = backend.open(False)
+    except WouldBlock:
+        return Blocking(slowly, backend.adopt)
+    if backing is not None and backing.huge:
+        # The kernel may have to gather huge pages before it can set them aside.
+        return Blocking(lambda: _make(backend, backing, affinity), backend.adopt)
+    backend.adopt(_make(backend, backing, affinity))
+    return None
+
+
+def _make(backend: MemoryBackend, backing: Backing | None, affinity: set[int] | None) -> Region:
+    """Map, advise, bind, populate: QEMU's order, and so its order of complaints."""
+    region = None
+    try:
+        region = _map(backend, backing)
+        backend.check_mapped(region)
+        region.prepare(backend.merge, backend.dump)
+        _bind(backend, region)
+        if backend.prealloc:
+            run(populate.Population(region, backend.prealloc_threads, affinity))
+    except BaseException:
+        if region is not None:
+            region.disown()
+            region.close()
+        if backing is not None:
+            backing.undo()
+        raise
+    if backing is not None:
+        backing.take()
+    return region
+
+
+def _map(backend: MemoryBackend, backing: Backing | None) -> Region:
+    spec = backend.spec(backing)
+    try:
+        return Region(spec, -1 if backing is None else backing.fd)
+    except OSError as failed:
+        raise cannot_map(backend, failed) from None
+    except Unsupported as refusal:
+        log(str(refusal))
+        raise QMPError(backend.map_failure()) from None
+
+
+def _bind(backend: MemoryBackend, region: Region) -> None:
+    check_nodes(backend)
+    if not backend.host_nodes:
+        return
+    try:
+        numa.bind(region.address, region.length, backend.policy, backend.host_nodes)
+    except OSError as failed:
+        raise cannot_bind(failed) from None
+
+
+def check_nodes(backend: MemoryBackend) -> None:
+    """Raise `QMPError` where the policy and the nodes contradict each other."""
+    nodes, policy = backend.host_nodes, backend.policy
+    if not nodes and policy != "default":
+        raise QMPError(f"host-nodes must be set for policy {policy}")
+    if nodes and policy == "default":
+        raise QMPError(
+            "host-nodes must be empty for policy default, or you should explicitly"
+            " specify a policy other than default"
+        )
+
+
+def cannot_bind(failed: OSError) -> QMPError:
+    """What is said where the kernel refuses the nodes."""
+    return QMPError(f"cannot bind memory to host NUMA nodes: {failed.strerror}")
+
+
+def cannot_map(backend: MemoryBackend, failed: OSError) -> QMPError:
+    """What is said where the kernel refuses the mapping."""
+    return QMPError(f"{backend.map_failure()}: {failed.strerror}")
+
+
+def cannot_populate(failed: OSError) -> QMPError:
+    """What is said where a page can't be had."""
+    return QMPError(f"qemu_prealloc_mem: preallocating memory failed: {failed.strerror}")
+
+
+def run(population: populate.Population) -> None:
+    """Populate.
+
+    Raises:
+        QMPError: it can't be, or it was given up.
+    """
+    try:
+        population.run()
+    except OSError as failed:
+        raise cannot_populate(failed) from None
+    except populate.Cancelled:
+        raise QMPError("preallocation was given up") from None
+
+
+def populate_later(backend: MemoryBackend, region: Region) -> Blocking:
+    """Populate memory that is already there (`qom-set` of prealloc).
+
+    The property changes once every page is there.
+    """
+    context = backend.prealloc_context
+    affinity = None if context is None else context.affinity()
+    population = populate.Population(region, backend.prealloc_threads, affinity)
+
+    def work() -> None:
+        try:
+            run(population)
+        finally:
+            region.unpin()
+
+    def finish(_done: object) -> JSON:
+        backend.prealloc = True
+        return {}
+
+    region.pin()
+    return Blocking(work, finish)
+
+
+def set_merge(backend: MemoryBackend, region: Region, merge: bool) -> Blocking | None:
+    """Allow or forbid merging of memory that is already there."""
+    if merge or region.length <= LARGE:
+        region.set_merge(merge)
+        backend.merge = merge
+        return None
+
+    # Pages that were merged are copied apart, which may take long.
+    def work() -> None:
+        try:
+            region.set_merge(merge)
+        finally:
+            region.unpin()
+
+    def finish(_done: object) -> JSON:
+        backend.merge = merge
+        return {}
+
+    region.pin()
+    return Blocking(work, finish)
+
+
+def let_go(region: Region, discard: bool = False, slow: bool = False) -> Blocking | None:
+    """Unmap memory and close its file.
+
+    Args:
+        discard: whether the range is punched out of the file first.
+        slow: whether closing takes the kernel long, however small it is.
+    """
+
+    def release() -> None:
+        if discard:
+            region.discard()
+        region.close()
+
+    if region.pinned:
+        # Whoever works on it gives up, and it is unmapped then.
+        populate.cancel(region)
+    elif region.length <= LARGE and not slow:
+        release()
+        return None
+    return Blocking(release, lambda _done: {})

@@ -1,0 +1,41 @@
+"""`memory-backend-shm`: POSIX shared memory, where a memfd will not do."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from memd.backends.base import MEMORY_BACKEND
+from memd.backends.whole_pages import WholePagesBackend
+from memd.errors import QMPError
+from memd.qom.types import ObjectType
+
+if TYPE_CHECKING:
+    from memd.hostmem.files import Backing
+    from memd.qom.tree import Tree
+
+_numbers = count()
+
+
+class ShmBackend(WholePagesBackend):
+    """Memory of a file that shm_open(3) made and that has lost its name."""
+
+    __slots__ = ()
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
+        super().__init__(qom_type, tree, id)
+        self.share = True
+
+    def check(self) -> None:
+        """See `MemoryBackend.check`."""
+        if not self.share:
+            raise QMPError("can't create shm backend with `share=off`")
+
+    def open(self, wait: bool) -> Backing:
+        """Make the shared memory; see `MemoryBackend.open`."""
+        from memd.hostmem.files import posix_shm
+
+        return posix_shm(next(_numbers), self.size)
+
+
+MEMORY_BACKEND_SHM = ObjectType("memory-backend-shm", MEMORY_BACKEND, factory=ShmBackend)

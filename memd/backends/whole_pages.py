@@ -1,0 +1,62 @@
+"""Memory of a file, whose size has to be whole pages of that file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.backends.base import MemoryBackend
+from memd.errors import QMPError
+from memd.hostmem.spec import MapSpec, human_size
+
+if TYPE_CHECKING:
+    from memd.hostmem.files import Backing
+    from memd.hostmem.region import Region
+
+
+class WholePagesBackend(MemoryBackend):
+    """What `-file`, `-memfd` and `-shm` have in common."""
+
+    __slots__ = ()
+
+    def spec(self, backing: Backing | None) -> MapSpec:
+        """See `MemoryBackend.spec`."""
+        return self.fit(backing)
+
+    def fit(self, backing: Backing | None, offset: int = 0, align: int = 0) -> MapSpec:
+        """What is to be mapped of the file, once it was found to fit.
+
+        Args:
+            backing: the file.
+            offset: in the file, in bytes.
+            align: of the mapping, in bytes; 0 for that of the file's pages.
+
+        Raises:
+            QMPError: it does not fit.
+        """
+        from memd.backends.making import log
+        from memd.hostmem.files import fit
+
+        if backing is None:
+            raise TypeError("memory of a file needs the file")
+        length = fit(backing, self.memory_name, self.size, offset, align, log)
+        return MapSpec(
+            size=self.size,
+            length=length,
+            page_size=backing.page_size,
+            align=max(align, backing.page_size),
+            offset=offset,
+            shared=self.share,
+            reserve=self.reserve,
+        )
+
+    def check_mapped(self, region: Region) -> None:
+        """See `MemoryBackend.check_mapped`."""
+        self.check_pages(region.page_size)
+
+    def check_pages(self, page_size: int) -> None:
+        """See `MemoryBackend.check_pages`."""
+        if self.size % page_size:
+            raise QMPError(
+                f"backend '{self.qom_type.name}' memory size must be multiple of"
+                f" {human_size(page_size)}"
+            )

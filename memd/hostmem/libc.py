@@ -1,0 +1,358 @@
+"""The C library's calls that Python has no binding for, with errors as `OSError`.
+
+Numbers are those of Linux on the 64-bit machines that share one numbering
+(x86-64, arm64, riscv64); `mmap(2)`, `madvise(2)`, `mbind(2)` and `openat2(2)`
+say what each means. Every call lets other Python threads run meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Any
+
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+"""The size in bytes of an ordinary page."""
+
+PROT_NONE = 0
+PROT_READ = 1
+PROT_WRITE = 2
+
+MAP_SHARED = 0x1
+MAP_PRIVATE = 0x2
+MAP_SHARED_VALIDATE = 0x3
+MAP_FIXED = 0x10
+MAP_ANONYMOUS = 0x20
+MAP_NORESERVE = 0x4000
+MAP_SYNC = 0x80000
+
+MADV_DONTNEED = 4
+MADV_REMOVE = 9
+MADV_DONTFORK = 10
+MADV_MERGEABLE = 12
+MADV_UNMERGEABLE = 13
+MADV_HUGEPAGE = 14
+MADV_DONTDUMP = 16
+MADV_DODUMP = 17
+MADV_POPULATE_READ = 22
+MADV_POPULATE_WRITE = 23
+
+MPOL_PREFERRED = 1
+MPOL_BIND = 2
+MPOL_INTERLEAVE = 3
+MPOL_PREFERRED_MANY = 5
+MPOL_MF_STRICT = 1
+MPOL_MF_MOVE = 2
+
+RESOLVE_CACHED = 0x20
+HUGETLBFS_MAGIC = 0x958458F6
+TMPFS_MAGIC = 0x01021994
+
+FALLOC_FL_KEEP_SIZE = 1
+FALLOC_FL_PUNCH_HOLE = 2
+
+_MAP_FAILED = (1 << (8 * ctypes.sizeof(ctypes.c_void_p))) - 1
+_SYS_OPENAT2 = 437
+_SYS_CACHESTAT = 451
+_SYS_MBIND = 237 if os.uname().machine == "x86_64" else 235
+_AT_FDCWD = -100
+_AT_EACCESS = 0x200
+_NODE_WORDS = 3
+_IOV_MAX = 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_size_t), ("length", ctypes.c_size_t))
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+class _StatFs(ctypes.Structure):
+    # Only the first member is looked at; the rest is room for what follows it.
+    _fields_ = (("type", ctypes.c_long), ("rest", ctypes.c_long * 32))
+
+
+class _Range(ctypes.Structure):
+    _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
+
+
+class _CacheStat(ctypes.Structure):
+    _fields_ = (
+        ("cached", ctypes.c_uint64),
+        ("dirty", ctypes.c_uint64),
+        ("writeback", ctypes.c_uint64),
+        ("evicted", ctypes.c_uint64),
+        ("recently_evicted", ctypes.c_uint64),
+    )
+
+
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_size_t
+_mmap.argtypes = (
+    ctypes.c_size_t,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+)
+_munmap = _libc.munmap
+_munmap.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+_madvise = _libc.madvise
+_madvise.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+_mincore = _libc.mincore
+_mincore.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p)
+_fallocate = _libc.fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_faccessat = _libc.faccessat
+_faccessat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int)
+_fstatfs = _libc.fstatfs
+_fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_StatFs))
+_syscall_openat2 = ctypes.CDLL(None, use_errno=True).syscall
+_syscall_openat2.restype = ctypes.c_long
+_syscall_openat2.argtypes = (
+    ctypes.c_long,
+    ctypes.c_long,
+    ctypes.c_char_p,
+    ctypes.POINTER(_OpenHow),
+    ctypes.c_size_t,
+)
+_syscall_mbind = ctypes.CDLL(None, use_errno=True).syscall
+_syscall_mbind.restype = ctypes.c_long
+_syscall_mbind.argtypes = (
+    ctypes.c_long,
+    ctypes.c_size_t,
+    ctypes.c_size_t,
+    ctypes.c_long,
+    ctypes.POINTER(ctypes.c_ulong),
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
+_syscall_cachestat = ctypes.CDLL(None, use_errno=True).syscall
+_syscall_cachestat.restype = ctypes.c_long
+_syscall_cachestat.argtypes = (
+    ctypes.c_long,
+    ctypes.c_long,
+    ctypes.POINTER(_Range),
+    ctypes.POINTER(_CacheStat),
+    ctypes.c_long,
+)
+_VM_ARGUMENTS = (
+    ctypes.c_int,
+    ctypes.POINTER(_IoVec),
+    ctypes.c_ulong,
+    ctypes.POINTER(_IoVec),
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
+_readv = _libc.process_vm_readv
+_readv.restype = ctypes.c_ssize_t
+_readv.argtypes = _VM_ARGUMENTS
+_writev = _libc.process_vm_writev
+_writev.restype = ctypes.c_ssize_t
+_writev.argtypes = _VM_ARGUMENTS
+
+
+def os_error(number: int) -> OSError:
+    """The exception for an errno value."""
+    return OSError(number, os.strerror(number))
+
+
+def mmap(address: int, length: int, protection: int, flags: int, fd: int, offset: int) -> int:
+    """Map memory; returns its address.
+
+    Args:
+        address: 0 for anywhere.
+        length: in bytes; so is `offset`, which wraps at 64 bits as in C.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    found: int = _mmap(address, length, protection, flags, fd, offset)
+    if found == _MAP_FAILED:
+        raise os_error(ctypes.get_errno())
+    return found
+
+
+def munmap(address: int, length: int) -> None:
+    """Unmap `length` bytes; raises `OSError`."""
+    if _munmap(address, length):
+        raise os_error(ctypes.get_errno())
+
+
+def madvise(address: int, length: int, advice: int) -> int:
+    """Advise the kernel about `length` bytes; returns 0 or the errno value."""
+    return ctypes.get_errno() if _madvise(address, length, advice) else 0
+
+
+def file_system_type(fd: int) -> int:
+    """The magic number of the file system that a file is on; 0 where it can't be told."""
+    found = _StatFs()
+    if _fstatfs(fd, found):
+        return 0
+    # The kernel's type is unsigned where C's is a signed long.
+    magic: int = found.type & 0xFFFFFFFF
+    return magic
+
+
+def check_access(path: bytes, mode: int) -> None:
+    """Ask whether this process, as it is now, may open a file.
+
+    Args:
+        mode: of os.R_OK, os.W_OK and os.X_OK.
+
+    Raises:
+        OSError: why it may not.
+    """
+    if _faccessat(_AT_FDCWD, path, mode, _AT_EACCESS):
+        raise os_error(ctypes.get_errno())
+
+
+def open_cached(path: bytes, flags: int) -> int:
+    """Open a file if the kernel need not wait for a disk or a server to find it.
+
+    Returns:
+        The descriptor.
+
+    Raises:
+        OSError: EAGAIN where it would have to wait, ENOSYS or EINVAL where the
+            kernel can't tell (before Linux 5.12), or why the file can't be
+            opened.
+    """
+    how = _OpenHow(flags, 0, RESOLVE_CACHED)
+    fd: int = _syscall_openat2(_SYS_OPENAT2, _AT_FDCWD, path, how, ctypes.sizeof(how))
+    if fd < 0:
+        raise os_error(ctypes.get_errno())
+    return fd
+
+
+def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:
+    """Set the NUMA policy of `length` bytes.
+
+    Args:
+        mode: one of MPOL_*.
+        nodes: the nodes' numbers, in ascending order, each below 128.
+        flags: MPOL_MF_*.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    mask = (ctypes.c_ulong * _NODE_WORDS)()
+    for node in nodes:
+        mask[node // 64] |= 1 << node % 64
+    # The kernel takes one bit less than it is told there are.
+    bits = nodes[-1] + 2
+    if _syscall_mbind(_SYS_MBIND, address, length, mode, mask, bits, flags):
+        raise os_error(ctypes.get_errno())
+
+
+def touch(address: int, count: int, stride: int, write: bool) -> int:
+    """Make the kernel fault in `count` places, `stride` bytes apart.
+
+    One byte of each is read and, with `write`, written back unchanged. A place
+    that can't be had is an error, never a signal.
+
+    Returns:
+        0 or the errno value.
+    """
+    pid = os.getpid()
+    while count:
+        batch = min(count, _IOV_MAX)
+        buffer = (ctypes.c_char * batch)()
+        local = _IoVec(ctypes.addressof(buffer), batch)
+        places = (_IoVec * batch)()
+        for index in range(batch):
+            places[index].base = address + index * stride
+            places[index].length = 1
+        for call in (_readv, _writev) if write else (_readv,):
+            moved = call(pid, local, 1, places, batch, 0)
+            if moved != batch:
+                return ctypes.get_errno() if moved < 0 else errno.EFAULT
+        address += batch * stride
+        count -= batch
+    return 0
+
+
+def read_memory(address: int, into: bytearray) -> int:
+    """Copy this process's memory at an address, where its mapping lets it be read.
+
+    Returns:
+        The bytes copied: fewer than wanted where a page can't be had, up to it.
+
+    Raises:
+        OSError: the kernel does not offer this (process_vm_readv(2)).
+    """
+    length = len(into)
+    if not length:
+        return 0
+    # As long as this exists, the buffer stays where it is.
+    begin = ctypes.c_char.from_buffer(into)
+    return _moved(_readv, ctypes.addressof(begin), address, length)
+
+
+def write_memory(address: int, data: bytes) -> int:
+    """Copy to this process's memory, where its mapping lets it be written.
+
+    Returns:
+        The bytes copied: fewer than given where a page can't be had, up to it.
+
+    Raises:
+        OSError: the kernel does not offer this (process_vm_writev(2)).
+    """
+    length = len(data)
+    if not length:
+        return 0
+    begin = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    return _moved(_writev, begin, address, length)
+
+
+def _moved(call: Any, here: int, there: int, length: int) -> int:
+    local, remote = _IoVec(here, length), _IoVec(there, length)
+    moved: int = call(os.getpid(), local, 1, remote, 1, 0)
+    if moved >= 0:
+        return moved
+    number = ctypes.get_errno()
+    if number == errno.EFAULT:
+        return 0
+    raise os_error(number)
+
+
+def resident(address: int, length: int) -> bool:
+    """Whether every page of a range is in memory, so that touching it waits for no disk.
+
+    Args:
+        address: of a page; `length` is in bytes (mincore(2)).
+    """
+    pages = bytearray((length + PAGE_SIZE - 1) // PAGE_SIZE)
+    begin = ctypes.c_char.from_buffer(pages)
+    return not _mincore(address, length, ctypes.addressof(begin)) and 0 not in pages
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Take a range out of a file, which keeps its size; raises `OSError`."""
+    if _fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length):
+        raise os_error(ctypes.get_errno())
+
+
+def cachestat(fd: int, offset: int, length: int) -> tuple[int, int]:
+    """How many pages of a range of a file are in memory, and how many were evicted.
+
+    Of a file in memory (tmpfs), what is evicted is swapped out.
+
+    Raises:
+        OSError: ENOSYS before Linux 6.5, EOPNOTSUPP on hugetlbfs, EPERM where
+            the file is somebody else's and can't be written.
+    """
+    found = _CacheStat()
+    if _syscall_cachestat(_SYS_CACHESTAT, fd, _Range(offset, length), found, 0):
+        raise os_error(ctypes.get_errno())
+    return found.cached, found.evicted

@@ -1,0 +1,221 @@
+"""A region: a mapping and the descriptor behind it, owned and closed explicitly."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from memd.hostmem import libc
+from memd.hostmem.spec import MapSpec
+
+ANONYMOUS_ALIGN = 2 << 20
+"""Anonymous memory and `memory-backend-ram`'s with share=on begin at a multiple
+of this, in bytes, so that huge pages fit (observed on QEMU 10.0.2)."""
+
+NO_RESERVE_UNSUPPORTED = (
+    'Skipping reservation of swap space is not supported: "/proc/sys/vm/overcommit_memory" is "2"'
+)
+
+
+class Unsupported(Exception):
+    """The kernel would not do what the options ask for; its text is for the log."""
+
+
+class Region:
+    """Memory of this process, mapped from a file or anonymous.
+
+    Whoever works on the memory in another thread pins it, so that it stays
+    mapped meanwhile.
+
+    Attributes:
+        fd: the file's descriptor, or -1.
+        address: where it begins.
+        size: bytes that were asked for.
+        length: bytes that are mapped.
+        page_size: of its memory, in bytes.
+        offset: in the file, in bytes.
+        shared: whether writes are seen by others that map the file.
+        synced: whether writes survive a crash without fsync(2) (MAP_SYNC).
+        writable: whether writes are allowed by the mapping.
+        exports: how many descriptors of it were handed out.
+    """
+
+    __slots__ = (
+        "_area",
+        "_area_length",
+        "_lock",
+        "_pins",
+        "address",
+        "closed",
+        "exports",
+        "fd",
+        "length",
+        "offset",
+        "page_size",
+        "shared",
+        "size",
+        "synced",
+        "writable",
+    )
+
+    def __init__(self, spec: MapSpec, fd: int = -1) -> None:
+        """Map it.
+
+        Args:
+            spec: what to map.
+            fd: the file, owned by the region once this returns; -1 for
+                anonymous memory.
+
+        Raises:
+            OSError: the kernel refused; the descriptor is still the caller's.
+            Unsupported: the kernel would not leave swap space unreserved.
+        """
+        self.size = spec.size
+        self.length = spec.length
+        self.page_size = spec.page_size
+        self.offset = spec.offset
+        self.shared = spec.shared
+        self.writable = bool(spec.protection & libc.PROT_WRITE)
+        self.synced = spec.sync and spec.shared
+        self.exports = 0
+        self._lock = threading.Lock()
+        self._pins = 0
+        self.closed = False
+        area_length = spec.area(libc.PAGE_SIZE)
+        if area_length > spec.length:
+            self._map_aligned(spec, area_length, fd)
+        else:
+            self.address = self._area = self._map(spec, 0, 0, fd)
+            self._area_length = spec.length
+        self.fd = fd
+
+    def _map_aligned(self, spec: MapSpec, area_length: int, fd: int) -> None:
+        """Set aside more than is needed, map where the alignment is right, trim."""
+        length, align = spec.length, spec.align
+        flags = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
+        area = libc.mmap(0, area_length, libc.PROT_NONE, flags, -1, 0)
+        address = area + -area % align
+        try:
+            self._map(spec, address, libc.MAP_FIXED, fd)
+        except BaseException:
+            libc.munmap(area, area_length)
+            raise
+        # One page that can't be touched stays behind it: the kernel would
+        # join this mapping and the next one of the same kind otherwise.
+        end = address + length + libc.PAGE_SIZE
+        if address > area:
+            libc.munmap(area, address - area)
+        if end < area + area_length:
+            libc.munmap(end, area + area_length - end)
+        self.address = self._area = address
+        self._area_length = end - address
+
+    def _map(self, spec: MapSpec, address: int, extra_flags: int, fd: int) -> int:
+        if reserves_anyway(spec):
+            raise Unsupported(NO_RESERVE_UNSUPPORTED)
+        flags = extra_flags | map_flags(spec, fd < 0)
+        if self.synced:
+            sync = flags | libc.MAP_SHARED_VALIDATE | libc.MAP_SYNC
+            try:
+                return libc.mmap(address, spec.length, spec.protection, sync, fd, spec.offset)
+            except OSError:
+                self.synced = False
+        return libc.mmap(address, spec.length, spec.protection, flags, fd, spec.offset)
+
+    def prepare(self, merge: bool, dump: bool) -> None:
+        """Advise the kernel as QEMU does; what it can't do is passed over.
+
+        Args:
+            merge: whether equal pages may be merged (KSM).
+            dump: whether the memory goes into core dumps.
+        """
+        address, length = self.address, self.length
+        # Anonymous memory is marked as mergeable whatever `merge` says, and
+        # shared memory can't be merged (both observed on QEMU 10.0.2).
+        if not self.shared and (merge or self.fd < 0):
+            libc.madvise(address, length, libc.MADV_MERGEABLE)
+        libc.madvise(address, length, libc.MADV_HUGEPAGE)
+        libc.madvise(address, length, libc.MADV_DONTFORK)
+        if not dump:
+            libc.madvise(address, length, libc.MADV_DONTDUMP)
+
+    def set_merge(self, merge: bool) -> None:
+        """Allow or forbid that equal pages are merged."""
+        if not self.shared:
+            advice = libc.MADV_MERGEABLE if merge else libc.MADV_UNMERGEABLE
+            libc.madvise(self.address, self.length, advice)
+
+    def set_dump(self, dump: bool) -> None:
+        """Put the memory into core dumps, or leave it out."""
+        advice = libc.MADV_DODUMP if dump else libc.MADV_DONTDUMP
+        libc.madvise(self.address, self.length, advice)
+
+    def discard(self) -> None:
+        """Punch the whole range out of the file, where a write would reach it."""
+        if self.shared and self.writable and self.fd >= 0:
+            libc.madvise(self.address, self.length, libc.MADV_REMOVE)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether somebody works on the memory."""
+        return self._pins > 0
+
+    def pin(self) -> None:
+        """Keep the memory mapped, even past `close`, until `unpin`."""
+        with self._lock:
+            self._pins += 1
+
+    def unpin(self) -> None:
+        """The counterpart of `pin`; the last one does what `close` put off."""
+        with self._lock:
+            self._pins -= 1
+            last = self.closed and not self._pins
+        if last:
+            self._release()
+
+    def disown(self) -> None:
+        """Leave the descriptor to the caller again."""
+        self.fd = -1
+
+    def close(self) -> None:
+        """Unmap and close, once nobody works on it; does nothing the second time."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+            now = not self._pins
+        if now:
+            self._release()
+
+    def _release(self) -> None:
+        libc.munmap(self._area, self._area_length)
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def map_flags(spec: MapSpec, anonymous: bool) -> int:
+    """The flags for mmap(2), but for where to map and MAP_SYNC.
+
+    Args:
+        anonymous: whether there is no file.
+    """
+    flags = libc.MAP_SHARED if spec.shared else libc.MAP_PRIVATE
+    if anonymous:
+        flags |= libc.MAP_ANONYMOUS
+    if not spec.reserve:
+        flags |= libc.MAP_NORESERVE
+    return flags
+
+
+def reserves_anyway(spec: MapSpec) -> bool:
+    """Whether the kernel sets swap space aside although it is asked not to."""
+    private_ram = not spec.shared and spec.protection & libc.PROT_WRITE
+    if spec.reserve or not private_ram or spec.page_size != libc.PAGE_SIZE:
+        return False
+    return _never_overcommits()
+
+
+def _never_overcommits() -> bool:
+    with open("/proc/sys/vm/overcommit_memory", "rb") as file:
+        return file.read().strip() == b"2"

@@ -1,0 +1,134 @@
+"""What a backend asks of the kernel, worked out before anything is done.
+
+Pure: no system calls. The table of `memory-backend-file`'s share, readonly and
+rom is here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import NamedTuple
+
+from memd.errors import QMPError
+
+READ = 1
+READ_WRITE = 3
+"""Protections, as mmap(2) counts them."""
+
+PRIVATE = "private"
+FILE = "file"
+DENIED = "denied"
+"""What a write to the mapping does: stays private to it (copy-on-write), goes
+to the file, is refused by the kernel."""
+
+
+POLICIES = ("default", "preferred", "bind", "interleave")
+"""NUMA policies by QAPI's names (HostMemPolicy)."""
+
+MAX_NODES = 128
+"""One more than the highest host node that can be named (observed on QEMU 10.0.2)."""
+
+
+class FileAccess(NamedTuple):
+    """How `memory-backend-file` opens and maps its file.
+
+    Attributes:
+        readonly: whether the file is opened read-only.
+        protection: of the mapping, READ or READ_WRITE.
+        shared: whether the mapping is shared with others that map the file.
+        rom: the value that the property `rom` has from then on.
+        write: what a write does: PRIVATE, FILE or DENIED.
+    """
+
+    readonly: bool
+    protection: int
+    shared: bool
+    rom: bool
+    write: str
+
+    @property
+    def open_flags(self) -> int:
+        """The access mode for open(2)."""
+        return os.O_RDONLY if self.readonly else os.O_RDWR
+
+
+class MapSpec(NamedTuple):
+    """A mapping to be made.
+
+    Attributes:
+        size: bytes that were asked for.
+        length: bytes to map: `size` rounded up to whole pages.
+        page_size: of the memory, in bytes.
+        align: the address is a multiple of it; a power of two, in bytes.
+        offset: where in the file the mapping begins, in bytes.
+        protection: READ or READ_WRITE.
+        shared: shared with others that map the file, or private.
+        reserve: whether swap space (huge pages) is set aside.
+        sync: whether writes are to survive a crash without fsync(2), which
+            only a DAX file can give.
+    """
+
+    size: int
+    length: int
+    page_size: int
+    align: int
+    offset: int = 0
+    protection: int = READ_WRITE
+    shared: bool = True
+    reserve: bool = True
+    sync: bool = False
+
+    def area(self, page_size: int) -> int:
+        """Bytes of address space that are set aside, so that the alignment fits.
+
+        Args:
+            page_size: of an ordinary page, to which every mapping is aligned.
+
+        Raises:
+            OSError: there can't be so many.
+        """
+        both = self.length + self.align
+        if both == 1 << 64:
+            # QEMU sets aside both together, which is nothing at 64 bits.
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if self.align <= page_size:
+            return self.length
+        if both > 1 << 64:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return both
+
+
+def file_access(share: bool, readonly: bool, rom: str = "auto") -> FileAccess:
+    """How a file is opened and mapped for these options.
+
+    Args:
+        rom: "on", "off" or "auto", which takes the value of `readonly`.
+
+    Raises:
+        QMPError: the options contradict each other.
+    """
+    if rom == "on" and not readonly:
+        raise QMPError("property 'rom' = 'on' is not supported with 'readonly' = 'off'")
+    if rom == "off" and readonly and share:
+        raise QMPError(
+            "property 'rom' = 'off' is incompatible with 'readonly' = 'on' and 'share' = 'on'"
+        )
+    is_rom = readonly if rom == "auto" else rom == "on"
+    if is_rom:
+        return FileAccess(readonly, READ, share, True, DENIED)
+    return FileAccess(readonly, READ_WRITE, share, False, FILE if share else PRIVATE)
+
+
+def round_up(value: int, multiple: int) -> int:
+    """`value` rounded up to whole `multiple`s, a power of two."""
+    return (value + multiple - 1) & -multiple
+
+
+def human_size(size: int) -> str:
+    """A page size as QEMU's messages name it: "4 KiB", "2 MiB", "1 GiB"."""
+    unit = 0
+    while size >= 1024 and unit < 3:
+        size //= 1024
+        unit += 1
+    return f"{size} {('B', 'KiB', 'MiB', 'GiB')[unit]}"

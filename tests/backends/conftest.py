@@ -1,0 +1,30 @@
+"""A tree, and what a test of it may not leave behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memd import backends
+from memd.qom import Tree
+from tests.differential.kernel import descriptors, regions
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    """A tree with the backends' types; what a test leaves in it is deleted."""
+    here, nowhere = os.getpid(), Path("/nowhere")
+    before = descriptors(here), regions(here, nowhere), threading.active_count()
+    tree = Tree()
+    backends.register(tree)
+    yield tree
+    backends.close_all(tree)
+    for thread in threading.enumerate():
+        if thread.name.startswith("TC "):
+            thread.join(20)
+    assert (descriptors(here), regions(here, nowhere), threading.active_count()) == before
+    assert tree.objects.children == {}

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from memd import backends
+from memd.backends import making
+from memd.errors import QMPError
+from memd.hostmem import libc, populate
+from memd.hostmem.region import Region
+from memd.outcome import JSON, Blocking
+from memd.qom import Tree
+from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of, run
+from tests.hostmem.smaps import row_of
+
+
+def start(tree: Tree, kind: str, **options: JSON) -> Blocking | None:
+    named = {name.replace("_", "-"): value for name, value in options.items()}
+    return backends.create(tree, {"qom-type": f"memory-backend-{kind}", "id": "m0", **named})
+
+
+@pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])
+def test_quick_ones_are_made_at_once(tree: Tree, kind: str) -> None:
+    assert start(tree, kind, size=MIB) is None
+    assert get(tree, "size") == MIB
+
+
+@pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])
+def test_what_may_take_long_is_made_beside(tree: Tree, kind: str) -> None:
+    slow = start(tree, kind, size=MIB, prealloc=True)
+    assert isinstance(slow, Blocking)
+    # The id is taken, the object is not there.
+    assert tree.user_object("m0") is None
+    assert refusal(lambda: delete(tree)) == "object 'm0' not found"
+    assert refusal(lambda: start(tree, "ram", size=MIB)) == (
+        "attempt to add duplicate property 'm0' to object (type 'container')"
+    )
+    assert run(slow) == {}
+    assert get(tree, "prealloc") is True
+    row = row_of(region_of(tree).address)
+    assert row is not None
+    assert row.resident == MIB
+
+
+def test_a_file_that_the_kernel_has_to_look_for(
+    tree: Tree, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "f").write_bytes(bytes(MIB))
+    (directory / "f").stat()
+    options: dict[str, JSON] = {"size": MIB, "mem_path": str(directory / "f")}
+    assert start(tree, "file", **options) is None
+    delete(tree)
+
+    def open_cached(_path: bytes, _flags: int) -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(libc, "open_cached", open_cached)
+    slow = start(tree, "file", **options)
+    assert isinstance(slow, Blocking)
+    assert run(slow) == {}
+    assert get(tree, "size") == MIB
+
+
+@pytest.mark.xdist_group("hugepages")
+def test_huge_pages_are_set_aside_beside(
+    tree: Tree, directory: Path, mount: Callable[..., None], hugepages: Callable[[int], None]
+) -> None:
+    hugepages(4)
+    mount("hugetlbfs", directory / "huge")
+    slow = start(tree, "memfd", size=2 * MIB, hugetlb=True)
+    assert isinstance(slow, Blocking)
+    run(slow)
+    delete(tree)
+    for name in ("", "f", "f"):
+        slow = start(tree, "file", size=2 * MIB, mem_path=str(directory / "huge" / name))
+        assert isinstance(slow, Blocking)
+        run(slow)
+        assert region_of(tree).page_size == 2 * MIB
+        delete(tree)
+
+
+FAILURES: list[tuple[dict[str, JSON], str]] = [
+    ({"size": 1 << 62}, "Cannot allocate memory"),
+    ({"size": MIB, "policy": "bind"}, "host-nodes must be set for policy bind"),
+    ({"size": MIB, "policy": "preferred"}, "host-nodes must be set for policy preferred"),
+    (
+        {"size": MIB, "host_nodes": [0]},
+        "host-nodes must be empty for policy default, or you should explicitly specify a"
+        " policy other than default",
+    ),
+    (
+        {"size": MIB, "host_nodes": [126], "policy": "bind"},
+        "cannot bind memory to host NUMA nodes: Invalid argument",
+    ),
+]
+
+
+@pytest.mark.parametrize("prealloc", [False, True])
+@pytest.mark.parametrize(("options", "text"), FAILURES)
+@pytest.mark.parametrize("kind", ["ram", "memfd", "shm", "file"])
+def test_failures_leave_nothing(
+    tree: Tree, directory: Path, kind: str, options: dict[str, JSON], text: str, prealloc: bool
+) -> None:
+    more: dict[str, JSON] = {"prealloc": prealloc}
+    if kind == "file":
+        more["mem_path"] = str(directory / "new")
+    for _ in range(2):
+        # Twice: the id is free again.
+        assert text in refusal(lambda: add(tree, kind, **options, **more))
+    assert os.listdir(directory) == []
+    assert tree.user_object("m0") is None
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("share", [False, True])
+def test_a_full_file_system(
+    tree: Tree, directory: Path, mount: Callable[..., None], share: bool, existing: bool
+) -> None:
+    mount("tmpfs", directory / "small", "size=1m")
+    path = directory / "small/f"
+    if existing:
+        path.touch()
+    options: dict[str, JSON] = {"size": 2 * MIB, "mem_path": str(path), "share": share}
+    text = "qemu_prealloc_mem: preallocating memory failed: Bad address"
+    assert refusal(lambda: add(tree, "file", prealloc=True, **options)) == text
+    # The file goes if it was made for this.
+    assert path.exists() is existing
+    path.unlink(missing_ok=True)
+    add(tree, "file", **options)
+    assert refusal(lambda: change(tree, "prealloc", True)) == text
+    assert get(tree, "prealloc") is False
+    assert not region_of(tree).pinned
+    delete(tree)
+    assert path.exists()
+
+
+def test_rom_can_be_preallocated(tree: Tree, directory: Path) -> None:
+    (directory / "f").write_bytes(b"x" * MIB)
+    for share in (False, True):
+        options = {"size": MIB, "mem_path": str(directory / "f"), "share": share}
+        add(tree, "file", readonly=True, prealloc=True, **options)
+        row = row_of(region_of(tree).address)
+        assert row is not None
+        assert (row.resident, row.permissions[1]) == (MIB, "-")
+        delete(tree)
+    assert (directory / "f").read_bytes() == b"x" * MIB
+
+
+def test_unreserved_memory_where_nothing_is_overcommitted(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from memd.hostmem import region
+
+    monkeypatch.setattr(region, "_never_overcommits", lambda: True)
+    assert refusal(lambda: add(tree, "ram", size=MIB, reserve=False)) == (
+        "cannot set up guest memory 'm0'"
+    )
+    assert refusal(lambda: add(tree, "memfd", size=MIB, reserve=False, share=False)) == (
+        "unable to map backing store for guest RAM"
+    )
+    assert [record.getMessage() for record in caplog.records] == [region.NO_RESERVE_UNSUPPORTED] * 2
+    assert {(record.name, record.levelno) for record in caplog.records} == {
+        ("memd", logging.WARNING)
+    }
+    add(tree, "memfd", size=MIB, reserve=False)
+
+
+def test_a_bug_leaves_nothing_either(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Region, "prepare", prepare)
+    for prealloc in (False, True):
+        for kind in ("ram", "memfd"):
+            with pytest.raises(ZeroDivisionError):
+                add(tree, kind, size=MIB, prealloc=prealloc)
+    monkeypatch.undo()
+    add(tree, "ram", size=MIB)
+
+
+@pytest.mark.parametrize("kind", ["ram", "memfd"])
+def test_large_memory_is_let_go_beside(tree: Tree, kind: str) -> None:
+    add(tree, kind, size=making.LARGE + 4096)
+    address = region_of(tree).address
+    slow = backends.delete(tree, "m0")
+    assert isinstance(slow, Blocking)
+    # Gone from the tree, and the id is free, at once.
+    assert refusal(lambda: delete(tree)) == "object 'm0' not found"
+    add(tree, kind, size=making.LARGE)
+    assert row_of(address) is not None
+    assert run(slow) == {}
+    assert row_of(address) is None
+    assert backends.delete(tree, "m0") is None
+
+
+def test_merge_of_large_memory_is_undone_beside(tree: Tree) -> None:
+    add(tree, "ram", size=making.LARGE + 4096)
+    slow = tree.resolve("/objects/m0").set_property("merge", False)
+    assert isinstance(slow, Blocking)
+    assert get(tree, "merge") is True
+    assert run(slow) == {}
+    assert get(tree, "merge") is False
+    assert not region_of(tree).pinned
+    assert tree.resolve("/objects/m0").set_property("merge", True) is None
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Populating stops after its first chunk: (has begun, may go on)."""
+    begun, go_on = threading.Event(), threading.Event()
+    real = libc.madvise
+
+    def madvise(address: int, length: int, advice: int) -> int:
+        result = real(address, length, advice)
+        if advice == libc.MADV_POPULATE_WRITE:
+            begun.set()
+            go_on.wait(20)
+        return result
+
+    monkeypatch.setattr(populate, "CHUNK", 4096)
+    monkeypatch.setattr(libc, "madvise", madvise)
+    return begun, go_on
+
+
+def beside(slow: Blocking | None) -> tuple[threading.Thread, list[JSON]]:
+    """Run it in a thread; its outcome comes in a list."""
+    assert slow is not None
+    outcome: list[JSON] = []
+
+    def work() -> None:
+        try:
+            outcome.append(run(slow))
+        except QMPError as error:
+            outcome.append(error.desc)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, outcome
+
+
+def test_deleted_while_it_is_populated(
+    tree: Tree, held: tuple[threading.Event, threading.Event]
+) -> None:
+    begun, go_on = held
+    add(tree, "ram", size=MIB)
+    region = region_of(tree)
+    thread, outcome = beside(tree.resolve("/objects/m0").set_property("prealloc", True))
+    assert begun.wait(20)
+    slow = backends.delete(tree, "m0")
+    assert tree.user_object("m0") is None
+    run(slow)
+    # Whoever works on it still has it.
+    assert row_of(region.address) is not None
+    go_on.set()
+    thread.join(20)
+    assert outcome == ["preallocation was given up"]
+    assert row_of(region.address) is None
+
+
+@pytest.mark.parametrize("kind", ["ram", "file"])
+def test_the_end_while_it_is_made(
+    tree: Tree, directory: Path, held: tuple[threading.Event, threading.Event], kind: str
+) -> None:
+    begun, go_on = held
+    options = {"mem_path": str(directory / "new")} if kind == "file" else {}
+    thread, outcome = beside(start(tree, kind, size=MIB, prealloc=True, **options))
+    assert begun.wait(20)
+    backends.close_all(tree)
+    # The file goes even if the thread never comes to its end.
+    assert os.listdir(directory) == []
+    go_on.set()
+    thread.join(20)
+    assert outcome == ["preallocation was given up"]
+    assert tree.objects.children == {}
+
+
+def test_two_that_populate_at_once(tree: Tree) -> None:
+    add(tree, "ram", size=MIB)
+    backend = tree.resolve("/objects/m0")
+    first = backend.set_property("prealloc", True)
+    second = backend.set_property("prealloc", True)
+    assert run(first) == run(second) == {}
+    assert get(tree, "prealloc") is True
+    assert not region_of(tree).pinned

@@ -1,0 +1,588 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from memd.errors import QMPError
+from memd.hostmem import files, libc
+from memd.hostmem.files import Backing, WouldBlock, fit, memfd, open_file, plain_memfd, posix_shm
+
+PAGE = libc.PAGE_SIZE
+MIB = 1 << 20
+
+
+def opened(path: Path | str, readonly: bool = False, name: str = "m0") -> Backing:
+    return open_file(str(path), readonly, name, wait=True)
+
+
+def errno_of(path: Path | str, readonly: bool, wait: bool) -> int | None:
+    try:
+        open_file(str(path), readonly, "m0", wait).undo()
+    except OSError as failed:
+        return failed.errno
+    return 0
+
+
+def refusal(path: Path | str, readonly: bool) -> int | None:
+    """The errno value, with and without waiting the same unless it would block."""
+    number = errno_of(path, readonly, wait=True)
+    try:
+        assert errno_of(path, readonly, wait=False) == number
+    except WouldBlock:
+        pass
+    return number
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory))
+
+
+def test_an_existing_file(directory: Path) -> None:
+    path = directory / "f"
+    path.write_bytes(b"x" * 5000)
+    for readonly in (False, True):
+        backing = opened(path, readonly)
+        mode = fcntl.fcntl(backing.fd, fcntl.F_GETFL) & os.O_ACCMODE
+        assert mode == (os.O_RDONLY if readonly else os.O_RDWR)
+        assert not os.get_inheritable(backing.fd)
+        assert (backing.size, backing.page_size, backing.huge) == (5000, PAGE, False)
+        backing.undo()
+        assert backing.fd == -1
+        backing.undo()
+    assert path.read_bytes() == b"x" * 5000
+
+
+def test_a_file_that_the_kernel_knows_is_opened_at_once(directory: Path) -> None:
+    path = directory / "f"
+    path.touch()
+    path.stat()
+    for readonly in (False, True):
+        open_file(str(path), readonly, "m0", wait=False).undo()
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOSYS, errno.EINVAL, errno.EPERM])
+def test_what_the_kernel_can_not_tell_at_once(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def open_cached(_path: bytes, _flags: int) -> int:
+        raise libc.os_error(number)
+
+    monkeypatch.setattr(libc, "open_cached", open_cached)
+    with pytest.raises(WouldBlock):
+        open_file(str(directory / "f"), False, "m0", wait=False)
+    assert names(directory) == []
+    opened(directory / "f").undo()
+
+
+def test_a_missing_file(directory: Path) -> None:
+    path = directory / "new"
+    assert refusal(path, readonly=True) == errno.ENOENT
+    assert names(directory) == []
+    os.umask(umask := os.umask(0))
+    backing = opened(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644 & ~umask
+    assert backing.size == 0
+    backing.undo()
+    assert names(directory) == []
+
+
+def test_a_file_that_was_taken_stays(directory: Path) -> None:
+    backing = opened(directory / "new")
+    fd = backing.take()
+    backing.undo()
+    assert names(directory) == ["new"]
+    os.close(fd)
+
+
+def test_somebody_elses_file_is_not_removed(directory: Path) -> None:
+    backing = opened(directory / "new")
+    (directory / "other").write_text("theirs")
+    os.replace(directory / "other", directory / "new")
+    backing.undo()
+    assert (directory / "new").read_text() == "theirs"
+
+
+def test_a_file_that_is_gone_already(directory: Path) -> None:
+    backing = opened(directory / "new")
+    (directory / "new").unlink()
+    backing.undo()
+
+
+def test_files_of_what_does_not_become_whole(directory: Path) -> None:
+    kept = opened(directory / "kept")
+    os.close(kept.take())
+    unfinished = opened(directory / "unfinished")
+    files.remove_unfinished()
+    assert names(directory) == ["kept"]
+    # Whoever works with the descriptor still has it.
+    os.fstat(unfinished.fd)
+    unfinished.undo()
+    assert not files._unfinished
+
+
+@pytest.mark.parametrize("path", ["", ".", "{}", "{}/", "{}/link"])
+def test_directories(directory: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(directory)
+    (directory / "link").symlink_to(".")
+    path = path.format(directory)
+    if path == "":
+        assert refusal(path, readonly=False) == errno.ENOENT
+        return
+    assert refusal(path, readonly=True) == errno.EISDIR
+    backing = opened(path, name="/objects/m0")
+    target = os.readlink(f"/proc/self/fd/{backing.fd}")
+    head, _, tail = target.removesuffix(" (deleted)").rpartition(".")
+    assert head == f"{directory}/qemu_back_mem._objects_m0"
+    assert len(tail) == 6
+    assert tail.isalnum()
+    found = os.fstat(backing.fd)
+    assert (stat.S_IMODE(found.st_mode), found.st_nlink, found.st_size) == (0o600, 0, 0)
+    backing.undo()
+    assert names(directory) == ["link"]
+
+
+def test_a_name_that_is_taken(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = iter(["taken!", "free__"])
+    monkeypatch.setattr(files, "random_letters", lambda _count: next(letters))
+    (directory / "qemu_back_mem.m0.taken!").touch()
+    opened(directory).undo()
+    monkeypatch.setattr(files, "random_letters", lambda _count: "taken!")
+    with pytest.raises(FileExistsError):
+        opened(directory)
+    assert names(directory) == ["qemu_back_mem.m0.taken!"]
+
+
+def test_a_dangling_link(directory: Path) -> None:
+    (directory / "link").symlink_to("nowhere")
+    assert refusal(directory / "link", readonly=False) == errno.EEXIST
+    assert refusal(directory / "link", readonly=True) == errno.ENOENT
+    assert names(directory) == ["link"]
+
+
+def test_others_that_make_the_file_meanwhile(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = directory / "f"
+    real = files._open
+
+    def late(raw: bytes, access: int, wait: bool) -> int:
+        try:
+            return real(raw, access, wait)
+        finally:
+            path.touch()
+
+    monkeypatch.setattr(files, "_open", late)
+    opened(path).undo()
+    # It was not made for this, so it stays.
+    assert names(directory) == ["f"]
+
+
+def test_a_loop_of_links(directory: Path) -> None:
+    (directory / "a").symlink_to("b")
+    (directory / "b").symlink_to("a")
+    for readonly in (False, True):
+        assert refusal(directory / "a", readonly) == errno.ELOOP
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        ("{}/no/f", errno.ENOENT),
+        ("{}/f/x", errno.ENOTDIR),
+        ("{}/" + "a" * 300, errno.ENAMETOOLONG),
+        ("{}/socket", errno.ENXIO),
+    ],
+)
+def test_what_can_not_be_opened(directory: Path, path: str, number: int) -> None:
+    (directory / "f").touch()
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(directory / "socket"))
+    for readonly in (False, True):
+        assert refusal(path.format(directory), readonly) == number
+    assert names(directory) == ["f", "socket"]
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_fifo_does_not_wait(directory: Path, wait: bool, readonly: bool) -> None:
+    os.mkfifo(directory / "fifo")
+    (directory / "fifo").stat()
+    backing = open_file(str(directory / "fifo"), readonly, "m0", wait)
+    assert backing.size == -1
+    backing.undo()
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/zero"])
+def test_devices(path: str, readonly: bool) -> None:
+    backing = opened(path, readonly)
+    assert (backing.size, backing.page_size) == (0, PAGE)
+    backing.undo()
+
+
+def test_u_0000_is_spelled_as_qemu_spells_it(directory: Path) -> None:
+    backing = opened(f"{directory}/a\0b")
+    assert os.listdir(os.fsencode(directory)) == [b"a\xc0\x80b"]
+    backing.undo()
+    assert names(directory) == []
+
+
+def test_a_read_only_file_system(directory: Path, mount: Callable[..., None]) -> None:
+    mount("tmpfs", directory / "ro", "size=1m")
+    (directory / "ro/f").touch()
+    subprocess.run(["mount", "-o", "remount,ro", str(directory / "ro")], check=True)
+    for name in ("", "f", "new"):
+        assert refusal(directory / "ro" / name, readonly=False) == errno.EROFS
+    opened(directory / "ro/f", readonly=True).undo()
+
+
+@pytest.mark.parametrize("name", ["f", "directory", "directory/f"])
+def test_permission_denied(directory: Path, name: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not here: root")
+    (directory / "f").touch(0o400)
+    (directory / "directory").mkdir(0o555)
+    directory.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        number = -1
+        try:
+            os.setuid(65534)
+            opened(directory / name)
+        except OSError as failed:
+            number = failed.errno or -1
+        finally:
+            os._exit(number)
+    _pid, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == errno.EACCES
+    assert names(directory) == ["directory", "f"]
+
+
+@pytest.fixture
+def leased(directory: Path) -> Iterator[Path]:
+    """A file that another process holds a lease on, and gives up when asked to."""
+    path = directory / "f"
+    path.touch()
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, os, signal, sys\n"
+            "fd = os.open(sys.argv[1], os.O_RDWR)\n"
+            "def give_up(*_): fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)\n"
+            "signal.signal(signal.SIGIO, give_up)\n"
+            "fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n"
+            "print(flush=True)\n"
+            "while True: signal.pause()\n",
+            str(path),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    yield path
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+
+
+def test_a_leased_file_is_waited_for_in_a_thread(leased: Path) -> None:
+    # Asking is what breaks the lease, so it is asked for only once.
+    outcome: list[Backing] = []
+    worker = threading.Thread(target=lambda: outcome.append(opened(leased)))
+    worker.start()
+    worker.join(20)
+    (backing,) = outcome
+    backing.undo()
+
+
+def test_a_leased_file_is_not_waited_for_at_once(leased: Path) -> None:
+    with pytest.raises(WouldBlock):
+        open_file(str(leased), False, "m0", wait=False)
+
+
+# memfd and POSIX shared memory
+
+
+def seals(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+
+
+ALL = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+@pytest.mark.parametrize("seal", [False, True])
+def test_memfd(seal: bool) -> None:
+    backing = memfd("a-label", 12345, hugetlb=False, hugetlbsize=0, seal=seal)
+    assert os.readlink(f"/proc/self/fd/{backing.fd}") == "/memfd:a-label (deleted)"
+    assert os.fstat(backing.fd).st_size == backing.size == 12345
+    assert (backing.page_size, backing.huge) == (PAGE, False)
+    # Without MFD_ALLOW_SEALING the kernel sets the seal against sealing.
+    assert seals(backing.fd) == (ALL if seal else fcntl.F_SEAL_SEAL)
+    assert not os.get_inheritable(backing.fd)
+    backing.undo()
+
+
+def test_plain_memfd() -> None:
+    backing = plain_memfd("/objects/m0")
+    assert os.readlink(f"/proc/self/fd/{backing.fd}") == "/memfd:/objects/m0 (deleted)"
+    assert backing.size == 0
+    backing.undo()
+    with pytest.raises(QMPError) as refused:
+        plain_memfd("m" * 250)
+    assert refused.value.desc == "failed to create memfd with flags 0x1: Invalid argument"
+
+
+@pytest.mark.xdist_group("hugepages")
+@pytest.mark.parametrize("size", [0, 1, 7, 2 * MIB, (1 << 64) - 1])
+def test_memfd_of_huge_pages(hugepages: Callable[[int], None], size: int) -> None:
+    hugepages(2)
+    backing = memfd("x", 4 * MIB, hugetlb=True, hugetlbsize=size, seal=True)
+    assert (backing.size, backing.page_size, backing.huge) == (4 * MIB, 2 * MIB, True)
+    assert seals(backing.fd) == ALL
+    backing.undo()
+
+
+@pytest.mark.parametrize(
+    ("hugetlb", "hugetlbsize", "size", "seal", "text"),
+    [
+        (False, 6, PAGE, True, "Hugepage size must be a power of 2"),
+        (True, 3 * MIB, PAGE, True, "Hugepage size must be a power of 2"),
+        (True, 4096, PAGE, True, "failed to create memfd with flags 0x30000007: No such device"),
+        (True, 4096, PAGE, False, "failed to create memfd with flags 0x30000005: No such device"),
+        (True, 1 << 63, PAGE, True, "failed to create memfd with flags 0xfc000007: No such device"),
+        (True, 0, 3 * MIB, True, "failed to resize memfd to 3145728: Invalid argument"),
+        (
+            False,
+            0,
+            1 << 63,
+            True,
+            "failed to resize memfd to 9223372036854775808: Invalid argument",
+        ),
+        (
+            False,
+            0,
+            (1 << 64) - 1,
+            False,
+            "failed to resize memfd to 18446744073709551615: Invalid argument",
+        ),
+    ],
+)
+def test_memfd_refusals(hugetlb: bool, hugetlbsize: int, size: int, seal: bool, text: str) -> None:
+    with pytest.raises(QMPError) as refused:
+        memfd("x", size, hugetlb=hugetlb, hugetlbsize=hugetlbsize, seal=seal)
+    assert refused.value.desc == text
+
+
+def test_posix_shm() -> None:
+    before = names(Path("/dev/shm"))
+    backing = posix_shm(7, 12345)
+    target = os.readlink(f"/proc/self/fd/{backing.fd}")
+    assert target == f"/dev/shm/qemu-{os.getpid()}-shm-7 (deleted)"
+    assert os.fstat(backing.fd).st_size == backing.size == 12345
+    assert stat.S_IMODE(os.fstat(backing.fd).st_mode) == 0
+    backing.undo()
+    with pytest.raises(QMPError) as refused:
+        posix_shm(8, 1 << 63)
+    assert refused.value.desc == (
+        "failed to resize POSIX shared memory to 9223372036854775808: Invalid argument"
+    )
+    assert names(Path("/dev/shm")) == before
+
+
+def test_posix_shm_whose_name_is_taken() -> None:
+    path = Path(f"/dev/shm/qemu-{os.getpid()}-shm-9")
+    path.touch()
+    try:
+        with pytest.raises(QMPError) as refused:
+            posix_shm(9, 4096)
+        assert refused.value.desc == "failed to create POSIX shared memory: File exists"
+    finally:
+        path.unlink()
+
+
+def test_too_many_files(directory: Path) -> None:
+    # In a process of its own: the limit would hit whatever else runs here.
+    (directory / "f").touch()
+    script = (
+        "import os, resource, sys\n"
+        "from memd.errors import QMPError\n"
+        "from memd.hostmem.files import memfd, open_file, plain_memfd, posix_shm\n"
+        "fd = os.open('/dev/null', os.O_RDONLY)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (fd + 1, fd + 1))\n"
+        "for make in (\n"
+        "    lambda: memfd('x', 4096, hugetlb=False, hugetlbsize=0, seal=True),\n"
+        "    lambda: plain_memfd('x'),\n"
+        "    lambda: posix_shm(1, 4096),\n"
+        "    lambda: open_file(sys.argv[1] + '/f', False, 'm0', True),\n"
+        "    lambda: open_file(sys.argv[1], False, 'm0', True),\n"
+        "    lambda: open_file(sys.argv[1] + '/new', False, 'm0', True),\n"
+        "):\n"
+        "    try: make()\n"
+        "    except QMPError as error: print(error.desc)\n"
+        "    except OSError as error: print(error.strerror)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(directory)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.splitlines() == [
+        "failed to create memfd with flags 0x3: Too many open files",
+        "failed to create memfd with flags 0x1: Too many open files",
+        "failed to create POSIX shared memory: Too many open files",
+        "Too many open files",
+        "Too many open files",
+        "Too many open files",
+    ]
+    assert names(directory) == ["f"]
+
+
+# What fits
+
+
+@pytest.fixture
+def log() -> list[str]:
+    return []
+
+
+def backing_of(size: int, page_size: int = PAGE) -> Backing:
+    return Backing(os.memfd_create("x"), size, page_size)
+
+
+@pytest.mark.parametrize(
+    ("there", "page", "size", "offset", "align", "text"),
+    [
+        (
+            MIB,
+            PAGE,
+            1 << 30,
+            0,
+            3,
+            "m0 backing store size 0x100000 is too small for 'size' option 0x40000000"
+            " plus 'offset' option 0x0",
+        ),
+        (
+            MIB,
+            PAGE,
+            MIB - 1,
+            1,
+            3,
+            "m0 backing store size 0x100000 is too small for 'size' option 0x100000"
+            " plus 'offset' option 0x1",
+        ),
+        (MIB, PAGE, PAGE, 100, 3, "alignment 0x3 must be multiples of page size 0x1000"),
+        (MIB, PAGE, PAGE, 100, 0x3000, "alignment 0x3000 must be a power of two"),
+        (MIB, PAGE, PAGE, 100, 0, "offset 0x64 must be multiples of page size 0x1000"),
+        (0, 2 * MIB, PAGE, 0, PAGE, "alignment 0x1000 must be multiples of page size 0x200000"),
+        (0, 2 * MIB, PAGE, PAGE, 0, "offset 0x1000 must be multiples of page size 0x200000"),
+        (
+            0,
+            2 * MIB,
+            1,
+            0,
+            0,
+            "memory size 0x1000 must be equal to or larger than page size 0x200000",
+        ),
+        (
+            -1,
+            PAGE,
+            (1 << 64) - 1,
+            0,
+            0,
+            "memory size 0x0 must be equal to or larger than page size 0x1000",
+        ),
+    ],
+)
+def test_what_does_not_fit(
+    log: list[str], there: int, page: int, size: int, offset: int, align: int, text: str
+) -> None:
+    backing = backing_of(there, page)
+    with pytest.raises(QMPError) as refused:
+        fit(backing, "m0", size, offset, align, log.append)
+    assert refused.value.desc == text
+    assert os.fstat(backing.fd).st_size == 0
+    assert log == []
+    backing.undo()
+
+
+@pytest.mark.parametrize(
+    ("there", "page", "size", "offset", "align", "length", "size_then"),
+    [
+        (0, PAGE, 1, 0, 0, PAGE, PAGE),
+        (0, PAGE, PAGE + 1, PAGE, 8 * PAGE, 2 * PAGE, 3 * PAGE),
+        (0, 2 * MIB, 2 * MIB + 1, 2 * MIB, 2 * MIB, 4 * MIB, 6 * MIB),
+        # A file with content is left alone, and so is what has no size.
+        (MIB, PAGE, MIB, 0, 0, MIB, 0),
+        (MIB, PAGE, MIB // 2, MIB // 2, 0, MIB // 2, 0),
+        (-1, PAGE, MIB, 0, 0, MIB, 0),
+        # QEMU adds at 64 bits.
+        (MIB, PAGE, MIB, (1 << 64) - PAGE, 0, MIB, 0),
+    ],
+)
+def test_what_fits(
+    log: list[str],
+    there: int,
+    page: int,
+    size: int,
+    offset: int,
+    align: int,
+    length: int,
+    size_then: int,
+) -> None:
+    backing = backing_of(there, page)
+    assert fit(backing, "m0", size, offset, align, log.append) == length
+    assert os.fstat(backing.fd).st_size == size_then
+    assert log == []
+    backing.undo()
+
+
+@pytest.mark.parametrize(
+    ("size", "offset"), [(1 << 63, 0), (PAGE, 1 << 63), (PAGE, (1 << 63) - PAGE)]
+)
+def test_a_size_that_can_not_be_given_is_logged(log: list[str], size: int, offset: int) -> None:
+    backing = backing_of(0)
+    fit(backing, "m0", size, offset, 0, log.append)
+    assert log == ["ftruncate: Invalid argument"]
+    backing.undo()
+
+
+def test_truncate() -> None:
+    backing = backing_of(0)
+    files.truncate(backing.fd, 5)
+    assert os.fstat(backing.fd).st_size == 5
+    with pytest.raises(OSError) as failed:
+        files.truncate(backing.fd, 1 << 64)
+    assert failed.value.errno == errno.EINVAL
+    backing.undo()
+
+
+def test_random_letters() -> None:
+    assert len(files.random_letters(6)) == 6
+    assert files.random_letters(6) != files.random_letters(6)
+
+
+@pytest.mark.xdist_group("hugepages")
+def test_a_file_of_huge_pages(
+    directory: Path, mount: Callable[..., None], hugepages: Callable[[int], None]
+) -> None:
+    hugepages(2)
+    mount("hugetlbfs", directory / "huge")
+    for path in (directory / "huge", directory / "huge/f"):
+        backing = opened(path)
+        assert (backing.page_size, backing.huge) == (2 * MIB, True)
+        backing.undo()
+    assert names(directory / "huge") == []

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from memd.hostmem import libc
+
+PAGE = libc.PAGE_SIZE
+ANONYMOUS = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
+READ_WRITE = libc.PROT_READ | libc.PROT_WRITE
+
+
+def test_mmap_and_munmap() -> None:
+    address = libc.mmap(0, PAGE, READ_WRITE, ANONYMOUS, -1, 0)
+    assert address % PAGE == 0
+    libc.munmap(address, PAGE)
+
+
+@pytest.mark.parametrize(
+    ("length", "error"),
+    [(0, errno.EINVAL), (1 << 62, errno.ENOMEM), ((1 << 64) - PAGE, errno.ENOMEM)],
+)
+def test_mmap_errors(length: int, error: int) -> None:
+    with pytest.raises(OSError) as failed:
+        libc.mmap(0, length, READ_WRITE, ANONYMOUS, -1, 0)
+    assert failed.value.errno == error
+    assert failed.value.strerror == os.strerror(error)
+
+
+def test_offsets_beyond_what_c_holds_wrap() -> None:
+    with tempfile.TemporaryFile() as file:
+        file.truncate(PAGE)
+        with pytest.raises(OSError) as failed:
+            libc.mmap(0, PAGE, READ_WRITE, libc.MAP_SHARED, file.fileno(), (1 << 64) - PAGE)
+    assert failed.value.errno == errno.EOVERFLOW
+
+
+def test_munmap_error() -> None:
+    with pytest.raises(OSError) as failed:
+        libc.munmap(1, PAGE)
+    assert failed.value.errno == errno.EINVAL
+
+
+def test_madvise() -> None:
+    address = libc.mmap(0, PAGE, READ_WRITE, ANONYMOUS, -1, 0)
+    assert libc.madvise(address, PAGE, libc.MADV_DONTFORK) == 0
+    assert libc.madvise(address, PAGE, 12345) == errno.EINVAL
+    libc.munmap(address, PAGE)
+    assert libc.madvise(address, PAGE, libc.MADV_DONTFORK) == errno.ENOMEM
+
+
+def test_file_system_type(directory: Path, mount: Callable[..., None]) -> None:
+    mount("hugetlbfs", directory / "huge")
+    mount("tmpfs", directory / "small")
+    for name, huge in (("huge", True), ("small", False)):
+        fd = os.open(directory / name, os.O_RDONLY)
+        assert (libc.file_system_type(fd) == libc.HUGETLBFS_MAGIC) is huge
+        os.close(fd)
+
+
+def test_file_system_type_of_nothing() -> None:
+    assert libc.file_system_type(-1) == 0
+
+
+def test_open_cached(directory: Path) -> None:
+    path = directory / "f"
+    path.touch()
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
+    fd = libc.open_cached(os.fsencode(path), flags)
+    assert os.readlink(f"/proc/self/fd/{fd}") == str(path)
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+    with pytest.raises(IsADirectoryError):
+        libc.open_cached(os.fsencode(directory), flags)
+    # That there is no such file is something that it may have to ask for.
+    with pytest.raises((BlockingIOError, FileNotFoundError)):
+        libc.open_cached(os.fsencode(directory / "nothing"), flags)
+
+
+def page(address: int) -> bytes:
+    """The first byte of a page of this process, by way of the kernel."""
+    with open("/proc/self/mem", "rb", buffering=0) as memory:
+        memory.seek(address)
+        return memory.read(1)
+
+
+@pytest.mark.parametrize("count", [1, 3, 1024, 1025, 3000])
+def test_touch(count: int) -> None:
+    address = libc.mmap(0, count * PAGE, READ_WRITE, ANONYMOUS, -1, 0)
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        memory.seek(address + (count - 1) * PAGE)
+        memory.write(b"x")
+    assert libc.touch(address, count, PAGE, write=True) == 0
+    assert page(address + (count - 1) * PAGE) == b"x"
+    assert page(address) == (b"x" if count == 1 else b"\0")
+    libc.munmap(address, count * PAGE)
+
+
+def test_touch_what_is_not_there() -> None:
+    address = libc.mmap(0, 4 * PAGE, READ_WRITE, ANONYMOUS, -1, 0)
+    libc.munmap(address + PAGE, PAGE)
+    assert libc.touch(address, 4, PAGE, write=True) == errno.EFAULT
+    assert libc.touch(address + PAGE, 1, PAGE, write=False) == errno.EFAULT
+    libc.munmap(address, PAGE)
+    libc.munmap(address + 2 * PAGE, 2 * PAGE)
+
+
+def test_touch_what_can_not_be_written() -> None:
+    address = libc.mmap(0, PAGE, libc.PROT_READ, ANONYMOUS, -1, 0)
+    assert libc.touch(address, 1, PAGE, write=False) == 0
+    assert libc.touch(address, 1, PAGE, write=True) == errno.EFAULT
+    libc.munmap(address, PAGE)
+
+
+def test_touch_past_the_end_of_a_file() -> None:
+    with tempfile.TemporaryFile() as file:
+        file.truncate(2 * PAGE)
+        address = libc.mmap(0, 2 * PAGE, READ_WRITE, libc.MAP_SHARED, file.fileno(), 0)
+        file.truncate(PAGE)
+        assert libc.touch(address, 1, PAGE, write=True) == 0
+        assert libc.touch(address, 2, PAGE, write=False) == errno.EFAULT
+        libc.munmap(address, 2 * PAGE)
+
+
+def test_memory_is_copied_up_to_what_can_not_be_had() -> None:
+    address = libc.mmap(0, 2 * PAGE, libc.PROT_READ | libc.PROT_WRITE, ANONYMOUS, -1, 0)
+    try:
+        assert libc.write_memory(address + 1, b"abc") == 3
+        into = bytearray(5)
+        assert libc.read_memory(address, into) == 5
+        assert into == b"\0abc\0"
+        libc.munmap(address + PAGE, PAGE)
+        assert libc.write_memory(address + PAGE - 2, b"abc") == 2
+        assert libc.read_memory(address + PAGE - 2, into) == 2
+        assert libc.read_memory(address + PAGE, into) == 0
+        assert libc.write_memory(address, b"") == libc.read_memory(0, bytearray()) == 0
+    finally:
+        libc.munmap(address, PAGE)
+
+
+def test_calls_that_fail_say_why() -> None:
+    for call in (
+        lambda: libc.punch_hole(-1, 0, PAGE),
+        lambda: libc.cachestat(-1, 0, PAGE),
+    ):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            call()
+    assert not libc.resident(0, PAGE)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from memd.hostmem import libc, numa
+from memd.hostmem.region import ANONYMOUS_ALIGN, Region
+from memd.hostmem.spec import MapSpec
+
+SIZE = 8 * libc.PAGE_SIZE
+
+
+def anonymous() -> Region:
+    return Region(MapSpec(SIZE, SIZE, libc.PAGE_SIZE, ANONYMOUS_ALIGN, shared=False))
+
+
+def policy_of(region: Region) -> str:
+    """What numa_maps says of the mapping, such as "bind:0"."""
+    with open("/proc/self/numa_maps") as rows:
+        for row in rows:
+            start, policy = row.split()[:2]
+            if int(start, 16) == region.address:
+                return policy
+    raise AssertionError("not mapped")
+
+
+@pytest.mark.parametrize(
+    ("policy", "nodes", "shown"),
+    [
+        ("bind", [0], "bind:0"),
+        ("interleave", [0], "interleave:0"),
+        ("preferred", [0], "prefer (many):0"),
+        ("bind", [0, 63], "bind:0"),
+        ("bind", [0, 64], "bind:0"),
+        ("bind", [0, 127], "bind:0"),
+        ("default", [], "default"),
+        ("default", [0], "default"),
+    ],
+)
+def test_bind(policy: str, nodes: list[int], shown: str) -> None:
+    if not os.path.exists("/proc/self/numa_maps"):
+        pytest.skip("not here: a kernel with NUMA")
+    region = anonymous()
+    try:
+        libc.madvise(region.address, SIZE, libc.MADV_POPULATE_WRITE)
+        numa.bind(region.address, SIZE, policy, nodes)
+        # The kernel writes "prefer (many):0" in two words.
+        assert policy_of(region) == shown.split()[0]
+    finally:
+        region.close()
+
+
+@pytest.mark.parametrize("policy", ["bind", "preferred", "interleave"])
+@pytest.mark.parametrize("nodes", [[1], [63], [64], [127]])
+def test_nodes_that_do_not_exist(policy: str, nodes: list[int]) -> None:
+    if os.path.exists(f"/sys/devices/system/node/node{nodes[0]}"):
+        pytest.skip(f"not here: a host without node {nodes[0]}")
+    region = anonymous()
+    try:
+        with pytest.raises(OSError) as failed:
+            numa.bind(region.address, SIZE, policy, nodes)
+        assert failed.value.errno == errno.EINVAL
+    finally:
+        region.close()
+
+
+def test_preferred_on_an_old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+
+    def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:
+        modes.append(mode)
+        if mode == libc.MPOL_PREFERRED_MANY:
+            raise libc.os_error(errno.EINVAL)
+
+    monkeypatch.setattr(libc, "mbind", mbind)
+    numa.bind(0, 4096, "preferred", [0])
+    assert modes == [libc.MPOL_PREFERRED_MANY, libc.MPOL_PREFERRED]
+
+
+def test_preferred_passes_other_errors_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:
+        if mode == libc.MPOL_PREFERRED_MANY:
+            raise libc.os_error(errno.EPERM)
+
+    monkeypatch.setattr(libc, "mbind", mbind)
+    with pytest.raises(PermissionError):
+        numa.bind(0, 4096, "preferred", [0])
+
+
+def test_cpus_of() -> None:
+    if not os.path.exists("/sys/devices/system/node/node0"):
+        pytest.skip("not here: a kernel with NUMA")
+    cpus = numa.cpus_of([0])
+    assert cpus
+    assert cpus <= set(range(os.cpu_count() or 1))
+    assert numa.cpus_of([0, 4321]) == cpus
+    assert numa.cpus_of([4321]) == set()
+    assert numa.cpus_of([]) == set()
+
+
+def test_cpus_without_numa(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numa, "_NODES", "/nowhere")
+    assert numa.cpus_of([0]) == set(range(os.cpu_count() or 1))
+    assert numa.cpus_of([1]) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [("", set()), ("\n", set()), ("0\n", {0}), ("0-3,8\n", {0, 1, 2, 3, 8}), ("5,7-7", {5, 7})],
+)
+def test_parse_list(text: str, members: set[int]) -> None:
+    assert numa.parse_list(text) == members
