@@ -1,0 +1,294 @@
+"""Bytes in, tokens out: QEMU's lexer, exactly, whatever the bytes and however they are split.
+
+Whole tokens inside a packet are taken with one regular expression; whatever it
+does not take (a token cut by the packet's end, a mistake) goes through a state
+table byte by byte. Facts observed on QEMU 10.0.2 and 11.1.3:
+
+- strings stand in double or single quotes; a backslash takes any byte with it
+  that may stand in a string (whether the escape is known is judged later);
+- bytes 00-1F, FE and FF may not stand in a string;
+- numbers follow JSON, but nothing may follow a zero except a fraction: `0e5`
+  is the number 0 and the keyword `e`;
+- after a mistake, bytes are skipped up to one that could begin something, see
+  `_RESYNC`, and that byte is read again.
+"""
+
+from __future__ import annotations
+
+import re
+
+from memd.compat import Compat
+from memd.errors import QMPError
+from memd.wire import limits
+from memd.wire.parser import JSON, KEYWORD, NUMBER, STRING, Parser
+from memd.wire.position import Position
+
+_WHITE = b" \t\r\n"
+_DIGITS = b"0123456789"
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz"
+_STRUCTURE = b"{}[]:,"
+
+# States: what was read of the current token.
+_START = 0
+_DOUBLE_QUOTED = 1
+_DOUBLE_QUOTED_ESCAPE = 2
+_SINGLE_QUOTED = 3
+_SINGLE_QUOTED_ESCAPE = 4
+_MINUS = 5
+_ZERO = 6
+_DIGIT = 7
+_POINT = 8
+_FRACTION = 9
+_EXPONENT = 10
+_EXPONENT_SIGN = 11
+_EXPONENT_DIGIT = 12
+_LETTER = 13
+_RECOVERY = 14
+# Ends of a token. After the first two the byte belongs to the token, after the next two it
+# is read again.
+_END_STRUCTURE = 16
+_END_STRING = 17
+_END_NUMBER = 18
+_END_KEYWORD = 19
+_ERROR = 20
+
+_IN_STRING = bytes(b for b in range(0x20, 0xFE))
+
+
+def _row(default: int, *ranges: tuple[bytes, int]) -> bytes:
+    """The next state for each byte: `default`, but for the bytes of `ranges`."""
+    row = bytearray([default]) * 256
+    for members, state in ranges:
+        for byte in members:
+            row[byte] = state
+    return bytes(row)
+
+
+_NEXT = (
+    _row(
+        _ERROR,
+        (_WHITE, _START),
+        (_STRUCTURE, _END_STRUCTURE),
+        (b'"', _DOUBLE_QUOTED),
+        (b"'", _SINGLE_QUOTED),
+        (b"-", _MINUS),
+        (b"0", _ZERO),
+        (b"123456789", _DIGIT),
+        (_LETTERS, _LETTER),
+    ),
+    _row(
+        _ERROR,
+        (_IN_STRING, _DOUBLE_QUOTED),
+        (b"\\", _DOUBLE_QUOTED_ESCAPE),
+        (b'"', _END_STRING),
+    ),
+    _row(_ERROR, (_IN_STRING, _DOUBLE_QUOTED)),
+    _row(
+        _ERROR,
+        (_IN_STRING, _SINGLE_QUOTED),
+        (b"\\", _SINGLE_QUOTED_ESCAPE),
+        (b"'", _END_STRING),
+    ),
+    _row(_ERROR, (_IN_STRING, _SINGLE_QUOTED)),
+    _row(_ERROR, (b"0", _ZERO), (b"123456789", _DIGIT)),
+    _row(_END_NUMBER, (_DIGITS, _ERROR), (b".", _POINT)),
+    _row(_END_NUMBER, (_DIGITS, _DIGIT), (b".", _POINT), (b"eE", _EXPONENT)),
+    _row(_ERROR, (_DIGITS, _FRACTION)),
+    _row(_END_NUMBER, (_DIGITS, _FRACTION), (b"eE", _EXPONENT)),
+    _row(_ERROR, (b"+-", _EXPONENT_SIGN), (_DIGITS, _EXPONENT_DIGIT)),
+    _row(_ERROR, (_DIGITS, _EXPONENT_DIGIT)),
+    _row(_END_NUMBER, (_DIGITS, _EXPONENT_DIGIT)),
+    _row(_END_KEYWORD, (_LETTERS, _LETTER)),
+)
+
+# A whole token and the white space before it. A number or keyword is whole once a byte
+# follows that cannot belong to it; where one follows that makes it a mistake, the table judges.
+_TOKEN = re.compile(
+    rb"[ \t\r\n]*+(?:"
+    rb"([{}\[\]:,])"
+    rb'|("(?:[^"\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])*+"'
+    rb"|'(?:[^'\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])*+')"
+    rb"|(-?(?:0(?:\.[0-9]++(?:[eE][+-]?[0-9]++)?+)?+"
+    rb"|[1-9][0-9]*+(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+)(?=[^0-9.eE]))"
+    rb"|([a-z]++)(?=[^a-z])"
+    rb")"
+).match
+# What a string goes on with.
+_BODY = {
+    _DOUBLE_QUOTED: re.compile(rb'(?:[^"\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])++').match,
+    _SINGLE_QUOTED: re.compile(rb"(?:[^'\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])++").match,
+}
+_RESYNC = re.compile(rb"[\[\]{}:,\x00-\x08\x0a-\x1f\xfe\xff]").search
+_KINDS = {_END_STRING: STRING, _END_NUMBER: NUMBER, _END_KEYWORD: KEYWORD}
+
+
+class Lexer:
+    """Cuts the input into tokens and gives them to its `Parser`; one per connection.
+
+    Args:
+        compat: whose behaviour.
+        position: counts lines and columns where the release tells them, else None.
+    """
+
+    __slots__ = (
+        "_counted",
+        "_data",
+        "_parser",
+        "_partial",
+        "_partial_where",
+        "_position",
+        "_reread",
+        "_stale",
+        "_stale_where",
+        "_state",
+    )
+
+    def __init__(self, compat: Compat, position: Position | None) -> None:
+        self._parser = Parser(compat, self._locate)
+        self._position = position
+        self._state = _START
+        self._partial = bytearray()
+        self._partial_where = ""
+        self._data = b""
+        self._counted = 0
+        self._reread = -1
+        self._stale = -1
+        self._stale_where = ""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it stands between messages, and owes the next nothing (`_stale`)."""
+        return self._state == _START and self._parser.tokens == 0 and self._stale != len(self._data)
+
+    def feed(
+        self, data: bytes, pos: int, out: list[JSON | QMPError], until_idle: bool = False
+    ) -> int:
+        """Take `data` from `pos` on; values and errors are appended to `out`.
+
+        Args:
+            data: no more than `limits.MAX_OPEN_TOKEN_BYTES` bytes.
+            pos: where to begin.
+            out: what the input comes to.
+            until_idle: stop as soon as a message is over and nothing of it bears on what follows.
+
+        Returns:
+            Where it stopped: the end of `data`, or before where `until_idle`.
+        """
+        parser = self._parser
+        parser.out = out
+        self._counted = pos
+        self._reread = -1
+        self._stale = 0 if self._stale == len(self._data) else -1
+        self._data = data
+        end = len(data)
+        while pos < end:
+            if self._state == _START:
+                match = _TOKEN(data, pos)
+                if match is not None:
+                    which = match.lastindex or 0
+                    pos = match.end()
+                    if which == 1:
+                        parser.push(data[pos - 1], match[1], pos - 1)
+                    elif which == 2:
+                        parser.push(STRING, match[2], match.start(2))
+                    else:
+                        kind = NUMBER if which == 3 else KEYWORD
+                        parser.push(kind, match[which], match.start(which))
+                        self._reread = pos
+                else:
+                    pos = self._step(pos)
+            elif self._state == _RECOVERY:
+                match = _RESYNC(data, pos)
+                if match is None:
+                    pos = end
+                else:
+                    pos = self._reread = match.start()
+                    self._state = _START
+            else:
+                pos = self._step(pos)
+            if until_idle and self.idle and pos not in (self._reread, self._stale):
+                break
+        if self._position is not None:
+            self._position.advance(data, self._counted, pos)
+        return pos
+
+    def _step(self, pos: int) -> int:
+        """Take one token, or what there is of it, byte by byte from `pos`; gives its end."""
+        data, partial, state = self._data, self._partial, self._state
+        begin, end = pos, len(data)
+        most = pos + limits.MAX_OPEN_TOKEN_BYTES - len(partial)
+        while pos < end:
+            if state in _BODY:
+                run = _BODY[state](data, pos, most + 1)
+                if run is not None:
+                    pos = run.end()
+                    if pos > most:
+                        return self._drop(begin, pos)
+                    continue
+            state = _NEXT[state][data[pos]]
+            if state == _START:
+                pos += 1
+                begin = pos
+                most = pos + limits.MAX_OPEN_TOKEN_BYTES
+            elif state < _END_STRUCTURE:
+                pos += 1
+                if pos > most:
+                    return self._drop(begin, pos)
+            else:
+                return self._end_token(state, begin, pos)
+        if begin < end:
+            if not partial:
+                self._partial_where = self._locate(begin)
+            partial += data[begin:end]
+        self._state = state
+        return pos
+
+    def _end_token(self, state: int, begin: int, pos: int) -> int:
+        """A token that began at `begin` (or in an earlier packet) is over at `pos`."""
+        data = self._data
+        reread = state in (_END_NUMBER, _END_KEYWORD)
+        if not reread:
+            pos += 1
+        token = data[begin:pos]
+        if self._partial:
+            self._partial += token
+            token = bytes(self._partial)
+            self._partial = bytearray()
+            begin = -1
+        self._state = _RECOVERY if state == _ERROR else _START
+        if state == _ERROR:
+            self._parser.stray(token, begin)
+        elif state == _END_STRUCTURE:
+            self._parser.push(token[0], token, begin)
+        else:
+            self._parser.push(_KINDS[state], token, begin)
+        if reread:
+            self._reread = pos
+        return pos
+
+    def _drop(self, begin: int, pos: int) -> int:
+        """A token that began at `begin` (or in an earlier packet) is too long at `pos`."""
+        self._stale_where = self._locate(-1 if self._partial else begin)
+        self._stale = pos
+        self._partial = bytearray()
+        self._state = _START
+        self._parser.drop_open_token()
+        return pos
+
+    def _locate(self, start: int) -> str:
+        """What stands before the text of an error at `start`, or in the token begun earlier (-1).
+
+        A byte that ended the token before it, or a recovery, and then began this one was read
+        twice, and 11.1 takes it for one column further. A token right after one that was too
+        long is taken to begin where that did.
+        """
+        position = self._position
+        if position is None:
+            return ""
+        if start < 0:
+            return self._partial_where
+        if start == self._stale:
+            return self._stale_where
+        position.advance(self._data, self._counted, start)
+        self._counted = start
+        return f"{position.line}:{position.column + (start == self._reread)}: "

@@ -1,0 +1,390 @@
+"""Decoder: framing, the two paths and their agreement, limits, connections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memd.compat import Compat
+from memd.errors import QMPError
+from memd.wire import Decoder, limits
+from memd.wire import decoder as decoder_module
+from tests.wire import untimed
+from tests.wire.inputs import GOOD
+
+BOTH = pytest.mark.parametrize("compat", list(Compat), ids=[compat.value for compat in Compat])
+compats = st.sampled_from(list(Compat))
+
+
+class ExactDecoder(Decoder):
+    """One without the fast path."""
+
+    __slots__ = ()
+
+    def _fast(self, data: bytes, start: int, out: list[Any]) -> int:
+        return start
+
+
+def shown(items: list[Any]) -> list[str]:
+    """The items in a form that tells 1 from 1.0 and True, and errors by what they say."""
+    return [
+        f"{item.error_class}: {item.desc}" if isinstance(item, QMPError) else repr(item)
+        for item in items
+    ]
+
+
+def decoded(decoder: Decoder, pieces: list[bytes]) -> list[str]:
+    return shown([item for piece in pieces for item in decoder.feed(piece)])
+
+
+def error(text: str) -> str:
+    return f"GenericError: JSON parse error, {text}"
+
+
+# What is sent, and what 10.0 makes of it.
+FRAMING = [
+    (b'{"a":1}', ["{'a': 1}"]),
+    (b'{"a":1}\n', ["{'a': 1}"]),
+    (b'{"a":1}{"b":2}', ["{'a': 1}", "{'b': 2}"]),
+    (b'{"a":1}\r\n{"b":2}\r\n', ["{'a': 1}", "{'b': 2}"]),
+    (b"\n \r\n\t", []),
+    (b'{"a":{"b":[{}]}} ["c"]', ["{'a': {'b': [{}]}}", "['c']"]),
+    (b'{"a":"}{"}', ["{'a': '}{'}"]),
+    (b"{'a':'b'}", ["{'a': 'b'}"]),
+    (b'{"a":1}{"a":1,"a":2}{"b":2}', ["{'a': 1}", error("duplicate key"), "{'b': 2}"]),
+    (b'{"a":1}}{"b":2}', ["{'a': 1}", error("expecting value"), "{'b': 2}"]),
+    (b'{"a":1},{"b":2}', ["{'a': 1}", error("expecting value"), "{'b': 2}"]),
+    (b'{]{"b":2}', [error("expecting value"), "{'b': 2}"]),
+    (b'{"a":[}]{"b":2}', [error("expecting value"), "{'b': 2}"]),
+    (b'{"id":%d}', [error("stray '%'"), error("expecting value")]),
+    (b'"abc"', ["'abc'"]),
+    (b'null{"b":2}', ["None", "{'b': 2}"]),
+    (b'12{"b":2}', ["12", "{'b': 2}"]),
+    (b'"\xc3\xa9"{"\xc3\xa9":2}', ["'é'", "{'é': 2}"]),
+    (b'{"\\u00e9":"\\u00e9"}', ["{'é': 'é'}"]),
+    (b'{"\\ud83d\\ude00":1}', ["{'😀': 1}"]),
+]
+
+
+@pytest.mark.parametrize(("data", "items"), FRAMING)
+@pytest.mark.parametrize("decoder", [Decoder, ExactDecoder])
+def test_framing(decoder: Callable[[], Decoder], data: bytes, items: list[str]) -> None:
+    assert decoded(decoder(), [data]) == items
+    assert decoded(decoder(), [data[i : i + 1] for i in range(len(data))]) == items
+    for cut in range(len(data) + 1):
+        assert decoded(decoder(), [data[:cut], data[cut:]]) == items
+    assert decoded(decoder(), [data + b'{"next":[1]}']) == [*items, "{'next': [1]}"]
+    assert decoded(decoder(), [data + b'{"next', b'":[1]}']) == [*items, "{'next': [1]}"]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "data", [b"null", b"12", b'"abc', b"{", b'{"a":1', b'["a", tru', b"-", b"%"]
+)
+def test_the_end_of_input_brings_nothing_out(compat: Compat, data: bytes) -> None:
+    decoder = Decoder(compat)
+    before = decoder.feed(data)
+    assert decoder.end() == []
+    assert shown(before) == shown([QMPError(item.desc) for item in before])
+
+
+@BOTH
+@pytest.mark.parametrize("again", [Decoder.reset, Decoder.end])
+def test_a_new_connection_begins_anew(compat: Compat, again: Callable[[Decoder], object]) -> None:
+    decoder = Decoder(compat)
+    decoder.feed(b'\n\n{"a":[1,"')
+    again(decoder)
+    first = "1:1: " if compat is Compat.V11_1 else ""
+    assert shown(decoder.feed(b"}" + GOOD)) == [
+        f"GenericError: {first}JSON parse error, expecting value",
+        "{'execute': 'x', 'id': 1}",
+    ]
+
+
+def test_positions_count_what_the_fast_path_took() -> None:
+    decoder = Decoder(Compat.V11_1)
+    first = b'{"a":1}\n{"b":2}'
+    assert decoder.feed(first) == [{"a": 1}, {"b": 2}]
+    assert shown(decoder.feed(b"}")) == ["GenericError: 2:8: JSON parse error, expecting value"]
+    text = '{"é":1}'.encode()
+    assert shown(decoder.feed(text + b"}")) == [
+        "{'é': 1}",
+        "GenericError: 2:17: JSON parse error, expecting value",
+    ]
+    assert decoder.feed(b'{"c":') == []
+    assert decoder.feed(b'3}\n{"d":4}') == [{"c": 3}, {"d": 4}]
+    assert shown(decoder.feed(b"}")) == ["GenericError: 3:8: JSON parse error, expecting value"]
+
+
+# Packets of ordinary clients.
+ORDINARY = [
+    b'{"execute":"qmp_capabilities"}',
+    b'{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}}\r\n',
+    b'{"execute":"object-add","arguments":{"qom-type":"memory-backend-memfd","id":"m",'
+    b'"share":true,"size":134217728,"host-nodes":[0]},"id":"libvirt-23"}\r\n',
+    b'{"execute":"a"}{"execute":"b"}\n{"execute":"c","id":{"d":[1,{"e":null}]}} ',
+    b'{"execute":"balloon","arguments":{"value":-1.5e3}}',
+    b'{"execute": "x", "id": "\\u00e9 \xc3\xa9 /\\n\x7f"}',
+    b" \n",
+]
+
+
+@BOTH
+@pytest.mark.parametrize("data", ORDINARY)
+def test_ordinary_packets_take_the_fast_path(
+    compat: Compat, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = shown(ExactDecoder(compat).feed(data))
+    monkeypatch.delattr(Decoder, "_exact")
+    assert shown(Decoder(compat).feed(data)) == exact
+
+
+def test_the_fast_path_is_taken_again_after_a_message_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder = Decoder()
+    assert decoder.feed(b'{"a":') == []
+    taken: list[int] = []
+    fast = Decoder._fast
+
+    def spy(self: Decoder, data: bytes, start: int, out: list[Any]) -> int:
+        taken.append(start)
+        return fast(self, data, start, out)
+
+    monkeypatch.setattr(Decoder, "_fast", spy)
+    assert decoder.feed(b'1}{"b":2}') == [{"a": 1}, {"b": 2}]
+    assert taken == [2]
+
+
+# What the C scanner takes otherwise than QEMU does, alone and inside.
+DOUBTFUL = [
+    *[b'{"a":1,"a":2}', b'{"b":{"a":1,"a":2}}', b'{"a":1,"\\u0061":2}', b'{"b":[{"":1,"":2}]}'],
+    *[b'{"a":NaN}', b'{"a":Infinity}', b'{"a":-Infinity}', b'{"a":[NaN]}'],
+    *[b'{"a":0e5}', b'{"a":-0e5}', b'{"a":0E1}', b'{"a":[0e1]}', b'{"a":0.0e1}', b'{"a":00}'],
+    *[b'{"a":18446744073709551616}', b'{"a":-9223372036854775809}', b'{"a":9223372036854775808}'],
+    *[b'{"a":1000000000000000000}', b'{"a":' + b"9" * 5000 + b"}", b'{"a":1e400}', b'{"a":-0}'],
+    *[b'{"a":-0.0}', b'{"a":1.0}', b'{"a":1.}', b'{"a":.1}', b'{"a":+1}', b'{"a":01}', b'{"a":-}'],
+    *[b'{"a":"\\ud800"}', b'{"a":"\\udc00"}', b'{"\\ud800":1}', b'{"a":"\\ud800\\udc00"}'],
+    *[b'{"a":"\\uffff"}', b'{"a":"\\uFDD0"}', b'{"a":"\\ud83f\\udfff"}', b'{"a":"\\u0000"}'],
+    *[b'{"a":"\xef\xbf\xbf"}', b'{"a":"\xef\xb7\x90"}', b'{"a":"\xf0\x9f\xbf\xbf"}'],
+    *[b'{"a":"\xc0\x80"}', b'{"a":"\xed\xa0\x80"}', b'{"a":"\xff"}', b'{"a":"\xc3"}'],
+    *[
+        b'{"a":"\x7f"}',
+        b'{"a":"\t"}',
+        b'{"a":"\x00"}',
+        b'{"a":"\n"}',
+        b'{"a"\x0b:1}',
+        b'{"a"\xa0:1}',
+    ],
+    *[
+        b'{"a":1}\x00',
+        b'{"a":1}\x0c',
+        b'{"a":1}\xc2\xa0',
+        b'\xef\xbb\xbf{"a":1}',
+        b'\xc2\x85{"a":1}',
+    ],
+    *[b"{'a':1}", b"{\"a\":'b'}", b'{"a":"\\\'"}', b'{"a":"\\x"}', b'{"a":"\\u12"}', b'{"a":tru}'],
+    *[
+        b'{"a":nullx}',
+        b'{"a":nulltrue}',
+        b'{"a":1 2}',
+        b'{"a":1,}',
+        b'{"a":[1,]}',
+        b"{,}",
+        b"{a:1}",
+    ],
+    *[b'{"a":1}x', b'{"a":1}1', b'{"a":1}"x"', b'{"a":1}[', b'{"a":1}{', b'{"a":1', b"{"],
+]
+
+
+@BOTH
+@pytest.mark.parametrize("data", DOUBTFUL)
+def test_both_paths_agree_on_what_is_doubtful(compat: Compat, data: bytes) -> None:
+    for whole in (data, GOOD + data, GOOD + data + GOOD, b"\n" + data + b"\n" + GOOD):
+        assert decoded(Decoder(compat), [whole]) == decoded(ExactDecoder(compat), [whole])
+
+
+@BOTH
+@pytest.mark.parametrize("depth", [500, 990, 1023, 1024, 1025, 2000, 100_000])
+def test_both_paths_agree_on_deep_nesting(compat: Compat, depth: int) -> None:
+    opened = b'{"a":' + b"[" * (depth - 1)
+    for data in (opened + b"]" * (depth - 1) + b"}", opened.replace(b"[", b'{"a":')):
+        fast, exact = Decoder(compat), ExactDecoder(compat)
+        ours, theirs = fast.feed(data), exact.feed(data)
+        assert len(ours) == len(theirs)
+        exceeded = [item.desc for item in ours if isinstance(item, QMPError)]
+        assert (limits.NESTING_EXCEEDED in exceeded) == (depth > limits.MAX_NESTING)
+        assert exceeded == [item.desc for item in theirs if isinstance(item, QMPError)]
+
+
+@pytest.mark.parametrize("nested", ["[[[[]]]]", '{"":{"":{"":{}}}}', '[{"":[{}]}]'])
+def test_what_may_be_too_deep_goes_the_exact_way(
+    nested: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not left to the scanner, whose limit is Python's and differs between releases."""
+    monkeypatch.setattr(decoder_module, "_SURELY_FLAT", 4)
+    out: list[Any] = []
+    assert decoder_module._take_messages('{"a":1}{"a":' + nested + "}", 0, out) == 7
+    assert out == [{"a": 1}]
+    monkeypatch.setattr(decoder_module, "_SURELY_FLAT", 5)
+    assert decoder_module._take_messages('{"a":' + nested + "}", 0, out) > 7
+    monkeypatch.setattr(decoder_module, "_SURELY_SMALL", 9)
+    assert decoder_module._take_messages('{"a":' + nested + "}", 0, out) == 0
+
+
+def test_many_flat_messages_in_a_packet_are_not_deep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Decoder, "_exact")
+    assert Decoder().feed(GOOD * 3000) == [{"execute": "x", "id": 1}] * 3000
+
+
+# Values, and ways of writing them down that clients have.
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**64), 2**65)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"), max_size=8)
+    | st.sampled_from(["\\ud800", "\ufffe", "\0", "}{", "a:b", "0e5", "'", '"', "\\"])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+messages = st.builds(
+    lambda value, ascii_only, compact, end: (
+        json.dumps(
+            value, ensure_ascii=ascii_only, separators=(",", ":") if compact else (", ", ": ")
+        )
+        + end
+    ).encode("utf-8"),
+    st.dictionaries(st.sampled_from(["execute", "arguments", "id", "a"]), values, max_size=3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["", "\n", "\r\n", " "]),
+)
+snippets = st.sampled_from(
+    [
+        *[b"{", b"}", b"[", b"]", b":", b",", b'"', b"'", b"\\", b"\\u", b"%", b"\n", b"\x00"],
+        *[b"\xff", b"\xfe", b"\x7f", b"\xc3", b"\x80", b"0", b"0e1", b"-", b".", b"1e5", b"nul"],
+        *[b'"a":1,', b',"a":1', b"NaN", b"\\ud800", b"\xef\xbf\xbe", b"\xc0\x80", b"\t", b"null"],
+    ]
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """Messages, of which a few places were changed."""
+    data = bytearray(b"".join(draw(st.lists(messages, min_size=1, max_size=3))))
+    for _ in range(draw(st.integers(0, 3))):
+        place = draw(st.integers(0, len(data)))
+        length = draw(st.integers(0, 3))
+        data[place : place + length] = draw(snippets | st.binary(max_size=2))
+    return bytes(data)
+
+
+@st.composite
+def split(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """The data in pieces."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=4)))
+    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+@untimed
+@given(st.data(), compats, mutated() | st.binary(max_size=60))
+def test_both_paths_agree_at_any_split(data: st.DataObject, compat: Compat, sent: bytes) -> None:
+    expected = decoded(ExactDecoder(compat), [sent])
+    assert decoded(Decoder(compat), [sent]) == expected
+    assert decoded(Decoder(compat), data.draw(split(sent))) == expected
+
+
+@untimed
+@given(st.data(), compats, mutated() | st.binary(max_size=200))
+def test_whatever_came_a_good_message_is_read_afterwards(
+    data: st.DataObject, compat: Compat, garbage: bytes
+) -> None:
+    pieces = data.draw(split(garbage + b"\xff\n" + GOOD))
+    assert decoded(Decoder(compat), pieces)[-1] == "{'execute': 'x', 'id': 1}"
+
+
+@BOTH
+def test_a_long_message_in_small_packets(compat: Compat) -> None:
+    text = '0123456789é\\"' * 20_000
+    sent = json.dumps({"execute": "x", "arguments": {"data": text}}).encode() + GOOD
+    pieces = [sent[i : i + 4096] for i in range(0, len(sent), 4096)]
+    decoder = Decoder(compat)
+    items = [item for piece in pieces for item in decoder.feed(piece)]
+    assert items == [{"execute": "x", "arguments": {"data": text}}, {"execute": "x", "id": 1}]
+
+
+@BOTH
+def test_a_packet_larger_than_a_slice(compat: Compat) -> None:
+    """It is cut for the exact path, and nothing is lost or told of it at the cuts."""
+    text = "\ufeff'" * 1_000_000
+    sent = json.dumps({"a": text}, ensure_ascii=False).encode() + b"\n}" + GOOD
+    value, message, stray, good = Decoder(compat).feed(b"'a'" + sent)
+    assert (value, message, good) == ("a", {"a": text}, {"execute": "x", "id": 1})
+    at = "2:1: " if compat is Compat.V11_1 else ""
+    assert stray.desc == f"{at}JSON parse error, expecting value"
+
+
+def test_a_whole_token_larger_than_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is refused at the byte that is too much, as if it had come byte by byte."""
+    monkeypatch.setattr(decoder_module, "_SLICE", 8)
+    monkeypatch.setattr(limits, "MAX_OPEN_TOKEN_BYTES", 10)
+    monkeypatch.setattr(limits, "MAX_TOKEN_BYTES", 9)
+    sent = b"'" + b"a" * 12 + b"{'b'} "
+    byte_by_byte = decoded(Decoder(), [sent[i : i + 1] for i in range(len(sent))])
+    assert decoded(Decoder(), [sent]) == byte_by_byte
+    assert byte_by_byte[:2] == [
+        f"GenericError: {limits.TOKEN_SIZE_EXCEEDED}",
+        error("invalid keyword 'aa'"),
+    ]
+
+
+def test_positions_after_a_token_that_was_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_OPEN_TOKEN_BYTES", 10)
+    decoder = Decoder(Compat.V11_1)
+    items = [*decoder.feed(b"'aaaaaaaaaa"), *decoder.feed(GOOD), *decoder.feed(b"}")]
+    assert shown(items) == [
+        f"GenericError: {limits.TOKEN_SIZE_EXCEEDED}",
+        "{'execute': 'x', 'id': 1}",
+        "GenericError: 1:34: JSON parse error, expecting value",
+    ]
+    # In one packet with it: what follows at once, and what begins within a character.
+    for packet, text in (
+        (b"aaaaaabb ", "invalid keyword 'bb'"),
+        (b"aaaaa\xc3\xa9\n" + GOOD, "stray '\ufffd'"),
+    ):
+        decoder = Decoder(Compat.V11_1)
+        assert decoder.feed(b"'aaaa") == []
+        assert shown(decoder.feed(packet)[:2]) == [
+            f"GenericError: {limits.TOKEN_SIZE_EXCEEDED}",
+            f"GenericError: 1:1: JSON parse error, {text}",
+        ]
+
+
+@BOTH
+def test_a_message_without_end_is_refused_and_let_go(compat: Compat) -> None:
+    decoder = Decoder(compat)
+    piece = b"a" * (1 << 20)
+    items = decoder.feed(b'{"a":"')
+    for _ in range(64):
+        items += decoder.feed(piece)
+    assert [item.desc for item in items] == [limits.TOKEN_SIZE_EXCEEDED]
+    assert decoder.feed(b"\xff\n" + GOOD)[-1] == {"execute": "x", "id": 1}
+
+
+@BOTH
+def test_too_many_tokens_are_refused(compat: Compat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_TOKEN_COUNT", 100)
+    items = ExactDecoder(compat).feed(b"[" + b"1," * 50 + b"1]" + GOOD)
+    assert items[0].desc == limits.TOKEN_COUNT_EXCEEDED
+    assert items[-1] == {"execute": "x", "id": 1}

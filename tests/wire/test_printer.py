@@ -1,0 +1,83 @@
+"""QEMU's form of values, member by member."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from memd.wire.printer import print_value
+
+
+# Observed on QEMU 10.0.2 and 11.1.3, by echoed ids and by query-name.
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (False, "false"),
+        (0, "0"),
+        (2**64 - 1, "18446744073709551615"),
+        (-(2**63), "-9223372036854775808"),
+        (1.0, "1"),
+        (-0.0, "-0"),
+        (0.1, "0.10000000000000001"),
+        (1e16, "10000000000000000"),
+        (1e17, "1e+17"),
+        (1e-5, "1.0000000000000001e-05"),
+        (5e-324, "4.9406564584124654e-324"),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        ("", '""'),
+        ("\b\f\n\r\t\"\\/'", '"\\b\\f\\n\\r\\t\\"\\\\/\'"'),
+        ("\0\x0b\x1f\x7f", '"\\u0000\\u000B\\u001F\\u007F"'),
+        ("<>&=%", '"<>&=%"'),
+        ("é€😀\U0010fffd", '"\\u00E9\\u20AC\\uD83D\\uDE00\\uDBFF\\uDFFD"'),
+        ("\ufffd\ufffe\ufdd0\U0001ffff", '"' + "\\uFFFD" * 4 + '"'),
+        ("a\udcffb", '"a\\uFFFDb"'),
+        ("\udce2\udc82\udcac", '"\\u20AC"'),
+        ("\ud800", '"\\uFFFD"'),
+        ({}, "{}"),
+        ([], "[]"),
+        ([{}, [], [[]]], "[{}, [], [[]]]"),
+        ({"a": [1, {"é": None}], "b": {}}, '{"a": [1, {"\\u00E9": null}], "b": {}}'),
+        ((1, 2), "[1, 2]"),
+    ],
+)
+def test_one_line(value: Any, text: str) -> None:
+    assert print_value(value, pretty=False) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "lines"),
+    [
+        (1.5, ["1.5"]),
+        ({}, ["{", "}"]),
+        ([], ["[", "]"]),
+        ({"return": {}}, ["{", '    "return": {', "    }", "}"]),
+        (
+            {"id": [1, [], {"a": {}}, ["x\n", None]]},
+            [
+                *["{", '    "id": [', "        1,", "        [", "        ],", "        {"],
+                *['            "a": {', "            }", "        },", "        ["],
+                *['            "x\\n",', "            null", "        ]", "    ]", "}"],
+            ],
+        ),
+    ],
+)
+def test_pretty(value: Any, lines: list[str]) -> None:
+    assert print_value(value, pretty=True) == "\r\n".join(lines)
+
+
+def test_any_depth() -> None:
+    value: Any = []
+    for _ in range(5000):
+        value = [value]
+    assert print_value(value, pretty=False) == "[" * 5001 + "]" * 5001
+
+
+@pytest.mark.parametrize("value", [b"bytes", {1, 2}, object(), [b"bytes"], {"a": object()}])
+def test_what_is_no_json(value: Any) -> None:
+    with pytest.raises(TypeError, match="no JSON value"):
+        print_value(value, pretty=False)
