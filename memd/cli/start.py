@@ -11,6 +11,9 @@ from memd.cli.process import Background, PidFile, default_socket, fill_standard_
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.errors import QMPError
 
+_FIRST_ACTIVATED = 3
+"""The first of the descriptors that a service manager passes (sd_listen_fds(3))."""
+
 
 def run_command(
     program: str, parse: Callable[[Sequence[str], Reporter], Config], argv: Sequence[str] | None
@@ -52,7 +55,8 @@ def serve(config: Config) -> int:
             background.ready()
 
     try:
-        if config.default_socket and not _activated():
+        config.monitors += _activated_monitors()
+        if config.default_socket and not config.monitors:
             path = default_socket()
             config.monitors.append(_default_monitor(path))
         if config.daemonize:
@@ -82,9 +86,18 @@ def _say(answer: Answered) -> int:
     return answer.status
 
 
-def _activated() -> bool:
-    """Whether a service manager has passed sockets to this process (sd_listen_fds(3))."""
-    return os.environ.get("LISTEN_PID") == str(os.getpid())
+def _activated_monitors() -> list[MonitorSpec]:
+    """Monitors on the sockets that a service manager has passed (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = os.environ.get("LISTEN_FDS", "")
+    monitors = []
+    for number in range(int(count) if count.isdecimal() else 0):
+        chardev = Chardev(f"activated{number}", "fd")
+        chardev.fd = _FIRST_ACTIVATED + number
+        chardev.server = True
+        monitors.append(MonitorSpec(chardev.id, chardev, "control", False, ""))
+    return monitors
 
 
 def _default_monitor(path: str) -> MonitorSpec:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import types
@@ -70,12 +71,43 @@ def test_the_default_socket_is_shown(
     assert err == ""
 
 
-def test_no_default_socket_beside_an_activated_one(
-    app: App, monkeypatch: pytest.MonkeyPatch
+def test_sockets_of_a_service_manager_are_served_instead(
+    app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "2")
     assert command() == 7
-    assert app.ran[0].monitors == []
+    served = [(each.kind, each.fd, each.server) for each in app.ran[0].monitors]
+    assert served == [("fd", 3, True), ("fd", 4, True)]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_sockets_that_were_passed_to_another_process_are_left_alone(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    assert command("--qmp", "unix:/s,server=on,wait=off") == 7
+    assert [each.kind for each in app.ran[0].monitors] == ["unix"]
+
+
+def test_an_activated_socket_is_really_served() -> None:
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+        listening.bind(f"\0memd-activation-{os.getpid()}")
+        listening.listen()
+        program = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid());" + (
+            "os.dup2(int(sys.argv[1]), 3); os.execv(sys.executable, [sys.executable, '-m', 'memd'])"
+        )
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", program, str(listening.fileno())],
+            env={**os.environ, "LISTEN_FDS": "1"},
+            pass_fds=[listening.fileno()],
+        )
+        client.connect(listening.getsockname())
+        client.settimeout(10)
+        assert b'"QMP"' in client.recv(1000)
+        daemon.terminate()
+        assert daemon.wait(10) == 0
 
 
 def test_no_place_for_the_default_socket(
