@@ -1,0 +1,70 @@
+"""A real QEMU beside memd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.differential.harness import Kept, Pair, Side, settle
+from tests.differential.server import memd_argv, qemu_argv
+
+
+def reference() -> Kept:
+    """A reference to be started; skips where there is none."""
+    argv = qemu_argv()
+    if argv is None:
+        pytest.skip("needs QEMU: there is no qemu-system-x86_64 on PATH, and MEMD_QEMU is not set")
+    return Kept("QEMU", lambda: argv)
+
+
+@pytest.fixture(scope="session")
+def kept_qemu() -> Iterator[Kept]:
+    """The reference, one process for all tests of a worker."""
+    kept = reference()
+    yield kept
+    kept.stop()
+
+
+@pytest.fixture(scope="session")
+def qemu_version(kept_qemu: Kept) -> tuple[int, int]:
+    """The reference's major and minor version."""
+    monitor = kept_qemu.server().monitor()
+    version = monitor.greeting["QMP"]["version"]["qemu"]
+    monitor.close()
+    return version["major"], version["minor"]
+
+
+@pytest.fixture(scope="session")
+def kept_memd(qemu_version: tuple[int, int]) -> Iterator[Kept]:
+    """memd, speaking as the reference's version does."""
+    kept = Kept("memd", lambda: memd_argv(qemu_version))
+    yield kept
+    kept.stop()
+
+
+@pytest.fixture
+def qemu(kept_qemu: Kept) -> Iterator[Side]:
+    """The reference with a connection of this test's own."""
+    with kept_qemu.side() as side:
+        yield side
+    assert settle(side.regions, lambda now: now == []) == []
+
+
+@pytest.fixture
+def pair(qemu: Side, memd: Side) -> Pair:
+    """Both, to be given the same commands."""
+    return Pair(qemu, memd)
+
+
+@pytest.fixture
+def new_pair(qemu_version: tuple[int, int]) -> Iterator[Pair]:
+    """Both newly started, for what has to go the same way each time it is repeated."""
+    kept_qemu = reference()
+    kept_memd = Kept("memd", lambda: memd_argv(qemu_version))
+    try:
+        with kept_qemu.side() as qemu, kept_memd.side() as memd:
+            yield Pair(qemu, memd)
+    finally:
+        kept_qemu.stop()
+        kept_memd.stop()

@@ -1,0 +1,168 @@
+"""What the kernel says about a process and its files: mappings, descriptors, blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PLACE = "@DIR@"
+"""Stands for a side's own scratch directory in commands, answers and names."""
+
+_RANDOM_NAMES = (
+    # An unnamed file in a directory: six random characters (mkostemp(3)).
+    (re.compile(r"(qemu_back_mem\.[^/]*\.)[A-Za-z0-9_]{6}\b"), r"\1XXXXXX"),
+    # A POSIX shared memory object carries its maker's process id and a count.
+    (re.compile(r"/dev/shm/\S+"), "/dev/shm/XXXXXX"),
+)
+
+_PAGE_TABLE_FLAGS = frozenset({"sd"})
+"""VmFlags that tell of the kernel's bookkeeping (soft-dirty), not of the mapping."""
+
+_WHOLE_FILE = 8 << 20
+"""Bytes up to which a file's content is compared too."""
+
+
+def place(text: str, directory: Path) -> str:
+    """Replace a side's scratch directory and names with a random part."""
+    text = text.replace(str(directory), PLACE)
+    for pattern, replacement in _RANDOM_NAMES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+@dataclass(frozen=True, order=True)
+class Mapping:
+    """A row of /proc/PID/maps with the VmFlags of smaps (proc(5)); sizes in bytes."""
+
+    name: str
+    size: int
+    permissions: str
+    offset: int
+    flags: tuple[str, ...]
+
+    def __str__(self) -> str:
+        name = self.name or "anonymous"
+        return f"{self.permissions} {self.size:#x} at {self.offset:#x} of {name} {self.flags}"
+
+
+def _rows(pid: int) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """The rows of smaps that are backends' mappings: the words of maps, and the fields.
+
+    They are told from the rest by being left out of a fork (MADV_DONTFORK,
+    the flag `dc`), which QEMU does to guest RAM and nothing else in either
+    process does.
+    """
+    head: list[str] = []
+    fields: dict[str, str] = {}
+    with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="surrogateescape") as rows:
+        for row in rows:
+            name, _, value = row.partition(" ")
+            if not name.endswith(":"):
+                head, fields = row.split(maxsplit=5), {}
+                continue
+            fields[name[:-1]] = value.strip()
+            if name == "VmFlags:" and "dc" in value.split():
+                yield head, fields
+
+
+def _size(head: list[str]) -> int:
+    start, end = head[0].split("-")
+    return int(end, 16) - int(start, 16)
+
+
+def root_of(pid: int) -> str:
+    """What begins the names of a process's files as they are seen from here: its chroot."""
+    return os.readlink(f"/proc/{pid}/root").rstrip("/")
+
+
+def regions(pid: int, directory: Path) -> list[Mapping]:
+    """The mappings of memory backends in a process, sorted."""
+    root = root_of(pid)
+    return sorted(
+        Mapping(
+            place(head[5].strip().removeprefix(root), directory) if len(head) > 5 else "",
+            _size(head),
+            head[1],
+            int(head[2], 16),
+            tuple(sorted(set(fields["VmFlags"].split()) - _PAGE_TABLE_FLAGS)),
+        )
+        for head, fields in _rows(pid)
+    )
+
+
+def resident(pid: int) -> list[tuple[int, int]]:
+    """The size and the resident bytes of each backend's mapping, sorted."""
+    return sorted(
+        (
+            _size(head),
+            sum(
+                int(fields.get(name, "0 kB").split()[0]) << 10
+                for name in ("Rss", "Shared_Hugetlb", "Private_Hugetlb")
+            ),
+        )
+        for head, fields in _rows(pid)
+    )
+
+
+def descriptors(pid: int) -> Counter[str]:
+    """What the process's descriptors refer to, and how often."""
+    found: Counter[str] = Counter()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[os.readlink(f"/proc/{pid}/fd/{number}")] += 1
+        except FileNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class File:
+    """A file left in a scratch directory; sizes in bytes."""
+
+    kind: str
+    mode: int
+    size: int
+    allocated: int
+    content: str
+
+
+def files(directory: Path) -> dict[str, File]:
+    """Everything under a scratch directory, by relative name."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        status = path.lstat()
+        kind = stat.filemode(status.st_mode)[0]
+        content = ""
+        if kind == "l":
+            content = place(os.readlink(path), directory)
+        elif kind == "-" and status.st_size <= _WHOLE_FILE:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        name = place(str(path.relative_to(directory)), directory)
+        # A directory's size is the file system's own affair.
+        size = 0 if kind == "d" else status.st_size
+        allocated = 0 if kind == "d" else status.st_blocks * 512
+        found[name] = File(kind, stat.S_IMODE(status.st_mode), size, allocated, content)
+    return found
+
+
+def open_files(pid: int, directory: Path) -> list[tuple[str, str]]:
+    """The files of a scratch directory that a process has open, each with its access mode."""
+    modes = {os.O_RDONLY: "read-only", os.O_WRONLY: "write-only", os.O_RDWR: "read-write"}
+    root = root_of(pid)
+    found = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{number}").removeprefix(root)
+            info = Path(f"/proc/{pid}/fdinfo/{number}").read_text(encoding="ascii")
+        except FileNotFoundError:
+            continue
+        if target.startswith(f"{directory}/"):
+            flags = int(next(row for row in info.splitlines() if row.startswith("flags:"))[6:], 8)
+            found.append((place(target, directory), modes[flags & os.O_ACCMODE]))
+    return sorted(found)

@@ -1,0 +1,274 @@
+"""Processes that serve QMP, and a plain blocking client to talk to them.
+
+The client is written from the QMP specification alone and shares no code with
+memd, so that a mistake in memd's wire room cannot hide in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+JSON = Any
+Message = dict[str, JSON]
+
+PATIENCE = 60.0
+"""Seconds after which a peer that says nothing is taken to hang."""
+
+TREE = Path(__file__).resolve().parents[2]
+"""The checkout that the tests stand in."""
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Died(Exception):
+    """The server ended, or closed the connection, instead of answering."""
+
+
+def memd_argv(like: tuple[int, int] = (10, 0)) -> list[str]:
+    """The command under test; MEMD_UNDER_TEST names another, shell-like.
+
+    Args:
+        like: the major and minor version of the QEMU that it is to speak as.
+    """
+    named = os.environ.get("MEMD_UNDER_TEST")
+    if named:
+        return shlex.split(named)
+    return [sys.executable, "-m", "memd", *(["--compat", "11.1"] if like > (10, 0) else [])]
+
+
+def qemu_argv() -> list[str] | None:
+    """The reference and what makes it comparable, or None where there is none.
+
+    MEMD_QEMU names another command, shell-like (`chroot DIR qemu-system-x86_64`).
+    """
+    command = shlex.split(os.environ.get("MEMD_QEMU", "qemu-system-x86_64"))
+    if shutil.which(command[0]) is None:
+        return None
+    return [*command, "-machine", "none", "-nodefaults", "-nographic"]
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: a test run that is killed leaves no server behind."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Monitor:
+    """One QMP connection over a Unix socket, used synchronously.
+
+    Args:
+        path: the socket.
+        negotiate: whether to leave capabilities negotiation at once.
+
+    Attributes:
+        greeting: the first message.
+        events: the asynchronous messages read so far, in order.
+    """
+
+    __slots__ = ("_buffer", "_lines", "events", "greeting", "socket")
+
+    def __init__(self, path: str | Path, *, negotiate: bool = True) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(PATIENCE)
+        self._buffer = b""
+        self._lines: deque[bytes] = deque()
+        self.events: list[Message] = []
+        try:
+            self.socket.connect(str(path))
+            self.greeting = self.read()
+            if negotiate:
+                answer = self.execute("qmp_capabilities")
+                if answer != {"return": {}}:
+                    raise Died(f"negotiation failed: {answer}")
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send bytes as they are, with descriptors if there are any."""
+        try:
+            if fds:
+                sent = socket.send_fds(self.socket, [data], fds)
+                data = data[sent:]
+            self.socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise Died(str(error)) from error
+
+    def read_line(self) -> bytes:
+        """The next line, its ending included; `Died` at the end of the stream."""
+        while not self._lines:
+            try:
+                data = self.socket.recv(1 << 18)
+            except ConnectionResetError as error:
+                raise Died(str(error)) from error
+            if not data:
+                raise Died(f"end of stream after {self._buffer!r}")
+            *lines, rest = data.split(b"\n")
+            if lines:
+                lines[0] = self._buffer + lines[0]
+                self._lines.extend(line + b"\n" for line in lines)
+                self._buffer = rest
+            else:
+                self._buffer += rest
+        return self._lines.popleft()
+
+    def read(self) -> Message:
+        """The next message, an event or an answer."""
+        message = json.loads(self.read_line())
+        if not isinstance(message, dict):
+            raise Died(f"not a message: {message!r}")
+        return message
+
+    def read_answer(self) -> Message:
+        """The next answer; events that come before it are kept."""
+        while True:
+            message = self.read()
+            if "event" not in message:
+                return message
+            self.events.append(message)
+
+    def read_event(self, name: str) -> Message:
+        """The event of that name: one already kept, or the next to come."""
+        for event in self.events:
+            if event["event"] == name:
+                self.events.remove(event)
+                return event
+        while True:
+            message = self.read()
+            if message.get("event") == name:
+                return message
+            self.events.append(message)
+
+    def execute(self, command: str, arguments: JSON = None, **members: JSON) -> Message:
+        """Send a command and return its answer; `members` such as `id` go with it."""
+        request: Message = {"execute": command, **members}
+        if arguments is not None:
+            request["arguments"] = arguments
+        self.send(json.dumps(request).encode())
+        return self.read_answer()
+
+    def at_end(self) -> bool:
+        """Whether the peer has closed; waits for it to say something or close."""
+        try:
+            self.read_line()
+        except Died:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Leave."""
+        self.socket.close()
+
+
+class Server:
+    """A running process that serves QMP on a socket of its own.
+
+    Args:
+        name: how failures call it.
+        argv: the command, to which the socket's option is added.
+        directory: an empty directory for its socket and standard error.
+        cwd: where it runs.
+    """
+
+    __slots__ = ("_monitors", "_stderr", "argv", "name", "path", "process")
+
+    def __init__(
+        self, name: str, argv: Iterable[str], directory: Path, cwd: Path | None = None
+    ) -> None:
+        self.name = name
+        self.path = directory / "qmp.sock"
+        self.argv = [*argv, "-qmp", f"unix:{self.path},server=on,wait=off"]
+        self._stderr = directory / "stderr"
+        self._monitors: list[Monitor] = []
+        env = dict(os.environ, PYTHONPATH=str(TREE))
+        with self._stderr.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                cwd=cwd or directory,
+                env=env,
+                preexec_fn=_die_with_parent,
+            )
+        try:
+            self._wait_for_socket()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_for_socket(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+                try:
+                    probe.connect(str(self.path))
+                    return
+                except OSError as error:
+                    if self.process.poll() is not None:
+                        raise Died(f"{self.name} did not start: {self.stderr()}") from error
+                    if time.monotonic() > deadline:
+                        raise Died(f"{self.name} does not listen: {self.stderr()}") from error
+            time.sleep(0.005)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self.process.pid
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def monitor(self, *, negotiate: bool = True) -> Monitor:
+        """A new connection, closed at the latest when the server is stopped."""
+        monitor = Monitor(self.path, negotiate=negotiate)
+        self._monitors.append(monitor)
+        return monitor
+
+    def stderr(self) -> str:
+        """What it has written to its standard output and error."""
+        return self._stderr.read_text(errors="replace")
+
+    def wait(self) -> int:
+        """Wait for it to end by itself; its exit status, negative for a signal."""
+        return self.process.wait(PATIENCE)
+
+    def stop(self) -> None:
+        """End it, whatever state it is in."""
+        for monitor in self._monitors:
+            monitor.close()
+        self._monitors.clear()
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@contextlib.contextmanager
+def running(
+    name: str, argv: Iterable[str], directory: Path, cwd: Path | None = None
+) -> Iterator[Server]:
+    """A server for the length of a `with` block."""
+    server = Server(name, argv, directory, cwd)
+    try:
+        yield server
+    finally:
+        server.stop()

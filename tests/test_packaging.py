@@ -1,0 +1,81 @@
+"""What an installed memd consists of, and that it finds its schemas there."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import memd
+
+TREE = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, unpacked."""
+    place = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)]
+    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = place.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(place / "unpacked")
+    return place / "unpacked"
+
+
+def test_content(wheel: Path) -> None:
+    """The package, its schemas and types, and nothing beside it."""
+    assert sorted(path.name for path in wheel.iterdir()) == [
+        "memd",
+        f"memd-{memd.__version__}.dist-info",
+    ]
+    assert (wheel / "memd" / "py.typed").is_file()
+    schemas = {path.relative_to(TREE / "schemas") for path in (TREE / "schemas").rglob("*.json")}
+    packed = wheel / "memd" / "schemas"
+    assert schemas
+    assert {path.relative_to(packed) for path in packed.rglob("*.json")} == schemas
+    sources = {path.relative_to(TREE) for path in (TREE / "memd").rglob("*.py")}
+    assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == sources
+
+
+def test_scripts_lead_somewhere(wheel: Path) -> None:
+    parser = configparser.ConfigParser()
+    parser.read(next(wheel.glob("*.dist-info")) / "entry_points.txt")
+    scripts = dict(parser["console_scripts"])
+    project = tomllib.loads((TREE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert scripts == project["scripts"]
+    lines = [
+        f"from {module} import {name}" for module, name in (s.split(":") for s in scripts.values())
+    ]
+    run(wheel, "-c", "\n".join(lines))
+
+
+def test_the_schemas_are_found(wheel: Path) -> None:
+    program = "from memd.qapi import load_schema; print('object-add' in load_schema().commands)"
+    assert run(wheel, "-c", program) == "True\n"
+
+
+def test_version(wheel: Path) -> None:
+    assert memd.__version__ in run(wheel, "-m", "memd", "--version")
+
+
+def run(wheel: Path, *arguments: str) -> str:
+    """Run Python on the unpacked wheel, away from the tree; what it prints."""
+    environment = dict(os.environ, PYTHONPATH=str(wheel))
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=wheel.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
