@@ -100,7 +100,9 @@ an `Outcome` or a `Blocking`; raises `QMPError`."""
 class Hub(Protocol):
     """What a session asks of the daemon around it."""
 
-    dispatch: Dispatch
+    @property
+    def dispatch(self) -> Dispatch:
+        """Runs a command."""
 
     def broadcast(self, events: tuple[Event, ...]) -> None:
         """Send events to every negotiated client."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from functools import partial
 
 import pytest
 
@@ -41,6 +42,12 @@ async def test_work_runs_beside_the_loop_and_its_end_on_it() -> None:
     assert await result_of(Blocking(work, finish)) == 42
     assert where[0] != threading.get_ident()
     assert where[1] == threading.get_ident()
+
+
+async def test_an_end_may_ask_for_more_work() -> None:
+    more = Blocking(lambda: 2, lambda value: value * 10)
+    assert await result_of(Blocking(lambda: None, lambda _value: more)) == 20
+    assert run_now(Blocking(lambda: None, lambda _value: more)) == 20
 
 
 async def test_a_refusal_is_undone_and_answered() -> None:
@@ -80,7 +87,7 @@ async def test_a_stuck_job_keeps_no_other_waiting_and_threads_are_kept() -> None
     done: list[int] = []
     jobs.start(Blocking(stuck.wait, lambda _value: 0), done.append)
     for number in range(1, 41):
-        jobs.start(Blocking(lambda: None, lambda _value, n=number: n), done.append)
+        jobs.start(Blocking(partial(int, number), lambda value: value), done.append)
     while len(done) < 40:
         await asyncio.sleep(0.001)
     assert sorted(done) == list(range(1, 41))

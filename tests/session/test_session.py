@@ -16,7 +16,6 @@ from memd.outcome import JSON, Blocking, Constant, Event, Outcome
 from memd.session import Monitor, Session
 from memd.session.session import QUEUE_LIMIT
 
-
 CONSTANT = Constant([{"name": "x"}])
 
 

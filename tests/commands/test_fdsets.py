@@ -1,0 +1,60 @@
+"""Descriptor sets by themselves; `test_misc.py` has their commands."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memd.commands.fdsets import FdSets
+from memd.errors import QMPError
+
+
+def open_fds() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.none() | st.integers(-1, 4)),
+            st.tuples(st.just("remove"), st.integers(-1, 4)),
+            st.tuples(st.just("remove one"), st.integers(-1, 4)),
+        ),
+        max_size=12,
+    )
+)
+def test_whatever_is_done_no_descriptor_is_lost(steps: list[tuple[str, int | None]]) -> None:
+    before = open_fds()
+    sets = FdSets()
+    model: dict[int, set[int]] = {}
+    for step, number in steps:
+        if step == "add":
+            fd = os.open(os.devnull, os.O_RDONLY)
+            try:
+                info = sets.add(fd, number, None)
+            except QMPError:
+                assert number == -1
+                continue
+            assert info["fd"] == fd
+            if number is None:
+                assert info["fdset-id"] == min(set(range(len(model) + 1)) - set(model))
+            model.setdefault(info["fdset-id"], set()).add(fd)
+            continue
+        held = model.get(number or 0, set()) if number != -1 else set()
+        chosen = min(held) if step == "remove one" and held else None
+        try:
+            sets.remove(number or 0, chosen)
+        except QMPError:
+            assert not held
+            continue
+        held -= {chosen} if chosen is not None else set(held)
+        if not held:
+            del model[number or 0]
+    told = {each["fdset-id"]: {item["fd"] for item in each["fds"]} for each in sets.query()}
+    assert told == model
+    assert list(told) == sorted(told, reverse=True)
+    sets.close()
+    assert sets.query() == []
+    assert open_fds() == before

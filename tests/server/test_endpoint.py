@@ -1,0 +1,106 @@
+"""Opening what monitors sit on: the refusals, in QEMU's words."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from memd.errors import QMPError
+from memd.server.endpoint import is_loopback, open_fd, open_tcp, open_unix
+
+LOOPBACK = "127.0.0.1"
+
+
+def refusal(work: Callable[[], object]) -> str:
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(QMPError) as caught:
+        work()
+    assert sorted(os.listdir("/proc/self/fd")) == before, "a refusal leaves no descriptor"
+    return caught.value.desc
+
+
+def test_a_unix_socket_at_both_ends(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with open_unix(path, server=True) as listening, open_unix(path, server=False) as client:
+        served, _address = listening.accept()
+        served.sendall(b"hello")
+        assert client.recv(10) == b"hello"
+        served.close()
+
+
+def test_unix_refusals(tmp_path: Path) -> None:
+    missing = str(tmp_path / "no" / "s")
+    assert refusal(lambda: open_unix(missing, server=True)) == (
+        f"Failed to bind socket to {missing}: No such file or directory"
+    )
+    assert refusal(lambda: open_unix(missing, server=False)) == (
+        f"Failed to connect to '{missing}': No such file or directory"
+    )
+    for server in (True, False):
+        assert refusal(lambda server=server: open_unix("/" + "x" * 107, server=server)) == (  # type: ignore[misc]
+            f"UNIX socket path '/{'x' * 107}' is too long"
+        )
+
+
+def test_a_tcp_address_at_both_ends() -> None:
+    with open_tcp(LOOPBACK, "0", server=True) as listening:
+        port = str(listening.getsockname()[1])
+        with open_tcp(LOOPBACK, port, server=False) as client:
+            served, _address = listening.accept()
+            served.sendall(b"hello")
+            assert client.recv(10) == b"hello"
+            served.close()
+        assert refusal(lambda: open_tcp(LOOPBACK, port, server=True)) == (
+            "Failed to find an available port: Address already in use"
+        )
+    assert refusal(lambda: open_tcp(LOOPBACK, port, server=False)) == (
+        f"Failed to connect to '{LOOPBACK}:{port}': Connection refused"
+    )
+
+
+def test_tcp_refusals() -> None:
+    assert refusal(lambda: open_tcp("192.0.2.1", "0", server=True)) == (
+        "Failed to bind socket: Cannot assign requested address"
+    )
+    assert refusal(lambda: open_tcp(LOOPBACK, "nosuch", server=True)) == (
+        f"address resolution failed for {LOOPBACK}:nosuch: Servname not supported for ai_socktype"
+    )
+
+
+def test_inherited_sockets(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        with open_fd(os.dup(listening.fileno()), server=True) as taken:
+            assert not taken.get_inheritable()
+            with open_unix(str(tmp_path / "s"), server=False):
+                taken.accept()[0].close()
+
+
+def test_what_is_inherited_must_be_a_socket() -> None:
+    assert refusal(lambda: open_fd(999, server=True)) == "File descriptor '999' is not a socket"
+    read, write = os.pipe()
+    assert refusal(lambda: open_fd(read, server=False)) == (
+        f"File descriptor '{read}' is not a socket"
+    )
+    os.close(read)
+    os.close(write)
+    one, other = socket.socketpair()
+    fd = one.detach()
+    with pytest.raises(QMPError, match="Failed to listen on fd socket: Invalid argument"):
+        open_fd(fd, server=True)
+    other.close()
+
+
+def test_which_addresses_only_this_machine_reaches() -> None:
+    with open_tcp(LOOPBACK, "0", server=True) as sock:
+        assert is_loopback(sock)
+    with open_tcp("", "0", server=True) as sock:
+        assert not is_loopback(sock)
+    one, other = socket.socketpair()
+    assert is_loopback(one)
+    one.close()
+    other.close()
