@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd import backends, qom
-from memd.commands.chardev import host_and_port
+from memd.backends.tls_creds import TLSCredentials
 from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
@@ -24,7 +24,14 @@ from memd.errors import QMPError
 from memd.outcome import JSON, Blocking
 from memd.qom import Tree
 from memd.server.dialer import Dialer
-from memd.server.endpoint import is_loopback, open_fd, open_tcp, open_unix
+from memd.server.endpoint import (
+    address_of,
+    ends_of,
+    is_loopback,
+    open_fd,
+    open_tcp,
+    open_unix,
+)
 from memd.server.hub import Hub
 from memd.server.listener import Listener
 from memd.server.stream import StdioStream
@@ -33,6 +40,10 @@ from memd.session import Monitor
 if TYPE_CHECKING:
     from memd.cli.config import Chardev, Config, MonitorSpec
     from memd.server.qtest import QTest
+    from memd.server.tls import TLSPort
+
+Adopt = Callable[[socket.socket], "asyncio.Future[bool] | None"]
+"""Takes a connection; a future, where it is yet to be seen whether it can be served."""
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that end the daemon with status 0, as they end QEMU."""
@@ -109,8 +120,9 @@ class App:
         self._listeners: list[Listener] = []
         self._monitors: list[Monitor] = []
         self._dialers: list[Dialer] = []
-        # What no monitor sits on: held, and never read.
+        # Connections that no monitor sits on: held, and never read.
         self._unused: list[socket.socket] = []
+        self._tls_ports: list[TLSPort] = []
         self._qtest: QTest | None = None
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -139,15 +151,22 @@ class App:
             self._daemon.kvm_enabled = self._daemon.accel == "kvm"
         if config.qtest is not None:
             await self._open_qtest(config.qtest)
+        # Monitors may need TLS credentials, and nothing else that is made here.
+        for options in config.objects:
+            if options["qom-type"].startswith("tls-creds"):
+                await self._make_object(options)
         for spec in config.monitors:
             await self._open_monitor(spec)
         used = {spec.chardev.id for spec in config.monitors}
         for chardev in config.chardevs:
             if chardev.id not in used:
                 seen = self._add_chardev(chardev, used=False)
-                await self._open_chardev(chardev, seen, self._unused.append)
-        for options in self._config.objects:
-            await self._make_object(options)
+                # Who comes finds nothing served, and is let go.
+                adopt = socket.socket.close if chardev.server else self._unused.append
+                await self._open_chardev(chardev, seen, adopt)
+        for options in config.objects:
+            if not options["qom-type"].startswith("tls-creds"):
+                await self._make_object(options)
 
     async def _open_monitor(self, spec: MonitorSpec) -> None:
         if spec.mode != "control":
@@ -159,9 +178,10 @@ class App:
         if spec.kind == "stdio":
             self._hub.serve(StdioStream(), monitor)
         else:
-            dialer = await self._open_chardev(
-                spec.chardev, seen, lambda client: self._hub.adopt(client, monitor)
-            )
+            adopt: Adopt = lambda client: self._hub.adopt(client, monitor)  # noqa: E731
+            if spec.tls_creds is not None:
+                adopt = self._tls_port(spec.chardev, seen, monitor).start
+            dialer = await self._open_chardev(spec.chardev, seen, adopt)
             if dialer is not None:
                 monitor.on_alone = dialer.dial
 
@@ -170,6 +190,8 @@ class App:
 
         if chardev.kind == "stdio":
             raise StartError("the qtest protocol is spoken on sockets only")
+        if chardev.tls_creds is not None:
+            raise StartError("the qtest protocol is spoken in clear only")
         seen = self._add_chardev(chardev, used=True)
         dialer: Dialer | None = None
 
@@ -200,7 +222,7 @@ class App:
         return seen
 
     async def _open_chardev(
-        self, chardev: Chardev, seen: qom.Chardev, adopt: Callable[[socket.socket], None]
+        self, chardev: Chardev, seen: qom.Chardev, adopt: Adopt
     ) -> Dialer | None:
         """Listen or connect; every client's socket goes to `adopt`.
 
@@ -210,9 +232,13 @@ class App:
         if chardev.kind in ("stdio", "null"):
             return None
 
+        def greet(sock: socket.socket) -> asyncio.Future[bool] | None:
+            if chardev.tls_creds is None:
+                seen.ends = ends_of(sock)
+            return adopt(sock)
+
         def came(sock: socket.socket) -> None:
-            seen.ends = _ends(sock)
-            adopt(sock)
+            greet(sock)
 
         dialer = self._make_dialer(chardev, came) if chardev.reconnect else None
         try:
@@ -223,7 +249,7 @@ class App:
             dialer.refused(error)
             return dialer
         if chardev.server or chardev.kind == "fd":
-            seen.addr = _socket_address(sock)
+            seen.addr = address_of(sock)
         if not chardev.server:
             came(sock)
             return dialer
@@ -233,11 +259,40 @@ class App:
                 chardev.where,
             )
             sock.setblocking(False)
-            client, _address = await self._loop.sock_accept(sock)
-            came(client)
+            while True:
+                client, _address = await self._loop.sock_accept(sock)
+                greeted = greet(client)
+                if greeted is None or await greeted:
+                    break
         made_path = os.path.abspath(chardev.path) if chardev.kind == "unix" else None
         self._listeners.append(Listener(self._loop, sock, came, made_path=made_path))
         return None
+
+    def _tls_port(self, chardev: Chardev, seen: qom.Chardev, monitor: ObjectMonitor) -> TLSPort:
+        from memd.server.tls import TLSPort, TLSStream
+
+        credentials = self._credentials(chardev)
+
+        def served(stream: TLSStream, sock: socket.socket) -> None:
+            seen.ends = ends_of(sock)
+            self._hub.serve(stream, monitor)
+
+        port = TLSPort(
+            self._loop,
+            lambda: credentials.context(server=chardev.server),
+            None if chardev.server else chardev.host or "localhost",
+            served,
+            lambda: monitor.on_alone(),
+        )
+        self._tls_ports.append(port)
+        return port
+
+    def _credentials(self, chardev: Chardev) -> TLSCredentials:
+        found = self._tree.user_object(chardev.tls_creds or "")
+        if not isinstance(found, TLSCredentials):
+            text = f"No TLS credentials with id '{chardev.tls_creds}'"
+            raise StartError(text, chardev.where)
+        return found
 
     def _make_dialer(self, chardev: Chardev, came: Callable[[socket.socket], None]) -> Dialer:
         def failed(error: QMPError) -> None:
@@ -262,9 +317,15 @@ class App:
             return open_fd(chardev.fd, server=chardev.server)
         sock = open_tcp(chardev.host, chardev.port, server=chardev.server)
         if chardev.server and not self._config.insecure_tcp and not is_loopback(sock):
+            if chardev.tls_creds is None:
+                whom = "in clear"
+            elif self._credentials(chardev).verify_peer:
+                return sock
+            else:
+                whom = "to just anybody"
             sock.close()
             raise QMPError(
-                "refusing to serve QMP in clear beyond this machine",
+                f"refusing to serve QMP {whom} beyond this machine",
                 hint="Whoever can connect can read and write files as this user;"
                 " --insecure-tcp serves it all the same.",
             )
@@ -301,6 +362,8 @@ class App:
             dialer.close()
         for listener in self._listeners:
             listener.close()
+        for port in self._tls_ports:
+            port.close()
         await self._hub.close()
         for sock in self._unused:
             sock.close()
@@ -312,44 +375,44 @@ class App:
         self._daemon.fdsets.close()
 
 
-def _socket_address(sock: socket.socket) -> JSON:
-    """The QAPI `SocketAddress` of a socket that listens or is connected."""
-    name = sock.getsockname() or sock.getpeername()
-    if sock.family == socket.AF_UNIX:
-        return {"type": "unix", "path": os.fsdecode(name)}
-    family = "ipv6" if sock.family == socket.AF_INET6 else "ipv4"
-    return {"type": "inet", "host": name[0], "port": str(name[1]), family: True}
+def _choose_accelerator(config: Config) -> str:
+    """The first of the accelerators asked for that this host has.
+
+    Raises:
+        StartError: it has none of them.
+    """
+    for number, name in enumerate(config.accels):
+        refusal = _try_accelerator(name)
+        if refusal is None:
+            if number:
+                config.report.error(f"falling back to {name}")
+            return name
+        for text in refusal[:-1]:
+            config.report.error(text)
+        if number + 1 == len(config.accels):
+            raise StartError(refusal[-1])
+        config.report.error(refusal[-1])
+    return "tcg"
 
 
-def _ends(sock: socket.socket) -> tuple[str, str] | None:
-    """Both ends of a TCP connection, as they are written; None for others."""
-    if sock.family == socket.AF_UNIX:
+def _try_accelerator(name: str) -> list[str] | None:
+    """Why an accelerator can't be used, in QEMU's words (10.0.2, 11.1.3), or None."""
+    if name not in ("kvm", "mshv"):
         return None
     try:
-        here, there = sock.getsockname(), sock.getpeername()
-    except OSError:
-        # Gone already.
-        return None
-    return host_and_port(here[0], here[1]), host_and_port(there[0], there[1])
-
-
-def _choose_accelerator(config: Config) -> str:
-    """The first of the accelerators asked for that this host has."""
-    for number, name in enumerate(config.accels):
+        os.close(os.open(f"/dev/{name}", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
         if name == "kvm":
-            try:
-                os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
-            except OSError as error:
-                reason = os.strerror(error.errno or 0)
-                config.report.error(f"Could not access KVM kernel module: {reason}")
-                if number + 1 == len(config.accels):
-                    raise StartError(f"failed to initialize kvm: {reason}") from None
-                config.report.error(f"failed to initialize kvm: {reason}")
-                continue
-        if number:
-            config.report.error(f"falling back to {name}")
-        return name
-    return "tcg"
+            return [
+                f"Could not access KVM kernel module: {reason}",
+                f"failed to initialize kvm: {reason}",
+            ]
+        return [
+            f"Failed to open /dev/mshv: {reason}",
+            "failed to initialize mshv: Operation not permitted",
+        ]
+    return None
 
 
 def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:

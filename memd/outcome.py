@@ -54,7 +54,9 @@ class Outcome:
 
 
 class Constant:
-    """A value that never changes while the daemon lives, so encoded only once.
+    """A value that is encoded once: it never changes while the daemon lives.
+
+    Or is so large that it comes encoded from beside the event loop.
 
     Attributes:
         value: the `return` member.
@@ -74,19 +76,29 @@ class Blocking:
     Attributes:
         work: runs in a worker thread; touches no shared state but the kernel's.
         finish: runs on the event loop with what `work` returned, and gives the
-            command's value or `Outcome`; it may raise `QMPError`.
+            command's value or `Outcome`, or another `Blocking` that is to run
+            before there is one; it may raise `QMPError`.
         failed: runs on the event loop when `work` raised, to undo what was
             prepared (a reserved id); the exception is answered afterwards.
+        progress: asked on the event loop a few times a second while `work`
+            runs; gives an event that tells how far it has come, or None.
+        cancel: called on the event loop, it makes `work` raise soon; None
+            where nothing can.
     """
 
-    __slots__ = ("failed", "finish", "work")
+    __slots__ = ("cancel", "failed", "finish", "progress", "work")
 
     def __init__(
         self,
         work: Callable[[], Any],
         finish: Callable[[Any], JSON],
         failed: Callable[[BaseException], None] = lambda _error: None,
+        *,
+        progress: Callable[[], Event | None] | None = None,
+        cancel: Callable[[], None] | None = None,
     ) -> None:
         self.work = work
         self.finish = finish
         self.failed = failed
+        self.progress = progress
+        self.cancel = cancel

@@ -25,9 +25,34 @@ class Daemon:
         uuid: what `query-uuid` gives.
         run_state: "running", "paused" or "prelaunch" (QAPI `RunState`).
         kvm_enabled: whether KVM was asked for and is there.
+        accel: the accelerator in use, were there a guest (QAPI `Accelerator`).
+        preconfig: whether it waits for x-exit-preconfig.
+        autostart: whether it runs from then on.
+        migration_capabilities: those that are switched on.
+        reading_config: whether a blockdev-add is at its configuration file.
+        deny_private_discard: whether discarding memory of a private mapping of
+            a file, which changes the file for everybody else, is refused.
+        private_discard_seen: whether that was warned about.
     """
 
-    __slots__ = ("_constants", "_schema", "compat", "fdsets", "kvm_enabled", "name", "run_state", "tree", "uuid")
+    __slots__ = (
+        "_constants",
+        "_schema",
+        "accel",
+        "autostart",
+        "compat",
+        "deny_private_discard",
+        "fdsets",
+        "kvm_enabled",
+        "migration_capabilities",
+        "name",
+        "preconfig",
+        "private_discard_seen",
+        "reading_config",
+        "run_state",
+        "tree",
+        "uuid",
+    )
 
     def __init__(
         self,
@@ -38,6 +63,9 @@ class Daemon:
         uuid: str = "00000000-0000-0000-0000-000000000000",
         run_state: str = "running",
         kvm_enabled: bool = False,
+        preconfig: bool = False,
+        autostart: bool = True,
+        deny_private_discard: bool = False,
     ) -> None:
         self.tree = tree
         self.compat = compat
@@ -46,6 +74,13 @@ class Daemon:
         self.uuid = uuid
         self.run_state = run_state
         self.kvm_enabled = kvm_enabled
+        self.accel = "kvm" if kvm_enabled else "tcg"
+        self.preconfig = preconfig
+        self.autostart = autostart
+        self.migration_capabilities: frozenset[str] = frozenset()
+        self.reading_config = False
+        self.deny_private_discard = deny_private_discard
+        self.private_discard_seen = False
         self._schema: Schema | None = None
         self._constants: dict[str, Constant] = {}
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memd.commands import control, hmp, machine, misc, options, qom
+from memd.commands import (
+    block,
+    chardev,
+    control,
+    device,
+    explain,
+    hmp,
+    machine,
+    memdev,
+    migration,
+    misc,
+    options,
+    qom,
+    stack,
+)
 from memd.commands.daemon import Daemon
 from memd.outcome import JSON
 from memd.session import Session
@@ -37,8 +51,37 @@ HANDLERS: dict[str, Handler] = {
     "qom-list-types": qom.qom_list_types,
     "qom-list-properties": qom.qom_list_properties,
     "query-memdev": qom.query_memdev,
+    "x-memdev-read": memdev.x_memdev_read,
+    "x-memdev-write": memdev.x_memdev_write,
+    "x-memdev-discard": memdev.x_memdev_discard,
+    "x-memdev-stat": memdev.x_memdev_stat,
+    "x-memdev-export": memdev.x_memdev_export,
+    "x-memdev-save": memdev.x_memdev_save,
+    "x-memdev-explain": explain.x_memdev_explain,
     "human-monitor-command": hmp.human_monitor_command,
     "query-command-line-options": options.query_command_line_options,
+    "query-machines": stack.query_machines,
+    "query-cpus-fast": stack.query_cpus_fast,
+    "query-hotpluggable-cpus": stack.query_hotpluggable_cpus,
+    "query-iothreads": stack.query_iothreads,
+    "query-block": stack.query_block,
+    "query-named-block-nodes": stack.query_named_block_nodes,
+    "query-accelerators": stack.query_accelerators,
+    "set-action": stack.set_action,
+    "device-list-properties": stack.device_list_properties,
+    "x-exit-preconfig": stack.x_exit_preconfig,
+    "device_add": device.device_add,
+    "device_del": device.device_del,
+    "query-memory-devices": device.query_memory_devices,
+    "query-memory-size-summary": device.query_memory_size_summary,
+    "blockdev-add": block.blockdev_add,
+    "query-chardev": chardev.query_chardev,
+    "query-yank": chardev.query_yank,
+    "yank": chardev.yank,
+    "query-migrate-capabilities": migration.query_migrate_capabilities,
+    "migrate-set-capabilities": migration.migrate_set_capabilities,
+    "migrate-recover": migration.migrate_recover,
+    "migrate-pause": migration.migrate_pause,
     "remove-fd": misc.remove_fd,
     "query-fdsets": misc.query_fdsets,
 }

@@ -60,6 +60,7 @@ _AT_FDCWD = -100
 _AT_EACCESS = 0x200
 _NODE_WORDS = 3
 _IOV_MAX = 1024
+_MINCORE_PART = 1 << 30
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -326,15 +327,26 @@ def _moved(call: Any, here: int, there: int, length: int) -> int:
     raise os_error(number)
 
 
-def resident(address: int, length: int) -> bool:
-    """Whether every page of a range is in memory, so that touching it waits for no disk.
+def resident_pages(address: int, length: int) -> int:
+    """How many pages of a range are in memory, of a file also those not mapped (mincore(2)).
 
     Args:
-        address: of a page; `length` is in bytes (mincore(2)).
+        address: of a page; `length` is in bytes.
+
+    Raises:
+        OSError: the range is not mapped.
     """
-    pages = bytearray((length + PAGE_SIZE - 1) // PAGE_SIZE)
-    begin = ctypes.c_char.from_buffer(pages)
-    return not _mincore(address, length, ctypes.addressof(begin)) and 0 not in pages
+    found = 0
+    while length > 0:
+        part = min(length, _MINCORE_PART)
+        pages = bytearray((part + PAGE_SIZE - 1) // PAGE_SIZE)
+        begin = ctypes.c_char.from_buffer(pages)
+        if _mincore(address, part, ctypes.addressof(begin)):
+            raise os_error(ctypes.get_errno())
+        found += pages.count(1)
+        address += part
+        length -= part
+    return found
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

@@ -6,11 +6,14 @@ import os
 import threading
 
 from memd.hostmem import libc
-from memd.hostmem.spec import MapSpec
+from memd.hostmem.spec import MapSpec, round_up
 
 ANONYMOUS_ALIGN = 2 << 20
 """Anonymous memory and `memory-backend-ram`'s with share=on begin at a multiple
 of this, in bytes, so that huge pages fit (observed on QEMU 10.0.2)."""
+
+UNMAP_PIECE = 64 << 20
+"""Bytes unmapped by one system call; more where that would be over a thousand calls."""
 
 NO_RESERVE_UNSUPPORTED = (
     'Skipping reservation of swap space is not supported: "/proc/sys/vm/overcommit_memory" is "2"'
@@ -188,7 +191,13 @@ class Region:
             self._release()
 
     def _release(self) -> None:
-        libc.munmap(self._area, self._area_length)
+        # Piece by piece: other threads map nothing while one piece goes.
+        piece = max(UNMAP_PIECE, self.page_size, round_up(self._area_length >> 10, self.page_size))
+        begin, end = self._area, self._area + self._area_length
+        while end - begin > piece:
+            libc.munmap(begin, piece)
+            begin += piece
+        libc.munmap(begin, end - begin)
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

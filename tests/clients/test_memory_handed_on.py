@@ -128,8 +128,8 @@ def test_a_machine_runs_in_it(
     with client.export("m") as memory:
         # Its own path, or that of the descriptor that was handed out.
         path = f"/proc/{os.getpid()}/fd/{memory.fd}" if by_descriptor else memory.path
-        server = qemu(*machine(f"memory-backend-file,share=on,mem-path={path}"))
-    monitor = server.monitor()
+        # Greeted by it, it has the memory.
+        monitor = qemu(*machine(f"memory-backend-file,share=on,mem-path={path}")).monitor()
     assert guest_memory(monitor, directory / "saved") == data
     client.write("m", MIB + 5, b"hello")
     assert guest_memory(monitor, directory / "saved", MIB, 12) == data[:5] + b"hello" + data[10:12]

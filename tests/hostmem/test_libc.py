@@ -144,10 +144,22 @@ def test_memory_is_copied_up_to_what_can_not_be_had() -> None:
 
 
 def test_calls_that_fail_say_why() -> None:
-    for call in (
-        lambda: libc.punch_hole(-1, 0, PAGE),
-        lambda: libc.cachestat(-1, 0, PAGE),
+    for call, why in (
+        (lambda: libc.punch_hole(-1, 0, PAGE), "Bad file descriptor"),
+        (lambda: libc.cachestat(-1, 0, PAGE), "Bad file descriptor"),
+        (lambda: libc.resident_pages(0, PAGE), "Cannot allocate memory"),
     ):
-        with pytest.raises(OSError, match="Bad file descriptor"):
+        with pytest.raises(OSError, match=why):
             call()
-    assert not libc.resident(0, PAGE)
+
+
+def test_pages_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for in parts, where there are many."""
+    monkeypatch.setattr(libc, "_MINCORE_PART", 2 * PAGE)
+    address = libc.mmap(0, 7 * PAGE, READ_WRITE, ANONYMOUS, -1, 0)
+    for page in (0, 3, 6):
+        libc.write_memory(address + page * PAGE, b"x")
+    assert libc.resident_pages(address, 7 * PAGE) == 3
+    assert libc.resident_pages(address, 6 * PAGE + 1) == 3
+    assert libc.resident_pages(address, 6 * PAGE) == 2
+    libc.munmap(address, 7 * PAGE)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +105,34 @@ def test_cpus_without_numa(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numa, "_NODES", "/nowhere")
     assert numa.cpus_of([0]) == set(range(os.cpu_count() or 1))
     assert numa.cpus_of([1]) == set()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes with two CPUs each, and memory without CPUs; one CPU is not ours."""
+    (tmp_path / "has_memory").write_text("0-2\n")
+    for node, cpus in enumerate(["0-1", "2-3", ""]):
+        (tmp_path / f"node{node}").mkdir()
+        (tmp_path / f"node{node}" / "cpulist").write_text(f"{cpus}\n")
+    monkeypatch.setattr(numa, "_NODES", str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _thread: {0, 1, 3})
+
+
+@pytest.mark.usefixtures("nodes")
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [([], [{0, 1}, {3}]), ([1], [{3}]), ([2], []), ([0, 2], [{0, 1}]), ([7], [])],
+)
+def test_places(wanted: list[int], found: list[set[int]]) -> None:
+    assert numa.places(wanted) == found
+
+
+def test_one_node_has_no_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "has_memory").write_text("0\n")
+    monkeypatch.setattr(numa, "_NODES", str(tmp_path))
+    assert numa.places([0]) == []
+    monkeypatch.setattr(numa, "_NODES", "/nowhere")
+    assert numa.places() == []
 
 
 @pytest.mark.parametrize(

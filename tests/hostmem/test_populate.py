@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memd.hostmem import libc, populate
+from memd.hostmem import libc, numa, populate
 from memd.hostmem.populate import Cancelled, Population, slices, thread_count
 from memd.hostmem.region import ANONYMOUS_ALIGN, Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
@@ -263,6 +263,47 @@ def test_threads_run_on_the_cpus_given(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [here] * 4
     monkeypatch.undo()
     region.close()
+
+
+@pytest.mark.usefixtures("many_threads")
+def test_threads_are_spread_over_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = os.sched_getaffinity(0)
+    cpus = sorted(here)
+    seen = []
+    asked = []
+
+    def places(nodes: list[int]) -> list[set[int]]:
+        asked.append(nodes)
+        return [{cpus[0]}, {cpus[-1]}]
+
+    def madvise(*_arguments: object) -> int:
+        seen.append((threading.get_ident(), os.sched_getaffinity(0)))
+        return 0
+
+    monkeypatch.setattr(numa, "places", places)
+    monkeypatch.setattr(libc, "madvise", madvise)
+    region = anonymous(4 * PAGE)
+    Population(region, 4, nodes=[0, 1]).run()
+    assert asked == [[0, 1]]
+    assert sorted(sorted(where) for _thread, where in seen) == sorted([[cpus[0]], [cpus[-1]]] * 2)
+    assert os.sched_getaffinity(0) == here
+    # One alone runs where it was.
+    seen.clear()
+    Population(region, 1, nodes=[0, 1]).run()
+    assert seen == [(threading.get_ident(), here)]
+    monkeypatch.undo()
+    region.close()
+
+
+def test_a_region_that_was_closed_is_given_up() -> None:
+    region = anonymous()
+    run = Population(region, 1)
+    region.pin()
+    region.close()
+    with pytest.raises(Cancelled):
+        run.run()
+    assert run.done == 0
+    region.unpin()
 
 
 def test_cpus_that_have_gone() -> None:

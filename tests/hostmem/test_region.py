@@ -220,6 +220,22 @@ def test_sync_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     made.close()
 
 
+def test_large_memory_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone: list[tuple[int, int]] = []
+    real = libc.munmap
+
+    def munmap(address: int, length: int) -> None:
+        gone.append((address, length))
+        real(address, length)
+
+    monkeypatch.setattr(region, "UNMAP_PIECE", 2 * PAGE)
+    made = Region(spec(5 * PAGE))
+    monkeypatch.setattr(libc, "munmap", munmap)
+    made.close()
+    at = made.address
+    assert gone == [(at, 2 * PAGE), (at + 2 * PAGE, 2 * PAGE), (at + 4 * PAGE, PAGE)]
+
+
 def test_close_twice() -> None:
     with file_of(MIB) as fd:
         made = Region(spec(), fd)

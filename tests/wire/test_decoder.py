@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -388,3 +392,18 @@ def test_too_many_tokens_are_refused(compat: Compat, monkeypatch: pytest.MonkeyP
     items = ExactDecoder(compat).feed(b"[" + b"1," * 50 + b"1]" + GOOD)
     assert items[0].desc == limits.TOKEN_COUNT_EXCEEDED
     assert items[-1] == {"execute": "x", "id": 1}
+
+
+def test_a_split_message_where_nothing_imported_json() -> None:
+    """As in a daemon that has just started: Python 3.11's scanner has nothing to raise then."""
+    code = (
+        "import sys; from memd.wire import Decoder; decoder = Decoder()\n"
+        "assert 'json.decoder' not in sys.modules\n"
+        'assert decoder.feed(b\'{"execute": "a\') == []\n'
+        "assert decoder.feed(b'b\"}') == [{'execute': 'ab'}]\n"
+    )
+    tree = str(Path(__file__).resolve().parents[2])
+    command = [sys.executable, "-S", "-c", code]
+    env = dict(os.environ, PYTHONPATH=tree)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

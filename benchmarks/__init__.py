@@ -1,0 +1,1 @@
+"""Measurements, to be repeated: `python -m benchmarks.NAME`."""

@@ -1,0 +1,206 @@
+"""The client for asyncio: any number of commands under way at once."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+from collections.abc import Sequence
+from types import TracebackType
+
+from memd.client.conversation import (
+    JSON,
+    Answer,
+    Conversation,
+    Export,
+    Message,
+    export_arguments,
+    pieces,
+)
+from memd.client.sockets import Address, make, receive
+
+
+class AsyncClient:
+    """A connection that has negotiated, made by `connect`; an asynchronous context manager.
+
+    Attributes:
+        events: those that have come, to be taken by `events.get()`.
+    """
+
+    __slots__ = (
+        *("_conversation", "_failure", "_greeted", "_loop", "_sending", "_socket", "_waiting"),
+        "events",
+    )
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over a connected socket, in the running event loop; see `connect`."""
+        self.events: asyncio.Queue[Message] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._socket = sock
+        self._conversation = Conversation()
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._sending = asyncio.Lock()
+        self._greeted: asyncio.Future[None] = self._loop.create_future()
+        self._failure: Exception | None = None
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+
+    @classmethod
+    async def connect(cls, address: Address) -> AsyncClient:
+        """Connect and negotiate.
+
+        Args:
+            address: the path of a UNIX socket, or a (host, port).
+
+        Raises:
+            OSError: no connection can be made.
+        """
+        sock, where = make(address)
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, where)
+        except BaseException:
+            sock.close()
+            raise
+        client = cls(sock)
+        try:
+            await client._greeted
+            await client.execute("qmp_capabilities")
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    @property
+    def greeting(self) -> Message:
+        """The server's first message."""
+        return self._conversation.greeting
+
+    async def execute(
+        self, command: str, arguments: Message | None = None, *, fds: Sequence[int] = ()
+    ) -> JSON:
+        """Execute a command; its value.
+
+        Args:
+            command: its name.
+            arguments: by QMP's names.
+            fds: descriptors to send along, as getfd and add-fd want them.
+
+        Raises:
+            QMPError: the server refuses it.
+            ConnectionError: the connection is lost.
+        """
+        return (await self._ask(command, arguments, fds=fds)).value
+
+    async def export(self, id: str, *, writable: bool | None = None) -> Export:
+        """Take a descriptor of a backend's memory (`x-memdev-export`).
+
+        Args:
+            id: the backend's.
+            writable: whether it has to let one write; None for what the backend allows.
+        """
+        arguments = export_arguments(id, writable)
+        return Export(await self._ask("x-memdev-export", arguments, fd=True))
+
+    async def read(self, id: str, offset: int, length: int) -> bytes:
+        """Bytes of a backend's memory (`x-memdev-read`), however many."""
+        parts = []
+        for at, size in pieces(offset, length):
+            value = await self.execute("x-memdev-read", {"id": id, "offset": at, "length": size})
+            parts.append(base64.b64decode(value["data"]))
+        return b"".join(parts)
+
+    async def write(self, id: str, offset: int, data: bytes) -> None:
+        """Write to a backend's memory (`x-memdev-write`), however much.
+
+        Beyond 16 MiB it goes in pieces: an error may leave a part of it written.
+        """
+        for at, size in pieces(offset, len(data)):
+            text = base64.b64encode(data[at - offset : at - offset + size]).decode("ascii")
+            await self.execute("x-memdev-write", {"id": id, "offset": at, "data": text})
+
+    def close(self) -> None:
+        """Leave; commands under way end with a `ConnectionError`."""
+        self._end(ConnectionError("the connection is closed"))
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def _ask(
+        self,
+        command: str,
+        arguments: Message | None,
+        *,
+        fds: Sequence[int] = (),
+        fd: bool = False,
+    ) -> Answer:
+        if self._failure is not None:
+            raise self._failure
+        number, data = self._conversation.request(command, arguments, fd=fd)
+        answered: asyncio.Future[Answer] = self._loop.create_future()
+        self._waiting[number] = answered
+        try:
+            async with self._sending:
+                await self._send(data, fds)
+            answer = await answered
+        except asyncio.CancelledError:
+            if answered.done() and answered.exception() is None:
+                # It came in the same moment: nobody else would close it.
+                answered.result().close()
+            raise
+        finally:
+            self._waiting.pop(number, None)
+        if answer.error is not None:
+            raise answer.error
+        return answer
+
+    async def _send(self, data: bytes, fds: Sequence[int]) -> None:
+        while fds:
+            try:
+                data = data[socket.send_fds(self._socket, [data], list(fds)) :]
+                fds = ()
+            except BlockingIOError:
+                # No room for the first byte, which is rare: look again soon.
+                await asyncio.sleep(0.001)
+        await self._loop.sock_sendall(self._socket, data)
+
+    def _on_readable(self) -> None:
+        try:
+            found = self._conversation.receive(*receive(self._socket))
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, ValueError) as failed:
+            self._end(failed)
+            return
+        if self._conversation.greeting and not self._greeted.done():
+            self._greeted.set_result(None)
+        for each in found:
+            if not isinstance(each, Answer):
+                self.events.put_nowait(each)
+                continue
+            waiting = self._waiting.get(each.id) if isinstance(each.id, int) else None
+            if waiting is None or waiting.done():
+                # Whoever asked has given up.
+                each.close()
+            else:
+                waiting.set_result(each)
+
+    def _end(self, failure: Exception) -> None:
+        if self._failure is not None:
+            return
+        self._failure = failure
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._conversation.close()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(failure)
+        if not self._greeted.done():
+            self._greeted.set_exception(failure)

@@ -1,0 +1,185 @@
+"""The client that waits: one command after another."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+
+from memd.client.conversation import (
+    JSON,
+    Answer,
+    Conversation,
+    Export,
+    Message,
+    export_arguments,
+    pieces,
+)
+from memd.client.sockets import Address, make, receive
+
+
+class Client:
+    """A connection that has negotiated; a context manager that closes it.
+
+    Attributes:
+        events: those that have come and were not waited for, the oldest first.
+    """
+
+    __slots__ = ("_conversation", "_socket", "events", "timeout")
+
+    def __init__(self, address: Address, *, timeout: float | None = None) -> None:
+        """Connect and negotiate.
+
+        Args:
+            address: the path of a UNIX socket, or a (host, port).
+            timeout: seconds that the server may be silent; None for ever.
+
+        Raises:
+            OSError: no connection can be made.
+            TimeoutError: the server says nothing.
+        """
+        self._conversation = Conversation()
+        self.events: deque[Message] = deque()
+        self.timeout = timeout
+        self._socket, where = make(address)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(where)
+            while not self._conversation.greeting:
+                self._conversation.receive(*receive(self._socket))
+            self.execute("qmp_capabilities")
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def greeting(self) -> Message:
+        """The server's first message."""
+        return self._conversation.greeting
+
+    def execute(
+        self, command: str, arguments: Message | None = None, *, fds: Sequence[int] = ()
+    ) -> JSON:
+        """Execute a command; its value.
+
+        Args:
+            command: its name.
+            arguments: by QMP's names.
+            fds: descriptors to send along, as getfd and add-fd want them.
+
+        Raises:
+            QMPError: the server refuses it.
+            ConnectionError: the connection is lost.
+            TimeoutError: the server says nothing; its answer will be passed over.
+        """
+        return self._ask(command, arguments, fds=fds).value
+
+    def export(self, id: str, *, writable: bool | None = None) -> Export:
+        """Take a descriptor of a backend's memory (`x-memdev-export`).
+
+        Args:
+            id: the backend's.
+            writable: whether it has to let one write; None for what the backend allows.
+        """
+        return Export(self._ask("x-memdev-export", export_arguments(id, writable), fd=True))
+
+    def read(self, id: str, offset: int, length: int) -> bytes:
+        """Bytes of a backend's memory (`x-memdev-read`), however many."""
+        parts = [
+            self.execute("x-memdev-read", {"id": id, "offset": at, "length": size})["data"]
+            for at, size in pieces(offset, length)
+        ]
+        return b"".join(map(base64.b64decode, parts))
+
+    def write(self, id: str, offset: int, data: bytes) -> None:
+        """Write to a backend's memory (`x-memdev-write`), however much.
+
+        Beyond 16 MiB it goes in pieces: an error may leave a part of it written.
+        """
+        for at, size in pieces(offset, len(data)):
+            text = base64.b64encode(data[at - offset : at - offset + size]).decode("ascii")
+            self.execute("x-memdev-write", {"id": id, "offset": at, "data": text})
+
+    def wait_event(self, *names: str, timeout: float | None = None) -> Message:
+        """The next event, or the next of one of these names; others are kept.
+
+        Args:
+            timeout: seconds to wait at most; None for ever.
+
+        Raises:
+            TimeoutError: it has not come.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen = 0
+        while True:
+            for event in list(self.events)[seen:]:
+                seen += 1
+                if not names or event["event"] in names:
+                    self.events.remove(event)
+                    return event
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError("the event has not come")
+                self._socket.settimeout(left)
+            else:
+                self._socket.settimeout(None)
+            try:
+                self._sort(self._receive())
+            finally:
+                self._socket.settimeout(self.timeout)
+
+    def close(self) -> None:
+        """Leave."""
+        self._socket.close()
+        self._conversation.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(
+        self,
+        command: str,
+        arguments: Message | None,
+        *,
+        fds: Sequence[int] = (),
+        fd: bool = False,
+    ) -> Answer:
+        number, data = self._conversation.request(command, arguments, fd=fd)
+        if fds:
+            sent = socket.send_fds(self._socket, [data], list(fds))
+            data = data[sent:]
+        self._socket.sendall(data)
+        while True:
+            answer = self._sort(self._receive(), number)
+            if answer is None:
+                continue
+            if answer.error is not None:
+                raise answer.error
+            return answer
+
+    def _receive(self) -> list[Answer | Message]:
+        return self._conversation.receive(*receive(self._socket))
+
+    def _sort(self, found: list[Answer | Message], number: int = 0) -> Answer | None:
+        """Keep the events; the answer of that number, others are late and closed."""
+        wanted = None
+        for each in found:
+            if not isinstance(each, Answer):
+                self.events.append(each)
+            elif each.id == number:
+                wanted = each
+            else:
+                each.close()
+        return wanted

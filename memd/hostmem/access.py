@@ -1,0 +1,133 @@
+"""Reading and writing a region's bytes, through the kernel's own checks.
+
+Nothing here touches the memory itself: process_vm_readv(2) and
+process_vm_writev(2) do, and answer with an error where the mapping forbids it
+or a page can't be had (a file that was truncated, a full disk, a broken page),
+where the process's own access would end in a signal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from memd.errors import QMPError
+from memd.hostmem import libc
+from memd.hostmem.region import Region
+
+MAX_LENGTH = 16 << 20
+"""Bytes that can be read or written at once: in base64 some 22 million
+characters, of which a client and memd each hold a few copies."""
+
+INLINE_LENGTH = 64 << 10
+"""Bytes up to which memory is copied in the event loop: 0.01 ms where its pages
+are there, 0.07 ms where they have to be made (measured)."""
+
+_IN_MEMORY = frozenset((libc.TMPFS_MAGIC, libc.HUGETLBFS_MAGIC))
+
+
+def check_range(name: str, size: int, offset: int, length: int) -> None:
+    """See that a range is within a region.
+
+    Args:
+        name: of the memory, in messages.
+        size: what there is, in bytes; so are `offset` and `length`.
+
+    Raises:
+        QMPError: it is not.
+    """
+    # Python's integers do not wrap around.
+    if offset + length > size:
+        raise QMPError(
+            f"{length} bytes at offset {offset} are not within the {size} bytes of '{name}'"
+        )
+
+
+def check_length(length: int, parameter: str) -> None:
+    """Raise `QMPError` where `length` bytes are too many for one call."""
+    if length > MAX_LENGTH:
+        raise QMPError(f"Parameter '{parameter}' exceeds {MAX_LENGTH} bytes")
+
+
+def may_wait(region: Region, offset: int, length: int, write: bool) -> bool:
+    """Whether copying may keep the caller for long: much to do, or a disk to wait for."""
+    if length > INLINE_LENGTH:
+        return True
+    if region.fd < 0 or libc.file_system_type(region.fd) in _IN_MEMORY:
+        return False
+    if write and region.shared:
+        # The file system may want to write something first.
+        return True
+    start, end = _pages(region, offset, length)
+    return libc.resident_pages(start, end - start) * libc.PAGE_SIZE < end - start
+
+
+def read(region: Region, name: str, offset: int, length: int) -> bytearray:
+    """Copy bytes out of a region.
+
+    Args:
+        name: of the memory, in messages.
+        offset: in bytes, like `length`; both have been checked.
+
+    Raises:
+        QMPError: they can't be read.
+    """
+    data = bytearray(length)
+    done = libc.read_memory(region.address + offset, data)
+    if done < length:
+        raise _failure(region, f"cannot read '{name}' at offset {offset + done}", offset + length)
+    return data
+
+
+def write(region: Region, name: str, offset: int, data: bytes) -> None:
+    """Copy bytes into a region.
+
+    The pages are made first, so that what can't be had is known before the
+    first byte changes.
+
+    Args:
+        name: of the memory, in messages.
+        offset: in bytes; has been checked, together with the data's length.
+
+    Raises:
+        QMPError: they can't be written. Nothing has changed then, unless the
+            file was truncated this very moment.
+    """
+    length = len(data)
+    end = offset + length
+    what = f"cannot write '{name}' at offset {offset}"
+    first, last = _pages(region, offset, length)
+    if last - first > libc.PAGE_SIZE:
+        error = libc.madvise(first, last - first, libc.MADV_POPULATE_WRITE)
+        # EINVAL: the mapping can't be written, which the copying will find
+        # too, or Linux before 5.14 does not know the advice.
+        if error not in (0, errno.EINVAL, errno.EINTR):
+            raise _failure(region, what, end, error, write=True)
+    done = libc.write_memory(region.address + offset, data)
+    if done < length or not (length or region.writable):
+        raise _failure(region, what, end, write=True)
+
+
+def _pages(region: Region, offset: int, length: int) -> tuple[int, int]:
+    """The addresses of a range's first page and of what follows its last one."""
+    start = region.address + offset
+    return start & -libc.PAGE_SIZE, start + length + -(start + length) % libc.PAGE_SIZE
+
+
+def _failure(
+    region: Region, what: str, end: int, number: int = errno.EFAULT, *, write: bool = False
+) -> QMPError:
+    """What is said of memory that the kernel would not copy."""
+    return QMPError(f"{what}: {_reason(region, end, number, write)}")
+
+
+def _reason(region: Region, end: int, number: int, write: bool) -> str:
+    if write and not region.writable:
+        return "it is read-only memory (ROM)"
+    if number == errno.EFAULT and region.fd >= 0:
+        size = os.fstat(region.fd).st_size
+        if size < region.offset + end and size < region.offset + region.length:
+            return f"its file was truncated to {size} bytes"
+        if write and not os.fstatvfs(region.fd).f_bavail:
+            return os.strerror(errno.ENOSPC)
+    return os.strerror(number)

@@ -1,0 +1,63 @@
+"""Throwing a range of a region away: its pages, and those of the file behind it.
+
+What is refused and what the file comes to was observed on QEMU's own
+discarding (virtio-balloon, virtio-mem).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from memd.errors import QMPError
+from memd.hostmem import libc
+from memd.hostmem.access import check_range
+from memd.hostmem.region import Region
+
+
+def is_read_only(fd: int) -> bool:
+    """Whether a descriptor was opened to read only."""
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+
+
+def check(region: Region, name: str, offset: int, length: int) -> None:
+    """See that a range can be discarded.
+
+    Args:
+        name: of the memory, in messages.
+        offset: in bytes, like `length`.
+
+    Raises:
+        QMPError: it can't be.
+    """
+    check_range(name, region.length, offset, length)
+    for parameter, value in (("offset", offset), ("length", length)):
+        if value % region.page_size:
+            raise QMPError(
+                f"Parameter '{parameter}' must be a multiple of the page size"
+                f" 0x{region.page_size:x} of '{name}'"
+            )
+    if region.fd >= 0 and is_read_only(region.fd):
+        raise QMPError(f"cannot discard memory of '{name}': its file is opened read-only")
+
+
+def discard(region: Region, name: str, offset: int, length: int) -> None:
+    """Discard a range that has been checked.
+
+    Raises:
+        QMPError: the kernel would not.
+    """
+    if not length:
+        return
+    try:
+        if region.fd >= 0:
+            libc.punch_hole(region.fd, region.offset + offset, length)
+        # Of a shared file that was all; a private mapping has pages of its own.
+        number = libc.madvise(region.address + offset, length, libc.MADV_DONTNEED)
+    except OSError as failed:
+        raise QMPError(f"cannot discard memory of '{name}': {failed.strerror}") from None
+    # Linux before 5.18 does not take the advice for huge pages, and has
+    # dropped them with the file's.
+    if number and not (number == errno.EINVAL and region.page_size > libc.PAGE_SIZE):
+        raise QMPError(f"cannot discard memory of '{name}': {os.strerror(number)}")

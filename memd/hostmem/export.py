@@ -1,0 +1,80 @@
+"""Handing a region to another process: by descriptor, or by a path that it opens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from memd.errors import QMPError
+from memd.hostmem.discard import is_read_only
+from memd.hostmem.region import Region
+
+_DEV_ZERO = os.makedev(1, 5)
+_OWNER_ONLY = 0o600
+
+
+def export(region: Region, name: str, writable: bool) -> int:
+    """A new descriptor of the file behind a region.
+
+    One that is not writable belongs to an open file description of its own,
+    which can't be made writable.
+
+    Args:
+        name: of the memory, in messages.
+        writable: whether it has to let one write.
+
+    Raises:
+        QMPError: there is no such descriptor to give.
+    """
+    if region.fd < 0:
+        raise QMPError(
+            f"'{name}' is private memory without a descriptor: make it with share=on to export it"
+        )
+    there = os.fstat(region.fd)
+    if stat.S_ISCHR(there.st_mode) and there.st_rdev == _DEV_ZERO:
+        raise QMPError(f"'{name}' is memory of /dev/zero, whose descriptor does not lead to it")
+    if writable and not region.writable:
+        raise QMPError(f"'{name}' is read-only memory (ROM): it can't be exported writable")
+    if writable and is_read_only(region.fd):
+        raise QMPError(f"the file of '{name}' is opened read-only: it can't be exported writable")
+    if writable and not region.shared:
+        raise QMPError(
+            f"'{name}' is a private mapping, whose writes are not in its file: make it with"
+            " share=on, or export the file below it with writable=false"
+        )
+    if not there.st_nlink and stat.S_IMODE(there.st_mode) != _OWNER_ONLY:
+        # Without a name, and so nobody's business but its owner's: a memfd lets
+        # everybody open it again through /proc, and shared memory not even its
+        # owner.
+        os.fchmod(region.fd, _OWNER_ONLY)
+    try:
+        if writable or is_read_only(region.fd):
+            fd = os.dup(region.fd)
+        else:
+            fd = os.open(f"/proc/self/fd/{region.fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as failed:
+        if failed.errno == errno.ENXIO:
+            raise QMPError(f"'{name}' has no descriptor that is read-only") from None
+        raise QMPError(f"cannot export '{name}': {failed.strerror}") from None
+    region.exports += 1
+    return fd
+
+
+def path_of(region: Region) -> str:
+    """A path by which another process of the same user opens the file behind a region.
+
+    Returns:
+        The file's own path if it still leads there, or one under /proc, which
+        is there as long as the region is; "" where no path does (guest_memfd).
+    """
+    here = f"/proc/{os.getpid()}/fd/{region.fd}"
+    path = os.readlink(here)
+    if path.startswith("anon_inode:"):
+        return ""
+    try:
+        path.encode()
+        found, there = os.stat(path), os.fstat(region.fd)
+    except (OSError, UnicodeEncodeError):
+        return here
+    return path if (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino) else here

@@ -1,0 +1,122 @@
+"""Which pages of a mapping are there: /proc/self/pagemap, asked for whole ranges.
+
+The ioctl PAGEMAP_SCAN (Linux 6.7) names runs of pages of one kind; before it,
+each page has an entry to be read (proc_pid_pagemap(5)).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from types import TracebackType
+
+from memd.hostmem.libc import PAGE_SIZE
+
+FILE = 1 << 2
+"""The page is a file's, or shared: not a private mapping's own."""
+PRESENT = 1 << 3
+"""The page is in memory, and mapped."""
+SWAPPED = 1 << 4
+"""The page is swapped out."""
+ZERO = 1 << 5
+"""The page is the kernel's page of zeroes: it takes no memory."""
+
+_PAGEMAP_SCAN = 0xC0606610
+_ARGUMENT = struct.Struct("=12Q")
+_RUN = struct.Struct("=3Q")
+_RUNS = 2048
+"""Runs asked for at once: 48 KiB."""
+
+_ENTRIES = 64 << 10
+"""Entries read at once: 512 KiB, for 256 MiB of memory."""
+
+Run = tuple[int, int, int]
+"""Begin and end as offsets in bytes, and the kinds: a sum of FILE and so on."""
+
+
+class PageMap:
+    """This process's pages; a context manager that closes the kernel's file."""
+
+    __slots__ = ("_address", "_buffer", "_fd", "_scans")
+
+    def __init__(self) -> None:
+        """Open it; raises `OSError`."""
+        self._fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._buffer = bytearray(_RUN.size * _RUNS)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
+        self._scans = True
+
+    def __enter__(self) -> PageMap:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def runs(self, address: int, length: int) -> Iterator[Run]:
+        """The runs of pages that are in memory or swapped out, in their order.
+
+        Args:
+            address: of the mapping; `length` is in bytes.
+
+        Raises:
+            OSError: the kernel does not tell.
+        """
+        if self._scans:
+            try:
+                yield from self._scan(address, length)
+                return
+            except OSError as failed:
+                if failed.errno not in (errno.ENOTTY, errno.EINVAL):
+                    raise
+                self._scans = False
+        yield from self._read(address, length)
+
+    def _scan(self, address: int, length: int) -> Iterator[Run]:
+        at, end = address, address + length
+        while at < end:
+            argument = bytearray(
+                _ARGUMENT.pack(
+                    *(_ARGUMENT.size, 0, at, end, 0, self._address, _RUNS, 0),
+                    *(0, 0, PRESENT | SWAPPED, FILE | PRESENT | SWAPPED | ZERO),
+                )
+            )
+            count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument)
+            at = _ARGUMENT.unpack(argument)[4]
+            with memoryview(self._buffer) as found:
+                for first, after, kinds in _RUN.iter_unpack(found[: count * _RUN.size]):
+                    yield first - address, after - address, kinds
+
+    def _read(self, address: int, length: int) -> Iterator[Run]:
+        first, kinds = 0, 0
+        at = 0
+        while at < length:
+            count = min(_ENTRIES, (length - at) // PAGE_SIZE)
+            data = os.pread(self._fd, count * 8, (address + at) // PAGE_SIZE * 8)
+            if not data:
+                break
+            for (entry,) in struct.iter_unpack("=Q", data):
+                # The three highest bits say present, swapped, file or shared.
+                now = _KINDS[entry >> 61]
+                if now != kinds:
+                    if kinds:
+                        yield first, at, kinds
+                    first, kinds = at, now
+                at += PAGE_SIZE
+        if kinds:
+            yield first, at, kinds
+
+
+_KINDS = tuple(
+    (PRESENT if bits & 4 else SWAPPED) | (FILE if bits & 1 else 0) if bits & 6 else 0
+    for bits in range(8)
+)
+"""The kinds by the highest bits of an entry. Which page is that of zeroes it does not say."""

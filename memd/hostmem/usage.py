@@ -1,0 +1,143 @@
+"""What regions take: memory, copies on write, swap, by NUMA node."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from memd.hostmem import libc
+from memd.hostmem.numa import parse_list
+from memd.hostmem.pages import FILE, PRESENT, SWAPPED, ZERO, PageMap
+from memd.hostmem.region import Region
+
+_NODES = "/sys/devices/system/node/has_memory"
+
+
+class Usage(NamedTuple):
+    """What a region takes, in bytes.
+
+    Attributes:
+        resident: how much of it is in memory. Of a shared file everything
+            counts that the kernel holds of it, whoever touched it; of a private
+            mapping what is mapped.
+        private_dirty: how much of a private mapping is its own, and not a file's.
+        swapped: how much of it is swapped out.
+        nodes: how much of it each NUMA node holds, those without any left out.
+    """
+
+    resident: int
+    private_dirty: int
+    swapped: int
+    nodes: list[tuple[int, int]]
+
+
+def usage(regions: list[Region]) -> list[Usage]:
+    """What each of the regions takes, in their order.
+
+    Raises:
+        OSError: the kernel does not tell.
+    """
+    with PageMap() as pages:
+        taken = [_taken(region, pages) for region in regions]
+    nodes = _nodes()
+    if len(nodes) > 1:
+        with open("/proc/self/numa_maps", "rb") as rows:
+            shares = by_node(regions, parse_numa_maps(rows.read()))
+    else:
+        shares = [[(nodes[0], resident)] if resident else [] for resident, _, _ in taken]
+    return [Usage(*sizes, share) for sizes, share in zip(taken, shares, strict=True)]
+
+
+def _taken(region: Region, pages: PageMap) -> tuple[int, int, int]:
+    """What a region has resident, private and swapped out."""
+    if region.shared and region.fd >= 0:
+        held = _held(region)
+        if held is not None:
+            return held[0], 0, held[1]
+    resident = own = swapped = 0
+    for start, end, kinds in pages.runs(region.address, region.length):
+        if kinds & ZERO:
+            continue
+        if kinds & PRESENT:
+            resident += end - start
+            if not kinds & FILE:
+                own += end - start
+        elif kinds & SWAPPED and not kinds & FILE:
+            swapped += end - start
+    return resident, own, swapped
+
+
+def _held(region: Region) -> tuple[int, int] | None:
+    """What the kernel holds of a region's file in memory and in swap; None where it can't tell."""
+    there = os.fstat(region.fd)
+    if not stat.S_ISREG(there.st_mode):
+        return None
+    kind = libc.file_system_type(region.fd)
+    if kind == libc.HUGETLBFS_MAGIC:
+        # Its blocks are pages in memory.
+        whole = not region.offset and there.st_size == region.length
+        return (there.st_blocks * 512, 0) if whole else None
+    try:
+        cached, evicted = libc.cachestat(region.fd, region.offset, region.length)
+    except OSError as failed:
+        if failed.errno != errno.ENOSYS:
+            # Not memd's to know, and mincore(2) would say that all is there.
+            return None
+        return libc.resident_pages(region.address, region.length) * libc.PAGE_SIZE, 0
+    swapped = evicted if kind == libc.TMPFS_MAGIC else 0
+    return cached * libc.PAGE_SIZE, swapped * libc.PAGE_SIZE
+
+
+def _nodes() -> list[int]:
+    try:
+        with open(_NODES, "rb") as file:
+            return sorted(parse_list(file.read().decode())) or [0]
+    except OSError:
+        # A kernel without NUMA.
+        return [0]
+
+
+Rows = list[tuple[int, dict[int, int]]]
+"""The address of each mapping, and what each node holds of it in bytes; ascending."""
+
+
+def parse_numa_maps(text: bytes) -> Rows:
+    """What /proc/PID/numa_maps says (numa(7)).
+
+    Each row begins with an address, and has `N<node>=<pages>` and
+    `kernelpagesize_kB=<size>` among its words.
+    """
+    rows = []
+    for row in text.splitlines():
+        address, *words = row.split()
+        held: dict[int, int] = {}
+        unit = libc.PAGE_SIZE
+        for word in words:
+            key, _, value = word.partition(b"=")
+            if key == b"kernelpagesize_kB":
+                unit = int(value) << 10
+            elif key[:1] == b"N" and key[1:].isdigit():
+                held[int(key[1:])] = int(value)
+        rows.append((int(address, 16), {node: count * unit for node, count in held.items()}))
+    return rows
+
+
+def by_node(regions: list[Region], rows: Rows) -> list[list[tuple[int, int]]]:
+    """What each node holds of each region; of what only others have mapped, nothing is known."""
+    held = dict(rows)
+    # A region is as a rule one mapping; a policy on a part of it makes it several.
+    addresses = sorted(held)
+    found = []
+    from bisect import bisect_left
+
+    for region in regions:
+        total: dict[int, int] = {}
+        first = bisect_left(addresses, region.address)
+        last = bisect_left(addresses, region.address + region.length)
+        for address in addresses[first:last]:
+            for node, size in held[address].items():
+                total[node] = total.get(node, 0) + size
+        found.append(sorted(total.items()))
+    return found

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from memd.client import AsyncClient, QMPError
+from tests.differential.harness import Side
+from tests.differential.kernel import descriptors
+from tests.differential.server import Server
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+async def client(memd: Side) -> AsyncIterator[AsyncClient]:
+    before = descriptors(os.getpid())
+    async with await AsyncClient.connect(memd.server.path) as client:
+        yield client
+    assert descriptors(os.getpid()) == before
+
+
+async def add(client: AsyncClient, id: str, size: int = MIB) -> None:
+    await client.execute("object-add", {"qom-type": "memory-backend-memfd", "id": id, "size": size})
+
+
+async def test_commands(client: AsyncClient) -> None:
+    assert "QMP" in client.greeting
+    assert (await client.execute("query-status"))["running"] is True
+    with pytest.raises(QMPError) as refused:
+        await client.execute("no-such-command")
+    assert refused.value.error_class == "CommandNotFound"
+
+
+async def test_memory(client: AsyncClient) -> None:
+    await add(client, "m", 40 * MIB)
+    data = os.urandom(MIB) * 33
+    await client.write("m", 3, data)
+    assert await client.read("m", 3, len(data)) == data
+
+
+async def test_many_exports_at_once(client: AsyncClient) -> None:
+    """Each gets its own descriptor, with others refused in between."""
+    names = [f"m{number}" for number in range(20)]
+    await asyncio.gather(*(add(client, name, (n + 1) * 4096) for n, name in enumerate(names)))
+
+    async def one(name: str) -> int:
+        try:
+            with await client.export(name) as memory:
+                return os.fstat(memory.fd).st_size
+        except QMPError:
+            return -1
+
+    wanted = [name for pair in zip(names, ["nope"] * 20, strict=True) for name in pair]
+    sizes = await asyncio.gather(*map(one, wanted))
+    assert sizes == [size for n in range(20) for size in ((n + 1) * 4096, -1)]
+
+
+async def test_one_that_was_given_up(client: AsyncClient) -> None:
+    """Its answer's descriptor is closed, and the next gets its own."""
+    await add(client, "m")
+    await add(client, "other", 4096)
+    giving_up = asyncio.create_task(client.export("m"))
+    await asyncio.sleep(0)
+    giving_up.cancel()
+    with await client.export("other") as memory:
+        assert os.fstat(memory.fd).st_size == 4096
+    with pytest.raises(asyncio.CancelledError):
+        await giving_up
+
+
+async def test_descriptors_to_the_server(client: AsyncClient) -> None:
+    fd = os.open("/dev/null", os.O_RDONLY)
+    assert await client.execute("getfd", {"fdname": "x"}, fds=[fd]) == {}
+    os.close(fd)
+    await client.execute("closefd", {"fdname": "x"})
+
+
+async def test_events_and_the_end(start_memd: Callable[..., Server]) -> None:
+    server = start_memd()
+    client = await AsyncClient.connect(server.path)
+    await client.execute("quit")
+    assert (await client.events.get())["event"] == "SHUTDOWN"
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            await client.execute("query-name")
+    client.close()
+    with pytest.raises(OSError):
+        await AsyncClient.connect(server.path)
+
+
+async def test_what_greets_with_something_else(directory: Path) -> None:
+    path = directory / "sock"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0\r\n")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, path):
+        with pytest.raises(ValueError):
+            await AsyncClient.connect(path)
+
+
+async def test_over_tcp(start_memd: Callable[..., Server]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_memd("--qmp", f"tcp:127.0.0.1:{port},server=on,wait=off")
+    async with await AsyncClient.connect(("127.0.0.1", port)) as client:
+        assert await client.execute("query-name") == {}

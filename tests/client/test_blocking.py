@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from memd.client import Client, QMPError
+from tests.differential.harness import Side, settle
+from tests.differential.kernel import descriptors
+from tests.differential.server import Server
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def client(memd: Side) -> Iterator[Client]:
+    before = descriptors(os.getpid())
+    with Client(memd.server.path, timeout=60) as client:
+        yield client
+    assert descriptors(os.getpid()) == before
+
+
+def test_commands(client: Client) -> None:
+    assert client.greeting["QMP"]["version"]["qemu"]["major"] >= 10
+    assert client.execute("query-status")["running"] is True
+    with pytest.raises(QMPError) as refused:
+        client.execute("qom-get", {"path": "nope", "property": "size"})
+    assert (refused.value.error_class, refused.value.desc) == (
+        "DeviceNotFound",
+        "Device 'nope' not found",
+    )
+
+
+def add(client: Client, kind: str = "memfd", size: int = MIB) -> None:
+    client.execute("object-add", {"qom-type": f"memory-backend-{kind}", "id": "m", "size": size})
+
+
+def test_memory(client: Client, memd: Side) -> None:
+    add(client)
+    client.write("m", 5, b"hello")
+    assert client.read("m", 4, 7) == b"\0hello\0"
+    with client.export("m") as memory:
+        with mmap.mmap(memory.fd, memory.size, offset=memory.offset) as there:
+            assert there[5:10] == b"hello"
+            there[5] = ord("j")
+        assert client.read("m", 5, 5) == b"jello"
+    with client.export("m", writable=False) as memory:
+        assert not memory.writable
+        with pytest.raises(PermissionError):
+            mmap.mmap(memory.fd, memory.size)
+    (stat,) = client.execute("x-memdev-stat")
+    assert stat["exports"] == 2
+    # memd keeps none of what it gave away.
+    held = settle(
+        lambda: sum(n for name, n in descriptors(memd.server.pid).items() if "memfd:" in name),
+        lambda count: count == 1,
+    )
+    assert held == 1
+
+
+def test_refused_exports_do_not_shift_the_next(client: Client) -> None:
+    add(client, "ram")
+    with pytest.raises(QMPError, match="share=on"):
+        client.export("m")
+    client.execute("object-del", {"id": "m"})
+    add(client)
+    with client.export("m") as memory:
+        assert os.fstat(memory.fd).st_size == MIB
+
+
+def test_more_than_goes_at_once(client: Client) -> None:
+    add(client, size=40 * MIB)
+    data = os.urandom(MIB) * 33
+    client.write("m", 3, data)
+    assert client.read("m", 3, len(data)) == data
+    assert client.read("m", 0, 0) == b""
+
+
+def test_descriptors_to_the_server(client: Client) -> None:
+    fd = os.open("/dev/null", os.O_RDONLY)
+    assert client.execute("getfd", {"fdname": "x"}, fds=[fd]) == {}
+    os.close(fd)
+    assert client.execute("closefd", {"fdname": "x"}) == {}
+
+
+def test_events(client: Client) -> None:
+    client.execute("stop")
+    client.execute("cont")
+    assert client.wait_event("RESUME")["event"] == "RESUME"
+    assert [each["event"] for each in client.events] == ["STOP"]
+    assert client.wait_event()["event"] == "STOP"
+    with pytest.raises(TimeoutError):
+        client.wait_event("SHUTDOWN", timeout=0.01)
+    assert client.execute("query-name") == {}
+
+
+def test_the_end(start_memd: Callable[..., Server]) -> None:
+    server = start_memd()
+    with Client(server.path, timeout=60) as client:
+        client.execute("quit")
+        with pytest.raises(ConnectionError):
+            client.execute("query-name")
+    assert server.wait() == 0
+    with pytest.raises(OSError):
+        Client(server.path)
+
+
+def test_over_tcp(start_memd: Callable[..., Server]) -> None:
+    """No descriptor comes along, and the rest is the same."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_memd("--qmp", f"tcp:127.0.0.1:{port},server=on,wait=off")
+    with Client(("127.0.0.1", port), timeout=60) as client:
+        add(client)
+        with client.export("m") as memory:
+            assert memory.fd == -1
+            assert Path(memory.path).stat().st_size == MIB
+
+
+def test_a_server_that_is_late(directory: Path) -> None:
+    """A command that was given up is answered later, its descriptor closed."""
+    path = directory / "sock"
+    before = descriptors(os.getpid())
+    silent = threading.Event()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            peer, _ = listener.accept()
+            with peer, open("/dev/null") as null:
+                peer.sendall(b'{"QMP": {}}\r\n')
+                peer.recv(1000)
+                peer.sendall(b'{"return": {}, "id": 1}\r\n')
+                peer.recv(1000)
+                silent.wait(60)
+                peer.recv(1000)
+                late = b'{"return": {}, "id": 2}\r\n'
+                socket.send_fds(peer, [late], [null.fileno()])
+                peer.sendall(b'{"return": 5, "id": 3}\r\n')
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Client(path, timeout=0.5) as client:
+            with pytest.raises(TimeoutError):
+                client.export("m")
+            silent.set()
+            assert client.execute("query-name") == 5
+            thread.join()
+    assert descriptors(os.getpid()) == before

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memd.client.conversation import (
+    CHUNK,
+    Answer,
+    Conversation,
+    Export,
+    export_arguments,
+    pieces,
+)
+
+EXPORT = {"size": 5, "offset": 1, "page-size": 4096, "writable": True, "path": "/p"}
+
+
+def line(message: object) -> bytes:
+    return json.dumps(message).encode() + b"\r\n"
+
+
+def descriptor() -> int:
+    return os.open("/dev/null", os.O_RDONLY)
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_requests_are_numbered() -> None:
+    conversation = Conversation()
+    assert conversation.request("a") == (1, b'{"execute": "a", "id": 1}\n')
+    number, data = conversation.request("b", {"c": 1})
+    assert (number, json.loads(data)) == (2, {"execute": "b", "id": 2, "arguments": {"c": 1}})
+
+
+@given(st.integers(1, 12))
+def test_messages_in_pieces(size: int) -> None:
+    event = {"event": "STOP"}
+    data = line({"QMP": {}}) + line({"return": 5, "id": 1}) + line(event) + line({"return": {}})
+    conversation = Conversation()
+    found: list[object] = []
+    for at in range(0, len(data), size):
+        found += conversation.receive(data[at : at + size], [])
+    first, second, third = found
+    assert conversation.greeting == {"QMP": {}}
+    assert isinstance(first, Answer)
+    assert (first.id, first.value, first.error, first.fd) == (1, 5, None, -1)
+    assert second == event
+    assert isinstance(third, Answer)
+    assert third.id is None
+
+
+def test_what_is_refused() -> None:
+    message = {"error": {"class": "DeviceNotFound", "desc": "no"}, "id": 1}
+    (answer,) = Conversation().receive(line(message), [])
+    assert isinstance(answer, Answer)
+    assert answer.error is not None
+    assert (answer.error.error_class, answer.error.desc) == ("DeviceNotFound", "no")
+
+
+def test_descriptors_find_their_answers() -> None:
+    """They may come with earlier answers' bytes; a refused command has none."""
+    conversation = Conversation()
+    for with_fd in (False, True, True, True):
+        conversation.request("x", fd=with_fd)
+    fds = [descriptor(), descriptor()]
+    data = line({"return": {}, "id": 1}) + line({"return": EXPORT, "id": 2})
+    first, second = conversation.receive(data, fds[:1])
+    refusal = line({"error": {"class": "GenericError", "desc": "no"}, "id": 3})
+    (third,) = conversation.receive(refusal, fds[1:])
+    (fourth,) = conversation.receive(line({"return": EXPORT, "id": 4}), [])
+    found = [each.fd for each in (first, second, third, fourth) if isinstance(each, Answer)]
+    assert found == [-1, fds[0], -1, fds[1]]
+    assert isinstance(second, Answer)
+    assert isinstance(fourth, Answer)
+    with Export(second) as memory:
+        assert (memory.fileno(), memory.size, memory.offset) == (fds[0], 5, 1)
+        assert (memory.page_size, memory.writable, memory.path) == (4096, True, "/p")
+    assert memory.fd == -1
+    fourth.close()
+    fourth.close()
+    assert not any(map(is_open, fds))
+
+
+def test_descriptors_that_nobody_claims_are_closed() -> None:
+    conversation = Conversation()
+    fd = descriptor()
+    conversation.receive(b"", [fd])
+    conversation.close()
+    assert not is_open(fd)
+
+
+@pytest.mark.parametrize("data", [b"[]\n", b"5\n", b"{\n", b"\xff\n"])
+def test_what_is_not_qmp(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        Conversation().receive(data, [])
+
+
+def test_arguments() -> None:
+    assert export_arguments("m", None) == {"id": "m"}
+    assert export_arguments("m", False) == {"id": "m", "writable": False}
+    assert pieces(7, 0) == [(7, 0)]
+    assert pieces(7, CHUNK + 1) == [(7, CHUNK), (7 + CHUNK, 1)]

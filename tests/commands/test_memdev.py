@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import base64
+import logging
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from memd import backends
+from memd.commands.memdev import decode, decoded_length
+from memd.errors import QMPError
+from memd.hostmem import access
+from memd.outcome import JSON, Blocking, Constant, Outcome
+from tests.backends.doing import refusal
+from tests.commands.fakes import Console
+from tests.conftest import NOT_HERE
+from tests.differential.kernel import descriptors, regions
+
+PAGE = 4096
+MIB = 1 << 20
+
+
+class Memory:
+    """A console that does at once what commands leave to be done beside the event loop."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.slow = 0
+
+    def __call__(self, name: str, **arguments: JSON) -> JSON:
+        return self.finish(self.console(name, **arguments))
+
+    def finish(self, value: JSON) -> JSON:
+        if isinstance(value, Blocking):
+            self.slow += 1
+            value = value.finish(value.work())
+        return value.value if isinstance(value, Constant) else value
+
+    def refusal(self, name: str, **arguments: JSON) -> str:
+        before = descriptors(os.getpid()), self.regions()
+        try:
+            value = self(f"x-memdev-{name}", **arguments)
+        except QMPError as error:
+            assert (descriptors(os.getpid()), self.regions()) == before
+            return error.desc
+        raise AssertionError(f"not refused: {value}")
+
+    def regions(self) -> list[Any]:
+        return regions(os.getpid(), Path("/nowhere"))
+
+    def add(self, kind: str, size: int = MIB, **options: JSON) -> None:
+        self("object-add", qom_type=f"memory-backend-{kind}", id="m", size=size, **options)
+
+    def write(self, offset: int, data: bytes) -> None:
+        assert self("x-memdev-write", id="m", offset=offset, data=b64(data)) == {}
+
+    def read(self, offset: int, length: int) -> bytes:
+        value = self("x-memdev-read", id="m", offset=offset, length=length)
+        return base64.b64decode(value["data"], validate=True)
+
+    def stat(self) -> JSON:
+        (found,) = self("x-memdev-stat", id="m")
+        return found
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    """A daemon; whatever is done to it, nothing of it stays."""
+    before = descriptors(os.getpid())
+    console = Console()
+    memory = Memory(console)
+    yield memory
+    backends.close_all(console.daemon.tree)
+    assert memory.regions() == []
+    assert descriptors(os.getpid()) == before
+
+
+@given(st.binary(max_size=10))
+def test_base64(data: bytes) -> None:
+    text = b64(data)
+    assert decode(text) == data
+    assert decoded_length(text) == len(data)
+
+
+@example("AB==")
+@example("AAB=")
+@example("AA==AA==")
+@given(st.text("ABQgw=+/ -_\n\u00e9", max_size=9) | st.text(max_size=5))
+def test_base64_has_one_spelling(text: str) -> None:
+    try:
+        spelled = b64(decode(text))
+    except QMPError:
+        assert refusal(lambda: decode(text)) == "Parameter 'data' expects base64"
+    else:
+        assert spelled == text
+
+
+def test_read_and_write(memory: Memory) -> None:
+    memory.add("ram", 5000)
+    memory.write(4995, b"hello")
+    assert memory.read(4990, 10) == bytes(5) + b"hello"
+    assert memory.read(5000, 0) == b""
+    assert memory.slow == 0
+    refused: list[tuple[str, dict[str, JSON]]] = [
+        ("read", {"offset": 4999, "length": 2}),
+        ("read", {"offset": -1, "length": 2}),
+        ("write", {"offset": 5000, "data": "AA=="}),
+    ]
+    for name, arguments in refused:
+        text = memory.refusal(name, id="m", **arguments)
+        assert text.endswith("are not within the 5000 bytes of 'm'")
+    assert memory.refusal("write", id="m", offset=0, data="AA=") == (
+        "Parameter 'data' expects base64"
+    )
+
+
+def test_much_at_once(memory: Memory) -> None:
+    """It is done, and made a message, beside the event loop; more is refused."""
+    memory.add("memfd", 64 * MIB)
+    data = os.urandom(access.MAX_LENGTH)
+    memory.write(3, data)
+    slow = memory.console("x-memdev-read", id="m", offset=3, length=len(data))
+    assert isinstance(slow, Blocking)
+    value = slow.finish(slow.work())
+    assert isinstance(value, Constant)
+    assert value.encoded == b'{"data": "%s"}' % value.value["data"].encode()
+    assert base64.b64decode(value.value["data"]) == data
+    assert memory.refusal("read", id="m", offset=0, length=len(data) + 1) == (
+        "Parameter 'length' exceeds 16777216 bytes"
+    )
+    assert memory.refusal("write", id="m", offset=0, data=b64(data + b"x")) == (
+        "Parameter 'data' exceeds 16777216 bytes"
+    )
+
+
+def test_memory_that_is_deleted_meanwhile(memory: Memory) -> None:
+    """It stays mapped until the work is done."""
+    memory.add("memfd")
+    memory.write(0, b"x")
+    slow = memory.console("x-memdev-read", id="m", offset=0, length=MIB)
+    memory("object-del", id="m")
+    assert memory.finish(slow)["data"].startswith("eA")
+    assert memory.regions() == []
+
+
+@pytest.mark.parametrize("command", ["read", "write", "discard", "stat", "export", "save"])
+def test_what_is_no_backend(memory: Memory, command: str) -> None:
+    needed: dict[str, dict[str, JSON]] = {
+        "read": {"offset": 0, "length": 0},
+        "write": {"offset": 0, "data": ""},
+        "discard": {"offset": 0, "length": 0},
+        "save": {"filename": "/nowhere"},
+    }
+    more = needed.get(command, {})
+    assert memory.console.refusal(f"x-memdev-{command}", id="m", **more) == (
+        "DeviceNotFound",
+        "Device 'm' not found",
+    )
+    memory("object-add", qom_type="thread-context", id="m")
+    assert memory.refusal(command, id="m", **more) == "object 'm' is not a memory backend"
+
+
+def test_rom(memory: Memory, tmp_path: Path) -> None:
+    path = tmp_path / "rom"
+    path.write_bytes(b"r" * MIB)
+    memory.add("file", mem_path=str(path), readonly=True)
+    for data in (b"", b"x", b"x" * 200_000):
+        assert memory.refusal("write", id="m", offset=1, data=b64(data)) == (
+            "cannot write 'm' at offset 1: it is read-only memory (ROM)"
+        )
+    assert "opened read-only" in memory.refusal("discard", id="m", offset=0, length=PAGE)
+    assert memory.read(0, MIB) == b"r" * MIB
+    assert memory.stat()["rom"] is True
+
+
+def test_stat(memory: Memory, tmp_path: Path) -> None:
+    """All backends, in their order; one that is deleted leaves."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(MIB))
+    memory("object-add", qom_type="memory-backend-ram", id="r", size=5000)
+    memory("object-add", qom_type="thread-context", id="t")
+    memory.add("file", mem_path=str(path), readonly=True, rom="off")
+    assert [each["id"] for each in memory("x-memdev-stat")] == ["r", "m"]
+    assert memory.stat() == {
+        "id": "m",
+        "qom-type": "memory-backend-file",
+        "size": MIB,
+        "page-size": PAGE,
+        "rom": False,
+        "share": False,
+        "resident": 0,
+        "private-dirty": 0,
+        "swapped": 0,
+        "exports": 0,
+        "nodes": [],
+    }
+    memory.write(PAGE, b"x")
+    assert memory.stat()["private-dirty"] == memory.stat()["resident"] == PAGE
+    assert memory.stat()["nodes"] == [{"node": 0, "bytes": PAGE}]
+    memory("object-del", id="m")
+    assert [each["size"] for each in memory("x-memdev-stat")] == [5000]
+    assert memory.slow == 0
+    memory.add("memfd", 65 * MIB)
+    assert memory.stat()["share"] is True
+    assert memory.slow == 1
+
+
+def test_stat_of_many(memory: Memory) -> None:
+    for number in range(100):
+        memory("object-add", qom_type="memory-backend-memfd", id=f"m{number}", size=MIB)
+        memory("x-memdev-write", id=f"m{number}", offset=0, data=b64(bytes(number * PAGE)))
+    found = memory("x-memdev-stat")
+    assert [each["resident"] for each in found] == [number * PAGE for number in range(100)]
+
+
+def export(memory: Memory, **arguments: JSON) -> tuple[JSON, int]:
+    outcome = memory("x-memdev-export", id="m", **arguments)
+    assert isinstance(outcome, Outcome)
+    (fd,) = outcome.fds
+    return outcome.value, fd
+
+
+def test_export(memory: Memory) -> None:
+    memory.add("memfd")
+    value, fd = export(memory)
+    assert os.path.samestat(os.stat(value["path"]), os.fstat(fd))
+    del value["path"]
+    assert value == {"size": MIB, "offset": 0, "page-size": PAGE, "writable": True}
+    os.pwrite(fd, b"x", 5)
+    os.close(fd)
+    assert memory.read(0, 6) == bytes(5) + b"x"
+    value, fd = export(memory, writable=False)
+    assert value["writable"] is False
+    os.close(fd)
+    assert memory.stat()["exports"] == 2
+
+
+@pytest.mark.parametrize(("kind", "options"), [("shm", {}), ("ram", {"share": True})])
+def test_what_else_can_be_exported(memory: Memory, kind: str, options: JSON) -> None:
+    memory.add(kind, **options)
+    memory.write(0, b"x")
+    _, fd = export(memory)
+    assert os.pread(fd, 2, 0) == b"x\0"
+    os.close(fd)
+
+
+def test_exports_that_are_refused(memory: Memory, tmp_path: Path) -> None:
+    memory.add("ram")
+    assert "make it with share=on" in memory.refusal("export", id="m")
+    memory("object-del", id="m")
+    path = tmp_path / "file"
+    path.write_bytes(bytes(MIB))
+    memory.add("file", mem_path=str(path), readonly=True)
+    assert "can't be exported writable" in memory.refusal("export", id="m", writable=True)
+    value, fd = export(memory)
+    assert (value["writable"], value["path"]) == (False, str(path))
+    os.close(fd)
+    assert memory.stat()["exports"] == 1
+
+
+def test_discard(memory: Memory) -> None:
+    memory.add("memfd")
+    memory.write(0, b"x" * 3 * PAGE)
+    assert memory("x-memdev-discard", id="m", offset=PAGE, length=PAGE) == {}
+    assert memory.read(0, 3 * PAGE) == b"x" * PAGE + bytes(PAGE) + b"x" * PAGE
+    assert "multiple of the page size" in memory.refusal("discard", id="m", offset=1, length=PAGE)
+
+
+@pytest.mark.parametrize("deny", [False, True])
+def test_discarding_a_private_mapping(
+    tmp_path: Path, deny: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes through to the file: said once, or refused."""
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * MIB)
+    console = Console(deny_private_discard=deny)
+    memory = Memory(console)
+    memory.add("file", mem_path=str(path))
+    memory.write(0, b"x")
+    with caplog.at_level(logging.WARNING):
+        if deny:
+            text = memory.refusal("discard", id="m", offset=0, length=PAGE)
+            assert text.endswith("private mapping of a file, and --deny-private-discard is given")
+            assert memory.read(0, 2) == b"xf"
+            assert path.read_bytes() == b"f" * MIB
+        else:
+            for _ in range(2):
+                memory("x-memdev-discard", id="m", offset=0, length=PAGE)
+            assert memory.read(0, PAGE + 1) == path.read_bytes()[: PAGE + 1] == bytes(PAGE) + b"f"
+    assert len(caplog.messages) == (0 if deny else 1)
+    backends.close_all(console.daemon.tree)
+
+
+def test_save(memory: Memory, tmp_path: Path) -> None:
+    """What comes of it is a template."""
+    path = str(tmp_path / "template")
+    memory.add("ram", 2 * MIB)
+    memory.write(MIB + 5, b"hello")
+    slow = memory.console("x-memdev-save", id="m", filename=path)
+    assert isinstance(slow, Blocking)
+    assert slow.progress is not None
+    event = slow.progress()
+    assert event is not None
+    assert event.name == "X_MEMDEV_PROGRESS"
+    assert event.data == {"id": "m", "qom-path": "/objects/m", "done": 0, "total": 2 * MIB}
+    assert memory.finish(slow) == {}
+    memory("object-del", id="m")
+    memory.add("file", 2 * MIB, mem_path=path, readonly=True, rom="off")
+    assert memory.read(MIB, 10) == bytes(5) + b"hello"
+    text = memory.refusal("save", id="m", filename=f"{tmp_path}/none/x")
+    assert text.endswith("No such file or directory")
+
+
+def test_a_backend_of_odd_size_makes_a_template(memory: Memory, tmp_path: Path) -> None:
+    path = str(tmp_path / "template")
+    memory.add("ram", 1)
+    memory("x-memdev-save", id="m", filename=path)
+    memory("object-del", id="m")
+    memory.add("file", PAGE, mem_path=path, readonly=True)
+
+
+def test_a_guest_memfd(memory: Memory, tmp_path: Path) -> None:
+    """It can be mapped and nothing else: no position, no path, no second opening."""
+    try:
+        memory.add("guest-memfd", 4 * MIB)
+    except QMPError as missing:
+        pytest.skip(f"{NOT_HERE}{missing}")
+    memory.write(5, b"hello")
+    memory.write(MIB - 2, b"hello" * PAGE)
+    assert memory.read(0, 12) == bytes(5) + b"hello" + bytes(2)
+    resident = memory.stat()["resident"]
+    path = tmp_path / "saved"
+    memory("x-memdev-save", id="m", filename=str(path))
+    assert path.read_bytes()[MIB - 3 : MIB + 3] == b"\0hello"
+    assert memory.stat()["resident"] == resident
+    memory("x-memdev-discard", id="m", offset=0, length=PAGE)
+    assert memory.stat()["resident"] == resident - PAGE
+    value, fd = export(memory)
+    assert (value["writable"], value["path"]) == (True, "")
+    with mmap.mmap(fd, 4 * MIB) as there:
+        assert there[MIB : MIB + 3] == b"llo"
+    os.close(fd)
+    text = memory.refusal("export", id="m", writable=False)
+    assert text == "'m' has no descriptor that is read-only"

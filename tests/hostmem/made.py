@@ -1,0 +1,59 @@
+"""Regions to work on, closed afterwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from memd.hostmem import files, libc
+from memd.hostmem.region import Region
+from memd.hostmem.spec import READ, READ_WRITE, MapSpec
+
+PAGE = libc.PAGE_SIZE
+MIB = 1 << 20
+
+
+@contextmanager
+def made(
+    fd: int = -1,
+    size: int = MIB,
+    *,
+    shared: bool = False,
+    rom: bool = False,
+    offset: int = 0,
+    page_size: int = PAGE,
+) -> Iterator[Region]:
+    """A region of a descriptor, which it takes over, or anonymous."""
+    protection = READ if rom else READ_WRITE
+    spec = MapSpec(size, size, page_size, page_size, offset, protection, shared)
+    region = Region(spec, fd)
+    # As a backend's: tests see that none is left by this mark.
+    libc.madvise(region.address, region.length, libc.MADV_DONTFORK)
+    try:
+        yield region
+    finally:
+        region.close()
+
+
+@contextmanager
+def memfd(size: int = MIB, **options: bool | int) -> Iterator[Region]:
+    """A shared region of a memfd."""
+    fd = files.plain_memfd("test").take()
+    os.ftruncate(fd, size)
+    with made(fd, size, **{"shared": True, **options}) as region:  # type: ignore[arg-type]
+        yield region
+
+
+@contextmanager
+def of_file(
+    path: Path, size: int = MIB, *, readonly: bool = False, **options: bool | int
+) -> Iterator[Region]:
+    """A region of a file, which gets its size if it is missing."""
+    if not path.exists():
+        path.write_bytes(b"")
+        os.truncate(path, size)
+    fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
+    with made(fd, size, **options) as region:  # type: ignore[arg-type]
+        yield region

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memd.errors import QMPError
+from memd.hostmem import access, libc
+from memd.hostmem.access import MAX_LENGTH, check_length, check_range, may_wait, read, write
+from tests.backends.doing import refusal
+from tests.conftest import NOT_HERE
+from tests.hostmem.made import MIB, PAGE, made, memfd, of_file
+
+UINT64 = (1 << 64) - 1
+
+
+@given(
+    size=st.integers(1, 40),
+    writes=st.lists(st.tuples(st.integers(0, 40), st.binary(max_size=20)), max_size=12),
+)
+@settings(max_examples=60, deadline=None)
+def test_it_is_like_an_array_of_bytes(size: int, writes: list[tuple[int, bytes]]) -> None:
+    """Around the end of a page, where a copy is in two parts."""
+    model = bytearray(2 * PAGE)
+    base = PAGE - size // 2
+    with made(size=2 * PAGE) as region:
+        for at, data in writes:
+            write(region, "m", base + at, data)
+            model[base + at : base + at + len(data)] = data
+        assert read(region, "m", 0, 2 * PAGE) == model
+        assert read(region, "m", base, size) == model[base : base + size]
+
+
+@given(st.integers(0, UINT64), st.integers(0, UINT64), st.integers(0, UINT64))
+def test_bounds(size: int, offset: int, length: int) -> None:
+    """Every byte of the range is one of the region's; nothing wraps around."""
+    try:
+        check_range("m", size, offset, length)
+    except QMPError:
+        assert offset > size or length > size - offset
+    else:
+        assert offset <= size
+        assert length <= size - offset
+
+
+def test_what_is_said_of_bounds_and_lengths() -> None:
+    assert (
+        refusal(lambda: check_range("m", 100, UINT64, 2))
+        == "2 bytes at offset 18446744073709551615 are not within the 100 bytes of 'm'"
+    )
+    check_range("m", 100, 100, 0)
+    check_length(MAX_LENGTH, "length")
+    text = refusal(lambda: check_length(MAX_LENGTH + 1, "length"))
+    assert text == "Parameter 'length' exceeds 16777216 bytes"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("length", [0, 1, PAGE, 3 * PAGE, 200_000])
+def test_rom_is_denied_by_its_mapping(tmp_path: Path, shared: bool, length: int) -> None:
+    """Also where it is in memory already, and where memd thinks that it is writable."""
+    path = tmp_path / "rom"
+    path.write_bytes(b"\x5a" * MIB)
+    with of_file(path, readonly=True, rom=True, shared=shared) as region:
+        assert read(region, "m", 0, MIB) == b"\x5a" * MIB
+        text = refusal(lambda: write(region, "m", 17, bytes(length)))
+        assert text == "cannot write 'm' at offset 17: it is read-only memory (ROM)"
+        if length:
+            region.writable = True
+            assert (
+                refusal(lambda: write(region, "m", 17, bytes(length)))
+                == "cannot write 'm' at offset 17: Bad address"
+            )
+        assert read(region, "m", 0, MIB) == b"\x5a" * MIB
+    assert path.read_bytes() == b"\x5a" * MIB
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_truncated_file(tmp_path: Path, shared: bool) -> None:
+    """What is left can be used; beyond it is an error, and a write changes nothing then."""
+    path = tmp_path / "file"
+    with of_file(path, shared=shared) as region:
+        os.truncate(path, 4 * PAGE)
+        write(region, "m", 3 * PAGE, b"x" * PAGE)
+        assert (
+            refusal(lambda: read(region, "m", 3 * PAGE, PAGE + 1))
+            == f"cannot read 'm' at offset {4 * PAGE}: its file was truncated to {4 * PAGE} bytes"
+        )
+        for offset, data in ((3 * PAGE, b"y" * 2 * PAGE), (5 * PAGE, b"y"), (0, b"y" * MIB)):
+            text = refusal(lambda at=offset, of=data: write(region, "m", at, of))  # type: ignore[misc]
+            assert text.endswith(f"its file was truncated to {4 * PAGE} bytes")
+        assert read(region, "m", 0, 4 * PAGE) == bytes(3 * PAGE) + b"x" * PAGE
+        os.truncate(path, MIB)
+        write(region, "m", 5 * PAGE, b"z")
+
+
+def test_a_hole_on_a_full_disk(tmp_path: Path, mount: Callable[..., None]) -> None:
+    small = tmp_path / "small"
+    mount("tmpfs", small, "size=64k")
+    with of_file(small / "file", MIB, shared=True) as region:
+        write(region, "m", 0, b"x" * (8 * PAGE))
+        before = read(region, "m", 0, 8 * PAGE)
+        text = refusal(lambda: write(region, "m", PAGE, b"y" * (64 << 10)))
+        assert text == f"cannot write 'm' at offset {PAGE}: No space left on device"
+        assert read(region, "m", 0, 8 * PAGE) == before
+
+
+def test_a_broken_page() -> None:
+    """One that the kernel marked as lost: reading it oneself would be a SIGBUS."""
+    with made(size=4 * PAGE) as region:
+        write(region, "m", 0, b"x" * 4 * PAGE)
+        if not poison(region.address + PAGE):
+            pytest.skip(f"{NOT_HERE}UFFDIO_POISON (Linux 6.6), or the right to use it")
+        assert refusal(lambda: read(region, "m", PAGE - 1, 2)).startswith(
+            f"cannot read 'm' at offset {PAGE}: "
+        )
+        for offset, length in ((PAGE, 1), (0, 3 * PAGE)):
+            with pytest.raises(QMPError, match=r"^cannot write 'm' at offset"):
+                write(region, "m", offset, bytes(length))
+        assert read(region, "m", 0, PAGE) == b"x" * PAGE
+        assert read(region, "m", 2 * PAGE, PAGE) == b"x" * PAGE
+
+
+def poison(address: int) -> bool:
+    """Have accesses to a page fail as those to broken memory do (userfaultfd(2))."""
+    import fcntl
+    import struct
+
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    number = 323 if os.uname().machine == "x86_64" else 282
+    fd = syscall(number, os.O_CLOEXEC | 1)
+    if fd < 0:
+        return False
+    try:
+        # UFFDIO_API with UFFD_FEATURE_POISON, UFFDIO_REGISTER (missing pages), UFFDIO_POISON.
+        fcntl.ioctl(fd, 0xC018AA3F, struct.pack("=3Q", 0xAA, 1 << 14, 0))
+        libc.madvise(address, PAGE, libc.MADV_DONTNEED)
+        fcntl.ioctl(fd, 0xC020AA00, bytearray(struct.pack("=4Q", address, PAGE, 1, 0)))
+        fcntl.ioctl(fd, 0xC020AA08, bytearray(struct.pack("=4Q", address, PAGE, 0, 0)))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def test_without_the_advice_that_makes_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Linux before 5.14."""
+    monkeypatch.setattr(libc, "madvise", lambda *_: 22)
+    with made() as region:
+        write(region, "m", 5, b"x" * 3 * PAGE)
+        assert read(region, "m", 0, 4 * PAGE).strip(b"\0") == b"x" * 3 * PAGE
+
+
+def test_what_is_done_beside_the_event_loop(tmp_path: Path) -> None:
+    with made() as anonymous, memfd() as shared:
+        for region in (anonymous, shared):
+            assert not may_wait(region, 0, access.INLINE_LENGTH, True)
+            assert may_wait(region, 0, access.INLINE_LENGTH + 1, False)
+    on_disk = tmp_path / "file"
+    on_disk.write_bytes(b"x" * MIB)
+    with on_disk.open() as file:
+        if libc.file_system_type(file.fileno()) == libc.TMPFS_MAGIC:
+            pytest.skip(f"{NOT_HERE}a temporary directory on a disk")
+    with of_file(on_disk) as private, of_file(on_disk, shared=True) as shared:
+        # Just written, and so in memory.
+        assert not may_wait(private, 5, 2 * PAGE, True)
+        assert not may_wait(shared, 5, 2 * PAGE, False)
+        assert may_wait(shared, 5, 2 * PAGE, True)
+        with open(on_disk) as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert may_wait(shared, 5, 2 * PAGE, False)

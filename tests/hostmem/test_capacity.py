@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memd.hostmem import capacity, libc
+from memd.hostmem.capacity import HugePool
+
+GIB = 1 << 30
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="ascii")
+    return path
+
+
+def test_memory() -> None:
+    rows = capacity.meminfo()
+    pages = os.sysconf("SC_PHYS_PAGES") * libc.PAGE_SIZE
+    assert rows["MemTotal"] == pages
+    assert rows["HugePages_Total"] < 1 << 30
+    assert 0 < capacity.left_to_use() <= rows["MemTotal"] + rows["SwapTotal"]
+
+
+def test_a_control_group_limits_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "max", "1048576\n")
+    write(tmp_path / "current", "1000000\n")
+    write(tmp_path / "none", "max\n")
+    monkeypatch.setattr(capacity, "_CGROUP_LIMITS", ((str(tmp_path), "max", "current"),))
+    assert capacity.left_to_use() == 48576
+    monkeypatch.setattr(capacity, "_CGROUP_LIMITS", ((str(tmp_path), "none", "current"),))
+    assert capacity.left_to_use() > GIB
+    monkeypatch.setattr(capacity, "_CGROUP_LIMITS", ((str(tmp_path), "current", "max"),))
+    assert capacity.left_to_use() == 0
+
+
+def test_huge_page_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sizes = capacity.huge_page_sizes()
+    assert sizes == sorted(sizes)
+    if sizes:
+        assert capacity.default_huge_page_size() in sizes
+    monkeypatch.setattr(capacity, "_HUGE_POOLS", str(tmp_path / "none"))
+    assert capacity.huge_page_sizes() == []
+    assert capacity.huge_pool(2 << 20) is None
+
+
+def test_a_pool_of_huge_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = tmp_path / "hugepages-2048kB"
+    counts = {"nr": 9, "free": 5, "resv": 3, "surplus": 1, "nr_overcommit": 4}
+    for name, count in counts.items():
+        write(place / f"{name}_hugepages", f"{count}\n")
+    monkeypatch.setattr(capacity, "_HUGE_POOLS", str(tmp_path))
+    pool = capacity.huge_pool(2 << 20)
+    assert pool == HugePool(2 << 20, 9, 5, 3, 1, 4)
+    assert (pool.left, pool.extra) == (2, 3)
+    assert capacity.huge_page_sizes() == [2 << 20]
+
+
+@pytest.mark.parametrize(
+    ("rule", "length", "reserve", "can"),
+    [
+        *[(0, 5 * GIB, True, True), (0, 5 * GIB + 1, True, False), (0, 9 * GIB, False, True)],
+        *[(1, 99 * GIB, True, True), (2, 2 * GIB, True, True), (2, 2 * GIB + 1, True, False)],
+        (2, 2 * GIB + 1, False, False),
+    ],
+)
+def test_what_may_be_promised(
+    monkeypatch: pytest.MonkeyPatch, rule: int, length: int, reserve: bool, can: bool
+) -> None:
+    numbers = {"MemTotal": 4, "SwapTotal": 1, "CommitLimit": 3, "Committed_AS": 1}
+    monkeypatch.setattr(
+        capacity, "meminfo", lambda: {name: number * GIB for name, number in numbers.items()}
+    )
+    monkeypatch.setattr(capacity, "overcommit", lambda: rule)
+    assert capacity.can_promise(length, reserve) is can
+
+
+def test_the_largest_gap_is_there() -> None:
+    gap = capacity.largest_gap() & -libc.PAGE_SIZE
+    flags = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS | libc.MAP_NORESERVE
+    with pytest.raises(OSError):
+        libc.mmap(0, gap + libc.PAGE_SIZE, libc.PROT_NONE, flags, -1, 0)
+    # The kernel leaves some room beside a stack.
+    most = gap - (1 << 30)
+    libc.munmap(libc.mmap(0, most, libc.PROT_NONE, flags, -1, 0), most)
+
+
+@pytest.fixture
+def limits() -> Iterator[None]:
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)
+    before = [resource.getrlimit(kind) for kind in kinds]
+    yield
+    for kind, limit in zip(kinds, before, strict=True):
+        resource.setrlimit(kind, limit)
+
+
+def test_limits_of_the_process(limits: None) -> None:
+    assert capacity.largest_file() == (1 << 63) - 1
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (1 << 30, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    )
+    assert capacity.largest_file() == 1 << 30
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 40, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    assert 0 < capacity.largest_gap() < 1 << 40
+
+
+def test_nodes_and_cpus() -> None:
+    nodes = capacity.memory_nodes()
+    assert nodes is None or 0 in nodes
+    limit = capacity.node_limit()
+    assert limit % 4 == 0
+    assert nodes is None or max(nodes) < limit
+    assert os.sched_getaffinity(0) <= capacity.online_cpus()
+
+
+def test_merging() -> None:
+    path = Path("/sys/kernel/mm/ksm/run")
+    assert capacity.merging() == (path.exists() and path.read_text() == "1\n")

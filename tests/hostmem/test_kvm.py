@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from memd.errors import QMPError
+from memd.hostmem import kvm, libc
+from memd.hostmem.region import Region
+from memd.hostmem.spec import MapSpec
+from tests.kvm import needs_guest_memfd
+
+SIZE = 16 * libc.PAGE_SIZE
+
+
+def refusal(work: Callable[[], object]) -> str:
+    with pytest.raises(QMPError) as caught:
+        work()
+    return caught.value.desc
+
+
+@needs_guest_memfd
+def test_it_maps_shared_and_takes_writes() -> None:
+    region = Region(MapSpec(SIZE, SIZE, libc.PAGE_SIZE, libc.PAGE_SIZE), kvm.guest_memfd(SIZE))
+    try:
+        assert os.readlink(f"/proc/self/fd/{region.fd}") == "anon_inode:[kvm-gmem]"
+        assert not os.get_inheritable(region.fd)
+        # Written through the kernel: what can't be touched is an error, no signal.
+        assert libc.touch(region.address, 16, libc.PAGE_SIZE, True) == 0
+        other = libc.mmap(0, SIZE, libc.PROT_READ, libc.MAP_SHARED, region.fd, 0)
+        assert libc.touch(other, 16, libc.PAGE_SIZE, False) == 0
+        libc.munmap(other, SIZE)
+    finally:
+        region.close()
+
+
+@needs_guest_memfd
+def test_it_can_not_be_mapped_private() -> None:
+    fd = kvm.guest_memfd(SIZE)
+    try:
+        with pytest.raises(OSError):
+            libc.mmap(0, SIZE, libc.PROT_READ, libc.MAP_PRIVATE, fd, 0)
+    finally:
+        os.close(fd)
+
+
+@needs_guest_memfd
+@pytest.mark.parametrize("size", [1, libc.PAGE_SIZE + 1, 1 << 63, (1 << 64) - 4096, 1 << 64])
+def test_sizes_that_kvm_refuses(size: int) -> None:
+    assert refusal(lambda: kvm.guest_memfd(size)) == (
+        f"can't create guest_memfd of {size} bytes: Invalid argument"
+    )
+
+
+@needs_guest_memfd
+@pytest.mark.parametrize("size", [SIZE, 1 << 62, (1 << 64) - 4096, 1 << 64])
+def test_what_is_foreseen(size: int) -> None:
+    def comes_to(work: Callable[[int], int | None]) -> str:
+        try:
+            fd = work(size)
+        except QMPError as error:
+            return error.desc
+        if fd is not None:
+            os.close(fd)
+        return "made"
+
+    assert comes_to(kvm.foresee) == comes_to(kvm.guest_memfd)
+
+
+def test_without_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kvm, "DEVICE", str(tmp_path / "kvm"))
+    for work in (kvm.guest_memfd, kvm.foresee):
+        assert refusal(lambda work=work: work(SIZE)) == (  # type: ignore[misc]
+            f"can't create guest_memfd: {tmp_path}/kvm: No such file or directory"
+        )
+
+
+def test_a_device_that_makes_no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "DEVICE", "/dev/null")
+    for work in (kvm.guest_memfd, kvm.foresee):
+        assert refusal(lambda work=work: work(SIZE)) == (  # type: ignore[misc]
+            "can't create guest_memfd: KVM_CREATE_VM: Inappropriate ioctl for device"
+        )
+
+
+@pytest.mark.parametrize(
+    ("mask", "missing"),
+    [
+        (0, "GUEST_MEMFD_FLAG_MMAP and GUEST_MEMFD_FLAG_INIT_SHARED"),
+        (1, "GUEST_MEMFD_FLAG_INIT_SHARED"),
+        (2, "GUEST_MEMFD_FLAG_MMAP"),
+    ],
+)
+def test_a_kernel_without_the_flags(
+    monkeypatch: pytest.MonkeyPatch, mask: int, missing: str
+) -> None:
+    monkeypatch.setattr(kvm, "supported_flags", lambda fd: mask)
+    assert refusal(lambda: kvm.check_flags(0)) == (
+        f"can't create guest_memfd: this kernel's KVM lacks {missing}"
+    )
+    monkeypatch.setattr(kvm, "supported_flags", lambda fd: 7)
+    kvm.check_flags(0)
+
+
+@needs_guest_memfd
+def test_a_machine_without_the_flags_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "supported_flags", lambda fd: 0)
+    assert "lacks" in refusal(lambda: kvm.guest_memfd(SIZE))
+    assert "lacks" in refusal(lambda: kvm.foresee(SIZE))
+
+
+def test_what_does_not_know_the_question() -> None:
+    with open("/dev/null", "rb") as file:
+        assert kvm.supported_flags(file.fileno()) == 0

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memd.hostmem import files, libc, save
+from memd.hostmem.access import write
+from memd.hostmem.region import Region
+from memd.hostmem.usage import usage
+from tests.backends.doing import refusal
+from tests.hostmem.made import MIB, PAGE, made, memfd, of_file
+
+HUGE = 2 * MIB
+
+
+def saved(region: Region, path: Path) -> bytes:
+    """Save, and see that nothing else has come; the content."""
+    others = set(os.listdir(path.parent)) - {path.name}
+    saving = save.Saving()
+    save.save(region, "m", str(path), saving)
+    assert 0 <= saving.done < region.length
+    assert set(os.listdir(path.parent)) == others | {path.name}
+    content = path.read_bytes()
+    assert len(content) == region.length
+    return content
+
+
+def allocated(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_private_memory(tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages in places, among them some of zeroes; with and without unnamed files."""
+    if named:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+    content = bytearray(4 * MIB)
+    with made(size=4 * MIB) as region:
+        for page in random.Random(1).sample(range(4 * MIB // PAGE), 40):
+            content[page * PAGE + 9] = 1
+            write(region, "m", page * PAGE + 9, b"\1")
+        write(region, "m", 2 * MIB, bytes(16 * PAGE))
+        content[2 * MIB : 2 * MIB + 16 * PAGE] = bytes(16 * PAGE)
+        path = tmp_path / "saved"
+        assert saved(region, path) == content
+        assert allocated(path) <= 40 * PAGE
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_untouched_memory_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+    with made() as private, memfd() as shared:
+        write(private, "m", 0, b"x")
+        write(shared, "m", PAGE, b"x")
+        assert saved(private, path) == b"x" + bytes(MIB - 1)
+        assert saved(shared, path) == bytes(PAGE) + b"x" + bytes(MIB - PAGE - 1)
+        assert allocated(path) == PAGE
+        assert [each.resident for each in usage([private, shared])] == [PAGE, PAGE]
+
+
+def test_copies_over_a_file(tmp_path: Path) -> None:
+    """The file, its holes, and what a private mapping has changed, zeroes included."""
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * MIB)
+    os.truncate(path, 3 * MIB)
+    with of_file(path, size=2 * MIB, offset=MIB // 2, readonly=True) as region:
+        write(region, "m", 0, b"x")
+        write(region, "m", 4 * PAGE, bytes(2 * PAGE))
+        write(region, "m", MIB, b"y")
+        new = tmp_path / "saved"
+        expected = bytearray(b"f" * (MIB // 2) + bytes(MIB + MIB // 2))
+        expected[0] = ord("x")
+        expected[4 * PAGE : 6 * PAGE] = bytes(2 * PAGE)
+        expected[MIB] = ord("y")
+        assert saved(region, new) == expected
+        assert allocated(new) == MIB // 2 - 2 * PAGE + PAGE
+
+
+def test_a_disk_without_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(libc, "punch_hole", refuse)
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * MIB)
+    with of_file(path) as region:
+        write(region, "m", 0, bytes(PAGE))
+        assert saved(region, tmp_path / "saved") == bytes(PAGE) + b"f" * (MIB - PAGE)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_huge_pages(tmp_path: Path, hugepages: Callable[[int], None], shared: bool) -> None:
+    hugepages(4)
+    backing = files.memfd("m", 3 * HUGE, hugetlb=True, hugetlbsize=HUGE, seal=True)
+    with made(backing.take(), 3 * HUGE, shared=shared, page_size=HUGE) as region:
+        write(region, "m", HUGE, b"x")
+        assert saved(region, tmp_path / "saved") == bytes(HUGE) + b"x" + bytes(2 * HUGE - 1)
+        assert allocated(tmp_path / "saved") == PAGE
+        assert usage([region])[0].resident == HUGE
+
+
+def test_memory_of_a_device(tmp_path: Path) -> None:
+    fd = os.open("/dev/zero", os.O_RDWR | os.O_CLOEXEC)
+    with made(fd, MIB, shared=True) as region:
+        write(region, "m", 3, b"x")
+        assert saved(region, tmp_path / "saved")[:5] == b"\0\0\0x\0"
+
+
+def test_what_can_only_be_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a guest_memfd, which has no position: nothing is made that was not there."""
+    monkeypatch.setattr(save, "_seekable", lambda fd: False)
+    with memfd() as region:
+        for page in (0, 7, 8, MIB // PAGE - 1):
+            write(region, "m", page * PAGE, b"x")
+        content = saved(region, tmp_path / "saved")
+        assert [at // PAGE for at, byte in enumerate(content) if byte] == [0, 7, 8, 255]
+        assert usage([region])[0].resident == 4 * PAGE
+
+
+def test_a_file_in_its_place(tmp_path: Path) -> None:
+    """It is replaced, not written to, keeps its permissions, and is found through a link."""
+    path = tmp_path / "real"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with path.open("rb") as old, made() as region:
+        write(region, "m", 0, b"x")
+        save.save(region, "m", str(link), save.Saving())
+        assert old.read() == b"old"
+    assert link.is_symlink()
+    assert path.stat().st_size == MIB
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_its_own_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * MIB)
+    with of_file(path) as region:
+        write(region, "m", 0, b"x")
+        assert saved(region, path) == b"x" + b"f" * (MIB - 1)
+        assert saved(region, path) == b"x" + b"f" * (MIB - 1)
+
+
+def test_what_can_not_be_saved_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with made() as region:
+        for name, why in (
+            ("", "No such file or directory"),
+            (f"{tmp_path}", "Is a directory"),
+            (f"{tmp_path}/new/", "Is a directory"),
+            (f"{tmp_path}/none/file", "No such file or directory"),
+            (f"{tmp_path}/fifo/file", "Not a directory"),
+            (f"{tmp_path}/fifo", "File exists"),
+            (f"{tmp_path}/{'x' * 300}", "File name too long"),
+        ):
+            text = refusal(lambda to=name: save.save(region, "m", to, save.Saving()))  # type: ignore[misc]
+            assert text == f"cannot save 'm' to '{name}': {why}"
+    assert os.listdir(tmp_path) == ["fifo"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_full_disk(
+    tmp_path: Path, mount: Callable[..., None], named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was there stays, and nothing else does."""
+    if named:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+    small = tmp_path / "small"
+    mount("tmpfs", small, "size=64k")
+    (small / "saved").write_bytes(b"old")
+    with made() as region:
+        write(region, "m", 0, b"x" * (100 << 10))
+        text = refusal(lambda: save.save(region, "m", str(small / "saved"), save.Saving()))
+    assert text == f"cannot save 'm' to '{small}/saved': No space left on device"
+    assert os.listdir(small) == ["saved"]
+    assert (small / "saved").read_bytes() == b"old"
+    assert os.statvfs(small).f_bfree * 4096 == 60 << 10
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_failure_at_the_end(tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    if named:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+    monkeypatch.setattr(os, "rename", refuse)
+    with made() as region:
+        text = refusal(lambda: save.save(region, "m", str(tmp_path / "saved"), save.Saving()))
+    assert text.endswith(": Input/output error")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_truncated_file(tmp_path: Path, shared: bool) -> None:
+    path = tmp_path / "file"
+    with of_file(path, shared=shared) as region:
+        os.truncate(path, PAGE)
+        text = refusal(lambda: save.save(region, "m", str(tmp_path / "saved"), save.Saving()))
+    assert text == f"cannot save 'm' to '{tmp_path}/saved': its file was truncated to 4096 bytes"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is seen meanwhile, and only ever grows."""
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * 4 * MIB)
+    saving = save.Saving()
+    seen = []
+    put = save._put
+
+    def look(*arguments: Any, **options: Any) -> None:
+        seen.append(saving.done)
+        put(*arguments, **options)
+
+    monkeypatch.setattr(save, "_put", look)
+    with of_file(path, size=4 * MIB) as region:
+        write(region, "m", 0, b"x" * 4 * MIB)
+        save.save(region, "m", str(tmp_path / "saved"), saving)
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1]) == (0, 3 * MIB)
