@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from memd.backends.base import MEMORY_BACKEND
 from memd.backends.file import MEMORY_BACKEND_FILE
 from memd.backends.guest_memfd import MEMORY_BACKEND_GUEST_MEMFD
@@ -9,6 +11,7 @@ from memd.backends.memfd import MEMORY_BACKEND_MEMFD
 from memd.backends.ram import MEMORY_BACKEND_RAM
 from memd.backends.shm import MEMORY_BACKEND_SHM
 from memd.backends.thread_context import THREAD_CONTEXT
+from memd.backends.tls_creds import TLS_CREDS, TLS_CREDS_X509
 from memd.errors import QMPError
 from memd.outcome import JSON, Blocking
 from memd.qom.object import UserCreatable
@@ -22,6 +25,8 @@ TYPES = (
     MEMORY_BACKEND_SHM,
     THREAD_CONTEXT,
     MEMORY_BACKEND_GUEST_MEMFD,
+    TLS_CREDS,
+    TLS_CREDS_X509,
 )
 
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -88,20 +93,44 @@ def prepare(tree: Tree, options: dict[str, JSON]) -> UserCreatable:
 
 
 def _create_later(tree: Tree, obj: UserCreatable, slow: Blocking) -> Blocking:
+    ended = threading.Event()
+
     def finish(result: object) -> JSON:
-        slow.finish(result)
-        tree.attach(obj)
+        try:
+            slow.finish(result)
+            tree.attach(obj)
+        finally:
+            tree.release(obj.name)
+            ended.set()
         return {}
 
     def failed(error: BaseException) -> None:
         tree.release(obj.name)
         slow.failed(error)
+        ended.set()
 
-    return Blocking(slow.work, finish, failed)
+    def delete_if_whole(_ended: object) -> JSON | Blocking:
+        # It may have been too late to give it up.
+        if tree.user_object(obj.name) is not obj:
+            return {}
+        slow = delete(tree, obj.name)
+        return {} if slow is None else slow
+
+    if (cancel := slow.cancel) is not None:
+
+        def give_up() -> Blocking:
+            cancel()
+            return Blocking(ended.wait, delete_if_whole)
+
+        tree.can_give_up(obj.name, give_up)
+    return Blocking(slow.work, finish, failed, progress=slow.progress, cancel=slow.cancel)
 
 
 def delete(tree: Tree, id: str) -> Blocking | None:
     """`object-del`: the object is gone from the tree, and its id free, at once.
+
+    One that is still being made is given up: its `object-add` is answered with
+    an error, and then this with success.
 
     Returns:
         None when all it held is let go; a `Blocking` where that may take long.
@@ -111,7 +140,10 @@ def delete(tree: Tree, id: str) -> Blocking | None:
     """
     obj = tree.user_object(id)
     if obj is None:
-        raise QMPError(f"object '{id}' not found")
+        slow = tree.give_up(id)
+        if slow is None:
+            raise QMPError(f"object '{id}' not found")
+        return slow
     obj.check_delete()
     tree.detach(obj)
     return obj.finalize()

@@ -159,7 +159,8 @@ def default_socket() -> str:
     Raises:
         QMPError: there is no such place, or it is somebody else's.
     """
-    directory = os.path.join(_runtime_directory(), "memd")
+    path = default_socket_path()
+    directory = os.path.dirname(path)
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
@@ -173,7 +174,16 @@ def default_socket() -> str:
         raise QMPError(
             f"Directory '{directory}' can be written by others, and so is no place for a socket"
         )
-    return os.path.join(directory, "qmp.sock")
+    return path
+
+
+def default_socket_path() -> str:
+    """The path that `default_socket` gives, whether or not anything is there.
+
+    Raises:
+        QMPError: there is no place for it.
+    """
+    return os.path.join(_runtime_directory(), "memd", "qmp.sock")
 
 
 def _runtime_directory() -> str:

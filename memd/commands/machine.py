@@ -53,4 +53,9 @@ def query_target(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 def query_kvm(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """Whether this host has KVM for us, and whether it was asked for."""
-    return {"enabled": daemon.kvm_enabled, "present": os.access("/dev/kvm", os.R_OK | os.W_OK)}
+    return {"enabled": daemon.kvm_enabled, "present": accelerator_is_usable("kvm")}
+
+
+def accelerator_is_usable(name: str) -> bool:
+    """Whether this host has an accelerator of its kernel, such as "kvm", for us."""
+    return os.access(f"/dev/{name}", os.R_OK | os.W_OK)

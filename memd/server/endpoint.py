@@ -11,7 +11,9 @@ import errno
 import os
 import socket
 
+from memd.commands.chardev import host_and_port
 from memd.errors import QMPError
+from memd.outcome import JSON
 from memd.server.listener import BACKLOG, listen_unix
 
 UNIX_PATH_MAX = 108
@@ -112,5 +114,26 @@ def is_loopback(sock: socket.socket) -> bool:
     if sock.family == socket.AF_INET:
         return str(sock.getsockname()[0]).startswith("127.")
     if sock.family == socket.AF_INET6:
-        return sock.getsockname()[0] == "::1"
+        return str(sock.getsockname()[0]) == "::1"
     return True
+
+
+def address_of(sock: socket.socket) -> JSON:
+    """The QAPI `SocketAddress` of a socket that listens or is connected."""
+    name = sock.getsockname() or sock.getpeername()
+    if sock.family == socket.AF_UNIX:
+        return {"type": "unix", "path": os.fsdecode(name)}
+    family = "ipv6" if sock.family == socket.AF_INET6 else "ipv4"
+    return {"type": "inet", "host": name[0], "port": str(name[1]), family: True}
+
+
+def ends_of(sock: socket.socket) -> tuple[str, str] | None:
+    """Both ends of a TCP connection, as they are written; None for others."""
+    if sock.family == socket.AF_UNIX:
+        return None
+    try:
+        here, there = sock.getsockname(), sock.getpeername()
+    except OSError:
+        # Gone already.
+        return None
+    return host_and_port(here[0], here[1]), host_and_port(there[0], there[1])

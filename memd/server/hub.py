@@ -12,6 +12,7 @@ from memd.compat import Compat
 from memd.outcome import JSON, Blocking, Event
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
+from memd.server.progress import watched
 from memd.server.stream import SocketStream, Stream
 from memd.session import Dispatch, Monitor, Session
 from memd.wire import encode
@@ -56,11 +57,23 @@ class Hub:
 
     def serve(self, stream: Stream, monitor: Monitor) -> None:
         """Greet whoever is at the other end of `stream`, and go on from there."""
-        connection = Connection(self._loop, stream, self._connections.discard)
+        connection = Connection(self._loop, stream, self._lost)
         connection.session = Session(self, connection, monitor, self._compat)
         self._connections.add(connection)
+        monitor.client_came()
         connection.start()
         connection.session.greet(self._greeting())
+
+    def _lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        connection.session.monitor.client_left()
+
+    def disconnect(self, monitor: Monitor) -> None:
+        """Cut the connections of a monitor's clients; what runs for them ends first."""
+        for connection in tuple(self._connections):
+            if connection.session.monitor is monitor:
+                # Later, as one of them may be the one that asks for it.
+                self._loop.call_soon(connection.close)
 
     def broadcast(self, events: tuple[Event, ...]) -> None:
         """Send events to every negotiated client (QMP specification, section 2.5)."""
@@ -83,8 +96,8 @@ class Hub:
                 connection.session.send_event(encoded[pretty])
 
     def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
-        """Run a job beside the loop."""
-        self._jobs.start(job, done)
+        """Run a job beside the loop; clients are told how far it is, if it takes long."""
+        self._jobs.start(job, watched(self._loop, job, done, self.broadcast))
 
     def shut_down(self, reason: str) -> None:
         """End the daemon; what is written by now is still sent."""

@@ -1,0 +1,216 @@
+"""What `object-add` would do, in plain words: a sentence a line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.backends.file import FileBackend
+from memd.hostmem.spec import DENIED, FILE, PRIVATE
+from memd.outcome import JSON
+
+if TYPE_CHECKING:
+    from memd.backends.base import MemoryBackend
+    from memd.backends.explain_data import Outlook
+    from memd.hostmem.foresight import Foreseen
+    from memd.hostmem.spec import MapSpec
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+_SIZES = ("align", "hugetlbsize", "offset", "size")
+"""Properties that are sizes in bytes."""
+
+_WRITES = {
+    DENIED: "Nothing can be written to it: the kernel refuses (ROM).",
+    FILE: "What is written to it is seen by everybody who maps the file, at once.",
+    PRIVATE: (
+        "What is written to it stays private: a page is copied when it is first written, and"
+        " nobody else sees the copy."
+    ),
+}
+_ANONYMOUS_WRITES = "What is written to it is the daemon's alone."
+_DISCARDS = {
+    "zeroes": "Discarding a range drops its pages; it reads as zeroes then.",
+    "hole": "Discarding a range punches a hole into the file, for everybody who maps it.",
+    "refused": "Discarding a range is refused.",
+}
+_SHARING = {
+    "no": "No other process can share it.",
+    "descriptor": "Another process can map it: x-memdev-export hands its descriptor out.",
+    "path": "Another process can map the same file, by its path or by descriptor.",
+}
+_SURVIVAL = {
+    "no": "Its content does not outlive the daemon.",
+    "descriptor": (
+        "Its content outlives the daemon only while somebody else holds its descriptor: another"
+        " process, or the service manager's store."
+    ),
+    "file": "Its content is in the file, and there after a restart of the daemon.",
+}
+_CHANGES = {
+    "create": "making it",
+    "resize": "giving it its size",
+    "write": "what is written to the memory",
+    "discard": "discarding memory",
+}
+
+
+def size_text(size: int) -> str:
+    """A size in the largest unit that divides it: "64 MiB", "4097 bytes"."""
+    unit = 0
+    while size and not size % 1024 and unit < len(_UNITS) - 1:
+        size //= 1024
+        unit += 1
+    return f"{size} {_UNITS[unit]}"
+
+
+def about(size: int) -> str:
+    """A size for people, with one decimal where it is not even."""
+    unit, rest = 0, float(size)
+    while rest >= 1024 and unit < len(_UNITS) - 1:
+        rest /= 1024
+        unit += 1
+    return f"{rest:.1f}".removesuffix(".0") + f" {_UNITS[unit]}"
+
+
+def spelled(options: dict[str, JSON]) -> str:
+    """Arguments of object-add as `--object` takes them."""
+    parts = [options["qom-type"]]
+    for name, value in options.items():
+        if name == "qom-type":
+            continue
+        if isinstance(value, list):
+            parts += [f"{name}.{index}={member}" for index, member in enumerate(value)]
+            continue
+        if isinstance(value, bool):
+            text = "on" if value else "off"
+        elif name in _SIZES:
+            text = _short(value)
+        else:
+            text = str(value).replace(",", ",,")
+        parts.append(f"{name}={text}")
+    return ",".join(parts)
+
+
+def _short(size: int) -> str:
+    """A size with the suffix that the command line takes."""
+    number, unit = size_text(size).split()
+    return number if unit == "bytes" else number + unit[0]
+
+
+def words(outlook: Outlook, told: dict[str, JSON]) -> list[str]:
+    """The explanation in words.
+
+    Args:
+        told: the explanation as data, its warnings and suggestion included.
+    """
+    text = [_verdict(outlook)]
+    if "error" in told and "hint" in told["error"]:
+        text.append(f"The log would say besides: {told['error']['hint']}")
+    if outlook.error is None and outlook.spec is not None:
+        text += _story(outlook, outlook.spec, told)
+    text += [f"Warning: {warning['text']}" for warning in told["warnings"]]
+    suggestion = told.get("suggestion")
+    if suggestion is not None:
+        text.append(f"Better: {spelled(suggestion['options'])}")
+        text.append(f"Why: {suggestion['why']}")
+    return text
+
+
+def _verdict(outlook: Outlook) -> str:
+    backend = outlook.backend
+    if outlook.error is not None:
+        return f"It would fail: {outlook.error.desc}"
+    what = f"{backend.qom_type.name}, {size_text(backend.size)}."
+    if outlook.sure:
+        return f"It would work: {what}"
+    return f"It may work, which only trying tells: {what}"
+
+
+def _story(outlook: Outlook, spec: MapSpec, told: dict[str, JSON]) -> list[str]:
+    backend, backing = outlook.backend, outlook.backing
+    text = [_file(backend, backing, told), _mapping(spec, told)]
+    if spec.length != spec.size:
+        text.append(
+            f"The memory takes whole pages: {size_text(spec.length)} for"
+            f" {size_text(spec.size)} asked for."
+        )
+    if backing is None:
+        text.append(_ANONYMOUS_WRITES)
+    else:
+        text.append(_WRITES[told["writes"]])
+        if backing.kind == "file":
+            text.append(_changes(told["file-changes"]))
+    text += [
+        _DISCARDS[told["discard"]],
+        _SHARING[told["shareable"]],
+        _survives(backing, told["survives-restart"]),
+    ]
+    if backend.prealloc:
+        text.append(_prealloc(backend, spec))
+    elif spec.reserve and backing is not None and backing.huge:
+        text.append("The huge pages are set aside now, and filled when they are first touched.")
+    if backend.host_nodes:
+        text.append(f"Its pages come from NUMA nodes {backend.host_nodes}: {backend.policy}.")
+    if not backend.dump:
+        text.append("Core dumps of the daemon leave it out.")
+    return text
+
+
+def _file(backend: MemoryBackend, backing: Foreseen | None, told: dict[str, JSON]) -> str:
+    if backing is None:
+        return "There is no file behind it: it is anonymous memory."
+    how = "|".join(told["file"]["open-flags"])
+    if not isinstance(backend, FileBackend):
+        names = {
+            "memfd": "a memfd, a file in memory without a name",
+            "shm": "POSIX shared memory, a file in /dev/shm whose name is gone at once",
+            "guest-memfd": "a guest_memfd of a virtual machine that is made for it",
+        }
+        return f"Its memory is {names[backing.kind]} ({how})."
+    path = backend.mem_path
+    if backing.kind == "directory":
+        return f"A file without a name is made in the directory {path} ({how})."
+    gets = told["file"].get("gets-size")
+    if backing.creates:
+        sized = "" if gets is None else f" and given {size_text(gets)}"
+        return f"{path} does not exist: it is made with mode 0644{sized} ({how})."
+    access = "read-only" if backing.read_only else "for reading and writing"
+    if gets is not None:
+        sized = f"; it is empty, and given {size_text(gets)}"
+    elif backing.had > 0:
+        sized = f"; its {size_text(backing.had)} stay as many as they are"
+    else:
+        sized = ""
+    return f"{path} is opened {access} ({how}){sized}."
+
+
+def _mapping(spec: MapSpec, told: dict[str, JSON]) -> str:
+    mapping = told["mapping"]
+    how = "shared" if spec.shared else "private"
+    allowed = "read-only" if told["writes"] == DENIED else "for reading and writing"
+    flags = ", ".join("|".join(mapping[name]) for name in ("protection", "flags"))
+    where = f" from offset {spec.offset:#x} of the file" if spec.offset else ""
+    pages = size_text(spec.page_size)
+    return f"It is mapped {how}, {allowed}{where}, in pages of {pages} ({flags})."
+
+
+def _changes(changes: list[str]) -> str:
+    if not changes:
+        return "The file can't change through it."
+    *first, last = (_CHANGES[change] for change in changes)
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f"The file changes by {listed}."
+
+
+def _survives(backing: Foreseen | None, survival: str) -> str:
+    text = _SURVIVAL[survival]
+    if survival == "file" and backing is not None and backing.in_memory:
+        text += f" A restart of the host loses it: the file is in memory ({backing.file_system})."
+    return text
+
+
+def _prealloc(backend: MemoryBackend, spec: MapSpec) -> str:
+    threads = backend.prealloc_threads
+    who = "one thread" if threads == 1 else f"up to {threads} threads"
+    what = "allocated" if spec.protection & 2 else "read in"
+    return f"All its pages are {what} before the answer, by {who}."

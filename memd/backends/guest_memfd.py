@@ -1,0 +1,67 @@
+"""`memory-backend-guest-memfd`: KVM's guest_memfd, mapped as shared memory.
+
+Not in QEMU 10.0.2 or 11.1.3. Its properties are those of all memory backends.
+A guest_memfd belongs to the virtual machine that it was made with: another
+process can map it, but its KVM can't take it as a guest's memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.backends.base import MEMORY_BACKEND
+from memd.backends.whole_pages import WholePagesBackend
+from memd.errors import QMPError
+from memd.outcome import Blocking
+from memd.qom.types import ObjectType
+
+if TYPE_CHECKING:
+    from memd.hostmem.files import Backing
+    from memd.qom.tree import Tree
+
+
+class GuestMemfdBackend(WholePagesBackend):
+    """Memory of a guest_memfd."""
+
+    __slots__ = ()
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
+        super().__init__(qom_type, tree, id)
+        self.share = True
+
+    def check(self) -> None:
+        """See `MemoryBackend.check`."""
+        if not self.share:
+            raise QMPError(
+                "can't create guest-memfd backend with 'share=off': its memory can't be mapped"
+                " private"
+            )
+
+    def may_block(self) -> bool:
+        """See `MemoryBackend.may_block`."""
+        # Making a virtual machine takes the kernel up to some milliseconds.
+        return True
+
+    def open(self, wait: bool) -> Backing:
+        """Make the guest_memfd; see `MemoryBackend.open`."""
+        from memd.hostmem.files import Backing
+        from memd.hostmem.kvm import guest_memfd
+        from memd.hostmem.libc import PAGE_SIZE
+        from memd.hostmem.spec import round_up
+
+        # KVM takes whole pages only; what is odd is refused once it is mapped,
+        # in the words that other backends have.
+        size = round_up(self.size, PAGE_SIZE)
+        return Backing(guest_memfd(size), size, PAGE_SIZE)
+
+    def finalize(self) -> Blocking | None:
+        """Let it go, and the virtual machine with it; see `UserCreatable.finalize`."""
+        from memd.backends.making import let_go
+
+        region, self.region = self.region, None
+        return None if region is None else let_go(region, slow=True)
+
+
+MEMORY_BACKEND_GUEST_MEMFD = ObjectType(
+    "memory-backend-guest-memfd", MEMORY_BACKEND, factory=GuestMemfdBackend
+)

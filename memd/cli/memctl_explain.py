@@ -1,0 +1,85 @@
+"""`memctl explain`: what `object-add` would do, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd.cli.objects import parse_object
+from memd.cli.report import Answered
+from memd.compat import Compat
+from memd.errors import QMPError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.cli.memctl import Context
+    from memd.client import Client
+
+JSON = Any
+
+_NO_ID = "Parameter 'id' is missing"
+_SOME_ID = "explained"
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "object",
+        metavar="TYPE,KEY=VALUE,...",
+        help="what would be made, as memd's --object takes it (or as JSON); an id may be left out",
+    )
+    parser.epilog = "The exit status is 0 if it would work, 1 if it would fail or can't be told."
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Explain; 0 where it would work, 1 where it would fail or that can't be told."""
+    try:
+        with context.connect() as client:
+            explanation = _explain(client, arguments.object)
+    except Answered as answer:
+        context.print_lines(answer.text.splitlines())
+        return 0
+    if context.as_json:
+        context.print_json(explanation)
+    else:
+        context.print_lines(explanation["text"])
+    return 0 if explanation["verdict"] == "works" else 1
+
+
+def _explain(client: Client, text: str) -> dict[str, JSON]:
+    try:
+        later = client.greeting["QMP"]["version"]["qemu"]["major"] >= 11
+    except (KeyError, TypeError):
+        later = False
+    compat = Compat.V11_1 if later else Compat.V10_0
+    try:
+        options = _options(text, compat)
+    except QMPError as error:
+        # What the command line can't say is refused there, in these words.
+        return {
+            "verdict": "fails",
+            "error": {"class": error.error_class, "desc": error.desc},
+            "warnings": [],
+            "text": [f"It would fail: {error.desc}"],
+        }
+    explanation: dict[str, JSON] = client.execute("x-memdev-explain", options)
+    if options.get("id") == _SOME_ID and "suggestion" in explanation:
+        # What was not asked for is not suggested either.
+        del explanation["suggestion"]["options"]["id"]
+        spelled = f",id={_SOME_ID}"
+        explanation["text"] = [line.replace(spelled, "", 1) for line in explanation["text"]]
+    return explanation
+
+
+def _options(text: str, compat: Compat) -> dict[str, JSON]:
+    if text.startswith("{"):
+        from memd.cli.json_argument import parse_json_argument
+
+        # Whatever is wrong with it, the daemon explains.
+        return {"id": _SOME_ID, **parse_json_argument(text, compat)}
+    try:
+        return parse_object(text, compat, set(), None, nesting=True)
+    except QMPError as error:
+        if error.desc != _NO_ID:
+            raise
+    return parse_object(f"{text},id={_SOME_ID}", compat, set(), None, nesting=True)

@@ -1,0 +1,80 @@
+"""`blockdev-add`: the one command of storage, since it can be made to block.
+
+Tests of out-of-band execution give it a configuration file that is a FIFO: it
+then waits for a writer. QEMU 10.0.2 waits with all that it does, memd beside
+it. Texts as observed there, up to the point where a node would be made.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from memd.commands.daemon import Daemon
+from memd.compat import Compat
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+
+_CONFIG_LIMIT = 1 << 20
+"""Bytes read of a configuration file, which may be a device without an end."""
+
+_NODE_NAME_LIMIT = 31
+"""Characters of a node's name."""
+
+
+def blockdev_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Read what the node is configured by, if anything; then refuse it."""
+    name = args.get("node-name")
+    if name is None:
+        raise QMPError("'node-name' must be specified for the root node")
+    if not _is_node_name(name):
+        raise QMPError(f"Invalid node-name: '{name}'")
+    if len(name) > _NODE_NAME_LIMIT:
+        raise QMPError("Node name too long")
+    config = args.get("config")
+    if config is None:
+        raise _nothing_to_add_to()
+    if daemon.reading_config:
+        # A thread waits for each; QEMU's one thread never waits for two.
+        raise QMPError("another blockdev-add still reads its configuration file")
+    daemon.reading_config = True
+
+    def finish(_nothing: None) -> JSON:
+        daemon.reading_config = False
+        raise _nothing_to_add_to()
+
+    def failed(_error: BaseException) -> None:
+        daemon.reading_config = False
+
+    return Blocking(lambda: _read(config, daemon.compat), finish, failed)
+
+
+def _is_node_name(name: str) -> bool:
+    """Whether it is an identifier, as QEMU wants it."""
+    rest = name[1:].replace("-", "").replace(".", "").replace("_", "")
+    return name.isascii() and name[:1].isalpha() and (not rest or rest.isalnum())
+
+
+def _read(path: str, compat: Compat) -> None:
+    """Read a file to its end; of a FIFO that is when its last writer is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError) as error:
+        number = getattr(error, "errno", None) or errno.ENOENT
+        reason = os.strerror(number)
+        what = "read blkdebug config file" if compat is Compat.V10_0 else f"open '{path}'"
+        raise QMPError(f"Could not {what}: {reason}") from None
+    try:
+        left = _CONFIG_LIMIT
+        while left > 0 and (data := os.read(fd, min(left, 1 << 16))):
+            left -= len(data)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise QMPError(f"Cannot read config file: {reason}") from None
+    finally:
+        os.close(fd)
+
+
+def _nothing_to_add_to() -> QMPError:
+    return QMPError("memd has no block devices")

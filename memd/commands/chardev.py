@@ -1,0 +1,75 @@
+"""Character devices, and cutting the connections at their other end.
+
+The forms were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import device_not_found
+from memd.outcome import JSON
+
+if TYPE_CHECKING:
+    from memd.commands.daemon import Daemon
+    from memd.qom import Chardev
+
+
+def query_chardev(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """The character devices."""
+    return [
+        {"label": chardev.name, "filename": _filename(chardev), "frontend-open": chardev.used}
+        for chardev in _chardevs(daemon)
+    ]
+
+
+def query_yank(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """The connections that can be cut: sockets, whether somebody is there or not."""
+    return [
+        {"type": "chardev", "id": chardev.name}
+        for chardev in _chardevs(daemon)
+        if chardev.addr is not None
+    ]
+
+
+def yank(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Cut connections; all of them, or none where one does not exist."""
+    sockets = {chardev.name: chardev for chardev in _chardevs(daemon) if chardev.addr is not None}
+    found = []
+    for instance in args["instances"]:
+        chardev = sockets.get(instance["id"]) if instance["type"] == "chardev" else None
+        if chardev is None:
+            raise device_not_found("Instance not found")
+        found.append(chardev)
+    for chardev in found:
+        if chardev.on_yank is not None:
+            chardev.on_yank()
+    return {}
+
+
+def _chardevs(daemon: Daemon) -> list[Chardev]:
+    from memd.qom import Chardev
+
+    children = daemon.tree.chardevs.children or {}
+    return [child for child in children.values() if isinstance(child, Chardev)]
+
+
+def _filename(chardev: Chardev) -> str:
+    """What it is connected to, or would be."""
+    if chardev.addr is None:
+        return chardev.qom_type.name.removeprefix("chardev-")
+    server = ",server=on" if chardev.server else ""
+    if chardev.connected and chardev.ends is not None:
+        here, there = chardev.ends
+        return f"tcp:{here}{server} <-> {there}"
+    kind = chardev.addr["type"]
+    if kind == "inet":
+        address = f"tcp:{host_and_port(chardev.addr['host'], chardev.addr['port'])}"
+    else:
+        address = f"unix:{chardev.addr['path']}"
+    return f"{'' if chardev.connected else 'disconnected:'}{address}{server}"
+
+
+def host_and_port(host: str, port: str | int) -> str:
+    """An address as it is written, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

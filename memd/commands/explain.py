@@ -1,0 +1,23 @@
+"""`x-memdev-explain`: what `object-add` would do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+
+if TYPE_CHECKING:
+    from memd.commands.daemon import Daemon
+
+
+def x_memdev_explain(daemon: Daemon, args: dict[str, Any]) -> JSON | Blocking:
+    """`x-memdev-explain`: the explanation; arguments that are wrong are explained, too."""
+    # A rare command, for people: what it needs is not imported at start-up.
+    from memd.backends.explain import explain, refused
+
+    try:
+        checked = daemon.schema.checker("object-add")(args)
+    except QMPError as error:
+        return refused(error)
+    return explain(daemon.tree, checked, daemon.deny_private_discard)

@@ -1,0 +1,98 @@
+"""Migration, as far as stacks set it up before anything migrates; nothing ever does.
+
+Which capabilities go together, in which order the conflicts are named, and all
+texts were observed on QEMU 10.0.2 and 11.1.3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memd.commands.daemon import Daemon
+from memd.compat import Compat
+from memd.errors import QMPError
+from memd.outcome import JSON
+
+_NOT_IN_BACKGROUND = (
+    *("postcopy-ram", "dirty-bitmaps", "postcopy-blocktime", "late-block-activate"),
+    *("return-path", "multifd", "pause-before-switchover", "auto-converge", "release-ram"),
+    *("rdma-pin-all", "xbzrle", "x-colo", "validate-uuid", "zero-copy-send"),
+)
+"""What a background snapshot can't go with, in the order in which it is named."""
+
+
+def query_migrate_capabilities(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Every capability, and whether it is on."""
+    on = daemon.migration_capabilities
+    return [{"capability": name, "state": name in on} for name in _names(daemon)]
+
+
+def _names(daemon: Daemon) -> tuple[str, ...]:
+    from memd.qapi.schema import EnumType
+
+    capability = daemon.schema.type("MigrationCapability")
+    return tuple(m.name for m in capability.members) if isinstance(capability, EnumType) else ()
+
+
+def migrate_set_capabilities(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Switch capabilities; all of them, or none where the outcome contradicts itself."""
+    on = set(daemon.migration_capabilities)
+    for status in args["capabilities"]:
+        if status["state"]:
+            on.add(status["capability"])
+        else:
+            on.discard(status["capability"])
+    _check(on, daemon.compat)
+    daemon.migration_capabilities = frozenset(on)
+    return {}
+
+
+def _check(on: set[str], compat: Compat) -> None:
+    early = compat is Compat.V10_0
+    if "x-colo" in on and not early:
+        _need_return_path(on, "x-colo")
+    if "postcopy-ram" in on:
+        if "x-ignore-shared" in on:
+            raise QMPError("Postcopy is not compatible with ignore-shared")
+        if early and "multifd" in on:
+            raise QMPError("Postcopy is not yet compatible with multifd")
+    if "background-snapshot" in on:
+        for name in _NOT_IN_BACKGROUND:
+            if name in on:
+                raise QMPError(f"Background-snapshot is not compatible with {name}")
+    if "zero-copy-send" in on and ("multifd" not in on or "xbzrle" in on):
+        raise QMPError("Zero copy only available for non-compressed non-TLS multifd migration")
+    if "postcopy-preempt" in on and "postcopy-ram" not in on:
+        raise QMPError("Postcopy preempt requires postcopy-ram")
+    if "switchover-ack" in on:
+        _need_return_path(on, "switchover-ack")
+    if "dirty-limit" in on:
+        if "auto-converge" in on:
+            raise QMPError(
+                "dirty-limit conflicts with auto-converge either of then available currently"
+            )
+        raise QMPError("dirty-limit requires KVM with accelerator property 'dirty-ring-size' set")
+    if "multifd" in on and "xbzrle" in on:
+        raise QMPError("Multifd is not compatible with xbzrle")
+    if "mapped-ram" in on:
+        if "xbzrle" in on:
+            raise QMPError("Mapped-ram migration is incompatible with xbzrle")
+        if "postcopy-ram" in on:
+            raise QMPError("Mapped-ram migration is incompatible with postcopy")
+
+
+def _need_return_path(on: set[str], name: str) -> None:
+    if "return-path" not in on:
+        raise QMPError(f"Capability '{name}' requires capability 'return-path'")
+
+
+def migrate_recover(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Raise `QMPError`: nothing was cut off."""
+    raise QMPError("Migrate recover can only be run when postcopy is paused.")
+
+
+def migrate_pause(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """Raise `QMPError`: nothing migrates."""
+    raise QMPError(
+        "migrate-pause is currently only supported during postcopy-active or postcopy-recover state"
+    )

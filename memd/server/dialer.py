@@ -1,0 +1,82 @@
+"""A connection that memd makes itself, and makes again when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+
+
+class Dialer:
+    """Connects after a delay, time and again until it succeeds (`reconnect`).
+
+    Args:
+        connect: gives a connected socket, or raises `QMPError`; runs in a thread.
+        adopt: takes the socket.
+        delay: seconds before each attempt.
+        start_job: runs work beside the loop; see `memd.server.hub.Hub.start_job`.
+        failed: told of the first failure after a success, or of the first at all.
+    """
+
+    __slots__ = (
+        *("_adopt", "_closed", "_connect", "_delay", "_failed", "_loop", "_start_job"),
+        *("_timer", "_told"),
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connect: Callable[[], socket.socket],
+        adopt: Callable[[socket.socket], None],
+        delay: float,
+        start_job: Callable[[Blocking, Callable[[JSON], None]], None],
+        failed: Callable[[QMPError], None],
+    ) -> None:
+        self._loop = loop
+        self._connect = connect
+        self._adopt = adopt
+        self._delay = delay
+        self._start_job = start_job
+        self._failed = failed
+        self._timer: asyncio.TimerHandle | None = None
+        self._told = False
+        self._closed = False
+
+    def dial(self) -> None:
+        """Connect after the delay, since there is no connection now."""
+        if self._closed or self._timer is not None:
+            return
+        self._timer = self._loop.call_later(self._delay, self._try)
+
+    def refused(self, error: QMPError) -> None:
+        """An attempt failed: say so once, and try again."""
+        if not self._told:
+            self._told = True
+            self._failed(error)
+        self.dial()
+
+    def _try(self) -> None:
+        self._timer = None
+        self._start_job(Blocking(self._connect, self._connected), self._tried)
+
+    def _connected(self, sock: socket.socket) -> JSON:
+        if self._closed:
+            sock.close()
+        else:
+            self._told = False
+            self._adopt(sock)
+        return {}
+
+    def _tried(self, result: JSON) -> None:
+        if isinstance(result, QMPError):
+            self.refused(result)
+
+    def close(self) -> None:
+        """Try no more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,168 @@
+"""The qtest protocol, as far as a test harness speaks it without a machine.
+
+Lines of words in ASCII: QEMU's own harness asks for the endianness, and begins
+its work when it is told. What acts on devices, memory or interrupts is unknown
+here. Texts and the log's form were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+LINE_LIMIT = 65536
+"""Bytes of a line that has not ended, beyond which its client is disconnected."""
+
+
+def answer(line: bytes) -> bytes:
+    """The answer to a line, both without the line's end."""
+    word = line.split(b"\0", 1)[0].split(b" ", 1)[0]
+    if word == b"endianness":
+        return b"OK " + sys.byteorder.encode()
+    return b"FAIL Unknown command '" + word + b"'"
+
+
+class QTestLog:
+    """What was said, and when (`-qtest-log`).
+
+    Args:
+        path: the file, which is made anew; None for no log.
+
+    Raises:
+        OSError: it can't be.
+    """
+
+    __slots__ = ("_fd", "_opened")
+
+    def __init__(self, path: str | None) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._fd = -1 if path is None else os.open(path, flags, 0o666)
+        self._opened = 0.0
+
+    def opened(self) -> None:
+        """A client has come; the log's times count from here."""
+        self._opened = time.monotonic()
+        self._write(b"[I 0.000000] OPENED\n")
+
+    def write(self, what: bytes, text: bytes) -> None:
+        """Note that something was received ("R"), sent ("S") or happened ("I")."""
+        if self._fd >= 0:
+            passed = f"{time.monotonic() - self._opened:.6f}".encode()
+            self._write(b"[" + what + b" +" + passed + b"] " + text + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        if self._fd >= 0:
+            try:
+                os.write(self._fd, data)
+            except OSError:
+                # A full disk takes the log, not the harness.
+                pass
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class QTestConnection:
+    """A harness that is connected.
+
+    Args:
+        sock: the connected socket, which is owned from here on.
+        on_lost: told when the harness is gone.
+    """
+
+    __slots__ = ("_buffer", "_log", "_loop", "_on_lost", "_socket")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        log: QTestLog,
+        on_lost: Callable[[QTestConnection], None],
+    ) -> None:
+        sock.setblocking(False)
+        self._loop = loop
+        self._socket = sock
+        self._log = log
+        self._on_lost = on_lost
+        self._buffer = b""
+        log.opened()
+        loop.add_reader(sock.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._socket.recv(LINE_LIMIT)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        out = []
+        for line in lines:
+            said = answer(line)
+            self._log.write(b"R", line)
+            self._log.write(b"S", said)
+            out.append(said + b"\n")
+        if len(self._buffer) > LINE_LIMIT or not self._send(b"".join(out)):
+            self.close()
+
+    def _send(self, data: bytes) -> bool:
+        """Whether all was sent: answers are short, and a harness waits for each."""
+        try:
+            return self._socket.send(data) == len(data)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Disconnect the harness."""
+        if self._socket.fileno() < 0:
+            return
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._log.write(b"I", b"CLOSED")
+        self._on_lost(self)
+
+
+class QTest:
+    """The qtest protocol's side of the daemon: its log and who is connected."""
+
+    __slots__ = ("_connections", "_log", "_loop", "_on_change")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        log: QTestLog,
+        on_change: Callable[[bool], None] = lambda _connected: None,
+    ) -> None:
+        self._loop = loop
+        self._log = log
+        self._on_change = on_change
+        self._connections: set[QTestConnection] = set()
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve a harness that is connected."""
+        self._connections.add(QTestConnection(self._loop, sock, self._log, self._lost))
+        self._on_change(True)
+
+    def _lost(self, connection: QTestConnection) -> None:
+        self._connections.discard(connection)
+        self._on_change(bool(self._connections))
+
+    def cut(self) -> None:
+        """Disconnect every harness."""
+        for connection in tuple(self._connections):
+            connection.close()
+
+    def close(self) -> None:
+        """Disconnect every harness, and end the log."""
+        self.cut()
+        self._log.close()

@@ -1,0 +1,89 @@
+"""`blockdev-add`, which reads a file and adds nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memd.errors import QMPError
+from memd.outcome import Blocking
+from tests.commands.fakes import Console
+
+NOTHING = "memd has no block devices"
+
+
+def blkdebug(config: object, **more: Any) -> dict[str, Any]:
+    image = {"driver": "null-co"}
+    return {"driver": "blkdebug", "node_name": "n", "image": image, "config": str(config), **more}
+
+
+def ending(job: Blocking) -> str:
+    """Run a job; the text that it ends with."""
+    try:
+        value = job.work()
+    except QMPError as error:
+        job.failed(error)
+        return error.desc
+    with pytest.raises(QMPError) as caught:
+        job.finish(value)
+    return caught.value.desc
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"driver": "null-co"}, "'node-name' must be specified for the root node"),
+        ({"driver": "null-co", "node_name": "1x"}, "Invalid node-name: '1x'"),
+        ({"driver": "null-co", "node_name": "a#"}, "Invalid node-name: 'a#'"),
+        ({"driver": "null-co", "node_name": "a" * 32}, "Node name too long"),
+        ({"driver": "null-co", "node_name": "a-b.c_1"}, NOTHING),
+        ({"driver": "null-co", "node_name": "a"}, NOTHING),
+        ({"driver": "x"}, "Parameter 'driver' does not accept value 'x'"),
+    ],
+)
+def test_what_is_refused_at_once(arguments: dict[str, Any], text: str) -> None:
+    assert Console().refusal("blockdev-add", **arguments) == ("GenericError", text)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ("/nonexistent/x", "Could not read blkdebug config file: No such file or directory"),
+        ("", "Could not read blkdebug config file: No such file or directory"),
+        ("a\0b", "Could not read blkdebug config file: No such file or directory"),
+        ("/", "Cannot read config file: Is a directory"),
+        ("/dev/null", NOTHING),
+        # One that never ends.
+        ("/dev/zero", NOTHING),
+    ],
+)
+def test_how_reading_ends(config: str, text: str) -> None:
+    console = Console()
+    before = os.listdir("/proc/self/fd")
+    for _ in range(2):
+        assert ending(console("blockdev-add", **blkdebug(config))) == text
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert not console.daemon.reading_config
+
+
+def test_a_fifo_blocks_until_its_writer_is_gone(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    console = Console()
+    job = console("blockdev-add", **blkdebug(fifo))
+    texts: list[str] = []
+    thread = threading.Thread(target=lambda: texts.append(ending(job)))
+    thread.start()
+    with fifo.open("wb") as writer:
+        writer.write(b"[inject-error]\n")
+        writer.flush()
+        assert texts == []
+        # QEMU would not even read this one.
+        assert "still reads" in console.refusal("blockdev-add", **blkdebug("/dev/null"))[1]
+    thread.join(60)
+    assert texts == [NOTHING]
+    assert ending(console("blockdev-add", **blkdebug("/dev/null"))) == NOTHING

@@ -1,0 +1,92 @@
+"""What a stack asks of every QEMU, answered by a daemon without a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from memd.compat import Compat
+from memd.outcome import Outcome
+from tests.commands.fakes import Console
+
+
+def test_there_is_a_machine_besides_none() -> None:
+    machines = Console()("query-machines")
+    assert [machine["name"] for machine in machines] == ["none", "q35"]
+    assert not any("compat-props" in machine for machine in machines)
+    more = Console()("query-machines", compat_props=True)
+    assert [machine["compat-props"] for machine in more] == [[], []]
+
+
+@pytest.mark.parametrize(
+    "command", ["query-cpus-fast", "query-iothreads", "query-block", "query-named-block-nodes"]
+)
+def test_there_is_nothing(command: str) -> None:
+    assert Console()(command) == []
+
+
+def test_no_cpu_can_be_added() -> None:
+    assert Console().refusal("query-hotpluggable-cpus") == (
+        "GenericError",
+        "machine does not support hot-plugging CPUs",
+    )
+
+
+def test_actions_are_taken_and_checked() -> None:
+    console = Console()
+    assert console("set-action", panic="exit-failure", watchdog="inject-nmi") == {}
+    assert console.refusal("set-action", watchdog="x")[1] == (
+        "Parameter 'watchdog' does not accept value 'x'"
+    )
+
+
+def test_accelerators_are_of_11_1() -> None:
+    assert Console().refusal("query-accelerators")[0] == "CommandNotFound"
+    console = Console(Compat.V11_1)
+    answer = console("query-accelerators")
+    assert answer["enabled"] == "tcg"
+    assert {"tcg", "qtest"} <= set(answer["present"])
+    assert Console(Compat.V11_1, kvm_enabled=True)("query-accelerators")["enabled"] == "kvm"
+
+
+def test_devices_have_no_classes() -> None:
+    console = Console()
+    assert console.refusal("device-list-properties", typename="nope") == (
+        "DeviceNotFound",
+        "Device 'nope' not found",
+    )
+    assert console.refusal("device-list-properties", typename="memory-backend-ram") == (
+        "GenericError",
+        "Parameter 'typename' expects a non-abstract device type",
+    )
+
+
+def test_preconfig_ends_once() -> None:
+    console = Console(run_state="prelaunch", preconfig=True)
+    outcome = console("x-exit-preconfig")
+    assert isinstance(outcome, Outcome)
+    assert [event.name for event in outcome.events] == ["RESUME"]
+    assert console("query-status") == {"running": True, "status": "running"}
+    assert console.refusal("x-exit-preconfig") == (
+        "GenericError",
+        "The command is permitted only before machine initialization",
+    )
+
+
+def test_preconfig_of_one_that_starts_stopped() -> None:
+    console = Console(run_state="prelaunch", preconfig=True, autostart=False)
+    assert console("x-exit-preconfig") == {}
+    assert console("query-status") == {"running": False, "status": "prelaunch"}
+
+
+def test_what_may_be_done_before_the_machine_is() -> None:
+    console = Console(run_state="prelaunch", preconfig=True)
+    text = "The command '{}' is permitted only after machine initialization has completed"
+    for command in ("query-cpus-fast", "cont", "device_add", "query-kvm", "getfd"):
+        assert console.refusal(command) == ("GenericError", text.format(command))
+    assert console.refusal("query-yank", oob=True)[1] == text.format("query-yank")
+    assert console.refusal("cont", oob=True)[1] == "The command cont does not support OOB"
+    assert console.refusal("nope")[0] == "CommandNotFound"
+    console("object-add", qom_type="memory-backend-ram", id="m0", size=4096)
+    console("object-del", id="m0")
+    console("x-exit-preconfig")
+    assert console("query-cpus-fast") == []
