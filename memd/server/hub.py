@@ -28,7 +28,16 @@ class Hub:
         ended: set to the reason (QAPI `ShutdownCause`) once the daemon is to end.
     """
 
-    __slots__ = ("_compat", "_connections", "_greeting", "_jobs", "_loop", "dispatch", "ended")
+    __slots__ = (
+        "_compat",
+        "_connections",
+        "_early",
+        "_greeting",
+        "_jobs",
+        "_loop",
+        "dispatch",
+        "ended",
+    )
 
     def __init__(
         self,
@@ -42,8 +51,19 @@ class Hub:
         self._greeting = greeting
         self._compat = compat
         self._connections: set[Connection] = set()
+        self._early: list[tuple[Stream, Monitor]] | None = None
         self.dispatch = dispatch
         self.ended: asyncio.Future[str] = loop.create_future()
+
+    def hold(self) -> None:
+        """Let clients connect, but wait: not everything is there yet."""
+        self._early = []
+
+    def release(self) -> None:
+        """Serve those who waited, and from now on everybody at once."""
+        early, self._early = self._early or [], None
+        for stream, monitor in early:
+            self.serve(stream, monitor)
 
     def adopt(self, sock: socket.socket, monitor: Monitor) -> None:
         """Serve a client that has connected."""
@@ -57,6 +77,9 @@ class Hub:
 
     def serve(self, stream: Stream, monitor: Monitor) -> None:
         """Greet whoever is at the other end of `stream`, and go on from there."""
+        if self._early is not None:
+            self._early.append((stream, monitor))
+            return
         connection = Connection(self._loop, stream, self._lost)
         connection.session = Session(self, connection, monitor, self._compat)
         self._connections.add(connection)
@@ -110,6 +133,8 @@ class Hub:
         Args:
             patience: seconds given to those that have not read it yet.
         """
+        for stream, _monitor in self._early or ():
+            stream.close()
         for connection in tuple(self._connections):
             connection.finish()
         deadline = self._loop.time() + patience

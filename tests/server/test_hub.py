@@ -105,3 +105,27 @@ async def test_the_end_does_not_wait_for_a_client_that_reads_nothing() -> None:
     await asyncio.wait_for(hub.close(patience=0.05), 10)
     assert monitor.clients == 0
     client.close()
+
+
+async def test_who_comes_early_is_served_once_everything_is_there() -> None:
+    hub, monitor = new_hub(), Monitor("m0")
+    hub.hold()
+    early = Client(hub, monitor)
+    await asyncio.sleep(0.01)
+    assert monitor.clients == 0
+    hub.release()
+    assert await early.message() == GREETING
+    late = Client(hub, monitor)
+    assert await late.message() == GREETING
+    await hub.close()
+    early.close()
+    late.close()
+
+
+async def test_who_waits_when_it_ends_is_let_go() -> None:
+    hub = new_hub()
+    hub.hold()
+    early = Client(hub, Monitor("m0"))
+    await hub.close()
+    assert await early.message() is None
+    early.close()
