@@ -133,12 +133,14 @@ class App:
         """
         for number in END_SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal)
+        self._hub.hold()
         try:
             starting = asyncio.ensure_future(self._start())
             self._hub.ended.add_done_callback(lambda _reason: starting.cancel())
             await asyncio.wait({starting})
             if not starting.cancelled():
                 starting.result()
+                self._hub.release()
                 ready()
                 await self._hub.ended
         finally:

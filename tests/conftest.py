@@ -14,6 +14,7 @@ import pytest
 
 from tests.differential.harness import Kept, Side, settle
 from tests.differential.server import Server, memd_argv
+from tests.tls import Certificates
 
 NOT_HERE = "not here: "
 """Begins the reason of a skip that no package could have prevented: another
@@ -76,6 +77,14 @@ def directory() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="memd-test-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates, good and bad, for TLS."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl(1): it is not on PATH")
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def _need_root() -> None:

@@ -16,7 +16,8 @@ import pytest
 from tests.clients.harness_server import Accepted, qemu_system_memd
 from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
-from tests.differential.server import PATIENCE, TREE, Monitor, Server
+from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
+from tests.tls import Certificates, server_options
 
 Start = Callable[..., Server]
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(TREE))
@@ -271,3 +272,63 @@ def test_what_is_refused(options: list[str], text: str) -> None:
     done = run(*options)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [f"qemu-system-memd: {text}"]
+
+
+REFUSED = "refusing to serve QMP {} beyond this machine"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+def test_tcp_beyond_this_machine(
+    start: Start, start_memd: Start, directory: Path, address: str
+) -> None:
+    if address.startswith("[") and not has_ipv6():
+        pytest.skip(f"{NOT_HERE}IPv6")
+    options = ("-qmp", f"tcp:{address},server=on,wait=off")
+    memd = subprocess.run(
+        [*memd_argv(), *options], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert memd.returncode == 1
+    assert REFUSED.format("in clear") in memd.stderr
+    for server in (start_memd("--insecure-tcp", *options), start(*options)):
+        port = filenames(server)["compat_monitor0"].partition(",")[0].rpartition(":")[2]
+        with socket.create_connection(("127.0.0.1", int(port))) as client:
+            assert client.recv(1) == b"{"
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def test_tcp_over_ipv6(start_memd: Start) -> None:
+    if not has_ipv6():
+        pytest.skip(f"{NOT_HERE}IPv6")
+    server = start_memd("-qmp", "tcp:[::1]:0,server=on,wait=off")
+    name = filenames(server)["compat_monitor0"]
+    assert name.startswith("disconnected:tcp:[::1]:")
+    port = int(name.partition(",")[0].rpartition(":")[2])
+    with socket.create_connection(("::1", port)) as client:
+        assert client.recv(1) == b"{"
+
+
+def test_tls_beyond_this_machine(start_memd: Start, certificates: Certificates) -> None:
+    """Peers that prove who they are may come from anywhere."""
+    start_memd(*server_options(certificates.good, host="0.0.0.0"))
+    options = server_options(certificates.good, host="0.0.0.0", verify_peer="off")
+    memd = subprocess.run(
+        [*memd_argv(), *options], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert memd.returncode == 1
+    assert REFUSED.format("to just anybody") in memd.stderr
+    start_memd("--insecure-tcp", *options)
+
+
+def test_credentials_that_can_not_be_used(directory: Path) -> None:
+    done = run(*server_options(directory))
+    assert done.returncode == 1
+    missing = f"Unable to access credentials {directory}/ca-cert.pem: No such file or directory"
+    assert done.stderr == f"qemu-system-memd: {missing}\n"

@@ -1,0 +1,229 @@
+"""`tls-creds-x509`: certificates with which monitors are served over TLS.
+
+Properties, texts and what may change when were observed on QEMU 10.0.2 and
+11.1.3: the files are read when the object is made; a later change of
+`verify-peer`, `priority` or `endpoint` counts for connections from then on,
+one of the others for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+from memd.qapi.visit import visit_bool, visit_enum, visit_str
+from memd.qom.object import UserCreatable
+from memd.qom.property import Property
+from memd.qom.types import OBJECT, ObjectType
+
+if TYPE_CHECKING:
+    import ssl
+
+    from memd.qom.tree import Tree
+
+ENDPOINTS = ("client", "server")
+
+_VERSIONS = ("TLS1.0", "TLS1.1", "TLS1.2", "TLS1.3")
+_SPOKEN = ("TLS1.2", "TLS1.3")
+
+
+class TLSCredentials(UserCreatable):
+    """Certificates and a key, as files in a directory.
+
+    Attributes:
+        dir: the directory, or None.
+        endpoint: "client" or "server".
+        priority: which versions of TLS are spoken, in GnuTLS's notation, or None.
+        versions: the versions of TLS that it leaves.
+        verify_peer: whether the other end must prove who it is.
+        sanity_check: whether the certificates are checked before they are needed.
+        passwordid: the id of the secret that the key is encrypted with, or None.
+    """
+
+    __slots__ = (
+        *("_context", "dir", "endpoint", "passwordid", "priority", "sanity_check"),
+        *("verify_peer", "versions"),
+    )
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
+        super().__init__(qom_type, tree, id)
+        self.dir: str | None = None
+        self.endpoint = "client"
+        self.priority: str | None = None
+        self.versions: tuple[str, ...] = _SPOKEN
+        self.verify_peer = True
+        self.sanity_check = True
+        self.passwordid: str | None = None
+        self._context: ssl.SSLContext | None = None
+
+    def complete(self) -> Blocking | None:
+        """Read the files; see `UserCreatable.complete`."""
+        directory = self.dir
+        if directory is None:
+            raise QMPError("Missing 'dir' property value")
+        compat, server, check = self.tree.compat, self.endpoint == "server", self.sanity_check
+        secret = None if self.passwordid is None else self._no_secret(self.passwordid)
+
+        def work() -> ssl.SSLContext:
+            from memd.backends.tls_load import load
+
+            return load(directory, compat, secret, server=server, check=check)
+
+        def finish(context: ssl.SSLContext) -> JSON:
+            self._context = context
+            return {}
+
+        return Blocking(work, finish)
+
+    def _no_secret(self, id: str) -> QMPError:
+        """Why there is no secret of that id: memd has no such objects."""
+        if self.tree.user_object(id) is None:
+            return QMPError(f"No secret with id '{id}'")
+        return QMPError(f"Object with id '{id}' is not a secret")
+
+    def context(self, *, server: bool) -> ssl.SSLContext:
+        """What a new connection is made with.
+
+        Args:
+            server: whether this end listens.
+
+        Raises:
+            QMPError: they are for the other end.
+        """
+        import ssl
+
+        context = self._context
+        side = "server" if server else "client"
+        wrong = (context is not None) and (context.protocol == ssl.PROTOCOL_TLS_SERVER) != server
+        if context is None or wrong or self.endpoint != side:
+            raise QMPError(f"Expected TLS credentials for a {side} endpoint")
+        # Names are looked at by a client that verifies, and by no server.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED if self.verify_peer else ssl.CERT_NONE
+        context.check_hostname = self.verify_peer and not server
+        context.minimum_version = _version(self.versions[0])
+        context.maximum_version = _version(self.versions[-1])
+        return context
+
+
+def _version(name: str) -> ssl.TLSVersion:
+    import ssl
+
+    return ssl.TLSVersion.TLSv1_3 if name == "TLS1.3" else ssl.TLSVersion.TLSv1_2
+
+
+def read_priority(text: str) -> tuple[str, ...]:
+    """The versions of TLS that a priority string leaves, in GnuTLS's notation.
+
+    `NORMAL` and versions added to it or taken from it, such as
+    `NORMAL:-VERS-TLS1.2`, are understood; which ciphers are used is OpenSSL's
+    matter. The versions before 1.2 are known, and never spoken (RFC 8996).
+
+    Raises:
+        QMPError: it says something else, or leaves nothing.
+    """
+    refusal = QMPError(f"priority '{text}' is not supported")
+    first, *further = text.split(":")
+    if first != "NORMAL":
+        raise refusal
+    left = dict.fromkeys(_VERSIONS, True)
+    for each in further:
+        sign, name = each[:1], each[1:].removeprefix("VERS-")
+        if sign not in ("+", "-", "!") or not each[1:].startswith("VERS-"):
+            raise refusal
+        if name in ("ALL", "TLS-ALL"):
+            left = dict.fromkeys(_VERSIONS, sign == "+")
+        elif name in left:
+            left[name] = sign == "+"
+        else:
+            raise refusal
+    versions = tuple(name for name in _SPOKEN if left[name])
+    if not versions:
+        raise refusal
+    return versions
+
+
+def _set_dir(credentials: TLSCredentials, directory: str) -> None:
+    credentials.dir = directory
+
+
+def _set_endpoint(credentials: TLSCredentials, endpoint: str) -> None:
+    credentials.endpoint = endpoint
+
+
+def _set_priority(credentials: TLSCredentials, priority: str) -> None:
+    credentials.versions = read_priority(priority)
+    credentials.priority = priority
+
+
+def _set_verify_peer(credentials: TLSCredentials, verify: bool) -> None:
+    credentials.verify_peer = verify
+
+
+def _set_sanity_check(credentials: TLSCredentials, check: bool) -> None:
+    credentials.sanity_check = check
+
+
+def _set_passwordid(credentials: TLSCredentials, id: str) -> None:
+    credentials.passwordid = id
+
+
+TLS_CREDS = ObjectType(
+    "tls-creds",
+    OBJECT,
+    abstract=True,
+    properties=(
+        Property(
+            "verify-peer",
+            "bool",
+            visit=visit_bool,
+            get=lambda credentials: credentials.verify_peer,
+            set=_set_verify_peer,
+        ),
+        Property(
+            "dir",
+            "string",
+            visit=visit_str,
+            get=lambda credentials: credentials.dir or "",
+            set=_set_dir,
+        ),
+        Property(
+            "endpoint",
+            "QCryptoTLSCredsEndpoint",
+            visit=visit_enum(ENDPOINTS),
+            get=lambda credentials: credentials.endpoint,
+            set=_set_endpoint,
+        ),
+        Property(
+            "priority",
+            "string",
+            visit=visit_str,
+            get=lambda credentials: credentials.priority or "",
+            set=_set_priority,
+        ),
+    ),
+)
+
+TLS_CREDS_X509 = ObjectType(
+    "tls-creds-x509",
+    TLS_CREDS,
+    interfaces=("user-creatable",),
+    factory=TLSCredentials,
+    properties=(
+        Property(
+            "sanity-check",
+            "bool",
+            visit=visit_bool,
+            get=lambda credentials: credentials.sanity_check,
+            set=_set_sanity_check,
+        ),
+        Property(
+            "passwordid",
+            "string",
+            visit=visit_str,
+            get=lambda credentials: credentials.passwordid or "",
+            set=_set_passwordid,
+        ),
+    ),
+)
