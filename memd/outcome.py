@@ -2,9 +2,9 @@
 
 A handler returns a plain JSON value in the common case, an `Outcome` where
 events, descriptors or the daemon's end go with it, a `Constant` where the value
-never changes, and a `Blocking` where the kernel may take its time. Nothing here
-knows sockets or threads: the session and the server decide where and when
-things run.
+never changes, an `Encoded` where it is long, and a `Blocking` where the kernel
+may take its time. Nothing here knows sockets or threads: the session and the
+server decide where and when things run.
 """
 
 from __future__ import annotations
@@ -68,6 +68,21 @@ class Constant:
     def __init__(self, value: JSON) -> None:
         self.value = value
         self.encoded: bytes | None = None
+
+
+class Encoded:
+    """A value that comes in JSON, where that is made faster than from the value.
+
+    Attributes:
+        text: the `return` member in JSON, as the encoder would write it.
+        value: makes the same as a value.
+    """
+
+    __slots__ = ("text", "value")
+
+    def __init__(self, text: bytes, value: Callable[[], JSON]) -> None:
+        self.text = text
+        self.value = value
 
 
 class Blocking:

@@ -6,16 +6,23 @@ descriptor, no mapping and no file behind.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
+
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
 from memd.hostmem import numa, populate
 from memd.hostmem.files import Backing, WouldBlock
+from memd.hostmem.libc import os_error
 from memd.hostmem.region import Region, Unsupported
-from memd.outcome import JSON, Blocking
+from memd.outcome import JSON, Blocking, Event
 
 LARGE = 64 << 20
 """Of mappings of more bytes than this, what goes through all their pages is
 done beside the event loop: it takes the kernel milliseconds."""
+
+GIVEN_UP = os_error(errno.ECANCELED)
+"""Why memory that is deleted meanwhile can't be populated."""
 
 
 def log(line: str) -> None:
@@ -36,26 +43,91 @@ def make(backend: MemoryBackend) -> Blocking | None:
         QMPError: it can't be made.
     """
     backend.check()
-    context = backend.prealloc_context
-    affinity = context.affinity() if context is not None and backend.prealloc else None
-
-    def slowly() -> Region:
-        return _make(backend, backend.open(True), affinity)
-
     if backend.may_block():
-        return Blocking(slowly, backend.adopt)
+        return _beside(backend, lambda: backend.open(True))
     try:
         backing = backend.open(False)
     except WouldBlock:
-        return Blocking(slowly, backend.adopt)
+        return _beside(backend, lambda: backend.open(True))
     if backing is not None and backing.huge:
         # The kernel may have to gather huge pages before it can set them aside.
-        return Blocking(lambda: _make(backend, backing, affinity), backend.adopt)
-    backend.adopt(_make(backend, backing, affinity))
+        return _beside(backend, lambda: backing)
+    backend.adopt(_make(backend, backing))
     return None
 
 
-def _make(backend: MemoryBackend, backing: Backing | None, affinity: set[int] | None) -> Region:
+def _beside(backend: MemoryBackend, open: Callable[[], Backing | None]) -> Blocking:
+    effort = Effort(backend)
+    return Blocking(
+        lambda: _make(backend, open(), effort),
+        backend.adopt,
+        progress=effort.progress,
+        cancel=effort.cancel,
+    )
+
+
+class Effort:
+    """Memory that is being populated beside the event loop: seeing how far it is, giving it up.
+
+    Args:
+        backend: whose memory.
+    """
+
+    __slots__ = ("_affinity", "_backend", "_cancelled", "_population")
+
+    def __init__(self, backend: MemoryBackend) -> None:
+        context = backend.prealloc_context
+        self._backend = backend
+        self._affinity = None if context is None else context.affinity()
+        self._cancelled = False
+        self._population: populate.Population | None = None
+
+    def cancel(self) -> None:
+        """Have `populate` and `check` raise; on the event loop."""
+        self._cancelled = True
+        if self._population is not None:
+            self._population.cancel()
+
+    def check(self) -> None:
+        """Raise `QMPError` if it was given up."""
+        if self._cancelled:
+            raise cannot_populate(GIVEN_UP)
+
+    def populate(self, region: Region) -> None:
+        """Populate, in the worker thread.
+
+        Raises:
+            QMPError: a page can't be had, or it was given up.
+        """
+        backend = self._backend
+        population = populate.Population(
+            region, backend.prealloc_threads, self._affinity, backend.host_nodes
+        )
+        self._population = population
+        # Seen by one of the two, whoever comes first: `cancel` or this.
+        self.check()
+        try:
+            population.run()
+        except OSError as failed:
+            raise cannot_populate(failed) from None
+        except populate.Cancelled:
+            raise cannot_populate(GIVEN_UP) from None
+
+    def progress(self) -> Event | None:
+        """How far it is; None before it has begun."""
+        population, id = self._population, self._backend.name
+        if population is None:
+            return None
+        data = {
+            "id": id,
+            "qom-path": f"/objects/{id}",
+            "done": population.done,
+            "total": population.total,
+        }
+        return Event("X_MEMDEV_PROGRESS", data)
+
+
+def _make(backend: MemoryBackend, backing: Backing | None, effort: Effort | None = None) -> Region:
     """Map, advise, bind, populate: QEMU's order, and so its order of complaints."""
     region = None
     try:
@@ -63,8 +135,10 @@ def _make(backend: MemoryBackend, backing: Backing | None, affinity: set[int] | 
         backend.check_mapped(region)
         region.prepare(backend.merge, backend.dump)
         _bind(backend, region)
-        if backend.prealloc:
-            run(populate.Population(region, backend.prealloc_threads, affinity))
+        if effort is not None:
+            if backend.prealloc:
+                effort.populate(region)
+            effort.check()
     except BaseException:
         if region is not None:
             region.disown()
@@ -125,32 +199,16 @@ def cannot_populate(failed: OSError) -> QMPError:
     return QMPError(f"qemu_prealloc_mem: preallocating memory failed: {failed.strerror}")
 
 
-def run(population: populate.Population) -> None:
-    """Populate.
-
-    Raises:
-        QMPError: it can't be, or it was given up.
-    """
-    try:
-        population.run()
-    except OSError as failed:
-        raise cannot_populate(failed) from None
-    except populate.Cancelled:
-        raise QMPError("preallocation was given up") from None
-
-
 def populate_later(backend: MemoryBackend, region: Region) -> Blocking:
     """Populate memory that is already there (`qom-set` of prealloc).
 
     The property changes once every page is there.
     """
-    context = backend.prealloc_context
-    affinity = None if context is None else context.affinity()
-    population = populate.Population(region, backend.prealloc_threads, affinity)
+    effort = Effort(backend)
 
     def work() -> None:
         try:
-            run(population)
+            effort.populate(region)
         finally:
             region.unpin()
 
@@ -159,7 +217,7 @@ def populate_later(backend: MemoryBackend, region: Region) -> Blocking:
         return {}
 
     region.pin()
-    return Blocking(work, finish)
+    return Blocking(work, finish, progress=effort.progress, cancel=effort.cancel)
 
 
 def set_merge(backend: MemoryBackend, region: Region, merge: bool) -> Blocking | None:

@@ -50,7 +50,7 @@ HANDLERS: dict[str, Handler] = {
     "qom-list-get": qom.qom_list_get,
     "qom-list-types": qom.qom_list_types,
     "qom-list-properties": qom.qom_list_properties,
-    "query-memdev": qom.query_memdev,
+    "query-memdev": qom.query_memdev_encoded,
     "x-memdev-read": memdev.x_memdev_read,
     "x-memdev-write": memdev.x_memdev_write,
     "x-memdev-discard": memdev.x_memdev_discard,

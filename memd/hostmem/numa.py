@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 from memd.hostmem import libc
 
@@ -50,6 +51,31 @@ def cpus_of(nodes: list[int]) -> set[int]:
         except OSError:
             continue
     return cpus
+
+
+def places(nodes: Sequence[int] = ()) -> list[set[int]]:
+    """The CPUs of each NUMA node, for threads that fill memory of these nodes.
+
+    Memory is filled faster from CPUs near it, and where the policy leaves the
+    choice to the kernel it is taken from the node whose CPU asks first.
+
+    Args:
+        nodes: where the memory comes from; none for any node that has some.
+
+    Returns:
+        A set for each node with CPUs that this thread may run on; none at all
+        where that makes no difference, on a host with one node.
+    """
+    try:
+        with open(f"{_NODES}/has_memory", "rb") as file:
+            with_memory = parse_list(file.read().decode())
+    except OSError:
+        return []
+    if len(with_memory) < 2:
+        return []
+    allowed = os.sched_getaffinity(0)
+    found = (cpus_of([node]) & allowed for node in nodes or sorted(with_memory))
+    return [cpus for cpus in found if cpus]
 
 
 def parse_list(text: str) -> set[int]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from memd.hostmem import libc
+from memd.hostmem import libc, numa
 from memd.hostmem.region import Region
 
 BYTES_PER_THREAD = 64 << 20
@@ -36,18 +36,36 @@ class Population:
         threads: how many work at it.
     """
 
-    __slots__ = ("_affinity", "_cancelled", "_done", "_error", "region", "threads", "total")
+    __slots__ = (
+        "_affinity",
+        "_cancelled",
+        "_done",
+        "_error",
+        "_nodes",
+        "region",
+        "threads",
+        "total",
+    )
 
-    def __init__(self, region: Region, threads: int, affinity: set[int] | None = None) -> None:
+    def __init__(
+        self,
+        region: Region,
+        threads: int,
+        affinity: set[int] | None = None,
+        nodes: Sequence[int] = (),
+    ) -> None:
         """Work it out.
 
         Args:
             region: pinned, or owned by the caller, until `run` returns.
             threads: how many there may be.
-            affinity: the CPUs that they run on; None for where this one runs.
+            affinity: the CPUs that they run on; None for where this one runs,
+                spread over the nodes.
+            nodes: the NUMA nodes that the memory comes from; none for any.
         """
         self.region = region
         self._affinity = affinity
+        self._nodes = nodes
         self.total = region.length
         self.threads = thread_count(region.length, threads)
         self._done = [0] * self.threads
@@ -74,12 +92,13 @@ class Population:
         _running.add(self)
         try:
             # An affinity is for threads of our own: this one is only lent.
-            own = [] if self._affinity else [0]
+            places = self._places()
+            own = [] if places else [0]
             workers = []
             for index in range(len(own), self.threads):
                 worker = threading.Thread(
                     target=self._work,
-                    args=(index, *parts[index]),
+                    args=(places[index % len(places)] if places else None, index, *parts[index]),
                     name="memd-prealloc",
                     daemon=True,
                 )
@@ -98,13 +117,23 @@ class Population:
             _running.discard(self)
         if self._error:
             raise libc.os_error(self._error)
-        if self._cancelled:
+        if self._given_up:
             raise Cancelled
 
-    def _work(self, index: int, start: int, end: int) -> None:
+    @property
+    def _given_up(self) -> bool:
+        return self._cancelled or self.region.closed
+
+    def _places(self) -> list[set[int]]:
+        """The CPUs that the threads run on, in turn; none for where this one runs."""
         if self._affinity:
+            return [self._affinity]
+        return numa.places(self._nodes) if self.threads > 1 else []
+
+    def _work(self, cpus: set[int] | None, index: int, start: int, end: int) -> None:
+        if cpus:
             try:
-                os.sched_setaffinity(0, self._affinity)
+                os.sched_setaffinity(0, cpus)
             except OSError:
                 # The CPUs have gone since; the memory is wanted all the same.
                 pass
@@ -114,7 +143,7 @@ class Population:
         region = self.region
         populate = _populate_by_advice
         chunk = max(CHUNK, region.page_size)
-        while start < end and not self._error and not self._cancelled:
+        while start < end and not self._error and not self._given_up:
             length = min(chunk, end - start)
             error = populate(region, start, length)
             if error == errno.EINVAL and populate is _populate_by_advice:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from memd.compat import Compat
 from memd.errors import device_not_found
+from memd.outcome import Blocking
 from memd.qom.object import QObject, UserCreatable
 from memd.qom.property import LinkProperty
 from memd.qom.standing import CONTAINER, furnish
 from memd.qom.types import ObjectType
+
+GiveUp = Callable[[], Blocking]
+"""Has the making of an object end soon; what it returns waits for that end."""
 
 
 class Tree:
@@ -44,7 +48,8 @@ class Tree:
         self._types: dict[str, ObjectType] = {}
         self._link_names: set[str] = set()
         self._catalogued = False
-        self._reserved: set[str] = set()
+        # Ids of what is being made; what gives the making up, where it can be.
+        self._reserved: dict[str, GiveUp | None] = {}
         self.root = QObject(CONTAINER, self)
         self.objects = QObject(CONTAINER, self)
         self.chardevs = QObject(CONTAINER, self)
@@ -87,11 +92,27 @@ class Tree:
         """
         if id in self._listed or id in self._reserved or id in CONTAINER.all_properties:
             raise self.objects.duplicate(id)
-        self._reserved.add(id)
+        self._reserved[id] = None
 
     def release(self, id: str) -> None:
         """Give a reserved id back; nothing happens where it isn't reserved."""
-        self._reserved.discard(id)
+        self._reserved.pop(id, None)
+
+    def can_give_up(self, id: str, give_up: GiveUp) -> None:
+        """Note how the making of a reserved id's object is given up."""
+        self._reserved[id] = give_up
+
+    def give_up(self, id: str) -> Blocking | None:
+        """Give the making of an object up, as `object-del` does; the first one only.
+
+        Returns:
+            what waits for its end; None where nothing of that id is being made.
+        """
+        give_up = self._reserved.get(id)
+        if give_up is None:
+            return None
+        self._reserved[id] = None
+        return give_up()
 
     def attach(self, obj: UserCreatable) -> None:
         """List a whole object as `/objects/<id>`; its reservation ends.
@@ -100,7 +121,7 @@ class Tree:
             QMPError: another object is listed by that id.
         """
         self.objects.add_child(obj.name, obj)
-        self._reserved.discard(obj.name)
+        self._reserved.pop(obj.name, None)
 
     def detach(self, obj: UserCreatable) -> None:
         """Take a listed object out of `/objects`; its id is free at once."""

@@ -74,11 +74,15 @@ class Jobs:
             self._idle += 1
         else:
             self._work.put(None)
-        done(conclude(job, value, error))
+        result = conclude(job, value, error)
+        if type(result) is Blocking:
+            self.start(result, done)
+        else:
+            done(result)
 
 
 def conclude(job: Blocking, value: object, error: BaseException | None) -> JSON:
-    """Turn how a job's work ended into what its client is answered."""
+    """Turn how a job's work ended into what its client is answered, or more work."""
     try:
         if error is not None:
             job.failed(error)
@@ -97,13 +101,15 @@ def run_now(job: Blocking) -> JSON:
     Raises:
         QMPError: what a client would have been answered.
     """
-    value: object = None
-    error: BaseException | None = None
-    try:
-        value = job.work()
-    except Exception as exc:
-        error = exc
-    result = conclude(job, value, error)
+    result: JSON = job
+    while type(result) is Blocking:
+        value: object = None
+        error: BaseException | None = None
+        try:
+            value = result.work()
+        except Exception as exc:
+            error = exc
+        result = conclude(result, value, error)
     if isinstance(result, QMPError):
         raise result
     return result

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking, Constant, Event, Outcome
+from memd.outcome import JSON, Blocking, Constant, Encoded, Event, Outcome
 from memd.session.envelope import is_out_of_band, open_envelope
 from memd.wire import Decoder, encode
 
@@ -281,6 +281,11 @@ class Session:
                 self._transport.write(_encode_constant(result, request_id, has_id))
                 return
             result = result.value
+        elif type(result) is Encoded:
+            if not self.monitor.pretty:
+                self._transport.write(_around(result.text, request_id, has_id))
+                return
+            result = result.value()
         fds: tuple[int, ...] = ()
         shutdown = None
         if type(result) is Outcome:
@@ -308,5 +313,10 @@ class Session:
 def _encode_constant(constant: Constant, request_id: JSON, has_id: bool) -> bytes:
     if constant.encoded is None:
         constant.encoded = encode(constant.value).rstrip()
+    return _around(constant.encoded, request_id, has_id)
+
+
+def _around(text: bytes, request_id: JSON, has_id: bool) -> bytes:
+    """An answer around a value that is in JSON already."""
     tail = b', "id": ' + encode(request_id).rstrip() + b"}\r\n" if has_id else b"}\r\n"
-    return b'{"return": ' + constant.encoded + tail
+    return b'{"return": ' + text + tail

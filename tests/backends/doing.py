@@ -23,7 +23,8 @@ def run(slow: Blocking | None) -> JSON:
     except BaseException as error:
         slow.failed(error)
         raise
-    return slow.finish(value)
+    result = slow.finish(value)
+    return run(result) if isinstance(result, Blocking) else result
 
 
 def add(tree: Tree, kind: str, id: JSON = "m0", **options: JSON) -> JSON:

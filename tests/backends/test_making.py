@@ -18,6 +18,8 @@ from memd.qom import Tree
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of, run
 from tests.hostmem.smaps import row_of
 
+GIVEN_UP = "qemu_prealloc_mem: preallocating memory failed: Operation canceled"
+
 
 def start(tree: Tree, kind: str, **options: JSON) -> Blocking | None:
     named = {name.replace("_", "-"): value for name, value in options.items()}
@@ -36,7 +38,6 @@ def test_what_may_take_long_is_made_beside(tree: Tree, kind: str) -> None:
     assert isinstance(slow, Blocking)
     # The id is taken, the object is not there.
     assert tree.user_object("m0") is None
-    assert refusal(lambda: delete(tree)) == "object 'm0' not found"
     assert refusal(lambda: start(tree, "ram", size=MIB)) == (
         "attempt to add duplicate property 'm0' to object (type 'container')"
     )
@@ -258,8 +259,88 @@ def test_deleted_while_it_is_populated(
     assert row_of(region.address) is not None
     go_on.set()
     thread.join(20)
-    assert outcome == ["preallocation was given up"]
+    assert outcome == [GIVEN_UP]
     assert row_of(region.address) is None
+
+
+@pytest.mark.parametrize("kind", ["ram", "file"])
+def test_deleted_while_it_is_made(
+    tree: Tree, directory: Path, held: tuple[threading.Event, threading.Event], kind: str
+) -> None:
+    begun, go_on = held
+    options = {"mem_path": str(directory / "new")} if kind == "file" else {}
+    making, made = beside(start(tree, kind, size=MIB, prealloc=True, **options))
+    assert begun.wait(20)
+    deleting, deleted = beside(backends.delete(tree, "m0"))
+    # A second one finds nothing to delete, and the id is not free before the memory is.
+    assert refusal(lambda: delete(tree)) == "object 'm0' not found"
+    assert "duplicate property 'm0'" in refusal(lambda: start(tree, "ram", size=MIB))
+    assert (made, deleted) == ([], [])
+    go_on.set()
+    making.join(20)
+    deleting.join(20)
+    assert (made, deleted) == ([GIVEN_UP], [{}])
+    assert os.listdir(directory) == []
+    assert add(tree, "ram", size=MIB) == {}
+
+
+def test_given_up_before_it_has_begun(tree: Tree) -> None:
+    slow = start(tree, "ram", size=MIB, prealloc=True)
+    assert slow is not None
+    deleting = backends.delete(tree, "m0")
+    assert deleting is not None
+    assert refusal(lambda: run(slow)) == GIVEN_UP
+    assert run(deleting) == {}
+
+
+@pytest.mark.parametrize("size", [MIB, making.LARGE + MIB])
+def test_too_late_to_give_it_up(tree: Tree, size: int) -> None:
+    """It was made when its end had not come to the loop: it is deleted then."""
+    slow = start(tree, "ram", size=size, prealloc=True)
+    assert slow is not None
+    region = slow.work()
+    deleting = backends.delete(tree, "m0")
+    assert deleting is not None
+    assert slow.finish(region) == {}
+    assert run(deleting) == {}
+    assert tree.user_object("m0") is None
+    assert row_of(region.address) is None
+
+
+def test_what_waits_for_a_disk_is_given_up(
+    tree: Tree, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_cached(_path: bytes, _flags: int) -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(libc, "open_cached", open_cached)
+    slow = start(tree, "file", size=MIB, mem_path=str(directory / "new"))
+    assert slow is not None
+    deleting = backends.delete(tree, "m0")
+    assert deleting is not None
+    assert refusal(lambda: run(slow)) == GIVEN_UP
+    assert run(deleting) == {}
+    assert os.listdir(directory) == []
+
+
+def test_how_far_it_is(tree: Tree, held: tuple[threading.Event, threading.Event]) -> None:
+    begun, go_on = held
+    slow = start(tree, "ram", size=MIB, prealloc=True)
+    assert slow is not None
+    assert slow.progress is not None
+    assert slow.progress() is None
+    thread, _outcome = beside(slow)
+    assert begun.wait(20)
+    event = slow.progress()
+    assert event is not None
+    assert event.name == "X_MEMDEV_PROGRESS"
+    told: JSON = {"id": "m0", "qom-path": "/objects/m0", "done": 0, "total": MIB}
+    assert event.data == told
+    go_on.set()
+    thread.join(20)
+    event = slow.progress()
+    assert event is not None
+    assert event.data == told | {"done": MIB}
 
 
 @pytest.mark.parametrize("kind", ["ram", "file"])
@@ -275,7 +356,7 @@ def test_the_end_while_it_is_made(
     assert os.listdir(directory) == []
     go_on.set()
     thread.join(20)
-    assert outcome == ["preallocation was given up"]
+    assert outcome == [GIVEN_UP]
     assert tree.objects.children == {}
 
 

@@ -9,7 +9,7 @@ from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.outcome import JSON, Encoded
 from memd.qom import Tree
 from memd.session import Monitor
 
@@ -44,7 +44,8 @@ class Console:
     def __call__(self, name: str, *, oob: bool = False, **arguments: Any) -> JSON:
         """Run a command; underscores in the arguments' names are dashes."""
         given = {key.replace("_", "-"): value for key, value in arguments.items()}
-        return self.dispatch(self.client, name, given, oob)  # type: ignore[arg-type]
+        value = self.dispatch(self.client, name, given, oob)  # type: ignore[arg-type]
+        return value.value() if isinstance(value, Encoded) else value
 
     def refusal(self, name: str, *, oob: bool = False, **arguments: Any) -> tuple[str, str]:
         """Run a command that is to be refused; its class and text."""

@@ -11,7 +11,10 @@ from memd.compat import Compat
 from memd.errors import DEVICE_NOT_FOUND, GENERIC_ERROR, QMPError
 from memd.outcome import Blocking
 from memd.qom import Tree
+from memd.wire import encode
 from tests.qom.stand_ins import add, add_context, new_tree, refusal
+
+MEMORY = "memory-backend-ram"
 
 
 def _daemon(tree: Tree) -> Any:
@@ -212,6 +215,31 @@ class TestObjects:
         ]
         assert qom.object_del(daemon, {"id": "m0"}) == {}
         assert qom.query_memdev(daemon, {}) == []
+
+    def test_what_is_listed_in_json_is_what_is_listed(self, daemon: Any) -> None:
+        variants: list[dict[str, Any]] = [
+            {},
+            {"size": 1},
+            {"merge": False, "dump": False},
+            {"share": True, "reserve": False},
+            {"prealloc": True},
+            {"host-nodes": [0], "policy": "bind"},
+            {"host-nodes": [0], "policy": "preferred"},
+        ]
+        assert qom.query_memdev_encoded(daemon, {}).text == b"[]"
+        for number, options in enumerate(variants * 2):
+            kind = "memory-backend-memfd" if number % 2 and "size" not in options else MEMORY
+            made = backends.create(
+                daemon.tree, {"qom-type": kind, "id": f"m{number}.0", "size": 4096, **options}
+            )
+            if made is not None:
+                made.finish(made.work())
+        qom.object_add(daemon, {"qom-type": "thread-context", "id": "tc"})
+        answer = qom.query_memdev_encoded(daemon, {})
+        listed = qom.query_memdev(daemon, {})
+        assert len(listed) == len(variants) * 2
+        assert answer.text + b"\r\n" == encode(listed)
+        assert answer.value() == listed
 
     @pytest.mark.parametrize("id", ["zz", "", "/objects/m0", "m0[0]", "type"])
     def test_only_an_id_can_be_deleted(self, daemon: Any, id: str) -> None:

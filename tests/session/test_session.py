@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memd.errors import QMPError, command_not_found
-from memd.outcome import JSON, Blocking, Constant, Event, Outcome
+from memd.outcome import JSON, Blocking, Constant, Encoded, Event, Outcome
 from memd.session import Monitor, Session
 from memd.session.session import QUEUE_LIMIT
 
@@ -71,6 +71,8 @@ class Backstage:
             return Outcome(events=(Event("SHUTDOWN"),), shutdown="host-qmp-quit")
         if name == "constant":
             return CONSTANT
+        if name == "encoded":
+            return Encoded(b'[{"name": "x"}]', lambda: [{"name": "x"}])
         if name == "give":
             return Outcome({"n": 1}, fds=(77,))
         return args or name
@@ -292,11 +294,12 @@ def test_only_the_last_messages_descriptors_are_kept() -> None:
     os.close(second)
 
 
-def test_a_constant_reads_like_any_answer() -> None:
+@pytest.mark.parametrize("kind", ["constant", "encoded"])
+def test_what_is_in_json_reads_like_any_answer(kind: str) -> None:
     talk = Talk()
-    talk.say(ask("constant"), ask("constant", id={"a": 1}))
+    talk.say(ask(kind), ask(kind, id={"a": 1}))
     talk.session.monitor.pretty = True
-    talk.say(ask("constant", id=2))
+    talk.say(ask(kind, id=2))
     assert talk.wire.sent == [
         {"return": [{"name": "x"}]},
         {"return": [{"name": "x"}], "id": {"a": 1}},

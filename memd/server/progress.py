@@ -1,0 +1,72 @@
+"""Telling clients how far a job has come, while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from memd.outcome import JSON, Blocking, Event
+
+INTERVAL = 0.25
+"""Seconds between two events of one job, and before its first: what is done
+sooner is not told of."""
+
+Broadcast = Callable[[tuple[Event, ...]], None]
+
+
+class Progress:
+    """Asks a job now and then how far it is, until it has ended.
+
+    Args:
+        loop: on which the job is asked.
+        ask: the job's `progress`.
+        tell: sends events to the clients.
+    """
+
+    __slots__ = ("_ask", "_loop", "_tell", "_timer")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ask: Callable[[], Event | None],
+        tell: Broadcast,
+    ) -> None:
+        self._loop = loop
+        self._ask = ask
+        self._tell = tell
+        self._timer = loop.call_later(INTERVAL, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(INTERVAL, self._tick)
+        event = self._ask()
+        if event is not None:
+            self._tell((event,))
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._timer.cancel()
+
+
+def watched(
+    loop: asyncio.AbstractEventLoop,
+    job: Blocking,
+    done: Callable[[JSON], None],
+    tell: Broadcast,
+) -> Callable[[JSON], None]:
+    """Tell of a job that is about to start, where it can say how far it is.
+
+    Args:
+        done: what is to get the job's result.
+
+    Returns:
+        what is to get it instead.
+    """
+    if job.progress is None:
+        return done
+    progress = Progress(loop, job.progress, tell)
+
+    def ended(result: JSON) -> None:
+        progress.end()
+        done(result)
+
+    return ended

@@ -1,0 +1,64 @@
+"""Events of a job that takes long: none of quick ones, none past the end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from memd.outcome import JSON, Blocking, Event
+from memd.server import progress
+from memd.server.progress import watched
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 0.001)
+
+
+class Watching:
+    """A job that is watched, and what is told of it."""
+
+    def __init__(self, *events: Event | None) -> None:
+        self._events = list(events)
+        self.told: list[tuple[Event, ...]] = []
+        self.results: list[JSON] = []
+        job = Blocking(lambda: None, lambda value: value, progress=self._ask)
+        loop = asyncio.get_running_loop()
+        self.done = watched(loop, job, self.results.append, self.told.append)
+
+    def _ask(self) -> Event | None:
+        return self._events.pop(0)
+
+    async def until_asked(self) -> None:
+        while self._events:
+            await asyncio.sleep(0.001)
+
+
+async def test_events_come_while_it_runs() -> None:
+    first, second, never = Event("A"), Event("B"), Event("C")
+    watching = Watching(first, None, second)
+    await watching.until_asked()
+    watching.done({})
+    watching._events.append(never)
+    await asyncio.sleep(0.01)
+    assert watching.told == [(first,), (second,)]
+    assert watching.results == [{}]
+
+
+async def test_what_is_done_at_once_is_not_told_of() -> None:
+    watching = Watching(Event("A"))
+    watching.done({})
+    await asyncio.sleep(0.01)
+    assert watching.told == []
+
+
+async def test_what_can_not_tell_is_not_watched() -> None:
+    results: list[JSON] = []
+
+    def tell(_events: tuple[Event, ...]) -> None:
+        raise AssertionError("there is nothing to tell")
+
+    done = results.append
+    job = Blocking(lambda: None, lambda value: value)
+    assert watched(asyncio.get_running_loop(), job, done, tell) == done
