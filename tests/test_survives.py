@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,7 +21,9 @@ from tests.differential.server import PATIENCE, Died, Message, Monitor, Server
 
 MIB = 1 << 20
 SLOW = 256 * MIB
-"""Bytes whose preallocation by one thread takes far longer than another client's answer."""
+"""Bytes whose preallocation by one thread takes longer than another client's answer."""
+
+T = TypeVar("T")
 
 
 def arguments(kind: str = "ram", **options: Any) -> Message:
@@ -226,10 +228,10 @@ def quiet(monitor: Monitor) -> bool:
     return not select.select([monitor.socket], [], [], 0)[0]
 
 
-def begin_slow(monitor: Monitor, **options: Any) -> None:
-    """Begin a preallocation that takes long."""
-    kind = options.pop("kind", "ram")
-    request = arguments(kind, size=SLOW, prealloc=True, prealloc_threads=1, **options)
+def begin_slow(monitor: Monitor, size: int = SLOW, **options: Any) -> None:
+    """Begin a preallocation that takes long: of 4 KiB pages, by one thread."""
+    kind = options.pop("kind", "memfd")
+    request = arguments(kind, size=size, prealloc=True, prealloc_threads=1, **options)
     monitor.send(b'{"execute":"object-add","id":1,"arguments":%s}' % to_json(request))
 
 
@@ -237,27 +239,88 @@ def to_json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
+def while_preallocating(monitor: Monitor, work: Callable[[], T]) -> T:
+    """Do what others do while a preallocation of `m` by this client is under way.
+
+    Should it be over before they are, they have shown nothing: then again,
+    with twice as much.
+    """
+    size = SLOW
+    while size < available() // 2:
+        begin_slow(monitor, size)
+        outcome = work()
+        if quiet(monitor):
+            return outcome
+        assert monitor.read_answer() == {"return": {}, "id": 1}
+        assert monitor.execute("object-del", {"id": "m"}) == {"return": {}}
+        size *= 2
+    pytest.fail(f"others were not served within the preallocation of {size // 2} bytes")
+
+
+def available() -> int:
+    """Bytes of memory that may still be taken (proc(5), /proc/meminfo)."""
+    rows = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    row = next(row for row in rows if row.startswith("MemAvailable:"))
+    return int(row.split()[1]) << 10
+
+
 def test_others_are_served_while_one_preallocates(memd: Side) -> None:
-    """The answers of the one come after all of the other's."""
+    """The answer of the one comes after all of the others'."""
     other = memd.server.monitor()
-    begin_slow(memd.monitor)
+
+    def work() -> list[Message]:
+        newcomer = memd.server.monitor()
+        answers = [other.execute("query-status") for _ in range(20)]
+        answers.append(newcomer.execute("object-add", arguments(id="n")))
+        answers.append(newcomer.execute("object-del", {"id": "n"}))
+        newcomer.close()
+        return answers
+
+    answers = while_preallocating(memd.monitor, work)
+    assert all("return" in answer for answer in answers)
+    # A client's own answers keep their order.
     memd.monitor.send(b'{"execute":"query-status","id":2}')
-    for _ in range(20):
-        assert other.execute("query-version")["return"]["qemu"]
-    newcomer = memd.server.monitor()
-    assert newcomer.execute("object-add", arguments(id="n")) == {"return": {}}
-    assert newcomer.execute("object-del", {"id": "n"}) == {"return": {}}
-    # The id is taken, the object is not there yet.
-    taken = newcomer.execute("object-add", arguments())
-    assert error(taken) == "attempt to add duplicate property 'm' to object (type 'container')"
-    assert error(newcomer.execute("object-del", {"id": "m"})) == "object 'm' not found"
-    assert newcomer.execute("query-memdev") == {"return": []}
-    assert quiet(memd.monitor)
-    # Its own answers keep their order.
     assert memd.monitor.read_answer() == {"return": {}, "id": 1}
     assert memd.monitor.read_answer()["id"] == 2
-    assert [item["id"] for item in newcomer.execute("query-memdev")["return"]] == ["m"]
-    assert resident(memd.server.pid) == [(SLOW, SLOW)]
+
+
+def test_an_id_is_taken_while_its_object_is_made(memd: Side) -> None:
+    """Nobody else can have it, and the object is not there before it is whole."""
+    other = memd.server.monitor()
+
+    def work() -> list[Message]:
+        return [
+            other.execute("object-add", arguments()),
+            other.execute("qom-get", {"path": "/objects/m", "property": "size"}),
+            other.execute("query-memdev"),
+        ]
+
+    taken, read, listed = while_preallocating(memd.monitor, work)
+    assert error(taken) == "attempt to add duplicate property 'm' to object (type 'container')"
+    assert error(read) == "Device '/objects/m' not found"
+    assert listed == {"return": []}
+    assert memd.monitor.read_answer() == {"return": {}, "id": 1}
+    assert [item["id"] for item in other.execute("query-memdev")["return"]] == ["m"]
+    ((size, present),) = resident(memd.server.pid)
+    assert present == size
+
+
+def test_what_is_still_being_made_can_be_deleted(memd: Side) -> None:
+    """It is given up, or deleted if it was whole just then; either way nothing is left."""
+    other = memd.server.monitor()
+    begin_slow(memd.monitor)
+    assert settle(lambda: is_taken(other), bool, PATIENCE)
+    assert other.execute("object-del", {"id": "m"}) == {"return": {}}
+    assert other.execute("query-memdev") == {"return": []}
+    assert memd.regions() == []
+    assert memd.monitor.read_answer()["id"] == 1
+    assert other.execute("object-add", arguments()) == {"return": {}}
+
+
+def is_taken(monitor: Monitor) -> bool:
+    """Whether the id `m` is taken; asked by what fails all the same."""
+    request = arguments("file", mem_path="/nowhere/file")
+    return "duplicate" in error(monitor.execute("object-add", request))
 
 
 def test_an_id_is_free_again_after_a_failure(memd: Side, mount: Callable[..., None]) -> None:

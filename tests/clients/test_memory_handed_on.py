@@ -223,7 +223,8 @@ def test_memd_outlives_a_taker_that_truncates(client: Client, memd: Side) -> Non
             with pytest.raises(QMPError, match="truncated to 4096 bytes"):
                 client.write("m", PAGE, bytes(length))
         with pytest.raises(QMPError, match="truncated to 4096 bytes"):
-            client.execute("x-memdev-save", {"id": "m", "filename": "/nowhere-at-all"})
+            client.execute("x-memdev-save", {"id": "m", "filename": f"{memd.scratch}/saved"})
+        assert not (memd.scratch / "saved").exists()
         assert stat(client)["resident"] == PAGE
     client.execute("object-del", {"id": "m"})
     add(client, "memfd", size=MIB)

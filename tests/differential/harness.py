@@ -61,8 +61,9 @@ def normalise(value: JSON, directory: Path) -> JSON:
         return {
             name: normalise(member, directory)
             for name, member in value.items()
-            # When an event happened, and who packaged the server.
-            if name not in ("timestamp", "package")
+            # When an event happened, who packaged the server, and the count of
+            # corrections to the release.
+            if name not in ("timestamp", "package", "micro")
         }
     return value
 

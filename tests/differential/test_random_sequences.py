@@ -160,7 +160,7 @@ class Words:
         if self.often(0.05):
             del arguments[self.random.choice(list(arguments))]
         if self.often(0.02):
-            arguments["id"] = self.random.choice(["", "9", "a/b", "a b", 5, None, "x" * 100])
+            arguments["id"] = self.random.choice(["", "9", "a/b", "a b", 5, None, fresh_id() * 9])
         if self.often(0.02):
             arguments["qom-type"] = self.random.choice(["foo", "container", 1, "memory-backend"])
         # Preallocating a ROM, now or by a later qom-set, ends the reference.
