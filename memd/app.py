@@ -142,6 +142,8 @@ class App:
                 starting.result()
                 self._hub.release()
                 ready()
+                # Not before the greeting, and while there are descriptors to read it.
+                self._loop.call_soon(lambda: self._daemon.schema)
                 await self._hub.ended
         finally:
             await self._close()
@@ -367,6 +369,7 @@ class App:
         for port in self._tls_ports:
             port.close()
         await self._hub.close()
+        await self._hub.settle(backends.give_up)
         for sock in self._unused:
             sock.close()
         if self._qtest is not None:

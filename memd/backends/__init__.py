@@ -149,14 +149,21 @@ def delete(tree: Tree, id: str) -> Blocking | None:
     return obj.finalize()
 
 
+def give_up() -> None:
+    """End what populates; what it was for is undone by whoever made it."""
+    from memd.hostmem import populate
+
+    populate.cancel_all()
+
+
 def close_all(tree: Tree) -> None:
     """Delete everything, as at the daemon's end.
 
     What is still being made is given up, and the files made for it go.
     """
-    from memd.hostmem import files, populate
+    from memd.hostmem import files
 
-    populate.cancel_all()
+    give_up()
     files.remove_unfinished()
     for child in list((tree.objects.children or {}).values()):
         if isinstance(child, UserCreatable):

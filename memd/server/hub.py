@@ -143,3 +143,16 @@ class Hub:
         for connection in tuple(self._connections):
             connection.close()
         self._jobs.close()
+
+    async def settle(self, give_up: Callable[[], None], patience: float = 0.5) -> None:
+        """Wait for the jobs that still run, so that each undoes what it began.
+
+        Args:
+            give_up: makes those end that can be ended; asked again and again, as
+                one may only just begin what can.
+            patience: seconds given to those that are in the kernel's hands.
+        """
+        deadline = self._loop.time() + patience
+        while self._jobs.running and self._loop.time() < deadline:
+            give_up()
+            await asyncio.sleep(0.005)

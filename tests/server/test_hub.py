@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from typing import Any
 
 from memd.compat import Compat
-from memd.outcome import JSON, Event
+from memd.outcome import JSON, Blocking, Event
 from memd.server.hub import Hub
 from memd.session import Monitor, Session
 
@@ -129,3 +130,19 @@ async def test_who_waits_when_it_ends_is_let_go() -> None:
     await hub.close()
     assert await early.message() is None
     early.close()
+
+
+async def test_at_the_end_jobs_are_given_up_and_waited_for() -> None:
+    hub = new_hub()
+    told = threading.Event()
+    undone: list[bool] = []
+    hub.start_job(Blocking(told.wait, undone.append), lambda _value: None)
+    await hub.settle(told.set)
+    assert undone == [True]
+    stuck = threading.Event()
+    hub.start_job(Blocking(stuck.wait, undone.append), lambda _value: None)
+    await hub.settle(lambda: None, patience=0.02)
+    assert undone == [True]
+    stuck.set()
+    await hub.settle(lambda: None)
+    await hub.close()
