@@ -289,6 +289,8 @@ def test_an_id_is_taken_while_its_object_is_made(memd: Side) -> None:
     other = memd.server.monitor()
 
     def work() -> list[Message]:
+        # Once this is answered, what was sent before it has been begun.
+        other.execute("query-status")
         return [
             other.execute("object-add", arguments()),
             other.execute("qom-get", {"path": "/objects/m", "property": "size"}),
