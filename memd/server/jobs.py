@@ -93,23 +93,3 @@ def conclude(job: Blocking, value: object, error: BaseException | None) -> JSON:
     except Exception:
         log.exception("a command failed unexpectedly")
         return QMPError("internal error, see the log")
-
-
-def run_now(job: Blocking) -> JSON:
-    """Run a job to its end here, as for an object of the command line.
-
-    Raises:
-        QMPError: what a client would have been answered.
-    """
-    result: JSON = job
-    while type(result) is Blocking:
-        value: object = None
-        error: BaseException | None = None
-        try:
-            value = result.work()
-        except Exception as exc:
-            error = exc
-        result = conclude(result, value, error)
-    if isinstance(result, QMPError):
-        raise result
-    return result

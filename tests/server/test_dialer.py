@@ -9,7 +9,7 @@ from collections.abc import Callable
 from memd.errors import QMPError
 from memd.outcome import JSON, Blocking
 from memd.server.dialer import Dialer
-from memd.server.jobs import run_now
+from memd.server.jobs import conclude
 
 
 class Peer:
@@ -38,9 +38,10 @@ class Peer:
 
     def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
         try:
-            done(run_now(job))
-        except QMPError as error:
-            done(error)
+            value, error = job.work(), None
+        except QMPError as refusal:
+            value, error = None, refusal
+        done(conclude(job, value, error))
 
     async def next(self) -> None:
         (await asyncio.wait_for(self.adopted.get(), 60)).close()

@@ -11,7 +11,7 @@ import pytest
 
 from memd.errors import QMPError
 from memd.outcome import JSON, Blocking
-from memd.server.jobs import IDLE_THREADS, Jobs, run_now
+from memd.server.jobs import IDLE_THREADS, Jobs
 
 
 async def result_of(job: Blocking) -> JSON:
@@ -47,7 +47,6 @@ async def test_work_runs_beside_the_loop_and_its_end_on_it() -> None:
 async def test_an_end_may_ask_for_more_work() -> None:
     more = Blocking(lambda: 2, lambda value: value * 10)
     assert await result_of(Blocking(lambda: None, lambda _value: more)) == 20
-    assert run_now(Blocking(lambda: None, lambda _value: more)) == 20
 
 
 async def test_a_refusal_is_undone_and_answered() -> None:
@@ -100,9 +99,3 @@ async def test_a_stuck_job_keeps_no_other_waiting_and_threads_are_kept() -> None
     jobs.close()
     while job_threads():
         await asyncio.sleep(0.001)
-
-
-def test_run_now_gives_what_a_client_would_get() -> None:
-    assert run_now(Blocking(lambda: 1, lambda value: value + 1)) == 2
-    with pytest.raises(QMPError, match="no"):
-        run_now(Blocking(lambda: 1, lambda _value: QMPError("no")))
