@@ -1,0 +1,70 @@
+"""Plots of the results (extra `bench`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+from benchmarks.figures import AT_LEAST, Curve, Samples
+
+matplotlib.use("svg")
+matplotlib.rcParams["svg.fonttype"] = "none"
+matplotlib.rcParams["svg.hashsalt"] = "memd"
+
+from matplotlib import pyplot as plt  # noqa: E402
+
+COLOURS = {"memd": "tab:blue", "qemu": "tab:red"}
+LABELS = {"memd": "memd", "qemu": "QEMU"}
+CURVES = {
+    "many": ("memfd backends that are there", "object-add a second"),
+    "waits": ("seconds", "wait of another client, ms"),
+}
+
+
+def draw(folder: Path, results: list[Samples], curves: dict[str, dict[str, Curve]]) -> None:
+    """Write every plot for which there is something to see."""
+    compared = [
+        each
+        for each in results
+        if each.figure.against == "qemu" and each.figure.aim == AT_LEAST and each.ratio
+    ]
+    if compared:
+        _ratios(folder / "ratios.svg", compared)
+    for name, (along, up) in CURVES.items():
+        if name in curves:
+            _curve(folder / f"{name}.svg", curves[name], along, up, line=name == "many")
+
+
+def _ratios(path: Path, compared: list[Samples]) -> None:
+    figure, axes = plt.subplots(figsize=(8, 0.4 * len(compared) + 1))
+    places = range(len(compared), 0, -1)
+    axes.barh(places, [each.ratio or 0 for each in compared], color=COLOURS["memd"])
+    aims = [(each.figure.target, place) for each, place in zip(compared, places, strict=True)]
+    found = [(target, place) for target, place in aims if target]
+    axes.plot([t for t, _ in found], [p for _, p in found], "k|", markersize=14, label="aim")
+    axes.set_yticks(list(places), [each.figure.title.replace("`", "") for each in compared])
+    axes.set_xscale("log")
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set_xlabel("times as good as QEMU")
+    axes.legend()
+    _save(figure, path)
+
+
+def _curve(path: Path, sides: dict[str, Curve], along: str, up: str, *, line: bool) -> None:
+    figure, axes = plt.subplots(figsize=(8, 4))
+    for side, points in sides.items():
+        across, values = zip(*points, strict=True)
+        style = "-" if line else "."
+        axes.plot(across, values, style, color=COLOURS[side], label=LABELS[side], markersize=3)
+    axes.set_yscale("log")
+    axes.set_xlabel(along)
+    axes.set_ylabel(up)
+    axes.legend()
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)

@@ -1,0 +1,128 @@
+"""The two sides: memd and a QEMU without a machine, started and ended alike."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.client import Client, connect
+
+TREE = Path(__file__).resolve().parents[1]
+QEMU = "qemu-system-x86_64"
+SIDES = ("memd", "qemu")
+
+
+def environment() -> dict[str, str]:
+    """What servers run in: byte code is kept, as for whoever installs a package."""
+    kept = dict(os.environ)
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return kept
+
+
+def command_line(side: str, paths: list[Path]) -> list[str]:
+    """How a side is started, to serve QMP at these sockets."""
+    if side == "memd":
+        script = Path(sys.executable).with_name("memd")
+        line = [str(script)] if script.exists() else [sys.executable, "-m", "memd"]
+    else:
+        line = [QEMU, "-machine", "none", "-nodefaults", "-nographic", "-S"]
+    for path in paths:
+        line += ["-qmp", f"unix:{path},server=on,wait=off"]
+    return line
+
+
+class Server:
+    """A side that runs, in a directory of its own.
+
+    Args:
+        side: one of `SIDES`.
+
+    Attributes:
+        client: on its first socket.
+        paths: its two sockets: QEMU serves one client a socket.
+        pid: its process.
+        start: seconds from its start to its greeting.
+    """
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+        self._directory = tempfile.TemporaryDirectory(prefix="memd-bench-")
+        self.paths = [Path(self._directory.name) / name for name in ("one", "two")]
+        begin = time.perf_counter()
+        self._process = subprocess.Popen(
+            command_line(side, self.paths),
+            cwd=TREE,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_prepare,
+        )
+        self.pid = self._process.pid
+        try:
+            first = connect(self.paths[0], 30.0)
+            first.recv(4096)
+            self.start = time.perf_counter() - begin
+            first.close()
+            self.client = Client(self.paths[0])
+        except BaseException:
+            self._end()
+            raise
+
+    def second(self) -> Client:
+        """A client on the other socket."""
+        return Client(self.paths[1])
+
+    def resident(self) -> int:
+        """Its resident memory (VmRSS), in bytes."""
+        for row in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
+            if row.startswith("VmRSS:"):
+                return int(row.split()[1]) << 10
+        raise ProcessLookupError(self.pid)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.client.close()
+        self._end()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._directory.cleanup()
+
+
+def _prepare() -> None:
+    allow_descriptors()
+
+
+def allow_descriptors() -> int:
+    """Let this process have a descriptor for each of 20,000 backends; how many it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (max(hard, 65536), hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            return most
+        except (OSError, ValueError):
+            continue
+    return soft
+
+
+def warm(sides: tuple[str, ...]) -> None:
+    """Have memd's byte code written, and every file that is started read once."""
+    for side in sides:
+        with Server(side) as server:
+            server.client.execute("query-qmp-schema")
+    subprocess.run([sys.executable, "-c", "import asyncio"], env=environment(), check=True)
