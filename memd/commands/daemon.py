@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memd.commands.fdsets import FdSets
 from memd.compat import Compat
-from memd.outcome import JSON, Constant
+from memd.outcome import JSON, Constant, Encoded
 
 if TYPE_CHECKING:
     from memd.qapi import Schema
@@ -21,6 +21,8 @@ class Daemon:
         compat: whose texts and introspection are given.
         tree: the QOM tree; its `/objects` are the backends.
         fdsets: the descriptor sets of `add-fd`.
+        memdevs: what was last told of the memory backends: their values, and in
+            JSON.
         name: what `query-name` gives, None where there is none.
         uuid: what `query-uuid` gives.
         run_state: "running", "paused" or "prelaunch" (QAPI `RunState`).
@@ -44,6 +46,7 @@ class Daemon:
         "deny_private_discard",
         "fdsets",
         "kvm_enabled",
+        "memdevs",
         "migration_capabilities",
         "name",
         "preconfig",
@@ -70,6 +73,7 @@ class Daemon:
         self.tree = tree
         self.compat = compat
         self.fdsets = FdSets()
+        self.memdevs: tuple[list[tuple[Any, ...]], Encoded] | None = None
         self.name = name
         self.uuid = uuid
         self.run_state = run_state

@@ -18,7 +18,7 @@ MEMORY = "memory-backend-ram"
 
 
 def _daemon(tree: Tree) -> Any:
-    return SimpleNamespace(tree=tree)
+    return SimpleNamespace(tree=tree, memdevs=None)
 
 
 def _names(listed: list[Any]) -> list[str]:
@@ -240,6 +240,33 @@ class TestObjects:
         assert len(listed) == len(variants) * 2
         assert answer.text + b"\r\n" == encode(listed)
         assert answer.value() == listed
+
+    def test_an_answer_in_json_is_kept_until_something_changes(self, daemon: Any) -> None:
+        def told() -> bytes:
+            answer: bytes = qom.query_memdev_encoded(daemon, {}).text
+            assert answer + b"\r\n" == encode(qom.query_memdev(daemon, {}))
+            return answer
+
+        for id in ("m0", "m1"):
+            qom.object_add(daemon, {"qom-type": MEMORY, "id": id, "size": 4096})
+        first = told()
+        assert told() is first
+        seen = {first}
+        changes: list[dict[str, Any]] = [
+            {"property": "merge", "value": False},
+            {"property": "dump", "value": False},
+            {"property": "host-nodes", "value": [0]},
+            {"property": "policy", "value": "bind"},
+            {"property": "prealloc", "value": True},
+        ]
+        for change in changes:
+            pending = qom.qom_set(daemon, {"path": "m0", **change})
+            if isinstance(pending, Blocking):
+                pending.finish(pending.work())
+            seen.add(told())
+        qom.object_del(daemon, {"id": "m0"})
+        seen.add(told())
+        assert len(seen) == len(changes) + 2
 
     @pytest.mark.parametrize("id", ["zz", "", "/objects/m0", "m0[0]", "type"])
     def test_only_an_id_can_be_deleted(self, daemon: Any, id: str) -> None:
