@@ -120,10 +120,13 @@ CAPABILITIES = (
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.sets(st.sampled_from(CAPABILITIES)))
-def test_capabilities_that_contradict_each_other(pair: Pair, on: set[str]) -> None:
-    """Which conflict is named when there are several."""
+def test_capabilities_that_contradict_each_other(new_pair: Pair, on: set[str]) -> None:
+    """Which conflict is named when there are several.
+
+    Both are newly started: what stays switched on is of no concern to other tests.
+    """
     wanted = [{"capability": name, "state": name in on} for name in CAPABILITIES]
-    pair.ask("migrate-set-capabilities", {"capabilities": wanted})
-    pair.ask("query-migrate-capabilities")
+    new_pair.ask("migrate-set-capabilities", {"capabilities": wanted})
+    new_pair.ask("query-migrate-capabilities")
     off = [{"capability": name, "state": False} for name in CAPABILITIES]
-    pair.ask("migrate-set-capabilities", {"capabilities": off})
+    new_pair.ask("migrate-set-capabilities", {"capabilities": off})
