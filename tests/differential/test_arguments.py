@@ -22,7 +22,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qapi.schema import Schema
 from tests.differential._reference_qapi import compat_of
-from tests.differential.harness import Kept
+from tests.differential.conftest import reference
 from tests.differential.server import Died, Monitor
 from tests.qapi.files import whole_schema
 from tests.qapi.generate import STRINGS, Generator
@@ -41,11 +41,14 @@ ARGUMENT_ERROR = re.compile(
 
 
 @pytest.fixture
-def monitor(kept_qemu: Kept) -> Iterator[Monitor]:
-    monitor = kept_qemu.server().monitor()
+def monitor() -> Iterator[Monitor]:
+    """One of a reference of its own: random arguments may switch something on."""
+    kept = reference()
+    monitor = kept.server().monitor()
     yield monitor
     assert "return" in monitor.execute("query-status")
     monitor.close()
+    kept.stop()
 
 
 @pytest.fixture(scope="module")

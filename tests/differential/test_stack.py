@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -116,6 +117,7 @@ CAPABILITIES = (
 )
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="not here: root, for QEMU to have userfaultfd(2)")
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
