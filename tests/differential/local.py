@@ -13,23 +13,12 @@ from pathlib import Path
 
 from memd import backends
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.outcome import JSON
 from memd.qom import Tree
+from tests.backends.doing import run
 from tests.differential.harness import Holdings, Side
 from tests.differential.kernel import descriptors
 from tests.differential.server import Message, Server
-
-
-def run(slow: Blocking | None) -> JSON:
-    """Do what a command left to be done beside the event loop."""
-    if slow is None:
-        return {}
-    try:
-        value = slow.work()
-    except BaseException as error:
-        slow.failed(error)
-        raise
-    return slow.finish(value)
 
 
 class Here(Server):
