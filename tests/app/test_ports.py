@@ -1,160 +1,20 @@
-"""The daemon as its command line composes it: monitors, accelerators, ways to start."""
+"""Monitors and character devices: who is let in, and who is called."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients.harness_server import Accepted, qemu_system_memd
+from tests.app.starting import ENVIRONMENT, Start, filenames, listening, run, status
+from tests.clients.harness_server import Accepted
 from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
-from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
+from tests.differential.server import PATIENCE, Monitor, memd_argv
 from tests.tls import Certificates, server_options
-
-Start = Callable[..., Server]
-ENVIRONMENT = dict(os.environ, PYTHONPATH=str(TREE))
-
-
-@pytest.fixture
-def start(directory: Path) -> Iterator[Start]:
-    """Starts a `qemu-system-memd` that serves a socket of its own besides."""
-    servers: list[Server] = []
-
-    def start(*options: str) -> Server:
-        place = directory / f"server{len(servers)}"
-        place.mkdir()
-        argv = [*qemu_system_memd(), "-machine", "none", *options]
-        servers.append(Server("qemu-system-memd", argv, place))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-def run(*options: str, prefix: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a `qemu-system-memd` that is to end by itself."""
-    argv = [*(prefix or []), *qemu_system_memd(), "-machine", "none", *options]
-    return subprocess.run(
-        argv, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-
-
-@contextlib.contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(PATIENCE)
-        sock.bind(str(path))
-        sock.listen(4)
-        yield sock
-
-
-def status(server: Server) -> str:
-    return str(server.monitor().execute("query-status")["return"]["status"])
-
-
-def test_run_states_at_the_start(start: Start) -> None:
-    assert status(start()) == "running"
-    assert status(start("-S")) == "prelaunch"
-    server = start("-S", "--preconfig")
-    monitor = server.monitor()
-    assert monitor.execute("x-exit-preconfig") == {"return": {}}
-    assert monitor.execute("query-status")["return"]["status"] == "prelaunch"
-    monitor.execute("cont")
-    assert [event["event"] for event in monitor.events] == ["RESUME"]
-
-
-def test_what_it_is_called(start: Start) -> None:
-    uuid = "6F2d0a5e-3c1b-4b57-9c3c-0a4b1c2d3e4f"
-    monitor = start("-name", "guest=vm1,debug-threads=on", "-uuid", uuid).monitor()
-    assert monitor.execute("query-name")["return"] == {"name": "vm1"}
-    assert monitor.execute("query-uuid")["return"] == {"UUID": uuid.lower()}
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["-accel", "kvm"],
-        ["-accel", "kvm", "-accel", "tcg"],
-        ["-machine", "none,accel=kvm:tcg"],
-        ["-enable-kvm"],
-    ],
-)
-def test_kvm_is_used_where_it_can_be(start: Start, options: list[str]) -> None:
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        pytest.skip(f"{NOT_HERE}KVM")
-    answer = start(*options).monitor().execute("query-kvm")
-    assert answer["return"] == {"enabled": True, "present": True}
-
-
-@pytest.mark.parametrize("options", [[], ["-accel", "tcg"], ["-accel", "tcg", "-accel", "kvm"]])
-def test_kvm_is_not_used_unasked(start: Start, options: list[str]) -> None:
-    assert start(*options).monitor().execute("query-kvm")["return"]["enabled"] is False
-
-
-def test_kvm_that_is_not_there() -> None:
-    hidden = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /dev && exec "$@"', "sh"]
-    if subprocess.run([*hidden, "true"], capture_output=True, check=False).returncode:
-        pytest.skip(f"{NOT_HERE}mount namespaces")
-    done = run("-accel", "kvm", "-qmp", "stdio", prefix=hidden)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [
-        "qemu-system-memd: Could not access KVM kernel module: No such file or directory",
-        "qemu-system-memd: failed to initialize kvm: No such file or directory",
-    ]
-    done = run("-accel", "kvm", "-accel", "tcg", "-qmp", "unix:/nonexistent/x", prefix=hidden)
-    assert done.stderr.splitlines()[:3] == [
-        "qemu-system-memd: Could not access KVM kernel module: No such file or directory",
-        "qemu-system-memd: failed to initialize kvm: No such file or directory",
-        "qemu-system-memd: falling back to tcg",
-    ]
-
-
-def test_an_accelerator_of_11_1_that_is_not_there() -> None:
-    if os.path.exists("/dev/mshv"):
-        pytest.skip(f"{NOT_HERE}a machine without mshv")
-    done = run("-compat", "11.1", "-accel", "mshv")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [
-        "qemu-system-memd: Failed to open /dev/mshv: No such file or directory",
-        "qemu-system-memd: failed to initialize mshv: Operation not permitted",
-    ]
-
-
-def test_started_as_libvirt_starts_it(directory: Path) -> None:
-    """Once the one that was started is gone: a socket, a pidfile, and nobody at its output."""
-    path, pidfile = directory / "qmp.monitor", directory / "qmp.pid"
-    options = [
-        *["-S", "-no-user-config", "-nodefaults", "-nographic", "-machine", "none,accel=tcg"],
-        *("-qmp", f"unix:{path},server=on,wait=off"),
-        *("-pidfile", str(pidfile), "-daemonize"),
-    ]
-    # `run` reads both to their end, which comes when no process holds them.
-    done = run(*options)
-    pid = int(pidfile.read_text())
-    try:
-        assert done.returncode == 0
-        assert done.stdout == ""
-        monitor = Monitor(path)
-        assert monitor.execute("query-target")["return"]["arch"] == os.uname().machine
-        assert os.readlink(f"/proc/{pid}/cwd") == "/"
-    finally:
-        os.kill(pid, signal.SIGTERM)
-    assert monitor.read_event("SHUTDOWN")["data"] == {"guest": False, "reason": "host-signal"}
-    assert monitor.at_end()
-    monitor.close()
-    assert settle(lambda: (path.exists(), pidfile.exists()), lambda now: now == (False, False)) == (
-        False,
-        False,
-    )
 
 
 def test_it_connects_again(start: Start, directory: Path) -> None:
@@ -186,11 +46,6 @@ def test_without_reconnect_it_stays_alone(start: Start, directory: Path) -> None
         Accepted(client).close()
         names = settle(lambda: filenames(server), lambda seen: "disconnected" in seen["c0"])
         assert names["c0"] == f"disconnected:unix:{directory}/there"
-
-
-def filenames(server: Server) -> dict[str, str]:
-    answer = server.monitor().execute("query-chardev")["return"]
-    return {each["label"]: each["filename"] for each in answer}
 
 
 def test_a_client_that_finds_nobody() -> None:

@@ -1,27 +1,18 @@
-"""Composition: from a parsed command line to a daemon that serves.
-
-The order is QEMU's: the monitors' sockets first, so that a client may connect
-from then on; then the objects of the command line; then whoever waits is told
-that the daemon is ready.
-"""
+"""Where the daemon is reached: its monitors, and the character devices below them."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from memd import backends, qom
+from memd import qom
+from memd.app.errors import StartError
 from memd.backends.tls_creds import TLSCredentials
-from memd.commands.control import greeting, shutdown_event
-from memd.commands.daemon import Daemon
-from memd.commands.dispatcher import Dispatcher
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
 from memd.qom import Tree
 from memd.server.dialer import Dialer
 from memd.server.endpoint import (
@@ -44,25 +35,6 @@ if TYPE_CHECKING:
 
 Adopt = Callable[[socket.socket], "asyncio.Future[bool] | None"]
 """Takes a connection; a future, where it is yet to be seen whether it can be served."""
-
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that end the daemon with status 0, as they end QEMU."""
-
-
-class StartError(Exception):
-    """The daemon cannot start.
-
-    Args:
-        text: the message for standard error.
-        where: the option and its argument that are at fault, or "".
-        hint: what may follow on a line of its own, or None.
-    """
-
-    def __init__(self, text: str, where: str = "", hint: str | None = None) -> None:
-        super().__init__(text)
-        self.text = text
-        self.where = where
-        self.hint = hint
 
 
 class ObjectMonitor(Monitor):
@@ -96,27 +68,23 @@ class ObjectMonitor(Monitor):
             self.on_alone()
 
 
-class App:
-    """The daemon while it runs: its state, its clients, its sockets."""
+class Ports:
+    """The daemon's monitors and character devices, and what is open for them.
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        config: the parsed command line.
+        loop: where they are served.
+        tree: where they are seen.
+        hub: where clients go.
+    """
+
+    def __init__(
+        self, config: Config, loop: asyncio.AbstractEventLoop, tree: Tree, hub: Hub
+    ) -> None:
         self._config = config
         self._loop = loop
-        self._tree = Tree(config.compat)
-        backends.register(self._tree)
-        self._daemon = Daemon(
-            self._tree,
-            config.compat,
-            name=config.name,
-            uuid=config.uuid,
-            run_state="prelaunch" if config.stopped or config.preconfig else "running",
-            preconfig=config.preconfig,
-            autostart=not config.stopped,
-            deny_private_discard=config.deny_private_discard,
-        )
-        self._hub = Hub(
-            loop, Dispatcher(self._daemon), lambda: greeting(self._daemon), config.compat
-        )
+        self._tree = tree
+        self._hub = hub
         self._listeners: list[Listener] = []
         self._monitors: list[Monitor] = []
         self._dialers: list[Dialer] = []
@@ -125,40 +93,15 @@ class App:
         self._tls_ports: list[TLSPort] = []
         self._qtest: QTest | None = None
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Start, tell `ready`, and serve until the end.
+    async def open(self) -> None:
+        """Listen and connect, in the order of the command line.
 
         Raises:
-            StartError: something on the command line cannot be done.
+            StartError: one of them can't be opened.
         """
-        for number in END_SIGNALS:
-            self._loop.add_signal_handler(number, self._on_signal)
-        self._hub.hold()
-        try:
-            starting = asyncio.ensure_future(self._start())
-            self._hub.ended.add_done_callback(lambda _reason: starting.cancel())
-            await asyncio.wait({starting})
-            if not starting.cancelled():
-                starting.result()
-                self._hub.release()
-                ready()
-                # Not before the greeting, and while there are descriptors to read it.
-                self._loop.call_soon(lambda: self._daemon.schema)
-                await self._hub.ended
-        finally:
-            await self._close()
-
-    async def _start(self) -> None:
         config = self._config
-        if config.accels:
-            self._daemon.accel = _choose_accelerator(config)
-            self._daemon.kvm_enabled = self._daemon.accel == "kvm"
         if config.qtest is not None:
             await self._open_qtest(config.qtest)
-        # Monitors may need TLS credentials, and nothing else that is made here.
-        for options in config.objects:
-            if options["qom-type"].startswith("tls-creds"):
-                await self._make_object(options)
         for spec in config.monitors:
             await self._open_monitor(spec)
         used = {spec.chardev.id for spec in config.monitors}
@@ -168,9 +111,24 @@ class App:
                 # Who comes finds nothing served, and is let go.
                 adopt = socket.socket.close if chardev.server else self._unused.append
                 await self._open_chardev(chardev, seen, adopt)
-        for options in config.objects:
-            if not options["qom-type"].startswith("tls-creds"):
-                await self._make_object(options)
+
+    def stop(self) -> None:
+        """Take nobody more; those who are there go on being served."""
+        for dialer in self._dialers:
+            dialer.close()
+        for listener in self._listeners:
+            listener.close()
+        for port in self._tls_ports:
+            port.close()
+
+    def close(self) -> None:
+        """Close all that is left, once nobody is served any more."""
+        for sock in self._unused:
+            sock.close()
+        if self._qtest is not None:
+            self._qtest.close()
+        for monitor in self._monitors:
+            monitor.close()
 
     async def _open_monitor(self, spec: MonitorSpec) -> None:
         if spec.mode != "control":
@@ -334,109 +292,3 @@ class App:
                 " --insecure-tcp serves it all the same.",
             )
         return sock
-
-    async def _make_object(self, options: dict[str, JSON]) -> None:
-        try:
-            job = backends.create(self._tree, options)
-        except QMPError as error:
-            raise StartError(error.desc, hint=error.hint) from None
-        if job is None:
-            return
-        result = await self._run_job(job)
-        if isinstance(result, QMPError):
-            raise StartError(result.desc, hint=result.hint)
-
-    async def _run_job(self, job: Blocking) -> JSON:
-        done: asyncio.Future[JSON] = self._loop.create_future()
-
-        def end(result: JSON) -> None:
-            if not done.cancelled():
-                done.set_result(result)
-
-        self._hub.start_job(job, end)
-        return await done
-
-    def _on_signal(self) -> None:
-        if not self._hub.ended.done():
-            self._hub.broadcast((shutdown_event("host-signal"),))
-            self._hub.shut_down("host-signal")
-
-    async def _close(self) -> None:
-        for dialer in self._dialers:
-            dialer.close()
-        for listener in self._listeners:
-            listener.close()
-        for port in self._tls_ports:
-            port.close()
-        await self._hub.close()
-        await self._hub.settle(backends.give_up)
-        for sock in self._unused:
-            sock.close()
-        if self._qtest is not None:
-            self._qtest.close()
-        backends.close_all(self._tree)
-        for monitor in self._monitors:
-            monitor.close()
-        self._daemon.fdsets.close()
-
-
-def _choose_accelerator(config: Config) -> str:
-    """The first of the accelerators asked for that this host has.
-
-    Raises:
-        StartError: it has none of them.
-    """
-    for number, name in enumerate(config.accels):
-        refusal = _try_accelerator(name)
-        if refusal is None:
-            if number:
-                config.report.error(f"falling back to {name}")
-            return name
-        for text in refusal[:-1]:
-            config.report.error(text)
-        if number + 1 == len(config.accels):
-            raise StartError(refusal[-1])
-        config.report.error(refusal[-1])
-    return "tcg"
-
-
-def _try_accelerator(name: str) -> list[str] | None:
-    """Why an accelerator can't be used, in QEMU's words (10.0.2, 11.1.3), or None."""
-    if name not in ("kvm", "mshv"):
-        return None
-    try:
-        os.close(os.open(f"/dev/{name}", os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        if name == "kvm":
-            return [
-                f"Could not access KVM kernel module: {reason}",
-                f"failed to initialize kvm: {reason}",
-            ]
-        return [
-            f"Failed to open /dev/mshv: {reason}",
-            "failed to initialize mshv: Operation not permitted",
-        ]
-    return None
-
-
-def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
-    """Run the daemon until it is told to end.
-
-    Args:
-        config: the parsed command line.
-        ready: told once clients are served and every object is there.
-
-    Returns:
-        the exit status: 0 after `quit` or a signal, 1 where it could not start.
-    """
-
-    async def main() -> None:
-        await App(config, asyncio.get_running_loop()).run(ready)
-
-    try:
-        asyncio.run(main())
-    except StartError as error:
-        config.report.error(error.text, error.where, error.hint)
-        return 1
-    return 0
