@@ -24,6 +24,7 @@ RANKS = {
     "memd.session": 2,
     "memd.qom": 2,
     "memd.backends": 3,
+    "memd.devices": 3.5,
     "memd.commands": 4,
     "memd.server": 5,
     "memd.app": 6,
