@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -48,7 +49,7 @@ def _ratios(path: Path, compared: list[Samples]) -> None:
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_xlabel("times as good as QEMU")
     axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def _curve(path: Path, sides: dict[str, Curve], along: str, up: str, *, line: bool) -> None:
@@ -61,10 +62,33 @@ def _curve(path: Path, sides: dict[str, Curve], along: str, up: str, *, line: bo
     axes.set_xlabel(along)
     axes.set_ylabel(up)
     axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def draw_soak(path: Path, result: dict[str, Any]) -> None:
+    """What a daemon held over time."""
+    figure, rows = plt.subplots(3, 1, figsize=(8, 7), sharex=True)
+    for axes, what, divisor, label in zip(
+        rows,
+        ("resident", "descriptors", "mappings"),
+        (1 << 20, 1, 1),
+        ("resident, MiB", "descriptors", "mappings"),
+        strict=True,
+    ):
+        for name, style in (("samples", "-"), ("quiet", "o")):
+            points = [(each["seconds"] / 60, each[what] / divisor) for each in result[name]]
+            across, values = zip(*points, strict=True)
+            shown = "with everything deleted" if name == "quiet" else "under way"
+            axes.plot(across, values, style, markersize=3, linewidth=0.7, label=shown)
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+    rows[0].legend()
+    rows[-1].set_xlabel("minutes")
+    save(figure, path)
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    """Write a plot, the same bytes for the same figures."""
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

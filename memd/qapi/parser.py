@@ -145,7 +145,9 @@ class _FileParser:
 
     def _take(self) -> Token:
         token = self._token
-        self._token = next(self._tokens)
+        # Nothing comes after the end: who expects more is told by what he gets.
+        if token.kind:
+            self._token = next(self._tokens)
         return token
 
     def _error(self, line: int, message: str) -> SchemaError:

@@ -76,6 +76,8 @@ def test_pragmas(directory: Path) -> None:
         ("{ 'a': }", "main.json:1: expected '{', '[', a string or a boolean"),
         ("{ 'a': 'b' 'c': 'd' }", "main.json:1: expected ',' or '}'"),
         ("{ 'a': [ 'b' 'c' ] }", "main.json:1: expected ',' or ']'"),
+        ("{ 'a':", "main.json:1: expected '{', '[', a string or a boolean"),
+        ("{ 'a':##\n", "main.json:2: expected '{', '[', a string or a boolean"),
         ("{ 'a': [ 'b', ] }", "main.json:1: expected '{', '[', a string or a boolean"),
         ("{ 'a': 'b',\n 'a': 'c' }", "main.json:2: duplicate key 'a'"),
         ("{ 'a': 'b' ", "main.json:1: expected ',' or '}'"),
