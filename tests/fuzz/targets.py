@@ -61,10 +61,10 @@ def wire(data: bytes) -> None:
         for item in _decoded(Decoder(compat), data, len(data) or 1):
             if isinstance(item, QMPError):
                 item = item.desc
-            once = encode({"value": item})
-            again = _decoded(Decoder(compat), once, len(once))
-            if len(again) != 1 or encode(again[0]) != once:
-                raise Broken(f"{item!r} comes back as {again!r}")
+            # Once through, -0.0 has become 0, as QEMU writes and reads it; from then on it stays.
+            once = encode(_through(compat, encode({"value": item})))
+            if encode(_through(compat, once)) != once:
+                raise Broken(f"{item!r} is another thing every time")
 
 
 def schema(data: bytes) -> None:
@@ -119,6 +119,14 @@ def _decoded(decoder: Decoder, data: bytes, size: int) -> list[Any]:
     for start in range(0, len(data), size):
         items += decoder.feed(data[start : start + size])
     return items + decoder.end()
+
+
+def _through(compat: Compat, written: bytes) -> Any:
+    """What is read where memd has written one value."""
+    found = _decoded(Decoder(compat), written, len(written))
+    if len(found) != 1 or isinstance(found[0], QMPError):
+        raise Broken(f"{written!r} is read as {found!r}")
+    return found[0]
 
 
 def _shown(items: list[Any]) -> list[str]:
