@@ -1,0 +1,85 @@
+"""A small Debian with systemd, made once and kept outside the tree.
+
+    python3 tests/systemd/rootfs.py
+
+makes it, as root, with debootstrap, in half a minute. Tests boot it with an overlay
+of their own, so nothing is ever written to it. It needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SUITE = "trixie"
+"""Debian 13: systemd 257, Python 3.13."""
+
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3")
+
+RECIPE = 1
+"""Goes up when what is made here changes, so that an older one is not taken for it."""
+
+_MIRROR = "http://deb.debian.org/debian"
+_SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d")
+
+
+def place() -> Path:
+    """Where it is or will be: MEMD_TEST_ROOTFS names another directory to keep it in."""
+    named = os.environ.get("MEMD_TEST_ROOTFS")
+    if named:
+        keep = Path(named)
+    elif os.geteuid() == 0:
+        keep = Path("/var/cache/memd-tests")
+    else:
+        keep = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "memd-tests")
+    return keep / f"{SUITE}-{RECIPE}"
+
+
+def mirror() -> str:
+    """The Debian mirror that this machine itself uses, or the one for everybody."""
+    files: list[Path] = []
+    for source in map(Path, _SOURCES):
+        files += sorted(source.glob("*.sources")) if source.is_dir() else [source]
+    for file in files:
+        if file.exists():
+            text = file.read_text(encoding="utf-8", errors="replace")
+            found = re.search(r"^(?:URIs:|deb(?: \[.*?\])?)\s+(\S+/debian/?)(?:\s|$)", text, re.M)
+            if found:
+                return found[1]
+    return _MIRROR
+
+
+def make() -> Path:
+    """Make it unless it is there; gives its place.
+
+    Raises:
+        subprocess.CalledProcessError: debootstrap failed, and says why.
+        OSError: there is no debootstrap, or no room.
+    """
+    root = place()
+    if root.is_dir():
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all, and whoever else makes it meanwhile does not matter.
+    making = Path(tempfile.mkdtemp(prefix="making-", dir=root.parent))
+    try:
+        making.chmod(0o755)
+        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        subprocess.run([*command, SUITE, str(making), mirror()], check=True)
+        shutil.rmtree(making / "var/cache/apt/archives")
+        try:
+            making.rename(root)
+        except OSError:
+            if not root.is_dir():
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return root
+
+
+if __name__ == "__main__":
+    print(make())
