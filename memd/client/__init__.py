@@ -17,9 +17,22 @@ serves QMP without descriptors, is not needed.
 
 from __future__ import annotations
 
-from memd.client.aio import AsyncClient
+from typing import TYPE_CHECKING
+
 from memd.client.blocking import Client
 from memd.client.conversation import Export
 from memd.errors import QMPError
 
+if TYPE_CHECKING:
+    from memd.client.aio import AsyncClient
+
 __all__ = ["AsyncClient", "Client", "Export", "QMPError"]
+
+
+def __getattr__(name: str) -> type[AsyncClient]:
+    # asyncio takes 35 ms to import, which a short command need not pay.
+    if name == "AsyncClient":
+        from memd.client.aio import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -196,7 +196,8 @@ class AsyncClient:
         if self._failure is not None:
             return
         self._failure = failure
-        self._loop.remove_reader(self._socket.fileno())
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         self._conversation.close()
         for waiting in self._waiting.values():

@@ -6,7 +6,7 @@ import base64
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from memd.client.conversation import (
@@ -26,9 +26,10 @@ class Client:
 
     Attributes:
         events: those that have come and were not waited for, the oldest first.
+        on_event: called with each event as it comes, which is not kept then.
     """
 
-    __slots__ = ("_conversation", "_socket", "events", "timeout")
+    __slots__ = ("_conversation", "_socket", "events", "on_event", "timeout")
 
     def __init__(self, address: Address, *, timeout: float | None = None) -> None:
         """Connect and negotiate.
@@ -43,6 +44,7 @@ class Client:
         """
         self._conversation = Conversation()
         self.events: deque[Message] = deque()
+        self.on_event: Callable[[Message], None] | None = None
         self.timeout = timeout
         self._socket, where = make(address)
         self._socket.settimeout(timeout)
@@ -132,6 +134,11 @@ class Client:
             finally:
                 self._socket.settimeout(self.timeout)
 
+    def set_timeout(self, timeout: float | None) -> None:
+        """Wait so many seconds for the server from now on; None for ever."""
+        self.timeout = timeout
+        self._socket.settimeout(timeout)
+
     def close(self) -> None:
         """Leave."""
         self._socket.close()
@@ -177,7 +184,10 @@ class Client:
         wanted = None
         for each in found:
             if not isinstance(each, Answer):
-                self.events.append(each)
+                if self.on_event is not None:
+                    self.on_event(each)
+                else:
+                    self.events.append(each)
             elif each.id == number:
                 wanted = each
             else:

@@ -24,6 +24,8 @@ SWAPPED = 1 << 4
 """The page is swapped out."""
 ZERO = 1 << 5
 """The page is the kernel's page of zeroes: it takes no memory."""
+HUGE = 1 << 6
+"""The page is a huge one, or a part of one that is mapped as such."""
 
 _PAGEMAP_SCAN = 0xC0606610
 _ARGUMENT = struct.Struct("=12Q")
@@ -61,18 +63,20 @@ class PageMap:
     ) -> None:
         os.close(self._fd)
 
-    def runs(self, address: int, length: int) -> Iterator[Run]:
+    def runs(self, address: int, length: int, *, huge: bool = False) -> Iterator[Run]:
         """The runs of pages that are in memory or swapped out, in their order.
 
         Args:
             address: of the mapping; `length` is in bytes.
+            huge: whether to tell huge pages apart, which the kernel does since
+                Linux 6.7.
 
         Raises:
             OSError: the kernel does not tell.
         """
         if self._scans:
             try:
-                yield from self._scan(address, length)
+                yield from self._scan(address, length, HUGE if huge else 0)
                 return
             except OSError as failed:
                 if failed.errno not in (errno.ENOTTY, errno.EINVAL):
@@ -80,13 +84,13 @@ class PageMap:
                 self._scans = False
         yield from self._read(address, length)
 
-    def _scan(self, address: int, length: int) -> Iterator[Run]:
+    def _scan(self, address: int, length: int, more: int) -> Iterator[Run]:
         at, end = address, address + length
         while at < end:
             argument = bytearray(
                 _ARGUMENT.pack(
                     *(_ARGUMENT.size, 0, at, end, 0, self._address, _RUNS, 0),
-                    *(0, 0, PRESENT | SWAPPED, FILE | PRESENT | SWAPPED | ZERO),
+                    *(0, 0, PRESENT | SWAPPED, FILE | PRESENT | SWAPPED | ZERO | more),
                 )
             )
             count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument)

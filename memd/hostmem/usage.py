@@ -9,10 +9,24 @@ from typing import NamedTuple
 
 from memd.hostmem import libc
 from memd.hostmem.numa import parse_list
-from memd.hostmem.pages import FILE, PRESENT, SWAPPED, ZERO, PageMap
+from memd.hostmem.pages import FILE, HUGE, PRESENT, SWAPPED, ZERO, PageMap
 from memd.hostmem.region import Region
 
 _NODES = "/sys/devices/system/node/has_memory"
+
+
+class Taken(NamedTuple):
+    """What a range of a region takes, in bytes; the members are those of `Usage`.
+
+    Attributes:
+        huge: how much of what is resident is huge pages, as far as they are
+            mapped by this process.
+    """
+
+    resident: int
+    private_dirty: int
+    swapped: int
+    huge: int
 
 
 class Usage(NamedTuple):
@@ -40,52 +54,67 @@ def usage(regions: list[Region]) -> list[Usage]:
         OSError: the kernel does not tell.
     """
     with PageMap() as pages:
-        taken = [_taken(region, pages) for region in regions]
+        found = [taken(region, pages, 0, region.length) for region in regions]
     nodes = _nodes()
     if len(nodes) > 1:
         with open("/proc/self/numa_maps", "rb") as rows:
             shares = by_node(regions, parse_numa_maps(rows.read()))
     else:
-        shares = [[(nodes[0], resident)] if resident else [] for resident, _, _ in taken]
-    return [Usage(*sizes, share) for sizes, share in zip(taken, shares, strict=True)]
+        shares = [[(nodes[0], each.resident)] if each.resident else [] for each in found]
+    return [Usage(*each[:3], share) for each, share in zip(found, shares, strict=True)]
 
 
-def _taken(region: Region, pages: PageMap) -> tuple[int, int, int]:
-    """What a region has resident, private and swapped out."""
-    if region.shared and region.fd >= 0:
-        held = _held(region)
-        if held is not None:
-            return held[0], 0, held[1]
-    resident = own = swapped = 0
-    for start, end, kinds in pages.runs(region.address, region.length):
+def taken(region: Region, pages: PageMap, start: int, length: int, *, huge: bool = False) -> Taken:
+    """What a range of a region takes.
+
+    Args:
+        pages: this process's.
+        start: where the range begins in the region, in bytes, like `length`.
+        huge: whether to count huge pages; else there are none.
+
+    Raises:
+        OSError: the kernel does not tell.
+    """
+    held = _held(region, start, length) if region.shared and region.fd >= 0 else None
+    if held is not None and not huge:
+        return Taken(held[0], 0, held[1], 0)
+    resident = own = swapped = large = 0
+    for begin, end, kinds in pages.runs(region.address + start, length, huge=huge):
         if kinds & ZERO:
             continue
         if kinds & PRESENT:
-            resident += end - start
+            resident += end - begin
             if not kinds & FILE:
-                own += end - start
+                own += end - begin
+            if kinds & HUGE:
+                large += end - begin
         elif kinds & SWAPPED and not kinds & FILE:
-            swapped += end - start
-    return resident, own, swapped
+            swapped += end - begin
+    if huge and region.page_size > libc.PAGE_SIZE:
+        # Which kernels before 6.7 do not say page by page.
+        large = resident
+    if held is not None:
+        return Taken(held[0], 0, held[1], min(large, held[0]))
+    return Taken(resident, own, swapped, large)
 
 
-def _held(region: Region) -> tuple[int, int] | None:
-    """What the kernel holds of a region's file in memory and in swap; None where it can't tell."""
+def _held(region: Region, start: int, length: int) -> tuple[int, int] | None:
+    """What the kernel holds of a range of a file in memory and in swap; None if it can't tell."""
     there = os.fstat(region.fd)
     if not stat.S_ISREG(there.st_mode):
         return None
     kind = libc.file_system_type(region.fd)
     if kind == libc.HUGETLBFS_MAGIC:
         # Its blocks are pages in memory.
-        whole = not region.offset and there.st_size == region.length
+        whole = not region.offset and there.st_size == region.length == length
         return (there.st_blocks * 512, 0) if whole else None
     try:
-        cached, evicted = libc.cachestat(region.fd, region.offset, region.length)
+        cached, evicted = libc.cachestat(region.fd, region.offset + start, length)
     except OSError as failed:
         if failed.errno != errno.ENOSYS:
             # Not memd's to know, and mincore(2) would say that all is there.
             return None
-        return libc.resident_pages(region.address, region.length) * libc.PAGE_SIZE, 0
+        return libc.resident_pages(region.address + start, length) * libc.PAGE_SIZE, 0
     swapped = evicted if kind == libc.TMPFS_MAGIC else 0
     return cached * libc.PAGE_SIZE, swapped * libc.PAGE_SIZE
 

@@ -114,3 +114,9 @@ async def test_over_tcp(start_memd: Callable[..., Server]) -> None:
     start_memd("--qmp", f"tcp:127.0.0.1:{port},server=on,wait=off")
     async with await AsyncClient.connect(("127.0.0.1", port)) as client:
         assert await client.execute("query-name") == {}
+
+
+def test_it_can_be_closed_after_its_loop(memd: Side) -> None:
+    """As when a fixture outlives the loop of a test."""
+    client = asyncio.run(AsyncClient.connect(memd.server.path))
+    client.close()

@@ -99,6 +99,45 @@ def test_events(client: Client) -> None:
     assert client.execute("query-name") == {}
 
 
+def test_events_as_they_come(client: Client) -> None:
+    seen: list[str] = []
+    client.on_event = lambda event: seen.append(event["event"])
+    client.execute("stop")
+    client.execute("cont")
+    assert seen == ["STOP", "RESUME"]
+    assert not client.events
+    client.on_event = None
+    client.execute("stop")
+    assert [each["event"] for each in client.events] == ["STOP"]
+    client.execute("cont")
+
+
+def test_patience_may_change(directory: Path) -> None:
+    path = directory / "sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(b'{"QMP": {}}\r\n')
+                peer.recv(1000)
+                peer.sendall(b'{"return": {}, "id": 1}\r\n')
+                # Whatever it is asked, it says nothing until the client has left.
+                while peer.recv(1000):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Client(path, timeout=60) as client:
+            client.set_timeout(0.01)
+            assert client.timeout == 0.01
+            with pytest.raises(TimeoutError):
+                client.execute("query-name")
+        thread.join()
+
+
 def test_the_end(start_memd: Callable[..., Server]) -> None:
     server = start_memd()
     with Client(server.path, timeout=60) as client:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memd.cli.objects import parse_object
-from memd.cli.report import Answered
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.memctl.context import FAILED, OK
+from memd.memctl.objects import METAVAR, compat_of, parse
 
 if TYPE_CHECKING:
     import argparse
 
-    from memd.cli.memctl import Context
     from memd.client import Client
+    from memd.memctl.context import Context
 
 JSON = Any
 
@@ -25,35 +25,33 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
         "object",
-        metavar="TYPE,KEY=VALUE,...",
-        help="what would be made, as memd's --object takes it (or as JSON); an id may be left out",
+        metavar=METAVAR,
+        help="what would be made, as memd's --object takes it (or as JSON); an id may be left"
+        " out, and so may 'memory-backend-' of the type",
     )
     parser.epilog = "The exit status is 0 if it would work, 1 if it would fail or can't be told."
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Explain; 0 where it would work, 1 where it would fail or that can't be told."""
+    from memd.cli.report import Answered
+
     try:
         with context.connect() as client:
             explanation = _explain(client, arguments.object)
     except Answered as answer:
         context.print_lines(answer.text.splitlines())
-        return 0
+        return OK
     if context.as_json:
         context.print_json(explanation)
     else:
         context.print_lines(explanation["text"])
-    return 0 if explanation["verdict"] == "works" else 1
+    return OK if explanation["verdict"] == "works" else FAILED
 
 
 def _explain(client: Client, text: str) -> dict[str, JSON]:
     try:
-        later = client.greeting["QMP"]["version"]["qemu"]["major"] >= 11
-    except (KeyError, TypeError):
-        later = False
-    compat = Compat.V11_1 if later else Compat.V10_0
-    try:
-        options = _options(text, compat)
+        options = _options(text, compat_of(client))
     except QMPError as error:
         # What the command line can't say is refused there, in these words.
         return {
@@ -78,8 +76,8 @@ def _options(text: str, compat: Compat) -> dict[str, JSON]:
         # Whatever is wrong with it, the daemon explains.
         return {"id": _SOME_ID, **parse_json_argument(text, compat)}
     try:
-        return parse_object(text, compat, set(), None, nesting=True)
+        return parse(text, compat)
     except QMPError as error:
         if error.desc != _NO_ID:
             raise
-    return parse_object(f"{text},id={_SOME_ID}", compat, set(), None, nesting=True)
+    return parse(f"{text},id={_SOME_ID}", compat)

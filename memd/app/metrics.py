@@ -1,0 +1,323 @@
+"""`--metrics`: what the daemon holds and does, for Prometheus (extra `metrics`).
+
+Scrapes are answered by a thread of their own, in the library's words; only what
+has to be read on the event loop is, and pages are counted beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from http.server import HTTPServer
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    MetricsHandler,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from memd import __version__
+from memd.commands.memdev import x_memdev_stat
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+from memd.server.endpoint import open_tcp, open_unix
+from memd.server.listener import Listener
+from memd.server.meter import BOUNDS
+
+if TYPE_CHECKING:
+    from memd.cli.config import Chardev
+    from memd.commands.daemon import Daemon
+    from memd.server.hub import Hub
+    from memd.server.meter import Meter
+
+RunJob = Callable[[Blocking], Awaitable[JSON]]
+
+AT_ONCE = 4
+"""Scrapes that are answered at the same time; who comes besides is let go."""
+
+PATIENCE = 10.0
+"""Seconds for a scraper to say what it wants, and for the pages to be counted."""
+
+
+class Snapshot:
+    """What is read on the event loop for one scrape."""
+
+    __slots__ = ("backends", "clients", "commands", "held", "lost", "populated")
+
+    def __init__(self) -> None:
+        self.backends: list[dict[str, JSON]] = []
+        self.clients = 0
+        self.held = 0
+        self.lost: list[dict[str, JSON]] = []
+        self.populated = 0
+        # Name, buckets, seconds, errors.
+        self.commands: list[tuple[str, list[int], float, dict[str, int]]] = []
+
+
+class Collector:
+    """Makes the metrics of a snapshot.
+
+    Args:
+        compat: whose behaviour is given, such as "10.0".
+        look: makes a snapshot, from any thread.
+    """
+
+    def __init__(self, compat: str, look: Callable[[], Snapshot]) -> None:
+        self._compat = compat
+        self._look = look
+
+    def describe(self) -> list[Metric]:
+        """None beforehand: it would take a scrape."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, as it is now."""
+        seen = self._look()
+        yield InfoMetricFamily(
+            "memd", "The daemon.", value={"version": __version__, "compat": self._compat}
+        )
+        yield from _of_backends(seen.backends)
+        yield from _of_commands(seen.commands)
+        yield CounterMetricFamily(
+            "memd_populated_bytes", "Bytes that were preallocated.", value=seen.populated
+        )
+        yield GaugeMetricFamily("memd_clients", "Clients that are connected.", value=seen.clients)
+        yield GaugeMetricFamily(
+            "memd_held_bytes",
+            "Bytes held for clients: unfinished messages, and answers that nobody has read.",
+            value=seen.held,
+        )
+        lost = GaugeMetricFamily(
+            "memd_lost_regions",
+            "Regions that ended with the last daemon, by why.",
+            labels=["reason"],
+        )
+        for reason, count in sorted(Counter(str(each["reason"]) for each in seen.lost).items()):
+            lost.add_metric([reason], count)
+        yield lost
+
+
+_SUMS = (
+    ("memd_backend_bytes", "size", "Bytes of the memory backends."),
+    ("memd_resident_bytes", "resident", "Of these, bytes that are in memory."),
+    ("memd_copied_bytes", "private-dirty", "Bytes that private mappings have copied on write."),
+    ("memd_swapped_bytes", "swapped", "Bytes that are swapped out."),
+    ("memd_exports", "exports", "Descriptors of memory that were handed out."),
+)
+
+
+def _of_backends(backends: list[dict[str, JSON]]) -> Iterator[Metric]:
+    counted = GaugeMetricFamily("memd_backends", "Memory backends, by type.", labels=["type"])
+    for kind, count in sorted(Counter(each["qom-type"] for each in backends).items()):
+        counted.add_metric([kind], count)
+    yield counted
+    for name, member, text in _SUMS:
+        family = GaugeMetricFamily(name, text, labels=["type"])
+        sums: Counter[str] = Counter()
+        for each in backends:
+            sums[each["qom-type"]] += each[member]
+        for kind, total in sorted(sums.items()):
+            family.add_metric([kind], total)
+        yield family
+    nodes = GaugeMetricFamily(
+        "memd_node_bytes", "Bytes that are in memory, by NUMA node.", labels=["type", "node"]
+    )
+    shares: Counter[tuple[str, str]] = Counter()
+    for each in backends:
+        for share in each["nodes"]:
+            shares[each["qom-type"], str(share["node"])] += share["bytes"]
+    for labels, total in sorted(shares.items()):
+        nodes.add_metric(list(labels), total)
+    yield nodes
+
+
+def _of_commands(commands: list[tuple[str, list[int], float, dict[str, int]]]) -> Iterator[Metric]:
+    errors = CounterMetricFamily(
+        "memd_command_errors",
+        "Commands that were answered with an error.",
+        labels=["command", "class"],
+    )
+    times = HistogramMetricFamily(
+        "memd_command_seconds",
+        "Commands, and how long each took, from when it was read to its answer.",
+        labels=["command"],
+    )
+    names = [*(str(bound) for bound in BOUNDS), "+Inf"]
+    for command, buckets, seconds, refused in sorted(commands):
+        total = 0
+        cumulated = []
+        for name, count in zip(names, buckets, strict=True):
+            total += count
+            cumulated.append((name, float(total)))
+        times.add_metric([command], cumulated, seconds)
+        for error_class, count in sorted(refused.items()):
+            errors.add_metric([command, error_class], count)
+    yield times
+    yield errors
+
+
+class _Server(ThreadingMixIn, HTTPServer):
+    """The library's answers to clients that somebody else has accepted."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(("", 0), _handler(registry), bind_and_activate=False)
+        self.server_close()
+        self._room = threading.Semaphore(AT_ONCE)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer beside the others, if there is room."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and make room."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A scraper that goes away is no matter; all else is told."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            import logging
+
+            logging.getLogger("memd").error("a scrape failed", exc_info=error)
+
+
+def _handler(registry: CollectorRegistry) -> type[MetricsHandler]:
+    class Handler(MetricsHandler.factory(registry)):  # type: ignore[misc]
+        timeout = PATIENCE
+
+        def address_string(self) -> str:
+            # Of a UNIX socket there is none.
+            return "scraper"
+
+        def do_GET(self) -> None:
+            if self.path.partition("?")[0] == "/metrics":
+                super().do_GET()
+            else:
+                self.send_error(404)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing: scrapers come every few seconds."""
+
+    return Handler
+
+
+class Metrics:
+    """Serves the metrics until it is closed.
+
+    Args:
+        sock: listens; owned from now on.
+        made_path: the path of the socket, if it was made here.
+        loop: the daemon's.
+        hub: the daemon's clients.
+        daemon: its state.
+        meter: what was counted.
+        run_job: runs work beside the loop; gives its value, or the error.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        made_path: str | None,
+        loop: asyncio.AbstractEventLoop,
+        hub: Hub,
+        daemon: Daemon,
+        meter: Meter,
+        run_job: RunJob,
+    ) -> None:
+        self._loop = loop
+        self._hub = hub
+        self._daemon = daemon
+        self._meter = meter
+        self._run_job = run_job
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        registry.register(Collector(daemon.compat.value, self._look))
+        self._server = _Server(registry)
+        self._listener = Listener(loop, sock, self._serve, made_path=made_path)
+
+    def close(self) -> None:
+        """Serve no more. What is being answered is cut off with the process."""
+        self._listener.close()
+
+    def _serve(self, client: socket.socket) -> None:
+        client.setblocking(True)
+        self._server.process_request(client, "")
+
+    def _look(self) -> Snapshot:
+        """A snapshot, waited for in the scrape's thread."""
+        looking = asyncio.run_coroutine_threadsafe(self._snapshot(), self._loop)
+        return looking.result(PATIENCE)
+
+    async def _snapshot(self) -> Snapshot:
+        seen = Snapshot()
+        seen.clients, seen.held = self._hub.clients, self._hub.held
+        seen.lost = list(self._daemon.lost.values())
+        seen.commands = [
+            (name, list(record.buckets), record.seconds, dict(record.errors))
+            for name, record in self._meter.records.items()
+        ]
+        if "memd.hostmem.populate" in sys.modules:
+            from memd.hostmem.populate import populated
+
+            seen.populated = populated()
+        seen.backends = await self._stat()
+        return seen
+
+    async def _stat(self) -> list[dict[str, JSON]]:
+        result = x_memdev_stat(self._daemon, {})
+        if isinstance(result, Blocking):
+            result = await self._run_job(result)
+        if isinstance(result, QMPError):
+            raise result
+        found: list[dict[str, JSON]] = result
+        return found
+
+
+def open_metrics(
+    address: Chardev,
+    loop: asyncio.AbstractEventLoop,
+    hub: Hub,
+    daemon: Daemon,
+    meter: Meter,
+    run_job: RunJob,
+) -> Metrics:
+    """Listen, and serve.
+
+    Args:
+        address: kind "unix" or "tcp".
+
+    Raises:
+        QMPError: it can't be listened on.
+    """
+    made_path = None
+    if address.kind == "unix":
+        sock = open_unix(address.path, server=True)
+        made_path = os.path.abspath(address.path)
+    else:
+        sock = open_tcp(address.host, address.port, server=True)
+    return Metrics(sock, made_path, loop, hub, daemon, meter, run_job)

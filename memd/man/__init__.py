@@ -1,0 +1,1 @@
+"""The manual pages, made from what the programs themselves are made from."""

@@ -1,0 +1,132 @@
+"""memd(8) from what `--help` prints, memctl(1) from its command line."""
+
+from __future__ import annotations
+
+import argparse
+
+from memd.cli.usage import USAGE
+from memd.man.roff import Page
+from memd.memctl.main import SUBCOMMANDS
+from memd.memctl.main import parser as memctl_parser
+
+_INDENT = 22
+"""The column in which `--help` says what an option does."""
+
+_DESCRIPTION = """\
+memd owns host memory backends and serves them over QMP: QEMU's memory backends,
+without QEMU. It answers as QEMU does, keeps the memory mapped, and hands it to
+other processes by descriptor."""
+
+_ENVIRONMENT = {
+    "XDG_RUNTIME_DIR": "Where the default socket's directory is made, for users other than root.",
+    "LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES": (
+        "Sockets, and memory kept over a restart, that a service manager passes; see"
+        " sd_listen_fds(3)."
+    ),
+    "NOTIFY_SOCKET, WATCHDOG_USEC, FDSTORE": (
+        "Where the service manager is told how memd is, and memory is kept; see sd_notify(3)."
+    ),
+}
+
+_FILES = {
+    "/run/memd/qmp.sock": "The default socket of root's memd.",
+    "$XDG_RUNTIME_DIR/memd/qmp.sock": "That of others.",
+}
+
+
+def daemon() -> Page:
+    """memd(8)."""
+    page = Page("memd", 8, "own memory backends of this host and serve them over QMP")
+    page.heading("SYNOPSIS")
+    page.paragraph("memd [OPTION]...")
+    page.heading("DESCRIPTION")
+    page.paragraph(_DESCRIPTION)
+    page.heading("OPTIONS")
+    _options(page, USAGE.split("\n\n", 2)[2])
+    page.heading("ENVIRONMENT")
+    for name, text in _ENVIRONMENT.items():
+        page.tagged(name, text)
+    page.heading("FILES")
+    for name, text in _FILES.items():
+        page.tagged(name, text)
+    page.heading("SEE ALSO")
+    page.paragraph("memctl(1), memd-qmp-ref(7), qmp-shell(1), qemu(1)")
+    return page
+
+
+def _options(page: Page, text: str) -> None:
+    """The parts of a usage text: headings, options with what they do, paragraphs."""
+    for part in text.rstrip("\n").split("\n\n"):
+        lines = part.split("\n")
+        if lines[0].endswith(":") and not lines[0].startswith(" "):
+            page.subheading(lines.pop(0).rstrip(":"))
+        entry: list[str] = []
+        loose: list[str] = []
+        for line in lines:
+            if line.startswith("  -"):
+                _entry(page, entry)
+                entry = [line]
+            elif entry:
+                entry.append(line)
+            else:
+                loose.append(line)
+        _entry(page, entry)
+        if loose and loose[0].startswith("  memd "):
+            page.example("\n".join(line.strip() for line in loose))
+        elif loose:
+            page.paragraph("\n".join(line.strip() for line in loose))
+
+
+def _entry(page: Page, lines: list[str]) -> None:
+    """An option: its spelling, and below it what it does."""
+    if not lines:
+        return
+    first = lines[0]
+    if len(first) > _INDENT and first[_INDENT - 1] == " ":
+        tag, said = first[:_INDENT], [first[_INDENT:]]
+    else:
+        # Too long to leave room on its line.
+        tag, said = first, []
+    said += [line[_INDENT:] for line in lines[1:]]
+    page.tagged(tag.strip(), "\n".join(said))
+
+
+def memctl() -> Page:
+    """memctl(1)."""
+    top = memctl_parser()
+    page = Page("memctl", 1, "look at, try out and change the memory backends of a running memd")
+    page.heading("SYNOPSIS")
+    page.paragraph("memctl [OPTION]... SUBCOMMAND [ARGUMENT]...")
+    page.heading("DESCRIPTION")
+    page.paragraph(top.description or "")
+    page.heading("OPTIONS")
+    _arguments(page, top)
+    page.heading("SUBCOMMANDS")
+    below = next(each for each in top._actions if isinstance(each, argparse._SubParsersAction))
+    for name, (_module, summary) in SUBCOMMANDS.items():
+        sub: argparse.ArgumentParser = below.choices[name]
+        page.subheading(" ".join(sub.format_usage().removeprefix("usage:").split()))
+        page.paragraph(f"{sub.description or summary}")
+        _arguments(page, sub, known=top)
+        if sub.epilog:
+            lines = sub.epilog.strip("\n")
+            (page.example if "\n" in lines else page.paragraph)(lines)
+    page.heading("EXIT STATUS")
+    page.example((top.epilog or "").partition("\n")[2].strip("\n"))
+    page.heading("SEE ALSO")
+    page.paragraph("memd(8), memd-qmp-ref(7)")
+    return page
+
+
+def _arguments(
+    page: Page, parser: argparse.ArgumentParser, known: argparse.ArgumentParser | None = None
+) -> None:
+    """A parser's arguments, but for options that `known` has."""
+    formatter = parser._get_formatter()
+    said = set() if known is None else set(known._option_string_actions)
+    for action in parser._actions:
+        if action.help == argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
+            continue
+        if said.intersection(action.option_strings):
+            continue
+        page.tagged(formatter._format_action_invocation(action), formatter._expand_help(action))

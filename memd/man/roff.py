@@ -1,0 +1,94 @@
+"""A manual page's source, in the macros of man(7)."""
+
+from __future__ import annotations
+
+from memd import __version__
+
+
+def escaped(text: str) -> str:
+    """Text as roff takes it: shown as it is, a hyphen as one that can be typed."""
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    text = text.replace("`", "\\(ga").replace("^", "\\(ha").replace("~", "\\(ti")
+    return "\\&" + text if text.startswith(".") else text
+
+
+class Page:
+    """A page, written from its top.
+
+    Args:
+        name: of what it describes.
+        section: of the manual, such as 8.
+        summary: what it is, in a line.
+    """
+
+    __slots__ = ("_lines", "name", "section")
+
+    def __init__(self, name: str, section: int, summary: str) -> None:
+        self.name = name
+        self.section = section
+        self._lines = [f'.TH {name.upper()} {section} "" "memd {__version__}" "memd"']
+        self.heading("NAME")
+        self._lines.append(f"{name} \\- {escaped(summary)}")
+
+    @property
+    def file_name(self) -> str:
+        """What the page's file is called."""
+        return f"{self.name}.{self.section}"
+
+    def heading(self, text: str) -> None:
+        """Begin a section."""
+        self._lines.append(f'.SH "{escaped(text)}"')
+
+    def subheading(self, text: str) -> None:
+        """Begin a part of a section."""
+        self._lines.append(f'.SS "{escaped(text)}"')
+
+    def paragraph(self, text: str) -> None:
+        """A paragraph, filled."""
+        self._begin()
+        self._fill(text)
+
+    def tagged(self, tag: str, text: str) -> None:
+        """A term, in bold, and what is said of it below."""
+        self._lines += [".TP", f"\\fB{escaped(tag)}\\fR"]
+        self.text(text or "\\&")
+
+    def text(self, text: str) -> None:
+        """More under the present term: filled, but for lines that are indented."""
+        plain: list[str] = []
+        shown: list[str] = []
+        for line in [*text.split("\n"), ""]:
+            if line.startswith(" "):
+                self._fill("\n".join(plain))
+                plain.clear()
+                shown.append(line)
+                continue
+            if shown:
+                self._show(shown)
+                shown.clear()
+            plain.append(line)
+        self._fill("\n".join(plain))
+
+    def example(self, text: str) -> None:
+        """Lines that stay as they are."""
+        self._begin()
+        self._lines.append(".RS 4")
+        self._show(text.split("\n"))
+        self._lines.append(".RE")
+
+    def _begin(self) -> None:
+        """Leave room before a paragraph, where a heading has not left it."""
+        if not self._lines[-1].startswith((".SH", ".SS")):
+            self._lines.append(".PP")
+
+    def _show(self, lines: list[str]) -> None:
+        self._lines += [".nf", *(escaped(line) or "\\&" for line in lines), ".fi"]
+
+    def _fill(self, text: str) -> None:
+        self._lines += [
+            line if line == "\\&" else escaped(line) for line in text.split("\n") if line
+        ]
+
+    def source(self) -> str:
+        """The page's source."""
+        return "\n".join(self._lines) + "\n"

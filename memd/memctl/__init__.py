@@ -1,0 +1,1 @@
+"""`memctl`: the people's tool, over the socket of a running memd."""

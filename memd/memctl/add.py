@@ -1,0 +1,112 @@
+"""`memctl add`: make a backend or another object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError
+from memd.memctl.context import OK, Trouble
+from memd.memctl.objects import METAVAR, compat_of, parse
+from memd.memctl.progress import Bar
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.client import Client
+    from memd.memctl.context import Context
+
+JSON = Any
+
+_SETTLES = 5.0
+"""Seconds in which a command is answered that only waits for its turn."""
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "object",
+        metavar=METAVAR,
+        help="what to make, as memd's --object takes it (or as JSON); 'memory-backend-' may be"
+        " left out of the type. 'help' lists the types, 'TYPE,help' a type's properties",
+    )
+    parser.epilog = (
+        "For example: memctl add ram,id=m0,size=64M,prealloc=on. A mem-path is the daemon's,"
+        " and relative to its directory. Ctrl-C gives up what is being made: nothing of it stays."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Make it."""
+    from memd.cli.report import Answered
+
+    with context.connect() as client:
+        try:
+            options = parse(arguments.object, compat_of(client))
+        except Answered as answer:
+            context.print_lines(answer.text.splitlines())
+            return OK
+        make(context, client, options)
+    if context.as_json:
+        context.print_json(options)
+    return OK
+
+
+def make(context: Context, client: Client, options: dict[str, JSON]) -> None:
+    """Make an object, with a progress bar where that takes long.
+
+    Args:
+        options: the arguments of object-add.
+
+    Raises:
+        QMPError: it is refused.
+        KeyboardInterrupt: it was given up, and nothing of it is left.
+    """
+    id = options["id"]
+    there_before = _is_there(client, id)
+    with Bar(id, "populating") as bar:
+        client.on_event = bar.see
+        try:
+            client.execute("object-add", options)
+        except KeyboardInterrupt:
+            bar.clear()
+            if not there_before:
+                _give_up(context, client, id)
+            raise
+        finally:
+            client.on_event = None
+
+
+def _is_there(client: Client, id: str) -> bool:
+    """Whether there is an object of that id, which then is not this command's to delete."""
+    try:
+        client.execute("qom-list", {"path": f"/objects/{id}"})
+    except QMPError:
+        return False
+    return True
+
+
+def _give_up(context: Context, client: Client, id: str) -> None:
+    """Have an object not made, or deleted if it was too late for that.
+
+    The connection that asked for it is waiting, so a second one says so.
+    """
+    with context.connect() as second:
+        _delete(second, id)
+        # It may not have got its turn when that was said: it has now, since
+        # answers come in order.
+        try:
+            client.set_timeout(_SETTLES)
+            client.execute("query-status")
+        except (OSError, ValueError):
+            raise Trouble(
+                f"it is not certain that '{id}' was given up", hint=f"See to it: memctl del {id}"
+            ) from None
+        _delete(second, id)
+
+
+def _delete(client: Client, id: str) -> None:
+    try:
+        client.execute("object-del", {"id": id})
+    except QMPError:
+        # There is none, or none any more.
+        pass

@@ -1,0 +1,87 @@
+"""What is shown of a backend, whichever subcommand shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memd.client import Client
+from memd.errors import DEVICE_NOT_FOUND, QMPError
+from memd.memctl.sizes import short
+from memd.memctl.tables import Cell, Column
+
+JSON = Any
+
+PREFIX = "memory-backend-"
+"""What the names of all backends begin with, and tables leave out."""
+
+_FILE = f"{PREFIX}file"
+
+
+def stat(client: Client, id: str) -> dict[str, JSON]:
+    """A backend's member of x-memdev-stat's answer.
+
+    Raises:
+        QMPError: there is no such backend.
+    """
+    found = client.execute("x-memdev-stat", {"id": id})
+    if not found:
+        raise QMPError(f"Device '{id}' not found", DEVICE_NOT_FOUND)
+    first: dict[str, JSON] = found[0]
+    return first
+
+
+def size_of(client: Client, id: str) -> int:
+    """A backend's size, in bytes.
+
+    Raises:
+        QMPError: there is no such backend.
+    """
+    try:
+        found: int = client.execute("qom-get", {"path": f"/objects/{id}", "property": "size"})
+    except QMPError:
+        # Who asks for memory is told of memory.
+        client.execute("x-memdev-read", {"id": id, "offset": 0, "length": 0})
+        raise
+    return found
+
+
+def access(each: dict[str, JSON]) -> str:
+    """What a backend's memory is: "ROM", "copy-on-write" (of a file) or "RAM"."""
+    if each["rom"]:
+        return "ROM"
+    if each["qom-type"] == _FILE and not each["share"]:
+        return "copy-on-write"
+    return "RAM"
+
+
+STYLES = {"ROM": "yellow", "copy-on-write": "cyan", "RAM": ""}
+"""The colour of each kind of access."""
+
+COLUMNS: Sequence[Column] = (
+    ("ID", False),
+    ("TYPE", False),
+    ("SIZE", True),
+    ("ACCESS", False),
+    ("SHARE", False),
+    ("RESIDENT", True),
+    ("PRIVATE", True),
+    ("SWAPPED", True),
+    ("EXPORTS", True),
+)
+
+
+def row(each: dict[str, JSON]) -> list[Cell]:
+    """A backend's row, for `COLUMNS`."""
+    kind = access(each)
+    return [
+        (each["id"], "bold"),
+        each["qom-type"].removeprefix(PREFIX),
+        short(each["size"]),
+        (kind, STYLES[kind]),
+        "on" if each["share"] else "off",
+        short(each["resident"]),
+        short(each["private-dirty"]),
+        (short(each["swapped"]), "red" if each["swapped"] else ""),
+        str(each["exports"]),
+    ]

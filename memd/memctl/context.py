@@ -1,0 +1,188 @@
+"""What a subcommand is given, and how it says that something is in the way.
+
+memctl speaks to memd through `memd.client`, all but `memctl top`, which is
+qemu.qmp's. qemu.qmp sends descriptors and does not take any, so `export` could
+not be done with it; it gives up on a message of more than 10 MB, and 16 MiB of
+memory are 22 MB of base64; and it stands on asyncio: one look at all backends takes
+`memctl top -n 1` 52 ms and `memctl ls` 27 ms, of which 8.5 ms are Python's own
+(measured, CPython 3.11). `top` waits for events beside what it asks, and stays:
+there it serves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from memd.client import Client
+from memd.errors import COMMAND_NOT_FOUND, QMPError
+
+JSON = Any
+Address = str | tuple[str, int]
+
+OK = 0
+FAILED = 1
+USAGE = 2
+NO_DAEMON = 3
+BROKEN_PIPE = 141
+INTERRUPTED = 130
+"""Exit statuses. FAILED: the daemon or the host refused. The last two are what a
+shell shows for a command that SIGPIPE or SIGINT ended."""
+
+SOCKET_VARIABLE = "MEMD_SOCKET"
+
+PATIENCE = 10.0
+"""Seconds in which a daemon has to greet; whatever is asked then may take longer."""
+
+_CLASSES = {FAILED: "Failed", USAGE: "Usage", NO_DAEMON: "NoDaemon"}
+
+
+class Trouble(Exception):
+    """Something is in the way.
+
+    Args:
+        text: what, for standard error.
+        status: the exit status.
+        hint: what to do, lines that follow the text.
+    """
+
+    __slots__ = ("hint", "status", "text")
+
+    def __init__(self, text: str, status: int = FAILED, hint: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
+        self.hint = hint
+
+    @property
+    def error_class(self) -> str:
+        """The class of the error, for scripts."""
+        return _CLASSES[self.status]
+
+
+class Context:
+    """What a subcommand is given besides its own arguments.
+
+    Args:
+        socket: the address given with -s, or None.
+        as_json: see below.
+
+    Attributes:
+        as_json: whether it is to print data instead of words.
+    """
+
+    __slots__ = ("_socket", "as_json")
+
+    def __init__(self, socket: str | None, as_json: bool) -> None:
+        self._socket = socket
+        self.as_json = as_json
+
+    def address(self) -> Address:
+        """Where the daemon is to be: a path, or a host and port.
+
+        Raises:
+            Trouble: nobody says.
+        """
+        given = self._socket or os.environ.get(SOCKET_VARIABLE)
+        if not given:
+            from memd.cli.process import default_socket_path
+
+            try:
+                return default_socket_path()
+            except QMPError as error:
+                text = error.desc.split(":")[0]
+                hint = f"Name memd's socket with -s PATH or ${SOCKET_VARIABLE}."
+                raise Trouble(text, NO_DAEMON, hint) from None
+        kind, _, rest = given.partition(":")
+        if kind == "unix" and rest:
+            return rest
+        if kind == "tcp" and rest:
+            host, _, port = rest.rpartition(":")
+            if not host or not port.isdigit():
+                raise Trouble(f"'{given}' is no address: tcp:HOST:PORT is expected", USAGE)
+            return host.strip("[]"), int(port)
+        return given
+
+    def connect(self) -> Client:
+        """A connection to the daemon.
+
+        Raises:
+            Trouble: there is none to be had.
+        """
+        address = self.address()
+        try:
+            client = Client(address, timeout=PATIENCE)
+        except (OSError, QMPError, ValueError) as error:
+            raise no_daemon(address, error) from None
+        client.set_timeout(None)
+        return client
+
+    def print_json(self, data: JSON) -> None:
+        """Print data for scripts."""
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+
+    def print_lines(self, lines: Iterable[str]) -> None:
+        """Print words for people."""
+        for line in lines:
+            print(line)
+
+
+def no_daemon(address: Address, error: Exception) -> Trouble:
+    """Why there is no connection to be had, and how to come to one."""
+    where = address if isinstance(address, str) else f"tcp:{address[0]}:{address[1]}"
+    if isinstance(error, TimeoutError):
+        return Trouble(
+            f"{where} does not answer",
+            NO_DAEMON,
+            "It may serve one client at a time, as a QEMU does, and have one.",
+        )
+    if isinstance(error, (QMPError, ValueError, ConnectionAbortedError)) or (
+        isinstance(error, ConnectionError) and error.errno is None
+    ):
+        hint = "Another program listens there. Name memd's socket with -s PATH."
+        return Trouble(f"{where} does not serve QMP: {error}", NO_DAEMON, hint)
+    reason = error.strerror if isinstance(error, OSError) else None
+    return Trouble(f"cannot connect to {where}: {reason or error}", NO_DAEMON, _way(where, error))
+
+
+def _way(where: str, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return "It is another user's: run memctl as that user, or have the socket's mode changed."
+    if where.startswith("tcp:"):
+        return f"Start a daemon there: memd --qmp {where},server=on,wait=off"
+    try:
+        from memd.cli.process import default_socket_path
+
+        start = "memd" if where == default_socket_path() else ""
+    except QMPError:
+        start = ""
+    start = start or f"memd --qmp unix:{where},server=on,wait=off"
+    return (
+        f"Start a daemon there: {start}\n"
+        f"or name the socket of one that runs: -s PATH or ${SOCKET_VARIABLE}"
+    )
+
+
+def refused(error: QMPError) -> Trouble:
+    """What the daemon refused, in its own words."""
+    hint = ""
+    if error.error_class == COMMAND_NOT_FOUND:
+        hint = "The daemon is of another version than this memctl, or it is no memd."
+    return Trouble(error.desc, FAILED, hint)
+
+
+def report(context: Context | None, trouble: Trouble, error_class: str = "") -> int:
+    """Say what is in the way; gives the exit status.
+
+    With --json it is said on standard output, too, as QMP says it.
+    """
+    print(f"memctl: {trouble.text}", file=sys.stderr)
+    if trouble.hint:
+        print(trouble.hint, file=sys.stderr)
+    if context is not None and context.as_json:
+        name = error_class or trouble.error_class
+        context.print_json({"error": {"class": name, "desc": trouble.text}})
+    return trouble.status

@@ -1,0 +1,46 @@
+"""`memctl discard`: throw a range of a backend's memory away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.memctl.backends import stat
+from memd.memctl.context import OK, USAGE, Trouble
+from memd.memctl.sizes import size
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.memctl.context import Context
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", metavar="ID", help="the backend's id")
+    parser.add_argument(
+        "offset", metavar="OFFSET", nargs="?", type=size, help="where to begin, in whole pages"
+    )
+    parser.add_argument(
+        "length", metavar="LENGTH", nargs="?", type=size, help="how much, in whole pages"
+    )
+    parser.add_argument("--all", action="store_true", help="all of it")
+    parser.epilog = (
+        "The range reads as zeroes afterwards. A file behind it gets a hole, for everybody."
+        " Sizes may end in K, M, G."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Discard it."""
+    offset, length = arguments.offset, arguments.length
+    if arguments.all == (length is not None) or (arguments.all and offset is not None):
+        raise Trouble("give OFFSET and LENGTH, or --all", USAGE)
+    with context.connect() as client:
+        if arguments.all:
+            told = stat(client, arguments.id)
+            page = told["page-size"]
+            offset, length = 0, -(-told["size"] // page) * page
+        client.execute("x-memdev-discard", {"id": arguments.id, "offset": offset, "length": length})
+    if context.as_json:
+        context.print_json({"id": arguments.id, "offset": offset, "length": length})
+    return OK

@@ -1,0 +1,90 @@
+"""`memctl doctor`: what this host can do, and what to change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from memd.memctl import host_checks, memory_checks
+from memd.memctl.context import FAILED, NO_DAEMON, USAGE, Trouble
+from memd.memctl.context import OK as SUCCESS
+from memd.memctl.host import BAD, OK, WARN, Check, Host
+from memd.memctl.tables import console
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.memctl.context import Context
+
+_STYLES = {OK: "green", WARN: "yellow", BAD: "bold red"}
+_NAME = 24
+"""Where a name ends; longer ones shift what follows."""
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        default="/",
+        help="look at DIR/proc, DIR/sys and DIR/dev (default: /)",
+    )
+    parser.epilog = (
+        "No daemon is needed, and nothing is changed. Looked at is what this user has here;"
+        " a service has limits of its own. The exit status is 1 if something is bad."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Look at everything."""
+    if not os.path.isdir(arguments.root):
+        raise Trouble(f"{arguments.root} is no directory", USAGE)
+    host = Host(arguments.root)
+    checks = list(examine(host))
+    if host.here:
+        checks.append(_daemon(context))
+    worst = next(
+        (state for state in (BAD, WARN) if any(each.state == state for each in checks)), OK
+    )
+    if context.as_json:
+        context.print_json({"state": worst, "checks": [each._asdict() for each in checks]})
+    else:
+        _print(checks)
+    return FAILED if worst == BAD else SUCCESS
+
+
+def examine(host: Host) -> Iterator[Check]:
+    """Every check of a host."""
+    for check in (*memory_checks.CHECKS, *host_checks.CHECKS):
+        yield from check(host)
+
+
+def _daemon(context: Context) -> Check:
+    try:
+        with context.connect() as client:
+            version = client.greeting["QMP"]["version"]["qemu"]
+        found = f"serves QMP as QEMU {version['major']}.{version['minor']} does"
+        return Check("memd", OK, found)
+    except Trouble as trouble:
+        if trouble.status != NO_DAEMON:
+            raise
+        return Check("memd", WARN, trouble.text, trouble.hint.split("\n")[0])
+
+
+def _print(checks: list[Check]) -> None:
+    rich = console()
+    for each in checks:
+        line = f"{each.name:<{_NAME}}{each.found}"
+        if rich is None:
+            print(f"{each.state:<6}{line}")
+        else:
+            from rich.text import Text
+
+            rich.print(Text.assemble((f"{each.state:<6}", _STYLES[each.state]), line))
+        if each.advice:
+            advice = f"{'':6}{'':{_NAME}}{each.advice}"
+            if rich is None:
+                print(advice)
+            else:
+                rich.print(Text(advice, "bright_black"), soft_wrap=True)

@@ -1,0 +1,185 @@
+"""What `memctl doctor` looks at: where memory comes from, the kernel, and its limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from memd.errors import QMPError
+from memd.memctl.host import BAD, OK, WARN, Check, Host
+from memd.memctl.sizes import rounded
+
+_SHM = "/dev/shm"
+_KVM = "/dev/kvm"
+_SMALL_SHM = 1 << 30
+"""Bytes of /dev/shm below which it is taken for a container's, which is 64 MiB by default."""
+
+_FEW_FILES = 4096
+_FEW_MAPPINGS = 65530
+"""Backends have a descriptor and two mappings each; the latter is Linux's own default."""
+
+
+def kernel(host: Host) -> Iterator[Check]:
+    """What the kernel's version leaves out."""
+    version = host.kernel()
+    if version == (0, 0):
+        return
+    name = (host.text("/proc/sys/kernel/osrelease") or "").strip()
+    advice = ""
+    if version < (5, 14):
+        advice = "5.14 is needed for prealloc=on without touching pages one by one."
+    elif version < (6, 5):
+        advice = "6.5 is needed to count what others have of a shared file."
+    elif version < (6, 7):
+        advice = "6.7 is needed to see transparent huge pages, and to count pages fast."
+    yield Check("kernel", WARN if advice else OK, f"Linux {name}", advice)
+    if not host.may("/proc/self/pagemap", os.R_OK):
+        yield Check(
+            "page statistics",
+            BAD,
+            "/proc/self/pagemap can't be read: ls, show, map and top fail",
+            "Mount /proc without subset=pid, or a kernel with CONFIG_PROC_PAGE_MONITOR is needed.",
+        )
+
+
+def shared_memory(host: Host) -> Iterator[Check]:
+    """/dev/shm, where memory-backend-shm is, and memfd_create(2)."""
+    if not host.exists(_SHM):
+        yield Check(
+            _SHM,
+            BAD,
+            "is missing: memory-backend-shm fails",
+            f"mkdir {_SHM}; mount -t tmpfs -o mode=1777 tmpfs {_SHM}",
+        )
+    elif not host.may(_SHM, os.W_OK | os.X_OK):
+        yield Check(_SHM, BAD, "can't be written: memory-backend-shm fails", f"chmod 1777 {_SHM}")
+    elif _SHM not in host.mounts("tmpfs"):
+        yield Check(
+            _SHM,
+            WARN,
+            "is no tmpfs: memory there is on a disk",
+            f"mount -t tmpfs -o mode=1777 tmpfs {_SHM}",
+        )
+    else:
+        size, free = host.space(_SHM)
+        small = 0 < size < _SMALL_SHM
+        yield Check(
+            _SHM,
+            WARN if small else OK,
+            f"{rounded(size)}, {rounded(free)} free",
+            f"mount -o remount,size=8G {_SHM}, or the container's --shm-size=8g" if small else "",
+        )
+    rule = host.number("/proc/sys/vm/memfd_noexec")
+    if rule == 2:
+        yield Check(
+            "memfd",
+            BAD,
+            "refused to who does not say that it is not executable: memory-backend-memfd fails",
+            "sysctl vm.memfd_noexec=1",
+        )
+
+
+def numa(host: Host) -> Iterator[Check]:
+    """The nodes that memory can be bound to."""
+    from memd.hostmem.numa import parse_list
+
+    nodes = host.nodes()
+    if not nodes:
+        yield Check(
+            "NUMA",
+            WARN,
+            "this kernel has none: host-nodes is refused",
+            "A kernel with CONFIG_NUMA is needed.",
+        )
+        return
+    status = host.text("/proc/self/status") or ""
+    rows = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    allowed = parse_list(rows.get("Mems_allowed_list", "")) or set(nodes)
+    found = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes: {_listed(nodes)}"
+    kept = [node for node in nodes if node not in allowed]
+    if kept:
+        yield Check(
+            "NUMA",
+            WARN,
+            f"{found}; kept from this process: {_listed(kept)}",
+            "Its cpuset says so: write them to cpuset.mems.",
+        )
+    else:
+        yield Check("NUMA", OK, found)
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def kvm(host: Host) -> Iterator[Check]:
+    """/dev/kvm, and whether it makes guest_memfds."""
+    if not host.exists(_KVM):
+        yield Check(
+            _KVM,
+            WARN,
+            "is missing: memory-backend-guest-memfd fails, and QEMU has to emulate (-accel tcg)",
+            "modprobe kvm_intel or kvm_amd; in a container --device /dev/kvm;"
+            " in a VM have its host allow nesting.",
+        )
+        return
+    if not host.may(_KVM, os.R_OK | os.W_OK):
+        yield Check(_KVM, WARN, "may not be used by this user", "usermod -aG kvm USER")
+        return
+    yield Check(_KVM, OK, "can be used")
+    if not host.here:
+        return
+    from memd.hostmem import kvm as device
+
+    try:
+        device.foresee(1 << 20)
+    except QMPError as error:
+        yield Check("guest_memfd", WARN, error.desc, "Linux 6.18 is needed to map one.")
+    else:
+        yield Check("guest_memfd", OK, "can be made, and mapped shared")
+
+
+def limits(host: Host) -> Iterator[Check]:
+    """What this process may have, which a daemon started here inherits."""
+    files = host.limit("Max open files")
+    if files is not None:
+        few = files < _FEW_FILES
+        yield Check(
+            "open files",
+            WARN if few else OK,
+            f"{files}, one for each backend and client",
+            "ulimit -n 65536, or LimitNOFILE= of the service" if few else "",
+        )
+    mappings = host.number("/proc/sys/vm/max_map_count")
+    if mappings is not None:
+        few = mappings < _FEW_MAPPINGS
+        yield Check(
+            "mappings",
+            WARN if few else OK,
+            f"{mappings}, two for each backend",
+            f"sysctl vm.max_map_count={_FEW_MAPPINGS}" if few else "",
+        )
+    for name, row, option in (
+        ("address space", "Max address space", "-v"),
+        ("file size", "Max file size", "-f"),
+    ):
+        limit = host.limit(row)
+        if limit is not None:
+            yield Check(
+                name,
+                WARN,
+                f"limited to {rounded(limit)}: what is larger can't be mapped or made",
+                f"ulimit {option} unlimited",
+            )
+    locked = host.limit("Max locked memory")
+    if locked is not None:
+        yield Check(
+            "locked memory",
+            OK,
+            f"{rounded(locked)}, which memd does not need",
+            "A VMM that assigns devices (VFIO) does: ulimit -l unlimited",
+        )
+
+
+CHECKS = (kernel, shared_memory, numa, kvm, limits)
+"""In the order in which they are told."""

@@ -1,0 +1,282 @@
+"""`memctl`: the table of its subcommands, its command line, its end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol, TypedDict, cast
+
+from memd import __version__
+from memd.errors import QMPError
+from memd.memctl.context import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    NO_DAEMON,
+    SOCKET_VARIABLE,
+    Context,
+    Trouble,
+    refused,
+    report,
+)
+
+_EXIT_STATUS = """\
+exit status:
+  0    it is done
+  1    the daemon or this host refused; the reason is on standard error
+  2    the command line is wrong
+  3    there is no daemon, or it went away
+  130  interrupted (Ctrl-C)
+
+With --json, standard output is one JSON document; for an error it is
+{"error": {"class": ..., "desc": ...}}, with QMP's classes or Failed, NoDaemon.
+"""
+
+
+class Subcommand(Protocol):
+    """A module of this room that is a subcommand."""
+
+    def prepare(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+
+    def run(self, context: Context, arguments: argparse.Namespace) -> int:
+        """Do it; gives the exit status."""
+
+
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "ls": ("ls", "list every memory backend and what it takes"),
+    "show": ("show", "show all of one backend: properties, mapping, and what they mean"),
+    "map": ("map", "draw which parts of a backend are in memory, copied, shared, swapped, huge"),
+    "top": ("top", "watch the backends"),
+    "add": ("add", "make a backend or another object"),
+    "del": ("delete", "delete objects"),
+    "read": ("read", "read a backend's memory"),
+    "write": ("write", "write to a backend's memory, from a file or standard input"),
+    "save": ("save", "save a backend's content as a sparse file"),
+    "discard": ("discard", "throw a range of a backend's memory away"),
+    "export": ("export", "run a command with the descriptor of a backend's memory"),
+    "explain": ("explain", "say what making an object would do, and why"),
+    "template": ("template", "make a template that clones map copy-on-write"),
+    "doctor": ("doctor", "say what this host can do, and what to change"),
+    "completion": ("completion", "print the completion script for a shell"),
+}
+"""Each subcommand's module and what it does. A module is imported when it is
+wanted: the others' arguments are not declared, which takes milliseconds."""
+
+
+def module(name: str) -> Subcommand:
+    """The module that does a subcommand."""
+    return cast("Subcommand", import_module(f"memd.memctl.{SUBCOMMANDS[name][0]}"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `memctl`; gives its exit status.
+
+    Args:
+        argv: the arguments without the program's name; None for `sys.argv`'s.
+    """
+    _fill_standard_streams()
+    arguments = parse(list(sys.argv[1:] if argv is None else argv))
+    return _run(Context(arguments.socket, arguments.json), arguments)
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """What a command line says; ends the process where it is wrong, or asks for help.
+
+    Options may stand anywhere. Of the subcommands only the one that is named is
+    looked at: to declare all of them takes 6 ms.
+    """
+    at = _subcommand_at(words)
+    if at is None or words[at] not in SUBCOMMANDS:
+        return parser(with_arguments=False).parse_args(words)
+    name = words[at]
+    rest, command = _cut(words[at + 1 :]) if name == "export" else (words[at + 1 :], [])
+    arguments = argparse.Namespace(socket=None, json=False, subcommand=name)
+    _top().parse_args(words[:at], arguments)
+    sub = argparse.ArgumentParser(prog=f"memctl {name}", **_described(name))
+    _declare(sub, name)
+    sub.parse_intermixed_args(rest, arguments)
+    if command:
+        arguments.command = [*arguments.command, *command]
+    return arguments
+
+
+def _run(context: Context, arguments: argparse.Namespace) -> int:
+    try:
+        try:
+            status = module(arguments.subcommand).run(context, arguments)
+        except QMPError as error:
+            status = report(context, refused(error), error.error_class)
+        except Trouble as trouble:
+            status = report(context, trouble)
+        except ConnectionError as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                raise
+            status = report(context, Trouble(f"the daemon is gone: {error}", NO_DAEMON))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # `| head` has read enough.
+        _drop_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        _drop_output()
+        what = error.filename or "cannot write the output"
+        return report(None, Trouble(f"{what}: {error.strerror or error}"))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def parser(*, with_arguments: bool = True) -> argparse.ArgumentParser:
+    """The whole command line, for help, completion and the manual.
+
+    Args:
+        with_arguments: whether the subcommands' arguments are declared, too.
+    """
+    top = _top()
+    below = top.add_subparsers(
+        dest="subcommand", metavar="SUBCOMMAND", required=True, prog="memctl"
+    )
+    for name, (_module, summary) in SUBCOMMANDS.items():
+        sub = below.add_parser(name, help=summary, **_described(name))
+        if with_arguments:
+            _declare(sub, name)
+    return top
+
+
+def _top() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="memctl",
+        description="Look at, try out and change the memory backends of a running memd.",
+        epilog=_EXIT_STATUS,
+        formatter_class=_RawFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"memctl version {__version__}")
+    top.set_defaults(socket=None, json=False)
+    _common(top)
+    return top
+
+
+def _described(name: str) -> _Description:
+    summary = SUBCOMMANDS[name][1]
+    return {
+        "description": f"{summary[0].upper()}{summary[1:]}.",
+        "formatter_class": _Formatter,
+        "allow_abbrev": False,
+    }
+
+
+def _declare(sub: argparse.ArgumentParser, name: str) -> None:
+    _common(sub)
+    module(name).prepare(sub)
+
+
+def _width() -> int:
+    # argparse asks shutil, which imports half of what there is for archives,
+    # and does so for every argument that is declared: 5 ms.
+    given = os.environ.get("COLUMNS", "")
+    if given.isdigit() and int(given):
+        return int(given) - 2
+    try:
+        return max(20, os.get_terminal_size(1).columns - 2)
+    except OSError:
+        return 78
+
+
+class _Description(TypedDict):
+    description: str
+    formatter_class: type[argparse.HelpFormatter]
+    allow_abbrev: bool
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help as wide as the terminal."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_width())
+
+
+class _RawFormatter(argparse.RawDescriptionHelpFormatter):
+    """The same, with the lines of descriptions as they are."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_width())
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    """Options that may stand before the subcommand or after it."""
+    absent = argparse.SUPPRESS
+    parser.add_argument(
+        "-s",
+        "--socket",
+        metavar="ADDRESS",
+        default=absent,
+        help="memd's socket: a path, unix:PATH or tcp:HOST:PORT"
+        f" (default: ${SOCKET_VARIABLE}, or the one that memd serves by default)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", default=absent, help="print data, as one JSON document"
+    )
+
+
+def _subcommand_at(words: Sequence[str]) -> int | None:
+    """Where the subcommand stands, or None."""
+    value_follows = False
+    for at, word in enumerate(words):
+        if not value_follows and not word.startswith("-"):
+            return at
+        value_follows = not value_follows and word in ("-s", "--socket")
+    return None
+
+
+def _cut(words: list[str]) -> tuple[list[str], list[str]]:
+    """Words and, apart, those behind `--`."""
+    if "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def _fill_standard_streams() -> None:
+    """See that no socket becomes standard output where that was closed.
+
+    What is printed then is an error, as it is to others (`cat x >&-`).
+    """
+    from memd.cli.process import fill_standard_descriptors
+
+    closed = sys.stdout is None
+    fill_standard_descriptors()
+    if closed:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 1)
+        os.close(null)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has left."""
+    import select
+
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except OSError:
+        # It is no file at all.
+        return False
+    return any(happened & (select.POLLERR | select.POLLHUP) for _fd, happened in poll.poll(0))
+
+
+def _drop_output() -> None:
+    """Have what is held for standard output go nowhere, or Python complains at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, sys.stdout.fileno())
+    except OSError:
+        # It is no file at all.
+        pass
+    os.close(null)

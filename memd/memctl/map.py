@@ -1,0 +1,153 @@
+"""`memctl map`: a picture of a backend, in the terminal or as a PNG file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from memd.memctl.backends import PREFIX, access, stat
+from memd.memctl.cells import KINDS, NONE, Cell, cells_of, totals
+from memd.memctl.context import OK
+from memd.memctl.sizes import rounded, size
+from memd.memctl.tables import console
+
+if TYPE_CHECKING:
+    import argparse
+
+    from rich.console import Console
+
+    from memd.memctl.context import Context
+
+JSON = Any
+
+_ROWS = 16
+_COLUMNS = 64
+"""The picture where there is no terminal."""
+
+_MAX_COLUMNS = 128
+_BESIDE = 6
+"""Rows of a terminal that are not the picture's: title, legend, prompt."""
+
+_SHADES = "░▒▓█"
+"""How much of a part is there, a quarter each."""
+
+_PNG_CELLS = 4096
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", metavar="ID", help="the backend's id")
+    parser.add_argument(
+        "offset", metavar="OFFSET", nargs="?", type=size, default=0, help="where to begin"
+    )
+    parser.add_argument(
+        "length", metavar="LENGTH", nargs="?", type=size, help="how much to draw (default: all)"
+    )
+    parser.add_argument(
+        "--cells", metavar="N", type=int, help="into how many parts to divide it, at most"
+    )
+    parser.add_argument(
+        "--png", metavar="FILE", help="write the picture to a PNG file instead (needs Pillow)"
+    )
+    parser.epilog = (
+        "A letter stands for a part: R resident, S shared, C copied on write, H huge pages,"
+        " W swapped out, . not in memory; a small letter for a part that is so in part."
+        " Of several kinds the rarest is drawn: W, C, H, S, R. Sizes may end in K, M, G."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Draw it."""
+    columns, rows = (64, 64) if arguments.png else _room()
+    given = {"id": arguments.id, "offset": arguments.offset, "length": arguments.length}
+    given["cells"] = arguments.cells
+    if arguments.cells is None:
+        given["cells"] = _PNG_CELLS if arguments.png else columns * rows
+    with context.connect() as client:
+        backend = stat(client, arguments.id)
+        told = client.execute(
+            "x-memdev-map", {key: value for key, value in given.items() if value is not None}
+        )
+    if arguments.png:
+        from memd.memctl.png import write
+
+        write(arguments.png, _cells(backend, told))
+    if context.as_json:
+        context.print_json({"id": arguments.id, **told})
+    elif not arguments.png:
+        _draw(backend, told, columns)
+    return OK
+
+
+def _room() -> tuple[int, int]:
+    """Columns and rows for the picture."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return _COLUMNS, _ROWS
+    width = 16
+    # A row of a power of two is a round number of bytes.
+    while width * 2 <= min(_MAX_COLUMNS, columns - 14):
+        width *= 2
+    return width, max(4, min(_ROWS, rows - _BESIDE))
+
+
+def _cells(backend: dict[str, JSON], told: dict[str, JSON]) -> list[Cell]:
+    return cells_of(told, backend["share"], backend["qom-type"] == f"{PREFIX}file")
+
+
+def _draw(backend: dict[str, JSON], told: dict[str, JSON], columns: int) -> None:
+    cells = _cells(backend, told)
+    title = (
+        f"{backend['id']}: {rounded(backend['size'])},"
+        f" {backend['qom-type'].removeprefix(PREFIX)}, {access(backend)},"
+        f" {'shared' if backend['share'] else 'private'}; a letter is"
+        f" {rounded(told['cell-size'])}"
+    )
+    width = len(f"{told['offset'] + told['length']:x}")
+    lines = [
+        (f"{told['offset'] + at * told['cell-size']:0{width}x}", cells[at : at + columns])
+        for at in range(0, len(cells), columns)
+    ]
+    rich = console()
+    if rich is None:
+        print(title)
+        for label, row in lines:
+            print(f"{label}  {''.join(cell.letter for cell in row)}")
+        for kind, amount in totals(cells):
+            print(f"{kind.letter} {kind.name} {rounded(amount)}")
+    else:
+        _draw_in_colour(rich, title.replace("a letter", "a block"), lines, cells)
+
+
+def _draw_in_colour(
+    rich: Console, title: str, lines: list[tuple[str, list[Cell]]], cells: list[Cell]
+) -> None:
+    from rich.text import Text
+
+    shades = _SHADES if rich.encoding.startswith("utf") else ""
+    rich.print(Text(title, "bold"))
+    for label, row in lines:
+        text = Text(f"{label}  ", "bright_black")
+        signs = ((_sign(cell, shades), cell.kind.style) for cell in row)
+        # A colour is told once for all that follow each other in it.
+        for style, run in groupby(signs, key=lambda sign: sign[1]):
+            text.append("".join(sign for sign, _style in run), style)
+        rich.print(text, no_wrap=True)
+    legend = Text()
+    for kind, amount in totals(cells):
+        sign = (_SHADES[-1] if kind in KINDS else "·") if shades else kind.letter
+        legend.append(sign, kind.style)
+        legend.append(f" {kind.name} {rounded(amount)}   ")
+    rich.print(legend)
+
+
+def _sign(cell: Cell, shades: str) -> str:
+    """A part's sign on a terminal: a block, fuller for a fuller part, or its letter."""
+    if not shades:
+        return cell.letter
+    if cell.kind is NONE:
+        return "·"
+    return shades[min(len(shades) - 1, int(cell.share * len(shades)))]

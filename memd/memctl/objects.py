@@ -1,0 +1,53 @@
+"""Objects as a command line spells them: `memctl add` and `memctl explain`.
+
+The spelling is that of QEMU's and memd's `-object`: `TYPE,KEY=VALUE,...`, dotted
+keys, or JSON. A memory backend may be called by the end of its name:
+`ram,id=m0,size=64M`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd.compat import Compat
+from memd.memctl.backends import PREFIX
+
+if TYPE_CHECKING:
+    from memd.client import Client
+
+JSON = Any
+
+SHORT = frozenset(("ram", "file", "memfd", "shm", "guest-memfd"))
+"""The backends' names without `PREFIX`."""
+
+METAVAR = "TYPE,KEY=VALUE,..."
+
+
+def compat_of(client: Client) -> Compat:
+    """Whose behaviour the daemon gives, by the version in its greeting."""
+    try:
+        later = client.greeting["QMP"]["version"]["qemu"]["major"] >= 11
+    except (KeyError, TypeError):
+        later = False
+    return Compat.V11_1 if later else Compat.V10_0
+
+
+def in_full(text: str) -> str:
+    """The spelling with the type's whole name."""
+    name, comma, rest = text.partition(",")
+    return f"{PREFIX}{name}{comma}{rest}" if name in SHORT else text
+
+
+def parse(text: str, compat: Compat) -> dict[str, JSON]:
+    """What `object-add` is to be given.
+
+    Args:
+        compat: whose texts.
+
+    Raises:
+        QMPError: it can't be, in QEMU's words.
+        Answered: help was asked for.
+    """
+    from memd.cli.objects import parse_object
+
+    return parse_object(in_full(text), compat, set(), None, nesting=True)

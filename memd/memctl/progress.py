@@ -1,0 +1,103 @@
+"""How far a long command is, on a terminal's standard error."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from memd.memctl.sizes import rounded
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+JSON = Any
+
+
+class Bar:
+    """A progress bar; a context manager that clears it away.
+
+    It appears with the first thing that it is told, so that what is done at
+    once has none. Where standard error is no terminal there is none at all.
+
+    Args:
+        id: the backend's.
+        doing: what is done to it, such as "populating".
+    """
+
+    __slots__ = ("_doing", "_id", "_rich", "_shown", "_task", "_visible")
+
+    def __init__(self, id: str, doing: str) -> None:
+        self._id = id
+        self._doing = doing
+        self._visible = sys.stderr.isatty()
+        self._shown = False
+        self._rich: Progress | None = None
+        self._task: TaskID | None = None
+
+    def see(self, event: dict[str, JSON]) -> None:
+        """Take an event of the daemon's; those of other backends are passed over."""
+        data = event.get("data", {})
+        if event.get("event") == "X_MEMDEV_PROGRESS" and data.get("id") == self._id:
+            self.at(data["done"], data["total"])
+
+    def at(self, done: int, total: int) -> None:
+        """Show how far it is, in bytes."""
+        if not self._visible or not total:
+            return
+        if not self._shown:
+            self._shown = True
+            self._rich = _rich()
+            if self._rich is not None:
+                self._rich.start()
+                self._task = self._rich.add_task(f"{self._doing} {self._id}", total=total)
+        if self._rich is not None and self._task is not None:
+            self._rich.update(self._task, completed=done, total=total)
+            return
+        text = f"{self._doing} {self._id}: {100 * done // total} % of {rounded(total)}"
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take it off the terminal."""
+        if self._rich is not None:
+            self._rich.stop()
+        elif self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        self._shown = False
+        self._rich = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.clear()
+
+
+def _rich() -> Progress | None:
+    """rich's progress bar; None without rich."""
+    try:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+    except ImportError:
+        return None
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,98 @@
+"""`memctl read`: a backend's bytes, as a hexdump or as they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError
+from memd.memctl import sizes
+from memd.memctl.backends import size_of
+from memd.memctl.context import OK, USAGE, Trouble
+from memd.memctl.hexdump import Hexdump
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.client import Client
+    from memd.memctl.context import Context
+
+JSON = Any
+
+CHUNK = 4 << 20
+"""Bytes asked for at once: what a daemon answers in 10 ms (measured)."""
+
+_A_LOOK = 256
+"""Bytes of a hexdump of which nobody said how long it is to be."""
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", metavar="ID", help="the backend's id")
+    parser.add_argument(
+        "offset", metavar="OFFSET", nargs="?", type=sizes.size, default=0, help="where to begin"
+    )
+    parser.add_argument(
+        "length",
+        metavar="LENGTH",
+        nargs="?",
+        type=sizes.size,
+        help=f"how much (default: {_A_LOOK} bytes of a hexdump, with --raw all to the end)",
+    )
+    parser.add_argument("-r", "--raw", action="store_true", help="write the bytes as they are")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="with --raw: even if that is to a terminal"
+    )
+    parser.epilog = (
+        "Sizes may end in K, M, G. With --json the bytes are in base64, in the member 'data'."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Read them."""
+    if arguments.raw and context.as_json:
+        raise Trouble("--raw and --json exclude each other", USAGE)
+    if arguments.raw and not arguments.force and sys.stdout.isatty():
+        hint = "Send them to a file or through a pipe, or give --force."
+        raise Trouble("raw bytes would confuse this terminal", USAGE, hint)
+    with context.connect() as client:
+        offset, length = arguments.offset, arguments.length
+        size = size_of(client, arguments.id)
+        if length is None:
+            left = max(0, size - offset)
+            length = left if arguments.raw else min(left, _A_LOOK)
+        if offset + length > size:
+            # In the daemon's words, and before anything is printed.
+            raise QMPError(
+                f"{length} bytes at offset {offset} are not within the {size} bytes of"
+                f" '{arguments.id}'"
+            )
+        if context.as_json:
+            context.print_json(_data(client, arguments.id, offset, length))
+        elif arguments.raw:
+            for data in _pieces(client, arguments.id, offset, length):
+                sys.stdout.buffer.write(data)
+        else:
+            dump = Hexdump(offset)
+            for data in _pieces(client, arguments.id, offset, length):
+                context.print_lines(dump.feed(data))
+            context.print_lines(dump.finish())
+    return OK
+
+
+def _pieces(client: Client, id: str, offset: int, length: int) -> Iterator[bytes]:
+    for at in range(offset, offset + length, CHUNK):
+        yield client.read(id, at, min(CHUNK, offset + length - at))
+
+
+def _data(client: Client, id: str, offset: int, length: int) -> dict[str, JSON]:
+    import base64
+
+    data = b"".join(_pieces(client, id, offset, length))
+    return {
+        "id": id,
+        "offset": offset,
+        "length": length,
+        "data": base64.b64encode(data).decode("ascii"),
+    }

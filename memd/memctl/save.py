@@ -1,0 +1,55 @@
+"""`memctl save`: a backend's content as a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from memd.memctl.context import OK
+from memd.memctl.progress import Bar
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.client import Client
+    from memd.memctl.context import Context
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", metavar="ID", help="the backend's id")
+    parser.add_argument(
+        "file", metavar="FILE", help="the file; one that is there is replaced when the new is whole"
+    )
+    parser.epilog = (
+        "The daemon writes the file, with mode 0600. It is sparse: pages of zeroes are holes."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Save it."""
+    path = os.path.abspath(arguments.file)
+    with context.connect() as client:
+        save(client, arguments.id, path)
+    if context.as_json:
+        context.print_json({"id": arguments.id, "filename": path})
+    return OK
+
+
+def save(client: Client, id: str, path: str) -> None:
+    """Have a backend saved, with a progress bar.
+
+    Args:
+        path: an absolute one: the daemon's directory is another.
+    """
+    with Bar(id, "saving") as bar:
+        client.on_event = bar.see
+        try:
+            client.execute("x-memdev-save", {"id": id, "filename": path})
+        except KeyboardInterrupt:
+            bar.clear()
+            print(f"memctl: the daemon goes on, and {path} will be there", file=sys.stderr)
+            raise
+        finally:
+            client.on_event = None

@@ -1,0 +1,156 @@
+"""`memctl show`: all of one backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import COMMAND_NOT_FOUND, QMPError
+from memd.memctl.backends import STYLES, access, stat
+from memd.memctl.context import OK
+from memd.memctl.sizes import exact, rounded, short
+from memd.memctl.tables import console
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.client import Client
+    from memd.memctl.context import Context
+
+JSON = Any
+
+_ASKED = frozenset(
+    ("share", "size", "policy", "host-nodes", "reserve", "discard-data")
+    + ("mem-path", "offset", "align", "readonly", "rom", "pmem")
+    + ("hugetlb", "hugetlbsize", "seal")
+)
+"""Properties that say what memory is; how it was populated does not matter any more."""
+
+_LIKE_IT = "memctl-show"
+"""The id under which the daemon is asked about a backend like this one."""
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", metavar="ID", help="the backend's id")
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Show it."""
+    id = arguments.id
+    with context.connect() as client:
+        taken = stat(client, id)
+        properties = _properties(client, id)
+        mapping = _mapping(client, id)
+        explanation = _explanation(client, taken["qom-type"], properties)
+    if context.as_json:
+        context.print_json(
+            {
+                "stat": taken,
+                "properties": properties,
+                "mapping": mapping,
+                "explanation": explanation,
+            }
+        )
+        return OK
+    _print(_rows(taken), properties, mapping, explanation)
+    return OK
+
+
+def _properties(client: Client, id: str) -> dict[str, JSON]:
+    """The properties and their values; not the type, nor what is below the object."""
+    path = f"/objects/{id}"
+    return {
+        each["name"]: client.execute("qom-get", {"path": path, "property": each["name"]})
+        for each in client.execute("qom-list", {"path": path})
+        if each["name"] != "type" and "<" not in each["type"]
+    }
+
+
+def _mapping(client: Client, id: str) -> list[str] | None:
+    """The rows of /proc/PID/maps; None from a daemon that does not tell them."""
+    try:
+        found: list[str] = client.execute("x-memdev-map", {"id": id, "length": 0})["mapping"]
+    except QMPError as error:
+        if error.error_class != COMMAND_NOT_FOUND:
+            raise
+        return None
+    return found
+
+
+def _explanation(client: Client, kind: str, properties: dict[str, JSON]) -> JSON:
+    """What the daemon says of a backend with these properties; None if it can't say.
+
+    It may not, though the backend is there: its file may be gone since, or
+    there is no memory for a second one.
+    """
+    # An empty value stands for "not given", but for a switch.
+    options = {
+        name: value
+        for name, value in properties.items()
+        if name in _ASKED and (value or value is False)
+    }
+    try:
+        told = client.execute("x-memdev-explain", {"qom-type": kind, "id": _LIKE_IT, **options})
+    except QMPError:
+        return None
+    return told if told["verdict"] == "works" else None
+
+
+def _rows(taken: dict[str, JSON]) -> list[tuple[str, str]]:
+    resident = short(taken["resident"])
+    if len(nodes := taken["nodes"]) == 1:
+        resident += f", on node {nodes[0]['node']}"
+    elif nodes:
+        parts = (f"{rounded(each['bytes'])} on node {each['node']}" for each in nodes)
+        resident += f": {', '.join(parts)}"
+    return [
+        ("id", taken["id"]),
+        ("type", taken["qom-type"]),
+        ("size", exact(taken["size"])),
+        ("access", access(taken)),
+        ("share", "on" if taken["share"] else "off"),
+        ("page size", rounded(taken["page-size"])),
+        ("resident", resident),
+        ("private", short(taken["private-dirty"])),
+        ("swapped", short(taken["swapped"])),
+        ("exports", str(taken["exports"])),
+    ]
+
+
+def _print(
+    rows: list[tuple[str, str]],
+    properties: dict[str, JSON],
+    mapping: list[str] | None,
+    explanation: JSON,
+) -> None:
+    rich = console()
+
+    def line(text: str, style: str = "") -> None:
+        if rich is None:
+            print(text)
+        else:
+            rich.print(text, style=style, markup=False, soft_wrap=True)
+
+    for name, value in rows:
+        line(f"{name + ':':<11}{value}", STYLES.get(value, ""))
+    line("properties:", "bold")
+    for name, value in properties.items():
+        line(f"  {name}={_spelled(value)}")
+    line("mapping:", "bold")
+    if mapping is None:
+        line("  this daemon does not tell it: it is older than this memctl")
+    for row in mapping or ():
+        line(f"  {row}")
+    if explanation is not None:
+        line("what that means:", "bold")
+        # The verdict comes first: that it would work is seen.
+        for text in explanation["text"][1:]:
+            if not text.startswith(("Better: ", "Why: ")):
+                line(f"  {text}")
+
+
+def _spelled(value: JSON) -> str:
+    """A value as a command line has it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

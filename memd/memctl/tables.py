@@ -1,0 +1,78 @@
+"""Tables: in colour on a terminal, where rich is installed; else plain text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Cell = str | tuple[str, str]
+"""A text, or a text and the style that rich gives it."""
+
+Column = tuple[str, bool]
+"""A title, and whether the column is of numbers and so aligned to the right."""
+
+GAP = "  "
+
+
+def on_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def console() -> Console | None:
+    """rich's console, or None where output is plain: no terminal, or no rich.
+
+    rich takes 40 ms to import, and so is not imported for what nobody sees.
+    """
+    if not on_terminal():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(highlight=False)
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
+    """Print a table with a row of titles."""
+    rich = console()
+    if rich is not None:
+        rich.print(rich_table(columns, rows))
+        return
+    for line in plain(columns, rows):
+        print(line)
+
+
+def plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[str]:
+    """A table's lines, without colour."""
+    texts = [[title for title, _right in columns]]
+    texts += [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = []
+    for row in texts:
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, (_title, right) in zip(row, widths, columns, strict=True)
+        ]
+        lines.append(GAP.join(cells).rstrip())
+    return lines
+
+
+def rich_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
+    """A table as rich draws it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, len(GAP), 0, 0), header_style="bold")
+    for title, right in columns:
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            *(Text(cell) if isinstance(cell, str) else Text(cell[0], cell[1]) for cell in row)
+        )
+    return table

@@ -1,0 +1,97 @@
+"""`memctl write`: bytes from a file or standard input into a backend."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+import sys
+from typing import IO, TYPE_CHECKING
+
+from memd.memctl.backends import size_of
+from memd.memctl.context import OK, Trouble
+from memd.memctl.progress import Bar
+from memd.memctl.read import CHUNK
+from memd.memctl.sizes import size
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.client import Client
+    from memd.memctl.context import Context
+
+STDIN = "-"
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", metavar="ID", help="the backend's id")
+    parser.add_argument("offset", metavar="OFFSET", type=size, help="where to begin")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default=STDIN,
+        help="where the bytes come from (default: -, standard input)",
+    )
+    parser.epilog = (
+        "OFFSET may end in K, M, G. A file that does not fit is refused before anything is"
+        " written; standard input of more than 4 MiB is written piece by piece as it comes."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Write them."""
+    with opened(arguments.file) as source, context.connect() as client:
+        room = size_of(client, arguments.id) - arguments.offset
+        length = length_of(source)
+        if length is not None and length > room:
+            raise Trouble(
+                f"{arguments.file} has {length} bytes, and from offset {arguments.offset}"
+                f" '{arguments.id}' has {max(0, room)}"
+            )
+        written = _write(client, source, arguments.id, arguments.offset, length)
+    if context.as_json:
+        context.print_json({"id": arguments.id, "offset": arguments.offset, "length": written})
+    return OK
+
+
+def _write(client: Client, source: IO[bytes], id: str, offset: int, length: int | None) -> int:
+    written = 0
+    with Bar(id, "writing") as bar:
+        # Nothing to write is written, too: memory that can't be written says so.
+        while (data := source.read(CHUNK)) or not written:
+            client.write(id, offset + written, data)
+            written += len(data)
+            if not data:
+                break
+            if length is not None and length > CHUNK:
+                bar.at(written, length)
+    return written
+
+
+def opened(name: str) -> IO[bytes]:
+    """A file to read, or standard input.
+
+    Raises:
+        Trouble: it can't be opened.
+    """
+    if name == STDIN:
+        if sys.stdin is None:
+            raise Trouble("standard input is closed")
+        return sys.stdin.buffer
+    try:
+        return open(name, "rb")
+    except OSError as failed:
+        raise Trouble(f"cannot read {name}: {failed.strerror}") from None
+
+
+def length_of(source: IO[bytes]) -> int | None:
+    """How many bytes are to be read of a file; None where only reading tells."""
+    try:
+        there = os.fstat(source.fileno())
+        if modes.S_ISREG(there.st_mode) and there.st_size:
+            return max(0, there.st_size - source.tell())
+    except OSError:
+        # Not a file of the system's.
+        pass
+    return None

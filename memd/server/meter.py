@@ -1,0 +1,105 @@
+"""Counts commands, their errors and how long they take; for `--metrics`."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from time import perf_counter
+from typing import Any
+
+from memd.commands.table import HANDLERS, SESSION_HANDLERS
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+from memd.session import Dispatch, Session
+
+BOUNDS = (0.0001, 0.00025, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0)
+"""Upper bounds of the histogram's buckets, in seconds: what a query takes, and a
+preallocation."""
+
+OTHERS = "unknown"
+"""Stands for whatever clients call that is no command: their words are no labels."""
+
+
+class Record:
+    """What was counted of a command.
+
+    Attributes:
+        buckets: how many took up to each of `BOUNDS`; the last, how many longer.
+        seconds: how long all of them took together.
+        errors: how many were refused, by the error's class.
+    """
+
+    __slots__ = ("buckets", "errors", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+        self.errors: dict[str, int] = {}
+
+    def took(self, seconds: float) -> None:
+        """One more has ended."""
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
+    def refused(self, error_class: str) -> None:
+        """It ended with an error."""
+        self.errors[error_class] = self.errors.get(error_class, 0) + 1
+
+
+class Meter:
+    """Runs commands as `dispatch` does, and counts.
+
+    Attributes:
+        records: of each command that was run, by its name.
+    """
+
+    __slots__ = ("_dispatch", "records")
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self.records: dict[str, Record] = {}
+
+    def __call__(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> JSON:
+        """See `memd.session.Dispatch`."""
+        begin = perf_counter()
+        record = self._record(name)
+        try:
+            result = self._dispatch(session, name, arguments, oob)
+        except QMPError as error:
+            record.took(perf_counter() - begin)
+            record.refused(error.error_class)
+            raise
+        if type(result) is Blocking:
+            return _metered(result, record, begin)
+        record.took(perf_counter() - begin)
+        return result
+
+    def _record(self, name: str) -> Record:
+        record = self.records.get(name)
+        if record is None:
+            if name not in HANDLERS and name not in SESSION_HANDLERS:
+                name = OTHERS
+            record = self.records.setdefault(name, Record())
+        return record
+
+
+def _metered(job: Blocking, record: Record, begin: float) -> Blocking:
+    """The same work, counted when it ends."""
+
+    def finish(result: Any) -> JSON:
+        try:
+            value = job.finish(result)
+        except QMPError as error:
+            record.took(perf_counter() - begin)
+            record.refused(error.error_class)
+            raise
+        if type(value) is Blocking:
+            return _metered(value, record, begin)
+        record.took(perf_counter() - begin)
+        return value
+
+    def failed(error: BaseException) -> None:
+        record.took(perf_counter() - begin)
+        record.refused(error.error_class if isinstance(error, QMPError) else "GenericError")
+        job.failed(error)
+
+    return Blocking(job.work, finish, failed, progress=job.progress, cancel=job.cancel)

@@ -1,0 +1,161 @@
+"""What a scraper sees, over TCP and a UNIX socket, of a daemon that is at work."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from tests.differential.server import PATIENCE, TREE, Server
+
+MIB = 1 << 20
+ACCEPT = "application/openmetrics-text; version=1.0.0"
+
+
+class Unix(http.client.HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("memd", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(self._path))
+
+
+class Scraped:
+    """A daemon, and what it tells."""
+
+    def __init__(self, server: Server, path: Path) -> None:
+        self.server = server
+        self.path = path
+
+    def get(self, target: str = "/metrics") -> tuple[int, str, str]:
+        """Status, content type, text."""
+        connection = Unix(self.path)
+        connection.request("GET", target, headers={"Accept": ACCEPT})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        return answer.status, answer.getheader("Content-Type", ""), text
+
+    def samples(self) -> list[Sample]:
+        _status, _kind, text = self.get()
+        families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+        return [sample for family in families for sample in family.samples]
+
+    def value(self, name: str, **labels: str) -> float | None:
+        for sample in self.samples():
+            if sample.name == name and sample.labels == labels:
+                return float(sample.value)
+        return None
+
+
+@pytest.fixture
+def scraped(start_memd: Callable[..., Server], directory: Path) -> Iterator[Scraped]:
+    path = directory / "metrics"
+    scraped = Scraped(start_memd("--metrics", f"unix:{path}"), path)
+    yield scraped
+    assert scraped.server.alive()
+
+
+def test_backends(scraped: Scraped) -> None:
+    kind = "memory-backend-memfd"
+    monitor = scraped.server.monitor()
+    assert scraped.value("memd_backends", type=kind) is None
+    for id, prealloc in (("a", True), ("b", False)):
+        arguments = {"qom-type": kind, "id": id, "size": 2 * MIB, "prealloc": prealloc}
+        monitor.execute("object-add", arguments)
+    assert scraped.value("memd_backends", type=kind) == 2
+    assert scraped.value("memd_backend_bytes", type=kind) == 4 * MIB
+    assert scraped.value("memd_resident_bytes", type=kind) == 2 * MIB
+    assert scraped.value("memd_node_bytes", type=kind, node="0") == 2 * MIB
+    assert scraped.value("memd_populated_bytes_total") == 2 * MIB
+    assert scraped.value("memd_clients") == 1
+    monitor.execute("object-del", {"id": "a"})
+    assert scraped.value("memd_backends", type=kind) == 1
+    # What was populated once stays counted.
+    assert scraped.value("memd_populated_bytes_total") == 2 * MIB
+
+
+def test_commands(scraped: Scraped) -> None:
+    monitor = scraped.server.monitor()
+    for _ in range(3):
+        monitor.execute("object-del", {"id": "nobody"})
+    monitor.execute("whatever-is-this")
+    assert scraped.value("memd_command_seconds_count", command="object-del") == 3
+    assert scraped.value("memd_command_seconds_bucket", command="object-del", le="+Inf") == 3
+    errors = "memd_command_errors_total"
+    assert scraped.value(errors, **{"command": "object-del", "class": "GenericError"}) == 3
+    assert scraped.value(errors, **{"command": "unknown", "class": "CommandNotFound"}) == 1
+
+
+def test_much_memory_is_counted_beside_the_loop(scraped: Scraped) -> None:
+    monitor = scraped.server.monitor()
+    arguments = {"qom-type": "memory-backend-ram", "id": "large", "size": 1 << 30}
+    monitor.execute("object-add", arguments)
+    assert scraped.value("memd_backend_bytes", type="memory-backend-ram") == 1 << 30
+
+
+def test_the_form_is_negotiated(scraped: Scraped) -> None:
+    status, kind, text = scraped.get()
+    assert status == 200
+    assert kind.startswith("application/openmetrics-text")
+    assert text.endswith("# EOF\n")
+    assert scraped.get("/elsewhere")[0] == 404
+
+
+def test_who_says_nothing_keeps_nobody_waiting(scraped: Scraped) -> None:
+    silent = []
+    for _ in range(3):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(scraped.path))
+        silent.append(sock)
+    assert scraped.value("memd_clients") is not None
+    for sock in silent:
+        sock.close()
+
+
+def test_rubbish_is_answered_and_nothing_is_lost(scraped: Scraped) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(scraped.path))
+        sock.sendall(b"\x00\xff{}\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(4096):
+            pass
+    assert scraped.value("memd_clients") is not None
+
+
+def test_the_socket_is_the_daemons_own(start_memd: Callable[..., Server], directory: Path) -> None:
+    path = directory / "metrics"
+    server = start_memd("--metrics", f"unix:{path}")
+    assert path.stat().st_mode & 0o777 == 0o600
+    server.stop()
+    assert not path.exists()
+
+
+def test_every_panel_asks_for_what_there_is(scraped: Scraped) -> None:
+    """docs/grafana.json, the dashboard: no panel stays empty for a misspelled name."""
+    monitor = scraped.server.monitor()
+    arguments = {"qom-type": "memory-backend-ram", "id": "m", "size": MIB, "prealloc": True}
+    monitor.execute("object-add", arguments)
+    monitor.execute("object-del", {"id": "nobody"})
+    # Without a service manager nothing was lost, and the metric has no samples.
+    names = {sample.name for sample in scraped.samples()} | {"memd_lost_regions"}
+    dashboard = json.loads((TREE / "docs" / "grafana.json").read_text(encoding="utf-8"))
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(queries) > 8
+    for query in queries:
+        asked = re.findall(r"\b(?:memd|process)_[a-z_]+", query)
+        assert asked, query
+        assert set(asked) <= names, query

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from memd.errors import COMMAND_NOT_FOUND, QMPError
+from memd.memctl import context
+from memd.memctl.context import Address, Context, Trouble, no_daemon, refused, report
+from tests.differential.harness import Side
+
+
+def trouble(given: str | None) -> tuple[str, int, str]:
+    with pytest.raises(Trouble) as raised:
+        Context(given, False).connect()
+    return raised.value.text, raised.value.status, raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("/a/b", "/a/b"),
+        ("a:b", "a:b"),
+        ("unix:/a", "/a"),
+        ("tcp:localhost:5", ("localhost", 5)),
+        ("tcp:[::1]:5", ("::1", 5)),
+    ],
+)
+def test_addresses(given: str, address: Address) -> None:
+    assert Context(given, False).address() == address
+
+
+@pytest.mark.parametrize("given", ["tcp:5", "tcp::5", "tcp:host:port"])
+def test_addresses_that_are_none(given: str) -> None:
+    text, status, _ = trouble(given)
+    assert (text, status) == (f"'{given}' is no address: tcp:HOST:PORT is expected", 2)
+
+
+def test_which_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("MEMD_SOCKET", raising=False)
+    assert Context(None, False).address() == f"{tmp_path}/memd/qmp.sock"
+    monkeypatch.setenv("MEMD_SOCKET", "/m")
+    assert Context(None, False).address() == "/m"
+    assert Context("/a", False).address() == "/a"
+    # Asking is not making.
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_place_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 987654)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("MEMD_SOCKET", raising=False)
+    text, status, hint = trouble(None)
+    assert (text, status) == ("XDG_RUNTIME_DIR is not set", 3)
+    assert hint == "Name memd's socket with -s PATH or $MEMD_SOCKET."
+
+
+def test_nobody_listens(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = directory / "none.sock"
+    way = (
+        f"Start a daemon there: memd --qmp unix:{path},server=on,wait=off\n"
+        "or name the socket of one that runs: -s PATH or $MEMD_SOCKET"
+    )
+    reason = f"cannot connect to {path}: "
+    assert trouble(str(path)) == (f"{reason}No such file or directory", 3, way)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+        assert trouble(str(path)) == (f"{reason}Connection refused", 3, way)
+    # Where memd serves by default, its name is enough.
+    monkeypatch.setattr("memd.cli.process.default_socket_path", lambda: str(path))
+    assert trouble(str(path))[2].startswith("Start a daemon there: memd\n")
+
+
+def test_nobody_listens_on_tcp() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    text, status, hint = trouble(f"tcp:127.0.0.1:{port}")
+    assert (text, status) == (f"cannot connect to tcp:127.0.0.1:{port}: Connection refused", 3)
+    assert hint == f"Start a daemon there: memd --qmp tcp:127.0.0.1:{port},server=on,wait=off"
+
+
+def test_a_host_without_a_name() -> None:
+    # .invalid never is one (RFC 2606).
+    text, status, _hint = trouble("tcp:nowhere.invalid:5")
+    assert text.startswith("cannot connect to tcp:nowhere.invalid:5: ")
+    assert status == 3
+
+
+def test_somebody_elses_socket() -> None:
+    hint = no_daemon("/x", PermissionError(13, "Permission denied")).hint
+    assert hint.startswith("It is another user's")
+
+
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH\r\n", b"[]\r\n", b'{"QMP": 1}\r\n'])
+def test_somebody_else_listens(directory: Path, said: bytes) -> None:
+    path = directory / "other.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def speak() -> None:
+            with listening.accept()[0] as peer:
+                peer.sendall(said)
+                peer.shutdown(socket.SHUT_WR)
+                # Whatever it is asked, it goes.
+                peer.recv(100)
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        text, status, hint = trouble(str(path))
+        thread.join()
+    assert text.startswith(f"{path} does not serve QMP: ")
+    assert (status, hint) == (
+        3,
+        "Another program listens there. Name memd's socket with -s PATH.",
+    )
+
+
+def test_somebody_says_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A QEMU that has a client lets the next one wait."""
+    monkeypatch.setattr(context, "PATIENCE", 0.01)
+    path = directory / "busy.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        text, status, hint = trouble(str(path))
+    assert (text, status) == (f"{path} does not answer", 3)
+    assert "one client at a time" in hint
+
+
+def test_answers_may_take_long(memd: Side) -> None:
+    """Only the greeting may not."""
+    with Context(str(memd.server.path), False).connect() as client:
+        assert client.timeout is None
+
+
+def test_refusals() -> None:
+    found = refused(QMPError("no", "GenericError"))
+    assert (found.text, found.status, found.hint) == ("no", 1, "")
+    assert "another version" in refused(QMPError("no", COMMAND_NOT_FOUND)).hint
+
+
+def test_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(None, Trouble("no", 2, "do this\nor that")) == 2
+    assert report(Context(None, False), Trouble("no")) == 1
+    assert capsys.readouterr() == ("", "memctl: no\ndo this\nor that\nmemctl: no\n")
+    assert report(Context(None, True), Trouble("no"), "DeviceNotFound") == 1
+    report(Context(None, True), Trouble("no", 3))
+    said = capsys.readouterr()
+    assert said.err == "memctl: no\n" * 2
+    assert said.out.count('"class": "DeviceNotFound"') == 1
+    assert said.out.count('"class": "NoDaemon"') == 1

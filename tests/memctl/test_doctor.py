@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from memd.memctl.host import Host
+from tests.memctl.conftest import Memctl, in_terminal
+
+STATES = {"ok", "warn", "bad"}
+
+
+def test_this_host(memctl: Memctl) -> None:
+    status, out, err = memctl("doctor")
+    assert err == ""
+    assert {line.split()[0] for line in out.splitlines() if line[0] != " "} <= STATES
+    assert status == any(line.startswith("bad") for line in out.splitlines())
+    names = [line[6:30].strip() for line in out.splitlines() if line[0] != " "]
+    for name in ("memory", "kernel", "NUMA", "/dev/shm", "/dev/kvm", "THP", "open files"):
+        assert name in names
+    assert out.splitlines()[-1].startswith("ok    memd")
+
+
+def test_without_a_daemon(memctl: Memctl, directory: Path) -> None:
+    memctl.path = directory / "none.sock"
+    _status, out, err = memctl("doctor")
+    assert err == ""
+    *_, last, advice = out.splitlines()
+    assert last.startswith(f"warn  memd                    cannot connect to {memctl.path}")
+    assert advice.strip().startswith("Start a daemon there: memd --qmp")
+
+
+def test_another_root(memctl: Memctl, tmp_path: Path) -> None:
+    """A host that has next to nothing: it is told, and nothing breaks."""
+    status, out, err = memctl("doctor", "--root", str(tmp_path))
+    assert (status, err) == (1, "")
+    assert "bad   /dev/shm                is missing" in out
+    assert "memd  " not in out
+    found = memctl("--json", "doctor", "--root", str(tmp_path))
+    assert found[0] == 1
+
+
+def test_json(memctl: Memctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever this host lacks, its /dev/shm is there or not.
+    monkeypatch.setattr(Host, "exists", lambda *_: True)
+    monkeypatch.setattr(Host, "may", lambda *_: True)
+    monkeypatch.setattr(Host, "number", lambda *_: 0)
+    found = memctl.data("doctor")
+    assert found["state"] in ("ok", "warn")
+    assert all(sorted(each) == ["advice", "found", "name", "state"] for each in found["checks"])
+    assert {each["state"] for each in found["checks"]} <= STATES
+
+
+def test_a_root_that_is_none(memctl: Memctl) -> None:
+    status, _out, err = memctl("doctor", "--root", "/nope")
+    assert (status, err) == (2, "memctl: /nope is no directory\n")
+
+
+def test_in_a_terminal(memctl: Memctl) -> None:
+    _status, shown = in_terminal(memctl.path, "doctor")
+    assert "\x1b[32mok" in shown

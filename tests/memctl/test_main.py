@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from memd.memctl import main as program
+from memd.memctl.main import SUBCOMMANDS, main, parse, parser
+from tests.differential.server import TREE, Server
+from tests.memctl.conftest import Memctl, argv
+from tests.memctl.fakes import Peer, Talk
+
+
+def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for name, (_module, summary) in SUBCOMMANDS.items():
+        assert f"{name} {summary}" in out
+    assert "exit status:" in out
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help_of_every_subcommand(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: memctl {name} [-h]")
+    assert "--socket" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("memctl version ")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *([], ["bogus"], ["explain"], ["explain", "a", "b"], ["--bogus"], ["--js", "explain", "a"]),
+        *(["-s"], ["ls", "extra"], ["read", "m", "x"], ["read", "m", "1Q"], ["del"], ["export"]),
+        *(["template", "f"], ["template", "f", "--of", "m", "--size", "1M"]),
+        ["completion", "tcsh"],
+    ],
+    ids=" ".join,
+)
+def test_command_lines_that_are_wrong(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("usage: memctl")
+
+
+def test_the_whole_parser_and_the_short_way_agree() -> None:
+    """The one is for help and the manual, the other for speed."""
+    lines = [
+        ["ls"],
+        ["--json", "-s", "a", "ls", "-q"],
+        ["ls", "-s", "b", "--json"],
+        ["read", "m", "1k", "2k", "--raw"],
+        ["write", "m", "0"],
+        ["template", "f", "--size", "1M", "--from", "-"],
+        ["export", "m", "--read-only"],
+        ["map", "m", "--png", "f"],
+    ]
+    for words in lines:
+        assert vars(parse(words)) == vars(parser().parse_args(words)), words
+
+
+def test_the_parser_is_whole() -> None:
+    """As whoever makes a manual of it wants it."""
+    (below,) = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    assert list(below.choices) == list(SUBCOMMANDS)
+    for sub in below.choices.values():
+        assert sub.description.endswith(".")
+        assert all(action.help for action in sub._actions)
+
+
+def test_options_may_stand_between_arguments() -> None:
+    found = parse(["read", "m", "--raw", "1M", "-s", "x", "8M"])
+    assert (found.offset, found.length, found.raw, found.socket) == (1 << 20, 8 << 20, True, "x")
+
+
+def test_what_stands_behind_two_dashes() -> None:
+    found = parse(["export", "m", "--read-only", "--", "ls", "-l", "--", "--json"])
+    assert found.command == ["ls", "-l", "--", "--json"]
+    assert (found.id, found.writable, found.json) == ("m", False, False)
+    assert parse(["export", "m", "true"]).command == ["true"]
+
+
+def leaves(peer: Peer, request: dict[str, object]) -> None:
+    peer.leave()
+
+
+def test_a_daemon_that_goes_away(fake: Callable[[Talk], Memctl]) -> None:
+    memctl = fake(leaves)
+    status, out, err = memctl("ls")
+    assert (status, out) == (3, "")
+    assert err == "memctl: the daemon is gone: the server has closed the connection\n"
+    status, out, _err = memctl("ls", "--json")
+    assert status == 3
+    assert json.loads(out)["error"]["class"] == "NoDaemon"
+
+
+def test_errors_for_scripts(memctl: Memctl) -> None:
+    status, out, err = memctl("del", "nope", "--json")
+    assert (status, err) == (1, "memctl: object 'nope' not found\n")
+    assert json.loads(out) == {
+        "error": {"class": "GenericError", "desc": "object 'nope' not found"}
+    }
+    status, out, _err = memctl("show", "nope", "--json")
+    assert json.loads(out)["error"]["class"] == "DeviceNotFound"
+
+
+def run(server: Server, *words: str, shell: str = "") -> subprocess.CompletedProcess[str]:
+    command = argv(server.path, *words)
+    if shell:
+        command = ["sh", "-c", f'"$@" {shell}', "sh", *command]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=TREE)
+
+
+def test_a_reader_that_has_read_enough(start_memd: Callable[..., Server]) -> None:
+    """As `| head`: nothing is said, and the status is that of SIGPIPE."""
+    server = start_memd()
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        argv(server.path, "explain", "memory-backend-ram,size=1M"),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=TREE,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_output_that_can_not_be_written(start_memd: Callable[..., Server]) -> None:
+    server = start_memd()
+    full = run(server, "ls", shell=">/dev/full")
+    assert (full.returncode, full.stderr) == (
+        1,
+        "memctl: cannot write the output: No space left on device\n",
+    )
+    closed = run(server, "ls", shell=">&-")
+    assert (closed.returncode, closed.stderr) == (
+        1,
+        "memctl: cannot write the output: Bad file descriptor\n",
+    )
+    # What prints nothing needs none.
+    assert run(server, "add", "ram,id=m,size=4k", shell=">&-").returncode == 0
+    assert run(server, "del", "m", shell="<&- >&- 2>&-").returncode == 0
+    assert run(server, "ls", shell="2>&-").returncode == 0
+
+
+def test_little_is_imported() -> None:
+    """What makes a start slow is left to who needs it (`memd.memctl.context` has figures)."""
+    heavy = ["asyncio", "qemu", "rich", "PIL", "shtab", "shutil", "subprocess", "tempfile"]
+    heavy += ["logging", "inspect", "ctypes", "memd.qapi", "memd.backends", "memd.hostmem"]
+    code = (
+        "import sys; from memd.memctl import main, ls, add, delete, read, write, save, export;"
+        f" main.parse(['ls']); print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=TREE
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, memctl: Memctl) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "module", interrupted)
+    monkeypatch.setattr(
+        program, "parse", lambda _: argparse.Namespace(socket=None, json=False, subcommand="ls")
+    )
+    assert memctl("ls") == (130, "", "")

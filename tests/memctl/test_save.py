@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.differential.server import TREE
+from tests.memctl.conftest import Memctl, argv
+from tests.memctl.fakes import Peer, Talk
+
+
+def test_saving(memctl: Memctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is memctl's, and not the daemon's."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").write_bytes(b"hello")
+    memctl.out("add", "ram,id=m,size=1M")
+    memctl.out("write", "m", "64k", "data")
+    assert memctl.out("save", "m", "saved") == ""
+    found = memctl.data("save", "m", "again")
+    memctl.out("del", "m")
+    assert found == {"id": "m", "filename": f"{tmp_path}/again"}
+    data = Path("saved").read_bytes()
+    assert (len(data), data[64 << 10 :][:5]) == (1 << 20, b"hello")
+    assert os.stat("saved").st_blocks * 512 < 1 << 20
+
+
+def test_what_is_refused(memctl: Memctl, tmp_path: Path) -> None:
+    assert memctl.error("save", "x", "f") == "Device 'x' not found"
+    memctl.out("add", "ram,id=m,size=1M")
+    text = memctl.error("save", "m", f"{tmp_path}/none/f")
+    assert text == f"cannot save 'm' to '{tmp_path}/none/f': No such file or directory"
+    memctl.out("del", "m")
+
+
+def test_an_interrupt(fake: Callable[[Talk], Memctl]) -> None:
+    """The daemon can't be stopped from it, which is said."""
+    asked = threading.Event()
+
+    def talk(peer: Peer, request: dict[str, Any]) -> None:
+        asked.set()
+
+    process = subprocess.Popen(
+        argv(fake(talk).path, "save", "m", "/f"),
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=TREE,
+    )
+    assert asked.wait(60)
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "memctl: the daemon goes on, and /f will be there\n"

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from memd.memctl.tables import Column, console, on_terminal, plain, print_table, rich_table
+
+COLUMNS: list[Column] = [("ID", False), ("SIZE", True)]
+
+
+def test_plain() -> None:
+    assert plain(COLUMNS, [["m0", "8 MiB"], [("long-id", "bold"), "0"]]) == [
+        "ID        SIZE",
+        "m0       8 MiB",
+        "long-id      0",
+    ]
+    assert plain(COLUMNS, []) == ["ID  SIZE"]
+
+
+def test_no_blanks_at_the_end() -> None:
+    assert plain([("A", False), ("B", False)], [["x", ""]]) == ["A  B", "x"]
+
+
+def test_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not on_terminal()
+    assert console() is None
+    print_table(COLUMNS, [["m0", "1"]])
+    assert capsys.readouterr().out == "ID  SIZE\nm0     1\n"
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert on_terminal()
+    print_table(COLUMNS, [[("m0[b]", "red"), "1"]])
+    shown = terminal.getvalue()
+    assert "\x1b[31mm0[b]" in shown
+    assert shown.count("\n") == 2
+
+
+def test_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert console() is None
+    print_table(COLUMNS, [["m0", "1"]])
+    assert terminal.getvalue() == "ID  SIZE\nm0     1\n"
+
+
+def test_a_table_of_rich() -> None:
+    table = rich_table(COLUMNS, [["m0", "1"], [("m1", "red"), "2"]])
+    assert [column.justify for column in table.columns] == ["left", "right"]
+    assert table.row_count == 2

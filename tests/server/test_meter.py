@@ -1,0 +1,117 @@
+"""What is counted of commands, whether they block or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from memd.errors import QMPError, device_not_found
+from memd.outcome import JSON, Blocking
+from memd.server.meter import BOUNDS, Meter
+from memd.session import Session
+from tests.commands.fakes import make_session
+
+
+def metered(outcome: Any) -> Meter:
+    def dispatch(session: Session, name: str, arguments: dict[str, Any], oob: bool) -> JSON:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return Meter(dispatch)
+
+
+def run(meter: Meter, name: str = "query-name") -> JSON:
+    return meter(make_session(), name, {}, False)
+
+
+def counted(meter: Meter, name: str = "query-name") -> int:
+    return sum(meter.records[name].buckets) if name in meter.records else 0
+
+
+def test_a_command() -> None:
+    meter = metered({"a": 1})
+    assert run(meter) == {"a": 1}
+    assert run(meter) == {"a": 1}
+    assert counted(meter) == 2
+    assert meter.records["query-name"].errors == {}
+    assert meter.records["query-name"].seconds > 0
+
+
+def test_refusals_by_class() -> None:
+    meter = metered(device_not_found("Device 'x' not found"))
+    for _ in range(3):
+        with pytest.raises(QMPError):
+            run(meter)
+    assert counted(meter) == 3
+    assert meter.records["query-name"].errors == {"DeviceNotFound": 3}
+
+
+def test_clients_words_are_no_labels() -> None:
+    meter = metered(QMPError("no"))
+    for name in ("a", "b", "x-test"):
+        with pytest.raises(QMPError):
+            run(meter, name)
+    assert set(meter.records) == {"unknown"}
+    assert counted(meter, "unknown") == 3
+
+
+def test_work_is_counted_at_its_end() -> None:
+    meter = metered(Blocking(lambda: 1, lambda result: result + 1))
+    job = run(meter)
+    assert counted(meter) == 0
+    assert job.finish(job.work()) == 2
+    assert counted(meter) == 1
+
+
+def test_work_upon_work() -> None:
+    second = Blocking(lambda: 5, lambda result: result)
+    meter = metered(Blocking(lambda: 1, lambda _result: second))
+    job = run(meter)
+    job = job.finish(job.work())
+    assert counted(meter) == 0
+    assert job.finish(job.work()) == 5
+    assert counted(meter) == 1
+
+
+def test_work_that_fails() -> None:
+    undone: list[BaseException] = []
+    error = QMPError("no memory")
+    meter = metered(Blocking(lambda: 1, lambda _result: {}, undone.append))
+    job = run(meter)
+    job.failed(error)
+    assert undone == [error]
+    assert meter.records["query-name"].errors == {"GenericError": 1}
+
+
+def test_an_end_that_is_refused() -> None:
+    def finish(_result: object) -> JSON:
+        raise QMPError("in use")
+
+    meter = metered(Blocking(lambda: 1, finish))
+    job = run(meter)
+    with pytest.raises(QMPError):
+        job.finish(1)
+    assert counted(meter) == 1
+    assert meter.records["query-name"].errors == {"GenericError": 1}
+
+
+def test_what_is_wanted_of_work_stays() -> None:
+    job = Blocking(lambda: 1, lambda _r: {}, progress=lambda: None, cancel=lambda: None)
+    wrapped = run(metered(job))
+    assert (wrapped.progress, wrapped.cancel) == (job.progress, job.cancel)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"),
+    [(0.0, 0), (BOUNDS[0], 0), (BOUNDS[0] * 1.01, 1), (BOUNDS[-1], -2), (BOUNDS[-1] * 2, -1)],
+)
+def test_buckets(seconds: float, bucket: int) -> None:
+    meter = metered({})
+    run(meter)
+    record = meter.records["query-name"]
+    record.buckets = [0] * len(record.buckets)
+    record.took(seconds)
+    assert record.buckets[bucket] == 1
+    assert sum(record.buckets) == 1
