@@ -1,0 +1,91 @@
+"""The line that `systemctl status` shows of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from memd.backends.base import MemoryBackend
+from memd.outcome import JSON
+from memd.qom.tree import Tree
+from memd.server.notify import Notifier
+
+INTERVAL = 0.2
+"""Seconds between two messages: objects come and go by the thousand a second."""
+
+NAMED = 3
+"""How many of what was lost are named."""
+
+_LENGTH = 60
+"""Characters of an id that are told; it may have any number."""
+
+log = logging.getLogger("memd")
+
+
+class Status:
+    """Tells the service manager how many backends there are, and how large they are.
+
+    Args:
+        loop: the event loop.
+        notifier: where it goes.
+        tree: where the backends are.
+        lost: what was lost, by id.
+    """
+
+    __slots__ = ("_loop", "_lost", "_notifier", "_timer", "_tree")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        notifier: Notifier,
+        tree: Tree,
+        lost: Mapping[str, JSON],
+    ) -> None:
+        self._loop = loop
+        self._notifier = notifier
+        self._tree = tree
+        self._lost = lost
+        self._timer: asyncio.TimerHandle | None = None
+
+    def changed(self) -> None:
+        """Something comes or goes: tell soon, once for all that does meanwhile."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(INTERVAL, self._send)
+
+    def _send(self) -> None:
+        self._timer = None
+        try:
+            self._notifier.send(self.line())
+        except OSError as failed:
+            log.warning("the service manager can't be reached: %s", failed.strerror)
+
+    def line(self) -> str:
+        """What there is, such as `STATUS=12 backends, 48 GiB`."""
+        sizes = [
+            obj.size
+            for obj in (self._tree.objects.children or {}).values()
+            if isinstance(obj, MemoryBackend)
+        ]
+        text = f"{len(sizes)} backend{'' if len(sizes) == 1 else 's'}, {spell_size(sum(sizes))}"
+        if self._lost:
+            names = list(self._lost)
+            text += f"; lost: {', '.join(name[:_LENGTH] for name in names[:NAMED])}"
+            if len(names) > NAMED:
+                text += f" and {len(names) - NAMED} more"
+        return f"STATUS={text}"
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def spell_size(size: int) -> str:
+    """Bytes for people: "48 GiB", "1.5 MiB"; a tenth of a unit is what is told at best."""
+    unit = 0
+    while size >> 10 * (unit + 1) and unit < 5:
+        unit += 1
+    tenths = (size * 10) >> (10 * unit)
+    number = f"{tenths // 10}" if tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10}"
+    return f"{number} {('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[unit]}"

@@ -1,0 +1,137 @@
+"""Telling the service manager how the daemon is: sd_notify(3), spoken without its library.
+
+A message is one datagram of `NAME=value` lines to the socket that $NOTIFY_SOCKET
+names; descriptors may ride on it. Nothing here is imported where there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Mapping, Sequence
+
+PATIENCE = 10
+"""Seconds that a message may wait for a manager that does not read (`wait=True`)."""
+
+_TIMEVAL = struct.Struct("ll")
+
+
+class Notifier:
+    """The way to the service manager.
+
+    Args:
+        address: what $NOTIFY_SOCKET holds: a path, or an abstract name after "@".
+
+    Raises:
+        ValueError: it is neither.
+    """
+
+    __slots__ = ("_address", "_socket")
+
+    def __init__(self, address: str) -> None:
+        if address[:1] not in ("/", "@") or len(address) < 2:
+            raise ValueError(f"NOTIFY_SOCKET='{address}' is neither a path nor an abstract name")
+        self._address = "\0" + address[1:] if address[0] == "@" else address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(PATIENCE, 0))
+
+    def send(self, *lines: str, fds: Sequence[int] = (), wait: bool = False) -> bool:
+        """Send one message.
+
+        Args:
+            lines: `NAME=value` each.
+            fds: descriptors that go with it; the manager gets duplicates.
+            wait: whether the caller can wait for a manager that is behind with
+                its reading, `PATIENCE` seconds at most.
+
+        Returns:
+            False where the manager has too much to read yet; nothing was sent then.
+
+        Raises:
+            OSError: the manager can't be reached.
+        """
+        about = []
+        if fds:
+            packed = struct.pack(f"{len(fds)}i", *fds)
+            about.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, packed))
+        flags = 0 if wait else socket.MSG_DONTWAIT
+        try:
+            self._socket.sendmsg(["\n".join(lines).encode()], about, flags, self._address)
+        except BlockingIOError:
+            return False
+        return True
+
+    def barrier(self) -> None:
+        """Wait until the manager has worked off all that was sent before (BARRIER=1).
+
+        Raises:
+            OSError: the manager can't be reached.
+        """
+        seen, sent = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                told = self.send("BARRIER=1", fds=(sent,), wait=True)
+            finally:
+                os.close(sent)
+            if told:
+                # It closes its end once it has come to it.
+                poll = select.poll()
+                poll.register(seen, 0)
+                poll.poll(PATIENCE * 1000)
+        finally:
+            os.close(seen)
+
+    def close(self) -> None:
+        """Say nothing more."""
+        self._socket.close()
+
+
+def monotonic_usec() -> str:
+    """The line that a RELOADING=1 goes with (sd_notify(3)): the time, in microseconds."""
+    return f"MONOTONIC_USEC={time.monotonic_ns() // 1000}"
+
+
+def watchdog_period(environ: Mapping[str, str], pid: int) -> float:
+    """Seconds within which the manager wants a sign of life; 0 for never.
+
+    As sd_watchdog_enabled(3) tells: $WATCHDOG_USEC, unless $WATCHDOG_PID is
+    another process's.
+    """
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return 0.0
+    value = environ.get("WATCHDOG_USEC", "")
+    return int(value) / 1_000_000 if value.isdecimal() else 0.0
+
+
+class Watchdog:
+    """Signs of life, from the event loop: one that hangs gives none.
+
+    Args:
+        loop: the event loop.
+        notifier: where they go.
+        period: seconds within which one is expected; two are sent.
+    """
+
+    __slots__ = ("_interval", "_loop", "_notifier", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, notifier: Notifier, period: float) -> None:
+        self._loop = loop
+        self._notifier = notifier
+        self._interval = period / 2
+        self._timer = loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(self._interval, self._tick)
+        try:
+            self._notifier.send("WATCHDOG=1")
+        except OSError:
+            # The manager may be back by the next one.
+            pass
+
+    def close(self) -> None:
+        """Give no more."""
+        self._timer.cancel()

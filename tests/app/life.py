@@ -1,0 +1,170 @@
+"""A daemon's life without a process: its tree and what keeps it, in this one.
+
+Several can follow each other on one `ServiceManager`; each takes what the last
+one left there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import pytest
+
+from memd import backends
+from memd.app.errors import StartError
+from memd.app.keeping import Keeping
+from memd.backends.thread_context import ThreadContext
+from memd.cli.config import Config
+from memd.cli.report import Reporter
+from memd.errors import QMPError
+from memd.hostmem import noting
+from memd.hostmem.region import Region
+from memd.outcome import JSON, Blocking
+from memd.qom import Tree
+from memd.server.store import Store
+from tests.backends.doing import run
+from tests.manager import ServiceManager
+
+Options = dict[str, JSON]
+
+Begin = Callable[..., Any]
+"""Begins a life: begin(*objects, **config), to be awaited; gives a `Life`."""
+
+
+class Killed(BaseException):
+    """Nothing more is done by whom this is raised in."""
+
+
+class Life:
+    """One daemon.
+
+    Args:
+        manager: what it runs under.
+        patch: for the environment.
+        objects: those of its command line.
+        config: attributes of its `Config`.
+    """
+
+    def __init__(
+        self,
+        manager: ServiceManager,
+        patch: pytest.MonkeyPatch,
+        objects: Iterable[Options] = (),
+        **config: Any,
+    ) -> None:
+        manager.main = os.getpid()
+        manager.catch_up()
+        self.manager = manager
+        self._before = _open_files()
+        self._regions: list[Region] = []
+        self._note_regions(patch)
+        patch.setenv("NOTIFY_SOCKET", manager.address)
+        patch.setenv("FDSTORE", str(manager.capacity))
+        self.tree = Tree()
+        backends.register(self.tree)
+        self.config = Config(Reporter("memd"))
+        self.config.stored = {each.name: os.dup(each.fd) for each in manager.store}
+        self.config.objects = list(objects)
+        for name, value in config.items():
+            setattr(self.config, name, value)
+        loop = asyncio.get_running_loop()
+        self.keeping = Keeping(self.config, loop, self.tree, self._run_job)
+
+    def _note_regions(self, patch: pytest.MonkeyPatch) -> None:
+        real, regions = Region.__init__, self._regions
+
+        def init(region: Region, *args: Any) -> None:
+            real(region, *args)
+            regions.append(region)
+
+        patch.setattr(Region, "__init__", init)
+
+    async def _run_job(self, job: Blocking) -> JSON:
+        try:
+            return run(job)
+        except QMPError as refusal:
+            return refusal
+
+    async def begin(self) -> Life:
+        """Start: what was left is there, and what the command line asks for.
+
+        Raises:
+            StartError: it can't; it has ended again, in order.
+        """
+        try:
+            await self._begin()
+        except StartError:
+            self.end()
+            raise
+        return self
+
+    async def _begin(self) -> None:
+        self.keeping.open()
+        await self.keeping.restore(credentials=True)
+        await self.keeping.restore(credentials=False)
+        for options in self.config.objects:
+            if not self.keeping.has(options):
+                run(backends.create(self.tree, options))
+        await self.keeping.commit()
+        self.manager.catch_up()
+
+    @property
+    def store(self) -> Store:
+        keeper = cast("Any", self.tree.keeper)
+        return cast("Store", keeper.store)
+
+    def set(self, id: str, name: str, value: JSON) -> None:
+        """`qom-set`"""
+        obj = self.tree.resolve(f"/objects/{id}")
+        keeper = self.tree.keeper
+        assert keeper is not None
+        run(keeper.changed(obj, obj.set_property(name, value)))
+
+    def kill(self) -> None:
+        """Let go of everything as the kernel does: nobody is told, nothing is undone."""
+        for obj in (self.tree.objects.children or {}).values():
+            if isinstance(obj, ThreadContext):
+                obj.finalize()
+        # Those of objects that are not whole yet included.
+        for region in self._regions:
+            region.disown()
+            region.close()
+        noting.watcher = None
+        cast("Any", self.keeping)._status.close()
+        cast("Any", self.keeping)._notifier.close()
+        if self.tree.keeper is not None and cast("Any", self.tree.keeper).store is not None:
+            if (timer := cast("Any", self.store)._timer) is not None:
+                timer.cancel()
+        self._gone()
+
+    def _gone(self) -> None:
+        self.manager.catch_up()
+        for fd in _open_files() - self._before - {each.fd for each in self.manager.store}:
+            os.close(fd)
+
+    def end(self) -> None:
+        """End in order."""
+        self.keeping.stopping()
+        self.keeping.end()
+        backends.close_all(self.tree)
+        self._gone()
+
+    def ids(self) -> list[str]:
+        """What there is, in its order."""
+        return list(self.tree.objects.children or {})
+
+
+def add(life: Life, kind: str, id: str = "m0", **options: JSON) -> None:
+    """`object-add`; kinds of memory without their prefix."""
+    named = {name.replace("_", "-"): value for name, value in options.items()}
+    if kind not in ("thread-context", "secret"):
+        kind = f"memory-backend-{kind}"
+    run(backends.create(life.tree, {"qom-type": kind, "id": id, **named}))
+
+
+def _open_files() -> set[int]:
+    # The one that the directory itself was read by is closed again.
+    return {int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/dev/fd/{name}")}

@@ -1,0 +1,504 @@
+"""What is kept while the daemon runs: each kind, each moment, and a manager that has no ear."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memd import backends
+from memd.errors import QMPError
+from memd.hostmem import access, files
+from memd.outcome import Blocking
+from memd.server.journal import Journal
+from memd.server.notify import Notifier
+from tests.app.life import Begin, Killed, Life, add
+from tests.backends.doing import MIB, delete, get, region_of, run
+from tests.differential.kernel import descriptors
+from tests.hostmem.smaps import rows
+from tests.kvm import needs_guest_memfd
+
+
+def properties(life: Life, id: str = "m0") -> dict[str, Any]:
+    obj = life.tree.resolve(f"/objects/{id}")
+    return {
+        name: prop.getter(obj)
+        for name, prop in obj.qom_type.all_properties.items()
+        if prop.getter is not None and name != "thread-id"
+    }
+
+
+def mapping(life: Life, id: str = "m0") -> Any:
+    """How the kernel has it mapped, wherever that is."""
+    region = region_of(life.tree, id)
+    (row,) = [each for each in rows() if each.start == region.address]
+    return row.permissions, row.offset, row.flags, region.length, region.page_size, region.exports
+
+
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("memfd", {}),
+    ("memfd", {"seal": False, "merge": False, "dump": False, "prealloc": True}),
+    ("memfd", {"prealloc-threads": 3, "x-use-canonical-path-for-ramblock-id": True}),
+    ("memfd", {"policy": "bind", "host-nodes": [0]}),
+    ("shm", {"reserve": False}),
+    ("ram", {"share": True}),
+    ("ram", {"share": True, "size": 5000}),
+    ("file", {"share": True, "mem-path": "new"}),
+    ("file", {"share": True, "mem-path": "there", "offset": 4096, "align": 2 * MIB}),
+    ("file", {"share": True, "mem-path": ".", "discard-data": True}),
+    ("file", {"share": True, "mem-path": "there", "pmem": True}),
+    ("file", {"readonly": True, "mem-path": "there"}),
+    ("file", {"readonly": True, "share": True, "mem-path": "there"}),
+    pytest.param("guest-memfd", {}, marks=needs_guest_memfd),  # type: ignore[list-item]
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS, ids=str)
+async def test_each_kind(begin: Begin, directory: Path, kind: str, options: dict[str, Any]) -> None:
+    """The same properties, the same mapping, every byte; twice."""
+    (directory / "there").write_bytes(b"t" * (MIB + 4096))
+    options = {"size": MIB, **options}
+    if "mem-path" in options:
+        options["mem-path"] = f"{directory}/{options['mem-path']}"
+    life = await begin()
+    add(life, kind, **options)
+    region = region_of(life.tree)
+    if region.writable:
+        access.write(region, "m0", 4096 if kind == "guest-memfd" else 1, b"every byte")
+    content = access.read(region, "m0", 0, life.tree.resolve("/objects/m0").get_property("size"))
+    before = properties(life), mapping(life), os.fstat(region.fd).st_ino
+    for _ in range(2):
+        life.kill()
+        (directory / "there").rename(directory / "there.")
+        life = await begin()
+        (directory / "there.").rename(directory / "there")
+        region = region_of(life.tree)
+        assert (properties(life), mapping(life), os.fstat(region.fd).st_ino) == before
+        assert access.read(region, "m0", 0, len(content)) == content
+        assert life.manager.names() == ["memd-list", "memd-1" if kind != "shm" else "memd-2"] or (
+            kind == "file"
+        )
+
+
+async def test_in_their_order(begin: Begin) -> None:
+    life = await begin()
+    for number in (3, 1, 2):
+        add(life, "memfd", f"m{number}", size=4096)
+    add(life, "thread-context", "t0", cpu_affinity=[0])
+    life.set("m1", "prealloc-context", "/objects/t0")
+    life.kill()
+    life = await begin()
+    assert life.ids() == ["m3", "m1", "m2", "t0"]
+    assert get(life.tree, "prealloc-context", "m1") == "/objects/t0"
+    assert get(life.tree, "cpu-affinity", "t0") == [0]
+
+
+async def test_changes(begin: Begin) -> None:
+    life = await begin()
+    add(life, "memfd", size=MIB)
+    for name, value in (
+        ("merge", False),
+        ("dump", False),
+        ("prealloc", True),
+        ("prealloc-threads", 2),
+        # Shown, and not where the memory is bound to.
+        ("policy", "bind"),
+        ("host-nodes", [3]),
+    ):
+        life.set("m0", name, value)
+    before = properties(life), mapping(life)
+    assert "dd" in before[1][2]
+    life.kill()
+    life = await begin()
+    assert (properties(life), mapping(life)) == before
+
+
+async def test_what_is_set_elsewhere(begin: Begin) -> None:
+    """Objects that are not kept, such as the machine, are changed as ever."""
+    life = await begin()
+    add(life, "memfd", size=4096)
+    keeper = life.tree.keeper
+    assert keeper is not None
+    slow = Blocking(lambda: None, lambda _done: {})
+    assert keeper.changed(life.tree.machine, slow) is slow
+    assert keeper.changed(life.tree.resolve("/objects/m0/m0[0]"), slow) is slow
+
+
+async def test_deleted(begin: Begin) -> None:
+    life = await begin()
+    add(life, "memfd", size=4096)
+    add(life, "memfd", "m1", size=4096)
+    delete(life.tree)
+    life.manager.catch_up()
+    assert life.manager.names() == ["memd-list", "memd-2"]
+    # The same id is another object.
+    add(life, "ram", size=8192, share=True)
+    life.kill()
+    life = await begin()
+    assert life.ids() == ["m1", "m0"]
+    assert get(life.tree, "type") == "memory-backend-ram"
+
+
+class Doom:
+    """Ends the process at one of the moments at which it tells somebody something.
+
+    Attributes:
+        left: how many are let pass.
+        passed: how many there were.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, left: int) -> None:
+        self.left = left
+        self.passed = 0
+        for where, name in (
+            (Notifier, "send"),
+            (Journal, "append"),
+            (os, "open"),
+            (os, "unlink"),
+            (os, "ftruncate"),
+            (files, "_look_at"),
+        ):
+            self._guard(patch, where, name)
+        from memd.hostmem.region import Region
+
+        self._guard(patch, Region, "discard")
+        self._guard(patch, Region, "close")
+
+    def _guard(self, patch: pytest.MonkeyPatch, where: Any, name: str) -> None:
+        real = getattr(where, name)
+
+        def guarded(*args: Any, **named: Any) -> Any:
+            if self.left >= 0 and self.passed >= self.left:
+                raise Killed
+            self.passed += 1
+            return real(*args, **named)
+
+        patch.setattr(where, name, guarded)
+
+
+ADDED: list[tuple[str, dict[str, Any]]] = [
+    ("memfd", {}),
+    ("shm", {}),
+    ("file", {"share": True, "mem-path": "new"}),
+    ("file", {"share": True, "mem-path": "new", "prealloc": True}),
+    ("file", {"share": True, "mem-path": "."}),
+    ("ram", {}),
+    ("thread-context", {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), ADDED, ids=str)
+async def test_killed_while_adding(
+    begin: Begin, directory: Path, kind: str, options: dict[str, Any]
+) -> None:
+    """At whichever step: it is there whole, or nothing of it is, its file included."""
+    options = dict(options)
+    if kind != "thread-context":
+        options["size"] = MIB
+    if "mem-path" in options:
+        (directory / "files").mkdir()
+        options["mem-path"] = f"{directory}/files/{options['mem-path']}"
+    outcomes = set()
+    for step in range(100):
+        life = await begin()
+        with pytest.MonkeyPatch.context() as patch:
+            doom = Doom(patch, step)
+            try:
+                add(life, kind, **options)
+                killed = False
+            except Killed:
+                killed = True
+        life.kill()
+        life = await begin()
+        there = life.ids() == ["m0"]
+        outcomes.add(there)
+        parked = there and kind != "thread-context"
+        assert len(life.manager.names()) == 1 + parked
+        if "mem-path" in options:
+            left = os.listdir(directory / "files")
+            assert left == (["new"] if there and options["mem-path"].endswith("new") else [])
+        if there:
+            if parked:
+                assert region_of(life.tree).length == os.fstat(region_of(life.tree).fd).st_size
+            delete(life.tree)
+            for name in os.listdir(directory / "files") if "mem-path" in options else ():
+                os.unlink(directory / "files" / name)
+        life.kill()
+        if not killed:
+            break
+    assert doom.passed >= 1
+    # Private memory is gone either way.
+    assert outcomes == ({False} if (kind, "share" in options) == ("ram", False) else {False, True})
+    await begin()
+
+
+@pytest.mark.parametrize("discard", [False, True])
+async def test_killed_while_deleting(begin: Begin, directory: Path, discard: bool) -> None:
+    """At whichever step: it is there whole, or gone whole, its data included where that goes."""
+    path = directory / "data"
+    outcomes = set()
+    for step in range(100):
+        path.write_bytes(b"x" * MIB)
+        life = await begin()
+        add(life, "file", share=True, size=MIB, mem_path=str(path), discard_data=discard)
+        with pytest.MonkeyPatch.context() as patch:
+            doom = Doom(patch, step)
+            try:
+                delete(life.tree)
+                killed = False
+            except Killed:
+                killed = True
+        life.kill()
+        life = await begin()
+        there = life.ids() == ["m0"]
+        outcomes.add(there)
+        assert len(life.manager.names()) == 1 + there
+        content = path.read_bytes()
+        assert content == (b"x" if there or not discard else b"\0") * MIB
+        if there:
+            delete(life.tree)
+        life.kill()
+        if not killed:
+            break
+    assert doom.passed > 2
+    assert outcomes == {False, True}
+    await begin()
+
+
+def clog(life: Life) -> None:
+    """Have the manager's socket full."""
+    notifier: Notifier = life.store._notifier
+    while notifier.send("X=1"):
+        pass
+
+
+async def test_a_manager_without_an_ear_for_an_addition(begin: Begin) -> None:
+    """It is waited for beside the loop, and the object is listed when it is parked."""
+    life = await begin()
+    with life.manager.deaf():
+        clog(life)
+        slow = backends.create(
+            life.tree, {"qom-type": "memory-backend-memfd", "id": "m0", "size": 4096}
+        )
+        assert slow is not None
+        assert life.ids() == []
+        with pytest.raises(QMPError, match="duplicate"):
+            backends.create(life.tree, {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096})
+        working = threading.Thread(target=slow.work)
+        done: list[Any] = []
+        working = threading.Thread(target=lambda: done.append(slow.work()))
+        working.start()
+    working.join(60)
+    slow.finish(done[0])
+    assert life.ids() == ["m0"]
+    life.kill()
+    life = await begin()
+    assert life.ids() == ["m0"]
+
+
+async def test_a_manager_without_an_ear_for_a_deletion(begin: Begin) -> None:
+    """The object goes at once, its descriptor once the manager reads again."""
+    life = await begin()
+    add(life, "memfd", size=4096)
+    with life.manager.deaf():
+        clog(life)
+        delete(life.tree)
+        assert life.ids() == []
+    while len(life.manager.names()) > 1:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_manager_that_has_gone(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Objects are made and deleted all the same; they will be told to be lost."""
+    life = await begin()
+    add(life, "memfd", "m1", size=4096)
+
+    def refuse(*_args: Any, **_named: Any) -> bool:
+        raise OSError(errno.ECONNREFUSED, "Connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Notifier, "send", refuse)
+        add(life, "memfd", size=4096)
+        delete(life.tree, "m1")
+    assert "the service manager can't be reached: Connection refused" in caplog.text
+    life.kill()
+    life = await begin()
+    assert life.ids() == []
+    assert [(each["id"], each["reason"]) for each in life.keeping.lost.values()] == [
+        ("m0", "not-stored")
+    ]
+
+
+async def test_no_room(begin: Begin) -> None:
+    """What the store has no room for is there until the daemon ends, and told to be lost then."""
+    life = await begin()
+    life.manager.capacity = 3
+    life.kill()
+    life = await begin()
+    for number in range(4):
+        add(life, "memfd", f"m{number}", size=4096)
+    delete(life.tree, "m0")
+    add(life, "memfd", "m4", size=4096)
+    assert life.ids() == ["m1", "m2", "m3", "m4"]
+    life.kill()
+    assert len(life.manager.names()) == 3
+    life = await begin()
+    assert life.ids() == ["m1", "m4"]
+    assert {each["id"]: each["reason"] for each in life.keeping.lost.values()} == {
+        "m2": "not-stored",
+        "m3": "not-stored",
+    }
+
+
+async def test_no_memory_for_the_list(
+    begin: Begin, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can't be noted is refused, and nothing has changed."""
+    life = await begin()
+    add(life, "memfd", size=4096)
+    life.manager.catch_up()
+    before = descriptors(os.getpid())
+
+    def refuse(_journal: Journal, _line: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    text = "cannot note it for a restart: No space left on device"
+    path = directory / "precious"
+    path.write_bytes(b"x" * 4096)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", refuse)
+        for work in (
+            lambda: add(life, "memfd", "m1", size=4096),
+            lambda: add(life, "memfd", "m1", size=4096, prealloc=True),
+            lambda: add(
+                life, "file", "m1", size=4096, mem_path=str(path), share=True, discard_data=True
+            ),
+            lambda: delete(life.tree),
+            lambda: life.set("m0", "dump", False),
+        ):
+            with pytest.raises(QMPError) as caught:
+                work()
+            assert caught.value.desc == text
+    assert path.read_bytes() == b"x" * 4096
+    assert life.ids() == ["m0"]
+    life.manager.catch_up()
+    assert descriptors(os.getpid()) == before
+    add(life, "memfd", "m1", size=4096)
+
+
+async def test_no_memory_for_what_only_saves_work(
+    begin: Begin, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on the list, or off it, stays so."""
+    life = await begin()
+    add(life, "ram", size=4096)
+    life.kill()
+    life = await begin()
+    real = Journal.append
+    left = 0
+
+    def refuse_later(journal: Journal, line: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(journal, line)
+
+    path = directory / "new"
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", refuse_later)
+        # Making it, having made it, the object.
+        left = 3
+        add(life, "file", size=4096, mem_path=str(path), share=True, discard_data=True)
+    life.kill()
+    life = await begin()
+    assert life.ids() == ["m0"]
+    assert path.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", refuse_later)
+        left = 1
+        delete(life.tree)
+    life.kill()
+    life = await begin()
+    assert life.ids() == []
+    assert life.manager.names() == ["memd-list"]
+
+
+async def test_memory_is_free_once_it_is_deleted(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of much memory: the manager has closed its descriptor before the answer is given."""
+    life = await begin()
+    add(life, "memfd", size=65 * MIB)
+    heard = threading.Event()
+    real = Notifier.barrier
+
+    def barrier(notifier: Notifier) -> None:
+        real(notifier)
+        heard.set()
+
+    monkeypatch.setattr(Notifier, "barrier", barrier)
+    delete(life.tree)
+    assert heard.is_set()
+    assert life.manager.names() == ["memd-list"]
+
+
+async def test_huge_pages(begin: Begin, hugepages: Callable[[int], None]) -> None:
+    """They are back, and free for the next one as soon as they are deleted."""
+    hugepages(2)
+    life = await begin()
+    for _ in range(3):
+        add(life, "memfd", size=4 * MIB, hugetlb=True, prealloc=True)
+        access.write(region_of(life.tree), "m0", 2 * MIB, b"huge")
+        life.kill()
+        life = await begin()
+        region = region_of(life.tree)
+        assert region.page_size == 2 * MIB
+        assert access.read(region, "m0", 2 * MIB, 4) == b"huge"
+        delete(life.tree)
+
+
+async def test_the_data_of_what_is_kept_stays(begin: Begin, directory: Path) -> None:
+    """The daemon's end is no deletion, whatever discard-data says."""
+    path = directory / "data"
+    path.write_bytes(b"x" * MIB)
+    life = await begin()
+    add(life, "file", share=True, size=MIB, mem_path=str(path), discard_data=True)
+    life.end()
+    assert path.read_bytes() == b"x" * MIB
+    life = await begin()
+    assert get(life.tree, "discard-data") is True
+    run(backends.delete(life.tree, "m0"))
+    assert path.read_bytes() == b"\0" * MIB
+
+
+async def test_who_made_it(begin: Begin) -> None:
+    """It counts for the same user as before, whatever the limits are now."""
+    life = await begin()
+    options = {"qom-type": "memory-backend-memfd", "id": "m0", "size": MIB}
+    run(backends.create(life.tree, options, owner=1234))
+    life.kill()
+    life = await begin()
+    assert life.tree.quota.users == {1234: MIB}
+    assert life.tree.quota.objects == 1
+
+
+async def test_how_often_it_was_exported(begin: Begin) -> None:
+    from memd.commands.daemon import Daemon
+    from memd.commands.memdev import x_memdev_export
+
+    life = await begin()
+    add(life, "memfd", size=MIB)
+    outcome = x_memdev_export(Daemon(life.tree), {"id": "m0"})
+    os.close(outcome.fds[0])
+    life.kill()
+    life = await begin()
+    assert region_of(life.tree).exports == 1

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memd import backends
+from memd.app.status import Status, spell_size
+from memd.qom import Tree
+from memd.server.notify import Notifier
+from tests.backends.doing import add
+
+
+@pytest.fixture
+def manager(directory: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(f"{directory}/notify")
+        sock.setblocking(False)
+        yield sock
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    tree = Tree()
+    backends.register(tree)
+    yield tree
+    backends.close_all(tree)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        ((1 << 20) - 1, "1023.9 KiB"),
+        (48 << 30, "48 GiB"),
+        ((1 << 40) + (1 << 39), "1.5 TiB"),
+        (3 << 60, "3072 PiB"),
+    ],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert spell_size(size) == text
+
+
+async def test_the_line(tree: Tree, manager: socket.socket) -> None:
+    lost: dict[str, object] = {}
+    notifier = Notifier(manager.getsockname())
+    status = Status(asyncio.get_running_loop(), notifier, tree, lost)
+    assert status.line() == "STATUS=0 backends, 0 B"
+    add(tree, "ram", size=8 << 20)
+    assert status.line() == "STATUS=1 backend, 8 MiB"
+    for name in ("a", "b", "x" * 1000):
+        lost[name] = None
+    assert status.line() == f"STATUS=1 backend, 8 MiB; lost: a, b, {'x' * 60}"
+    lost["d"] = lost["e"] = None
+    assert status.line().endswith(" and 2 more")
+    notifier.close()
+
+
+async def test_many_changes_are_told_once(
+    tree: Tree, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memd.app.status.INTERVAL", 0.01)
+    loop = asyncio.get_running_loop()
+    notifier = Notifier(manager.getsockname())
+    status = Status(loop, notifier, tree, {})
+    for number in range(5):
+        status.changed()
+        add(tree, "ram", f"m{number}", size=4096)
+    assert await loop.sock_recv(manager, 100) == b"STATUS=5 backends, 20 KiB"
+    with pytest.raises(BlockingIOError):
+        manager.recv(100)
+    status.changed()
+    assert await loop.sock_recv(manager, 100) == b"STATUS=5 backends, 20 KiB"
+    status.changed()
+    status.close()
+    notifier.close()
+
+
+async def test_nobody_listens(
+    tree: Tree,
+    manager: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("memd.app.status.INTERVAL", 0)
+    notifier = Notifier(manager.getsockname())
+    status = Status(asyncio.get_running_loop(), notifier, tree, {})
+    manager.close()
+    status.changed()
+    while not caplog.records:
+        await asyncio.sleep(0)
+    assert "the service manager can't be reached: Connection refused" in caplog.text
+    notifier.close()
