@@ -28,6 +28,14 @@ _ENVIRONMENT = {
     ),
 }
 
+_SIGNALS = {
+    "SIGTERM, SIGINT, SIGHUP": "End memd, with status 0.",
+    "SIGUSR1": (
+        "Under a service manager: read the files of TLS credentials anew, and give the"
+        " manager again all that it is to keep."
+    ),
+}
+
 _FILES = {
     "/run/memd/qmp.sock": "The default socket of root's memd.",
     "$XDG_RUNTIME_DIR/memd/qmp.sock": "That of others.",
@@ -45,6 +53,9 @@ def daemon() -> Page:
     _options(page, USAGE.split("\n\n", 2)[2])
     page.heading("ENVIRONMENT")
     for name, text in _ENVIRONMENT.items():
+        page.tagged(name, text)
+    page.heading("SIGNALS")
+    for name, text in _SIGNALS.items():
         page.tagged(name, text)
     page.heading("FILES")
     for name, text in _FILES.items():
