@@ -1,0 +1,76 @@
+"""Which commands only ask: those a read-only monitor runs, and no audit record is made of.
+
+Whatever is not named here acts, a new command included, until somebody says
+otherwise: it is refused on a read-only monitor, and audited. A test holds every
+command of the table against this.
+
+`x-memdev-read` and `x-memdev-export` are not queries though they change nothing:
+they give away what the memory holds. Neither is `qom-list-get`, nor `qom-get` of
+a `data`: that may be a secret. `x-memdev-explain` is one: it looks and makes
+nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+QUERIES = frozenset(
+    {
+        "qmp_capabilities",
+        "device-list-properties",
+        "qom-list",
+        "qom-list-properties",
+        "qom-list-types",
+        "query-accelerators",
+        "query-balloon",
+        "query-block",
+        "query-chardev",
+        "query-command-line-options",
+        "query-commands",
+        "query-cpus-fast",
+        "query-fdsets",
+        "query-hotpluggable-cpus",
+        "query-iothreads",
+        "query-jobs",
+        "query-kvm",
+        "query-machines",
+        "query-memdev",
+        "query-memory-devices",
+        "query-memory-size-summary",
+        "query-migrate-capabilities",
+        "query-name",
+        "query-named-block-nodes",
+        "query-qmp-schema",
+        "query-status",
+        "query-target",
+        "query-uuid",
+        "query-version",
+        "query-yank",
+        "x-memdev-explain",
+        "x-memdev-lost",
+        "x-memdev-map",
+        "x-memdev-stat",
+    }
+)
+"""Commands that change nothing, and tell nothing of what memory holds, nor secrets."""
+
+_HUMAN_QUERIES = ("info", "help", "?")
+"""The human monitor's words that only ask."""
+
+
+def is_query(name: str, arguments: dict[str, Any]) -> bool:
+    """Whether a command only asks.
+
+    Args:
+        name: the command.
+        arguments: as the client sent them, checked or not.
+    """
+    if name in QUERIES:
+        return True
+    if name == "qom-get":
+        return arguments.get("property") != "data"
+    if name != "human-monitor-command":
+        return False
+    line = arguments.get("command-line")
+    words = line.split(None, 1) if type(line) is str else []
+    return not words or words[0] in _HUMAN_QUERIES

@@ -1,0 +1,335 @@
+"""A record of each command that acts: who, what, and what came of it.
+
+Queries (`memd.commands.queries`) are not recorded. A record never holds
+anything of what memory holds, nor of secrets: of what is written, only how much
+it is. No command waits for a record to be taken: the record does, and where too
+many do, further ones are lost, which is told as soon as one is taken again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memd.commands.memdev import decoded_length
+from memd.commands.queries import is_query
+from memd.commands.table import HANDLERS, SESSION_HANDLERS
+from memd.errors import GENERIC_ERROR, QMPError
+from memd.outcome import JSON, Blocking
+from memd.server.limits import Seldom
+from memd.session import Dispatch, Session
+from memd.wire import encode
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+MESSAGE_ID = "5f0b7c1d5d0a4f7b8a3f6d6c2e9b4a71"
+"""By which the journal's records of commands are found (journalctl(1),
+MESSAGE_ID=)."""
+
+LOST_ID = "d3c4a9e86b0f4c1c9b7e21f05a6d8e34"
+"""The same of records that say how many were lost."""
+
+MOST_HELD = 1000
+"""Records that wait to be taken, half a KiB each. The kernel queues ten entries
+for the journal where nobody has asked for more (net.unix.max_dgram_qlen), and
+clients send hundreds of commands at once."""
+
+RETRY = 0.02
+"""Seconds after which records that wait are tried again: less than the journal
+needs to be started anew, more than it needs for what is queued."""
+
+LONGEST_TEXT = 256
+"""Characters of a text in a record; of a longer one only the beginning is there."""
+
+_MOST_ITEMS = 32
+"""Members of an object, or items of a list, in a record."""
+
+_DEEPEST = 3
+"""Levels of lists and objects in a record: the value of a property has two."""
+
+_INFO, _NOTICE, _WARNING = "6", "5", "4"
+
+Record = dict[str, JSON]
+"""The names and values of `docs/access.md`, in lower case and without MEMD_."""
+
+
+class Sink(Protocol):
+    """Where records go."""
+
+    def write(self, record: Record) -> None:
+        """Take a record, at once or not at all; raises `OSError` if not."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Audit:
+    """Runs commands as `dispatch` does, and records those that act.
+
+    Args:
+        dispatch: runs them.
+        sink: where the records go.
+        loop: where those that wait are tried again.
+    """
+
+    __slots__ = ("_dispatch", "_held", "_loop", "_lost", "_seldom", "_sink", "_waiting")
+
+    def __init__(self, dispatch: Dispatch, sink: Sink, loop: AbstractEventLoop) -> None:
+        self._dispatch = dispatch
+        self._sink = sink
+        self._loop = loop
+        self._seldom = Seldom(loop)
+        self._held: deque[Record] = deque()
+        self._lost = 0
+        self._waiting = False
+
+    def __call__(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> JSON:
+        """See `memd.session.Dispatch`."""
+        # What is no command's name does nothing, and may be anything.
+        if is_query(name, arguments) or not (name in HANDLERS or name in SESSION_HANDLERS):
+            return self._dispatch(session, name, arguments, oob)
+        try:
+            result = self._dispatch(session, name, arguments, oob)
+        except QMPError as error:
+            self._conclude(_begin(session, name, arguments), error)
+            raise
+        record = _begin(session, name, arguments)
+        if type(result) is Blocking:
+            return self._watched(result, record)
+        self._conclude(record, None)
+        return result
+
+    def close(self) -> None:
+        """Write what waits, if it is taken by now, and let go of the sink."""
+        if self._held:
+            self._write_held()
+        if self._held or self._lost:
+            self._seldom.warn("%d audit records are lost", len(self._held) + self._lost)
+        self._held.clear()
+        self._lost = 0
+        self._sink.close()
+
+    def _watched(self, job: Blocking, record: Record) -> Blocking:
+        """The same work, recorded when it ends."""
+
+        def finish(result: Any) -> JSON:
+            try:
+                value = job.finish(result)
+            except BaseException as error:
+                self._conclude(record, error)
+                raise
+            if type(value) is Blocking:
+                return self._watched(value, record)
+            self._conclude(record, None)
+            return value
+
+        def failed(error: BaseException) -> None:
+            self._conclude(record, error)
+            job.failed(error)
+
+        return Blocking(job.work, finish, failed, progress=job.progress, cancel=job.cancel)
+
+    def _conclude(self, record: Record, error: BaseException | None) -> None:
+        if error is None:
+            record["outcome"] = "ok"
+        elif isinstance(error, QMPError):
+            record["outcome"] = error.error_class
+            record["error"] = _error(record, error)
+        else:
+            record["outcome"] = GENERIC_ERROR
+            record["error"] = "internal error, see the log"
+        if len(self._held) >= MOST_HELD:
+            self._lost += 1
+            return
+        if self._lost:
+            self._held.append({"lost": self._lost})
+            self._lost = 0
+        self._held.append(record)
+        if not self._waiting:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        """Write what waits, as much of it as is taken."""
+        self._waiting = False
+        held = self._held
+        try:
+            while held:
+                self._sink.write(held[0])
+                held.popleft()
+            if self._lost:
+                self._sink.write({"lost": self._lost})
+                self._lost = 0
+        except OSError as failed:
+            if len(held) >= MOST_HELD:
+                self._seldom.warn("audit records are being lost: %s", failed.strerror)
+            self._waiting = True
+            self._loop.call_later(RETRY, self._write_held)
+
+
+def _begin(session: Session, name: str, arguments: dict[str, Any]) -> Record:
+    record: Record = {"command": name}
+    id = arguments.get("id")
+    if type(id) is str:
+        record["id"] = _short(id)
+    record["arguments"] = _told(name, arguments)
+    record["monitor"] = session.monitor.id
+    peer = session.peer
+    if peer is not None:
+        record.update(pid=peer.pid, uid=peer.uid, gid=peer.gid)
+    record.update(session.origin)
+    return record
+
+
+def _told(name: str, arguments: dict[str, Any]) -> JSON:
+    """Arguments as they may be told."""
+    if name == "x-memdev-write":
+        # Only what is known to be harmless: content may stand under a wrong name.
+        told: Record = {}
+        for key, kind in (("id", str), ("offset", int)):
+            if type(arguments.get(key)) is kind:
+                told[key] = arguments[key]
+        if type(arguments.get("data")) is str:
+            told["length"] = decoded_length(arguments["data"])
+        unexpected = len(arguments.keys() - {"id", "offset", "data"})
+        if unexpected:
+            told["unexpected"] = unexpected
+        return _short(told)
+    secret = {"data"}
+    if name == "qom-set" and arguments.get("property") == "data":
+        secret.add("value")
+    return _short({key: value for key, value in arguments.items() if key not in secret})
+
+
+def _error(record: Record, error: QMPError) -> JSON:
+    """An error's text as it may be told: one of a parameter's name may quote content."""
+    if record["command"] == "x-memdev-write" and "unexpected" in record["arguments"]:
+        return "a parameter is unexpected"
+    return _short(error.desc)
+
+
+def _short(value: JSON, depth: int = 0) -> JSON:
+    """A value in what space a record has for it."""
+    if type(value) is str:
+        return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "…"
+    if type(value) not in (dict, list):
+        return value
+    if depth > _DEEPEST:
+        return "…"
+    if type(value) is list:
+        return [_short(item, depth + 1) for item in value[:_MOST_ITEMS]]
+    members = list(value.items())[:_MOST_ITEMS]
+    return {_short(key): _short(member, depth + 1) for key, member in members}
+
+
+def _message(record: Record) -> str:
+    """A record in a line for people."""
+    if "lost" in record:
+        return f"{record['lost']} audit records were lost before this one"
+    which = record.get("id", record["arguments"].get("path", ""))
+    what = f"{record['command']} {which}" if which else record["command"]
+    if "uid" in record:
+        who = f"uid {record['uid']}, pid {record['pid']}"
+    else:
+        who = record.get("certificate") or record.get("address") or record["monitor"]
+    error = f": {record['error']}" if "error" in record else ""
+    return f"{what} by {who}: {record['outcome']}{error}"
+
+
+class Journal:
+    """The system's journal, in its native protocol.
+
+    The protocol is described in systemd's "Native Journal Protocol": a datagram
+    is an entry; a field whose value may have a line's end in it is given with
+    its length.
+
+    Args:
+        path: its socket.
+
+    Raises:
+        OSError: nobody is there.
+    """
+
+    __slots__ = ("_path", "_socket")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+                probe.connect(path)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def write(self, record: Record) -> None:
+        """See `Sink`."""
+        fields = {
+            "MESSAGE": _message(record),
+            "MESSAGE_ID": LOST_ID if "lost" in record else MESSAGE_ID,
+            "PRIORITY": _priority(record),
+            "SYSLOG_IDENTIFIER": "memd",
+        }
+        for name, value in record.items():
+            text = value if type(value) is str else encode(value).decode().rstrip()
+            fields[f"MEMD_{name.upper()}"] = text
+        entry = b"".join([_field(name, value) for name, value in fields.items()])
+        # By its path each time: a journal that was started anew has another socket.
+        self._socket.sendto(entry, self._path)
+
+    def close(self) -> None:
+        """See `Sink`."""
+        self._socket.close()
+
+
+def _priority(record: Record) -> str:
+    if "lost" in record:
+        return _WARNING
+    return _INFO if record["outcome"] == "ok" else _NOTICE
+
+
+def _field(name: str, value: str) -> bytes:
+    data = value.encode("utf-8", "replace")
+    if b"\n" not in data:
+        return name.encode() + b"=" + data + b"\n"
+    return name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
+
+
+class File:
+    """A file that records are appended to, a line of JSON each.
+
+    Args:
+        path: the file; a missing one is made, with mode 0600.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+
+    __slots__ = ("_fd", "_torn")
+
+    def __init__(self, path: str) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o600)
+        self._torn = False
+
+    def write(self, record: Record) -> None:
+        """See `Sink`."""
+        now = time.time_ns()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
+        stamp += f".{now // 1000 % 1_000_000:06}Z"
+        line = encode({"time": stamp, **record}).rstrip() + b"\n"
+        if self._torn:
+            line = b"\n" + line
+        written = os.write(self._fd, line)
+        # A disk that is full may have had room for a part of it.
+        self._torn = written < len(line)
+        if self._torn:
+            raise OSError(0, "no room for all of it")
+
+    def close(self) -> None:
+        """See `Sink`."""
+        os.close(self._fd)

@@ -1,0 +1,50 @@
+"""Who has connected: the kernel's word for it, which no client can forge."""
+
+from __future__ import annotations
+
+import array
+import socket
+import struct
+
+from memd.session.peer import Peer
+
+__all__ = ["Peer", "peer_of"]
+
+_SO_PEERGROUPS = 59
+_UCRED = struct.Struct("iII")
+_NO_USER = 0xFFFFFFFF
+
+_GROUPS_SIZE = 1024
+"""Bytes of group ids that are asked for, 256 ids; Python's getsockopt takes no more."""
+
+
+def peer_of(sock: socket.socket) -> Peer | None:
+    """The process that connected, or listens, at the other end of a socket.
+
+    The credentials are those of the moment of connect(2), listen(2) or
+    socketpair(2) (unix(7), SO_PEERCRED): a process that has dropped its
+    privileges since, or has passed the socket on, does not show.
+
+    Returns:
+        None for what is not a UNIX socket, or is not connected.
+    """
+    if sock.family != socket.AF_UNIX:
+        return None
+    try:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    except OSError:
+        return None
+    pid, uid, gid = _UCRED.unpack(credentials)
+    if uid == _NO_USER:
+        return None
+    return Peer(pid, uid, gid, _groups_of(sock))
+
+
+def _groups_of(sock: socket.socket) -> frozenset[int]:
+    # Of a process in more groups than fit, none but its own is known: who may
+    # connect by a group is then refused, never let in.
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_SIZE)
+    except OSError:
+        return frozenset()
+    return frozenset(array.array("I", raw))

@@ -1,0 +1,49 @@
+"""Who is at the other end of a connection, as the kernel says."""
+
+from __future__ import annotations
+
+
+class Peer:
+    """A process on this machine, as it was when it connected.
+
+    Attributes:
+        pid: its process id in our PID namespace; 0 where it is in another one.
+        uid: its effective user id.
+        gid: its effective group id.
+        groups: its supplementary group ids; empty where the kernel does not
+            tell them.
+    """
+
+    __slots__ = ("gid", "groups", "pid", "uid")
+
+    def __init__(self, pid: int, uid: int, gid: int, groups: frozenset[int]) -> None:
+        self.pid = pid
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+
+    def __repr__(self) -> str:
+        return f"pid {self.pid}, uid {self.uid}, gid {self.gid}"
+
+
+class Allowed:
+    """Whose processes may be clients.
+
+    Attributes:
+        users: user ids.
+        groups: group ids: of whoever runs as that group, or is in it.
+    """
+
+    __slots__ = ("groups", "users")
+
+    def __init__(self, users: frozenset[int], groups: frozenset[int]) -> None:
+        self.users = users
+        self.groups = groups
+
+    def admits(self, peer: Peer | None) -> bool:
+        """Whether a process may; None, of whom the kernel knows nothing, may not."""
+        if peer is None:
+            return False
+        if peer.uid in self.users or peer.gid in self.groups:
+            return True
+        return not self.groups.isdisjoint(peer.groups)

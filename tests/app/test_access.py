@@ -1,0 +1,90 @@
+"""What the command line says of access comes to something, or to an error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from memd.app import access
+from memd.app.errors import StartError
+from memd.hostmem import libc
+from memd.server import audit
+
+
+def refusal(*directories: str) -> tuple[str, str]:
+    with pytest.raises(StartError) as caught:
+        access.open_roots(directories)
+    return caught.value.where, caught.value.text
+
+
+def test_directories_for_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.listdir("/proc/self/fd")
+    roots = access.open_roots([str(directory), "/"])
+    assert roots.find(b"/proc/1")[1] == b"proc/1"
+    roots.close()
+    (directory / "f").touch()
+    option = f"--mem-root {directory}/f"
+    assert refusal(str(directory), f"{directory}/f") == (option, "Not a directory")
+    option = f"--mem-root {directory}/none"
+    assert refusal(f"{directory}/none") == (option, "No such file or directory")
+
+    def missing(*_arguments: object) -> int:
+        raise libc.os_error(errno.ENOSYS)
+
+    monkeypatch.setattr(libc, "openat2", missing)
+    assert refusal("/") == (
+        "--mem-root /",
+        "the kernel has no openat2 (Linux 5.6), so nothing can be confined to it",
+    )
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_an_audit_file(directory: Path) -> None:
+    sink = access.open_audit(f"{directory}/audit")
+    assert isinstance(sink, audit.File)
+    sink.close()
+    with pytest.raises(StartError) as caught:
+        access.open_audit(f"{directory}/none/audit")
+    assert caught.value.where == f"--audit {directory}/none/audit"
+    assert caught.value.text == "No such file or directory"
+
+
+def test_the_journal(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = directory / "socket"
+    monkeypatch.setattr(access, "JOURNAL", str(path))
+    with pytest.raises(StartError) as caught:
+        access.open_audit("journal")
+    assert caught.value.text == "cannot reach the journal: No such file or directory"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        sink = access.open_audit("journal")
+        assert isinstance(sink, audit.Journal)
+        sink.close()
+
+
+def test_by_itself_it_is_the_journal_that_memd_runs_under(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = directory / "socket"
+    monkeypatch.setattr(access, "JOURNAL", str(path))
+    found = os.fstat(2)
+    ours = f"{found.st_dev}:{found.st_ino}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+        assert access.open_audit(None) is None
+        # Inherited by what has its standard error elsewhere by now.
+        for other in (f"{found.st_dev}:{found.st_ino + 1}", "", "x:y", ":", "1"):
+            monkeypatch.setenv("JOURNAL_STREAM", other)
+            assert access.open_audit(None) is None
+        monkeypatch.setenv("JOURNAL_STREAM", ours)
+        sink = access.open_audit(None)
+        assert isinstance(sink, audit.Journal)
+        sink.close()
+        assert access.open_audit("off") is None
+    path.unlink()
+    assert access.open_audit(None) is None

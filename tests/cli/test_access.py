@@ -1,0 +1,69 @@
+"""Users and groups on command lines."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from memd.cli.access import allowed, group_id, user_id
+from memd.errors import QMPError
+from memd.session import Peer
+from tests.cli.lines import memd
+
+
+def test_by_name_and_number() -> None:
+    assert user_id("root") == group_id("root") == 0
+    assert user_id("12345") == group_id("12345") == 12345
+    assert user_id("4294967294") == 4294967294
+
+
+@pytest.mark.parametrize("text", ["", "no such", "-1", "+1", "1.5", "\0"])
+def test_nobody_of_that_name(text: str) -> None:
+    with pytest.raises(QMPError, match="there is no user"):
+        user_id(text)
+    with pytest.raises(QMPError, match="there is no group"):
+        group_id(text)
+
+
+@pytest.mark.parametrize("text", ["4294967295", "9" * 5000])
+def test_numbers_that_are_too_large(text: str) -> None:
+    with pytest.raises(QMPError, match="is not the number of a user or group"):
+        user_id(text)
+
+
+def test_nothing_said_is_nobody_refused() -> None:
+    assert allowed([], []) is None
+
+
+def test_root_and_the_own_user_always_may() -> None:
+    who = allowed([], ["4321"])
+    assert who is not None
+    assert who.users == {0, os.geteuid()}
+    assert who.admits(Peer(1, 5, 4321, frozenset()))
+
+
+def test_options() -> None:
+    outcome = memd("--allow-user", "17", "--allow-user", "18", "--allow-group", "root")
+    assert outcome.config is not None
+    who = outcome.config.allowed
+    assert who is not None
+    assert who.users == {17, 18, 0, os.geteuid()}
+    assert who.groups == {0}
+    assert memd("--allow-user", "no such").stderr == (
+        "--allow-user no such: there is no user 'no such'\n"
+    )
+
+
+def test_of_one_monitor() -> None:
+    outcome = memd("--qmp", "unix:/s,server=on,allow-user=17,allow-user=18,readonly=on")
+    assert outcome.config is not None
+    (monitor,) = outcome.config.monitors
+    assert monitor.readonly
+    assert monitor.chardev.allowed is not None
+    assert monitor.chardev.allowed.users == {17, 18, 0, os.geteuid()}
+    assert outcome.config.allowed is None
+    where = "--qmp tcp:127.0.0.1:1,allow-group=0"
+    assert memd(*where.split()).stderr == (
+        f"{where}: who may connect can be told of UNIX sockets only\n"
+    )
