@@ -1,0 +1,22 @@
+"""Memory devices, and the machine that they are plugged into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memd.compat import Compat
+    from memd.qom.tree import Tree
+    from memd.qom.types import ObjectType
+
+
+def register(tree: Tree) -> None:
+    """Make the types of devices known to a tree, once they are asked for."""
+    tree.add_source(_types)
+
+
+def _types(known: dict[str, ObjectType], compat: Compat) -> Iterable[ObjectType]:
+    from memd.devices.types import device_types
+
+    return device_types(known, compat)

@@ -1,0 +1,272 @@
+"""Buses: which there are in a machine, and the places on those for PCI devices.
+
+Only devices for memory can be plugged in, so most buses are but names. Names,
+texts and what stands where from the start were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.errors import QMPError, device_not_found
+from memd.outcome import JSON
+from memd.qom.object import QObject
+from memd.qom.types import ObjectType
+
+if TYPE_CHECKING:
+    from memd.devices.config import MachineConfig
+    from memd.qom.tree import Tree
+
+ANY_PLACE = -1
+"""The PCI address that asks for any."""
+
+_FUNCTIONS = 8
+_PLACES = 32 * _FUNCTIONS
+
+_OTHER = {
+    # Name and type of the buses that no memory device goes on.
+    "none": {"main-system-bus": "System"},
+    "virt": {"main-system-bus": "System"},
+    "q35": {
+        "main-system-bus": "System",
+        "isa.0": "ISA",
+        "i2c": "i2c-bus",
+        **{f"ide.{number}": "IDE" for number in range(6)},
+    },
+    "pc": {
+        "main-system-bus": "System",
+        "isa.0": "ISA",
+        "i2c": "i2c-bus",
+        "floppy-bus.0": "floppy-bus",
+        "ide.0": "IDE",
+        "ide.1": "IDE",
+    },
+}
+
+_STANDING = {
+    # What is on the machine's own PCI bus: slot, function, type.
+    "q35": ((0, 0, "mch"), (31, 0, "ICH9-LPC"), (31, 2, "ich9-ahci"), (31, 3, "ICH9-SMB")),
+    "pc": ((0, 0, "i440FX"), (1, 0, "PIIX3"), (1, 1, "piix3-ide"), (1, 3, "PIIX4_PM")),
+    "virt": ((0, 0, "gpex-root"),),
+}
+
+
+class PciBus(QObject):
+    """A bus for PCI devices.
+
+    Attributes:
+        hotplug: whether devices may come and go while the machine runs.
+    """
+
+    __slots__ = ("_one_slot", "_taken", "hotplug")
+
+    def __init__(
+        self, qom_type: ObjectType, tree: Tree, *, hotplug: bool, one_slot: bool = False
+    ) -> None:
+        """Make an empty one.
+
+        Args:
+            hotplug: see the attribute.
+            one_slot: whether it is a port's, where only the first slot counts.
+        """
+        super().__init__(qom_type, tree)
+        self.hotplug = hotplug
+        self._one_slot = one_slot
+        # By number: type, id, and whether it goes with others in its slot.
+        self._taken: dict[int, tuple[str, str | None, bool]] = {}
+
+    def occupy(self, number: int, kind: str, *, multifunction: bool) -> None:
+        """Put something there without asking."""
+        self._taken[number] = kind, None, multifunction
+
+    def place(
+        self,
+        number: int,
+        kind: str,
+        id: str | None,
+        *,
+        hotplugged: bool,
+        multifunction: bool = False,
+    ) -> int:
+        """Find a place for a device, and take it.
+
+        Args:
+            number: eight times the slot, plus the function; or `ANY_PLACE`.
+            kind: its type.
+            id: its id.
+            hotplugged: whether the machine has started.
+            multifunction: whether it goes with others in its slot.
+
+        Raises:
+            QMPError: it can't go there.
+        """
+        # Where any place will do, QEMU looks at that of the last slot.
+        first = 0 if self._one_slot else (number % _PLACES) // _FUNCTIONS * _FUNCTIONS
+        if number == ANY_PLACE:
+            number = self._free(kind)
+        elif number in self._taken:
+            other, its_id, _multifunction = self._taken[number]
+            name = "(null)" if its_id is None else its_id
+            raise QMPError(
+                f"PCI: slot {number // _FUNCTIONS} function {number % _FUNCTIONS} not available"
+                f" for {kind}, in use by {other},id={name}"
+            )
+        if hotplugged and first in self._taken:
+            raise QMPError(
+                f"PCI: slot {first // _FUNCTIONS} function 0 already occupied by"
+                f" {self._taken[first][0]}, new func {kind} cannot be exposed to guest."
+            )
+        self._check_functions(number, multifunction)
+        self._taken[number] = kind, id, multifunction
+        return number
+
+    def _check_functions(self, number: int, multifunction: bool) -> None:
+        """Raise `QMPError` where it would not go with others in its slot."""
+        slot, function = divmod(number, _FUNCTIONS)
+        first = slot * _FUNCTIONS
+        if function:
+            if first in self._taken and not self._taken[first][2]:
+                raise QMPError(
+                    "PCI: single function device can't be populated in function"
+                    f" {slot:x}.{function:x}"
+                )
+        elif not multifunction:
+            for other in range(1, _FUNCTIONS):
+                if first + other in self._taken:
+                    raise QMPError(
+                        f"PCI: {slot:x}.0 indicates single function, but {slot:x}.{other:x} is"
+                        " already populated."
+                    )
+
+    def _free(self, kind: str) -> int:
+        for number in range(0, _PLACES, _FUNCTIONS):
+            if number not in self._taken:
+                return number
+        raise QMPError(f"PCI: no slot/function available for {kind}, all in use or reserved")
+
+    def vacate(self, number: int) -> None:
+        """Give a place back."""
+        del self._taken[number]
+
+    def check_hotplug(self) -> None:
+        """Raise `QMPError` unless devices may come and go."""
+        if not self.hotplug:
+            raise QMPError(f"Bus '{self.name}' does not support hotplugging")
+
+
+class Buses:
+    """The buses of a machine.
+
+    Attributes:
+        pci: the machine's own PCI bus; None where it has none.
+    """
+
+    __slots__ = ("_others", "_port_numbers", "_ports", "pci")
+
+    def __init__(self, machine_type: str, pci: PciBus | None) -> None:
+        self.pci = pci
+        self._others = _OTHER[machine_type]
+        self._ports: dict[str, PciBus] = {}
+        self._port_numbers: set[tuple[int, int]] = set()
+        for slot, function, kind in _STANDING.get(machine_type, ()):
+            if pci is not None:
+                pci.occupy(slot * _FUNCTIONS + function, kind, multifunction=slot > 0)
+
+    def add_port(self, bus: PciBus) -> None:
+        """Note a port's bus: it can be named from now on."""
+        self._ports[bus.name] = bus
+
+    def add_port_number(self, number: tuple[int, int]) -> bool:
+        """Note a port's chassis and slot; False where another port has both."""
+        if number in self._port_numbers:
+            return False
+        self._port_numbers.add(number)
+        return True
+
+    def find(self, name: JSON, kind: str, *, on_pci: bool, virtio: bool) -> PciBus | None:
+        """The bus for a device.
+
+        Args:
+            name: as the client gave it; None for any that will do.
+            kind: the device's type.
+            on_pci: whether it goes on a PCI bus; else on none.
+            virtio: whether there is a virtio device, and with it a bus.
+
+        Raises:
+            QMPError: there is no such bus, or the device can't go on it.
+        """
+        # A name that is no text is none at all.
+        if type(name) is not str:
+            if on_pci and self.pci is None:
+                raise QMPError(f"No 'PCI' bus found for device '{kind}'")
+            return self.pci if on_pci else None
+        first, _, rest = name.partition("/")
+        if name.startswith("/"):
+            raise device_not_found(f"Device '{rest.partition('/')[0]}' not found")
+        bus = self._pci_bus(first)
+        if bus is None and first not in self._others and not (virtio and first == "virtio-bus"):
+            raise QMPError(f"Bus '{first}' not found")
+        if rest:
+            raise device_not_found(f"Device '{rest.partition('/')[0]}' not found")
+        if bus is None and first == "virtio-bus":
+            raise QMPError("Bus 'virtio-bus' is full")
+        if bus is None or not on_pci:
+            bus_type = self._others[first] if bus is None else bus.qom_type.name
+            raise QMPError(f"Device '{kind}' can't go on {bus_type} bus")
+        return bus
+
+    def _pci_bus(self, name: str) -> PciBus | None:
+        if self.pci is not None and name == self.pci.name:
+            return self.pci
+        return self._ports.get(name)
+
+
+def visit_place(value: JSON, path: str) -> JSON:
+    """A PCI address: a number, or slot and function as "06.0" or "06", in hex.
+
+    Raises:
+        QMPError: it is of another type, or out of range.
+        ValueError: it is a text that is no such address.
+    """
+    if type(value) is int:
+        if not ANY_PLACE <= value < _PLACES:
+            raise QMPError(
+                f"Parameter '{path}' expects a value between {ANY_PLACE} and {_PLACES - 1}"
+            )
+        return value
+    if type(value) is not str:
+        raise QMPError(f"Invalid parameter type for '{path}', expected int or str")
+    slot, dot, function = value.lstrip().partition(".")
+    numbers = [_hex(slot), _hex(function) if dot else 0]
+    if not (numbers[0] < 32 and numbers[1] < _FUNCTIONS):
+        raise ValueError("no PCI address")
+    return numbers[0] * _FUNCTIONS + numbers[1]
+
+
+def _hex(text: str) -> int:
+    digits = text.removeprefix("0x")
+    if not digits or not set(digits) <= set("0123456789abcdefABCDEF"):
+        raise ValueError("no PCI address")
+    return int(digits, 16)
+
+
+_HOSTS = {
+    # The machine's bridge and its bus: name and type of both, and whether
+    # devices may come and go.
+    "q35": ("q35", "q35-pcihost", "pcie.0", "PCIE", False),
+    "pc": ("i440fx", "i440FX-pcihost", "pci.0", "PCI", True),
+    "virt": ("gpex", "gpex-pcihost", "pcie.0", "PCIE", False),
+}
+
+
+def furnish(tree: Tree, config: MachineConfig) -> Buses:
+    """Put the buses of a machine into its tree."""
+    if config.type == "none":
+        return Buses("none", None)
+    name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
+    types = tree.types()
+    host = QObject(ObjectType(kind, types["device"]), tree)
+    tree.machine.add_child(name, host)
+    pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
+    host.add_child(bus_name, pci)
+    return Buses(config.type, pci)

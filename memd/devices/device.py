@@ -1,0 +1,249 @@
+"""`device`: what all devices have in common, and what memory devices have.
+
+Names, types, defaults and texts were observed on QEMU 10.0.2 and 11.1.3.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from memd.backends.base import MemoryBackend
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking, Event
+from memd.qapi.visit import (
+    Visit,
+    visit_bool,
+    visit_enum,
+    visit_int32,
+    visit_size,
+    visit_str,
+    visit_uint32,
+    visit_uint64,
+)
+from memd.qom.object import QObject
+from memd.qom.property import LinkProperty, Property
+from memd.qom.types import INTERFACE, OBJECT, ObjectType
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
+    from memd.qom.tree import Tree
+
+Row = tuple[str, str, JSON] | tuple[str, str, JSON, str]
+"""A property that is merely kept: name, type, default and, unless its type tells,
+description."""
+
+_VISITS: dict[str, Visit] = {
+    "bool": visit_bool,
+    "int32": visit_int32,
+    "uint32": visit_uint32,
+    "uint64": visit_uint64,
+    "size": visit_size,
+    "str": visit_str,
+    "OnOffAuto": visit_enum(("auto", "on", "off")),
+}
+_DESCRIPTIONS = {"bool": "on/off", "OnOffAuto": "on/off/auto"}
+
+
+class Device(QObject):
+    """A device, or a part of one.
+
+    Attributes:
+        id: the one that it was given, or None.
+        leaving: whether the guest was asked to let go of it.
+        realized: whether it is real.
+        hotplugged: whether it came after the machine had started.
+        values: what the properties that are merely kept were set to, by name.
+    """
+
+    __slots__ = ("hotplugged", "id", "leaving", "realized", "values")
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None) -> None:
+        super().__init__(qom_type, tree)
+        self.id = id
+        self.leaving = False
+        self.realized = False
+        self.hotplugged = False
+        self.values: dict[str, JSON] = {}
+
+    @property
+    def bus(self) -> QObject | None:
+        """The bus that it is on, if any."""
+        return None
+
+    @property
+    def hotpluggable(self) -> bool:
+        """Whether it can be removed while the machine runs."""
+        return True
+
+    def check_bus(self) -> None:
+        """Raise `QMPError` where nothing can be removed from the bus that it is on."""
+
+    def removal(self, machine: Machine) -> None:
+        """Ask the guest to let go of it.
+
+        Raises:
+            QMPError: that can't be.
+        """
+        raise QMPError(f"Device '{self.qom_type.name}' does not support hotplugging")
+
+
+class MemoryDevice(Device, ABC):
+    """A device that puts a backend's memory into the machine."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def address(self) -> int:
+        """Where in the machine its memory begins."""
+
+    @property
+    @abstractmethod
+    def memory_size(self) -> int:
+        """Bytes of addresses that it takes."""
+
+    @property
+    @abstractmethod
+    def plugged_size(self) -> int:
+        """Bytes that the machine has of it."""
+
+    @property
+    @abstractmethod
+    def backend(self) -> MemoryBackend | None:
+        """Whose memory it is."""
+
+    @abstractmethod
+    def info(self) -> JSON:
+        """What `query-memory-devices` tells of it (QAPI `MemoryDeviceInfo`)."""
+
+    @abstractmethod
+    def realize(self, machine: Machine) -> Blocking | None:
+        """Make it real: it takes its place and its backend.
+
+        Returns:
+            None, or a `Blocking` where the kernel may take long.
+
+        Raises:
+            QMPError: it can't be; nothing is taken.
+        """
+
+    def found(self, machine: Machine) -> None:
+        """The guest finds it: when it is plugged in, or when the machine starts."""
+
+    @abstractmethod
+    def removed(self) -> tuple[Event, ...]:
+        """It is gone from the machine; gives the events that tell of it."""
+
+
+def deleted(device: Device, path: str) -> Event:
+    """The event that tells that a device is gone."""
+    data = {"path": path}
+    if device.id is not None:
+        data["device"] = device.id
+    return Event("DEVICE_DELETED", data)
+
+
+def attempt(device: Device, what: str, name: str) -> QMPError:
+    """What is said of a property that can't be set any more."""
+    kind = device.qom_type.name
+    if what == "link property":
+        who = f"device '{'(null)' if device.id is None else device.id}'"
+    else:
+        who = "anonymous device" if device.id is None else f"device '{device.id}'"
+    return QMPError(
+        f"Attempt to set {what} '{name}' on {who} (type '{kind}') after it was realized"
+    )
+
+
+def stored(row: Row, visit: Visit | None = None) -> Property:
+    """A property that is kept, and can be set until the device is real."""
+    name, type, default = row[:3]
+    description = row[3] if len(row) == 4 else _DESCRIPTIONS.get(type)
+
+    def guard(device: Device) -> None:
+        if device.realized:
+            raise attempt(device, "property", name)
+
+    def setter(device: Device, value: JSON) -> None:
+        device.values[name] = value
+
+    return Property(
+        name,
+        type,
+        visit=_VISITS[type] if visit is None else visit,
+        guard=guard,
+        get=lambda device: device.values.get(name, default),
+        set=setter,
+        # That a text is empty at the start is not told.
+        default=None if type == "str" else default,
+        description=description,
+    )
+
+
+def memdev_property() -> LinkProperty:
+    """The backend of a device, which has it as `memdev`."""
+
+    def set_link(device: Any, target: QObject | None) -> None:
+        # The path is looked up first.
+        if device.realized:
+            raise attempt(device, "link property", "memdev")
+        device.memdev = target if isinstance(target, MemoryBackend) else None
+
+    return LinkProperty(
+        "memdev", "memory-backend", follow=lambda device: device.memdev, set=set_link
+    )
+
+
+def unreadable(name: str) -> Property:
+    """A property of QEMU 10.0 that can be neither read nor set."""
+    return Property(name, "str")
+
+
+def need_memdev(device: Any) -> MemoryBackend:
+    """The backend of a device; raises `QMPError` where it has none."""
+    memdev = device.memdev
+    # It may have been deleted in between.
+    if isinstance(memdev, MemoryBackend) and memdev.region is not None:
+        return memdev
+    raise QMPError("'memdev' property must be set")
+
+
+def alignment(memdev: MemoryBackend) -> int:
+    """What the address of a backend's memory has to be a multiple of, in bytes."""
+    return 1 if memdev.region is None else memdev.region.spec.align
+
+
+def is_rom(memdev: MemoryBackend) -> bool:
+    """Whether a backend's memory can't be written."""
+    return memdev.region is not None and not memdev.region.writable
+
+
+def _set_realized(device: Device, value: bool) -> None:
+    if device.realized and not value:
+        raise QMPError(
+            f"Property '{device.qom_type.name}.realized' can't be turned off: use device_del"
+        )
+
+
+VMSTATE_IF = ObjectType("vmstate-if", INTERFACE, abstract=True)
+MEMORY_DEVICE = ObjectType("memory-device", INTERFACE, abstract=True)
+
+DEVICE = ObjectType(
+    "device",
+    OBJECT,
+    abstract=True,
+    interfaces=("resettable", "vmstate-if"),
+    properties=(
+        LinkProperty("parent_bus", "bus", follow=lambda device: device.bus),
+        Property(
+            "realized",
+            "bool",
+            visit=visit_bool,
+            get=lambda device: device.realized,
+            set=_set_realized,
+        ),
+        Property("hotplugged", "bool", get=lambda device: device.hotplugged),
+        Property("hotpluggable", "bool", get=lambda device: device.hotpluggable),
+    ),
+)

@@ -1,0 +1,297 @@
+"""`pc-dimm` and `nvdimm`: a backend's memory as a module in a slot.
+
+Names, defaults, texts and their order were observed on QEMU 10.0.2 and 11.1.3,
+what a Linux guest reports on both with Linux 6.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.backends.base import MemoryBackend
+from memd.compat import Compat
+from memd.devices.area import ANY_SLOT, ANYWHERE, choose_slot
+from memd.devices.device import (
+    DEVICE,
+    MemoryDevice,
+    alignment,
+    deleted,
+    is_rom,
+    memdev_property,
+    need_memdev,
+    stored,
+    unreadable,
+)
+from memd.errors import QMPError
+from memd.outcome import JSON, Event
+from memd.qapi.visit import visit_str, visit_uint64
+from memd.qom.property import Property
+from memd.qom.standing import MemoryRegion
+from memd.qom.types import ObjectType
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
+    from memd.qom.tree import Tree
+
+MIN_LABEL = 128 << 10
+"""The least bytes of labels that an NVDIMM can have, if it has any."""
+
+# What a guest reports (ACPI 6.5, section 6.3.5, _OST): of what, and how it went.
+_PLUG, _EJECT = 1, 3
+_SUCCESS, _BUSY, _IN_PROGRESS = 0, 0x82, 0x84
+
+
+class PcDimm(MemoryDevice):
+    """A DIMM.
+
+    Attributes:
+        memdev: the backend, or None.
+    """
+
+    __slots__ = ("memdev",)
+
+    kind = "dimm"
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None) -> None:
+        super().__init__(qom_type, tree, id)
+        self.memdev: MemoryBackend | None = None
+
+    @property
+    def address(self) -> int:
+        """See `MemoryDevice.address`."""
+        address: int = self.values.get("addr", ANYWHERE)
+        return address
+
+    @property
+    def slot(self) -> int:
+        """The slot that it is in, or is to be put into."""
+        slot: int = self.values.get("slot", ANY_SLOT)
+        return slot
+
+    @property
+    def node(self) -> int:
+        """The machine's NUMA node that it belongs to."""
+        node: int = self.values.get("node", 0)
+        return node
+
+    @property
+    def memory_size(self) -> int:
+        """See `MemoryDevice.memory_size`."""
+        return 0 if self.memdev is None else self.memdev.size
+
+    @property
+    def plugged_size(self) -> int:
+        """See `MemoryDevice.plugged_size`."""
+        return self.memory_size
+
+    @property
+    def backend(self) -> MemoryBackend | None:
+        """See `MemoryDevice.backend`."""
+        return self.memdev
+
+    def info(self) -> JSON:
+        """See `MemoryDevice.info`."""
+        data: dict[str, JSON] = {
+            "memdev": "" if self.memdev is None else self.tree.path_of(self.memdev),
+            "hotplugged": self.hotplugged,
+            "addr": self.address,
+            "hotpluggable": self.hotpluggable,
+            "size": self.memory_size,
+            "slot": self.slot,
+            "node": self.node,
+        }
+        if self.id is not None:
+            data["id"] = self.id
+        return {"type": self.kind, "data": data}
+
+    # Life
+
+    def check_machine(self, machine: Machine) -> None:
+        """Raise `QMPError` where the machine takes none of the kind."""
+
+    def check_memdev(self, memdev: MemoryBackend) -> None:
+        """Raise `QMPError` where the backend does not suit."""
+
+    def realize(self, machine: Machine) -> None:
+        """See `MemoryDevice.realize`."""
+        if machine.config.type == "none":
+            # With that machine QEMU makes it real without giving it a place.
+            machine.take(self, need_memdev(self))
+            self.realized = True
+            return
+        self.check_machine(machine)
+        taken = {each.slot for each in machine.plugged if isinstance(each, PcDimm)}
+        slot = choose_slot(machine.config.slots, taken, self.slot)
+        area = machine.need_area()
+        memdev = need_memdev(self)
+        self.check_memdev(memdev)
+        align = alignment(memdev)
+        address = area.find(machine.plugged, self.memory_size, align, align, self.address)
+        nodes = machine.numa_nodes
+        if self.node >= nodes:
+            raise QMPError(
+                f"'DIMM property node has value {self.node}' which exceeds the number of"
+                f" numa nodes: {nodes}"
+            )
+        if memdev.mapped_by is not None:
+            raise QMPError(f"can't use already busy memdev: {memdev.name}")
+        self.values["slot"] = slot
+        self.values["addr"] = address
+        machine.take(self, memdev)
+        self.realized = True
+
+    def found(self, machine: Machine) -> None:
+        """See `MemoryDevice.found`: one that was there from the start is not reported."""
+        if self.hotplugged:
+            machine.guest.tell(lambda: self._report(machine, _PLUG, _SUCCESS))
+
+    def removal(self, machine: Machine) -> None:
+        """See `Device.removal`; asking again changes nothing."""
+        if self.leaving:
+            return
+        self.leaving = True
+        machine.guest.ask(lambda: self._let_go(machine), lambda: self._keep(machine))
+
+    def _let_go(self, machine: Machine) -> None:
+        self._report(machine, _EJECT, _IN_PROGRESS)
+        machine.remove(self)
+        # It is unknown by now who was in the slot.
+        self.id = None
+        self._report(machine, _EJECT, _SUCCESS)
+
+    def _keep(self, machine: Machine) -> None:
+        self.leaving = False
+        self._report(machine, _EJECT, _IN_PROGRESS)
+        self._report(machine, _EJECT, _BUSY)
+
+    def _report(self, machine: Machine, source: int, status: int) -> None:
+        info: dict[str, JSON] = {}
+        if self.id is not None:
+            info["device"] = self.id
+        info |= {"source": source, "status": status, "slot": str(self.slot), "slot-type": "DIMM"}
+        machine.emit((Event("ACPI_DEVICE_OST", {"info": info}),))
+
+    def removed(self) -> tuple[Event, ...]:
+        """See `MemoryDevice.removed`."""
+        self.realized = False
+        return (deleted(self, self.tree.path_of(self)),)
+
+
+class Nvdimm(PcDimm):
+    """A DIMM that keeps its content.
+
+    Attributes:
+        label_size: bytes at its end that are set apart for labels.
+    """
+
+    __slots__ = ("label_size",)
+
+    kind = "nvdimm"
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None) -> None:
+        super().__init__(qom_type, tree, id)
+        self.label_size = 0
+
+    @property
+    def memory_size(self) -> int:
+        """What is left without the labels, in whole pages."""
+        memdev = self.memdev
+        if memdev is None:
+            return 0
+        size = memdev.size - self.label_size
+        return size - size % alignment(memdev)
+
+    def check_machine(self, machine: Machine) -> None:
+        """See `PcDimm.check_machine`."""
+        if not machine.config.nvdimm:
+            raise QMPError("nvdimm is not enabled: missing 'nvdimm' in '-M'")
+
+    def check_memdev(self, memdev: MemoryBackend) -> None:
+        """See `PcDimm.check_memdev`."""
+        align = alignment(memdev)
+        if self.memory_size < align:
+            raise QMPError(
+                f"the size of memdev {memdev.name} (0x{memdev.size:x}) is too small to contain"
+                f" nvdimm label (0x{self.label_size:x}) and aligned PMEM (0x{align:x})"
+            )
+        if is_rom(memdev) and not self.values.get("unarmed", False):
+            raise QMPError(
+                f"'unarmed' property must be 'on' since memdev {memdev.name} is read-only"
+            )
+
+    def realize(self, machine: Machine) -> None:
+        """See `MemoryDevice.realize`."""
+        super().realize(machine)
+        region = MemoryRegion(self.tree, self.memory_size)
+        machine.show_region(region, self.address)
+        self.add_child("nvdimm-memory[0]", region)
+
+    def found(self, machine: Machine) -> None:
+        """See `MemoryDevice.found`: nothing is reported of an NVDIMM."""
+
+    def removal(self, machine: Machine) -> None:
+        """See `Device.removal`."""
+        raise QMPError("nvdimm device hot unplug is not supported yet.")
+
+
+def _guard_label(device: Nvdimm) -> None:
+    if device.realized:
+        raise QMPError("cannot change property value")
+
+
+def _set_label(device: Nvdimm, size: int) -> None:
+    if size < MIN_LABEL:
+        raise QMPError(
+            f"Property 'nvdimm.label-size' (0x{size:x}) is required at least 0x{MIN_LABEL:x}"
+        )
+    device.label_size = size
+
+
+def _set_uuid(device: Nvdimm, text: str) -> None:
+    parts = text.split("-")
+    digits = "".join(parts)
+    if [len(part) for part in parts] != [8, 4, 4, 4, 12] or not _HEX.issuperset(digits):
+        raise QMPError("Property 'nvdimm.uuid' has invalid value")
+    device.values["uuid"] = text.lower()
+
+
+def _get_uuid(device: Nvdimm) -> str:
+    uuid: str = device.values.get("uuid", "00000000-0000-0000-0000-000000000000")
+    return uuid
+
+
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+
+def dimm_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
+    """The types `pc-dimm` and `nvdimm` of a QEMU release."""
+    pc_dimm = ObjectType(
+        "pc-dimm",
+        DEVICE,
+        interfaces=("memory-device",),
+        properties=(
+            stored(("addr", "uint64", ANYWHERE)),
+            stored(("node", "uint32", 0)),
+            stored(("slot", "int32", ANY_SLOT)),
+            Property("size", "uint64", get=lambda device: device.memory_size),
+            memdev_property(),
+            *((unreadable("legacy-memdev"),) if compat is Compat.V10_0 else ()),
+        ),
+    )
+    nvdimm = ObjectType(
+        "nvdimm",
+        pc_dimm,
+        properties=(
+            Property(
+                "label-size",
+                "int",
+                visit=visit_uint64,
+                guard=_guard_label,
+                get=lambda device: device.label_size,
+                set=_set_label,
+            ),
+            Property("uuid", "QemuUUID", visit=visit_str, get=_get_uuid, set=_set_uuid),
+            stored(("unarmed", "bool", False)),
+        ),
+    )
+    return pc_dimm, nvdimm

@@ -1,0 +1,336 @@
+"""The memory side of a machine: devices come, are asked for, and go.
+
+There are no CPUs and there is no guest; what one would do is `memd.devices.guest`'s.
+Texts and their order were observed on QEMU 10.0.2 and 11.1.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from memd import backends
+from memd.compat import Compat
+from memd.devices import register
+from memd.errors import QMPError, device_not_found
+from memd.outcome import JSON, Blocking, Event
+from memd.qom.standing import MemoryRegion
+
+if TYPE_CHECKING:
+    # What devices are made of is imported with the first one: nearly every
+    # daemon gets by without.
+    from memd.backends.base import MemoryBackend
+    from memd.devices.area import Area
+    from memd.devices.bus import Buses
+    from memd.devices.config import MachineConfig
+    from memd.devices.device import Device, MemoryDevice
+    from memd.devices.guest import Guest
+    from memd.devices.throttle import Cancel, Throttle
+    from memd.qom.object import QObject
+    from memd.qom.tree import Tree
+
+_PRIVATE_DISCARD = (
+    "discarding memory of '%s', a private mapping of a file, changes the file for everybody else"
+)
+
+
+def _at_once(delay: float, act: Callable[[], None]) -> Cancel:
+    act()
+    return lambda: None
+
+
+class Machine:
+    """What memory devices are plugged into.
+
+    Attributes:
+        config: what the command line says of it.
+        started: whether devices that come now are hot-plugged.
+        plugged: the devices that have a place in it.
+        emit: sends events to all clients.
+        later: has something called after so many seconds, and gives what
+            cancels that.
+        start_job: runs work beside the event loop.
+        deny_private_discard: whether discarding memory of a private mapping of
+            a file is refused.
+    """
+
+    __slots__ = (
+        *("_anonymous", "_area", "_area_region", "_buses", "_guest", "_making", "_sizes"),
+        *("_tree", "_warned", "config", "deny_private_discard", "emit", "later", "plugged"),
+        *("start_job", "started"),
+    )
+
+    def __init__(self, tree: Tree, config: MachineConfig) -> None:
+        self.config = config
+        self.started = False
+        self.plugged: list[MemoryDevice] = []
+        self.emit: Callable[[tuple[Event, ...]], None] = lambda events: None
+        self.later: Callable[[float, Callable[[], None]], Cancel] = _at_once
+        self.start_job: Callable[[Blocking], None] = run_here
+        self.deny_private_discard = False
+        self._tree = tree
+        self._area: Area | None = None
+        self._area_region: MemoryRegion | None = None
+        self._buses: Buses | None = None
+        self._guest: Guest | None = None
+        self._sizes: Throttle | None = None
+        # Ids of devices that are being made.
+        self._making: set[str] = set()
+        # How many devices without an id there have been.
+        self._anonymous = 0
+        self._warned = False
+        register(tree)
+        if config.type != "none":
+            self._furnish()
+
+    def _furnish(self) -> None:
+        """Put into the tree what devices refer to."""
+        from memd.devices.area import area_of
+
+        tree = self._tree
+        self._area = area_of(self.config)
+        if self._area is not None:
+            region = MemoryRegion(tree, self._area.size)
+            region.addr = self._area.base
+            system, _ambiguous = tree.lookup("/machine/unattached/system[0]")
+            region.container = system if isinstance(system, MemoryRegion) else None
+            tree.machine.add_child("device-memory[0]", region)
+            self._area_region = region
+        self._buses = self.buses
+
+    # What devices ask of it
+
+    @property
+    def buses(self) -> Buses:
+        """Its buses."""
+        if self._buses is None:
+            from memd.devices.bus import furnish
+
+            self._buses = furnish(self._tree, self.config)
+        return self._buses
+
+    @property
+    def has_virtio(self) -> bool:
+        """Whether a virtio device is plugged in."""
+        return any(each.qom_type.is_a("virtio-pci") for each in self.plugged)
+
+    @property
+    def numa_nodes(self) -> int:
+        """How many NUMA nodes it has."""
+        return max(1, len(self.config.numa_nodes))
+
+    @property
+    def guest(self) -> Guest:
+        """Who runs in it."""
+        if self._guest is None:
+            from memd.devices.guest import Guest
+
+            self._guest = Guest(self.config, lambda delay, act: self.later(delay, act))
+        return self._guest
+
+    def need_area(self) -> Area:
+        """The addresses for devices; raises `QMPError` where there are none."""
+        if self._area is None:
+            raise QMPError(
+                "the configuration is not prepared for memory devices (e.g., for memory"
+                " hotplug), consider specifying the maxmem option"
+            )
+        return self._area
+
+    def take(self, device: MemoryDevice, memdev: MemoryBackend) -> None:
+        """A device takes its place, and a backend."""
+        memdev.mapped_by = device
+        self.plugged.append(device)
+        for child in (memdev.children or {}).values():
+            if isinstance(child, MemoryRegion) and device.qom_type.name != "nvdimm":
+                self.show_region(child, device.address)
+
+    def show_region(self, region: MemoryRegion, address: int) -> None:
+        """Have a region show where it is."""
+        region.container = self._area_region
+        region.addr = address - (0 if self._area is None else self._area.base)
+
+    def check_private_discard(self, memdev: MemoryBackend) -> None:
+        """Warn of discarding memory of a private mapping of a file, once.
+
+        Raises:
+            QMPError: it is refused.
+        """
+        if self.deny_private_discard:
+            raise QMPError(
+                f"cannot discard memory of '{memdev.name}': it is a private mapping of a file,"
+                " and --deny-private-discard is given"
+            )
+        if not self._warned:
+            self._warned = True
+            from memd.backends.making import log
+
+            log(_PRIVATE_DISCARD % memdev.name)
+
+    def size_changed(self, device: MemoryDevice, size: int) -> None:
+        """Tell that a virtio-mem device has another size; at most once a second."""
+        if self._sizes is None:
+            from memd.devices.throttle import Throttle
+
+            self._sizes = Throttle(
+                lambda event: self.emit((event,)), lambda delay, act: self.later(delay, act)
+            )
+        path = self._tree.path_of(device)
+        data: dict[str, JSON] = {"size": size, "qom-path": path}
+        if device.id is not None:
+            data["id"] = device.id
+        self._sizes.send(path, Event("MEMORY_DEVICE_SIZE_CHANGE", data))
+
+    def remove(self, device: MemoryDevice) -> None:
+        """The guest has let go of a device: it is gone."""
+        events = device.removed()
+        if device.parent is not None:
+            device.parent.remove_child(device.name)
+        self._free(device)
+        self.emit(events)
+
+    def _free(self, device: MemoryDevice) -> None:
+        self.plugged.remove(device)
+        memdev = device.backend
+        if memdev is None:
+            return
+        memdev.mapped_by = None
+        for child in (memdev.children or {}).values():
+            if isinstance(child, MemoryRegion):
+                child.container = None
+                child.addr = 0
+
+    # What happens to it
+
+    def start(self) -> None:
+        """The devices of the command line are there: whoever comes now is hot-plugged."""
+        self.started = True
+
+    def set_running(self, running: bool) -> None:
+        """It goes on, or stands still."""
+        if self.config.type == "none" or not self.started:
+            return
+        if running and not self.guest.started:
+            # It finds what was there before it.
+            for device in self.plugged:
+                if not device.hotplugged:
+                    device.found(self)
+        self.guest.set_running(running)
+
+    # What clients ask of it
+
+    def add_device(self, args: dict[str, Any]) -> JSON | Blocking:
+        """`device_add`, or `-device` before the start.
+
+        Args:
+            args: of the command, values having their types.
+
+        Returns:
+            {} when the device is there; a `Blocking` where that may take long.
+
+        Raises:
+            QMPError: it can't be added; nothing is left behind.
+        """
+        driver = args.get("driver")
+        # The command reads its arguments itself, and a number is no driver at all.
+        if type(driver) is not str:
+            raise QMPError("Parameter 'driver' is missing")
+        from memd.devices.adding import add, is_device
+
+        if not is_device(driver):
+            raise QMPError(f"'{driver}' is not a valid device model name")
+        return add(self, self._tree, driver, args)
+
+    def del_device(self, id: str) -> JSON:
+        """`device_del`: the guest is asked to let go of a device.
+
+        Raises:
+            QMPError: there is no such device, or it has to stay.
+        """
+        device = self._find(id)
+        if device.leaving and device.bus is not None and self.guest.stands_still:
+            raise QMPError(f"Device {id} is already in the process of unplug")
+        device.check_bus()
+        if self.config.type == "none":
+            raise QMPError(f"Device '{device.qom_type.name}' can not be hotplugged on this machine")
+        device.removal(self)
+        return {}
+
+    def name_device(self, id: str | None) -> str:
+        """The name that a device is going to have in the tree.
+
+        Args:
+            id: its id, or None.
+
+        Raises:
+            QMPError: the id is taken, or none.
+        """
+        if id is None:
+            self._anonymous += 1
+            return f"device[{self._anonymous - 1}]"
+        # QEMU 10.0 takes any text.
+        if self._tree.compat is not Compat.V10_0 and not backends.is_identifier(id):
+            raise QMPError(f"Invalid qdev ID '{id}'")
+        there = self.container(id)
+        taken = id in (there.children or {}) or id in there.qom_type.all_properties
+        if taken or id in self._making:
+            raise QMPError(f"Duplicate device ID '{id}'")
+        return id
+
+    def reserve(self, device: MemoryDevice, name: str) -> None:
+        """A device that has its place takes long to be real: its id is taken."""
+        if device.id is not None:
+            self._making.add(name)
+
+    def release(self, device: MemoryDevice, name: str) -> None:
+        """It is real now, or is not going to be."""
+        if device.id is not None:
+            self._making.discard(name)
+
+    def drop(self, device: MemoryDevice) -> None:
+        """It could not be made real: its place and its backend are free again."""
+        device.removed()
+        self._free(device)
+
+    def container(self, id: str | None) -> QObject:
+        """What holds a device with that id, or one without."""
+        return self._tree.resolve(f"/machine/peripheral{'-anon' if id is None else ''}")
+
+    def plug(self, device: MemoryDevice) -> None:
+        """A device is real: the guest finds it, if it runs by now."""
+        if self.started:
+            device.found(self)
+
+    def _find(self, id: str) -> Device:
+        path = id if id.startswith("/") else f"/machine/peripheral/{id}"
+        found, _ambiguous = self._tree.lookup(path)
+        if found is None:
+            raise device_not_found(f"Device '{id}' not found")
+        if not found.qom_type.is_a("device"):
+            raise QMPError(f"{id} is not a device")
+        from memd.devices.device import Device
+
+        if not isinstance(found, Device):
+            raise QMPError("Bus 'main-system-bus' does not support hotplugging")
+        return found
+
+    def devices(self) -> list[JSON]:
+        """The value of `query-memory-devices`."""
+        # What is not in the tree yet is still being made.
+        there = [each for each in self.plugged if each.parent is not None]
+        return [each.info() for each in sorted(there, key=lambda each: each.address)]
+
+    def memory_summary(self) -> JSON:
+        """The value of `query-memory-size-summary`, in bytes."""
+        plugged = sum(each.plugged_size for each in self.plugged if each.parent is not None)
+        return {"base-memory": self.config.ram_size, "plugged-memory": plugged}
+
+
+def run_here(job: Blocking) -> None:
+    """Run work that may take long in this very thread, where there is no loop beside it."""
+    try:
+        done = job.work()
+    except QMPError as error:
+        job.failed(error)
+    else:
+        job.finish(done)

@@ -1,0 +1,167 @@
+"""The object `/machine` of a machine that is not `none`, and its CPUs.
+
+What the properties hold is stored and has no effect, as with `none`. The CPUs
+are names only: who asks a machine for its CPUs takes one that has none to be
+broken. Observed on QEMU 10.0.2 and 11.1.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memd.devices.config import MachineConfig
+from memd.devices.kinds import MachineKind
+from memd.errors import QMPError
+from memd.outcome import JSON
+from memd.qapi.visit import Visit, visit_bool, visit_enum, visit_size, visit_str, visit_uint64
+from memd.qom import ObjectType, Property, QObject, Tree
+from memd.qom.machine import Machine, stored_property
+
+_VISITS: dict[str, Visit] = {
+    "bool": visit_bool,
+    "size": visit_size,
+    "uint64_t": visit_uint64,
+    "OnOffAuto": visit_enum(("on", "off", "auto")),
+}
+
+
+def machine_type(tree: Tree, kind: MachineKind) -> ObjectType:
+    """A machine's QOM type; that of `none` is the tree's own."""
+    found = tree.type_by_name(kind.type_name)
+    if found is not None:
+        return found
+    above = "machine" if kind.kind == "virt" else "generic-pc-machine"
+    return ObjectType(
+        kind.type_name,
+        tree.type_by_name(above),
+        interfaces=("hotplug-handler",) if kind.kind == "virt" else (),
+        properties=[
+            stored_property(name, type, _VISITS.get(type, visit_str), text)
+            for name, type, _value, text in kind.properties
+        ],
+    )
+
+
+def furnish(tree: Tree, kind: MachineKind, config: MachineConfig, values: dict[str, JSON]) -> None:
+    """Make `/machine` the machine that was asked for.
+
+    Args:
+        tree: its `/machine` is the machine `none`'s.
+        kind: which machine it is.
+        config: what is known of its memory and CPUs.
+        values: the properties that were given, by name.
+    """
+    machine = tree.machine
+    if not isinstance(machine, Machine):
+        return
+    if kind.kind != "none":
+        machine.qom_type = machine_type(tree, kind)
+        tree.add_type(machine.qom_type)
+        machine.values |= {name: value for name, _type, value, _text in kind.properties}
+        if kind.kind != "virt":
+            machine.values["boot"] = {"order": "cad"}
+    machine.values |= {name: value for name, value in values.items() if name in machine.values}
+    memory: dict[str, JSON] = {"size": config.ram_size}
+    if config.slots:
+        memory |= {"slots": config.slots, "max-size": config.maxmem}
+    machine.values["memory"] = memory
+    if config.smp:
+        machine.values["smp"] = config.smp
+    if kind.cpu_type:
+        _add_cpus(tree, kind, config)
+
+
+class CPU(QObject):
+    """A CPU that runs nothing.
+
+    Attributes:
+        props: where it sits (QAPI `CpuInstanceProperties`).
+    """
+
+    __slots__ = ("props",)
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, props: dict[str, JSON]) -> None:
+        super().__init__(qom_type, tree)
+        self.props = props
+
+
+_CPU_PLACES = ("socket-id", "die-id", "cluster-id", "module-id", "core-id", "thread-id")
+
+
+def _cpu_type(name: str) -> ObjectType:
+    def place(level: str) -> Property:
+        return Property(level, "int32", get=lambda cpu: cpu.props.get(level, -1))
+
+    from memd.qom import OBJECT
+
+    return ObjectType(
+        name,
+        OBJECT,
+        properties=(
+            Property("realized", "bool", get=lambda cpu: True),
+            Property("hotplugged", "bool", get=lambda cpu: False),
+            Property("hotpluggable", "bool", get=lambda cpu: True),
+            Property("unavailable-features", "strList", get=lambda cpu: []),
+            *map(place, _CPU_PLACES),
+            Property("node-id", "int32", get=lambda cpu: cpu.props.get("node-id", -1)),
+        ),
+    )
+
+
+def _add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
+    unattached = (tree.machine.children or {})["unattached"]
+    qom_type = _cpu_type(kind.cpu_type)
+    tree.add_type(qom_type)
+    count = config.smp.get("cpus", 1)
+    for number, props in enumerate(cpu_places(kind, config)):
+        if number >= count:
+            break
+        # The first CPU brings another device with it.
+        index = number + 1 if number else 0
+        unattached.add_child(f"device[{index}]", CPU(qom_type, tree, props))
+
+
+def cpu_places(kind: MachineKind, config: MachineConfig) -> Iterator[dict[str, JSON]]:
+    """Where every CPU sits that there could be, in the order of their numbers.
+
+    QEMU names the rarer levels only where there is more than one of them.
+    """
+    smp = config.smp
+    levels = [("socket-id", smp.get("sockets", 1))]
+    for plural in ("dies", "clusters", "modules"):
+        count = smp.get(plural, 1)
+        if plural in kind.cpu_levels and (count > 1 or plural == "clusters"):
+            levels.append((f"{plural[:-1]}-id", count))
+    levels += [("core-id", smp.get("cores", 1)), ("thread-id", smp.get("threads", 1))]
+    nodes = {cpu: node.nodeid for node in config.numa_nodes for cpu in node.cpus}
+    # With room for memory a machine has a node, whether it was asked for or not.
+    room = config.slots or config.maxmem > config.ram_size
+    default = 0 if room or config.numa_nodes else None
+    for number in range(smp.get("maxcpus", 1)):
+        props: dict[str, JSON] = {}
+        node = nodes.get(number, default)
+        if node is not None:
+            props["node-id"] = node
+        left = number
+        for level, count in reversed(levels):
+            props[level] = left % count
+            left //= count
+        yield props
+
+
+def cpus(tree: Tree) -> list[CPU]:
+    """The machine's CPUs, in the order of their numbers."""
+    unattached = (tree.machine.children or {}).get("unattached")
+    children = () if unattached is None else (unattached.children or {}).values()
+    return [child for child in children if isinstance(child, CPU)]
+
+
+def check_limits(kind: MachineKind, config: MachineConfig) -> None:
+    """Raise `QMPError` where the machine can't have as much memory as it may come to have."""
+    if kind.kind == "none" or config.maxmem <= config.ram_size:
+        return
+    if config.slots > 256:
+        what = "number" if kind.kind == "virt" else "amount"
+        raise QMPError(f"unsupported {what} of memory slots: {config.slots}")
+    if kind.kind != "virt" and config.maxmem % 4096:
+        raise QMPError("maximum memory size must by aligned to multiple of 4096 bytes")

@@ -1,0 +1,281 @@
+"""Devices that management software puts into every machine, and that are but names here.
+
+A `pcie-root-port` and a `pci-bridge` are buses that devices can be plugged into
+while the machine runs; a `qemu-xhci` and a `virtio-balloon-pci` do nothing at all. What they are
+given is kept and means nothing. All come from the command line, and stay.
+Names, defaults and texts were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from memd.devices.bus import ANY_PLACE, PciBus
+from memd.devices.device import Device, Row, stored
+from memd.errors import QMPError
+from memd.qapi.visit import Visit, visit_enum, visit_uint8, visit_uint16
+from memd.qom.object import QObject
+from memd.qom.property import Property
+from memd.qom.types import ObjectType
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
+    from memd.qom.tree import Tree
+
+ROOT_PORT = "pcie-root-port"
+
+_UNLIMITED = (1 << 64) - 1
+
+_SPEEDS = ("2_5", "5", "8", "16", "32", "64")
+_WIDTHS = ("1", "2", "4", "8", "12", "16", "32")
+
+_ROWS: tuple[tuple[Row, Visit | None], ...] = (
+    (("x-pci-express-writeable-slt-bug", "bool", False), None),
+    (("port", "uint8", 0), visit_uint8),
+    (("aer_log_max", "uint16", 8), visit_uint16),
+    (("x-do-not-expose-native-hotplug-cap", "bool", False), None),
+    (("hotplug", "bool", True), None),
+    (("slot", "uint16", 0), visit_uint16),
+    (("chassis", "uint8", 0), visit_uint8),
+    (("power_controller_present", "bool", True), None),
+    (("disable-acs", "bool", False), None),
+    (("mem-reserve", "size", _UNLIMITED), None),
+    (("pref64-reserve", "size", _UNLIMITED), None),
+    (("bus-reserve", "uint32", (1 << 32) - 1), None),
+    (("x-width", "PCIELinkWidth", "32", "1/2/4/8/12/16/32"), visit_enum(_WIDTHS)),
+    (("x-migrate-msix", "bool", True), None),
+    (("io-reserve", "size", _UNLIMITED), None),
+    (("x-speed", "PCIELinkSpeed", "16", "2_5/5/8/16/32/64"), visit_enum(_SPEEDS)),
+    (("pref32-reserve", "size", _UNLIMITED), None),
+)
+
+
+_ANY_PCI = ("conventional-pci-device", "pci-express-device")
+
+# What a port derives from, and the interfaces and properties that it has from there.
+_ABOVE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("base-pci-bridge", ("acpi-dev-aml-interface",), ("x-pci-express-writeable-slt-bug",)),
+    ("pcie-port", (), ("port", "aer_log_max")),
+    (
+        "pcie-slot",
+        ("hotplug-handler",),
+        ("x-do-not-expose-native-hotplug-cap", "hotplug", "slot", "chassis"),
+    ),
+    (
+        "pcie-root-port-base",
+        ("pci-express-device",),
+        ("power_controller_present", "disable-acs"),
+    ),
+)
+
+_BRIDGE: tuple[Row, ...] = (
+    ("msi", "OnOffAuto", "auto"),
+    ("shpc", "bool", True),
+    *(row for row, _visit in _ROWS if row[0].endswith(("-reserve", "-slt-bug"))),
+)
+# What QEMU 11.1 no longer has.
+_GONE = ("disable-acs", "qemu-4-0-config-size", "x-migrate-msix")
+
+_XHCI: tuple[Row, ...] = (
+    ("msi", "OnOffAuto", "auto"),
+    ("msix", "OnOffAuto", "auto"),
+    ("p2", "uint32", 4),
+    ("p3", "uint32", 4),
+    ("streams", "bool", True),
+)
+_BALLOON: tuple[Row, ...] = (
+    ("vectors", "uint32", (1 << 32) - 1),
+    ("ioeventfd", "bool", True),
+    ("free-page-reporting", "bool", False),
+    ("deflate-on-oom", "bool", False),
+    ("page-poison", "bool", True),
+    ("qemu-4-0-config-size", "bool", False),
+    ("free-page-hint", "bool", False),
+    ("disable-legacy", "OnOffAuto", "auto"),
+    ("disable-modern", "bool", False),
+)
+
+
+class Placeholder(Device):
+    """A PCI device that does nothing.
+
+    Attributes:
+        place: eight times its slot on its bus, plus its function.
+    """
+
+    __slots__ = ("_bus", "place")
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PciBus) -> None:
+        super().__init__(qom_type, tree, id)
+        self._bus = bus
+        self.place = ANY_PLACE
+
+    def set_place(self, place: int) -> None:
+        """Ask for a place."""
+        self.place = place
+
+    @property
+    def bus(self) -> QObject:
+        """The bus that it is on."""
+        return self._bus
+
+    @property
+    def hotpluggable(self) -> bool:
+        """It stays where it is."""
+        return False
+
+    def check_bus(self) -> None:
+        """See `Device.check_bus`."""
+        self._bus.check_hotplug()
+
+    def realize(self, machine: Machine) -> None:
+        """Take its place.
+
+        Raises:
+            QMPError: it can't have it.
+        """
+        kind = self.qom_type.name
+        self.place = self._bus.place(
+            self.place,
+            kind,
+            self.id,
+            hotplugged=machine.started,
+            multifunction=self.values.get("multifunction", False),
+        )
+        self.realized = True
+
+    def _open(self, machine: Machine, kind: str, *, one_slot: bool) -> None:
+        """Have a bus in it. Without a name nobody could refer to it."""
+        if self.id is not None:
+            bus = PciBus(self.tree.types()[kind], self.tree, hotplug=True, one_slot=one_slot)
+            self.add_child(self.id, bus)
+            machine.buses.add_port(bus)
+
+
+class RootPort(Placeholder):
+    """A port, and the bus in it, which has its id as name."""
+
+    __slots__ = ()
+
+    def realize(self, machine: Machine) -> None:
+        """See `Placeholder.realize`."""
+        super().realize(machine)
+        number = self.values.get("chassis", 0), self.values.get("slot", 0)
+        if not machine.buses.add_port_number(number):
+            self._bus.vacate(self.place)
+            raise QMPError("Can't add chassis slot, error -16")
+        self._open(machine, "PCIE", one_slot=True)
+
+
+class Bridge(Placeholder):
+    """A bridge, and the bus behind it, which has its id as name."""
+
+    __slots__ = ()
+
+    def realize(self, machine: Machine) -> None:
+        """See `Placeholder.realize`."""
+        if not self.values.get("chassis_nr"):
+            raise QMPError(
+                "Bridge chassis not specified. Each bridge is required to be assigned a unique"
+                " chassis id > 0."
+            )
+        super().realize(machine)
+        self._open(machine, "PCI", one_slot=False)
+
+
+_KINDS: dict[str, type[Placeholder]] = {
+    ROOT_PORT: RootPort,
+    "pci-bridge": Bridge,
+    "qemu-xhci": Placeholder,
+    "virtio-balloon-pci": Placeholder,
+}
+
+PLACEHOLDERS = frozenset(_KINDS)
+"""The types of such devices."""
+
+
+def placeholder_types(
+    pci: ObjectType, virtio_pci: ObjectType, virtio: Iterable[Property], *, later: bool
+) -> Iterator[ObjectType]:
+    """These types, and those that they derive from.
+
+    Args:
+        pci: the type `pci-device`.
+        virtio_pci: the type `virtio-pci`.
+        virtio: what a virtio device has.
+        later: whether they are QEMU 11.1's.
+    """
+
+    def left(rows: Iterable[tuple[Row, Visit | None]]) -> list[Property]:
+        return [stored(row, visit) for row, visit in rows if not (later and row[0] in _GONE)]
+
+    above = pci
+    for name, interfaces, own in _ABOVE:
+        above = ObjectType(
+            name,
+            above,
+            abstract=True,
+            interfaces=interfaces,
+            properties=left(row for row in _ROWS if row[0][0] in own),
+        )
+        yield above
+        if name == "base-pci-bridge":
+            bridge = above
+    inherited = above.all_properties
+    yield ObjectType(
+        ROOT_PORT,
+        above,
+        properties=left(row for row in _ROWS if row[0][0] not in inherited),
+    )
+    yield ObjectType(
+        "pci-bridge",
+        bridge,
+        interfaces=("conventional-pci-device", "hotplug-handler"),
+        properties=(
+            stored(("chassis_nr", "uint8", 0), visit_uint8),
+            *left((row, None) for row in _BRIDGE),
+        ),
+    )
+    xhci = ObjectType("pci-xhci", pci, abstract=True, interfaces=_ANY_PCI)
+    yield xhci
+    yield ObjectType(
+        "qemu-xhci",
+        xhci,
+        properties=left((row, None) for row in _XHCI),
+    )
+    # libvirt puts virtio devices on such ports only where this type is known.
+    disk = ObjectType("virtio-blk-pci-base", virtio_pci, abstract=True)
+    yield disk
+    yield ObjectType("virtio-blk-pci-non-transitional", disk, interfaces=_ANY_PCI)
+    balloon = ObjectType("virtio-balloon-pci-base", virtio_pci, abstract=True)
+    yield balloon
+    yield ObjectType(
+        "virtio-balloon-pci",
+        balloon,
+        interfaces=_ANY_PCI,
+        properties=(*left((row, None) for row in _BALLOON), *virtio),
+    )
+
+
+def add_placeholder(
+    machine: Machine, tree: Tree, driver: str, bus: PciBus, id: str | None, args: dict[str, Any]
+) -> None:
+    """Put one into a machine that has not started.
+
+    Args:
+        driver: one of `PLACEHOLDERS`.
+        bus: the bus that it goes on.
+        args: its properties, in the order in which they are set.
+
+    Raises:
+        QMPError: it can't be, or not any more; nothing is left behind.
+    """
+    if machine.started:
+        raise QMPError(f"memd takes a '{driver}' at the start only")
+    name = machine.name_device(id)
+    device = _KINDS[driver](tree.types()[driver], tree, id, bus)
+    for each, value in args.items():
+        device.set_property(each, value)
+    device.realize(machine)
+    tree.resolve(f"/machine/peripheral{'-anon' if id is None else ''}").add_child(name, device)

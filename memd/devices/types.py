@@ -1,0 +1,233 @@
+"""The types of devices and buses, as QEMU 10.0.2 and 11.1.3 list them.
+
+Most properties of PCI devices mean nothing here, and are kept so that clients
+can set and read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from memd.compat import Compat
+from memd.devices.area import ANYWHERE
+from memd.devices.bus import ANY_PLACE, visit_place
+from memd.devices.device import (
+    DEVICE,
+    MEMORY_DEVICE,
+    VMSTATE_IF,
+    Row,
+    attempt,
+    memdev_property,
+    stored,
+    unreadable,
+)
+from memd.devices.dimm import dimm_types
+from memd.devices.placeholders import placeholder_types
+from memd.devices.virtio_mem import virtio_mem_properties
+from memd.devices.virtio_pci import ANY_VECTORS, AliasProperty, ChildProperty, VirtioPci
+from memd.errors import QMPError
+from memd.outcome import JSON
+from memd.qom.property import LinkProperty, Property
+from memd.qom.types import INTERFACE, ObjectType
+
+_PCI: tuple[Row, ...] = (
+    ("acpi-index", "uint32", 0),
+    ("failover_pair_id", "str", ""),
+    ("multifunction", "bool", False),
+    ("rombar", "int32", -1),
+    ("romfile", "str", ""),
+    ("romsize", "uint32", 0xFFFFFFFF),
+    ("x-pcie-ari-nextfn-1", "bool", False),
+    ("x-pcie-err-unc-mask", "bool", True),
+    ("x-pcie-ext-tag", "bool", True),
+    ("x-pcie-lnksta-dllla", "bool", True),
+)
+_PCI_10_0: tuple[Row, ...] = (("x-pcie-extcap-init", "bool", True),)
+_PCI_11_1: tuple[Row, ...] = (("sriov-pf", "str", ""),)
+_BOUNCE: Row = (
+    "x-max-bounce-buffer-size",
+    "size",
+    4096,
+    "Maximum buffer size allocated for bounce buffers used for mapped access to indirect DMA"
+    " memory",
+)
+_MAX_BOUNCE = 0xFFFFFFFF
+_VIRTIO_PCI: tuple[Row, ...] = (
+    ("aer", "bool", False),
+    ("ats", "bool", False),
+    ("modern-pio-notify", "bool", False),
+    ("page-per-vq", "bool", False),
+    ("virtio-pci-bus-master-bug-migration", "bool", False),
+    ("x-ats-page-aligned", "bool", True),
+    ("x-pcie-flr-init", "bool", True),
+    ("x-pcie-pm-no-soft-reset", "bool", False),
+)
+_VIRTIO_PCI_10_0: tuple[Row, ...] = (
+    ("migrate-extra", "bool", True),
+    ("x-disable-pcie", "bool", False),
+    ("x-ignore-backend-features", "bool", False),
+    ("x-pcie-deverr-init", "bool", True),
+    ("x-pcie-lnkctl-init", "bool", True),
+    ("x-pcie-pm-init", "bool", True),
+)
+_VIRTIO_MEM_PCI: tuple[Row, ...] = (
+    ("ioeventfd", "bool", True),
+    ("vectors", "uint32", ANY_VECTORS),
+)
+_MODERN: tuple[Row, ...] = (
+    ("disable-legacy", "OnOffAuto", "auto"),
+    ("disable-modern", "bool", False),
+)
+_VIRTIO: tuple[Row, ...] = (
+    ("any_layout", "bool", True),
+    ("event_idx", "bool", True),
+    ("in_order", "bool", False),
+    ("indirect_desc", "bool", True),
+    ("iommu_platform", "bool", False),
+    ("notify_on_empty", "bool", True),
+    ("packed", "bool", False),
+    ("queue_reset", "bool", True),
+    ("use-disabled-flag", "bool", True),
+    ("use-started", "bool", True),
+    ("x-disable-legacy-check", "bool", False),
+)
+
+_INTERFACES = ("conventional-pci-device", "fw_cfg-data-generator", "pci-express-device")
+
+
+def _set_place(device: VirtioPci, value: JSON) -> None:
+    try:
+        device.set_place(visit_place(value, "addr"))
+    except ValueError:
+        raise QMPError(
+            f"Property '{device.qom_type.name}.addr' doesn't take value '{value}'"
+        ) from None
+
+
+def _guard_place(device: VirtioPci) -> None:
+    if device.realized:
+        raise attempt(device, "property", "addr")
+
+
+def _legacy_place(device: VirtioPci) -> str:
+    return f"{device.place >> 3:02x}.{device.place & 7:x}"
+
+
+def _bounce() -> Property:
+    """Its limit's error names the device's type, which a check of values does not know."""
+    plain = stored(_BOUNCE)
+
+    def setter(device: Any, size: int) -> None:
+        if size > _MAX_BOUNCE:
+            raise QMPError(
+                f"Property {device.qom_type.name}.{plain.name} doesn't take value {size}"
+                f" (maximum: {_MAX_BOUNCE})"
+            )
+        device.values[plain.name] = size
+
+    plain.setter = setter
+    return plain
+
+
+def device_types(known: dict[str, ObjectType], compat: Compat) -> Iterator[ObjectType]:
+    """The types of a QEMU release.
+
+    Args:
+        known: the types of the tree, `bus` being one of them.
+        compat: whose types.
+    """
+    later = compat is not Compat.V10_0
+    yield VMSTATE_IF
+    yield MEMORY_DEVICE
+    for name in _INTERFACES:
+        yield ObjectType(name, INTERFACE, abstract=True)
+    yield DEVICE
+    yield from dimm_types(compat)
+    yield from _bus_types(known["bus"])
+    yield from _virtio_types(later)
+
+
+def _bus_types(bus: ObjectType) -> Iterator[ObjectType]:
+    own = (
+        Property("realized", "bool", get=lambda bus: True),
+        LinkProperty("hotplug-handler", "hotplug-handler", follow=lambda bus: None),
+    )
+    pci = ObjectType("PCI", bus, interfaces=("fw_cfg-data-generator",), properties=own)
+    yield pci
+    yield ObjectType("PCIE", pci)
+    virtio = ObjectType("virtio-bus", bus, abstract=True)
+    yield virtio
+    yield ObjectType("virtio-pci-bus", virtio, properties=own)
+
+
+def _virtio_types(later: bool) -> Iterator[ObjectType]:
+    legacy = () if later else (unreadable("legacy-memdev"),)
+    device = ObjectType("virtio-device", DEVICE, abstract=True, properties=map(stored, _VIRTIO))
+    yield device
+    manager = "ram-discard-source" if later else "ram-discard-manager"
+    yield ObjectType(manager, INTERFACE, abstract=True)
+    mem = ObjectType(
+        "virtio-mem",
+        device,
+        interfaces=(manager,),
+        properties=(*virtio_mem_properties(), *legacy),
+    )
+    pmem = ObjectType(
+        "virtio-pmem",
+        device,
+        properties=(stored(("memaddr", "uint64", ANYWHERE)), memdev_property(), *legacy),
+    )
+    yield mem
+    yield pmem
+    rows = (*_PCI, *(_PCI_11_1 if later else _PCI_10_0))
+    pci = ObjectType(
+        "pci-device",
+        DEVICE,
+        abstract=True,
+        properties=(
+            *map(stored, rows),
+            _bounce(),
+            Property(
+                "addr",
+                "str",
+                guard=_guard_place,
+                get=lambda device: device.place,
+                set=_set_place,
+                default=ANY_PLACE,
+                description="Slot and optional function number, example: 06.0 or 06",
+            ),
+            Property("busnr", "busnr", get=lambda device: 0),
+            *(() if later else (Property("legacy-addr", "str", get=_legacy_place),)),
+        ),
+    )
+    yield pci
+    rows = (*_VIRTIO_PCI, *(() if later else _VIRTIO_PCI_10_0))
+    virtio_pci = ObjectType("virtio-pci", pci, abstract=True, properties=map(stored, rows))
+    yield virtio_pci
+    yield from placeholder_types(pci, virtio_pci, map(stored, _VIRTIO), later=later)
+    memory = ObjectType("virtio-md-pci", virtio_pci, abstract=True, interfaces=("memory-device",))
+    yield memory
+    for half, own in ((mem, _VIRTIO_MEM_PCI), (pmem, ())):
+        base = ObjectType(
+            f"{half.name}-pci-base", memory, abstract=True, properties=map(stored, own)
+        )
+        yield base
+        yield ObjectType(
+            f"{half.name}-pci",
+            base,
+            interfaces=("conventional-pci-device", "pci-express-device"),
+            properties=(
+                *map(stored, _MODERN),
+                ChildProperty(
+                    "virtio-backend",
+                    half.child_type,
+                    get=lambda device: device.tree.path_of(device.virtio),
+                ),
+                *(
+                    AliasProperty(origin)
+                    for name, origin in half.all_properties.items()
+                    if name not in DEVICE.all_properties
+                ),
+            ),
+        )

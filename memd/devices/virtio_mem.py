@@ -1,0 +1,374 @@
+"""`virtio-mem-pci`: a backend's memory of which a machine has more or less, by blocks.
+
+The guest follows `requested-size`; what it does not have is discarded, so that
+the host gets it back. Names, defaults, texts and their order were observed on
+QEMU 10.0.2 and 11.1.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from memd.backends.base import MemoryBackend
+from memd.backends.file import FileBackend
+from memd.devices.area import ANYWHERE
+from memd.devices.device import alignment, is_rom, memdev_property, stored
+from memd.devices.machine import Machine, run_here
+from memd.devices.virtio_pci import VirtioMemory, VirtioPci
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+from memd.qapi.visit import visit_size
+from memd.qom.property import Property
+
+if TYPE_CHECKING:
+    from memd.hostmem.region import Region
+    from memd.qom.tree import Tree
+    from memd.qom.types import ObjectType
+
+DEFAULT_BLOCK = 2 << 20
+"""Bytes of a block where none are given: those of a transparent huge page."""
+
+MIN_BLOCK = 1 << 20
+"""The least bytes of a block."""
+
+STEP = 256 << 20
+"""Bytes that are emptied or populated before it looks again what is requested."""
+
+
+class VirtioMem(VirtioMemory):
+    """The blocks that the machine has are the first ones.
+
+    Attributes:
+        requested: bytes that the machine is to have.
+        size: bytes that it has.
+    """
+
+    __slots__ = ("_asked", "_block", "_changing", "_machine", "requested", "size")
+
+    kind = "virtio-mem"
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, front: VirtioPci) -> None:
+        super().__init__(qom_type, tree, front)
+        self._block = 0
+        # The machine that it is plugged into.
+        self._machine: Machine | None = None
+        # Whether the guest was asked, and has not reacted yet.
+        self._asked = False
+        # Whether a change of the size is going on beside the event loop.
+        self._changing = False
+        self.requested = 0
+        self.size = 0
+
+    @property
+    def block(self) -> int:
+        """Bytes of a block."""
+        if self._block:
+            return self._block
+        memdev = self.memdev
+        region = None if memdev is None else memdev.region
+        return DEFAULT_BLOCK if region is None else max(DEFAULT_BLOCK, region.page_size)
+
+    def set_block(self, size: int) -> None:
+        """Have blocks of so many bytes."""
+        self._block = size
+
+    @property
+    def plugged_size(self) -> int:
+        """See `VirtioMemory.plugged_size`."""
+        return self.size
+
+    @property
+    def prealloc(self) -> bool:
+        """Whether pages of a block are there once the machine has it."""
+        return bool(self.values.get("prealloc", False))
+
+    def address_align(self, memdev: MemoryBackend) -> int:
+        """See `VirtioMemory.address_align`."""
+        return max(self.block, alignment(memdev))
+
+    def data(self) -> dict[str, JSON]:
+        """See `VirtioMemory.data`."""
+        memdev = self.memdev
+        return {
+            "memdev": "" if memdev is None else self.tree.path_of(memdev),
+            "memaddr": self.address,
+            "block-size": self.block,
+            "size": self.size,
+            "node": self.values.get("node", 0),
+            "max-size": 0 if memdev is None else memdev.size,
+            "requested-size": self.requested,
+        }
+
+    # Life
+
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Blocking | None:
+        """See `VirtioMemory.realize`: the memory is emptied first."""
+        self._check(machine, memdev)
+        region = memdev.region
+        if region is None:
+            raise QMPError("'memdev' property must be set")
+        self._check_discard(machine, memdev, region)
+        if self.values.get("unplugged-inaccessible") == "auto":
+            self.values["unplugged-inaccessible"] = "off"
+        self._block = self.block
+        self._machine = machine
+        if is_large(memdev, region.length):
+            return _beside(region, lambda: _discard(region, memdev.name, 0, region.length))
+        _discard(region, memdev.name, 0, region.length)
+        return None
+
+    def _check(self, machine: Machine, memdev: MemoryBackend) -> None:
+        if memdev.mapped_by is not None:
+            raise QMPError(f"'memdev' property specifies a busy memdev: {memdev.name}")
+        if is_rom(memdev):
+            raise QMPError("'memdev' property specifies an unsupported memdev")
+        if memdev.prealloc:
+            # A space ends QEMU's text.
+            raise QMPError(
+                f"'memdev' property specifies a memdev with preallocation enabled: {memdev.name}."
+                " Instead, specify 'prealloc=on' for the virtio-mem device. "
+            )
+        node, nodes = self.values.get("node", 0), machine.numa_nodes
+        if node >= nodes:
+            raise QMPError(
+                f"'node' property has value '{node}', which exceedsthe number of numa nodes:"
+                f" {nodes}"
+            )
+        if self.values.get("dynamic-memslots") and self._inaccessible() != "on":
+            raise QMPError(
+                "'dynamic-memslots' property set to 'on' requires 'unplugged-inaccessible' to be"
+                " 'on'"
+            )
+        page = 0 if memdev.region is None else memdev.region.page_size
+        if self.block < page:
+            raise QMPError(f"'block-size' property has to be at least the page size (0x{page:x})")
+        if self.requested % self.block:
+            raise QMPError(
+                f"'requested-size' property has to be multiples of 'block-size' (0x{self.block:x})"
+            )
+        if memdev.size % self.block:
+            raise QMPError(
+                "'memdev' property memdev size has to be multiples of'block-size'"
+                f" (0x{self.block:x})"
+            )
+
+    def _check_discard(self, machine: Machine, memdev: MemoryBackend, region: Region) -> None:
+        from memd.hostmem.discard import is_read_only
+
+        if region.fd >= 0 and is_read_only(region.fd):
+            raise QMPError("Unexpected error discarding RAM: Operation not permitted")
+        if isinstance(memdev, FileBackend) and not region.shared:
+            machine.check_private_discard(memdev)
+
+    def _inaccessible(self) -> str:
+        value: str = self.values.get("unplugged-inaccessible", "on")
+        return value
+
+    def check_removal(self) -> None:
+        """See `VirtioMemory.check_removal`."""
+        if self._inaccessible() != "on":
+            raise QMPError(
+                "virtio-mem device cannot get unplugged while 'unplugged-inaccessible' != 'on'"
+            )
+        if self.size:
+            raise QMPError(
+                "virtio-mem device cannot get unplugged while some of its memory is still plugged"
+            )
+        if self.requested:
+            raise QMPError("virtio-mem device cannot get unplugged while 'requested-size' != '0'")
+
+    # Its size
+
+    def request(self, size: int) -> None:
+        """Ask the guest for another size, once it is real; else note it.
+
+        Raises:
+            QMPError: it can't be asked for that.
+        """
+        machine = self._machine
+        if not self.realized or machine is None:
+            self.requested = size
+            return
+        if size % self.block:
+            raise QMPError(
+                f"'requested-size' has to be multiples of 'block-size' (0x{self.block:x})"
+            )
+        if size > self.front.memory_size:
+            raise QMPError(
+                "'requested-size' cannot exceed the memory backend size"
+                f"(0x{self.front.memory_size:x})"
+            )
+        if size != self.requested:
+            self.requested = size
+            self._ask(machine)
+
+    def found(self, machine: Machine) -> None:
+        """See `VirtioMemory.found`."""
+        if self.requested:
+            self._ask(machine)
+
+    def _ask(self, machine: Machine) -> None:
+        """Ask the guest to have as much as is requested when it reacts."""
+        if not self._asked:
+            self._asked = True
+            machine.guest.ask(self._comply, self._refuse)
+
+    def _comply(self) -> None:
+        self._asked = False
+        self._follow()
+
+    def _refuse(self) -> None:
+        self._asked = False
+
+    def _follow(self) -> None:
+        """The guest does what it was asked for."""
+        machine, memdev = self._machine, self.memdev
+        if machine is None or memdev is None or memdev.region is None or self._changing:
+            return
+        target = min(self.requested, memdev.size)
+        if not self.realized or target == self.size:
+            return
+        if target > self.size and not self.prealloc:
+            self._have(machine, target)
+            return
+        self._changing = True
+        # Step by step, so that it soon follows what it is asked for meanwhile.
+        step = max(STEP, self.block)
+        target = max(min(target, self.size + step), self.size - step)
+        job = self._job(machine, memdev, memdev.region, target)
+        if target > self.size or is_large(memdev, self.size - target):
+            machine.start_job(job)
+        else:
+            run_here(job)
+
+    def _job(
+        self, machine: Machine, memdev: MemoryBackend, region: Region, target: int
+    ) -> Blocking:
+        """Empty what goes, or populate what comes."""
+        size, name = self.size, memdev.name
+
+        def work() -> None:
+            if target > size:
+                _populate(region, name, size, target)
+            else:
+                _discard(region, name, target, size - target)
+
+        def finish(_done: object) -> JSON:
+            self._changing = False
+            self._have(machine, target)
+            self._follow()
+            return {}
+
+        def failed(error: BaseException) -> None:
+            self._changing = False
+            from memd.backends.making import log
+
+            log(f"the size of a virtio-mem device can't be changed: {error}")
+
+        return _beside(region, work, finish, failed)
+
+    def _have(self, machine: Machine, size: int) -> None:
+        self.size = size
+        machine.size_changed(self.front, size)
+
+
+def is_large(memdev: MemoryBackend, length: int) -> bool:
+    """Whether discarding so many bytes of a backend may take long."""
+    from memd.backends.making import LARGE
+
+    return length > LARGE or isinstance(memdev, FileBackend)
+
+
+def _discard(region: Region, name: str, start: int, length: int) -> None:
+    from memd.hostmem.discard import discard
+
+    try:
+        discard(region, name, start, length)
+    except QMPError as error:
+        reason = error.desc.rpartition(": ")[2]
+        raise QMPError(f"Unexpected error discarding RAM: {reason}") from None
+
+
+def _populate(region: Region, name: str, start: int, end: int) -> None:
+    from memd.backends.making import cannot_populate
+    from memd.hostmem.populate import populate_range
+
+    try:
+        populate_range(region, start, end)
+    except OSError as failed:
+        # What there is of it is taken back.
+        _discard(region, name, start, end - start)
+        raise cannot_populate(failed) from None
+
+
+def _beside(
+    region: Region,
+    work: Callable[[], None],
+    finish: Callable[[object], JSON] = lambda _done: {},
+    failed: Callable[[BaseException], None] = lambda _error: None,
+) -> Blocking:
+    """Work beside the event loop; the memory stays mapped meanwhile."""
+    region.pin()
+
+    def pinned() -> None:
+        try:
+            work()
+        finally:
+            region.unpin()
+
+    return Blocking(pinned, finish, failed)
+
+
+def _set_block(virtio: VirtioMem, size: int) -> None:
+    if size < MIN_BLOCK:
+        raise QMPError(f"'block-size' property has to be at least 0x{MIN_BLOCK:x}")
+    if size & (size - 1):
+        raise QMPError("'block-size' property has to be a power of two")
+    virtio.set_block(size)
+
+
+def _guard_block(virtio: VirtioMem) -> None:
+    if virtio.realized:
+        raise QMPError("'block-size' cannot be changed")
+
+
+def _guard_requested(virtio: VirtioMem) -> None:
+    if virtio.front.leaving:
+        raise QMPError(
+            "'requested-size' cannot be changed if the device is in the process of unplug"
+        )
+
+
+def _set_requested(virtio: VirtioMem, size: int) -> None:
+    virtio.request(size)
+
+
+def virtio_mem_properties() -> tuple[Property, ...]:
+    """The properties of `virtio-mem` that other virtio devices do not have."""
+    return (
+        stored(("memaddr", "uint64", ANYWHERE)),
+        stored(("node", "uint32", 0)),
+        stored(("prealloc", "bool", False)),
+        memdev_property(),
+        stored(("unplugged-inaccessible", "OnOffAuto", "on")),
+        stored(("x-early-migration", "bool", True)),
+        stored(("dynamic-memslots", "bool", False)),
+        Property("size", "size", get=lambda virtio: virtio.size),
+        Property(
+            "block-size",
+            "size",
+            visit=visit_size,
+            guard=_guard_block,
+            get=lambda virtio: virtio.block,
+            set=_set_block,
+        ),
+        Property(
+            "requested-size",
+            "size",
+            visit=visit_size,
+            guard=_guard_requested,
+            get=lambda virtio: virtio.requested,
+            set=_set_requested,
+        ),
+    )

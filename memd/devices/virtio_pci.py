@@ -1,0 +1,326 @@
+"""Virtio devices with memory, and the PCI devices that carry them.
+
+A client sees two objects: the PCI device, which has an id, and below it, as
+`virtio-backend`, the virtio device, whose properties the first one has, too.
+Names, defaults, texts and their order were observed on QEMU 10.0.2 and 11.1.3.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from memd.backends.base import MemoryBackend
+from memd.devices.area import ANYWHERE
+from memd.devices.bus import ANY_PLACE, PciBus
+from memd.devices.device import Device, MemoryDevice, alignment, deleted, need_memdev
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking, Event
+from memd.qom.object import QObject
+from memd.qom.property import Property
+from memd.qom.standing import MemoryRegion
+from memd.qom.types import ObjectType
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
+    from memd.qom.tree import Tree
+
+
+ANY_VECTORS = 0xFFFFFFFF
+"""The number of interrupt vectors that asks for what the device needs."""
+
+_VECTORS = 2
+
+_ALL = (1 << 64) - 1
+
+# The regions of the PCI half: name, bytes, address in the container, and that one's name.
+_REGIONS: tuple[tuple[str, int, int, str], ...] = (
+    ("bus master container", _ALL, 0, ""),
+    ("bus master", _ALL, 0, "bus master container"),
+    ("virtio-pci", 16384, 0, ""),
+    ("virtio-pci-common-{half}", 4096, 0, "virtio-pci"),
+    ("virtio-pci-isr-{half}", 4096, 4096, "virtio-pci"),
+    ("virtio-pci-device-{half}", 4096, 8192, "virtio-pci"),
+    ("virtio-pci-notify-{half}", 4096, 12288, "virtio-pci"),
+    ("virtio-pci-notify-pio-{half}", 4, 0, ""),
+)
+_INTERRUPTS: tuple[tuple[str, int, int, str], ...] = (
+    ("{half}-pci-msix", 4096, 0, ""),
+    ("msix-table", 32, 0, "{half}-pci-msix"),
+    ("msix-pba", 8, 2048, "{half}-pci-msix"),
+)
+
+
+class VirtioMemory(Device, ABC):
+    """The virtio half of a device with memory.
+
+    Attributes:
+        memdev: the backend, or None.
+        front: the PCI half.
+    """
+
+    __slots__ = ("front", "memdev")
+
+    kind = ""
+    """What `query-memory-devices` calls it."""
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, front: VirtioPci) -> None:
+        super().__init__(qom_type, tree, None)
+        self.memdev: MemoryBackend | None = None
+        self.front = front
+
+    @property
+    def address(self) -> int:
+        """Where in the machine its memory begins."""
+        address: int = self.values.get("memaddr", ANYWHERE)
+        return address
+
+    @property
+    def bus(self) -> QObject | None:
+        """The bus between the two halves."""
+        return self.front.virtio_bus
+
+    @property
+    def hotpluggable(self) -> bool:
+        """It comes and goes with its other half."""
+        return False
+
+    def check_bus(self) -> None:
+        """See `Device.check_bus`."""
+        raise QMPError("Bus 'virtio-bus' does not support hotplugging")
+
+    @property
+    @abstractmethod
+    def plugged_size(self) -> int:
+        """Bytes that the machine has of its memory."""
+
+    def address_align(self, memdev: MemoryBackend) -> int:
+        """What its address has to be a multiple of, in bytes."""
+        return alignment(memdev)
+
+    @abstractmethod
+    def data(self) -> dict[str, JSON]:
+        """What `query-memory-devices` tells of it beside its id."""
+
+    @abstractmethod
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Blocking | None:
+        """Its half of `MemoryDevice.realize`; the backend is not taken yet."""
+
+    def found(self, machine: Machine) -> None:
+        """See `MemoryDevice.found`."""
+
+    @abstractmethod
+    def check_removal(self) -> None:
+        """Raise `QMPError` where it can't be removed as it is."""
+
+
+class VirtioPci(MemoryDevice):
+    """The PCI half, which has the id.
+
+    Attributes:
+        virtio: the other half.
+        virtio_bus: what is between them; None until they are real.
+    """
+
+    __slots__ = ("_bus", "_place", "virtio", "virtio_bus")
+
+    def __init__(
+        self,
+        qom_type: ObjectType,
+        tree: Tree,
+        id: str | None,
+        bus: PciBus,
+        virtio: type[VirtioMemory],
+    ) -> None:
+        super().__init__(qom_type, tree, id)
+        self._bus = bus
+        self._place = ANY_PLACE
+        self.virtio_bus: QObject | None = None
+        half = tree.types()[qom_type.name.removesuffix("-pci")]
+        self.virtio = virtio(half, tree, self)
+        # A child that shows as a property of the type, too.
+        self.virtio.parent = self
+        self.virtio.name = "virtio-backend"
+        self.children = {self.virtio.name: self.virtio}
+
+    @property
+    def bus(self) -> QObject:
+        """The PCI bus."""
+        return self._bus
+
+    @property
+    def hotpluggable(self) -> bool:
+        """Whether its bus lets it go."""
+        return self._bus.hotplug
+
+    @property
+    def place(self) -> int:
+        """Eight times its slot on the bus, plus its function."""
+        return self._place
+
+    def set_place(self, place: int) -> None:
+        """Ask for a place."""
+        self._place = place
+
+    @property
+    def address(self) -> int:
+        """See `MemoryDevice.address`."""
+        return self.virtio.address
+
+    @property
+    def memory_size(self) -> int:
+        """See `MemoryDevice.memory_size`."""
+        memdev = self.virtio.memdev
+        return 0 if memdev is None else memdev.size
+
+    @property
+    def plugged_size(self) -> int:
+        """See `MemoryDevice.plugged_size`."""
+        return self.virtio.plugged_size
+
+    @property
+    def backend(self) -> MemoryBackend | None:
+        """See `MemoryDevice.backend`."""
+        return self.virtio.memdev
+
+    def info(self) -> JSON:
+        """See `MemoryDevice.info`."""
+        data = self.virtio.data()
+        if self.id is not None:
+            data["id"] = self.id
+        return {"type": self.virtio.kind, "data": data}
+
+    # Life
+
+    def realize(self, machine: Machine) -> Blocking | None:
+        """See `MemoryDevice.realize`."""
+        virtio = self.virtio
+        area = machine.need_area()
+        memdev = need_memdev(virtio)
+        address = area.find(
+            machine.plugged,
+            memdev.size,
+            virtio.address_align(memdev),
+            alignment(memdev),
+            virtio.address,
+        )
+        place = self._bus.place(
+            self._place,
+            self.qom_type.name,
+            self.id,
+            hotplugged=machine.started,
+            multifunction=self.values.get("multifunction", False),
+        )
+        try:
+            slow = virtio.realize(machine, memdev)
+        except BaseException:
+            self._bus.vacate(place)
+            raise
+        self._place = place
+        virtio.values["memaddr"] = address
+        machine.take(self, memdev)
+        self._be_real()
+        return slow
+
+    def _be_real(self) -> None:
+        virtio_bus = QObject(self.tree.types()["virtio-pci-bus"], self.tree)
+        self.add_child("virtio-bus", virtio_bus)
+        self.virtio_bus = virtio_bus
+        self._add_regions(_REGIONS)
+        self.values["disable-legacy"] = "on"
+        if "vectors" in self.qom_type.all_properties:
+            if self.values.get("vectors", ANY_VECTORS) == ANY_VECTORS:
+                self.values["vectors"] = _VECTORS
+            self._add_regions(_INTERRUPTS)
+        self.realized = self.virtio.realized = True
+        self.virtio.hotplugged = self.hotplugged
+
+    def _add_regions(self, rows: tuple[tuple[str, int, int, str], ...]) -> None:
+        half = self.virtio.qom_type.name
+        for name, size, addr, container in rows:
+            region = MemoryRegion(self.tree, size)
+            region.addr = addr
+            within = (self.children or {}).get(f"{container.format(half=half)}[0]")
+            region.container = within if isinstance(within, MemoryRegion) else None
+            self.add_child(f"{name.format(half=half)}[0]", region)
+
+    def found(self, machine: Machine) -> None:
+        """See `MemoryDevice.found`."""
+        self.virtio.found(machine)
+
+    def check_bus(self) -> None:
+        """See `Device.check_bus`."""
+        self._bus.check_hotplug()
+
+    def removal(self, machine: Machine) -> None:
+        """See `Device.removal`."""
+        self.virtio.check_removal()
+        if self.leaving:
+            return
+        self.leaving = True
+        machine.guest.ask(lambda: machine.remove(self), lambda: self._keep(machine))
+
+    def _keep(self, machine: Machine) -> None:
+        self.leaving = False
+        event = deleted(self, self.tree.path_of(self))
+        machine.emit((Event("DEVICE_UNPLUG_GUEST_ERROR", event.data),))
+
+    def removed(self) -> tuple[Event, ...]:
+        """See `MemoryDevice.removed`."""
+        self._bus.vacate(self._place)
+        self.realized = self.virtio.realized = False
+        path = self.tree.path_of(self)
+        return deleted(self.virtio, f"{path}/virtio-backend"), deleted(self, path)
+
+
+class ChildProperty(Property):
+    """The virtio half, as a property of the PCI half's type."""
+
+    __slots__ = ()
+
+    def target(self, obj: QObject) -> QObject | None:
+        """See `Property.target`."""
+        return _half(obj)
+
+
+class AliasProperty(Property):
+    """A property of the virtio half that the PCI half has, too.
+
+    Args:
+        origin: the virtio half's.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, origin: Property) -> None:
+        name = origin.name
+        super().__init__(
+            name,
+            origin.type,
+            get=None if origin.getter is None else lambda pci: _half(pci).get_property(name),
+            set=None if origin.setter is None else self._forward,
+            default=origin.default,
+            description=origin.description,
+        )
+
+    def _forward(self, pci: QObject, value: JSON) -> Blocking | None:
+        return _half(pci).set_property(self.name, value)
+
+    def get(self, obj: QObject) -> JSON:
+        """See `Property.get`; a refusal names the virtio half."""
+        return _half(obj).get_property(self.name)
+
+    def set(self, obj: QObject, value: JSON) -> Blocking | None:
+        """See `Property.set`; a refusal names the virtio half."""
+        return self._forward(obj, value)
+
+    def target(self, obj: QObject) -> QObject | None:
+        """See `Property.target`."""
+        half = _half(obj)
+        return half.qom_type.all_properties[self.name].target(half)
+
+
+def _half(pci: QObject) -> VirtioMemory:
+    if not isinstance(pci, VirtioPci):
+        raise TypeError("only a virtio device on PCI has two halves")
+    return pci.virtio

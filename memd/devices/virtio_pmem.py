@@ -1,0 +1,46 @@
+"""`virtio-pmem-pci`: a backend's memory as persistent memory, flushed on request.
+
+Texts were observed on QEMU 10.0.2 and 11.1.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.backends.base import MemoryBackend
+from memd.devices.virtio_pci import VirtioMemory
+from memd.errors import QMPError
+from memd.outcome import JSON
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
+
+
+class VirtioPmem(VirtioMemory):
+    """All of the memory is there from the start, and stays."""
+
+    __slots__ = ()
+
+    kind = "virtio-pmem"
+
+    @property
+    def plugged_size(self) -> int:
+        """See `VirtioMemory.plugged_size`."""
+        return 0 if self.memdev is None else self.memdev.size
+
+    def data(self) -> dict[str, JSON]:
+        """See `VirtioMemory.data`."""
+        return {
+            "memdev": "" if self.memdev is None else self.tree.path_of(self.memdev),
+            "memaddr": self.address,
+            "size": self.plugged_size,
+        }
+
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> None:
+        """See `VirtioMemory.realize`."""
+        if memdev.mapped_by is not None:
+            raise QMPError(f"can't use already busy memdev: {memdev.name}")
+
+    def check_removal(self) -> None:
+        """See `VirtioMemory.check_removal`."""
+        raise QMPError("this virtio based memory devices cannot be unplugged")

@@ -1,0 +1,129 @@
+"""A machine to plug things into, with a clock that the test winds."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from memd.compat import Compat
+from memd.devices.config import MachineConfig
+from memd.outcome import JSON, Blocking, Event
+from tests.backends.doing import run
+from tests.commands.fakes import Console
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Clock:
+    """Calls what is due when it is told that time goes by.
+
+    Attributes:
+        now: seconds since the start.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+
+    @property
+    def expects(self) -> int:
+        """How many calls are yet to come."""
+        return len(self._due)
+
+    def later(self, delay: float, act: Callable[[], None]) -> Callable[[], None]:
+        entry = (self.now + delay, next(self._numbers), act)
+        heapq.heappush(self._due, entry)
+        return lambda: self._due.remove(entry)
+
+    def wind(self, seconds: float = 0.0) -> None:
+        """Let so many seconds go by."""
+        end = self.now + seconds
+        while self._due and self._due[0][0] <= end:
+            self.now, _number, act = heapq.heappop(self._due)
+            act()
+        self.now = end
+
+
+class Bench(Console):
+    """A client of a daemon with a machine that runs.
+
+    Attributes:
+        clock: winds itself only when told to.
+        told: the events that clients got, in order.
+    """
+
+    def __init__(
+        self,
+        type: str = "pc",
+        compat: Compat = Compat.V10_0,
+        *,
+        running: bool = True,
+        started: bool = True,
+        **config: Any,
+    ) -> None:
+        options = {"ram_size": 256 * MIB, "slots": 4, "maxmem": 8 * GIB, "nvdimm": True}
+        super().__init__(compat, machine=MachineConfig(type, **{**options, **config}))
+        self.clock = Clock()
+        self.told: list[tuple[str, JSON]] = []
+        machine = self.machine = self.daemon.machine
+        machine.emit = self._note
+        machine.later = self.clock.later
+        machine.started = started
+        self.daemon.run_state = "running" if running else "prelaunch"
+
+    def _note(self, events: tuple[Event, ...]) -> None:
+        self.told += [(event.name, event.data) for event in events]
+
+    def take(self) -> list[tuple[str, JSON]]:
+        """What was told since it was last asked, once everything due has happened."""
+        self.clock.wind()
+        told, self.told = self.told, []
+        return told
+
+    def __call__(self, name: str, *, oob: bool = False, **arguments: Any) -> JSON:
+        value = super().__call__(name, oob=oob, **arguments)
+        return run(value) if isinstance(value, Blocking) else value
+
+    def ram(self, id: str, size: int = 2 * MIB, **options: Any) -> None:
+        """Make a backend."""
+        assert self("object-add", qom_type="memory-backend-ram", id=id, size=size, **options) == {}
+
+    def file(self, id: str, path: Path, **options: Any) -> None:
+        """Make a backend of a file, as large as it is."""
+        options |= {"mem_path": str(path), "size": path.stat().st_size}
+        assert self("object-add", qom_type="memory-backend-file", id=id, **options) == {}
+
+    def add(self, driver: str, **options: Any) -> JSON:
+        """Plug a device in, with a backend of its own unless one is named."""
+        if "memdev" not in options:
+            options["memdev"] = f"mem-{options.get('id', 'anon')}"
+            self.ram(options["memdev"])
+        return self("device_add", driver=driver, **options)
+
+    def refuse(self, driver: str, **options: Any) -> str:
+        """Try to plug in what is refused; the error's text."""
+        return self.refusal("device_add", driver=driver, **options)[1]
+
+    def get(self, path: str, name: str) -> JSON:
+        """A property."""
+        return self("qom-get", path=path, property=name)
+
+    def info(self, id: str) -> JSON:
+        """What is told of a device."""
+        rows = [row["data"] for row in self("query-memory-devices") if row["data"].get("id") == id]
+        return rows[0] if rows else None
+
+    def backend(self, id: str) -> Any:
+        """A backend."""
+        return self.daemon.tree.user_object(id)
+
+    def close(self) -> None:
+        """Let all memory go."""
+        from memd import backends
+
+        backends.close_all(self.daemon.tree)
