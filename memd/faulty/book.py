@@ -1,0 +1,138 @@
+"""The faults that were added, and which of them a message or a system call meets."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from memd.errors import QMPError
+from memd.faulty.fault import SCOPES, Effect, Fault, Spec
+
+
+class Book:
+    """All faults of a daemon, in the order in which they were added."""
+
+    __slots__ = ("_by_scope", "_faults", "_lock", "_made")
+
+    def __init__(self) -> None:
+        self._faults: dict[str, Fault] = {}
+        self._by_scope: dict[str, list[Fault]] = {scope: [] for scope in SCOPES}
+        self._made = 0
+        # System calls are counted in whatever thread makes them.
+        self._lock = threading.Lock()
+
+    def add(self, spec: Spec) -> str:
+        """Add a fault; its name.
+
+        Raises:
+            QMPError: the members contradict each other, or the name is taken.
+        """
+        id = spec.get("id")
+        while id is None:
+            self._made += 1
+            id = f"fault{self._made}" if f"fault{self._made}" not in self._faults else None
+        if id in self._faults:
+            raise QMPError(f"Duplicate ID '{id}' for fault")
+        fault = Fault(id, spec)
+        with self._lock:
+            self._faults[id] = fault
+            self._by_scope[fault.scope].append(fault)
+        return fault.id
+
+    def remove(self, id: str) -> None:
+        """Take a fault away.
+
+        Raises:
+            QMPError: there is none of that name.
+        """
+        with self._lock:
+            fault = self._faults.pop(id, None)
+            if fault is not None:
+                self._by_scope[fault.scope].remove(fault)
+        if fault is None:
+            raise QMPError(f"fault '{id}' not found")
+
+    def clear(self) -> None:
+        """Take all faults away."""
+        with self._lock:
+            self._faults.clear()
+            for faults in self._by_scope.values():
+                faults.clear()
+
+    def list(self) -> list[dict[str, Any]]:
+        """The faults as `TestFaultInfo`."""
+        return [
+            {"id": fault.id, "fault": fault.spec, "seen": fault.seen, "applied": fault.applied}
+            for fault in self._faults.values()
+        ]
+
+    def for_command(
+        self, client: int, monitor: str, name: str | None, arguments: object
+    ) -> Effect | None:
+        """What goes wrong with a command that was received; None for nothing."""
+        faults = self._by_scope["command"]
+        if not faults:
+            return None
+        return _effect(
+            [
+                fault
+                for fault in faults
+                if fault.is_for_client(client, monitor)
+                and fault.is_for_command(name, arguments)
+                and fault.count()
+            ]
+        )
+
+    def for_event(self, client: int, monitor: str, name: str) -> Effect | None:
+        """What goes wrong with an event that is about to be sent."""
+        return _effect(
+            [
+                fault
+                for fault in self._by_scope["event"]
+                if fault.is_for_client(client, monitor)
+                and fault.is_for_event(name)
+                and fault.count()
+            ]
+        )
+
+    def for_greeting(self, client: int, monitor: str) -> Effect | None:
+        """What goes wrong with the greeting of a client."""
+        return _effect(
+            [
+                fault
+                for fault in self._by_scope["greeting"]
+                if fault.is_for_client(client, monitor) and fault.count()
+            ]
+        )
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there are faults of events."""
+        return bool(self._by_scope["event"])
+
+    def version(self) -> Spec | None:
+        """The version that is to be told, or None."""
+        for fault in self._by_scope["greeting"]:
+            if "version" in fault.spec:
+                version: Spec = fault.spec["version"]
+                return version
+        return None
+
+    def has_syscall(self, kind: str) -> bool:
+        """Whether there are faults of that kind of system call; from any thread."""
+        return any(fault.spec["syscall"] == kind for fault in tuple(self._by_scope["syscall"]))
+
+    def for_syscall(self, kind: str) -> Effect | None:
+        """What goes wrong with a system call that is about to be made; from any thread."""
+        with self._lock:
+            return _effect(
+                [
+                    fault
+                    for fault in self._by_scope["syscall"]
+                    if fault.spec["syscall"] == kind and fault.count()
+                ]
+            )
+
+
+def _effect(faults: list[Fault]) -> Effect | None:
+    return Effect(faults) if faults else None

@@ -1,0 +1,177 @@
+"""A dispatcher that answers as told, and runs the commands that tell it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from memd.commands.daemon import Daemon
+from memd.errors import GENERIC_ERROR, QMPError
+from memd.faulty.fault import Effect, Spec
+from memd.faulty.replay import Script
+from memd.faulty.session import OWN, FaultySession
+from memd.outcome import JSON, Blocking, Event, Outcome
+from memd.session import Dispatch, Session
+
+if TYPE_CHECKING:
+    from memd.faulty.hub import FaultyHub
+
+Arguments = dict[str, Any]
+
+
+class FaultyDispatcher:
+    """Runs commands, some of them otherwise than the daemon would.
+
+    Args:
+        dispatch: runs those with which nothing goes wrong.
+        daemon: what they are run on.
+        hub: what the faults are for.
+    """
+
+    __slots__ = ("_daemon", "_dispatch", "_ending", "_hub")
+
+    def __init__(self, dispatch: Dispatch, daemon: Daemon, hub: FaultyHub) -> None:
+        self._dispatch = dispatch
+        self._daemon = daemon
+        self._hub = hub
+        self._ending = threading.Event()
+
+    def __call__(self, session: Session, name: str, arguments: Arguments, oob: bool) -> JSON:
+        """Run a command; see `Dispatcher`."""
+        if name.startswith(OWN):
+            return self._own(session, name, arguments, oob)
+        effect = session.effect if isinstance(session, FaultySession) else None
+        if effect is None:
+            return self._run(session, name, arguments, oob)
+        delay, answers = effect.delay, effect.answers
+        if delay and not oob:
+            effect.delay = 0
+            return Blocking(
+                lambda: self._wait(delay / 1000),
+                lambda _waited: self._as_told(effect, session, name, arguments, oob),
+            )
+        if answers:
+            return self._as_told(effect, session, name, arguments, oob)
+        return self._run(session, name, arguments, oob)
+
+    def end(self) -> None:
+        """Let go of commands that are delayed: the daemon ends."""
+        self._ending.set()
+
+    def _wait(self, seconds: float) -> None:
+        if self._ending.wait(seconds):
+            raise QMPError("the daemon ends")
+
+    def _as_told(
+        self, effect: Effect, session: Session, name: str, arguments: Arguments, oob: bool
+    ) -> JSON:
+        spec = effect.spec
+        if not effect.answers:
+            return self._run(session, name, arguments, oob)
+        if spec.get("run"):
+            return self._then(self._run(session, name, arguments, oob), spec)
+        return _told(spec)
+
+    def _then(self, result: JSON, spec: Spec) -> JSON:
+        """Answer as told once a command has come to its result."""
+        if type(result) is Blocking:
+            job = result
+            return Blocking(
+                job.work,
+                lambda value: self._then(job.finish(value), spec),
+                job.failed,
+                progress=job.progress,
+                cancel=job.cancel,
+            )
+        told = _told(spec)
+        if type(result) is Outcome:
+            # Its events were sent, its descriptors and its end go with it.
+            return Outcome(told, result.events, result.fds, result.shutdown)
+        return told
+
+    def _run(self, session: Session, name: str, arguments: Arguments, oob: bool) -> JSON:
+        value = self._dispatch(session, name, arguments, oob)
+        if name == "query-version" and isinstance(session, FaultySession):
+            return self._hub.book.version() or value
+        return value
+
+    def _own(self, session: Session, name: str, arguments: Arguments, oob: bool) -> JSON:
+        command = self._daemon.schema.commands.get(name)
+        if command is None or not session.negotiated:
+            # The daemon says it best.
+            return self._dispatch(session, name, arguments, oob)
+        if oob:
+            raise QMPError(f"The command {name} does not support OOB")
+        return OWN_HANDLERS[name](self._hub, self._daemon.schema.checker(name)(arguments))
+
+
+def _told(spec: Spec) -> JSON:
+    """The value that is to be answered.
+
+    Raises:
+        QMPError: it is to be a refusal.
+    """
+    if "error" in spec:
+        error = spec["error"]
+        raise QMPError(error["desc"], error.get("class", GENERIC_ERROR))
+    return spec["answer"]
+
+
+def _fault_add(hub: FaultyHub, args: Arguments) -> JSON:
+    return {"id": hub.add_fault(args)}
+
+
+def _fault_del(hub: FaultyHub, args: Arguments) -> JSON:
+    if "id" in args:
+        hub.book.remove(args["id"])
+    else:
+        hub.book.clear()
+    return {}
+
+
+def _faults(hub: FaultyHub, args: Arguments) -> JSON:
+    return hub.book.list()
+
+
+def _transcript(hub: FaultyHub, args: Arguments) -> JSON:
+    messages, following = hub.transcript.since(args.get("since", 0))
+    return {"messages": messages, "next": following, "lost": hub.transcript.lost}
+
+
+def _emit(hub: FaultyHub, args: Arguments) -> JSON:
+    return Outcome(events=(Event(args["event"], args.get("data")),))
+
+
+def _answer(hub: FaultyHub, args: Arguments) -> JSON:
+    return {"id": hub.add_fault({"command": args["command"], "answer": args["return"]})}
+
+
+def _replay(hub: FaultyHub, args: Arguments) -> JSON:
+    hub.script = Script(args["filename"]) if "filename" in args else None
+    return {}
+
+
+def _replay_status(hub: FaultyHub, args: Arguments) -> JSON:
+    if hub.script is None:
+        raise QMPError("nothing is replayed")
+    return {"mismatches": hub.script.mismatches, "left": hub.script.left}
+
+
+def _reset(hub: FaultyHub, args: Arguments) -> JSON:
+    hub.reset()
+    return {}
+
+
+OWN_HANDLERS: dict[str, Callable[[FaultyHub, Arguments], JSON]] = {
+    "x-test-fault-add": _fault_add,
+    "x-test-fault-del": _fault_del,
+    "x-test-faults": _faults,
+    "x-test-transcript": _transcript,
+    "x-test-emit": _emit,
+    "x-test-answer": _answer,
+    "x-test-replay": _replay,
+    "x-test-replay-status": _replay_status,
+    "x-test-reset": _reset,
+}
+"""The commands of `schemas/test.json`."""

@@ -1,0 +1,119 @@
+"""The hub of a daemon that misbehaves as told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from memd.commands.control import shutdown_event
+from memd.commands.daemon import Daemon
+from memd.faulty.book import Book
+from memd.faulty.dispatcher import FaultyDispatcher
+from memd.faulty.fault import Spec
+from memd.faulty.kernel import Kernel
+from memd.faulty.replay import Script
+from memd.faulty.session import FaultySession
+from memd.faulty.transcript import Transcript
+from memd.faulty.transport import FaultyTransport
+from memd.server.connection import Connection
+from memd.server.hub import Hub
+from memd.session import Monitor, Peer, Session, Transport
+
+
+class FaultyHub(Hub):
+    """Every client's connection, and what goes wrong with it.
+
+    Args:
+        daemon: what commands are run on.
+        control: ids of the monitors whose clients are neither recorded nor
+            counted, and with whom nothing goes wrong.
+        lifelines: ids of monitors whose client was there when the daemon was
+            started: of those in `control`, it ends when the client leaves.
+        what: as for `Hub`.
+
+    Attributes:
+        book: the faults.
+        transcript: what was said.
+        script: what clients that connect are answered from, or None.
+    """
+
+    __slots__ = (
+        *("_clients", "_control", "_dispatcher", "_kernel", "_lifelines"),
+        *("book", "script", "transcript"),
+    )
+
+    def __init__(
+        self, daemon: Daemon, control: Iterable[str], lifelines: Iterable[str], *what: Any
+    ) -> None:
+        super().__init__(*what)
+        self.book = Book()
+        self.transcript = Transcript()
+        self.script: Script | None = None
+        self._kernel = Kernel(self.book)
+        self._clients = 0
+        self._control = frozenset(control)
+        self._lifelines = self._control & frozenset(lifelines)
+        self.dispatch = self._dispatcher = FaultyDispatcher(self.dispatch, daemon, self)
+
+    def add_fault(self, spec: Spec) -> str:
+        """Add a fault (`TestFault`); its name.
+
+        Raises:
+            QMPError: its members contradict each other.
+        """
+        id = self.book.add(spec)
+        if "syscall" in spec:
+            self._kernel.install()
+        return id
+
+    def reset(self) -> None:
+        """Forget everything that was told and said; clients are counted anew.
+
+        Those who are there come first. Those who have left, which is only not
+        seen yet, are nobody's concern any more.
+        """
+        self.book.clear()
+        self.transcript.clear()
+        self.script = None
+        self._clients = 0
+        there = [(each, each.session) for each in self._connections]
+        sessions = [(each, found) for each, found in there if isinstance(found, FaultySession)]
+        for connection, session in sorted(sessions, key=lambda pair: pair[1].number):
+            if connection.peer_gone():
+                session.number = 0
+            else:
+                self._clients += 1
+                session.number = self._clients
+
+    async def close(self, patience: float = 1.0) -> None:
+        """See `Hub`."""
+        self._dispatcher.end()
+        await super().close(patience)
+        self._kernel.restore()
+
+    def _session(
+        self, make: type[Session], transport: Transport, monitor: Monitor, peer: Peer | None
+    ) -> Session:
+        """See `Hub`."""
+        if monitor.id in self._control or not isinstance(transport, Connection):
+            return super()._session(make, transport, monitor, peer)
+        faulty = FaultyTransport(self._loop, transport)
+        session = cast(FaultySession, super()._session(FaultySession, faulty, monitor, peer))
+        self._clients += 1
+        replay = None if self.script is None else self.script.next()
+        session.attend(self._clients, self.book, self.transcript, replay)
+        return session
+
+    def _lost(self, connection: Connection) -> None:
+        super()._lost(connection)
+        if connection.session.monitor.id in self._lifelines and not self.ended.done():
+            # Nobody else is there to end it, whatever becomes of the event.
+            self.shut_down("host-signal")
+            self.broadcast((shutdown_event("host-signal"),))
+
+
+def faulty_hub(
+    daemon: Daemon, control: Iterable[str], lifelines: Iterable[str]
+) -> Callable[..., FaultyHub]:
+    """What makes a `FaultyHub` of what a `Hub` is made of; see `FaultyHub`."""
+    return lambda *what: FaultyHub(daemon, control, lifelines, *what)

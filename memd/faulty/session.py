@@ -1,0 +1,164 @@
+"""A session that is recorded, and whose messages go wrong as told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from memd.faulty.book import Book
+from memd.faulty.fault import Effect
+from memd.faulty.replay import Replay
+from memd.faulty.transcript import Transcript
+from memd.faulty.transport import FaultyTransport
+from memd.outcome import JSON
+from memd.session import Session
+from memd.session.envelope import is_out_of_band
+
+OWN = "x-test-"
+"""How the commands begin that are about faults, and are neither recorded nor go wrong."""
+
+
+class FaultySession(Session):
+    """One client's conversation, with what is to go wrong in it.
+
+    It is made as `Session` is, its transport a `FaultyTransport`; then `attend`.
+
+    Attributes:
+        number: of the client, counted from 1; 0 for one that is not recorded any more.
+        effect: what goes wrong with the command that is being run.
+    """
+
+    __slots__ = (
+        *("_book", "_command", "_ended", "_faulty", "_received", "_replay", "_transcript"),
+        *("effect", "number"),
+    )
+
+    _book: Book
+    _faulty: FaultyTransport
+    _replay: Replay | None
+    _transcript: Transcript
+    number: int
+
+    def attend(
+        self, number: int, book: Book, transcript: Transcript, replay: Replay | None
+    ) -> None:
+        """Say what there is besides; before the greeting.
+
+        Args:
+            number: of the client, counted from 1.
+            book: the faults.
+            transcript: where everything is recorded.
+            replay: what answers instead of the daemon, or None.
+        """
+        self._faulty = cast(FaultyTransport, self._transport)
+        self._faulty.on_write = self._write
+        self._faulty.on_end = self._end
+        self.number = number
+        self._book = book
+        self._transcript = transcript
+        self._replay = replay
+        self.effect: Effect | None = None
+        # The command that is being answered; None for what is none, "" for one of our own.
+        self._command: str | None = None
+        self._ended = False
+        # Bytes that are not part of a recorded message yet.
+        self._received = 0
+
+    def greet(self, greeting: JSON) -> None:
+        """See `Session`."""
+        if self._replay is not None:
+            self._say(self._replay.begin())
+            return
+        effect = self.effect = self._book.for_greeting(self.number, self.monitor.id)
+        version = None if effect is None else effect.spec.get("version")
+        if version is not None:
+            greeting = {"QMP": {**greeting["QMP"], "version": version}}
+        super().greet(greeting)
+        self.effect = None
+
+    def receive(self, data: bytes) -> None:
+        """See `Session`."""
+        self._received += len(data)
+        super().receive(data)
+
+    def send_event(self, encoded: bytes) -> None:
+        """See `Session`."""
+        if not self.negotiated:
+            return
+        effect = None
+        if self._book.has_events:
+            name = json.loads(encoded)["event"]
+            effect = self._book.for_event(self.number, self.monitor.id, name)
+        self._faulty.send(encoded, (), effect, self._record)
+
+    def lost(self) -> None:
+        """See `Session`."""
+        self._record_end("client")
+        self._faulty.drop()
+        super().lost()
+
+    def _end(self) -> None:
+        """Run nothing more: the client is being disconnected."""
+        self._record_end("server")
+        super().lost()
+
+    def _record_end(self, side: str) -> None:
+        if not self._ended:
+            self._ended = True
+            self._transcript.ended(self.number, side)
+
+    def _run(self, item: Any) -> None:
+        name, arguments = _asked(item)
+        own = name is not None and name.startswith(OWN)
+        if not own:
+            self._transcript.heard(self.number, item, self._received)
+        self._received = 0
+        if self._replay is not None and not own:
+            self._say(self._replay.answer(item))
+            return
+        effect = None
+        if not own:
+            effect = self._book.for_command(self.number, self.monitor.id, name, arguments)
+        if effect is not None and effect.spec.get("disconnect") == "instead":
+            self._faulty.end()
+            return
+        before = self._command, self.effect
+        self._command, self.effect = "" if own else name, effect
+        super()._run(item)
+        if self.oob_enabled and is_out_of_band(item):
+            # It has overtaken another one, which is still to be answered.
+            self._command, self.effect = before
+
+    def _answer(self, result: JSON, request_id: JSON, has_id: bool) -> None:
+        super()._answer(result, request_id, has_id)
+        self.effect = None
+
+    def _write(self, data: bytes, fds: tuple[int, ...]) -> None:
+        """Send the greeting or an answer."""
+        command, effect = self._command, self.effect
+        fault = effect is not None and effect.answers
+
+        def record(data: bytes) -> None:
+            if command != "":
+                self._transcript.sent(self.number, data, command, fault)
+
+        self._faulty.send(data, fds, effect, record)
+
+    def _say(self, messages: list[bytes | None]) -> None:
+        """Send what a replay has next; None ends the connection."""
+        for data in messages:
+            if data is None:
+                self._faulty.end()
+            else:
+                self._faulty.send(data, (), None, self._record)
+
+    def _record(self, data: bytes) -> None:
+        self._transcript.sent(self.number, data, None, False)
+
+
+def _asked(item: object) -> tuple[str | None, object]:
+    """The command that an item asks for and its arguments, as far as it does."""
+    if not isinstance(item, dict):
+        return None, None
+    name = item.get("execute", item.get("exec-oob"))
+    return (name if isinstance(name, str) else None), item.get("arguments")

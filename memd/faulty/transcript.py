@@ -1,0 +1,155 @@
+"""What clients and the daemon said, in order.
+
+The form is that of `TestMessage` in `schemas/test.json`, one a line in files.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from itertools import islice
+from typing import Any
+
+from memd.errors import QMPError
+
+Entry = dict[str, Any]
+
+LENGTH = 100_000
+"""Messages that are known at most; the oldest are forgotten first."""
+
+BYTES = 64 << 20
+"""Bytes of messages that are known at most."""
+
+AT_ONCE = 4 << 20
+"""Bytes of messages that are told at once, unless a single one has more."""
+
+
+class Transcript:
+    """The latest of what was said.
+
+    Attributes:
+        lost: how many messages there had been that are no longer known.
+    """
+
+    __slots__ = ("_began", "_held", "_said", "lost")
+
+    def __init__(self) -> None:
+        self._began = time.monotonic_ns()
+        # With what was sent, which stays in bytes until somebody asks, and the size.
+        self._said: deque[tuple[Entry, bytes, int]] = deque()
+        self._held = 0
+        self.lost = 0
+
+    def heard(self, connection: int, item: object, size: int) -> None:
+        """A client's message, or a `QMPError` where it sent none.
+
+        Args:
+            size: in bytes, roughly.
+        """
+        entry = self._entry(connection, "client")
+        if isinstance(item, QMPError):
+            entry["text"] = item.desc
+        else:
+            entry["message"] = item
+        self._add(entry, b"", size)
+
+    def sent(self, connection: int, data: bytes, command: str | None, fault: bool) -> None:
+        """A message to a client.
+
+        Args:
+            command: the command that it answers.
+            fault: whether a fault answered it.
+        """
+        entry = self._entry(connection, "server")
+        if command is not None:
+            entry["command"] = command
+        if fault:
+            entry["fault"] = True
+        self._add(entry, data, len(data))
+
+    def ended(self, connection: int, side: str) -> None:
+        """A connection was closed, by the client or the server."""
+        self._add({**self._entry(connection, side), "end": True}, b"", 0)
+
+    def clear(self) -> None:
+        """Forget what was said, and begin to count anew."""
+        self._said.clear()
+        self._held = 0
+        self.lost = 0
+
+    def since(self, number: int) -> tuple[list[Entry], int]:
+        """Messages from that number on, as `TestMessage`, and the number of the next one.
+
+        They need not be all: the answer is to be of a size that can be sent.
+        """
+        start = max(0, number - self.lost)
+        found: list[Entry] = []
+        size = 0
+        for entry, data, length in islice(self._said, start, None):
+            size += length
+            if found and size > AT_ONCE:
+                break
+            found.append(_shown(entry, data))
+        return found, self.lost + min(start, len(self._said)) + len(found)
+
+    def _entry(self, connection: int, side: str) -> Entry:
+        now = (time.monotonic_ns() - self._began) // 1000
+        return {"time": now, "connection": connection, "from": side}
+
+    def _add(self, entry: Entry, data: bytes, size: int) -> None:
+        if not entry["connection"]:
+            return
+        self._said.append((entry, data, size))
+        self._held += size
+        while len(self._said) > LENGTH or self._held > BYTES:
+            _entry, _data, oldest = self._said.popleft()
+            self._held -= oldest
+            self.lost += 1
+
+
+def _shown(entry: Entry, data: bytes) -> Entry:
+    if not data:
+        return entry
+    try:
+        return {**entry, "message": json.loads(data)}
+    except ValueError:
+        return {**entry, "text": data.decode("utf-8", "replace")}
+
+
+def read_transcript(text: str) -> list[list[Entry]]:
+    """The conversations of a transcript, a list of entries for each connection.
+
+    Raises:
+        ValueError: what is wrong with it, and in which line.
+    """
+    conversations: dict[int, list[Entry]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        wrong = _wrong(entry)
+        if wrong:
+            raise ValueError(f"line {number}: {wrong}")
+        entry["line"] = number
+        conversations.setdefault(entry.get("connection", 1), []).append(entry)
+    if not conversations:
+        raise ValueError("there is nothing in it")
+    return [conversations[number] for number in sorted(conversations)]
+
+
+def _wrong(entry: object) -> str:
+    if not isinstance(entry, dict):
+        return "not an object"
+    if entry.get("from") not in ("client", "server"):
+        return "'from' is neither client nor server"
+    if not isinstance(entry.get("connection", 1), int):
+        return "'connection' is no number"
+    if not {"message", "text", "end"} & set(entry):
+        return "neither 'message' nor 'text' nor 'end'"
+    if not isinstance(entry.get("text", ""), str):
+        return "'text' is no string"
+    return ""

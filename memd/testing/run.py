@@ -1,0 +1,259 @@
+"""memd-test: a QMP server for the length of a command, whatever that is written in."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from memd.errors import QMPError
+from memd.testing.checks import Unexpected
+from memd.testing.recorder import Recorder
+from memd.testing.server import PATIENCE, Server, ServerDied
+
+_FORWARDED = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2),
+)
+_FROM_THE_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+_NOT_STARTED = 125
+_NOT_EXECUTABLE = 126
+_NOT_FOUND = 127
+
+_DESCRIPTION = """\
+Starts a memd, runs CMD with its socket's path in MEMD_SOCKET, and ends it. The
+exit status is that of CMD, 128 and the signal's number where one ended it. In
+MEMD_CONTROL is the path of a second socket, for the x-test- commands alone."""
+
+_EPILOG = """\
+A fault is JSON, or MEMBER=VALUE,... of what TestFault has (docs/testing.md):
+
+  memd-test --fault command=query-status,delay=500 -- ./my-client-test
+  memd-test --fault '{"greeting": true, "stall": true}' -- go test ./...
+  memd-test --record conversation.jsonl --server 'qemu-system-x86_64 -machine none' -- ./my-test
+  memd-test --replay conversation.jsonl -- ./my-test
+
+Exit status 125: the server or a check failed; 126, 127: CMD can't be run."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status.
+
+    Args:
+        argv: the arguments; the process's own if None.
+    """
+    options = _parser().parse_args(argv)
+    if options.command[:1] == ["--"]:
+        del options.command[0]
+    try:
+        if not options.command:
+            raise ValueError("no CMD to run")
+        faults = [parse_fault(text) for text in options.fault]
+        with contextlib.ExitStack() as stack:
+            return _run(options, faults, stack)
+    except (OSError, ValueError, QMPError, ServerDied, Unexpected) as error:
+        print(f"memd-test: {error}", file=sys.stderr)
+        return _NOT_STARTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="memd-test",
+        usage="memd-test [OPTION]... -- CMD [ARGUMENT]...",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--option",
+        metavar="OPT",
+        action="append",
+        default=[],
+        help="one of memd's, as --option=--name=vm1",
+    )
+    add("--options", metavar="OPTS", default="", help="several of them, as a shell reads them")
+    add("--compat", metavar="RELEASE", help="as memd's")
+    add("--fault", metavar="FAULT", action="append", default=[], help="has something go wrong")
+    add("--replay", metavar="FILE", help="answer as a transcript has it")
+    add("--record", metavar="FILE", help="write a transcript of what is said")
+    add("--server", metavar="CMD", help="start this instead of memd, with -qmp and a socket")
+    add("--connect", metavar="PATH", help="start nothing; the server is there")
+    add("--check-schema", action="store_true", help="fail if a message does not fit the schema")
+    add("--log", metavar="FILE", help="where memd's log goes; else it is printed if CMD fails")
+    add("command", nargs=argparse.REMAINDER, metavar="CMD", help=argparse.SUPPRESS)
+    return parser
+
+
+def parse_fault(text: str) -> dict[str, Any]:
+    """A fault as it is written on a command line: JSON, or MEMBER=VALUE,...
+
+    Values are JSON where they can be read as such, and strings else.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text.startswith("{"):
+        fault = json.loads(text)
+        if not isinstance(fault, dict):
+            raise ValueError(f"not an object: {text}")
+        return fault
+    fault = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"not MEMBER=VALUE: {part}")
+        try:
+            fault[name] = json.loads(value)
+        except ValueError:
+            fault[name] = value
+    return fault
+
+
+def _run(
+    options: argparse.Namespace, faults: list[dict[str, Any]], stack: contextlib.ExitStack
+) -> int:
+    environment = dict(os.environ)
+    server: Server | None = None
+    if options.server is None and options.connect is None:
+        given = [*options.option, *shlex.split(options.options)]
+        server = Server(given, faults, compat=options.compat, replay=options.replay)
+        stack.enter_context(server)
+        path = server.socket
+        environment["MEMD_CONTROL"] = server.control
+    elif faults or options.replay or options.check_schema:
+        raise ValueError("only a memd of our own misbehaves, replays and checks")
+    elif options.server is not None:
+        path = stack.enter_context(_other_server(shlex.split(options.server)))
+    else:
+        path = options.connect
+    if options.record is not None:
+        recorder = Recorder(_free_path(), path, options.record)
+        stack.enter_context(recorder)
+        path = recorder.path
+    environment["MEMD_SOCKET"] = path
+    status = _run_command(options.command, environment)
+    if server is not None:
+        _look_back(options, server, status)
+    return status
+
+
+def _look_back(options: argparse.Namespace, server: Server, status: int) -> None:
+    """Show the log, and make the checks, once the command has ended."""
+    if options.log is not None:
+        with open(options.log, "w", encoding="utf-8") as file:
+            file.write(server.log)
+    elif status and server.log:
+        sys.stderr.write(f"memd-test: memd's log:\n{server.log}")
+    if server.alive:
+        if options.check_schema:
+            server.check_schema()
+        if options.replay is not None:
+            server.check_replay()
+
+
+def _run_command(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run a command to its end; signals that are for us go to it."""
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if number in _FROM_THE_KEYBOARD and _is_in_foreground():
+            # The command has it already, and twice means something else to many.
+            return
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        try:
+            child = subprocess.Popen(command, env=environment)
+        except OSError as error:
+            print(f"memd-test: {command[0]}: {error.strerror}", file=sys.stderr)
+            return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
+        for number in early:
+            child.send_signal(number)
+        status = child.wait()
+        return 128 - status if status < 0 else status
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_in_foreground() -> bool:
+    """Whether this process gets what is typed at a terminal, as do all of its group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+@contextlib.contextmanager
+def _other_server(command: list[str]) -> Iterator[str]:
+    """Another QMP server, such as a QEMU, on a socket of its own; the socket's path."""
+    path = _free_path()
+    log = tempfile.TemporaryFile()  # noqa: SIM115
+    process = subprocess.Popen(
+        [*command, "-qmp", f"unix:{path},server=on,wait=off"],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+    )
+
+    def died(what: str) -> ServerDied:
+        log.seek(0)
+        return ServerDied(f"{command[0]} {what}\n{log.read().decode(errors='replace')}")
+
+    try:
+        deadline = time.monotonic() + PATIENCE
+        # Without connecting, which a server that takes one client would notice.
+        while not _listens(path):
+            if process.poll() is not None:
+                raise died(f"ended with status {process.returncode}")
+            if time.monotonic() > deadline:
+                raise died("does not listen")
+            time.sleep(0.01)
+        yield path
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _listens(path: str) -> bool:
+    """Whether a process listens on a UNIX socket (/proc/net/unix, __SO_ACCEPTCON)."""
+    with open("/proc/net/unix", errors="surrogateescape") as table:
+        rows = [row.split(maxsplit=7) for row in table]
+    return any(len(row) == 8 and row[7].rstrip() == path and row[3] == "00010000" for row in rows)
+
+
+def _free_path() -> str:
+    return os.path.join(tempfile.gettempdir(), f"memd-{os.urandom(8).hex()}.sock")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

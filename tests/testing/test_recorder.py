@@ -1,0 +1,141 @@
+"""Recording, a real QEMU's conversation too."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memd.client import Client
+from memd.errors import QMPError
+from memd.testing import Recorder, Server
+from tests.differential.server import Monitor, qemu_argv, running
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def said(path: Path, connection: int = 1) -> list[tuple[str, Any]]:
+    return [
+        (entry["from"], entry.get("message", entry.get("text", "the end")))
+        for entry in lines(path)
+        if entry["connection"] == connection
+    ]
+
+
+def exchange(path: str) -> list[Any]:
+    """What the tests have a server asked, and its answers, errors in the end."""
+    found = []
+    with Client(path, timeout=60) as client:
+        found.append(client.greeting["QMP"]["capabilities"])
+        for command, arguments in (
+            ("query-status", None),
+            ("object-add", {"qom-type": "memory-backend-ram", "id": "m0", "size": 1 << 20}),
+            ("query-memdev", None),
+            ("object-add", {"qom-type": "memory-backend-ram", "id": "m0", "size": 1 << 20}),
+            ("cont", None),
+            ("object-del", {"id": "m0"}),
+        ):
+            try:
+                found.append(client.execute(command, arguments))
+            except QMPError as error:
+                found.append(error.desc)
+        found.append([event["event"] for event in client.events])
+    return found
+
+
+@pytest.mark.skipif(
+    shutil.which("qemu-system-x86_64") is None, reason="needs QEMU: there is none on PATH"
+)
+def test_a_real_qemu_is_recorded_and_replayed(directory: Path) -> None:
+    argv = qemu_argv()
+    assert argv is not None
+    path = directory / "transcript"
+    with running("qemu", [*argv, "-S"], directory) as qemu:
+        with Recorder(str(directory / "r"), str(qemu.path), path) as recorder:
+            recorded = exchange(recorder.path)
+        assert not (directory / "r").exists()
+    assert recorded[-1] == ["RESUME"]
+    assert recorded[4] == "attempt to add duplicate property 'm0' to object (type 'container')"
+    times = [entry["time"] for entry in lines(path)]
+    assert times == sorted(times)
+    with Server(replay=path) as server:
+        assert exchange(server.socket) == recorded
+        # Word for word, from the file and not from memd.
+        again = Monitor(server.socket, negotiate=False)
+        greeting = again.greeting
+        again.close()
+        assert greeting == next(each for who, each in said(path) if who == "server")
+    with Server(replay=path) as server:
+        assert exchange(server.socket) == recorded
+        server.check_replay()
+
+
+def test_in_order_and_as_it_is(server: Server, tmp_path: Path, directory: Path) -> None:
+    path = tmp_path / "t"
+    with Recorder(str(directory / "r"), server.socket, path) as recorder:
+        first, second = Monitor(recorder.path), Monitor(recorder.path)
+        first.send(b'{"execute":\n "query-name", "id": [1, 2.5]} {]')
+        first.read(), first.read()
+        second.send(b'{"execute": "query-uuid"}')
+        # Its end is the last that it says, and all is answered.
+        second.socket.shutdown(socket.SHUT_WR)
+        assert "return" in second.read()
+        assert second.at_end()
+        first.close()
+        second.close()
+    assert said(path)[3:] == [
+        ("client", {"execute": "query-name", "id": [1, 2.5]}),
+        ("client", "JSON parse error, expecting value"),
+        ("server", {"return": {}, "id": [1, 2.5]}),
+        (
+            "server",
+            {"error": {"class": "GenericError", "desc": "JSON parse error, expecting value"}},
+        ),
+        ("client", "the end"),
+        ("server", "the end"),
+    ]
+    assert [who for who, _ in said(path, 2)[3:]] == ["client", "client", "server", "server"]
+
+
+def test_descriptors_go_through(server: Server, tmp_path: Path, directory: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    memory = {"qom-type": "memory-backend-memfd", "id": "m0", "size": 4096}
+    with (
+        Recorder(str(directory / "r"), server.socket, tmp_path / "t") as recorder,
+        Client(recorder.path, timeout=60) as client,
+        open(os.devnull) as file,
+    ):
+        assert client.execute("getfd", {"fdname": "f"}, fds=[file.fileno()]) == {}
+        client.execute("object-add", memory)
+        with client.export("m0") as export:
+            assert os.fstat(export.fd).st_size == 4096
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_nobody_there(directory: Path) -> None:
+    with (
+        Recorder(str(directory / "r"), str(directory / "none"), directory / "t") as recorder,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        client.settimeout(60)
+        client.connect(recorder.path)
+        assert client.recv(1) == b""
+    assert lines(directory / "t") == []
+    recorder.stop()
+
+
+def test_whoever_is_still_there_is_let_go(server: Server, directory: Path) -> None:
+    recorder = Recorder(str(directory / "r"), server.socket, directory / "t")
+    recorder.start()
+    client = Monitor(recorder.path)
+    recorder.stop()
+    assert client.at_end()
+    client.close()
+    assert [who for who, _ in said(directory / "t")] == ["server", "client", "server"]

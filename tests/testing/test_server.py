@@ -1,0 +1,215 @@
+"""A daemon for the length of a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from memd.errors import QMPError
+from memd.testing import Server, ServerDied, Unexpected
+from memd.testing import server as room
+from tests.differential.server import Monitor
+
+
+def test_from_start_to_end() -> None:
+    server = Server(["--name", "vm1"], [{"command": "stop", "error": {"desc": "no"}}])
+    assert not server.alive
+    assert not os.path.exists(server.socket)
+    with server, server.connect() as client:
+        assert server.alive
+        assert os.stat(server.socket).st_mode & 0o777 == 0o600
+        assert client.execute("query-name") == {"name": "vm1"}
+        with pytest.raises(QMPError, match="no"):
+            client.execute("stop")
+        os.kill(server.pid, 0)
+    assert not server.alive
+    assert not os.path.exists(server.socket)
+    assert not os.path.exists(server.control)
+    # What ended is not ended again, and may be started again.
+    server.stop()
+    with pytest.raises(RuntimeError, match="was not started"):
+        _ = server.pid
+    with server:
+        assert server.connect().execute("query-name") == {"name": "vm1"}
+        with pytest.raises(RuntimeError, match="was started before"):
+            server.start()
+
+
+def test_it_is_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither Ctrl-C at a terminal nor a service manager of the tests is its business."""
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    with Server() as server:
+        assert os.getpgid(server.pid) == server.pid
+        environment = Path(f"/proc/{server.pid}/environ").read_bytes().split(b"\0")
+        assert not [each for each in environment if each.startswith(b"NOTIFY_SOCKET")]
+        assert server.connect().execute("query-name") == {}
+
+
+def test_what_can_not_start() -> None:
+    server = Server(["--object", "memory-backend-ram,id=m0"])
+    with pytest.raises(ServerDied, match="Parameter 'size' is missing"):
+        server.start()
+    assert not server.alive
+    assert "'size' is missing" in server.log
+    with pytest.raises(QMPError, match="'foo' is unexpected"):
+        Server(faults=[{"foo": 1}]).start()
+
+
+def test_one_that_dies() -> None:
+    server = Server()
+    server.start()
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait()
+    with pytest.raises(ServerDied, match="ended with status -9"):
+        server.stop()
+    assert not os.path.exists(server.socket)
+    server.stop()
+
+
+def test_one_that_is_told_to_die() -> None:
+    with Server() as server:
+        server.kill()
+        assert server.wait() == -signal.SIGKILL
+    with Server() as server:
+        server.connect().execute("quit")
+        assert server.wait() == 0
+    with Server() as server, pytest.raises(TimeoutError, match=r"still runs after 0\.01 sec"):
+        server.wait(0.01)
+
+
+def test_one_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    server.start()
+    monkeypatch.setattr(room, "PATIENCE", 0.1)
+    os.kill(server.pid, signal.SIGSTOP)
+    server.stop()
+    assert not server.alive
+
+
+def test_the_log() -> None:
+    with Server(["--object", "memory-backend-ram,id=m0,size=4k"]) as server:
+        assert server.log == ""
+    program = (
+        "import sys; print('some words', file=sys.stderr); import memd.cli.main as m; m.main()"
+    )
+    server = Server(command=(sys.executable, "-c", program))
+    with server:
+        assert server.log == "some words\n"
+    assert server.log == "some words\n"
+
+
+async def test_the_same_for_asyncio() -> None:
+    async with Server() as server:
+        client = await server.connect_async()
+        assert await client.execute("query-name") == {}
+        server.emit("HELLO")
+        assert (await client.events.get())["event"] == "HELLO"
+        server.expect("qmp_capabilities", "query-name")
+    assert not server.alive
+
+
+def test_whose_behaviour() -> None:
+    with Server(compat="11.1") as server:
+        assert server.connect().greeting["QMP"]["version"]["qemu"]["major"] == 11
+        server.check_schema()
+
+
+def test_deep_temporary_directories(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    deep = directory / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with Server() as server:
+        assert server.socket.startswith("/tmp/")
+    comma = directory / "a,b"
+    comma.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(comma))
+    with Server() as server:
+        assert Path(server.socket).parent == comma
+        assert server.connect().execute("query-name") == {}
+
+
+def test_faults_come_and_go(server: Server) -> None:
+    client = server.connect()
+    name = server.fault(command="query-name", error={"desc": "no"}, answer_id=None)
+    assert [each["id"] for each in server.faults] == [name]
+    assert server.faults[0]["fault"]["answer-id"] is None
+    server.remove_fault(name)
+    assert server.faults == []
+    server.answer("device_add", {"a": 1})
+    assert client.execute("device_add") == {"a": 1}
+
+
+def test_a_reset_leaves_nothing(server: Server) -> None:
+    client = server.connect()
+    memory = {"qom-type": "memory-backend-ram", "size": 4096}
+    # The context can go only after the memory that uses it.
+    client.execute("object-add", {"qom-type": "thread-context", "id": "a"})
+    client.execute("object-add", {**memory, "id": "b", "prealloc-context": "/objects/a"})
+    client.execute("stop")
+    server.fault(command="stop", error={"desc": "no"})
+    server.reset()
+    assert server.sent == []
+    assert server.faults == []
+    assert client.execute("qom-list", {"path": "/objects"}) == [{"name": "type", "type": "string"}]
+    assert client.execute("query-status")["running"] is True
+
+
+def test_what_was_sent(server: Server) -> None:
+    client = server.connect()
+    client.execute("query-name")
+    assert [message["execute"] for message in server.sent] == ["qmp_capabilities", "query-name"]
+    server.expect("qmp_capabilities", "query-name")
+    server.expect("query-name", only=False)
+    with pytest.raises(Unexpected):
+        server.expect("query-name")
+    with pytest.raises(Unexpected):
+        server.expect("query-name", "qmp_capabilities", only=False)
+
+
+def test_against_the_schema(server: Server) -> None:
+    client = server.connect()
+    client.execute("query-status")
+    server.check_schema()
+    server.answer("query-status", {"running": "yes"})
+    client.execute("query-status")
+    with pytest.raises(Unexpected, match="what query-status returns"):
+        server.check_schema()
+    server.check_schema(answers=False)
+    with pytest.raises(QMPError):
+        client.execute("query-foo")
+    with pytest.raises(Unexpected, match="there is no command 'query-foo'"):
+        server.check_schema(answers=False)
+
+
+def test_recorded_of_it_and_replayed(server: Server, tmp_path: Path) -> None:
+    with server.connect() as client:
+        client.execute("stop")
+    path = tmp_path / "recorded"
+    server.save_transcript(path)
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+    server.reset()
+    server.replay(path)
+    again = Monitor(server.socket)
+    again.execute("cont")
+    with pytest.raises(Unexpected, match=r'"stop"\} is expected(.|\n)*1 recorded messages'):
+        server.check_replay()
+    assert again.execute("stop") == {"return": {}}
+    assert [event["event"] for event in again.events] == ["STOP"]
+    again.close()
+
+
+def test_in_place_of_a_qemu() -> None:
+    program = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
+    command = (sys.executable, "-c", program)
+    with Server(["-machine", "q35", "-S"], command=command) as server:
+        client = server.connect()
+        assert client.execute("query-status")["status"] == "prelaunch"
+        server.fault(command="query-machines", error={"desc": "no"})
+        with pytest.raises(QMPError, match="no"):
+            client.execute("query-machines")
