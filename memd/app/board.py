@@ -1,0 +1,145 @@
+"""The machine of a command line: its memory, and what is plugged into it from the start.
+
+The order is QEMU's (observed on 10.0.2): first all objects, then the machine's
+own memory, its nodes and its limits, then the devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from memd.app.errors import StartError
+from memd.backends.base import MemoryBackend
+from memd.devices.config import NumaNode
+from memd.devices.kinds import MachineKind
+from memd.devices.machine_object import check_limits, furnish
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+
+if TYPE_CHECKING:
+    from memd.cli.config import Config
+    from memd.cli.device import DeviceOption
+    from memd.commands.daemon import Daemon
+
+MakeObject = Callable[[dict[str, JSON]], Awaitable[None]]
+"""Makes an object as `-object` does; raises `StartError`."""
+
+
+RunJob = Callable[[Blocking], Awaitable[JSON]]
+"""Runs what may take long; gives what comes of it, a `QMPError` included."""
+
+
+class Board:
+    """A machine that was described, while it is put together.
+
+    Args:
+        config: the command line.
+        kind: the machine that it asks for.
+        daemon: what it is for.
+    """
+
+    __slots__ = ("_config", "_daemon", "_kind", "_machine", "_tree")
+
+    def __init__(self, config: Config, kind: MachineKind, daemon: Daemon) -> None:
+        self._config = config
+        self._machine = config.machine
+        self._kind = kind
+        self._daemon = daemon
+        self._tree = daemon.tree
+        daemon.machine_kind = kind
+        furnish(self._tree, kind, config.machine, config.machine_values)
+
+    async def assemble(self, make_object: MakeObject, run_job: RunJob) -> None:
+        """Give it its memory and its devices. All objects of the command line are there.
+
+        Raises:
+            StartError: it can't have one of them.
+        """
+        await self._give_memory(make_object)
+        for device in self._config.devices:
+            await self._plug(device, run_job)
+
+    async def _give_memory(self, make_object: MakeObject) -> None:
+        machine = self._machine
+        by_node = [node for node in machine.numa_nodes if node.memdev is not None]
+        own = machine.memory_backend is None and not by_node and machine.ram_size > 0
+        if machine.memory_backend is not None:
+            self._take_backend(machine.memory_backend, by_node)
+        elif own:
+            self._check_reserved()
+        self._check_nodes(by_node)
+        if own:
+            id = self._kind.ram_id
+            await make_object(
+                {"qom-type": "memory-backend-ram", "id": id, "size": machine.ram_size}
+            )
+            self._install(self._backend(id))
+        try:
+            check_limits(self._kind, machine)
+        except QMPError as error:
+            raise StartError(error.desc) from None
+
+    async def _plug(self, device: DeviceOption, run_job: RunJob) -> None:
+        try:
+            driver = self._tree.type_by_name(device.options["driver"])
+            result = self._daemon.machine.add_device(device.arguments(driver))
+            if isinstance(result, Blocking):
+                result = await run_job(result)
+        except QMPError as error:
+            result = error
+        if isinstance(result, QMPError):
+            raise StartError(result.desc, device.where, result.hint)
+
+    def _take_backend(self, path: str, by_node: list[NumaNode]) -> None:
+        """The machine's memory is a backend that was made for it."""
+        backend = self._backend(path)
+        if backend is None:
+            raise StartError(f"Memory backend '{path}' not found")
+        if by_node:
+            raise StartError(
+                "'-machine memory-backend' and '-numa memdev' properties are mutually exclusive"
+            )
+        if backend.size != self._machine.ram_size:
+            raise StartError("Machine memory size does not match the size of the memory backend")
+        self._install(backend)
+
+    def _check_nodes(self, by_node: list[NumaNode]) -> None:
+        """The nodes have their memory, and it is the machine's."""
+        total = 0
+        backends = []
+        for node in by_node:
+            backend = self._backend(node.memdev or "")
+            if backend is None:
+                raise StartError(f"memdev={node.memdev} is ambiguous")
+            total += backend.size
+            backends.append(backend)
+        ram_size = self._machine.ram_size
+        if self._machine.numa_nodes and total != ram_size:
+            raise StartError(
+                f"total memory for NUMA nodes (0x{total:x}) should equal RAM size (0x{ram_size:x})"
+            )
+        for backend in backends:
+            if backend.mapped_by is not None:
+                raise StartError(f"memory backend {backend.name} can't be used multiple times.")
+            backend.mapped_by = self._tree.machine
+
+    def _check_reserved(self) -> None:
+        """Raise `StartError` where an object has the id of the machine's own memory."""
+        id = self._kind.ram_id
+        if self._tree.user_object(id) is not None:
+            raise StartError(
+                f"object's id '{id}' is reserved for the default RAM backend,"
+                " it can't be used for any other purposes",
+                hint="Change the object's 'id' to something else or disable automatic creation of"
+                f" the default RAM backend by setting 'memory-backend={id}' with '-machine'.",
+            )
+
+    def _install(self, backend: MemoryBackend | None) -> None:
+        if backend is not None:
+            backend.mapped_by = self._tree.machine
+            self._tree.machine.set_property("memory-backend", f"/objects/{backend.name}")
+
+    def _backend(self, path: str) -> MemoryBackend | None:
+        found, _ambiguous = self._tree.lookup(path, "memory-backend")
+        return found if isinstance(found, MemoryBackend) else None

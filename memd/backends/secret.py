@@ -1,0 +1,162 @@
+"""`secret`: a password or key that other objects are given by id.
+
+Management software hands its QEMU a key at the start, whether anything needs
+it or not; here the private key of TLS credentials may be encrypted with one.
+Properties and texts were observed on QEMU 10.0.2 and 11.1.3.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from memd.errors import QMPError
+from memd.outcome import JSON, Blocking
+from memd.qapi.visit import visit_enum, visit_str
+from memd.qom.object import UserCreatable
+from memd.qom.property import Property
+from memd.qom.types import OBJECT, ObjectType
+
+if TYPE_CHECKING:
+    from memd.hostmem.paths import Roots
+    from memd.qom.tree import Tree
+
+FORMATS = ("raw", "base64")
+
+_KEY_LENGTH = 32
+"""Bytes of a key that a secret can be encrypted with."""
+
+_FILE_LIMIT = 1 << 20
+"""Bytes of a file that may hold one: far more than any key has."""
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n")
+
+
+class Secret(UserCreatable):
+    """A secret.
+
+    Attributes:
+        content: the secret itself; empty before the object is whole.
+    """
+
+    __slots__ = ("_values", "content")
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
+        super().__init__(qom_type, tree, id)
+        self.content = b""
+        self._values: dict[str, str] = {}
+
+    def value(self, name: str) -> str:
+        """What a property was set to."""
+        return self._values.get(name, "raw" if name == "format" else "")
+
+    def set_value(self, name: str, value: str) -> None:
+        """Set a property; once the object is whole that changes nothing."""
+        self._values[name] = value
+
+    def complete(self) -> Blocking | None:
+        """Read it; see `UserCreatable.complete`."""
+        values = self._values
+        if "file" in values and "data" in values:
+            raise QMPError("'file' and 'data' are mutually exclusive")
+        if "file" in values:
+            return Blocking(lambda: _read(values["file"], self.tree.roots), self._take)
+        if "data" not in values:
+            raise QMPError("Either 'file' or 'data' must be provided")
+        self._take(values["data"].encode())
+        return None
+
+    def _take(self, content: bytes) -> JSON:
+        key = self._values.get("keyid")
+        if key is not None:
+            found = find_secret(self.tree, key)
+            if len(found.content) != _KEY_LENGTH:
+                raise QMPError(f"Key should be {_KEY_LENGTH} bytes in length")
+            raise QMPError("memd has no means to decrypt a secret: 'keyid' is not supported")
+        self.content = _decode(content) if self.value("format") == "base64" else content
+        return {}
+
+
+def find_secret(tree: Tree, id: str) -> Secret:
+    """The secret of that id; raises `QMPError` where there is none."""
+    found = tree.user_object(id)
+    if found is None:
+        raise QMPError(f"No secret with id '{id}'")
+    if not isinstance(found, Secret):
+        raise QMPError(f"Object with id '{id}' is not a secret")
+    return found
+
+
+def _read(path: str, roots: Roots | None) -> bytes:
+    """What a file holds, in a worker thread."""
+    from memd.hostmem.paths import open_path
+
+    doing = "Failed to open file"
+    try:
+        fd = open_path(_encode(path), _READ, roots)
+        try:
+            doing = "Error reading file"
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.read(fd, 1)
+                raise QMPError(f"Unable to read {path}: it is not a regular file")
+            content = os.read(fd, _FILE_LIMIT + 1)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        reason = error.strerror
+        raise QMPError(f"Unable to read {path}: {doing} \u201c{path}\u201d: {reason}") from None
+    except ValueError:
+        raise QMPError("Unable to read a file whose name holds a null character") from None
+    if len(content) > _FILE_LIMIT:
+        raise QMPError(f"Unable to read {path}: it is larger than {_FILE_LIMIT} bytes")
+    return content
+
+
+def _encode(path: str) -> bytes:
+    if "\0" in path:
+        raise ValueError("embedded null character")
+    return os.fsencode(path)
+
+
+def _decode(text: bytes) -> bytes:
+    from binascii import Error, a2b_base64
+
+    if not _BASE64.issuperset(text):
+        raise QMPError("Base64 data contains invalid characters")
+    try:
+        # What is missing at the end is forgiven.
+        return a2b_base64(text + b"===")
+    except Error:
+        raise QMPError("Base64 data contains invalid characters") from None
+
+
+def _property(name: str, type: str = "string") -> Property:
+    return Property(
+        name,
+        type,
+        visit=visit_enum(FORMATS) if name == "format" else visit_str,
+        get=lambda secret: secret.value(name),
+        set=lambda secret, value: secret.set_value(name, value),
+    )
+
+
+SECRET_COMMON = ObjectType(
+    "secret_common",
+    OBJECT,
+    abstract=True,
+    properties=(
+        _property("iv"),
+        _property("keyid"),
+        _property("format", "QCryptoSecretFormat"),
+    ),
+)
+SECRET = ObjectType(
+    "secret",
+    SECRET_COMMON,
+    interfaces=("user-creatable",),
+    factory=Secret,
+    properties=(_property("file"), _property("data")),
+)

@@ -1,0 +1,85 @@
+"""What `-device help` and `-device TYPE,help` answer, in QEMU's form (observed on 10.0.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError
+
+if TYPE_CHECKING:
+    from memd.compat import Compat
+    from memd.qom.property import Property
+
+_GROUPS = (
+    (
+        "Controller/Bridge/Hub",
+        (
+            'name "pci-bridge", bus PCI, desc "Standard PCI Bridge"',
+            'name "pcie-root-port", bus PCI, desc "PCI Express Root Port"',
+        ),
+    ),
+    ("USB", ('name "qemu-xhci", bus PCI',)),
+    ("Storage", ('name "nvdimm", desc "DIMM memory module"',)),
+    (
+        "Misc",
+        (
+            'name "virtio-balloon-pci", bus PCI, alias "virtio-balloon"',
+            'name "virtio-mem-pci", bus PCI',
+            'name "virtio-pmem-pci", bus PCI',
+        ),
+    ),
+    ("Uncategorized", ('name "pc-dimm", desc "DIMM memory module"',)),
+)
+
+_COLUMN = 24
+"""Where a property's description begins."""
+
+# What every device has, and nobody sets.
+_HIDDEN = ("type", "parent_bus", "realized", "hotplugged", "hotpluggable")
+
+
+def device_help(compat: Compat, driver: str | None) -> str:
+    """The devices that can be plugged in, or the properties of one.
+
+    Args:
+        compat: whose properties.
+        driver: the class that it is about, or None for the classes.
+
+    Raises:
+        QMPError: there is no such class.
+    """
+    if driver is None:
+        told = (
+            f"{name} devices:\n" + "".join(f"{each}\n" for each in rows) for name, rows in _GROUPS
+        )
+        return "\n".join(told)
+    from memd.devices.config import MachineConfig
+    from memd.devices.machine import Machine
+    from memd.qom import Tree
+
+    tree = Tree(compat)
+    Machine(tree, MachineConfig(ram_size=0))
+    qom_type = tree.type_by_name(driver)
+    if qom_type is None or not qom_type.is_a("device") or qom_type.abstract:
+        raise QMPError(f"Device '{driver}' not found")
+    properties = [
+        prop
+        for name, prop in qom_type.all_properties.items()
+        if name not in _HIDDEN and not name.startswith("legacy-")
+    ]
+    return f"{driver} options:\n" + "".join(sorted(map(_line, properties)))
+
+
+def _line(prop: Property) -> str:
+    line = f"  {prop.name}=<{prop.type}>"
+    if prop.description is not None or prop.default is not None:
+        line = f"{line:<{_COLUMN}} - {prop.description or ''}"
+        if prop.default is not None:
+            line += f" (default: {_written(prop.default)})"
+    return f"{line}\n"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)

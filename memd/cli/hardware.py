@@ -1,0 +1,143 @@
+"""The options that describe a machine, and what they come to together.
+
+They are taken where they stand and made sense of when all are known: a device
+may come before its backend, and a node before the machine that it belongs to.
+"""
+
+from __future__ import annotations
+
+from memd.cli.config import Config
+from memd.cli.device import HelpWanted, parse_device
+from memd.cli.machine import Machine
+from memd.cli.memory import MemoryOption
+from memd.cli.numa import NumaOptions
+from memd.cli.reading import Given
+from memd.cli.report import Answered
+from memd.cli.smp import SmpOption
+from memd.devices.config import DEFAULT_RAM, MachineConfig
+from memd.errors import QMPError
+
+REACTIONS = ("immediately", "never", "refuses")
+
+
+class Hardware:
+    """`-machine`, `-accel`, `-m`, `-smp`, `-numa`, `-device` and `--guest-reacts`.
+
+    Args:
+        config: where they go; its report is told of what may not be meant so.
+
+    Attributes:
+        machine: what `-machine` and `-accel` say.
+    """
+
+    __slots__ = (
+        *("_config", "_device_ids", "_help_wanted", "_memory", "_numa", "_reaction", "_smp"),
+        "machine",
+    )
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.machine = Machine()
+        self._memory = MemoryOption()
+        self._numa = NumaOptions()
+        self._smp: SmpOption | None = None
+        self._device_ids: set[str] = set()
+        self._reaction = ("immediately", 0)
+        self._help_wanted: HelpWanted | None = None
+
+    # One option at a time. Each raises `QMPError` where it can't be read, and
+    # `Answered` where it asks what there is.
+
+    def take_machine(self, given: Given) -> None:
+        """Take `-machine`."""
+        self.machine.take(given, self._config.compat)
+
+    def take_memory(self, given: Given) -> None:
+        """Take `-m`."""
+        self._memory.take(given, self._config.report)
+
+    def take_smp(self, given: Given) -> None:
+        """Take `-smp`."""
+        if self._smp is None:
+            self._smp = SmpOption()
+        self._smp.take(given.value)
+
+    def take_numa(self, given: Given) -> None:
+        """Take `-numa`."""
+        report = self._config.report
+        self._numa.take(given, lambda text, hint: report.warning(text, given.where, hint))
+
+    def take_device(self, given: Given) -> None:
+        """Take `-device`."""
+        config = self._config
+        try:
+            device = parse_device(
+                given,
+                config.compat,
+                self._device_ids,
+                lambda text, hint: config.report.warning(text, given.where, hint),
+            )
+        except HelpWanted as wanted:
+            from memd.cli.device_help import device_help
+
+            raise Answered(device_help(config.compat, wanted.driver)) from None
+        config.devices.append(device)
+
+    def take_guest_reacts(self, given: Given) -> None:
+        """Take `--guest-reacts immediately|after=MS|never|refuses`."""
+        text = given.value
+        if text in REACTIONS:
+            self._reaction = (text, 0)
+            return
+        word, _equals, milliseconds = text.partition("=")
+        if word != "after" or not (milliseconds.isascii() and milliseconds.isdecimal()):
+            raise QMPError(
+                f"Parameter 'guest-reacts' does not accept value '{text}'",
+                hint="Use immediately, after=MILLISECONDS, never or refuses.",
+            )
+        self._reaction = ("after", int(milliseconds[:9]))
+
+    # All of them
+
+    def settle(self) -> None:
+        """Write into the config what they come to.
+
+        Raises:
+            CommandLineError: they contradict each other, or the machine.
+        """
+        config, kind = self._config, self.machine.kind
+        # QEMU makes the devices in its own spelling first, then those in JSON.
+        config.devices.sort(key=lambda device: device.is_json)
+        smp: dict[str, int] = {}
+        if self._smp is not None:
+            from memd.qom.machine_structs import Processors
+
+            processors = Processors(kind.name, kind.most_cpus, kind.cpu_levels)
+            smp = self._smp.settle(processors)
+        none = kind.kind == "none"
+        default = 0 if none else DEFAULT_RAM
+        memory = self._memory.settle(default)
+        backends = {
+            options["id"]: options["size"]
+            for options in config.objects
+            if options["qom-type"].startswith("memory-backend-")
+        }
+        config.machine_values = values = self.machine.settle(backends)
+        backend = values.pop("memory-backend", None)
+        size = memory.size
+        if size is None and backend is not None:
+            size = backends[backend.rpartition("/")[2]]
+        config.machine_kind = kind
+        config.machine = MachineConfig(
+            kind.kind,
+            ram_size=default if size is None else size,
+            slots=memory.slots,
+            # A backend does not say how much there may be, only how much there is.
+            maxmem=memory.maxmem or memory.size or default,
+            nvdimm=values.get("nvdimm", False),
+            memory_backend=backend,
+            numa_nodes=self._numa.settle(kind.kind, backends, smp.get("maxcpus", 1), config.compat),
+            guest_reacts=self._reaction[0],
+            guest_delay_ms=self._reaction[1],
+            smp=smp,
+        )

@@ -1,0 +1,98 @@
+"""`-m`: how much memory a machine has, and how much it may come to have.
+
+Texts, units and rounding were observed on QEMU 10.0.2 (11.1.3 agrees).
+"""
+
+from __future__ import annotations
+
+from memd.cli.opts import Opts, OptsList, parse_opts
+from memd.cli.reading import Given
+from memd.cli.report import CommandLineError, Reporter
+from memd.errors import QMPError
+
+MEMORY = OptsList(
+    "memory", "size", {"size": "size", "slots": "num", "maxmem": "size"}, takes_id=False
+)
+
+
+class MemorySizes:
+    """What `-m` comes to.
+
+    Attributes:
+        size: bytes at the start; None where none were asked for.
+        slots: how many DIMMs can be plugged; not yet limited to what a machine
+            takes.
+        maxmem: bytes with all that can be plugged; None where nothing can be.
+    """
+
+    __slots__ = ("maxmem", "size", "slots")
+
+    def __init__(self, size: int | None, slots: int, maxmem: int | None) -> None:
+        self.size = size
+        self.slots = slots
+        self.maxmem = maxmem
+
+
+class MemoryOption:
+    """The `-m` of a command line; several add up, and of a key the last counts."""
+
+    __slots__ = ("_opts",)
+
+    def __init__(self) -> None:
+        self._opts = Opts()
+
+    def take(self, given: Given, report: Reporter) -> None:
+        """Take `-m [size=]SIZE[,slots=N][,maxmem=SIZE]`.
+
+        Raises:
+            QMPError: it can't be read.
+            Answered: it asks what there is.
+        """
+        opts = parse_opts(
+            MEMORY, given.value, lambda text, hint: report.warning(text, given.where, hint)
+        )
+        self._opts.pairs += opts.pairs
+
+    def settle(self, default: int) -> MemorySizes:
+        """What the options say together.
+
+        Args:
+            default: bytes of memory where no size is given.
+
+        Raises:
+            CommandLineError: they contradict each other.
+        """
+        size = self._size()
+        slots = (self._opts.number("slots") or 0) % 2**64
+        maxmem = _bytes(self._opts.get("maxmem"))
+        from memd.qom.machine_structs import visit_memory
+
+        members = {"size": size or default, "slots": slots, "max-size": maxmem}
+        given = {
+            name: value
+            for name, value in members.items()
+            if value is not None and (name != "slots" or self._opts.has("slots"))
+        }
+        try:
+            rounded = visit_memory(given, "memory")["size"]
+        except QMPError as error:
+            raise CommandLineError(error.desc) from None
+        return MemorySizes(rounded if size else None, slots, maxmem)
+
+    def _size(self) -> int | None:
+        text = self._opts.get("size")
+        # A number without a suffix means MiB. Nothing else is known of it here.
+        if text and text[-1] in "0123456789":
+            from memd.qapi.numbers import parse_size
+
+            size = parse_size(f"{text}M")
+            if size is None:
+                raise CommandLineError("Parameter 'memory.size' expects size")
+            return size
+        return _bytes(text)
+
+
+def _bytes(text: str | None) -> int | None:
+    from memd.qapi.numbers import parse_size
+
+    return None if text is None else parse_size(text)

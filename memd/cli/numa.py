@@ -1,0 +1,182 @@
+"""`-numa`: the nodes of a machine, and which memory is whose.
+
+Texts and their order were observed on QEMU 10.0.2 with the machine q35. What
+can only be told once the backends are there (whether their sizes add up) is
+told when the machine starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+from memd.cli.opts import OptsList, Warn, parse_opts
+from memd.cli.reading import Given, located
+from memd.cli.report import CommandLineError
+from memd.compat import Compat
+from memd.devices.config import NumaNode
+from memd.errors import QMPError
+
+NUMA = OptsList("numa", "type", None)
+
+MOST_NODES = 128
+"""Nodes that a machine can have."""
+
+_HMAT = (
+    "ACPI Heterogeneous Memory Attribute Table (HMAT) is disabled, enable it with"
+    " -machine hmat=on before using any of hmat specific options"
+)
+
+
+class NumaOptions:
+    """The `-numa` options of a command line."""
+
+    __slots__ = ("_given",)
+
+    def __init__(self) -> None:
+        self._given: list[tuple[Given, list[tuple[str, str]]]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._given)
+
+    def take(self, given: Given, warn: Warn) -> None:
+        """Take `-numa TYPE,...`.
+
+        Raises:
+            QMPError: it can't be read.
+        """
+        opts = parse_opts(NUMA, given.value, warn)
+        pairs = opts.pairs if opts.id is None else [("id", opts.id), *opts.pairs]
+        self._given.append((given, pairs))
+
+    def settle(
+        self, machine: str, backends: Container[str], max_cpus: int, compat: Compat
+    ) -> list[NumaNode]:
+        """The nodes, by number.
+
+        Args:
+            machine: the machine's type.
+            backends: the ids of the memory backends that there will be.
+            max_cpus: how many CPUs the machine can come to have.
+            compat: whose schema is meant.
+
+        Raises:
+            CommandLineError: there can't be such nodes.
+        """
+        nodes = _Nodes(machine, backends, max_cpus)
+        for given, pairs in self._given:
+            from memd.qapi import load_schema
+
+            try:
+                nodes.take(load_schema(compat).check_opts("NumaOptions", pairs))
+            except QMPError as error:
+                raise located(error, given) from None
+        return nodes.finish()
+
+
+class _Nodes:
+    """Nodes as they are added, one option after another."""
+
+    __slots__ = ("_assigned", "_backends", "_distances", "_machine", "_max_cpus", "_nodes")
+
+    def __init__(self, machine: str, backends: Container[str], max_cpus: int) -> None:
+        self._machine = machine
+        self._backends = backends
+        self._max_cpus = max_cpus
+        self._nodes: dict[int, NumaNode] = {}
+        self._assigned: dict[int, int] = {}
+        self._distances: set[frozenset[int]] = set()
+
+    def take(self, options: dict[str, Any]) -> None:
+        """Take one option; raises `QMPError`."""
+        if self._machine == "none":
+            raise QMPError("NUMA is not supported by this machine-type")
+        kind = options["type"]
+        if kind == "node":
+            self._take_node(options)
+        elif kind == "dist":
+            self._take_distance(options)
+        else:
+            self._take_cpu(options)
+
+    def finish(self) -> list[NumaNode]:
+        """The nodes; raises `CommandLineError` where one is missing."""
+        highest = max(self._nodes, default=-1)
+        for number in range(highest, -1, -1):
+            if number not in self._nodes:
+                raise CommandLineError(f"numa: Node ID missing: {number}")
+        for node in range(highest + 1 if self._distances else 0):
+            for other in range(node + 1, highest + 1):
+                if frozenset((node, other)) not in self._distances:
+                    raise CommandLineError(
+                        f"The distance between node {node} and {other} is missing,"
+                        " at least one distance value between each nodes should be provided."
+                    )
+        return [self._nodes[number] for number in sorted(self._nodes)]
+
+    def _take_node(self, options: dict[str, Any]) -> None:
+        number = options.get("nodeid", len(self._nodes))
+        if number >= MOST_NODES:
+            raise QMPError(f"Max number of NUMA nodes reached: {number}")
+        if number in self._nodes:
+            raise QMPError(f"Duplicate NUMA nodeid: {number}")
+        if "initiator" in options:
+            raise QMPError(_HMAT)
+        cpus = options.get("cpus", [])
+        for cpu in cpus:
+            if cpu >= self._max_cpus:
+                raise QMPError(
+                    f"CPU index ({cpu}) should be smaller than maxcpus ({self._max_cpus})"
+                )
+            if cpu in self._assigned:
+                raise QMPError(f"CPU is already assigned to node-id: {self._assigned[cpu]}")
+            self._assigned[cpu] = number
+        self._check_memory(options)
+        self._nodes[number] = NumaNode(
+            number, cpus=cpus, mem=options.get("mem"), memdev=options.get("memdev")
+        )
+
+    def _check_memory(self, options: dict[str, Any]) -> None:
+        others = list(self._nodes.values())
+        by_size = "mem" in options or any(node.mem is not None for node in others)
+        by_backend = "memdev" in options or any(node.memdev is not None for node in others)
+        if by_size and by_backend:
+            raise QMPError(
+                "numa configuration should use either mem= or memdev=,mixing both is not allowed"
+            )
+        if by_size:
+            raise QMPError(
+                "Parameter -numa node,mem is not supported by this machine type",
+                hint="Use -numa node,memdev instead",
+            )
+        memdev = options.get("memdev")
+        if memdev is not None and memdev.rpartition("/")[2] not in self._backends:
+            raise QMPError(f"memdev={memdev} is ambiguous")
+
+    def _take_distance(self, options: dict[str, Any]) -> None:
+        src, dst, value = options["src"], options["dst"], options["val"]
+        for name in ("src", "dst"):
+            if options[name] >= MOST_NODES:
+                raise QMPError(
+                    f"Parameter '{name}' expects an integer between 0 and {MOST_NODES - 1}"
+                )
+        if src not in self._nodes or dst not in self._nodes:
+            raise QMPError(
+                "Source/Destination NUMA node is missing."
+                " Please use '-numa node' option to declare it first."
+            )
+        if value < 10:
+            raise QMPError(f"NUMA distance ({value}) is invalid, it shouldn't be less than 10.")
+        if src == dst and value != 10:
+            raise QMPError(f"Local distance of node {src} should be 10.")
+        self._distances.add(frozenset((src, dst)))
+
+    def _take_cpu(self, options: dict[str, Any]) -> None:
+        node = options.get("node-id")
+        if node is None:
+            raise QMPError("Missing mandatory node-id property")
+        if node not in self._nodes:
+            raise QMPError(
+                f"Invalid node-id={node}, NUMA node must be defined with -numa node,nodeid=ID"
+                " before it's used with -numa cpu,node-id=ID"
+            )

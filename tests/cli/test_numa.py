@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from memd.cli.numa import NumaOptions
+from memd.cli.reading import Given
+from memd.cli.report import CommandLineError
+from memd.compat import Compat
+from memd.devices.config import NumaNode
+from memd.errors import QMPError
+
+
+def settle(*texts: str, machine: str = "q35", cpus: int = 4) -> list[NumaNode]:
+    options = NumaOptions()
+    for text in texts:
+        options.take(Given("numa", text, f"-numa {text}"), lambda text, hint: None)
+    return options.settle(machine, {"m0", "m1"}, cpus, Compat.V10_0)
+
+
+def test_nodes() -> None:
+    first, second = settle("node,nodeid=1,memdev=m1,cpus=2-3", "node,nodeid=0,cpus=0,cpus=1")
+    assert (first.nodeid, first.cpus, first.memdev) == (0, [0, 1], None)
+    assert (second.nodeid, second.cpus, second.memdev) == (1, [2, 3], "m1")
+    assert settle() == []
+
+
+def test_distances_and_cpus_are_checked_and_mean_nothing() -> None:
+    assert len(settle("node", "node", "dist,src=0,dst=1,val=20", "cpu,node-id=1")) == 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (("node,memdev=m2",), "memdev=m2 is ambiguous"),
+        (("node,cpus=4",), "CPU index (4) should be smaller than maxcpus (4)"),
+        (("node,cpus=1", "node,cpus=1"), "CPU is already assigned to node-id: 0"),
+        (("node,nodeid=128",), "Max number of NUMA nodes reached: 128"),
+        (
+            ("node", "dist,src=0,dst=200,val=10"),
+            "Parameter 'dst' expects an integer between 0 and 127",
+        ),
+        (("node", "dist,src=0,dst=3,val=10"), None),
+        (("cpu,socket-id=0",), "Missing mandatory node-id property"),
+        (("node,initiator=0",), None),
+        (("hmat-lb",), "Parameter 'type' does not accept value 'hmat-lb'"),
+        (("node,mem=1M", "node,memdev=m0"), "Parameter -numa node,mem is not supported by this"),
+    ],
+)
+def test_what_there_can_not_be(texts: tuple[str, ...], message: str | None) -> None:
+    with pytest.raises(CommandLineError) as caught:
+        settle(*texts)
+    assert caught.value.where == f"-numa {texts[-1] if 'mem=' not in texts[0] else texts[0]}"
+    assert message is None or caught.value.texts[0].startswith(message)
+
+
+def test_a_node_is_missing() -> None:
+    with pytest.raises(CommandLineError, match=r"^numa: Node ID missing: 2$"):
+        settle("node,nodeid=3")
+
+
+def test_the_machine_none_has_no_nodes() -> None:
+    with pytest.raises(CommandLineError, match=r"^NUMA is not supported by this machine-type$"):
+        settle("node", machine="none")
+
+
+def test_an_id_is_no_option() -> None:
+    with pytest.raises(QMPError, match="expects an identifier"):
+        settle("node,id=5")
+    with pytest.raises(CommandLineError, match=r"^Invalid parameter 'id'$"):
+        settle("node,id=n")

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from memd.cli.report import Answered, CommandLineError
+from memd.cli.smp import SmpOption
+from memd.errors import QMPError
+from memd.qom.machine_structs import Processors
+
+Q35 = Processors("pc-q35-10.0", 4096, ("dies", "modules"))
+
+
+def settle(*texts: str, processors: Processors | None = Q35) -> dict[str, int]:
+    option = SmpOption()
+    for text in texts:
+        option.take(text)
+    return option.settle(processors)
+
+
+@pytest.mark.parametrize(
+    ("texts", "cpus", "maxcpus", "sockets", "cores"),
+    [
+        (("1,sockets=1,cores=1,threads=1",), 1, 1, 1, 1),
+        (("4",), 4, 4, 1, 4),
+        (("2,maxcpus=8,sockets=2",), 2, 8, 2, 4),
+        (("8,dies=2",), 8, 8, 1, 4),
+        (("2", "sockets=2,cores=1"), 2, 2, 2, 1),
+    ],
+)
+def test_counts(texts: tuple[str, ...], cpus: int, maxcpus: int, sockets: int, cores: int) -> None:
+    made = settle(*texts)
+    assert (made["cpus"], made["maxcpus"]) == (cpus, maxcpus)
+    assert (made["sockets"], made["cores"]) == (sockets, cores)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x", "Parameter 'smp.cpus' expects integer"),
+        ("2,foo=3", "Parameter 'smp.foo' is unexpected"),
+        ("2,clusters=2", "clusters > 1 not supported by this machine's CPU topology"),
+        ("5000", "Invalid SMP CPUs 5000. The max CPUs supported by machine 'pc-q35-10.0' is 4096"),
+        ("1,dies=4294967296,sockets=2", None),
+    ],
+)
+def test_what_there_can_not_be(text: str, message: str | None) -> None:
+    with pytest.raises(CommandLineError) as caught:
+        settle(text)
+    assert message is None or caught.value.texts == (message,)
+
+
+def test_the_machine_none_has_one() -> None:
+    assert settle("1", processors=None)["maxcpus"] == 1
+    with pytest.raises(CommandLineError, match=r"supported by machine 'none' is 1$"):
+        settle("2", processors=None)
+
+
+def test_reading() -> None:
+    with pytest.raises(QMPError, match=r"^Expected '=' after parameter 'foo'$"):
+        settle("2,foo")
+    with pytest.raises(Answered, match=r"^smp-opts options:\n  books=<num>\n") as caught:
+        settle("help")
+    assert caught.value.status == 0

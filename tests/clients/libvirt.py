@@ -1,0 +1,152 @@
+"""A real libvirt for tests, run by hand.
+
+Its daemon runs in mount and network namespaces of its own, with everything
+that it reads and writes on file systems of its own: the machine's libvirt,
+if it has one, sees none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.clients.harness_server import qemu_system_memd
+from tests.conftest import NOT_HERE
+from tests.differential.server import TREE
+
+BEGIN = """
+set -e
+mount --make-rprivate /
+mount --bind "$DIR/passwd" /etc/passwd
+mount --bind "$DIR/group" /etc/group
+for place in /run /var/log /etc/libvirt; do
+    mount -t tmpfs none "$place"
+done
+# libvirt's places may not exist, and must not begin to: what is beside them stays.
+mkdir "$DIR/place"
+for place in /var/lib /var/cache; do
+    mount -t tmpfs none "$DIR/place"
+    for other in "$place"/*/; do
+        name=$(basename "$other")
+        if [ "$name" != libvirt ]; then
+            mkdir "$DIR/place/$name"
+            mount --bind "$other" "$DIR/place/$name"
+        fi
+    done
+    mount --move "$DIR/place" "$place"
+done
+printf 'auth_unix_rw = "none"\\nunix_sock_group = "root"\\n' >/etc/libvirt/libvirtd.conf
+# Its other daemons, control groups and namespaces are not needed for what is tested.
+cat >/etc/libvirt/qemu.conf <<END
+user = "root"
+group = "root"
+stdio_handler = "file"
+cgroup_controllers = []
+namespaces = []
+security_driver = "none"
+seccomp_sandbox = 0
+END
+start_daemon() {
+    rm -f /run/libvirt/libvirt-sock
+    libvirtd >>"$DIR/libvirtd.out" 2>&1 &
+    daemon=$!
+    tries=0
+    until [ -S /run/libvirt/libvirt-sock ] || [ $tries -ge 600 ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
+}
+start_daemon
+set +e
+"""
+"""Runs in the namespaces: starts the daemon."""
+
+END = """
+cp /var/cache/libvirt/qemu/capabilities/*.xml "$DIR/cache.xml"
+cat /var/log/libvirt/qemu/*.log >"$DIR/domains.log" 2>/dev/null
+kill $daemon
+wait $daemon
+"""
+"""And ends it."""
+
+NAMESPACES = ("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc")
+"""Whatever still runs in them when their first process ends, ends too."""
+
+DRIVERS = ("/usr/lib/x86_64-linux-gnu/libvirt", "/usr/lib64/libvirt", "/usr/lib/libvirt")
+
+
+def _account(text: str, rows: dict[str, str]) -> str:
+    """A passwd or group file with accounts that libvirt wants to exist."""
+    names = {row.split(":")[0] for row in text.splitlines()}
+    return text + "".join(row + "\n" for name, row in rows.items() if name not in names)
+
+
+def _driver() -> Path | None:
+    found = (Path(place, "connection-driver", "libvirt_driver_qemu.so") for place in DRIVERS)
+    return next((path for path in found if path.exists()), None)
+
+
+def run_libvirt(directory: Path, script: str) -> None:
+    """Run libvirt's daemon, and a shell script beside it.
+
+    The test is skipped where there can't be one. In the script DIR is the
+    directory, daemon its process; v calls virsh, start_daemon starts another.
+
+    Args:
+        directory: an empty one. What the script leaves there is the outcome;
+            `qemu-system-x86_64` in it is memd, `started` its command lines.
+        script: may fail in parts.
+    """
+    if os.geteuid() != 0:
+        pytest.skip(f"{NOT_HERE}root")
+    if os.uname().machine != "x86_64":
+        pytest.skip(f"{NOT_HERE}an x86_64 machine")
+    for tool in ("libvirtd", "virsh"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}: libvirt is not installed")
+    driver = _driver()
+    if driver is None:
+        pytest.skip("needs libvirt's QEMU driver")
+    probe = [*NAMESPACES, "mount", "-t", "tmpfs", "none", "/run"]
+    if subprocess.run(probe, check=False, capture_output=True).returncode:
+        pytest.skip(f"{NOT_HERE}namespaces to mount in")
+    # The others would look for networks, disks and devices.
+    (directory / "drivers").mkdir()
+    (directory / "drivers" / driver.name).symlink_to(driver)
+    passwd = "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin"
+    accounts = {"libvirt-qemu": passwd}
+    groups = {name: f"{name}:x:{n}:" for n, name in enumerate(("kvm", "libvirt-qemu"), 64054)}
+    for name, rows in (("passwd", accounts), ("group", groups)):
+        (directory / name).write_text(_account(Path("/etc", name).read_text(), rows))
+    wrapper = directory / "qemu-system-x86_64"
+    wrapper.write_text(
+        "#!/bin/sh\n"
+        f'echo "$*" >>{directory}/started\n'
+        f'PYTHONPATH={shlex.quote(str(TREE))} exec {shlex.join(qemu_system_memd())} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    environment = dict(os.environ, DIR=str(directory), LIBVIRT_DRIVER_DIR=f"{directory}/drivers")
+    subprocess.run(
+        [*NAMESPACES, "sh", "-c", f'{BEGIN}v() {{ virsh -c qemu:///system "$@"; }}\n{script}{END}'],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        timeout=110,
+    )
+
+
+def nothing_stays(directory: Path) -> bool:
+    """Whether no process is left that was started there."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path("/proc", pid, "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(directory).encode() in command:
+            return False
+    return True

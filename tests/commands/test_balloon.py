@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from memd.devices.config import MachineConfig
+from tests.commands.fakes import Console
+
+NONE = ("DeviceNotActive", "No balloon device has been activated")
+
+
+def test_without_a_device() -> None:
+    console = Console()
+    assert console.refusal("query-balloon") == NONE
+    assert console.refusal("balloon", value=0) == NONE
+
+
+def test_nobody_blows_it_up() -> None:
+    console = Console(machine=MachineConfig("q35", ram_size=64 << 20))
+    console.daemon.machine.started = False
+    console.daemon.machine.add_device({"driver": "virtio-balloon-pci"})
+    assert console("query-balloon") == {"actual": 64 << 20}
+    assert console("balloon", value=1 << 20) == {}
+    assert console("query-balloon") == {"actual": 64 << 20}
+    for value in (0, -1):
+        assert console.refusal("balloon", value=value) == (
+            "GenericError",
+            "Parameter 'value' expects a size",
+        )

@@ -1,0 +1,174 @@
+"""Machines on the command line: the same options to QEMU and to memd, and what both say.
+
+Each line ends with a device that neither has. What is put together before it is
+seen to pass, and no machine goes on to run.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr
+
+import pytest
+
+from memd.app import run
+from memd.cli import qemu_system
+from memd.cli.report import CommandLineError, Reporter
+from tests.differential.test_cli import qemu, release, said
+
+__all__ = ["release"]
+
+ENDS = ("-device", "zzz")
+ENDS_IN_JSON = ("-device", '{"driver":"zzz"}')
+
+M0 = ("-object", "memory-backend-ram,id=m0,size=64M")
+M1 = ("-object", "memory-backend-ram,id=m1,size=64M")
+ROOM = ("-m", "64M,slots=3,maxmem=1G")
+Q35 = ("-machine", "q35")
+NVDIMMS = ("-machine", "q35,nvdimm=on")
+
+
+def memd(*argv: str) -> str:
+    """What a `qemu-system-memd` says that can't start."""
+    written = io.StringIO()
+    with redirect_stderr(written):
+        report = Reporter("PROGRAM")
+        try:
+            config = qemu_system.parse_arguments(argv, report)
+        except CommandLineError as error:
+            report.refuse(error)
+        else:
+            assert run(config) == 1
+    return written.getvalue().replace("PROGRAM: ", "")
+
+
+def compare(release: tuple[str, ...], *argv: str) -> None:
+    done = qemu("-S", *argv)
+    assert done.returncode == 1, done.stderr
+    assert memd(*release, "-S", *argv) == said(done)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "256", "0", "1", "64M,slots=2", "64M,maxmem=1G", "64M,maxmem=64M", "1.5", "0x100"),
+        *("64M,slots=2,maxmem=64M", "64M,slots=2,maxmem=32M", "64M,slots=300,maxmem=1G"),
+        *("64M,slots=x,maxmem=1G", "64M,slots=-1,maxmem=1G", "64M,slots=0,maxmem=1G", "x", "foo=1"),
+        *("size=", "10000000000000000000000", "64M,id=5", "64M,slots", "64M,maxmem=xx"),
+        *("17592186044416", "64M,slots=1,maxmem=1000000001", "64M,size=12", "64M,slots=256"),
+        "maxmem=256,slots=2,size=12",
+    ],
+)
+def test_memory(text: str, release: tuple[str, ...]) -> None:
+    compare(release, *Q35, "-m", text, *ENDS)
+
+
+MACHINES: list[tuple[str, ...]] = [
+    *(("-machine", text) for text in ("nope", "q35,foo=1", "none,nvdimm=on", "q35,nvdimm=x")),
+    *(("-machine", text) for text in ("pc,nvdimm=on", "q35,acpi=3", "q35,max-fw-size=x")),
+    *(("-machine", f"q35,{text}") for text in ("sgx-epc=x", "mem_merge=off,usb=off", "vmport=off")),
+    ("-machine", "q35,memory-backend=nope"),
+    ("-machine", "q35,memory-backend=m0", *M0),
+    ("-machine", "q35,memory-backend=/objects/m0", *M0),
+    ("-machine", "q35,memory-backend=m0", "-m", "32M", *M0),
+    ("-machine", "none,memory-backend=m0", "-m", "32M", *M0),
+    ("-machine", "q35,memory-backend=m0", "-m", "slots=3,maxmem=100M", *M0),
+    ("-machine", "q35,memory-backend=tc", "-object", "thread-context,id=tc"),
+    (*Q35, "-object", "memory-backend-ram,id=pc.ram,size=64M"),
+    ("-machine", "none", "-m", "64M", "-object", "memory-backend-ram,id=ram,size=64M"),
+    ("-machine", "q35,memory-backend=m0", *M0, *M1, "-m", "64M", "-numa", "node,memdev=m1"),
+    *((*Q35, "-smp", text) for text in ("0", "x", "5000", "2,maxcpus=1", "2,clusters=2")),
+    *((*Q35, "-smp", text) for text in ("2,sockets=2,cores=2", "4,sockets=3", "cpus=2,foo=3", "")),
+    ("-machine", "pc", "-smp", "300"),
+    (*Q35, "-m", "64M,slots=3", "-smp", "0"),
+    (*Q35, "-m", "64M,slots=300,maxmem=1G", "-numa", "node"),
+]
+
+
+@pytest.mark.parametrize("argv", MACHINES, ids=" ".join)
+def test_machines(argv: tuple[str, ...], release: tuple[str, ...]) -> None:
+    compare(release, *argv, *ENDS)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        *(("node",), ("node,foo=1",), ("foo",), ("node,nodeid=129",), ("node,nodeid=-1",), ("",)),
+        *(
+            ("node,nodeid=3",),
+            ("node,nodeid=1", "node,nodeid=1"),
+            ("node,cpus=5",),
+            ("node,cpus=a",),
+        ),
+        *(("node,mem=128M",), ("node,memdev=m0,mem=1M",), ("node,memdev=m9",), ("node,id=5",)),
+        *(("node,memdev=m0", "node,memdev=m1"), ("node,memdev=m0", "node,memdev=m0")),
+        *(("node,memdev=m0",), ("cpu,node-id=0",), ("node,memdev=m0,nodeid=1", "node,memdev=m1")),
+        ("node,memdev=m0", "node,memdev=m1", "node", "dist,src=0,dst=1,val=30"),
+        ("node,memdev=m0", "node,memdev=m1", "dist,src=0,dst=2,val=30"),
+        ("node,memdev=m0", "node,memdev=m1", "dist,src=0,dst=1,val=9"),
+        ("node,memdev=m0", "node,memdev=m1", "dist,src=0,dst=0,val=11"),
+    ],
+    ids=" ".join,
+)
+def test_nodes(nodes: tuple[str, ...], release: tuple[str, ...]) -> None:
+    options = [word for text in nodes for word in ("-numa", text)]
+    compare(release, *Q35, *M0, *M1, *options, *ENDS)
+
+
+def test_no_nodes_without_a_machine(release: tuple[str, ...]) -> None:
+    compare(release, "-numa", "node", *ENDS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("pc-dimm", "pc-dimm,memdev=nope", "pc-dimm,memdev=m0,foo=1", "foo=1", "", "pc-dimm,id=5"),
+        *("pc-dimm,memdev=m0,slot=x", "pc-dimm,memdev=m0,slot=7", "pc-dimm,memdev=m0,node=1"),
+        *("nvdimm,memdev=m0,unarmed=x", "nvdimm,memdev=m0,label-size=x", "nvdimm,memdev=m0,uuid=x"),
+        *("virtio-mem-pci,memdev=m0,requested-size=1M", "virtio-mem-pci,memdev=m0,bus=foo"),
+        *("virtio-mem-pci,memdev=m0,node=5000000000", "pc-dimm,memdev=m0,addr=4G"),
+        *("virtio-mem-pci,memdev=m0,addr=1f", "pc-dimm,memdev=m0,addr=0x100", "pc-dimm,memdev"),
+        *("nvdimm,memdev=m0,label-size=128K", "driver=pc-dimm,memdev=m0,slot=0x1"),
+        '{"driver":"nvdimm","memdev":"m0","unarmed":"on"}',
+        '{"driver":"nvdimm","memdev":"m0","unarmed":true,"slot":"1"}',
+        '{"driver":"pc-dimm","memdev":"m0","id":"d"}',
+        *('{"memdev":"m0"}', '{"memdev"', '{"driver":"pc-dimm","driver":"pc-dimm"}', "[]"),
+        *("pcie-root-port,foo=1", "pcie-root-port,chassis=300", "pcie-root-port,addr=1f"),
+    ],
+)
+def test_devices(text: str, release: tuple[str, ...]) -> None:
+    """The device stands before its object."""
+    compare(release, *NVDIMMS, *ROOM, "-device", text, *M0, *ENDS_IN_JSON)
+
+
+TWO_DEVICES: list[tuple[str, ...]] = [
+    (*ROOM, "-device", "pc-dimm,id=d,memdev=m0", "-device", "pc-dimm,id=d,memdev=m0"),
+    (
+        *ROOM,
+        "-device",
+        '{"driver":"pc-dimm","id":"d","memdev":"m1"}',
+        "-device",
+        "pc-dimm,id=d,memdev=m0",
+    ),
+    (*ROOM, "-device", "pc-dimm,id=a,memdev=m0", "-device", "pc-dimm,id=b,memdev=m0"),
+    (*ROOM, "-device", "pcie-root-port,id=a", "-device", "pcie-root-port,id=b"),
+    (*ROOM, "-device", "pcie-root-port,id=a", "-device", "virtio-mem-pci,bus=a,memdev=m0"),
+    (*ROOM, "-device", "nvdimm,id=a,memdev=m0"),
+    ("-device", "pc-dimm,memdev=m0"),
+    ("-numa", "node,memdev=m0", "-m", "64M,slots=2,maxmem=1G", "-device", "pc-dimm,memdev=m0"),
+]
+
+
+@pytest.mark.parametrize("argv", TWO_DEVICES, ids=" ".join)
+def test_devices_and_their_surroundings(argv: tuple[str, ...], release: tuple[str, ...]) -> None:
+    compare(release, *Q35, *M0, *M1, *argv, *ENDS_IN_JSON)
+
+
+@pytest.mark.parametrize(
+    "driver", ["pc-dimm", "nvdimm", "virtio-mem-pci", "pcie-root-port", "pci-bridge"]
+)
+def test_what_a_device_takes(driver: str, release: tuple[str, ...]) -> None:
+    done = qemu("-device", f"{driver},help")
+    from tests.cli.lines import qemu as line
+
+    assert line(*release, "-device", f"{driver},help").stdout == done.stdout

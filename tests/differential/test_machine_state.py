@@ -1,0 +1,106 @@
+"""A machine that stands still: what QEMU and memd say of its memory and its CPUs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.clients.harness_server import qemu_system_memd
+from tests.differential.server import JSON, Monitor, Server, qemu_argv
+
+MACHINES = [
+    "-machine q35 -m 64M,slots=2,maxmem=1G -smp 2,maxcpus=3",
+    "-machine pc,memory-backend=m0,dump-guest-core=off -device virtio-balloon-pci"
+    " -object memory-backend-ram,id=m0,size=64M -smp 2,sockets=1,dies=2",
+    "-machine q35,mem-merge=off,nvdimm=on -m 96M -smp 3,maxcpus=4"
+    " -object memory-backend-ram,id=m0,size=64M -object memory-backend-ram,id=m1,size=32M"
+    " -numa node,memdev=m0,cpus=0-1 -numa node,memdev=m1,cpus=2-3",
+    "-machine none -m 32M",
+]
+
+PROPERTIES = (
+    *("memory", "memory-backend", "smp", "boot", "nvdimm", "mem-merge", "dump-guest-core", "acpi"),
+    *("max-fw-size", "smbios-entry-point-type", "x-oem-id", "usb", "hpet", "vmport", "nope"),
+)
+
+COMMANDS: list[tuple[str, dict[str, Any]]] = [
+    ("query-memory-size-summary", {}),
+    ("query-memory-devices", {}),
+    ("query-hotpluggable-cpus", {}),
+    ("query-cpus-fast", {}),
+    *(("qom-get", {"path": "/machine", "property": name}) for name in PROPERTIES),
+    ("qom-get", {"path": "/machine", "property": "type"}),
+    ("qom-get", {"path": "/machine/unattached/device[0]", "property": "core-id"}),
+    ("qom-get", {"path": "/machine/unattached/device[0]", "property": "realized"}),
+    ("object-del", {"id": "m0"}),
+    ("object-del", {"id": "pc.ram"}),
+    ("object-add", {"qom-type": "memory-backend-ram", "id": "more", "size": 4096}),
+    ("object-del", {"id": "more"}),
+    ("query-balloon", {}),
+    ("balloon", {"value": 1 << 20}),
+    ("balloon", {"value": 0}),
+    ("device_add", {"driver": "virtio-mem-pci", "bus": "pcie.0"}),
+]
+
+
+@pytest.fixture(scope="module", params=MACHINES, ids=[text[:24] for text in MACHINES])
+def monitors(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Monitor, Monitor]]:
+    """QEMU and memd with the same machine, stopped."""
+    reference = qemu_argv()
+    if reference is None:
+        pytest.skip("needs QEMU: there is no qemu-system-x86_64 on PATH, and MEMD_QEMU is not set")
+    options = ["-S", "-nodefaults", "-nographic", *shlex.split(request.param)]
+    servers: list[Server] = []
+
+    def serve(name: str, argv: list[str]) -> Monitor:
+        servers.append(Server(name, [*argv, *options], tmp_path_factory.mktemp("m")))
+        return servers[-1].monitor()
+
+    try:
+        theirs = serve("qemu", reference)
+        version = theirs.greeting["QMP"]["version"]["qemu"]
+        later = (version["major"], version["minor"]) > (10, 0)
+        yield theirs, serve("memd", [*qemu_system_memd(), *(["-compat", "11.1"] if later else [])])
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def comparable(answer: JSON) -> JSON:
+    """Without ids of threads, which differ."""
+    if isinstance(answer, dict):
+        return {name: comparable(value) for name, value in answer.items() if name != "thread-id"}
+    if isinstance(answer, list):
+        return [comparable(each) for each in answer]
+    return answer
+
+
+def test_answers(monitors: tuple[Monitor, Monitor]) -> None:
+    reference, subject = monitors
+    wrong = []
+    for command, arguments in COMMANDS:
+        theirs, ours = (comparable(each.execute(command, arguments)) for each in monitors)
+        if theirs != ours:
+            wrong.append(f"{command} {arguments}\n  {ours}\n  instead of\n  {theirs}")
+    assert not wrong, "\n".join(wrong)
+    rows = [
+        sorted(each.execute("query-memdev")["return"], key=lambda row: row["id"])
+        for each in (reference, subject)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_the_machines(monitors: tuple[Monitor, Monitor]) -> None:
+    """Those that memd has are described as QEMU's are."""
+    reference, subject = (
+        {row["name"]: row for row in each.execute("query-machines")["return"]} for each in monitors
+    )
+    for name, row in subject.items():
+        # Without a machine asked for QEMU runs a pc, and memd none.
+        reference[name].pop("is-default", None)
+        assert reference[name] == row
