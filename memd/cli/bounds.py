@@ -1,0 +1,68 @@
+"""Options that bound what clients may take: `--max-clients` and its like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.errors import QMPError
+
+if TYPE_CHECKING:
+    from memd.cli.config import Config
+
+NAMES = (
+    *("max-clients", "max-held", "max-held-output", "max-memory", "max-memory-per-user"),
+    *("max-message", "max-objects", "negotiation-timeout"),
+)
+"""The options, each of which takes a number or a size."""
+
+
+def set_bound(config: Config, name: str, value: str) -> None:
+    """Take an option.
+
+    Args:
+        name: one of `NAMES`.
+        value: as it was written.
+
+    Raises:
+        QMPError: it is not a value that the option takes.
+    """
+    from memd.server.limits import MIN_HELD, MIN_MESSAGE
+    from memd.wire.limits import MAX_OPEN_TOKEN_BYTES
+
+    limits = config.limits
+    if name == "max-clients":
+        limits.clients = _number(name, value)
+    elif name == "max-objects":
+        config.max_objects = _number(name, value)
+    elif name == "negotiation-timeout":
+        limits.negotiation = _number(name, value)
+    elif name == "max-memory":
+        config.max_memory = _size(name, value)
+    elif name == "max-memory-per-user":
+        config.max_memory_per_user = _size(name, value)
+    elif name == "max-message":
+        limits.message = _size(name, value, MIN_MESSAGE, MAX_OPEN_TOKEN_BYTES)
+    elif name == "max-held-output":
+        limits.held_output = _size(name, value, MIN_HELD)
+    else:
+        limits.held = _size(name, value, MIN_HELD)
+
+
+def _number(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdecimal()) or len(value) > 9:
+        raise QMPError(f"Parameter '{name}' expects a number")
+    return int(value)
+
+
+def _size(name: str, value: str, least: int = 0, most: int | None = None) -> int:
+    from memd.cli.opts import SIZE_HINT
+    from memd.qapi.numbers import parse_size
+
+    size = parse_size(value)
+    if size is None:
+        raise QMPError(f"Parameter '{name}' expects a size", hint=SIZE_HINT)
+    if size < least:
+        raise QMPError(f"Parameter '{name}' expects at least {least} bytes")
+    if most is not None and size > most:
+        raise QMPError(f"Parameter '{name}' expects at most {most} bytes")
+    return size

@@ -1,0 +1,134 @@
+"""How much clients may make: objects, and bytes of memory, all together and each user."""
+
+from __future__ import annotations
+
+import threading
+
+from memd.errors import QMPError
+
+NOBODY = None
+"""The owner of what the command line makes: counted, but for no user."""
+
+STRANGER = -1
+"""The owner of what clients make whom the kernel knows no user of, as over TCP:
+together they are one user."""
+
+
+class Charge:
+    """What one object takes of a quota, from the moment its id is taken.
+
+    Its memory may be there for longer than the object: while a thread works on it
+    yet. Both ends may come in any order, more than once, and from any thread.
+    """
+
+    __slots__ = ("_held", "_object", "_quota", "owner", "size")
+
+    def __init__(self, quota: Quota, owner: int | None, size: int) -> None:
+        self._quota = quota
+        self._object = True
+        self._held = False
+        self.owner = owner
+        self.size = size
+
+    def hold(self) -> None:
+        """The object has its memory; `let_go` will tell of its end."""
+        self._held = True
+
+    def let_go(self) -> None:
+        """The memory is no more."""
+        with self._quota.lock:
+            self._held = False
+            if not self._object:
+                self._give_back()
+
+    def end(self) -> None:
+        """The object is no more, or could not be made."""
+        with self._quota.lock:
+            if not self._object:
+                return
+            self._object = False
+            self._quota.objects -= 1
+            if not self._held:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        size, self.size = self.size, 0
+        self._quota.memory -= size
+        if self.owner is not None and size:
+            users = self._quota.users
+            users[self.owner] -= size
+            if not users[self.owner]:
+                del users[self.owner]
+
+
+class Quota:
+    """Counts what there is, and refuses what would be too much.
+
+    Args:
+        max_objects: how many there may be; 0 for any number.
+        max_memory: bytes of all memory backends together; 0 for any number.
+        max_memory_per_user: of those that one user's clients have made.
+
+    Attributes:
+        objects: how many there are, those that are being made included.
+        memory: bytes of all memory backends.
+        users: bytes by user id, of users that have any.
+        lock: held to change these.
+    """
+
+    __slots__ = (
+        *("lock", "max_memory", "max_memory_per_user", "max_objects", "memory", "objects"),
+        "users",
+    )
+
+    def __init__(
+        self, *, max_objects: int = 0, max_memory: int = 0, max_memory_per_user: int = 0
+    ) -> None:
+        self.max_objects = max_objects
+        self.max_memory = max_memory
+        self.max_memory_per_user = max_memory_per_user
+        self.objects = 0
+        self.memory = 0
+        self.users: dict[int, int] = {}
+        # The end of memory may come in a worker thread.
+        self.lock = threading.Lock()
+
+    def check(self, id: str, size: int, owner: int | None) -> None:
+        """See that there is room for an object.
+
+        Args:
+            id: for messages.
+            size: bytes of its memory, 0 for none.
+            owner: the user whose client makes it, `STRANGER` or `NOBODY`.
+
+        Raises:
+            QMPError: there is not.
+        """
+        if 0 < self.max_objects <= self.objects:
+            raise QMPError(
+                f"cannot make object '{id}': there are {self.objects} objects,"
+                f" --max-objects allows {self.max_objects}"
+            )
+        if 0 < self.max_memory < self.memory + size:
+            raise QMPError(
+                f"cannot make object '{id}' of {size} bytes: {self.memory} bytes are in use,"
+                f" --max-memory allows {self.max_memory}"
+            )
+        if owner is None or not self.max_memory_per_user:
+            return
+        mine = self.users.get(owner, 0)
+        if mine + size > self.max_memory_per_user:
+            whom = "those without a user id" if owner == STRANGER else f"user {owner}"
+            raise QMPError(
+                f"cannot make object '{id}' of {size} bytes: {mine} bytes are in use by {whom},"
+                f" --max-memory-per-user allows {self.max_memory_per_user}"
+            )
+
+    def charge(self, size: int, owner: int | None) -> Charge:
+        """Count an object, whether there is room or not; see `check`."""
+        with self.lock:
+            self.objects += 1
+            self.memory += size
+            if owner is not None and size:
+                self.users[owner] = self.users.get(owner, 0) + size
+        return Charge(self, owner, size)

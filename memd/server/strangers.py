@@ -1,0 +1,77 @@
+"""Clients that have connected and not negotiated: for how long, and who makes room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from memd.server.connection import Connection
+
+GRACE = 10.0
+"""Seconds for which a client that has not negotiated need not make room for
+another: the two messages that it takes are sent within milliseconds."""
+
+
+class Strangers:
+    """Keeps count of them.
+
+    Args:
+        timeout: seconds after which one that has not negotiated is disconnected;
+            0 for never.
+    """
+
+    __slots__ = ("_loop", "_since", "_timeout", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        self._loop = loop
+        self._timeout = timeout
+        # When each came, the first first; some have negotiated since.
+        self._since: dict[Connection, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def came(self, connection: Connection) -> None:
+        """A client has connected."""
+        self._since[connection] = self._loop.time()
+        if self._timeout and self._timer is None:
+            self._timer = self._loop.call_later(self._timeout, self._look)
+
+    def left(self, connection: Connection) -> None:
+        """A client's connection is gone."""
+        self._since.pop(connection, None)
+
+    def close(self) -> None:
+        """Disconnect nobody any more."""
+        self._timeout = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def make_room(self) -> bool:
+        """Disconnect who has been silent for longest, if that is long enough."""
+        first = self._first()
+        if first is None or self._loop.time() - self._since[first] < GRACE:
+            return False
+        first.close()
+        return True
+
+    def _first(self) -> Connection | None:
+        # Each that has negotiated is passed over once.
+        while self._since:
+            first = next(iter(self._since))
+            if not first.session.negotiated:
+                return first
+            del self._since[first]
+        return None
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while (first := self._first()) is not None:
+            left = self._since[first] + self._timeout - now
+            if left > 0:
+                self._timer = self._loop.call_later(left, self._look)
+                return
+            self.left(first)
+            first.session.cut_off("capabilities were not negotiated in time")

@@ -1,0 +1,102 @@
+"""A file system in memory whose calls fail as told.
+
+`python -m tests.faults.broken_fs MOUNT CONTROL` serves it at the directory MOUNT.
+A file of a call's name in the directory CONTROL (`read`, `write`, `fsync`,
+`create`) makes that call fail, with the errno that it holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from mfusepy import FUSE, Operations
+
+
+class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
+    """One directory of files."""
+
+    use_ns = True
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+        self._files: dict[str, bytearray] = {}
+
+    def _may_fail(self, call: str) -> None:
+        try:
+            number = int((self._control / call).read_text())
+        except FileNotFoundError:
+            return
+        raise OSError(number, os.strerror(number))
+
+    def _file(self, path: str) -> bytearray:
+        try:
+            return self._files[path]
+        except KeyError:
+            raise OSError(errno.ENOENT, path) from None
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
+        if path == "/":
+            return {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
+        size = len(self._file(path))
+        return {"st_mode": stat.S_IFREG | 0o644, "st_nlink": 1, "st_size": size}
+
+    def readdir(self, path: str, fh: int) -> list[str]:
+        return [".", "..", *(name[1:] for name in self._files)]
+
+    def create(self, path: str, mode: int, fi: Any = None) -> int:
+        self._may_fail("create")
+        self._files[path] = bytearray()
+        return 0
+
+    def open(self, path: str, flags: int) -> int:
+        self._file(path)
+        return 0
+
+    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+        self._may_fail("read")
+        return bytes(self._file(path)[offset : offset + size])
+
+    def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
+        self._may_fail("write")
+        held = self._file(path)
+        held.extend(bytes(max(0, offset - len(held))))
+        held[offset : offset + len(data)] = data
+        return len(data)
+
+    def truncate(self, path: str, length: int, fh: int | None = None) -> int:
+        held = self._file(path)
+        del held[length:]
+        held.extend(bytes(length - len(held)))
+        return 0
+
+    def fsync(self, path: str, datasync: int, fh: int) -> int:
+        self._may_fail("fsync")
+        return 0
+
+    def unlink(self, path: str) -> int:
+        self._file(path)
+        del self._files[path]
+        return 0
+
+    def rename(self, old: str, new: str) -> int:
+        self._files[new] = self._file(old)
+        del self._files[old]
+        return 0
+
+    def chmod(self, path: str, mode: int) -> int:
+        return 0
+
+
+def main() -> None:
+    """Serve until it is unmounted."""
+    where, control = sys.argv[1:]
+    FUSE(BrokenFiles(Path(control)), where, foreground=True, nothreads=True)
+
+
+if __name__ == "__main__":
+    main()

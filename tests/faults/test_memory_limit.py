@@ -1,0 +1,99 @@
+"""A control group's limit on memory: what would go beyond it is refused, not begun and killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.differential.harness import settle
+from tests.differential.kernel import descriptors, regions
+from tests.differential.server import Monitor, Server
+from tests.faults.conftest import MIB, ControlGroup, arguments, error
+
+NO_MEMORY = "qemu_prealloc_mem: preallocating memory failed: Cannot allocate memory"
+
+
+@pytest.fixture
+def limited(
+    control_group: Callable[[str], ControlGroup], start_memd: Callable[..., Server]
+) -> Server:
+    """A daemon that may use 128 MiB."""
+    group = control_group("memory")
+    group.limit(128 * MIB)
+    server = start_memd()
+    group.take(server.pid)
+    return server
+
+
+@pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])
+def test_what_surely_does_not_fit_is_not_begun(limited: Server, kind: str) -> None:
+    monitor = limited.monitor()
+    fits = arguments(kind, size=64 * MIB, prealloc=True)
+    assert monitor.execute("object-add", fits) == {"return": {}}
+    assert monitor.execute("object-del", {"id": "m"}) == {"return": {}}
+    before = descriptors(limited.pid)
+    answer = monitor.execute("object-add", arguments(kind, size=256 * MIB, prealloc=True))
+    assert error(answer) == NO_MEMORY
+    assert (regions(limited.pid, limited.path), descriptors(limited.pid)) == ([], before)
+    # Later, too, and memory that is only promised is nobody's business.
+    assert monitor.execute("object-add", arguments(kind, size=256 * MIB)) == {"return": {}}
+    populate = {"path": "m", "property": "prealloc", "value": True}
+    assert error(monitor.execute("qom-set", populate)) == NO_MEMORY
+    assert monitor.execute("qom-get", {"path": "m", "property": "prealloc"}) == {"return": False}
+    assert monitor.execute("object-del", {"id": "m"}) == {"return": {}}
+    assert monitor.execute("object-add", fits) == {"return": {}}
+    assert limited.alive()
+
+
+def test_two_that_fit_one_by_one(limited: Server) -> None:
+    """They are begun at once; what is over the limit gives up when it comes to it."""
+    monitors = [limited.monitor() for _ in range(2)]
+    for number, monitor in enumerate(monitors):
+        monitor.send(
+            b'{"execute": "object-add", "arguments": {"qom-type": "memory-backend-memfd",'
+            b' "id": "m%d", "size": %d, "prealloc": true}}' % (number, 80 * MIB)
+        )
+    answers = [monitor.read_answer() for monitor in monitors]
+    refused = [answer for answer in answers if "error" in answer]
+    assert 1 <= len(refused) <= 2
+    assert {error(answer) for answer in refused} == {NO_MEMORY}
+    assert limited.alive()
+    whole = settle(lambda: len(regions(limited.pid, limited.path)), lambda n: n == 2 - len(refused))
+    assert whole == 2 - len(refused)
+
+
+def write(monitor: Monitor, offset: int) -> bool:
+    answer = monitor.execute("x-memdev-write", {"id": "m", "offset": offset, "data": "AAAA" * MIB})
+    if "error" in answer:
+        assert error(answer) == f"cannot write 'm' at offset {offset}: Cannot allocate memory"
+    return "error" in answer
+
+
+def test_writes_until_it_is_full(limited: Server) -> None:
+    monitor = limited.monitor()
+    full = arguments("ram", id="n", size=64 * MIB, prealloc=True)
+    assert monitor.execute("object-add", full) == {"return": {}}
+    assert monitor.execute("object-add", arguments("memfd", size=256 * MIB)) == {"return": {}}
+    # More often than memory would last for what is refused, were it kept.
+    refused = [offset for offset in range(0, 80 * MIB, 4 * MIB) if write(monitor, offset)]
+    assert refused
+    assert monitor.execute("object-del", {"id": "m"}) == {"return": {}}
+    assert "return" in limited.monitor().execute("query-status")
+
+
+def test_a_save_into_memory(limited: Server, directory: Path) -> None:
+    """What is saved on a tmpfs is the daemon's memory, too."""
+    monitor = limited.monitor()
+    (directory / "file").write_bytes(b"data" * (28 * MIB))
+    request = arguments("file", size=112 * MIB, mem_path=str(directory / "file"), readonly=True)
+    assert monitor.execute("object-add", request) == {"return": {}}
+    path = Path(f"/dev/shm/memd-test-{limited.pid}")
+    try:
+        answer = monitor.execute("x-memdev-save", {"id": "m", "filename": str(path)})
+        assert error(answer) == f"cannot save 'm' to '{path}': Cannot allocate memory"
+        assert not path.exists()
+    finally:
+        path.unlink(missing_ok=True)
+    assert limited.alive()

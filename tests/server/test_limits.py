@@ -1,0 +1,50 @@
+"""What is allowed by default, and lines of the log that come seldom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+
+import pytest
+
+from memd.server import limits as room
+from memd.server.limits import Limits, Seldom, Shared, default_clients
+
+
+def test_by_default_half_of_the_descriptors_are_for_clients() -> None:
+    assert Limits().clients == default_clients() == os.sysconf("SC_OPEN_MAX") // 2
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, limits[1]))
+    try:
+        assert default_clients() == 250
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert Limits(clients=7).clients == 7
+
+
+async def test_connections_share_a_count_and_turns() -> None:
+    shared = Shared(asyncio.get_running_loop())
+    assert shared.held == shared.turns.waiting == 0
+    assert shared.limits.held == 512 << 20
+    shared.relieve()
+
+
+async def test_a_line_on_the_same_matter_comes_once_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seldom = Seldom(asyncio.get_running_loop())
+    with caplog.at_level(logging.WARNING):
+        for number in range(3):
+            seldom.warn("many: %d", number)
+        seldom.warn("other")
+        monkeypatch.setattr(room, "LOG_PAUSE", 0.0)
+        seldom.warn("many: %d", 3)
+        seldom.warn("many: %d", 4)
+    assert caplog.messages == [
+        "many: 0",
+        "other",
+        "many: 3 (as 2 times before, since the last line on it)",
+        "many: 4",
+    ]

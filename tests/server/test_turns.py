@@ -1,0 +1,66 @@
+"""Turns: who sends much goes on later, one after another, and nobody is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+import pytest
+
+from memd.server import turns as room
+from memd.server.turns import Turns
+
+
+async def test_turns_shorten_the_more_wait() -> None:
+    turns = Turns(asyncio.get_running_loop())
+    alone = turns.begin() - monotonic()
+    for _ in range(99):
+        turns.wait(lambda: None)
+    assert turns.waiting == 99
+    assert turns.begin() - monotonic() < alone / 50
+    await asyncio.sleep(0)
+    assert turns.waiting == 0
+
+
+async def test_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two rounds the loop looks at everything else."""
+    monkeypatch.setattr(room, "ROUND", 0.0)
+    turns = Turns(asyncio.get_running_loop())
+    done: list[str] = []
+
+    def work(name: str, times: int) -> None:
+        done.append(name)
+        if times > 1:
+            turns.wait(lambda: work(name, times - 1))
+
+    turns.wait(lambda: work("a", 3))
+    turns.wait(lambda: work("b", 2))
+    turns.wait(lambda: work("c", 1))
+    others = 0
+    while turns.waiting:
+        await asyncio.sleep(0)
+        others += 1
+    assert done == ["a", "b", "c", "a", "b", "a"]
+    assert others >= len(done)
+
+
+async def test_a_turn_that_fails_does_not_end_the_others() -> None:
+    loop = asyncio.get_running_loop()
+    told: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    turns = Turns(loop)
+    failure = ZeroDivisionError()
+    done: list[int] = []
+
+    def fail() -> None:
+        raise failure
+
+    turns.wait(fail)
+    turns.wait(lambda: done.append(1))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert done == [1]
+    assert told == [failure]
+    turns.wait(lambda: done.append(2))
+    await asyncio.sleep(0)
+    assert done == [1, 2]
