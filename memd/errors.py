@@ -7,6 +7,9 @@ answered with a text that gives nothing away.
 
 from __future__ import annotations
 
+import errno
+import os
+
 GENERIC_ERROR = "GenericError"
 COMMAND_NOT_FOUND = "CommandNotFound"
 DEVICE_NOT_FOUND = "DeviceNotFound"
@@ -32,6 +35,31 @@ class QMPError(Exception):
         self.desc = desc
         self.error_class = error_class
         self.hint = hint
+
+
+_SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC))
+
+
+def shortage(error: BaseException) -> QMPError | None:
+    """What a client is told where the system has run out of something; None for all else.
+
+    That is no secret, and it may be otherwise when the client tries again. Other
+    exceptions that nobody expected are for the log.
+    """
+    if isinstance(error, MemoryError):
+        return QMPError(os.strerror(errno.ENOMEM))
+    if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        return QMPError(os.strerror(error.errno or 0))
+    return None
+
+
+def forget_frames(error: BaseException) -> None:
+    """Have an error that was caught let go of the frames it came through.
+
+    Whoever keeps it in a local variable is among them, and so all of their local
+    variables stay until the garbage collector comes: megabytes, of some commands.
+    """
+    error.__traceback__ = error.__context__ = None
 
 
 def command_not_found(desc: str) -> QMPError:

@@ -99,9 +99,11 @@ class Blocking:
             runs; gives an event that tells how far it has come, or None.
         cancel: called on the event loop, it makes `work` raise soon; None
             where nothing can.
+        copies: bytes that `work` has to hold copies of, roughly; where that is
+            much, it waits for others that do.
     """
 
-    __slots__ = ("cancel", "failed", "finish", "progress", "work")
+    __slots__ = ("cancel", "copies", "failed", "finish", "progress", "work")
 
     def __init__(
         self,
@@ -111,9 +113,11 @@ class Blocking:
         *,
         progress: Callable[[], Event | None] | None = None,
         cancel: Callable[[], None] | None = None,
+        copies: int = 0,
     ) -> None:
         self.work = work
         self.finish = finish
         self.failed = failed
         self.progress = progress
         self.cancel = cancel
+        self.copies = copies

@@ -9,11 +9,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.differential.harness import Kept, Side, settle
-from tests.differential.server import Server, memd_argv
+from tests.differential.server import TREE, Server, memd_argv
+from tests.manager import ServiceManager
 from tests.tls import Certificates
 
 NOT_HERE = "not here: "
@@ -69,6 +71,28 @@ def start_memd(directory: Path) -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def manage(directory: Path) -> Iterator[Callable[..., ServiceManager]]:
+    """Makes service managers, each with a memd that is yet to be started.
+
+    manage(*options, **how): how as for `ServiceManager`; it serves `qmp.sock` in
+    the manager's directory.
+    """
+    managers: list[ServiceManager] = []
+
+    def make(*options: str, **how: Any) -> ServiceManager:
+        place = directory / f"manager{len(managers)}"
+        place.mkdir()
+        argv = [*memd_argv(), "--qmp", f"unix:{place}/qmp.sock,server=on,wait=off", *options]
+        environment = {"PYTHONPATH": str(TREE), **how.pop("environment", {})}
+        managers.append(ServiceManager(argv, place, environment=environment, **how))
+        return managers[-1]
+
+    yield make
+    for manager in managers:
+        manager.close()
 
 
 @pytest.fixture

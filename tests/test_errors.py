@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from memd.errors import QMPError, command_not_found, device_not_found
+import errno
+import os
+
+from memd.errors import QMPError, command_not_found, device_not_found, shortage
 
 
 def test_a_refusal_is_generic_unless_said() -> None:
@@ -18,3 +21,15 @@ def test_the_classes_that_clients_tell_apart() -> None:
     assert command_not_found("x").error_class == "CommandNotFound"
     assert device_not_found("x").error_class == "DeviceNotFound"
     assert device_not_found("x").hint is None
+
+
+def test_what_the_system_has_run_out_of_is_told() -> None:
+    for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
+        told = shortage(OSError(number, "x"))
+        assert told is not None
+        assert told.desc == os.strerror(number)
+    told = shortage(MemoryError())
+    assert told is not None
+    assert told.desc == "Cannot allocate memory"
+    assert shortage(OSError(errno.EPERM, "x")) is None
+    assert shortage(ValueError("secret")) is None

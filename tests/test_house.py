@@ -27,9 +27,12 @@ RANKS = {
     "memd.devices": 3.5,
     "memd.commands": 4,
     "memd.server": 5,
+    "memd.faulty": 5.5,
     "memd.app": 6,
     "memd.cli": 6,
+    "memd.memctl": 6.5,
     "memd.__main__": 7,
+    "memd.man": 7,
     "memd.testing": 7,
 }
 """Each room's rank: it imports itself, and rooms of a lower rank."""

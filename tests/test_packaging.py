@@ -31,9 +31,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_content(wheel: Path) -> None:
-    """The package, its schemas and types, and nothing beside it."""
+    """The package, its schemas and types, what goes below the prefix, and nothing beside it."""
     assert sorted(path.name for path in wheel.iterdir()) == [
         "memd",
+        f"memd-{memd.__version__}.data",
         f"memd-{memd.__version__}.dist-info",
     ]
     assert (wheel / "memd" / "py.typed").is_file()
@@ -43,6 +44,13 @@ def test_content(wheel: Path) -> None:
     assert {path.relative_to(packed) for path in packed.rglob("*.json")} == schemas
     sources = {path.relative_to(TREE) for path in (TREE / "memd").rglob("*.py")}
     assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == sources
+
+
+def test_manual_pages(wheel: Path) -> None:
+    pages = wheel / f"memd-{memd.__version__}.data" / "data" / "share" / "man"
+    found = {str(path.relative_to(pages)) for path in pages.rglob("*") if path.is_file()}
+    assert found == {"man1/memctl.1", "man7/memd-qmp-ref.7", "man8/memd.8"}
+    assert "object\\-add" in (pages / "man7" / "memd-qmp-ref.7").read_text(encoding="utf-8")
 
 
 def test_scripts_lead_somewhere(wheel: Path) -> None:
@@ -55,6 +63,13 @@ def test_scripts_lead_somewhere(wheel: Path) -> None:
         f"from {module} import {name}" for module, name in (s.split(":") for s in scripts.values())
     ]
     run(wheel, "-c", "\n".join(lines))
+
+
+def test_the_plugin_leads_somewhere(wheel: Path) -> None:
+    parser = configparser.ConfigParser()
+    parser.read(next(wheel.glob("*.dist-info")) / "entry_points.txt")
+    assert dict(parser["pytest11"]) == {"memd": "memd.testing.plugin"}
+    run(wheel, "-c", "import memd.testing.plugin")
 
 
 def test_the_schemas_are_found(wheel: Path) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import select
 import socket
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,24 +16,12 @@ import pytest
 from tests.differential.harness import Side, settle
 from tests.differential.kernel import resident
 from tests.differential.server import PATIENCE, Died, Message, Monitor, Server
+from tests.faults.conftest import MIB, arguments, error, memory
 
-MIB = 1 << 20
 SLOW = 256 * MIB
 """Bytes whose preallocation by one thread takes longer than another client's answer."""
 
 T = TypeVar("T")
-
-
-def arguments(kind: str = "ram", **options: Any) -> Message:
-    """object-add's arguments; underscores stand for dashes."""
-    chosen: Message = {"qom-type": f"memory-backend-{kind}", "id": "m", "size": MIB}
-    chosen.update((name.replace("_", "-"), value) for name, value in options.items())
-    return chosen
-
-
-def error(answer: Message) -> str:
-    """The text of an answer that has to be an error."""
-    return str(answer["error"]["desc"])
 
 
 def refused(memd: Side, request: Message) -> str:
@@ -171,56 +157,6 @@ def test_many_backends(memd: Side) -> None:
         answer = memd.monitor.execute("object-del", {"id": f"m{number}"})
         assert answer == {"return": {}}
     assert memd.ask("query-memdev") == {"return": []}
-
-
-@contextmanager
-def without_descriptors(server: Server) -> Iterator[None]:
-    """A process that can open nothing more, for the length of a `with` block."""
-    used = {int(name) for name in os.listdir(f"/proc/{server.pid}/fd")}
-    limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    lowest_free = next(number for number in range(len(used) + 1) if number not in used)
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
-
-
-def test_no_descriptors_left(start_memd: Callable[..., Server], directory: Path) -> None:
-    """Objects that need a descriptor are refused, others and the clients are served."""
-    server = start_memd()
-    monitor = server.monitor()
-    new = directory / "new"
-    wanting = [
-        arguments("memfd"),
-        arguments("shm"),
-        arguments("file", mem_path=str(new)),
-        arguments("ram", share=True),
-    ]
-    for request in wanting:
-        assert monitor.execute("object-add", request) == {"return": {}}
-        assert monitor.execute("object-del", {"id": "m"}) == {"return": {}}
-    new.unlink()
-    with without_descriptors(server):
-        for request in wanting:
-            assert "Too many open files" in error(monitor.execute("object-add", request))
-        assert not new.exists()
-        assert monitor.execute("object-add", arguments()) == {"return": {}}
-    assert monitor.execute("object-add", arguments("memfd", id="n")) == {"return": {}}
-
-
-def test_no_descriptors_for_a_client(start_memd: Callable[..., Server]) -> None:
-    """A connection that can't be taken waits until it can."""
-    server = start_memd()
-    first = server.monitor()
-    assert first.execute("query-status")["return"]["running"] is True
-    with socket.socket(socket.AF_UNIX) as waiting:
-        with without_descriptors(server):
-            waiting.connect(str(server.path))
-            assert first.execute("query-status")["return"]["running"] is True
-        waiting.settimeout(PATIENCE)
-        assert waiting.recv(3) == b'{"Q'
-    assert first.execute("query-status")["return"]["running"] is True
 
 
 def quiet(monitor: Monitor) -> bool:
@@ -397,11 +333,6 @@ def test_a_client_that_does_not_read(memd: Side) -> None:
                     assert "return" in memd.ask("query-status")
         assert memory(memd.server.pid) < 400 * MIB
     assert "return" in memd.ask("query-status")
-
-
-def memory(pid: int) -> int:
-    """Resident bytes of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_garbage(memd: Side) -> None:

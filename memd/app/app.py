@@ -8,12 +8,16 @@ that the daemon is ready.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd import backends
 from memd.app.accelerators import choose_accelerator
+from memd.app.access import open_audit, open_roots
 from memd.app.errors import StartError
 from memd.app.ports import Ports
 from memd.commands.control import greeting, shutdown_event
@@ -22,10 +26,22 @@ from memd.commands.dispatcher import Dispatcher
 from memd.errors import QMPError
 from memd.outcome import JSON, Blocking
 from memd.qom import Tree
+from memd.qom.quota import Quota
 from memd.server.hub import Hub
 
 if TYPE_CHECKING:
-    from memd.cli.config import Config
+    from memd.app.board import Board
+    from memd.app.keeping import Keeping
+    from memd.app.metrics import Metrics
+    from memd.cli.config import Chardev, Config
+    from memd.server.audit import Audit
+    from memd.server.meter import Meter
+    from memd.session import Dispatch
+
+log = logging.getLogger("memd")
+
+_EARLY = ("tls-creds", "secret")
+"""How the names of the types begin that monitors may need."""
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that end the daemon with status 0, as they end QEMU."""
@@ -39,6 +55,11 @@ class App:
         self._loop = loop
         self._tree = Tree(config.compat)
         backends.register(self._tree)
+        self._tree.quota = Quota(
+            max_objects=config.max_objects,
+            max_memory=config.max_memory,
+            max_memory_per_user=config.max_memory_per_user,
+        )
         self._daemon = Daemon(
             self._tree,
             config.compat,
@@ -48,11 +69,52 @@ class App:
             preconfig=config.preconfig,
             autostart=not config.stopped,
             deny_private_discard=config.deny_private_discard,
+            test_faults=config.test_faults,
+            machine=config.machine,
         )
-        self._hub = Hub(
-            loop, Dispatcher(self._daemon), lambda: greeting(self._daemon), config.compat
+        self._board: Board | None = None
+        if config.machine_kind is not None:
+            from memd.app.board import Board
+
+            self._board = Board(config, config.machine_kind, self._daemon)
+        make_hub: Callable[..., Hub] = Hub
+        if config.test_faults:
+            from memd.faulty import faulty_hub
+
+            lifelines = [each.id or each.chardev.id for each in config.monitors if not each.server]
+            make_hub = faulty_hub(self._daemon, config.test_control, lifelines)
+        dispatch: Dispatch = Dispatcher(self._daemon)
+        self._meter: Meter | None = None
+        if config.metrics is not None:
+            from memd.server.meter import Meter
+
+            dispatch = self._meter = Meter(dispatch)
+        self._audit: Audit | None = None
+        if (sink := open_audit(config.audit)) is not None:
+            from memd.server.audit import Audit
+
+            dispatch = self._audit = Audit(dispatch, sink, loop)
+        self._hub = make_hub(
+            loop,
+            dispatch,
+            lambda: greeting(self._daemon),
+            config.compat,
+            config.limits,
         )
+        machine = self._daemon.machine
+        machine.deny_private_discard = config.deny_private_discard
+        machine.emit = self._hub.broadcast
+        machine.later = lambda delay, act: loop.call_later(delay, act).cancel
+        machine.start_job = lambda job: self._hub.start_job(job, lambda _result: None)
         self._ports = Ports(config, loop, self._tree, self._hub)
+        self._metrics: Metrics | None = None
+        self._keeping: Keeping | None = None
+        # A path or an abstract name; what else a manager may listen on is not spoken to.
+        if config.stored or os.environ.get("NOTIFY_SOCKET", "")[:1] in ("/", "@"):
+            from memd.app.keeping import Keeping
+
+            self._keeping = Keeping(config, loop, self._tree, self._run_job)
+            self._daemon.lost = self._keeping.lost
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start, tell `ready`, and serve until the end.
@@ -62,6 +124,8 @@ class App:
         """
         for number in END_SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal)
+        if self._keeping is not None:
+            self._loop.add_signal_handler(signal.SIGUSR1, self._keeping.reload)
         self._hub.hold()
         try:
             starting = asyncio.ensure_future(self._start())
@@ -70,28 +134,75 @@ class App:
             if not starting.cancelled():
                 starting.result()
                 self._hub.release()
+                if self._keeping is not None:
+                    self._keeping.ready()
                 ready()
                 # Not before the greeting, and while there are descriptors to read it.
-                self._loop.call_soon(lambda: self._daemon.schema)
+                self._loop.call_soon(self._load_schema)
                 await self._hub.ended
+        except StartError as error:
+            if self._keeping is not None:
+                self._keeping.failed(error.text)
+            raise
         finally:
             await self._close()
 
+    def _load_schema(self) -> None:
+        try:
+            _ = self._daemon.schema
+        except (OSError, ImportError) as error:
+            # The first command tries again.
+            log.warning("cannot read the schema: %s", error)
+
     async def _start(self) -> None:
-        config = self._config
+        config, keeping = self._config, self._keeping
+        try:
+            self._hub.prepare()
+        except RuntimeError:
+            raise StartError(f"cannot start a thread: {os.strerror(errno.EAGAIN)}") from None
+        if keeping is not None:
+            keeping.open()
         if config.accels:
             self._daemon.accel = choose_accelerator(config)
             self._daemon.kvm_enabled = self._daemon.accel == "kvm"
-        # Monitors may need TLS credentials, and nothing else that is made here.
+        # Monitors may need TLS credentials, these a secret, and nothing else here.
+        if keeping is not None:
+            await keeping.restore(credentials=True)
         for options in config.objects:
-            if options["qom-type"].startswith("tls-creds"):
+            if options["qom-type"].startswith(_EARLY):
                 await self._make_object(options)
+        if config.mem_roots:
+            self._tree.roots = open_roots(config.mem_roots)
+        if config.metrics is not None and self._meter is not None:
+            self._metrics = self._open_metrics(config.metrics, self._meter)
         await self._ports.open()
+        if keeping is not None:
+            await keeping.restore(credentials=False)
         for options in config.objects:
-            if not options["qom-type"].startswith("tls-creds"):
+            if not options["qom-type"].startswith(_EARLY):
                 await self._make_object(options)
+        if self._board is not None:
+            await self._board.assemble(self._make_object, self._run_job)
+        machine = self._daemon.machine
+        machine.start()
+        machine.set_running(self._daemon.run_state == "running")
+        if keeping is not None:
+            await keeping.commit()
+
+    def _open_metrics(self, address: Chardev, meter: Meter) -> Metrics:
+        try:
+            from memd.app.metrics import open_metrics
+        except ImportError as error:
+            hint = "pip install 'memd[metrics]'"
+            raise StartError(f"--metrics needs {error.name}", address.where, hint) from None
+        try:
+            return open_metrics(address, self._loop, self._hub, self._daemon, meter, self._run_job)
+        except QMPError as error:
+            raise StartError(error.desc, address.where, error.hint) from None
 
     async def _make_object(self, options: dict[str, JSON]) -> None:
+        if self._keeping is not None and self._keeping.has(options):
+            return
         try:
             job = backends.create(self._tree, options)
         except QMPError as error:
@@ -110,6 +221,8 @@ class App:
                 done.set_result(result)
 
         self._hub.start_job(job, end)
+        if self._keeping is not None:
+            self._keeping.ask_for_time(done)
         return await done
 
     def _on_signal(self) -> None:
@@ -118,12 +231,22 @@ class App:
             self._hub.shut_down("host-signal")
 
     async def _close(self) -> None:
+        if self._keeping is not None:
+            self._keeping.stopping()
         self._ports.stop()
+        if self._metrics is not None:
+            self._metrics.close()
         await self._hub.close()
         await self._hub.settle(backends.give_up)
         self._ports.close()
+        if self._keeping is not None:
+            self._keeping.end()
         backends.close_all(self._tree)
         self._daemon.fdsets.close()
+        if self._tree.roots is not None:
+            self._tree.roots.close()
+        if self._audit is not None:
+            self._audit.close()
 
 
 def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:

@@ -24,9 +24,12 @@ from memd.server.endpoint import (
     open_unix,
 )
 from memd.server.hub import Hub
+from memd.server.limits import Seldom
 from memd.server.listener import Listener
+from memd.server.peer import peer_of
 from memd.server.stream import StdioStream
 from memd.session import Monitor
+from memd.session.peer import Allowed
 
 if TYPE_CHECKING:
     from memd.cli.config import Chardev, Config, MonitorSpec
@@ -43,7 +46,7 @@ class ObjectMonitor(Monitor):
     __slots__ = ("_chardev", "on_alone")
 
     def __init__(self, tree: Tree, spec: MonitorSpec, chardev: qom.Chardev) -> None:
-        super().__init__(spec.id or spec.chardev.id, pretty=spec.pretty)
+        super().__init__(spec.id or spec.chardev.id, pretty=spec.pretty, readonly=spec.readonly)
         self._chardev = chardev
         # Told when the last client has left.
         self.on_alone: Callable[[], None] = lambda: None
@@ -85,6 +88,7 @@ class Ports:
         self._loop = loop
         self._tree = tree
         self._hub = hub
+        self._seldom = Seldom(loop)
         self._listeners: list[Listener] = []
         self._monitors: list[Monitor] = []
         self._dialers: list[Dialer] = []
@@ -199,8 +203,15 @@ class Ports:
                 seen.ends = ends_of(sock)
             return adopt(sock)
 
+        allowed = chardev.allowed or self._config.allowed
+        if chardev.tls_creds is not None:
+            # Its clients show certificates.
+            allowed = None
+
         def came(sock: socket.socket) -> None:
-            greet(sock)
+            # Whom memd itself connects to has been looked at.
+            if allowed is None or not chardev.server or self._admits(allowed, sock):
+                greet(sock)
 
         dialer = self._make_dialer(chardev, came) if chardev.reconnect else None
         try:
@@ -223,6 +234,8 @@ class Ports:
             sock.setblocking(False)
             while True:
                 client, _address = await self._loop.sock_accept(sock)
+                if allowed is not None and not self._admits(allowed, client):
+                    continue
                 greeted = greet(client)
                 if greeted is None or await greeted:
                     break
@@ -273,11 +286,16 @@ class Ports:
         return dialer
 
     def _open_socket(self, chardev: Chardev) -> socket.socket:
+        allowed = chardev.allowed or self._config.allowed
         if chardev.kind == "unix":
-            return open_unix(chardev.path, server=chardev.server)
-        if chardev.kind == "fd":
-            return open_fd(chardev.fd, server=chardev.server)
-        sock = open_tcp(chardev.host, chardev.port, server=chardev.server)
+            mode = 0o600 if allowed is None else 0o666
+            sock = open_unix(chardev.path, server=chardev.server, mode=mode)
+        elif chardev.kind == "fd":
+            sock = open_fd(chardev.fd, server=chardev.server)
+        else:
+            sock = open_tcp(chardev.host, chardev.port, server=chardev.server)
+        if allowed is not None:
+            self._check_allowed(chardev, sock, allowed)
         if chardev.server and not self._config.insecure_tcp and not is_loopback(sock):
             if chardev.tls_creds is None:
                 whom = "in clear"
@@ -292,3 +310,26 @@ class Ports:
                 " --insecure-tcp serves it all the same.",
             )
         return sock
+
+    def _check_allowed(self, chardev: Chardev, sock: socket.socket, allowed: Allowed) -> None:
+        """Close a socket where who connects can't be told, or may not; raises `QMPError`."""
+        if sock.family != socket.AF_UNIX:
+            if chardev.tls_creds is not None and self._credentials(chardev).verify_peer:
+                return
+            sock.close()
+            raise QMPError(
+                "refusing to serve QMP where the users who connect can't be told",
+                hint="--allow-user and --allow-group are checked on UNIX sockets; on TCP,"
+                " clients' certificates can be: tls-creds with verify-peer=on.",
+            )
+        if not chardev.server and not self._admits(allowed, sock):
+            raise QMPError(f"the process that serves '{chardev.describe()}' may not be a client")
+
+    def _admits(self, allowed: Allowed, sock: socket.socket) -> bool:
+        """Whether the process at the other end may be a client; else it is disconnected."""
+        peer = peer_of(sock)
+        if allowed.admits(peer):
+            return True
+        self._seldom.warn("refused a client: %s may not connect", peer or "an unknown process")
+        sock.close()
+        return False

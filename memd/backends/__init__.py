@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from memd.backends.base import MEMORY_BACKEND
 from memd.backends.file import MEMORY_BACKEND_FILE
 from memd.backends.guest_memfd import MEMORY_BACKEND_GUEST_MEMFD
 from memd.backends.memfd import MEMORY_BACKEND_MEMFD
 from memd.backends.ram import MEMORY_BACKEND_RAM
+from memd.backends.secret import SECRET, SECRET_COMMON
 from memd.backends.shm import MEMORY_BACKEND_SHM
 from memd.backends.thread_context import THREAD_CONTEXT
 from memd.backends.tls_creds import TLS_CREDS, TLS_CREDS_X509
@@ -27,10 +29,17 @@ TYPES = (
     MEMORY_BACKEND_GUEST_MEMFD,
     TLS_CREDS,
     TLS_CREDS_X509,
+    SECRET_COMMON,
+    SECRET,
 )
 
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _FURTHER = _FIRST | frozenset("0123456789-._")
+
+
+def is_identifier(id: str) -> bool:
+    """Whether it is an id in QEMU's spelling."""
+    return id[:1] in _FIRST and _FURTHER.issuperset(id)
 
 
 def register(tree: Tree) -> None:
@@ -39,7 +48,7 @@ def register(tree: Tree) -> None:
         tree.add_type(each)
 
 
-def create(tree: Tree, options: dict[str, JSON]) -> Blocking | None:
+def create(tree: Tree, options: dict[str, JSON], owner: int | None = None) -> Blocking | None:
     """`object-add`, after the schema's checks.
 
     The id is taken from now on; the object is listed once it is whole, and a
@@ -47,26 +56,69 @@ def create(tree: Tree, options: dict[str, JSON]) -> Blocking | None:
 
     Args:
         options: the arguments, `qom-type` and `id` among them.
+        owner: the user for whom it is made; see `memd.qom.quota`.
 
     Returns:
         None when the object is there; a `Blocking` where it may take long.
 
     Raises:
         QMPError: it can't be made. QEMU's order of complaints: the id, the
-            type, the values, a duplicate id, then the making.
+            type, the values, a duplicate id, then (memd's own) how much
+            there may be, then the making.
     """
     obj = prepare(tree, options)
     id = obj.name
-    tree.reserve(id)
+    obj.charge = tree.reserve(id, obj.memory_size, owner)
     try:
         slow = obj.complete()
         if slow is None:
-            tree.attach(obj)
-            return None
+            return _list(tree, obj, options)
     except BaseException:
         tree.release(id)
         raise
-    return _create_later(tree, obj, slow)
+    return _create_later(tree, obj, slow, options)
+
+
+def _list(tree: Tree, obj: UserCreatable, options: dict[str, JSON]) -> Blocking | None:
+    """Have a whole object kept, and list it; a `Blocking` where its keeper takes long.
+
+    Raises:
+        QMPError: it can't be kept; nothing of it is left.
+    """
+    if tree.keeper is not None:
+        try:
+            slow = tree.keeper.keep(obj, options)
+        except BaseException:
+            _undo(obj)
+            raise
+        if slow is not None:
+            return _list_later(tree, obj, slow)
+    tree.attach(obj)
+    return None
+
+
+def _list_later(tree: Tree, obj: UserCreatable, slow: Blocking) -> Blocking:
+    def finish(result: object) -> JSON:
+        try:
+            slow.finish(result)
+        except BaseException:
+            tree.release(obj.name)
+            _undo(obj)
+            raise
+        tree.attach(obj)
+        return {}
+
+    return Blocking(slow.work, finish)
+
+
+def _undo(obj: UserCreatable) -> None:
+    """Let an object go that will not be listed; the data that it is of stays."""
+    from memd.backends.parking import keep_data
+
+    keep_data(obj)
+    slow = obj.finalize()
+    if slow is not None:
+        slow.finish(slow.work())
 
 
 def prepare(tree: Tree, options: dict[str, JSON]) -> UserCreatable:
@@ -79,7 +131,7 @@ def prepare(tree: Tree, options: dict[str, JSON]) -> UserCreatable:
         QMPError: it can't be what the options say.
     """
     id = options["id"]
-    if id[:1] not in _FIRST or not _FURTHER.issuperset(id):
+    if not is_identifier(id):
         raise QMPError("Parameter 'id' expects an identifier")
     name = options["qom-type"]
     qom_type = tree.type_by_name(name)
@@ -92,17 +144,21 @@ def prepare(tree: Tree, options: dict[str, JSON]) -> UserCreatable:
     return obj
 
 
-def _create_later(tree: Tree, obj: UserCreatable, slow: Blocking) -> Blocking:
+def _create_later(
+    tree: Tree, obj: UserCreatable, slow: Blocking, options: dict[str, JSON]
+) -> Blocking:
     ended = threading.Event()
 
     def finish(result: object) -> JSON:
+        later = None
         try:
             slow.finish(result)
-            tree.attach(obj)
+            later = _list(tree, obj, options)
         finally:
-            tree.release(obj.name)
-            ended.set()
-        return {}
+            if later is None:
+                tree.release(obj.name)
+                ended.set()
+        return {} if later is None else _then(later, ended.set)
 
     def failed(error: BaseException) -> None:
         tree.release(obj.name)
@@ -126,6 +182,18 @@ def _create_later(tree: Tree, obj: UserCreatable, slow: Blocking) -> Blocking:
     return Blocking(slow.work, finish, failed, progress=slow.progress, cancel=slow.cancel)
 
 
+def _then(slow: Blocking, tell: Callable[[], None]) -> Blocking:
+    """The same work, and that it has ended is told."""
+
+    def finish(result: object) -> JSON:
+        try:
+            return slow.finish(result)
+        finally:
+            tell()
+
+    return Blocking(slow.work, finish)
+
+
 def delete(tree: Tree, id: str) -> Blocking | None:
     """`object-del`: the object is gone from the tree, and its id free, at once.
 
@@ -145,8 +213,13 @@ def delete(tree: Tree, id: str) -> Blocking | None:
             raise QMPError(f"object '{id}' not found")
         return slow
     obj.check_delete()
+    keeper = tree.keeper
+    if keeper is None:
+        tree.detach(obj)
+        return obj.finalize()
+    let_go = keeper.strike(obj)
     tree.detach(obj)
-    return obj.finalize()
+    return let_go(obj.finalize())
 
 
 def give_up() -> None:

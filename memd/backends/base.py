@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.spec import MAX_NODES, POLICIES
 from memd.outcome import JSON, Blocking
@@ -51,12 +52,14 @@ class MemoryBackend(UserCreatable, ABC):
         host_nodes: the nodes that the policy is about, ascending.
         canonical_path: whether the memory is named after the object's path.
         region: the memory; None before it is made and once it is let go.
+        mapped_by: the device, or machine, that has it as its memory, or None.
     """
 
     __slots__ = (
         "canonical_path",
         "dump",
         "host_nodes",
+        "mapped_by",
         "merge",
         "policy",
         "prealloc",
@@ -76,17 +79,24 @@ class MemoryBackend(UserCreatable, ABC):
         self.prealloc = False
         self.prealloc_threads = 1
         self.prealloc_context: ThreadContext | None = None
-        self.merge = True
-        self.dump = True
+        # The machine's word on it is the default.
+        self.merge: bool = tree.machine.get_property("mem-merge")
+        self.dump: bool = tree.machine.get_property("dump-guest-core")
         self.policy = "default"
         self.host_nodes: list[int] = []
         self.canonical_path = False
         self.region: Region | None = None
+        self.mapped_by: QObject | None = None
 
     @property
     def memory_name(self) -> str:
         """The name of the memory in messages and in /proc/PID/maps."""
         return f"/objects/{self.name}" if self.canonical_path else self.name
+
+    @property
+    def memory_size(self) -> int:
+        """See `UserCreatable.memory_size`."""
+        return self.size
 
     # What the kinds of memory differ in
 
@@ -135,6 +145,14 @@ class MemoryBackend(UserCreatable, ABC):
 
         return make(self)
 
+    def check_delete(self) -> None:
+        """See `UserCreatable.check_delete`."""
+        if self.mapped_by is None:
+            return
+        if self.tree.compat is Compat.V10_0:
+            raise QMPError(f"object '{self.name}' is in use, can not be deleted")
+        raise QMPError(f"Cannot delete host memory backend '{self.name}' which is mapped")
+
     def finalize(self) -> Blocking | None:
         """Let the memory go; see `UserCreatable.finalize`."""
         from memd.backends.making import let_go
@@ -145,6 +163,10 @@ class MemoryBackend(UserCreatable, ABC):
     def adopt(self, region: Region) -> JSON:
         """Take the memory that was made; the answer of `object-add`."""
         self.region = region
+        if self.charge is not None:
+            # Whoever works on it may keep it for longer than the object.
+            self.charge.hold()
+            region.on_release = self.charge.let_go
         # QEMU spells a slash so that the name stays one part of a path.
         name = self.memory_name.replace("/", "\\x2f")
         self.add_child(f"{name}[0]", MemoryRegion(self.tree, self.size))

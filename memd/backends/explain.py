@@ -39,7 +39,11 @@ Explanation = dict[str, JSON]
 
 
 def explain(
-    tree: Tree, options: dict[str, JSON], deny_private_discard: bool = False
+    tree: Tree,
+    options: dict[str, JSON],
+    deny_private_discard: bool = False,
+    *,
+    owner: int | None = None,
 ) -> Explanation | Blocking:
     """`x-memdev-explain`, after the schema's checks.
 
@@ -47,13 +51,14 @@ def explain(
         options: the arguments of object-add.
         deny_private_discard: whether the daemon refuses to discard memory of a
             private mapping of a file.
+        owner: the user for whom it would be made.
 
     Returns:
         The explanation, or a `Blocking` for it where files are looked at.
     """
     try:
         obj = prepare(tree, options)
-        tree.reserve(obj.name)
+        tree.reserve(obj.name, obj.memory_size, owner)
         tree.release(obj.name)
     except QMPError as error:
         return refused(error)
@@ -183,17 +188,17 @@ def _open(backend: MemoryBackend) -> Foreseen | None:
 
 
 def _open_file(backend: FileBackend) -> Foreseen:
-    path, name = backend.mem_path, backend.memory_name
+    path, name, roots = backend.mem_path, backend.memory_name, backend.tree.roots
 
     def readable() -> bool:
         try:
-            foresight.file(path, True, name)
+            foresight.file(path, True, name, roots)
         except OSError:
             return False
         return True
 
     try:
-        return foresight.file(path, backend.readonly, name)
+        return foresight.file(path, backend.readonly, name, roots)
     except OSError as failed:
         raise backend.cannot_open(failed, readable) from None
 

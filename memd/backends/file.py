@@ -69,7 +69,7 @@ class FileBackend(WholePagesBackend):
         from memd.hostmem.files import open_file
 
         try:
-            return open_file(self.mem_path, self.readonly, self.memory_name, wait)
+            return open_file(self.mem_path, self.readonly, self.memory_name, wait, self.tree.roots)
         except OSError as failed:
             raise self.cannot_open(failed, self._readable(wait)) from None
 
@@ -91,7 +91,7 @@ class FileBackend(WholePagesBackend):
             from memd.hostmem.files import WouldBlock, open_file
 
             try:
-                open_file(self.mem_path, True, self.memory_name, wait).undo()
+                open_file(self.mem_path, True, self.memory_name, wait, self.tree.roots).undo()
             except (OSError, WouldBlock):
                 return False
             return True

@@ -15,6 +15,7 @@ from memd.hostmem import numa, populate
 from memd.hostmem.files import Backing, WouldBlock
 from memd.hostmem.libc import os_error
 from memd.hostmem.region import Region, Unsupported
+from memd.hostmem.spec import MapSpec
 from memd.outcome import JSON, Blocking, Event
 
 LARGE = 64 << 20
@@ -131,7 +132,8 @@ def _make(backend: MemoryBackend, backing: Backing | None, effort: Effort | None
     """Map, advise, bind, populate: QEMU's order, and so its order of complaints."""
     region = None
     try:
-        region = _map(backend, backing)
+        spec = backend.spec(backing)
+        region = _map(backend, spec, -1 if backing is None else backing.fd)
         backend.check_mapped(region)
         region.prepare(backend.merge, backend.dump)
         _bind(backend, region)
@@ -151,10 +153,29 @@ def _make(backend: MemoryBackend, backing: Backing | None, effort: Effort | None
     return region
 
 
-def _map(backend: MemoryBackend, backing: Backing | None) -> Region:
-    spec = backend.spec(backing)
+def map_again(backend: MemoryBackend, spec: MapSpec, fd: int) -> Region:
+    """Map memory that is there already, as another daemon had it mapped.
+
+    Args:
+        fd: its file, the region's once this returns.
+
+    Raises:
+        QMPError: it can't be mapped.
+    """
+    region = _map(backend, spec, fd)
     try:
-        return Region(spec, -1 if backing is None else backing.fd)
+        region.prepare(backend.merge, backend.dump)
+        _bind(backend, region)
+    except BaseException:
+        region.disown()
+        region.close()
+        raise
+    return region
+
+
+def _map(backend: MemoryBackend, spec: MapSpec, fd: int) -> Region:
+    try:
+        return Region(spec, fd)
     except OSError as failed:
         raise cannot_map(backend, failed) from None
     except Unsupported as refusal:

@@ -177,10 +177,14 @@ def _restore(tree: Tree, described: Description, fd: int) -> tuple[UserCreatable
     obj.set_properties({name: value for name, value in properties.items() if name != LINK})
     # It is there, whatever the limits are now.
     obj.charge = tree.quota.charge(obj.memory_size, described["owner"])
-    if isinstance(obj, MemoryBackend):
-        _map(obj, described, fd)
-        return obj, None
-    return obj, obj.complete()
+    try:
+        if isinstance(obj, MemoryBackend):
+            _map(obj, described, fd)
+            return obj, None
+        return obj, obj.complete()
+    except BaseException:
+        obj.charge.end()
+        raise
 
 
 def link(obj: UserCreatable, described: Description) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memd.backends.secret import find_secret
 from memd.errors import QMPError
 from memd.outcome import JSON, Blocking
 from memd.qapi.visit import visit_bool, visit_enum, visit_str
@@ -62,8 +63,12 @@ class TLSCredentials(UserCreatable):
         directory = self.dir
         if directory is None:
             raise QMPError("Missing 'dir' property value")
+        if self._context is None and self.tree.roots is not None:
+            # OpenSSL opens files by their paths, through whatever links there
+            # are; and no client has a use for such an object.
+            raise QMPError("with --mem-root, TLS credentials are made on the command line only")
         compat, server, check = self.tree.compat, self.endpoint == "server", self.sanity_check
-        secret = None if self.passwordid is None else self._no_secret(self.passwordid)
+        secret = self._secret()
 
         def work() -> ssl.SSLContext:
             from memd.backends.tls_load import load
@@ -76,11 +81,14 @@ class TLSCredentials(UserCreatable):
 
         return Blocking(work, finish)
 
-    def _no_secret(self, id: str) -> QMPError:
-        """Why there is no secret of that id: memd has no such objects."""
-        if self.tree.user_object(id) is None:
-            return QMPError(f"No secret with id '{id}'")
-        return QMPError(f"Object with id '{id}' is not a secret")
+    def _secret(self) -> bytes | QMPError:
+        """What the key is encrypted with, nothing included, or why that can't be had."""
+        if self.passwordid is None:
+            return b""
+        try:
+            return find_secret(self.tree, self.passwordid).content
+        except QMPError as error:
+            return error
 
     def context(self, *, server: bool) -> ssl.SSLContext:
         """What a new connection is made with.

@@ -31,7 +31,7 @@ _MISMATCH = "The certificate and the given key do not match."
 
 
 def load(
-    directory: str, compat: Compat, secret: QMPError | None, *, server: bool, check: bool
+    directory: str, compat: Compat, secret: bytes | QMPError, *, server: bool, check: bool
 ) -> ssl.SSLContext:
     """Read a directory's files: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`.
 
@@ -42,7 +42,8 @@ def load(
     Args:
         directory: where the files are.
         compat: whose texts.
-        secret: why the key can't be decrypted, if that was asked for.
+        secret: what the key is encrypted with, nothing where it is not, or
+            why that can't be had.
         server: whether they are for the end that listens.
         check: whether the certificates are checked before they are needed.
 
@@ -53,7 +54,7 @@ def load(
 
 
 class _Loader:
-    __slots__ = ("_ca", "_cert", "_crl", "_dh", "_key", "_old", "_role", "_server")
+    __slots__ = ("_ca", "_cert", "_crl", "_dh", "_key", "_old", "_role", "_secret", "_server")
 
     def __init__(self, directory: str, compat: Compat, server: bool) -> None:
         self._server = server
@@ -64,26 +65,30 @@ class _Loader:
         self._dh = f"{directory}/dh-params.pem"
         self._cert = f"{directory}/{self._role}-cert.pem"
         self._key = f"{directory}/{self._role}-key.pem"
+        self._secret = b""
 
-    def load(self, secret: QMPError | None, *, check: bool) -> ssl.SSLContext:
+    def load(self, secret: bytes | QMPError, *, check: bool) -> ssl.SSLContext:
         paired = self._find_files()
         if self._old:
             authorities, own = self._read_old(paired, check)
             if check:
                 self._check(own, authorities)
-            if secret is not None:
-                raise secret
+            self._take(secret)
         else:
             authorities = self._certificates(self._ca)
             own = self._certificates(self._cert) if paired else []
-            if secret is not None:
-                raise secret
+            self._take(secret)
         context = self._context(authorities, paired)
         if check and not self._old:
             self._check(own, authorities)
         if check and own:
             self._check_signatures(own[0])
         return context
+
+    def _take(self, secret: bytes | QMPError) -> None:
+        if isinstance(secret, QMPError):
+            raise secret
+        self._secret = secret
 
     def _find_files(self) -> bool:
         """Whether there is a certificate and its key; raises `QMPError` for half of it."""
@@ -180,7 +185,7 @@ class _Loader:
         except OSError:
             raise QMPError(f"{what} Error while reading file.") from None
         try:
-            _load_chain(context, self._cert, self._key)
+            _load_chain(context, self._cert, self._key, self._secret)
         except OSError as error:
             raise QMPError(f"{what} {_pair_reason(error, cert, key)}") from None
 
@@ -192,7 +197,7 @@ class _Loader:
                 f"Cannot load private key {self._key}: {_not_read(self._key, error)}"
             ) from None
         try:
-            _load_chain(context, self._cert, self._key)
+            _load_chain(context, self._cert, self._key, self._secret)
         except ssl.SSLError as error:
             if not _is_mismatch(error):
                 raise QMPError(f"Unable to import private key {self._key}") from None
@@ -260,7 +265,8 @@ class _Loader:
 
     def _check_signatures(self, own: Certificate) -> None:
         """Have OpenSSL verify this end's certificate, by a handshake with itself."""
-        code = _verify_pair(self._ca, self._cert, self._key, server=self._server)
+        files = self._ca, self._cert, self._key
+        code = _verify_pair(*files, self._secret, server=self._server)
         if code in _UNKNOWN_ISSUER:
             raise self._unknown_issuer(own)
         if code in _NOT_TRUSTED:
@@ -287,12 +293,12 @@ def _new_context(*, server: bool) -> ssl.SSLContext:
     return context
 
 
-def _verify_pair(ca: str, cert: str, key: str, *, server: bool) -> int:
+def _verify_pair(ca: str, cert: str, key: str, secret: bytes, *, server: bool) -> int:
     """OpenSSL's verify code of a certificate for one end of a connection, 0 for good."""
     ends = []
     for side in (True, False):
         context = _new_context(server=side)
-        _load_chain(context, cert, key)
+        _load_chain(context, cert, key, secret)
         # The end under test shows its certificate, the other one verifies it.
         if side is server:
             context.verify_mode = ssl.CERT_NONE
@@ -360,9 +366,9 @@ def _not_read(path: str, error: OSError) -> str:
     return f"Failed to open file “{path}”: {error.strerror}"
 
 
-def _load_chain(context: ssl.SSLContext, cert: str, key: str) -> None:
-    # An empty password, or OpenSSL would ask for one at the terminal.
-    context.load_cert_chain(cert, key, password="")
+def _load_chain(context: ssl.SSLContext, cert: str, key: str, secret: bytes) -> None:
+    # With none, not even an empty one, OpenSSL would ask for one at the terminal.
+    context.load_cert_chain(cert, key, password=secret)
 
 
 def _reason(error: ValueError, *, none: str) -> str:

@@ -35,16 +35,18 @@ _NUMBERS = ("cols", "debug", "height", "reconnect-ms", "rows", "to", "width")
 _TLS_CREDS = ("tls-creds-x509",)
 """The types of objects that hold TLS credentials."""
 
+NOTHING: Mapping[str, str] = {}
+
 _LONGEST_HOST = 64
 """Characters of a host in `tcp:HOST:PORT`, as in QEMU."""
 
 
-def chardev_list(compat: Compat, *, pretty: bool = False) -> OptsList:
+def chardev_list(compat: Compat, *, extra: Mapping[str, str] = NOTHING) -> OptsList:
     """What `-chardev` takes: one list for all backends, as in QEMU.
 
     Args:
         compat: whose list.
-        pretty: whether it has `pretty`, which is a monitor's: for `--qmp`.
+        extra: what else it has, and of what kind it is: a monitor's, for `--qmp`.
     """
     kinds = dict.fromkeys(_STRINGS, "str")
     kinds.update(dict.fromkeys(_BOOLS, "bool"))
@@ -55,8 +57,7 @@ def chardev_list(compat: Compat, *, pretty: bool = False) -> OptsList:
     else:
         kinds["encoding"] = "str"
         kinds["logtimestamp"] = "bool"
-    if pretty:
-        kinds["pretty"] = "bool"
+    kinds.update(extra)
     return OptsList("chardev", "backend", kinds)
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memd.cli.report import Reporter
 from memd.compat import Compat
+from memd.devices.config import MachineConfig
+from memd.server.limits import Limits
+
+if TYPE_CHECKING:
+    from memd.cli.device import DeviceOption
+    from memd.devices.kinds import MachineKind
+    from memd.session.peer import Allowed
 
 JSON = Any
 
@@ -30,13 +37,14 @@ class Chardev:
             for never; clients only.
         tls_creds: kind "tcp": the id of the object with the TLS credentials to
             use, or None for a connection in clear.
+        allowed: who may connect, None where that is left to `Config`.
         where: the option and its argument as given, for messages.
         spec: the argument as given.
     """
 
     __slots__ = (
-        *("family", "fd", "host", "id", "kind", "path", "port", "reconnect", "server"),
-        *("spec", "tls_creds", "wait", "where"),
+        *("allowed", "family", "fd", "host", "id", "kind", "path", "port", "reconnect"),
+        *("server", "spec", "tls_creds", "wait", "where"),
     )
 
     def __init__(self, id: str, kind: str, *, where: str = "", spec: str = "") -> None:
@@ -51,6 +59,7 @@ class Chardev:
         self.wait = False
         self.reconnect = 0
         self.tls_creds: str | None = None
+        self.allowed: Allowed | None = None
         self.where = where
         self.spec = spec
 
@@ -76,18 +85,27 @@ class MonitorSpec:
         mode: "control" (QMP) or "readline" (human).
         pretty: whether answers are spread over lines.
         where: the option and its argument as given, for messages.
+        readonly: whether only queries are run.
     """
 
-    __slots__ = ("chardev", "id", "mode", "pretty", "where")
+    __slots__ = ("chardev", "id", "mode", "pretty", "readonly", "where")
 
     def __init__(
-        self, id: str | None, chardev: Chardev, mode: str, pretty: bool, where: str
+        self,
+        id: str | None,
+        chardev: Chardev,
+        mode: str,
+        pretty: bool,
+        where: str,
+        *,
+        readonly: bool = False,
     ) -> None:
         self.id = id
         self.chardev = chardev
         self.mode = mode
         self.pretty = pretty
         self.where = where
+        self.readonly = readonly
 
     @property
     def kind(self) -> str:
@@ -159,17 +177,39 @@ class Config:
         insecure_tcp: whether TCP beyond this machine is served in clear.
         deny_private_discard: whether discarding a private mapping's range,
             which changes the file for everybody else, is refused.
+        allowed: who may connect, None for whoever can.
+        mem_roots: the directories below which clients' files have to be, none
+            for anywhere.
+        stored: descriptors that a service manager kept for the last daemon, by name.
+        accept_loss: whether to start although what it kept is not whole.
+        audit: where each command that acts is recorded: "journal", "off", a
+            file's path, or None for the journal if memd runs under it.
+        metrics: where metrics are served, or None.
+        limits: what clients may take of the daemon.
+        max_objects: how many objects there may be, 0 for any number.
+        max_memory: bytes of all memory backends together, 0 for any number.
+        max_memory_per_user: of those that one user's clients have made.
         accels: the accelerators that were asked for, the first first.
         stopped: whether it starts in run state "prelaunch" (`-S`).
         preconfig: whether it waits for x-exit-preconfig.
+        machine_kind: which machine there is; None for none that was described.
+        machine: what was said of it.
+        machine_values: its properties that were given, by name.
+        devices: what is plugged into it, in the order in which QEMU does it.
         qtest: where the qtest protocol is spoken, or None.
         qtest_log: the file for what is spoken there, or None.
+        test_faults: whether there are commands that have things go wrong.
+        test_control: the ids of the monitors that are for those alone.
     """
 
     __slots__ = (
-        *("accels", "chardevs", "compat", "daemonize", "default_socket"),
-        *("deny_private_discard", "insecure_tcp", "monitors", "name", "objects", "pidfile"),
-        *("preconfig", "qtest", "qtest_log", "report", "stopped", "uuid"),
+        *("limits", "metrics", "max_memory", "max_memory_per_user", "max_objects"),
+        *("accels", "allowed", "audit", "chardevs", "compat", "daemonize", "default_socket"),
+        *("deny_private_discard", "insecure_tcp", "mem_roots", "monitors", "name", "objects"),
+        *("pidfile", "preconfig", "qtest", "qtest_log", "report", "stopped", "uuid"),
+        *("test_control", "test_faults"),
+        *("accept_loss", "stored"),
+        *("devices", "machine", "machine_kind", "machine_values"),
     )
 
     def __init__(self, report: Reporter) -> None:
@@ -185,8 +225,24 @@ class Config:
         self.daemonize = False
         self.insecure_tcp = False
         self.deny_private_discard = False
+        self.allowed: Allowed | None = None
+        self.mem_roots: list[str] = []
+        self.stored: dict[str, int] = {}
+        self.accept_loss = False
+        self.audit: str | None = None
+        self.metrics: Chardev | None = None
+        self.limits = Limits()
+        self.max_objects = 0
+        self.max_memory = 0
+        self.max_memory_per_user = 0
         self.accels: list[str] = []
         self.stopped = False
         self.preconfig = False
+        self.machine_kind: MachineKind | None = None
+        self.machine = MachineConfig(ram_size=0)
+        self.machine_values: dict[str, JSON] = {}
+        self.devices: list[DeviceOption] = []
         self.qtest: Chardev | None = None
         self.qtest_log: str | None = None
+        self.test_faults = False
+        self.test_control: list[str] = []

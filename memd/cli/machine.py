@@ -1,6 +1,8 @@
-"""`-machine` and `-accel`, where the only machine is none at all.
+"""`-machine` and `-accel`: which machine it is to be, and what would run it.
 
-Texts and their order were observed on QEMU 10.0.2 and 11.1.3.
+There is no machine of any kind here but for its memory: of the properties
+that QEMU's machines have, those are heeded that are about that. Texts and
+their order were observed on QEMU 10.0.2 and 11.1.3.
 """
 
 from __future__ import annotations
@@ -12,17 +14,23 @@ from memd.cli.keyval import HELP, parse_keyval
 from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.compat import Compat
+from memd.devices.kinds import NONE, find_kind, machine_kinds
 
-_PROPERTIES = (
+_COMMON = (
     *("append", "aux-ram-share", "boot", "confidential-guest-support", "dt-compatible", "dtb"),
     *("dump-guest-core", "dumpdtb", "firmware", "graphics", "hmat", "initrd", "kernel"),
-    *("mem-merge", "memory", "memory-backend", "memory-encryption", "phandle-start", "shim"),
-    *("smp", "spcr", "suppress-vmdesc", "usb"),
+    *("kernel-irqchip", "mem-merge", "memory-backend", "memory-encryption", "phandle-start"),
+    *("shim", "spcr", "suppress-vmdesc", "usb"),
 )
 _SWITCHES = (
     *("aux-ram-share", "dump-guest-core", "graphics", "hmat", "mem-merge", "spcr"),
     *("suppress-vmdesc", "usb"),
 )
+
+_ELSEWHERE = {"memory": "m", "smp": "smp"}
+"""Properties that are given by an option of their own."""
+
+_ARRAYS = ("CXLFixedMemoryWindow", "SgxEPC")
 
 _ACCELERATORS = {
     Compat.V10_0: ("kvm", "qtest", "tcg"),
@@ -32,13 +40,18 @@ _ACCELERATORS = {
 
 
 class Machine:
-    """The machine of a command line, and what would run it."""
+    """The machine of a command line, and what would run it.
 
-    __slots__ = ("_accels", "_options")
+    Attributes:
+        kind: which machine it is; `NONE` until `check_type` has found out.
+    """
+
+    __slots__ = ("_accels", "_options", "kind")
 
     def __init__(self) -> None:
         self._options: dict[str, Any] = {}
         self._accels: list[Given] = []
+        self.kind = NONE
 
     def take(self, given: Given, compat: Compat) -> None:
         """Take `-machine`; several add up.
@@ -48,7 +61,7 @@ class Machine:
             Answered: it asks which machines or properties there are.
         """
         options, wants_help = parse_keyval(given.value, "type")
-        self._options.update(options)
+        self._options.update((name.replace("_", "-"), value) for name, value in options.items())
         if wants_help:
             raise Answered(self._help(compat))
 
@@ -62,14 +75,20 @@ class Machine:
             raise Answered("Accelerators supported in QEMU binary:\ntcg\nkvm\n")
         self._accels.append(given)
 
-    def check_type(self) -> None:
-        """Raise `CommandLineError` unless it is none."""
+    def check_type(self, compat: Compat) -> None:
+        """Find out which machine it is.
+
+        Raises:
+            CommandLineError: there is none of that name.
+        """
         name = self._options.get("type") or "none"
-        if name != "none":
+        found = find_kind(name, compat)
+        if found is None:
             raise CommandLineError(
                 f'unsupported machine type: "{name}"',
                 hint="Use -machine help to list supported machines",
             )
+        self.kind = found
 
     def choose_accelerators(self, report: Reporter, compat: Compat) -> list[str]:
         """Those that are asked for and there might be, the first first.
@@ -93,30 +112,76 @@ class Machine:
             report.error(f"falling back to {'KVM' if found[0] == 'kvm' else found[0]}")
         return found
 
-    def check_properties(self, objects: Container[str]) -> None:
-        """Raise `CommandLineError` for a property that can't be set so.
+    def settle(self, backends: Container[str]) -> dict[str, Any]:
+        """The properties that were given, by name and with values of their types.
 
         Args:
-            objects: the ids of those that there will be.
-        """
-        from memd.qapi.numbers import parse_switch
+            backends: the ids of the memory backends that there will be.
 
+        Raises:
+            CommandLineError: there is no such property, or it can't be that.
+        """
+        types = {row[0]: row[1] for row in self.kind.properties}
+        types |= dict.fromkeys(_COMMON, "string") | dict.fromkeys(_SWITCHES, "bool")
+        values = {}
         for name, value in self._options.items():
             if name in ("type", "accel"):
                 continue
-            if name not in _PROPERTIES:
-                raise CommandLineError(f"Property 'none-machine.{name}' not found")
-            if name in _SWITCHES and parse_switch(str(value)) is None:
-                raise CommandLineError(f"Parameter '{name}' expects 'on' or 'off'")
-            if name == "memory-backend" and value not in objects:
-                raise CommandLineError(f"Memory backend '{value}' not found")
+            if name in _ELSEWHERE:
+                raise CommandLineError(f"memd takes '{name}' by -{_ELSEWHERE[name]} only")
+            kind = types.get(name)
+            if kind is None:
+                raise CommandLineError(f"Property '{self.kind.type_name}.{name}' not found")
+            values[name] = _value(kind, name, value)
+        backend = values.get("memory-backend")
+        if backend is not None and backend.rpartition("/")[2] not in backends:
+            raise CommandLineError(f"Memory backend '{backend}' not found")
+        return values
 
     def _help(self, compat: Compat) -> str:
-        if self._options.get("type") == "none":
+        name = self._options.get("type")
+        if isinstance(name, str) and name:
+            self.check_type(compat)
             from memd.cli.objects import object_type_help
+            from memd.devices.machine_object import machine_type
             from memd.qom import Tree
 
-            described = object_type_help(Tree(compat), "none-machine")
+            tree = Tree(compat)
+            tree.add_type(machine_type(tree, self.kind))
+            described = object_type_help(tree, self.kind.type_name)
             if described is not None:
                 return described
-        return "Supported machines are:\nnone                 empty machine\n"
+        lines = []
+        for kind in machine_kinds(compat):
+            lines.append(f"{kind.kind:<20} {kind.description}")
+            if kind.name != kind.kind:
+                lines[-1] += f" (alias of {kind.name})"
+                lines.append(f"{kind.name:<20} {kind.description}")
+        return "Supported machines are:\n" + "".join(f"{line}\n" for line in lines)
+
+
+def _value(kind: str, name: str, text: Any) -> Any:
+    """A property's value from its text."""
+    from memd.qapi import numbers
+
+    if not isinstance(text, str):
+        # Written with a dot, as if it had members.
+        raise CommandLineError(f"Invalid parameter type for '{name}', expected: string")
+    if kind == "bool":
+        switch = numbers.parse_switch(text)
+        if switch is None:
+            raise CommandLineError(f"Parameter '{name}' expects 'on' or 'off'")
+        return switch
+    if kind == "OnOffAuto" and text not in ("on", "off", "auto"):
+        raise CommandLineError(f"Parameter '{name}' does not accept value '{text}'")
+    if kind in ("size", "uint64_t"):
+        number = numbers.parse_size(text) if kind == "size" else numbers.parse_uint64(text)
+        if number is None:
+            expected = "size" if kind == "size" else "integer"
+            raise CommandLineError(f"Parameter '{name}' expects {expected}")
+        return number
+    if kind in _ARRAYS:
+        raise CommandLineError(f"Invalid parameter type for '{name}', expected: array")
+    if name == "nvdimm-persistence" and text not in ("cpu", "mem-ctrl"):
+        raise CommandLineError(f"-machine nvdimm-persistence={text}: unsupported option")
+    return text

@@ -7,7 +7,7 @@ devices, then all monitors: the order in which QEMU 10.0.2 complains.
 
 from __future__ import annotations
 
-from memd.cli.chardev import chardev_list, describe_backends, make_chardev, parse_device
+from memd.cli.chardev import NOTHING, chardev_list, describe_backends, make_chardev, parse_device
 from memd.cli.config import Chardev, Config, MonitorSpec
 from memd.cli.opts import Opts, OptsList, Warn, is_identifier, parse_opts
 from memd.cli.reading import Given, located
@@ -15,7 +15,12 @@ from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
 from memd.errors import QMPError
 
-MON = OptsList("mon", "chardev", {"chardev": "str", "mode": "str", "pretty": "bool"})
+OWN = {"readonly": "bool", "allow-user": "str", "allow-group": "str"}
+"""What memd's monitors take that QEMU's don't."""
+
+_MON = {"chardev": "str", "mode": "str", "pretty": "bool"}
+MON = OptsList("mon", "chardev", _MON)
+OWN_MON = OptsList("mon", "chardev", _MON | OWN)
 
 MODES = ("control", "readline")
 
@@ -26,19 +31,19 @@ class Monitors:
     Args:
         config: where they go.
         mode: that of a `-mon` without one.
-        pretty: whether addresses (`--qmp unix:...`) may have `pretty`, and
-            `stdio` options at all, which QEMU's may not.
+        extended: whether there is more than in QEMU: addresses (`--qmp unix:...`)
+            may have `pretty`, `stdio` options at all, and monitors `OWN`.
     """
 
     __slots__ = (
         *("_chardev_ids", "_config", "_default_mode", "_pending", "_pending_monitors"),
-        *("_labels", "_monitor_ids", "_pretty"),
+        *("_extended", "_labels", "_monitor_ids"),
     )
 
-    def __init__(self, config: Config, *, mode: str, pretty: bool) -> None:
+    def __init__(self, config: Config, *, mode: str, extended: bool) -> None:
         self._config = config
         self._default_mode = mode
-        self._pretty = pretty
+        self._extended = extended
         self._labels = 0
         self._chardev_ids: set[str] = set()
         self._monitor_ids: set[str] = set()
@@ -55,14 +60,16 @@ class Monitors:
 
     def add_monitor(self, given: Given) -> None:
         """Take `-mon CHARDEV,...`."""
-        opts = parse_opts(MON, given.value, self._warn(given), self._monitor_ids)
+        known = OWN_MON if self._extended else MON
+        opts = parse_opts(known, given.value, self._warn(given), self._monitor_ids)
         if opts.id is not None:
             self._monitor_ids.add(opts.id)
         self._pending_monitors.append((opts, given))
 
-    def add_device(self, given: Given, *, mode: str = "control", pretty: bool = False) -> None:
-        """Take `-qmp ADDRESS`: a character device and a monitor on it at once."""
+    def add_device(self, given: Given, *, mode: str = "control", pretty: bool = False) -> str:
+        """Take `-qmp ADDRESS`: a character device and a monitor on it at once; their id."""
         monitor_pretty = pretty
+        own: list[tuple[str, str]] = []
         if given.value.startswith("chardev:"):
             label = given.value[len("chardev:") :]
             if not is_identifier(label):
@@ -72,15 +79,17 @@ class Monitors:
             self._labels += 1
             opts = self._device(given, label)
             monitor_pretty = pretty or opts.switch("pretty") or False
+            own = [pair for pair in opts.pairs if pair[0] in OWN]
             self._pending.append((opts, given))
         if label in self._monitor_ids:
             raise QMPError(f"Duplicate ID '{label}' for mon")
         self._monitor_ids.add(label)
         monitor = Opts(label)
-        monitor.pairs += [("mode", mode), ("chardev", label)]
+        monitor.pairs += [("mode", mode), ("chardev", label), *own]
         if monitor_pretty:
             monitor.pairs.append(("pretty", "on"))
         self._pending_monitors.append((monitor, given))
+        return label
 
     def add_object(self, given: Given, options: dict[str, object]) -> None:
         """Take a checked `-object monitor-qmp,id=ID,chardev=CHARDEV,...`."""
@@ -124,8 +133,9 @@ class Monitors:
         try:
             if label in self._chardev_ids:
                 raise QMPError(f"Duplicate ID '{label}' for chardev")
-            known = chardev_list(self._config.compat, pretty=self._pretty)
-            opts = parse_device(given.value, known, stdio_takes_options=self._pretty)
+            extra = {"pretty": "bool", **OWN} if self._extended else NOTHING
+            known = chardev_list(self._config.compat, extra=extra)
+            opts = parse_device(given.value, known, stdio_takes_options=self._extended)
         except QMPError as error:
             texts += [error.desc] if error.desc else []
             texts.append(f"parse error: {given.value}")
@@ -171,4 +181,13 @@ class Monitors:
         if label in taken:
             raise QMPError(f"chardev '{label}' is already in use")
         taken.add(label)
-        return MonitorSpec(opts.id, chardev, mode, pretty, given.where)
+        users = [value for key, value in opts.pairs if key == "allow-user"]
+        groups = [value for key, value in opts.pairs if key == "allow-group"]
+        if users or groups:
+            if chardev.kind not in ("unix", "fd"):
+                raise QMPError("who may connect can be told of UNIX sockets only")
+            from memd.cli.access import allowed
+
+            chardev.allowed = allowed(users, groups)
+        readonly = opts.switch("readonly") or False
+        return MonitorSpec(opts.id, chardev, mode, pretty, given.where, readonly=readonly)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from memd.cli.bounds import NAMES as BOUNDS
 from memd.cli.config import Chardev, Config, MonitorSpec
 from memd.cli.monitors import Monitors
 from memd.cli.objects import parse_object
@@ -11,6 +13,9 @@ from memd.cli.opts import OptsList, parse_opts
 from memd.cli.reading import Given, Option, compat_of, heed_options, read_options
 from memd.cli.report import Answered, Reporter
 from memd.errors import QMPError
+
+if TYPE_CHECKING:
+    from memd.cli.hardware import Hardware
 
 __all__ = ["Chardev", "Config", "MonitorSpec", "parse_arguments"]
 
@@ -28,13 +33,42 @@ class CommandLine:
         extended: whether memd's own additions to QEMU's spellings are taken.
     """
 
-    __slots__ = ("config", "extended", "monitors", "object_ids")
+    __slots__ = (
+        *("_hardware", "allowed_groups", "allowed_users", "config", "extended", "monitors"),
+        "object_ids",
+    )
 
     def __init__(self, report: Reporter, *, default_mode: str, extended: bool) -> None:
         self.config = Config(report)
         self.extended = extended
-        self.monitors = Monitors(self.config, mode=default_mode, pretty=extended)
+        self.monitors = Monitors(self.config, mode=default_mode, extended=extended)
         self.object_ids: set[str] = set()
+        self.allowed_users: list[str] = []
+        self.allowed_groups: list[str] = []
+        self._hardware: Hardware | None = None
+
+    @property
+    def hardware(self) -> Hardware:
+        """The options that describe a machine; imported for those who want one."""
+        if self._hardware is None:
+            from memd.cli.hardware import Hardware
+
+            self._hardware = Hardware(self.config)
+        return self._hardware
+
+    def check_machine(self) -> None:
+        """Raise `CommandLineError` for a machine that there is not."""
+        if self._hardware is not None:
+            self._hardware.machine.check_type(self.config.compat)
+
+    def settle_machine(self) -> None:
+        """Make sense of what was said of a machine, if anything was.
+
+        Raises:
+            CommandLineError: there can't be such a machine.
+        """
+        if self._hardware is not None:
+            self._hardware.settle()
 
     def add_object(self, given: Given) -> None:
         """Take `-object`."""
@@ -106,6 +140,90 @@ def _deny_private_discard(line: CommandLine, given: Given) -> None:
     line.config.deny_private_discard = True
 
 
+def _allow_user(line: CommandLine, given: Given) -> None:
+    from memd.cli.access import user_id
+
+    # Checked here, where messages name the option.
+    user_id(given.value)
+    line.allowed_users.append(given.value)
+
+
+def _allow_group(line: CommandLine, given: Given) -> None:
+    from memd.cli.access import group_id
+
+    group_id(given.value)
+    line.allowed_groups.append(given.value)
+
+
+def _mem_root(line: CommandLine, given: Given) -> None:
+    line.config.mem_roots.append(given.value)
+
+
+def _audit(line: CommandLine, given: Given) -> None:
+    line.config.audit = given.value
+
+
+def _test_faults(line: CommandLine, given: Given) -> None:
+    line.config.test_faults = True
+
+
+def _test_control(line: CommandLine, given: Given) -> None:
+    line.config.test_faults = True
+    line.config.test_control.append(line.monitors.add_device(given))
+
+
+def _bound(line: CommandLine, given: Given) -> None:
+    from memd.cli.bounds import set_bound
+
+    set_bound(line.config, given.name, given.value)
+
+
+def _metrics(line: CommandLine, given: Given) -> None:
+    from memd.cli.metrics import metrics_address
+
+    line.config.metrics = metrics_address(given.value)
+
+
+def _accept_loss(line: CommandLine, given: Given) -> None:
+    line.config.accept_loss = True
+
+
+def _machine(line: CommandLine, given: Given) -> None:
+    line.hardware.take_machine(given)
+
+
+def _memory(line: CommandLine, given: Given) -> None:
+    line.hardware.take_memory(given)
+
+
+def _smp(line: CommandLine, given: Given) -> None:
+    line.hardware.take_smp(given)
+
+
+def _numa(line: CommandLine, given: Given) -> None:
+    line.hardware.take_numa(given)
+
+
+def _device(line: CommandLine, given: Given) -> None:
+    line.hardware.take_device(given)
+
+
+def _guest_reacts(line: CommandLine, given: Given) -> None:
+    line.hardware.take_guest_reacts(given)
+
+
+HARDWARE: dict[str, Option[CommandLine]] = {
+    "machine": Option(_machine),
+    "M": Option(_machine),
+    "m": Option(_memory),
+    "smp": Option(_smp),
+    "numa": Option(_numa),
+    "device": Option(_device),
+    "guest-reacts": Option(_guest_reacts),
+}
+"""The options that describe a machine."""
+
+
 def _help(line: CommandLine, given: Given) -> None:
     from memd.cli.usage import USAGE
 
@@ -131,6 +249,16 @@ OPTIONS: dict[str, Option[CommandLine]] = {
     "compat": Option(_compat),
     "insecure-tcp": Option(_insecure_tcp, argument=False),
     "deny-private-discard": Option(_deny_private_discard, argument=False),
+    "accept-loss": Option(_accept_loss, argument=False),
+    "allow-user": Option(_allow_user),
+    "allow-group": Option(_allow_group),
+    "mem-root": Option(_mem_root),
+    "metrics": Option(_metrics),
+    "audit": Option(_audit),
+    "test-faults": Option(_test_faults, argument=False),
+    "test-control": Option(_test_control),
+    **{name: Option(_bound) for name in BOUNDS},
+    **HARDWARE,
     "help": Option(_help, argument=False),
     "h": Option(_help, argument=False),
     "version": Option(_version, argument=False),
@@ -153,6 +281,12 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     given = read_options(argv, OPTIONS)
     line.find_compat(given)
     heed_options(given, OPTIONS, line)
+    line.check_machine()
     line.monitors.finish()
+    line.settle_machine()
+    if line.allowed_users or line.allowed_groups:
+        from memd.cli.access import allowed
+
+        line.config.allowed = allowed(line.allowed_users, line.allowed_groups)
     line.config.default_socket = not line.config.monitors
     return line.config

@@ -18,7 +18,7 @@ Warn = Callable[[str, str], None]
 
 ID_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
 
-_SIZE_HINT = (
+SIZE_HINT = (
     "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
     "and exabytes, respectively."
 )
@@ -220,7 +220,7 @@ def _check(kind: str, key: str, value: str) -> None:
             if _is_number(value) or (suffixed and numbers.parse_size(f"{value[:-1]}k")):
                 raise QMPError(f"Value '{value}' is out of range for parameter '{key}'")
             raise QMPError(
-                f"Parameter '{key}' expects a non-negative number below 2^64", hint=_SIZE_HINT
+                f"Parameter '{key}' expects a non-negative number below 2^64", hint=SIZE_HINT
             )
     elif numbers.parse_uint64(value) is None:
         if _is_number(value):

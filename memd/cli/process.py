@@ -149,12 +149,16 @@ class Background:
         self._tell = -1
 
 
-def default_socket() -> str:
+def default_socket(*, shared: bool = False) -> str:
     """The path of the socket that memd serves when it is told of none.
 
     It is below /run for root and below $XDG_RUNTIME_DIR for others (XDG Base
     Directory Specification), in a directory of memd's own, which is made with
     mode 0700 where it is missing.
+
+    Args:
+        shared: whether users that were allowed by name have to get through to
+            it: then they are let through that directory.
 
     Raises:
         QMPError: there is no such place, or it is somebody else's.
@@ -174,6 +178,8 @@ def default_socket() -> str:
         raise QMPError(
             f"Directory '{directory}' can be written by others, and so is no place for a socket"
         )
+    if shared and status.st_mode & 0o011 != 0o011:
+        os.chmod(directory, stat.S_IMODE(status.st_mode) | 0o011)
     return path
 
 

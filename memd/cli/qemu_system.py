@@ -13,7 +13,6 @@ from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
 from memd.cli.config import Config
 from memd.cli.keyval import parse_keyval
-from memd.cli.machine import Machine
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given, Option, compat_of, heed_options, read_options
@@ -44,20 +43,20 @@ _LISTS = {
     ),
 }
 
-_READ_OVER = ("boot", "cpu", "d", "D", "global", "k", "L", "m", "seed", "smp", "trace")
+_READ_OVER = ("boot", "cpu", "d", "D", "global", "k", "L", "seed", "trace", "watchdog-action")
 _FLAGS_READ_OVER = (
     *("full-screen", "no-reboot", "no-shutdown", "no-user-config", "nodefaults", "nographic"),
     *("only-migratable", "usb"),
 )
-_MUST_BE_NONE = ("audiodev", "net", "nic", "parallel", "serial")
+_MUST_BE_NONE = ("net", "nic", "parallel", "serial")
 
 REFUSED = (
-    *("acpitable", "add-fd", "append", "bios", "blockdev", "cdrom", "debugcon", "device"),
+    *("acpitable", "add-fd", "append", "bios", "blockdev", "cdrom", "debugcon"),
     *("dfilter", "drive", "dtb", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "fw_cfg", "gdb"),
     *("hda", "hdb", "hdc", "hdd", "icount", "incoming", "initrd", "iscsi", "kernel", "loadvm"),
-    *("mem-path", "mtdblock", "netdev", "numa", "option-rom", "pflash", "plugin", "readconfig"),
+    *("mem-path", "mtdblock", "netdev", "option-rom", "pflash", "plugin", "readconfig"),
     *("run-with", "sd", "set", "shim", "smbios", "spice", "tpmdev", "usbdevice", "virtfs"),
-    *("vnc", "watchdog-action", "xen-domid"),
+    *("vnc", "xen-domid"),
 )
 FLAGS_REFUSED = (
     *("enable-sync-profile", "jitdump", "mem-prealloc", "no-fd-bootchk", "perfmap", "s"),
@@ -69,17 +68,15 @@ class QemuCommandLine(CommandLine):
     """A QEMU's command line on its way to a `Config`.
 
     Attributes:
-        machine: what `-machine` and `-accel` came to.
         qtest: the address of the qtest protocol, or None.
         guest_name: whether messages begin with the guest's name.
         mon_seen: whether there was a `-mon`, which is warned about once.
     """
 
-    __slots__ = ("guest_name", "machine", "mon_seen", "qtest")
+    __slots__ = ("guest_name", "mon_seen", "qtest")
 
     def __init__(self, report: Reporter) -> None:
         super().__init__(report, default_mode="readline", extended=False)
-        self.machine = Machine()
         self.qtest: str | None = None
         self.guest_name = False
         self.mon_seen = False
@@ -97,7 +94,7 @@ def _nothing(line: QemuCommandLine, given: Given) -> None:
 
 
 def _refuse(line: QemuCommandLine, given: Given) -> None:
-    raise QMPError("memd has no machine that this could mean something to")
+    raise QMPError("memd has nothing that this could mean something to")
 
 
 def _only_checked(line: QemuCommandLine, given: Given) -> None:
@@ -106,6 +103,17 @@ def _only_checked(line: QemuCommandLine, given: Given) -> None:
 
 def _must_be_none(line: QemuCommandLine, given: Given) -> None:
     if given.value.split(",")[0] not in ("none", "null", "driver=none"):
+        _refuse(line, given)
+
+
+def _audiodev(line: QemuCommandLine, given: Given) -> None:
+    if given.value.startswith("{"):
+        from memd.cli.json_argument import parse_json_argument
+
+        driver = parse_json_argument(given.value, line.config.compat).get("driver")
+    else:
+        driver = parse_keyval(given.value, "driver")[0].get("driver")
+    if driver != "none":
         _refuse(line, given)
 
 
@@ -184,15 +192,11 @@ def _vga(line: QemuCommandLine, given: Given) -> None:
 
 
 def _accel(line: QemuCommandLine, given: Given) -> None:
-    line.machine.take_accel(given)
+    line.hardware.machine.take_accel(given)
 
 
 def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
-    line.machine.take_accel(Given(given.name, "kvm", given.where))
-
-
-def _machine(line: QemuCommandLine, given: Given) -> None:
-    line.machine.take(given, line.config.compat)
+    line.hardware.machine.take_accel(Given(given.name, "kvm", given.where))
 
 
 def _help(line: QemuCommandLine, given: Given) -> None:
@@ -212,6 +216,7 @@ def _version(line: QemuCommandLine, given: Given) -> None:
 OPTIONS: dict[str, Option[QemuCommandLine]] = {
     **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty", "object", "chardev")},
     **{name: options.OPTIONS[name] for name in ("pidfile", "daemonize")},
+    **{name: options.OPTIONS[name] for name in ("test-faults", "test-control")},
     "mon": Option(_mon),
     "monitor": Option(_monitor),
     "name": Option(_name),
@@ -224,11 +229,11 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "qtest-log": Option(_qtest_log),
     "display": Option(_display),
     "audio": Option(_display),
+    "audiodev": Option(_audiodev),
     "vga": Option(_vga),
     "accel": Option(_accel),
     "enable-kvm": Option(_enable_kvm, argument=False),
-    "machine": Option(_machine),
-    "M": Option(_machine),
+    **options.HARDWARE,
     "help": Option(_help, argument=False),
     "h": Option(_help, argument=False),
     "version": Option(_version, argument=False),
@@ -275,10 +280,10 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     config = line.config
     # Whoever starts a QEMU like this has been served beyond the machine, too.
     config.insecure_tcp = True
-    line.machine.check_type()
+    line.check_machine()
     line.monitors.finish()
-    config.accels = line.machine.choose_accelerators(report, config.compat)
-    line.machine.check_properties([options["id"] for options in config.objects])
+    line.hardware.settle()
+    config.accels = line.hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     return config
 

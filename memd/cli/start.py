@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from memd.cli.config import Chardev, Config, MonitorSpec
+from memd.cli.opts import is_identifier
 from memd.cli.process import Background, PidFile, default_socket, fill_standard_descriptors
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.errors import QMPError
 
-_FIRST_ACTIVATED = 3
+_FIRST_PASSED = 3
 """The first of the descriptors that a service manager passes (sd_listen_fds(3))."""
 
 
@@ -55,9 +56,9 @@ def serve(config: Config) -> int:
             background.ready()
 
     try:
-        config.monitors += _activated_monitors()
+        config.monitors += _take_passed(config)
         if config.default_socket and not config.monitors:
-            path = default_socket()
+            path = default_socket(shared=config.allowed is not None)
             config.monitors.append(_default_monitor(path))
         if config.daemonize:
             background = Background()
@@ -86,18 +87,43 @@ def _say(answer: Answered) -> int:
     return answer.status
 
 
-def _activated_monitors() -> list[MonitorSpec]:
-    """Monitors on the sockets that a service manager has passed (sd_listen_fds(3))."""
+def _take_passed(config: Config) -> list[MonitorSpec]:
+    """Take what a service manager has passed (sd_listen_fds(3)): sockets, and what it kept.
+
+    Returns:
+        monitors on the sockets. What was kept for the last daemon goes to `config`.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
+    from memd.server.stored import is_stored
+
     count = os.environ.get("LISTEN_FDS", "")
-    monitors = []
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    sockets: dict[int, str] = {}
     for number in range(int(count) if count.isdecimal() else 0):
-        chardev = Chardev(f"activated{number}", "fd")
-        chardev.fd = _FIRST_ACTIVATED + number
-        chardev.server = True
-        monitors.append(MonitorSpec(chardev.id, chardev, "control", False, ""))
-    return monitors
+        fd = _FIRST_PASSED + number
+        name = names[number] if number < len(names) else ""
+        if is_stored(name, fd):
+            config.stored[name] = fd
+        else:
+            sockets[fd] = name
+    return [
+        _passed_monitor(config, number, fd, list(sockets.values()))
+        for number, fd in enumerate(sockets)
+    ]
+
+
+def _passed_monitor(config: Config, number: int, fd: int, names: list[str]) -> MonitorSpec:
+    """A monitor on a socket, by the socket's name if that is an id and nothing else's."""
+    id = names[number]
+    taken = [each.id for each in config.chardevs]
+    taken += [each.chardev.id for each in config.monitors]
+    if not is_identifier(id) or names.count(id) > 1 or id in taken:
+        id = f"activated{number}"
+    chardev = Chardev(id, "fd")
+    chardev.fd = fd
+    chardev.server = True
+    return MonitorSpec(chardev.id, chardev, "control", False, "")
 
 
 def _default_monitor(path: str) -> MonitorSpec:

@@ -18,6 +18,9 @@ Where to serve:
                         server=on       listen; off (the default): connect
                         wait=off        don't wait for a client at start
                         pretty=on       spread answers over lines
+                        readonly=on     run queries only
+                        allow-user=NAME, allow-group=NAME
+                                        who may connect to this one
                         reconnect=S, reconnect-ms=MS
                                         connect again when it is lost
   --qmp-pretty SPEC   the same, with pretty=on
@@ -29,8 +32,12 @@ Where to serve:
                         stdio,id=ID
                         null,id=ID
   --mon SPEC          serve QMP on a character device:
-                        [chardev=]ID[,mode=control][,pretty=on]
+                        [chardev=]ID[,mode=control][,pretty=on][,readonly=on]
+                            [,allow-user=NAME][,allow-group=NAME]
                       --monitor is the same
+  --allow-user NAME, --allow-group NAME
+                      who may connect to UNIX sockets besides root and memd's
+                      own user: a name or number; may be given many times
   --insecure-tcp      allow TCP that other machines reach to be served in clear
 
   Without any of them memd serves $XDG_RUNTIME_DIR/memd/qmp.sock, for root
@@ -46,13 +53,55 @@ What there is at the start:
                       lists are spelled host-nodes=0-1, or host-nodes.0=0,...
   --name NAME         what query-name answers
 
+A machine's memory, without CPUs and without a guest (docs/standing-in.md):
+  --machine TYPE      q35, pc, virt or none (the default), which takes
+                      [,nvdimm=on][,memory-backend=ID]; -M is the same
+  -m SIZE[,slots=N][,maxmem=SIZE]
+                      its memory, and how much can be plugged in
+  --numa node[,nodeid=N][,cpus=FIRST-LAST][,memdev=ID]
+                      a node of it, whose memory is a backend
+  --smp N[,maxcpus=N] how many CPUs are told of
+  --device TYPE[,id=ID],memdev=ID[,PROPERTY=VALUE]...
+                      plug in a pc-dimm, nvdimm, virtio-mem-pci or
+                      virtio-pmem-pci; may stand before its object
+  --guest-reacts immediately|after=MS|never|refuses
+                      what the guest that is not there does when it is asked
+                      to take memory or to give it back
+
 How to run:
   --daemonize         go on in the background once clients can connect
   --pidfile FILE      write the process id there, locked while memd runs
   --compat RELEASE    answer as QEMU 10.0 (the default) or 11.1 does
+  --mem-root DIR      let clients' files be below DIR only; may be given often
+  --audit TARGET      record each command that is more than a query: "journal"
+                      (the default where memd runs under it), "off", or a file
+  --accept-loss       start although not all is there that the last daemon left
+                      in the service manager's store (docs/restart.md)
+  --metrics ADDRESS   serve metrics for Prometheus at unix:PATH or HOST:PORT
   --deny-private-discard
                       refuse to discard a range of a private mapping of a file:
                       that changes the file for everybody else
+
+What clients may take (docs/limits.md); sizes take k, M, G and T, 0 is no limit:
+  --max-clients N     connected at once (default: half of the descriptors that
+                      memd may have)
+  --max-objects N     objects (default: 0)
+  --max-memory SIZE   bytes of all memory backends together (default: 0)
+  --max-memory-per-user SIZE
+                      bytes of those that one user's clients made (default: 0)
+  --max-message SIZE  one message: 64k to 64M, QEMU's limit (the default)
+  --max-held-output SIZE
+                      held for a client that does not read, before it is
+                      disconnected (default: 64M)
+  --max-held SIZE     held for all clients, unfinished messages and unread
+                      answers, before the greatest is disconnected (512M)
+  --negotiation-timeout SECONDS
+                      until a client has to have negotiated (default: 0, never)
+
+For tests of clients (docs/testing.md):
+  --test-faults       have commands that make things go wrong (x-test-...)
+  --test-control SPEC the same, with an address for these commands alone, where
+                      nothing goes wrong; as --qmp
 
   --help, -h          print this
   --version, -V       print the version
@@ -69,23 +118,27 @@ that is wrong or an object that can't be made, with status 1.
 QEMU_USAGE = """\
 usage: qemu-system-memd [OPTION]...
 
-memd under the options of a QEMU that has no machine, for test harnesses and
-management software that start one. -x and --x are the same.
+memd under a QEMU's options, for test harnesses and management software that
+start one. -x and --x are the same.
 
 Heeded:
   -qmp, -qmp-pretty, -monitor ADDRESS
   -chardev SPEC, -mon SPEC, -object SPEC, -name SPEC, -uuid UUID
   -pidfile FILE, -daemonize, -S, -preconfig, -msg timestamp=on|off
   -qtest ADDRESS, -qtest-log FILE
-  -machine none[,accel=A[:B]...], -accel A, -enable-kvm
+  -machine none|q35|pc|virt[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID]
+  -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -smp N, -numa SPEC
+  -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
+  -guest-reacts immediately|after=MS|never|refuses (memd's own)
+  -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)
   -compat 10.0|11.1   which QEMU to be; else its policies, which change nothing
   -help, -version, -object help, -machine help, -accel help
 
-Without a machine to mean anything to, and so read over:
+Without CPUs, disks or a screen to mean anything to, and so read over:
   -no-user-config, -nodefaults, -nographic, -no-shutdown, -no-reboot, -display,
-  -vga, -audio, -audiodev, -boot, -rtc, -sandbox, -m, -smp, -cpu, -global, -k,
-  -D, -d, -trace, -overcommit, -action, -usb, and, where their argument is none,
-  -serial, -parallel, -net, -nic
+  -vga, -audio, -audiodev, -boot, -rtc, -sandbox, -cpu, -global, -k, -D, -d,
+  -trace, -overcommit, -action, -watchdog-action, -usb, and, where their
+  argument is none, -serial, -parallel, -net, -nic
 
 QEMU's other options are refused. See memd --help for the daemon's own.
 """

@@ -7,7 +7,6 @@ it. Texts as observed there, up to the point where a node would be made.
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import Any
 
@@ -47,7 +46,7 @@ def blockdev_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
     def failed(_error: BaseException) -> None:
         daemon.reading_config = False
 
-    return Blocking(lambda: _read(config, daemon.compat), finish, failed)
+    return Blocking(lambda: _read(config, daemon), finish, failed)
 
 
 def _is_node_name(name: str) -> bool:
@@ -56,15 +55,18 @@ def _is_node_name(name: str) -> bool:
     return name.isascii() and name[:1].isalpha() and (not rest or rest.isalnum())
 
 
-def _read(path: str, compat: Compat) -> None:
+def _read(path: str, daemon: Daemon) -> None:
     """Read a file to its end; of a FIFO that is when its last writer is gone."""
+    from memd.hostmem.files import encode_path
+    from memd.hostmem.paths import open_path
+
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        number = getattr(error, "errno", None) or errno.ENOENT
-        reason = os.strerror(number)
-        what = "read blkdebug config file" if compat is Compat.V10_0 else f"open '{path}'"
-        raise QMPError(f"Could not {what}: {reason}") from None
+        fd = open_path(encode_path(path), flags, daemon.tree.roots)
+    except OSError as error:
+        old = daemon.compat is Compat.V10_0
+        what = "read blkdebug config file" if old else f"open '{path}'"
+        raise QMPError(f"Could not {what}: {error.strerror}") from None
     try:
         left = _CONFIG_LIMIT
         while left > 0 and (data := os.read(fd, min(left, 1 << 16))):

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from memd.commands.fdsets import FdSets
 from memd.compat import Compat
+from memd.devices.config import MachineConfig
+from memd.devices.machine import Machine
 from memd.outcome import JSON, Constant, Encoded
 
 if TYPE_CHECKING:
+    from memd.devices.kinds import MachineKind
     from memd.qapi import Schema
     from memd.qom import Tree
 
@@ -25,7 +28,6 @@ class Daemon:
             JSON.
         name: what `query-name` gives, None where there is none.
         uuid: what `query-uuid` gives.
-        run_state: "running", "paused" or "prelaunch" (QAPI `RunState`).
         kvm_enabled: whether KVM was asked for and is there.
         accel: the accelerator in use, were there a guest (QAPI `Accelerator`).
         preconfig: whether it waits for x-exit-preconfig.
@@ -35,10 +37,15 @@ class Daemon:
         deny_private_discard: whether discarding memory of a private mapping of
             a file, which changes the file for everybody else, is refused.
         private_discard_seen: whether that was warned about.
+        machine_kind: the machine that was described; None for none that was.
+        machine: its memory side, and what is plugged into it.
+        lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).
+        test_faults: whether the schema has the commands of --test-faults.
     """
 
     __slots__ = (
         "_constants",
+        "_run_state",
         "_schema",
         "accel",
         "autostart",
@@ -46,13 +53,16 @@ class Daemon:
         "deny_private_discard",
         "fdsets",
         "kvm_enabled",
+        "lost",
+        "machine",
+        "machine_kind",
         "memdevs",
         "migration_capabilities",
         "name",
         "preconfig",
         "private_discard_seen",
         "reading_config",
-        "run_state",
+        "test_faults",
         "tree",
         "uuid",
     )
@@ -69,6 +79,8 @@ class Daemon:
         preconfig: bool = False,
         autostart: bool = True,
         deny_private_discard: bool = False,
+        test_faults: bool = False,
+        machine: MachineConfig | None = None,
     ) -> None:
         self.tree = tree
         self.compat = compat
@@ -76,17 +88,31 @@ class Daemon:
         self.memdevs: tuple[list[tuple[Any, ...]], Encoded] | None = None
         self.name = name
         self.uuid = uuid
-        self.run_state = run_state
+        self._run_state = run_state
         self.kvm_enabled = kvm_enabled
         self.accel = "kvm" if kvm_enabled else "tcg"
         self.preconfig = preconfig
         self.autostart = autostart
+        self.machine_kind: MachineKind | None = None
+        self.machine = Machine(tree, machine or MachineConfig(ram_size=0))
         self.migration_capabilities: frozenset[str] = frozenset()
         self.reading_config = False
         self.deny_private_discard = deny_private_discard
         self.private_discard_seen = False
+        self.test_faults = test_faults
+        self.lost: dict[str, dict[str, JSON]] = {}
         self._schema: Schema | None = None
         self._constants: dict[str, Constant] = {}
+
+    @property
+    def run_state(self) -> str:
+        """Whether the machine runs: "running", "paused" or "prelaunch" (QAPI `RunState`)."""
+        return self._run_state
+
+    @run_state.setter
+    def run_state(self, state: str) -> None:
+        self._run_state = state
+        self.machine.set_running(state == "running")
 
     def constant(self, name: str, make: Callable[[], JSON]) -> Constant:
         """The value of a command that always answers the same, made when first asked for."""
@@ -101,5 +127,5 @@ class Daemon:
         if self._schema is None:
             from memd.qapi import load_schema
 
-            self._schema = load_schema(self.compat)
+            self._schema = load_schema(self.compat, test=self.test_faults)
         return self._schema

@@ -11,8 +11,9 @@ import logging
 from typing import Any
 
 from memd.commands.daemon import Daemon
+from memd.commands.queries import is_query
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
-from memd.errors import QMPError, command_not_found
+from memd.errors import QMPError, command_not_found, shortage
 from memd.outcome import JSON
 from memd.session import Session
 
@@ -34,6 +35,7 @@ class Dispatcher:
 
         Checks come in QEMU's order: the name, whether the client has
         negotiated, out-of-band, then the arguments (observed on QEMU 10.0.2).
+        Before the last one comes whether the monitor lets it be run at all.
 
         Returns:
             the command's value, an `Outcome` or a `Blocking`.
@@ -42,9 +44,9 @@ class Dispatcher:
             QMPError: what the client is to be told.
         """
         check = self._checks.get(name)
-        if check is None or oob or not session.negotiated:
-            check = self._admit(session, name, oob)
         try:
+            if check is None or oob or not session.negotiated or session.monitor.readonly:
+                check = self._admit(session, name, arguments, oob)
             checked = check(arguments)
             handler = HANDLERS.get(name)
             if handler is not None:
@@ -54,11 +56,15 @@ class Dispatcher:
             if error.hint:
                 log.info("%s: %s (%s)", name, error.desc, error.hint)
             raise
-        except Exception:
+        except Exception as surprise:
+            lack = shortage(surprise)
+            if lack is not None:
+                log.warning("%s: %s", name, lack.desc)
+                raise lack from None
             log.exception("%s failed unexpectedly", name)
             raise QMPError("internal error, see the log") from None
 
-    def _admit(self, session: Session, name: str, oob: bool) -> Any:
+    def _admit(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> Any:
         """The rarer checks; gives the command's argument check."""
         if not session.negotiated and name != "qmp_capabilities":
             raise command_not_found("Expecting capabilities negotiation with 'qmp_capabilities'")
@@ -71,5 +77,9 @@ class Dispatcher:
             raise QMPError(
                 f"The command '{name}' is permitted only after machine initialization has completed"
             )
-        check = self._checks[name] = self._daemon.schema.checker(name)
+        if session.monitor.readonly and not is_query(name, arguments):
+            raise QMPError(f"The command '{name}' is not permitted on a read-only monitor")
+        check = self._checks.get(name)
+        if check is None:
+            check = self._checks[name] = self._daemon.schema.checker(name)
         return check

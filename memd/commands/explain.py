@@ -9,15 +9,17 @@ from memd.outcome import JSON, Blocking
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
+    from memd.session import Session
 
 
-def x_memdev_explain(daemon: Daemon, args: dict[str, Any]) -> JSON | Blocking:
+def x_memdev_explain(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON | Blocking:
     """`x-memdev-explain`: the explanation; arguments that are wrong are explained, too."""
     # A rare command, for people: what it needs is not imported at start-up.
     from memd.backends.explain import explain, refused
+    from memd.commands.qom import owner_of
 
     try:
         checked = daemon.schema.checker("object-add")(args)
     except QMPError as error:
         return refused(error)
-    return explain(daemon.tree, checked, daemon.deny_private_discard)
+    return explain(daemon.tree, checked, daemon.deny_private_discard, owner=owner_of(session))

@@ -6,7 +6,7 @@ as the human monitor ends them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from memd import __version__
@@ -101,6 +101,41 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
 
 
+def _info_memory_devices(daemon: Daemon, rest: str) -> str:
+    lines = []
+    for row in daemon.machine.devices():
+        data = row["data"]
+        lines.append(f'Memory device [{row["type"]}]: "{data.get("id", "")}"')
+        lines += [f"  {line}" for line in _memory_device(data)]
+    return "".join(line + "\r\n" for line in lines)
+
+
+def _memory_device(data: dict[str, JSON]) -> Iterator[str]:
+    for name in _MEMORY_DEVICE:
+        if name not in data:
+            continue
+        value = data[name]
+        if name in ("addr", "memaddr"):
+            value = f"0x{value:x}"
+        elif type(value) is bool:
+            value = "true" if value else "false"
+        yield f"{name}: {value}"
+
+
+_MEMORY_DEVICE = (
+    *("addr", "memaddr", "slot", "node", "requested-size", "size", "max-size", "block-size"),
+    *("memdev", "hotplugged", "hotpluggable"),
+)
+"""What is told of a memory device, in this order."""
+
+
+def _info_memory_size_summary(daemon: Daemon, rest: str) -> str:
+    summary = daemon.machine.memory_summary()
+    return (
+        f"base memory: {summary['base-memory']}\r\nplugged memory: {summary['plugged-memory']}\r\n"
+    )
+
+
 def _info_name(daemon: Daemon, rest: str) -> str:
     return "" if daemon.name is None else f"{daemon.name}\r\n"
 
@@ -144,6 +179,14 @@ _COMMANDS: tuple[_Entry, ...] = (
 _INFO: tuple[_Entry, ...] = (
     ("kvm", "", "show KVM information", _info_kvm),
     ("memdev", "", "show memory backends", _info_memdev),
+    ("memory-devices", "", "show memory devices", _info_memory_devices),
+    (
+        "memory_size_summary",
+        "",
+        "show the amount of initially allocated and present hotpluggable (if enabled) memory in"
+        " bytes.",
+        _info_memory_size_summary,
+    ),
     ("name", "", "show the current VM name", _info_name),
     ("qom-tree", "[path]", "show QOM composition tree", _info_qom_tree),
     ("status", "", "show the current VM status (running|paused)", _info_status),

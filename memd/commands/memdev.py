@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import binascii
+import os
 from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.errors import QMPError, device_not_found
-from memd.outcome import JSON, Blocking, Constant, Event, Outcome
+from memd.outcome import JSON, Blocking, Encoded, Event, Outcome
 
 if TYPE_CHECKING:
     # What touches the kernel is imported by the first command that needs it.
@@ -22,6 +23,15 @@ Arguments = dict[str, Any]
 _LARGE = 64 << 20
 """Bytes of memory up to which counting or dropping pages is done in the event
 loop: it goes through 10 GiB a second (measured)."""
+
+_CELLS = 256
+"""Parts of which x-memdev-map tells, unless it is asked for another number."""
+
+_MAX_CELLS = 4096
+"""The most that it tells of: a few system calls each, and 300 KiB of JSON."""
+
+_PIECE = 192 << 10
+"""Bytes written as base64, or read from it, in one go: half a millisecond. A multiple of 3."""
 
 _PRIVATE_DISCARD = (
     "discarding memory of '%s', a private mapping of a file, changes the file for everybody else"
@@ -37,19 +47,19 @@ def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON | Blocking:
     access.check_length(length, "length")
     access.check_range(id, backend.size, offset, length)
 
-    def read() -> bytes:
-        return binascii.b2a_base64(access.read(region, id, offset, length), newline=False)
-
-    def read_encoded() -> Constant:
-        data = read()
+    def read() -> Encoded:
+        pieces = encode_pieces(access.read(region, id, offset, length))
         # Made here, since going through megabytes would keep the event loop.
-        value = Constant({"data": data.decode("ascii")})
-        value.encoded = b'{"data": "%s"}' % data
-        return value
+        return Encoded(
+            b"".join((b'{"data": "', *pieces, b'"}')),
+            lambda: {"data": b"".join(pieces).decode("ascii")},
+        )
 
     if access.may_wait(region, offset, length, write=False):
-        return _beside([region], read_encoded)
-    return {"data": read().decode("ascii")}
+        blocking = _beside([region], read)
+        blocking.copies = 4 * length
+        return blocking
+    return read()
 
 
 def x_memdev_write(daemon: Daemon, args: Arguments) -> JSON | Blocking:
@@ -67,7 +77,9 @@ def x_memdev_write(daemon: Daemon, args: Arguments) -> JSON | Blocking:
         return {}
 
     if access.may_wait(region, offset, length, write=True):
-        return _beside([region], write)
+        blocking = _beside([region], write)
+        blocking.copies = 2 * length
+        return blocking
     return write()
 
 
@@ -110,6 +122,7 @@ def x_memdev_stat(daemon: Daemon, args: Arguments) -> JSON | Blocking:
             if isinstance(backend, MemoryBackend) and backend.region is not None
         ]
     regions = [region for _backend, region in found]
+    mapped = [_mapped_by(backend) for backend, _region in found]
 
     def stat() -> JSON:
         from memd.hostmem.usage import usage
@@ -131,13 +144,65 @@ def x_memdev_stat(daemon: Daemon, args: Arguments) -> JSON | Blocking:
                 "swapped": use.swapped,
                 "exports": region.exports,
                 "nodes": [{"node": node, "bytes": size} for node, size in use.nodes],
+                **by,
             }
-            for (backend, region), use in zip(found, taken, strict=True)
+            for (backend, region), use, by in zip(found, taken, mapped, strict=True)
         ]
 
     if sum(region.length for region in regions) > _LARGE:
         return _beside(regions, stat)
     return stat()
+
+
+def _mapped_by(backend: MemoryBackend) -> dict[str, JSON]:
+    """The device or machine that has it, if any."""
+    user = backend.mapped_by
+    return {} if user is None else {"mapped-by": backend.tree.path_of(user)}
+
+
+def x_memdev_map(daemon: Daemon, args: Arguments) -> Blocking:
+    """`x-memdev-map`: how a backend is mapped, and what each part of it takes."""
+    from memd.hostmem import picture
+    from memd.hostmem.access import check_range
+
+    id, offset, count = args["id"], args.get("offset", 0), args.get("cells", _CELLS)
+    _backend, region = _find(daemon, id)
+    length = args.get("length", max(0, region.length - offset))
+    check_range(id, region.length, offset, length)
+    if not 0 < count <= _MAX_CELLS:
+        raise QMPError(f"Parameter 'cells' expects a number from 1 to {_MAX_CELLS}")
+    for parameter, value in (("offset", offset), ("length", length)):
+        if value % region.page_size:
+            raise QMPError(
+                f"Parameter '{parameter}' must be a multiple of the page size"
+                f" 0x{region.page_size:x} of '{id}'"
+            )
+
+    def look() -> JSON:
+        size = picture.cell_size(region, length, count)
+        try:
+            found = picture.cells(region, offset, length, size)
+            mapping = picture.mapping(region)
+        except OSError as failed:
+            raise QMPError(f"cannot tell what memory is used: {failed.strerror}") from None
+        return {
+            "offset": offset,
+            "length": length,
+            "page-size": region.page_size,
+            "cell-size": size,
+            "cells": [
+                {
+                    "resident": each.resident,
+                    "private-dirty": each.private_dirty,
+                    "swapped": each.swapped,
+                    "huge": each.huge,
+                }
+                for each in found
+            ],
+            "mapping": mapping,
+        }
+
+    return _beside([region], look)
 
 
 def x_memdev_export(daemon: Daemon, args: Arguments) -> JSON:
@@ -149,6 +214,12 @@ def x_memdev_export(daemon: Daemon, args: Arguments) -> JSON:
     writable = args.get("writable", region.writable)
     path = export.path_of(region) if region.fd >= 0 else ""
     fd = export.export(region, id, writable)
+    if daemon.tree.keeper is not None:
+        try:
+            daemon.tree.keeper.changed(backend, None)
+        except QMPError:
+            os.close(fd)
+            raise
     value = {
         "size": backend.size,
         "offset": region.offset,
@@ -168,7 +239,7 @@ def x_memdev_save(daemon: Daemon, args: Arguments) -> Blocking:
     saving = Saving()
 
     def work() -> JSON:
-        save(region, id, filename, saving)
+        save(region, id, filename, saving, daemon.tree.roots)
         return {}
 
     def progress() -> Event:
@@ -181,17 +252,42 @@ def x_memdev_save(daemon: Daemon, args: Arguments) -> Blocking:
     return blocking
 
 
+def x_memdev_lost(daemon: Daemon, args: Arguments) -> list[JSON]:
+    """`x-memdev-lost`: what could not be kept over a restart."""
+    return list(daemon.lost.values())
+
+
 def decoded_length(text: str) -> int:
     """How many bytes a text in base64 holds, if it is base64."""
     return max(0, len(text) // 4 * 3 - text.endswith("=") - text.endswith("=="))
 
 
+def encode_pieces(data: bytes | bytearray) -> list[bytes]:
+    """Bytes in base64, in pieces: others have their turn in between."""
+    with memoryview(data) as view:
+        return [
+            binascii.b2a_base64(view[at : at + _PIECE], newline=False)
+            for at in range(0, len(data), _PIECE)
+        ]
+
+
 def decode(text: str) -> bytes:
     """Bytes of their one spelling in base64 (RFC 4648): padded, nothing else in between.
+
+    Piece by piece: others have their turn in between.
 
     Raises:
         QMPError: it is not base64.
     """
+    step = _PIECE // 3 * 4
+    pieces = [_decode_piece(text[at : at + step]) for at in range(0, len(text), step)]
+    # Padding ends it all.
+    if any(len(piece) != _PIECE for piece in pieces[:-1]):
+        raise _not_base64()
+    return b"".join(pieces)
+
+
+def _decode_piece(text: str) -> bytes:
     try:
         data = binascii.a2b_base64(text, strict_mode=True)
         # The bits left over at the end have to be 0.
@@ -200,8 +296,12 @@ def decode(text: str) -> bytes:
     except ValueError:
         exact = False
     if not exact:
-        raise QMPError("Parameter 'data' expects base64")
+        raise _not_base64()
     return data
+
+
+def _not_base64() -> QMPError:
+    return QMPError("Parameter 'data' expects base64")
 
 
 def _find(daemon: Daemon, id: str) -> tuple[MemoryBackend, Region]:

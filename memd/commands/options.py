@@ -23,8 +23,18 @@ _OPTIONS: dict[str, dict[str, str]] = {
     },
     "mon": {"mode": "string", "chardev": "string", "pretty": "boolean"},
     "name": {"guest": "string", "process": "string", "debug-threads": "boolean"},
-    # Its parameters are the types' own; QEMU lists none either.
+    # Their parameters are the types' own; QEMU lists none either.
     "object": {},
+    "device": {},
+    "numa": {},
+    "memory": {"size": "size", "slots": "number", "maxmem": "size"},
+    "smp-opts": dict.fromkeys(
+        (
+            *("cpus", "drawers", "books", "sockets", "dies", "clusters", "modules", "cores"),
+            *("threads", "maxcpus"),
+        ),
+        "number",
+    ),
 }
 """Option to parameter to its QAPI `CommandLineParameterType`."""
 

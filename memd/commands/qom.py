@@ -12,17 +12,24 @@ from memd.backends.base import MemoryBackend
 from memd.errors import QMPError, device_not_found
 from memd.outcome import JSON, Blocking, Encoded
 from memd.qom import QObject, Tree
+from memd.qom.quota import STRANGER
 from memd.wire import encode
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
+    from memd.session import Session
 
 Arguments = dict[str, Any]
 
 
-def object_add(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+def object_add(daemon: Daemon, session: Session, args: Arguments) -> JSON | Blocking:
     """`object-add`: make an object."""
-    return _done(backends.create(daemon.tree, args))
+    return _done(backends.create(daemon.tree, args, owner_of(session)))
+
+
+def owner_of(session: Session) -> int:
+    """The user whom what a client makes is counted for."""
+    return STRANGER if session.peer is None else session.peer.uid
 
 
 def object_del(daemon: Daemon, args: Arguments) -> JSON | Blocking:
@@ -37,8 +44,10 @@ def qom_get(daemon: Daemon, args: Arguments) -> JSON:
 
 def qom_set(daemon: Daemon, args: Arguments) -> JSON | Blocking:
     """`qom-set`: change a property."""
-    obj = daemon.tree.resolve(args["path"])
-    return _done(obj.set_property(args["property"], args["value"]))
+    tree = daemon.tree
+    obj = tree.resolve(args["path"])
+    slow = obj.set_property(args["property"], args["value"])
+    return _done(slow if tree.keeper is None else tree.keeper.changed(obj, slow))
 
 
 def qom_list(daemon: Daemon, args: Arguments) -> list[JSON]:
@@ -51,6 +60,7 @@ def qom_list(daemon: Daemon, args: Arguments) -> list[JSON]:
         found += [
             {"name": name, "type": child.qom_type.child_type}
             for name, child in obj.children.items()
+            if name not in obj.qom_type.all_properties
         ]
     return found
 
@@ -87,13 +97,7 @@ def qom_list_properties(daemon: Daemon, args: Arguments) -> list[JSON]:
         raise device_not_found(f"Class '{name}' not found")
     if not found.is_a("object"):
         raise QMPError("Parameter 'typename' expects a QOM type")
-    properties = []
-    for prop in found.all_properties.values():
-        info = {"name": prop.name, "type": prop.type}
-        if prop.description is not None:
-            info["description"] = prop.description
-        properties.append(info)
-    return properties
+    return [prop.info() for prop in found.all_properties.values()]
 
 
 def query_memdev(daemon: Daemon, args: Arguments) -> list[JSON]:
@@ -193,6 +197,8 @@ def _values(obj: QObject) -> list[JSON]:
             info["value"] = prop.getter(obj)
         found.append(info)
     for name, child in (obj.children or {}).items():
+        if name in obj.qom_type.all_properties:
+            continue
         found.append(
             {"name": name, "type": child.qom_type.child_type, "value": obj.tree.path_of(child)}
         )

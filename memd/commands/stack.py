@@ -6,55 +6,96 @@ on QEMU 10.0.2 and 11.1.3).
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from memd.commands.daemon import Daemon
-from memd.commands.machine import accelerator_is_usable
+from memd.commands.machine import accelerator_is_usable, query_target
+from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
 from memd.outcome import JSON, Event, Outcome
 
-_MACHINES: tuple[dict[str, JSON], ...] = (
-    {
-        "name": "none",
-        "cpu-max": 1,
-        "hotpluggable-cpus": False,
-        "numa-mem-supported": False,
-        "deprecated": False,
-        "default-ram-id": "ram",
-        "acpi": False,
-    },
-    # Never run here. libvirt drops a binary that names no machine but `none`.
-    {
-        "name": "q35",
-        "cpu-max": 1,
-        "hotpluggable-cpus": False,
-        "numa-mem-supported": False,
-        "deprecated": False,
-        "default-ram-id": "pc.ram",
-        "acpi": False,
-    },
-)
-
 
 def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """The machine `none`, and one for who needs a name."""
-    if args.get("compat-props"):
-        return [{**machine, "compat-props": []} for machine in _MACHINES]
-    return list(_MACHINES)
+    """The machines of this host's architecture; where it has none here, all there are."""
+    from memd.devices.kinds import machine_kinds
+
+    kinds = machine_kinds(daemon.compat)
+    target = query_target(daemon, {})["arch"]
+    # libvirt drops a binary that names no machine but `none`.
+    if target not in (kind.target for kind in kinds):
+        target = None
+    found: list[dict[str, JSON]] = []
+    for kind in kinds:
+        if target is not None and kind.target not in ("", target):
+            continue
+        row: dict[str, JSON] = {
+            "name": kind.name,
+            "cpu-max": kind.most_cpus,
+            "hotpluggable-cpus": kind.hotpluggable_cpus,
+            "numa-mem-supported": False,
+            "deprecated": False,
+            "default-ram-id": kind.ram_id,
+            "acpi": kind.kind != "none",
+        }
+        if kind.cpu_type:
+            row |= {"alias": kind.kind, "default-cpu-type": kind.cpu_type}
+        if args.get("compat-props"):
+            row["compat-props"] = []
+        found.append(row)
+    return found
 
 
 def query_cpus_fast(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """The CPUs: none."""
-    return []
+    """The CPUs that the machine was given; this process's main thread stands for each."""
+    if daemon.machine_kind is None or not daemon.machine_kind.cpu_type:
+        return []
+    from memd.devices.machine_object import cpus
+
+    kind = daemon.machine_kind
+    rows = []
+    for number, cpu in enumerate(cpus(daemon.tree)):
+        row: dict[str, JSON] = {
+            "cpu-index": number,
+            "qom-path": daemon.tree.path_of(cpu),
+            "thread-id": os.getpid(),
+            "props": cpu.props,
+            "target": kind.target,
+        }
+        if daemon.compat is not Compat.V10_0:
+            row["qom-type"] = kind.cpu_type
+        rows.append(row)
+    return rows
 
 
 def query_hotpluggable_cpus(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """Raise `QMPError`, as on any machine that takes no CPUs."""
-    raise QMPError("machine does not support hot-plugging CPUs")
+    """The CPUs that there could be, the last first.
+
+    Raises:
+        QMPError: the machine takes no CPUs while it runs.
+    """
+    kind = daemon.machine_kind
+    if kind is None or not kind.hotpluggable_cpus:
+        raise QMPError("machine does not support hot-plugging CPUs")
+    from memd.devices.machine_object import cpu_places, cpus
+
+    present = cpus(daemon.tree)
+    rows = []
+    for number, props in enumerate(cpu_places(kind, daemon.machine.config)):
+        row = {"type": kind.cpu_type, "vcpus-count": 1, "props": props}
+        if number < len(present):
+            row["qom-path"] = daemon.tree.path_of(present[number])
+        rows.append(row)
+    return rows[::-1]
 
 
 def query_iothreads(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """The I/O threads: none."""
+    return []
+
+
+def query_jobs(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """The jobs: none."""
     return []
 
 
@@ -80,14 +121,19 @@ def query_accelerators(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 
 def device_list_properties(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """The properties of a class of devices, of which there are none."""
+    """The properties of a class of devices that can be set when one is made."""
     name = args["typename"]
     found = daemon.tree.type_by_name(name)
     if found is None:
         raise device_not_found(f"Device '{name}' not found")
     if not found.is_a("device") or found.abstract:
         raise QMPError("Parameter 'typename' expects a non-abstract device type")
-    return [{"name": prop.name, "type": prop.type} for prop in found.all_properties.values()]
+    common = daemon.tree.types()["device"].all_properties
+    return [
+        prop.info()
+        for name, prop in found.all_properties.items()
+        if name not in common and not name.startswith("legacy-")
+    ]
 
 
 def x_exit_preconfig(daemon: Daemon, args: dict[str, Any]) -> JSON:

@@ -12,7 +12,7 @@ import errno
 import os
 
 from memd.errors import QMPError
-from memd.hostmem import libc
+from memd.hostmem import cgroup, libc
 from memd.hostmem.region import Region
 
 MAX_LENGTH = 16 << 20
@@ -97,6 +97,9 @@ def write(region: Region, name: str, offset: int, data: bytes) -> None:
     end = offset + length
     what = f"cannot write '{name}' at offset {offset}"
     first, last = _pages(region, offset, length)
+    if length > INLINE_LENGTH and cgroup.takes_memory(region):
+        if not cgroup.fits(cgroup.groups(), region, offset, length, cgroup.MARGIN):
+            raise _failure(region, what, end, errno.ENOMEM, write=True)
     if last - first > libc.PAGE_SIZE:
         error = libc.madvise(first, last - first, libc.MADV_POPULATE_WRITE)
         # EINVAL: the mapping can't be written, which the copying will find

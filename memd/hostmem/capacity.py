@@ -10,14 +10,10 @@ import os
 import resource
 from typing import NamedTuple
 
-from memd.hostmem import libc
+from memd.hostmem import cgroup, libc
 from memd.hostmem.numa import parse_list
 
 _HUGE_POOLS = "/sys/kernel/mm/hugepages"
-_CGROUP_LIMITS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-)
 # The lowest address that can be mapped, and the end of what a process has.
 _FIRST_ADDRESS = 0x10000
 _END = (1 << 47) - libc.PAGE_SIZE
@@ -97,15 +93,12 @@ def huge_pool(page_size: int) -> HugePool | None:
 
 
 def left_to_use() -> int:
-    """Bytes that pages can still be had for: memory and swap, or the control group's limit."""
+    """Bytes that pages can still be had for: memory and swap, or what the control groups allow."""
     rows = meminfo()
     left = rows.get("MemAvailable", rows.get("MemFree", 0)) + rows.get("SwapFree", 0)
-    for directory, limit, used in _CGROUP_LIMITS:
-        try:
-            left = min(left, _number(f"{directory}/{limit}") - _number(f"{directory}/{used}"))
-        except (OSError, ValueError):
-            # No such group, or no limit ("max").
-            continue
+    allowed = cgroup.room(cgroup.groups())
+    if allowed is not None:
+        left = min(left, allowed)
     return max(0, left)
 
 

@@ -13,7 +13,8 @@ import stat
 from collections.abc import Callable
 
 from memd.errors import QMPError
-from memd.hostmem import libc
+from memd.hostmem import libc, noting
+from memd.hostmem.paths import Entry, Roots, new_entry, open_path
 from memd.hostmem.spec import round_up
 
 Log = Callable[[str], None]
@@ -53,14 +54,23 @@ class Backing:
         page_size: of its memory, in bytes.
     """
 
-    __slots__ = ("_made", "fd", "page_size", "size")
+    __slots__ = ("_made", "_noted", "fd", "page_size", "size")
 
-    def __init__(self, fd: int, size: int, page_size: int, made: bytes | None = None) -> None:
+    def __init__(
+        self,
+        fd: int,
+        size: int,
+        page_size: int,
+        made: Entry | None = None,
+        noted: int | None = None,
+    ) -> None:
         """Take over a descriptor.
 
         Args:
-            made: the path of the file if it was made for this.
+            made: where the file is if it was made for this; taken over, too.
+            noted: the number by which its making was noted.
         """
+        self._noted = noted
         self.fd = fd
         self.size = size
         self.page_size = page_size
@@ -76,8 +86,9 @@ class Backing:
     def take(self) -> int:
         """Give the descriptor away; from then on `undo` does nothing."""
         fd, self.fd = self.fd, -1
-        self._made = None
-        _unfinished.discard(self)
+        if self._made is not None:
+            _unfinished.discard(self)
+            self._made.close()
         return fd
 
     def truncate(self, size: int) -> None:
@@ -88,23 +99,25 @@ class Backing:
         """Close the file, and remove it if it was made for this."""
         if self.fd >= 0:
             self.remove()
+            if self._made is not None:
+                self._made.close()
             os.close(self.fd)
             self.fd = -1
 
     def remove(self) -> None:
         """Remove the file if it was made for this."""
-        made, self._made = self._made, None
-        _unfinished.discard(self)
-        if made is None:
+        made = self._made
+        if made is None or self not in _unfinished:
             return
+        _unfinished.discard(self)
         try:
             ours = os.fstat(self.fd)
-            there = os.stat(made, follow_symlinks=False)
             # Somebody may have put another file there meanwhile.
-            if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
-                os.unlink(made)
+            if os.path.samestat(ours, made.stat()):
+                made.unlink()
         except OSError:
             pass
+        noting.settle(self._noted)
 
 
 def remove_unfinished() -> None:
@@ -113,7 +126,9 @@ def remove_unfinished() -> None:
         backing.remove()
 
 
-def open_file(path: str, readonly: bool, name: str, wait: bool) -> Backing:
+def open_file(
+    path: str, readonly: bool, name: str, wait: bool, roots: Roots | None = None
+) -> Backing:
     """Open the file for `memory-backend-file`.
 
     A missing file is made, and a directory gets an unnamed file in it, unless
@@ -122,6 +137,7 @@ def open_file(path: str, readonly: bool, name: str, wait: bool) -> Backing:
     Args:
         name: goes into the name that the unnamed file has for a moment.
         wait: whether the caller can wait for a disk or a server.
+        roots: what it has to be below; None for anywhere.
 
     Raises:
         OSError: why it can't be opened.
@@ -131,19 +147,23 @@ def open_file(path: str, readonly: bool, name: str, wait: bool) -> Backing:
     access = os.O_RDONLY if readonly else os.O_RDWR
     for _ in range(_TRIES):
         try:
-            return _look_at(_open(raw, access, wait))
+            return _look_at(_open(raw, access, wait, roots))
         except FileNotFoundError:
             if readonly:
                 raise
         except IsADirectoryError:
             if readonly:
                 raise
-            return _open_unnamed(raw, name)
+            return _open_unnamed(raw, name, roots)
+        entry = new_entry(raw, roots)
         try:
-            made = os.open(raw, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileExistsError:
-            continue
-        return _look_at(made, raw)
+            fd, noted = noting.make(entry, 0o644)
+        except BaseException as failed:
+            entry.close()
+            if isinstance(failed, FileExistsError):
+                continue
+            raise
+        return _look_at(fd, entry, noted)
     raise libc.os_error(errno.EEXIST)
 
 
@@ -152,7 +172,7 @@ def encode_path(path: str) -> bytes:
     return path.encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")
 
 
-def _look_at(fd: int, made: bytes | None = None) -> Backing:
+def _look_at(fd: int, made: Entry | None = None, noted: int | None = None) -> Backing:
     """What was opened, with its size and page size.
 
     Raises:
@@ -171,40 +191,53 @@ def _look_at(fd: int, made: bytes | None = None) -> Backing:
     # asking whether the file system has huge pages or just large blocks.
     if found.st_blksize > page_size and libc.file_system_type(fd) == libc.HUGETLBFS_MAGIC:
         page_size = found.st_blksize
-    return Backing(fd, size, page_size, made)
+    return Backing(fd, size, page_size, made, noted)
 
 
-def _open(path: bytes, access: int, wait: bool) -> int:
+def _open(path: bytes, access: int, wait: bool, roots: Roots | None) -> int:
     # Without O_NONBLOCK, opening a FIFO to read waits for a writer. On the
     # file that results the flag changes nothing.
     flags = access | os.O_CLOEXEC | os.O_NONBLOCK
     if not wait:
         try:
-            return libc.open_cached(path, flags)
+            return open_path(path, flags, roots, cached=True)
         except OSError as failed:
             if failed.errno in _ASK_A_THREAD:
                 raise WouldBlock from None
             raise
     try:
-        return os.open(path, flags)
+        return open_path(path, flags, roots)
     except BlockingIOError:
         # Somebody has a lease on the file and is asked to give it up.
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not _is_regular(path, roots):
             raise
-        return os.open(path, access | os.O_CLOEXEC)
+        return open_path(path, access | os.O_CLOEXEC, roots)
 
 
-def _open_unnamed(directory: bytes, name: str) -> Backing:
-    prefix = directory + b"/" + unnamed_prefix(name)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    for _ in range(100):
-        path = prefix + random_letters(6).encode()
-        try:
-            fd = os.open(path, flags, 0o600)
-        except FileExistsError:
-            continue
-        os.unlink(path)
-        return _look_at(fd)
+def _is_regular(path: bytes, roots: Roots | None) -> bool:
+    fd = open_path(path, os.O_PATH | os.O_CLOEXEC, roots)
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+
+
+def _open_unnamed(directory: bytes, name: str, roots: Roots | None) -> Backing:
+    fd = open_path(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, roots)
+    entry = Entry(directory, fd, b"")
+    try:
+        for _ in range(100):
+            entry.name = unnamed_prefix(name) + random_letters(6).encode()
+            entry.path = directory + b"/" + entry.name
+            try:
+                made, noted = noting.make(entry, 0o600)
+            except FileExistsError:
+                continue
+            entry.unlink()
+            noting.settle(noted)
+            return _look_at(made)
+    finally:
+        entry.close()
     raise libc.os_error(errno.EEXIST)
 
 
@@ -299,13 +332,14 @@ def posix_shm(number: int, size: int) -> Backing:
     Raises:
         QMPError: it can't be made.
     """
-    path = f"/dev/shm/qemu-{os.getpid()}-shm-{number}"
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    path = b"/dev/shm/qemu-%d-shm-%d" % (os.getpid(), number)
+    entry = Entry(path, libc.AT_FDCWD, path)
     try:
-        fd = os.open(path, flags, 0)
+        fd, noted = noting.make(entry, 0)
     except OSError as failed:
         raise cannot_create_shm(failed) from None
-    os.unlink(path)
+    entry.unlink()
+    noting.settle(noted)
     try:
         truncate(fd, size)
     except OSError as failed:

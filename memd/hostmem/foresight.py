@@ -13,6 +13,7 @@ import stat
 
 from memd.hostmem import capacity, libc
 from memd.hostmem.files import UINT64, Backing, encode_path, unnamed_prefix
+from memd.hostmem.paths import Roots, new_entry, open_path
 from memd.hostmem.spec import MapSpec
 
 _MAX_FILE = (1 << 63) - 1
@@ -164,7 +165,7 @@ def posix_shm(size: int) -> Foreseen:
     return found
 
 
-def file(path: str, readonly: bool, name: str) -> Foreseen:
+def file(path: str, readonly: bool, name: str, roots: Roots | None = None) -> Foreseen:
     """What `files.open_file` would open or make.
 
     Raises:
@@ -172,23 +173,27 @@ def file(path: str, readonly: bool, name: str) -> Foreseen:
     """
     raw = encode_path(path)
     try:
-        fd = os.open(raw, os.O_PATH | os.O_CLOEXEC)
+        fd = open_path(raw, os.O_PATH | os.O_CLOEXEC, roots)
     except FileNotFoundError:
         if readonly:
             raise
-        return _new_file(raw)
+        return _new_file(raw, roots)
     try:
-        status = os.fstat(fd)
+        # By the descriptor: the path may lead elsewhere by now.
+        return _existing(b"/proc/self/fd/%d" % fd, os.fstat(fd), readonly, name)
     finally:
         os.close(fd)
+
+
+def _existing(path: bytes, status: os.stat_result, readonly: bool, name: str) -> Foreseen:
     if stat.S_ISDIR(status.st_mode):
-        return _in_directory(raw, readonly, name)
-    libc.check_access(raw, os.R_OK if readonly else os.R_OK | os.W_OK)
+        return _in_directory(path, readonly, name)
+    libc.check_access(path, os.R_OK if readonly else os.R_OK | os.W_OK)
     if stat.S_ISSOCK(status.st_mode):
         raise libc.os_error(errno.ENXIO)
     if stat.S_ISREG(status.st_mode):
         found = Foreseen("file", status.st_size)
-        _look_at_file_system(found, raw)
+        _look_at_file_system(found, path)
         # A dead file in /proc answers with what it likes.
         found.sure = bool(found.file_system)
     elif stat.S_ISFIFO(status.st_mode):
@@ -204,18 +209,17 @@ def file(path: str, readonly: bool, name: str) -> Foreseen:
     return found
 
 
-def _new_file(path: bytes) -> Foreseen:
+def _new_file(path: bytes, roots: Roots | None) -> Foreseen:
     """The file that would be made by a path which leads nowhere."""
-    if os.path.islink(path):
-        raise libc.os_error(errno.EEXIST)
-    if not path:
-        raise libc.os_error(errno.ENOENT)
-    directory = os.path.dirname(path.rstrip(b"/")) or (b"/" if path[:1] == b"/" else b".")
-    os.stat(directory)
-    if path.endswith(b"/"):
-        raise libc.os_error(errno.EISDIR)
-    libc.check_access(directory, os.W_OK | os.X_OK)
-    return _made_in(directory, "file")
+    entry = new_entry(path, roots)
+    try:
+        if entry.is_there():
+            raise libc.os_error(errno.EEXIST)
+        directory = b"/proc/self/fd/%d" % entry.directory
+        libc.check_access(directory, os.W_OK | os.X_OK)
+        return _made_in(directory, "file")
+    finally:
+        entry.close()
 
 
 def _in_directory(path: bytes, readonly: bool, name: str) -> Foreseen:

@@ -45,9 +45,14 @@ MPOL_PREFERRED_MANY = 5
 MPOL_MF_STRICT = 1
 MPOL_MF_MOVE = 2
 
+AT_FDCWD = -100
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 RESOLVE_CACHED = 0x20
+PATH_MAX = 4096
 HUGETLBFS_MAGIC = 0x958458F6
 TMPFS_MAGIC = 0x01021994
+PROC_SUPER_MAGIC = 0x9FA0
 
 FALLOC_FL_KEEP_SIZE = 1
 FALLOC_FL_PUNCH_HOLE = 2
@@ -56,7 +61,6 @@ _MAP_FAILED = (1 << (8 * ctypes.sizeof(ctypes.c_void_p))) - 1
 _SYS_OPENAT2 = 437
 _SYS_CACHESTAT = 451
 _SYS_MBIND = 237 if os.uname().machine == "x86_64" else 235
-_AT_FDCWD = -100
 _AT_EACCESS = 0x200
 _NODE_WORDS = 3
 _IOV_MAX = 1024
@@ -214,7 +218,7 @@ def check_access(path: bytes, mode: int) -> None:
     Raises:
         OSError: why it may not.
     """
-    if _faccessat(_AT_FDCWD, path, mode, _AT_EACCESS):
+    if _faccessat(AT_FDCWD, path, mode, _AT_EACCESS):
         raise os_error(ctypes.get_errno())
 
 
@@ -226,14 +230,34 @@ def open_cached(path: bytes, flags: int) -> int:
 
     Raises:
         OSError: EAGAIN where it would have to wait, ENOSYS or EINVAL where the
-            kernel can't tell (before Linux 5.12), or why the file can't be
-            opened.
+            kernel can't tell (before Linux 5.12), ELOOP where the path has a
+            symbolic link, or why the file can't be opened.
     """
-    how = _OpenHow(flags, 0, RESOLVE_CACHED)
-    fd: int = _syscall_openat2(_SYS_OPENAT2, _AT_FDCWD, path, how, ctypes.sizeof(how))
-    if fd < 0:
-        raise os_error(ctypes.get_errno())
-    return fd
+    return openat2(AT_FDCWD, path, flags, RESOLVE_CACHED | RESOLVE_NO_SYMLINKS)
+
+
+def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
+    """Open a file in a way that open(2) has not (openat2(2)).
+
+    Args:
+        directory: what a relative path begins at; AT_FDCWD for where we are.
+        flags: for open(2), without O_CREAT.
+        resolve: RESOLVE_*.
+
+    Returns:
+        The descriptor.
+
+    Raises:
+        OSError: ENOSYS before Linux 5.6, or why the file can't be opened.
+    """
+    how = _OpenHow(flags, 0, resolve)
+    while True:
+        fd: int = _syscall_openat2(_SYS_OPENAT2, directory, path, how, ctypes.sizeof(how))
+        if fd >= 0:
+            return fd
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise os_error(number)
 
 
 def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:

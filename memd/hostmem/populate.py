@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
-from memd.hostmem import libc, numa
+from memd.hostmem import cgroup, libc, numa
 from memd.hostmem.region import Region
 
 BYTES_PER_THREAD = 64 << 20
@@ -24,6 +24,8 @@ address space for itself, such as an mmap(2) of the event loop: with 32 MiB the
 longest wait of another client was 30 ms, with 8 MiB 6 ms."""
 
 _running: set[Population] = set()
+_ended = [0]
+"""Bytes that populations have come to which run no more."""
 
 
 class Cancelled(Exception):
@@ -43,6 +45,7 @@ class Population:
         "_cancelled",
         "_done",
         "_error",
+        "_limited",
         "_nodes",
         "region",
         "threads",
@@ -72,6 +75,7 @@ class Population:
         self.threads = thread_count(region.length, threads)
         self._done = [0] * self.threads
         self._error = 0
+        self._limited: list[cgroup.Group] = []
         self._cancelled = False
 
     @property
@@ -91,6 +95,10 @@ class Population:
             Cancelled: `cancel` or `cancel_all` was called.
         """
         parts = slices(self.total, self.region.page_size, self.threads)
+        if cgroup.takes_memory(self.region):
+            self._limited = cgroup.groups()
+            if not self._fits(0, self.total):
+                raise libc.os_error(errno.ENOMEM)
         _running.add(self)
         try:
             # An affinity is for threads of our own: this one is only lent.
@@ -117,6 +125,7 @@ class Population:
                 worker.join()
         finally:
             _running.discard(self)
+            _ended[0] += self.done
         if self._error:
             raise libc.os_error(self._error)
         if self._given_up:
@@ -125,6 +134,12 @@ class Population:
     @property
     def _given_up(self) -> bool:
         return self._cancelled or self.region.closed
+
+    def _fits(self, start: int, length: int) -> bool:
+        """Whether the control groups allow so many bytes more."""
+        length = min(length, self.total - start)
+        limited = self._limited
+        return not limited or cgroup.fits(limited, self.region, start, length, cgroup.MARGIN)
 
     def _places(self) -> list[set[int]]:
         """The CPUs that the threads run on, in turn; none for where this one runs."""
@@ -147,6 +162,10 @@ class Population:
         chunk = max(CHUNK, region.page_size)
         while start < end and not self._error and not self._given_up:
             length = min(chunk, end - start)
+            if not self._fits(start, length * self.threads):
+                # Others have taken it meanwhile; beyond the limit we are killed.
+                self._error = errno.ENOMEM
+                return
             error = populate(region, start, length)
             if error == errno.EINVAL and populate is _populate_by_advice:
                 # Linux before 5.14 does not know the advice.
@@ -156,6 +175,36 @@ class Population:
             elif not error:
                 start += length
                 self._done[index] += length
+
+
+def populated() -> int:
+    """Bytes that were populated since the process began."""
+    return _ended[0] + sum(each.done for each in tuple(_running))
+
+
+def populate_range(region: Region, start: int, end: int) -> None:
+    """Populate whole pages of a region, from `start` up to `end`, in this thread.
+
+    Args:
+        region: pinned, or owned by the caller, until this returns; writable.
+
+    Raises:
+        OSError: a page can't be had, or the region was closed; what there is
+            of the range stays.
+    """
+    populate = _populate_by_advice
+    chunk = max(CHUNK, region.page_size)
+    while start < end:
+        if region.closed:
+            raise libc.os_error(errno.ECANCELED)
+        length = min(chunk, end - start)
+        error = populate(region, start, length)
+        if error == errno.EINVAL and populate is _populate_by_advice:
+            populate = _populate_by_touch
+        elif error and error != errno.EINTR:
+            raise libc.os_error(error)
+        elif not error:
+            start += length
 
 
 def cancel(region: Region) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from memd.hostmem import libc
 from memd.hostmem.spec import MapSpec, round_up
@@ -33,6 +34,7 @@ class Region:
     Attributes:
         fd: the file's descriptor, or -1.
         address: where it begins.
+        spec: as it was to be mapped.
         size: bytes that were asked for.
         length: bytes that are mapped.
         page_size: of its memory, in bytes.
@@ -41,6 +43,7 @@ class Region:
         synced: whether writes survive a crash without fsync(2) (MAP_SYNC).
         writable: whether writes are allowed by the mapping.
         exports: how many descriptors of it were handed out.
+        on_release: called once it is unmapped, in whatever thread.
     """
 
     __slots__ = (
@@ -54,9 +57,11 @@ class Region:
         "fd",
         "length",
         "offset",
+        "on_release",
         "page_size",
         "shared",
         "size",
+        "spec",
         "synced",
         "writable",
     )
@@ -73,6 +78,7 @@ class Region:
             OSError: the kernel refused; the descriptor is still the caller's.
             Unsupported: the kernel would not leave swap space unreserved.
         """
+        self.spec = spec
         self.size = spec.size
         self.length = spec.length
         self.page_size = spec.page_size
@@ -81,6 +87,7 @@ class Region:
         self.writable = bool(spec.protection & libc.PROT_WRITE)
         self.synced = spec.sync and spec.shared
         self.exports = 0
+        self.on_release: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._pins = 0
         self.closed = False
@@ -201,6 +208,8 @@ class Region:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+        if self.on_release is not None:
+            self.on_release()
 
 
 def map_flags(spec: MapSpec, anonymous: bool) -> int:

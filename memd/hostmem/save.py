@@ -8,9 +8,10 @@ import stat
 from collections.abc import Iterator
 
 from memd.errors import QMPError
-from memd.hostmem import libc
+from memd.hostmem import cgroup, libc
 from memd.hostmem.files import Backing, encode_path, random_letters, truncate
 from memd.hostmem.pages import FILE, ZERO, PageMap
+from memd.hostmem.paths import Entry, Roots, target
 from memd.hostmem.region import Region
 
 CHUNK = 1 << 20
@@ -30,13 +31,28 @@ class Saving:
         done: bytes of the region that have been gone through.
     """
 
-    __slots__ = ("done",)
+    __slots__ = ("_limited", "done")
 
     def __init__(self) -> None:
         self.done = 0
+        self._limited: list[cgroup.Group] = []
+
+    def begin(self, to: int) -> None:
+        """It is this file that is written to."""
+        if libc.file_system_type(to) == libc.TMPFS_MAGIC:
+            # It is memory, of which the control groups may not allow so much.
+            self._limited = cgroup.groups()
+
+    def check(self) -> None:
+        """See that there is room for a piece; raises `OSError`."""
+        left = cgroup.room(self._limited)
+        if left is not None and left + cgroup.swap_left() < CHUNK + cgroup.MARGIN:
+            raise libc.os_error(errno.ENOMEM)
 
 
-def save(region: Region, name: str, filename: str, saving: Saving) -> None:
+def save(
+    region: Region, name: str, filename: str, saving: Saving, roots: Roots | None = None
+) -> None:
     """Write a region's content to a file of that name, in place of one that is there.
 
     Holes stay holes, and pages of zeroes become some. What is written to the
@@ -47,13 +63,17 @@ def save(region: Region, name: str, filename: str, saving: Saving) -> None:
         name: of the memory, in messages.
         filename: a symbolic link is followed.
         saving: told how far it is.
+        roots: what the file has to be below; None for anywhere.
 
     Raises:
         QMPError: it can't be done; a file that was there is as it was.
     """
     try:
-        path, mode = _target(encode_path(filename))
-        _save(region, path, mode, saving)
+        entry, mode = _target(encode_path(filename), roots)
+        try:
+            _save(region, entry, mode, saving)
+        finally:
+            entry.close()
     except OSError as failed:
         raise QMPError(f"cannot save '{name}' to '{filename}': {failed.strerror}") from None
     except _Gone as gone:
@@ -64,45 +84,57 @@ class _Gone(Exception):
     """A part of the region can't be read; says why."""
 
 
-def _target(filename: bytes) -> tuple[bytes, int]:
+def _target(filename: bytes, roots: Roots | None) -> tuple[Entry, int]:
     """The file to make, and the permissions for it: those of the one that it replaces."""
-    if not filename:
-        raise libc.os_error(errno.ENOENT)
-    path = os.path.realpath(filename)
     try:
-        there = os.stat(path)
+        entry = target(filename, roots)
     except FileNotFoundError:
         if filename.endswith(b"/"):
             raise libc.os_error(errno.EISDIR) from None
-        return path, _MODE
+        raise
+    try:
+        return entry, _mode_at(entry)
+    except BaseException:
+        entry.close()
+        raise
+
+
+def _mode_at(entry: Entry) -> int:
+    try:
+        there = entry.stat()
+    except FileNotFoundError:
+        return _MODE
     if stat.S_ISDIR(there.st_mode):
         raise libc.os_error(errno.EISDIR)
     if not stat.S_ISREG(there.st_mode):
         # A device or a FIFO is not to be replaced by a file.
         raise libc.os_error(errno.EEXIST)
-    return path, stat.S_IMODE(there.st_mode)
+    return stat.S_IMODE(there.st_mode)
 
 
-def _save(region: Region, path: bytes, mode: int, saving: Saving) -> None:
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _save(region: Region, entry: Entry, mode: int, saving: Saving) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    directory = os.open(".", flags, dir_fd=entry.directory)
+    name = b"%s.%s" % (entry.name, random_letters(6).encode())
+    temporary = Entry(name, directory, name)
     try:
-        temporary = b"%s.%s" % (path, random_letters(6).encode())
         new = _open_new(directory, temporary)
         try:
             truncate(new.fd, region.length)
+            saving.begin(new.fd)
             _copy(region, new.fd, saving)
             os.fchmod(new.fd, mode)
             os.fsync(new.fd)
-            _name(new.fd, directory, temporary, path)
+            _name(new.fd, temporary, entry.name)
+            os.fsync(directory)
             os.close(new.take())
         finally:
             new.undo()
-        os.fsync(directory)
     finally:
-        os.close(directory)
+        temporary.close()
 
 
-def _open_new(directory: int, temporary: bytes) -> Backing:
+def _open_new(directory: int, temporary: Entry) -> Backing:
     """A new file: without a name where the file system has such, else with a temporary one."""
     flags = os.O_RDWR | os.O_CLOEXEC
     try:
@@ -112,20 +144,27 @@ def _open_new(directory: int, temporary: bytes) -> Backing:
     except OSError as failed:
         if failed.errno not in _NO_UNNAMED_FILES:
             raise
-    fd = os.open(temporary, flags | os.O_CREAT | os.O_EXCL, _MODE)
+    fd = temporary.open(flags | os.O_CREAT | os.O_EXCL, _MODE)
     return Backing(fd, 0, libc.PAGE_SIZE, temporary)
 
 
-def _name(fd: int, directory: int, temporary: bytes, path: bytes) -> None:
-    """Put a file in the place of its path, at once."""
+def _name(fd: int, temporary: Entry, name: bytes) -> None:
+    """Put a file in the place of one of that name, at once."""
+    directory = temporary.directory
     if not os.fstat(fd).st_nlink:
         # A link does not replace anything, a renaming does. Only with a
         # directory does Python follow the link that leads to the descriptor.
-        os.link(f"/proc/self/fd/{fd}", temporary, src_dir_fd=directory, follow_symlinks=True)
+        os.link(
+            f"/proc/self/fd/{fd}",
+            temporary.name,
+            src_dir_fd=directory,
+            dst_dir_fd=directory,
+            follow_symlinks=True,
+        )
     try:
-        os.rename(temporary, path)
+        os.rename(temporary.name, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
-        os.unlink(temporary)
+        temporary.unlink()
         raise
 
 
@@ -146,6 +185,7 @@ def _copy(region: Region, to: int, saving: Saving) -> None:
                 data = os.pread(region.fd, min(CHUNK, end - at), region.offset + at)
                 if len(data) < min(CHUNK, end - at):
                     raise _Gone("its file is being truncated")
+                saving.check()
                 _put(to, at, data)
                 # What is private follows, and is gone through a second time.
                 saving.done = at if region.shared else at // 2
@@ -165,6 +205,7 @@ def _copy_memory(
         data = bytearray(min(CHUNK, end - at))
         if libc.read_memory(region.address + at, data) < len(data):
             raise _Gone(os.strerror(errno.EFAULT))
+        saving.check()
         _put(to, at, data, over=over)
         saving.done = (region.length + at) // 2 if over else at
 

@@ -17,8 +17,9 @@ from memd.compat import Compat
 from memd.qapi.schema import Expr, Schema
 
 _MAIN = "qapi-schema.json"
+_TEST = "test.json"
 
-_cache: dict[Compat, Schema] = {}
+_cache: dict[tuple[Compat, bool], Schema] = {}
 
 
 def schema_directory() -> str:
@@ -33,19 +34,23 @@ def schema_file() -> str:
     return os.path.join(schema_directory(), _MAIN)
 
 
-def load_schema(compat: Compat = Compat.V10_0) -> Schema:
+def load_schema(compat: Compat = Compat.V10_0, *, test: bool = False) -> Schema:
     """The schema of what memd serves, read once.
 
     Args:
         compat: whose introspection and checks it gives; decides the `if`
             conditions (`COMPAT_10_0`, `COMPAT_11_1`).
+        test: whether the commands of a daemon with --test-faults are in it.
 
     Raises:
         SchemaError: for a mistake in the files.
     """
-    schema = _cache.get(compat)
+    schema = _cache.get((compat, test))
     if schema is None:
-        schema = _cache[compat] = Schema(read_expressions(schema_file()), defined_names(compat))
+        expressions = read_expressions(schema_file())
+        if test:
+            expressions += read_expressions(os.path.join(schema_directory(), _TEST))
+        schema = _cache[compat, test] = Schema(expressions, defined_names(compat))
     return schema
 
 

@@ -100,7 +100,9 @@ class Machine(QObject):
         self.links: dict[str, QObject | None] = {}
 
 
-def _stored(name: str, type: str, visit: Visit, description: str | None) -> Property:
+def stored_property(name: str, type: str, visit: Visit, description: str | None) -> Property:
+    """A property that is stored among a machine's `values` and has no effect."""
+
     def setter(machine: Machine, value: JSON) -> None:
         machine.values[name] = value
 
@@ -115,7 +117,7 @@ def _stored(name: str, type: str, visit: Visit, description: str | None) -> Prop
 
 
 def _switch(name: str, _value: bool, description: str | None) -> Property:
-    return _stored(name, "bool", visit_bool, description)
+    return stored_property(name, "bool", visit_bool, description)
 
 
 def _visit_struct(name: str) -> Visit:
@@ -131,7 +133,7 @@ def _visit_struct(name: str) -> Visit:
 
 
 def _structure(name: str, type: str, description: str) -> Property:
-    return _stored(name, type, _visit_struct(name), description)
+    return stored_property(name, type, _visit_struct(name), description)
 
 
 def _link(name: str, target_type: str, description: str) -> LinkProperty:
@@ -173,7 +175,7 @@ def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
         OBJECT,
         abstract=True,
         properties=(
-            *(_stored(name, "string", visit_str, text) for name, text in _STRINGS),
+            *(stored_property(name, "string", visit_str, text) for name, text in _STRINGS),
             *(_switch(*each) for each in (*_SWITCHES, *switches)),
             _structure("boot", "BootConfiguration", "Boot configuration"),
             _structure("memory", "MemorySizeConfiguration", "Memory size configuration"),
@@ -183,7 +185,7 @@ def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
                 "SmpCachePropertiesWrapper",
                 "Cache properties list for SMP machine",
             ),
-            _stored(
+            stored_property(
                 "phandle-start",
                 "int",
                 _visit_int32,

@@ -26,8 +26,8 @@ from memd.qom.machine import CACHES, ONE_CPU
 
 _LEVELS = ("thread", "core", "module", "cluster", "die", "socket", "book", "drawer", "default")
 _SIZE_STEP = 8192
-# Levels that `none-machine` does not have, in the order in which they are refused.
-_UNSUPPORTED = ("modules", "clusters", "dies", "books", "drawers")
+# Levels that not every machine has, in the order in which they are refused.
+_RARE = ("modules", "clusters", "dies", "books", "drawers")
 
 
 def _struct(members: dict[str, Visit], *, mandatory: bool = False) -> Visit:
@@ -103,13 +103,44 @@ def visit_memory(value: JSON, path: str) -> JSON:
     return {"size": size, "slots": slots, "max-size": largest}
 
 
-def visit_smp(value: JSON, path: str) -> JSON:
-    """An `SMPConfiguration`: nothing but one CPU will do, and that is returned."""
+class Processors:
+    """What CPUs a machine can have.
+
+    Attributes:
+        machine: its name.
+        largest: the most of them.
+        levels: those of the rare levels of a topology that it knows, from the
+            outside in.
+    """
+
+    __slots__ = ("largest", "levels", "machine")
+
+    def __init__(self, machine: str, largest: int, levels: tuple[str, ...] = ()) -> None:
+        self.machine = machine
+        self.largest = largest
+        self.levels = levels
+
+
+NO_PROCESSORS = Processors("none", 1)
+"""What the machine `none` makes of it."""
+
+
+def count_cpus(value: JSON, path: str, processors: Processors) -> dict[str, int]:
+    """An `SMPConfiguration` with all that follows from what is given.
+
+    Args:
+        value: what was given.
+        path: where it stands, for messages.
+        processors: what the machine can have.
+
+    Raises:
+        QMPError: it contradicts itself, or the machine can't have it.
+    """
     given = _smp(value, path)
     if 0 in given.values():
         raise QMPError("Invalid CPU topology: CPU topology parameters must be greater than zero")
-    for level in _UNSUPPORTED:
-        if given.get(level, 1) > 1:
+    for level in _RARE:
+        if given.get(level, 1) > 1 and level not in processors.levels:
             raise QMPError(f"{level} > 1 not supported by this machine's CPU topology")
 
     # QEMU counts in 32 bits without sign. What is not given follows from the
@@ -118,25 +149,27 @@ def visit_smp(value: JSON, path: str) -> JSON:
     cpus, maxcpus, sockets, cores, threads = (
         count.get(name, 0) for name in ("cpus", "maxcpus", "sockets", "cores", "threads")
     )
+    between = 1
+    for level in _RARE:
+        between *= count.get(level) or 1
     if not cpus and not maxcpus:
         sockets, cores, threads = sockets or 1, cores or 1, threads or 1
     else:
         maxcpus = maxcpus or cpus
         if not cores:
             sockets, threads = sockets or 1, threads or 1
-            cores = maxcpus // (sockets * threads)
+            cores = maxcpus // (sockets * between * threads)
         elif not sockets:
             threads = threads or 1
-            sockets = maxcpus // (cores * threads)
-        threads = threads or maxcpus // (sockets * cores)
-    total = sockets * cores * threads
-    for level in _UNSUPPORTED:
-        total *= count.get(level, 1)
-    total %= 2**32
+            sockets = maxcpus // (between * cores * threads)
+        threads = threads or maxcpus // (sockets * between * cores)
+    total = sockets * between * cores * threads % 2**32
     maxcpus = maxcpus or total
     cpus = cpus or maxcpus
 
-    levels = f"sockets ({sockets}) * cores ({cores}) * threads ({threads})"
+    named = {"sockets": sockets, **{each: count.get(each) or 1 for each in processors.levels}}
+    named |= {"cores": cores, "threads": threads}
+    levels = " * ".join(f"{name} ({number})" for name, number in named.items())
     if total != maxcpus:
         raise QMPError(
             "Invalid CPU topology: product of the hierarchy must match maxcpus:"
@@ -147,12 +180,19 @@ def visit_smp(value: JSON, path: str) -> JSON:
             "Invalid CPU topology: maxcpus must be equal to or greater than smp:"
             f" {levels} == maxcpus ({maxcpus}) < smp_cpus ({cpus})"
         )
-    if maxcpus != 1:
-        bound = "max" if maxcpus else "min"
+    if not 1 <= maxcpus <= processors.largest:
+        bound, limit = ("max", processors.largest) if maxcpus else ("min", 1)
         signed = maxcpus - 2**32 if maxcpus >= 2**31 else maxcpus
         raise QMPError(
-            f"Invalid SMP CPUs {signed}. The {bound} CPUs supported by machine 'none' is 1"
+            f"Invalid SMP CPUs {signed}. The {bound} CPUs supported by machine"
+            f" '{processors.machine}' is {limit}"
         )
+    return {**ONE_CPU, **named, "cpus": cpus, "maxcpus": maxcpus}
+
+
+def visit_smp(value: JSON, path: str) -> JSON:
+    """An `SMPConfiguration`: nothing but one CPU will do, and that is returned."""
+    count_cpus(value, path, NO_PROCESSORS)
     return ONE_CPU
 
 

@@ -10,6 +10,7 @@ from memd.qom.property import not_found, not_writable
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
+    from memd.qom.quota import Charge
     from memd.qom.tree import Tree
 
 # In which order properties are set, and so which of several refusals a client
@@ -136,15 +137,19 @@ class QObject:
 class UserCreatable(QObject):
     """An object that `object-add` makes: `/objects/<id>` once it is whole.
 
+    Attributes:
+        charge: what it is counted as; None before its id is taken.
+
     Its own children, if any, carry an index in their names (`m0[0]`): an id
     can't, so a partial path that begins with an id need not be looked for here.
     """
 
-    __slots__ = ()
+    __slots__ = ("charge",)
 
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree)
         self.name = id
+        self.charge: Charge | None = None
 
     def set_properties(self, options: dict[str, JSON]) -> None:
         """Set the properties that `object-add` gave, in QEMU's order.
@@ -158,6 +163,11 @@ class UserCreatable(QObject):
         last = len(_SET_ORDER)
         for name in sorted(options, key=lambda each: _SET_ORDER.get(each, last)):
             self.set_property(name, options[name])
+
+    @property
+    def memory_size(self) -> int:
+        """Bytes of memory that it has, or is to have."""
+        return 0
 
     def complete(self) -> Blocking | None:
         """Make it real.

@@ -36,9 +36,10 @@ class Property:
         guard: refuses a change whatever the value is, as some properties do
             before they look at it and others (in their setter) after.
         description: as `qom-list-properties` shows it, or None.
+        default: the value at the start as it is shown there, or None.
     """
 
-    __slots__ = ("description", "getter", "guard", "name", "setter", "type", "visit")
+    __slots__ = ("default", "description", "getter", "guard", "name", "setter", "type", "visit")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Property:
         visit: Visit = visit_any,
         guard: Guard | None = None,
         description: str | None = None,
+        default: JSON = None,
     ) -> None:
         self.name = name
         self.type = type
@@ -58,6 +60,7 @@ class Property:
         self.visit = visit
         self.guard = guard
         self.description = description
+        self.default = default
 
     def get(self, obj: QObject) -> JSON:
         """The property's value, as JSON.
@@ -89,6 +92,15 @@ class Property:
     def target(self, obj: QObject) -> QObject | None:
         """The object to which a path goes on through this property, if any."""
         return None
+
+    def info(self) -> dict[str, JSON]:
+        """What is told of it without an object (QAPI `ObjectPropertyInfo`)."""
+        info: dict[str, JSON] = {"name": self.name, "type": self.type}
+        if self.description is not None:
+            info["description"] = self.description
+        if self.default is not None:
+            info["default-value"] = self.default
+        return info
 
 
 class LinkProperty(Property):

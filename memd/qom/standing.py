@@ -24,21 +24,25 @@ class MemoryRegion(QObject):
 
     Attributes:
         size: in bytes.
+        addr: where in its container it begins, in bytes.
+        container: the region that it is a part of, or None.
     """
 
-    __slots__ = ("size",)
+    __slots__ = ("addr", "container", "size")
 
     def __init__(self, tree: Tree, size: int) -> None:
         super().__init__(MEMORY_REGION, tree)
         self.size = size
+        self.addr = 0
+        self.container: MemoryRegion | None = None
 
 
 MEMORY_REGION = ObjectType(
     "memory-region",
     OBJECT,
     properties=(
-        LinkProperty("container", "memory-region", follow=lambda region: None),
-        Property("addr", "uint64", get=lambda region: 0),
+        LinkProperty("container", "memory-region", follow=lambda region: region.container),
+        Property("addr", "uint64", get=lambda region: region.addr),
         Property("size", "uint64", get=lambda region: region.size),
         Property("priority", "uint32", get=lambda region: 0),
     ),

@@ -2,18 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from memd.compat import Compat
 from memd.errors import device_not_found
-from memd.outcome import Blocking
+from memd.outcome import JSON, Blocking
 from memd.qom.object import QObject, UserCreatable
 from memd.qom.property import LinkProperty
+from memd.qom.quota import Charge, Quota
 from memd.qom.standing import CONTAINER, furnish
 from memd.qom.types import ObjectType
 
+if TYPE_CHECKING:
+    from memd.hostmem.paths import Roots
+
 GiveUp = Callable[[], Blocking]
 """Has the making of an object end soon; what it returns waits for that end."""
+
+Source = Callable[[dict[str, ObjectType], Compat], Iterable[ObjectType]]
+"""Gives types for a tree, from those that it has and whose they are to be."""
+
+
+LetGo = Callable[["Blocking | None"], "Blocking | None"]
+"""See `Keeper.strike`."""
+
+
+class Keeper(Protocol):
+    """Keeps what clients make beyond the daemon's end."""
+
+    def keep(self, obj: UserCreatable, options: dict[str, JSON]) -> Blocking | None:
+        """An object is whole, and is going to be listed; `options` are those of `object-add`.
+
+        Returns:
+            None, or a `Blocking` to be run before it is listed.
+
+        Raises:
+            QMPError: it can't be noted.
+        """
+
+    def changed(self, obj: QObject, change: Blocking | None) -> Blocking | None:
+        """A property was set; or is set once `change` has been run.
+
+        Returns:
+            None, or what is to be run instead of `change`.
+
+        Raises:
+            QMPError: it can't be noted.
+        """
+
+    def strike(self, obj: UserCreatable) -> LetGo:
+        """An object is going to be deleted; nothing of it is gone yet.
+
+        Returns:
+            to be called once its memory was let go, or with the `Blocking` that
+            does so; gives None or what is to be run instead.
+
+        Raises:
+            QMPError: it can't be noted, and so the object stays.
+        """
 
 
 class Tree:
@@ -28,28 +75,44 @@ class Tree:
         objects: the container `/objects`.
         chardevs: the container `/chardevs`.
         machine: the object `/machine`.
+        keeper: keeps what clients make beyond the daemon's end; None where
+            nobody does.
+        quota: how much clients may make.
+        roots: what the files have to be below that clients name; None for
+            anywhere.
     """
 
     __slots__ = (
         "_catalogued",
+        "_charges",
         "_link_names",
         "_listed",
         "_reserved",
+        "_sources",
         "_types",
         "chardevs",
         "compat",
+        "keeper",
         "machine",
         "objects",
+        "quota",
         "root",
+        "roots",
     )
 
     def __init__(self, compat: Compat = Compat.V10_0) -> None:
         self.compat = compat
+        self.keeper: Keeper | None = None
+        self.roots: Roots | None = None
         self._types: dict[str, ObjectType] = {}
         self._link_names: set[str] = set()
         self._catalogued = False
+        self._sources: list[Source] = []
         # Ids of what is being made; what gives the making up, where it can be.
         self._reserved: dict[str, GiveUp | None] = {}
+        # What each object under /objects, and each that is being made, is counted as.
+        self._charges: dict[str, Charge] = {}
+        self.quota = Quota()
         self.root = QObject(CONTAINER, self)
         self.objects = QObject(CONTAINER, self)
         self.chardevs = QObject(CONTAINER, self)
@@ -66,6 +129,11 @@ class Tree:
             if isinstance(prop, LinkProperty):
                 self._link_names.add(prop.name)
 
+    def add_source(self, source: Source) -> None:
+        """Note where more types come from, once they are asked for."""
+        if source not in self._sources:
+            self._sources.append(source)
+
     def type_by_name(self, name: str) -> ObjectType | None:
         """The type of that name, or None."""
         found = self._types.get(name)
@@ -78,25 +146,38 @@ class Tree:
             from memd.qom.catalogue import catalogue
 
             self._catalogued = True
-            for each in catalogue(self._types, self.compat):
-                self.add_type(each)
+            for source in (catalogue, *self._sources):
+                for each in source(self._types, self.compat):
+                    self.add_type(each)
         return self._types
 
     # What object-add and object-del do
 
-    def reserve(self, id: str) -> None:
+    def reserve(self, id: str, size: int = 0, owner: int | None = None) -> Charge:
         """Take an id for an object that is being made.
 
+        Args:
+            size: bytes of memory that it is to have.
+            owner: the user for whom it is made; see `Quota.check`.
+
+        Returns:
+            what it is counted as.
+
         Raises:
-            QMPError: it is taken.
+            QMPError: it is taken, or there may be no more.
         """
         if id in self._listed or id in self._reserved or id in CONTAINER.all_properties:
             raise self.objects.duplicate(id)
+        self.quota.check(id, size, owner)
         self._reserved[id] = None
+        charge = self._charges[id] = self.quota.charge(size, owner)
+        return charge
 
     def release(self, id: str) -> None:
         """Give a reserved id back; nothing happens where it isn't reserved."""
-        self._reserved.pop(id, None)
+        if id in self._reserved:
+            del self._reserved[id]
+            self._charges.pop(id).end()
 
     def can_give_up(self, id: str, give_up: GiveUp) -> None:
         """Note how the making of a reserved id's object is given up."""
@@ -122,10 +203,17 @@ class Tree:
         """
         self.objects.add_child(obj.name, obj)
         self._reserved.pop(obj.name, None)
+        charge = self._charges.get(obj.name)
+        if charge is None:
+            # Nobody asked for it: it is there, whatever the limits.
+            charge = obj.charge or self.quota.charge(obj.memory_size, None)
+            self._charges[obj.name] = charge
+        obj.charge = charge
 
     def detach(self, obj: UserCreatable) -> None:
         """Take a listed object out of `/objects`; its id is free at once."""
         self.objects.remove_child(obj.name)
+        self._charges.pop(obj.name).end()
 
     def user_object(self, id: str) -> UserCreatable | None:
         """The object `/objects/<id>` that clients may delete, or None."""

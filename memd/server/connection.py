@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from time import monotonic
 
+from memd.server.limits import Shared
 from memd.server.stream import Stream, is_pollable
 from memd.session import Session
 
@@ -18,13 +20,14 @@ HIGH_WATER = 4 * 1024 * 1024
 socket. Some 100,000 empty answers: QEMU holds any number, and clients that
 send 20,000 commands before they read were seen to rely on it."""
 
-LOW_WATER = HIGH_WATER // 4
-"""Bytes held below which its commands are taken again."""
+CROWD = 8
+"""Clients that wait for their turn, beyond which whoever sends much at once waits, too."""
 
-HELD_LIMIT = 64 * 1024 * 1024
-"""Bytes held, by events that nobody reads, beyond which the client is
-disconnected; the others never notice. Above the high water mark and the
-largest single answer (16 MiB of memory, in base64) together."""
+BULK = 64 * 1024
+"""Bytes of an unfinished message from which on the rest of it is read in turns."""
+
+PRESSED_WATER = 64 * 1024
+"""The same once half of what may be held for all clients is."""
 
 
 class Connection:
@@ -35,12 +38,17 @@ class Connection:
         "_finishing",
         "_held",
         "_loop",
+        "_mark",
         "_on_lost",
         "_out",
         "_pausing",
         "_pollable",
+        "_queued",
         "_reading",
+        "_shared",
         "_stream",
+        "_told",
+        "_turn_end",
         "_writing",
         "full",
         "session",
@@ -53,13 +61,21 @@ class Connection:
         loop: asyncio.AbstractEventLoop,
         stream: Stream,
         on_lost: Callable[[Connection], None],
+        shared: Shared,
     ) -> None:
         self._loop = loop
         self._stream: Stream | None = stream
         self._on_lost = on_lost
+        self._shared = shared
+        # Bytes that `shared` was last told are held for this client.
+        self._told = 0
+        self._turn_end = 0.0
+        self._queued = False
         # Bytes not yet sent; descriptors ride on the first byte of their chunk.
         self._out: list[tuple[bytes | memoryview, tuple[int, ...]]] = []
         self._held = 0
+        # What may be held of it before what is written leaves at once.
+        self._mark = 0
         self._corked = False
         self._pausing = False
         self.full = False
@@ -67,6 +83,10 @@ class Connection:
         self._writing = False
         self._finishing = False
         self._pollable = is_pollable(stream.read_fd)
+
+    def fileno(self) -> int:
+        """The descriptor that it writes to; -1 once it is closed."""
+        return -1 if self._stream is None else self._stream.write_fd
 
     def start(self) -> None:
         """Begin to read; the session must be set."""
@@ -81,7 +101,7 @@ class Connection:
             return
         self._out.append((data, fds))
         self._held += len(data)
-        if not self._corked or self._held > HIGH_WATER:
+        if not self._corked or self._held > self._mark:
             self._flush()
 
     def pause_reading(self) -> None:
@@ -105,31 +125,55 @@ class Connection:
         """See `Transport`."""
         return self._stream is None or self._stream.hung_up()
 
+    def turn_over(self) -> bool:
+        """See `Transport`."""
+        return monotonic() > self._turn_end
+
+    def crowded(self) -> bool:
+        """See `Transport`."""
+        return self._shared.turns.waiting > CROWD
+
+    def resume_later(self) -> None:
+        """See `Transport`."""
+        if not self._queued:
+            self._queued = True
+            self._update_reading()
+            self._shared.turns.wait(self._take_turn)
+
     # The loop's side
 
     def _on_readable(self) -> None:
+        if self.session.unfinished > BULK:
+            # A large message is under way, and no hurry: it takes its turns.
+            self.resume_later()
+        elif self._read() and self._reading and not self._pollable:
+            self._loop.call_soon(self._on_readable)
+
+    def _read(self) -> bool:
+        """Take what has come; gives whether there may be more."""
         if self._stream is None:
-            return
+            return False
         try:
             data, fds = self._stream.receive()
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             self.close()
-            return
+            return False
         if fds:
             self.session.receive_fds(fds)
         if data:
             self._gathered(lambda: self.session.receive(data))
-        else:
-            self.pause_reading()
-            self._gathered(self.session.receive_eof)
-        if self._reading and not self._pollable:
-            self._loop.call_soon(self._on_readable)
+            return True
+        self.pause_reading()
+        self._gathered(self.session.receive_eof)
+        return False
 
     def _gathered(self, work: Callable[[], None]) -> None:
         """Do `work` and let what it writes leave in one go."""
         self._corked = True
+        self._turn_end = self._shared.turns.begin()
+        self._mark = self._high_water()
         try:
             work()
         finally:
@@ -147,8 +191,7 @@ class Connection:
                 self._held -= sent
                 _close_all(fds)
                 if sent < len(data):
-                    # Not a copy: 16 MiB of memory leave in a hundred pieces.
-                    out[0] = (memoryview(data)[sent:], ())
+                    out[0] = (_rest(memoryview(data), sent), ())
                     break
                 del out[0]
         except (BlockingIOError, InterruptedError):
@@ -170,19 +213,64 @@ class Connection:
                 self._loop.add_writer(stream.write_fd, self._flush)
             else:
                 self._loop.remove_writer(stream.write_fd)
-        if self._held > HELD_LIMIT or (self._finishing and not waiting):
+        held = self._held
+        if held > self._shared.limits.held_output or (self._finishing and not waiting):
             self.close()
-        elif self._held > HIGH_WATER and not self.full:
+            return
+        self._tell()
+        if not (held or self.full) or self._stream is None:
+            return
+        high = self._high_water()
+        if held > high and not self.full:
             self.full = True
             self._update_reading()
-        elif self.full and self._held < LOW_WATER:
+        elif self.full and held < high // 4:
             self.full = False
             self._update_reading()
-            self._loop.call_soon(self._gathered, self.session.resume)
+            self._loop.call_soon(self._resume)
+
+    def _high_water(self) -> int:
+        shared = self._shared
+        if shared.held > shared.limits.held // 2:
+            return PRESSED_WATER
+        return min(HIGH_WATER, shared.limits.held_output // 2)
+
+    def _tell(self) -> None:
+        """Tell what is held for this client now."""
+        held = self._held + self.session.held
+        if held != self._told:
+            self._shared.held += held - self._told
+            self._told = held
+            if self._shared.held > self._shared.limits.held:
+                self._shared.relieve()
+
+    @property
+    def held(self) -> int:
+        """Bytes held for this client, coming and going."""
+        return 0 if self._finishing else self._told
+
+    def cut_off(self, text: str) -> None:
+        """Let go of a client, and of what is held for it; tell it why if it may listen."""
+        if self._held:
+            self.close()
+        else:
+            self.session.cut_off(text)
+
+    def _take_turn(self) -> None:
+        self._queued = False
+        self._resume()
+        end = self._shared.turns.begin()
+        while not (self._queued or self._pausing or self.full) and self._read():
+            if monotonic() > end:
+                break
+        self._update_reading()
+
+    def _resume(self) -> None:
+        self._gathered(self.session.resume)
 
     def _update_reading(self) -> None:
         stream = self._stream
-        wanted = not (self._pausing or self.full or self._finishing)
+        wanted = not (self._pausing or self.full or self._finishing or self._queued)
         if stream is None or wanted == self._reading:
             return
         self._reading = wanted
@@ -207,9 +295,22 @@ class Connection:
         for _data, fds in self._out:
             _close_all(fds)
         self._out.clear()
+        self._shared.held -= self._told
+        self._told = 0
         self.session.lost()
         stream.close()
         self._on_lost(self)
+
+
+def _rest(view: memoryview, sent: int) -> memoryview:
+    """What is left of a chunk, which keeps no more than twice as much in memory.
+
+    16 MiB of memory leave in a hundred pieces: a copy each time would be too many.
+    """
+    whole, left = view.obj, view[sent:]
+    if isinstance(whole, bytes) and len(left) * 2 < len(whole):
+        return memoryview(bytes(left))
+    return left
 
 
 def _join_plain(out: list[tuple[bytes | memoryview, tuple[int, ...]]]) -> bytes:

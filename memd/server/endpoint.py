@@ -20,8 +20,11 @@ UNIX_PATH_MAX = 108
 """Bytes of a socket's path, its closing NUL included (unix(7))."""
 
 
-def open_unix(path: str, *, server: bool) -> socket.socket:
+def open_unix(path: str, *, server: bool, mode: int = 0o600) -> socket.socket:
     """Listen at, or connect to, a UNIX socket.
+
+    Args:
+        mode: of a listening socket's file; see `listen_unix`.
 
     Raises:
         QMPError: when that fails.
@@ -33,7 +36,7 @@ def open_unix(path: str, *, server: bool) -> socket.socket:
         )
     if server:
         try:
-            return listen_unix(path)
+            return listen_unix(path, mode)
         except OSError as error:
             raise QMPError(
                 f"Failed to bind socket to {path}: {os.strerror(error.errno or 0)}"

@@ -12,9 +12,12 @@ from memd.compat import Compat
 from memd.outcome import JSON, Blocking, Event
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
+from memd.server.limits import Limits, Seldom, Shared
+from memd.server.peer import Peer, peer_of
 from memd.server.progress import watched
+from memd.server.strangers import Strangers
 from memd.server.stream import SocketStream, Stream
-from memd.session import Dispatch, Monitor, Session
+from memd.session import Dispatch, Monitor, Session, Transport
 from memd.wire import encode
 
 log = logging.getLogger("memd")
@@ -35,6 +38,10 @@ class Hub:
         "_greeting",
         "_jobs",
         "_loop",
+        "_relieving",
+        "_seldom",
+        "_shared",
+        "_strangers",
         "dispatch",
         "ended",
     )
@@ -45,15 +52,34 @@ class Hub:
         dispatch: Dispatch,
         greeting: Callable[[], JSON],
         compat: Compat,
+        limits: Limits | None = None,
     ) -> None:
         self._loop = loop
+        self._shared = Shared(loop, limits, self._relieve)
+        self._seldom = Seldom(loop)
+        self._relieving = False
         self._jobs = Jobs(loop)
         self._greeting = greeting
         self._compat = compat
         self._connections: set[Connection] = set()
-        self._early: list[tuple[Stream, Monitor]] | None = None
+        self._strangers = Strangers(loop, self._shared.limits.negotiation)
+        self._early: list[tuple[Stream, Monitor, Peer | None]] | None = None
         self.dispatch = dispatch
         self.ended: asyncio.Future[str] = loop.create_future()
+
+    def prepare(self) -> None:
+        """Get ready to run jobs; raises `RuntimeError` where there is no thread for them."""
+        self._jobs.prepare()
+
+    @property
+    def clients(self) -> int:
+        """How many are connected and served."""
+        return len(self._connections)
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held for all of them."""
+        return self._shared.held
 
     def hold(self) -> None:
         """Let clients connect, but wait: not everything is there yet."""
@@ -62,8 +88,8 @@ class Hub:
     def release(self) -> None:
         """Serve those who waited, and from now on everybody at once."""
         early, self._early = self._early or [], None
-        for stream, monitor in early:
-            self.serve(stream, monitor)
+        for stream, monitor, peer in early:
+            self.serve(stream, monitor, peer)
 
     def adopt(self, sock: socket.socket, monitor: Monitor) -> None:
         """Serve a client that has connected."""
@@ -73,22 +99,66 @@ class Hub:
             log.warning("cannot serve a client: %s", error.strerror)
             sock.close()
             return
-        self.serve(stream, monitor)
+        self.serve(stream, monitor, peer_of(sock))
 
-    def serve(self, stream: Stream, monitor: Monitor) -> None:
+    def serve(self, stream: Stream, monitor: Monitor, peer: Peer | None = None) -> None:
         """Greet whoever is at the other end of `stream`, and go on from there."""
-        if self._early is not None:
-            self._early.append((stream, monitor))
+        if not self._has_room():
+            stream.close()
+            # Where memd connects by itself, it tries again.
+            monitor.client_came()
+            monitor.client_left()
             return
-        connection = Connection(self._loop, stream, self._lost)
-        connection.session = Session(self, connection, monitor, self._compat)
+        if self._early is not None:
+            self._early.append((stream, monitor, peer))
+            return
+        shared = self._shared
+        connection = Connection(self._loop, stream, self._lost, shared)
+        connection.session = self._session(Session, connection, monitor, peer)
+        connection.session.origin = stream.origin
         self._connections.add(connection)
+        self._strangers.came(connection)
         monitor.client_came()
         connection.start()
         connection.session.greet(self._greeting())
 
+    def _session(
+        self, make: type[Session], transport: Transport, monitor: Monitor, peer: Peer | None
+    ) -> Session:
+        """A new client's session, of a class that is made as `Session` is."""
+        limit = self._shared.limits.message
+        return make(self, transport, monitor, self._compat, peer, max_message=limit)
+
+    def _has_room(self) -> bool:
+        """Whether one more client may be served; says so in the log if not."""
+        limit = self._shared.limits.clients
+        present = len(self._connections) if self._early is None else len(self._early)
+        if not limit or present < limit or self._strangers.make_room():
+            return True
+        self._seldom.warn("a client was turned away: there are %d, see --max-clients", limit)
+        return False
+
+    def _relieve(self) -> None:
+        """Too much is held for clients: have those go for whom it is most."""
+        if not self._relieving:
+            self._relieving = True
+            # Later, as one of them may be at work right now.
+            self._loop.call_soon(self._cut_off_the_greatest)
+
+    def _cut_off_the_greatest(self) -> None:
+        self._relieving = False
+        shared = self._shared
+        for each in sorted(self._connections, key=lambda each: each.held, reverse=True):
+            if not each.held or shared.held <= shared.limits.held:
+                break
+            self._seldom.warn(
+                "a client was disconnected: %d bytes were held for it, see --max-held", each.held
+            )
+            each.cut_off("too much is held for all clients together")
+
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._strangers.left(connection)
         connection.session.monitor.client_left()
 
     def disconnect(self, monitor: Monitor) -> None:
@@ -101,16 +171,7 @@ class Hub:
     def broadcast(self, events: tuple[Event, ...]) -> None:
         """Send events to every negotiated client (QMP specification, section 2.5)."""
         for event in events:
-            now = time.time_ns()
-            message: dict[str, JSON] = {
-                "timestamp": {
-                    "seconds": now // 1_000_000_000,
-                    "microseconds": now // 1000 % 1_000_000,
-                },
-                "event": event.name,
-            }
-            if event.data is not None:
-                message["data"] = event.data
+            message = event_message(event)
             encoded: dict[bool, bytes] = {}
             for connection in tuple(self._connections):
                 pretty = connection.session.monitor.pretty
@@ -133,8 +194,9 @@ class Hub:
         Args:
             patience: seconds given to those that have not read it yet.
         """
-        for stream, _monitor in self._early or ():
+        for stream, _monitor, _peer in self._early or ():
             stream.close()
+        self._strangers.close()
         for connection in tuple(self._connections):
             connection.finish()
         deadline = self._loop.time() + patience
@@ -156,3 +218,18 @@ class Hub:
         while self._jobs.running and self._loop.time() < deadline:
             give_up()
             await asyncio.sleep(0.005)
+
+
+def event_message(event: Event) -> dict[str, JSON]:
+    """An event as it is sent, with the time (QMP specification, section 2.5)."""
+    now = time.time_ns()
+    message: dict[str, JSON] = {
+        "timestamp": {
+            "seconds": now // 1_000_000_000,
+            "microseconds": now // 1000 % 1_000_000,
+        },
+        "event": event.name,
+    }
+    if event.data is not None:
+        message["data"] = event.data
+    return message

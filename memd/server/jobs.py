@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 
-from memd.errors import QMPError
+from memd.errors import QMPError, forget_frames, shortage
 from memd.outcome import JSON, Blocking
 
 log = logging.getLogger("memd")
@@ -21,33 +23,88 @@ IDLE_THREADS = 4
 """Threads kept waiting for work; each costs its stack's touched pages."""
 
 
-class Jobs:
-    """Runs `Blocking` work in threads and its end on the loop."""
+SWITCH = 0.0005
+"""Seconds after which a thread lets the event loop go on that waits for the interpreter
+(sys.setswitchinterval). While one client writes 16 MiB again and again, the longest wait
+of another was 26 ms, with Python's own 5 ms it was 50; with four, 62 and 168."""
 
-    __slots__ = ("_idle", "_loop", "_work", "running")
+COPIES = 256 << 20
+"""Bytes of copies (`Blocking.copies`) in the making at once; what would be more waits."""
+
+
+class Jobs:
+    """Runs `Blocking` work in threads and its end on the loop.
+
+    Where the system refuses a thread, work waits for one that is there; see
+    `prepare`.
+    """
+
+    __slots__ = (
+        *("_copies", "_idle", "_loop", "_postponed", "_threads", "_waiting", "_work"),
+        "running",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._work: queue.SimpleQueue[tuple[Blocking, Callable[[JSON], None]] | None] = (
             queue.SimpleQueue()
         )
+        # Threads; those with nothing to do; jobs that no thread was to be had for.
+        self._threads = 0
         self._idle = 0
+        self._waiting = 0
+        # Bytes of copies in the making, and jobs that wait until there are fewer.
+        self._copies = 0
+        self._postponed: deque[tuple[Blocking, Callable[[JSON], None]]] = deque()
         self.running = 0
         """Jobs whose work has not ended yet."""
 
+    def prepare(self) -> None:
+        """Begin the first thread, so that there is one whatever happens.
+
+        To be called once in a daemon's life: how threads take turns is set, too.
+
+        Raises:
+            RuntimeError: the system has none to give.
+        """
+        sys.setswitchinterval(SWITCH)
+        if not self._threads:
+            self._begin_thread()
+            self._idle += 1
+
     def start(self, job: Blocking, done: Callable[[JSON], None]) -> None:
         """Run `job`; `done` gets its value, its `Outcome` or a `QMPError`, on the loop."""
+        if job.copies and self._copies and self._copies + job.copies > COPIES:
+            self.running += 1
+            self._postponed.append((job, done))
+            return
+        self._begin(job, done)
         self.running += 1
+
+    def _begin(self, job: Blocking, done: Callable[[JSON], None]) -> None:
         if self._idle:
             self._idle -= 1
         else:
-            threading.Thread(target=self._serve, name="memd-job", daemon=True).start()
+            try:
+                self._begin_thread()
+            except (RuntimeError, MemoryError):
+                if not self._threads:
+                    raise
+                if not self._waiting:
+                    log.warning("cannot start a thread: commands wait for one another")
+                self._waiting += 1
+        self._copies += job.copies
         self._work.put((job, done))
+
+    def _begin_thread(self) -> None:
+        threading.Thread(target=self._serve, name="memd-job", daemon=True).start()
+        self._threads += 1
 
     def close(self) -> None:
         """Let the waiting threads go; a job under way ends by itself."""
         for _ in range(self._idle):
             self._work.put(None)
+        self._threads -= self._idle
         self._idle = 0
 
     def _serve(self) -> None:
@@ -61,6 +118,8 @@ class Jobs:
                 self._loop.call_soon_threadsafe(self._end, job, done, value, error)
             except RuntimeError:
                 return  # The loop is closed: the daemon has ended.
+            # Megabytes may hang on it, and the next job may be long in coming.
+            del item, job, done, value, error
 
     def _end(
         self,
@@ -69,11 +128,21 @@ class Jobs:
         value: object,
         error: BaseException | None,
     ) -> None:
-        self.running -= 1
-        if self._idle < IDLE_THREADS:
+        if self._waiting:
+            # The thread has taken it by now.
+            self._waiting -= 1
+        elif self._idle < IDLE_THREADS:
             self._idle += 1
         else:
+            self._threads -= 1
             self._work.put(None)
+        self.running -= 1
+        self._copies -= job.copies
+        while self._postponed:
+            first = self._postponed[0]
+            if self._copies and self._copies + first[0].copies > COPIES:
+                break
+            self._begin(*self._postponed.popleft())
         result = conclude(job, value, error)
         if type(result) is Blocking:
             self.start(result, done)
@@ -84,12 +153,18 @@ class Jobs:
 def conclude(job: Blocking, value: object, error: BaseException | None) -> JSON:
     """Turn how a job's work ended into what its client is answered, or more work."""
     try:
-        if error is not None:
-            job.failed(error)
-            raise error
-        return job.finish(value)
-    except QMPError as refusal:
-        return refusal
-    except Exception:
-        log.exception("a command failed unexpectedly")
-        return QMPError("internal error, see the log")
+        if error is None:
+            return job.finish(value)
+        job.failed(error)
+    except Exception as surprise:
+        error = surprise
+    if not isinstance(error, Exception):
+        raise error
+    refusal = error if isinstance(error, QMPError) else shortage(error)
+    if refusal is None:
+        log.error("a command failed unexpectedly", exc_info=error)
+        refusal = QMPError("internal error, see the log")
+    elif refusal is not error:
+        log.warning("a command: %s", refusal.desc)
+    forget_frames(error)
+    return refusal

@@ -20,10 +20,14 @@ ACCEPT_PAUSE = 0.1
 the waiting client keeps the socket readable, and the loop would spin."""
 
 
-def listen_unix(path: str) -> socket.socket:
-    """Listen on a UNIX socket at `path`, mode 0600.
+def listen_unix(path: str, mode: int = 0o600) -> socket.socket:
+    """Listen on a UNIX socket at `path`.
 
     A socket file that nobody listens on any more is replaced.
+
+    Args:
+        mode: of the file: who can connect. Whom memd asks for by name is
+            checked once they have, so all must be able to.
 
     Raises:
         OSError: EADDRINUSE where another process serves it; whatever bind(2)
@@ -33,19 +37,28 @@ def listen_unix(path: str) -> socket.socket:
     try:
         # The mode of the socket gives that of the file, so there is no moment
         # in which others could connect (unix(7)).
-        os.fchmod(sock.fileno(), 0o600)
+        os.fchmod(sock.fileno(), mode)
         try:
-            sock.bind(path)
+            _bind(sock, path)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not _is_stale(path):
                 raise
             os.unlink(path)
-            sock.bind(path)
+            _bind(sock, path)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _bind(sock: socket.socket, path: str) -> None:
+    # What the mode grants was decided on; a mask is for what nobody thought of.
+    mask = os.umask(0)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(mask)
 
 
 def _is_stale(path: str) -> bool:

@@ -31,6 +31,9 @@ class Stream(Protocol):
     read_fd: int
     write_fd: int
 
+    origin: dict[str, str]
+    """Who is at the other end of a network, see `memd.session.Session`."""
+
     def receive(self) -> tuple[bytes, list[int]]:
         """Bytes and the descriptors that came along; empty bytes at the end.
 
@@ -57,13 +60,14 @@ class Stream(Protocol):
 class SocketStream:
     """A connected stream socket; descriptors travel on AF_UNIX (unix(7))."""
 
-    __slots__ = ("_passes_fds", "_socket", "read_fd", "write_fd")
+    __slots__ = ("_passes_fds", "_socket", "origin", "read_fd", "write_fd")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._passes_fds = sock.family == socket.AF_UNIX
         self.read_fd = self.write_fd = sock.fileno()
+        self.origin: dict[str, str] = {} if self._passes_fds else origin_of(sock)
         if not self._passes_fds:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -100,6 +104,14 @@ class SocketStream:
         self._socket.close()
 
 
+def origin_of(sock: socket.socket) -> dict[str, str]:
+    """The address at the other end of a TCP connection, if it is still there."""
+    from memd.server.endpoint import ends_of
+
+    ends = ends_of(sock)
+    return {} if ends is None else {"address": ends[1]}
+
+
 class StdioStream:
     """Standard input and output, taken away from the rest of the process.
 
@@ -107,9 +119,10 @@ class StdioStream:
     stray print can never get between two answers.
     """
 
-    __slots__ = ("_was_blocking", "read_fd", "write_fd")
+    __slots__ = ("_was_blocking", "origin", "read_fd", "write_fd")
 
     def __init__(self) -> None:
+        self.origin: dict[str, str] = {}
         self.read_fd = os.dup(0)
         self.write_fd = os.dup(1)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 
 from memd.errors import QMPError
-from memd.server.stream import READ_SIZE
+from memd.server.stream import READ_SIZE, origin_of
 
 log = logging.getLogger("memd")
 
@@ -39,6 +39,16 @@ _RECORD_HEADER = 5
 """Bytes before a record's content: type, version, length (RFC 8446, section 5.1)."""
 
 
+def _certified(tls: ssl.SSLObject) -> dict[str, str]:
+    """The common name in the other end's certificate, if one was asked for and verified."""
+    # As typed, it may be None; of one that was not verified it is empty.
+    for part in (tls.getpeercert() or {}).get("subject", ()):
+        for pair in part:
+            if pair[0] == "commonName":
+                return {"certificate": str(pair[1])}
+    return {}
+
+
 class TLSStream:
     """A connected socket with TLS, the handshake done; see `Stream`.
 
@@ -47,7 +57,10 @@ class TLSStream:
     the same bytes, maybe more of them, as is OpenSSL's own rule.
     """
 
-    __slots__ = ("_in", "_out", "_owed", "_sealed", "_socket", "_tls", "read_fd", "write_fd")
+    __slots__ = (
+        *("_in", "_out", "_owed", "_sealed", "_socket", "_tls", "origin", "read_fd"),
+        "write_fd",
+    )
 
     def __init__(
         self, sock: socket.socket, tls: ssl.SSLObject, into: ssl.MemoryBIO, out: ssl.MemoryBIO
@@ -60,6 +73,7 @@ class TLSStream:
         self._sealed = memoryview(b"")
         self._owed = 0
         self.read_fd = self.write_fd = sock.fileno()
+        self.origin = origin_of(sock) | _certified(tls)
 
     def receive(self) -> tuple[bytes, list[int]]:
         """See `Stream`."""

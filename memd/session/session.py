@@ -17,13 +17,19 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, forget_frames
 from memd.outcome import JSON, Blocking, Constant, Encoded, Event, Outcome
 from memd.session.envelope import is_out_of_band, open_envelope
+from memd.session.peer import Peer
 from memd.wire import Decoder, encode
 
 QUEUE_LIMIT = 8
 """In-band commands that may wait behind a running one once `oob` is on."""
+
+
+BULK = 4096
+"""Bytes that come at once from no client that waits for each answer. They wait for
+their turn where many do."""
 
 
 class Phase(enum.Enum):
@@ -55,6 +61,15 @@ class Transport(Protocol):
     def peer_gone(self) -> bool:
         """Whether the client has closed both directions."""
 
+    def turn_over(self) -> bool:
+        """Whether others are to be served before this client's next command."""
+
+    def crowded(self) -> bool:
+        """Whether so many clients wait for their turn that one more had better do, too."""
+
+    def resume_later(self) -> None:
+        """Call the session's `resume` when it is this client's turn again."""
+
 
 class Monitor:
     """What outlives a client on the same socket: its named descriptors.
@@ -65,15 +80,17 @@ class Monitor:
     Attributes:
         id: its name.
         pretty: whether answers are spread over lines.
+        readonly: whether only queries are run.
         fds: the named descriptors.
         clients: how many are connected.
     """
 
-    __slots__ = ("clients", "fds", "id", "pretty")
+    __slots__ = ("clients", "fds", "id", "pretty", "readonly")
 
-    def __init__(self, id: str, *, pretty: bool = False) -> None:
+    def __init__(self, id: str, *, pretty: bool = False, readonly: bool = False) -> None:
         self.id = id
         self.pretty = pretty
+        self.readonly = readonly
         self.fds: dict[str, int] = {}
         self.clients = 0
 
@@ -115,7 +132,16 @@ class Hub(Protocol):
 
 
 class Session:
-    """One client's conversation, from greeting to farewell."""
+    """One client's conversation, from greeting to farewell.
+
+    Attributes:
+        monitor: what it goes over.
+        peer: who the client is; None where the kernel can't say, as for TCP.
+        origin: who it is where it comes over a network: its "address", and the
+            name in its "certificate", if it showed one that is trusted.
+        negotiated: whether the client is in command mode.
+        oob_enabled: whether it negotiated out-of-band commands.
+    """
 
     __slots__ = (
         "_backlog",
@@ -124,25 +150,42 @@ class Session:
         "_phase",
         "_queue",
         "_running",
+        "_running_bytes",
         "_transport",
+        "_waiting_bytes",
         "monitor",
         "negotiated",
         "oob_enabled",
+        "origin",
+        "peer",
         "received_fds",
     )
 
     def __init__(
-        self, hub: Hub, transport: Transport, monitor: Monitor, compat: Compat = Compat.V10_0
+        self,
+        hub: Hub,
+        transport: Transport,
+        monitor: Monitor,
+        compat: Compat = Compat.V10_0,
+        peer: Peer | None = None,
+        *,
+        max_message: int | None = None,
     ) -> None:
         self._hub = hub
         self._transport = transport
-        self._decoder = Decoder(compat)
+        self._decoder = Decoder(compat, max_message)
         self.monitor = monitor
+        self.peer = peer
+        self.origin: dict[str, str] = {}
         self.negotiated = False
         self.oob_enabled = False
         self.received_fds: list[int] = []
         """Descriptors of the last message that carried any, not yet taken."""
         self._running = False
+        # Bytes of the message that runs, and of those that wait, by identity: only
+        # of messages that came in several pieces, the others don't count.
+        self._running_bytes = 0
+        self._waiting_bytes: dict[int, int] = {}
         # Accepted behind the running command (oob) / decoded but not accepted yet.
         self._queue: deque[Any] = deque()
         self._backlog: deque[Any] = deque()
@@ -156,16 +199,47 @@ class Session:
         """Take bytes from the client, and run what they complete."""
         if self._phase is not Phase.OPEN:
             return
-        items = self._decoder.feed(data)
+        decoder = self._decoder
+        if len(data) > BULK and self._transport.crowded():
+            decoder.put(data)
+            self._transport.pause_reading()
+            self._transport.resume_later()
+            return
+        held = decoder.held
+        items = decoder.take(data)
+        if held and items:
+            self._waiting_bytes[id(items[0])] = held + len(data)
         done = 0
         # Ordinarily each item is answered at once and nothing ever waits.
         if not self._backlog:
             while done < len(items) and self._may_go_on():
                 self._run(items[done])
                 done += 1
-        if done < len(items) or self._running:
+                if self._transport.turn_over():
+                    break
+        if done < len(items) or self._running or decoder.more:
             self._backlog.extend(items[done:])
             self._pump()
+
+    @property
+    def held(self) -> int:
+        """Bytes that messages of this client take, roughly: one that is unfinished, those
+        that wait, and the one that runs."""
+        held = self._decoder.held + self._running_bytes
+        return held + sum(self._waiting_bytes.values()) if self._waiting_bytes else held
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes that the client's unfinished message takes."""
+        return self._decoder.held
+
+    def cut_off(self, text: str) -> None:
+        """Tell the client why, and take nothing more from it; what runs for it still ends."""
+        if self._phase is Phase.CLOSED:
+            return
+        self._answer(QMPError(text), None, has_id=False)
+        self._close()
+        self._transport.finish()
 
     def receive_fds(self, fds: list[int]) -> None:
         """Take descriptors that came along; those not taken before are closed.
@@ -197,8 +271,7 @@ class Session:
             return
         self._phase = Phase.DRAINING
         if self.oob_enabled or self._transport.peer_gone():
-            self._queue.clear()
-            self._backlog.clear()
+            self._drop()
         else:
             self._backlog.extend(self._decoder.end())
         self._pump()
@@ -223,33 +296,47 @@ class Session:
 
     def _pump(self) -> None:
         """Run or queue what waits, as far as the rules allow."""
-        queue, backlog = self._queue, self._backlog
+        queue, backlog, transport = self._queue, self._backlog, self._transport
         if self._phase is Phase.CLOSED:
-            backlog.clear()
-        while not self._transport.full:
-            if not self._running:
-                if queue:
-                    self._run(queue.popleft())
-                elif backlog:
-                    self._run(backlog.popleft())
-                else:
-                    break
-            elif self.oob_enabled and backlog and len(queue) < QUEUE_LIMIT:
+            self._drop()
+        begun = False
+        while not transport.full and self._can_go_on():
+            if begun and transport.turn_over():
+                transport.pause_reading()
+                transport.resume_later()
+                return
+            begun = True
+            if not backlog:
+                backlog.extend(self._decoder.take())
+            if queue and not self._running:
+                self._run(queue.popleft())
+            elif backlog:
                 item = backlog.popleft()
-                if is_out_of_band(item):
+                if not self._running or is_out_of_band(item):
                     self._run(item)
                 else:
                     queue.append(item)
-            else:
-                break
         if self._running and (backlog or not self.oob_enabled or len(queue) >= QUEUE_LIMIT):
-            self._transport.pause_reading()
+            transport.pause_reading()
         elif self._phase is Phase.OPEN:
-            self._transport.resume_reading()
-        elif not (self._running or queue or backlog):
-            self._transport.finish()
+            transport.resume_reading()
+        elif not (self._running or self._waits()):
+            transport.finish()
+
+    def _waits(self) -> bool:
+        """Whether there is something that was not run yet."""
+        return bool(self._queue or self._backlog or self._decoder.more)
+
+    def _can_go_on(self) -> bool:
+        """Whether something that waits may be run, or queued, now."""
+        if not self._running:
+            return self._waits()
+        if not self.oob_enabled or len(self._queue) >= QUEUE_LIMIT:
+            return False
+        return bool(self._backlog) or self._decoder.more
 
     def _run(self, item: Any) -> None:
+        size = self._waiting_bytes.pop(id(item), 0) if self._waiting_bytes else 0
         if isinstance(item, QMPError):
             self._answer(item, None, has_id=False)
             return
@@ -260,17 +347,20 @@ class Session:
             name, arguments, oob = open_envelope(item, self.oob_enabled)
             result = self._hub.dispatch(self, name, arguments, oob)
         except QMPError as error:
+            forget_frames(error)
             result = error
         if type(result) is Blocking:
             self._running = True
+            self._running_bytes = size
             self._hub.start_job(result, lambda value: self._job_done(value, request_id, has_id))
         else:
             self._answer(result, request_id, has_id)
 
     def _job_done(self, result: JSON, request_id: JSON, has_id: bool) -> None:
         self._running = False
+        self._running_bytes = 0
         self._answer(result, request_id, has_id)
-        if (self._backlog or self._queue) and self._transport.peer_gone():
+        if self._waits() and self._transport.peer_gone():
             self.lost()
         self._pump()
 
@@ -306,8 +396,14 @@ class Session:
 
     def _close(self) -> None:
         self._phase = Phase.CLOSED
+        self._drop()
+
+    def _drop(self) -> None:
+        """Forget all that was not run yet."""
         self._queue.clear()
         self._backlog.clear()
+        self._waiting_bytes.clear()
+        self._decoder.reset()
 
 
 def _encode_constant(constant: Constant, request_id: JSON, has_id: bool) -> bytes:
@@ -319,4 +415,4 @@ def _encode_constant(constant: Constant, request_id: JSON, has_id: bool) -> byte
 def _around(text: bytes, request_id: JSON, has_id: bool) -> bytes:
     """An answer around a value that is in JSON already."""
     tail = b', "id": ' + encode(request_id).rstrip() + b"}\r\n" if has_id else b"}\r\n"
-    return b'{"return": ' + text + tail
+    return b"".join((b'{"return": ', text, tail))

@@ -37,9 +37,17 @@ _SURELY_SMALL = 2_097_152
 # How an escape begins that may name a surrogate or a noncharacter.
 _DOUBTFUL_ESCAPES = (b"\\ud", b"\\uD", b"\\uf", b"\\uF")
 
-# The exact path is given no more than this at once (bytes), so that no token that is whole
-# in a packet is over a limit.
+# Input is gone through in pieces of no more than this (bytes), so that no token that is whole
+# in a piece is over a limit.
 _SLICE = 1 << 20
+
+# How much `take` comes to at once: a millisecond, or two where much of it is tokens.
+_MESSAGES = 256
+_TOKENS = 512
+
+_TOKEN_COST = 192
+"""Bytes that a token is counted as beyond its own text: a list or a dictionary takes some
+100, and whatever there are of these the garbage collector has to go through."""
 
 
 def _int(digits: str) -> int:
@@ -85,40 +93,92 @@ class Decoder:
 
     Args:
         compat: whose texts and whose way of going on after an error.
+        max_message: bytes of all tokens in one message; None for as many as QEMU takes.
     """
 
-    __slots__ = ("_compat", "_lexer", "_position")
+    __slots__ = ("_at", "_compat", "_data", "_lexer", "_max_message", "_position")
 
-    def __init__(self, compat: Compat = Compat.V10_0) -> None:
+    def __init__(self, compat: Compat = Compat.V10_0, max_message: int | None = None) -> None:
         self._compat = compat
+        self._max_message = max_message
+        self._lexer: Lexer | None = None
         self.reset()
 
     def reset(self) -> None:
         """Begin anew, as for a new connection."""
-        self._lexer: Lexer | None = None
+        if self._lexer is not None:
+            self._lexer.drop()
+            self._lexer = None
         self._position: Position | None = None
+        # Input that was not gone through yet, from `_at` on.
+        self._data = b""
+        self._at = 0
         if self._compat is not Compat.V10_0:
             from memd.wire.position import Position
 
             self._position = Position()
 
+    @property
+    def more(self) -> bool:
+        """Whether there is input that `take` has not gone through yet."""
+        return self._at < len(self._data)
+
+    @property
+    def held(self) -> int:
+        """Bytes that the message under construction takes, roughly."""
+        lexer = self._lexer
+        return 0 if lexer is None else lexer.open_bytes + _TOKEN_COST * lexer.open_tokens
+
     def feed(self, data: bytes) -> list[JSON | QMPError]:
-        """Take what the client sent; never raises on account of it.
+        """Take what the client sent, all of it; see `take`."""
+        out: list[JSON | QMPError] = []
+        for begin in range(0, len(data), _SLICE):
+            out += self.take(data[begin : begin + _SLICE])
+            while self._at < len(self._data):
+                out += self.take()
+        return out
+
+    def put(self, data: bytes) -> None:
+        """Keep what the client sent for `take`."""
+        self._data = self._data[self._at :] + data
+        self._at = 0
+
+    def take(self, data: bytes = b"") -> list[JSON | QMPError]:
+        """Take some of what the client sent; never raises on account of it.
+
+        No more than a millisecond or two takes. Where `more` says that there is
+        more, it is to be called again, with nothing.
+
+        Args:
+            data: what has come, if anything, no more than 1 MiB.
 
         Returns:
             What became whole by it, in order: values, and for what is malformed
             the error to answer with.
         """
         out: list[JSON | QMPError] = []
+        pos = self._at
+        if self._data:
+            if data:
+                data = self._data[pos:] + data
+                pos = 0
+            else:
+                data = self._data
+        end = len(data)
         lexer = self._lexer
-        pos = 0
+        whole = True
         if lexer is not None and not lexer.idle:
             # The end of a message that began in an earlier packet.
-            pos = self._exact(data, 0, out, until_idle=True)
-        if pos < len(data):
+            pos = self._exact(data, pos, out, until_idle=True)
+            whole = lexer.idle
+        if pos < end and whole:
             pos = self._fast(data, pos, out)
-            if pos < len(data):
-                self._exact(data, pos, out)
+            if pos < end and len(out) < _MESSAGES:
+                pos = self._exact(data, pos, out)
+        if pos < end:
+            self._data, self._at = data, pos
+        else:
+            self._data, self._at = b"", 0
         return out
 
     def end(self) -> list[JSON | QMPError]:
@@ -138,15 +198,16 @@ class Decoder:
         if lexer is None:
             from memd.wire.lexer import Lexer
 
-            lexer = self._lexer = Lexer(self._compat, self._position)
-        if len(data) <= _SLICE:
-            return lexer.feed(data, pos, out, until_idle)
-        for begin in range(pos, len(data), _SLICE):
-            lexer.feed(data[begin : begin + _SLICE], 0, out)
-        return len(data)
+            lexer = self._lexer = Lexer(self._compat, self._position, self._max_message)
+        return lexer.feed(data, pos, out, until_idle, most=_TOKENS)
 
     def _fast(self, data: bytes, start: int, out: list[JSON | QMPError]) -> int:
-        """Take whole messages from `start` on; gives where the exact path has to begin."""
+        """Take whole messages from `start` on.
+
+        Returns:
+            Where the exact path has to begin, or where it stopped since they are
+            enough for once.
+        """
         if b"\\u" in data and any(prefix in data for prefix in _DOUBTFUL_ESCAPES):
             return start
         ascii_only = data.isascii()
@@ -172,10 +233,11 @@ def _take_messages(text: str, pos: int, out: list[JSON | QMPError]) -> int:
     """Append the messages that stand in `text` from `pos` on to `out`.
 
     Returns:
-        Where the first stands that the scanner cannot or must not take.
+        Where the first stands that the scanner cannot or must not take, or that is
+        one too many.
     """
     end = len(text)
-    while True:
+    while len(out) < _MESSAGES:
         while pos < end and text[pos] in _WHITE:
             pos += 1
         if pos == end or text[pos] != "{":
@@ -193,3 +255,4 @@ def _take_messages(text: str, pos: int, out: list[JSON | QMPError]) -> int:
             return pos
         out.append(value)
         pos = stop
+    return pos

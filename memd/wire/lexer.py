@@ -16,6 +16,7 @@ table byte by byte. Facts observed on QEMU 10.0.2 and 11.1.3:
 from __future__ import annotations
 
 import re
+import sys
 
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -124,19 +125,27 @@ _RESYNC = re.compile(rb"[\[\]{}:,\x00-\x08\x0a-\x1f\xfe\xff]").search
 _KINDS = {_END_STRING: STRING, _END_NUMBER: NUMBER, _END_KEYWORD: KEYWORD}
 
 
+_PIECE = 32768
+"""Bytes below which a part of a token is joined with what follows: a client may send
+it byte by byte."""
+
+
 class Lexer:
     """Cuts the input into tokens and gives them to its `Parser`; one per connection.
 
     Args:
         compat: whose behaviour.
         position: counts lines and columns where the release tells them, else None.
+        max_message: bytes of all tokens in one message; None for as many as QEMU takes.
     """
 
     __slots__ = (
         "_counted",
         "_data",
+        "_max_open",
         "_parser",
         "_partial",
+        "_partial_bytes",
         "_partial_where",
         "_position",
         "_reread",
@@ -145,11 +154,19 @@ class Lexer:
         "_state",
     )
 
-    def __init__(self, compat: Compat, position: Position | None) -> None:
-        self._parser = Parser(compat, self._locate)
+    def __init__(
+        self, compat: Compat, position: Position | None, max_message: int | None = None
+    ) -> None:
+        self._parser = Parser(compat, self._locate, max_message)
+        self._max_open = limits.MAX_OPEN_TOKEN_BYTES
+        if max_message is not None:
+            self._max_open = min(self._max_open, max_message + 1)
         self._position = position
         self._state = _START
-        self._partial = bytearray()
+        # What there is of a token that began in an earlier packet, in pieces: one
+        # buffer that grows leaves holes behind it in the heap that nothing fits into.
+        self._partial: list[bytes] = []
+        self._partial_bytes = 0
         self._partial_where = ""
         self._data = b""
         self._counted = 0
@@ -162,8 +179,29 @@ class Lexer:
         """Whether it stands between messages, and owes the next nothing (`_stale`)."""
         return self._state == _START and self._parser.tokens == 0 and self._stale != len(self._data)
 
+    def drop(self) -> None:
+        """Let go of the message under construction: nothing more comes."""
+        # It and its parser know each other, and would keep it until they are collected.
+        self._forget()
+        self._parser.reset()
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes of the tokens of the message under construction."""
+        return self._partial_bytes + self._parser.size
+
+    @property
+    def open_tokens(self) -> int:
+        """How many tokens the message under construction has."""
+        return self._parser.tokens
+
     def feed(
-        self, data: bytes, pos: int, out: list[JSON | QMPError], until_idle: bool = False
+        self,
+        data: bytes,
+        pos: int,
+        out: list[JSON | QMPError],
+        until_idle: bool = False,
+        most: int = sys.maxsize,
     ) -> int:
         """Take `data` from `pos` on; values and errors are appended to `out`.
 
@@ -172,9 +210,12 @@ class Lexer:
             pos: where to begin.
             out: what the input comes to.
             until_idle: stop as soon as a message is over and nothing of it bears on what follows.
+            most: tokens after which to stop, once nothing bears on what follows.
 
         Returns:
-            Where it stopped: the end of `data`, or before where `until_idle`.
+            Where it stopped: the end of `data`, or before where `until_idle` or
+            `most` says so. It can be called again from there on, with the same data
+            or with what follows.
         """
         parser = self._parser
         parser.out = out
@@ -208,7 +249,8 @@ class Lexer:
                     self._state = _START
             else:
                 pos = self._step(pos)
-            if until_idle and self.idle and pos not in (self._reread, self._stale):
+            most -= 1
+            if (most <= 0 or (until_idle and self.idle)) and pos not in (self._reread, self._stale):
                 break
         if self._position is not None:
             self._position.advance(data, self._counted, pos)
@@ -216,9 +258,9 @@ class Lexer:
 
     def _step(self, pos: int) -> int:
         """Take one token, or what there is of it, byte by byte from `pos`; gives its end."""
-        data, partial, state = self._data, self._partial, self._state
+        data, state = self._data, self._state
         begin, end = pos, len(data)
-        most = pos + limits.MAX_OPEN_TOKEN_BYTES - len(partial)
+        most = pos + self._max_open - self._partial_bytes
         while pos < end:
             if state in _BODY:
                 run = _BODY[state](data, pos, most + 1)
@@ -231,7 +273,7 @@ class Lexer:
             if state == _START:
                 pos += 1
                 begin = pos
-                most = pos + limits.MAX_OPEN_TOKEN_BYTES
+                most = pos + self._max_open
             elif state < _END_STRUCTURE:
                 pos += 1
                 if pos > most:
@@ -239,11 +281,24 @@ class Lexer:
             else:
                 return self._end_token(state, begin, pos)
         if begin < end:
-            if not partial:
+            if not self._partial:
                 self._partial_where = self._locate(begin)
-            partial += data[begin:end]
+            self._keep(data[begin:end])
         self._state = state
         return pos
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a part of a token until the rest of it comes."""
+        partial = self._partial
+        if partial and len(partial[-1]) < _PIECE:
+            partial[-1] += data
+        else:
+            partial.append(data)
+        self._partial_bytes += len(data)
+
+    def _forget(self) -> None:
+        self._partial = []
+        self._partial_bytes = 0
 
     def _end_token(self, state: int, begin: int, pos: int) -> int:
         """A token that began at `begin` (or in an earlier packet) is over at `pos`."""
@@ -253,9 +308,9 @@ class Lexer:
             pos += 1
         token = data[begin:pos]
         if self._partial:
-            self._partial += token
-            token = bytes(self._partial)
-            self._partial = bytearray()
+            self._partial.append(token)
+            token = b"".join(self._partial)
+            self._forget()
             begin = -1
         self._state = _RECOVERY if state == _ERROR else _START
         if state == _ERROR:
@@ -272,7 +327,7 @@ class Lexer:
         """A token that began at `begin` (or in an earlier packet) is too long at `pos`."""
         self._stale_where = self._locate(-1 if self._partial else begin)
         self._stale = pos
-        self._partial = bytearray()
+        self._forget()
         self._state = _START
         self._parser.drop_open_token()
         return pos

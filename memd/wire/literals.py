@@ -43,6 +43,10 @@ class LiteralError(Exception):
         self.text = text
 
 
+_LONG = 65536
+"""Bytes from which on the copies of a string are worth a thought."""
+
+
 def parse_keyword(token: bytes) -> bool | None:
     """`null`, `true` or `false`; raises `LiteralError` for any other word."""
     try:
@@ -69,6 +73,9 @@ def parse_number(token: bytes) -> int | float:
 def parse_string(token: bytes) -> str:
     """The text of a string token, quotes included; raises `LiteralError`."""
     if b"\\" not in token:
+        if len(token) > _LONG and token.isascii():
+            # One copy less of what may be megabytes.
+            return str(memoryview(token)[1:-1], "ascii")
         text = decode(token)
         if text is None:
             raise LiteralError(_INVALID_UTF8)

@@ -77,9 +77,11 @@ class Parser:
         compat: whose texts, and whether errors are told at once (11.1).
         locate: gives the text "LINE:COLUMN: " for a token's position, empty
             where the release tells none.
+        max_bytes: of all tokens in one message; None for as many as QEMU takes.
 
     Attributes:
         out: where values and errors go, in order.
+        size: bytes of all tokens of the message under construction.
         tokens: how many the message under construction has; 0 between messages.
     """
 
@@ -92,15 +94,21 @@ class Parser:
         "_expect",
         "_key",
         "_locate",
-        "_size",
+        "_max_bytes",
         "_stack",
         "_texts",
         "_value",
         "out",
+        "size",
         "tokens",
     )
 
-    def __init__(self, compat: Compat, locate: Callable[[int], str]) -> None:
+    def __init__(
+        self, compat: Compat, locate: Callable[[int], str], max_bytes: int | None = None
+    ) -> None:
+        self._max_bytes = limits.MAX_TOKEN_BYTES
+        if max_bytes is not None:
+            self._max_bytes = min(self._max_bytes, max_bytes)
         self._eager = compat is not Compat.V10_0
         self._texts = _TEXTS[compat]
         self._locate = locate
@@ -109,7 +117,7 @@ class Parser:
 
     def reset(self) -> None:
         """Forget the message under construction."""
-        self._braces = self._brackets = self.tokens = self._size = 0
+        self._braces = self._brackets = self.tokens = self.size = 0
         self._stack: list[tuple[JSON, str | None]] = []
         self._container: JSON = None
         self._key: str | None = None
@@ -147,7 +155,7 @@ class Parser:
             start: its position, for `locate`.
         """
         self.tokens += 1
-        self._size += len(token)
+        self.size += len(token)
         if kind == LBRACE:
             self._braces += 1
         elif kind == RBRACE:
@@ -158,7 +166,7 @@ class Parser:
             self._brackets -= 1
         braces, brackets = self._braces, self._brackets
         if (
-            self._size > limits.MAX_TOKEN_BYTES
+            self.size > self._max_bytes
             or self.tokens > limits.MAX_TOKEN_COUNT
             or braces + brackets > limits.MAX_NESTING
         ):
@@ -178,7 +186,7 @@ class Parser:
                 self.out.append(error)
 
     def _over_limit(self) -> None:
-        if self._size > limits.MAX_TOKEN_BYTES:
+        if self.size > self._max_bytes:
             self._exceeded(limits.TOKEN_SIZE_EXCEEDED)
         elif self.tokens > limits.MAX_TOKEN_COUNT:
             self._exceeded(limits.TOKEN_COUNT_EXCEEDED)

@@ -10,6 +10,7 @@ import pytest
 from memd import backends
 from memd.backends.tls_creds import TLSCredentials, read_priority
 from memd.errors import QMPError
+from memd.hostmem.paths import Roots
 from memd.qom import Tree
 from tests.backends.doing import add, delete, run
 from tests.tls import Certificates
@@ -145,3 +146,18 @@ def test_priorities(text: str, versions: tuple[str, ...]) -> None:
 def test_priorities_that_are_not_understood(text: str) -> None:
     with pytest.raises(QMPError, match=r"is not supported$"):
         read_priority(text)
+
+
+def test_clients_make_none_where_their_files_are_confined(
+    tree: Tree, certificates: Certificates
+) -> None:
+    """What is there is read anew all the same."""
+    made = add_credentials(tree, dir=str(certificates.good_client))
+    tree.roots = Roots()
+    with pytest.raises(QMPError, match=r"^with --mem-root, TLS credentials are made on the comm"):
+        backends.create(
+            tree,
+            {"qom-type": "tls-creds-x509", "id": "tls1", "dir": str(certificates.good_client)},
+        )
+    assert run(made.complete()) == {}
+    assert delete(tree, "tls0") == {}

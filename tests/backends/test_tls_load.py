@@ -23,7 +23,7 @@ def said(
     *,
     server: bool = True,
     check: bool = True,
-    secret: QMPError | None = None,
+    secret: bytes | QMPError = b"",
 ) -> str:
     """Why the directory's files can't be used, or ""."""
     try:
@@ -37,7 +37,7 @@ def said(
 def test_what_is_said(certificates: Certificates, compat: Compat) -> None:
     wrong = []
     for name, folder, options, text in cases(certificates):
-        secret = QMPError("No secret with id 'none'") if "passwordid" in options else None
+        secret = QMPError("No secret with id 'none'") if "passwordid" in options else b""
         heard = said(
             folder,
             compat,
@@ -112,7 +112,7 @@ def test_who_was_revoked_is_not_served(certificates: Certificates) -> None:
             )
         ),
         Compat.V10_0,
-        None,
+        b"",
         server=True,
         check=True,
     )
@@ -122,7 +122,7 @@ def test_who_was_revoked_is_not_served(certificates: Certificates) -> None:
 
 
 def test_what_is_not_done(certificates: Certificates) -> None:
-    context = load(str(certificates.good), Compat.V10_0, None, server=True, check=True)
+    context = load(str(certificates.good), Compat.V10_0, b"", server=True, check=True)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_RENEGOTIATION
 

@@ -181,7 +181,7 @@ def test_refused_by_a_later_release(text: str, message: str) -> None:
 
 
 def device(spec: str, *, extended: bool = False) -> dict[str, str]:
-    known = chardev_list(Compat.V10_0, pretty=extended)
+    known = chardev_list(Compat.V10_0, extra={"pretty": "bool"} if extended else {})
     return dict(parse_device(spec, known, stdio_takes_options=extended).pairs)
 
 

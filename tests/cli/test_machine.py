@@ -27,10 +27,27 @@ def choose(made: Machine, compat: Compat = Compat.V10_0) -> list[str]:
 
 def test_none_is_the_machine() -> None:
     for options in ((), ("none",), ("type=none",), ("",), ("usb=off",), ("q35", "none")):
-        machine(*options).check_type()
+        made = machine(*options)
+        made.check_type(Compat.V10_0)
+        assert made.kind.kind == "none"
     with pytest.raises(CommandLineError) as caught:
-        machine("none", "q35").check_type()
-    assert caught.value.texts == ('unsupported machine type: "q35"',)
+        machine("none", "bogus").check_type(Compat.V10_0)
+    assert caught.value.texts == ('unsupported machine type: "bogus"',)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "type_name"),
+    [
+        ("q35", "q35", "pc-q35-10.0-machine"),
+        ("pc-q35-10.0", "q35", "pc-q35-10.0-machine"),
+        ("pc", "pc", "pc-i440fx-10.0-machine"),
+        ("virt", "virt", "virt-10.0-machine"),
+    ],
+)
+def test_machines_go_by_two_names(name: str, kind: str, type_name: str) -> None:
+    made = machine(name)
+    made.check_type(Compat.V10_0)
+    assert (made.kind.kind, made.kind.type_name) == (kind, type_name)
 
 
 def test_accelerators_in_their_order() -> None:
@@ -58,25 +75,62 @@ def test_none_of_those(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == said
 
 
+def settle(text: str, backends: tuple[str, ...] = ("m0",)) -> dict[str, object]:
+    made = machine(text)
+    made.check_type(Compat.V10_0)
+    return made.settle(backends)
+
+
 def test_properties() -> None:
-    machine("none,usb=off,memory-backend=m0,graphics=y").check_properties(["m0"])
-    for text, message in (
-        ("foo=1", "Property 'none-machine.foo' not found"),
-        ("usb=1", "Parameter 'usb' expects 'on' or 'off'"),
-        ("memory-backend=m1", "Memory backend 'm1' not found"),
-    ):
-        with pytest.raises(CommandLineError) as caught:
-            machine(text).check_properties(["m0"])
-        assert caught.value.texts == (message,)
+    assert settle("none,usb=off,memory-backend=m0,graphics=y") == {
+        "usb": False,
+        "memory-backend": "m0",
+        "graphics": True,
+    }
+    assert settle("q35,nvdimm=on,kernel_irqchip=split,vmport=auto,max-fw-size=1M") == {
+        "nvdimm": True,
+        "kernel-irqchip": "split",
+        "vmport": "auto",
+        "max-fw-size": 1 << 20,
+    }
+    assert settle("pc,memory-backend=/objects/m0")["memory-backend"] == "/objects/m0"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("none,foo=1", "Property 'none-machine.foo' not found"),
+        ("none,nvdimm=on", "Property 'none-machine.nvdimm' not found"),
+        ("q35,foo=1", "Property 'pc-q35-10.0-machine.foo' not found"),
+        ("none,usb=1", "Parameter 'usb' expects 'on' or 'off'"),
+        ("q35,nvdimm=x", "Parameter 'nvdimm' expects 'on' or 'off'"),
+        ("q35,acpi=3", "Parameter 'acpi' does not accept value '3'"),
+        ("q35,max-fw-size=x", "Parameter 'max-fw-size' expects size"),
+        ("q35,bus-lock-ratelimit=x", "Parameter 'bus-lock-ratelimit' expects integer"),
+        ("q35,sgx-epc=x", "Invalid parameter type for 'sgx-epc', expected: array"),
+        ("q35,nvdimm-persistence=x", "-machine nvdimm-persistence=x: unsupported option"),
+        ("none,memory-backend=m1", "Memory backend 'm1' not found"),
+        ("q35,memory.size=1G", "memd takes 'memory' by -m only"),
+    ],
+)
+def test_properties_that_can_not_be(text: str, message: str) -> None:
+    with pytest.raises(CommandLineError) as caught:
+        settle(text)
+    assert caught.value.texts == (message,)
 
 
 def test_questions() -> None:
     with pytest.raises(Answered) as caught:
         machine("help")
     assert "none  " in caught.value.text
+    assert "(alias of pc-q35-10.0)\n" in caught.value.text
     with pytest.raises(Answered) as caught:
         machine("none", "help")
     assert "  usb=<bool>" in caught.value.text
+    with pytest.raises(Answered) as caught:
+        machine("q35", "help")
+    assert caught.value.text.startswith("pc-q35-10.0-machine options:\n")
+    assert "  nvdimm=<bool>" in caught.value.text
     with pytest.raises(Answered) as caught:
         machine(accels=("help",))
     assert caught.value.text.endswith("\ntcg\nkvm\n")

@@ -13,7 +13,7 @@ from memd.errors import QMPError
 def finish(*given: tuple[str, str], extended: bool = False, daemonize: bool = False) -> Config:
     config = Config(Reporter("memd"))
     config.daemonize = daemonize
-    monitors = Monitors(config, mode="readline", pretty=extended)
+    monitors = Monitors(config, mode="readline", extended=extended)
     for name, value in given:
         each = Given(name, value, f"-{name} {value}")
         if name == "chardev":
@@ -157,7 +157,7 @@ def test_refused(given: list[tuple[str, str]], message: str) -> None:
 def test_a_later_release_complains_in_another_order() -> None:
     config = Config(Reporter("memd"))
     config.compat = Compat.V11_1
-    monitors = Monitors(config, mode="readline", pretty=False)
+    monitors = Monitors(config, mode="readline", extended=False)
     monitors.add_monitor(Given("mon", "w,pretty=on", "-mon w,pretty=on"))
     with pytest.raises(CommandLineError) as caught:
         monitors.finish()
@@ -184,7 +184,7 @@ def test_a_question_waits_for_the_rest_of_the_line() -> None:
 
 def test_a_monitor_that_was_made_as_an_object() -> None:
     config = Config(Reporter("memd"))
-    monitors = Monitors(config, mode="readline", pretty=False)
+    monitors = Monitors(config, mode="readline", extended=False)
     given = Given("object", "monitor-qmp,...", "-object monitor-qmp,...")
     monitors.add_object(given, {"id": "m0", "chardev": "x", "pretty": True})
     monitors.add_chardev(Given("chardev", "null,id=x", "-chardev null,id=x"))

@@ -129,3 +129,13 @@ def test_version(word: str) -> None:
 
 def test_questions_about_objects() -> None:
     assert memd("--object", "help").stdout.startswith("List of user creatable objects:\n")
+
+
+def test_misbehaviour() -> None:
+    control = "unix:b,server=on,wait=off"
+    found = config(memd("--qmp", "unix:a,server=on", "--test-control", control))
+    assert found.test_faults
+    assert found.test_control == ["compat_monitor1"]
+    assert [monitor.path for monitor in found.monitors] == ["a", "b"]
+    assert config(memd("--test-faults")).test_faults
+    assert not config(memd()).test_faults

@@ -241,6 +241,20 @@ def test_the_directory_is_made(directory: Path, monkeypatch: pytest.MonkeyPatch)
     assert default_socket() == f"{directory}/memd/qmp.sock"
 
 
+def test_others_that_may_get_through_the_directory(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They can't list it, nor make anything in it; and without being asked nothing changes."""
+    monkeypatch.setattr(process, "_runtime_directory", lambda: str(directory))
+    default_socket(shared=True)
+    assert stat.S_IMODE((directory / "memd").stat().st_mode) == 0o711
+    (directory / "memd").chmod(0o750)
+    default_socket()
+    assert stat.S_IMODE((directory / "memd").stat().st_mode) == 0o750
+    default_socket(shared=True)
+    assert stat.S_IMODE((directory / "memd").stat().st_mode) == 0o751
+
+
 def test_no_place_for_a_socket(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_runtime_directory", lambda: str(directory))
     (directory / "memd").mkdir()

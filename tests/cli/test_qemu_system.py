@@ -54,7 +54,7 @@ def test_a_domain_of_libvirt() -> None:
                 *("-mon", "chardev=charmonitor,id=monitor,mode=control"),
                 *("-no-shutdown", "-boot", "strict=on", "-rtc", "base=utc", "-msg", "timestamp=on"),
                 *("-sandbox", "on,obsolete=deny,spawn=deny", "-overcommit", "mem-lock=off"),
-                *("-audiodev", "none,id=audio1"),
+                *("-audiodev", '{"id":"audio1","driver":"none"}'),
             )
         )
         (monitor,) = made.monitors
@@ -78,7 +78,7 @@ def test_human_monitors() -> None:
 def test_what_is_read_over() -> None:
     config(
         qemu(
-            *("-m", "64M", "-smp", "1", "-cpu", "host", "-global", "x.y=z", "-k", "de", "-usb"),
+            *("-cpu", "host", "-global", "x.y=z", "-k", "de", "-usb"),
             *("-serial", "none", "-parallel", "null", "-net", "none", "-nic", "none", "-M", "none"),
             *("-vga", "none", "-D", "/x", "-d", "y", "-trace", "z", "-no-reboot", "-enable-kvm"),
             *("-compat", "deprecated-input=reject", "-action", "reboot=shutdown"),
@@ -99,22 +99,25 @@ def test_what_needs_a_machine(name: str) -> None:
     outcome = qemu(*argv)
     assert outcome.status == 1
     assert (
-        outcome.stderr
-        == f"{' '.join(argv)}: memd has no machine that this could mean something to\n"
+        outcome.stderr == f"{' '.join(argv)}: memd has nothing that this could mean something to\n"
     )
 
 
 REFUSED = [
     (["-bogus"], "-bogus: invalid option"),
     (["-insecure-tcp"], "-insecure-tcp: invalid option"),
-    (["-nic", "user"], "-nic user: memd has no machine that this could mean something to"),
+    (["-nic", "user"], "-nic user: memd has nothing that this could mean something to"),
     (["-display", "gtk"], "-display gtk: Parameter 'type' does not accept value 'gtk'"),
     (["-display", "none,foo"], "-display none,foo: Expected '=' after parameter 'foo'"),
     (["-audio", "alsa"], "-audio alsa: Parameter 'driver' does not accept value 'alsa'"),
+    (
+        ["-audiodev", "alsa,id=a"],
+        "-audiodev alsa,id=a: memd has nothing that this could mean something to",
+    ),
     (["-vga", "foo"], "unknown vga type: foo"),
     (
-        ["-machine", "q35"],
-        'unsupported machine type: "q35"\nUse -machine help to list supported machines',
+        ["-machine", "q34"],
+        'unsupported machine type: "q34"\nUse -machine help to list supported machines',
     ),
     (["-machine", "none,foo=bar"], "Property 'none-machine.foo' not found"),
     (["-machine", "none,usb=maybe"], "Parameter 'usb' expects 'on' or 'off'"),

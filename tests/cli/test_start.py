@@ -62,7 +62,7 @@ def test_the_default_socket_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = f"{directory}/qmp.sock"
-    monkeypatch.setattr(start, "default_socket", lambda: path)
+    monkeypatch.setattr(start, "default_socket", lambda *, shared: path)
     assert command() == 7
     (monitor,) = app.ran[0].monitors
     assert (monitor.kind, monitor.path, monitor.server, monitor.wait) == ("unix", path, True, False)
@@ -91,6 +91,56 @@ def test_sockets_that_were_passed_to_another_process_are_left_alone(
     assert [each.kind for each in app.ran[0].monitors] == ["unix"]
 
 
+def pass_on(monkeypatch: pytest.MonkeyPatch, fds: list[int], names: str | None) -> dict[int, int]:
+    """Have descriptors passed; which number each has here."""
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", str(len(fds)))
+    if names is not None:
+        monkeypatch.setenv("LISTEN_FDNAMES", names)
+    first = max(fds) + 1000
+    for number, fd in enumerate(fds):
+        os.dup2(fd, first + number)
+    monkeypatch.setattr(start, "_FIRST_PASSED", first)
+    return {first + number: fd for number, fd in enumerate(fds)}
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (None, ["activated0", "activated1", "activated2"]),
+        ("qmp:memd.socket:x-1_y", ["qmp", "memd.socket", "x-1_y"]),
+        ("qmp:qmp:other", ["activated0", "activated1", "other"]),
+        ("1st:a b:", ["activated0", "activated1", "activated2"]),
+        ("taken:qmp", ["activated0", "qmp", "activated2"]),
+        ("memd-1:memd-list:memd-zz", ["memd-1", "memd-list", "memd-zz"]),
+    ],
+)
+def test_sockets_have_the_names_that_they_are_passed_with(
+    app: App, monkeypatch: pytest.MonkeyPatch, names: str | None, ids: list[str]
+) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        passed = pass_on(monkeypatch, [sock.fileno()] * 3, names)
+        assert command("--chardev", "null,id=taken") == 7
+        assert [each.chardev.id for each in app.ran[0].monitors] == ids
+        assert [each.fd for each in app.ran[0].monitors] == list(passed)
+        assert app.ran[0].stored == {}
+        for fd in passed:
+            os.close(fd)
+
+
+def test_what_was_kept_is_no_socket(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = os.memfd_create("memory")
+    with socket.socket(socket.AF_UNIX) as sock:
+        names = "qmp:memd-list:memd-1f:second"
+        passed = pass_on(monkeypatch, [sock.fileno(), memory, memory, sock.fileno()], names)
+        assert command() == 7
+        numbers = list(passed)
+        assert [each.fd for each in app.ran[0].monitors] == [numbers[0], numbers[3]]
+        assert app.ran[0].stored == {"memd-list": numbers[1], "memd-1f": numbers[2]}
+        for fd in (memory, *passed):
+            os.close(fd)
+
+
 def test_an_activated_socket_is_really_served() -> None:
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
         listening.bind(f"\0memd-activation-{os.getpid()}")
@@ -113,7 +163,7 @@ def test_an_activated_socket_is_really_served() -> None:
 def test_no_place_for_the_default_socket(
     app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def nowhere() -> str:
+    def nowhere(*, shared: bool) -> str:
         raise QMPError("nowhere")
 
     monkeypatch.setattr(start, "default_socket", nowhere)
@@ -167,7 +217,7 @@ def test_there_is_no_standard_output(
     app: App, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    monkeypatch.setattr(start, "default_socket", lambda: f"{directory}/qmp.sock")
+    monkeypatch.setattr(start, "default_socket", lambda *, shared: f"{directory}/qmp.sock")
     assert command("--version") == 0
     assert command() == 7
 

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ LINE_LIMIT = 64 * 1024
 
 MIB = 1 << 20
 
+NO_MACHINE = ("-machine", "none")
 
 AS_NUMBER_3 = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
 
@@ -29,9 +30,10 @@ AS_NUMBER_3 = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2
 class Shim:
     """The runtime's side: it makes the socket, and hands it to the server as number 3."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, machine: Sequence[str] = NO_MACHINE) -> None:
         self.path = directory / "qmp.sock"
         self.directory = directory
+        self._machine = machine
         self.connections: list[Connection] = []
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(self.path))
@@ -43,9 +45,10 @@ class Shim:
         argv = [
             *qemu_system_memd(),
             *options.split(),
-            *("-no-user-config", "-nodefaults", "-nographic", "--no-reboot", "-machine", "none"),
+            *("-no-user-config", "-nodefaults", "-nographic", "--no-reboot"),
             *("-qmp", "unix:fd=3,server=on,wait=off"),
             *("-object", "memory-backend-file,id=dimm1,size=4M,mem-path=/dev/shm,share=off"),
+            *self._machine,
         ]
         return subprocess.Popen(
             [sys.executable, "-c", AS_NUMBER_3, str(fd), *argv],
@@ -92,6 +95,31 @@ class Connection:
 
     def close(self) -> None:
         self.monitor.close()
+
+
+@pytest.fixture
+def sandbox(directory: Path) -> Iterator[Shim]:
+    """A machine as the runtime describes it, as far as memory goes; its image is an NVDIMM."""
+    image = directory / "image"
+    with image.open("wb") as file:
+        file.truncate(4 * MIB)
+    shim = Shim(
+        directory,
+        (
+            *("-machine", "q35,nvdimm=on", "-m", "4M,slots=10,maxmem=4096M"),
+            *("-smp", "1,cores=1,threads=1,sockets=4,maxcpus=4", "-cpu", "host,pmu=off"),
+            "-device",
+            "pci-bridge,bus=pcie.0,id=pci-bridge-0,chassis_nr=1,shpc=off,addr=2,io-reserve=4k,"
+            "mem-reserve=1m,pref64-reserve=1m",
+            *("-device", "nvdimm,id=nv0,memdev=mem0,unarmed=on"),
+            "-object",
+            f"memory-backend-file,id=mem0,mem-path={image},size={4 * MIB},readonly=on",
+            *("-numa", "node,memdev=dimm1", "-rtc", "base=utc,driftfix=slew,clock=host"),
+            *("-global", "kvm-pit.lost_tick_policy=discard", "-vga", "none"),
+        ),
+    )
+    yield shim
+    shim.close()
 
 
 @pytest.fixture
@@ -158,6 +186,100 @@ def test_hotplug_is_refused_and_cleaned_up_after(shim: Shim) -> None:
         assert refused["error"]["desc"] == "Device 'pc-dimm' can not be hotplugged on this machine"
         assert connection.execute("object-del", {"id": name}) == {"return": {}}
     assert connection.execute("query-memory-devices") == {"return": []}
+
+
+def plug(connection: Connection, name: str, kind: str, **more: Any) -> dict[str, Any]:
+    """What the runtime does to add memory; its backend goes again if that fails."""
+    backend = {"qom-type": kind, "id": name, "size": 4 * MIB, **more}
+    answer = connection.execute("object-add", backend)
+    if "error" in answer:
+        return answer
+    device = {"driver": "pc-dimm", "id": f"dimm{name}", "memdev": name}
+    answer = connection.execute("device_add", device)
+    if "error" in answer:
+        assert connection.execute("object-del", {"id": name}) == {"return": {}}
+    return answer
+
+
+def test_memory_is_added(sandbox: Shim) -> None:
+    connection = sandbox.connect()
+    base = 1 << 32
+    kinds: dict[str, dict[str, Any]] = {
+        "memory-backend-ram": {},
+        "memory-backend-file": {"mem-path": str(sandbox.directory), "share": True},
+        "memory-backend-memfd": {"share": True},
+    }
+    for number, (kind, more) in enumerate(kinds.items(), start=1):
+        assert plug(connection, f"mem{number}", kind, **more) == {"return": {}}
+        # It tells the guest where the last one begins.
+        last = connection.execute("query-memory-devices")["return"][-1]
+        assert last["type"] == "dimm"
+        assert last["data"]["id"] == f"dimmmem{number}"
+        assert last["data"]["slot"] == number
+        assert last["data"]["addr"] > base
+        base = last["data"]["addr"]
+    summary = connection.execute("query-memory-size-summary")["return"]
+    assert summary == {"base-memory": 4 * MIB, "plugged-memory": 4 * 4 * MIB}
+
+
+def test_what_fails_is_rolled_back(sandbox: Shim) -> None:
+    connection = sandbox.connect()
+    before = connection.execute("query-memdev")["return"]
+    odd = plug(connection, "mem1", "memory-backend-ram", size=3 * MIB)
+    assert odd["error"]["desc"] == "backend memory size must be multiple of 0x200000"
+    large = plug(connection, "mem1", "memory-backend-ram", size=8 << 30)
+    assert large["error"]["desc"].startswith("not enough space, currently 0x")
+    assert connection.execute("query-memdev")["return"] == before
+    assert plug(connection, "mem1", "memory-backend-ram") == {"return": {}}
+
+
+def test_an_image_is_rom(sandbox: Shim) -> None:
+    connection = sandbox.connect()
+    (image,) = connection.execute("query-memory-devices")["return"]
+    assert (image["type"], image["data"]["id"]) == ("nvdimm", "nv0")
+    further = sandbox.directory / "further"
+    with further.open("wb") as file:
+        file.truncate(4 * MIB)
+    backend = {
+        "qom-type": "memory-backend-file",
+        "id": "nvdimm1",
+        "mem-path": str(further),
+        "size": 4 * MIB,
+        "share": True,
+        "pmem": False,
+    }
+    assert connection.execute("object-add", {**backend, "readonly": True}) == {"return": {}}
+    device = {"driver": "nvdimm", "memdev": "nvdimm1", "id": "nv1"}
+    refused = connection.execute("device_add", device)["error"]["desc"]
+    assert refused == "'unarmed' property must be 'on' since memdev nvdimm1 is read-only"
+    assert connection.execute("object-del", {"id": "nvdimm1"}) == {"return": {}}
+    assert connection.execute("object-add", backend) == {"return": {}}
+    assert connection.execute("device_add", device) == {"return": {}}
+    device = {**device, "id": "nv2", "memdev": "mem0", "unarmed": "on"}
+    refused = connection.execute("device_add", device)["error"]["desc"]
+    assert refused == "Invalid parameter type for 'unarmed', expected: boolean"
+
+
+def test_memory_by_virtio_is_resized(sandbox: Shim) -> None:
+    connection = sandbox.connect()
+    backend = {"qom-type": "memory-backend-memfd", "id": "virtiomem", "size": 64 * MIB}
+    assert connection.execute("object-add", {**backend, "share": True}) == {"return": {}}
+    device = {"driver": "virtio-mem-pci", "id": "virtiomem0", "memdev": "virtiomem"}
+    where = {"bus": "pci-bridge-0", "addr": "01"}
+    assert connection.execute("device_add", {**device, **where}) == {"return": {}}
+    for size in (64 * MIB, 16 * MIB):
+        request = {"path": "virtiomem0", "property": "requested-size", "value": size}
+        assert connection.execute("qom-set", request) == {"return": {}}
+        event = connection.monitor.read_event("MEMORY_DEVICE_SIZE_CHANGE")
+        assert (event["data"]["id"], event["data"]["size"]) == ("virtiomem0", size)
+        *_others, last = connection.execute("query-memory-devices")["return"]
+        assert (last["type"], last["data"]["size"]) == ("virtio-mem", size)
+
+
+def test_cpus_are_as_many_as_it_asked_for(sandbox: Shim) -> None:
+    connection = sandbox.connect()
+    assert len(connection.execute("query-cpus-fast")["return"]) == 1
+    assert len(connection.execute("query-hotpluggable-cpus")["return"]) == 4
 
 
 def test_the_text_that_decides_a_retry(shim: Shim) -> None:

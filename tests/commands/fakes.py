@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from memd import backends
 from memd.commands.daemon import Daemon
@@ -11,7 +11,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.outcome import JSON, Encoded
 from memd.qom import Tree
-from memd.session import Monitor
+from memd.session import Monitor, Session
 
 
 class Client:
@@ -20,6 +20,7 @@ class Client:
     def __init__(self, *, negotiated: bool = True) -> None:
         self.negotiated = negotiated
         self.oob_enabled = False
+        self.peer = None
         self.monitor = Monitor("m0")
         self.fds: list[int] = []
 
@@ -27,10 +28,18 @@ class Client:
         return self.fds.pop() if self.fds else None
 
 
+def make_session() -> Session:
+    """A client, for handlers that ask who it is."""
+    return cast(Session, Client())
+
+
 def make_daemon(compat: Compat = Compat.V10_0, **more: Any) -> Daemon:
     tree = Tree(compat)
     backends.register(tree)
-    return Daemon(tree, compat, **more)
+    daemon = Daemon(tree, compat, **more)
+    # As once all of a command line is there.
+    daemon.machine.start()
+    return daemon
 
 
 class Console:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 
 import pytest
 
+import memd.qapi
 from memd.commands import table
 from memd.errors import QMPError
 from memd.outcome import JSON
@@ -65,6 +67,35 @@ def test_arguments_are_checked_against_the_schema() -> None:
     )
 
 
+def test_a_read_only_monitor_only_asks() -> None:
+    console = Console()
+    assert console("object-add", qom_type="memory-backend-ram", id="m0", size=4096) == {}
+    console.client.monitor.readonly = True
+    refused = (GENERIC, "The command '{}' is not permitted on a read-only monitor")
+    for name in ("object-add", "object-del", "x-memdev-read", "x-memdev-export", "quit"):
+        # Before what is wrong with the arguments, and after what is wrong with the name.
+        assert console.refusal(name) == (GENERIC, refused[1].format(name))
+    assert console.refusal("nope") == (NOT_FOUND, "The command nope has not been found")
+    assert console.refusal("query-name", a=1) == (GENERIC, "Parameter 'a' is unexpected")
+    assert [memdev["id"] for memdev in console("query-memdev")] == ["m0"]
+    assert console("qom-get", path="/objects/m0", property="size") == 4096
+    assert console("human-monitor-command", command_line="info status")
+    name = "human-monitor-command"
+    assert console.refusal(name, command_line="stop") == (GENERIC, refused[1].format(name))
+    assert console.daemon.run_state == "running"
+    console.client.monitor.readonly = False
+    assert console("object-del", id="m0") == {}
+
+
+def test_a_read_only_monitor_lets_clients_negotiate() -> None:
+    console = Console()
+    console.client.negotiated = False
+    console.client.monitor.readonly = True
+    assert console.refusal("object-del", id="m0") == EXPECTING
+    assert console("qmp_capabilities") == {}
+    assert console.refusal("object-del", id="m0")[1].endswith("read-only monitor")
+
+
 def test_a_surprise_is_logged_and_not_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -75,6 +106,26 @@ def test_a_surprise_is_logged_and_not_told(
     with caplog.at_level(logging.ERROR):
         assert Console().refusal("query-name") == (GENERIC, "internal error, see the log")
     assert "secret" in caplog.text
+
+
+def test_what_has_run_out_is_told_and_the_next_one_works(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As at a first command, for which the schema has to be read."""
+    console = Console()
+
+    def fail(*_args: object, **_more: object) -> JSON:
+        raise OSError(errno.EMFILE, "x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memd.qapi, "load_schema", fail)
+        for _ in range(2):
+            assert console.refusal("query-name") == (GENERIC, "Too many open files")
+    assert console("query-name") == {}
+    with monkeypatch.context() as patch:
+        patch.setitem(table.HANDLERS, "query-name", fail)
+        assert console.refusal("query-name") == (GENERIC, "Too many open files")
+    assert caplog.messages == ["query-name: Too many open files"] * 3
 
 
 def test_a_hint_goes_to_the_log_only(

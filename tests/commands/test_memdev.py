@@ -5,6 +5,7 @@ import logging
 import mmap
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from memd import backends
+from memd.commands import memdev as room
 from memd.commands.memdev import decode, decoded_length
 from memd.errors import QMPError
 from memd.hostmem import access
-from memd.outcome import JSON, Blocking, Constant, Outcome
+from memd.outcome import JSON, Blocking, Encoded, Outcome
 from tests.backends.doing import refusal
 from tests.commands.fakes import Console
 from tests.conftest import NOT_HERE
@@ -40,7 +42,7 @@ class Memory:
         if isinstance(value, Blocking):
             self.slow += 1
             value = value.finish(value.work())
-        return value.value if isinstance(value, Constant) else value
+        return value.value() if isinstance(value, Encoded) else value
 
     def refusal(self, name: str, **arguments: JSON) -> str:
         before = descriptors(os.getpid()), self.regions()
@@ -105,6 +107,16 @@ def test_base64_has_one_spelling(text: str) -> None:
         assert spelled == text
 
 
+def test_much_base64_is_gone_through_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_PIECE", 6)
+    for length in range(20):
+        data = os.urandom(length)
+        assert b"".join(room.encode_pieces(data)).decode() == b64(data)
+        assert decode(b64(data)) == data
+    for text in ("AAAAAAA=AAAA", "AAAAAAAAAA==AAAA", "AAAAAAAAAAA"):
+        assert refusal(partial(decode, text)) == "Parameter 'data' expects base64"
+
+
 def test_read_and_write(memory: Memory) -> None:
     memory.add("ram", 5000)
     memory.write(4995, b"hello")
@@ -132,9 +144,9 @@ def test_much_at_once(memory: Memory) -> None:
     slow = memory.console("x-memdev-read", id="m", offset=3, length=len(data))
     assert isinstance(slow, Blocking)
     value = slow.finish(slow.work())
-    assert isinstance(value, Constant)
-    assert value.encoded == b'{"data": "%s"}' % value.value["data"].encode()
-    assert base64.b64decode(value.value["data"]) == data
+    assert isinstance(value, Encoded)
+    assert value.text == b'{"data": "%s"}' % value.value()["data"].encode()
+    assert base64.b64decode(value.value()["data"]) == data
     assert memory.refusal("read", id="m", offset=0, length=len(data) + 1) == (
         "Parameter 'length' exceeds 16777216 bytes"
     )
@@ -153,7 +165,7 @@ def test_memory_that_is_deleted_meanwhile(memory: Memory) -> None:
     assert memory.regions() == []
 
 
-@pytest.mark.parametrize("command", ["read", "write", "discard", "stat", "export", "save"])
+@pytest.mark.parametrize("command", ["read", "write", "discard", "stat", "map", "export", "save"])
 def test_what_is_no_backend(memory: Memory, command: str) -> None:
     needed: dict[str, dict[str, JSON]] = {
         "read": {"offset": 0, "length": 0},
@@ -221,6 +233,46 @@ def test_stat_of_many(memory: Memory) -> None:
         memory("x-memdev-write", id=f"m{number}", offset=0, data=b64(bytes(number * PAGE)))
     found = memory("x-memdev-stat")
     assert [each["resident"] for each in found] == [number * PAGE for number in range(100)]
+
+
+def test_map(memory: Memory, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * MIB)
+    memory.add("file", mem_path=str(path), readonly=True, rom="off")
+    memory.write(5 * PAGE, b"x")
+    found = memory("x-memdev-map", id="m", cells=256)
+    (row,) = found.pop("mapping")
+    assert " rw-p 00000000 " in row
+    assert row.endswith(str(path))
+    cells = found.pop("cells")
+    assert found == {"offset": 0, "length": MIB, "page-size": PAGE, "cell-size": PAGE}
+    assert len(cells) == 256
+    assert cells[5] == {"resident": PAGE, "private-dirty": PAGE, "swapped": 0, "huge": 0}
+    assert sum(each["private-dirty"] for each in cells) == PAGE
+    found = memory("x-memdev-map", id="m", offset=4 * PAGE, length=8 * PAGE, cells=3)
+    assert found["cell-size"] == 3 * PAGE
+    assert [each["private-dirty"] for each in found["cells"]] == [PAGE, 0, 0]
+    assert memory("x-memdev-map", id="m", offset=MIB)["cells"] == []
+    assert len(memory("x-memdev-map", id="m")["cells"]) == 256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"cells": 0}, "Parameter 'cells' expects a number from 1 to 4096"),
+        ({"cells": 4097}, "Parameter 'cells' expects a number from 1 to 4096"),
+        ({"offset": 1}, "Parameter 'offset' must be a multiple of the page size 0x1000 of 'm'"),
+        ({"length": 1}, "Parameter 'length' must be a multiple of the page size 0x1000 of 'm'"),
+        ({"offset": MIB + 1}, "0 bytes at offset 1048577 are not within the 1048576 bytes of 'm'"),
+        (
+            {"offset": PAGE, "length": MIB},
+            "1048576 bytes at offset 4096 are not within the 1048576 bytes of 'm'",
+        ),
+    ],
+)
+def test_maps_that_are_refused(memory: Memory, arguments: JSON, text: str) -> None:
+    memory.add("memfd")
+    assert memory.refusal("map", id="m", **arguments) == text
 
 
 def export(memory: Memory, **arguments: JSON) -> tuple[JSON, int]:
@@ -319,6 +371,14 @@ def test_save(memory: Memory, tmp_path: Path) -> None:
     assert memory.read(MIB, 10) == bytes(5) + b"hello"
     text = memory.refusal("save", id="m", filename=f"{tmp_path}/none/x")
     assert text.endswith("No such file or directory")
+
+
+def test_lost(memory: Memory) -> None:
+    """What composition found to be lost is told as it is."""
+    assert room.x_memdev_lost(memory.console.daemon, {}) == []
+    loss = {"id": "m0", "qom-type": "memory-backend-ram", "reason": "anonymous", "time": 1}
+    memory.console.daemon.lost["m0"] = loss
+    assert memory("x-memdev-lost") == [loss]
 
 
 def test_a_backend_of_odd_size_makes_a_template(memory: Memory, tmp_path: Path) -> None:

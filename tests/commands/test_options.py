@@ -12,6 +12,8 @@ def test_one_option_all_options_and_none() -> None:
     assert console("query-command-line-options", option="object") == [
         {"option": "object", "parameters": []}
     ]
+    (memory,) = console("query-command-line-options", option="memory")
+    assert {"name": "maxmem", "type": "size"} in memory["parameters"]
     (mon,) = console("query-command-line-options", option="mon")
     assert {"name": "pretty", "type": "boolean"} in mon["parameters"]
     assert console.refusal("query-command-line-options", option="foo") == (

@@ -12,6 +12,7 @@ from memd.errors import DEVICE_NOT_FOUND, GENERIC_ERROR, QMPError
 from memd.outcome import Blocking
 from memd.qom import Tree
 from memd.wire import encode
+from tests.commands.fakes import make_session
 from tests.qom.stand_ins import add, add_context, new_tree, refusal
 
 MEMORY = "memory-backend-ram"
@@ -198,8 +199,10 @@ class TestObjects:
     def test_there_and_gone(self, daemon: Any) -> None:
         assert qom.query_memdev(daemon, {}) == []
         ram = {"qom-type": "memory-backend-ram", "id": "m0", "size": 8192, "merge": False}
-        assert qom.object_add(daemon, ram) == {}
-        assert qom.object_add(daemon, {"qom-type": "thread-context", "id": "tc"}) == {}
+        assert qom.object_add(daemon, make_session(), ram) == {}
+        assert (
+            qom.object_add(daemon, make_session(), {"qom-type": "thread-context", "id": "tc"}) == {}
+        )
         assert qom.query_memdev(daemon, {}) == [
             {
                 "id": "m0",
@@ -234,7 +237,7 @@ class TestObjects:
             )
             if made is not None:
                 made.finish(made.work())
-        qom.object_add(daemon, {"qom-type": "thread-context", "id": "tc"})
+        qom.object_add(daemon, make_session(), {"qom-type": "thread-context", "id": "tc"})
         answer = qom.query_memdev_encoded(daemon, {})
         listed = qom.query_memdev(daemon, {})
         assert len(listed) == len(variants) * 2
@@ -248,7 +251,7 @@ class TestObjects:
             return answer
 
         for id in ("m0", "m1"):
-            qom.object_add(daemon, {"qom-type": MEMORY, "id": id, "size": 4096})
+            qom.object_add(daemon, make_session(), {"qom-type": MEMORY, "id": id, "size": 4096})
         first = told()
         assert told() is first
         seen = {first}
@@ -270,7 +273,9 @@ class TestObjects:
 
     @pytest.mark.parametrize("id", ["zz", "", "/objects/m0", "m0[0]", "type"])
     def test_only_an_id_can_be_deleted(self, daemon: Any, id: str) -> None:
-        qom.object_add(daemon, {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096})
+        qom.object_add(
+            daemon, make_session(), {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096}
+        )
         with pytest.raises(QMPError) as caught:
             qom.object_del(daemon, {"id": id})
         assert refusal(caught.value) == (GENERIC_ERROR, f"object '{id}' not found")

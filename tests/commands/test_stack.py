@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import pytest
 
 from memd.compat import Compat
+from memd.devices.config import MachineConfig
+from memd.devices.kinds import find_kind
+from memd.devices.machine_object import furnish
 from memd.outcome import Outcome
 from tests.commands.fakes import Console
 
 
 def test_there_is_a_machine_besides_none() -> None:
     machines = Console()("query-machines")
-    assert [machine["name"] for machine in machines] == ["none", "q35"]
+    assert [machine["name"] for machine in machines] == [
+        "none",
+        "pc-i440fx-10.0",
+        "pc-q35-10.0",
+    ]
+    assert [machine.get("alias") for machine in machines] == [None, "pc", "q35"]
     assert not any("compat-props" in machine for machine in machines)
     more = Console()("query-machines", compat_props=True)
-    assert [machine["compat-props"] for machine in more] == [[], []]
+    assert [machine["compat-props"] for machine in more] == [[], [], []]
 
 
 @pytest.mark.parametrize(
-    "command", ["query-cpus-fast", "query-iothreads", "query-block", "query-named-block-nodes"]
+    "command",
+    [
+        *("query-cpus-fast", "query-iothreads", "query-block", "query-named-block-nodes"),
+        "query-jobs",
+    ],
 )
 def test_there_is_nothing(command: str) -> None:
     assert Console()(command) == []
@@ -28,6 +43,45 @@ def test_no_cpu_can_be_added() -> None:
     assert Console().refusal("query-hotpluggable-cpus") == (
         "GenericError",
         "machine does not support hot-plugging CPUs",
+    )
+
+
+def machine(name: str, **options: Any) -> Console:
+    config = MachineConfig(name, smp={"cpus": 1, "maxcpus": 2, "sockets": 2}, **options)
+    console = Console(machine=config)
+    kind = find_kind(name, Compat.V10_0)
+    assert kind is not None
+    console.daemon.machine_kind = kind
+    furnish(console.daemon.tree, kind, config, {})
+    return console
+
+
+def test_cpus_are_told_of() -> None:
+    console = machine("q35")
+    place = {"socket-id": 0, "core-id": 0, "thread-id": 0}
+    path = "/machine/unattached/device[0]"
+    assert console("query-cpus-fast") == [
+        {
+            "cpu-index": 0,
+            "qom-path": path,
+            # It has to be a thread that there is.
+            "thread-id": os.getpid(),
+            "props": place,
+            "target": "x86_64",
+        }
+    ]
+    common = {"type": "qemu64-x86_64-cpu", "vcpus-count": 1}
+    assert console("query-hotpluggable-cpus") == [
+        {**common, "props": {**place, "socket-id": 1}},
+        {**common, "props": place, "qom-path": path},
+    ]
+
+
+def test_virt_takes_no_cpus() -> None:
+    console = machine("virt")
+    assert console("query-cpus-fast")[0]["target"] == "aarch64"
+    assert console.refusal("query-hotpluggable-cpus")[1] == (
+        "machine does not support hot-plugging CPUs"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from memd.compat import Compat
+from tests.differential.harness import OWN_TYPES
 
 Entry = dict[str, Any]
 
@@ -115,6 +116,6 @@ class Comparison:
 
 
 OWN_VALUES = {
-    "object-add: arg-type.qom-type": ["memory-backend-guest-memfd"],
+    "object-add: arg-type.qom-type": [*OWN_TYPES],
 }
 """Values of tags that memd has and QEMU has not."""

@@ -27,6 +27,9 @@ SETTLING = 5.0
 """Seconds within which QEMU has unmapped what was deleted (it does so after a
 grace period), and a process has closed what its client left."""
 
+OWN_TYPES = ("memory-backend-guest-memfd",)
+"""Backends that memd has and the reference lacks, in the schema's order."""
+
 _END = "__end-of-input__"
 
 T = TypeVar("T")

@@ -23,14 +23,13 @@ from memd.errors import QMPError
 from memd.qapi.schema import Schema
 from tests.differential._reference_qapi import compat_of
 from tests.differential.conftest import reference
+from tests.differential.harness import OWN_TYPES
 from tests.differential.server import Died, Monitor
 from tests.qapi.files import whole_schema
 from tests.qapi.generate import STRINGS, Generator
 
 COUNT = int(os.environ.get("MEMD_RANDOM_ARGUMENTS", "1500"))
 NO_ID = "9bad"
-# Ours alone, or a part of what the reference knows by the same name.
-NEVER = {"memory-backend-guest-memfd"}
 
 ARGUMENT_ERROR = re.compile(
     r"Parameter '.*' (is missing|is unexpected|does not accept value '.*'"
@@ -103,7 +102,7 @@ def test_random_arguments(monitor: Monitor, compat: Compat) -> None:
     names = candidates(schema, monitor)
     for seed in seeds():
         random_ = random.Random(seed)
-        generator = Generator(random_, mistakes=0.06, never=NEVER)
+        generator = Generator(random_, mistakes=0.06, never={*OWN_TYPES})
         for number in range(COUNT):
             command = random_.choice(names)
             type_ = schema.commands[command].arguments

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.differential.harness import Pair, Side
+from tests.differential.harness import OWN_TYPES, Pair, Side
 from tests.differential.server import Message
 
 MIB = 1 << 20
@@ -209,10 +209,6 @@ def test_thread_context(pair: Pair) -> None:
         pair.ask("object-del", {"id": "tc"})
         pair.ask("object-add", context)
     pair.expect_nothing_mapped()
-
-
-OWN_TYPES = {"memory-backend-guest-memfd"}
-"""Backends that memd has and the reference lacks."""
 
 
 def test_types(pair: Pair) -> None:

@@ -17,7 +17,14 @@ THE_SAME = (
     *("query-block", "query-named-block-nodes", "query-migrate-capabilities", "query-yank"),
     *("query-memory-devices", "query-memory-size-summary", "migrate-pause", "query-name"),
     *("migrate-recover", "migrate-set-capabilities", "yank", "set-action", "query-target"),
-    *("device_add", "device_del", "device-list-properties", "blockdev-add", "query-uuid"),
+    *(
+        "device_add",
+        "device_del",
+        "device-list-properties",
+        "blockdev-add",
+        "query-uuid",
+        "query-jobs",
+    ),
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memd.hostmem import capacity, libc
+from memd.hostmem import capacity, cgroup, libc
 from memd.hostmem.capacity import HugePool
 
 GIB = 1 << 30
@@ -27,16 +27,12 @@ def test_memory() -> None:
     assert 0 < capacity.left_to_use() <= rows["MemTotal"] + rows["SwapTotal"]
 
 
-def test_a_control_group_limits_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "max", "1048576\n")
-    write(tmp_path / "current", "1000000\n")
-    write(tmp_path / "none", "max\n")
-    monkeypatch.setattr(capacity, "_CGROUP_LIMITS", ((str(tmp_path), "max", "current"),))
-    assert capacity.left_to_use() == 48576
-    monkeypatch.setattr(capacity, "_CGROUP_LIMITS", ((str(tmp_path), "none", "current"),))
+def test_a_control_group_limits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for allowed, left in ((48576, 48576), (-4096, 0)):
+        monkeypatch.setattr(cgroup, "room", lambda _groups, allowed=allowed: allowed)
+        assert capacity.left_to_use() == left
+    monkeypatch.setattr(cgroup, "room", lambda _groups: None)
     assert capacity.left_to_use() > GIB
-    monkeypatch.setattr(capacity, "_CGROUP_LIMITS", ((str(tmp_path), "current", "max"),))
-    assert capacity.left_to_use() == 0
 
 
 def test_huge_page_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

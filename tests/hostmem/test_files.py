@@ -17,6 +17,7 @@ import pytest
 from memd.errors import QMPError
 from memd.hostmem import files, libc
 from memd.hostmem.files import Backing, WouldBlock, fit, memfd, open_file, plain_memfd, posix_shm
+from memd.hostmem.paths import Roots
 
 PAGE = libc.PAGE_SIZE
 MIB = 1 << 20
@@ -176,9 +177,9 @@ def test_others_that_make_the_file_meanwhile(
     path = directory / "f"
     real = files._open
 
-    def late(raw: bytes, access: int, wait: bool) -> int:
+    def late(raw: bytes, access: int, wait: bool, roots: Roots | None) -> int:
         try:
-            return real(raw, access, wait)
+            return real(raw, access, wait, roots)
         finally:
             path.touch()
 

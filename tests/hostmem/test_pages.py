@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memd.hostmem import pages
+from memd.hostmem import files, pages
 from memd.hostmem.access import read, write
-from memd.hostmem.pages import FILE, PRESENT, ZERO, PageMap, Run
+from memd.hostmem.pages import FILE, HUGE, PRESENT, ZERO, PageMap, Run
 from memd.hostmem.region import Region
 from tests.hostmem.made import MIB, PAGE, made, memfd
 
@@ -55,6 +56,20 @@ def test_the_page_of_zeroes_takes_no_memory() -> None:
             (5 * PAGE, 6 * PAGE, PRESENT | ZERO),
             (7 * PAGE, 8 * PAGE, PRESENT),
         ]
+
+
+def test_huge_pages_are_told_apart_on_request(hugepages: Callable[[int], None]) -> None:
+    hugepages(1)
+    size = 2 * MIB
+    backing = files.memfd("m", size, hugetlb=True, hugetlbsize=size, seal=True)
+    with made(backing.take(), size, shared=True, page_size=size) as region, PageMap() as map:
+        write(region, "m", 0, b"x")
+        ((start, end, kinds),) = map.runs(region.address, size)
+        assert (start, end, kinds & HUGE) == (0, size, 0)
+        ((start, end, kinds),) = map.runs(region.address, size, huge=True)
+        # Before Linux 6.7 the kernel does not say.
+        assert (start, end) == (0, size)
+        assert kinds & HUGE or not map._scans
 
 
 @given(st.sets(st.integers(0, MIB // PAGE - 1)))

@@ -360,3 +360,42 @@ def test_slices(pages: int, count: int) -> None:
     assert all(size % PAGE == 0 for size in sizes)
     assert max(sizes) - min(sizes) <= PAGE
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_range() -> None:
+    region = anonymous(8 * MIB)
+    try:
+        populate.populate_range(region, 2 * MIB, 5 * MIB)
+        assert resident(region) == 3 * MIB
+    finally:
+        region.close()
+
+
+def test_a_range_of_what_is_closed() -> None:
+    region = anonymous(8 * MIB)
+    region.pin()
+    region.close()
+    with pytest.raises(OSError, match="canceled"):
+        populate.populate_range(region, 0, 8 * MIB)
+    region.unpin()
+
+
+def test_a_range_without_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux before 5.14 does not know it."""
+    monkeypatch.setattr(populate, "_populate_by_advice", lambda *_arguments: errno.EINVAL)
+    region = anonymous(4 * MIB)
+    try:
+        populate.populate_range(region, MIB, 2 * MIB)
+        assert resident(region) >= MIB
+    finally:
+        region.close()
+
+
+def test_a_range_that_can_not_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(populate, "_populate_by_advice", lambda *_arguments: errno.ENOMEM)
+    region = anonymous(4 * MIB)
+    try:
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            populate.populate_range(region, 0, MIB)
+    finally:
+        region.close()

@@ -185,7 +185,7 @@ def test_a_full_disk(
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_failure_at_the_end(tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **_more: object) -> None:
         raise OSError(5, "Input/output error")
 
     if named:

@@ -58,3 +58,11 @@ def test_one_schema_for_each_version() -> None:
 def test_defined_names() -> None:
     assert defined_names(Compat.V10_0) == {"COMPAT_10_0"}
     assert defined_names(Compat.V11_1) == {"COMPAT_11_1"}
+
+
+def test_what_is_for_tests_is_apart() -> None:
+    ordinary, whole = load_schema(), load_schema(test=True)
+    assert "x-test-faults" not in ordinary.commands
+    assert "x-test-faults" in whole.commands
+    assert whole is load_schema(test=True)
+    assert set(ordinary.commands) < set(whole.commands)

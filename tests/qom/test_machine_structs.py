@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from memd.errors import QMPError
 from memd.qom.machine import ONE_CPU
-from memd.qom.machine_structs import VISITS
+from memd.qom.machine_structs import VISITS, Processors, count_cpus
 
 MAXMEM = "invalid value of maxmem: "
 PRODUCT = "Invalid CPU topology: product of the hierarchy must match maxcpus: "
@@ -128,3 +128,14 @@ def test_any_topology_is_taken_or_refused(value: Any) -> None:
         assert VISITS["smp"](value, "smp") == ONE_CPU
     except QMPError:
         pass
+
+
+@given(st.dictionaries(st.sampled_from([*ONE_CPU]), NUMBERS))
+def test_any_topology_of_a_larger_machine_is_counted_or_refused(value: dict[str, int]) -> None:
+    processors = Processors("big", 4096, ("dies", "modules"))
+    try:
+        counted = count_cpus(value, "smp", processors)
+    except QMPError:
+        return
+    assert set(counted) == set(ONE_CPU)
+    assert 1 <= counted["cpus"] <= counted["maxcpus"] <= 4096

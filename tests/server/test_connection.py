@@ -12,6 +12,7 @@ import pytest
 from memd.outcome import JSON, Blocking, Event, Outcome
 from memd.server import connection as room
 from memd.server.connection import Connection
+from memd.server.limits import Limits, Shared
 from memd.server.stream import SocketStream
 from memd.session import Monitor, Session
 
@@ -43,13 +44,14 @@ class Hub:
 class Served:
     """A connection and the client's end of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None, shared: Shared | None = None) -> None:
         ours, self.client = socket.socketpair()
         self.client.setblocking(False)
         self.hub = Hub()
         self.loop = asyncio.get_running_loop()
         self.lost: list[Connection] = []
-        self.connection = Connection(self.loop, SocketStream(ours), self.lost.append)
+        self.shared = shared or Shared(self.loop, limits)
+        self.connection = Connection(self.loop, SocketStream(ours), self.lost.append, self.shared)
         self.session = Session(self.hub, self.connection, Monitor("m"))
         self.connection.session = self.session
         self.session.negotiated = True
@@ -93,7 +95,6 @@ async def test_a_burst_is_answered_in_one_write(monkeypatch: pytest.MonkeyPatch)
 
 async def test_a_client_that_does_not_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "HIGH_WATER", 1 << 20)
-    monkeypatch.setattr(room, "LOW_WATER", 1 << 18)
     served = Served()
     command = b'{"execute":"big","arguments":{"size":100000}}'
     await served.loop.sock_sendall(served.client, command * 200)
@@ -106,12 +107,8 @@ async def test_a_client_that_does_not_read_is_bounded(monkeypatch: pytest.Monkey
     served.close()
 
 
-async def test_events_that_nobody_reads_end_the_connection(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(room, "HIGH_WATER", 1 << 18)
-    monkeypatch.setattr(room, "HELD_LIMIT", 1 << 20)
-    served, other = Served(), Served()
+async def test_events_that_nobody_reads_end_the_connection() -> None:
+    served, other = Served(Limits(held_output=1 << 20)), Served()
     event = b'{"event": "' + b"x" * 65536 + b'"}\r\n'
     for _ in range(64):
         served.session.send_event(event)
@@ -166,3 +163,95 @@ async def test_leaving_in_the_middle_of_a_message_is_noticed() -> None:
     while not served.lost:
         await asyncio.sleep(0)
     assert served.hub.run == 0
+
+
+async def test_much_that_is_held_for_others_lowers_the_mark() -> None:
+    served = Served(Limits(held=2 << 20))
+    served.shared.held += 3 << 19
+    command = b'{"execute":"big","arguments":{"size":100000}}'
+    await served.loop.sock_sendall(served.client, command * 50)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert served.hub.run < 10
+    assert served.connection.held > room.PRESSED_WATER
+    answer = b'{"return": "' + b"x" * 100000 + b'"}\r\n'
+    assert await served.read(len(answer) * 50) == answer * 50
+    assert served.shared.held == 3 << 19
+    served.close()
+
+
+async def test_what_is_held_is_given_back() -> None:
+    told: list[int] = []
+    served = Served(Limits(held=1 << 20))
+    served.shared.relieve = lambda: told.append(served.shared.held)
+    await served.loop.sock_sendall(served.client, b'["' + b"x" * 1_500_000)
+    while not told:
+        await asyncio.sleep(0)
+    assert served.connection.held > 1 << 20
+    served.connection.cut_off("too much")
+    assert b'"too much"' in await served.loop.sock_recv(served.client, 1000)
+    assert served.shared.held == 0
+    assert served.lost == [served.connection]
+    served.close()
+
+
+async def test_a_deaf_client_is_cut_off_without_a_word() -> None:
+    served = Served()
+    await served.loop.sock_sendall(served.client, b'{"execute":"big","arguments":{"size":3000000}}')
+    while not served.connection.held:
+        await asyncio.sleep(0)
+    served.connection.cut_off("too much")
+    assert served.lost == [served.connection]
+    assert served.shared.held == 0
+    served.close()
+
+
+async def test_a_large_message_comes_in_turns_and_whole() -> None:
+    served = Served()
+    text = b"x" * 3_000_000
+    sending = asyncio.ensure_future(
+        served.loop.sock_sendall(served.client, b'{"execute":"a","id":"%s"}' % text)
+    )
+    answer = b'{"return": "a", "id": "%s"}\r\n' % text
+    assert await served.read(len(answer)) == answer
+    await sending
+    await served.ask("b")
+    assert await served.read(17) == b'{"return": "b"}\r\n'
+    served.close()
+
+
+async def test_a_flood_leaves_room_for_another_client() -> None:
+    """A client that keeps 10,000 commands coming is answered, and so is another one."""
+    shared = Shared(asyncio.get_running_loop())
+    flood, other = Served(shared=shared), Served(shared=shared)
+    command = b'{"execute":"a"}' * 2000
+    answered = 0
+
+    async def keep_on() -> None:
+        nonlocal answered
+        for _ in range(5):
+            await flood.loop.sock_sendall(flood.client, command)
+
+    async def read_on() -> None:
+        nonlocal answered
+        while answered < 10_000:
+            answered += (await flood.loop.sock_recv(flood.client, 1 << 20)).count(b"\n")
+
+    tasks = asyncio.gather(keep_on(), read_on())
+    seen = []
+    while not tasks.done():
+        await other.ask("b")
+        assert await other.read(17) == b'{"return": "b"}\r\n'
+        seen.append(answered)
+    assert answered == 10_000
+    assert len({*seen}) > 3, "the other client was answered in between"
+    flood.close()
+    other.close()
+
+
+def test_what_is_left_of_a_chunk_keeps_little_in_memory() -> None:
+    view = memoryview(bytes(1000))
+    assert room._rest(view, 400).obj is view.obj
+    assert len(bytes(room._rest(view, 400))) == 600
+    left = room._rest(view, 600)
+    assert (len(left), left.obj is view.obj) == (400, False)

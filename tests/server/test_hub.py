@@ -8,9 +8,13 @@ import socket
 import threading
 from typing import Any
 
+import pytest
+
 from memd.compat import Compat
 from memd.outcome import JSON, Blocking, Event
+from memd.server import strangers
 from memd.server.hub import Hub
+from memd.server.limits import Limits
 from memd.session import Monitor, Session
 
 GREETING: JSON = {"QMP": {"version": {}, "capabilities": []}}
@@ -41,6 +45,9 @@ class Client:
         line, self._data = self._data.split(b"\n", 1)
         return json.loads(line)
 
+    async def send(self, data: bytes) -> None:
+        await asyncio.wait_for(self._loop.sock_sendall(self._socket, data), 10)
+
     async def negotiate(self) -> None:
         await self._loop.sock_sendall(self._socket, b'{"execute":"qmp_capabilities"}')
         assert await self.message() == {"return": {}}
@@ -49,8 +56,9 @@ class Client:
         self._socket.close()
 
 
-def new_hub() -> Hub:
-    return Hub(asyncio.get_running_loop(), dispatch, lambda: GREETING, Compat.V10_0)
+def new_hub(**limits: Any) -> Hub:
+    loop = asyncio.get_running_loop()
+    return Hub(loop, dispatch, lambda: GREETING, Compat.V10_0, Limits(**limits))
 
 
 async def test_everybody_is_greeted_and_counted() -> None:
@@ -145,4 +153,89 @@ async def test_at_the_end_jobs_are_given_up_and_waited_for() -> None:
     assert undone == [True]
     stuck.set()
     await hub.settle(lambda: None)
+    await hub.close()
+
+
+async def test_one_client_too_many_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    hub, monitor = new_hub(clients=2), Monitor("m0")
+    clients = [Client(hub, monitor) for _ in range(2)]
+    for client in clients:
+        assert await client.message() == GREETING
+        await client.negotiate()
+    for _ in range(3):
+        late = Client(hub, monitor)
+        assert await late.message() is None
+        late.close()
+    assert monitor.clients == 2
+    assert caplog.messages == ["a client was turned away: there are 2, see --max-clients"]
+    clients[0].close()
+    while monitor.clients == 2:
+        await asyncio.sleep(0)
+    clients.append(Client(hub, monitor))
+    assert await clients[-1].message() == GREETING
+    await hub.close()
+    for client in clients:
+        client.close()
+
+
+async def test_too_many_who_come_early() -> None:
+    hub, monitor = new_hub(clients=1), Monitor("m0")
+    hub.hold()
+    first, second = Client(hub, monitor), Client(hub, monitor)
+    assert await second.message() is None
+    hub.release()
+    assert await first.message() == GREETING
+    await hub.close()
+    first.close()
+    second.close()
+
+
+async def test_who_has_been_silent_for_long_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "GRACE", 0.0)
+    hub, monitor = new_hub(clients=2), Monitor("m0")
+    served, silent = Client(hub, monitor), Client(hub, monitor)
+    for client in (served, silent):
+        assert await client.message() == GREETING
+    await served.negotiate()
+    late = Client(hub, monitor)
+    assert await late.message() == GREETING
+    assert await silent.message() is None
+    await late.negotiate()
+    later = Client(hub, monitor)
+    assert await later.message() is None
+    await hub.close()
+    for client in (served, silent, late, later):
+        client.close()
+
+
+async def test_who_holds_most_is_cut_off_where_it_is_too_much() -> None:
+    hub, monitor = new_hub(held=1 << 20), Monitor("m0")
+    clients = [Client(hub, monitor) for _ in range(3)]
+    for client in clients:
+        await client.message()
+        await client.negotiate()
+    for client, size in zip(clients, (300_000, 500_000, 300_000), strict=True):
+        await client.send(b'["' + b"x" * size)
+    told = await clients[1].message()
+    assert told["error"]["desc"] == "too much is held for all clients together"
+    assert await clients[1].message() is None
+    for client in (clients[0], clients[2]):
+        await client.send(b'"]')
+        answer = await client.message()
+        assert answer["error"]["desc"] == "QMP input must be a JSON object"
+    await hub.close()
+    for client in clients:
+        client.close()
+
+
+async def test_a_hub_without_a_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    hub = new_hub()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            hub.prepare()
+    hub.prepare()
     await hub.close()

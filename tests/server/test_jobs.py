@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 from functools import partial
 
 import pytest
 
 from memd.errors import QMPError
 from memd.outcome import JSON, Blocking
-from memd.server.jobs import IDLE_THREADS, Jobs
+from memd.server.jobs import COPIES, IDLE_THREADS, Jobs
 
 
 async def result_of(job: Blocking) -> JSON:
@@ -99,3 +101,118 @@ async def test_a_stuck_job_keeps_no_other_waiting_and_threads_are_kept() -> None
     jobs.close()
     while job_threads():
         await asyncio.sleep(0.001)
+
+
+async def test_where_there_is_no_further_thread_jobs_wait_for_one_another(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    jobs = Jobs(loop)
+    jobs.prepare()
+    jobs.prepare()
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    begin, done = threading.Event(), list[int]()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        jobs.start(Blocking(begin.wait, lambda _value: 0), done.append)
+        for number in range(1, 6):
+            jobs.start(Blocking(partial(int, number), lambda value: value), done.append)
+        assert jobs.running == 6
+        begin.set()
+        while jobs.running:
+            await asyncio.sleep(0.001)
+        assert done == list(range(6))
+        # The same once more: the one thread is free again.
+        jobs.start(Blocking(lambda: 7, lambda value: value), done.append)
+        while jobs.running:
+            await asyncio.sleep(0.001)
+    assert done[-1] == 7
+    assert caplog.messages == ["cannot start a thread: commands wait for one another"]
+    jobs.close()
+    while job_threads():
+        await asyncio.sleep(0.001)
+
+
+async def test_a_thread_that_waits_keeps_nothing_of_its_last_job() -> None:
+    class Large:
+        pass
+
+    loop = asyncio.get_running_loop()
+    jobs = Jobs(loop)
+    large = Large()
+    gone = weakref.ref(large)
+    done: list[JSON] = []
+    jobs.start(Blocking(partial(id, large), lambda _value: {}), done.append)
+    del large
+    while not done:
+        await asyncio.sleep(0.001)
+    while gone() is not None:
+        await asyncio.sleep(0.001)
+    jobs.close()
+
+
+async def test_a_shortage_is_told() -> None:
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    result = await result_of(Blocking(fail, lambda _value: {}))
+    assert isinstance(result, QMPError)
+    assert result.desc == "Too many open files"
+
+
+async def test_a_refusal_keeps_nothing_of_what_was_refused() -> None:
+    class Large:
+        pass
+
+    def refuse(_large: Large) -> None:
+        raise QMPError("no") from None
+
+    large = Large()
+    gone = weakref.ref(large)
+    gc.disable()
+    try:
+        result = await result_of(Blocking(partial(refuse, large), lambda _value: {}))
+        del large
+        while gone() is not None:
+            await asyncio.sleep(0.001)
+    finally:
+        gc.enable()
+    assert isinstance(result, QMPError)
+
+
+async def test_copies_of_much_memory_are_made_one_after_the_other() -> None:
+    loop = asyncio.get_running_loop()
+    jobs = Jobs(loop)
+    lock, now, most = threading.Lock(), 0, 0
+    go_on = threading.Event()
+
+    def copy() -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        go_on.wait()
+        with lock:
+            now -= 1
+
+    done: list[JSON] = []
+    for _ in range(10):
+        jobs.start(Blocking(copy, lambda _value: "large", copies=COPIES // 3), done.append)
+    jobs.start(Blocking(lambda: None, lambda _value: "small"), done.append)
+    while "small" not in done:
+        await asyncio.sleep(0.001)
+    assert done == ["small"]
+    go_on.set()
+    while jobs.running:
+        await asyncio.sleep(0.001)
+    assert done.count("large") == 10
+    assert most <= 3
+    # More than there may be is made alone.
+    jobs.start(Blocking(lambda: None, lambda _value: "huge", copies=2 * COPIES), done.append)
+    while jobs.running:
+        await asyncio.sleep(0.001)
+    assert done[-1] == "huge"
+    jobs.close()

@@ -24,6 +24,17 @@ def test_only_the_owner_may_connect(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_others_may_connect_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    old = os.umask(0o077)
+    try:
+        listen_unix(str(path), 0o666).close()
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666
+
+
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     listen_unix(path).close()

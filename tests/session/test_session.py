@@ -27,6 +27,9 @@ class Wire:
         self.gone = False
         self.reading = True
         self.finished = False
+        self.hurried = False
+        self.crowd = False
+        self.later = 0
         self.sent: list[JSON] = []
         self.fds: list[int] = []
 
@@ -46,6 +49,15 @@ class Wire:
 
     def peer_gone(self) -> bool:
         return self.gone
+
+    def turn_over(self) -> bool:
+        return self.hurried
+
+    def crowded(self) -> bool:
+        return self.crowd
+
+    def resume_later(self) -> None:
+        self.later += 1
 
 
 class Backstage:
@@ -329,3 +341,102 @@ def test_split_anywhere_the_answers_are_the_same(cuts: list[int], oob: bool) -> 
     parts.session.receive(stream[at:])
     assert parts.wire.sent == whole.wire.sent
     assert len(whole.wire.sent) == 5
+
+
+def test_a_turn_ends_and_the_rest_waits_for_the_next() -> None:
+    talk = Talk()
+    talk.wire.hurried = True
+    talk.say(*[ask("a", id=number) for number in range(600)])
+    assert 0 < len(talk.wire.sent) < 5
+    assert not talk.wire.reading
+    assert talk.wire.later == 1
+    turns = 0
+    while talk.wire.later:
+        talk.wire.later -= 1
+        talk.session.resume()
+        turns += 1
+    assert [answer["id"] for answer in talk.wire.sent] == list(range(600))
+    assert turns > 500
+    assert talk.wire.reading
+
+
+@pytest.mark.parametrize("oob", [False, True])
+def test_a_turn_that_ends_before_a_command_that_blocks(oob: bool) -> None:
+    talk = Talk(oob=oob)
+    talk.wire.hurried = True
+    talk.say(ask("slow", id=1), *[ask("a", id=number) for number in range(2, 20)])
+    for _ in range(30):
+        talk.session.resume()
+    assert talk.wire.sent == []
+    talk.hub.end_job()
+    for _ in range(30):
+        talk.session.resume()
+    assert [answer["id"] for answer in talk.wire.sent] == list(range(1, 20))
+    assert talk.wire.reading
+
+
+def test_bulk_waits_for_its_turn_where_many_wait() -> None:
+    talk = Talk()
+    talk.wire.crowd = True
+    talk.say(ask("a"))
+    assert talk.returns == ["a"]
+    talk.say(*[ask("a")] * 1000)
+    assert talk.returns == ["a"]
+    assert (talk.wire.reading, talk.wire.later) == (False, 1)
+    talk.session.resume()
+    assert talk.returns == ["a"] * 1001
+    assert talk.wire.reading
+
+
+def test_the_end_while_something_waits_for_its_turn() -> None:
+    talk = Talk()
+    talk.wire.hurried = True
+    talk.say(*[ask("a")] * 5, ask("leave"), *[ask("a")] * 5)
+    for _ in range(20):
+        talk.session.resume()
+    assert talk.returns == ["a"] * 5 + ["SHUTDOWN", {}]
+    assert talk.wire.finished
+
+
+def test_what_is_held_for_a_client() -> None:
+    talk = Talk(oob=True)
+    assert talk.session.held == 0
+    large = json.dumps(ask("slow", id="x" * 100_000)).encode()
+
+    def say(data: bytes) -> None:
+        talk.session.receive(data[:50_000])
+        talk.session.receive(data[50_000:])
+
+    talk.session.receive(large[:50_000])
+    assert 50_000 < talk.session.held == talk.session.unfinished < 60_000
+    talk.session.receive(large[50_000:])
+    # It runs now, and another one waits.
+    assert talk.session.unfinished == 0
+    assert 100_000 < talk.session.held < 110_000
+    say(large)
+    assert 200_000 < talk.session.held < 220_000
+    talk.hub.end_job()
+    assert 100_000 < talk.session.held < 110_000
+    talk.hub.end_job()
+    assert talk.session.held == 0
+
+
+def test_a_client_that_is_cut_off() -> None:
+    talk = Talk()
+    talk.session.receive(b'{"execute": "')
+    talk.session.cut_off("too much")
+    assert talk.returns == ["too much"]
+    assert talk.wire.finished
+    assert talk.session.held == 0
+    talk.say(ask("a"))
+    talk.session.cut_off("again")
+    assert talk.returns == ["too much"]
+
+
+def test_a_client_that_is_cut_off_while_its_command_runs() -> None:
+    talk = Talk()
+    talk.say(ask("slow"), ask("a"))
+    talk.session.cut_off("too much")
+    talk.hub.end_job()
+    assert talk.hub.run == ["slow"]
+    assert talk.returns == ["too much", "slow"]

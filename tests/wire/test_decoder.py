@@ -407,3 +407,95 @@ def test_a_split_message_where_nothing_imported_json() -> None:
     env = dict(os.environ, PYTHONPATH=tree)
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def taken(decoder: Decoder, data: bytes) -> tuple[list[Any], int]:
+    """What `take` makes of input, and in how many steps."""
+    decoder.put(data)
+    items, steps = [], 0
+    while decoder.more:
+        items += decoder.take()
+        steps += 1
+    return items, steps
+
+
+@given(
+    st.lists(
+        st.sampled_from([GOOD, b"}", b"[1,{}", b"%", b'"a', b"\xff", b"0", b"{'b':1}", b"]\n"])
+    )
+)
+def test_what_is_taken_in_steps_is_the_same(pieces: list[bytes]) -> None:
+    data = b"".join(pieces)
+    for compat in Compat:
+        whole = shown(Decoder(compat).feed(data))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decoder_module, "_MESSAGES", 2)
+            patch.setattr(decoder_module, "_TOKENS", 3)
+            assert shown(taken(Decoder(compat), data)[0]) == whole
+            assert shown(Decoder(compat).feed(data)) == whole
+
+
+@BOTH
+@pytest.mark.parametrize("data", [GOOD, b"}", b"[1,", b'{"a":[]}%', b"{'b':1}"])
+def test_a_step_is_short(compat: Compat, data: bytes) -> None:
+    """Whatever it is, 64 KiB of it take several steps, and none comes to very much."""
+    data *= 65536 // len(data)
+    items, steps = taken(Decoder(compat), data)
+    assert shown(items) == shown(Decoder(compat).feed(data))
+    assert steps >= 8
+
+
+def test_what_comes_while_there_is_more_follows() -> None:
+    decoder = Decoder()
+    first = decoder.take(GOOD * 1000)
+    assert decoder.more
+    rest = decoder.take(b"}" + GOOD)
+    while decoder.more:
+        rest += decoder.take()
+    assert len(first + rest) == 1002
+    assert isinstance(rest[-2], QMPError)
+
+
+@BOTH
+def test_what_is_held_is_counted(compat: Compat) -> None:
+    decoder = Decoder(compat)
+    assert decoder.held == 0
+    decoder.feed(GOOD)
+    assert decoder.held == 0
+    for _ in range(3):
+        decoder.feed(b'["' + b"x" * 100_000 if not decoder.held else b"x" * 100_000)
+    assert 300_000 < decoder.held < 301_000
+    decoder.feed(b'", 1, [], {}')
+    assert decoder.held > 301_000
+    decoder.feed(b"]")
+    assert decoder.held == 0
+    decoder.feed(b"[[[")
+    decoder.reset()
+    assert decoder.held == 0
+
+
+def test_a_string_byte_by_byte() -> None:
+    decoder = Decoder()
+    text = "x" * 100_000
+    items = decoder.feed(b'{"a": "')
+    for at in range(0, len(text), 7):
+        items += decoder.feed(text[at : at + 7].encode())
+    assert items + decoder.feed(b'"}') == [{"a": text}]
+
+
+@BOTH
+def test_a_smaller_limit_on_messages(compat: Compat) -> None:
+    most = 65536
+    for form, room in ((b'"%s"', 2), (b'{"a":"%s"}', 8), (b"[%s]", 2)):
+        fits = form % (b"1" * (most - room))
+        assert len(Decoder(compat, most).feed(fits)) == 1
+        assert not isinstance(Decoder(compat, most).feed(fits)[0], QMPError)
+        exceeded = form % (b"1" * (most - room + 1))
+        found = ExactDecoder(compat, most).feed(exceeded)
+        assert found[0].desc.endswith(limits.TOKEN_SIZE_EXCEEDED)
+    decoder = Decoder(compat, most)
+    items = decoder.feed(b'{"a":"')
+    for _ in range(7):
+        items += decoder.feed(b"a" * 10_000)
+    assert [item.desc for item in items] == [limits.TOKEN_SIZE_EXCEEDED]
+    assert decoder.held < most + 1000
