@@ -147,6 +147,7 @@ SECRET_COMMON = ObjectType(
     "secret_common",
     OBJECT,
     abstract=True,
+    interfaces=("user-creatable",),
     properties=(
         _property("iv"),
         _property("keyid"),
@@ -156,7 +157,6 @@ SECRET_COMMON = ObjectType(
 SECRET = ObjectType(
     "secret",
     SECRET_COMMON,
-    interfaces=("user-creatable",),
     factory=Secret,
     properties=(_property("file"), _property("data")),
 )
