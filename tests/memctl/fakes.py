@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.differential.harness import settle
 
 Talk = Callable[["Peer", dict[str, Any]], None]
 """What a server does about a request."""
@@ -101,3 +105,18 @@ def knows_nothing(peer: Peer, request: dict[str, Any]) -> None:
     """What a server does that is no memd."""
     name = request["execute"]
     peer.refuse(request, f"The command {name} has not been found", "CommandNotFound")
+
+
+def interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    """Press Ctrl-C once a process waits.
+
+    A signal that comes just before the waiting begins is only noted: Python
+    looks at it when the system call returns, which this one might never do.
+    """
+    settle(lambda: _state(process.pid), lambda state: state == "S", 60)
+    process.send_signal(signal.SIGINT)
+
+
+def _state(pid: int) -> str:
+    """What a process does (proc(5)): "R", "S" and so on."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]

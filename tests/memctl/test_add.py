@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from tests.differential.harness import settle
 from tests.differential.kernel import regions
 from tests.differential.server import TREE, Server
 from tests.memctl.conftest import Memctl, argv, in_terminal
-from tests.memctl.fakes import Peer, Talk
+from tests.memctl.fakes import Peer, Talk, interrupt
 
 
 def test_backends(memctl: Memctl) -> None:
@@ -71,7 +70,7 @@ def test_an_interrupt(start_memd: Callable[..., Server]) -> None:
         cwd=TREE,
     )
     watching.read_event("X_MEMDEV_PROGRESS")
-    process.send_signal(signal.SIGINT)
+    interrupt(process)
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == 130
     assert watching.execute("query-memdev") == {"return": []}
@@ -122,8 +121,7 @@ class Making:
 def interrupted(path: Path, making: Making) -> int:
     process = subprocess.Popen(argv(path, "add", "ram,id=m,size=4M,prealloc=on"), cwd=TREE)
     assert making.asked.wait(60)
-    # The answer is awaited, or soon is: asking takes no longer than being asked.
-    process.send_signal(signal.SIGINT)
+    interrupt(process)
     return process.wait(60)
 
 

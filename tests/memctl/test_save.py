@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 
 from tests.differential.server import TREE
 from tests.memctl.conftest import Memctl, argv
-from tests.memctl.fakes import Peer, Talk
+from tests.memctl.fakes import Peer, Talk, interrupt
 
 
 def test_saving(memctl: Memctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +51,7 @@ def test_an_interrupt(fake: Callable[[Talk], Memctl]) -> None:
         cwd=TREE,
     )
     assert asked.wait(60)
-    process.send_signal(signal.SIGINT)
+    interrupt(process)
     _out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "memctl: the daemon goes on, and /f will be there\n"

@@ -4,7 +4,6 @@ import io
 import os
 import shlex
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from memd.memctl import template
 from tests.differential.harness import Side, settle
 from tests.differential.server import TREE, Monitor, running
 from tests.memctl.conftest import Memctl, argv
-from tests.memctl.fakes import Peer, Talk
+from tests.memctl.fakes import Peer, Talk, interrupt
 
 MIB = 1 << 20
 
@@ -167,7 +166,7 @@ def test_an_interrupt(memctl: Memctl, memd: Side, tmp_path: Path) -> None:
         process.stdin.write(b"x" * 5 * MIB)
         process.stdin.flush()
         settle(lambda: memctl.out("ls", "-q"), bool, 60)
-        process.send_signal(signal.SIGINT)
+        interrupt(process)
         assert process.wait(60) == 130
     assert memctl.out("ls", "-q") == ""
     assert not path.exists()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from memd.memctl.top import View
 from tests.differential.server import TREE
 from tests.memctl.conftest import Memctl, argv, in_terminal
-from tests.memctl.fakes import Peer, Talk, knows_nothing
+from tests.memctl.fakes import Peer, Talk, interrupt, knows_nothing
 from tests.memctl.test_backends import STAT
 
 EVENT = {"event": "X_MEMDEV_PROGRESS", "data": {"id": "m9", "done": 1 << 20, "total": 4 << 20}}
@@ -99,7 +98,7 @@ def test_an_interrupt_ends_it(memctl: Memctl) -> None:
     assert process.stdout is not None
     with process.stdout:
         assert "backends" in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        interrupt(process)
         assert process.wait(60) == 0
 
 
