@@ -121,3 +121,35 @@ class Blocking:
         self.progress = progress
         self.cancel = cancel
         self.copies = copies
+
+    def watched(self, ended: Callable[[BaseException | None], None]) -> Blocking:
+        """The same work, and whatever it leads to.
+
+        Args:
+            ended: told on the event loop once there is a value (None), or why
+                there is none.
+        """
+
+        def finish(result: Any) -> JSON:
+            try:
+                value = self.finish(result)
+            except BaseException as error:
+                ended(error)
+                raise
+            if type(value) is Blocking:
+                return value.watched(ended)
+            ended(None)
+            return value
+
+        def failed(error: BaseException) -> None:
+            ended(error)
+            self.failed(error)
+
+        return Blocking(
+            self.work,
+            finish,
+            failed,
+            progress=self.progress,
+            cancel=self.cancel,
+            copies=self.copies,
+        )

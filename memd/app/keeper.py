@@ -147,7 +147,14 @@ class Keeper:
                 self._describe_again(store, number, obj)
             return answer
 
-        return Blocking(slow.work, finish, slow.failed, progress=slow.progress, cancel=slow.cancel)
+        return Blocking(
+            slow.work,
+            finish,
+            slow.failed,
+            progress=slow.progress,
+            cancel=slow.cancel,
+            copies=slow.copies,
+        )
 
     def _describe_again(self, store: Store, number: int, obj: UserCreatable) -> None:
         before = json.loads(store.ledger.objects[number][9:])

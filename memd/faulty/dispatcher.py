@@ -83,6 +83,7 @@ class FaultyDispatcher:
                 job.failed,
                 progress=job.progress,
                 cancel=job.cancel,
+                copies=job.copies,
             )
         told = _told(spec)
         if type(result) is Outcome:

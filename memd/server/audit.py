@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from memd.commands.memdev import decoded_length
 from memd.commands.queries import is_query
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
-from memd.errors import GENERIC_ERROR, QMPError
+from memd.errors import GENERIC_ERROR, QMPError, printable
 from memd.outcome import JSON, Blocking
 from memd.server.limits import Seldom
 from memd.session import Dispatch, Session
@@ -100,7 +100,7 @@ class Audit:
             raise
         record = _begin(session, name, arguments)
         if type(result) is Blocking:
-            return self._watched(result, record)
+            return result.watched(lambda error: self._conclude(record, error))
         self._conclude(record, None)
         return result
 
@@ -113,26 +113,6 @@ class Audit:
         self._held.clear()
         self._lost = 0
         self._sink.close()
-
-    def _watched(self, job: Blocking, record: Record) -> Blocking:
-        """The same work, recorded when it ends."""
-
-        def finish(result: Any) -> JSON:
-            try:
-                value = job.finish(result)
-            except BaseException as error:
-                self._conclude(record, error)
-                raise
-            if type(value) is Blocking:
-                return self._watched(value, record)
-            self._conclude(record, None)
-            return value
-
-        def failed(error: BaseException) -> None:
-            self._conclude(record, error)
-            job.failed(error)
-
-        return Blocking(job.work, finish, failed, progress=job.progress, cancel=job.cancel)
 
     def _conclude(self, record: Record, error: BaseException | None) -> None:
         if error is None:
@@ -237,7 +217,7 @@ def _message(record: Record) -> str:
     else:
         who = record.get("certificate") or record.get("address") or record["monitor"]
     error = f": {record['error']}" if "error" in record else ""
-    return f"{what} by {who}: {record['outcome']}{error}"
+    return printable(f"{what} by {who}: {record['outcome']}{error}")
 
 
 class Journal:

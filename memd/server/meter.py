@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
-from memd.errors import QMPError
+from memd.errors import GENERIC_ERROR, QMPError
 from memd.outcome import JSON, Blocking
 from memd.session import Dispatch, Session
 
@@ -35,14 +35,13 @@ class Record:
         self.seconds = 0.0
         self.errors: dict[str, int] = {}
 
-    def took(self, seconds: float) -> None:
-        """One more has ended."""
+    def ended(self, seconds: float, error: BaseException | None) -> None:
+        """One more has ended, with an error or with none."""
         self.buckets[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
-
-    def refused(self, error_class: str) -> None:
-        """It ended with an error."""
-        self.errors[error_class] = self.errors.get(error_class, 0) + 1
+        if error is not None:
+            kind = error.error_class if isinstance(error, QMPError) else GENERIC_ERROR
+            self.errors[kind] = self.errors.get(kind, 0) + 1
 
 
 class Meter:
@@ -65,12 +64,11 @@ class Meter:
         try:
             result = self._dispatch(session, name, arguments, oob)
         except QMPError as error:
-            record.took(perf_counter() - begin)
-            record.refused(error.error_class)
+            record.ended(perf_counter() - begin, error)
             raise
         if type(result) is Blocking:
-            return _metered(result, record, begin)
-        record.took(perf_counter() - begin)
+            return result.watched(lambda error: record.ended(perf_counter() - begin, error))
+        record.ended(perf_counter() - begin, None)
         return result
 
     def _record(self, name: str) -> Record:
@@ -80,26 +78,3 @@ class Meter:
                 name = OTHERS
             record = self.records.setdefault(name, Record())
         return record
-
-
-def _metered(job: Blocking, record: Record, begin: float) -> Blocking:
-    """The same work, counted when it ends."""
-
-    def finish(result: Any) -> JSON:
-        try:
-            value = job.finish(result)
-        except QMPError as error:
-            record.took(perf_counter() - begin)
-            record.refused(error.error_class)
-            raise
-        if type(value) is Blocking:
-            return _metered(value, record, begin)
-        record.took(perf_counter() - begin)
-        return value
-
-    def failed(error: BaseException) -> None:
-        record.took(perf_counter() - begin)
-        record.refused(error.error_class if isinstance(error, QMPError) else "GenericError")
-        job.failed(error)
-
-    return Blocking(job.work, finish, failed, progress=job.progress, cancel=job.cancel)

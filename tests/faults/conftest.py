@@ -156,3 +156,15 @@ def control_group() -> Iterator[Callable[[str], ControlGroup]]:
     yield make
     left = [group for group in made if not settle(group.remove, bool)]
     assert left == [], "control groups that still have processes"
+
+
+@pytest.fixture
+def limited(
+    control_group: Callable[[str], ControlGroup], start_memd: Callable[..., Server]
+) -> Server:
+    """A daemon that may use 128 MiB."""
+    group = control_group("memory")
+    group.limit(128 * MIB)
+    server = start_memd()
+    group.take(server.pid)
+    return server

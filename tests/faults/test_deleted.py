@@ -8,27 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 
 import pytest
 
 from tests.differential.kernel import descriptors, regions
 from tests.differential.server import Monitor, Server
-from tests.faults.conftest import MIB, ControlGroup, arguments, error
+from tests.faults.conftest import MIB, arguments, error
 
 SIZE = 64 * MIB
-
-
-@pytest.fixture
-def limited(
-    control_group: Callable[[str], ControlGroup], start_memd: Callable[..., Server]
-) -> Server:
-    """A daemon that may use 128 MiB."""
-    group = control_group("memory")
-    group.limit(128 * MIB)
-    server = start_memd()
-    group.take(server.pid)
-    return server
 
 
 def export(monitor: Monitor) -> int:

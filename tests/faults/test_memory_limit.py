@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,21 +9,9 @@ import pytest
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors, regions
 from tests.differential.server import Monitor, Server
-from tests.faults.conftest import MIB, ControlGroup, arguments, error
+from tests.faults.conftest import MIB, arguments, error
 
 NO_MEMORY = "qemu_prealloc_mem: preallocating memory failed: Cannot allocate memory"
-
-
-@pytest.fixture
-def limited(
-    control_group: Callable[[str], ControlGroup], start_memd: Callable[..., Server]
-) -> Server:
-    """A daemon that may use 128 MiB."""
-    group = control_group("memory")
-    group.limit(128 * MIB)
-    server = start_memd()
-    group.take(server.pid)
-    return server
 
 
 @pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])

@@ -98,9 +98,9 @@ def test_an_end_that_is_refused() -> None:
 
 
 def test_what_is_wanted_of_work_stays() -> None:
-    job = Blocking(lambda: 1, lambda _r: {}, progress=lambda: None, cancel=lambda: None)
+    job = Blocking(lambda: 1, lambda _r: {}, progress=lambda: None, cancel=lambda: None, copies=7)
     wrapped = run(metered(job))
-    assert (wrapped.progress, wrapped.cancel) == (job.progress, job.cancel)
+    assert (wrapped.progress, wrapped.cancel, wrapped.copies) == (job.progress, job.cancel, 7)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,6 @@ def test_buckets(seconds: float, bucket: int) -> None:
     run(meter)
     record = meter.records["query-name"]
     record.buckets = [0] * len(record.buckets)
-    record.took(seconds)
+    record.ended(seconds, None)
     assert record.buckets[bucket] == 1
     assert sum(record.buckets) == 1
