@@ -32,7 +32,7 @@ RANKS = {
     "memd.cli": 6,
     "memd.memctl": 6.5,
     "memd.__main__": 7,
-    "memd.man": 7,
+    "memd.man": 8,
     "memd.testing": 7,
 }
 """Each room's rank: it imports itself, and rooms of a lower rank."""

@@ -49,7 +49,7 @@ def test_content(wheel: Path) -> None:
 def test_manual_pages(wheel: Path) -> None:
     pages = wheel / f"memd-{memd.__version__}.data" / "data" / "share" / "man"
     found = {str(path.relative_to(pages)) for path in pages.rglob("*") if path.is_file()}
-    assert found == {"man1/memctl.1", "man7/memd-qmp-ref.7", "man8/memd.8"}
+    assert found == {"man1/memctl.1", "man1/memd-test.1", "man7/memd-qmp-ref.7", "man8/memd.8"}
     assert "object\\-add" in (pages / "man7" / "memd-qmp-ref.7").read_text(encoding="utf-8")
 
 

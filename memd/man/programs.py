@@ -1,4 +1,4 @@
-"""memd(8) from what `--help` prints, memctl(1) from its command line."""
+"""memd(8) from what `--help` prints, memctl(1) and memd-test(1) from their command lines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from memd.cli.usage import USAGE
 from memd.man.roff import Page
 from memd.memctl.main import SUBCOMMANDS
 from memd.memctl.main import parser as memctl_parser
+from memd.testing.run import parser as memd_test_parser
 
 _INDENT = 22
 """The column in which `--help` says what an option does."""
@@ -61,7 +62,7 @@ def daemon() -> Page:
     for name, text in _FILES.items():
         page.tagged(name, text)
     page.heading("SEE ALSO")
-    page.paragraph("memctl(1), memd-qmp-ref(7), qmp-shell(1), qemu(1)")
+    page.paragraph("memctl(1), memd-test(1), memd-qmp-ref(7), qmp-shell(1), qemu(1)")
     return page
 
 
@@ -126,6 +127,23 @@ def memctl() -> Page:
     page.example((top.epilog or "").partition("\n")[2].strip("\n"))
     page.heading("SEE ALSO")
     page.paragraph("memd(8), memd-qmp-ref(7)")
+    return page
+
+
+def memd_test() -> Page:
+    """memd-test(1)."""
+    command = memd_test_parser()
+    page = Page("memd-test", 1, "a memd for the length of a command, that misbehaves as told")
+    page.heading("SYNOPSIS")
+    page.paragraph(command.usage or "")
+    page.heading("DESCRIPTION")
+    page.paragraph(command.description or "")
+    page.heading("OPTIONS")
+    _arguments(page, command)
+    page.heading("EXAMPLES")
+    page.example(command.epilog or "")
+    page.heading("SEE ALSO")
+    page.paragraph("memd(8), memctl(1), memd-qmp-ref(7)")
     return page
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from memd.man.programs import daemon, memctl
+from memd.man.programs import daemon, memctl, memd_test
 from memd.man.reference import reference
 from memd.man.roff import Page
 
 
 def pages() -> list[Page]:
     """All of them."""
-    return [daemon(), memctl(), reference()]
+    return [daemon(), memctl(), memd_test(), reference()]
 
 
 def write_pages(directory: str) -> list[str]:

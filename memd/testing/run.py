@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments; the process's own if None.
     """
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     if options.command[:1] == ["--"]:
         del options.command[0]
     try:
@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _NOT_STARTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="memd-test",
         usage="memd-test [OPTION]... -- CMD [ARGUMENT]...",

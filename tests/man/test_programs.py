@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from memd.cli.usage import USAGE
-from memd.man.programs import daemon, memctl
+from memd.man.programs import daemon, memctl, memd_test
 from memd.man.roff import escaped
 from memd.memctl.main import SUBCOMMANDS
 
@@ -37,3 +37,10 @@ def test_every_subcommand() -> None:
     assert escaped("3    there is no daemon, or it went away") in source
     # What all of them take stands once.
     assert source.count(escaped("-s ADDRESS, --socket ADDRESS")) == 1
+
+
+def test_the_test_kits_command() -> None:
+    source = memd_test().source()
+    for option in ("--fault FAULT", "--replay FILE", "--check-schema"):
+        assert f".TP\n\\fB{escaped(option)}\\fR" in source
+    assert escaped("memd-test --replay conversation.jsonl -- ./my-test") in source

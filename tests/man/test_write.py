@@ -15,7 +15,8 @@ from memd.man.write import pages, write_pages
 
 def test_written(tmp_path: Path) -> None:
     written = write_pages(str(tmp_path / "new"))
-    assert [Path(path).name for path in written] == ["memd.8", "memctl.1", "memd-qmp-ref.7"]
+    names = ["memd.8", "memctl.1", "memd-test.1", "memd-qmp-ref.7"]
+    assert [Path(path).name for path in written] == names
     for path, page in zip(written, pages(), strict=True):
         assert Path(path).read_text(encoding="utf-8") == page.source()
 
