@@ -8,6 +8,7 @@ the bytes came in.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -61,6 +62,9 @@ def wire(data: bytes) -> None:
         for item in _decoded(Decoder(compat), data, len(data) or 1):
             if isinstance(item, QMPError):
                 item = item.desc
+            if not _is_finite(item):
+                # Written "inf", as QEMU does, which nobody can read.
+                continue
             # Once through, -0.0 has become 0, as QEMU writes and reads it; from then on it stays.
             once = encode(_through(compat, encode({"value": item})))
             if encode(_through(compat, once)) != once:
@@ -119,6 +123,14 @@ def _decoded(decoder: Decoder, data: bytes, size: int) -> list[Any]:
     for start in range(0, len(data), size):
         items += decoder.feed(data[start : start + size])
     return items + decoder.end()
+
+
+def _is_finite(item: Any) -> bool:
+    try:
+        json.dumps(item, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _through(compat: Compat, written: bytes) -> Any:
