@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable
 
 from memd.backends.base import MemoryBackend
+from memd.backends.beside import beside
 from memd.errors import QMPError
 from memd.hostmem import numa, populate
 from memd.hostmem.files import Backing, WouldBlock
@@ -227,18 +228,17 @@ def populate_later(backend: MemoryBackend, region: Region) -> Blocking:
     """
     effort = Effort(backend)
 
-    def work() -> None:
-        try:
-            effort.populate(region)
-        finally:
-            region.unpin()
-
     def finish(_done: object) -> JSON:
         backend.prealloc = True
         return {}
 
-    region.pin()
-    return Blocking(work, finish, progress=effort.progress, cancel=effort.cancel)
+    return beside(
+        (region,),
+        lambda: effort.populate(region),
+        finish,
+        progress=effort.progress,
+        cancel=effort.cancel,
+    )
 
 
 def set_merge(backend: MemoryBackend, region: Region, merge: bool) -> Blocking | None:
@@ -248,19 +248,12 @@ def set_merge(backend: MemoryBackend, region: Region, merge: bool) -> Blocking |
         backend.merge = merge
         return None
 
-    # Pages that were merged are copied apart, which may take long.
-    def work() -> None:
-        try:
-            region.set_merge(merge)
-        finally:
-            region.unpin()
-
     def finish(_done: object) -> JSON:
         backend.merge = merge
         return {}
 
-    region.pin()
-    return Blocking(work, finish)
+    # Pages that were merged are copied apart, which may take long.
+    return beside((region,), lambda: region.set_merge(merge), finish)
 
 
 def let_go(region: Region, discard: bool = False, slow: bool = False) -> Blocking | None:

@@ -7,16 +7,17 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
+from memd.backends.beside import beside
 from memd.backends.file import FileBackend
 from memd.errors import QMPError, device_not_found
 from memd.outcome import JSON, Blocking, Encoded, Event, Outcome
 
 if TYPE_CHECKING:
     # What touches the kernel is imported by the first command that needs it.
-    from collections.abc import Callable
 
     from memd.commands.daemon import Daemon
     from memd.hostmem.region import Region
+    from memd.session import Session
 
 Arguments = dict[str, Any]
 
@@ -56,9 +57,7 @@ def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON | Blocking:
         )
 
     if access.may_wait(region, offset, length, write=False):
-        blocking = _beside([region], read)
-        blocking.copies = 4 * length
-        return blocking
+        return beside((region,), read, copies=4 * length)
     return read()
 
 
@@ -77,9 +76,7 @@ def x_memdev_write(daemon: Daemon, args: Arguments) -> JSON | Blocking:
         return {}
 
     if access.may_wait(region, offset, length, write=True):
-        blocking = _beside([region], write)
-        blocking.copies = 2 * length
-        return blocking
+        return beside((region,), write, copies=2 * length)
     return write()
 
 
@@ -107,7 +104,7 @@ def x_memdev_discard(daemon: Daemon, args: Arguments) -> JSON | Blocking:
         return {}
 
     if length > _LARGE or isinstance(backend, FileBackend):
-        return _beside([region], work)
+        return beside((region,), work)
     return work()
 
 
@@ -150,7 +147,7 @@ def x_memdev_stat(daemon: Daemon, args: Arguments) -> JSON | Blocking:
         ]
 
     if sum(region.length for region in regions) > _LARGE:
-        return _beside(regions, stat)
+        return beside(regions, stat)
     return stat()
 
 
@@ -202,13 +199,16 @@ def x_memdev_map(daemon: Daemon, args: Arguments) -> Blocking:
             "mapping": mapping,
         }
 
-    return _beside([region], look)
+    return beside((region,), look)
 
 
-def x_memdev_export(daemon: Daemon, args: Arguments) -> JSON:
+def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     """`x-memdev-export`: hand a backend's descriptor out."""
     from memd.hostmem import export
 
+    if session.peer is None:
+        text = "this connection carries no descriptors: x-memdev-export needs a UNIX socket"
+        raise QMPError(text)
     id = args["id"]
     backend, region = _find(daemon, id)
     writable = args.get("writable", region.writable)
@@ -219,6 +219,7 @@ def x_memdev_export(daemon: Daemon, args: Arguments) -> JSON:
             daemon.tree.keeper.changed(backend, None)
         except QMPError:
             os.close(fd)
+            region.exports -= 1
             raise
     value = {
         "size": backend.size,
@@ -247,9 +248,7 @@ def x_memdev_save(daemon: Daemon, args: Arguments) -> Blocking:
         data = {"id": id, "qom-path": path, "done": saving.done, "total": region.length}
         return Event("X_MEMDEV_PROGRESS", data)
 
-    blocking = _beside([region], work)
-    blocking.progress = progress
-    return blocking
+    return beside((region,), work, progress=progress)
 
 
 def x_memdev_lost(daemon: Daemon, args: Arguments) -> list[JSON]:
@@ -312,18 +311,3 @@ def _find(daemon: Daemon, id: str) -> tuple[MemoryBackend, Region]:
     if not isinstance(backend, MemoryBackend) or backend.region is None:
         raise QMPError(f"object '{id}' is not a memory backend")
     return backend, backend.region
-
-
-def _beside(regions: list[Region], work: Callable[[], JSON]) -> Blocking:
-    """Do it beside the event loop; the memory stays mapped meanwhile."""
-    for region in regions:
-        region.pin()
-
-    def pinned() -> JSON:
-        try:
-            return work()
-        finally:
-            for region in regions:
-                region.unpin()
-
-    return Blocking(pinned, lambda value: value)

@@ -7,10 +7,10 @@ QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
+from memd.backends.beside import beside
 from memd.backends.file import FileBackend
 from memd.devices.area import ANYWHERE
 from memd.devices.device import alignment, is_rom, memdev_property, stored
@@ -114,7 +114,11 @@ class VirtioMem(VirtioMemory):
         self._block = self.block
         self._machine = machine
         if is_large(memdev, region.length):
-            return _beside(region, lambda: _discard(region, memdev.name, 0, region.length))
+            return beside(
+                (region,),
+                lambda: _discard(region, memdev.name, 0, region.length),
+                lambda _done: {},
+            )
         _discard(region, memdev.name, 0, region.length)
         return None
 
@@ -266,7 +270,7 @@ class VirtioMem(VirtioMemory):
 
             log(f"the size of a virtio-mem device can't be changed: {error}")
 
-        return _beside(region, work, finish, failed)
+        return beside((region,), work, finish, failed)
 
     def _have(self, machine: Machine, size: int) -> None:
         self.size = size
@@ -300,24 +304,6 @@ def _populate(region: Region, name: str, start: int, end: int) -> None:
         # What there is of it is taken back.
         _discard(region, name, start, end - start)
         raise cannot_populate(failed) from None
-
-
-def _beside(
-    region: Region,
-    work: Callable[[], None],
-    finish: Callable[[object], JSON] = lambda _done: {},
-    failed: Callable[[BaseException], None] = lambda _error: None,
-) -> Blocking:
-    """Work beside the event loop; the memory stays mapped meanwhile."""
-    region.pin()
-
-    def pinned() -> None:
-        try:
-            work()
-        finally:
-            region.unpin()
-
-    return Blocking(pinned, finish, failed)
 
 
 def _set_block(virtio: VirtioMem, size: int) -> None:
