@@ -281,7 +281,9 @@ def test_files_of_clients_are_below_the_roots(start: Start, directory: Path) -> 
 
 
 def test_a_root_that_is_not_there(directory: Path) -> None:
-    done = _run("--mem-root", f"{directory}/none")
+    done = _run(
+        "--mem-root", f"{directory}/none", "--qmp", f"unix:{directory}/q,server=on,wait=off"
+    )
     assert (done.returncode, done.stderr) == (
         1,
         f"memd: --mem-root {directory}/none: No such file or directory\n",

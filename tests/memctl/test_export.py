@@ -96,7 +96,11 @@ def test_the_status_is_the_commands(
     assert run(memctl, m, "--", *command).returncode == status
 
 
-def test_what_can_not_be_run(memctl: Memctl, m: str, tmp_path: Path) -> None:
+def test_what_can_not_be_run(
+    memctl: Memctl, m: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A directory of it that this user may not look into would be another error.
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
     done = run(memctl, m, "--", "no-such-command")
     assert (done.returncode, done.stderr) == (
         127,
