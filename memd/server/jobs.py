@@ -40,7 +40,7 @@ class Jobs:
     """
 
     __slots__ = (
-        *("_copies", "_idle", "_loop", "_postponed", "_threads", "_waiting", "_work"),
+        *("_begun", "_copies", "_idle", "_loop", "_postponed", "_threads", "_waiting", "_work"),
         "running",
     )
 
@@ -56,6 +56,7 @@ class Jobs:
         # Bytes of copies in the making, and jobs that wait until there are fewer.
         self._copies = 0
         self._postponed: deque[tuple[Blocking, Callable[[JSON], None]]] = deque()
+        self._begun = False
         self.running = 0
         """Jobs whose work has not ended yet."""
 
@@ -82,6 +83,12 @@ class Jobs:
         self.running += 1
 
     def _begin(self, job: Blocking, done: Callable[[JSON], None]) -> None:
+        if not self._begun:
+            # Brings ctypes along, which a start need not pay for.
+            from memd.hostmem.libc import use_one_heap
+
+            self._begun = True
+            use_one_heap()
         if self._idle:
             self._idle -= 1
         else:

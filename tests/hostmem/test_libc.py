@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -163,3 +165,32 @@ def test_pages_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert libc.resident_pages(address, 6 * PAGE + 1) == 3
     assert libc.resident_pages(address, 6 * PAGE) == 2
     libc.munmap(address, 7 * PAGE)
+
+
+def test_threads_share_one_heap() -> None:
+    """What threads allocate and free is one heap's: there is no mapping for each of them."""
+    program = """
+import sys, threading, ctypes
+from memd.hostmem import libc
+if len(sys.argv) > 1:
+    libc.use_one_heap()
+libc_ = ctypes.CDLL(None)
+libc_.malloc.restype = ctypes.c_size_t
+held = []
+def work():
+    held.append(libc_.malloc(1000) >> 26)
+    barrier.wait()
+barrier = threading.Barrier(4)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(set(held)))
+"""
+    ask = [sys.executable, "-c", program]
+    heaps = [
+        int(subprocess.run([*ask, *more], capture_output=True, text=True, check=True).stdout)
+        for more in ([], ["one"])
+    ]
+    assert heaps[1] == 1
+    # Else there would be nothing to do here.
+    assert heaps[0] > 1
