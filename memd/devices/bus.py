@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, device_not_found
 from memd.outcome import JSON
+from memd.qapi.visit import visit_int32
 from memd.qom.object import QObject
 from memd.qom.types import ObjectType
 
@@ -56,9 +57,10 @@ class PciBus(QObject):
 
     Attributes:
         hotplug: whether devices may come and go while the machine runs.
+        one_slot: whether it is a port's, where only the first slot counts.
     """
 
-    __slots__ = ("_one_slot", "_taken", "hotplug")
+    __slots__ = ("_taken", "hotplug", "one_slot")
 
     def __init__(
         self, qom_type: ObjectType, tree: Tree, *, hotplug: bool, one_slot: bool = False
@@ -67,13 +69,18 @@ class PciBus(QObject):
 
         Args:
             hotplug: see the attribute.
-            one_slot: whether it is a port's, where only the first slot counts.
+            one_slot: see the attribute.
         """
         super().__init__(qom_type, tree)
         self.hotplug = hotplug
-        self._one_slot = one_slot
+        self.one_slot = one_slot
         # By number: type, id, and whether it goes with others in its slot.
         self._taken: dict[int, tuple[str, str | None, bool]] = {}
+
+    @property
+    def express(self) -> bool:
+        """Whether it is one of PCI Express."""
+        return self.qom_type.name == "PCIE"
 
     def occupy(self, number: int, kind: str, *, multifunction: bool) -> None:
         """Put something there without asking."""
@@ -101,7 +108,7 @@ class PciBus(QObject):
             QMPError: it can't go there.
         """
         # Where any place will do, QEMU looks at that of the last slot.
-        first = 0 if self._one_slot else (number % _PLACES) // _FUNCTIONS * _FUNCTIONS
+        first = 0 if self.one_slot else (number % _PLACES) // _FUNCTIONS * _FUNCTIONS
         if number == ANY_PLACE:
             number = self._free(kind)
         elif number in self._taken:
@@ -228,12 +235,13 @@ def visit_place(value: JSON, path: str) -> JSON:
         QMPError: it is of another type, or out of range.
         ValueError: it is a text that is no such address.
     """
-    if type(value) is int:
-        if not ANY_PLACE <= value < _PLACES:
+    if type(value) in (int, float):
+        number = visit_int32(value, path)
+        if not ANY_PLACE <= number < _PLACES:
             raise QMPError(
                 f"Parameter '{path}' expects a value between {ANY_PLACE} and {_PLACES - 1}"
             )
-        return value
+        return number
     if type(value) is not str:
         raise QMPError(f"Invalid parameter type for '{path}', expected int or str")
     slot, dot, function = value.lstrip().partition(".")

@@ -23,9 +23,10 @@ from memd.devices.device import (
     unreadable,
 )
 from memd.devices.dimm import dimm_types
+from memd.devices.pci import ANY_VECTORS
 from memd.devices.placeholders import placeholder_types
 from memd.devices.virtio_mem import virtio_mem_properties
-from memd.devices.virtio_pci import ANY_VECTORS, AliasProperty, ChildProperty, VirtioPci
+from memd.devices.virtio_pci import AliasProperty, ChildProperty, VirtioPci
 from memd.errors import QMPError
 from memd.outcome import JSON
 from memd.qom.property import LinkProperty, Property

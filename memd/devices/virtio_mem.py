@@ -103,16 +103,18 @@ class VirtioMem(VirtioMemory):
     # Life
 
     def realize(self, machine: Machine, memdev: MemoryBackend) -> Blocking | None:
-        """See `VirtioMemory.realize`: the memory is emptied first."""
+        """See `VirtioMemory.realize`: the memory is emptied first, as QEMU does."""
         self._check(machine, memdev)
         region = memdev.region
         if region is None:
             raise QMPError("'memdev' property must be set")
+        self.front.check_partners()
         self._check_discard(machine, memdev, region)
-        if self.values.get("unplugged-inaccessible") == "auto":
-            self.values["unplugged-inaccessible"] = "off"
         self._block = self.block
         self._machine = machine
+        if memdev.outlived and not machine.started:
+            # Its last daemon had it on this command line, too: nobody has asked for its end.
+            return None
         if is_large(memdev, region.length):
             return beside(
                 (region,),
@@ -139,12 +141,17 @@ class VirtioMem(VirtioMemory):
                 f"'node' property has value '{node}', which exceedsthe number of numa nodes:"
                 f" {nodes}"
             )
+        region = memdev.region
+        if self._inaccessible() == "auto":
+            # What is read of it costs nothing where the kernel has the zero page for it.
+            anonymous = region is not None and region.fd < 0 and not region.shared
+            self.values["unplugged-inaccessible"] = "off" if anonymous else "on"
         if self.values.get("dynamic-memslots") and self._inaccessible() != "on":
             raise QMPError(
                 "'dynamic-memslots' property set to 'on' requires 'unplugged-inaccessible' to be"
                 " 'on'"
             )
-        page = 0 if memdev.region is None else memdev.region.page_size
+        page = 0 if region is None else region.page_size
         if self.block < page:
             raise QMPError(f"'block-size' property has to be at least the page size (0x{page:x})")
         if self.requested % self.block:

@@ -11,9 +11,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
+from memd.devices import pci
 from memd.devices.area import ANYWHERE
 from memd.devices.bus import ANY_PLACE, PciBus
 from memd.devices.device import Device, MemoryDevice, alignment, deleted, need_memdev
+from memd.devices.pci import ANY_VECTORS
 from memd.errors import QMPError
 from memd.outcome import JSON, Blocking, Event
 from memd.qom.object import QObject
@@ -25,11 +27,6 @@ if TYPE_CHECKING:
     from memd.devices.machine import Machine
     from memd.qom.tree import Tree
 
-
-ANY_VECTORS = 0xFFFFFFFF
-"""The number of interrupt vectors that asks for what the device needs."""
-
-_VECTORS = 2
 
 _ALL = (1 << 64) - 1
 
@@ -43,11 +40,6 @@ _REGIONS: tuple[tuple[str, int, int, str], ...] = (
     ("virtio-pci-device-{half}", 4096, 8192, "virtio-pci"),
     ("virtio-pci-notify-{half}", 4096, 12288, "virtio-pci"),
     ("virtio-pci-notify-pio-{half}", 4, 0, ""),
-)
-_INTERRUPTS: tuple[tuple[str, int, int, str], ...] = (
-    ("{half}-pci-msix", 4096, 0, ""),
-    ("msix-table", 32, 0, "{half}-pci-msix"),
-    ("msix-pba", 8, 2048, "{half}-pci-msix"),
 )
 
 
@@ -104,7 +96,11 @@ class VirtioMemory(Device, ABC):
 
     @abstractmethod
     def realize(self, machine: Machine, memdev: MemoryBackend) -> Blocking | None:
-        """Its half of `MemoryDevice.realize`; the backend is not taken yet."""
+        """Its half of `MemoryDevice.realize`; the backend is not taken yet.
+
+        What is wrong with the PCI half is complained of after what is wrong here,
+        and before anything is done (`VirtioPci.check_partners`).
+        """
 
     def found(self, machine: Machine) -> None:
         """See `MemoryDevice.found`."""
@@ -204,6 +200,7 @@ class VirtioPci(MemoryDevice):
             alignment(memdev),
             virtio.address,
         )
+        pci.check_rom_and_index(self, machine.plugged)
         place = self._bus.place(
             self._place,
             self.qom_type.name,
@@ -212,6 +209,7 @@ class VirtioPci(MemoryDevice):
             multifunction=self.values.get("multifunction", False),
         )
         try:
+            pci.check_modes(self, on_port=self._bus.express and self._bus.one_slot)
             slow = virtio.realize(machine, memdev)
         except BaseException:
             self._bus.vacate(place)
@@ -222,16 +220,20 @@ class VirtioPci(MemoryDevice):
         self._be_real()
         return slow
 
+    def check_partners(self) -> None:
+        """Raise `QMPError` where it was told to belong to another device."""
+        pci.check_partners(self, express=self._bus.express)
+
     def _be_real(self) -> None:
         virtio_bus = QObject(self.tree.types()["virtio-pci-bus"], self.tree)
         self.add_child("virtio-bus", virtio_bus)
         self.virtio_bus = virtio_bus
         self._add_regions(_REGIONS)
         self.values["disable-legacy"] = "on"
+        self.values["disable-modern"] = False
         if "vectors" in self.qom_type.all_properties:
-            if self.values.get("vectors", ANY_VECTORS) == ANY_VECTORS:
-                self.values["vectors"] = _VECTORS
-            self._add_regions(_INTERRUPTS)
+            count = self.values["vectors"] = pci.vectors(self.values.get("vectors", ANY_VECTORS))
+            self._add_regions(pci.interrupt_regions(count))
         self.realized = self.virtio.realized = True
         self.virtio.hotplugged = self.hotplugged
 
@@ -297,14 +299,14 @@ class AliasProperty(Property):
         super().__init__(
             name,
             origin.type,
-            get=None if origin.getter is None else lambda pci: _half(pci).get_property(name),
+            get=None if origin.getter is None else lambda device: _half(device).get_property(name),
             set=None if origin.setter is None else self._forward,
             default=origin.default,
             description=origin.description,
         )
 
-    def _forward(self, pci: QObject, value: JSON) -> Blocking | None:
-        return _half(pci).set_property(self.name, value)
+    def _forward(self, device: QObject, value: JSON) -> Blocking | None:
+        return _half(device).set_property(self.name, value)
 
     def get(self, obj: QObject) -> JSON:
         """See `Property.get`; a refusal names the virtio half."""
@@ -320,7 +322,7 @@ class AliasProperty(Property):
         return half.qom_type.all_properties[self.name].target(half)
 
 
-def _half(pci: QObject) -> VirtioMemory:
-    if not isinstance(pci, VirtioPci):
+def _half(device: QObject) -> VirtioMemory:
+    if not isinstance(device, VirtioPci):
         raise TypeError("only a virtio device on PCI has two halves")
-    return pci.virtio
+    return device.virtio

@@ -40,6 +40,7 @@ class VirtioPmem(VirtioMemory):
         """See `VirtioMemory.realize`."""
         if memdev.mapped_by is not None:
             raise QMPError(f"can't use already busy memdev: {memdev.name}")
+        self.front.check_partners()
 
     def check_removal(self) -> None:
         """See `VirtioMemory.check_removal`."""

@@ -40,6 +40,10 @@ def test_texts_that_are_no_places(value: str) -> None:
     [
         (256, "Parameter 'addr' expects a value between -1 and 255"),
         (-2, "Parameter 'addr' expects a value between -1 and 255"),
+        (1 << 31, "Parameter 'addr' expects int32_t"),
+        (-(1 << 63), "Parameter 'addr' expects int32_t"),
+        (1 << 63, "Invalid parameter type for 'addr', expected: integer"),
+        (1.0, "Invalid parameter type for 'addr', expected: integer"),
         (True, "Invalid parameter type for 'addr', expected int or str"),
         (None, "Invalid parameter type for 'addr', expected int or str"),
     ],

@@ -356,6 +356,13 @@ def test_accessible_memory_stays(bench: Bench) -> None:
     )
 
 
+def test_memory_that_costs_when_it_is_read(bench: Bench) -> None:
+    bench.ram("m0", share=True)
+    bench.add("virtio-mem-pci", id="v0", memdev="m0", unplugged_inaccessible="auto")
+    assert bench.get("v0", "unplugged-inaccessible") == "on"
+    assert bench("device_del", id="v0") == {}
+
+
 def test_large_ones_are_emptied_beside_the_loop(bench: Bench) -> None:
     """Meanwhile the id, the place and the backend are taken, and nothing shows."""
     from memd.commands.device import device_add

@@ -210,6 +210,61 @@ DEVICES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+WRONG_ON_PCI: list[dict[str, Any]] = [
+    {"memaddr": 5},
+    {"acpi-index": 16384},
+    {"romsize": 5},
+    {"addr": "40"},
+    {"addr": 1.5},
+    {"addr": 1 << 31},
+    {"addr": 1 << 63},
+    {"disable-modern": True, "disable-legacy": "on"},
+    {"node": 7},
+    {"failover_pair_id": ""},
+]
+
+
+def test_what_is_accessible(machines: Make) -> None:
+    """`auto` depends on whether reading it takes memory."""
+    pair = machines(*PC)
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        *[("ram", {}), ("ram", {"share": True}), ("ram", {"reserve": False})],
+        *[("memfd", {}), ("memfd", {"share": False}), ("shm", {})],
+    ]
+    options = {"unplugged_inaccessible": "auto", "dynamic_memslots": True}
+    for number, (kind, given) in enumerate(kinds):
+        assert "return" in pair.add(kind, f"m{number}", size=4 * MIB, **given)
+        for more in ({"requested_size": 3}, {}, {"dynamic_memslots": False}):
+            if add(
+                pair, "virtio-mem-pci", memdev=f"m{number}", id=f"v{number}", **{**options, **more}
+            ):
+                name = {"path": f"v{number}", "property": "unplugged-inaccessible"}
+                pair.ask("qom-get", name)
+                break
+        pair.ask("device_del", {"id": f"v{number}"})
+
+
+@pytest.mark.parametrize("machine", [PC, (*Q35, *PORTS)], ids=["pc", "q35"])
+def test_what_is_wrong_on_pci(machines: Make, machine: tuple[str, ...]) -> None:
+    pair = machines(*machine)
+    bus = {"bus": "rp0"} if machine is not PC else {}
+    ram(pair, "m0", 2 * MIB)
+    mistakes = [{**one, **other} for one, other in itertools.combinations(WRONG_ON_PCI, 2)]
+    for mistake in (*WRONG_ON_PCI, *mistakes):
+        # The reference keeps the number of what it has refused.
+        if set(mistake) & {"romsize", "addr", "acpi-index", "disable-modern", "failover_pair_id"}:
+            assert not add(pair, "virtio-mem-pci", memdev="m0", **bus, **mistake)
+    add(pair, "virtio-mem-pci", memdev="m0", id="v0", vectors=65, **{"disable-modern": True}, **bus)
+    add(pair, "virtio-mem-pci", memdev="m0", id="v0", vectors=65, **{"acpi-index": 3}, **bus)
+    ram(pair, "m1", 2 * MIB)
+    add(pair, "virtio-mem-pci", memdev="m1", **{"acpi-index": 3}, **bus)
+    for name in ("vectors", "disable-modern", "disable-legacy", "acpi-index"):
+        pair.ask("qom-get", {"path": "v0", "property": name})
+    for region in ("virtio-mem-pci-msix[0]", "msix-table[0]", "msix-pba[0]"):
+        for name in ("size", "addr"):
+            pair.ask("qom-get", {"path": f"/machine/peripheral/v0/{region}", "property": name})
+
+
 def test_read_only_backends(machines: Make) -> None:
     """Every device; what is refused leaves the backend to the next one."""
     pair = machines(*PC)

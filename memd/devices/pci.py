@@ -1,0 +1,98 @@
+"""What a PCI device with memory may be given beside its memory.
+
+None of it means anything here: it is checked as QEMU does, so that what would
+not start there does not start here. Texts, limits and the order of complaints
+were observed on QEMU 10.0.2 and 11.1.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from memd.devices.device import Device
+from memd.errors import QMPError
+
+ANY_VECTORS = 0xFFFFFFFF
+"""The number of interrupt vectors that asks for what the device needs."""
+
+_ANY_SIZE = 0xFFFFFFFF
+_MAX_ACPI_INDEX = 16383
+_MAX_VECTORS = 2048
+_VECTORS = 2
+_SMALLEST = 4096
+
+
+def check_rom_and_index(device: Device, others: Iterable[Device]) -> None:
+    """Check what is complained of before a device has a place on its bus.
+
+    Args:
+        others: those that are plugged in.
+
+    Raises:
+        QMPError: its `acpi-index` or `romsize` can't be.
+    """
+    index = device.values.get("acpi-index", 0)
+    if index > _MAX_ACPI_INDEX:
+        raise QMPError(f"acpi-index should be less or equal to {_MAX_ACPI_INDEX}")
+    if index and any(other.values.get("acpi-index") == index for other in others):
+        raise QMPError(f"a PCI device with acpi-index = {index} already exist")
+    size = device.values.get("romsize", _ANY_SIZE)
+    if size != _ANY_SIZE and size.bit_count() != 1:
+        raise QMPError(f"ROM size {size} is not a power of two")
+
+
+def check_modes(device: Device, *, on_port: bool) -> None:
+    """Check that a virtio device may be modern or legacy, and note which.
+
+    Args:
+        on_port: whether it is in a port of PCI Express, where none is legacy
+            unless it is told to be.
+
+    Raises:
+        QMPError: it may be neither.
+    """
+    legacy = device.values.get("disable-legacy", "auto")
+    if device.values.get("disable-modern") and (legacy == "on" or (legacy == "auto" and on_port)):
+        raise QMPError(
+            "device cannot work as neither modern nor legacy mode is enabled",
+            hint="Set either disable-modern or disable-legacy to off",
+        )
+
+
+def check_partners(device: Device, *, express: bool) -> None:
+    """Check that it belongs to no other device: memory never does.
+
+    Args:
+        express: whether its bus is one of PCI Express.
+
+    Raises:
+        QMPError: it was told to.
+    """
+    if "sriov-pf" in device.values:
+        raise QMPError("user cannot create SR-IOV VF with this device type")
+    if "failover_pair_id" in device.values:
+        if express:
+            raise QMPError("failover primary device is not an Ethernet device")
+        raise QMPError("failover primary device must be on PCIExpress bus")
+
+
+def vectors(asked: int) -> int:
+    """How many interrupt vectors a device gets of those that it asks for."""
+    if asked == ANY_VECTORS:
+        return _VECTORS
+    return asked if asked <= _MAX_VECTORS else 0
+
+
+def interrupt_regions(count: int) -> tuple[tuple[str, int, int, str], ...]:
+    """The regions for interrupt vectors: name, bytes, address in the container, container."""
+    if not count:
+        return ()
+    table = 16 * count
+    pending = 8 * -(-count // 64)
+    pending_at = max(_SMALLEST // 2, table)
+    whole = max(_SMALLEST, 1 << (pending_at + pending - 1).bit_length())
+    return (
+        ("{half}-pci-msix", whole, 0, ""),
+        ("msix-table", table, 0, "{half}-pci-msix"),
+        ("msix-pba", pending, pending_at, "{half}-pci-msix"),
+    )
