@@ -102,7 +102,7 @@ def _check(scope: str, spec: Spec) -> None:
     allowed = _EFFECTS[scope]
     for name in spec:
         if name not in _WHERE and name not in allowed:
-            raise QMPError(f"Parameter '{name}' is not for a fault of a {_noun(scope)}")
+            raise QMPError(f"Parameter '{name}' is not for a fault of {_noun(scope)}")
     if not any(name in allowed for name in spec):
         raise QMPError(f"Nothing is to go wrong: give one of {', '.join(sorted(allowed))}")
     for name in ("nth", "times", "client", "split", "gather"):
@@ -134,7 +134,8 @@ def _check_syscall(spec: Spec) -> None:
 
 
 def _noun(scope: str) -> str:
-    return "system call" if scope == "syscall" else scope
+    noun = "system call" if scope == "syscall" else scope
+    return f"an {noun}" if noun == "event" else f"a {noun}"
 
 
 def errno_of(name: str) -> int:

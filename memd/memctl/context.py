@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from memd.client import Client
-from memd.errors import COMMAND_NOT_FOUND, QMPError
+from memd.errors import COMMAND_NOT_FOUND, QMPError, printable
 
 JSON = Any
 Address = str | tuple[str, int]
@@ -132,7 +133,7 @@ class Context:
 
 def no_daemon(address: Address, error: Exception) -> Trouble:
     """Why there is no connection to be had, and how to come to one."""
-    where = address if isinstance(address, str) else f"tcp:{address[0]}:{address[1]}"
+    where = address if isinstance(address, str) else _tcp(*address)
     if isinstance(error, TimeoutError):
         return Trouble(
             f"{where} does not answer",
@@ -144,8 +145,23 @@ def no_daemon(address: Address, error: Exception) -> Trouble:
     ):
         hint = "Another program listens there. Name memd's socket with -s PATH."
         return Trouble(f"{where} does not serve QMP: {error}", NO_DAEMON, hint)
+    if isinstance(address, str) and _is_other_than_socket(address):
+        hint = f"Name memd's socket with -s PATH or ${SOCKET_VARIABLE}."
+        return Trouble(f"{where} is no socket", NO_DAEMON, hint)
     reason = error.strerror if isinstance(error, OSError) else None
     return Trouble(f"cannot connect to {where}: {reason or error}", NO_DAEMON, _way(where, error))
+
+
+def _tcp(host: str, port: int) -> str:
+    return f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
+
+
+def _is_other_than_socket(path: str) -> bool:
+    """Whether there is something, and none that anybody could serve there."""
+    try:
+        return not stat.S_ISSOCK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _way(where: str, error: Exception) -> str:
@@ -179,7 +195,7 @@ def report(context: Context | None, trouble: Trouble, error_class: str = "") -> 
 
     With --json it is said on standard output, too, as QMP says it.
     """
-    print(f"memctl: {trouble.text}", file=sys.stderr)
+    print(f"memctl: {printable(trouble.text)}", file=sys.stderr)
     if trouble.hint:
         print(trouble.hint, file=sys.stderr)
     if context is not None and context.as_json:

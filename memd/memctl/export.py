@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from memd.client import Export
+from memd.errors import printable
 from memd.memctl.context import OK, USAGE, Trouble
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     if context.as_json:
         context.print_json(told)
     else:
-        context.print_lines(f"{name}: {_spelled(value)}" for name, value in told.items())
+        context.print_lines(f"{name}: {printable(_spelled(value))}" for name, value in told.items())
     return OK
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memd.errors import COMMAND_NOT_FOUND, QMPError
+from memd.errors import COMMAND_NOT_FOUND, QMPError, printable
 from memd.memctl.backends import STYLES, access, stat
 from memd.memctl.context import OK
 from memd.memctl.sizes import exact, rounded, short
@@ -126,6 +126,8 @@ def _print(
     rich = console()
 
     def line(text: str, style: str = "") -> None:
+        # Paths are whoever's who made it, and terminals obey what they are shown.
+        text = printable(text)
         if rich is None:
             print(text)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -220,6 +221,18 @@ async def _end(client: QMPClient) -> None:
         await client.runstate_changed()
 
 
+def _fitting(view: View) -> tuple[list[list[Cell]], list[str]]:
+    """The rows that fit on the terminal, and a line for those that don't."""
+    rows = view.rows()
+    lines = os.get_terminal_size(1).lines
+    # The first line, the titles, what is under way, and where the cursor comes to stand.
+    room = lines - 3 - len(view.making)
+    if not lines or len(rows) <= room:
+        return rows, []
+    room = max(room - 1, 1)
+    return rows[:room], [f"and {len(rows) - room} more"]
+
+
 class _Screen:
     """Where looks are shown: a whole terminal, lines of JSON, or plain tables one by one."""
 
@@ -246,11 +259,13 @@ class _Screen:
             from rich.text import Text
 
             below = [Text(line, "cyan") for line in view.lines()]
-            table = rich_table(columns, view.rows())
-            group = Group(Text(view.title(), "bold"), table, *below)
+            rows, more = _fitting(view)
+            table = rich_table(columns, rows)
+            group = Group(Text(view.title(), "bold"), table, *map(Text, more), *below)
             self._live.update(group, refresh=True)
         else:
-            lines = [view.title(), *plain(columns, view.rows()), *view.lines()]
+            rows, more = _fitting(view) if on_terminal() else (view.rows(), [])
+            lines = [view.title(), *plain(columns, rows), *more, *view.lines()]
             before = _CLEAR if on_terminal() else "" if self._first else "\n"
             print(before + "\n".join(lines), flush=True)
         self._first = False

@@ -65,7 +65,8 @@ class Server:
         base = _place()
         self.socket = f"{base}.sock"
         self.control = f"{base}.control"
-        self._argv = [*(command or (sys.executable, "-m", "memd"))]
+        # -P: the tests' directory may have a `queue.py`, or a `memd`, of its own.
+        self._argv = [*(command or (sys.executable, "-P", "-m", "memd"))]
         self._argv += ["--qmp", f"unix:{_doubled(self.socket)},server=on,wait=off"]
         self._argv += ["--test-control", f"unix:{_doubled(self.control)},server=on,wait=off"]
         if compat is not None:

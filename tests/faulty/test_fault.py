@@ -21,7 +21,7 @@ from memd.qapi.schema import ObjectType
         ({"command": "a", "event": "B", "drop": True}, "'command' and 'event' exclude each other"),
         ({"greeting": False, "drop": True}, "Parameter 'greeting' expects true"),
         ({"greeting": True, "error": {}}, "'error' is not for a fault of a greeting"),
-        ({"event": "", "answer": 1}, "'answer' is not for a fault of a event"),
+        ({"event": "", "answer": 1}, "'answer' is not for a fault of an event"),
         ({"syscall": "mmap", "split": 1}, "'split' is not for a fault of a system call"),
         ({"command": "a", "version": {}}, "'version' is not for a fault of a command"),
         ({"drop": True, "nth": 0}, "Parameter 'nth' expects a number from 1 on"),

@@ -76,6 +76,25 @@ def test_nobody_listens(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert trouble(str(path))[2].startswith("Start a daemon there: memd\n")
 
 
+def test_what_is_no_socket(directory: Path) -> None:
+    """Nobody is told to start a daemon in the place of a file."""
+    path = directory / "file"
+    path.touch()
+    for each in (path, directory):
+        assert trouble(str(each)) == (
+            f"{each} is no socket",
+            3,
+            "Name memd's socket with -s PATH or $MEMD_SOCKET.",
+        )
+
+
+def test_an_address_in_brackets() -> None:
+    refused = ConnectionRefusedError(111, "Connection refused")
+    told = no_daemon(("::1", 5), refused)
+    assert told.text == "cannot connect to tcp:[::1]:5: Connection refused"
+    assert told.hint == "Start a daemon there: memd --qmp tcp:[::1]:5,server=on,wait=off"
+
+
 def test_nobody_listens_on_tcp() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -148,7 +167,12 @@ def test_refusals() -> None:
 def test_reports(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(None, Trouble("no", 2, "do this\nor that")) == 2
     assert report(Context(None, False), Trouble("no")) == 1
-    assert capsys.readouterr() == ("", "memctl: no\ndo this\nor that\nmemctl: no\n")
+    # A client's path may be part of it.
+    report(None, Trouble("a\nmemctl: b\x1b[2J"))
+    assert capsys.readouterr() == (
+        "",
+        "memctl: no\ndo this\nor that\nmemctl: no\nmemctl: a\\nmemctl: b\\x1b[2J\n",
+    )
     assert report(Context(None, True), Trouble("no"), "DeviceNotFound") == 1
     report(Context(None, True), Trouble("no", 3))
     said = capsys.readouterr()

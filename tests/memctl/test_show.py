@@ -46,6 +46,21 @@ def test_all_of_a_backend(memctl: Memctl, clone: Path) -> None:
     assert not any("It would" in line for line in meaning)
 
 
+def test_terminals_are_not_told_what_to_do(memctl: Memctl, tmp_path: Path) -> None:
+    """By whoever has chosen the path."""
+    path = str(tmp_path / "a\x1b]0;title\x07\nsize: 0")
+    memctl.out("add", f"file,id=c,size=4k,share=on,mem-path={path}")
+    try:
+        shown = memctl.out("show", "c")
+        exported = memctl.out("export", "c")
+    finally:
+        memctl.out("del", "c")
+    assert rf"  mem-path={tmp_path}/a\x1b]0;title\x07\nsize: 0" in shown.splitlines()
+    for text in (shown, exported):
+        assert text.replace("\n", "").isprintable()
+        assert "\nsize: 0" not in text
+
+
 def test_json(memctl: Memctl, clone: Path) -> None:
     found = memctl.data("show", "c")
     assert sorted(found) == ["explanation", "mapping", "properties", "stat"]

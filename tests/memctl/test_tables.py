@@ -49,6 +49,15 @@ def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.count("\n") == 2
 
 
+def test_a_long_one_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colour takes seconds there."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    print_table(COLUMNS, [[("m0", "red"), "1"]] * 1001)
+    assert terminal.getvalue() == "ID  SIZE\n" + "m0     1\n" * 1001
+
+
 def test_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)

@@ -127,3 +127,15 @@ def test_in_a_terminal(memctl: Memctl) -> None:
     assert "\x1b[?1049l" in shown
     status, shown = in_terminal(memctl.path, "top", "-n", "1", without="rich rich.console")
     assert (status, shown.startswith("\x1b[H\x1b[J0 backends")) == (0, True)
+
+
+@pytest.mark.parametrize("without", ["", "rich rich.console"])
+def test_more_than_fits_on_the_terminal(fake: Callable[[Talk], Memctl], without: str) -> None:
+    """The largest are shown, and the first line stays where it is."""
+    stat = [{**STAT, "id": f"m{number:02}", "resident": 4096 * number} for number in range(60)]
+    path = fake(lambda peer, request: peer.answer(request, stat)).path
+    status, shown = in_terminal(path, "top", "-n", "1", without=without)
+    assert status == 0
+    assert [number for number in range(60) if f"m{number:02}" in shown] == [*range(34, 60)]
+    assert "60 backends" in shown
+    assert "and 34 more" in shown

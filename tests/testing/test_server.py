@@ -51,6 +51,15 @@ def test_it_is_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         assert server.connect().execute("query-name") == {}
 
 
+def test_modules_of_the_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What lies in the directory that tests are run in is not the daemon's business."""
+    for name in ("queue", "memd"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the tests')\n")
+    monkeypatch.chdir(tmp_path)
+    with Server() as server:
+        assert server.connect().execute("query-name") == {}
+
+
 def test_what_can_not_start() -> None:
     server = Server(["--object", "memory-backend-ram,id=m0"])
     with pytest.raises(ServerDied, match="Parameter 'size' is missing"):
