@@ -62,6 +62,19 @@ def forget_frames(error: BaseException) -> None:
     error.__traceback__ = error.__context__ = None
 
 
+def printable(text: str) -> str:
+    """A text as it may stand in a line of the log or on a terminal.
+
+    Clients choose paths, and a path may hold anything: what would end the line, or
+    tell a terminal what to do, is written as its escape (`\\n`, `\\x1b`).
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 def command_not_found(desc: str) -> QMPError:
     """A `QMPError` of class CommandNotFound."""
     return QMPError(desc, COMMAND_NOT_FOUND)

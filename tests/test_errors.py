@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import os
 
-from memd.errors import QMPError, command_not_found, device_not_found, shortage
+from memd.errors import QMPError, command_not_found, device_not_found, printable, shortage
 
 
 def test_a_refusal_is_generic_unless_said() -> None:
@@ -14,6 +14,12 @@ def test_a_refusal_is_generic_unless_said() -> None:
         "try again",
     )
     assert str(refusal) == "no such luck"
+
+
+def test_what_may_stand_in_a_line() -> None:
+    assert printable("/dev/shm/vm 0é") == "/dev/shm/vm 0é"
+    told = printable("a\nmemd: b\r\x1b[31m\x7f\u2028\udcff")
+    assert told == r"a\nmemd: b\r\x1b[31m\x7f\u2028\udcff"
 
 
 def test_the_classes_that_clients_tell_apart() -> None:

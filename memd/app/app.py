@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from memd.app.keeping import Keeping
     from memd.app.metrics import Metrics
     from memd.cli.config import Chardev, Config
+    from memd.hostmem.paths import Roots
     from memd.server.audit import Audit
     from memd.server.meter import Meter
     from memd.session import Dispatch
@@ -72,6 +73,7 @@ class App:
             test_faults=config.test_faults,
             machine=config.machine,
         )
+        self._roots: Roots | None = None
         self._board: Board | None = None
         if config.machine_kind is not None:
             from memd.app.board import Board
@@ -165,14 +167,16 @@ class App:
         if config.accels:
             self._daemon.accel = choose_accelerator(config)
             self._daemon.kvm_enabled = self._daemon.accel == "kvm"
+        if config.mem_roots:
+            self._roots = open_roots(config.mem_roots)
         # Monitors may need TLS credentials, these a secret, and nothing else here.
         if keeping is not None:
-            await keeping.restore(credentials=True)
+            await keeping.restore(credentials=True, roots=self._roots)
         for options in config.objects:
             if options["qom-type"].startswith(_EARLY):
                 await self._make_object(options)
-        if config.mem_roots:
-            self._tree.roots = open_roots(config.mem_roots)
+        # What the command line says of credentials is not confined, all else is.
+        self._tree.roots = self._roots
         if config.metrics is not None and self._meter is not None:
             self._metrics = self._open_metrics(config.metrics, self._meter)
         await self._ports.open()
@@ -243,8 +247,8 @@ class App:
             self._keeping.end()
         backends.close_all(self._tree)
         self._daemon.fdsets.close()
-        if self._tree.roots is not None:
-            self._tree.roots.close()
+        if self._roots is not None:
+            self._roots.close()
         if self._audit is not None:
             self._audit.close()
 

@@ -93,21 +93,27 @@ class Keeper:
                 raise
             return {}
 
-        try:
-            if not store.has_room() or store.park(number, fd):
-                finish(store.has(number))
-                return None
-        except OSError:
+        if not store.reserve(number):
             finish(False)
             return None
 
-        def wait() -> bool:
+        def park(wait: bool) -> bool | None:
+            """Whether it is parked; None where that takes waiting."""
             try:
-                return store.park(number, fd, wait=True)
+                if store.park(number, fd, wait):
+                    return True
+                if not wait:
+                    return None
             except OSError:
-                return False
+                pass
+            store.forgo(number)
+            return False
 
-        return Blocking(wait, finish)
+        parked = park(False)
+        if parked is None:
+            return Blocking(lambda: park(True), finish)
+        finish(parked)
+        return None
 
     def _list(self, store: Store, number: int, described: dict[str, JSON]) -> None:
         """Put an object on the list; raises `QMPError`."""

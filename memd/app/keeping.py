@@ -17,7 +17,7 @@ from memd.app.keeper import Keeper, RunJob
 from memd.app.restoring import ALL_KEPT, WAY_OUT, Restoring
 from memd.app.status import Status
 from memd.backends.tls_creds import TLSCredentials
-from memd.errors import QMPError
+from memd.errors import QMPError, printable
 from memd.hostmem import noting
 from memd.outcome import JSON
 from memd.qom.tree import Tree
@@ -27,6 +27,7 @@ from memd.server.store import LEAST, Store, room
 
 if TYPE_CHECKING:
     from memd.cli.config import Config
+    from memd.hostmem.paths import Roots
 
 _UNREADABLE = "what the service manager's store holds can't be read"
 
@@ -119,11 +120,12 @@ class Keeping:
         store.ledger.lost = self.lost
         noting.watcher = store
 
-    async def restore(self, *, credentials: bool) -> None:
+    async def restore(self, *, credentials: bool, roots: Roots | None = None) -> None:
         """Make again what the last daemon had.
 
         Args:
             credentials: that for TLS, or all else.
+            roots: what files have to be below from which clients' are read.
 
         Raises:
             StartError: something can't be made again.
@@ -131,7 +133,7 @@ class Keeping:
         if self._restoring is not None:
             if credentials:
                 self._restoring.clear_up()
-            await self._restoring.make(credentials=credentials)
+            await self._restoring.make(credentials=credentials, roots=roots)
 
     def has(self, options: dict[str, JSON]) -> bool:
         """Whether an object of the command line is there already, from the last daemon.
@@ -181,7 +183,7 @@ class Keeping:
 
     def failed(self, text: str) -> None:
         """Tell the manager why the daemon can't start."""
-        self._tell("STATUS=" + text.replace("\n", " "))
+        self._tell(f"STATUS={printable(text)}")
 
     # While it runs
 

@@ -7,10 +7,12 @@ has to be read on the event loop is, and pages are counted beside it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import HTTPServer
@@ -30,6 +32,7 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import choose_encoder
 
 from memd import __version__
 from memd.commands.memdev import x_memdev_stat
@@ -48,7 +51,11 @@ if TYPE_CHECKING:
 RunJob = Callable[[Blocking], Awaitable[JSON]]
 
 AT_ONCE = 4
-"""Scrapes that are answered at the same time; who comes besides is let go."""
+"""Scrapes that are answered at the same time. Who comes besides is let go, unless
+somebody has taken longer than `GRACE` to say what it wants: then that one is."""
+
+GRACE = 1.0
+"""Seconds; a scraper says what it wants in one packet."""
 
 PATIENCE = 10.0
 """Seconds for a scraper to say what it wants, and for the pages to be counted."""
@@ -180,13 +187,20 @@ class _Server(ThreadingMixIn, HTTPServer):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(("", 0), _handler(registry), bind_and_activate=False)
         self.server_close()
-        self._room = threading.Semaphore(AT_ONCE)
+        self._lock = threading.Lock()
+        # Who is being served, and since when; 0 once it has said what it wants.
+        self._present: dict[Any, float] = {}
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer beside the others, if there is room."""
-        if self._room.acquire(blocking=False):
+        if not self._let_in(request):
+            self.shutdown_request(request)
+            return
+        try:
             super().process_request(request, client_address)
-        else:
+        except RuntimeError:
+            # There is no thread for it.
+            self._leave(request)
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -194,7 +208,30 @@ class _Server(ThreadingMixIn, HTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._leave(request)
+
+    def asked(self, request: Any) -> None:
+        """A scraper has said what it wants."""
+        with self._lock:
+            if request in self._present:
+                self._present[request] = 0.0
+
+    def _let_in(self, request: Any) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            if len(self._present) >= AT_ONCE:
+                slow = [each for each, since in self._present.items() if 0 < since < now - GRACE]
+                if not slow:
+                    return False
+                del self._present[slow[0]]
+                with contextlib.suppress(OSError):
+                    slow[0].shutdown(socket.SHUT_RDWR)
+            self._present[request] = now
+        return True
+
+    def _leave(self, request: Any) -> None:
+        with self._lock:
+            self._present.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A scraper that goes away is no matter; all else is told."""
@@ -214,10 +251,16 @@ def _handler(registry: CollectorRegistry) -> type[MetricsHandler]:
             return "scraper"
 
         def do_GET(self) -> None:
-            if self.path.partition("?")[0] == "/metrics":
-                super().do_GET()
-            else:
+            self.server.asked(self.request)
+            if self.path.partition("?")[0] != "/metrics":
                 self.send_error(404)
+                return
+            try:
+                choose_encoder(self.headers.get("Accept", ""))
+            except (TypeError, ValueError):
+                self.send_error(400)
+                return
+            super().do_GET()
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: scrapers come every few seconds."""

@@ -146,7 +146,7 @@ class Ports:
         else:
             adopt: Adopt = lambda client: self._hub.adopt(client, monitor)  # noqa: E731
             if spec.tls_creds is not None:
-                adopt = self._tls_port(spec.chardev, seen, monitor).start
+                adopt = self._tls_port(spec.chardev, seen, monitor)
             dialer = await self._open_chardev(spec.chardev, seen, adopt)
             if dialer is not None:
                 monitor.on_alone = dialer.dial
@@ -243,7 +243,16 @@ class Ports:
         self._listeners.append(Listener(self._loop, sock, came, made_path=made_path))
         return None
 
-    def _tls_port(self, chardev: Chardev, seen: qom.Chardev, monitor: ObjectMonitor) -> TLSPort:
+    def _needs_proof(self, chardev: Chardev, sock: socket.socket) -> bool:
+        """Whether clients have to show by certificates who they are."""
+        if chardev.allowed is not None or self._config.allowed is not None:
+            return True
+        return not (self._config.insecure_tcp or is_loopback(sock))
+
+    def _tls_port(
+        self, chardev: Chardev, seen: qom.Chardev, monitor: ObjectMonitor
+    ) -> Callable[[socket.socket], asyncio.Future[bool]]:
+        """What makes clients of TLS connections."""
         from memd.server.tls import TLSPort, TLSStream
 
         credentials = self._credentials(chardev)
@@ -260,7 +269,18 @@ class Ports:
             lambda: monitor.on_alone(),
         )
         self._tls_ports.append(port)
-        return port
+
+        def start(sock: socket.socket) -> asyncio.Future[bool]:
+            # A client may have changed it since memd began to listen.
+            if chardev.server and not credentials.verify_peer and self._needs_proof(chardev, sock):
+                self._seldom.warn("refused a client: '%s' has verify-peer=off", chardev.tls_creds)
+                sock.close()
+                refused: asyncio.Future[bool] = self._loop.create_future()
+                refused.set_result(False)
+                return refused
+            return port.start(sock)
+
+        return start
 
     def _credentials(self, chardev: Chardev) -> TLSCredentials:
         found = self._tree.user_object(chardev.tls_creds or "")

@@ -14,9 +14,10 @@ from memd.app.keeper import NOT_STORED, Keeper, RunJob
 from memd.app.leftovers import remove_half_made, throw_away
 from memd.backends import parking
 from memd.backends.base import MemoryBackend
-from memd.errors import QMPError
+from memd.errors import QMPError, printable
 from memd.outcome import JSON
 from memd.qom.object import UserCreatable
+from memd.qom.quota import NOBODY
 from memd.qom.tree import Tree
 from memd.server.journal import Unreadable
 from memd.server.store import Store
@@ -24,6 +25,7 @@ from memd.server.stored import LIST, name_of, number_of
 
 if TYPE_CHECKING:
     from memd.cli.config import Config
+    from memd.hostmem.paths import Roots
 
 MISSING = "missing"
 FAILED = "failed"
@@ -105,26 +107,33 @@ class Restoring:
         except OSError as failed:
             raise StartError(f"the list of objects can't be kept: {failed.strerror}") from None
 
-    async def make(self, *, credentials: bool) -> None:
+    async def make(self, *, credentials: bool, roots: Roots | None = None) -> None:
         """Make again what the last daemon had.
 
         Args:
             credentials: that for TLS, which monitors may need, or all else.
+            roots: what the files have to be below from which credentials of
+                clients' are read; None for anywhere.
 
         Raises:
             StartError: something can't be made again.
         """
         again = []
+        before = self._tree.roots
         for number, described in self._last.items():
             if described["qom-type"].startswith(_CREDENTIALS) == credentials:
                 reason = described["lost"]
                 if reason == parking.COPIED and number in self._store.ledger.clean:
                     reason = None
+                if credentials:
+                    # Nobody's are those of the command line, which is not confined.
+                    self._tree.roots = None if described["owner"] is NOBODY else roots
                 obj = None if reason else await self._make_one(number, described)
                 if obj is not None:
                     again.append((obj, described))
                 else:
                     described["lost"] = reason or FAILED
+        self._tree.roots = before
         for obj, described in again:
             try:
                 parking.link(obj, described)
@@ -229,4 +238,4 @@ def _spell(options: dict[str, JSON]) -> str:
         for name, value in options.items()
         if name != "qom-type"
     ]
-    return ",".join([options["qom-type"], *others])
+    return printable(",".join([options["qom-type"], *others]))

@@ -53,6 +53,7 @@ class MemoryBackend(UserCreatable, ABC):
         canonical_path: whether the memory is named after the object's path.
         region: the memory; None before it is made and once it is let go.
         mapped_by: the device, or machine, that has it as its memory, or None.
+        outlived: whether it was there before this daemon, and was kept.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class MemoryBackend(UserCreatable, ABC):
         "host_nodes",
         "mapped_by",
         "merge",
+        "outlived",
         "policy",
         "prealloc",
         "prealloc_context",
@@ -87,6 +89,7 @@ class MemoryBackend(UserCreatable, ABC):
         self.canonical_path = False
         self.region: Region | None = None
         self.mapped_by: QObject | None = None
+        self.outlived = False
 
     @property
     def memory_name(self) -> str:

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
+from memd.backends.secret import Secret
 from memd.backends.thread_context import ThreadContext
+from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError
 from memd.outcome import JSON, Blocking
 from memd.qom.object import UserCreatable
+from memd.qom.quota import NOBODY
 
 if TYPE_CHECKING:
     from memd.hostmem.region import Region
@@ -28,6 +31,11 @@ Description = dict[str, Any]
 
 LINK = "prealloc-context"
 """The property that names another object: to be set once all are there."""
+
+_APART = frozenset((LINK, "qom-type", "id"))
+
+CREDENTIALS = (Secret, TLSCredentials)
+"""What is read from files once, and is what they held then, whatever it is set to later."""
 
 ANONYMOUS = "anonymous"
 COPIED = "copied"
@@ -174,7 +182,10 @@ def _restore(tree: Tree, described: Description, fd: int) -> tuple[UserCreatable
         raise QMPError(f"invalid object type: {described['qom-type']}")
     obj = qom_type.factory(qom_type, tree, described["id"])
     properties = described["properties"]
-    obj.set_properties({name: value for name, value in properties.items() if name != LINK})
+    if isinstance(obj, CREDENTIALS):
+        # Of what was changed since, most counts for nothing; see `link`.
+        properties = described["options"]
+    obj.set_properties({name: value for name, value in properties.items() if name not in _APART})
     # It is there, whatever the limits are now.
     obj.charge = tree.quota.charge(obj.memory_size, described["owner"])
     try:
@@ -188,9 +199,14 @@ def _restore(tree: Tree, described: Description, fd: int) -> tuple[UserCreatable
 
 
 def link(obj: UserCreatable, described: Description) -> None:
-    """Set what names another object; raises `QMPError`."""
-    if LINK in described["properties"]:
-        obj.set_property(LINK, described["properties"][LINK])
+    """Set what an object can be told only once all are there; raises `QMPError`."""
+    properties = described["properties"]
+    if isinstance(obj, CREDENTIALS):
+        # What the command line says of whom to trust, no client changes for good.
+        if described["owner"] is not NOBODY:
+            obj.set_properties(properties)
+    elif LINK in properties:
+        obj.set_property(LINK, properties[LINK])
 
 
 def _map(backend: MemoryBackend, described: Description, fd: int) -> None:
@@ -204,6 +220,7 @@ def _map(backend: MemoryBackend, described: Description, fd: int) -> None:
     region = map_again(backend, MapSpec(**described["map"]), fd)
     backend.policy, backend.host_nodes = shown
     region.exports = described["exports"]
+    backend.outlived = True
     backend.adopt(region)
 
 

@@ -44,7 +44,7 @@ class TLSCredentials(UserCreatable):
 
     __slots__ = (
         *("_context", "dir", "endpoint", "passwordid", "priority", "sanity_check"),
-        *("verify_peer", "versions"),
+        *("_files", "verify_peer", "versions"),
     )
 
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
@@ -57,18 +57,21 @@ class TLSCredentials(UserCreatable):
         self.sanity_check = True
         self.passwordid: str | None = None
         self._context: ssl.SSLContext | None = None
+        # Where they were read from, which counts when they are read anew.
+        self._files: tuple[str, str, bool, str | None] | None = None
 
     def complete(self) -> Blocking | None:
         """Read the files; see `UserCreatable.complete`."""
-        directory = self.dir
-        if directory is None:
+        if self.dir is None:
             raise QMPError("Missing 'dir' property value")
+        files = self._files or (self.dir, self.endpoint, self.sanity_check, self.passwordid)
+        directory, endpoint, check, passwordid = files
         if self._context is None and self.tree.roots is not None:
             # OpenSSL opens files by their paths, through whatever links there
             # are; and no client has a use for such an object.
             raise QMPError("with --mem-root, TLS credentials are made on the command line only")
-        compat, server, check = self.tree.compat, self.endpoint == "server", self.sanity_check
-        secret = self._secret()
+        compat, server = self.tree.compat, endpoint == "server"
+        secret = self._secret(passwordid)
 
         def work() -> ssl.SSLContext:
             from memd.backends.tls_load import load
@@ -77,16 +80,17 @@ class TLSCredentials(UserCreatable):
 
         def finish(context: ssl.SSLContext) -> JSON:
             self._context = context
+            self._files = files
             return {}
 
         return Blocking(work, finish)
 
-    def _secret(self) -> bytes | QMPError:
+    def _secret(self, id: str | None) -> bytes | QMPError:
         """What the key is encrypted with, nothing included, or why that can't be had."""
-        if self.passwordid is None:
+        if id is None:
             return b""
         try:
-            return find_secret(self.tree, self.passwordid).content
+            return find_secret(self.tree, id).content
         except QMPError as error:
             return error
 

@@ -44,7 +44,9 @@ def run_command(
 def serve(config: Config) -> int:
     """Run the daemon until it is told to end; gives the exit status."""
     from memd.app import run
+    from memd.cli.log import log_in_lines
 
+    log_in_lines()
     background: Background | None = None
     pidfile: PidFile | None = None
     path: str | None = None

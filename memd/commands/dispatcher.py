@@ -54,7 +54,7 @@ class Dispatcher:
             return SESSION_HANDLERS[name](self._daemon, session, checked)
         except QMPError as error:
             if error.hint:
-                log.info("%s: %s (%s)", name, error.desc, error.hint)
+                log.warning("%s: %s (%s)", name, error.desc, error.hint)
             raise
         except Exception as surprise:
             lack = shortage(surprise)

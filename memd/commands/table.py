@@ -56,7 +56,6 @@ HANDLERS: dict[str, Handler] = {
     "x-memdev-discard": memdev.x_memdev_discard,
     "x-memdev-stat": memdev.x_memdev_stat,
     "x-memdev-map": memdev.x_memdev_map,
-    "x-memdev-export": memdev.x_memdev_export,
     "x-memdev-save": memdev.x_memdev_save,
     "x-memdev-lost": memdev.x_memdev_lost,
     "human-monitor-command": hmp.human_monitor_command,
@@ -97,4 +96,5 @@ SESSION_HANDLERS: dict[str, SessionHandler] = {
     "add-fd": misc.add_fd,
     "object-add": qom.object_add,
     "x-memdev-explain": explain.x_memdev_explain,
+    "x-memdev-export": memdev.x_memdev_export,
 }

@@ -168,8 +168,8 @@ def open_file(
 
 
 def encode_path(path: str) -> bytes:
-    """A path of a client in bytes; U+0000 is held as QEMU's JSON parser holds it."""
-    return path.encode("utf-8", "surrogatepass").replace(b"\0", b"\xc0\x80")
+    """A path in bytes (PEP 383); U+0000 is held as QEMU's JSON parser holds it."""
+    return path.encode("utf-8", "surrogateescape").replace(b"\0", b"\xc0\x80")
 
 
 def _look_at(fd: int, made: Entry | None = None, noted: int | None = None) -> Backing:

@@ -157,7 +157,7 @@ def memfd(label: str, flags: int, size: int) -> Foreseen:
 def posix_shm(size: int) -> Foreseen:
     """POSIX shared memory to be made in /dev/shm; raises `OSError`."""
     directory = b"/dev/shm"
-    libc.check_access(directory, os.W_OK | os.X_OK)
+    _check_makes(directory)
     found = Foreseen("shm", size)
     found.creates = True
     found.open_flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -216,7 +216,7 @@ def _new_file(path: bytes, roots: Roots | None) -> Foreseen:
         if entry.is_there():
             raise libc.os_error(errno.EEXIST)
         directory = b"/proc/self/fd/%d" % entry.directory
-        libc.check_access(directory, os.W_OK | os.X_OK)
+        _check_makes(directory)
         return _made_in(directory, "file")
     finally:
         entry.close()
@@ -226,10 +226,23 @@ def _in_directory(path: bytes, readonly: bool, name: str) -> Foreseen:
     if readonly:
         libc.check_access(path, os.R_OK)
         raise libc.os_error(errno.EISDIR)
-    libc.check_access(path, os.W_OK | os.X_OK)
+    libc.check_access(path, os.X_OK)
     if len(unnamed_prefix(name)) + 6 > _NAME_MAX:
         raise libc.os_error(errno.ENAMETOOLONG)
+    _check_makes(path)
     return _made_in(path, "directory")
+
+
+def _check_makes(directory: bytes) -> None:
+    """Ask whether a file could be made in a directory; raises `OSError`.
+
+    A mount that is read-only is said before what the directory's mode denies:
+    faccessat(2) says it after, where it is the mount alone and not what is mounted.
+    """
+    libc.check_access(directory, os.X_OK)
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise libc.os_error(errno.EROFS)
+    libc.check_access(directory, os.W_OK)
 
 
 def _made_in(directory: bytes, kind: str) -> Foreseen:

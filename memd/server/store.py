@@ -216,8 +216,23 @@ class Store:
             not self._capacity or len(self._names) - len(self._removals) < self._capacity
         )
 
+    def reserve(self, number: int) -> bool:
+        """Keep room for an object's memory, which is going to be parked; False where there is none.
+
+        Several may wait for a manager that has no ear, and it takes no more than it
+        has room for.
+        """
+        if not self.has_room():
+            return False
+        self._account(name_of(number))
+        return True
+
+    def forgo(self, number: int) -> None:
+        """Give up room that was reserved, and is not needed."""
+        self._discount(name_of(number))
+
     def has(self, number: int) -> bool:
-        """Whether the manager has a descriptor of an object's memory."""
+        """Whether the manager has, or is going to have, a descriptor of an object's memory."""
         return name_of(number) in self._names
 
     def park(self, number: int, fd: int, wait: bool = False) -> bool:
@@ -258,6 +273,11 @@ class Store:
                 self._names.add(name)
                 self._length += len(name) + 1
 
+    def _discount(self, name: str) -> None:
+        with self._lock:
+            self._names.discard(name)
+            self._length -= len(name) + 1
+
     def remove(self, number: int) -> None:
         """Have the manager close its descriptor of an object's memory, if it has one.
 
@@ -289,10 +309,7 @@ class Store:
             while removals:
                 if not self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={removals[0]}", wait=wait):
                     return False
-                name = removals.popleft()
-                with self._lock:
-                    self._names.discard(name)
-                    self._length -= len(name) + 1
+                self._discount(removals.popleft())
             return True
         finally:
             self._sending.release()

@@ -21,6 +21,7 @@ from memd.cli.config import Config
 from memd.cli.report import Reporter
 from memd.errors import QMPError
 from memd.hostmem import noting
+from memd.hostmem.paths import Roots
 from memd.hostmem.region import Region
 from memd.outcome import JSON, Blocking
 from memd.qom import Tree
@@ -45,6 +46,7 @@ class Life:
         manager: what it runs under.
         patch: for the environment.
         objects: those of its command line.
+        roots: what `--mem-root` says.
         config: attributes of its `Config`.
     """
 
@@ -53,6 +55,7 @@ class Life:
         manager: ServiceManager,
         patch: pytest.MonkeyPatch,
         objects: Iterable[Options] = (),
+        roots: Roots | None = None,
         **config: Any,
     ) -> None:
         manager.main = os.getpid()
@@ -60,6 +63,7 @@ class Life:
         self.manager = manager
         self._before = _open_files()
         self._regions: list[Region] = []
+        self._roots = roots
         self._note_regions(patch)
         patch.setenv("NOTIFY_SOCKET", manager.address)
         patch.setenv("FDSTORE", str(manager.capacity))
@@ -103,7 +107,7 @@ class Life:
 
     async def _begin(self) -> None:
         self.keeping.open()
-        await self.keeping.restore(credentials=True)
+        await self.keeping.restore(credentials=True, roots=self._roots)
         await self.keeping.restore(credentials=False)
         for options in self.config.objects:
             if not self.keeping.has(options):

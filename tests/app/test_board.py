@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
 from tests.app.starting import Start, run
 from tests.differential.server import Monitor
+from tests.manager import Manage
 
 MIB = 1 << 20
 BUSY = 0x82
@@ -37,6 +39,25 @@ def test_its_own_memory(start: Start) -> None:
     assert refusal(monitor, "object-del", id="pc.ram") == (
         "object 'pc.ram' is in use, can not be deleted"
     )
+
+
+def test_memory_that_was_kept_is_not_emptied(manage: Manage) -> None:
+    """A virtio-mem device empties its backend, but for one that outlives a restart with it."""
+    manager = manage(
+        *("-machine", "q35", "-m", "64M,slots=1,maxmem=1G"),
+        *("-object", "memory-backend-memfd,id=m0,size=64M,reserve=off"),
+        *("-device", "virtio-mem-pci,id=v0,memdev=m0,requested-size=32M"),
+    )
+    data = {"id": "m0", "offset": 4096}
+    manager.start_and_wait()
+    with contextlib.closing(Monitor(manager.directory / "qmp.sock")) as monitor:
+        assert ask(monitor, "x-memdev-write", data="a2VwdA==", **data) == {}
+    for end in (manager.end, manager.kill):
+        end()
+        manager.start_and_wait()
+        with contextlib.closing(Monitor(manager.directory / "qmp.sock")) as monitor:
+            assert ask(monitor, "x-memdev-read", length=4, **data) == {"data": "a2VwdA=="}
+            assert ask(monitor, "query-memory-devices")[0]["data"]["memdev"] == "/objects/m0"
 
 
 def test_memory_of_a_backend_and_of_nodes(start: Start) -> None:

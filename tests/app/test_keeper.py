@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from memd import backends
+from memd.commands.daemon import Daemon
+from memd.commands.memdev import x_memdev_export
 from memd.errors import QMPError
 from memd.hostmem import access, files
 from memd.outcome import Blocking
@@ -20,6 +22,7 @@ from memd.server.journal import Journal
 from memd.server.notify import Notifier
 from tests.app.life import Begin, Killed, Life, add
 from tests.backends.doing import MIB, delete, get, region_of, run
+from tests.commands.fakes import make_local_session
 from tests.differential.kernel import descriptors
 from tests.hostmem.smaps import rows
 from tests.kvm import needs_guest_memfd
@@ -358,6 +361,53 @@ async def test_no_room(begin: Begin) -> None:
     }
 
 
+async def test_the_last_room_is_one_objects(begin: Begin) -> None:
+    """Also where the manager has no ear, and several wait for it."""
+    life = await begin()
+    life.manager.capacity = 2
+    life.kill()
+    life = await begin()
+    with life.manager.deaf():
+        while life.store.park_list():
+            pass
+        waiting = []
+        for id in ("m0", "m1", "m2"):
+            options = {"qom-type": "memory-backend-memfd", "id": id, "size": 4096}
+            waiting.append(backends.create(life.tree, options))
+    for slow in waiting:
+        run(slow)
+    life.kill()
+    assert len(life.manager.names()) == 2
+    life = await begin()
+    assert life.ids() == ["m0"]
+    assert {id: each["reason"] for id, each in life.keeping.lost.items()} == {
+        "m1": "not-stored",
+        "m2": "not-stored",
+    }
+
+
+async def test_room_that_was_not_taken(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another object's, where the manager could not be reached."""
+    life = await begin()
+    life.manager.capacity = 2
+    life.kill()
+    life = await begin()
+
+    def refuse(*_args: Any, **_named: Any) -> bool:
+        raise OSError(errno.ECONNREFUSED, "Connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Notifier, "send", refuse)
+        add(life, "memfd", "m0", size=4096)
+        patch.setattr(Notifier, "send", lambda *_args, **_named: False)
+        add(life, "memfd", "m1", size=4096)
+    add(life, "memfd", "m2", size=4096)
+    life.kill()
+    life = await begin()
+    assert life.ids() == ["m2"]
+    assert sorted(life.keeping.lost) == ["m0", "m1"]
+
+
 async def test_no_memory_for_the_list(
     begin: Begin, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,12 +433,14 @@ async def test_no_memory_for_the_list(
             ),
             lambda: delete(life.tree),
             lambda: life.set("m0", "dump", False),
+            lambda: x_memdev_export(Daemon(life.tree), make_local_session(), {"id": "m0"}),
         ):
             with pytest.raises(QMPError) as caught:
                 work()
             assert caught.value.desc == text
     assert path.read_bytes() == b"x" * 4096
     assert life.ids() == ["m0"]
+    assert region_of(life.tree).exports == 0
     life.manager.catch_up()
     assert descriptors(os.getpid()) == before
     add(life, "memfd", "m1", size=4096)
@@ -492,12 +544,9 @@ async def test_who_made_it(begin: Begin) -> None:
 
 
 async def test_how_often_it_was_exported(begin: Begin) -> None:
-    from memd.commands.daemon import Daemon
-    from memd.commands.memdev import x_memdev_export
-
     life = await begin()
     add(life, "memfd", size=MIB)
-    outcome = x_memdev_export(Daemon(life.tree), {"id": "m0"})
+    outcome = x_memdev_export(Daemon(life.tree), make_local_session(), {"id": "m0"})
     os.close(outcome.fds[0])
     life.kill()
     life = await begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -13,6 +14,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from memd.app.metrics import AT_ONCE
+from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, TREE, Server
 
 MIB = 1 << 20
@@ -39,13 +42,12 @@ class Scraped:
         self.server = server
         self.path = path
 
-    def get(self, target: str = "/metrics") -> tuple[int, str, str]:
+    def get(self, target: str = "/metrics", accept: str = ACCEPT) -> tuple[int, str, str]:
         """Status, content type, text."""
-        connection = Unix(self.path)
-        connection.request("GET", target, headers={"Accept": ACCEPT})
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        connection.close()
+        with contextlib.closing(Unix(self.path)) as connection:
+            connection.request("GET", target, headers={"Accept": accept})
+            answer = connection.getresponse()
+            text = answer.read().decode()
         return answer.status, answer.getheader("Content-Type", ""), text
 
     def samples(self) -> list[Sample]:
@@ -134,6 +136,35 @@ def test_rubbish_is_answered_and_nothing_is_lost(scraped: Scraped) -> None:
         while sock.recv(4096):
             pass
     assert scraped.value("memd_clients") is not None
+
+
+def test_who_drips_makes_room(scraped: Scraped) -> None:
+    """A byte now and then does not keep the others out, however long it goes on."""
+    slow = [socket.socket(socket.AF_UNIX) for _ in range(AT_ONCE)]
+    for sock in slow:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(scraped.path))
+        sock.sendall(b"G")
+
+    def look() -> int:
+        for sock in slow[1:]:
+            sock.sendall(b"G")
+        try:
+            return scraped.get()[0]
+        except OSError:
+            return 0
+
+    assert settle(look, bool) == 200
+    assert slow[0].recv(1) == b""
+    for sock in slow:
+        sock.close()
+
+
+@pytest.mark.parametrize("version", ["x", "1.x", "\u00ff", "1..0"])
+def test_a_form_that_is_rubbish(scraped: Scraped, version: str) -> None:
+    accept = f"application/openmetrics-text; version={version}"
+    assert scraped.get(accept=accept)[0] in (200, 400)
+    assert "Traceback" not in scraped.server.stderr()
 
 
 def test_the_socket_is_the_daemons_own(start_memd: Callable[..., Server], directory: Path) -> None:

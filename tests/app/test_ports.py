@@ -14,7 +14,7 @@ from tests.clients.harness_server import Accepted
 from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, Monitor, memd_argv
-from tests.tls import Certificates, server_options
+from tests.tls import Certificates, is_served, server_options
 
 
 def test_it_connects_again(start: Start, directory: Path) -> None:
@@ -180,6 +180,24 @@ def test_tls_beyond_this_machine(start_memd: Start, certificates: Certificates) 
     assert memd.returncode == 1
     assert REFUSED.format("to just anybody") in memd.stderr
     start_memd("--insecure-tcp", *options)
+
+
+def test_credentials_that_a_client_has_opened(
+    start_memd: Start, certificates: Certificates
+) -> None:
+    """Where certificates stand for users, nobody is let in without, whatever is set."""
+    options = server_options(certificates.good)
+    server = start_memd(*options, "--allow-user", "0")
+    port = int(filenames(server)["secure"].partition(",")[0].rpartition(":")[2])
+    good = certificates.client_context()
+    assert is_served(port, good)
+    change = {"path": "/objects/tls0", "property": "verify-peer", "value": False}
+    assert server.monitor().execute("qom-set", change) == {"return": {}}
+    assert not is_served(port, good)
+    assert "refused a client: 'tls0' has verify-peer=off" in server.stderr()
+    change["value"] = True
+    assert server.monitor().execute("qom-set", change) == {"return": {}}
+    assert is_served(port, good)
 
 
 def test_credentials_that_can_not_be_used(directory: Path) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from memd import backends
 from memd.app.errors import StartError
+from memd.backends.secret import find_secret
 from memd.hostmem import access
+from memd.hostmem.paths import Roots
 from memd.server.journal import Journal, line_of
 from tests.app.life import Begin, Life, add
-from tests.backends.doing import MIB, delete, get, region_of
+from tests.backends.doing import MIB, delete, get, region_of, run
 from tests.manager import Stored
 from tests.tls import Certificates
 
@@ -380,6 +383,66 @@ async def test_secrets(begin: Begin) -> None:
     life.kill()
     error = await refused(begin, {**secret, "data": "other"})
     assert error.text.endswith(": secret,id=s0,data=... then, secret,id=s0,data=... now")
+
+
+async def test_secrets_that_were_set_later(begin: Begin, directory: Path) -> None:
+    """That counts for nothing while they live, and afterwards neither."""
+    (directory / "file").write_text("sesame")
+    (directory / "other").write_text("other")
+    life = await begin()
+    for options in (
+        {"qom-type": "secret", "id": "s0", "file": str(directory / "file")},
+        {"qom-type": "secret", "id": "s1", "data": "sesame"},
+    ):
+        run(backends.create(life.tree, options, owner=1234))
+    life.set("s0", "file", str(directory / "other"))
+    life.set("s0", "data", "other")
+    life.set("s1", "data", "other")
+    for _ in range(2):
+        life.kill()
+        life = await begin()
+        assert life.ids() == ["s0", "s1"]
+        assert [find_secret(life.tree, id).content for id in life.ids()] == [b"sesame"] * 2
+        assert get(life.tree, "file", "s0") == str(directory / "other")
+        assert get(life.tree, "data", "s1") == "other"
+
+
+async def test_credentials_that_were_set_later(
+    begin: Begin, certificates: Certificates, directory: Path
+) -> None:
+    """Those of the command line are what it says: clients change whom to trust until a restart."""
+    folder = certificates.folder(ca_cert="ca", server_cert="server", server_key="server.key")
+    options = {
+        "qom-type": "tls-creds-x509",
+        "id": "tls0",
+        "dir": str(folder),
+        "endpoint": "server",
+    }
+    life = await begin(options)
+    life.set("tls0", "dir", str(directory))
+    life.set("tls0", "verify-peer", False)
+    life.kill()
+    life = await begin(options)
+    assert life.ids() == ["tls0"]
+    assert get(life.tree, "dir", "tls0") == str(folder)
+    assert get(life.tree, "verify-peer", "tls0") is True
+
+
+async def test_secrets_of_clients_are_confined(begin: Begin, directory: Path) -> None:
+    """A file that --mem-root forbids now is not read; the command line may."""
+    (directory / "file").write_text("sesame")
+    (directory / "inside").mkdir()
+    life = await begin({"qom-type": "secret", "id": "mine", "file": str(directory / "file")})
+    theirs = {"qom-type": "secret", "id": "theirs", "file": str(directory / "file")}
+    run(backends.create(life.tree, theirs, owner=1234))
+    life.kill()
+    roots = Roots()
+    roots.add(str(directory / "inside"))
+    life = await begin(roots=roots)
+    roots.close()
+    assert life.ids() == ["mine"]
+    assert reasons(life) == {"theirs": "failed"}
+    assert life.tree.roots is None
 
 
 async def test_memory_that_was_truncated(begin: Begin, directory: Path) -> None:

@@ -88,6 +88,18 @@ def test_what_a_client_is_made_with(tree: Tree, certificates: Certificates) -> N
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
 
 
+def test_files_that_are_read_anew(tree: Tree, certificates: Certificates) -> None:
+    """They are those that it was made of: clients may have set other ones since."""
+    made = add_credentials(tree, dir=str(certificates.good), endpoint="server")
+    first = made.context(server=True)
+    for name, value in (("dir", "/nowhere"), ("passwordid", "nobody"), ("endpoint", "client")):
+        made.set_property(name, value)
+    run(made.complete())
+    made.set_property("endpoint", "server")
+    assert made.context(server=True) is not first
+    assert made.get_property("dir") == "/nowhere"
+
+
 def test_credentials_for_the_other_end(tree: Tree, certificates: Certificates) -> None:
     made = add_credentials(tree, dir=str(certificates.good), endpoint="server")
     refusal = "^Expected TLS credentials for a {} endpoint$"

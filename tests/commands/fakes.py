@@ -11,7 +11,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.outcome import JSON, Encoded
 from memd.qom import Tree
-from memd.session import Monitor, Session
+from memd.session import Monitor, Peer, Session
 
 
 class Client:
@@ -20,7 +20,7 @@ class Client:
     def __init__(self, *, negotiated: bool = True) -> None:
         self.negotiated = negotiated
         self.oob_enabled = False
-        self.peer = None
+        self.peer: Peer | None = None
         self.monitor = Monitor("m0")
         self.fds: list[int] = []
 
@@ -31,6 +31,13 @@ class Client:
 def make_session() -> Session:
     """A client, for handlers that ask who it is."""
     return cast(Session, Client())
+
+
+def make_local_session() -> Session:
+    """A client over a UNIX socket, for handlers that pass descriptors."""
+    client = Client()
+    client.peer = Peer(1, 0, 0, frozenset())
+    return cast(Session, client)
 
 
 def make_daemon(compat: Compat = Compat.V10_0, **more: Any) -> Daemon:

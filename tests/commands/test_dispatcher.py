@@ -135,6 +135,7 @@ def test_a_hint_goes_to_the_log_only(
         raise QMPError("no", hint="try another")
 
     monkeypatch.setitem(table.HANDLERS, "query-name", refuse)
-    with caplog.at_level(logging.INFO):
+    # Which is of warnings, and of what is worse.
+    with caplog.at_level(logging.WARNING):
         assert Console().refusal("query-name") == (GENERIC, "no")
     assert "try another" in caplog.text

@@ -19,6 +19,7 @@ from memd.commands.memdev import decode, decoded_length
 from memd.errors import QMPError
 from memd.hostmem import access
 from memd.outcome import JSON, Blocking, Encoded, Outcome
+from memd.session import Peer
 from tests.backends.doing import refusal
 from tests.commands.fakes import Console
 from tests.conftest import NOT_HERE
@@ -80,6 +81,7 @@ def memory() -> Iterator[Memory]:
     """A daemon; whatever is done to it, nothing of it stays."""
     before = descriptors(os.getpid())
     console = Console()
+    console.client.peer = Peer(1, 0, 0, frozenset())
     memory = Memory(console)
     yield memory
     backends.close_all(console.daemon.tree)
@@ -318,6 +320,14 @@ def test_exports_that_are_refused(memory: Memory, tmp_path: Path) -> None:
     assert (value["writable"], value["path"]) == (False, str(path))
     os.close(fd)
     assert memory.stat()["exports"] == 1
+
+
+def test_exports_over_what_carries_no_descriptors(memory: Memory) -> None:
+    memory.add("memfd")
+    memory.console.client.peer = None
+    text = "this connection carries no descriptors: x-memdev-export needs a UNIX socket"
+    assert memory.refusal("export", id="m") == text
+    assert memory.stat()["exports"] == 0
 
 
 def test_discard(memory: Memory) -> None:

@@ -163,7 +163,7 @@ class Lives(RuleBasedStateMachine):
     )
     def add(self, id: str, kind: dict[str, Any], pages: int, uid: int | None) -> None:
         peer = None if uid is None else Peer(1, uid, uid, frozenset())
-        self.console.client.peer = peer  # type: ignore[assignment]
+        self.console.client.peer = peer
         tree = self.console.daemon.tree
         there = set(tree.objects.children or ())
         free = id not in there and not any(name == id for _job, name in self.jobs)

@@ -587,3 +587,16 @@ def test_a_file_of_huge_pages(
         assert (backing.page_size, backing.huge) == (2 * MIB, True)
         backing.undo()
     assert names(directory / "huge") == []
+
+
+def test_names_that_are_not_text(directory: Path) -> None:
+    """The command line may have any bytes: the file is the one that they name."""
+    path = os.fsencode(directory) + b"/\xff\xc3\xa9"
+    files.open_file(os.fsdecode(path), False, "m0", True).undo()
+    assert files.encode_path(os.fsdecode(path)) == path
+    with open(path, "wb") as file:
+        file.write(b"x" * 5000)
+    backing = files.open_file(os.fsdecode(path), True, "m0", True)
+    assert backing.size == 5000
+    backing.undo()
+    assert files.encode_path("a\0é") == b"a\xc0\x80\xc3\xa9"

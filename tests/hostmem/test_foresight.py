@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from memd.hostmem import files, foresight, libc
 from memd.hostmem.foresight import Foreseen
 from memd.hostmem.spec import READ, MapSpec
+from tests.users import NOBODY, need_root
 
 PAGE = libc.PAGE_SIZE
 MIB = 1 << 20
@@ -112,6 +114,33 @@ def test_file_systems(directory: Path, mount: Callable[..., None]) -> None:
     found = foresight.file("/proc/version", True, "m0")
     assert not found.sure
     assert not found.dax
+
+
+@need_root
+def test_read_only_mounts(directory: Path, mount: Callable[..., None]) -> None:
+    """Said before what the directory's mode denies, whichever of the two is read-only."""
+    place = directory / "mount"
+    mount("tmpfs", place, "mode=755")
+    (place / "full").write_bytes(b"x" * 5000)
+    (place / "closed").mkdir(mode=0o700)
+    directory.chmod(0o755)
+
+    def ask() -> None:
+        os.seteuid(NOBODY)
+        try:
+            assert both(place / "new") == [errno.EROFS, errno.ENOENT]
+            assert both(place) == [errno.EROFS, errno.EISDIR]
+            assert both(place, "x" * 300)[0] == errno.ENAMETOOLONG
+            both(place / "full")
+            assert both(place / "closed" / "new") == [errno.EACCES, errno.EACCES]
+            assert both(place / "closed") == [errno.EACCES, errno.EACCES]
+        finally:
+            os.seteuid(0)
+
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
+    ask()
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    ask()
 
 
 def test_direct_access(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
