@@ -122,7 +122,7 @@ class Export:
     """A backend's memory, by its descriptor; a context manager that closes it.
 
     Attributes:
-        fd: the descriptor; -1 once it is closed, or where none came along (over TCP).
+        fd: the descriptor; -1 once it is closed.
         size: bytes to map.
         offset: where in the file they begin, in bytes.
         page_size: of its memory, in bytes; the address has to be a multiple of it.
