@@ -165,7 +165,7 @@ def test_no_further_thread(
     start_memd: Callable[..., Server],
     directory: Path,
 ) -> None:
-    """Commands that would run beside one another run one after the other."""
+    """Commands that would run beside the loop keep it waiting, and are done."""
     group = control_group("pids")
     server = start_memd()
     group.take(server.pid)
@@ -181,7 +181,7 @@ def test_no_further_thread(
     for number, monitor in enumerate(monitors):
         assert monitor.execute("object-del", {"id": f"m{number}"}) == {"return": {}}
     assert regions(server.pid, directory) == []
-    assert "commands wait for one another" in server.stderr()
+    assert "cannot start a thread: a command keeps others waiting" in server.stderr()
 
 
 def test_no_thread_at_the_start() -> None:

@@ -108,8 +108,10 @@ async def test_where_there_is_no_further_thread_jobs_wait_for_one_another(
 ) -> None:
     loop = asyncio.get_running_loop()
     jobs = Jobs(loop)
-    jobs.prepare()
-    jobs.prepare()
+    ready = asyncio.Event()
+    # One to have a thread.
+    jobs.start(Blocking(int, lambda value: value), lambda _value: ready.set())
+    await ready.wait()
 
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -131,6 +133,42 @@ async def test_where_there_is_no_further_thread_jobs_wait_for_one_another(
             await asyncio.sleep(0.001)
     assert done[-1] == 7
     assert caplog.messages == ["cannot start a thread: commands wait for one another"]
+    jobs.close()
+    while job_threads():
+        await asyncio.sleep(0.001)
+
+
+async def test_where_there_is_no_thread_at_all_the_loop_does_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = Jobs(asyncio.get_running_loop())
+    jobs.prepare()
+    assert job_threads() == 0
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def fail() -> int:
+        raise QMPError("no")
+
+    done: list[JSON] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for number in range(3):
+            job = Blocking(partial(int, number), lambda value: value, copies=COPIES)
+            jobs.start(job, done.append)
+        jobs.start(Blocking(fail, lambda value: value), done.append)
+        assert (jobs.running, done) == (4, [])
+        while jobs.running:
+            await asyncio.sleep(0.001)
+    assert done[:3] == [0, 1, 2]
+    assert str(done[3]) == "no"
+    assert "cannot start a thread: a command keeps others waiting" in caplog.messages
+    # Once there are threads, they do it.
+    jobs.start(Blocking(threading.get_ident, lambda value: value), done.append)
+    while jobs.running:
+        await asyncio.sleep(0.001)
+    assert done[-1] != threading.get_ident()
     jobs.close()
     while job_threads():
         await asyncio.sleep(0.001)
