@@ -83,5 +83,6 @@ def end(directory: Path) -> None:
     for file in directory.glob("*.pid"):
         try:
             os.kill(int(file.read_text()), signal.SIGKILL)
-        except (ValueError, ProcessLookupError):
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            # It may be ending right now, and its file with it.
             pass

@@ -29,6 +29,10 @@ waiting in between: most read it within a fraction of a millisecond."""
 _PAUSE = 0.001
 """Seconds between later looks."""
 
+_CALM = 4
+"""How often one looks again once it has: what comes while that read is still under
+way would be read with it."""
+
 
 class Step:
     """Something that is to be sent, or done, in its turn.
@@ -77,7 +81,7 @@ class FaultyTransport:
     """
 
     __slots__ = (
-        *("_connection", "_gathered", "_glances", "_loop", "_missing", "_stalled"),
+        *("_calm", "_connection", "_gathered", "_glances", "_loop", "_missing", "_stalled"),
         *("_ended", "_finishing", "_steps", "_timer", "on_end", "on_write"),
     )
 
@@ -87,6 +91,7 @@ class FaultyTransport:
         self._steps: deque[Step] = deque()
         self._timer: asyncio.Handle | None = None
         self._glances = 0
+        self._calm = 0
         self._stalled = False
         self._ended = False
         self._finishing = False
@@ -278,8 +283,13 @@ class FaultyTransport:
                 self._timer = self._loop.call_soon(self._go_on)
             else:
                 self._timer = self._loop.call_later(_PAUSE, self._go_on)
+            self._calm = 0
             return False
-        self._glances = 0
+        if self._calm < _CALM:
+            self._calm += 1
+            self._timer = self._loop.call_soon(self._go_on)
+            return False
+        self._glances = self._calm = 0
         end = step.at + step.piece
         piece, step.at = step.data[step.at : end], end
         fds, step.fds = step.fds, ()
