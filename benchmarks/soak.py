@@ -39,10 +39,11 @@ ROUND = 60.0
 SAMPLE = 5.0
 """Seconds between two looks at what is held meanwhile."""
 
-SPARE = 2 * MIB
-"""Bytes by which resident memory may have grown from the second quiet moment to
-the last: an allocator's, not a leak's. What a leak of 100 bytes a command comes
-to in an hour is over a hundred times as much."""
+SPARE = {"resident": 16 * MIB, "descriptors": 0, "mappings": 16, "threads": 4}
+"""What may have come on from the second quiet moment to the last: an allocator's
+memory, which moves by some megabytes from one moment to the next, its mappings,
+and threads that wait for work. A leak of 100 bytes a command comes to 160 MiB in
+an hour."""
 
 KINDS = ("ram", "file", "memfd", "shm")
 RUBBISH = (
@@ -267,14 +268,11 @@ def grown(quiet: list[dict[str, float]]) -> list[str]:
     if len(quiet) < 3:
         return []
     before, after = quiet[1], quiet[-1]
-    found = [
+    return [
         f"{what}: {before[what]:.0f}, then {after[what]:.0f}"
-        for what in ("descriptors", "mappings", "threads")
-        if after[what] > before[what] + (4 if what == "mappings" else 0)
+        for what, spare in SPARE.items()
+        if after[what] > before[what] + spare
     ]
-    if after["resident"] > before["resident"] + SPARE:
-        found.append(f"resident: {before['resident']:.0f} bytes, then {after['resident']:.0f}")
-    return found
 
 
 def main() -> int:
