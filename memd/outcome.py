@@ -145,10 +145,18 @@ class Blocking:
             ended(error)
             self.failed(error)
 
+        return self.ending(finish, failed)
+
+    def ending(
+        self,
+        finish: Callable[[Any], JSON],
+        failed: Callable[[BaseException], None] | None = None,
+    ) -> Blocking:
+        """The same work with another end; see `Blocking`."""
         return Blocking(
             self.work,
             finish,
-            failed,
+            self.failed if failed is None else failed,
             progress=self.progress,
             cancel=self.cancel,
             copies=self.copies,

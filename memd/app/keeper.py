@@ -153,14 +153,7 @@ class Keeper:
                 self._describe_again(store, number, obj)
             return answer
 
-        return Blocking(
-            slow.work,
-            finish,
-            slow.failed,
-            progress=slow.progress,
-            cancel=slow.cancel,
-            copies=slow.copies,
-        )
+        return slow.ending(finish)
 
     def _describe_again(self, store: Store, number: int, obj: UserCreatable) -> None:
         before = json.loads(store.ledger.objects[number][9:])

@@ -179,7 +179,7 @@ def _create_later(
             return Blocking(ended.wait, delete_if_whole)
 
         tree.can_give_up(obj.name, give_up)
-    return Blocking(slow.work, finish, failed, progress=slow.progress, cancel=slow.cancel)
+    return slow.ending(finish, failed)
 
 
 def _then(slow: Blocking, tell: Callable[[], None]) -> Blocking:

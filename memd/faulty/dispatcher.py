@@ -77,14 +77,7 @@ class FaultyDispatcher:
         """Answer as told once a command has come to its result."""
         if type(result) is Blocking:
             job = result
-            return Blocking(
-                job.work,
-                lambda value: self._then(job.finish(value), spec),
-                job.failed,
-                progress=job.progress,
-                cancel=job.cancel,
-                copies=job.copies,
-            )
+            return job.ending(lambda value: self._then(job.finish(value), spec))
         told = _told(spec)
         if type(result) is Outcome:
             # Its events were sent, its descriptors and its end go with it.
