@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from benchmarks.client import add, command, delete
@@ -34,12 +36,20 @@ def measure(scale: Scale, take: Take, _draw: Draw, sides: tuple[str, ...]) -> No
             take("in-flight", side, bursts * IN_FLIGHT / (perf_counter() - begin))
 
             count = scale(1000, 100)
-            make, drop = add("ram", "x", MIB), delete("x")
-            begin = perf_counter()
-            for _ in range(count):
-                client.ask(make)
-                client.ask(drop)
-            take("add-del", side, count / (perf_counter() - begin))
+            with TemporaryDirectory(dir="/dev/shm") as directory:
+                path = Path(directory) / "file"
+                path.write_bytes(bytes(MIB))
+                for name, make in (
+                    ("add-del", add("ram", "x", MIB)),
+                    ("add-del-shared", add("file", "x", MIB, mem_path=str(path), share=True)),
+                    ("add-del-private", add("file", "x", MIB, mem_path=str(path), share=False)),
+                ):
+                    drop = delete("x")
+                    begin = perf_counter()
+                    for _ in range(count):
+                        client.ask(make)
+                        client.ask(drop)
+                    take(name, side, count / (perf_counter() - begin))
 
             count = scale(20, 3)
             schema = command("query-qmp-schema")
@@ -58,6 +68,8 @@ SUBJECT = Subject(
         Figure("qom-get", "`qom-get`, one at a time", "commands/s", target=4),
         Figure("in-flight", "`qom-get`, 256 in flight", "commands/s", target=40),
         Figure("add-del", "`object-add` and `object-del` of ram", "pairs/s", target=3),
+        Figure("add-del-shared", "the same of a file on tmpfs, shared", "pairs/s", target=3),
+        Figure("add-del-private", "the same of a file on tmpfs, private", "pairs/s", target=3),
         Figure("schema", "`query-qmp-schema`", "MB/s", target=20),
     ),
     measure,
