@@ -143,7 +143,8 @@ def sources() -> Iterator[Path]:
             and name not in ("__pycache__", "build", "dist")
             and not name.endswith(".egg-info")
         ]
-        yield from (Path(folder, name) for name in names)
+        # In a further worktree of git, `.git` is a file.
+        yield from (Path(folder, name) for name in names if name != ".git")
 
 
 def test_the_tree_speaks_of_itself_alone() -> None:
