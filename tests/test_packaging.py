@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -34,8 +35,8 @@ def test_content(wheel: Path) -> None:
     """The package, its schemas and types, what goes below the prefix, and nothing beside it."""
     assert sorted(path.name for path in wheel.iterdir()) == [
         "memd",
-        f"memd-{memd.__version__}.data",
-        f"memd-{memd.__version__}.dist-info",
+        f"memd_qmp-{memd.__version__}.data",
+        f"memd_qmp-{memd.__version__}.dist-info",
     ]
     assert (wheel / "memd" / "py.typed").is_file()
     schemas = {path.relative_to(TREE / "schemas") for path in (TREE / "schemas").rglob("*.json")}
@@ -47,7 +48,7 @@ def test_content(wheel: Path) -> None:
 
 
 def test_manual_pages(wheel: Path) -> None:
-    pages = wheel / f"memd-{memd.__version__}.data" / "data" / "share" / "man"
+    pages = wheel / f"memd_qmp-{memd.__version__}.data" / "data" / "share" / "man"
     found = {str(path.relative_to(pages)) for path in pages.rglob("*") if path.is_file()}
     assert found == {"man1/memctl.1", "man1/memd-test.1", "man7/memd-qmp-ref.7", "man8/memd.8"}
     assert "object\\-add" in (pages / "man7" / "memd-qmp-ref.7").read_text(encoding="utf-8")
@@ -94,3 +95,23 @@ def run(wheel: Path, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_nothing_tells_to_install_a_strangers_package() -> None:
+    """`memd` and `memctl` are other people's on the package index, and memd-qmp is not there."""
+    told = re.compile(
+        r"""(pipx?|uv) (tool )?install\b[^`|\n]*?['"\s](memd|memctl|memd-qmp)['"`\s\[]"""
+        r"""|['"\s](memd|memd-qmp)\[[a-z,]+\]['"`\s]"""
+    )
+    files = [
+        path
+        for folder in ("docs", "memd", "systemd", "schemas")
+        for path in (TREE / folder).rglob("*")
+    ]
+    wrong = [
+        f"{path.relative_to(TREE)}: {found[0]}"
+        for path in [TREE / "README.md", *files]
+        if path.suffix in (".md", ".py", ".json", ".service")
+        for found in told.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert wrong == []

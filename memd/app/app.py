@@ -197,7 +197,7 @@ class App:
         try:
             from memd.app.metrics import open_metrics
         except ImportError as error:
-            hint = "pip install 'memd[metrics]'"
+            hint = "the extra metrics brings it: in memd's source tree, pip install '.[metrics]'"
             raise StartError(f"--metrics needs {error.name}", address.where, hint) from None
         try:
             return open_metrics(address, self._loop, self._hub, self._daemon, meter, self._run_job)

@@ -98,7 +98,7 @@ def script(shell: str) -> str:
     except ImportError:
         raise Trouble(
             "completion needs shtab, which is not installed",
-            hint="Install it with: pip install 'memd[memctl]'",
+            hint="The extra memctl brings it: in memd's source tree, pip install '.[memctl]'",
         ) from None
     # All of it: here every subcommand's arguments matter.
     whole = parser()

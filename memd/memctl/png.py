@@ -36,7 +36,7 @@ def write(path: str, cells: list[Cell]) -> None:
     except ImportError:
         raise Trouble(
             "--png needs Pillow, which is not installed",
-            hint="Install it with: pip install 'memd[memctl]'",
+            hint="The extra memctl brings it: in memd's source tree, pip install '.[memctl]'",
         ) from None
     # As wide as it is high, or twice that.
     columns = 1 << math.ceil(math.log2(max(1, len(cells))) / 2)

@@ -105,4 +105,7 @@ def test_without_shtab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
     with pytest.raises(Trouble) as refused:
         script("bash")
-    assert refused.value.hint == "Install it with: pip install 'memd[memctl]'"
+    assert (
+        refused.value.hint
+        == "The extra memctl brings it: in memd's source tree, pip install '.[memctl]'"
+    )

@@ -61,5 +61,8 @@ def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(Trouble) as refused:
         write(str(tmp_path / "picture.png"), [])
     assert refused.value.text == "--png needs Pillow, which is not installed"
-    assert refused.value.hint == "Install it with: pip install 'memd[memctl]'"
+    assert (
+        refused.value.hint
+        == "The extra memctl brings it: in memd's source tree, pip install '.[memctl]'"
+    )
     assert list(tmp_path.iterdir()) == []
