@@ -233,14 +233,15 @@ def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
 
 def x_memdev_save(daemon: Daemon, args: Arguments) -> Blocking:
     """`x-memdev-save`: a backend's present content as a file."""
+    from memd.backends.making import log
     from memd.hostmem.save import Saving, save
 
-    id, filename = args["id"], args["filename"]
+    id, filename, replace = args["id"], args["filename"], args.get("replace", True)
     _backend, region = _find(daemon, id)
     saving = Saving()
 
     def work() -> JSON:
-        save(region, id, filename, saving, daemon.tree.roots)
+        save(region, id, filename, saving, daemon.tree.roots, replace=replace, log=log)
         return {}
 
     def progress() -> Event:

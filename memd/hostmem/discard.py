@@ -13,7 +13,11 @@ import os
 from memd.errors import QMPError
 from memd.hostmem import libc
 from memd.hostmem.access import check_range
+from memd.hostmem.pages import FILE, ZERO, PageMap
 from memd.hostmem.region import Region
+
+_PIECE = 1 << 20
+"""Bytes cleared at once."""
 
 
 def is_read_only(fd: int) -> bool:
@@ -50,14 +54,32 @@ def discard(region: Region, name: str, offset: int, length: int) -> None:
     """
     if not length:
         return
+    in_file = region.fd >= 0
     try:
-        if region.fd >= 0:
+        if in_file:
             libc.punch_hole(region.fd, region.offset + offset, length)
-        # Of a shared file that was all; a private mapping has pages of its own.
-        number = libc.madvise(region.address + offset, length, libc.MADV_DONTNEED)
     except OSError as failed:
         raise QMPError(f"cannot discard memory of '{name}': {failed.strerror}") from None
+    if in_file and region.shared:
+        return
+    # A private mapping has pages of its own.
+    number = libc.madvise(region.address + offset, length, libc.MADV_DONTNEED)
     # Linux before 5.18 does not take the advice for huge pages, and has
     # dropped them with the file's.
-    if number and not (number == errno.EINVAL and region.page_size > libc.PAGE_SIZE):
+    if not number or (number == errno.EINVAL and region.page_size > libc.PAGE_SIZE):
+        return
+    # The file has its hole, so there is no way back: what can't be dropped is cleared.
+    if not (in_file and _clear(region.address + offset, length)):
         raise QMPError(f"cannot discard memory of '{name}': {os.strerror(number)}")
+
+
+def _clear(address: int, length: int) -> bool:
+    """Write zeroes to the pages that are a private mapping's own; whether that was done."""
+    zeroes = bytes(_PIECE)
+    with PageMap() as pages:
+        for start, end, kinds in pages.runs(address, length):
+            for at in range(start, end if not kinds & (FILE | ZERO) else start, _PIECE):
+                piece = zeroes[: end - at]
+                if libc.write_memory(address + at, piece) < len(piece):
+                    return False
+    return True

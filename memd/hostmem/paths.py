@@ -334,7 +334,7 @@ class _Walk:
             self._magic = True
             self.name = name
             return False
-        if not _is_trusted(link.st_uid) and _is_open(os.fstat(self.directory)):
+        if not is_trusted(link.st_uid) and _is_open(os.fstat(self.directory)):
             raise _strange_link()
         if to[:1] == b"/":
             self._move(self._step(libc.AT_FDCWD, b"/"))
@@ -355,7 +355,7 @@ def _beneath(root: int, path: bytes, flags: int, resolve: int = 0) -> int:
     raise again
 
 
-def _is_trusted(user: int) -> bool:
+def is_trusted(user: int) -> bool:
     """Whether a user could do to memd whatever they like anyway."""
     return user in (0, os.geteuid())
 
@@ -363,7 +363,7 @@ def _is_trusted(user: int) -> bool:
 def _is_open(directory: os.stat_result) -> bool:
     """Whether strangers can put links into a directory."""
     mode = directory.st_mode
-    return bool(mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_trusted(directory.st_uid)))
+    return bool(mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not is_trusted(directory.st_uid)))
 
 
 def _names(path: bytes) -> list[bytes]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from hashlib import sha256
+from typing import TypeVar
 
 from memd.errors import QMPError
 from memd.hostmem import cgroup, libc
-from memd.hostmem.files import Backing, encode_path, random_letters, truncate
+from memd.hostmem.files import Log, encode_path, truncate
 from memd.hostmem.pages import FILE, ZERO, PageMap
-from memd.hostmem.paths import Entry, Roots, target
+from memd.hostmem.paths import Entry, Roots, is_trusted, target
 from memd.hostmem.region import Region
 
 CHUNK = 1 << 20
@@ -22,6 +27,16 @@ _MODE = 0o600
 
 _ZEROES = bytes(libc.PAGE_SIZE)
 _NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
+_NO_ACL = frozenset((errno.EOPNOTSUPP, errno.ENODATA))
+
+_TEMPORARY_NAMES = 100
+"""How many may save to the same name at once, where files need a temporary name."""
+
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_APPEND_FL = 0x20
+"""From linux/fs.h: the flags of chattr(1), and the one of "a"."""
+
+_T = TypeVar("_T")
 
 
 class Saving:
@@ -51,7 +66,14 @@ class Saving:
 
 
 def save(
-    region: Region, name: str, filename: str, saving: Saving, roots: Roots | None = None
+    region: Region,
+    name: str,
+    filename: str,
+    saving: Saving,
+    roots: Roots | None = None,
+    *,
+    replace: bool = True,
+    log: Log = lambda _line: None,
 ) -> None:
     """Write a region's content to a file of that name, in place of one that is there.
 
@@ -64,14 +86,16 @@ def save(
         filename: a symbolic link is followed.
         saving: told how far it is.
         roots: what the file has to be below; None for anywhere.
+        replace: whether a file that is there may be replaced.
+        log: told of a directory that the disk may not have yet.
 
     Raises:
         QMPError: it can't be done; a file that was there is as it was.
     """
     try:
-        entry, mode = _target(encode_path(filename), roots)
+        entry = _entry(encode_path(filename), roots)
         try:
-            _save(region, entry, mode, saving)
+            _save(region, entry, saving, replace, log)
         finally:
             entry.close()
     except OSError as failed:
@@ -84,88 +108,243 @@ class _Gone(Exception):
     """A part of the region can't be read; says why."""
 
 
-def _target(filename: bytes, roots: Roots | None) -> tuple[Entry, int]:
-    """The file to make, and the permissions for it: those of the one that it replaces."""
+def _entry(filename: bytes, roots: Roots | None) -> Entry:
     try:
-        entry = target(filename, roots)
+        return target(filename, roots)
     except FileNotFoundError:
         if filename.endswith(b"/"):
             raise libc.os_error(errno.EISDIR) from None
         raise
+
+
+def _save(region: Region, entry: Entry, saving: Saving, replace: bool, log: Log) -> None:
+    replaced = _there(entry)
+    if replaced is not None and not replace:
+        raise libc.os_error(errno.EEXIST)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    directory = os.open(".", flags, dir_fd=entry.directory)
     try:
-        return entry, _mode_at(entry)
-    except BaseException:
-        entry.close()
-        raise
+        new = _NewFile(directory, entry.name, replaced is not None)
+        try:
+            truncate(new.fd, region.length)
+            saving.begin(new.fd)
+            _copy(region, new.fd, saving)
+            if replaced is not None:
+                _take_over(new.fd, directory, replaced)
+            os.fsync(new.fd)
+            new.appear(replace)
+        finally:
+            new.close()
+        try:
+            os.fsync(directory)
+        except OSError as failed:
+            # The file is there, whole, and the one before it is not: to answer
+            # with an error would be wrong.
+            log(
+                f"'{os.fsdecode(entry.path)}' is saved, but may be gone after a crash of the"
+                f" system: its directory can't be synced: {failed.strerror}"
+            )
+    finally:
+        os.close(directory)
 
 
-def _mode_at(entry: Entry) -> int:
+def _there(entry: Entry) -> os.stat_result | None:
+    """The file that is to be replaced, if there is one; raises `OSError`."""
     try:
         there = entry.stat()
     except FileNotFoundError:
-        return _MODE
+        return None
     if stat.S_ISDIR(there.st_mode):
         raise libc.os_error(errno.EISDIR)
     if not stat.S_ISREG(there.st_mode):
         # A device or a FIFO is not to be replaced by a file.
         raise libc.os_error(errno.EEXIST)
-    return stat.S_IMODE(there.st_mode)
+    return there
 
 
-def _save(region: Region, entry: Entry, mode: int, saving: Saving) -> None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    directory = os.open(".", flags, dir_fd=entry.directory)
-    name = b"%s.%s" % (entry.name, random_letters(6).encode())
-    temporary = Entry(name, directory, name)
-    try:
-        new = _open_new(directory, temporary)
+def _take_over(fd: int, directory: int, replaced: os.stat_result) -> None:
+    """Give a new file the group and permissions of the one that it replaces.
+
+    Only where these are memd's own user's choice: the file is that user's, and
+    nobody else could have put it there, by renaming or by a hard link.
+    """
+    where = os.fstat(directory)
+    exchangeable = where.st_mode & stat.S_IWOTH and not where.st_mode & stat.S_ISVTX
+    if (
+        replaced.st_uid != os.geteuid()
+        or replaced.st_nlink > 1
+        or exchangeable
+        or not is_trusted(where.st_uid)
+    ):
+        return
+    mode = replaced.st_mode & 0o777
+    if os.fstat(fd).st_gid != replaced.st_gid:
         try:
-            truncate(new.fd, region.length)
-            saving.begin(new.fd)
-            _copy(region, new.fd, saving)
-            os.fchmod(new.fd, mode)
-            os.fsync(new.fd)
-            _name(new.fd, temporary, entry.name)
-            os.fsync(directory)
-            os.close(new.take())
-        finally:
-            new.undo()
-    finally:
-        temporary.close()
-
-
-def _open_new(directory: int, temporary: Entry) -> Backing:
-    """A new file: without a name where the file system has such, else with a temporary one."""
-    flags = os.O_RDWR | os.O_CLOEXEC
+            os.fchown(fd, -1, replaced.st_gid)
+        except OSError:
+            mode &= ~stat.S_IRWXG
     try:
-        # Whatever ends the process, nothing of it stays.
-        fd = os.open(".", flags | os.O_TMPFILE, _MODE, dir_fd=directory)
-        return Backing(fd, 0, libc.PAGE_SIZE)
+        # What the directory's default ACL names would come in by the group's permissions.
+        os.removexattr(fd, "system.posix_acl_access")
     except OSError as failed:
-        if failed.errno not in _NO_UNNAMED_FILES:
-            raise
-    fd = temporary.open(flags | os.O_CREAT | os.O_EXCL, _MODE)
-    return Backing(fd, 0, libc.PAGE_SIZE, temporary)
+        if failed.errno not in _NO_ACL:
+            mode &= ~stat.S_IRWXG
+    os.fchmod(fd, mode)
 
 
-def _name(fd: int, temporary: Entry, name: bytes) -> None:
-    """Put a file in the place of one of that name, at once."""
-    directory = temporary.directory
-    if not os.fstat(fd).st_nlink:
-        # A link does not replace anything, a renaming does. Only with a
-        # directory does Python follow the link that leads to the descriptor.
+class _NewFile:
+    """A file of which nothing stays unless it gets its name.
+
+    It has no name at all until then, where the file system has such files. Else,
+    and for the moment in which it takes the place of another one, it has a
+    temporary one; what is left of that by a process that was killed is known by
+    its lock, which nobody holds, and removed by the next one that saves to the
+    same name.
+
+    Attributes:
+        fd: its descriptor, for reading and writing.
+    """
+
+    __slots__ = ("_directory", "_name", "_temporary", "fd")
+
+    def __init__(self, directory: int, name: bytes, replaces: bool) -> None:
+        """Make it; raises `OSError`.
+
+        Args:
+            directory: its descriptor, which has to stay open.
+            name: the file's own, in the end.
+            replaces: whether there is one of that name.
+        """
+        self._directory = directory
+        self._name = name
+        self._temporary: bytes | None = None
+        flags = os.O_RDWR | os.O_CLOEXEC
+        if replaces:
+            _check_renaming(directory)
+        try:
+            self.fd = os.open(".", flags | os.O_TMPFILE, _MODE, dir_fd=directory)
+        except OSError as failed:
+            if failed.errno not in _NO_UNNAMED_FILES:
+                raise
+            _check_renaming(directory)
+            self.fd, self._temporary = self._at_temporary_name(self._open)
+        else:
+            # Where there are no locks, none will be removed.
+            _lock(self.fd)
+
+    def appear(self, replace: bool) -> None:
+        """Give it its name, at once; raises `OSError`.
+
+        Args:
+            replace: whether it may take the place of another file.
+        """
+        if self._temporary is None:
+            try:
+                self._link(self._name)
+                return
+            except FileExistsError:
+                if not replace:
+                    raise
+            _check_renaming(self._directory)
+            # A link does not replace anything, a renaming does.
+            _, self._temporary = self._at_temporary_name(self._link)
+        if replace:
+            places = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
+            os.rename(self._temporary, self._name, **places)
+            self._temporary = None
+        else:
+            self._link(self._name)
+
+    def close(self) -> None:
+        """Close it; it is gone if it has no name."""
+        if self._temporary is not None:
+            with suppress(OSError):
+                os.unlink(self._temporary, dir_fd=self._directory)
+        os.close(self.fd)
+
+    def _open(self, name: bytes) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, _MODE, dir_fd=self._directory)
+        _lock(fd)
+        if not _is_at(fd, self._directory, name):
+            # Somebody took it for abandoned before it was locked.
+            os.close(fd)
+            raise libc.os_error(errno.EEXIST)
+        return fd
+
+    def _link(self, name: bytes) -> None:
+        # Only with a directory does Python follow the link that leads to the descriptor.
         os.link(
-            f"/proc/self/fd/{fd}",
-            temporary.name,
-            src_dir_fd=directory,
-            dst_dir_fd=directory,
+            f"/proc/self/fd/{self.fd}",
+            name,
+            src_dir_fd=self._directory,
+            dst_dir_fd=self._directory,
             follow_symlinks=True,
         )
+
+    def _at_temporary_name(self, make: Callable[[bytes], _T]) -> tuple[_T, bytes]:
+        """Have something made at a name that is free, and as long whatever the file's own is."""
+        prefix = b".memd-save-%s-" % sha256(self._name).hexdigest()[:16].encode()
+        for number in range(_TEMPORARY_NAMES):
+            name = prefix + b"%d" % number
+            while True:
+                try:
+                    return make(name), name
+                except FileExistsError:
+                    if not _remove_abandoned(self._directory, name):
+                        break
+        raise libc.os_error(errno.EEXIST)
+
+
+def _is_at(fd: int, directory: int, name: bytes) -> bool:
+    """Whether an open file is the one of that name."""
     try:
-        os.rename(temporary.name, name, src_dir_fd=directory, dst_dir_fd=directory)
+        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:
-        temporary.unlink()
-        raise
+        return False
+    return os.path.samestat(os.fstat(fd), there)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_abandoned(directory: int, name: bytes) -> bool:
+    """Remove what a process has left at a temporary name; whether that was so."""
+    try:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(name, flags, dir_fd=directory)
+    except OSError as failed:
+        return failed.errno == errno.ENOENT
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or not _lock(fd):
+            return False
+        if _is_at(fd, directory, name):
+            os.unlink(name, dir_fd=directory)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _check_renaming(directory: int) -> None:
+    """See that what is made in a directory can be renamed, and removed; raises `OSError`.
+
+    In one that can only be appended to (chattr(1)) it could not, and would stay.
+    """
+    try:
+        (flags,) = struct.unpack("i", fcntl.ioctl(directory, _FS_IOC_GETFLAGS, bytes(4)))
+    except OSError:
+        # The file system has no such flags.
+        return
+    if flags & _FS_APPEND_FL:
+        raise libc.os_error(errno.EPERM)
 
 
 def _copy(region: Region, to: int, saving: Saving) -> None:

@@ -102,3 +102,20 @@ def test_a_file_system_that_makes_no_holes(tmp_path: Path, monkeypatch: pytest.M
             refusal(lambda: discard(region, "m", 0, PAGE))
             == "cannot discard memory of 'm': Operation not supported"
         )
+
+
+def test_copies_that_can_not_be_dropped_are_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has its hole by then, so an error would not be true."""
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * MIB)
+    with of_file(path) as region, made() as anonymous:
+        for each in (region, anonymous):
+            write(each, "m", 0, b"x" * 8 * PAGE)
+        monkeypatch.setattr(libc, "madvise", lambda *_: 22)
+        discard(region, "m", PAGE, 32 * PAGE)
+        assert read(region, "m", 0, 34 * PAGE) == b"x" * PAGE + bytes(32 * PAGE) + b"f" * PAGE
+        text = refusal(lambda: discard(anonymous, "m", 0, PAGE))
+        assert text == "cannot discard memory of 'm': Invalid argument"
+        assert read(anonymous, "m", 0, PAGE) == b"x" * PAGE

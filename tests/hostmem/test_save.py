@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import random
+import stat
+import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,9 @@ from memd.hostmem.access import write
 from memd.hostmem.region import Region
 from memd.hostmem.usage import usage
 from tests.backends.doing import refusal
+from tests.conftest import NOT_HERE
 from tests.hostmem.made import MIB, PAGE, made, memfd, of_file
+from tests.users import STRANGER, need_root
 
 HUGE = 2 * MIB
 
@@ -191,10 +197,210 @@ def test_a_failure_at_the_end(tmp_path: Path, named: bool, monkeypatch: pytest.M
     if named:
         monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
     monkeypatch.setattr(os, "rename", refuse)
+    path = tmp_path / "saved"
+    path.write_bytes(b"old")
     with made() as region:
-        text = refusal(lambda: save.save(region, "m", str(tmp_path / "saved"), save.Saving()))
+        text = refusal(lambda: save.save(region, "m", str(path), save.Saving()))
     assert text.endswith(": Input/output error")
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["saved"]
+    assert path.read_bytes() == b"old"
+
+
+def mode_after(path: Path) -> int:
+    """Save over a file; the permissions, all of them, that are there then."""
+    with made() as region:
+        save.save(region, "m", str(path), save.Saving())
+    there = path.stat()
+    assert (there.st_size, there.st_uid) == (MIB, os.geteuid())
+    return stat.S_IMODE(there.st_mode)
+
+
+def test_special_bits_are_not_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+    path.write_bytes(b"")
+    path.chmod(0o4755)
+    assert mode_after(path) == 0o755
+    path.chmod(0o3644)
+    assert mode_after(path) == 0o644
+
+
+def test_what_others_could_have_put_there_tells_nothing(tmp_path: Path) -> None:
+    """A file that has another name is, for all that is known, not meant to be replaced."""
+    path, other = tmp_path / "saved", tmp_path / "other"
+    path.write_bytes(b"")
+    path.chmod(0o644)
+    os.link(path, other)
+    assert mode_after(path) == 0o600
+    place = tmp_path / "for-all"
+    place.mkdir()
+    place.chmod(0o777)
+    path = place / "saved"
+    path.write_bytes(b"")
+    path.chmod(0o644)
+    assert mode_after(path) == 0o600
+    # Where only the owner can rename and remove, it is the owner's choice.
+    path.chmod(0o644)
+    place.chmod(0o1777)
+    assert mode_after(path) == 0o644
+
+
+@need_root
+def test_a_file_of_another_user(tmp_path: Path) -> None:
+    """Its permissions were chosen by somebody who is not to have what memory holds."""
+    for place, owner in ((tmp_path, 0), (tmp_path / "theirs", STRANGER)):
+        place.mkdir(exist_ok=True)
+        os.chown(place, owner, owner)
+        path = place / "saved"
+        for mode in (0o666, 0o4755):
+            path.write_bytes(b"")
+            os.chown(path, STRANGER, STRANGER)
+            path.chmod(mode)
+            assert mode_after(path) == 0o600
+            assert path.stat().st_gid == os.getegid()
+    # Nor is a file of memd's own, in a directory whose owner can put any there.
+    path.chmod(0o644)
+    assert mode_after(path) == 0o600
+
+
+@need_root
+def test_the_group_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or has no permissions: they were another's."""
+    path = tmp_path / "saved"
+    path.write_bytes(b"")
+    os.chown(path, -1, STRANGER)
+    path.chmod(0o664)
+    assert mode_after(path) == 0o664
+    assert path.stat().st_gid == STRANGER
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    assert mode_after(path) == 0o604
+    assert path.stat().st_gid == os.getegid()
+
+
+def test_a_list_of_the_directory_lets_nobody_in(tmp_path: Path) -> None:
+    """An ACL that new files get would come in with the group's permissions."""
+    path = tmp_path / "saved"
+    path.write_bytes(b"")
+    path.chmod(0o640)
+    # acl(5): the owner, a user, the group, the mask and others, in the kernel's form.
+    nobody = 0xFFFFFFFF
+    entries = [(1, 7, nobody), (2, 7, STRANGER), (4, 0, nobody), (16, 7, nobody), (32, 0, nobody)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each) for each in entries)
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", acl)
+    except OSError:
+        pytest.skip(f"{NOT_HERE}access control lists")
+    assert mode_after(path) == 0o640
+    with pytest.raises(OSError, match="No data available"):
+        os.getxattr(path, "system.posix_acl_access")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_only_where_nothing_is(
+    tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+    path = tmp_path / "saved"
+
+    def again() -> str:
+        return refusal(lambda: save.save(region, "m", str(path), save.Saving(), replace=False))
+
+    with made() as region:
+        save.save(region, "m", str(path), save.Saving(), replace=False)
+        path.write_bytes(b"precious")
+        assert again() == f"cannot save 'm' to '{path}': File exists"
+        # One that comes only while it is saved.
+        monkeypatch.setattr(save, "_there", lambda _entry: None)
+        assert again() == f"cannot save 'm' to '{path}': File exists"
+    assert path.read_bytes() == b"precious"
+    assert os.listdir(tmp_path) == ["saved"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_kill_at_the_renaming(
+    tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What that leaves is gone with the next one that saves there, and nothing else."""
+    if named:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+    path = tmp_path / "saved"
+    path.write_bytes(b"old")
+    with made() as region:
+        child = os.fork()
+        if not child:
+            os.rename = lambda *_, **__: os._exit(9)
+            save.save(region, "m", str(path), save.Saving())
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        (left,) = set(os.listdir(tmp_path)) - {"saved"}
+        assert path.read_bytes() == b"old"
+        # Of another it can't be removed: it may be at work.
+        with open(tmp_path / left, "rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            save.save(region, "m", str(path), save.Saving())
+            assert set(os.listdir(tmp_path)) == {"saved", left}
+        save.save(region, "m", str(path), save.Saving())
+    assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ("x" * 255)
+    with made() as region:
+        save.save(region, "m", str(path), save.Saving())
+        save.save(region, "m", str(path), save.Saving())
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+        save.save(region, "m", str(path), save.Saving())
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_directory_that_can_only_be_appended_to(
+    tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that can't be removed again is left."""
+    if subprocess.run(["chattr", "+a", str(tmp_path)], check=False, capture_output=True).returncode:
+        pytest.skip(f"{NOT_HERE}chattr +a")
+    path = tmp_path / "saved"
+    why = f"cannot save 'm' to '{path}': Operation not permitted"
+    try:
+        with made() as region:
+            if named:
+                monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+            else:
+                # A file without a name needs no renaming where there is none yet.
+                save.save(region, "m", str(path), save.Saving())
+            assert refusal(lambda: save.save(region, "m", str(path), save.Saving())) == why
+            monkeypatch.setattr(save, "_there", lambda _entry: None)
+            assert refusal(lambda: save.save(region, "m", str(path), save.Saving())) == why
+        assert os.listdir(tmp_path) == ([] if named else ["saved"])
+    finally:
+        subprocess.run(["chattr", "-a", str(tmp_path)], check=True)
+
+
+def test_a_directory_that_can_not_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has been replaced, so it is no error; that it may not last is logged."""
+    sync = os.fsync
+
+    def refuse(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(5, "Input/output error")
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    path = tmp_path / "saved"
+    path.write_bytes(b"old")
+    lines: list[str] = []
+    with made() as region:
+        save.save(region, "m", str(path), save.Saving(), log=lines.append)
+    assert path.stat().st_size == MIB
+    (line,) = lines
+    assert line.endswith("its directory can't be synced: Input/output error")
 
 
 @pytest.mark.parametrize("shared", [False, True])
