@@ -1,0 +1,1 @@
+"""Templates: the store, and the processes that serve their pages to clones."""

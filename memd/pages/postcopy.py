@@ -1,0 +1,451 @@
+"""The source's side of one postcopy migration, without I/O.
+
+QEMU, the destination, loads the devices, runs, and asks for the pages that it
+touches; they are sent first, then the working set in its order, then the rest.
+Pages of zeroes are sent only when they are asked for. No page is sent twice:
+the destination would take that for a failure and pause.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from memd.errors import QMPError
+from memd.pages.recording import (
+    COMMAND,
+    CONFIGURATION,
+    DATA,
+    END,
+    END_OF_PART,
+    FOOTER,
+    MAGIC,
+    PAGE,
+    SAME_BLOCK,
+    SECTION_END,
+    SECTION_PART,
+    SECTION_START,
+    SIZES,
+    VERSION,
+    ZERO,
+    Block,
+    Recording,
+)
+
+Buffer = bytes | memoryview
+
+BATCH = 64
+"""Pages sent at once at most where nobody asked for them: 256 KiB, which a reader takes in
+0.2 ms. A request that comes meanwhile waits for them, and fewer cost more a page (measured)."""
+
+_SECTION = 1
+
+_OPEN_RETURN_PATH, _PING, _ADVISE, _LISTEN, _RUN = 1, 2, 3, 4, 5
+_DISCARD, _PACKAGE, _RESUME, _ASK_RECEIVED = 6, 7, 9, 10
+
+_SHUT, _PONG, _ASK_OF_BLOCK, _ASK, _RECEIVED, _RESUMED = 1, 2, 3, 4, 5, 6
+
+_LOADED = 3
+"""The number of the ping that is answered when the devices are loaded."""
+
+_RECEIVED_END = 0x0123456789ABCDEF
+
+_UNSENT, _SENT, _EMPTY = 1, 2, 0
+
+NO_PAGE = b"\0" * PAGE
+
+
+class Memory(Protocol):
+    """The main memory of a template."""
+
+    @property
+    def content(self) -> bytes | bytearray:
+        """A byte for each page of 4 KiB: 1 where it is not all zeroes, 0 where it is."""
+
+    def view(self, offset: int, length: int) -> memoryview | None:
+        """Bytes of it, verified; None where they have to be fetched first, which begins."""
+
+
+class _Part:
+    """A block as it is sent.
+
+    Attributes:
+        unit: the size of its pages at the destination, in bytes.
+        state: a byte for each of them: not sent, sent, or of zeroes and not sent.
+    """
+
+    __slots__ = ("_block", "_content", "_memory", "block", "name", "state", "unit")
+
+    def __init__(self, block: Block, unit: int, memory: Memory | None) -> None:
+        self.block = block
+        self.name = bytes((len(block.name),)) + block.name
+        self.unit = unit
+        self._memory = memory
+        count = -(-block.length // unit)
+        if memory is None:
+            self._content: bytes | bytearray = bytes(
+                at in block.pages for at in range(0, count * PAGE, PAGE)
+            )
+        else:
+            self._content = memory.content
+        if unit == PAGE:
+            self.state = bytearray(self._content)
+        else:
+            step = unit // PAGE
+            found = self._content.find
+            self.state = bytearray(
+                found(1, at, at + step) >= 0 for at in range(0, count * step, step)
+            )
+
+    def entries(self, first: int, count: int) -> list[Buffer] | None:
+        """What is sent for `count` units from `first` on; None where they are not here yet."""
+        start, step = first * self.unit, count * self.unit
+        content = self._content
+        if content.find(1, start // PAGE, (start + step) // PAGE) < 0:
+            view = memoryview(b"")
+        elif self._memory is not None:
+            there = self._memory.view(start, step)
+            if there is None:
+                return None
+            view = there
+        else:
+            pages = self.block.pages
+            view = memoryview(
+                b"".join(pages.get(at, NO_PAGE) for at in range(start, start + step, PAGE))
+            )
+        headers = array("Q", range(start | DATA | SAME_BLOCK, start + step, PAGE))
+        headers.byteswap()
+        heads = memoryview(headers).cast("B")
+        out: list[Buffer] = []
+        for at in range(0, step, PAGE):
+            if content[(start + at) // PAGE]:
+                out += (heads[at >> 9 : (at >> 9) + 8], view[at : at + PAGE])
+            else:
+                out.append(struct.pack(">QB", start + at | ZERO | SAME_BLOCK, 0))
+        # The first of a section names the block.
+        flag = DATA if content[start // PAGE] else ZERO
+        out[0] = struct.pack(">Q", start | flag) + self.name + (b"" if flag == DATA else b"\0")
+        return out
+
+
+_Run = tuple[_Part, int, int, bool]
+"""Units that are sent at once: a part, the first, how many, whether they are needed soon."""
+
+
+class Counts:
+    """What has been sent.
+
+    Attributes:
+        asked: pages that were asked for, those of zeroes included.
+        working_set: pages of the working set that nobody had asked for yet.
+        rest: pages that were sent without either.
+        zeroes: pages of zeroes among those that were asked for.
+        sent: bytes, everything included.
+    """
+
+    __slots__ = ("asked", "rest", "sent", "working_set", "zeroes")
+
+    def __init__(self) -> None:
+        self.asked = self.working_set = self.rest = self.zeroes = self.sent = 0
+
+
+class Source:
+    """One clone's migration.
+
+    Args:
+        recording: the machine's state.
+        memory: the content of its main memory.
+        page_size: of the pages of the destination's main memory, in bytes.
+        working_set: numbers of pages of 4 KiB, in the order in which they are needed.
+        on_demand: whether only what is asked for is sent, until `push` is called.
+        recover: whether the destination is one that has paused.
+
+    Attributes:
+        running: whether the destination has loaded the devices and runs.
+        ended: whether the destination has said that it has everything.
+        asked: pages of the main memory in the order in which they were asked for.
+        counts: what has been sent.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        memory: Memory,
+        page_size: int = PAGE,
+        working_set: Sequence[int] = (),
+        *,
+        on_demand: bool = False,
+        recover: bool = False,
+    ) -> None:
+        if page_size % PAGE or recording.memory.length % page_size:
+            raise QMPError(
+                f"the memory of {recording.memory.length} bytes is not of whole pages of"
+                f" {page_size} bytes"
+            )
+        self._recording = recording
+        self._parts = [
+            _Part(block, page_size, memory)
+            if block is recording.memory
+            else _Part(block, PAGE, None)
+            for block in recording.blocks
+        ]
+        self._main = next(part for part in self._parts if part.block is recording.memory)
+        self._by_name = {part.block.name: part for part in self._parts}
+        self.running = recover
+        self.ended = False
+        self.asked = array("I")
+        self.counts = Counts()
+        self._received = b""
+        self._last_asked: _Part | None = None
+        # Units that were asked for and are not sent yet.
+        self._requests: deque[tuple[_Part, int]] = deque()
+        # Where what is pushed comes from; the last is gone through first.
+        self._pushed = [self._push(working_set)]
+        self._on_demand = on_demand
+        self._end_sent = False
+        # Parts whose list of received pages is yet to come, and whether the destination goes on.
+        self._unknown = list(self._parts) if recover else []
+        self._resumed = not recover
+        self._control: deque[bytes] = deque()
+        self._control.append(self._ask_received() if recover else self._opening(page_size))
+
+    def push(self) -> None:
+        """Send what nobody has asked for as well, from now on."""
+        self._on_demand = False
+
+    # What comes.
+
+    def receive(self, data: bytes) -> int:
+        """Take what has come on the return path; gives how many pages were asked for.
+
+        Raises:
+            QMPError: it is not what a destination says, or it says that it failed.
+        """
+        self._received += data
+        before = len(self._requests)
+        at = 0
+        while (length := self._message(at)) > 0:
+            at += length
+        self._received = self._received[at:]
+        return len(self._requests) - before
+
+    def _message(self, at: int) -> int:
+        """Take one message; gives its length, or 0 while it is not all here."""
+        data = self._received
+        if len(data) < at + 4:
+            return 0
+        kind = int.from_bytes(data[at : at + 2], "big")
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        end = at + 4 + length
+        if len(data) < end:
+            return 0
+        body = data[at + 4 : end]
+        if kind in (_ASK, _ASK_OF_BLOCK) and length >= 12:
+            self._asked(kind, body)
+        elif kind == _RECEIVED:
+            taken = self._take_received(body, end)
+            return taken and taken - at
+        elif length != 4 or kind not in (_SHUT, _PONG, _RESUMED):
+            raise QMPError(f"the destination says what memd does not know (0x{kind:x})")
+        else:
+            self._answer(kind, int.from_bytes(body, "big"))
+        return end - at
+
+    def _answer(self, kind: int, value: int) -> None:
+        if kind == _PONG:
+            self.running = self.running or value == _LOADED
+        elif kind == _RESUMED:
+            self._resumed = True
+        elif value or not self._end_sent:
+            raise QMPError(f"the destination gave up (status {value})")
+        else:
+            self.ended = True
+
+    def _asked(self, kind: int, body: bytes) -> None:
+        start, length = struct.unpack_from(">QI", body)
+        if kind == _ASK_OF_BLOCK:
+            self._last_asked = self._by_name.get(body[13:]) if body[12:13] else None
+        part = self._last_asked
+        if part is None or not length or start + length > len(part.state) * part.unit:
+            raise QMPError(f"the destination asks for what there is not (0x{start:x})")
+        for unit in range(start // part.unit, -(-(start + length) // part.unit)):
+            if part.state[unit] != _SENT:
+                self._requests.append((part, unit))
+                if part is self._main:
+                    step = part.unit // PAGE
+                    self.asked.extend(range(unit * step, unit * step + step))
+
+    def _take_received(self, body: bytes, at: int) -> int:
+        """Take the list of what a block has received; gives where it ends, 0 if it is not here."""
+        data = self._received
+        part = self._by_name.get(body[1:])
+        if part is None or part not in self._unknown:
+            raise QMPError("the destination tells what it has of a block that there is not")
+        if len(data) < at + 8:
+            return 0
+        size = int.from_bytes(data[at : at + 8], "big")
+        count = len(part.state)
+        if not count <= 8 * size <= count + 256:
+            raise QMPError("the destination's list of what it has is of another size")
+        end = at + 8 + size + 8
+        if len(data) < end:
+            return 0
+        if int.from_bytes(data[end - 8 : end], "big") != _RECEIVED_END:
+            raise QMPError("the destination's list of what it has is damaged")
+        bits = int.from_bytes(data[at + 8 : end - 8], "little") & ((1 << count) - 1)
+        for unit, bit in enumerate(reversed(f"{bits:0{count}b}")):
+            if bit == "1":
+                part.state[unit] = _SENT
+        self._unknown.remove(part)
+        if not self._unknown:
+            self._control.append(_command(_RESUME))
+        return end
+
+    # What goes.
+
+    def next(self) -> list[Buffer]:
+        """What is to be sent next; nothing where there is nothing (yet)."""
+        if self._control:
+            return self._count(self._control.popleft())
+        if not self._resumed or self._end_sent:
+            return []
+        for _ in range(len(self._requests)):
+            part, unit = self._requests.popleft()
+            if part.state[unit] == _SENT:
+                continue
+            if found := self._send(part, unit, 1):
+                self.counts.asked += part.unit // PAGE
+                if part.state[unit] == _EMPTY:
+                    self.counts.zeroes += part.unit // PAGE
+                part.state[unit] = _SENT
+                return found
+            # It is being fetched; others need not wait for it.
+            self._requests.append((part, unit))
+        if self._on_demand:
+            return []
+        return self._next_pushed()
+
+    def _next_pushed(self) -> list[Buffer]:
+        while self._pushed:
+            run = next(self._pushed[-1], None)
+            if run is None:
+                self._pushed.pop()
+                continue
+            part, first, count, needed = run
+            found = self._send(part, first, count)
+            if not found:
+                # It is being fetched. Some of it may be asked for meanwhile.
+                self._pushed.append(_runs(part, first, first + count, count, needed))
+                return []
+            part.state[first : first + count] = bytes((_SENT,)) * count
+            pages = count * (part.unit // PAGE)
+            if needed:
+                self.counts.working_set += pages
+            else:
+                self.counts.rest += pages
+            return found
+        if self._requests or not self.running:
+            return []
+        self._end_sent = True
+        return self._count(
+            struct.pack(">BIQBIB", SECTION_END, _SECTION, END_OF_PART, FOOTER, _SECTION, END)
+        )
+
+    def _push(self, working_set: Sequence[int]) -> Iterator[_Run]:
+        """What is to be sent without being asked for."""
+        main, step = self._main, self._main.unit // PAGE
+        most = max(1, BATCH // step)
+        units = len(main.state)
+        first = end = 0
+        for page in working_set:
+            unit = page // step
+            if first <= unit < end:
+                continue
+            if unit != end or end - first >= most:
+                yield from _runs(main, first, end, most, True)
+                first = unit
+            end = min(unit + 1, units)
+        yield from _runs(main, first, end, most, True)
+        for part in self._parts:
+            if part is not main:
+                yield from _runs(part, 0, len(part.state), BATCH, False)
+        yield from _runs(main, 0, units, most, False)
+
+    def _send(self, part: _Part, first: int, count: int) -> list[Buffer]:
+        entries = part.entries(first, count)
+        if entries is None:
+            return []
+        entries[0] = struct.pack(">BI", SECTION_PART, _SECTION) + entries[0]
+        entries.append(struct.pack(">QBI", END_OF_PART, FOOTER, _SECTION))
+        self.counts.sent += count * part.unit
+        return entries
+
+    def _count(self, data: bytes) -> list[Buffer]:
+        self.counts.sent += len(data)
+        return [data]
+
+    def _opening(self, page_size: int) -> bytes:
+        """All that comes before the pages."""
+        recording = self._recording
+        machine = recording.machine.encode()
+        total = sum(-(-block.length // PAGE) * PAGE for block in recording.blocks)
+        parts = [
+            MAGIC,
+            struct.pack(">IBI", VERSION, CONFIGURATION, len(machine)),
+            machine,
+            _command(_OPEN_RETURN_PATH),
+            _command(_PING, struct.pack(">I", 1)),
+            _command(_ADVISE, struct.pack(">QQ", page_size | PAGE, PAGE)),
+            struct.pack(">BIB3sIIQ", SECTION_START, _SECTION, 3, b"ram", 0, 4, total | SIZES),
+        ]
+        for part in self._parts:
+            parts += (part.name, struct.pack(">Q", part.block.length))
+            if part.unit != PAGE:
+                parts.append(struct.pack(">Q", part.unit))
+        parts.append(struct.pack(">QBI", END_OF_PART, FOOTER, _SECTION))
+        for part in self._parts:
+            # A list without any range hangs the destination, its monitor included.
+            whole = struct.pack(">QQ", 0, len(part.state) * part.unit)
+            parts.append(_command(_DISCARD, b"\0" + part.name + b"\0" + whole))
+        package = b"".join(
+            (
+                _command(_LISTEN),
+                recording.devices,
+                _command(_PING, struct.pack(">I", _LOADED)),
+                _command(_RUN),
+            )
+        )
+        parts += (_command(_PACKAGE, struct.pack(">I", len(package))), package)
+        return b"".join(parts)
+
+    def _ask_received(self) -> bytes:
+        return b"".join(_command(_ASK_RECEIVED, part.name) for part in self._parts)
+
+
+def _runs(part: _Part, start: int, end: int, most: int, needed: bool) -> Iterator[_Run]:
+    """What is unsent of a range, in runs of at most so many units.
+
+    Args:
+        needed: whether units of zeroes are sent, too.
+    """
+    state = part.state
+    unsent = b"\x00\x01" if needed else b"\x01"
+    while start < end:
+        run = state[start : min(start + most, end)]
+        count = len(run) - len(run.lstrip(unsent))
+        if count:
+            yield part, start, count, needed
+            start += count
+        elif needed:
+            start += 1
+        else:
+            start = state.find(_UNSENT, start, end)
+            if start < 0:
+                return
+
+
+def _command(number: int, data: bytes = b"") -> bytes:
+    return struct.pack(">BHH", COMMAND, number, len(data)) + data

@@ -1,0 +1,299 @@
+"""A machine's state as an `x-ignore-shared` migration writes it, taken apart.
+
+Such a stream holds everything but the main memory, which is mapped shared: the
+contents of the small blocks of RAM (firmware, ACPI tables, video memory) and
+the state of the devices. All numbers are big-endian.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from memd.errors import QMPError
+
+PAGE = 4096
+"""Bytes of a page as the stream has it, whatever the host's pages are."""
+
+# What a part of the stream begins with.
+END = 0x00
+SECTION_START = 0x01
+SECTION_PART = 0x02
+SECTION_END = 0x03
+SECTION_FULL = 0x04
+SUBSECTION = 0x05
+DESCRIPTION = 0x06
+CONFIGURATION = 0x07
+COMMAND = 0x08
+FOOTER = 0x7E
+
+MAGIC = b"QEVM"
+VERSION = 3
+
+# Flags in the low bits of a page's address.
+ZERO = 0x02
+SIZES = 0x04
+DATA = 0x08
+END_OF_PART = 0x10
+SAME_BLOCK = 0x20
+
+_RAM = b"ram"
+_RAM_VERSION = 4
+_IGNORE_SHARED = b"x-ignore-shared"
+
+_MAX_RECORDING = 1 << 30
+"""Bytes of a stream at most: some 300 KB to 1 MB without video memory, and 16 MB with it
+(measured); beyond this the main memory is in it."""
+
+
+@dataclass(slots=True)
+class Block:
+    """A block of RAM.
+
+    Attributes:
+        name: its name, in bytes as it is sent.
+        length: its used length in bytes.
+        pages: the pages that the stream brings, by their offset; those of zeroes are
+            left out.
+        sent: whether the stream brings the block's content.
+    """
+
+    name: bytes
+    length: int
+    pages: dict[int, bytes] = field(default_factory=dict)
+    sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a stream holds.
+
+    Attributes:
+        machine: the machine's type, such as "pc-q35-10.0".
+        memory: the block that is the main memory, whose content is not in the stream.
+        blocks: all blocks in their order, the main memory among them.
+        devices: the sections of the devices, to be loaded as they are.
+    """
+
+    machine: str
+    memory: Block
+    blocks: tuple[Block, ...]
+    devices: bytes
+
+
+def parse(data: bytes, size: int) -> Recording:
+    """Take a stream apart.
+
+    Args:
+        data: all of it.
+        size: bytes of the memory that belongs to it.
+
+    Raises:
+        QMPError: it is no such stream, it is cut, or it is of another machine.
+    """
+    if data[:4] != MAGIC[: len(data[:4])] or not data:
+        raise QMPError("the devices are no migration stream")
+    if len(data) > _MAX_RECORDING:
+        raise QMPError(f"the stream has {len(data)} bytes: the main memory is in it")
+    reader = _Reader(data, 4)
+    version = reader.u32()
+    if version != VERSION:
+        raise QMPError(f"the migration stream is of version {version}; memd knows {VERSION}")
+    machine = _configuration(reader)
+    section, blocks = _block_list(reader)
+    while (kind := reader.peek()) != SECTION_FULL:
+        if kind in (SECTION_PART, SECTION_END):
+            reader.skip(1)
+            reader.expect(section, "a section of memory")
+            _pages(reader, blocks)
+            reader.footer(section)
+        elif kind == COMMAND:
+            reader.skip(3)
+            reader.skip(reader.u16())
+        else:
+            raise reader.strange("a part", kind)
+    memory = _main_memory(blocks, size)
+    end = _end_of_devices(data, reader.at)
+    return Recording(machine, memory, tuple(blocks), data[reader.at : end])
+
+
+def _configuration(reader: _Reader) -> str:
+    """The machine's type; sees that the main memory was left out."""
+    kind = reader.peek()
+    if kind != CONFIGURATION:
+        raise reader.strange("a part", kind)
+    reader.skip(1)
+    name = reader.take(reader.u32())
+    capabilities: list[bytes] = []
+    while reader.peek() == SUBSECTION:
+        reader.skip(1)
+        what = reader.name()
+        reader.skip(4)
+        if what != b"configuration/capabilities":
+            raise QMPError(
+                f"the migration stream has a part that memd does not know: {_text(what)}"
+            )
+        capabilities += [reader.name() for _ in range(reader.u32())]
+    if _IGNORE_SHARED not in capabilities:
+        raise QMPError("the migration stream was made without the capability x-ignore-shared")
+    return _text(name)
+
+
+def _block_list(reader: _Reader) -> tuple[int, list[Block]]:
+    """The number of the section that has the memory, and its blocks."""
+    kind = reader.peek()
+    while kind == COMMAND:
+        reader.skip(3)
+        reader.skip(reader.u16())
+        kind = reader.peek()
+    if kind != SECTION_START:
+        raise reader.strange("a part", kind)
+    reader.skip(1)
+    section = reader.u32()
+    name = reader.name()
+    instance, version = reader.u32(), reader.u32()
+    if (name, instance) != (_RAM, 0):
+        raise _unknown_part(name)
+    if version != _RAM_VERSION:
+        raise QMPError(f"the stream's memory is of version {version}; memd knows {_RAM_VERSION}")
+    word = reader.u64()
+    if word & (PAGE - 1) != SIZES:
+        raise reader.strange("flags", word & (PAGE - 1))
+    left = word - SIZES
+    blocks: list[Block] = []
+    while left:
+        block = Block(reader.name(), reader.u64())
+        reader.skip(8)  # Where it lies in the guest.
+        # A block may end within a page; in the total its whole pages count.
+        left -= -(-block.length // PAGE) * PAGE
+        if left < 0 or not block.length:
+            raise QMPError("the migration stream is damaged: its blocks do not add up")
+        blocks.append(block)
+    reader.expect_end_of_part()
+    reader.footer(section)
+    return section, blocks
+
+
+def _pages(reader: _Reader, blocks: list[Block]) -> None:
+    """What a section has of the blocks' pages."""
+    by_name = {block.name: block for block in blocks}
+    block: Block | None = None
+    while True:
+        word = reader.u64()
+        flags = word & (PAGE - 1)
+        if flags == END_OF_PART:
+            return
+        kind = flags & ~SAME_BLOCK
+        if kind not in (ZERO, DATA):
+            raise reader.strange("flags", flags)
+        if not flags & SAME_BLOCK:
+            block = by_name.get(reader.name())
+        at = word - flags
+        if block is None or at >= block.length:
+            raise QMPError("the migration stream is damaged: a page of no block")
+        block.sent = True
+        if kind == DATA:
+            block.pages[at] = reader.take(PAGE)
+        elif reader.take(1) != b"\0":
+            raise QMPError("the migration stream is damaged: a page of zeroes that is none")
+        else:
+            # It may have been written between two rounds.
+            block.pages.pop(at, None)
+
+
+def _main_memory(blocks: list[Block], size: int) -> Block:
+    """The block that was left out."""
+    shared = [block for block in blocks if not block.sent]
+    if not shared:
+        raise QMPError("the machine's memory is in the stream: it is not mapped with share=on")
+    if len(shared) > 1:
+        names = ", ".join(_text(block.name) for block in shared)
+        raise QMPError(f"the machine's memory has several blocks ({names}); a template has one")
+    (memory,) = shared
+    if memory.length != size:
+        raise QMPError(
+            f"the stream is of another machine: its memory has {memory.length} bytes,"
+            f" and the template's {size}"
+        )
+    return memory
+
+
+def _end_of_devices(data: bytes, start: int) -> int:
+    """Where the devices' sections end.
+
+    Their length is not in the stream; a description in JSON follows, whose length is.
+    """
+    end = len(data)
+    while (end := data.rfind(b"\0\x06", start, end + 1)) >= 0:
+        if end + 6 + int.from_bytes(data[end + 2 : end + 6], "big") == len(data):
+            return end
+    raise _cut()
+
+
+class _Reader:
+    """Goes through a stream; what lies beyond its end is a `QMPError`."""
+
+    __slots__ = ("_data", "at")
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data = data
+        self.at = at
+
+    def take(self, length: int) -> bytes:
+        at, self.at = self.at, self.at + length
+        if self.at > len(self._data):
+            raise _cut()
+        return self._data[at : self.at]
+
+    def skip(self, length: int) -> None:
+        self.take(length)
+
+    def peek(self) -> int:
+        if self.at >= len(self._data):
+            raise _cut()
+        return self._data[self.at]
+
+    def u16(self) -> int:
+        return int.from_bytes(self.take(2), "big")
+
+    def u32(self) -> int:
+        return int.from_bytes(self.take(4), "big")
+
+    def u64(self) -> int:
+        return int.from_bytes(self.take(8), "big")
+
+    def name(self) -> bytes:
+        return self.take(self.take(1)[0])
+
+    def expect(self, number: int, what: str) -> None:
+        found = self.u32()
+        if found != number:
+            raise self.strange(what, found)
+
+    def expect_end_of_part(self) -> None:
+        word = self.u64()
+        if word != END_OF_PART:
+            raise self.strange("the end of a part", word)
+
+    def footer(self, section: int) -> None:
+        kind = self.take(1)[0]
+        if kind != FOOTER:
+            raise self.strange("a part", kind)
+        self.expect(section, "the end of a section")
+
+    def strange(self, what: str, found: int) -> QMPError:
+        return QMPError(
+            f"the migration stream has {what} that memd does not know:"
+            f" 0x{found:x} before byte {self.at}"
+        )
+
+
+def _unknown_part(name: bytes) -> QMPError:
+    return QMPError(f"the migration stream has a part that memd does not know: {_text(name)}")
+
+
+def _cut() -> QMPError:
+    return QMPError("the migration stream is cut")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("ascii", "backslashreplace")
