@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,16 @@ def machine() -> dict[str, str]:
             model = line.partition(":")[2].strip()
             break
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    version = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
+    qemu = "none"
+    if shutil.which(QEMU):
+        told = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=False)
+        qemu = told.stdout.partition("\n")[0].removeprefix("QEMU emulator version ")
     return {
         "processors": f"{os.cpu_count()} of {model}",
         "memory": f"{total / 2**30:.0f} GiB",
         "kernel": f"Linux {platform.release()}",
         "Python": platform.python_version(),
-        "QEMU": version.stdout.partition("\n")[0].removeprefix("QEMU emulator version "),
+        "QEMU": qemu,
         "load at its end": f"{os.getloadavg()[0]:.1f}",
     }
 

@@ -143,8 +143,10 @@ def sources() -> Iterator[Path]:
             and name not in ("__pycache__", "build", "dist")
             and not name.endswith(".egg-info")
         ]
-        # In a further worktree of git, `.git` is a file.
-        yield from (Path(folder, name) for name in names if name != ".git")
+        # In a further worktree of git, `.git` is a file. A daemon may have its
+        # socket in the tree, as the README's has.
+        paths = (Path(folder, name) for name in names if name != ".git")
+        yield from (path for path in paths if path.is_file())
 
 
 def test_the_tree_speaks_of_itself_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,15 @@ class FaultyDispatcher:
         if type(result) is Blocking:
             job = result
             return job.ending(lambda value: self._then(job.finish(value), spec))
-        told = _told(spec)
+        try:
+            told = _told(spec)
+        except QMPError:
+            if type(result) is Outcome:
+                # An error carries neither events nor descriptors.
+                self._hub.broadcast(result.events)
+                for fd in result.fds:
+                    os.close(fd)
+            raise
         if type(result) is Outcome:
             # Its events were sent, its descriptors and its end go with it.
             return Outcome(told, result.events, result.fds, result.shutdown)

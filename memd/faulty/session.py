@@ -94,7 +94,7 @@ class FaultySession(Session):
     def lost(self) -> None:
         """See `Session`."""
         self._record_end("client")
-        self._faulty.drop()
+        self._faulty.lost()
         super().lost()
 
     def _end(self) -> None:

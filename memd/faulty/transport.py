@@ -192,8 +192,13 @@ class FaultyTransport:
         self._ungather()
         self._put(Step("end"))
 
+    def lost(self) -> None:
+        """The client is gone: what is there to be sent, or still comes, is let go of."""
+        self._ended = True
+        self.drop()
+
     def drop(self) -> None:
-        """Forget what was not sent yet: the client is gone, or never gets it."""
+        """Forget what was not sent yet: the client never gets it."""
         self._stalled = False
         if self._timer is not None:
             self._timer.cancel()
@@ -264,8 +269,7 @@ class FaultyTransport:
             if step.kind == "finish":
                 self._connection.finish()
             elif step.kind == "end":
-                self._ended = True
-                self.drop()
+                self.lost()
                 self.on_end()
                 self._connection.finish()
 
@@ -275,7 +279,9 @@ class FaultyTransport:
             step.sent(step.data)
             step.sent = None
         if not step.piece:
-            self._connection.write(step.data, step.fds)
+            # They are the connection's from here on, whatever becomes of it.
+            fds, step.fds = step.fds, ()
+            self._connection.write(step.data, fds)
             return True
         if unread(self._connection.fileno()):
             self._glances += 1

@@ -158,4 +158,12 @@ def _arguments(
             continue
         if said.intersection(action.option_strings):
             continue
-        page.tagged(formatter._format_action_invocation(action), formatter._expand_help(action))
+        page.tagged(_invocation(formatter, action), formatter._expand_help(action))
+
+
+def _invocation(formatter: argparse.HelpFormatter, action: argparse.Action) -> str:
+    """How an argument is given; argparse's own form differs between Python 3.12 and 3.13."""
+    if not action.option_strings or action.nargs == 0:
+        return formatter._format_action_invocation(action)
+    value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
+    return f"{', '.join(action.option_strings)} {value}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import pty
 import re
 import select
 import shutil
@@ -18,6 +17,7 @@ import pytest
 
 from tests.differential.harness import Side
 from tests.differential.server import PATIENCE
+from tests.terminal import open_terminal
 
 PROMPT = "(QEMU) "
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x07|\r")
@@ -32,7 +32,7 @@ class Shell:
     """
 
     def __init__(self, arguments: list[str], home: Path) -> None:
-        self.terminal, inside = pty.openpty()
+        self.terminal, inside = open_terminal()
         environment = dict(os.environ, HOME=str(home), TERM="dumb", COLUMNS="400")
         command = Path(sys.executable).with_name("qmp-shell")
         self.process = subprocess.Popen(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from typing import Any
 
@@ -13,7 +15,7 @@ from memd.faulty.dispatcher import OWN_HANDLERS, FaultyDispatcher
 from memd.faulty.session import OWN
 from memd.qapi import load_schema
 from memd.testing import Server
-from tests.differential.harness import Side
+from tests.differential.harness import Side, settle
 from tests.differential.server import PATIENCE
 from tests.faulty.conftest import Connect
 
@@ -87,6 +89,7 @@ def test_answered_as_told_though_it_is_run(server: Server, connect: Connect) -> 
     server.fault(command="stop", error={"desc": "no"}, run=True)
     server.fault(command="object-add", answer=[], run=True)
     assert client.execute("stop")["error"]["desc"] == "no"
+    assert [event["event"] for event in client.events] == ["STOP"]
     assert client.execute("query-status")["return"]["running"] is False
     memory = {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096, "prealloc": True}
     # This one is run beside the event loop.
@@ -97,6 +100,29 @@ def test_answered_as_told_though_it_is_run(server: Server, connect: Connect) -> 
     server.fault(syscall="populate", errno="ENOMEM", nth=1)
     for outcome in ("error", "return"):
         assert outcome in client.execute("object-add", {**memory, "id": "m1"})
+
+
+def test_descriptors_of_answers_that_nobody_gets(server: Server, connect: Connect) -> None:
+    """They are closed once each: neither kept, nor somebody else's closed with them."""
+    client = connect()
+    memory = {"qom-type": "memory-backend-memfd", "id": "m0", "size": 4096}
+    assert client.execute("object-add", memory) == {"return": {}}
+    export = {"execute": "x-memdev-export", "arguments": {"id": "m0"}}
+    here = f"/proc/{server.pid}/fd"
+    before = len(os.listdir(here))
+    server.fault(command="x-memdev-export", error={"desc": "no"}, run=True, times=1)
+    assert client.execute("x-memdev-export", {"id": "m0"})["error"]["desc"] == "no"
+    # The client has left when its answer is sent; or that was seen before, by an event.
+    for members, event in (({}, "cont"), ({"stall": True}, "stop")):
+        server.fault(command="x-memdev-export", delay=50, times=1, **members)
+        leaving = connect()
+        leaving.send(json.dumps(export).encode())
+        leaving.close()
+        client.execute(event)
+        after = settle(lambda: len(os.listdir(here)), lambda now: now == before)
+        assert (after, server.log) == (before, "")
+    client.execute("cont")
+    assert client.execute("object-del", {"id": "m0"}) == {"return": {}}
 
 
 def test_a_handshake_as_other_fakes_have_it(server: Server, connect: Connect) -> None:

@@ -36,7 +36,7 @@ def test_every_subcommand() -> None:
         assert f'.SS "memctl {escaped(name)} ' in source
     assert escaped("3    there is no daemon, or it went away") in source
     # What all of them take stands once.
-    assert source.count(escaped("-s ADDRESS, --socket ADDRESS")) == 1
+    assert source.count(escaped("-s, --socket ADDRESS")) == 1
 
 
 def test_the_test_kits_command() -> None:

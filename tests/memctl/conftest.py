@@ -15,6 +15,7 @@ import pytest
 from memd.memctl.main import main
 from tests.differential.harness import Side
 from tests.memctl.fakes import Fake, Talk
+from tests.terminal import open_terminal
 
 
 class Memctl:
@@ -99,7 +100,7 @@ def in_terminal(
     import struct
     import termios
 
-    ours, theirs = os.openpty()
+    ours, theirs = open_terminal()
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, columns, 0, 0))
         environment = dict(os.environ, TERM="xterm-256color", LC_ALL="C.UTF-8")

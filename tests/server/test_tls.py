@@ -18,6 +18,7 @@ import pytest
 from memd.errors import QMPError
 from memd.server import tls
 from memd.server.tls import TLSPort, TLSStream
+from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
 from tests.tls import PAST, Certificates, Client, free_port, is_served, negotiated, server_options
@@ -273,6 +274,10 @@ def test_it_connects_again_until_it_is_satisfied(
 ) -> None:
     """As a client, whose server has the wrong certificate at first."""
     certificates.issue("impostor", by="other-ca")
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        pytest.skip(f"{NOT_HERE}a machine that knows {host}")
     with socket.create_server((host, 0)) as listening:
         listening.settimeout(PATIENCE)
         address = f"host={host},port={listening.getsockname()[1]}"
@@ -464,10 +469,8 @@ def _receive(stream: TLSStream) -> bytes:
 async def test_a_broken_stream_is_an_error(certificates: Certificates) -> None:
     stream, peer = await streams(certificates)
     raw = socket.socket(fileno=os.dup(peer.fileno()))
-    raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
-    with pytest.raises(OSError, match=r"(?i)bad record mac"):
-        settle(lambda: _receive(stream), lambda data: data != b"...")
-    stream.close()
-    stream.close()
-    raw.close()
-    peer.close()
+    with raw, peer, contextlib.closing(stream):
+        raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(OSError, match=r"(?i)bad.record.mac|record.layer.failure"):
+            settle(lambda: _receive(stream), lambda data: data != b"...")
+        stream.close()

@@ -20,6 +20,7 @@ import pytest
 from memd.testing import run as room
 from memd.testing.run import main, parse_fault
 from tests.differential.server import PATIENCE, TREE
+from tests.terminal import open_terminal
 
 ASK = """
 import os, sys
@@ -150,7 +151,7 @@ while not counted[signal.SIGUSR1]:
     print("got", *counted.values(), flush=True)
 sys.exit(6)
 """
-    ours, theirs = os.openpty()
+    ours, theirs = open_terminal()
     process = subprocess.Popen(
         [sys.executable, "-m", "memd.testing.run", "--", sys.executable, "-c", script],
         stdin=theirs,
