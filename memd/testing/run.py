@@ -43,6 +43,9 @@ A fault is JSON, or MEMBER=VALUE,... of what TestFault has (docs/testing.md):
   memd-test --record conversation.jsonl --server 'qemu-system-x86_64 -machine none' -- ./my-test
   memd-test --replay conversation.jsonl -- ./my-test
 
+memd-test catalogue BINARY FILE records what a QEMU offers, for --catalogue of
+qemu-system-memd.
+
 Exit status 125: the server or a check failed; 126, 127: CMD can't be run."""
 
 
@@ -52,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments; the process's own if None.
     """
-    options = parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["catalogue"]:
+        return _catalogue(given[1:])
+    options = parser().parse_args(given)
     if options.command[:1] == ["--"]:
         del options.command[0]
     try:
@@ -64,6 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, QMPError, ServerDied, Unexpected) as error:
         print(f"memd-test: {error}", file=sys.stderr)
         return _NOT_STARTED
+
+
+def _catalogue(argv: Sequence[str]) -> int:
+    """Record a QEMU's catalogue."""
+    from memd.standin.recording import RecordingError, record
+
+    parser = argparse.ArgumentParser(
+        prog="memd-test catalogue",
+        description="Starts BINARY, a QEMU, asks it what it offers, and writes that to FILE.",
+    )
+    parser.add_argument("binary", metavar="BINARY", help="the QEMU, such as qemu-system-x86_64")
+    parser.add_argument("file", metavar="FILE", help="where the catalogue goes")
+    options = parser.parse_args(argv)
+    try:
+        record(options.binary, options.file)
+    except (OSError, RecordingError) as error:
+        print(f"memd-test: {error}", file=sys.stderr)
+        return _NOT_STARTED
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:

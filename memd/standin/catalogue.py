@@ -1,0 +1,134 @@
+"""A catalogue: what a QEMU offers, recorded from its binary, and read in parts.
+
+The file begins with a line of JSON that says where each section is; a section
+is JSON again, compressed. A daemon reads that line, and a section when it is
+first asked for: what nobody asks costs nothing.
+
+A catalogue has names, types, defaults, enumerations and values, and none of
+QEMU's descriptions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from typing import Any
+
+from memd.compat import Compat
+from memd.errors import QMPError
+
+JSON = Any
+
+_FORMAT = "memd-catalogue"
+_EDITION = 1
+_HEADER_LIMIT = 1 << 16
+_SECTION_LIMIT = 1 << 27
+"""Bytes of a section: a catalogue of QEMU 11.1 has fewer than a hundredth of it."""
+
+SECTIONS = ("schema", "types", "machines", "cpus", "options", "monitor", "answers")
+"""What a catalogue has, each part read by itself."""
+
+
+class Catalogue:
+    """An open catalogue.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        version: the QEMU's: major, minor, micro.
+
+    Raises:
+        QMPError: it can't be read, or is none.
+    """
+
+    __slots__ = ("_path", "_places", "_read", "version")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._read: dict[str, JSON] = {}
+        try:
+            with open(path, "rb") as file:
+                line = file.readline(_HEADER_LIMIT)
+            header = json.loads(line)
+            if header[_FORMAT] != _EDITION:
+                raise ValueError
+            start = len(line)
+            self._places = {
+                name: (start + int(header["sections"][name][0]), int(header["sections"][name][1]))
+                for name in SECTIONS
+            }
+            self.version: tuple[int, int, int] = tuple(map(int, header["version"]))  # type: ignore[assignment]
+        except OSError as error:
+            raise QMPError(f"cannot read catalogue '{path}': {error.strerror}") from None
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+            raise self._broken() from None
+
+    def section(self, name: str) -> JSON:
+        """A section's value, which nobody may change.
+
+        Args:
+            name: one of `SECTIONS`.
+
+        Raises:
+            QMPError: it can't be read.
+        """
+        if name not in self._read:
+            offset, length = self._places[name]
+            try:
+                with open(self._path, "rb") as file:
+                    file.seek(offset)
+                    data = file.read(length)
+                reader = zlib.decompressobj()
+                unpacked = reader.decompress(data, _SECTION_LIMIT)
+                if not reader.eof:
+                    raise ValueError
+                self._read[name] = json.loads(unpacked)
+            except OSError as error:
+                raise QMPError(f"cannot read catalogue '{self._path}': {error.strerror}") from None
+            except (zlib.error, ValueError):
+                raise self._broken() from None
+        return self._read[name]
+
+    def _broken(self) -> QMPError:
+        return QMPError(f"'{self._path}' is not a catalogue of this edition")
+
+
+def packaged(compat: Compat) -> str:
+    """The path of the catalogue that comes with memd for a release."""
+    directory = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
+    return os.path.join(directory, f"qemu-{compat.value}.catalogue")
+
+
+def write_catalogue(path: str, version: tuple[int, int, int], sections: dict[str, JSON]) -> None:
+    """Write a catalogue; the file is there whole or not at all.
+
+    Args:
+        path: where to.
+        version: the QEMU's.
+        sections: every one of `SECTIONS`.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    places = {}
+    packed = []
+    offset = 0
+    for name in SECTIONS:
+        text = json.dumps(sections[name], separators=(",", ":"), sort_keys=True)
+        data = zlib.compress(text.encode("ascii"), 9)
+        places[name] = (offset, len(data))
+        offset += len(data)
+        packed.append(data)
+    header = {_FORMAT: _EDITION, "version": version, "sections": places}
+    beside = f"{path}.{os.getpid()}"
+    try:
+        with open(beside, "xb") as file:
+            file.write(json.dumps(header).encode("ascii") + b"\n")
+            file.writelines(packed)
+        os.rename(beside, path)
+    except BaseException:
+        if os.path.exists(beside):
+            os.unlink(beside)
+        raise

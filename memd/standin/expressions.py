@@ -1,0 +1,109 @@
+"""From what a QEMU says of its schema to the expressions that a schema is made of.
+
+query-qmp-schema tells structure and hides three things that complaints show:
+the widths of integers, the names of alternates, and which commands read their
+arguments themselves. A catalogue has them beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from memd.qapi.schema import Expr
+
+JSON = Any
+
+WIDTHS = (
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    "size",
+)
+"""The integers that a member can be."""
+
+
+def expressions(
+    entries: list[dict[str, JSON]],
+    widths: Mapping[str, str],
+    alternates: Mapping[str, str],
+    unchecked: list[str],
+    preconfig: list[str],
+) -> list[Expr]:
+    """The definitions that a QEMU was made from, as far as they show.
+
+    Args:
+        entries: the value of query-qmp-schema.
+        widths: what an integer is, by `TYPE.MEMBER`; "int" where it is not in it.
+        alternates: the names of alternates, by the names that `entries` gives them.
+        unchecked: the commands that read their arguments themselves.
+        preconfig: the commands that can be run before x-exit-preconfig.
+    """
+    by_name = {entry["name"]: entry for entry in entries if entry["meta-type"] != "command"}
+    empty = {
+        name
+        for name, entry in by_name.items()
+        if entry["meta-type"] == "object" and not entry["members"]
+    }
+
+    def ref(name: str, owner: str, member: str) -> JSON:
+        if name.startswith("["):
+            return [ref(by_name[name]["element-type"], owner, member)]
+        if name == "int":
+            return widths.get(f"{owner}.{member}", "int")
+        kind = by_name[name]
+        if kind["meta-type"] == "builtin":
+            return {"string": "str", "value": "any", "boolean": "bool"}.get(
+                kind["json-type"], kind["json-type"]
+            )
+        return alternates.get(name, name)
+
+    def members(entry: dict[str, JSON]) -> Expr:
+        return {
+            ("*" if "default" in member else "") + member["name"]: {
+                "type": ref(member["type"], entry["name"], member["name"]),
+                "features": member.get("features", []),
+            }
+            for member in entry["members"]
+        }
+
+    def define(entry: dict[str, JSON]) -> Expr | None:
+        kind, name = entry["meta-type"], entry["name"]
+        if kind == "command":
+            returns = {}
+            if entry["ret-type"] not in empty:
+                returns["returns"] = ref(entry["ret-type"], name, "")
+            return {
+                "command": name,
+                "data": {} if entry["arg-type"] in empty else entry["arg-type"],
+                **returns,
+                "allow-oob": entry.get("allow-oob", False),
+                "allow-preconfig": name in preconfig,
+                "gen": name not in unchecked,
+            }
+        if kind == "event":
+            return {"event": name, "data": {} if entry["arg-type"] in empty else entry["arg-type"]}
+        if kind == "enum":
+            return {"enum": name, "data": entry.get("members") or entry["values"]}
+        if kind == "alternate":
+            each = enumerate(entry["members"])
+            data = {str(number): ref(member["type"], name, "") for number, member in each}
+            return {"alternate": alternates.get(name, name), "data": data}
+        if kind != "object":
+            return None
+        if "tag" not in entry:
+            return {"struct": name, "data": members(entry)}
+        branches = entry["variants"]
+        return {
+            "union": name,
+            "base": members(entry),
+            "discriminator": entry["tag"],
+            "data": {each["case"]: each["type"] for each in branches if each["type"] not in empty},
+        }
+
+    found = []
+    for entry in entries:
+        expr = define(entry)
+        if expr is not None:
+            if entry.get("features"):
+                expr["features"] = entry["features"]
+            found.append(expr)
+    return found

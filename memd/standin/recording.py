@@ -1,0 +1,378 @@
+"""Records a QEMU's catalogue: starts it, asks it all that it offers, and writes that down.
+
+Some questions end a QEMU (an object that is made for a look and falls over);
+then another is started, and what was asked is left out. Descriptions are left
+out too: they are QEMU's prose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from memd.client import Client
+from memd.errors import QMPError
+from memd.qapi.schema import AlternateType, BuiltinType, EnumType, Schema, Type
+from memd.standin.catalogue import write_catalogue
+from memd.standin.expressions import expressions
+from memd.standin.specimens import Way, ways
+
+JSON = Any
+
+_PATIENCE = 30.0
+_UNKNOWN = "memd-is-no-member"
+"""A member that no type has: what has it is never executed."""
+
+_ELSEWHERE = frozenset(
+    {
+        *("add-fd", "qom-list-types", "query-commands", "query-command-line-options"),
+        *("query-cpu-definitions", "query-machines", "query-qmp-schema", "query-version"),
+    }
+)
+"""What needs no arguments and has a section of its own, or takes what is not here."""
+
+_OF_THE_PROCESS = frozenset(
+    {
+        *("query-chardev", "query-cpus-fast", "query-iothreads", "query-kvm", "query-status"),
+        *("query-yank", "x-query-jit", "x-query-opcount", "x-query-ramblock"),
+    }
+)
+"""What tells of this one process: its sockets, its threads, its addresses."""
+
+_WORD = re.compile(r"[a-z][\w-]*(\|[\w?-]+)*")
+"""The names of a command of the human monitor, in a line of its help."""
+
+_LARGE = 1 << 62
+_NARROW = ("int8", "int16", "int32", "uint8", "uint16", "uint32")
+
+
+class RecordingError(Exception):
+    """A binary that can't be recorded; the text says why."""
+
+
+def record(binary: str, path: str) -> None:
+    """Record a QEMU's catalogue.
+
+    Args:
+        binary: the QEMU.
+        path: the file to write.
+
+    Raises:
+        RecordingError: it does not start, or does not answer as a QEMU.
+        OSError: the file can't be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="memd-") as directory:
+            _record(_Binary(binary, directory), path)
+    except (QMPError, ConnectionError, TimeoutError, KeyError, TypeError) as error:
+        raise RecordingError(f"{binary}: {error}") from error
+
+
+class _Binary:
+    """A QEMU that is started anew where it ended."""
+
+    def __init__(self, binary: str, directory: str) -> None:
+        self._binary = binary
+        self._directory = directory
+        self._number = 0
+
+    @contextlib.contextmanager
+    def run(self, machine: str, *more: str) -> Iterator[Client]:
+        """A paused one, without a guest."""
+        self._number += 1
+        address = os.path.join(self._directory, f"{self._number}.sock")
+        command = [
+            *(self._binary, "-S", "-no-user-config", "-nodefaults", "-display", "none"),
+            *("-machine", machine, "-accel", "tcg", *more),
+            *("-qmp", f"unix:{address},server=on,wait=off"),
+        ]
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._directory
+            )
+            try:
+                deadline = time.monotonic() + _PATIENCE
+                while True:
+                    try:
+                        client = Client(address, timeout=_PATIENCE)
+                        break
+                    except (FileNotFoundError, ConnectionRefusedError):
+                        if process.poll() is not None or time.monotonic() > deadline:
+                            log.seek(0)
+                            said = log.read().decode(errors="replace").strip()
+                            text = f"{self._binary} does not start: {said}"
+                            raise RecordingError(text) from None
+                        time.sleep(0.01)
+                with client:
+                    yield client
+            finally:
+                process.kill()
+                process.wait()
+
+    def ask_each(
+        self, machine: str, questions: Sequence[tuple[str, dict[str, JSON] | None]]
+    ) -> Iterator[JSON | QMPError | None]:
+        """The answers, in order; None where a question ended the QEMU."""
+        at = 0
+        while at < len(questions):
+            with self.run(machine) as client:
+                while at < len(questions):
+                    command, arguments = questions[at]
+                    at += 1
+                    try:
+                        yield client.execute(command, arguments)
+                    except QMPError as error:
+                        yield error
+                    except ConnectionError:
+                        yield None
+                        break
+
+
+def _record(binary: _Binary, path: str) -> None:
+    sections: dict[str, JSON] = {}
+    with binary.run("none") as client:
+        release = client.execute("query-version")["qemu"]
+        sections["machines"] = client.execute("query-machines")
+        sections["options"] = _options(client)
+        sections["schema"] = schema = _schema(client)
+        sections["cpus"] = _cpus(client)
+        sections["monitor"] = _monitor(client)
+    with binary.run("none", "--preconfig") as client:
+        schema["preconfig"] = _preconfig(client, schema["entries"])
+    sections["types"] = _types(binary)
+    questions = [(name, None) for name in _unasked(schema)]
+    sections["answers"] = {
+        machine: {
+            name: _answer(answer)
+            for (name, _), answer in zip(
+                questions, binary.ask_each(machine, questions), strict=True
+            )
+            if answer is not None
+        }
+        for machine in ("none", "q35")
+    }
+    version = (release["major"], release["minor"], release["micro"])
+    write_catalogue(path, version, sections)
+
+
+def _answer(answer: JSON | QMPError) -> JSON:
+    if isinstance(answer, QMPError):
+        return {"error": {"class": answer.error_class, "desc": answer.desc}}
+    return {"return": answer}
+
+
+def _options(client: Client) -> JSON:
+    """Options and their parameters, without what the help says of them."""
+    return [
+        {
+            "option": option["option"],
+            "parameters": [
+                {name: value for name, value in each.items() if name != "help"}
+                for each in option["parameters"]
+            ],
+        }
+        for option in client.execute("query-command-line-options")
+    ]
+
+
+def _monitor(client: Client) -> JSON:
+    """The human monitor's words, with their short forms, and those of its `info`."""
+
+    def words(text: str) -> list[list[str]]:
+        # A line that goes on with the one before begins with a space or a bracket.
+        found = (_WORD.match(line.removeprefix("info ")) for line in text.splitlines())
+        return [match[0].split("|") for match in found if match is not None]
+
+    ask = "human-monitor-command"
+    return {
+        "commands": words(client.execute(ask, {"command-line": "help"})),
+        "info": words(client.execute(ask, {"command-line": "help info"})),
+    }
+
+
+def _cpus(client: Client) -> JSON:
+    """CPU models, and what each comes to, as differences from the first of its kind."""
+    definitions = client.execute("query-cpu-definitions")
+    expansions: dict[str, JSON] = {}
+    for kind in ("static", "full"):
+        models: dict[str, JSON] = {}
+        base: dict[str, JSON] | None = None
+        for name in sorted(each["name"] for each in definitions):
+            try:
+                model = client.execute(
+                    "query-cpu-model-expansion", {"type": kind, "model": {"name": name}}
+                )["model"]
+            except QMPError as error:
+                models[name] = {"error": _answer(error)["error"]}
+                continue
+            values = model.get("props", {})
+            base = values if base is None else base
+            models[name] = {
+                "name": model["name"],
+                "set": {each: value for each, value in values.items() if base.get(each) != value},
+                "unset": [each for each in base if each not in values],
+            }
+        expansions[kind] = {"base": base, "models": models}
+    return {"definitions": definitions, "expansions": expansions}
+
+
+def _types(binary: _Binary) -> JSON:
+    """Types, what each has that the one above it has not, and who implements what."""
+    with binary.run("none") as client:
+        listed = client.execute("qom-list-types", {"abstract": True})
+        above = {each["name"]: each.get("parent") for each in listed}
+        implementers = {
+            name: _names(client.execute("qom-list-types", {"implements": name, "abstract": True}))
+            for name in above
+            if _is_interface(name, above)
+        }
+    names = sorted(above)
+    questions = [("qom-list-properties", {"typename": name}) for name in names]
+    asked = dict(zip(names, binary.ask_each("none", questions), strict=True))
+    properties = {
+        name: {each["name"]: _row(each) for each in answer} if isinstance(answer, list) else None
+        for name, answer in asked.items()
+    }
+    table: list[JSON] = []
+    numbers: dict[str, int] = {}
+    abstract = {each["name"] for each in listed if each.get("abstract")}
+    found: dict[str, JSON] = {}
+    for name in names:
+        own, inherited = properties[name] or {}, properties.get(above[name] or "") or {}
+        added = []
+        for each, row in own.items():
+            if inherited.get(each) != row:
+                number = numbers.setdefault(repr(row), len(table))
+                if number == len(table):
+                    table.append(row)
+                added.append(number)
+        found[name] = {
+            "parent": above[name],
+            "abstract": name in abstract,
+            "added": added,
+            # What ended the QEMU is as unknown as what it would not tell.
+            "removed": None if properties[name] is None else sorted(set(inherited) - set(own)),
+        }
+    for interface, those in implementers.items():
+        found[interface]["implementers"] = sorted(
+            name for name in those if name != interface and above[name] not in those
+        )
+    return {"rows": table, "types": found}
+
+
+def _names(listed: list[dict[str, JSON]]) -> set[str]:
+    return {each["name"] for each in listed}
+
+
+def _is_interface(name: str | None, above: dict[str, str | None]) -> bool:
+    while name is not None:
+        if name == "interface":
+            return True
+        name = above.get(name)
+    return False
+
+
+def _row(told: dict[str, JSON]) -> list[JSON]:
+    """A property: its name, its type, and its default where there is one."""
+    row = [told["name"], told["type"]]
+    return [*row, told["default-value"]] if "default-value" in told else row
+
+
+def _unasked(schema: JSON) -> list[str]:
+    """The commands that need no arguments and return something."""
+    by_name = {each["name"]: each for each in schema["entries"] if each["meta-type"] == "object"}
+    found = []
+    for each in schema["entries"]:
+        if each["meta-type"] != "command" or each["name"] in _ELSEWHERE | _OF_THE_PROCESS:
+            continue
+        returned = by_name.get(each["ret-type"])
+        if returned is not None and not returned["members"]:
+            continue
+        if all("default" in member for member in by_name[each["arg-type"]]["members"]):
+            found.append(each["name"])
+    return found
+
+
+def _preconfig(client: Client, entries: list[dict[str, JSON]]) -> list[str]:
+    """The commands that can be run before x-exit-preconfig."""
+    found = []
+    for each in entries:
+        if each["meta-type"] == "command":
+            try:
+                client.execute(each["name"], {_UNKNOWN: None})
+            except QMPError as error:
+                if "permitted only after machine initialization" not in error.desc:
+                    found.append(each["name"])
+    return found
+
+
+def _schema(client: Client) -> JSON:
+    """The schema, and what query-qmp-schema leaves out of it, found out by asking wrongly."""
+    entries = client.execute("query-qmp-schema")
+    schema = Schema(expressions(entries, {}, {}, [], []), ())
+    widths: dict[str, str] = {}
+    alternates: dict[str, str] = {}
+    unchecked = []
+    seen = set()
+    for command in schema.commands.values():
+        for way in ways(command):
+            if command.name in unchecked:
+                break
+            key = f"{way.owner.name}.{way.member.name}"
+            if key in seen and not way.listed:
+                continue
+            seen.add(key)
+            if isinstance(way.type, BuiltinType) and way.type.name == "int":
+                widths[key] = _width(client, command.name, way)
+            elif isinstance(way.type, AlternateType) and way.type.name not in alternates:
+                alternates[way.type.name] = _alternate(client, command.name, way)
+            elif way.type.name == "str" and not way.listed and way.siblings:
+                text = _complaint(client, command.name, way, 5)
+                if not text.startswith("Invalid parameter type"):
+                    unchecked.append(command.name)
+    return {
+        "entries": entries,
+        "widths": {key: width for key, width in widths.items() if width != "int"},
+        "alternates": alternates,
+        "unchecked": unchecked,
+    }
+
+
+def _complaint(client: Client, command: str, way: Way, value: JSON) -> str:
+    """What a QEMU says of a value at the end of a way; nothing is executed."""
+    try:
+        client.execute(command, {**way.arguments(value), _UNKNOWN: None})
+    except QMPError as error:
+        return error.desc
+    raise KeyError(f"{command} takes what it does not know")
+
+
+def _width(client: Client, command: str, way: Way) -> str:
+    """What kind of integer a member is."""
+    text = _complaint(client, command, way, _LARGE)
+    for narrow in _NARROW:
+        if text.endswith(f" expects {narrow}_t"):
+            return narrow
+    text = _complaint(client, command, way, "x")
+    return "uint64" if text.endswith(" expects uint64") else "int"
+
+
+def _alternate(client: Client, command: str, way: Way) -> str:
+    """An alternate's name, which only a complaint gives."""
+    assert isinstance(way.type, AlternateType)
+    kinds = {_kind(each) for each in way.type.alternatives.values()}
+    wrong = {"bool": True, "str": "x", "null": None, "int": 1}
+    value = next(value for kind, value in wrong.items() if kind not in kinds)
+    return _complaint(client, command, way, value).rpartition("expected: ")[2]
+
+
+def _kind(type_: Type) -> str:
+    if isinstance(type_, BuiltinType):
+        return type_.name
+    return "str" if isinstance(type_, EnumType) else type_.name
