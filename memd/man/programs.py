@@ -6,7 +6,7 @@ import argparse
 
 from memd.cli.usage import USAGE
 from memd.man.roff import Page
-from memd.memctl.main import SUBCOMMANDS
+from memd.memctl.main import SUBCOMMANDS, subparser
 from memd.memctl.main import parser as memctl_parser
 from memd.testing.run import parser as memd_test_parser
 
@@ -114,9 +114,8 @@ def memctl() -> Page:
     page.heading("OPTIONS")
     _arguments(page, top)
     page.heading("SUBCOMMANDS")
-    below = next(each for each in top._actions if isinstance(each, argparse._SubParsersAction))
     for name, (_module, summary) in SUBCOMMANDS.items():
-        sub: argparse.ArgumentParser = below.choices[name]
+        sub = subparser(top, name)
         page.subheading(" ".join(sub.format_usage().removeprefix("usage:").split()))
         page.paragraph(f"{sub.description or summary}")
         _arguments(page, sub, known=top)

@@ -125,4 +125,5 @@ def _parsers(whole: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
     yield whole
     for action in whole._actions:
         if isinstance(action.choices, dict):
-            yield from action.choices.values()
+            for each in action.choices.values():
+                yield from _parsers(each)

@@ -29,9 +29,9 @@ FAILED = 1
 USAGE = 2
 NO_DAEMON = 3
 BROKEN_PIPE = 141
-INTERRUPTED = 130
+SIGNALLED = 128
 """Exit statuses. FAILED: the daemon or the host refused. The last two are what a
-shell shows for a command that SIGPIPE or SIGINT ended."""
+shell shows for a command that SIGPIPE ended, or, with its number added, another signal."""
 
 SOCKET_VARIABLE = "MEMD_SOCKET"
 
@@ -62,6 +62,18 @@ class Trouble(Exception):
     def error_class(self) -> str:
         """The class of the error, for scripts."""
         return _CLASSES[self.status]
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal says that it is time to clean up and leave, as Ctrl-C does.
+
+    Args:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Context:

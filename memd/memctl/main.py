@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Protocol, TypedDict, cast
+from types import FrameType
+from typing import NoReturn, Protocol, TypedDict, cast
 
 from memd import __version__
 from memd.errors import QMPError
 from memd.memctl.context import (
     BROKEN_PIPE,
-    INTERRUPTED,
     NO_DAEMON,
+    SIGNALLED,
     SOCKET_VARIABLE,
     Context,
+    Terminated,
     Trouble,
     refused,
     report,
@@ -28,7 +32,7 @@ exit status:
   1    the daemon or this host refused; the reason is on standard error
   2    the command line is wrong
   3    there is no daemon, or it went away
-  130  interrupted (Ctrl-C)
+  130  interrupted (Ctrl-C); 128 and its number for another signal that ends it
 
 With --json, standard output is one JSON document; for an error it is
 {"error": {"class": ..., "desc": ...}}, with QMP's classes or Failed, NoDaemon.
@@ -58,12 +62,19 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "discard": ("discard", "throw a range of a backend's memory away"),
     "export": ("export", "run a command with the descriptor of a backend's memory"),
     "explain": ("explain", "say what making an object would do, and why"),
-    "template": ("template", "make a template that clones map copy-on-write"),
+    "template make": ("template_make", "make a file that clones map copy-on-write"),
     "doctor": ("doctor", "say what this host can do, and what to change"),
     "completion": ("completion", "print the completion script for a shell"),
 }
 """Each subcommand's module and what it does. A module is imported when it is
-wanted: the others' arguments are not declared, which takes milliseconds."""
+wanted: the others' arguments are not declared, which takes milliseconds. A name of
+two words is one of a group."""
+
+GROUPS = {"template": "make templates of memory, from which clones start"}
+"""The first words of subcommands that have two, and what such a group is for."""
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals upon which memctl cleans up before it leaves, as upon SIGINT."""
 
 
 def module(name: str) -> Subcommand:
@@ -79,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _fill_standard_streams()
     arguments = parse(list(sys.argv[1:] if argv is None else argv))
-    return _run(Context(arguments.socket, arguments.json), arguments)
+    with _signals():
+        return _run(Context(arguments.socket, arguments.json), arguments)
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -89,18 +101,66 @@ def parse(words: list[str]) -> argparse.Namespace:
     looked at: to declare all of them takes 6 ms.
     """
     at = _subcommand_at(words)
-    if at is None or words[at] not in SUBCOMMANDS:
+    if at is None:
         return parser(with_arguments=False).parse_args(words)
-    name = words[at]
-    rest, command = _cut(words[at + 1 :]) if name == "export" else (words[at + 1 :], [])
+    name, before, rest = words[at], words[:at], words[at + 1 :]
+    if name in GROUPS:
+        at = _subcommand_at(rest)
+        if at is None:
+            return parser(with_arguments=False).parse_args(words)
+        name, rest = f"{name} {rest[at]}", rest[:at] + rest[at + 1 :]
+    if name not in SUBCOMMANDS:
+        _refuse(name)
+    command: list[str] = []
+    if name == "export":
+        rest, command = _cut(rest)
     arguments = argparse.Namespace(socket=None, json=False, subcommand=name)
-    _top().parse_args(words[:at], arguments)
+    _top().parse_args(before, arguments)
     sub = argparse.ArgumentParser(prog=f"memctl {name}", **_described(name))
     _declare(sub, name)
     sub.parse_intermixed_args(rest, arguments)
     if command:
         arguments.command = [*arguments.command, *command]
     return arguments
+
+
+def _refuse(name: str) -> NoReturn:
+    """Say that there is no such subcommand, and end the process."""
+    group, _, word = name.rpartition(" ")
+    top = parser(with_arguments=False)
+    text = f"there is no '{name}' (choose from {', '.join(_words(group))})"
+    if group == "template":
+        text += f"; to make a template: memctl template make {word} ..."
+    subparser(top, group).error(text)
+
+
+def _words(group: str) -> list[str]:
+    """What may follow a group's name, or memctl's own."""
+    start = f"{group} " if group else ""
+    names = [name.removeprefix(start) for name in SUBCOMMANDS if name.startswith(start)]
+    return list(dict.fromkeys(name.partition(" ")[0] for name in names))
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Have what ends memctl end it by an exception, once; see `Terminated`."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        # A service manager may send both, and cleaning up is to come to its end.
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated(number)
+
+    # What is ignored from the beginning, as under nohup(1), stays so.
+    before = {each: signal.getsignal(each) for each in _ENDING}
+    before = {each: was for each, was in before.items() if was is not signal.SIG_IGN}
+    for each in before:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each, was in before.items():
+            signal.signal(each, was)
 
 
 def _run(context: Context, arguments: argparse.Namespace) -> int:
@@ -125,8 +185,10 @@ def _run(context: Context, arguments: argparse.Namespace) -> int:
         _drop_output()
         what = error.filename or "cannot write the output"
         return report(None, Trouble(f"{what}: {error.strerror or error}"))
+    except Terminated as ended:
+        return SIGNALLED + ended.number
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return SIGNALLED + signal.SIGINT
 
 
 def parser(*, with_arguments: bool = True) -> argparse.ArgumentParser:
@@ -139,10 +201,26 @@ def parser(*, with_arguments: bool = True) -> argparse.ArgumentParser:
     below = top.add_subparsers(
         dest="subcommand", metavar="SUBCOMMAND", required=True, prog="memctl"
     )
+    groups = {}
     for name, (_module, summary) in SUBCOMMANDS.items():
-        sub = below.add_parser(name, help=summary, **_described(name))
+        group, _, word = name.rpartition(" ")
+        if group and group not in groups:
+            of_group = below.add_parser(group, help=GROUPS[group], **_described(group))
+            groups[group] = of_group.add_subparsers(
+                dest="subcommand", metavar="WORD", required=True, prog=f"memctl {group}"
+            )
+        sub = groups.get(group, below).add_parser(word, help=summary, **_described(name))
+        sub.set_defaults(subcommand=name)
         if with_arguments:
             _declare(sub, name)
+    return top
+
+
+def subparser(top: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    """The parser of a subcommand or a group in the whole command line, `parser`'s."""
+    for word in name.split():
+        choices = (each.choices for each in top._actions if isinstance(each.choices, dict))
+        top = next(choices)[word]
     return top
 
 
@@ -161,7 +239,7 @@ def _top() -> argparse.ArgumentParser:
 
 
 def _described(name: str) -> _Description:
-    summary = SUBCOMMANDS[name][1]
+    summary = GROUPS[name] if name in GROUPS else SUBCOMMANDS[name][1]
     return {
         "description": f"{summary[0].upper()}{summary[1:]}.",
         "formatter_class": _Formatter,

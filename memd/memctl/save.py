@@ -37,11 +37,12 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     return OK
 
 
-def save(client: Client, id: str, path: str) -> None:
+def save(client: Client, id: str, path: str, *, given_up: str = "") -> None:
     """Have a backend saved, with a progress bar.
 
     Args:
         path: an absolute one: the daemon's directory is another.
+        given_up: what becomes of it where this is interrupted, for standard error.
     """
     with Bar(id, "saving") as bar:
         client.on_event = bar.see
@@ -49,7 +50,8 @@ def save(client: Client, id: str, path: str) -> None:
             client.execute("x-memdev-save", {"id": id, "filename": path})
         except KeyboardInterrupt:
             bar.clear()
-            print(f"memctl: the daemon goes on, and {path} will be there", file=sys.stderr)
+            given_up = given_up or f"{path} will be there"
+            print(f"memctl: the daemon goes on, and {given_up}", file=sys.stderr)
             raise
         finally:
             client.on_event = None

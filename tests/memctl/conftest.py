@@ -21,7 +21,7 @@ from tests.terminal import open_terminal
 class Memctl:
     """`memctl -s SOCKET ...` in this process, beside a daemon."""
 
-    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, path: Path | str, capsys: pytest.CaptureFixture[str]) -> None:
         self.path = path
         self._capsys = capsys
 

@@ -107,14 +107,16 @@ def knows_nothing(peer: Peer, request: dict[str, Any]) -> None:
     peer.refuse(request, f"The command {name} has not been found", "CommandNotFound")
 
 
-def interrupt(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    """Press Ctrl-C once a process waits.
+def interrupt(
+    process: subprocess.Popen[str] | subprocess.Popen[bytes], number: int = signal.SIGINT
+) -> None:
+    """Press Ctrl-C, or send another signal, once a process waits.
 
     A signal that comes just before the waiting begins is only noted: Python
     looks at it when the system call returns, which this one might never do.
     """
     settle(lambda: _state(process.pid), lambda state: state == "S", 60)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
 
 
 def _state(pid: int) -> str:

@@ -118,7 +118,7 @@ class Making:
             peer.answer(request)
 
 
-def interrupted(path: Path, making: Making) -> int:
+def interrupted(path: Path | str, making: Making) -> int:
     process = subprocess.Popen(argv(path, "add", "ram,id=m,size=4M,prealloc=on"), cwd=TREE)
     assert making.asked.wait(60)
     interrupt(process)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from memd.memctl import main as program
-from memd.memctl.main import SUBCOMMANDS, main, parse, parser
+from memd.memctl.main import GROUPS, SUBCOMMANDS, main, parse, parser, subparser
 from tests.differential.server import TREE, Server
 from tests.memctl.conftest import Memctl, argv
 from tests.memctl.fakes import Peer, Talk
@@ -22,14 +23,25 @@ def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None
     assert ended.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     for name, (_module, summary) in SUBCOMMANDS.items():
-        assert f"{name} {summary}" in out
+        if " " not in name:
+            assert f"{name} {summary}" in out
     assert "exit status:" in out
+    for group, summary in GROUPS.items():
+        assert f"{group} {summary}" in out
+        with pytest.raises(SystemExit) as ended:
+            main([group, "--help"])
+        assert ended.value.code == 0
+        below = " ".join(capsys.readouterr().out.split())
+        words = [name for name in SUBCOMMANDS if name.startswith(f"{group} ")]
+        assert words
+        for name in words:
+            assert f"{name.partition(' ')[2]} {SUBCOMMANDS[name][1]}" in below
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_help_of_every_subcommand(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: memctl {name} [-h]")
@@ -48,7 +60,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         *([], ["bogus"], ["explain"], ["explain", "a", "b"], ["--bogus"], ["--js", "explain", "a"]),
         *(["-s"], ["ls", "extra"], ["read", "m", "x"], ["read", "m", "1Q"], ["del"], ["export"]),
-        *(["template", "f"], ["template", "f", "--of", "m", "--size", "1M"]),
+        *(["template"], ["template", "f"], ["template", "f", "--of", "m"]),
+        *(["template", "make", "f"], ["template", "make", "f", "--of", "m", "--size", "1M"]),
         ["completion", "tcsh"],
     ],
     ids=" ".join,
@@ -62,6 +75,15 @@ def test_command_lines_that_are_wrong(argv: list[str], capsys: pytest.CaptureFix
     assert said.err.startswith("usage: memctl")
 
 
+def test_a_template_is_made_by_its_word(capsys: pytest.CaptureFixture[str]) -> None:
+    """Which was the subcommand itself once."""
+    with pytest.raises(SystemExit):
+        main(["template", "golden", "--size", "8M"])
+    assert capsys.readouterr().err.endswith(
+        "; to make a template: memctl template make golden ...\n"
+    )
+
+
 def test_the_whole_parser_and_the_short_way_agree() -> None:
     """The one is for help and the manual, the other for speed."""
     lines = [
@@ -70,7 +92,7 @@ def test_the_whole_parser_and_the_short_way_agree() -> None:
         ["ls", "-s", "b", "--json"],
         ["read", "m", "1k", "2k", "--raw"],
         ["write", "m", "0"],
-        ["template", "f", "--size", "1M", "--from", "-"],
+        ["template", "make", "f", "--size", "1M", "--from", "-"],
         ["export", "m", "--read-only"],
         ["map", "m", "--png", "f"],
     ]
@@ -80,14 +102,15 @@ def test_the_whole_parser_and_the_short_way_agree() -> None:
 
 def test_the_parser_is_whole() -> None:
     """As whoever makes a manual of it wants it."""
-    (below,) = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    assert list(below.choices) == list(SUBCOMMANDS)
-    for sub in below.choices.values():
-        assert sub.description.endswith(".")
+    for name in SUBCOMMANDS:
+        sub = subparser(parser(), name)
+        assert (sub.description or "").endswith(".")
         assert all(action.help for action in sub._actions)
 
 
 def test_options_may_stand_between_arguments() -> None:
+    made = parse(["template", "-s", "x", "make", "f", "--json", "--of", "m"])
+    assert (made.subcommand, made.file, made.socket, made.json) == ("template make", "f", "x", True)
     found = parse(["read", "m", "--raw", "1M", "-s", "x", "8M"])
     assert (found.offset, found.length, found.raw, found.socket) == (1 << 20, 8 << 20, True, "x")
 
@@ -188,3 +211,28 @@ def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, memctl: Memctl) -> None:
         program, "parse", lambda _: argparse.Namespace(socket=None, json=False, subcommand="ls")
     )
     assert memctl("ls") == (130, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_it(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, memctl: Memctl
+) -> None:
+    """What there is to clean up is cleaned up, even if more signals come meanwhile."""
+    cleaned = []
+
+    def signalled(_name: str) -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGHUP)
+            cleaned.append(1)
+
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
+    monkeypatch.setattr(program, "module", signalled)
+    monkeypatch.setattr(
+        program, "parse", lambda _: argparse.Namespace(socket=None, json=False, subcommand="ls")
+    )
+    assert memctl("ls") == (128 + number, "", "")
+    assert cleaned
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before

@@ -4,6 +4,8 @@ import io
 import os
 import shlex
 import shutil
+import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -13,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from memd.client import Export
-from memd.memctl import template
+from memd.memctl import template_make
+from memd.memctl.context import Trouble
 from tests.differential.harness import Side, settle
-from tests.differential.server import TREE, Monitor, running
+from tests.differential.server import TREE, Monitor, Server, memd_argv, running
 from tests.memctl.conftest import Memctl, argv
 from tests.memctl.fakes import Peer, Talk, interrupt
+from tests.users import need_root
 
 MIB = 1 << 20
 
@@ -36,7 +39,7 @@ def image(tmp_path: Path, size: int = 5 * MIB) -> Path:
 def test_from_an_image(memctl: Memctl, memd: Side, tmp_path: Path) -> None:
     source, path = image(tmp_path), tmp_path / "template"
     options = f"size=8M,mem-path={path},share=off,readonly=on,rom=off"
-    assert memctl.out("template", str(path), "--size", "8M", "--from", str(source)) == (
+    assert memctl.out("template", "make", str(path), "--size", "8M", "--from", str(source)) == (
         f"{path}: a template of 8 MiB (8388608 bytes), mode 0444.\n"
         "Clones in QEMU:\n"
         "  qemu-system-x86_64 -m 8M -machine q35,memory-backend=ram"
@@ -54,7 +57,7 @@ def test_from_an_image(memctl: Memctl, memd: Side, tmp_path: Path) -> None:
 
 def test_a_clone_in_memd(memctl: Memctl, tmp_path: Path) -> None:
     source, path = image(tmp_path), tmp_path / "a, template"
-    found = memctl.data("template", str(path), "--size", "8M", "--from", str(source))
+    found = memctl.data("template", "make", str(path), "--size", "8M", "--from", str(source))
     assert (found["filename"], found["size"], found["mode"]) == (str(path), 8 * MIB, "0444")
     (line,) = shlex.split(found["memd"])
     memctl.out("add", line)
@@ -71,7 +74,7 @@ def test_a_clone_in_qemu(memctl: Memctl, tmp_path: Path, directory: Path) -> Non
     data = tmp_path / "data"
     # Where firmware writes nothing before the machine runs.
     data.write_bytes(bytes(8 * MIB) + b"The template")
-    out = memctl.out("template", str(path), "--size", "16M", "--from", str(data))
+    out = memctl.out("template", "make", str(path), "--size", "16M", "--from", str(data))
     (line,) = [line for line in out.splitlines() if line.startswith("  qemu-system-x86_64 ")]
     argv = shlex.split(line.removesuffix(" ..."))
     argv += ["-accel", "tcg", "-nodefaults", "-display", "none", "-S"]
@@ -93,7 +96,7 @@ def test_of_a_backend(memctl: Memctl, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.write_bytes(b"The template")
     memctl.out("write", "vm0", "64k", str(data))
-    found = memctl.data("template", str(path), "--of", "vm0")
+    found = memctl.data("template", "make", str(path), "--of", "vm0")
     memctl.out("del", "vm0")
     assert (found["size"], found["mode"]) == (1028 << 10, "0400")
     content = path.read_bytes()
@@ -103,8 +106,13 @@ def test_of_a_backend(memctl: Memctl, tmp_path: Path) -> None:
 
 def test_zeroes(memctl: Memctl, tmp_path: Path) -> None:
     path = tmp_path / "template"
-    memctl.out("template", str(path), "--size", "1M")
+    before = os.umask(0o027)
+    try:
+        found = memctl.data("template", "make", str(path), "--size", "1M")
+    finally:
+        os.umask(before)
     assert path.read_bytes() == bytes(MIB)
+    assert found["mode"] == "0440"
 
 
 def test_from_standard_input(
@@ -113,10 +121,10 @@ def test_from_standard_input(
     path = tmp_path / "template"
     data = image(tmp_path).read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    memctl.out("template", str(path), "--size", "5M", "--from", "-")
+    memctl.out("template", "make", str(path), "--size", "5M", "--from", "-")
     assert path.read_bytes() == data
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    text = memctl.error("template", f"{path}2", "--size", "4M", "--from", "-")
+    text = memctl.error("template", "make", f"{path}2", "--size", "4M", "--from", "-")
     assert text == "there is more to come than the 4194304 bytes of the template"
     assert not Path(f"{path}2").exists()
 
@@ -125,17 +133,17 @@ def test_what_is_refused(memctl: Memctl, memd: Side, tmp_path: Path) -> None:
     """Nothing of it stays."""
     source, path = image(tmp_path), tmp_path / "template"
     new = str(path)
-    text = memctl.error("template", new, "--size", "4M", "--from", str(source))
+    text = memctl.error("template", "make", new, "--size", "4M", "--from", str(source))
     assert text == f"{source} has 5242880 bytes, and the template is to have 4194304"
-    assert memctl.error("template", new, "--of", "x") == "Device 'x' not found"
-    text = memctl.error("template", new, "--size", "4M", "--from", f"{source}2")
+    assert memctl.error("template", "make", new, "--of", "x") == "Device 'x' not found"
+    text = memctl.error("template", "make", new, "--size", "4M", "--from", f"{source}2")
     assert text == f"cannot read {source}2: No such file or directory"
-    assert "No such file" in memctl.error("template", f"{tmp_path}/none/t", "--size", "4M")
+    assert "No such file" in memctl.error("template", "make", f"{tmp_path}/none/t", "--size", "4M")
     for words in (["--size", "5000"], ["--size", "0"], ["--of", "x", "--from", "f"]):
-        assert memctl("template", new, *words)[0] == 2
+        assert memctl("template", "make", new, *words)[0] == 2
     assert [each.name for each in tmp_path.iterdir()] == ["image"]
     path.write_bytes(b"precious")
-    assert memctl.error("template", new, "--size", "4M") == f"{path} is there already"
+    assert memctl.error("template", "make", new, "--size", "4M") == f"{path} is there already"
     assert path.read_bytes() == b"precious"
     assert memd.regions() == []
 
@@ -147,115 +155,191 @@ def test_a_full_file_system(
     mount("tmpfs", place, "size=1m")
     source = tmp_path / "image"
     source.write_bytes(os.urandom(2 * MIB))
-    text = memctl.error("template", f"{place}/template", "--size", "4M", "--from", str(source))
+    text = memctl.error(
+        "template", "make", f"{place}/template", "--size", "4M", "--from", str(source)
+    )
     assert text == "cannot write the template: No space left on device"
     assert list(place.iterdir()) == []
 
 
-def test_an_interrupt(memctl: Memctl, memd: Side, tmp_path: Path) -> None:
-    """Nothing of it stays."""
-    path = tmp_path / "template"
+def begun(process: subprocess.Popen[bytes], place: Path) -> bool:
+    """Whether a memctl has begun with a template that is to be there."""
+    for each in Path(f"/proc/{process.pid}/fd").iterdir():
+        try:
+            if os.readlink(each).startswith(str(place)):
+                return True
+        except FileNotFoundError:
+            # It has been closed meanwhile.
+            continue
+    return False
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name
+)
+def test_a_signal(memctl: Memctl, tmp_path: Path, number: signal.Signals) -> None:
+    """Nothing of it stays, and nothing is seen of it before it is whole."""
     process = subprocess.Popen(
-        argv(memctl.path, "template", str(path), "--size", "8M", "--from", "-"),
+        argv(memctl.path, "template", "make", f"{tmp_path}/t", "--size", "8M", "--from", "-"),
         stdin=subprocess.PIPE,
         cwd=TREE,
     )
     assert process.stdin is not None
     with process.stdin:
-        # It waits for more once the backend is there.
         process.stdin.write(b"x" * 5 * MIB)
         process.stdin.flush()
-        settle(lambda: memctl.out("ls", "-q"), bool, 60)
-        interrupt(process)
-        assert process.wait(60) == 130
+        settle(lambda: begun(process, tmp_path), bool, 60)
+        assert list(tmp_path.iterdir()) == []
+        interrupt(process, number)
+        status = process.wait(60)
+    assert status == (-number if number == signal.SIGKILL else 128 + number)
     assert memctl.out("ls", "-q") == ""
-    assert not path.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_through_the_daemon(
+def test_a_signal_while_the_daemon_saves(fake: Callable[[Talk], Memctl], tmp_path: Path) -> None:
+    """What it comes to then has no place any more."""
+    place: list[Path] = []
+
+    def talk(peer: Peer, request: dict[str, Any]) -> None:
+        if request["execute"] == "x-memdev-stat":
+            peer.answer(request, [{"size": MIB, "page-size": 4096}])
+        else:
+            place.append(Path(request["arguments"]["filename"]))
+            place[0].write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    status, _out, err = fake(talk)("template", "make", f"{tmp_path}/t", "--of", "vm0")
+    assert (status, err) == (143, "memctl: the daemon goes on, and nothing of it stays\n")
+    assert place[0].parent.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_unnamed_files(
     memctl: Memctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no descriptor comes along."""
-    without = Export.__init__
-
-    def over_tcp(self: Export, answer: Any) -> None:
-        without(self, answer)
-        self.close()
-
-    monkeypatch.setattr(Export, "__init__", over_tcp)
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
     source, path = image(tmp_path), tmp_path / "template"
-    memctl.out("template", str(path), "--size", "5M", "--from", str(source))
+    memctl.out("template", "make", str(path), "--size", "5M", "--from", str(source))
     assert path.read_bytes() == source.read_bytes()
+    assert path.stat().st_nlink == 1
+    memctl.error("template", "make", f"{path}2", "--size", "4M", "--from", str(source))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["image", "template"]
 
 
-def test_content_that_is_not_what_was_written(
+def test_hugetlbfs(
+    memctl: Memctl,
+    tmp_path: Path,
+    directory: Path,
+    mount: Callable[..., None],
+    hugepages: Callable[[int], None],
+) -> None:
+    """Which can't be written to, but mapped."""
+    hugepages(4)
+    mount("hugetlbfs", directory / "huge")
+    path = directory / "huge" / "template"
+    source = image(tmp_path)
+    memctl.out("template", "make", str(path), "--size", "6M", "--from", str(source))
+    assert path.read_bytes() == source.read_bytes() + bytes(MIB)
+    path.unlink()
+
+
+@pytest.mark.parametrize("of", [False, True], ids=["size", "of"])
+def test_two_at_once(
+    memctl: Memctl, tmp_path: Path, of: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that comes second touches nothing of the first."""
+    path = tmp_path / "template"
+    seal = template_make._seal
+
+    def win(*arguments: Any) -> None:
+        path.write_bytes(b"the winner's")
+        seal(*arguments)
+
+    monkeypatch.setattr(template_make, "_seal", win)
+    memctl.out("add", "ram,id=vm0,size=1M")
+    content = ["--of", "vm0"] if of else ["--size", "1M"]
+    assert memctl.error("template", "make", str(path), *content) == f"{path} is there already"
+    memctl.out("del", "vm0")
+    assert path.read_bytes() == b"the winner's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_file_in_its_place(
     memctl: Memctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another has written to it meanwhile."""
-    path = tmp_path / "template"
-    seal = template._seal
-
-    def spoil(*arguments: Any) -> int:
-        with path.open("r+b") as file:
-            file.write(b"x")
-        return seal(*arguments)
-
-    monkeypatch.setattr(template, "_seal", spoil)
-    source = image(tmp_path)
-    text = memctl.error("template", str(path), "--size", "8M", "--from", str(source))
-    assert text == f"{path} does not hold what was written to it"
-    assert not path.exists()
-
-
-def test_a_daemon_elsewhere(fake: Callable[[Talk], Memctl], tmp_path: Path) -> None:
-    """Its files are not seen here."""
-
-    def talk(peer: Peer, request: dict[str, Any]) -> None:
-        if request["execute"] == "qom-list":
-            peer.refuse(request, "not found", "DeviceNotFound")
-        else:
-            peer.answer(request)
-
-    path = tmp_path / "template"
-    status, _out, err = fake(talk)("template", str(path), "--size", "1M")
-    assert status == 1
-    assert err.splitlines() == [
-        f"memctl: cannot read {path} here: No such file or directory",
-        "Run this where the daemon runs, as a user who may read what it makes.",
-    ]
-
-
-def test_clones_that_would_not_work(fake: Callable[[Talk], Memctl], tmp_path: Path) -> None:
+    """It is nobody's business here, whatever becomes of the template."""
     path = tmp_path / "template"
 
-    def talk(peer: Peer, request: dict[str, Any]) -> None:
-        name = request["execute"]
-        if name == "qom-list":
-            peer.refuse(request, "not found", "DeviceNotFound")
-        elif name == "object-add":
-            path.write_bytes(bytes(MIB))
-            peer.answer(request)
-        elif name == "x-memdev-explain":
-            peer.answer(request, {"verdict": "fails", "text": ["It would fail: no"]})
-        else:
-            peer.answer(request)
+    def exchange(*_: object) -> None:
+        path.unlink()
+        path.write_bytes(b"another's")
+        raise Trouble("no")
 
-    assert fake(talk).error("template", str(path), "--size", "1M") == (
-        f"{path} is no template: It would fail: no"
-    )
-    assert not path.exists()
+    monkeypatch.setattr(template_make, "_check_clones", exchange)
+    assert memctl.error("template", "make", str(path), "--size", "1M") == "no"
+    assert path.read_bytes() == b"another's"
 
 
-def test_a_size_that_is_not_what_was_made(fake: Callable[[Talk], Memctl], tmp_path: Path) -> None:
+@need_root
+def test_a_daemon_in_another_mount_namespace(
+    tmp_path: Path, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused, and nothing stays here or there."""
+    command = f'mount -t tmpfs none {tmp_path} && exec "$@"'
+    argv = ["unshare", "-m", "sh", "-c", command, "sh", *memd_argv()]
     path = tmp_path / "template"
+    with running("memd", argv, directory) as server:
+        memctl = Memctl(server.path, capsys)
+        there = Path(f"/proc/{server.pid}/root{tmp_path}")
+        text = memctl.error("template", "make", str(path), "--size", "1M")
+        assert text == (
+            f"{path} is no template: can't open backing store {path} for guest RAM:"
+            " No such file or directory"
+        )
+        memctl.out("add", "ram,id=vm0,size=1M")
+        text = memctl.error("template", "make", str(path), "--of", "vm0")
+        assert text.startswith(f"cannot save 'vm0' to '{tmp_path}/.memctl-")
+        assert text.endswith(": No such file or directory")
+        assert list(there.iterdir()) == []
+        (there / "template").write_bytes(bytes(MIB))
+        text = memctl.error("template", "make", str(path), "--size", "1M")
+        assert text == f"the daemon has another file at {path}"
+        assert list(there.iterdir()) == [there / "template"]
+        memctl.out("del", "vm0")
+        assert memctl.out("ls", "-q") == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_are_nobody_elses(fake: Callable[[Talk], Memctl], tmp_path: Path) -> None:
+    """Processes of two PID namespaces have the same ids."""
+    ids = []
 
     def talk(peer: Peer, request: dict[str, Any]) -> None:
         if request["execute"] == "object-add":
-            path.write_bytes(b"short")
-        peer.answer(request)
+            ids.append(request["arguments"]["id"])
+            peer.refuse(request, "no")
+        else:
+            peer.refuse(request, "not found", "DeviceNotFound")
 
-    text = fake(talk).error("template", str(path), "--size", "1M")
-    assert text == f"{path} has 5 bytes and not 1048576"
+    memctl = fake(talk)
+    path = tmp_path / "template"
+    for _ in range(2):
+        text = memctl.error("template", "make", str(path), "--size", "1M")
+        assert text == f"{path} is no template: no"
+        assert not path.exists()
+    assert len(set(ids)) == 2
+
+
+def test_over_tcp(start_memd: Callable[..., Server], tmp_path: Path, capsys: Any) -> None:
+    """Where no descriptor comes along."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp:127.0.0.1:{free.getsockname()[1]}"
+    start_memd("--qmp", f"{address},server=on,wait=off")
+    path = tmp_path / "template"
+    Memctl(address, capsys).out("template", "make", str(path), "--size", "1M")
+    assert path.read_bytes() == bytes(MIB)
 
 
 @pytest.mark.parametrize(
@@ -270,4 +354,4 @@ def test_a_size_that_is_not_what_was_made(fake: Callable[[Talk], Memctl], tmp_pa
     ],
 )
 def test_blocks_of_zeroes_are_left_out(data: bytes, runs: list[tuple[int, int]]) -> None:
-    assert list(template._runs(data)) == runs
+    assert list(template_make._runs(data)) == runs

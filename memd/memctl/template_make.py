@@ -1,0 +1,388 @@
+"""`memctl template make`: the first half of VM templating, a file that clones map copy-on-write.
+
+What a template holds comes from an image or from a backend that is there. It gets
+its name when it is whole and nobody can write to it any more, and only where
+nothing of that name is; then the daemon has to map it as a clone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as modes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from memd.errors import QMPError
+from memd.memctl.add import make
+from memd.memctl.backends import PREFIX, stat
+from memd.memctl.context import OK, USAGE, Trouble
+from memd.memctl.progress import Bar
+from memd.memctl.read import CHUNK
+from memd.memctl.save import save
+from memd.memctl.sizes import exact, size
+from memd.memctl.write import length_of, opened
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.client import Client
+    from memd.memctl.context import Context
+
+JSON = Any
+
+_PAGE = 4096
+
+_BLOCK = 64 << 10
+"""Bytes that are left out where they are all zeroes, as those of a new file are."""
+
+_ZEROES = bytes(_BLOCK)
+
+_NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
+"""What open(2) says with O_TMPFILE where the file system has no such files."""
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", metavar="FILE", help="the template; nothing may be there yet")
+    content = parser.add_mutually_exclusive_group(required=True)
+    content.add_argument(
+        "--of", metavar="ID", help="with the present content of this backend, as of a stopped VM"
+    )
+    content.add_argument(
+        "--size", metavar="SIZE", type=size, help="of this size: zeroes, or what --from has"
+    )
+    parser.add_argument(
+        "--from",
+        dest="image",
+        metavar="IMAGE",
+        help="with --size: the content, a file or - for standard input; zeroes follow it",
+    )
+    parser.epilog = (
+        "FILE appears when it is whole, read-only, and only where nothing is. The daemon has to"
+        " run on this host, and to map it; then the lines with which QEMU and memd make clones of"
+        " it are printed. If anything goes wrong, nothing stays."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Make it."""
+    if arguments.of and arguments.image:
+        raise Trouble("--from goes with --size: with --of, the backend has the content", USAGE)
+    wanted: int = arguments.size or 0
+    if not arguments.of and (wanted % _PAGE or not wanted):
+        raise Trouble(f"a template is of whole pages of {_PAGE} bytes", USAGE)
+    path = os.path.abspath(arguments.file)
+    if os.path.lexists(path):
+        raise _is_there_already(path)
+    with context.connect() as client, _Draft(path) as draft:
+        if arguments.of:
+            backend = stat(client, arguments.of)
+            page = backend["page-size"]
+            length: int = -(-backend["size"] // page) * page
+            save(client, arguments.of, draft.place(), given_up="nothing of it stays")
+            draft.open()
+            mode = 0o400
+        else:
+            length = wanted
+            draft.create()
+            _fill(draft.fd, length, arguments.image)
+            mode = 0o444 & ~_umask()
+        _seal(draft.fd, path, length, mode)
+        draft.appear()
+        _check_clones(context, client, draft.fd, path, length)
+        draft.keep()
+    told = {"filename": path, "size": length, "mode": f"{mode:04o}", **_lines(path, length)}
+    if context.as_json:
+        context.print_json(told)
+        return OK
+    context.print_lines(
+        [
+            f"{path}: a template of {exact(length)}, mode {mode:04o}.",
+            "Clones in QEMU:",
+            f"  qemu-system-x86_64 {told['qemu']} ...",
+            "Clones in memd:",
+            f"  memctl add {told['memd']}",
+        ]
+    )
+    return OK
+
+
+def _is_there_already(path: str) -> Trouble:
+    return Trouble(
+        f"{path} is there already",
+        hint="A template that clones map must not change: choose another name, or remove it.",
+    )
+
+
+class _Draft:
+    """A file that is to get its name once it is whole; a context manager.
+
+    Until then it has none, or lies in a directory of its own beside the place:
+    where the daemon makes it, or the file system has no files without a name.
+    Unless it is kept, nothing of it stays, and nothing else is touched.
+
+    Attributes:
+        fd: its descriptor, once it was created or opened.
+    """
+
+    __slots__ = ("_directory", "_kept", "_made", "_parent", "_path", "fd")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._parent = os.path.dirname(path)
+        self._directory = ""
+        self._made: tuple[int, int] | None = None
+        self._kept = False
+        self.fd = -1
+
+    def place(self) -> str:
+        """A path for it in a directory of its own; raises `Trouble`."""
+        from secrets import token_hex
+
+        self._directory = os.path.join(self._parent, f".memctl-{token_hex(8)}")
+        try:
+            os.mkdir(self._directory, 0o700)
+            # The daemon may be another user, who can write where the template is to be.
+            around = os.stat(self._parent)
+            with suppress(PermissionError):
+                os.chown(self._directory, around.st_uid, around.st_gid)
+                os.chmod(self._directory, modes.S_IMODE(around.st_mode))
+        except OSError as failed:
+            raise self._cannot_make(failed) from None
+        return self._inside()
+
+    def create(self) -> None:
+        """Make it, empty; raises `Trouble`."""
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            try:
+                self.fd = os.open(self._parent, flags | os.O_TMPFILE, 0o600)
+            except OSError as failed:
+                if failed.errno not in _NO_UNNAMED_FILES:
+                    raise
+                os.stat(self._parent)
+                self.fd = os.open(self.place(), flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as failed:
+            raise self._cannot_make(failed) from None
+
+    def open(self) -> None:
+        """Open what was put at its place; raises `Trouble`."""
+        try:
+            self.fd = os.open(self._inside(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as failed:
+            raise Trouble(
+                f"cannot read here what the daemon has saved: {failed.strerror}",
+                hint="Run this where the daemon runs, as a user who may read what it makes.",
+            ) from None
+
+    def appear(self) -> None:
+        """Give it its name; raises `Trouble` where something of that name is."""
+        there = os.fstat(self.fd)
+        self._made = there.st_dev, there.st_ino
+        source = self._inside() if there.st_nlink else f"/proc/self/fd/{self.fd}"
+        parent = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # Only with a directory does Python follow the link that leads to the descriptor.
+            os.link(source, self._path, src_dir_fd=parent, follow_symlinks=not there.st_nlink)
+            os.fsync(parent)
+        except FileExistsError:
+            self._made = None
+            raise _is_there_already(self._path) from None
+        except OSError as failed:
+            raise self._cannot_make(failed) from None
+        finally:
+            os.close(parent)
+
+    def keep(self) -> None:
+        """Let it stay."""
+        self._kept = True
+
+    def __enter__(self) -> _Draft:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._made is not None and not self._kept:
+            with suppress(OSError):
+                there = os.stat(self._path, follow_symlinks=False)
+                if (there.st_dev, there.st_ino) == self._made:
+                    os.unlink(self._path)
+        if self._directory:
+            # A daemon that still saves finds no place for it any more.
+            for _ in range(3):
+                with suppress(OSError):
+                    os.unlink(self._inside())
+                with suppress(OSError):
+                    os.rmdir(self._directory)
+                    break
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def _inside(self) -> str:
+        return os.path.join(self._directory, "template")
+
+    def _cannot_make(self, failed: OSError) -> Trouble:
+        return Trouble(f"cannot make {self._path}: {failed.strerror}")
+
+
+def _fill(fd: int, length: int, image: str | None) -> None:
+    """Give a new file its size and content; raises `Trouble`."""
+    try:
+        if image is None:
+            os.truncate(fd, length)
+            return
+        with opened(image) as source:
+            wanted = length_of(source)
+            if wanted is not None and wanted > length:
+                raise Trouble(f"{image} has {wanted} bytes, and the template is to have {length}")
+            os.truncate(fd, length)
+            if os.fstat(fd).st_blksize > _PAGE and _is_of_huge_pages(fd):
+                with _mapped(fd, length) as put:
+                    _copy(put, source, length, wanted)
+            else:
+                _copy(lambda at, data: _write(fd, at, data), source, length, wanted)
+    except OSError as failed:
+        raise Trouble(f"cannot write the template: {failed.strerror}") from None
+
+
+def _write(fd: int, at: int, data: bytes) -> None:
+    done = 0
+    with memoryview(data) as left:
+        while done < len(data):
+            done += os.pwrite(fd, left[done:], at + done)
+
+
+def _is_of_huge_pages(fd: int) -> bool:
+    from memd.hostmem import libc
+
+    return libc.file_system_type(fd) == libc.HUGETLBFS_MAGIC
+
+
+@contextmanager
+def _mapped(fd: int, length: int) -> Iterator[Callable[[int, bytes], None]]:
+    """A file of hugetlbfs, which can be mapped and not written to."""
+    from memd.hostmem import access
+    from memd.hostmem.region import Region
+    from memd.hostmem.spec import READ_WRITE, MapSpec
+
+    page = os.fstat(fd).st_blksize
+    region = Region(MapSpec(length, length, page, page, 0, READ_WRITE, True), os.dup(fd))
+    try:
+        yield lambda at, data: access.write(region, "the template", at, data)
+    finally:
+        region.close()
+
+
+def _copy(
+    put: Callable[[int, bytes], None], source: IO[bytes], length: int, wanted: int | None
+) -> None:
+    done = 0
+    with Bar("the template", "filling") as bar:
+        while data := source.read(CHUNK):
+            if done + len(data) > length:
+                raise Trouble(f"there is more to come than the {length} bytes of the template")
+            for start, end in _runs(data):
+                put(done + start, data[start:end])
+            done += len(data)
+            if wanted is not None and wanted > CHUNK:
+                bar.at(done, wanted)
+
+
+def _runs(data: bytes) -> Iterator[tuple[int, int]]:
+    """The stretches of bytes that are not blocks of zeroes."""
+    start = None
+    for at in range(0, len(data), _BLOCK):
+        if data[at : at + _BLOCK] == _ZEROES[: len(data) - at]:
+            if start is not None:
+                yield start, at
+            start = None
+        elif start is None:
+            start = at
+    if start is not None:
+        yield start, len(data)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _seal(fd: int, path: str, length: int, mode: int) -> None:
+    """Let nobody write to a file any more; raises `Trouble`."""
+    there = os.fstat(fd)
+    if there.st_size != length:
+        raise Trouble(f"{path} would have {there.st_size} bytes and not {length}")
+    try:
+        os.fchmod(fd, mode)
+    except OSError as failed:
+        raise Trouble(
+            f"cannot make {path} read-only: {failed.strerror}",
+            hint="Run this as the daemon's user.",
+        ) from None
+    os.fsync(fd)
+
+
+def _check_clones(context: Context, client: Client, fd: int, path: str, length: int) -> None:
+    """See that the daemon can make clones of the very file.
+
+    Raises:
+        Trouble: it can't, and why.
+    """
+    from secrets import token_hex
+
+    id = f"memctl-{token_hex(8)}"
+    options = {"qom-type": f"{PREFIX}file", "id": id, **_clone(path, length)}
+    if os.fstat(fd).st_blksize > _PAGE:
+        # Huge pages may be there for the template, and not yet for a clone.
+        options["reserve"] = False
+    try:
+        make(context, client, options)
+    except QMPError as error:
+        raise Trouble(f"{path} is no template: {error.desc}") from None
+    try:
+        # TCP carries no descriptors.
+        if isinstance(context.address(), str):
+            with client.export(id, writable=False) as memory:
+                if not os.path.sameopenfile(memory.fd, fd):
+                    raise Trouble(f"the daemon has another file at {path}")
+    finally:
+        client.execute("object-del", {"id": id})
+
+
+def _clone(path: str, length: int) -> dict[str, JSON]:
+    return {"mem-path": path, "size": length, "share": False, "readonly": True, "rom": "off"}
+
+
+def _lines(path: str, length: int) -> dict[str, str]:
+    """How QEMU and memd make a clone, as their command lines have it."""
+    short = _short(length)
+    # A comma in a value is written twice.
+    escaped = path.replace(",", ",,")
+    options = f"size={short},mem-path={escaped},share=off,readonly=on,rom=off"
+    object_option = f"-object {_quoted(f'{PREFIX}file,id=ram,{options}')}"
+    return {
+        "qemu": f"-m {short} -machine q35,memory-backend=ram {object_option}",
+        "memd": _quoted(f"{PREFIX}file,id=clone,{options}"),
+    }
+
+
+def _short(length: int) -> str:
+    """A size as an option has it, in the largest unit that divides it."""
+    for shift, unit in ((30, "G"), (20, "M"), (10, "K")):
+        if not length & ((1 << shift) - 1):
+            return f"{length >> shift}{unit}"
+    return str(length)
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
