@@ -100,11 +100,11 @@ def save(
             entry.close()
     except OSError as failed:
         raise QMPError(f"cannot save '{name}' to '{filename}': {failed.strerror}") from None
-    except _Gone as gone:
+    except Gone as gone:
         raise QMPError(f"cannot save '{name}' to '{filename}': {gone}") from None
 
 
-class _Gone(Exception):
+class Gone(Exception):
     """A part of the region can't be read; says why."""
 
 
@@ -363,7 +363,7 @@ def _copy(region: Region, to: int, saving: Saving) -> None:
             for at in range(start, end, CHUNK):
                 data = os.pread(region.fd, min(CHUNK, end - at), region.offset + at)
                 if len(data) < min(CHUNK, end - at):
-                    raise _Gone("its file is being truncated")
+                    raise Gone("its file is being truncated")
                 saving.check()
                 _put(to, at, data)
                 # What is private follows, and is gone through a second time.
@@ -383,7 +383,7 @@ def _copy_memory(
     for at in range(start, end, CHUNK):
         data = bytearray(min(CHUNK, end - at))
         if libc.read_memory(region.address + at, data) < len(data):
-            raise _Gone(os.strerror(errno.EFAULT))
+            raise Gone(os.strerror(errno.EFAULT))
         saving.check()
         _put(to, at, data, over=over)
         saving.done = (region.length + at) // 2 if over else at
@@ -416,12 +416,12 @@ def data_ranges(fd: int, offset: int, length: int) -> Iterator[tuple[int, int]]:
     """The parts of a range of a file that are no holes, relative to `offset`.
 
     Raises:
-        _Gone: the file ends before the range does.
+        Gone: the file ends before the range does.
     """
     end = offset + length
     size = os.lseek(fd, 0, os.SEEK_END)
     if size < end:
-        raise _Gone(f"its file was truncated to {size} bytes")
+        raise Gone(f"its file was truncated to {size} bytes")
     at = offset
     while at < end:
         try:

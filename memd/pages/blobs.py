@@ -1,0 +1,198 @@
+"""Files named by the SHA-256 of what they hold: each is there whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from hashlib import sha256
+
+from memd.errors import QMPError
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""How a digest is written: SHA-256 in lower-case hexadecimal digits."""
+
+_NEW = "new."
+"""Begins the name of a file that is still being written."""
+
+
+class Damaged(QMPError):
+    """Something is not what its digest says, or is missing."""
+
+
+class Blobs:
+    """A directory of such files.
+
+    Args:
+        directory: its path; made by `make`.
+    """
+
+    __slots__ = ("directory",)
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    def make(self) -> None:
+        """Make the directory where it is missing; raises `OSError`."""
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+
+    def path(self, digest: str) -> str:
+        """The path of a blob, whether it is there or not."""
+        return os.path.join(self.directory, digest)
+
+    def has(self, digest: str) -> bool:
+        """Whether a blob is there."""
+        return os.path.exists(self.path(digest))
+
+    def size(self, digest: str) -> int:
+        """How many bytes it has; raises `OSError`."""
+        return os.stat(self.path(digest)).st_size
+
+    def get(self, digest: str) -> bytes:
+        """A whole blob, verified.
+
+        Raises:
+            Damaged: it is missing, or is not what its name says.
+        """
+        try:
+            with open(self.path(digest), "rb") as file:
+                data = file.read()
+        except OSError as failed:
+            raise Damaged(f"blob {digest} can't be read: {failed.strerror}") from None
+        if sha256(data).hexdigest() != digest:
+            raise Damaged(f"blob {digest} is damaged")
+        return data
+
+    def read_at(self, digest: str, offset: int, length: int) -> bytes:
+        """A part of a blob, not verified; shorter where the blob ends. Raises `OSError`."""
+        fd = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(fd, length, offset)
+        finally:
+            os.close(fd)
+
+    def put(self, data: bytes) -> str:
+        """Store bytes; their digest. Raises `OSError`."""
+        digest = sha256(data).hexdigest()
+        if not self.has(digest):
+            new = self.create()
+            try:
+                new.write(data)
+                new.finish()
+            finally:
+                new.discard()
+        return digest
+
+    def create(self) -> NewBlob:
+        """Begin a blob whose content is yet to come. Raises `OSError`."""
+        return NewBlob(self)
+
+    def digests(self) -> Iterator[str]:
+        """Every blob that is there. Raises `OSError`."""
+        return (name for name in os.listdir(self.directory) if DIGEST.fullmatch(name))
+
+    def remove(self, digest: str) -> None:
+        """Remove a blob, if it is there. Raises `OSError`."""
+        remove(self.path(digest))
+
+    def remove_unfinished(self) -> None:
+        """Remove what a process that died has left. Raises `OSError`."""
+        for name in os.listdir(self.directory):
+            if name.startswith(_NEW):
+                remove(os.path.join(self.directory, name))
+
+
+class NewBlob:
+    """A blob that is being written.
+
+    Attributes:
+        size: bytes written so far.
+    """
+
+    __slots__ = ("_blobs", "_fd", "_hash", "_path", "size")
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._path = os.path.join(blobs.directory, f"{_NEW}{os.urandom(8).hex()}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, 0o600)
+        self._hash = sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        """Append; the offset at which it begins. Raises `OSError`."""
+        at = self.size
+        write_all(self._fd, data)
+        self._hash.update(data)
+        self.size += len(data)
+        return at
+
+    def digest(self) -> str:
+        """The digest of what was written so far."""
+        return self._hash.hexdigest()
+
+    def finish(self) -> str:
+        """Put it in its place, so that it outlives a crash; its digest. Raises `OSError`."""
+        os.fsync(self._fd)
+        digest = self._hash.hexdigest()
+        os.rename(self._path, self._blobs.path(digest))
+        self._close()
+        sync_directory(self._blobs.directory)
+        return digest
+
+    def discard(self) -> None:
+        """Remove it, unless it is finished."""
+        if self._fd >= 0:
+            remove(self._path)
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it where the file is at; raises `OSError`."""
+    with memoryview(data) as view:
+        done = 0
+        while done < len(view):
+            done += os.write(fd, view[done:])
+
+
+def replace(path: str, data: bytes) -> None:
+    """Put a file in the place of one that may be there, at once and for good.
+
+    Raises:
+        OSError: it could not be done, and what was there is as it was.
+    """
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{os.urandom(8).hex()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+    sync_directory(directory)
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there. Raises `OSError`."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def sync_directory(path: str) -> None:
+    """See that the names in a directory outlive a crash. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,266 @@
+"""Which page of a template is where in which chunk, and where the chunks are.
+
+The layout is part of what a template is, and its digest of the template's. The
+places are not: the same chunks may lie elsewhere after others were deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
+
+from memd.pages.blobs import DIGEST, Damaged
+from memd.pages.chunks import MAX_PAGES
+
+_MAGIC = b"memd layout 1\n"
+_SIZES = struct.Struct("<III")
+_DIGEST = 32
+
+
+def _coded(values: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        values = array(values.typecode, values)
+        values.byteswap()
+    return values.tobytes()
+
+
+def _decoded(kind: str, data: bytes) -> array[int]:
+    values = array(kind)
+    values.frombytes(data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+class Piece:
+    """Pages that follow each other in a template and in a chunk.
+
+    Attributes:
+        page: the first, counted in the template.
+        count: how many.
+        chunk: the chunk's number in the layout, -1 for pages of zeroes.
+        slot: the first, counted in the chunk.
+    """
+
+    __slots__ = ("chunk", "count", "page", "slot")
+
+    def __init__(self, page: int, count: int, chunk: int, slot: int) -> None:
+        self.page = page
+        self.count = count
+        self.chunk = chunk
+        self.slot = slot
+
+
+class Layout:
+    """The pages of a template.
+
+    The chunks' pages are numbered through: those of the first chunk, those of
+    the second and so on. A run says that some of the template's pages are some
+    of these; pages in no run are zeroes.
+
+    Attributes:
+        pages: how many the template has.
+        digests: of the chunks, one after the other.
+        counts: pages of each chunk.
+        starts: of each run, its first page in the template, ascending.
+        lengths: of each run, how many pages.
+        stored: of each run, the number of its first page among the chunks'.
+        ends: for each chunk, pages up to its end.
+    """
+
+    __slots__ = ("counts", "digests", "ends", "lengths", "pages", "starts", "stored")
+
+    def __init__(
+        self,
+        pages: int,
+        digests: bytes,
+        counts: array[int],
+        starts: array[int],
+        lengths: array[int],
+        stored: array[int],
+    ) -> None:
+        self.pages = pages
+        self.digests = digests
+        self.counts = counts
+        self.starts = starts
+        self.lengths = lengths
+        self.stored = stored
+        self.ends = array("I", accumulate(counts))
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def digest(self, chunk: int) -> bytes:
+        """The digest of a chunk, by its number."""
+        return self.digests[chunk * _DIGEST : (chunk + 1) * _DIGEST]
+
+    @property
+    def data(self) -> int:
+        """How many pages are not zeroes."""
+        return sum(self.lengths)
+
+    def encode(self) -> bytes:
+        """As bytes."""
+        return b"".join(
+            (
+                _MAGIC,
+                _SIZES.pack(self.pages, len(self.counts), len(self.starts)),
+                self.digests,
+                *map(_coded, (self.counts, self.starts, self.lengths, self.stored)),
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Layout:
+        """From bytes that were verified, but may be of a stranger's making.
+
+        Raises:
+            Damaged: they are no layout.
+        """
+        at = len(_MAGIC) + _SIZES.size
+        if len(data) < at or data[: len(_MAGIC)] != _MAGIC:
+            raise Damaged("a template's layout is damaged")
+        pages, chunks, runs = _SIZES.unpack_from(data, len(_MAGIC))
+        if len(data) != at + chunks * (_DIGEST + 2) + runs * 12:
+            raise Damaged("a template's layout is damaged")
+        digests = data[at : (at := at + chunks * _DIGEST)]
+        counts = _decoded("H", data[at : (at := at + chunks * 2)])
+        starts, lengths, stored = (
+            _decoded("I", data[at + 4 * part * runs : at + 4 * (part + 1) * runs])
+            for part in range(3)
+        )
+        return cls(pages, digests, counts, starts, lengths, stored)
+
+    def check(self) -> None:
+        """See that it can be used as it is; for one that comes from elsewhere.
+
+        Raises:
+            Damaged: it can't.
+        """
+        whole = self.ends[-1] if self.ends else 0
+        last = 0
+        good = all(0 < count <= MAX_PAGES for count in self.counts)
+        for start, length, stored in zip(self.starts, self.lengths, self.stored, strict=True):
+            good = good and start >= last and length > 0 and stored + length <= whole
+            last = start + length
+        if not good or last > self.pages:
+            raise Damaged("a template's layout is damaged")
+
+    def pieces(self, page: int, count: int) -> Iterator[Piece]:
+        """What a range of pages is made of, in order.
+
+        Args:
+            page: the first.
+            count: how many; within the template.
+        """
+        end = page + count
+        run = max(bisect_right(self.starts, page) - 1, 0)
+        while page < end:
+            if run == len(self.starts) or self.starts[run] >= end:
+                yield Piece(page, end - page, -1, 0)
+                return
+            start, length = self.starts[run], self.lengths[run]
+            if page < start:
+                yield Piece(page, start - page, -1, 0)
+                page = start
+            last = min(end, start + length)
+            stored = self.stored[run] + page - start
+            chunk = bisect_right(self.ends, stored)
+            while page < last:
+                first = self.ends[chunk] - self.counts[chunk]
+                here = min(last - page, self.ends[chunk] - stored)
+                yield Piece(page, here, chunk, stored - first)
+                page += here
+                stored += here
+                chunk += 1
+            run += 1
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """The ranges of pages that are not zeroes: (first page, pages), merged."""
+        merged: list[tuple[int, int]] = []
+        for start, length in zip(self.starts, self.lengths, strict=True):
+            if merged and sum(merged[-1]) == start:
+                merged[-1] = (merged[-1][0], merged[-1][1] + length)
+            else:
+                merged.append((start, length))
+        return merged
+
+
+class Places:
+    """Where the chunks of a layout are.
+
+    Attributes:
+        packs: digests of the blobs that hold records of chunks.
+        pack: of each chunk, the number of its pack.
+        offset: of each chunk, where its record begins there, in bytes.
+        length: of each chunk, bytes of its record.
+    """
+
+    __slots__ = ("length", "offset", "pack", "packs")
+
+    def __init__(self, packs: list[str] | None = None) -> None:
+        self.packs = packs or []
+        self.pack = array("I")
+        self.offset = array("Q")
+        self.length = array("I")
+
+    def __len__(self) -> int:
+        return len(self.pack)
+
+    def place(self, chunk: int) -> tuple[str, int, int]:
+        """A chunk's pack, and its record's offset and length there."""
+        return self.packs[self.pack[chunk]], self.offset[chunk], self.length[chunk]
+
+    def encode(self) -> bytes:
+        """As bytes."""
+        head = json.dumps({"packs": self.packs, "chunks": len(self.pack)}).encode()
+        return b"".join((head, b"\n", *map(_coded, (self.pack, self.offset, self.length))))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Places:
+        """From bytes.
+
+        Raises:
+            Damaged: they are no places.
+        """
+        head, _newline, rest = data.partition(b"\n")
+        try:
+            told = json.loads(head)
+            packs, chunks = told["packs"], told["chunks"]
+            good = all(type(each) is str and DIGEST.fullmatch(each) for each in packs)
+        except (ValueError, TypeError, KeyError):
+            good = False
+        if not good or type(chunks) is not int or len(rest) != chunks * 16:
+            raise Damaged("a template's places are damaged")
+        places = cls(packs)
+        places.pack = _decoded("I", rest[: chunks * 4])
+        places.offset = _decoded("Q", rest[chunks * 4 : chunks * 12])
+        places.length = _decoded("I", rest[chunks * 12 :])
+        if chunks and max(places.pack) >= len(packs):
+            raise Damaged("a template's places are damaged")
+        return places
+
+
+class PlacesBuilder:
+    """Collects where chunks are."""
+
+    __slots__ = ("_numbers", "places")
+
+    def __init__(self) -> None:
+        self.places = Places()
+        self._numbers: dict[str, int] = {}
+
+    def add(self, pack: str, offset: int, length: int) -> None:
+        """The next chunk is there."""
+        number = self._numbers.get(pack)
+        if number is None:
+            number = self._numbers[pack] = len(self.places.packs)
+            self.places.packs.append(pack)
+        self.places.pack.append(number)
+        self.places.offset.append(offset)
+        self.places.length.append(length)

@@ -1,0 +1,127 @@
+"""What a template is: everything that its digest stands for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from memd.pages.blobs import DIGEST, Damaged
+from memd.pages.chunks import CHUNK_PAGES, PAGE
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block of a machine's memory.
+
+    Attributes:
+        id: its name in a migration stream.
+        length: in bytes.
+        page_size: in bytes.
+    """
+
+    id: str
+    length: int
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that belongs to a template.
+
+    Attributes:
+        digest: its name.
+        size: in bytes.
+    """
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A template.
+
+    Attributes:
+        size: of its memory, in bytes.
+        data: bytes of it that are not zeroes.
+        layout: the pages, and the digests of their chunks.
+        page_size: of the machine's memory, in bytes.
+        chunk_size: bytes that a chunk has as a rule.
+        machine: the machine type; "" where there are no devices.
+        qemu_version: of the QEMU that was saved; "" where it is not known.
+        memory: the name of the block that the memory is.
+        blocks: all blocks of the stream, the memory's included.
+        devices: the device stream; None for memory alone.
+        working_set: page numbers in order, 32 bits each, little-endian.
+    """
+
+    size: int
+    data: int
+    layout: Blob
+    page_size: int = PAGE
+    chunk_size: int = CHUNK_PAGES * PAGE
+    machine: str = ""
+    qemu_version: str = ""
+    memory: str = ""
+    blocks: tuple[Block, ...] = ()
+    devices: Blob | None = None
+    working_set: Blob | None = None
+
+    def encode(self) -> bytes:
+        """As bytes; the same template gives the same."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True).encode() + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that it is, in hexadecimal digits."""
+        return sha256(self.encode()).hexdigest()
+
+    @property
+    def blobs(self) -> list[Blob]:
+        """The blobs that it names."""
+        return [each for each in (self.layout, self.devices, self.working_set) if each]
+
+    @classmethod
+    def decode(cls, data: bytes) -> Manifest:
+        """From bytes.
+
+        Raises:
+            Damaged: they are no manifest, or of a later memd.
+        """
+        try:
+            told = json.loads(data)
+            if told.pop("format") != _FORMAT:
+                raise Damaged("a template's manifest is of another format than this memd reads")
+            blocks = tuple(Block(**each) for each in told.pop("blocks"))
+            blobs = {name: _blob(told.pop(name)) for name in ("layout", "devices", "working_set")}
+            manifest = cls(blocks=blocks, **blobs, **told)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise Damaged("a template's manifest is damaged") from None
+        if not manifest._sound():
+            raise Damaged("a template's manifest is damaged")
+        return manifest
+
+    def _sound(self) -> bool:
+        numbers = [self.size, self.data, self.page_size, self.chunk_size]
+        numbers += [number for block in self.blocks for number in (block.length, block.page_size)]
+        numbers += [blob.size for blob in self.blobs]
+        texts = [self.machine, self.qemu_version, self.memory, *(each.id for each in self.blocks)]
+        return (
+            all(type(number) is int and number >= 0 for number in numbers)
+            and all(type(text) is str for text in texts)
+            and self.size % PAGE == 0
+            and bool(self.layout)
+        )
+
+
+def _blob(told: Any) -> Any:
+    if told is None:
+        return None
+    blob = Blob(**told)
+    if type(blob.digest) is not str or not DIGEST.fullmatch(blob.digest):
+        raise ValueError
+    return blob

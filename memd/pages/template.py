@@ -1,0 +1,289 @@
+"""A template that is read: page by page, each verified before it is given."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol
+
+from memd.errors import QMPError
+from memd.pages.blobs import Blobs, Damaged
+from memd.pages.chunks import CHUNK_PAGES, PAGE, unpack
+from memd.pages.layout import Layout, Places
+from memd.pages.manifest import Manifest
+from memd.pages.unpacked import Unpacked
+
+log = logging.getLogger(__name__)
+
+_RECENT = 64
+"""Chunks that are kept unpacked: those with pages from all over a template are
+asked for more than once."""
+
+
+class Remote(Protocol):
+    """Where chunks are fetched from that the store has not."""
+
+    def chunk(self, number: int) -> bytes:
+        """A chunk of the layout, verified.
+
+        Raises:
+            QMPError: it can't be fetched.
+        """
+
+    def prefetch(self, numbers: list[int]) -> None:
+        """See that these chunks are at hand, several at once; a failure is left to `chunk`."""
+
+
+class Template:
+    """A template of a store. Its methods may be called in any thread.
+
+    Args:
+        name: in the store.
+        manifest: what it is.
+        blobs: the store's.
+        places: reads where the chunks are; called again after they moved.
+        unpacked: the directory of unpacked copies.
+        remote: where chunks are fetched from, None for nowhere.
+
+    Attributes:
+        layout: its pages.
+
+    Raises:
+        Damaged: its layout is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        manifest: Manifest,
+        blobs: Blobs,
+        places: Callable[[], Places],
+        unpacked: str,
+        remote: Remote | None = None,
+    ) -> None:
+        self.name = name
+        self.manifest = manifest
+        self._blobs = blobs
+        self.layout = Layout.decode(blobs.get(manifest.layout.digest))
+        self._read_places = places
+        self._places = places()
+        self._directory = unpacked
+        self._remote = remote
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self._loading: dict[int, Future[bytes]] = {}
+        self._unpacked: Unpacked | None = None
+
+    @property
+    def size(self) -> int:
+        """Of its memory, in bytes."""
+        return self.manifest.size
+
+    @property
+    def page_size(self) -> int:
+        """Of the machine's memory, in bytes."""
+        return self.manifest.page_size
+
+    def data_ranges(self) -> list[tuple[int, int]]:
+        """The ranges that are not zeroes: (offset, length), ascending, in whole pages."""
+        return [(page * PAGE, count * PAGE) for page, count in self.layout.ranges()]
+
+    def is_zero(self, offset: int) -> bool:
+        """Whether the page at an offset is zeroes."""
+        return next(self.layout.pieces(offset // PAGE, 1)).chunk < 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the memory, zeroes where it has holes.
+
+        Raises:
+            QMPError: a chunk is damaged, and can't be fetched anew.
+            ValueError: the range is not in the template.
+        """
+        self._in_range(offset, length)
+        first = offset // PAGE
+        end = -(-(offset + length) // PAGE)
+        parts: list[bytes] = []
+        for piece in self.layout.pieces(first, end - first):
+            if piece.chunk < 0:
+                parts.append(bytes(piece.count * PAGE))
+            else:
+                data = self.chunk(piece.chunk)
+                parts.append(data[piece.slot * PAGE : (piece.slot + piece.count) * PAGE])
+        skip = offset - first * PAGE
+        return b"".join(parts)[skip : skip + length]
+
+    def ready(self, offset: int, length: int) -> bool:
+        """Whether a range is verified and unpacked already, so that `view` may be looked at.
+
+        Raises:
+            QMPError: there can be no unpacked copy.
+        """
+        first = offset // PAGE
+        return self._copy().has(first, -(-(offset + length) // PAGE) - first)
+
+    def fetch(self, offset: int, length: int) -> None:
+        """See that a range is ready; takes as long as it takes.
+
+        Raises:
+            QMPError: a chunk is damaged, and can't be fetched anew, or there is
+                no room to unpack it.
+            ValueError: the range is not in the template.
+        """
+        self._in_range(offset, length)
+        first = offset // PAGE
+        end = -(-(offset + length) // PAGE)
+        copy = self._copy()
+        needed = {
+            piece.chunk
+            for piece in self.layout.pieces(first, end - first)
+            if piece.chunk >= 0 and not copy.has(piece.page, piece.count)
+        }
+        if not needed:
+            return
+        if self._remote is not None:
+            self._prefetch(sorted(needed))
+        # What a chunk has besides, for the pages around, is not unpacked twice.
+        first -= first % CHUNK_PAGES
+        end = min(self.layout.pages, -(-end // CHUNK_PAGES) * CHUNK_PAGES)
+        for piece in self.layout.pieces(first, end - first):
+            if piece.chunk in needed and not copy.has(piece.page, piece.count):
+                with memoryview(self.chunk(piece.chunk)) as data:
+                    pages = data[piece.slot * PAGE : (piece.slot + piece.count) * PAGE]
+                    try:
+                        copy.put(piece.page, pages)
+                    except OSError as failed:
+                        raise _no_copy(self.name, failed) from None
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Bytes of the memory as they lie in the unpacked copy; valid until `close`.
+
+        Raises:
+            ValueError: the range is not ready, or not in the template.
+        """
+        self._in_range(offset, length)
+        if not self.ready(offset, length):
+            raise ValueError("these pages are not unpacked yet")
+        return self._copy().view[offset : offset + length]
+
+    def devices(self) -> bytes:
+        """The device stream, b"" where there is none.
+
+        Raises:
+            Damaged: it is.
+        """
+        blob = self.manifest.devices
+        return b"" if blob is None else self._blobs.get(blob.digest)
+
+    def working_set(self) -> array[int]:
+        """Numbers of the pages that a guest needs first, in order; none where none were recorded.
+
+        Raises:
+            Damaged: the record is.
+        """
+        pages = array("I")
+        if (blob := self.manifest.working_set) is not None:
+            pages.frombytes(self._blobs.get(blob.digest))
+            if sys.byteorder == "big":
+                pages.byteswap()
+        return pages
+
+    def close(self) -> None:
+        """Use it no longer."""
+        with self._lock:
+            if self._unpacked is not None:
+                self._unpacked.close()
+                self._unpacked = None
+
+    def _in_range(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise ValueError("the range is not in the template")
+
+    def _copy(self) -> Unpacked:
+        with self._lock:
+            if self._unpacked is None:
+                try:
+                    key = self.manifest.layout.digest
+                    self._unpacked = Unpacked(self._directory, key, self.layout)
+                except OSError as failed:
+                    raise _no_copy(self.name, failed) from None
+            return self._unpacked
+
+    def _prefetch(self, numbers: list[int]) -> None:
+        assert self._remote is not None
+        with self._lock:
+            places = self._places
+            numbers = [each for each in numbers if each not in self._recent]
+        missing: dict[str, bool] = {}
+        far: list[int] = []
+        for number in numbers:
+            pack = places.place(number)[0] if number < len(places) else ""
+            if pack not in missing:
+                missing[pack] = not pack or not self._blobs.has(pack)
+            if missing[pack]:
+                far.append(number)
+        if far:
+            self._remote.prefetch(far)
+
+    def chunk(self, number: int) -> bytes:
+        """The pages of a chunk of the layout.
+
+        Raises:
+            QMPError: it is damaged, and can't be fetched anew.
+        """
+        with self._lock:
+            if (data := self._recent.get(number)) is not None:
+                self._recent.move_to_end(number)
+                return data
+            if (others := self._loading.get(number)) is None:
+                mine: Future[bytes] = Future()
+                self._loading[number] = mine
+        if others is not None:
+            return others.result()
+        try:
+            data = self._load(number)
+        except BaseException as error:
+            with self._lock:
+                del self._loading[number]
+            mine.set_exception(error)
+            raise
+        with self._lock:
+            del self._loading[number]
+            self._recent[number] = data
+            if len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+        mine.set_result(data)
+        return data
+
+    def _load(self, number: int) -> bytes:
+        length = self.layout.counts[number] * PAGE
+        digest = self.layout.digest(number)
+        places = self._places
+        for _again in range(2):
+            if number >= len(places):
+                break
+            pack, offset, size = places.place(number)
+            try:
+                return unpack(self._blobs.read_at(pack, offset, size), length, digest)
+            except FileNotFoundError:
+                # Moved into another pack, it may be, or not fetched yet.
+                moved = self._read_places()
+                self._places, places = moved, moved
+            except OSError as failed:
+                log.error("template %s: chunk %s: %s", self.name, digest.hex(), failed.strerror)
+                break
+            except Damaged as damaged:
+                log.error("template %s: %s", self.name, damaged.desc)
+                break
+        if self._remote is not None:
+            return self._remote.chunk(number)
+        raise Damaged(f"template '{self.name}': chunk {digest.hex()} is damaged or missing")
+
+
+def _no_copy(name: str, failed: OSError) -> QMPError:
+    return QMPError(f"cannot unpack template '{name}': {failed.strerror or os.strerror(5)}")

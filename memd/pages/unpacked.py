@@ -1,0 +1,203 @@
+"""A template's pages verified and unpacked: a file that all who serve it map.
+
+It is made anew after each start of the machine: a crash may have kept the note
+that a page is there, and not the page.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+
+from memd.hostmem.window import Window
+from memd.pages.blobs import remove, write_all
+from memd.pages.chunks import PAGE
+from memd.pages.layout import Layout
+
+_THERE = b"\1"
+_MISSING = b"\0"
+
+
+def boot_id() -> str:
+    """What tells this start of the machine from others."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def paths(directory: str, key: str) -> tuple[str, str]:
+    """The files of an unpacked copy: the pages, and one byte a page that tells whether it is there.
+
+    Args:
+        directory: of the unpacked copies.
+        key: which one.
+    """
+    place = os.path.join(directory, boot_id(), key)
+    return place, f"{place}.there"
+
+
+class Unpacked:
+    """An unpacked copy, as one process uses it.
+
+    Args:
+        directory: of the unpacked copies.
+        key: the digest of the layout.
+        layout: says which pages are zeroes.
+
+    Raises:
+        OSError: the files can't be made or mapped.
+    """
+
+    __slots__ = ("_fd", "_lock", "_pages", "_there")
+
+    def __init__(self, directory: str, key: str, layout: Layout) -> None:
+        data, there = paths(directory, key)
+        os.makedirs(os.path.dirname(data), mode=0o700, exist_ok=True)
+        size = layout.pages * PAGE
+        while True:
+            self._lock = _open_there(data, there, layout)
+            try:
+                self._fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                self._fd = -1
+            if self._fd >= 0 and os.fstat(self._fd).st_size >= size:
+                break
+            # Not what the notes speak of.
+            remove(there)
+            self._close_files()
+        try:
+            self._there = Window(self._lock, layout.pages, writable=True)
+            self._pages = Window(self._fd, size)
+        except BaseException:
+            self._close_files()
+            raise
+
+    @property
+    def view(self) -> memoryview:
+        """All of it; only what is there may be looked at."""
+        return self._pages.view
+
+    def has(self, page: int, count: int) -> bool:
+        """Whether all pages of a range are there."""
+        return self._there.memory.find(_MISSING, page, page + count) < 0
+
+    def put(self, page: int, data: memoryview | bytes) -> None:
+        """Pages are there, with this content, from now on. Raises `OSError`."""
+        with memoryview(data) as left:
+            done = 0
+            while done < len(left):
+                done += os.pwrite(self._fd, left[done:], page * PAGE + done)
+        count = len(data) // PAGE
+        self._there.memory[page : page + count] = _THERE * count
+
+    def close(self) -> None:
+        """Use it no longer; slices of the view that are left stay valid."""
+        self._there.close()
+        self._pages.close()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        os.close(self._lock)
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def _open_there(data: str, there: str, layout: Layout) -> int:
+    """The notes of an unpacked copy, with a shared lock that says it is in use."""
+    while True:
+        try:
+            fd = os.open(there, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            _make(data, there, layout)
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            # It may have been removed before there was a lock on it.
+            if _is_at(fd, there):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _make(data: str, there: str, layout: Layout) -> None:
+    """Make both files; a second process that does so at the same time makes the same."""
+    fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        size = layout.pages * PAGE
+        if os.fstat(fd).st_size < size:
+            os.ftruncate(fd, size)
+    finally:
+        os.close(fd)
+    notes = bytearray(_THERE * layout.pages)
+    for start, length in zip(layout.starts, layout.lengths, strict=True):
+        notes[start : start + length] = bytes(length)
+    # Whole before it has its name.
+    temporary = f"{there}.{os.urandom(8).hex()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, bytes(notes))
+        os.link(temporary, there)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(fd)
+        remove(temporary)
+
+
+def in_use(directory: str, key: str) -> bool:
+    """Whether a process uses an unpacked copy. Raises `OSError`."""
+    return not _unused(directory, key, lambda _data, _there: None)
+
+
+def drop(directory: str, key: str) -> bool:
+    """Remove an unpacked copy; False where a process uses it. Raises `OSError`."""
+
+    def both(data: str, there: str) -> None:
+        # The notes first: without them, what is left of the pages is not looked at.
+        remove(there)
+        remove(data)
+
+    return _unused(directory, key, both)
+
+
+def _unused(directory: str, key: str, act: Callable[[str, str], None]) -> bool:
+    data, there = paths(directory, key)
+    try:
+        fd = os.open(there, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        act(data, there)
+        return True
+    finally:
+        os.close(fd)
+
+
+def share(directory: str, key: str, other: str) -> None:
+    """Let an unpacked copy be that of another layout with the same content as well.
+
+    Pages that come later into one of them are noted in both.
+
+    Raises:
+        OSError: it can't be done.
+    """
+    data, there = paths(directory, key)
+    other_data, other_there = paths(directory, other)
+    for old, new in ((data, other_data), (there, other_there)):
+        try:
+            os.link(old, new)
+        except (FileNotFoundError, FileExistsError):
+            return

@@ -1,0 +1,418 @@
+"""A template that is being stored: whole once it is committed, and not there before."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from memd.errors import QMPError
+from memd.hostmem.save import Gone, data_ranges
+from memd.pages.blobs import Blobs, NewBlob
+from memd.pages.chunks import CHUNK_PAGES, PAGE, pack
+from memd.pages.layout import Layout, Piece, Places, PlacesBuilder
+from memd.pages.manifest import Blob, Block, Manifest
+from memd.pages.template import Template
+
+PACK = 64 << 20
+"""Bytes after which a pack is closed: what is uploaded at once, and rewritten
+when some of its chunks are deleted."""
+
+_CHUNK = CHUNK_PAGES * PAGE
+_ZEROES = bytes(PAGE)
+
+_FEW = CHUNK_PAGES // 2
+"""Up to so many changed pages of a base's chunk are stored by themselves, more as a chunk."""
+
+_PIECE = 4 << 20
+"""Bytes of a file that are read between two reports."""
+
+_THREADS = min(4, os.cpu_count() or 1)
+
+_AHEAD = 64
+"""Chunks that may be waiting to be compressed."""
+
+Known = dict[bytes, tuple[str, int, int]]
+"""Chunks that a store has: by digest, where the record is."""
+
+
+class Record(NamedTuple):
+    """A chunk's digest, and its record unless the store has it already."""
+
+    digest: bytes
+    packed: bytes | None
+
+
+class Chunks:
+    """The chunks of a layout that is being made, and the packs that new ones go into.
+
+    Args:
+        blobs: where the packs go.
+        known: chunks that the store has already.
+    """
+
+    def __init__(self, blobs: Blobs, known: Known) -> None:
+        self._blobs = blobs
+        self._known = known
+        self._numbers: dict[bytes, int] = {}
+        self._firsts: list[int] = []
+        self._places: list[tuple[str, int, int]] = []
+        self._pack: NewBlob | None = None
+        self._in_pack: list[int] = []
+        self._runs: list[tuple[int, int, int]] = []
+        self._digests = bytearray()
+        self._counts = array("H")
+        self._pages = 0
+
+    def record(self, data: bytes) -> Record:
+        """Make a chunk's record; may run in any thread."""
+        digest = sha256(data).digest()
+        return Record(digest, None if digest in self._known else pack(data))
+
+    def add(self, record: Record, pages: int) -> int:
+        """Add a chunk; the number of its first page among the chunks' pages.
+
+        Raises:
+            OSError: its record could not be written.
+        """
+        number = self._numbers.get(record.digest)
+        if number is not None:
+            return self._firsts[number]
+        number = self._numbers[record.digest] = len(self._firsts)
+        place = self._known.get(record.digest)
+        if place is None:
+            assert record.packed is not None
+            if self._pack is None:
+                self._pack = self._blobs.create()
+            place = "", self._pack.write(record.packed), len(record.packed)
+            self._in_pack.append(number)
+        self._firsts.append(self._pages)
+        self._places.append(place)
+        self._digests += record.digest
+        self._counts.append(pages)
+        self._pages += pages
+        if self._pack is not None and self._pack.size >= PACK:
+            self.close_pack()
+        return self._firsts[number]
+
+    def add_of(self, template: Template, piece: Piece) -> None:
+        """Pages are as in another template.
+
+        Raises:
+            OSError: a record could not be written.
+            QMPError: the other template's can't be read.
+        """
+        digest = template.layout.digest(piece.chunk)
+        if digest in self._known or digest in self._numbers:
+            record = Record(digest, None)
+        else:
+            record = self.record(template.chunk(piece.chunk))
+        first = self.add(record, template.layout.counts[piece.chunk])
+        self.run(piece.page, piece.count, first + piece.slot)
+
+    def run(self, page: int, count: int, stored: int) -> None:
+        """Pages of the template are these of the chunks' pages."""
+        self._runs.append((page, count, stored))
+
+    def close_pack(self) -> None:
+        """End the present pack, if there is one. Raises `OSError`."""
+        if self._pack is None:
+            return
+        digest = self._pack.finish()
+        self._pack = None
+        for number in self._in_pack:
+            self._places[number] = digest, *self._places[number][1:]
+        self._in_pack.clear()
+
+    def finish(self, pages: int) -> tuple[Layout, Places]:
+        """The layout of a template of so many pages. Raises `OSError`."""
+        self.close_pack()
+        builder = PlacesBuilder()
+        for place in self._places:
+            builder.add(*place)
+        starts, lengths, numbers = array("I"), array("I"), array("I")
+        for page, count, stored in sorted(self._runs):
+            if starts and starts[-1] + lengths[-1] == page and numbers[-1] + lengths[-1] == stored:
+                lengths[-1] += count
+            else:
+                starts.append(page)
+                lengths.append(count)
+                numbers.append(stored)
+        layout = Layout(pages, bytes(self._digests), self._counts, starts, lengths, numbers)
+        return layout, builder.places
+
+    def discard(self) -> None:
+        """Give up; what is in packs that are closed is left to the garbage collection."""
+        if self._pack is not None:
+            self._pack.discard()
+            self._pack = None
+
+
+class _Seen(NamedTuple):
+    """What a stretch of the template comes to.
+
+    Attributes:
+        page: the first.
+        same: pages that are as in the base, counted from the first.
+        new: pages that are to be stored.
+        record: they as a chunk; None where each is stored by itself.
+        data: the stretch, for the latter.
+    """
+
+    page: int
+    same: list[int]
+    new: list[int]
+    record: Record | None
+    data: bytes
+
+
+class Writer:
+    """A template that is being stored. Made by a store; used by one thread at a time.
+
+    In a `with` block, it is given up at the end unless it is committed.
+
+    Args:
+        name: the template's.
+        blobs: the store's.
+        known: chunks that the store has.
+        base: a template that it is much like, or None.
+        commit: gives it its name.
+        end: told once, when it is committed or given up.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        blobs: Blobs,
+        known: Known,
+        base: Template | None,
+        commit: Callable[[Manifest, Places], None],
+        end: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self._blobs = blobs
+        self._base = base
+        self._commit = commit
+        self._end: Callable[[], None] | None = end
+        self._chunks = Chunks(blobs, known)
+        self._threads = ThreadPoolExecutor(_THREADS, "memd-store")
+        self._seen: deque[Future[_Seen]] = deque()
+        self._partial: dict[int, tuple[bytearray, set[int]]] = {}
+        self._changed: list[tuple[int, bytes]] = []
+        self._size = 0
+        self._manifest: dict[str, Any] = {}
+        self._devices = b""
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.abort()
+
+    def set_size(self, size: int) -> None:
+        """The memory has at least that many bytes, a multiple of 4096."""
+        self._size = max(self._size, -(-size // PAGE) * PAGE)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """A part of the memory, in whole pages, each of them once; what is not written is zeroes.
+
+        Raises:
+            QMPError: it can't be stored.
+            ValueError: these are no whole pages.
+        """
+        if offset % PAGE or len(data) % PAGE:
+            raise ValueError("only whole pages can be written")
+        self.set_size(offset + len(data))
+        try:
+            at = offset
+            while at < offset + len(data):
+                end = min(at - at % _CHUNK + _CHUNK, offset + len(data))
+                self._put(at, data[at - offset : end - offset])
+                at = end
+        except OSError as failed:
+            raise self._failed(failed) from None
+
+    def add_file(
+        self,
+        fd: int,
+        length: int,
+        progress: Callable[[int], None] | None = None,
+        *,
+        offset: int = 0,
+    ) -> None:
+        """The memory is a file's content; its holes are not read.
+
+        Args:
+            fd: the file.
+            length: bytes of it.
+            progress: told how many bytes were gone through.
+            offset: where it begins in the file.
+
+        Raises:
+            QMPError: it can't be read, or can't be stored.
+        """
+        self.set_size(length)
+        done = 0
+        try:
+            for start, end in data_ranges(fd, offset, length):
+                # A hole may begin anywhere where the file system's blocks are small.
+                at = max(start - start % _CHUNK, done)
+                while at < end:
+                    piece = min(_PIECE, length - at, -(-(end - at) // _CHUNK) * _CHUNK)
+                    data = os.pread(fd, piece, offset + at)
+                    if len(data) < piece:
+                        raise QMPError(
+                            f"cannot store template '{self.name}': its file is cut short"
+                        )
+                    for part in range(0, piece, _CHUNK):
+                        chunk = data[part : part + _CHUNK]
+                        self._put(at + part, chunk + bytes(-len(chunk) % PAGE))
+                    at += piece
+                    done = at
+                    if progress is not None:
+                        progress(done)
+        except OSError as failed:
+            raise self._failed(failed) from None
+        except Gone as gone:
+            raise QMPError(f"cannot store template '{self.name}': {gone}") from None
+
+    def set_page_size(self, page_size: int) -> None:
+        """The pages of the machine's memory have that many bytes."""
+        self._manifest["page_size"] = page_size
+
+    def set_devices(
+        self,
+        data: bytes,
+        *,
+        machine: str = "",
+        qemu_version: str = "",
+        memory: str = "",
+        blocks: Iterable[Block] = (),
+    ) -> None:
+        """The machine's devices, and what the template says of it; as in `Manifest`."""
+        self._devices = data
+        self._manifest |= {
+            "machine": machine,
+            "qemu_version": qemu_version,
+            "memory": memory,
+            "blocks": tuple(blocks),
+        }
+
+    def commit(self) -> Manifest:
+        """Give it its name, so that it outlives a crash.
+
+        Raises:
+            QMPError: it can't be stored; nothing of it is there.
+        """
+        try:
+            if not self._size:
+                raise QMPError(f"cannot store template '{self.name}': it has no memory")
+            for chunk, (data, _pages) in sorted(self._partial.items()):
+                self._submit(chunk * CHUNK_PAGES, bytes(data))
+            while self._seen:
+                self._take(self._seen.popleft().result())
+            self._store_changed()
+            layout, places = self._chunks.finish(self._size // PAGE)
+            devices = None
+            if self._devices:
+                devices = Blob(self._blobs.put(self._devices), len(self._devices))
+            encoded = layout.encode()
+            manifest = Manifest(
+                size=self._size,
+                data=layout.data * PAGE,
+                layout=Blob(self._blobs.put(encoded), len(encoded)),
+                devices=devices,
+                **self._manifest,
+            )
+            self._commit(manifest, places)
+        except OSError as failed:
+            raise self._failed(failed) from None
+        finally:
+            self.abort()
+        return manifest
+
+    def abort(self) -> None:
+        """Give up, unless it is committed."""
+        if self._end is None:
+            return
+        end, self._end = self._end, None
+        self._threads.shutdown(cancel_futures=True)
+        self._chunks.discard()
+        if self._base is not None:
+            self._base.close()
+        end()
+
+    def _failed(self, failed: OSError) -> QMPError:
+        return QMPError(f"cannot store template '{self.name}': {failed.strerror}")
+
+    def _put(self, offset: int, data: bytes) -> None:
+        """A chunk, or pages of one."""
+        chunk, at = divmod(offset, _CHUNK)
+        if len(data) == _CHUNK:
+            self._submit(chunk * CHUNK_PAGES, data)
+            return
+        partial, pages = self._partial.setdefault(chunk, (bytearray(_CHUNK), set()))
+        partial[at : at + len(data)] = data
+        pages.update(range(at // PAGE, (at + len(data)) // PAGE))
+        if len(pages) == CHUNK_PAGES:
+            del self._partial[chunk]
+            self._submit(chunk * CHUNK_PAGES, bytes(partial))
+
+    def _submit(self, page: int, data: bytes) -> None:
+        self._seen.append(self._threads.submit(self._see, page, data))
+        if len(self._seen) > _AHEAD:
+            self._take(self._seen.popleft().result())
+
+    def _see(self, page: int, data: bytes) -> _Seen:
+        count = len(data) // PAGE
+        slices = [data[at : at + PAGE] for at in range(0, len(data), PAGE)]
+        new = [each for each in range(count) if slices[each] != _ZEROES]
+        if not new:
+            return _Seen(page, [], [], None, b"")
+        same: list[int] = []
+        base = self._base
+        if base is not None and page * PAGE < base.size:
+            old = base.read(page * PAGE, min(len(data), base.size - page * PAGE))
+            same = [each for each in new if slices[each] == old[each * PAGE : each * PAGE + PAGE]]
+            if len(new) - len(same) <= _FEW:
+                kept = set(same)
+                return _Seen(page, same, [each for each in new if each not in kept], None, data)
+        whole = data if len(new) == count else b"".join(slices[each] for each in new)
+        return _Seen(page, [], new, self._chunks.record(whole), b"")
+
+    def _take(self, seen: _Seen) -> None:
+        if seen.same and self._base is not None:
+            for first, count in _stretches(seen.same):
+                for piece in self._base.layout.pieces(seen.page + seen.same[first], count):
+                    self._chunks.add_of(self._base, piece)
+        if seen.record is not None:
+            stored = self._chunks.add(seen.record, len(seen.new))
+            for first, count in _stretches(seen.new):
+                self._chunks.run(seen.page + seen.new[first], count, stored + first)
+            return
+        for each in seen.new:
+            self._changed.append((seen.page + each, seen.data[each * PAGE : (each + 1) * PAGE]))
+            if len(self._changed) == CHUNK_PAGES:
+                self._store_changed()
+
+    def _store_changed(self) -> None:
+        """Pages from all over the template as one chunk."""
+        if self._changed:
+            record = self._chunks.record(b"".join(data for _page, data in self._changed))
+            stored = self._chunks.add(record, len(self._changed))
+            for slot, (page, _data) in enumerate(self._changed):
+                self._chunks.run(page, 1, stored + slot)
+            self._changed.clear()
+
+
+def _stretches(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """The stretches of numbers that follow each other: the index of the first, and how many."""
+    first = 0
+    for index in range(1, len(numbers) + 1):
+        if index == len(numbers) or numbers[index] != numbers[index - 1] + 1:
+            yield first, index - first
+            first = index

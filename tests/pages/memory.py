@@ -1,0 +1,37 @@
+"""Memory with content for templates, the same each time."""
+
+from __future__ import annotations
+
+import random
+
+PAGE = 4096
+
+
+def memory(pages: int, *, seed: int = 1, zero: float = 0.3) -> bytes:
+    """Pages that compress as a guest's do, a part of them zeroes."""
+    chance = random.Random(seed)
+    data = bytearray(pages * PAGE)
+    at = 0
+    while at < pages:
+        # Zeroes and data come in stretches.
+        stretch = min(pages - at, chance.randint(1, 40))
+        if chance.random() >= zero:
+            for page in range(at, at + stretch):
+                data[page * PAGE : (page + 1) * PAGE] = one_page(chance)
+        at += stretch
+    return bytes(data)
+
+
+def one_page(chance: random.Random) -> bytes:
+    """A page, of which half is noise."""
+    return chance.randbytes(PAGE // 2) + bytes([chance.randint(1, 255)]) * (PAGE // 2)
+
+
+def change(data: bytes, part: float, *, seed: int) -> bytes:
+    """The same with some pages changed, all over it."""
+    chance = random.Random(seed)
+    changed = bytearray(data)
+    pages = len(data) // PAGE
+    for page in chance.sample(range(pages), int(pages * part)):
+        changed[page * PAGE : (page + 1) * PAGE] = one_page(chance)
+    return bytes(changed)

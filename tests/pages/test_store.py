@@ -1,0 +1,362 @@
+"""Templates are stored once, whole or not at all, and read as they were written."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from memd.errors import QMPError
+from memd.pages.blobs import Damaged
+from memd.pages.manifest import Block, Manifest
+from memd.pages.store import Store
+from tests.pages.memory import PAGE, change, memory
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(str(tmp_path / "store"))
+    yield store
+    store.close()
+
+
+def save(store: Store, name: str, data: bytes, base: str | None = None) -> Manifest:
+    with store.begin(name, base) as writer:
+        writer.write(0, data)
+        return writer.commit()
+
+
+def taken(store: Store) -> int:
+    """Bytes on disk, without what is unpacked."""
+    place = Path(store.directory, "blobs")
+    return sum(each.stat().st_size for each in place.iterdir())
+
+
+def content(store: Store, name: str) -> bytes:
+    template = store.open(name)
+    try:
+        return template.read(0, template.size)
+    finally:
+        template.close()
+
+
+def test_what_is_read_is_what_was_written(store: Store) -> None:
+    data = memory(1000)
+    manifest = save(store, "a", data)
+    template = store.open("a")
+    assert template.manifest == manifest == store.manifest("a")
+    assert template.read(0, len(data)) == data
+    chance = random.Random(3)
+    for _try in range(200):
+        offset = chance.randrange(len(data))
+        length = chance.randrange(min(200_000, len(data) - offset))
+        assert template.read(offset, length) == data[offset : offset + length]
+    template.close()
+
+
+def test_pages_of_zeroes_are_none(store: Store) -> None:
+    data = memory(300)
+    manifest = save(store, "a", data)
+    template = store.open("a")
+    zero = [not any(data[at : at + PAGE]) for at in range(0, len(data), PAGE)]
+    assert [template.is_zero(at) for at in range(0, len(data), PAGE)] == zero
+    ranges = template.data_ranges()
+    told = [True] * len(zero)
+    for offset, length in ranges:
+        told[offset // PAGE : (offset + length) // PAGE] = [False] * (length // PAGE)
+    assert told == zero
+    assert all(end < start for (end, _), (start, _) in pairwise(ranges))
+    assert manifest.data == sum(length for _offset, length in ranges)
+    save(store, "nothing", bytes(1 << 20))
+    assert store.open("nothing").data_ranges() == []
+    assert content(store, "nothing") == bytes(1 << 20)
+
+
+def test_equal_chunks_are_stored_once(store: Store) -> None:
+    data = memory(512, zero=0)
+    save(store, "a", data)
+    once = taken(store)
+    save(store, "b", data + data)
+    assert taken(store) < once * 1.1
+    assert content(store, "b") == data + data
+    usage = store.usage("b")
+    assert usage.shared == usage.stored > 0
+    assert usage.chunks == 32
+
+
+def test_ten_alike_take_less_than_twice_one(store: Store) -> None:
+    data = memory(2048, zero=0.2)
+    save(store, "base", data)
+    once = taken(store)
+    for number in range(9):
+        save(store, f"child{number}", change(data, 0.05, seed=number), "base")
+    assert taken(store) < 1.7 * once
+    for number in range(9):
+        assert content(store, f"child{number}") == change(data, 0.05, seed=number)
+    # A child needs no base to be there.
+    store.delete("base")
+    assert content(store, "child3") == change(data, 0.05, seed=3)
+    assert store.verify("child4").damaged == []
+
+
+def test_a_base_of_another_size(store: Store) -> None:
+    data = memory(200)
+    save(store, "base", data)
+    for pages in (7, 100, 199, 333):
+        other = change(memory(400), 0.02, seed=pages)[: pages * PAGE]
+        save(store, f"c{pages}", other, "base")
+        assert content(store, f"c{pages}") == other
+
+
+def test_pages_in_any_order(store: Store) -> None:
+    data = memory(333)
+    pages = list(range(333))
+    random.Random(5).shuffle(pages)
+    with store.begin("a") as writer:
+        for page in pages:
+            writer.write(page * PAGE, data[page * PAGE : (page + 1) * PAGE])
+        writer.commit()
+    assert content(store, "a") == data
+    with store.begin("b") as writer:
+        writer.write(5 * PAGE, b"x" * PAGE)
+        writer.set_size(100 * PAGE)
+        with pytest.raises(ValueError):
+            writer.write(5, b"x" * PAGE)
+        writer.commit()
+    assert content(store, "b") == bytes(5 * PAGE) + b"x" * PAGE + bytes(94 * PAGE)
+
+
+def test_a_sparse_file(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+        for at in (0, 12345 * 4, 33 << 20, (64 << 20) - 5):
+            file.seek(at)
+            file.write(b"hello")
+    seen: list[int] = []
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        with store.begin("a") as writer:
+            writer.add_file(fd, 64 << 20, seen.append)
+            writer.commit()
+        with store.begin("part") as writer:
+            writer.add_file(fd, 8192, offset=33 << 20)
+            writer.commit()
+        with store.begin("cut") as writer, pytest.raises(QMPError, match="truncated"):
+            writer.add_file(fd, 128 << 20)
+    finally:
+        os.close(fd)
+    assert content(store, "a") == path.read_bytes()
+    assert content(store, "part") == path.read_bytes()[33 << 20 : (33 << 20) + 8192]
+    assert seen == sorted(seen)
+    assert store.names() == ["a", "part"]
+
+
+def test_devices_and_what_is_said_of_the_machine(store: Store) -> None:
+    blocks = [Block("ram", 1 << 20, 4096), Block("vga.vram", 1 << 24, 4096)]
+    with store.begin("a") as writer:
+        writer.write(0, memory(256))
+        writer.set_page_size(2 << 20)
+        writer.set_devices(
+            b"QEVM...", machine="pc-q35-10.0", qemu_version="10.0.2", memory="ram", blocks=blocks
+        )
+        writer.commit()
+    template = store.open("a")
+    assert template.devices() == b"QEVM..."
+    manifest = template.manifest
+    assert (manifest.machine, manifest.qemu_version, manifest.memory) == (
+        *("pc-q35-10.0", "10.0.2", "ram"),
+    )
+    assert manifest.blocks == tuple(blocks)
+    assert template.page_size == 2 << 20
+    assert store.open("a").working_set().tolist() == []
+
+
+def test_what_is_unpacked_is_shared_and_ready(store: Store) -> None:
+    data = memory(500)
+    save(store, "a", data)
+    one, other = store.open("a"), Store(store.directory, readonly=True).open("a")
+    first, length = one.data_ranges()[0]
+    assert not one.ready(first, length)
+    with pytest.raises(ValueError):
+        one.view(first, length)
+    one.fetch(first, length)
+    assert other.ready(first, length)
+    assert other.view(first, length) == data[first : first + length]
+    other.fetch(0, other.size)
+    assert one.view(0, one.size) == data
+    # Zeroes are ready from the beginning.
+    save(store, "zeroes", bytes(10 * PAGE) + b"x" * PAGE)
+    zeroes = store.open("zeroes")
+    assert zeroes.ready(0, 10 * PAGE)
+    assert not zeroes.ready(0, 11 * PAGE)
+    with pytest.raises(QMPError, match="template 'a' is in use"):
+        store.delete("a")
+    one.close()
+    other.close()
+    zeroes.close()
+    store.delete("a")
+    assert store.names() == ["zeroes"]
+    assert not [
+        each for each in Path(store.unpacked).rglob("*") if each.stat().st_size == len(data)
+    ]
+
+
+def test_the_working_set_is_stored_in_its_order(store: Store) -> None:
+    data = memory(2000)
+    save(store, "a", data)
+    digest = store.manifest("a").digest
+    used = store.open("a")
+    used.fetch(0, used.size)
+    order = random.Random(7).sample(range(2000), 300)
+    manifest = store.set_working_set("a", [*order, 5000, order[0]])
+    assert manifest.digest != digest
+    template = store.open("a")
+    hot = [page for page in order if any(data[page * PAGE : (page + 1) * PAGE])]
+    assert template.working_set().tolist() == hot
+    assert template.read(0, template.size) == data
+    # The pages follow each other in chunks that have no others.
+    pieces = [next(template.layout.pieces(page, 1)) for page in hot]
+    assert [(each.chunk, each.slot) for each in pieces] == [
+        divmod(number, 64) for number in range(len(hot))
+    ]
+    # What was unpacked stays so, and who uses it goes on.
+    assert template.ready(0, template.size)
+    assert used.read(0, used.size) == data
+    used.close()
+    template.close()
+    store.collect_garbage()
+    assert content(store, "a") == data
+    again = store.set_working_set("a", order[:10])
+    assert store.open("a").manifest == again
+    assert content(store, "a") == data
+
+
+def test_deleting_gives_the_room_back(store: Store) -> None:
+    one, other = memory(1000, seed=1), memory(1000, seed=2)
+    save(store, "a", one)
+    alone = taken(store)
+    save(store, "b", one[: 500 * PAGE] + other[500 * PAGE :])
+    save(store, "c", other)
+    store.delete("c")
+    store.delete("b")
+    assert taken(store) <= alone * 1.01
+    save(store, "d", one[: 200 * PAGE])
+    reader = store.open("d")
+    store.delete("a")
+    assert taken(store) < alone / 2
+    # One that was open follows the chunks to where they are now.
+    assert reader.read(0, reader.size) == one[: 200 * PAGE]
+    store.delete("d")
+    assert taken(store) == 0
+    with pytest.raises(QMPError, match="template 'd' not found"):
+        store.delete("d")
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "/etc/passwd", "-a", "a b", "ä", "x" * 129, "a\n"]
+)
+def test_names_that_are_none(store: Store, name: str) -> None:
+    for act in (store.begin, store.open, store.delete, store.verify):
+        with pytest.raises(QMPError, match="is no name of a template"):
+            act(name)
+
+
+def test_a_name_is_taken_from_the_beginning(store: Store) -> None:
+    writer = store.begin("a")
+    with pytest.raises(QMPError, match="template 'a' exists already"):
+        store.begin("a")
+    writer.abort()
+    save(store, "a", memory(10))
+    with pytest.raises(QMPError, match="template 'a' exists already"):
+        store.begin("a")
+    with pytest.raises(QMPError, match="template 'none' not found"):
+        store.begin("b", "none")
+    save(store, "b", memory(10))
+    with store.begin("c") as empty, pytest.raises(QMPError, match="has no memory"):
+        empty.commit()
+    assert store.names() == ["a", "b"]
+
+
+def test_who_may_use_a_directory(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "below" / "store"))
+    assert os.stat(store.directory).st_mode & 0o777 == 0o700
+    with pytest.raises(QMPError, match=f"another memd uses it .process {os.getpid()}."):
+        Store(store.directory)
+    Store(store.directory, readonly=True)
+    store.close()
+    Store(store.directory).close()
+    os.chmod(store.directory, 0o770)
+    with pytest.raises(QMPError, match="other users may write to it"):
+        Store(store.directory)
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "precious").write_text("x")
+    for readonly in (False, True):
+        with pytest.raises(QMPError, match="not empty, and not a template store"):
+            Store(str(strange), readonly=readonly)
+    assert os.listdir(strange) == ["precious"]
+    with pytest.raises(QMPError, match=r"cannot use .*: (File exists|it is not a directory)"):
+        Store(str(strange / "precious"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_store_of_another_user(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not here: root")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    os.chown(theirs, 12345, 12345)
+    with pytest.raises(QMPError, match=r"it belongs to another user \(uid 12345\)"):
+        Store(str(theirs))
+    assert os.listdir(theirs) == []
+
+
+@pytest.mark.parametrize("chunk", [0, 7, 24])
+def test_no_wrong_byte_is_given(store: Store, chunk: int, caplog: pytest.LogCaptureFixture) -> None:
+    data = memory(400, zero=0)
+    save(store, "a", data)
+    pack, offset, length = store._places(store._versions("a")[0]).place(chunk)
+    path = Path(store.blobs.path(pack))
+    before = path.read_bytes()
+    broken = bytearray(before)
+    broken[offset + length // 2] ^= 0x10
+    path.write_bytes(broken)
+    template = store.open("a")
+    with pytest.raises(Damaged, match=r"template 'a': chunk [0-9a-f]{64} is damaged or missing"):
+        template.read(chunk * 16 * PAGE, PAGE)
+    with pytest.raises(Damaged):
+        template.fetch(0, template.size)
+    assert "is damaged" in caplog.text
+    assert not template.ready(chunk * 16 * PAGE, PAGE)
+    # The rest is as good as before.
+    assert template.read(PAGE * 160, 5 * PAGE) == data[PAGE * 160 :][: 5 * PAGE]
+    assert store.verify("a").damaged == [template.layout.digest(chunk).hex()]
+    path.write_bytes(before)
+    template.fetch(0, template.size)
+    assert template.view(0, template.size) == data
+    template.close()
+    assert store.verify("a").damaged == []
+
+
+def test_a_damaged_manifest_takes_nothing_else_along(store: Store) -> None:
+    save(store, "a", memory(100, seed=1))
+    save(store, "b", memory(100, seed=2))
+    save(store, "c", memory(100, seed=3))
+    version = store._versions("a")[0]
+    path = Path(store.blobs.path(version.manifest))
+    path.write_bytes(path.read_bytes().replace(b"4096", b"8192"))
+    with pytest.raises(Damaged, match="damaged"):
+        store.open("a")
+    # Nothing is collected while it is not known what belongs to it.
+    before = taken(store)
+    store.delete("c")
+    assert taken(store) == before
+    assert content(store, "b") == memory(100, seed=2)
+    store.delete("a")
+    assert content(store, "b") == memory(100, seed=2)
+    assert taken(store) < before / 2
