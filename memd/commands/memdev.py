@@ -56,7 +56,7 @@ def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON | Blocking:
             lambda: {"data": b"".join(pieces).decode("ascii")},
         )
 
-    if access.may_wait(region, offset, length, write=False):
+    if access.may_wait(region, length):
         return beside((region,), read, copies=4 * length)
     return read()
 
@@ -75,7 +75,7 @@ def x_memdev_write(daemon: Daemon, args: Arguments) -> JSON | Blocking:
         access.write(region, id, offset, decode(text))
         return {}
 
-    if access.may_wait(region, offset, length, write=True):
+    if access.may_wait(region, length):
         return beside((region,), write, copies=2 * length)
     return write()
 

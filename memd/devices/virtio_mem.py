@@ -165,9 +165,8 @@ class VirtioMem(VirtioMemory):
             )
 
     def _check_discard(self, machine: Machine, memdev: MemoryBackend, region: Region) -> None:
-        from memd.hostmem.discard import is_read_only
 
-        if region.fd >= 0 and is_read_only(region.fd):
+        if region.opened is not None and region.opened.read_only:
             raise QMPError("Unexpected error discarding RAM: Operation not permitted")
         if isinstance(memdev, FileBackend) and not region.shared:
             machine.check_private_discard(memdev)

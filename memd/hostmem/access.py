@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from memd.errors import QMPError
-from memd.hostmem import cgroup, libc
+from memd.hostmem import cgroup, content, libc
 from memd.hostmem.region import Region
 
 MAX_LENGTH = 16 << 20
@@ -22,8 +23,6 @@ characters, of which a client and memd each hold a few copies."""
 INLINE_LENGTH = 64 << 10
 """Bytes up to which memory is copied in the event loop: 0.01 ms where its pages
 are there, 0.07 ms where they have to be made (measured)."""
-
-_IN_MEMORY = frozenset((libc.TMPFS_MAGIC, libc.HUGETLBFS_MAGIC))
 
 
 def check_range(name: str, size: int, offset: int, length: int) -> None:
@@ -49,17 +48,9 @@ def check_length(length: int, parameter: str) -> None:
         raise QMPError(f"Parameter '{parameter}' exceeds {MAX_LENGTH} bytes")
 
 
-def may_wait(region: Region, offset: int, length: int, write: bool) -> bool:
-    """Whether copying may keep the caller for long: much to do, or a disk to wait for."""
-    if length > INLINE_LENGTH:
-        return True
-    if region.fd < 0 or libc.file_system_type(region.fd) in _IN_MEMORY:
-        return False
-    if write and region.shared:
-        # The file system may want to write something first.
-        return True
-    start, end = _pages(region, offset, length)
-    return libc.resident_pages(start, end - start) * libc.PAGE_SIZE < end - start
+def may_wait(region: Region, length: int) -> bool:
+    """Whether copying may keep the caller for long: much to do, or a file system to wait for."""
+    return length > INLINE_LENGTH or not (region.opened is None or region.opened.in_memory)
 
 
 def read(region: Region, name: str, offset: int, length: int) -> bytearray:
@@ -73,9 +64,10 @@ def read(region: Region, name: str, offset: int, length: int) -> bytearray:
         QMPError: they can't be read.
     """
     data = bytearray(length)
-    done = libc.read_memory(region.address + offset, data)
+    done, number = content.read(region, offset, data)
     if done < length:
-        raise _failure(region, f"cannot read '{name}' at offset {offset + done}", offset + length)
+        what = f"cannot read '{name}' at offset {offset + done}"
+        raise _failure(region, what, offset + length, number)
     return data
 
 
@@ -97,16 +89,17 @@ def write(region: Region, name: str, offset: int, data: bytes) -> None:
     end = offset + length
     what = f"cannot write '{name}' at offset {offset}"
     first, last = _pages(region, offset, length)
-    if length > INLINE_LENGTH and cgroup.takes_memory(region):
-        if not cgroup.fits(cgroup.groups(), region, offset, length, cgroup.MARGIN):
-            raise _failure(region, what, end, errno.ENOMEM, write=True)
-    if last - first > libc.PAGE_SIZE:
-        error = libc.madvise(first, last - first, libc.MADV_POPULATE_WRITE)
-        # EINVAL: the mapping can't be written, which the copying will find
-        # too, or Linux before 5.14 does not know the advice.
-        if error not in (0, errno.EINVAL, errno.EINTR):
-            raise _failure(region, what, end, error, write=True)
-    done = libc.write_memory(region.address + offset, data)
+    try:
+        with cgroup.making(region, offset, length):
+            if last - first > libc.PAGE_SIZE:
+                error = libc.madvise(first, last - first, libc.MADV_POPULATE_WRITE)
+                # EINVAL: the mapping can't be written, which the copying will find
+                # too, or Linux before 5.14 does not know the advice.
+                if error not in (0, errno.EINVAL, errno.EINTR):
+                    raise libc.os_error(error)
+            done = libc.write_memory(region.address + offset, data)
+    except OSError as failed:
+        raise _failure(region, what, end, failed.errno or errno.EFAULT, write=True) from None
     if done < length or not (length or region.writable):
         raise _failure(region, what, end, write=True)
 
@@ -127,7 +120,7 @@ def _failure(
 def _reason(region: Region, end: int, number: int, write: bool) -> str:
     if write and not region.writable:
         return "it is read-only memory (ROM)"
-    if number == errno.EFAULT and region.fd >= 0:
+    if number == errno.EFAULT and region.opened is not None and stat.S_ISREG(region.opened.mode):
         size = os.fstat(region.fd).st_size
         if size < region.offset + end and size < region.offset + region.length:
             return f"its file was truncated to {size} bytes"

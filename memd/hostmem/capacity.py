@@ -96,9 +96,10 @@ def left_to_use() -> int:
     """Bytes that pages can still be had for: memory and swap, or what the control groups allow."""
     rows = meminfo()
     left = rows.get("MemAvailable", rows.get("MemFree", 0)) + rows.get("SwapFree", 0)
-    allowed = cgroup.room(cgroup.groups())
+    limited = cgroup.groups()
+    allowed = cgroup.room(limited)
     if allowed is not None:
-        left = min(left, allowed)
+        left = min(left, allowed + cgroup.swap_left(limited))
     return max(0, left)
 
 

@@ -8,7 +8,12 @@ documentation of memory.max and memory.limit_in_bytes.
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 from memd.hostmem import libc
@@ -23,11 +28,11 @@ _NO_LIMIT = 1 << 60
 
 
 class Group(NamedTuple):
-    """A control group that limits memory; sizes in bytes.
+    """A control group that limits memory or swap; sizes in bytes.
 
     Attributes:
         path: its directory.
-        limit: what may be used in it.
+        limit: what memory may be used in it; _NO_LIMIT or more for any.
         version: of the interface, 1 or 2.
     """
 
@@ -40,15 +45,41 @@ class Group(NamedTuple):
 
         Pages of files count as left: they are dropped where memory is short.
         """
-        used = "memory.current" if self.version == 2 else "memory.usage_in_bytes"
+        left = self.limit - self._used()
         prefix = "" if self.version == 2 else "total_"
         wanted = (f"{prefix}inactive_file", f"{prefix}active_file")
-        left = self.limit - int(_text(f"{self.path}/{used}"))
         for row in _text(f"{self.path}/memory.stat").splitlines():
             name, _, value = row.partition(" ")
             if name in wanted:
                 left += int(value)
         return left
+
+    def swap(self) -> int:
+        """How much swap space its pages may take yet; raises as `room` does.
+
+        With a swappiness of 0 a group's pages are not swapped out to keep to its limit.
+        """
+        if self.version == 2:
+            allowed = _text(f"{self.path}/memory.swap.max").strip()
+            if not _swappiness():
+                return 0
+            if allowed == "max":
+                return _NO_LIMIT
+            return max(0, int(allowed) - int(_text(f"{self.path}/memory.swap.current")))
+        if not int(_text(f"{self.path}/memory.swappiness")):
+            return 0
+        # What is limited is memory and swap together.
+        both = int(_text(f"{self.path}/memory.memsw.limit_in_bytes"))
+        left = both - int(_text(f"{self.path}/memory.memsw.usage_in_bytes"))
+        return max(0, left - max(0, self.limit - self._used()))
+
+    def _used(self) -> int:
+        name = "memory.current" if self.version == 2 else "memory.usage_in_bytes"
+        return int(_text(f"{self.path}/{name}"))
+
+
+def _swappiness() -> int:
+    return int(_text("/proc/sys/vm/swappiness"))
 
 
 def groups() -> list[Group]:
@@ -88,26 +119,33 @@ def _place(mounts: list[str], path: str, version: int) -> tuple[str, str] | None
 
 def _limited(top: str, path: str, version: int) -> list[Group]:
     """The group at `path`, and those above it up to `top`, that have a limit."""
-    name = "memory.max" if version == 2 else "memory.limit_in_bytes"
+    names = ("memory.max", "memory.swap.max") if version == 2 else ("memory.limit_in_bytes",)
     found = []
     while path.startswith(top):
-        try:
-            text = _text(f"{path}/{name}").strip()
-        except OSError:
-            # The root has none, and what is seen may lie elsewhere.
-            text = "max"
-        if text != "max" and int(text) < _NO_LIMIT:
-            found.append(Group(path, int(text), version))
+        limits = [_limit(f"{path}/{name}") for name in names]
+        if min(limits) < _NO_LIMIT:
+            found.append(Group(path, limits[0], version))
         if path == top:
             break
         path = os.path.dirname(path)
     return found
 
 
+def _limit(path: str) -> int:
+    try:
+        text = _text(path).strip()
+    except OSError:
+        # The root has none, and what is seen may lie elsewhere.
+        return _NO_LIMIT
+    return _NO_LIMIT if text == "max" else int(text)
+
+
 def room(limited: list[Group]) -> int | None:
     """Bytes that all these groups allow yet; None where none of them limits, or tells."""
     least = None
     for group in limited:
+        if group.limit >= _NO_LIMIT:
+            continue
         try:
             left = group.room()
         except (OSError, ValueError):
@@ -116,12 +154,104 @@ def room(limited: list[Group]) -> int | None:
     return least
 
 
-def swap_left() -> int:
-    """Bytes of free swap space, which may take what a group's limit does not."""
+def swap_left(limited: list[Group]) -> int:
+    """Bytes of swap space that may take what the groups' limits do not."""
+    left = 0
     for row in _text("/proc/meminfo").splitlines():
         if row.startswith("SwapFree:"):
-            return int(row.split()[1]) << 10
-    return 0
+            left = int(row.split()[1]) << 10
+    for group in limited:
+        try:
+            left = min(left, group.swap())
+        except (OSError, ValueError):
+            # A kernel that does not count swap by group.
+            continue
+    return left
+
+
+_lock = threading.Lock()
+_underway = 0
+"""Bytes that are being made, and may not be counted by the kernel yet."""
+_allowance = 0
+"""Bytes that may still be made without asking how much the groups allow."""
+_groups: list[Group] = []
+_asked = float("-inf")
+"""When these were found."""
+
+_ALLOWANCE = 4 << 20
+_SECONDS = 1.0
+"""Asking takes a tenth of a millisecond and more, which each small write need not wait for."""
+
+
+@contextmanager
+def charged(length: int, missing: Callable[[], int] | None = None) -> Iterator[None]:
+    """While so many bytes of memory are made, which the groups are charged for.
+
+    Args:
+        length: at most so many.
+        missing: counts how many really are; asked where all would be too many.
+
+    Raises:
+        OSError: the groups do not allow that (ENOMEM).
+    """
+    global _underway, _allowance, _groups, _asked
+    with _lock:
+        now = time.monotonic()
+        if now > _asked + _SECONDS:
+            _groups, _asked, _allowance = groups(), now, 0
+        limited = _groups
+        free = not limited or length <= _allowance
+        if free:
+            _allowance -= length
+        else:
+            _underway += length
+            others = _underway - length
+    if free:
+        yield
+        return
+    try:
+        left = _left_beyond(limited, length + others)
+        if left < 0:
+            wanted = length if missing is None else missing()
+            if wanted and _left_beyond(limited, wanted + others, swap=True) < 0:
+                raise libc.os_error(errno.ENOMEM)
+        _allowance = max(0, min(_ALLOWANCE, left))
+        yield
+    finally:
+        with _lock:
+            _underway -= length
+
+
+def _left_beyond(limited: list[Group], wanted: int, swap: bool = False) -> int:
+    """Bytes that are left once so many are taken, and the margin; less than 0 for too many."""
+    left = room(limited)
+    if left is None:
+        return _NO_LIMIT
+    return left + (swap_left(limited) if swap else 0) - wanted - MARGIN
+
+
+def making(region: Region, start: int, length: int) -> AbstractContextManager[None]:
+    """While pages of a range of a region are made, where they are memory.
+
+    Args:
+        start: where the range begins in the region, in bytes, like `length`.
+
+    Raises:
+        OSError: the groups do not allow so many (ENOMEM).
+    """
+    if not takes_memory(region):
+        return nullcontext()
+    begin = (region.address + start) & -libc.PAGE_SIZE
+    end = region.address + start + length
+    whole = end - begin + -(end - begin) % libc.PAGE_SIZE
+
+    def missing() -> int:
+        if region.anonymous or region.shared:
+            return whole - libc.resident_pages(begin, whole) * libc.PAGE_SIZE
+        # Of a private mapping of a file, the pages that are there are the file's.
+        return whole
+
+    return charged(whole, missing)
 
 
 def takes_memory(region: Region) -> bool:
@@ -132,31 +262,9 @@ def takes_memory(region: Region) -> bool:
     """
     if region.page_size > libc.PAGE_SIZE:
         return False
-    if region.fd < 0 or (region.writable and not region.shared):
+    if region.opened is None or (region.writable and not region.shared):
         return True
-    return libc.file_system_type(region.fd) == libc.TMPFS_MAGIC
-
-
-def fits(limited: list[Group], region: Region, start: int, length: int, margin: int) -> bool:
-    """Whether a range's pages can be made without going beyond a limit.
-
-    Args:
-        limited: the groups, as `groups` gives them.
-        region: for which `takes_memory` holds.
-        start: where the range begins in the region, in bytes, like `length`.
-        margin: bytes to leave.
-    """
-    left = room(limited)
-    if left is None or length + margin <= left:
-        return True
-    begin = (region.address + start) & -libc.PAGE_SIZE
-    end = region.address + start + length
-    whole = end - begin + -(end - begin) % libc.PAGE_SIZE
-    missing = whole
-    if region.fd < 0 or region.shared:
-        # Of a private mapping of a file, the pages that are there are the file's.
-        missing -= libc.resident_pages(begin, whole) * libc.PAGE_SIZE
-    return missing == 0 or missing + margin <= left + swap_left()
+    return region.opened.magic == libc.TMPFS_MAGIC or region.only_mapped
 
 
 def _text(path: str) -> str:

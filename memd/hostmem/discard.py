@@ -7,7 +7,6 @@ discarding (virtio-balloon, virtio-mem).
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 
 from memd.errors import QMPError
@@ -18,11 +17,6 @@ from memd.hostmem.region import Region
 
 _PIECE = 1 << 20
 """Bytes cleared at once."""
-
-
-def is_read_only(fd: int) -> bool:
-    """Whether a descriptor was opened to read only."""
-    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
 
 def check(region: Region, name: str, offset: int, length: int) -> None:
@@ -42,7 +36,7 @@ def check(region: Region, name: str, offset: int, length: int) -> None:
                 f"Parameter '{parameter}' must be a multiple of the page size"
                 f" 0x{region.page_size:x} of '{name}'"
             )
-    if region.fd >= 0 and is_read_only(region.fd):
+    if region.opened is not None and region.opened.read_only:
         raise QMPError(f"cannot discard memory of '{name}': its file is opened read-only")
 
 

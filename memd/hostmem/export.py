@@ -7,10 +7,8 @@ import os
 import stat
 
 from memd.errors import QMPError
-from memd.hostmem.discard import is_read_only
 from memd.hostmem.region import Region
 
-_DEV_ZERO = os.makedev(1, 5)
 _OWNER_ONLY = 0o600
 
 
@@ -27,29 +25,30 @@ def export(region: Region, name: str, writable: bool) -> int:
     Raises:
         QMPError: there is no such descriptor to give.
     """
-    if region.fd < 0:
+    opened = region.opened
+    if opened is None:
         raise QMPError(
             f"'{name}' is private memory without a descriptor: make it with share=on to export it"
         )
-    there = os.fstat(region.fd)
-    if stat.S_ISCHR(there.st_mode) and there.st_rdev == _DEV_ZERO:
+    if opened.zero_device:
         raise QMPError(f"'{name}' is memory of /dev/zero, whose descriptor does not lead to it")
     if writable and not region.writable:
         raise QMPError(f"'{name}' is read-only memory (ROM): it can't be exported writable")
-    if writable and is_read_only(region.fd):
+    if writable and opened.read_only:
         raise QMPError(f"the file of '{name}' is opened read-only: it can't be exported writable")
     if writable and not region.shared:
         raise QMPError(
             f"'{name}' is a private mapping, whose writes are not in its file: make it with"
             " share=on, or export the file below it with writable=false"
         )
+    there = os.fstat(region.fd)
     if not there.st_nlink and stat.S_IMODE(there.st_mode) != _OWNER_ONLY:
         # Without a name, and so nobody's business but its owner's: a memfd lets
         # everybody open it again through /proc, and shared memory not even its
         # owner.
         os.fchmod(region.fd, _OWNER_ONLY)
     try:
-        if writable or is_read_only(region.fd):
+        if writable or opened.read_only:
             fd = os.dup(region.fd)
         else:
             fd = os.open(f"/proc/self/fd/{region.fd}", os.O_RDONLY | os.O_CLOEXEC)
@@ -66,15 +65,24 @@ def path_of(region: Region) -> str:
 
     Returns:
         The file's own path if it still leads there, or one under /proc, which
-        is there as long as the region is; "" where no path does (guest_memfd).
+        is there as long as the region is; "" where no path does: for a
+        guest_memfd, without /proc, and for a file that has been copied up on
+        an overlayfs since.
     """
     here = f"/proc/{os.getpid()}/fd/{region.fd}"
-    path = os.readlink(here)
-    if path.startswith("anon_inode:"):
+    try:
+        path = os.readlink(here)
+        there = os.fstat(region.fd)
+    except OSError:
+        return ""
+    opened = region.opened
+    if path.startswith("anon_inode:") or (
+        opened is not None and opened.can_go_apart and there.st_ctime_ns != opened.changed
+    ):
         return ""
     try:
         path.encode()
-        found, there = os.stat(path), os.fstat(region.fd)
+        found = os.stat(path)
     except (OSError, UnicodeEncodeError):
         return here
-    return path if (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino) else here
+    return path if os.path.samestat(found, there) else here

@@ -308,7 +308,7 @@ def touch(address: int, count: int, stride: int, write: bool) -> int:
     return 0
 
 
-def read_memory(address: int, into: bytearray) -> int:
+def read_memory(address: int, into: bytearray | memoryview) -> int:
     """Copy this process's memory at an address, where its mapping lets it be read.
 
     Returns:

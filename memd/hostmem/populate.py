@@ -45,7 +45,6 @@ class Population:
         "_cancelled",
         "_done",
         "_error",
-        "_limited",
         "_nodes",
         "region",
         "threads",
@@ -75,7 +74,6 @@ class Population:
         self.threads = thread_count(region.length, threads)
         self._done = [0] * self.threads
         self._error = 0
-        self._limited: list[cgroup.Group] = []
         self._cancelled = False
 
     @property
@@ -95,10 +93,9 @@ class Population:
             Cancelled: `cancel` or `cancel_all` was called.
         """
         parts = slices(self.total, self.region.page_size, self.threads)
-        if cgroup.takes_memory(self.region):
-            self._limited = cgroup.groups()
-            if not self._fits(0, self.total):
-                raise libc.os_error(errno.ENOMEM)
+        with cgroup.making(self.region, 0, self.total):
+            # What surely does not fit is not begun.
+            pass
         _running.add(self)
         try:
             # An affinity is for threads of our own: this one is only lent.
@@ -135,12 +132,6 @@ class Population:
     def _given_up(self) -> bool:
         return self._cancelled or self.region.closed
 
-    def _fits(self, start: int, length: int) -> bool:
-        """Whether the control groups allow so many bytes more."""
-        length = min(length, self.total - start)
-        limited = self._limited
-        return not limited or cgroup.fits(limited, self.region, start, length, cgroup.MARGIN)
-
     def _places(self) -> list[set[int]]:
         """The CPUs that the threads run on, in turn; none for where this one runs."""
         if self._affinity:
@@ -162,11 +153,12 @@ class Population:
         chunk = max(CHUNK, region.page_size)
         while start < end and not self._error and not self._given_up:
             length = min(chunk, end - start)
-            if not self._fits(start, length * self.threads):
+            try:
+                with cgroup.making(region, start, length):
+                    error = populate(region, start, length)
+            except OSError as failed:
                 # Others have taken it meanwhile; beyond the limit we are killed.
-                self._error = errno.ENOMEM
-                return
-            error = populate(region, start, length)
+                error = failed.errno or errno.ENOMEM
             if error == errno.EINVAL and populate is _populate_by_advice:
                 # Linux before 5.14 does not know the advice.
                 populate = _populate_by_touch
@@ -198,7 +190,8 @@ def populate_range(region: Region, start: int, end: int) -> None:
         if region.closed:
             raise libc.os_error(errno.ECANCELED)
         length = min(chunk, end - start)
-        error = populate(region, start, length)
+        with cgroup.making(region, start, length):
+            error = populate(region, start, length)
         if error == errno.EINVAL and populate is _populate_by_advice:
             populate = _populate_by_touch
         elif error and error != errno.EINTR:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Callable
 
 from memd.hostmem import libc
+from memd.hostmem.opened import Opened, look
 from memd.hostmem.spec import MapSpec, round_up
 
 ANONYMOUS_ALIGN = 2 << 20
@@ -33,6 +35,7 @@ class Region:
 
     Attributes:
         fd: the file's descriptor, or -1.
+        opened: what was noted of the file, or None.
         address: where it begins.
         spec: as it was to be mapped.
         size: bytes that were asked for.
@@ -58,6 +61,7 @@ class Region:
         "length",
         "offset",
         "on_release",
+        "opened",
         "page_size",
         "shared",
         "size",
@@ -66,13 +70,14 @@ class Region:
         "writable",
     )
 
-    def __init__(self, spec: MapSpec, fd: int = -1) -> None:
+    def __init__(self, spec: MapSpec, fd: int = -1, opened: Opened | None = None) -> None:
         """Map it.
 
         Args:
             spec: what to map.
             fd: the file, owned by the region once this returns; -1 for
                 anonymous memory.
+            opened: what was noted of it; None has it looked at.
 
         Raises:
             OSError: the kernel refused; the descriptor is still the caller's.
@@ -87,6 +92,7 @@ class Region:
         self.writable = bool(spec.protection & libc.PROT_WRITE)
         self.synced = spec.sync and spec.shared
         self.exports = 0
+        self.opened = look(fd) if opened is None and fd >= 0 else opened
         self.on_release: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._pins = 0
@@ -164,6 +170,23 @@ class Region:
         """Punch the whole range out of the file, where a write would reach it."""
         if self.shared and self.writable and self.fd >= 0:
             libc.madvise(self.address, self.length, libc.MADV_REMOVE)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether there is no file that anything of it could be in."""
+        opened = self.opened
+        return opened is None or (opened.zero_device and not self.shared)
+
+    @property
+    def reads_as_file(self) -> bool:
+        """Whether its file can be read in place of a shared mapping."""
+        return self.opened is not None and self.opened.reads_as_mapped
+
+    @property
+    def only_mapped(self) -> bool:
+        """Whether its file is memory that can't be read as a file (guest_memfd)."""
+        opened = self.opened
+        return opened is not None and opened.size < 0 and stat.S_ISREG(opened.mode)
 
     @property
     def pinned(self) -> bool:

@@ -7,20 +7,19 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from hashlib import sha256
 from typing import TypeVar
 
 from memd.errors import QMPError
 from memd.hostmem import cgroup, libc
+from memd.hostmem.content import Gone, pieces
 from memd.hostmem.files import Log, encode_path, truncate
-from memd.hostmem.pages import FILE, ZERO, PageMap
+from memd.hostmem.opened import look
 from memd.hostmem.paths import Entry, Roots, is_trusted, target
 from memd.hostmem.region import Region
-
-CHUNK = 1 << 20
-"""Bytes copied at once; a multiple of the page size."""
+from memd.hostmem.spec import MapSpec, round_up
 
 _MODE = 0o600
 """The permissions of a new file: memory holds secrets."""
@@ -46,23 +45,20 @@ class Saving:
         done: bytes of the region that have been gone through.
     """
 
-    __slots__ = ("_limited", "done")
+    __slots__ = ("_charged", "done")
 
     def __init__(self) -> None:
         self.done = 0
-        self._limited: list[cgroup.Group] = []
+        self._charged = False
 
     def begin(self, to: int) -> None:
         """It is this file that is written to."""
-        if libc.file_system_type(to) == libc.TMPFS_MAGIC:
-            # It is memory, of which the control groups may not allow so much.
-            self._limited = cgroup.groups()
+        # A tmpfs is memory, of which the control groups may not allow so much.
+        self._charged = libc.file_system_type(to) == libc.TMPFS_MAGIC
 
-    def check(self) -> None:
-        """See that there is room for a piece; raises `OSError`."""
-        left = cgroup.room(self._limited)
-        if left is not None and left + cgroup.swap_left() < CHUNK + cgroup.MARGIN:
-            raise libc.os_error(errno.ENOMEM)
+    def taking(self, length: int) -> AbstractContextManager[None]:
+        """While a piece is written; raises `OSError` where there is no room for it."""
+        return cgroup.charged(length) if self._charged else nullcontext()
 
 
 def save(
@@ -104,10 +100,6 @@ def save(
         raise QMPError(f"cannot save '{name}' to '{filename}': {gone}") from None
 
 
-class Gone(Exception):
-    """A part of the region can't be read; says why."""
-
-
 def _entry(filename: bytes, roots: Roots | None) -> Entry:
     try:
         return target(filename, roots)
@@ -126,9 +118,12 @@ def _save(region: Region, entry: Entry, saving: Saving, replace: bool, log: Log)
     try:
         new = _NewFile(directory, entry.name, replaced is not None)
         try:
-            truncate(new.fd, region.length)
             saving.begin(new.fd)
-            _copy(region, new.fd, saving)
+            output = _Output(new.fd, region.length)
+            try:
+                _copy(region, output, saving)
+            finally:
+                output.close()
             if replaced is not None:
                 _take_over(new.fd, directory, replaced)
             os.fsync(new.fd)
@@ -347,125 +342,81 @@ def _check_renaming(directory: int) -> None:
         raise libc.os_error(errno.EPERM)
 
 
-def _copy(region: Region, to: int, saving: Saving) -> None:
-    """Copy what a region holds: what its file does, then what is a private mapping's own.
+class _Output:
+    """What is written to: a new file, of which only what is written takes room.
 
-    The file is read as a file, which neither maps its pages nor makes those
-    that are holes.
-    """
-    of_file = region.fd >= 0 and not stat.S_ISCHR(os.fstat(region.fd).st_mode)
-    if of_file and not _seekable(region.fd):
-        for start, end in held_ranges(region.fd, region.offset, 0, region.length):
-            _copy_memory(region, to, start, end, saving)
-        return
-    if of_file:
-        for start, end in data_ranges(region.fd, region.offset, region.length):
-            for at in range(start, end, CHUNK):
-                data = os.pread(region.fd, min(CHUNK, end - at), region.offset + at)
-                if len(data) < min(CHUNK, end - at):
-                    raise Gone("its file is being truncated")
-                saving.check()
-                _put(to, at, data)
-                # What is private follows, and is gone through a second time.
-                saving.done = at if region.shared else at // 2
-        if region.shared:
-            return
-    with PageMap() as pages:
-        for start, end, kinds in pages.runs(region.address, region.length):
-            if not (kinds & ZERO or (of_file and kinds & FILE)):
-                _copy_memory(region, to, start, end, saving, over=of_file)
-
-
-def _copy_memory(
-    region: Region, to: int, start: int, end: int, saving: Saving, over: bool = False
-) -> None:
-    """Copy a range through the mapping."""
-    for at in range(start, end, CHUNK):
-        data = bytearray(min(CHUNK, end - at))
-        if libc.read_memory(region.address + at, data) < len(data):
-            raise Gone(os.strerror(errno.EFAULT))
-        saving.check()
-        _put(to, at, data, over=over)
-        saving.done = (region.length + at) // 2 if over else at
-
-
-def _seekable(fd: int) -> bool:
-    """Whether a file can be read as one; a guest_memfd can only be mapped."""
-    try:
-        os.lseek(fd, 0, os.SEEK_END)
-    except OSError as failed:
-        if failed.errno != errno.ESPIPE:
-            raise
-        return False
-    return True
-
-
-def held_ranges(fd: int, offset: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The parts of a range of memory that the kernel holds, relative to `offset`."""
-    pages = (end - start) // libc.PAGE_SIZE
-    held, _evicted = libc.cachestat(fd, offset + start, end - start)
-    if held == pages:
-        yield start, end
-    elif held:
-        middle = start + pages // 2 * libc.PAGE_SIZE
-        yield from held_ranges(fd, offset, start, middle)
-        yield from held_ranges(fd, offset, middle, end)
-
-
-def data_ranges(fd: int, offset: int, length: int) -> Iterator[tuple[int, int]]:
-    """The parts of a range of a file that are no holes, relative to `offset`.
-
-    Raises:
-        Gone: the file ends before the range does.
-    """
-    end = offset + length
-    size = os.lseek(fd, 0, os.SEEK_END)
-    if size < end:
-        raise Gone(f"its file was truncated to {size} bytes")
-    at = offset
-    while at < end:
-        try:
-            at = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as failed:
-            if failed.errno == errno.ENXIO:
-                return
-            raise
-        if at >= end:
-            return
-        hole = min(end, os.lseek(fd, at, os.SEEK_HOLE))
-        yield at - offset, hole - offset
-        at = hole
-
-
-def _put(to: int, at: int, data: bytes | bytearray, over: bool = False) -> None:
-    """Write pages to a file, those of zeroes as holes.
+    A file on hugetlbfs can't be written to, but be mapped.
 
     Args:
-        at: where, in bytes.
-        over: whether there may be something else by now.
+        fd: of the file, which is empty.
+        length: bytes that there will be, on hugetlbfs in whole huge pages.
     """
-    step = len(_ZEROES)
-    zero = [data[page : page + step] == _ZEROES for page in range(0, len(data), step)]
-    with memoryview(data) as view:
-        start = 0
-        for index, this in enumerate(zero):
-            if index + 1 == len(zero) or zero[index + 1] != this:
-                end = (index + 1) * step
-                if not this:
-                    _write(to, at + start, view[start:end])
-                elif over:
-                    _clear(to, at + start, view[start:end])
-                start = end
+
+    __slots__ = ("_fd", "_mapped")
+
+    def __init__(self, fd: int, length: int) -> None:
+        self._fd = fd
+        self._mapped: Region | None = None
+        opened = look(fd)
+        if opened.magic == libc.HUGETLBFS_MAGIC:
+            page = opened.block_size
+            length = round_up(length, page)
+            truncate(fd, length)
+            self._mapped = Region(MapSpec(length, length, page, page, reserve=False), fd, opened)
+        else:
+            truncate(fd, length)
+
+    def put(self, at: int, data: bytes | bytearray, over: bool) -> None:
+        """Write pages, those of zeroes as holes.
+
+        Args:
+            at: where, in bytes.
+            over: whether there may be something else by now.
+
+        Raises:
+            OSError: they can't be written.
+        """
+        step = len(_ZEROES)
+        zero = [data[page : page + step] == _ZEROES for page in range(0, len(data), step)]
+        with memoryview(data) as view:
+            start = 0
+            for index, this in enumerate(zero):
+                if index + 1 == len(zero) or zero[index + 1] != this:
+                    end = (index + 1) * step
+                    if not this:
+                        self._write(at + start, view[start:end])
+                    elif over:
+                        self._clear(at + start, view[start:end])
+                    start = end
+
+    def _clear(self, at: int, zeroes: memoryview) -> None:
+        try:
+            libc.punch_hole(self._fd, at, len(zeroes))
+        except OSError:
+            self._write(at, zeroes)
+
+    def _write(self, at: int, data: memoryview) -> None:
+        if self._mapped is not None:
+            if libc.write_memory(self._mapped.address + at, bytes(data)) < len(data):
+                # There are no more huge pages.
+                raise libc.os_error(errno.ENOMEM)
+            return
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._fd, data[done:], at + done)
+
+    def close(self) -> None:
+        """Unmap it; the descriptor stays."""
+        if self._mapped is not None:
+            self._mapped.disown()
+            self._mapped.close()
 
 
-def _clear(to: int, at: int, zeroes: memoryview) -> None:
-    try:
-        libc.punch_hole(to, at, len(zeroes))
-    except OSError:
-        _write(to, at, zeroes)
-
-
-def _write(to: int, at: int, data: memoryview) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(to, data[done:], at + done)
+def _copy(region: Region, to: _Output, saving: Saving) -> None:
+    """Copy what a region holds: what its file does, then what is a private mapping's own."""
+    twice = region.reads_as_file and not region.shared
+    for at, data, over in pieces(region):
+        with saving.taking(len(data)):
+            to.put(at, data, over)
+        done = region.length + at if over else at
+        saving.done = done // 2 if twice else at

@@ -80,7 +80,7 @@ def taken(region: Region, pages: PageMap, start: int, length: int, *, huge: bool
         return Taken(held[0], 0, held[1], 0)
     resident = own = swapped = large = 0
     for begin, end, kinds in pages.runs(region.address + start, length, huge=huge):
-        if kinds & ZERO:
+        if kinds & ZERO and (kinds & FILE or region.anonymous):
             continue
         if kinds & PRESENT:
             resident += end - begin
@@ -100,12 +100,15 @@ def taken(region: Region, pages: PageMap, start: int, length: int, *, huge: bool
 
 def _held(region: Region, start: int, length: int) -> tuple[int, int] | None:
     """What the kernel holds of a range of a file in memory and in swap; None if it can't tell."""
-    there = os.fstat(region.fd)
-    if not stat.S_ISREG(there.st_mode):
+    opened = region.opened
+    if opened is None or not stat.S_ISREG(opened.mode):
         return None
-    kind = libc.file_system_type(region.fd)
-    if kind == libc.HUGETLBFS_MAGIC:
+    if opened.overlaid:
+        # The pages are those of the file below, which is what is mapped.
+        return libc.resident_pages(region.address + start, length) * libc.PAGE_SIZE, 0
+    if opened.magic == libc.HUGETLBFS_MAGIC:
         # Its blocks are pages in memory.
+        there = os.fstat(region.fd)
         whole = not region.offset and there.st_size == region.length == length
         return (there.st_blocks * 512, 0) if whole else None
     try:
@@ -115,7 +118,7 @@ def _held(region: Region, start: int, length: int) -> tuple[int, int] | None:
             # Not memd's to know, and mincore(2) would say that all is there.
             return None
         return libc.resident_pages(region.address + start, length) * libc.PAGE_SIZE, 0
-    swapped = evicted if kind == libc.TMPFS_MAGIC else 0
+    swapped = evicted if opened.magic == libc.TMPFS_MAGIC else 0
     return cached * libc.PAGE_SIZE, swapped * libc.PAGE_SIZE
 
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from memd.errors import QMPError
-from memd.hostmem.save import Gone, data_ranges
+from memd.hostmem.content import Gone, data_ranges
 from memd.pages.blobs import Blobs, NewBlob
 from memd.pages.chunks import CHUNK_PAGES, PAGE, pack
 from memd.pages.layout import Layout, Piece, Places, PlacesBuilder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors, regions
 from tests.differential.server import Monitor, Server
-from tests.faults.conftest import MIB, arguments, error
+from tests.faults.conftest import MIB, arguments, error, memory
 
 NO_MEMORY = "qemu_prealloc_mem: preallocating memory failed: Cannot allocate memory"
 
@@ -83,4 +84,30 @@ def test_a_save_into_memory(limited: Server, directory: Path) -> None:
         assert not path.exists()
     finally:
         path.unlink(missing_ok=True)
+    assert limited.alive()
+
+
+def test_reading_what_was_never_written(limited: Server) -> None:
+    """Holes are no pages, and reading makes none."""
+    monitor = limited.monitor()
+    request = arguments("memfd", size=144 * MIB)
+    assert monitor.execute("object-add", request) == {"return": {}}
+    for offset in range(0, 144 * MIB, 16 * MIB):
+        part = {"id": "m", "offset": offset, "length": 16 * MIB}
+        assert "return" in monitor.execute("x-memdev-read", part)
+    assert memory(limited.pid) < 128 * MIB
+
+
+def test_many_small_writes(limited: Server) -> None:
+    monitor = limited.monitor()
+    assert monitor.execute("object-add", arguments("memfd", size=256 * MIB)) == {"return": {}}
+    data = base64.b64encode(bytes(range(256)) * 192).decode()
+    refused = False
+    for offset in range(0, 160 * MIB, 48 << 10):
+        answer = monitor.execute("x-memdev-write", {"id": "m", "offset": offset, "data": data})
+        if "error" in answer:
+            refused = True
+            assert error(answer) == f"cannot write 'm' at offset {offset}: Cannot allocate memory"
+            break
+    assert refused
     assert limited.alive()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from memd.hostmem import cgroup, libc
+from memd.hostmem.populate import populate_range
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec
 
 MIB = 1 << 20
+PAGE = libc.PAGE_SIZE
 
 V1 = "23 29 0:20 / {top}/memory rw - cgroup cgroup rw,memory"
 V2 = "24 29 0:21 / {top}/unified rw - cgroup2 cgroup2 rw"
@@ -91,24 +95,119 @@ def spec(*, shared: bool = False) -> MapSpec:
     )
 
 
-def test_what_is_surely_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def refused(region: Region, start: int = 0, length: int = MIB) -> bool:
+    """Whether pages of a range are more than is allowed, each time asked anew."""
+    cgroup._asked, cgroup._allowance = float("-inf"), 0
+    try:
+        with cgroup.making(region, start, length):
+            return False
+    except OSError as failed:
+        return failed.errno == errno.ENOMEM
+
+
+@pytest.fixture
+def one_group(system: Path) -> Iterator[Callable[[int, int], None]]:
+    """A group of which so much is left, and so much swap."""
+    describe(system, "0::/a\n", V2)
+    (system / "swappiness").write_text("60\n")
+
+    def leave(memory: int, swap: int) -> None:
+        files = {
+            "memory.max": f"{1 << 30}\n",
+            "memory.current": f"{(1 << 30) - memory - cgroup.MARGIN}\n",
+            "memory.stat": "anon 0\n",
+            "memory.swap.max": "max\n",
+        }
+        make_group(system / "unified/a", files)
+        (system / "meminfo").write_text(f"SwapFree: {swap >> 10} kB\n")
+
+    yield leave
+    cgroup._asked, cgroup._allowance = float("-inf"), 0
+
+
+def test_what_is_surely_too_much(one_group: Callable[[int, int], None]) -> None:
     region = Region(spec())
     try:
         assert cgroup.takes_memory(region)
-        monkeypatch.setattr(cgroup, "swap_left", lambda: 0)
-        for left, fits in ((None, True), (MIB + 10, True), (MIB + 9, False)):
-            monkeypatch.setattr(cgroup, "room", lambda _groups, left=left: left)
-            assert cgroup.fits([], region, 0, MIB, 10) is fits
+        for left, swap, too_much in ((MIB, 0, False), (MIB - 1024, 0, True), (0, MIB, False)):
+            one_group(left, swap)
+            assert refused(region) is too_much
         # Half of it is there already.
+        one_group(MIB // 2, 0)
         assert libc.madvise(region.address, MIB // 2, libc.MADV_POPULATE_WRITE) == 0
-        assert cgroup.fits([], region, 0, MIB, 10)
-        monkeypatch.setattr(cgroup, "room", lambda _groups: MIB // 2)
-        assert not cgroup.fits([], region, 0, MIB, 10)
-        assert cgroup.fits([], region, 0, MIB // 2, 10)
-        monkeypatch.setattr(cgroup, "swap_left", lambda: 10)
-        assert cgroup.fits([], region, 0, MIB, 10)
+        assert not refused(region)
+        one_group(MIB // 2 - PAGE, 0)
+        assert refused(region)
+        assert not refused(region, 0, MIB // 2)
     finally:
         region.close()
+
+
+def test_a_part_of_a_region_is_populated(one_group: Callable[[int, int], None]) -> None:
+    """As a virtio-mem device has it done."""
+    region = Region(spec())
+    try:
+        one_group(0, 0)
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            populate_range(region, 0, MIB)
+        assert libc.resident_pages(region.address, MIB) == 0
+    finally:
+        region.close()
+
+
+def test_small_ones_are_counted_together(one_group: Callable[[int, int], None]) -> None:
+    """Though not each of them asks how much is left."""
+    one_group(MIB, 0)
+    region = Region(spec())
+    try:
+        cgroup._asked, cgroup._allowance = float("-inf"), 0
+        for page in range(MIB // PAGE):
+            with cgroup.making(region, page * PAGE + 1, 1):
+                pass
+        one_group(0, 0)
+        with pytest.raises(OSError, match="Cannot allocate"), cgroup.making(region, 0, 1):
+            pass
+    finally:
+        region.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.swap.max": "max"}, 10 * MIB),
+        ({"memory.swap.max": "0", "memory.swap.current": "0"}, 0),
+        ({"memory.swap.max": str(3 * MIB), "memory.swap.current": str(MIB)}, 2 * MIB),
+        ({}, 10 * MIB),
+    ],
+)
+def test_swap_of_version_2(
+    system: Path, one_group: Callable[[int, int], None], files: dict[str, str], left: int
+) -> None:
+    one_group(MIB, 10 * MIB)
+    (system / "unified/a/memory.swap.max").unlink()
+    make_group(system / "unified/a", files)
+    assert cgroup.swap_left(cgroup.groups()) == left
+    if files:
+        (system / "swappiness").write_text("0\n")
+        assert cgroup.swap_left(cgroup.groups()) == 0
+
+
+@pytest.mark.parametrize(
+    ("swappiness", "both", "left"), [(60, 5, 4), (60, 1, 0), (0, 5, 0), (60, 100, 10)]
+)
+def test_swap_of_version_1(system: Path, swappiness: int, both: int, left: int) -> None:
+    """Its limit is on memory and swap together."""
+    describe(system, "4:memory:/a\n", V1)
+    (system / "meminfo").write_text(f"SwapFree: {10 << 10} kB\n")
+    files = {
+        "memory.limit_in_bytes": MIB,
+        "memory.usage_in_bytes": MIB // 2,
+        "memory.memsw.limit_in_bytes": both * MIB,
+        "memory.memsw.usage_in_bytes": MIB // 2,
+        "memory.swappiness": swappiness,
+    }
+    make_group(system / "memory/a", {name: f"{value}\n" for name, value in files.items()})
+    assert cgroup.swap_left(cgroup.groups()) == left * MIB
 
 
 def test_pages_of_a_file_on_a_disk_are_not_charged_for_good(

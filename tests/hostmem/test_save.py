@@ -14,6 +14,7 @@ import pytest
 
 from memd.hostmem import files, libc, save
 from memd.hostmem.access import write
+from memd.hostmem.opened import MEMFD
 from memd.hostmem.region import Region
 from memd.hostmem.usage import usage
 from tests.backends.doing import refusal
@@ -117,10 +118,10 @@ def test_memory_of_a_device(tmp_path: Path) -> None:
         assert saved(region, tmp_path / "saved")[:5] == b"\0\0\0x\0"
 
 
-def test_what_can_only_be_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_only_be_mapped(tmp_path: Path) -> None:
     """As a guest_memfd, which has no position: nothing is made that was not there."""
-    monkeypatch.setattr(save, "_seekable", lambda fd: False)
     with memfd() as region:
+        region.opened = MEMFD._replace(size=-1)
         for page in (0, 7, 8, MIB // PAGE - 1):
             write(region, "m", page * PAGE, b"x")
         content = saved(region, tmp_path / "saved")
@@ -419,13 +420,13 @@ def test_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(b"f" * 4 * MIB)
     saving = save.Saving()
     seen = []
-    put = save._put
+    write_at = os.pwrite
 
-    def look(*arguments: Any, **options: Any) -> None:
+    def look(*arguments: Any) -> int:
         seen.append(saving.done)
-        put(*arguments, **options)
+        return write_at(*arguments)
 
-    monkeypatch.setattr(save, "_put", look)
+    monkeypatch.setattr(os, "pwrite", look)
     with of_file(path, size=4 * MIB) as region:
         write(region, "m", 0, b"x" * 4 * MIB)
         save.save(region, "m", str(tmp_path / "saved"), saving)

@@ -1,0 +1,191 @@
+"""What a region holds, read without making the pages that are not there.
+
+A mapping of a file shows the file, but for the pages of its own that a private
+one has. So the file is read as a file: that neither maps its pages nor makes
+those that are holes. Only what the mapping alone shows is read through it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+from memd.hostmem import cgroup, libc
+from memd.hostmem.pages import FILE, ZERO, PageMap
+from memd.hostmem.region import Region
+
+CHUNK = 1 << 20
+"""Bytes read at once; a multiple of the page size."""
+
+_NOT_OF_FILES = frozenset((errno.EINVAL, errno.EOPNOTSUPP))
+
+Piece = tuple[int, bytes | bytearray, bool]
+"""Where it is in the region, in bytes; what is there; whether it is in place of an earlier one."""
+
+
+class Gone(Exception):
+    """A part of a region can't be read; says why."""
+
+
+def read(region: Region, offset: int, into: bytearray) -> tuple[int, int]:
+    """Copy a part of a region, as long as `into` is.
+
+    Args:
+        region: pinned, or used by this thread alone.
+        offset: where it begins, in bytes.
+
+    Returns:
+        How many bytes could be read, and the errno value of why no more.
+    """
+    address = region.address + offset
+    with memoryview(into) as view:
+        if region.only_mapped:
+            return _read_held(region, offset, view)
+        if not region.reads_as_file:
+            try:
+                with _making(region, offset, len(into)):
+                    return libc.read_memory(address, view), errno.EFAULT
+            except OSError as failed:
+                return 0, failed.errno or errno.EFAULT
+        done, number = _read_file(region, offset, view)
+        if not region.shared:
+            first = address & -libc.PAGE_SIZE
+            length = address + done - first + -(address + done) % libc.PAGE_SIZE
+            try:
+                with PageMap() as pages:
+                    for start, end, kinds in pages.runs(first, length):
+                        if not kinds & FILE:
+                            begin = max(0, first + start - address)
+                            part = view[begin : min(done, first + end - address)]
+                            if libc.read_memory(address + begin, part) < len(part):
+                                return begin, errno.EFAULT
+            except FileNotFoundError:
+                # Without /proc only the mapping tells which pages are its own.
+                return libc.read_memory(address, view), errno.EFAULT
+    return done, number
+
+
+def _read_file(region: Region, offset: int, into: memoryview) -> tuple[int, int]:
+    at, done = region.offset + offset, 0
+    while done < len(into):
+        try:
+            count = os.preadv(region.fd, [into[done:]], at + done)
+        except OSError as failed:
+            return done, failed.errno or errno.EIO
+        if not count:
+            # The page in which a file ends is mapped to its end.
+            mapped = min(len(into), done + -(at + done) % libc.PAGE_SIZE)
+            return mapped, errno.EFAULT
+        done += count
+    return done, 0
+
+
+def _read_held(region: Region, offset: int, into: memoryview) -> tuple[int, int]:
+    page = libc.PAGE_SIZE
+    first, last = offset & -page, offset + len(into) + -(offset + len(into)) % page
+    for start, end in held_ranges(region.fd, region.offset, first, last):
+        begin = max(0, start - offset)
+        part = into[begin : end - offset]
+        if libc.read_memory(region.address + offset + begin, part) < len(part):
+            return begin, errno.EFAULT
+    return len(into), 0
+
+
+def _making(region: Region, start: int, length: int) -> AbstractContextManager[None]:
+    """A shared mapping of /dev/zero has no file to read: reading makes its pages."""
+    if region.shared and region.opened is not None and region.opened.zero_device:
+        return cgroup.making(region, start, length)
+    return nullcontext()
+
+
+def pieces(region: Region) -> Iterator[Piece]:
+    """What a region holds but for holes and pages of zeroes that were never written.
+
+    Args:
+        region: pinned.
+
+    Raises:
+        Gone: a part can't be read.
+        OSError: likewise.
+    """
+    length = region.length
+    if region.anonymous:
+        yield from _through_pages(region, over=False)
+    elif region.reads_as_file:
+        for start, end in data_ranges(region.fd, region.offset, length):
+            for at in range(start, end, CHUNK):
+                data = os.pread(region.fd, min(CHUNK, end - at), region.offset + at)
+                if len(data) < min(CHUNK, end - at):
+                    raise Gone("its file is being truncated")
+                yield at, data, False
+        if not region.shared:
+            yield from _through_pages(region, over=True)
+    elif region.only_mapped:
+        for start, end in held_ranges(region.fd, region.offset, 0, length):
+            yield from _through_mapping(region, start, end, over=False)
+    else:
+        # Which pages are mapped does not tell what a device holds.
+        yield from _through_mapping(region, 0, length, over=False)
+
+
+def _through_pages(region: Region, over: bool) -> Iterator[Piece]:
+    """The pages that a private mapping has of its own."""
+    # In place of a file's page, one of zeroes is content: KSM makes such of what was written.
+    not_own = FILE if over else FILE | ZERO
+    with PageMap() as pages:
+        for start, end, kinds in pages.runs(region.address, region.length):
+            if not kinds & not_own:
+                yield from _through_mapping(region, start, end, over)
+
+
+def _through_mapping(region: Region, start: int, end: int, over: bool) -> Iterator[Piece]:
+    for at in range(start, end, CHUNK):
+        data = bytearray(min(CHUNK, end - at))
+        with _making(region, at, len(data)):
+            done = libc.read_memory(region.address + at, data)
+        if done < len(data):
+            raise Gone(os.strerror(errno.EFAULT))
+        yield at, data, over
+
+
+def held_ranges(fd: int, offset: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The parts of a range of memory that the kernel holds, relative to `offset`."""
+    pages = (end - start) // libc.PAGE_SIZE
+    held, _evicted = libc.cachestat(fd, offset + start, end - start)
+    if held == pages:
+        yield start, end
+    elif held:
+        middle = start + pages // 2 * libc.PAGE_SIZE
+        yield from held_ranges(fd, offset, start, middle)
+        yield from held_ranges(fd, offset, middle, end)
+
+
+def data_ranges(fd: int, offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """The parts of a range of a file that are no holes, relative to `offset`.
+
+    Raises:
+        Gone: the file ends before the range does.
+    """
+    end = offset + length
+    size = os.lseek(fd, 0, os.SEEK_END)
+    if size < end:
+        raise Gone(f"its file was truncated to {size} bytes")
+    at = offset
+    while at < end:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+            hole = min(end, os.lseek(fd, at, os.SEEK_HOLE))
+        except OSError as failed:
+            if failed.errno == errno.ENXIO:
+                return
+            if failed.errno not in _NOT_OF_FILES:
+                raise
+            # A block device has no holes that it tells of.
+            yield at - offset, length
+            return
+        if at >= end:
+            return
+        yield at - offset, hole - offset
+        at = hole

@@ -1,0 +1,94 @@
+"""What is noted of a file when it is opened, so that it need not be asked for again.
+
+A file system may keep whoever asks waiting.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from typing import NamedTuple
+
+from memd.hostmem import libc
+
+_OVERLAYFS_MAGIC = 0x794C7630
+_ZERO_DEVICE = os.makedev(1, 5)
+
+
+class Opened(NamedTuple):
+    """A file that is open.
+
+    Attributes:
+        mode: its type and permissions, as in `st_mode`.
+        device_number: what it is if it is a device, as in `st_rdev`.
+        block_size: as in `st_blksize`, in bytes.
+        size: in bytes, as its end can be sought; -1 where it can't.
+        magic: of its file system, 0 where it can't be told.
+        read_only: whether it was opened to read only.
+        changed: when its attributes or content last changed, in nanoseconds.
+    """
+
+    mode: int
+    device_number: int
+    block_size: int
+    size: int
+    magic: int
+    read_only: bool
+    changed: int
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is never waited for: its file system is in memory."""
+        return self.magic in (libc.TMPFS_MAGIC, libc.HUGETLBFS_MAGIC)
+
+    @property
+    def overlaid(self) -> bool:
+        """Whether it is on an overlayfs, whose inodes hold no pages themselves."""
+        return self.magic == _OVERLAYFS_MAGIC
+
+    @property
+    def zero_device(self) -> bool:
+        """Whether it is /dev/zero: each mapping is memory of its own."""
+        return stat.S_ISCHR(self.mode) and self.device_number == _ZERO_DEVICE
+
+    @property
+    def can_go_apart(self) -> bool:
+        """Whether what it reads as can become another file than what is mapped.
+
+        A file of an overlayfs that was opened to read only is copied up when
+        somebody opens it for writing; what is read is the copy from then on,
+        what is mapped stays the file of before.
+        """
+        return self.overlaid and self.read_only
+
+    @property
+    def reads_as_mapped(self) -> bool:
+        """Whether reading the file gives what a shared mapping of it has.
+
+        Not of a guest_memfd, which has no position to read at, and of devices.
+        """
+        kind = stat.S_IFMT(self.mode)
+        return self.size >= 0 and kind in (stat.S_IFREG, stat.S_IFBLK) and not self.can_go_apart
+
+
+def look(fd: int) -> Opened:
+    """What there is to know of an open file; raises `OSError`."""
+    found = os.fstat(fd)
+    try:
+        size = os.lseek(fd, 0, os.SEEK_END)
+    except OSError:
+        size = -1
+    return Opened(
+        found.st_mode,
+        found.st_rdev,
+        found.st_blksize,
+        size,
+        libc.file_system_type(fd),
+        fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY,
+        found.st_ctime_ns,
+    )
+
+
+MEMFD = Opened(stat.S_IFREG, 0, libc.PAGE_SIZE, 0, libc.TMPFS_MAGIC, False, 0)
+"""A memfd of ordinary pages, or POSIX shared memory."""
