@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import stat
 from collections.abc import Callable
 
@@ -25,6 +26,7 @@ _OFF_T_MAX = (1 << 63) - 1
 _MFD_HUGETLB = 4
 _MFD_HUGE_SHIFT = 26
 _F_ADD_SEALS = 1033
+_F_SETSIG = 10
 _SEAL_SHRINK_GROW_SEAL = 0x2 | 0x4 | 0x1
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -111,13 +113,49 @@ class Backing:
             return
         _unfinished.discard(self)
         try:
-            ours = os.fstat(self.fd)
-            # Somebody may have put another file there meanwhile.
-            if os.path.samestat(ours, made.stat()):
-                made.unlink()
+            remove_unused(self.fd, made)
         except OSError:
             pass
         noting.settle(self._noted)
+
+
+def remove_unused(fd: int, entry: Entry) -> bool:
+    """Remove a file that nobody else has open, nor mapped.
+
+    A write lease says so: the kernel gives one only on a file that is open once,
+    and who opens it after that waits until the lease is given back.
+
+    Args:
+        fd: of the file, open for writing, and the only descriptor but for copies of it.
+        entry: where it is, if nothing else has come there.
+
+    Returns:
+        Whether it is removed: not where it is in use, or it can't be told.
+
+    Raises:
+        OSError: it can't be removed.
+    """
+    try:
+        # Who is waited for is told by a signal; this one is ignored.
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as failed:
+        if failed.errno != errno.EAGAIN:
+            import logging
+
+            path = os.fsdecode(entry.path)
+            text = "'%s' stays: whether others use it can't be told: %s"
+            logging.getLogger("memd").warning(text, path, failed.strerror)
+        return False
+    try:
+        # Somebody may have put another file there, or be about to open this one.
+        ours = os.path.samestat(os.fstat(fd), entry.stat())
+        if not ours or fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_WRLCK:
+            return False
+        entry.unlink()
+        return True
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def remove_unfinished() -> None:
@@ -145,9 +183,19 @@ def open_file(
     """
     raw = encode_path(path)
     access = os.O_RDONLY if readonly else os.O_RDWR
+    before = None
     for _ in range(_TRIES):
         try:
-            return _look_at(_open(raw, access, wait, roots))
+            fd = _open(raw, access, wait, roots)
+            now = os.fstat(fd)
+            if stat.S_ISREG(now.st_mode) and not now.st_nlink:
+                if before is None or not os.path.samestat(now, before):
+                    # It was removed this moment, unless the path, one of /proc,
+                    # leads to a file without a name.
+                    os.close(fd)
+                    before = now
+                    continue
+            return _look_at(fd)
         except FileNotFoundError:
             if readonly:
                 raise

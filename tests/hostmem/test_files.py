@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -112,6 +113,68 @@ def test_somebody_elses_file_is_not_removed(directory: Path) -> None:
     os.replace(directory / "other", directory / "new")
     backing.undo()
     assert (directory / "new").read_text() == "theirs"
+
+
+HOLDER = """
+import mmap, os, sys
+access = mmap.ACCESS_READ if sys.argv[2] == "read" else mmap.ACCESS_WRITE
+fd = os.open(sys.argv[1], os.O_RDONLY if sys.argv[2] == "read" else os.O_RDWR)
+memory = mmap.mmap(fd, 4096, access=access)
+os.close(fd)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_a_file_that_another_process_has_mapped_stays(directory: Path, way: str) -> None:
+    backing = opened(directory / "new")
+    backing.truncate(PAGE)
+    command = [sys.executable, "-c", HOLDER, str(directory / "new"), way]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        backing.undo()
+        assert names(directory) == ["new"]
+
+
+def test_a_file_that_this_process_has_opened_again_stays(directory: Path) -> None:
+    made = opened(directory / "new")
+    again = opened(directory / "new")
+    made.undo()
+    assert names(directory) == ["new"]
+    again.undo()
+    assert names(directory) == ["new"]
+
+
+def test_whoever_opens_a_file_that_is_removed_makes_a_new_one(directory: Path) -> None:
+    """Both at the same time, again and again: nobody is left with a file without a name."""
+    done = threading.Event()
+
+    def remove() -> None:
+        while not done.is_set():
+            opened(directory / "new").undo()
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    try:
+        for _ in range(300):
+            backing = opened(directory / "new")
+            fd = backing.take()
+            left = os.fstat(fd).st_nlink
+            os.close(fd)
+            assert left == 1
+            with contextlib.suppress(FileNotFoundError):
+                (directory / "new").unlink()
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_file_without_a_name(directory: Path) -> None:
+    with (directory / "f").open("w+b") as file:
+        (directory / "f").unlink()
+        opened(f"/proc/self/fd/{file.fileno()}").undo()
 
 
 def test_a_file_that_is_gone_already(directory: Path) -> None:
