@@ -95,7 +95,7 @@ class App:
         if (sink := open_audit(config.audit)) is not None:
             from memd.server.audit import Audit
 
-            dispatch = self._audit = Audit(dispatch, sink, loop)
+            dispatch = self._audit = Audit(dispatch, self._daemon, sink, loop)
         self._hub = make_hub(
             loop,
             dispatch,

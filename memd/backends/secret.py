@@ -27,8 +27,8 @@ FORMATS = ("raw", "base64")
 _KEY_LENGTH = 32
 """Bytes of a key that a secret can be encrypted with."""
 
-_FILE_LIMIT = 1 << 20
-"""Bytes of a file that may hold one: far more than any key has."""
+MOST = 1 << 20
+"""Bytes of a secret, and of a file that may hold one: far more than any key has."""
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -54,8 +54,19 @@ class Secret(UserCreatable):
         return self._values.get(name, "raw" if name == "format" else "")
 
     def set_value(self, name: str, value: str) -> None:
-        """Set a property; once the object is whole that changes nothing."""
+        """Set a property; once the object is whole that changes nothing.
+
+        Raises:
+            QMPError: it is longer than any secret.
+        """
+        if len(value) > MOST:
+            raise QMPError(f"Parameter '{name}' exceeds {MOST} bytes")
         self._values[name] = value
+
+    @property
+    def memory_size(self) -> int:
+        """What it takes of the daemon's own memory; see `UserCreatable.memory_size`."""
+        return sum(map(len, self._values.values()))
 
     def complete(self) -> Blocking | None:
         """Read it; see `UserCreatable.complete`."""
@@ -102,7 +113,7 @@ def _read(path: str, roots: Roots | None) -> bytes:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 os.read(fd, 1)
                 raise QMPError(f"Unable to read {path}: it is not a regular file")
-            content = os.read(fd, _FILE_LIMIT + 1)
+            content = os.read(fd, MOST + 1)
         finally:
             os.close(fd)
     except OSError as error:
@@ -110,8 +121,8 @@ def _read(path: str, roots: Roots | None) -> bytes:
         raise QMPError(f"Unable to read {path}: {doing} \u201c{path}\u201d: {reason}") from None
     except ValueError:
         raise QMPError("Unable to read a file whose name holds a null character") from None
-    if len(content) > _FILE_LIMIT:
-        raise QMPError(f"Unable to read {path}: it is larger than {_FILE_LIMIT} bytes")
+    if len(content) > MOST:
+        raise QMPError(f"Unable to read {path}: it is larger than {MOST} bytes")
     return content
 
 

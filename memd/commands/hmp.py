@@ -43,6 +43,11 @@ def human_monitor_command(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return run(daemon, rest)
 
 
+def is_command(word: str) -> bool:
+    """Whether a line of the human monitor may begin with that word."""
+    return _find(_COMMANDS, word) is not None
+
+
 def _help(daemon: Daemon, rest: str) -> str:
     if not rest:
         return "".join(_help_line(entry, "") for entry in _COMMANDS)

@@ -1,13 +1,14 @@
 """A record of each command that acts: who, what, and what came of it.
 
 Queries (`memd.commands.queries`) are not recorded. A record never holds
-anything of what memory holds, nor of secrets: of what is written, only how much
-it is. No command waits for a record to be taken: the record does, and where too
-many do, further ones are lost, which is told as soon as one is taken again.
+anything of what memory holds, nor of secrets (`memd.server.redaction`). No command
+waits for a record to be taken: the record does, and where too many do, further ones
+are lost, which is told as soon as one is taken again.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -15,17 +16,19 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memd.commands.memdev import decoded_length
 from memd.commands.queries import is_query
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import GENERIC_ERROR, QMPError, printable
 from memd.outcome import JSON, Blocking
 from memd.server.limits import Seldom
+from memd.server.redaction import Redaction, Told
 from memd.session import Dispatch, Session
 from memd.wire import encode
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+
+    from memd.commands.daemon import Daemon
 
 MESSAGE_ID = "5f0b7c1d5d0a4f7b8a3f6d6c2e9b4a71"
 """By which the journal's records of commands are found (journalctl(1),
@@ -43,14 +46,8 @@ RETRY = 0.02
 """Seconds after which records that wait are tried again: less than the journal
 needs to be started anew, more than it needs for what is queued."""
 
-LONGEST_TEXT = 256
-"""Characters of a text in a record; of a longer one only the beginning is there."""
-
-_MOST_ITEMS = 32
-"""Members of an object, or items of a list, in a record."""
-
-_DEEPEST = 3
-"""Levels of lists and objects in a record: the value of a property has two."""
+_LONG = frozenset(("arguments", "error", "id"))
+"""What a record can do without, if need be."""
 
 _INFO, _NOTICE, _WARNING = "6", "5", "4"
 
@@ -62,7 +59,10 @@ class Sink(Protocol):
     """Where records go."""
 
     def write(self, record: Record) -> None:
-        """Take a record, at once or not at all; raises `OSError` if not."""
+        """Take a record, at once or not at all; raises `OSError` if not.
+
+        With EMSGSIZE it never will.
+        """
 
     def close(self) -> None:
         """Let go of it."""
@@ -73,14 +73,20 @@ class Audit:
 
     Args:
         dispatch: runs them.
+        daemon: what they are run on.
         sink: where the records go.
         loop: where those that wait are tried again.
     """
 
-    __slots__ = ("_dispatch", "_held", "_loop", "_lost", "_seldom", "_sink", "_waiting")
+    __slots__ = (
+        *("_dispatch", "_held", "_loop", "_lost", "_redaction", "_seldom", "_sink", "_waiting"),
+    )
 
-    def __init__(self, dispatch: Dispatch, sink: Sink, loop: AbstractEventLoop) -> None:
+    def __init__(
+        self, dispatch: Dispatch, daemon: Daemon, sink: Sink, loop: AbstractEventLoop
+    ) -> None:
         self._dispatch = dispatch
+        self._redaction = Redaction(daemon)
         self._sink = sink
         self._loop = loop
         self._seldom = Seldom(loop)
@@ -96,12 +102,12 @@ class Audit:
         try:
             result = self._dispatch(session, name, arguments, oob)
         except QMPError as error:
-            self._conclude(_begin(session, name, arguments), error)
+            self._conclude(self._begin(session, name, arguments), error)
             raise
-        record = _begin(session, name, arguments)
+        begun = self._begin(session, name, arguments)
         if type(result) is Blocking:
-            return result.watched(lambda error: self._conclude(record, error))
-        self._conclude(record, None)
+            return result.watched(lambda error: self._conclude(begun, error))
+        self._conclude(begun, None)
         return result
 
     def close(self) -> None:
@@ -114,12 +120,28 @@ class Audit:
         self._lost = 0
         self._sink.close()
 
-    def _conclude(self, record: Record, error: BaseException | None) -> None:
+    def _begin(self, session: Session, name: str, arguments: dict[str, Any]) -> tuple[Record, Told]:
+        told = self._redaction.tell(name, arguments)
+        record: Record = {"command": name}
+        if type(told.arguments.get("id")) is str:
+            record["id"] = told.arguments["id"]
+        record["arguments"] = told.arguments
+        if told.cut:
+            record["cut"] = True
+        record["monitor"] = session.monitor.id
+        peer = session.peer
+        if peer is not None:
+            record.update(pid=peer.pid, uid=peer.uid, gid=peer.gid)
+        record.update(session.origin)
+        return record, told
+
+    def _conclude(self, begun: tuple[Record, Told], error: BaseException | None) -> None:
+        record, told = begun
         if error is None:
             record["outcome"] = "ok"
         elif isinstance(error, QMPError):
             record["outcome"] = error.error_class
-            record["error"] = _error(record, error)
+            record["error"] = told.error(error.desc)
         else:
             record["outcome"] = GENERIC_ERROR
             record["error"] = "internal error, see the log"
@@ -139,7 +161,13 @@ class Audit:
         held = self._held
         try:
             while held:
-                self._sink.write(held[0])
+                try:
+                    self._sink.write(held[0])
+                except OSError as failed:
+                    if failed.errno != errno.EMSGSIZE:
+                        raise
+                    # It will never be taken, and is not to keep others from it.
+                    self._lost += 1
                 held.popleft()
             if self._lost:
                 self._sink.write({"lost": self._lost})
@@ -151,66 +179,11 @@ class Audit:
             self._loop.call_later(RETRY, self._write_held)
 
 
-def _begin(session: Session, name: str, arguments: dict[str, Any]) -> Record:
-    record: Record = {"command": name}
-    id = arguments.get("id")
-    if type(id) is str:
-        record["id"] = _short(id)
-    record["arguments"] = _told(name, arguments)
-    record["monitor"] = session.monitor.id
-    peer = session.peer
-    if peer is not None:
-        record.update(pid=peer.pid, uid=peer.uid, gid=peer.gid)
-    record.update(session.origin)
-    return record
-
-
-def _told(name: str, arguments: dict[str, Any]) -> JSON:
-    """Arguments as they may be told."""
-    if name == "x-memdev-write":
-        # Only what is known to be harmless: content may stand under a wrong name.
-        told: Record = {}
-        for key, kind in (("id", str), ("offset", int)):
-            if type(arguments.get(key)) is kind:
-                told[key] = arguments[key]
-        if type(arguments.get("data")) is str:
-            told["length"] = decoded_length(arguments["data"])
-        unexpected = len(arguments.keys() - {"id", "offset", "data"})
-        if unexpected:
-            told["unexpected"] = unexpected
-        return _short(told)
-    secret = {"data"}
-    if name == "qom-set" and arguments.get("property") == "data":
-        secret.add("value")
-    return _short({key: value for key, value in arguments.items() if key not in secret})
-
-
-def _error(record: Record, error: QMPError) -> JSON:
-    """An error's text as it may be told: one of a parameter's name may quote content."""
-    if record["command"] == "x-memdev-write" and "unexpected" in record["arguments"]:
-        return "a parameter is unexpected"
-    return _short(error.desc)
-
-
-def _short(value: JSON, depth: int = 0) -> JSON:
-    """A value in what space a record has for it."""
-    if type(value) is str:
-        return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "…"
-    if type(value) not in (dict, list):
-        return value
-    if depth > _DEEPEST:
-        return "…"
-    if type(value) is list:
-        return [_short(item, depth + 1) for item in value[:_MOST_ITEMS]]
-    members = list(value.items())[:_MOST_ITEMS]
-    return {_short(key): _short(member, depth + 1) for key, member in members}
-
-
 def _message(record: Record) -> str:
     """A record in a line for people."""
     if "lost" in record:
         return f"{record['lost']} audit records were lost before this one"
-    which = record.get("id", record["arguments"].get("path", ""))
+    which = record.get("id", record.get("arguments", {}).get("path", ""))
     what = f"{record['command']} {which}" if which else record["command"]
     if "uid" in record:
         who = f"uid {record['uid']}, pid {record['pid']}"
@@ -247,7 +220,16 @@ class Journal:
             raise
 
     def write(self, record: Record) -> None:
-        """See `Sink`."""
+        """Take a record; one that is too long for a datagram is cut. See `Sink`."""
+        try:
+            self._send(record)
+        except OSError as failed:
+            if failed.errno != errno.EMSGSIZE:
+                raise
+            without = record.keys() - _LONG
+            self._send({"cut": True, **{name: record[name] for name in without}})
+
+    def _send(self, record: Record) -> None:
         fields = {
             "MESSAGE": _message(record),
             "MESSAGE_ID": LOST_ID if "lost" in record else MESSAGE_ID,

@@ -13,6 +13,7 @@ from memd.errors import QMPError
 from memd.hostmem.paths import Roots
 from memd.qom import Tree
 from tests.backends.doing import add, delete, run
+from tests.commands.fakes import Console
 from tests.tls import Certificates
 
 
@@ -127,3 +128,22 @@ def test_its_file_is_below_the_roots(tree: Tree, tmp_path: Path) -> None:
         )
     finally:
         tree.roots.close()
+
+
+def test_it_has_a_limit_and_is_counted() -> None:
+    """No key is of megabytes, and all of it would be kept, and told, again and again."""
+    console = Console()
+    quota = console.daemon.tree.quota
+    add: Any = {"qom_type": "secret", "id": "s0"}
+    too_long = "x" * ((1 << 20) + 1)
+    for name in ("data", "iv", "keyid", "file"):
+        assert console.refusal("object-add", **{**add, name: too_long}) == (
+            "GenericError",
+            f"Parameter '{name}' exceeds 1048576 bytes",
+        )
+    console("object-add", **add, data="x" * (1 << 20))
+    assert quota.memory == 1 << 20
+    text = console.refusal("qom-set", path="/objects/s0", property="data", value=too_long)[1]
+    assert text == "Parameter 'data' exceeds 1048576 bytes"
+    console("object-del", id="s0")
+    assert quota.memory == 0

@@ -18,6 +18,7 @@ from memd.outcome import JSON, Blocking, Outcome
 from memd.server.audit import LOST_ID, MESSAGE_ID, MOST_HELD, Audit, File, Journal, Record
 from memd.server.jobs import conclude
 from memd.session import Monitor, Peer
+from tests.commands.fakes import Console
 
 MARK = "U0VDUkVUU0VDUkVU"
 """What may stand in no record."""
@@ -76,7 +77,8 @@ class Audited:
         self.ran: list[str] = []
         self.client = Client(Peer(7, 1000, 100, frozenset()))
         self.loop = Loop()
-        self.audit = Audit(self._dispatch, self.sink, self.loop)  # type: ignore[arg-type]
+        self.console = Console()
+        self.audit = Audit(self._dispatch, self.console.daemon, self.sink, self.loop)  # type: ignore[arg-type]
 
     def _dispatch(self, _session: object, name: str, _args: object, _oob: bool) -> JSON:
         self.ran.append(name)
@@ -195,28 +197,138 @@ def test_no_record_has_what_is_written(audited: Audited) -> None:
     for name in {*HANDLERS, *SESSION_HANDLERS}:
         audited(name, data=MARK)
         audited(name, data={"x": [MARK]})
+        audited(name, **{MARK: [MARK]})
+        audited(name, id="a", Data={MARK: MARK})
     for arguments in ({"dta": MARK}, {"Data": [MARK]}, {"id": [MARK]}, {"offset": MARK}):
         audited("x-memdev-write", **arguments)
     audited.comes_to = QMPError(f"Parameter '{MARK}' is unexpected")
     with pytest.raises(QMPError):
         audited("x-memdev-write", id="a", **{MARK: 1})
     assert audited.last["arguments"] == {"id": "a", "unexpected": 1}
-    assert audited.last["error"] == "a parameter is unexpected"
-    audited.comes_to = {}
-    audited("qom-set", path="/objects/s0", property="data", value=MARK)
-    assert audited.last["arguments"] == {"path": "/objects/s0", "property": "data"}
+    assert audited.last["error"] == "left out, since it tells of what was sent"
     assert MARK not in repr(audited.sink.records)
 
 
+@pytest.mark.parametrize(
+    ("name", "sent", "told"),
+    [
+        (
+            "object-add",
+            {"qom-type": "secret", "id": "s0", "data": MARK, "format": "raw"},
+            {"qom-type": "secret", "id": "s0", "data": "…", "format": "…"},
+        ),
+        (
+            "object-add",
+            {"qom-type": "secret", "Data": MARK},
+            {"qom-type": "secret", "unexpected": 1},
+        ),
+        (
+            "object-add",
+            {"qom-type": "secret", "id": "s0", "props": {"data": MARK}},
+            {"qom-type": "secret", "id": "s0", "unexpected": 1},
+        ),
+        ("object-add", {"qom-type": "secret", "id": [MARK]}, {"qom-type": "secret", "id": "…"}),
+        # What is no type may be meant as one that holds a secret, or as the secret.
+        ("object-add", {"qom-type": MARK, "file": MARK}, {"qom-type": "…", "file": "…"}),
+        ("object-add", {"type": "secret", "data": MARK}, {"data": "…", "unexpected": 1}),
+        (
+            "object-add",
+            {"qom-type": "memory-backend-ram", "id": "m0", "size": 1, MARK: MARK},
+            {"qom-type": "memory-backend-ram", "id": "m0", "size": 1, "unexpected": 1},
+        ),
+        (
+            "qom-set",
+            {"path": "/objects/s0", "property": "data", "value": MARK},
+            {"path": "/objects/s0", "property": "data", "value": "…"},
+        ),
+        (
+            "qom-set",
+            {"path": "/objects/s0", "property": "Data", "value": MARK, "val": MARK},
+            {"path": "/objects/s0", "property": "…", "value": "…", "unexpected": 1},
+        ),
+        (
+            "qom-set",
+            {"path": "/objects/m0", "property": "merge", "value": True, "secret": MARK},
+            {"path": "/objects/m0", "property": "merge", "value": True, "unexpected": 1},
+        ),
+        (
+            "human-monitor-command",
+            {"command-line": f"object_add secret,id=s0,data={MARK}"},
+            {"command-line": "…"},
+        ),
+        ("human-monitor-command", {"command-line": f" {MARK} x"}, {"command-line": "…"}),
+        (
+            "device_add",
+            {"driver": "pc-dimm", "id": "d0", "memdev": "m0", "password": MARK, MARK: 1},
+            {"driver": "pc-dimm", "id": "d0", "memdev": "m0", "unexpected": 2},
+        ),
+    ],
+)
+def test_secrets(audited: Audited, name: str, sent: Any, told: JSON) -> None:
+    """Of what carries them there is what names something, and which members there were."""
+    audited.console("object-add", qom_type="memory-backend-ram", id="m0", size=4096)
+    audited(name, **sent)
+    assert audited.last["arguments"] == told
+    assert MARK not in repr(audited.sink.records)
+
+
+@pytest.mark.parametrize("value", [MARK, [MARK], {"x": {MARK: 1}}, f"a,b={MARK}"])
+def test_an_error_does_not_quote_a_secret(audited: Audited, value: JSON) -> None:
+    audited.comes_to = QMPError(f"Invalid value '{MARK}' for s0")
+    with pytest.raises(QMPError):
+        audited("object-add", qom_type="secret", id="s0", data=value)
+    assert audited.last["error"] == "left out, since it tells of what was sent"
+    audited.comes_to = QMPError("attempt to add duplicate property 's0'")
+    with pytest.raises(QMPError):
+        audited("object-add", qom_type="secret", id="s0", data=value)
+    assert audited.last["error"] == "attempt to add duplicate property 's0'"
+
+
+@pytest.mark.parametrize("value", ["x " * 100_000, ["x"] * 100_000], ids=["text", "list"])
+def test_an_error_is_not_looked_through_for_ever(audited: Audited, value: JSON) -> None:
+    audited.comes_to = QMPError("no")
+    with pytest.raises(QMPError):
+        audited("object-add", qom_type="secret", id="s0", data=value)
+    assert audited.last["error"] == "left out, since it tells of what was sent"
+
+
 def test_much_is_cut(audited: Audited) -> None:
+    """Which the record says."""
     deep: JSON = "x"
     for _ in range(500):
         deep = [deep]
-    audited("object-add", id="i" * 300, a=deep, b=["y"] * 500, **{f"m{n}": n for n in range(99)})
-    assert audited.last["id"] == "i" * 256 + "…"
-    assert audited.last["arguments"]["a"] == [[["…"]]]
-    assert audited.last["arguments"]["b"] == ["y"] * 32
-    assert len(audited.last["arguments"]) == 32
+    path = "/" + "p" * 300
+    for value in (deep, ["y"] * 500, {f"m{n}": n for n in range(99)}):
+        audited("object-add", qom_type="memory-backend-ram", mem_path=path, host_nodes=value)
+        assert audited.last["arguments"]["mem-path"] == path[:256] + "…"
+        assert audited.last["cut"] is True
+    assert len(audited.last["arguments"]["host-nodes"]) == 32
+    audited("object-add", qom_type="memory-backend-ram", id="i" * 300)
+    assert (audited.last["id"], audited.last["cut"]) == ("i" * 256 + "…", True)
+    audited("object-del", id="a")
+    assert "cut" not in audited.last
+    audited("object-add", qom_type="memory-backend-ram", host_nodes=[["z" * 256] * 32] * 32)
+    assert audited.last["cut"] is True
+    assert len(repr(audited.last)) < 40_000
+
+
+def test_a_record_that_will_never_be_taken_is_no_obstacle(audited: Audited) -> None:
+    audited.sink.full = True
+    for id in "abc":
+        audited("object-del", id=id)
+    audited.sink.full = False
+    write = audited.sink.write
+
+    def refuse(record: Record) -> None:
+        if record.get("id") == "b":
+            raise OSError(90, "Message too long")
+        write(record)
+
+    audited.sink.write = refuse  # type: ignore[method-assign]
+    audited.loop.go_on()
+    assert [record.get("id", record.get("lost")) for record in audited.sink.records] == [
+        *("a", "c", 1)
+    ]
 
 
 def test_a_sink_that_is_full_holds_nobody_up(audited: Audited) -> None:
@@ -394,6 +506,16 @@ def test_a_journal_that_does_not_read(directory: Path, journal: socket.socket) -
     for _ in range(taken):
         journal.recv(65536)
     sink.write({**RECORD, "outcome": "ok"})
+    sink.close()
+
+
+def test_a_record_longer_than_a_datagram(directory: Path, journal: socket.socket) -> None:
+    """It is cut, and says so."""
+    sink = Journal(str(directory / "socket"))
+    sink.write({**RECORD, "arguments": {"x": "y" * (1 << 20)}, "outcome": "ok"})
+    fields = entry(journal.recv(65536))
+    assert (fields["MEMD_COMMAND"], fields["MEMD_CUT"]) == ("object-del", "true")
+    assert "MEMD_ARGUMENTS" not in fields
     sink.close()
 
 
