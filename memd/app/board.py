@@ -16,6 +16,7 @@ from memd.devices.kinds import MachineKind
 from memd.devices.machine_object import check_limits, furnish
 from memd.errors import QMPError
 from memd.outcome import JSON, Blocking
+from memd.qom import MemoryRegion
 
 if TYPE_CHECKING:
     from memd.cli.config import Config
@@ -119,10 +120,18 @@ class Board:
             raise StartError(
                 f"total memory for NUMA nodes (0x{total:x}) should equal RAM size (0x{ram_size:x})"
             )
+        if not backends:
+            return
+        whole = MemoryRegion(self._tree, total)
+        self._tree.machine.add_child(f"{self._kind.ram_id}[0]", whole)
+        at = 0
         for backend in backends:
             if backend.mapped_by is not None:
                 raise StartError(f"memory backend {backend.name} can't be used multiple times.")
             backend.mapped_by = self._tree.machine
+            if backend.shown is not None:
+                backend.shown.place(whole, at)
+            at += backend.size
 
     def _check_reserved(self) -> None:
         """Raise `StartError` where an object has the id of the machine's own memory."""
@@ -139,6 +148,8 @@ class Board:
         if backend is not None:
             backend.mapped_by = self._tree.machine
             self._tree.machine.set_property("memory-backend", f"/objects/{backend.name}")
+            if self._kind.kind == "none" and backend.shown is not None:
+                backend.shown.place(self._tree.resolve("/machine/unattached/system[0]"))
 
     def _backend(self, path: str) -> MemoryBackend | None:
         found, _ambiguous = self._tree.lookup(path, "memory-backend")

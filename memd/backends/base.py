@@ -53,6 +53,8 @@ class MemoryBackend(UserCreatable, ABC):
         canonical_path: whether the memory is named after the object's path.
         region: the memory; None before it is made and once it is let go.
         mapped_by: the device, or machine, that has it as its memory, or None.
+        shown: the object that tells where in a machine the memory is; None until
+            it is made.
         outlived: whether it was there before this daemon, and was kept.
     """
 
@@ -70,6 +72,7 @@ class MemoryBackend(UserCreatable, ABC):
         "region",
         "reserve",
         "share",
+        "shown",
         "size",
     )
 
@@ -79,7 +82,7 @@ class MemoryBackend(UserCreatable, ABC):
         self.share = False
         self.reserve = True
         self.prealloc = False
-        self.prealloc_threads = 1
+        self.prealloc_threads = tree.machine.get_property("smp")["cpus"]
         self.prealloc_context: ThreadContext | None = None
         # The machine's word on it is the default.
         self.merge: bool = tree.machine.get_property("mem-merge")
@@ -89,6 +92,7 @@ class MemoryBackend(UserCreatable, ABC):
         self.canonical_path = False
         self.region: Region | None = None
         self.mapped_by: QObject | None = None
+        self.shown: MemoryRegion | None = None
         self.outlived = False
 
     @property
@@ -172,7 +176,8 @@ class MemoryBackend(UserCreatable, ABC):
             region.on_release = self.charge.let_go
         # QEMU spells a slash so that the name stays one part of a path.
         name = self.memory_name.replace("/", "\\x2f")
-        self.add_child(f"{name}[0]", MemoryRegion(self.tree, self.size))
+        self.shown = MemoryRegion(self.tree, self.size)
+        self.add_child(f"{name}[0]", self.shown)
         return {}
 
     def doesnt_take(self, name: str) -> QMPError:

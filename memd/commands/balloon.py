@@ -22,9 +22,10 @@ def balloon(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 
 def query_balloon(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """The machine's memory, in bytes: nothing of it was given back."""
+    """The machine's memory and its DIMMs', in bytes: nothing of it was given back."""
     _check(daemon)
-    return {"actual": daemon.machine.memory_summary()["base-memory"]}
+    dimms = (row["data"]["size"] for row in daemon.machine.devices() if row["type"] == "dimm")
+    return {"actual": daemon.machine.memory_summary()["base-memory"] + sum(dimms)}
 
 
 def _check(daemon: Daemon) -> None:

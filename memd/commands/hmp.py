@@ -12,6 +12,7 @@ from typing import Any
 from memd import __version__
 from memd.commands import control, machine, qom
 from memd.commands.daemon import Daemon
+from memd.errors import QMPError
 from memd.outcome import JSON, Outcome
 from memd.qom.dump import qom_tree_text
 
@@ -19,26 +20,34 @@ _Run = Callable[[Daemon, str], JSON]
 """(daemon, argument) to the text, or an `Outcome` whose value is the text."""
 
 
+_BLANKS = " \t\n\v\f\r"
+
+
 def human_monitor_command(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """Run one line of the human monitor; what it prints is the value."""
-    line = args["command-line"].strip(" \t\r\n")
-    if not line:
+    """Run one line of the human monitor; what it prints is the value.
+
+    Raises:
+        QMPError: it is to be about a CPU that there is not.
+    """
+    if "cpu-index" in args:
+        _check_cpu(daemon, args["cpu-index"])
+    line = args["command-line"]
+    if not line.strip(_BLANKS):
         return ""
-    table, words = _COMMANDS, line.split(None, 1)
-    prefix = ""
-    if words[0] == "info" and len(words) > 1:
-        table, prefix = _INFO, "info "
-        words = words[1].split(None, 1)
-    entry = _find(table, words[0])
+    name, end = _word(line, 0)
+    entry = _find(_COMMANDS, name)
+    if name == "info" and line[end:].strip(_BLANKS):
+        name, end = _word(line, end)
+        entry = _find(_INFO, name)
+    typed = line[:end]
     if entry is None:
-        return f"unknown command: '{line}'\r\n"
+        return f"unknown command: '{typed}'\r\n"
     names, parameters, _description, run = entry
-    rest = words[1] if len(words) > 1 else ""
+    rest = line[end:].strip(_BLANKS)
     if rest and not parameters:
-        name = names.split("|")[0]
         return (
-            f"{name}: extraneous characters at the end of line\r\n"
-            f'Try "help {prefix}{name}" for more information\r\n'
+            f"{names}: extraneous characters at the end of line\r\n"
+            f'Try "help {typed}" for more information\r\n'
         )
     return run(daemon, rest)
 
@@ -48,18 +57,37 @@ def is_command(word: str) -> bool:
     return _find(_COMMANDS, word) is not None
 
 
+def _check_cpu(daemon: Daemon, index: int) -> None:
+    from memd.devices.machine_object import cpus
+
+    # QEMU keeps it in 32 bits.
+    if index % 2**32 >= len(cpus(daemon.tree)):
+        raise QMPError("Parameter 'cpu-index' expects a CPU number")
+
+
+def _word(line: str, at: int) -> tuple[str, int]:
+    """The name that comes next in a line, and where it ends: at a blank or a slash."""
+    while at < len(line) and line[at] in _BLANKS:
+        at += 1
+    end = at
+    while end < len(line) and line[end] not in _BLANKS and line[end] != "/":
+        end += 1
+    return line[at:end], end
+
+
 def _help(daemon: Daemon, rest: str) -> str:
     if not rest:
         return "".join(_help_line(entry, "") for entry in _COMMANDS)
-    words = rest.split()
+    words = rest.split(None, 2)[:2]
+    if words == ["info"]:
+        return _info(daemon, "")
     if words[0] == "info":
-        if len(words) == 1:
-            return _info(daemon, "")
         entry, prefix = _find(_INFO, words[1]), "info "
     else:
         entry, prefix = _find(_COMMANDS, words[0]), ""
+        words = words[:1]
     if entry is None:
-        return f"unknown command: '{rest}'\r\n"
+        return f"unknown command: '{' '.join(words)}'\r\n"
     return _help_line(entry, prefix)
 
 

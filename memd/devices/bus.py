@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memd.devices.device import Device
 from memd.errors import QMPError, device_not_found
 from memd.outcome import JSON
 from memd.qapi.visit import visit_int32
@@ -161,6 +162,30 @@ class PciBus(QObject):
             raise QMPError(f"Bus '{self.name}' does not support hotplugging")
 
 
+class HostBridge(Device):
+    """The part of a machine that its own PCI bus begins at."""
+
+    __slots__ = ()
+
+    def __init__(self, qom_type: ObjectType, tree: Tree) -> None:
+        super().__init__(qom_type, tree, None)
+        self.realized = True
+
+    @property
+    def bus(self) -> QObject:
+        """The machine's own bus, which nothing leaves."""
+        return self.tree.resolve("/machine/unattached/sysbus")
+
+    @property
+    def hotpluggable(self) -> bool:
+        """It stays."""
+        return False
+
+    def check_bus(self) -> None:
+        """See `Device.check_bus`."""
+        raise QMPError("Bus 'main-system-bus' does not support hotplugging")
+
+
 class Buses:
     """The buses of a machine.
 
@@ -273,7 +298,7 @@ def furnish(tree: Tree, config: MachineConfig) -> Buses:
         return Buses("none", None)
     name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
     types = tree.types()
-    host = QObject(ObjectType(kind, types["device"]), tree)
+    host = HostBridge(ObjectType(kind, types["device"]), tree)
     tree.machine.add_child(name, host)
     pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
     host.add_child(bus_name, pci)

@@ -83,6 +83,7 @@ _OWN: tuple[Row, ...] = (
     ("pcspk-audiodev", "str", "", "ID of an audiodev to use as a backend"),
     _HMAT,
 )
+_BELOW_4G: Row = (*_PC[7][:2], 0xE0000000, _PC[7][3])
 _I440FX: tuple[Row, ...] = (
     (
         "x-south-bridge",
@@ -251,7 +252,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
             hotpluggable_cpus=True,
             cpu_type="qemu64-x86_64-cpu",
             target="x86_64",
-            properties=(*pc, *_I440FX),
+            properties=(*(_BELOW_4G if row[0] == _BELOW_4G[0] else row for row in pc), *_I440FX),
         ),
         MachineKind(
             "q35",

@@ -91,9 +91,7 @@ class Machine:
         self._area = area_of(self.config)
         if self._area is not None:
             region = MemoryRegion(tree, self._area.size)
-            region.addr = self._area.base
-            system, _ambiguous = tree.lookup("/machine/unattached/system[0]")
-            region.container = system if isinstance(system, MemoryRegion) else None
+            region.place(tree.resolve("/machine/unattached/system[0]"), self._area.base)
             tree.machine.add_child("device-memory[0]", region)
             self._area_region = region
         self._buses = self.buses
@@ -141,14 +139,12 @@ class Machine:
         """A device takes its place, and a backend."""
         memdev.mapped_by = device
         self.plugged.append(device)
-        for child in (memdev.children or {}).values():
-            if isinstance(child, MemoryRegion) and device.qom_type.name != "nvdimm":
-                self.show_region(child, device.address)
+        if memdev.shown is not None and device.qom_type.name != "nvdimm":
+            self.show_region(memdev.shown, device.address)
 
     def show_region(self, region: MemoryRegion, address: int) -> None:
         """Have a region show where it is."""
-        region.container = self._area_region
-        region.addr = address - (0 if self._area is None else self._area.base)
+        region.place(self._area_region, address - (0 if self._area is None else self._area.base))
 
     def check_private_discard(self, memdev: MemoryBackend) -> None:
         """Warn of discarding memory of a private mapping of a file, once.
@@ -195,10 +191,8 @@ class Machine:
         if memdev is None:
             return
         memdev.mapped_by = None
-        for child in (memdev.children or {}).values():
-            if isinstance(child, MemoryRegion):
-                child.container = None
-                child.addr = 0
+        if memdev.shown is not None:
+            memdev.shown.place(None)
 
     # What happens to it
 

@@ -8,14 +8,21 @@ broken. Observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from memd.compat import Compat
 from memd.devices.config import MachineConfig
+from memd.devices.device import Device
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
 from memd.outcome import JSON
 from memd.qapi.visit import Visit, visit_bool, visit_enum, visit_size, visit_str, visit_uint64
-from memd.qom import ObjectType, Property, QObject, Tree
-from memd.qom.machine import Machine, stored_property
+from memd.qom import ObjectType, Property, Tree
+from memd.qom.machine import Machine as MachineObject
+from memd.qom.machine import stored_property
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
 
 _VISITS: dict[str, Visit] = {
     "bool": visit_bool,
@@ -52,14 +59,14 @@ def furnish(tree: Tree, kind: MachineKind, config: MachineConfig, values: dict[s
         values: the properties that were given, by name.
     """
     machine = tree.machine
-    if not isinstance(machine, Machine):
+    if not isinstance(machine, MachineObject):
         return
     if kind.kind != "none":
         machine.qom_type = machine_type(tree, kind)
         tree.add_type(machine.qom_type)
         machine.values |= {name: value for name, _type, value, _text in kind.properties}
         if kind.kind != "virt":
-            machine.values["boot"] = {"order": "cad"}
+            machine.values |= {"boot": {"order": "cad"}, "firmware": "bios-256k.bin"}
     machine.values |= {name: value for name, value in values.items() if name in machine.values}
     memory: dict[str, JSON] = {"size": config.ram_size}
     if config.slots:
@@ -71,7 +78,7 @@ def furnish(tree: Tree, kind: MachineKind, config: MachineConfig, values: dict[s
         _add_cpus(tree, kind, config)
 
 
-class CPU(QObject):
+class CPU(Device):
     """A CPU that runs nothing.
 
     Attributes:
@@ -81,28 +88,33 @@ class CPU(QObject):
     __slots__ = ("props",)
 
     def __init__(self, qom_type: ObjectType, tree: Tree, props: dict[str, JSON]) -> None:
-        super().__init__(qom_type, tree)
+        super().__init__(qom_type, tree, None)
+        self.realized = True
         self.props = props
 
+    def check_bus(self) -> None:
+        """See `Device.check_bus`."""
+        if self.name == "device[0]":
+            raise QMPError("Boot CPU is unpluggable")
 
-_CPU_PLACES = ("socket-id", "die-id", "cluster-id", "module-id", "core-id", "thread-id")
+    def removal(self, machine: Machine) -> None:
+        """See `Device.removal`; QEMU 11.1 asks the guest, and none here lets a CPU go."""
+        if self.tree.compat is Compat.V10_0:
+            kind = self.qom_type.name
+            raise QMPError(f"acpi: device unplug request for not supported device type: {kind}")
 
 
-def _cpu_type(name: str) -> ObjectType:
+def _cpu_type(kind: MachineKind, device: ObjectType) -> ObjectType:
     def place(level: str) -> Property:
-        return Property(level, "int32", get=lambda cpu: cpu.props.get(level, -1))
+        return Property(level, "int32", get=lambda cpu: cpu.props.get(level, 0))
 
-    from memd.qom import OBJECT
-
+    rare = [f"{plural.removesuffix('s')}-id" for plural in kind.cpu_levels]
     return ObjectType(
-        name,
-        OBJECT,
+        kind.cpu_type,
+        device,
         properties=(
-            Property("realized", "bool", get=lambda cpu: True),
-            Property("hotplugged", "bool", get=lambda cpu: False),
-            Property("hotpluggable", "bool", get=lambda cpu: True),
             Property("unavailable-features", "strList", get=lambda cpu: []),
-            *map(place, _CPU_PLACES),
+            *map(place, ("socket-id", *rare, "core-id", "thread-id")),
             Property("node-id", "int32", get=lambda cpu: cpu.props.get("node-id", -1)),
         ),
     )
@@ -110,7 +122,7 @@ def _cpu_type(name: str) -> ObjectType:
 
 def _add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
     unattached = (tree.machine.children or {})["unattached"]
-    qom_type = _cpu_type(kind.cpu_type)
+    qom_type = _cpu_type(kind, tree.types()["device"])
     tree.add_type(qom_type)
     count = config.smp.get("cpus", 1)
     for number, props in enumerate(cpu_places(kind, config)):

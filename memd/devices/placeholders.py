@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from memd.devices.bus import ANY_PLACE, PciBus
 from memd.devices.device import Device, Row, stored
+from memd.devices.pci import ANY_VECTORS, vectors
 from memd.errors import QMPError
 from memd.qapi.visit import Visit, visit_enum, visit_uint8, visit_uint16
 from memd.qom.object import QObject
@@ -122,8 +123,8 @@ class Placeholder(Device):
 
     @property
     def hotpluggable(self) -> bool:
-        """It stays where it is."""
-        return False
+        """Whether its bus lets it go."""
+        return self._bus.hotplug
 
     def check_bus(self) -> None:
         """See `Device.check_bus`."""
@@ -151,6 +152,32 @@ class Placeholder(Device):
             bus = PciBus(self.tree.types()[kind], self.tree, hotplug=True, one_slot=one_slot)
             self.add_child(self.id, bus)
             machine.buses.add_port(bus)
+
+
+class Usb(Placeholder):
+    """A USB controller: of MSI and MSI-X it has the latter, where it may choose."""
+
+    __slots__ = ()
+
+    def realize(self, machine: Machine) -> None:
+        """See `Placeholder.realize`."""
+        super().realize(machine)
+        if self.values.get("msi", "auto") == "auto":
+            self.values["msi"] = "off"
+
+
+class Balloon(Placeholder):
+    """A virtio device: it is legacy too, unless it is in a port of PCI Express."""
+
+    __slots__ = ()
+
+    def realize(self, machine: Machine) -> None:
+        """See `Placeholder.realize`."""
+        super().realize(machine)
+        self.values["vectors"] = vectors(self.values.get("vectors", ANY_VECTORS))
+        if self.values.get("disable-legacy", "auto") == "auto":
+            on_port = self._bus.express and self._bus.one_slot
+            self.values["disable-legacy"] = "on" if on_port else "off"
 
 
 class RootPort(Placeholder):
@@ -187,8 +214,8 @@ class Bridge(Placeholder):
 _KINDS: dict[str, type[Placeholder]] = {
     ROOT_PORT: RootPort,
     "pci-bridge": Bridge,
-    "qemu-xhci": Placeholder,
-    "virtio-balloon-pci": Placeholder,
+    "qemu-xhci": Usb,
+    "virtio-balloon-pci": Balloon,
 }
 
 PLACEHOLDERS = frozenset(_KINDS)

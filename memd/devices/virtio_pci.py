@@ -241,9 +241,7 @@ class VirtioPci(MemoryDevice):
         half = self.virtio.qom_type.name
         for name, size, addr, container in rows:
             region = MemoryRegion(self.tree, size)
-            region.addr = addr
-            within = (self.children or {}).get(f"{container.format(half=half)}[0]")
-            region.container = within if isinstance(within, MemoryRegion) else None
+            region.place((self.children or {}).get(f"{container.format(half=half)}[0]"), addr)
             self.add_child(f"{name.format(half=half)}[0]", region)
 
     def found(self, machine: Machine) -> None:

@@ -127,6 +127,9 @@ class FaultyTransport:
     def finish(self) -> None:
         """See `Transport`."""
         self._finishing = True
+        if self._ended:
+            self._connection.finish()
+            return
         if self._stalled:
             self.drop()
         self._ungather()

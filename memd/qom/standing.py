@@ -33,8 +33,12 @@ class MemoryRegion(QObject):
     def __init__(self, tree: Tree, size: int) -> None:
         super().__init__(MEMORY_REGION, tree)
         self.size = size
-        self.addr = 0
-        self.container: MemoryRegion | None = None
+        self.place(None)
+
+    def place(self, container: QObject | None, addr: int = 0) -> None:
+        """Make it a part of another region, from a byte of that one on; or of none."""
+        self.container = container
+        self.addr = addr
 
 
 MEMORY_REGION = ObjectType(

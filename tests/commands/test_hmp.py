@@ -44,7 +44,7 @@ def say(console: Console, line: str) -> str:
         ),
         (
             "stop it",
-            "stop: extraneous characters at the end of line\r\n"
+            "stop|s: extraneous characters at the end of line\r\n"
             'Try "help stop" for more information\r\n',
         ),
     ],

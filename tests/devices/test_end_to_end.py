@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.differential.harness import settle
 from tests.differential.server import Monitor, Server
 
@@ -48,6 +50,18 @@ def test_memory_comes_and_goes(start_memd: Start) -> None:
     resize(monitor, 2 * MIB)
     assert other.read_event("MEMORY_DEVICE_SIZE_CHANGE")["data"]["size"] == 2 * MIB
     assert resident(monitor, "m0") == 2 * MIB
+
+
+@pytest.mark.parametrize("kind", ["none", "pc", "q35", "virt"])
+def test_everything_that_is_listed_can_be_read(start_memd: Start, kind: str) -> None:
+    monitor = start_memd("--machine", kind, *(("--smp", "2") if kind != "none" else ())).monitor()
+    paths = ["/"]
+    for path in paths:
+        for row in ask(monitor, "qom-list", path=path):
+            ask(monitor, "qom-get", path=path, property=row["name"])
+            if row["type"].startswith("child<"):
+                paths.append(f"{path.rstrip('/')}/{row['name']}")
+    assert len(paths) > 10
 
 
 def test_nothing_is_left_behind(start_memd: Start) -> None:

@@ -64,7 +64,7 @@ def test_cpus_are_names() -> None:
     assert paths == ["/machine/unattached/device[0]", "/machine/unattached/device[2]"]
     second = tree.resolve(paths[1])
     assert second.get_property("core-id") == 1
-    assert second.get_property("die-id") == -1
+    assert second.get_property("die-id") == 0
     assert second.get_property("unavailable-features") == []
     assert second.get_property("realized") is True
 

@@ -14,7 +14,18 @@ from tests.differential.server import JSON, Monitor, Server, qemu_argv
 MACHINES = [
     "-machine q35 -m 64M,slots=2,maxmem=1G -smp 2,maxcpus=3",
     "-machine pc,memory-backend=m0,dump-guest-core=off -device virtio-balloon-pci"
-    " -object memory-backend-ram,id=m0,size=64M -smp 2,sockets=1,dies=2",
+    " -object memory-backend-ram,id=m0,size=64M -smp 2,sockets=1,dies=2"
+    " -m 64M,slots=2,maxmem=1G -object memory-backend-ram,id=m1,size=32M"
+    " -device pc-dimm,id=d1,memdev=m1",
+    # Every kind of device, on the machine's own bus and in a port.
+    "-machine q35,nvdimm=on -m 64M,slots=4,maxmem=4G -smp 2"
+    " -object memory-backend-ram,id=m0,size=64M -object memory-backend-memfd,id=m1,size=64M"
+    " -object memory-backend-ram,id=m2,size=64M -object memory-backend-ram,id=m3,size=64M"
+    " -device pc-dimm,memdev=m0 -device nvdimm,id=d1,memdev=m1"
+    " -device virtio-mem-pci,id=v0,memdev=m2 -device virtio-pmem-pci,memdev=m3"
+    " -device pcie-root-port,id=rp0,chassis=1 -device pcie-root-port,id=rp1,chassis=2"
+    " -device virtio-balloon-pci,id=b0,bus=rp0 -device qemu-xhci,id=x0,bus=rp1"
+    " -device qemu-xhci,id=x1,msi=on -device pci-bridge,id=br0,chassis_nr=2",
     "-machine q35,mem-merge=off,nvdimm=on -m 96M -smp 3,maxcpus=4"
     " -object memory-backend-ram,id=m0,size=64M -object memory-backend-ram,id=m1,size=32M"
     " -numa node,memdev=m0,cpus=0-1 -numa node,memdev=m1,cpus=2-3",
@@ -43,6 +54,14 @@ COMMANDS: list[tuple[str, dict[str, Any]]] = [
     ("balloon", {"value": 1 << 20}),
     ("balloon", {"value": 0}),
     ("device_add", {"driver": "virtio-mem-pci", "bus": "pcie.0"}),
+    ("device_del", {"id": "/machine/q35"}),
+    ("device_del", {"id": "/machine/unattached/device[0]"}),
+    ("device_del", {"id": "/machine/unattached/device[2]"}),
+    *(
+        ("human-monitor-command", {"command-line": line, "cpu-index": index})
+        for line in ("info name", "", "nope")
+        for index in (-1, 0, 1, 7, 1 << 32)
+    ),
 ]
 
 
@@ -93,6 +112,28 @@ def test_answers(monitors: tuple[Monitor, Monitor]) -> None:
         for each in (reference, subject)
     ]
     assert rows[0] == rows[1]
+
+
+def test_every_object(monitors: tuple[Monitor, Monitor]) -> None:
+    """memd has no object or property that QEMU has not, and all read as there."""
+    reference, subject = monitors
+    wrong = []
+    paths = ["/"]
+    for path in paths:
+        theirs, ours = (each.execute("qom-list", {"path": path})["return"] for each in monitors)
+        for row in ours:
+            name = row["name"]
+            if row not in theirs:
+                wrong.append(f"{path} {row}: QEMU has none")
+            # What handles a bus is a part of the machine that is not about memory.
+            elif name != "hotplug-handler" and not path.startswith("/chardevs/"):
+                one = {"path": path, "property": name}
+                value, wanted = subject.execute("qom-get", one), reference.execute("qom-get", one)
+                if value != wanted:
+                    wrong.append(f"{path} {name}: {value} instead of {wanted}")
+            if row["type"].startswith("child<"):
+                paths.append(f"{path.rstrip('/')}/{name}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_machines(monitors: tuple[Monitor, Monitor]) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from memd.client import Client
+from tests import rootfs
 from tests.conftest import NOT_HERE
-from tests.systemd import rootfs
 from tests.systemd.machine import MODULES, CannotBoot, Machine, install
 
 
@@ -27,8 +27,8 @@ def machine() -> Iterator[Machine]:
         pytest.skip(f"{NOT_HERE}mount namespaces")
     if shutil.which("systemd-nspawn") is None:
         pytest.skip("needs systemd-nspawn(1): it is not on PATH")
-    if not rootfs.place().is_dir():
-        pytest.skip("needs a root file system: python3 tests/systemd/rootfs.py makes it")
+    if not rootfs.place("systemd").is_dir():
+        pytest.skip("needs a root file system: python3 tests/rootfs.py systemd makes it")
     directory = Path(tempfile.mkdtemp(prefix="memd-test-"))
     try:
         try:

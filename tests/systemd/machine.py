@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from memd.client import Client
+from tests import rootfs
 from tests.differential.harness import settle
-from tests.systemd import rootfs
 
 TREE = Path(__file__).resolve().parents[2]
 
@@ -89,7 +89,7 @@ class Machine:
             "CGROUPS": " ".join(map(str, self._cgroups)),
             "SPACE": str(directory / "space"),
             "INSTALLED": str(installed),
-            "ROOTFS": str(rootfs.place()),
+            "ROOTFS": str(rootfs.place("systemd")),
             "NAME": name,
             "UNIT": keep_unit,
         }

@@ -1,9 +1,11 @@
-"""A small Debian with systemd, made once and kept outside the tree.
+"""Small Debian systems, made once and kept outside the tree.
 
-    python3 tests/systemd/rootfs.py
+    python3 tests/rootfs.py systemd    # what tests/systemd boots
+    python3 tests/rootfs.py bare       # what .ci/bare passes the tests in
 
-makes it, as root, with debootstrap, in half a minute. Tests boot it with an overlay
-of their own, so nothing is ever written to it. It needs the standard library only.
+makes one, as root, with debootstrap, in half a minute, and prints where it is. They
+are used under an overlay, so nothing is ever written to them. It needs the standard
+library only.
 """
 
 from __future__ import annotations
@@ -12,13 +14,19 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 SUITE = "trixie"
 """Debian 13: systemd 257, Python 3.13."""
 
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3")
+PACKAGES = {
+    "systemd": ("systemd", "systemd-sysv", "dbus", "python3"),
+    # All that the README asks for.
+    "bare": ("python3", "python3-venv", "python3-pip"),
+}
+"""What is in each system, beside what every Debian has."""
 
 RECIPE = 1
 """Goes up when what is made here changes, so that an older one is not taken for it."""
@@ -27,8 +35,8 @@ _MIRROR = "http://deb.debian.org/debian"
 _SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d")
 
 
-def place() -> Path:
-    """Where it is or will be: MEMD_TEST_ROOTFS names another directory to keep it in."""
+def place(name: str) -> Path:
+    """Where a system is or will be: MEMD_TEST_ROOTFS names another directory to keep it in."""
     named = os.environ.get("MEMD_TEST_ROOTFS")
     if named:
         keep = Path(named)
@@ -36,7 +44,7 @@ def place() -> Path:
         keep = Path("/var/cache/memd-tests")
     else:
         keep = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "memd-tests")
-    return keep / f"{SUITE}-{RECIPE}"
+    return keep / f"{SUITE}-{name}-{RECIPE}"
 
 
 def mirror() -> str:
@@ -53,14 +61,14 @@ def mirror() -> str:
     return _MIRROR
 
 
-def make() -> Path:
-    """Make it unless it is there; gives its place.
+def make(name: str) -> Path:
+    """Make a system unless it is there; gives its place.
 
     Raises:
         subprocess.CalledProcessError: debootstrap failed, and says why.
         OSError: there is no debootstrap, or no room.
     """
-    root = place()
+    root = place(name)
     if root.is_dir():
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +76,7 @@ def make() -> Path:
     making = Path(tempfile.mkdtemp(prefix="making-", dir=root.parent))
     try:
         making.chmod(0o755)
-        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES[name])}"]
         subprocess.run([*command, SUITE, str(making), mirror()], check=True)
         shutil.rmtree(making / "var/cache/apt/archives")
         try:
@@ -82,4 +90,4 @@ def make() -> Path:
 
 
 if __name__ == "__main__":
-    print(make())
+    print(make(sys.argv[1]))
