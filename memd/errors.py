@@ -1,14 +1,18 @@
 """The error that a client sees: a class and a text.
 
 Every room raises `QMPError` for what the client is to be told, and nothing
-else reaches the wire: any other exception is logged by the dispatcher and
-answered with a text that gives nothing away.
+else reaches the wire: any other exception is logged (`answer_to`) and answered
+with a text that gives nothing away.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 GENERIC_ERROR = "GenericError"
 COMMAND_NOT_FOUND = "CommandNotFound"
@@ -51,6 +55,33 @@ def shortage(error: BaseException) -> QMPError | None:
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
         return QMPError(os.strerror(error.errno or 0))
     return None
+
+
+def answer_to(error: Exception, what: str) -> QMPError:
+    """What a client is told of an exception; what it is not told is logged.
+
+    The one place where any exception becomes an answer.
+
+    Args:
+        what: was being done, for the log: a command's name.
+    """
+    if isinstance(error, QMPError):
+        if error.hint:
+            _log().warning("%s: %s (%s)", what, error.desc, error.hint)
+        return error
+    lack = shortage(error)
+    if lack is not None:
+        _log().warning("%s: %s", what, lack.desc)
+        return lack
+    _log().error("%s failed unexpectedly", what, exc_info=error)
+    return QMPError("internal error, see the log")
+
+
+def _log() -> Logger:
+    # Not imported with the module, which memctl has too.
+    import logging
+
+    return logging.getLogger("memd")
 
 
 def forget_frames(error: BaseException) -> None:

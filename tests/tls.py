@@ -10,11 +10,9 @@ import ssl
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from memd.json_types import JSON
 from tests.differential.server import PATIENCE, Message
-
-JSON = Any
 
 NOW = ("20200101000000Z", "20600101000000Z")
 PAST = ("20200101000000Z", "20210101000000Z")

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memd import backends
 from memd.app.accelerators import choose_accelerator
@@ -23,11 +23,12 @@ from memd.app.ports import Ports
 from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
-from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.errors import QMPError, answer_to
+from memd.json_types import JSON
 from memd.qom import Tree
 from memd.qom.quota import Quota
 from memd.server.hub import Hub
+from memd.work import Command, begin
 
 if TYPE_CHECKING:
     from memd.app.board import Board
@@ -107,7 +108,7 @@ class App:
         machine.deny_private_discard = config.deny_private_discard
         machine.emit = self._hub.broadcast
         machine.later = lambda delay, act: loop.call_later(delay, act).cancel
-        machine.start_job = lambda job: self._hub.start_job(job, lambda _result: None)
+        machine.spawn = self._hub.spawn
         self._ports = Ports(config, loop, self._tree, self._hub)
         self._metrics: Metrics | None = None
         self._keeping: Keeping | None = None
@@ -115,7 +116,7 @@ class App:
         if config.stored or os.environ.get("NOTIFY_SOCKET", "")[:1] in ("/", "@"):
             from memd.app.keeping import Keeping
 
-            self._keeping = Keeping(config, loop, self._tree, self._run_job)
+            self._keeping = Keeping(config, loop, self._tree, self._run)
             self._daemon.lost = self._keeping.lost
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -186,7 +187,7 @@ class App:
             if not options["qom-type"].startswith(_EARLY):
                 await self._make_object(options)
         if self._board is not None:
-            await self._board.assemble(self._make_object, self._run_job)
+            await self._board.assemble(self._make_object, self._run)
         machine = self._daemon.machine
         machine.start()
         machine.set_running(self._daemon.run_state == "running")
@@ -200,7 +201,7 @@ class App:
             hint = "the extra metrics brings it: in memd's source tree, pip install '.[metrics]'"
             raise StartError(f"--metrics needs {error.name}", address.where, hint) from None
         try:
-            return open_metrics(address, self._loop, self._hub, self._daemon, meter, self._run_job)
+            return open_metrics(address, self._loop, self._hub, self._daemon, meter, self._run)
         except QMPError as error:
             raise StartError(error.desc, address.where, error.hint) from None
 
@@ -208,24 +209,24 @@ class App:
         if self._keeping is not None and self._keeping.has(options):
             return
         try:
-            job = backends.create(self._tree, options)
+            await self._run(backends.create(self._tree, options))
         except QMPError as error:
             raise StartError(error.desc, hint=error.hint) from None
-        if job is None:
-            return
-        result = await self._run_job(job)
-        if isinstance(result, QMPError):
-            raise StartError(result.desc, hint=result.hint)
 
-    async def _run_job(self, job: Blocking) -> JSON:
-        done: asyncio.Future[JSON] = self._loop.create_future()
+    async def _run(self, command: Command[Any]) -> Any:
+        """Run a command; a `memd.work.Run`. What it raises is a `QMPError`."""
+        done: asyncio.Future[Any] = self._loop.create_future()
 
-        def end(result: JSON) -> None:
-            if not done.cancelled():
-                done.set_result(result)
+        def end(value: Any, error: BaseException | None) -> None:
+            if done.cancelled():
+                return
+            if isinstance(error, Exception):
+                done.set_exception(answer_to(error, "the start"))
+            else:
+                done.set_result(value)
 
-        self._hub.start_job(job, end)
-        if self._keeping is not None:
+        begin(command, self._hub.start, end)
+        if not done.done() and self._keeping is not None:
             self._keeping.ask_for_time(done)
         return await done
 

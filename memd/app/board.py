@@ -15,8 +15,9 @@ from memd.devices.config import NumaNode
 from memd.devices.kinds import MachineKind
 from memd.devices.machine_object import check_limits, furnish
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom import MemoryRegion
+from memd.work import Run
 
 if TYPE_CHECKING:
     from memd.cli.config import Config
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 MakeObject = Callable[[dict[str, JSON]], Awaitable[None]]
 """Makes an object as `-object` does; raises `StartError`."""
-
-
-RunJob = Callable[[Blocking], Awaitable[JSON]]
-"""Runs what may take long; gives what comes of it, a `QMPError` included."""
 
 
 class Board:
@@ -51,7 +48,7 @@ class Board:
         daemon.machine_kind = kind
         furnish(self._tree, kind, config.machine, config.machine_values)
 
-    async def assemble(self, make_object: MakeObject, run_job: RunJob) -> None:
+    async def assemble(self, make_object: MakeObject, run: Run) -> None:
         """Give it its memory and its devices. All objects of the command line are there.
 
         Raises:
@@ -59,7 +56,7 @@ class Board:
         """
         await self._give_memory(make_object)
         for device in self._config.devices:
-            await self._plug(device, run_job)
+            await self._plug(device, run)
 
     async def _give_memory(self, make_object: MakeObject) -> None:
         machine = self._machine
@@ -81,16 +78,12 @@ class Board:
         except QMPError as error:
             raise StartError(error.desc) from None
 
-    async def _plug(self, device: DeviceOption, run_job: RunJob) -> None:
+    async def _plug(self, device: DeviceOption, run: Run) -> None:
         try:
             driver = self._tree.type_by_name(device.options["driver"])
-            result = self._daemon.machine.add_device(device.arguments(driver))
-            if isinstance(result, Blocking):
-                result = await run_job(result)
+            await run(self._daemon.machine.add_device(device.arguments(driver)))
         except QMPError as error:
-            result = error
-        if isinstance(result, QMPError):
-            raise StartError(result.desc, device.where, result.hint)
+            raise StartError(error.desc, device.where, error.hint) from None
 
     def _take_backend(self, path: str, by_node: list[NumaNode]) -> None:
         """The machine's memory is a backend that was made for it."""

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from memd.app.status import Status
@@ -14,9 +13,10 @@ from memd.backends import parking
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
 from memd.hostmem.libc import PAGE_SIZE
-from memd.outcome import JSON, Blocking
-from memd.qom.object import QObject, UserCreatable
-from memd.qom.tree import LetGo, Tree
+from memd.json_types import JSON
+from memd.qom.object import UserCreatable
+from memd.qom.tree import Tree
+from memd.work import Job
 
 if TYPE_CHECKING:
     from memd.server.store import Store
@@ -27,14 +27,11 @@ NOT_STORED = "not-stored"
 _AGAIN = 0.05
 """Seconds after which a manager that had no ear is tried again."""
 
-RunJob = Callable[[Blocking], Awaitable[JSON]]
-"""Runs a job beside the loop; gives its value or a `QMPError`."""
-
 log = logging.getLogger("memd")
 
 
 class Keeper:
-    """Keeps what clients make in the store; a `memd.qom.tree.Keeper`.
+    """Keeps what clients make in the store; a `memd.qom.tree.Listener`.
 
     Args:
         tree: where the objects are.
@@ -48,72 +45,61 @@ class Keeper:
             waits to be parked.
     """
 
-    __slots__ = ("_lost", "_status", "_tree", "_waiting", "committed", "numbers", "store")
+    __slots__ = (
+        *("_going", "_lost", "_status", "_tree", "_waiting", "committed", "numbers", "store"),
+    )
 
     def __init__(self, tree: Tree, status: Status, lost: dict[str, dict[str, JSON]]) -> None:
         self._tree = tree
         self._status = status
         self._lost = lost
         self._waiting: list[tuple[UserCreatable, dict[str, JSON]]] = []
+        # What is being deleted: its number, whether its data goes, whether it is much.
+        self._going: dict[UserCreatable, tuple[int, bool, bool]] = {}
         self.store: Store | None = None
         self.numbers: dict[str, int] = {}
         self.committed = False
 
-    def keep(self, obj: UserCreatable, options: dict[str, JSON]) -> Blocking | None:
-        """See `memd.qom.tree.Keeper`."""
+    async def on_created(self, obj: UserCreatable, options: dict[str, JSON]) -> None:
+        """Keep it, then it is listed; or later, where the store is not this daemon's yet."""
         self._status.changed()
         if self.store is None:
-            return None
-        if not self.committed:
+            return
+        if self.committed:
+            await self._park(self.store, obj, options)
+        else:
             self._waiting.append((obj, options))
-            return None
-        return self._park(self.store, obj, options)
 
-    def _park(self, store: Store, obj: UserCreatable, options: dict[str, JSON]) -> Blocking | None:
-        """Park an object's memory, then put it on the list."""
+    async def _park(self, store: Store, obj: UserCreatable, options: dict[str, JSON]) -> None:
+        """Park an object's memory, then put it on the list; raises `QMPError`."""
         number = store.number()
         described = parking.describe(obj)
         described["options"] = options
         region = obj.region if isinstance(obj, MemoryBackend) else None
         described["lost"] = None if region is None else parking.why_lost(region)
-        if region is None or region.fd < 0:
-            described["parked"] = False
-            self._list(store, number, described)
-            return None
-        fd = region.fd
-
-        def finish(parked: bool) -> JSON:
-            described["parked"] = parked
-            if not parked:
+        described["parked"] = False
+        if region is not None and region.fd >= 0:
+            described["parked"] = await self._park_fd(store, number, region.fd)
+            if not described["parked"]:
                 described["lost"] = NOT_STORED
-            try:
-                self._list(store, number, described)
-            except QMPError:
+        try:
+            self._list(store, number, described)
+        except QMPError:
+            if described["parked"]:
                 store.remove(number)
-                raise
-            return {}
+            raise
 
+    async def _park_fd(self, store: Store, number: int, fd: int) -> bool:
+        """Give the manager a descriptor; whether it has it."""
         if not store.reserve(number):
-            finish(False)
-            return None
-
-        def park(wait: bool) -> bool | None:
-            """Whether it is parked; None where that takes waiting."""
-            try:
-                if store.park(number, fd, wait):
-                    return True
-                if not wait:
-                    return None
-            except OSError:
-                pass
-            store.forgo(number)
             return False
-
-        parked = park(False)
-        if parked is None:
-            return Blocking(lambda: park(True), finish)
-        finish(parked)
-        return None
+        try:
+            if store.park(number, fd) or await Job(lambda: store.park(number, fd, True)):
+                return True
+        except OSError:
+            pass
+        store.forgo(number)
+        return False
 
     def _list(self, store: Store, number: int, described: dict[str, JSON]) -> None:
         """Put an object on the list; raises `QMPError`."""
@@ -134,39 +120,24 @@ class Keeper:
                     # Where that fails, it is seen by the file that the object is of.
                     _try_to_write(store, {"settled": number})
 
-    def changed(self, obj: QObject, change: Blocking | None) -> Blocking | None:
-        """See `memd.qom.tree.Keeper`."""
+    def on_changed(self, obj: UserCreatable) -> None:
+        """Note what it comes to now."""
         number = self.numbers.get(obj.name)
-        store = self.store
-        if store is None or number is None or not isinstance(obj, UserCreatable):
-            return change
-        if self._tree.user_object(obj.name) is not obj:
-            return change
-        if change is None:
-            self._describe_again(store, number, obj)
-            return None
-        slow = change
-
-        def finish(result: object) -> JSON:
-            answer = slow.finish(result)
-            if self.numbers.get(obj.name) == number:
-                self._describe_again(store, number, obj)
-            return answer
-
-        return slow.ending(finish)
+        if self.store is not None and number is not None:
+            self._describe_again(self.store, number, obj)
 
     def _describe_again(self, store: Store, number: int, obj: UserCreatable) -> None:
         before = json.loads(store.ledger.objects[number][9:])
         # What is described anew takes precedence, what only the list knows stays.
         _write(store, {**before, **parking.describe(obj, before)})
 
-    def strike(self, obj: UserCreatable) -> LetGo:
-        """See `memd.qom.tree.Keeper`."""
+    def on_deleting(self, obj: UserCreatable) -> None:
+        """Strike it off the list, while all of it is still there."""
         self._status.changed()
         store = self.store
         number = self.numbers.get(obj.name)
         if store is None or number is None:
-            return lambda rest: rest
+            return
         region = obj.region if isinstance(obj, MemoryBackend) else None
         span = parking.to_discard(obj)
         entry: dict[str, JSON] = {"gone": number}
@@ -174,29 +145,26 @@ class Keeper:
             entry["discard"] = span
         _write(store, entry)
         del self.numbers[obj.name]
-        huge = region is not None and region.page_size > PAGE_SIZE
+        much = False
+        if region is not None:
+            from memd.backends.making import LARGE
 
-        def gone() -> None:
-            if span is not None:
-                _try_to_write(store, {"discarded": number})
-            store.remove(number)
+            much = region.page_size > PAGE_SIZE or region.length > LARGE
+        self._going[obj] = number, span is not None, much
 
-        def let_go(rest: Blocking | None) -> Blocking | None:
-            if rest is None:
-                gone()
-                return Blocking(store.settle, lambda _done: {}) if huge else None
+    async def on_deleted(self, obj: UserCreatable) -> None:
+        """Have the manager close its descriptor, too; of much memory, wait until it has."""
+        store = self.store
+        if store is None or obj not in self._going:
+            return
+        number, discarded, much = self._going.pop(obj)
+        if discarded:
+            _try_to_write(store, {"discarded": number})
+        store.remove(number)
+        if much:
+            await Job(store.settle)
 
-            def finish(result: object) -> JSON:
-                answer = rest.finish(result)
-                gone()
-                # Only then the memory is free, and it is much.
-                return Blocking(store.settle, lambda _done: answer)
-
-            return Blocking(rest.work, finish)
-
-        return let_go
-
-    async def park_waiting(self, run_job: RunJob) -> None:
+    async def park_waiting(self) -> None:
         """Park what was made before the store was this daemon's.
 
         Raises:
@@ -205,9 +173,7 @@ class Keeper:
         waiting, self._waiting = self._waiting, []
         if self.store is not None:
             for obj, options in waiting:
-                slow = self._park(self.store, obj, options)
-                if slow is not None and isinstance(done := await run_job(slow), QMPError):
-                    raise done
+                await self._park(self.store, obj, options)
 
     async def park_again(self) -> None:
         """Park what is parked already: a manager may have dropped it, as when its room shrinks.

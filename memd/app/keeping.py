@@ -13,17 +13,18 @@ import os
 from typing import TYPE_CHECKING
 
 from memd.app.errors import StartError
-from memd.app.keeper import Keeper, RunJob
+from memd.app.keeper import Keeper
 from memd.app.restoring import ALL_KEPT, WAY_OUT, Restoring
 from memd.app.status import Status
 from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError, printable
 from memd.hostmem import noting
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom.tree import Tree
 from memd.server.journal import Unreadable
 from memd.server.notify import Notifier, Watchdog, monotonic_usec, watchdog_period
 from memd.server.store import LEAST, Store, room
+from memd.work import Run
 
 if TYPE_CHECKING:
     from memd.cli.config import Config
@@ -44,7 +45,7 @@ class Keeping:
         config: the parsed command line.
         loop: the event loop.
         tree: where the objects are.
-        run_job: for what takes long.
+        run: runs commands.
 
     Attributes:
         lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).
@@ -54,17 +55,17 @@ class Keeping:
     """
 
     __slots__ = (
-        *("_config", "_keeper", "_loop", "_notifier", "_reloading", "_restoring", "_run_job"),
+        *("_config", "_keeper", "_loop", "_notifier", "_reloading", "_restoring", "_run"),
         *("_status", "_tree", "_watchdog", "lost"),
     )
 
     def __init__(
-        self, config: Config, loop: asyncio.AbstractEventLoop, tree: Tree, run_job: RunJob
+        self, config: Config, loop: asyncio.AbstractEventLoop, tree: Tree, run: Run
     ) -> None:
         self._config = config
         self._loop = loop
         self._tree = tree
-        self._run_job = run_job
+        self._run = run
         self.lost: dict[str, dict[str, JSON]] = {}
         try:
             notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
@@ -76,7 +77,7 @@ class Keeping:
         self._restoring: Restoring | None = None
         self._watchdog: Watchdog | None = None
         self._reloading: asyncio.Future[None] | None = None
-        tree.keeper = self._keeper
+        tree.listeners = (self._keeper,)
 
     # The start
 
@@ -107,9 +108,7 @@ class Keeping:
             log.warning("nothing is kept over a restart: %s", failed.strerror)
             return
         try:
-            self._restoring = Restoring(
-                self._config, self._tree, self._keeper, store, self._run_job
-            )
+            self._restoring = Restoring(self._config, self._tree, self._keeper, store, self._run)
         except Unreadable as wrong:
             raise StartError(f"{_UNREADABLE}: {wrong}", hint=WAY_OUT) from None
         except (KeyError, TypeError) as wrong:
@@ -153,7 +152,7 @@ class Keeping:
         if store is not None and restoring is not None:
             try:
                 restoring.name_lost()
-                await self._keeper.park_waiting(self._run_job)
+                await self._run(self._keeper.park_waiting())
                 store.ledger.clean.clear()
                 store.shorten()
                 restoring.finish()
@@ -195,10 +194,11 @@ class Keeping:
     async def _reload(self) -> None:
         self._tell("RELOADING=1", monotonic_usec())
         for obj in list((self._tree.objects.children or {}).values()):
-            if isinstance(obj, TLSCredentials) and (slow := obj.complete()) is not None:
-                done = await self._run_job(slow)
-                if isinstance(done, QMPError):
-                    log.warning("'%s' stays as it was: %s", obj.name, done.desc)
+            if isinstance(obj, TLSCredentials):
+                try:
+                    await self._run(obj.complete())
+                except QMPError as error:
+                    log.warning("'%s' stays as it was: %s", obj.name, error.desc)
         try:
             await self._keeper.park_again()
         except OSError as failed:
@@ -215,7 +215,7 @@ class Keeping:
 
     def end(self) -> None:
         """Leave the store as the next daemon is to find it; nobody is served any more."""
-        self._tree.keeper = None
+        self._tree.listeners = ()
         noting.watcher = None
         self._status.close()
         self._keeper.end()

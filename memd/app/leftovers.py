@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from memd.hostmem import libc
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.server.store import Store
 
 CLOCKS = 1.0

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from http.server import HTTPServer
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -36,11 +36,11 @@ from prometheus_client.exposition import choose_encoder
 
 from memd import __version__
 from memd.commands.memdev import x_memdev_stat
-from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.server.endpoint import open_tcp, open_unix
 from memd.server.listener import Listener
 from memd.server.meter import BOUNDS
+from memd.work import Run
 
 if TYPE_CHECKING:
     from memd.cli.config import Chardev
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from memd.server.hub import Hub
     from memd.server.meter import Meter
 
-RunJob = Callable[[Blocking], Awaitable[JSON]]
 
 AT_ONCE = 4
 """Scrapes that are answered at the same time. Who comes besides is let go, unless
@@ -278,7 +277,7 @@ class Metrics:
         hub: the daemon's clients.
         daemon: its state.
         meter: what was counted.
-        run_job: runs work beside the loop; gives its value, or the error.
+        run: runs commands.
     """
 
     def __init__(
@@ -289,13 +288,13 @@ class Metrics:
         hub: Hub,
         daemon: Daemon,
         meter: Meter,
-        run_job: RunJob,
+        run: Run,
     ) -> None:
         self._loop = loop
         self._hub = hub
         self._daemon = daemon
         self._meter = meter
-        self._run_job = run_job
+        self._run = run
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -332,12 +331,7 @@ class Metrics:
         return seen
 
     async def _stat(self) -> list[dict[str, JSON]]:
-        result = x_memdev_stat(self._daemon, {})
-        if isinstance(result, Blocking):
-            result = await self._run_job(result)
-        if isinstance(result, QMPError):
-            raise result
-        found: list[dict[str, JSON]] = result
+        found: list[dict[str, JSON]] = await self._run(x_memdev_stat(self._daemon, {}))
         return found
 
 
@@ -347,7 +341,7 @@ def open_metrics(
     hub: Hub,
     daemon: Daemon,
     meter: Meter,
-    run_job: RunJob,
+    run: Run,
 ) -> Metrics:
     """Listen, and serve.
 
@@ -363,4 +357,4 @@ def open_metrics(
         made_path = os.path.abspath(address.path)
     else:
         sock = open_tcp(address.host, address.port, server=True)
-    return Metrics(sock, made_path, loop, hub, daemon, meter, run_job)
+    return Metrics(sock, made_path, loop, hub, daemon, meter, run)

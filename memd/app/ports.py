@@ -299,7 +299,7 @@ class Ports:
             lambda: self._open_socket(chardev),
             came,
             chardev.reconnect / 1000,
-            self._hub.start_job,
+            self._hub.spawn,
             failed,
         )
         self._dialers.append(dialer)

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from memd import backends
 from memd.app.errors import StartError
-from memd.app.keeper import NOT_STORED, Keeper, RunJob
+from memd.app.keeper import NOT_STORED, Keeper
 from memd.app.leftovers import remove_half_made, throw_away
 from memd.backends import parking
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError, printable
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom.object import UserCreatable
 from memd.qom.quota import NOBODY
 from memd.qom.tree import Tree
 from memd.server.journal import Unreadable
 from memd.server.store import Store
 from memd.server.stored import LIST, name_of, number_of
+from memd.work import Run
 
 if TYPE_CHECKING:
     from memd.cli.config import Config
@@ -62,22 +63,20 @@ class Restoring:
         tree: where they go.
         keeper: told by which number each is known.
         store: what was kept.
-        run_job: for what takes long.
+        run: runs commands.
 
     Raises:
         Unreadable: what was kept is not whole. Nothing was changed.
     """
 
-    __slots__ = ("_config", "_found", "_keeper", "_last", "_run_job", "_store", "_tree")
+    __slots__ = ("_config", "_found", "_keeper", "_last", "_run", "_store", "_tree")
 
-    def __init__(
-        self, config: Config, tree: Tree, keeper: Keeper, store: Store, run_job: RunJob
-    ) -> None:
+    def __init__(self, config: Config, tree: Tree, keeper: Keeper, store: Store, run: Run) -> None:
         self._config = config
         self._tree = tree
         self._keeper = keeper
         self._store = store
-        self._run_job = run_job
+        self._run = run
         # Descriptors that were passed and are nobody's yet, by name.
         self._found = {name: fd for name, fd in config.stored.items() if name != LIST}
         self._last: dict[int, Description] = {}
@@ -147,10 +146,8 @@ class Restoring:
         id, name = described["id"], name_of(number)
         try:
             fd = self._found.get(name, -1) if described["parked"] else -1
-            obj, slow = parking.restore(self._tree, described, fd)
+            obj: UserCreatable = await self._run(parking.restore(self._tree, described, fd))
             self._found.pop(name, None)
-            if slow is not None and isinstance(done := await self._run_job(slow), QMPError):
-                raise done
             self._tree.attach(obj)
         except QMPError as error:
             # They are in files, which come and go.

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from memd.backends.base import MemoryBackend
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom.tree import Tree
 from memd.server.notify import Notifier
 

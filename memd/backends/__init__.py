@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 from memd.backends.base import MEMORY_BACKEND
 from memd.backends.file import MEMORY_BACKEND_FILE
 from memd.backends.guest_memfd import MEMORY_BACKEND_GUEST_MEMFD
@@ -15,9 +12,10 @@ from memd.backends.shm import MEMORY_BACKEND_SHM
 from memd.backends.thread_context import THREAD_CONTEXT
 from memd.backends.tls_creds import TLS_CREDS, TLS_CREDS_X509
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
-from memd.qom.object import UserCreatable
+from memd.json_types import JSON
+from memd.qom.object import QObject, UserCreatable
 from memd.qom.tree import Tree
+from memd.work import run_here
 
 TYPES = (
     MEMORY_BACKEND,
@@ -48,7 +46,7 @@ def register(tree: Tree) -> None:
         tree.add_type(each)
 
 
-def create(tree: Tree, options: dict[str, JSON], owner: int | None = None) -> Blocking | None:
+async def create(tree: Tree, options: dict[str, JSON], owner: int | None = None) -> None:
     """`object-add`, after the schema's checks.
 
     The id is taken from now on; the object is listed once it is whole, and a
@@ -58,67 +56,28 @@ def create(tree: Tree, options: dict[str, JSON], owner: int | None = None) -> Bl
         options: the arguments, `qom-type` and `id` among them.
         owner: the user for whom it is made; see `memd.qom.quota`.
 
-    Returns:
-        None when the object is there; a `Blocking` where it may take long.
-
     Raises:
         QMPError: it can't be made. QEMU's order of complaints: the id, the
             type, the values, a duplicate id, then (memd's own) how much
             there may be, then the making.
     """
     obj = prepare(tree, options)
-    id = obj.name
-    obj.charge = tree.reserve(id, obj.memory_size, owner)
+    tree.reserve(obj, owner)
     try:
-        slow = obj.complete()
-        if slow is None:
-            return _list(tree, obj, options)
-    except BaseException:
-        tree.release(id)
-        raise
-    return _create_later(tree, obj, slow, options)
-
-
-def _list(tree: Tree, obj: UserCreatable, options: dict[str, JSON]) -> Blocking | None:
-    """Have a whole object kept, and list it; a `Blocking` where its keeper takes long.
-
-    Raises:
-        QMPError: it can't be kept; nothing of it is left.
-    """
-    if tree.keeper is not None:
+        await obj.complete()
         try:
-            slow = tree.keeper.keep(obj, options)
+            for listener in tree.listeners:
+                await listener.on_created(obj, options)
+            tree.attach(obj)
         except BaseException:
-            _undo(obj)
+            # The data that it is of stays.
+            from memd.backends.parking import keep_data
+
+            keep_data(obj)
+            await obj.finalize()
             raise
-        if slow is not None:
-            return _list_later(tree, obj, slow)
-    tree.attach(obj)
-    return None
-
-
-def _list_later(tree: Tree, obj: UserCreatable, slow: Blocking) -> Blocking:
-    def finish(result: object) -> JSON:
-        try:
-            slow.finish(result)
-        except BaseException:
-            tree.release(obj.name)
-            _undo(obj)
-            raise
-        tree.attach(obj)
-        return {}
-
-    return Blocking(slow.work, finish)
-
-
-def _undo(obj: UserCreatable) -> None:
-    """Let an object go that will not be listed; the data that it is of stays."""
-    from memd.backends.parking import keep_data
-
-    keep_data(obj)
-    slow = obj.finalize()
-    if slow is not None:
-        slow.finish(slow.work())
+    finally:
+        tree.release(obj)
 
 
 def prepare(tree: Tree, options: dict[str, JSON]) -> UserCreatable:
@@ -144,82 +103,47 @@ def prepare(tree: Tree, options: dict[str, JSON]) -> UserCreatable:
     return obj
 
 
-def _create_later(
-    tree: Tree, obj: UserCreatable, slow: Blocking, options: dict[str, JSON]
-) -> Blocking:
-    ended = threading.Event()
-
-    def finish(result: object) -> JSON:
-        later = None
-        try:
-            slow.finish(result)
-            later = _list(tree, obj, options)
-        finally:
-            if later is None:
-                tree.release(obj.name)
-                ended.set()
-        return {} if later is None else _then(later, ended.set)
-
-    def failed(error: BaseException) -> None:
-        tree.release(obj.name)
-        slow.failed(error)
-        ended.set()
-
-    def delete_if_whole(_ended: object) -> JSON | Blocking:
-        # It may have been too late to give it up.
-        if tree.user_object(obj.name) is not obj:
-            return {}
-        slow = delete(tree, obj.name)
-        return {} if slow is None else slow
-
-    if (cancel := slow.cancel) is not None:
-
-        def give_up() -> Blocking:
-            cancel()
-            return Blocking(ended.wait, delete_if_whole)
-
-        tree.can_give_up(obj.name, give_up)
-    return slow.ending(finish, failed)
-
-
-def _then(slow: Blocking, tell: Callable[[], None]) -> Blocking:
-    """The same work, and that it has ended is told."""
-
-    def finish(result: object) -> JSON:
-        try:
-            return slow.finish(result)
-        finally:
-            tell()
-
-    return Blocking(slow.work, finish)
-
-
-def delete(tree: Tree, id: str) -> Blocking | None:
+async def delete(tree: Tree, id: str) -> None:
     """`object-del`: the object is gone from the tree, and its id free, at once.
 
-    One that is still being made is given up: its `object-add` is answered with
-    an error, and then this with success.
-
-    Returns:
-        None when all it held is let go; a `Blocking` where that may take long.
+    One that is still being made is given up, by the first who asks: its `object-add`
+    is answered with an error, and then this with success.
 
     Raises:
         QMPError: there is no such object, or it is in use.
     """
     obj = tree.user_object(id)
     if obj is None:
-        slow = tree.give_up(id)
-        if slow is None:
+        creation = tree.creation(id)
+        if creation is None or creation.given_up or not creation.obj.give_up():
             raise QMPError(f"object '{id}' not found")
-        return slow
+        creation.given_up = True
+        await creation.ended
+        obj = tree.user_object(id)
+        if obj is not creation.obj:
+            return
+        # It was too late to give it up.
     obj.check_delete()
-    keeper = tree.keeper
-    if keeper is None:
-        tree.detach(obj)
-        return obj.finalize()
-    let_go = keeper.strike(obj)
+    for listener in tree.listeners:
+        listener.on_deleting(obj)
     tree.detach(obj)
-    return let_go(obj.finalize())
+    await obj.finalize()
+    for listener in tree.listeners:
+        await listener.on_deleted(obj)
+
+
+async def change(tree: Tree, obj: QObject, name: str, value: JSON) -> None:
+    """`qom-set`: set a property, of whatever object.
+
+    Raises:
+        QMPError: there is no such property, or it refuses.
+    """
+    changing = obj.set_property(name, value)
+    if changing is not None:
+        await changing
+    if isinstance(obj, UserCreatable) and tree.user_object(obj.name) is obj:
+        for listener in tree.listeners:
+            listener.on_changed(obj)
 
 
 def give_up() -> None:
@@ -241,6 +165,4 @@ def close_all(tree: Tree) -> None:
     for child in list((tree.objects.children or {}).values()):
         if isinstance(child, UserCreatable):
             tree.detach(child)
-            slow = child.finalize()
-            if slow is not None:
-                slow.finish(slow.work())
+            run_here(child.finalize())

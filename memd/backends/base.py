@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.spec import MAX_NODES, POLICIES
-from memd.outcome import JSON, Blocking
 from memd.qapi.visit import (
     visit_bool,
     visit_enum,
@@ -25,10 +24,12 @@ from memd.qom.object import QObject, UserCreatable
 from memd.qom.property import LinkProperty, Property
 from memd.qom.standing import MemoryRegion
 from memd.qom.types import OBJECT, ObjectType
+from memd.work import Command
 
 if TYPE_CHECKING:
     # What touches the kernel is imported when memory is first made: it brings
     # in ctypes, a millisecond that a daemon's start need not pay.
+    from memd.backends.making import Preallocation
     from memd.backends.thread_context import ThreadContext
     from memd.hostmem.files import Backing
     from memd.hostmem.region import Region
@@ -45,6 +46,7 @@ class MemoryBackend(UserCreatable, ABC):
         reserve: whether swap space or huge pages are set aside for it.
         prealloc: whether all its pages are there.
         prealloc_threads: how many threads may populate it.
+        preallocation: what gives its making up, where a thread does that; else None.
         prealloc_context: on whose CPUs these threads run, or None.
         merge: whether equal pages may be merged (KSM).
         dump: whether core dumps hold it.
@@ -69,6 +71,7 @@ class MemoryBackend(UserCreatable, ABC):
         "prealloc",
         "prealloc_context",
         "prealloc_threads",
+        "preallocation",
         "region",
         "reserve",
         "share",
@@ -83,6 +86,7 @@ class MemoryBackend(UserCreatable, ABC):
         self.reserve = True
         self.prealloc = False
         self.prealloc_threads = tree.machine.get_property("smp")["cpus"]
+        self.preallocation: Preallocation | None = None
         self.prealloc_context: ThreadContext | None = None
         # The machine's word on it is the default.
         self.merge: bool = tree.machine.get_property("mem-merge")
@@ -146,11 +150,18 @@ class MemoryBackend(UserCreatable, ABC):
 
     # Life
 
-    def complete(self) -> Blocking | None:
+    async def complete(self) -> None:
         """Make the memory; see `UserCreatable.complete`."""
         from memd.backends.making import make
 
-        return make(self)
+        await make(self)
+
+    def give_up(self) -> bool:
+        """Give up what a thread does for it; see `UserCreatable.give_up`."""
+        if self.preallocation is None:
+            return False
+        self.preallocation.cancel()
+        return True
 
     def check_delete(self) -> None:
         """See `UserCreatable.check_delete`."""
@@ -160,15 +171,21 @@ class MemoryBackend(UserCreatable, ABC):
             raise QMPError(f"object '{self.name}' is in use, can not be deleted")
         raise QMPError(f"Cannot delete host memory backend '{self.name}' which is mapped")
 
-    def finalize(self) -> Blocking | None:
+    async def finalize(self) -> None:
         """Let the memory go; see `UserCreatable.finalize`."""
         from memd.backends.making import let_go
 
         region, self.region = self.region, None
-        return None if region is None else let_go(region)
+        if region is not None:
+            await let_go(region, **self.letting_go)
 
-    def adopt(self, region: Region) -> JSON:
-        """Take the memory that was made; the answer of `object-add`."""
+    @property
+    def letting_go(self) -> dict[str, bool]:
+        """How its memory is let go: arguments of `making.let_go`."""
+        return {}
+
+    def adopt(self, region: Region) -> None:
+        """Take the memory that was made."""
         self.region = region
         if self.charge is not None:
             # Whoever works on it may keep it for longer than the object.
@@ -178,7 +195,6 @@ class MemoryBackend(UserCreatable, ABC):
         name = self.memory_name.replace("/", "\\x2f")
         self.shown = MemoryRegion(self.tree, self.size)
         self.add_child(f"{name}[0]", self.shown)
-        return {}
 
     def doesnt_take(self, name: str) -> QMPError:
         """What is said of a property that refuses 0."""
@@ -219,14 +235,14 @@ def _set_reserve(backend: MemoryBackend, reserve: bool) -> None:
     backend.reserve = reserve
 
 
-def _set_prealloc(backend: MemoryBackend, prealloc: bool) -> Blocking | None:
+def _set_prealloc(backend: MemoryBackend, prealloc: bool) -> Command[None] | None:
     _check_prealloc(prealloc, backend.reserve)
     if backend.region is None:
         backend.prealloc = prealloc
     elif prealloc and not backend.prealloc:
-        from memd.backends.making import populate_later
+        from memd.backends.making import populate_made
 
-        return populate_later(backend, backend.region)
+        return populate_made(backend, backend.region)
     # Pages that are there are not taken back.
     return None
 
@@ -244,7 +260,7 @@ def _set_prealloc_context(backend: MemoryBackend, context: QObject | None) -> No
         backend.prealloc_context = context
 
 
-def _set_merge(backend: MemoryBackend, merge: bool) -> Blocking | None:
+def _set_merge(backend: MemoryBackend, merge: bool) -> Command[None] | None:
     if merge != backend.merge and backend.region is not None:
         from memd.backends.making import set_merge
 

@@ -31,20 +31,21 @@ from memd.hostmem.files import (
 from memd.hostmem.foresight import Foreseen
 from memd.hostmem.region import reserves_anyway
 from memd.hostmem.spec import round_up
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom.object import UserCreatable
 from memd.qom.tree import Tree
+from memd.work import Job
 
 Explanation = dict[str, JSON]
 
 
-def explain(
+async def explain(
     tree: Tree,
     options: dict[str, JSON],
     deny_private_discard: bool = False,
     *,
     owner: int | None = None,
-) -> Explanation | Blocking:
+) -> Explanation:
     """`x-memdev-explain`, after the schema's checks.
 
     Args:
@@ -52,14 +53,11 @@ def explain(
         deny_private_discard: whether the daemon refuses to discard memory of a
             private mapping of a file.
         owner: the user for whom it would be made.
-
-    Returns:
-        The explanation, or a `Blocking` for it where files are looked at.
     """
     try:
         obj = prepare(tree, options)
-        tree.reserve(obj.name, obj.memory_size, owner)
-        tree.release(obj.name)
+        tree.reserve(obj, owner)
+        tree.release(obj)
     except QMPError as error:
         return refused(error)
     if not isinstance(obj, MemoryBackend):
@@ -86,7 +84,7 @@ def explain(
         return told
 
     # A file system may keep whoever looks at a file waiting.
-    return Blocking(work, lambda told: told)
+    return await Job(work)
 
 
 def refused(error: QMPError) -> Explanation:

@@ -16,7 +16,7 @@ from memd.backends.shm import ShmBackend
 from memd.hostmem import capacity, foresight, libc
 from memd.hostmem.foresight import Foreseen
 from memd.hostmem.spec import READ_WRITE, MapSpec, round_up
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 Works = Callable[[dict[str, JSON]], bool]
 """Tells whether object-add with these arguments would work."""

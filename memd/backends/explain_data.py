@@ -9,7 +9,7 @@ from memd.backends.file import FileBackend
 from memd.hostmem import kvm, libc
 from memd.hostmem.region import map_flags
 from memd.hostmem.spec import DENIED, FILE, PRIVATE, READ, READ_WRITE
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.backends.base import MemoryBackend

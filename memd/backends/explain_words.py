@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from memd.backends.file import FileBackend
 from memd.hostmem.spec import DENIED, FILE, PRIVATE
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.backends.base import MemoryBackend

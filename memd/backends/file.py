@@ -11,7 +11,6 @@ from memd.backends.base import MEMORY_BACKEND
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.hostmem.spec import FileAccess, file_access
-from memd.outcome import JSON, Blocking
 from memd.qapi.visit import visit_bool, visit_enum, visit_size, visit_str
 from memd.qom.property import Guard, Property
 from memd.qom.types import ObjectType
@@ -119,17 +118,15 @@ class FileBackend(WholePagesBackend):
             log("Using non DAX backing file with 'pmem=on' option is deprecated")
         super().check_mapped(region)
 
-    def adopt(self, region: Region) -> JSON:
+    def adopt(self, region: Region) -> None:
         """See `MemoryBackend.adopt`."""
         self.rom = "on" if self.access.rom else "off"
-        return super().adopt(region)
+        super().adopt(region)
 
-    def finalize(self) -> Blocking | None:
-        """See `UserCreatable.finalize`."""
-        from memd.backends.making import let_go
-
-        region, self.region = self.region, None
-        return None if region is None else let_go(region, self.discard_data)
+    @property
+    def letting_go(self) -> dict[str, bool]:
+        """With its data, if that is told."""
+        return {"discard": self.discard_data}
 
 
 def _unless_made(name: str, end: str) -> Guard:

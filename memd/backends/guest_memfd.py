@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from memd.backends.base import MEMORY_BACKEND
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
-from memd.outcome import Blocking
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
@@ -54,12 +53,10 @@ class GuestMemfdBackend(WholePagesBackend):
         size = round_up(self.size, PAGE_SIZE)
         return Backing(guest_memfd(size), size, PAGE_SIZE)
 
-    def finalize(self) -> Blocking | None:
-        """Let it go, and the virtual machine with it; see `UserCreatable.finalize`."""
-        from memd.backends.making import let_go
-
-        region, self.region = self.region, None
-        return None if region is None else let_go(region, slow=True)
+    @property
+    def letting_go(self) -> dict[str, bool]:
+        """Slowly: the virtual machine goes with it."""
+        return {"slow": True}
 
 
 MEMORY_BACKEND_GUEST_MEMFD = ObjectType(

@@ -1,23 +1,21 @@
 """How a backend's memory is made, populated, changed and let go.
 
-Everything that may take the kernel long is a `Blocking`; what fails leaves no
+Everything that may take the kernel long is a `Job`; what fails leaves no
 descriptor, no mapping and no file behind.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 
 from memd.backends.base import MemoryBackend
-from memd.backends.beside import beside
 from memd.errors import QMPError
 from memd.hostmem import numa, populate
 from memd.hostmem.files import Backing, WouldBlock
 from memd.hostmem.libc import os_error
-from memd.hostmem.region import Region, Unsupported
+from memd.hostmem.region import Region, Unsupported, job_on
 from memd.hostmem.spec import MapSpec
-from memd.outcome import JSON, Blocking, Event
+from memd.work import Event, Job
 
 LARGE = 64 << 20
 """Of mappings of more bytes than this, what goes through all their pages is
@@ -35,41 +33,33 @@ def log(line: str) -> None:
     logging.getLogger("memd").warning("%s", line)
 
 
-def make(backend: MemoryBackend) -> Blocking | None:
+async def make(backend: MemoryBackend) -> None:
     """Make a backend's memory, and have it adopted.
-
-    Returns:
-        None when that is done; a `Blocking` where it may take long.
 
     Raises:
         QMPError: it can't be made.
     """
     backend.check()
-    if backend.may_block():
-        return _beside(backend, lambda: backend.open(True))
-    try:
-        backing = backend.open(False)
-    except WouldBlock:
-        return _beside(backend, lambda: backend.open(True))
-    if backing is not None and backing.huge:
-        # The kernel may have to gather huge pages before it can set them aside.
-        return _beside(backend, lambda: backing)
-    backend.adopt(_make(backend, backing))
-    return None
+    opened = None
+    if not backend.may_block():
+        try:
+            opened = backend.open(False)
+            # The kernel may have to gather huge pages before it can set them aside.
+            if opened is None or not opened.huge:
+                backend.adopt(_make(backend, opened))
+                return
+        except WouldBlock:
+            pass
+    preallocation = backend.preallocation = Preallocation(backend)
+
+    def work() -> Region:
+        return _make(backend, opened or backend.open(True), preallocation)
+
+    backend.adopt(await Job(work, progress=preallocation.progress))
 
 
-def _beside(backend: MemoryBackend, open: Callable[[], Backing | None]) -> Blocking:
-    effort = Effort(backend)
-    return Blocking(
-        lambda: _make(backend, open(), effort),
-        backend.adopt,
-        progress=effort.progress,
-        cancel=effort.cancel,
-    )
-
-
-class Effort:
-    """Memory that is being populated beside the event loop: seeing how far it is, giving it up.
+class Preallocation:
+    """Memory that is being populated in a thread: seeing how far it is, giving it up.
 
     Args:
         backend: whose memory.
@@ -129,7 +119,9 @@ class Effort:
         return Event("X_MEMDEV_PROGRESS", data)
 
 
-def _make(backend: MemoryBackend, backing: Backing | None, effort: Effort | None = None) -> Region:
+def _make(
+    backend: MemoryBackend, backing: Backing | None, preallocation: Preallocation | None = None
+) -> Region:
     """Map, advise, bind, populate: QEMU's order, and so its order of complaints."""
     region = None
     try:
@@ -138,10 +130,10 @@ def _make(backend: MemoryBackend, backing: Backing | None, effort: Effort | None
         backend.check_mapped(region)
         region.prepare(backend.merge, backend.dump)
         _bind(backend, region)
-        if effort is not None:
+        if preallocation is not None:
             if backend.prealloc:
-                effort.populate(region)
-            effort.check()
+                preallocation.populate(region)
+            preallocation.check()
     except BaseException:
         if region is not None:
             region.disown()
@@ -221,42 +213,27 @@ def cannot_populate(failed: OSError) -> QMPError:
     return QMPError(f"qemu_prealloc_mem: preallocating memory failed: {failed.strerror}")
 
 
-def populate_later(backend: MemoryBackend, region: Region) -> Blocking:
+async def populate_made(backend: MemoryBackend, region: Region) -> None:
     """Populate memory that is already there (`qom-set` of prealloc).
 
     The property changes once every page is there.
     """
-    effort = Effort(backend)
-
-    def finish(_done: object) -> JSON:
-        backend.prealloc = True
-        return {}
-
-    return beside(
-        (region,),
-        lambda: effort.populate(region),
-        finish,
-        progress=effort.progress,
-        cancel=effort.cancel,
-    )
+    preallocation = Preallocation(backend)
+    await job_on((region,), lambda: preallocation.populate(region), progress=preallocation.progress)
+    backend.prealloc = True
 
 
-def set_merge(backend: MemoryBackend, region: Region, merge: bool) -> Blocking | None:
+async def set_merge(backend: MemoryBackend, region: Region, merge: bool) -> None:
     """Allow or forbid merging of memory that is already there."""
     if merge or region.length <= LARGE:
         region.set_merge(merge)
-        backend.merge = merge
-        return None
-
-    def finish(_done: object) -> JSON:
-        backend.merge = merge
-        return {}
-
-    # Pages that were merged are copied apart, which may take long.
-    return beside((region,), lambda: region.set_merge(merge), finish)
+    else:
+        # Pages that were merged are copied apart, which may take long.
+        await job_on((region,), lambda: region.set_merge(merge))
+    backend.merge = merge
 
 
-def let_go(region: Region, discard: bool = False, slow: bool = False) -> Blocking | None:
+async def let_go(region: Region, discard: bool = False, slow: bool = False) -> None:
     """Unmap memory and close its file.
 
     Args:
@@ -274,5 +251,5 @@ def let_go(region: Region, discard: bool = False, slow: bool = False) -> Blockin
         populate.cancel(region)
     elif region.length <= LARGE and not slow:
         release()
-        return None
-    return Blocking(release, lambda _done: {})
+        return
+    await Job(release)

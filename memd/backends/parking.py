@@ -19,7 +19,7 @@ from memd.backends.secret import Secret
 from memd.backends.thread_context import ThreadContext
 from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom.object import UserCreatable
 from memd.qom.quota import NOBODY
 
@@ -157,7 +157,7 @@ def unchanged(regions: list[Region]) -> list[bool]:
         return [False] * len(regions)
 
 
-def restore(tree: Tree, described: Description, fd: int) -> tuple[UserCreatable, Blocking | None]:
+async def restore(tree: Tree, described: Description, fd: int) -> UserCreatable:
     """Make an object again; it is not in the tree yet.
 
     Args:
@@ -165,18 +165,18 @@ def restore(tree: Tree, described: Description, fd: int) -> tuple[UserCreatable,
         fd: the memory's file, the object's once this returns; -1 where there is none.
 
     Returns:
-        the object, and a `Blocking` where it is not whole yet.
+        the object.
 
     Raises:
         QMPError: it can't be made.
     """
     try:
-        return _restore(tree, described, fd)
+        return await _restore(tree, described, fd)
     except (KeyError, TypeError, ValueError) as wrong:
         raise QMPError(f"its description is not understood: {wrong}") from None
 
 
-def _restore(tree: Tree, described: Description, fd: int) -> tuple[UserCreatable, Blocking | None]:
+async def _restore(tree: Tree, described: Description, fd: int) -> UserCreatable:
     qom_type = tree.type_by_name(described["qom-type"])
     if qom_type is None or qom_type.factory is None:
         raise QMPError(f"invalid object type: {described['qom-type']}")
@@ -191,11 +191,12 @@ def _restore(tree: Tree, described: Description, fd: int) -> tuple[UserCreatable
     try:
         if isinstance(obj, MemoryBackend):
             _map(obj, described, fd)
-            return obj, None
-        return obj, obj.complete()
+        else:
+            await obj.complete()
     except BaseException:
         obj.charge.end()
         raise
+    return obj
 
 
 def link(obj: UserCreatable, described: Description) -> None:

@@ -12,11 +12,11 @@ import stat
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
 from memd.qapi.visit import visit_enum, visit_str
 from memd.qom.object import UserCreatable
 from memd.qom.property import Property
 from memd.qom.types import OBJECT, ObjectType
+from memd.work import Job
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
@@ -68,19 +68,17 @@ class Secret(UserCreatable):
         """What it takes of the daemon's own memory; see `UserCreatable.memory_size`."""
         return sum(map(len, self._values.values()))
 
-    def complete(self) -> Blocking | None:
+    async def complete(self) -> None:
         """Read it; see `UserCreatable.complete`."""
         values = self._values
         if "file" in values and "data" in values:
             raise QMPError("'file' and 'data' are mutually exclusive")
         if "file" in values:
-            return Blocking(lambda: _read(values["file"], self.tree.roots), self._take)
-        if "data" not in values:
+            content = await Job(lambda: _read(values["file"], self.tree.roots))
+        elif "data" in values:
+            content = values["data"].encode()
+        else:
             raise QMPError("Either 'file' or 'data' must be provided")
-        self._take(values["data"].encode())
-        return None
-
-    def _take(self, content: bytes) -> JSON:
         key = self._values.get("keyid")
         if key is not None:
             found = find_secret(self.tree, key)
@@ -88,7 +86,6 @@ class Secret(UserCreatable):
                 raise QMPError(f"Key should be {_KEY_LENGTH} bytes in length")
             raise QMPError("memd has no means to decrypt a secret: 'keyid' is not supported")
         self.content = _decode(content) if self.value("format") == "base64" else content
-        return {}
 
 
 def find_secret(tree: Tree, id: str) -> Secret:

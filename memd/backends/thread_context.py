@@ -12,7 +12,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.outcome import Blocking
 from memd.qapi.visit import visit_list, visit_uint16
 from memd.qom.object import UserCreatable
 from memd.qom.property import Property
@@ -41,7 +40,7 @@ class ThreadContext(UserCreatable):
         # The CPUs that the thread had at its end: a backend may still refer to it.
         self._last: set[int] = set()
 
-    def complete(self) -> Blocking | None:
+    async def complete(self) -> None:
         """Start the thread; see `UserCreatable.complete`."""
         end = threading.Event()
         thread = threading.Thread(target=end.wait, name=f"TC {self.name}", daemon=True)
@@ -55,17 +54,19 @@ class ThreadContext(UserCreatable):
             try:
                 self.apply(self._cpus)
             except QMPError:
-                self.finalize()
+                self.end()
                 raise
-        return None
 
-    def finalize(self) -> Blocking | None:
+    async def finalize(self) -> None:
         """End the thread; see `UserCreatable.finalize`."""
+        self.end()
+
+    def end(self) -> None:
+        """End the thread, if it runs."""
         if self._end is not None:
             self._last = self.affinity()
             self._end.set()
             self._end = None
-        return None
 
     @property
     def wanted(self) -> set[int] | None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from memd.backends.secret import find_secret
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
 from memd.qapi.visit import visit_bool, visit_enum, visit_str
 from memd.qom.object import UserCreatable
 from memd.qom.property import Property
 from memd.qom.types import OBJECT, ObjectType
+from memd.work import Job
 
 if TYPE_CHECKING:
     import ssl
@@ -60,7 +60,7 @@ class TLSCredentials(UserCreatable):
         # Where they were read from, which counts when they are read anew.
         self._files: tuple[str, str, bool, str | None] | None = None
 
-    def complete(self) -> Blocking | None:
+    async def complete(self) -> None:
         """Read the files; see `UserCreatable.complete`."""
         if self.dir is None:
             raise QMPError("Missing 'dir' property value")
@@ -78,12 +78,8 @@ class TLSCredentials(UserCreatable):
 
             return load(directory, compat, secret, server=server, check=check)
 
-        def finish(context: ssl.SSLContext) -> JSON:
-            self._context = context
-            self._files = files
-            return {}
-
-        return Blocking(work, finish)
+        self._context = await Job(work)
+        self._files = files
 
     def _secret(self, id: str | None) -> bytes | QMPError:
         """What the key is encrypted with, nothing included, or why that can't be had."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.cli.report import Reporter
 from memd.compat import Compat
 from memd.devices.config import MachineConfig
+from memd.json_types import JSON
 from memd.server.limits import Limits
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
     from memd.session.peer import Allowed
 
-JSON = Any
 
 NO_UUID = "00000000-0000-0000-0000-000000000000"
 

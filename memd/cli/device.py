@@ -11,18 +11,18 @@ observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.cli.keyval import HELP
 from memd.cli.opts import OptsList, Warn, parse_opts
 from memd.cli.reading import Given
 from memd.errors import QMPError
+from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.compat import Compat
     from memd.qom.types import ObjectType
 
-JSON = Any
 
 DEVICE = OptsList("device", "driver", None)
 

@@ -6,13 +6,10 @@ mistake. Which one QEMU names was observed on 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.wire import Decoder
-
-JSON = Any
 
 _FINISHES = (b"", b"1", b":1", b'"\\u0001":1')
 """What makes a value whole that could go on, before its braces are closed."""

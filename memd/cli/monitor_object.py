@@ -7,11 +7,9 @@ Management software that finds the type starts its QEMU so; it is not one that
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from memd.json_types import JSON
 from memd.qapi.schema import BuiltinType, EnumMember, EnumType, Member, ObjectType, Type
-
-JSON = Any
 
 
 def check_opts(options: Iterable[tuple[str, str]]) -> dict[str, JSON]:

@@ -11,17 +11,17 @@ and 11.1.3; those of the dotted spelling on qemu-storage-daemon 10.0.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.cli.keyval import HELP, dotted, parse_keyval
 from memd.cli.opts import Opts, OptsList, Warn, bad_identifier, is_identifier, parse_opts
 from memd.cli.report import Answered
 from memd.compat import Compat
+from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.qom import Tree
 
-JSON = Any
 
 OBJECT = OptsList("object", "qom-type", None)
 

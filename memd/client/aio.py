@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from memd.client.conversation import (
-    JSON,
     Answer,
     Conversation,
     Export,
@@ -18,6 +17,7 @@ from memd.client.conversation import (
     pieces,
 )
 from memd.client.sockets import Address, make, receive
+from memd.json_types import JSON
 
 
 class AsyncClient:

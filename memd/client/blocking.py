@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from memd.client.conversation import (
-    JSON,
     Answer,
     Conversation,
     Export,
@@ -19,6 +18,7 @@ from memd.client.conversation import (
     pieces,
 )
 from memd.client.sockets import Address, make, receive
+from memd.json_types import JSON
 
 
 class Client:

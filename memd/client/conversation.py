@@ -6,11 +6,10 @@ import json
 import os
 from collections import deque
 from types import TracebackType
-from typing import Any
 
 from memd.errors import QMPError
+from memd.json_types import JSON
 
-JSON = Any
 Message = dict[str, JSON]
 
 CHUNK = 16 << 20

@@ -10,7 +10,7 @@ from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 
 def balloon(daemon: Daemon, args: dict[str, Any]) -> JSON:

@@ -13,7 +13,8 @@ from typing import Any
 from memd.commands.daemon import Daemon
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
+from memd.work import Job
 
 _CONFIG_LIMIT = 1 << 20
 """Bytes read of a configuration file, which may be a device without an end."""
@@ -22,7 +23,7 @@ _NODE_NAME_LIMIT = 31
 """Characters of a node's name."""
 
 
-def blockdev_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
+async def blockdev_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """Read what the node is configured by, if anything; then refuse it."""
     name = args.get("node-name")
     if name is None:
@@ -38,15 +39,11 @@ def blockdev_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
         # A thread waits for each; QEMU's one thread never waits for two.
         raise QMPError("another blockdev-add still reads its configuration file")
     daemon.reading_config = True
-
-    def finish(_nothing: None) -> JSON:
+    try:
+        await Job(lambda: _read(config, daemon))
+    finally:
         daemon.reading_config = False
-        raise _nothing_to_add_to()
-
-    def failed(_error: BaseException) -> None:
-        daemon.reading_config = False
-
-    return Blocking(lambda: _read(config, daemon), finish, failed)
+    raise _nothing_to_add_to()
 
 
 def _is_node_name(name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import device_not_found
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon

@@ -7,8 +7,9 @@ from typing import Any
 from memd import __version__
 from memd.commands.daemon import Daemon
 from memd.errors import command_not_found
-from memd.outcome import JSON, Event, Outcome
+from memd.json_types import JSON
 from memd.session import Session
+from memd.work import Event, Outcome
 
 CAPABILITIES = ["oob"]
 

@@ -9,7 +9,8 @@ from memd.commands.fdsets import FdSets
 from memd.compat import Compat
 from memd.devices.config import MachineConfig
 from memd.devices.machine import Machine
-from memd.outcome import JSON, Constant, Encoded
+from memd.json_types import JSON
+from memd.work import Constant, Encoded
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from memd.commands.daemon import Daemon
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 
 
-def device_add(daemon: Daemon, args: dict[str, Any]) -> JSON | Blocking:
+async def device_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """`device_add`: plug a device in."""
-    return daemon.machine.add_device(args)
+    await daemon.machine.add_device(args)
+    return {}
 
 
 def device_del(daemon: Daemon, args: dict[str, Any]) -> JSON:

@@ -1,23 +1,17 @@
-"""From a command's name and arguments to what its handler makes of them.
-
-The one place where any exception becomes an answer: a `QMPError` is what the
-client is told; anything else is logged in full, and the client learns only
-that it happened.
-"""
+"""From a command's name and arguments to what its handler makes of them."""
 
 from __future__ import annotations
 
-import logging
+from types import CoroutineType
 from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.commands.queries import is_query
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
-from memd.errors import QMPError, command_not_found, shortage
-from memd.outcome import JSON
+from memd.errors import QMPError, answer_to, command_not_found
+from memd.json_types import JSON
 from memd.session import Session
-
-log = logging.getLogger("memd")
+from memd.work import Command
 
 
 class Dispatcher:
@@ -38,7 +32,7 @@ class Dispatcher:
         Before the last one comes whether the monitor lets it be run at all.
 
         Returns:
-            the command's value, an `Outcome` or a `Blocking`.
+            the command's value or `Outcome`, or a `Command` that comes to one.
 
         Raises:
             QMPError: what the client is to be told.
@@ -50,19 +44,12 @@ class Dispatcher:
             checked = check(arguments)
             handler = HANDLERS.get(name)
             if handler is not None:
-                return handler(self._daemon, checked)
-            return SESSION_HANDLERS[name](self._daemon, session, checked)
-        except QMPError as error:
-            if error.hint:
-                log.warning("%s: %s (%s)", name, error.desc, error.hint)
-            raise
-        except Exception as surprise:
-            lack = shortage(surprise)
-            if lack is not None:
-                log.warning("%s: %s", name, lack.desc)
-                raise lack from None
-            log.exception("%s failed unexpectedly", name)
-            raise QMPError("internal error, see the log") from None
+                result = handler(self._daemon, checked)
+            else:
+                result = SESSION_HANDLERS[name](self._daemon, session, checked)
+        except Exception as error:
+            raise answer_to(error, name) from None
+        return _answered(name, result) if type(result) is CoroutineType else result
 
     def _admit(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> Any:
         """The rarer checks; gives the command's argument check."""
@@ -83,3 +70,11 @@ class Dispatcher:
         if check is None:
             check = self._checks[name] = self._daemon.schema.checker(name)
         return check
+
+
+async def _answered(name: str, command: Command[JSON]) -> JSON:
+    """A command that raises nothing but what its client is told."""
+    try:
+        return await command
+    except Exception as error:
+        raise answer_to(error, name) from None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.session import Session
 
 
-def x_memdev_explain(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON | Blocking:
+async def x_memdev_explain(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     """`x-memdev-explain`: the explanation; arguments that are wrong are explained, too."""
     # A rare command, for people: what it needs is not imported at start-up.
     from memd.backends.explain import explain, refused
@@ -22,4 +22,4 @@ def x_memdev_explain(daemon: Daemon, session: Session, args: dict[str, Any]) -> 
         checked = daemon.schema.checker("object-add")(args)
     except QMPError as error:
         return refused(error)
-    return explain(daemon.tree, checked, daemon.deny_private_discard, owner=owner_of(session))
+    return await explain(daemon.tree, checked, daemon.deny_private_discard, owner=owner_of(session))

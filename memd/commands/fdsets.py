@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 
 class FdSets:

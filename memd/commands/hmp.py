@@ -13,8 +13,9 @@ from memd import __version__
 from memd.commands import control, machine, qom
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.outcome import JSON, Outcome
+from memd.json_types import JSON
 from memd.qom.dump import qom_tree_text
+from memd.work import Outcome
 
 _Run = Callable[[Daemon, str], JSON]
 """(daemon, argument) to the text, or an `Outcome` whose value is the text."""

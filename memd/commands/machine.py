@@ -11,7 +11,8 @@ import os
 from typing import Any
 
 from memd.commands.daemon import Daemon
-from memd.outcome import JSON, Event, Outcome
+from memd.json_types import JSON
+from memd.work import Event, Outcome
 
 
 def query_status(daemon: Daemon, args: dict[str, Any]) -> JSON:

@@ -7,10 +7,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
-from memd.backends.beside import beside
 from memd.backends.file import FileBackend
 from memd.errors import QMPError, device_not_found
-from memd.outcome import JSON, Blocking, Encoded, Event, Outcome
+from memd.json_types import JSON
+from memd.work import Encoded, Event, Outcome
 
 if TYPE_CHECKING:
     # What touches the kernel is imported by the first command that needs it.
@@ -39,9 +39,10 @@ _PRIVATE_DISCARD = (
 )
 
 
-def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+async def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON:
     """`x-memdev-read`: bytes of a backend's memory."""
     from memd.hostmem import access
+    from memd.hostmem.region import job_on
 
     id, offset, length = args["id"], args["offset"], args["length"]
     backend, region = _find(daemon, id)
@@ -57,13 +58,14 @@ def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON | Blocking:
         )
 
     if access.may_wait(region, length):
-        return beside((region,), read, copies=4 * length)
+        return await job_on((region,), read, copies=4 * length)
     return read()
 
 
-def x_memdev_write(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+async def x_memdev_write(daemon: Daemon, args: Arguments) -> JSON:
     """`x-memdev-write`: write to a backend's memory."""
     from memd.hostmem import access
+    from memd.hostmem.region import job_on
 
     id, offset, text = args["id"], args["offset"], args["data"]
     backend, region = _find(daemon, id)
@@ -71,18 +73,20 @@ def x_memdev_write(daemon: Daemon, args: Arguments) -> JSON | Blocking:
     access.check_length(length, "data")
     access.check_range(id, backend.size, offset, length)
 
-    def write() -> JSON:
+    def write() -> None:
         access.write(region, id, offset, decode(text))
-        return {}
 
     if access.may_wait(region, length):
-        return beside((region,), write, copies=2 * length)
-    return write()
+        await job_on((region,), write, copies=2 * length)
+    else:
+        write()
+    return {}
 
 
-def x_memdev_discard(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+async def x_memdev_discard(daemon: Daemon, args: Arguments) -> JSON:
     """`x-memdev-discard`: throw a range of a backend's memory away."""
     from memd.hostmem import discard
+    from memd.hostmem.region import job_on
 
     id, offset, length = args["id"], args["offset"], args["length"]
     backend, region = _find(daemon, id)
@@ -99,16 +103,14 @@ def x_memdev_discard(daemon: Daemon, args: Arguments) -> JSON | Blocking:
 
             log(_PRIVATE_DISCARD % id)
 
-    def work() -> JSON:
-        discard.discard(region, id, offset, length)
-        return {}
-
     if length > _LARGE or isinstance(backend, FileBackend):
-        return beside((region,), work)
-    return work()
+        await job_on((region,), lambda: discard.discard(region, id, offset, length))
+    else:
+        discard.discard(region, id, offset, length)
+    return {}
 
 
-def x_memdev_stat(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+async def x_memdev_stat(daemon: Daemon, args: Arguments) -> list[dict[str, JSON]]:
     """`x-memdev-stat`: what backends take."""
     if "id" in args:
         found = [_find(daemon, args["id"])]
@@ -121,7 +123,7 @@ def x_memdev_stat(daemon: Daemon, args: Arguments) -> JSON | Blocking:
     regions = [region for _backend, region in found]
     mapped = [_mapped_by(backend) for backend, _region in found]
 
-    def stat() -> JSON:
+    def stat() -> list[dict[str, JSON]]:
         from memd.hostmem.usage import usage
 
         try:
@@ -147,7 +149,9 @@ def x_memdev_stat(daemon: Daemon, args: Arguments) -> JSON | Blocking:
         ]
 
     if sum(region.length for region in regions) > _LARGE:
-        return beside(regions, stat)
+        from memd.hostmem.region import job_on
+
+        return await job_on(regions, stat)
     return stat()
 
 
@@ -157,10 +161,11 @@ def _mapped_by(backend: MemoryBackend) -> dict[str, JSON]:
     return {} if user is None else {"mapped-by": backend.tree.path_of(user)}
 
 
-def x_memdev_map(daemon: Daemon, args: Arguments) -> Blocking:
+async def x_memdev_map(daemon: Daemon, args: Arguments) -> JSON:
     """`x-memdev-map`: how a backend is mapped, and what each part of it takes."""
     from memd.hostmem import picture
     from memd.hostmem.access import check_range
+    from memd.hostmem.region import job_on
 
     id, offset, count = args["id"], args.get("offset", 0), args.get("cells", _CELLS)
     _backend, region = _find(daemon, id)
@@ -199,7 +204,7 @@ def x_memdev_map(daemon: Daemon, args: Arguments) -> Blocking:
             "mapping": mapping,
         }
 
-    return beside((region,), look)
+    return await job_on((region,), look)
 
 
 def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
@@ -214,13 +219,13 @@ def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     writable = args.get("writable", region.writable)
     path = export.path_of(region) if region.fd >= 0 else ""
     fd = export.export(region, id, writable)
-    if daemon.tree.keeper is not None:
-        try:
-            daemon.tree.keeper.changed(backend, None)
-        except QMPError:
-            os.close(fd)
-            region.exports -= 1
-            raise
+    try:
+        for listener in daemon.tree.listeners:
+            listener.on_changed(backend)
+    except QMPError:
+        os.close(fd)
+        region.exports -= 1
+        raise
     value = {
         "size": backend.size,
         "offset": region.offset,
@@ -231,25 +236,26 @@ def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     return Outcome(value, fds=(fd,))
 
 
-def x_memdev_save(daemon: Daemon, args: Arguments) -> Blocking:
+async def x_memdev_save(daemon: Daemon, args: Arguments) -> JSON:
     """`x-memdev-save`: a backend's present content as a file."""
     from memd.backends.making import log
+    from memd.hostmem.region import job_on
     from memd.hostmem.save import Saving, save
 
     id, filename, replace = args["id"], args["filename"], args.get("replace", True)
     _backend, region = _find(daemon, id)
     saving = Saving()
 
-    def work() -> JSON:
+    def work() -> None:
         save(region, id, filename, saving, daemon.tree.roots, replace=replace, log=log)
-        return {}
 
     def progress() -> Event:
         path = f"/objects/{id}"
         data = {"id": id, "qom-path": path, "done": saving.done, "total": region.length}
         return Event("X_MEMDEV_PROGRESS", data)
 
-    return beside((region,), work, progress=progress)
+    await job_on((region,), work, progress=progress)
+    return {}
 
 
 def x_memdev_lost(daemon: Daemon, args: Arguments) -> list[JSON]:

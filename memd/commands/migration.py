@@ -11,7 +11,7 @@ from typing import Any
 from memd.commands.daemon import Daemon
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 _NOT_IN_BACKGROUND = (
     *("postcopy-ram", "dirty-bitmaps", "postcopy-blocktime", "late-block-activate"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.session import Session
 
 _NO_FD = "No file descriptor supplied via SCM_RIGHTS"

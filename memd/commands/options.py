@@ -6,7 +6,7 @@ from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 _OPTIONS: dict[str, dict[str, str]] = {
     "chardev": {

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from memd import backends
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError, device_not_found
-from memd.outcome import JSON, Blocking, Encoded
+from memd.json_types import JSON
 from memd.qom import QObject, Tree
 from memd.qom.quota import STRANGER
 from memd.wire import encode
+from memd.work import Encoded
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 Arguments = dict[str, Any]
 
 
-def object_add(daemon: Daemon, session: Session, args: Arguments) -> JSON | Blocking:
+async def object_add(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     """`object-add`: make an object."""
-    return _done(backends.create(daemon.tree, args, owner_of(session)))
+    await backends.create(daemon.tree, args, owner_of(session))
+    return {}
 
 
 def owner_of(session: Session) -> int:
@@ -32,9 +34,10 @@ def owner_of(session: Session) -> int:
     return STRANGER if session.peer is None else session.peer.uid
 
 
-def object_del(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+async def object_del(daemon: Daemon, args: Arguments) -> JSON:
     """`object-del`: delete an object that a client made."""
-    return _done(backends.delete(daemon.tree, args["id"]))
+    await backends.delete(daemon.tree, args["id"])
+    return {}
 
 
 def qom_get(daemon: Daemon, args: Arguments) -> JSON:
@@ -42,12 +45,11 @@ def qom_get(daemon: Daemon, args: Arguments) -> JSON:
     return daemon.tree.resolve(args["path"]).get_property(args["property"])
 
 
-def qom_set(daemon: Daemon, args: Arguments) -> JSON | Blocking:
+async def qom_set(daemon: Daemon, args: Arguments) -> JSON:
     """`qom-set`: change a property."""
     tree = daemon.tree
-    obj = tree.resolve(args["path"])
-    slow = obj.set_property(args["property"], args["value"])
-    return _done(slow if tree.keeper is None else tree.keeper.changed(obj, slow))
+    await backends.change(tree, tree.resolve(args["path"]), args["property"], args["value"])
+    return {}
 
 
 def qom_list(daemon: Daemon, args: Arguments) -> list[JSON]:
@@ -173,10 +175,6 @@ def _tail(backend: MemoryBackend) -> str:
     row = _memdev(backend)
     del row["id"], row["size"]
     return encode(row).decode().removeprefix("{").rstrip()
-
-
-def _done(blocking: Blocking | None) -> JSON | Blocking:
-    return {} if blocking is None else blocking
 
 
 def _resolve_one(tree: Tree, path: str) -> QObject:

@@ -13,7 +13,8 @@ from memd.commands.daemon import Daemon
 from memd.commands.machine import accelerator_is_usable, query_target
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
-from memd.outcome import JSON, Event, Outcome
+from memd.json_types import JSON
+from memd.work import Event, Outcome
 
 
 def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:

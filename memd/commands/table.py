@@ -22,11 +22,11 @@ from memd.commands import (
     stack,
 )
 from memd.commands.daemon import Daemon
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.session import Session
 
 Handler = Callable[[Daemon, dict[str, Any]], JSON]
-"""(daemon, checked arguments) to the command's value, `Outcome` or `Blocking`."""
+"""(daemon, checked arguments) to the command's value or `Outcome`, or a `Command`."""
 
 SessionHandler = Callable[[Daemon, Session, dict[str, Any]], JSON]
 """The same for commands that concern the client that sends them."""

@@ -14,13 +14,11 @@ from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.devices.virtio_pmem import VirtioPmem
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
 from memd.qapi.leftover import object_order
 
 if TYPE_CHECKING:
     from memd.devices.device import MemoryDevice
     from memd.devices.machine import Machine
-    from memd.qom.object import QObject
     from memd.qom.tree import Tree
 
 _DIMMS: dict[str, type[PcDimm]] = {"pc-dimm": PcDimm, "nvdimm": Nvdimm}
@@ -37,7 +35,7 @@ def is_device(driver: str) -> bool:
     return driver in _DIMMS or driver in _VIRTIO or driver in PLACEHOLDERS
 
 
-def add(machine: Machine, tree: Tree, driver: str, args: dict[str, Any]) -> JSON | Blocking:
+async def add(machine: Machine, tree: Tree, driver: str, args: dict[str, Any]) -> None:
     """See `Machine.add_device`.
 
     Args:
@@ -62,7 +60,7 @@ def add(machine: Machine, tree: Tree, driver: str, args: dict[str, Any]) -> JSON
     }
     if driver in PLACEHOLDERS and bus is not None:
         add_placeholder(machine, tree, driver, bus, id, properties)
-        return {}
+        return
     name = machine.name_device(id)
     qom_type = tree.types()[driver]
     device: MemoryDevice
@@ -77,33 +75,20 @@ def add(machine: Machine, tree: Tree, driver: str, args: dict[str, Any]) -> JSON
     try:
         for each, value in properties.items():
             device.set_property(each, value)
-        slow = device.realize(machine)
+        realizing = device.realize(machine)
     except BaseException:
         container.remove_child(name)
         raise
-    if slow is None:
-        machine.plug(device)
-        return {}
-    container.remove_child(name)
-    return _add_later(machine, container, device, name, slow)
-
-
-def _add_later(
-    machine: Machine, container: QObject, device: MemoryDevice, name: str, slow: Blocking
-) -> Blocking:
-    """It shows once it is real; until then nobody else gets its id."""
-    machine.reserve(device, name)
-
-    def finish(result: object) -> JSON:
-        slow.finish(result)
-        machine.release(device, name)
+    if realizing is not None:
+        # It shows once it is real; until then nobody else gets its id.
+        container.remove_child(name)
+        machine.reserve(device, name)
+        try:
+            await realizing
+        except BaseException:
+            machine.drop(device)
+            raise
+        finally:
+            machine.release(device, name)
         container.add_child(name, device)
-        machine.plug(device)
-        return {}
-
-    def failed(error: BaseException) -> None:
-        slow.failed(error)
-        machine.release(device, name)
-        machine.drop(device)
-
-    return Blocking(slow.work, finish, failed)
+    machine.plug(device)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from memd.devices.device import Device
 from memd.errors import QMPError, device_not_found
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qapi.visit import visit_int32
 from memd.qom.object import QObject
 from memd.qom.types import ObjectType

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking, Event
+from memd.json_types import JSON
 from memd.qapi.visit import (
     Visit,
     visit_bool,
@@ -24,6 +24,7 @@ from memd.qapi.visit import (
 from memd.qom.object import QObject
 from memd.qom.property import LinkProperty, Property
 from memd.qom.types import INTERFACE, OBJECT, ObjectType
+from memd.work import Command, Event
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
@@ -118,11 +119,11 @@ class MemoryDevice(Device, ABC):
         """What `query-memory-devices` tells of it (QAPI `MemoryDeviceInfo`)."""
 
     @abstractmethod
-    def realize(self, machine: Machine) -> Blocking | None:
+    def realize(self, machine: Machine) -> Command[None] | None:
         """Make it real: it takes its place and its backend.
 
         Returns:
-            None, or a `Blocking` where the kernel may take long.
+            None, or a `Command` where the kernel may take long over the rest.
 
         Raises:
             QMPError: it can't be; nothing is taken.

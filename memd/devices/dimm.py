@@ -23,11 +23,12 @@ from memd.devices.device import (
     unreadable,
 )
 from memd.errors import QMPError
-from memd.outcome import JSON, Event
+from memd.json_types import JSON
 from memd.qapi.visit import visit_str, visit_uint64
 from memd.qom.property import Property
 from memd.qom.standing import MemoryRegion
 from memd.qom.types import ObjectType
+from memd.work import Event
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine

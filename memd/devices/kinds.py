@@ -8,7 +8,7 @@ known by name, so that it can be asked for, set and read. Observed on QEMU
 from __future__ import annotations
 
 from memd.compat import Compat
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 Row = tuple[str, str, JSON, str | None]
 """A property: name, type, value at the start, description."""

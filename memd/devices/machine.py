@@ -13,8 +13,9 @@ from memd import backends
 from memd.compat import Compat
 from memd.devices import register
 from memd.errors import QMPError, device_not_found
-from memd.outcome import JSON, Blocking, Event
+from memd.json_types import JSON
 from memd.qom.standing import MemoryRegion
+from memd.work import Command, Event, run_here
 
 if TYPE_CHECKING:
     # What devices are made of is imported with the first one: nearly every
@@ -49,7 +50,7 @@ class Machine:
         emit: sends events to all clients.
         later: has something called after so many seconds, and gives what
             cancels that.
-        start_job: runs work beside the event loop.
+        spawn: runs a command that no client waits for; the text says what it does.
         deny_private_discard: whether discarding memory of a private mapping of
             a file is refused.
     """
@@ -57,7 +58,7 @@ class Machine:
     __slots__ = (
         *("_anonymous", "_area", "_area_region", "_buses", "_guest", "_making", "_sizes"),
         *("_tree", "_warned", "config", "deny_private_discard", "emit", "later", "plugged"),
-        *("start_job", "started"),
+        *("spawn", "started"),
     )
 
     def __init__(self, tree: Tree, config: MachineConfig) -> None:
@@ -66,7 +67,7 @@ class Machine:
         self.plugged: list[MemoryDevice] = []
         self.emit: Callable[[tuple[Event, ...]], None] = lambda events: None
         self.later: Callable[[float, Callable[[], None]], Cancel] = _at_once
-        self.start_job: Callable[[Blocking], None] = run_here
+        self.spawn: Callable[[Command[None], str], None] = lambda command, _what: run_here(command)
         self.deny_private_discard = False
         self._tree = tree
         self._area: Area | None = None
@@ -213,14 +214,11 @@ class Machine:
 
     # What clients ask of it
 
-    def add_device(self, args: dict[str, Any]) -> JSON | Blocking:
+    async def add_device(self, args: dict[str, Any]) -> None:
         """`device_add`, or `-device` before the start.
 
         Args:
             args: of the command, values having their types.
-
-        Returns:
-            {} when the device is there; a `Blocking` where that may take long.
 
         Raises:
             QMPError: it can't be added; nothing is left behind.
@@ -233,7 +231,7 @@ class Machine:
 
         if not is_device(driver):
             raise QMPError(f"'{driver}' is not a valid device model name")
-        return add(self, self._tree, driver, args)
+        await add(self, self._tree, driver, args)
 
     def del_device(self, id: str) -> JSON:
         """`device_del`: the guest is asked to let go of a device.
@@ -318,13 +316,3 @@ class Machine:
         """The value of `query-memory-size-summary`, in bytes."""
         plugged = sum(each.plugged_size for each in self.plugged if each.parent is not None)
         return {"base-memory": self.config.ram_size, "plugged-memory": plugged}
-
-
-def run_here(job: Blocking) -> None:
-    """Run work that may take long in this very thread, where there is no loop beside it."""
-    try:
-        done = job.work()
-    except QMPError as error:
-        job.failed(error)
-    else:
-        job.finish(done)

@@ -15,7 +15,7 @@ from memd.devices.config import MachineConfig
 from memd.devices.device import Device
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qapi.visit import Visit, visit_bool, visit_enum, visit_size, visit_str, visit_uint64
 from memd.qom import ObjectType, Property, Tree
 from memd.qom.machine import Machine as MachineObject

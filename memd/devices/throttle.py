@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from memd.outcome import Event
+from memd.work import Event
 
 Cancel = Callable[[], None]
 Later = Callable[[float, Callable[[], None]], Cancel]

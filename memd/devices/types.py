@@ -28,7 +28,7 @@ from memd.devices.placeholders import placeholder_types
 from memd.devices.virtio_mem import virtio_mem_properties
 from memd.devices.virtio_pci import AliasProperty, ChildProperty, VirtioPci
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom.property import LinkProperty, Property
 from memd.qom.types import INTERFACE, ObjectType
 

@@ -7,19 +7,20 @@ QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
-from memd.backends.beside import beside
 from memd.backends.file import FileBackend
 from memd.devices.area import ANYWHERE
 from memd.devices.device import alignment, is_rom, memdev_property, stored
-from memd.devices.machine import Machine, run_here
+from memd.devices.machine import Machine
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qapi.visit import visit_size
 from memd.qom.property import Property
+from memd.work import Command
 
 if TYPE_CHECKING:
     from memd.hostmem.region import Region
@@ -102,7 +103,7 @@ class VirtioMem(VirtioMemory):
 
     # Life
 
-    def realize(self, machine: Machine, memdev: MemoryBackend) -> Blocking | None:
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
         """See `VirtioMemory.realize`: the memory is emptied first, as QEMU does."""
         self._check(machine, memdev)
         region = memdev.region
@@ -116,11 +117,7 @@ class VirtioMem(VirtioMemory):
             # Its last daemon had it on this command line, too: nobody has asked for its end.
             return None
         if is_large(memdev, region.length):
-            return beside(
-                (region,),
-                lambda: _discard(region, memdev.name, 0, region.length),
-                lambda _done: {},
-            )
+            return _discard_later(region, memdev.name)
         _discard(region, memdev.name, 0, region.length)
         return None
 
@@ -181,7 +178,7 @@ class VirtioMem(VirtioMemory):
             raise QMPError(
                 "virtio-mem device cannot get unplugged while 'unplugged-inaccessible' != 'on'"
             )
-        if self.size:
+        if self.size or self._changing:
             raise QMPError(
                 "virtio-mem device cannot get unplugged while some of its memory is still plugged"
             )
@@ -232,51 +229,39 @@ class VirtioMem(VirtioMemory):
         self._asked = False
 
     def _follow(self) -> None:
-        """The guest does what it was asked for."""
+        """The guest does what it was asked for, if it does not already."""
         machine, memdev = self._machine, self.memdev
         if machine is None or memdev is None or memdev.region is None or self._changing:
             return
-        target = min(self.requested, memdev.size)
-        if not self.realized or target == self.size:
-            return
-        if target > self.size and not self.prealloc:
-            self._have(machine, target)
-            return
-        self._changing = True
+        machine.spawn(self._change(machine, memdev, memdev.region), "a virtio-mem device")
+
+    async def _change(self, machine: Machine, memdev: MemoryBackend, region: Region) -> None:
+        """Empty what goes and populate what comes, until it has what is requested."""
+        from memd.hostmem.region import job_on
+
         # Step by step, so that it soon follows what it is asked for meanwhile.
         step = max(STEP, self.block)
-        target = max(min(target, self.size + step), self.size - step)
-        job = self._job(machine, memdev, memdev.region, target)
-        if target > self.size or is_large(memdev, self.size - target):
-            machine.start_job(job)
-        else:
-            run_here(job)
-
-    def _job(
-        self, machine: Machine, memdev: MemoryBackend, region: Region, target: int
-    ) -> Blocking:
-        """Empty what goes, or populate what comes."""
-        size, name = self.size, memdev.name
-
-        def work() -> None:
-            if target > size:
-                _populate(region, name, size, target)
-            else:
-                _discard(region, name, target, size - target)
-
-        def finish(_done: object) -> JSON:
-            self._changing = False
-            self._have(machine, target)
-            self._follow()
-            return {}
-
-        def failed(error: BaseException) -> None:
-            self._changing = False
+        self._changing = True
+        try:
+            while self.realized and (target := min(self.requested, memdev.size)) != self.size:
+                size = self.size
+                if target < size:
+                    target = max(target, size - step)
+                    work = partial(_discard, region, memdev.name, target, size - target)
+                    if is_large(memdev, size - target):
+                        await job_on((region,), work)
+                    else:
+                        work()
+                elif self.prealloc:
+                    target = min(target, size + step)
+                    await job_on((region,), partial(_populate, region, memdev.name, size, target))
+                self._have(machine, target)
+        except QMPError as error:
             from memd.backends.making import log
 
             log(f"the size of a virtio-mem device can't be changed: {error}")
-
-        return beside((region,), work, finish, failed)
+        finally:
+            self._changing = False
 
     def _have(self, machine: Machine, size: int) -> None:
         self.size = size
@@ -288,6 +273,12 @@ def is_large(memdev: MemoryBackend, length: int) -> bool:
     from memd.backends.making import LARGE
 
     return length > LARGE or isinstance(memdev, FileBackend)
+
+
+async def _discard_later(region: Region, name: str) -> None:
+    from memd.hostmem.region import job_on
+
+    await job_on((region,), partial(_discard, region, name, 0, region.length))
 
 
 def _discard(region: Region, name: str, start: int, length: int) -> None:

@@ -17,11 +17,12 @@ from memd.devices.bus import ANY_PLACE, PciBus
 from memd.devices.device import Device, MemoryDevice, alignment, deleted, need_memdev
 from memd.devices.pci import ANY_VECTORS
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking, Event
+from memd.json_types import JSON
 from memd.qom.object import QObject
 from memd.qom.property import Property
 from memd.qom.standing import MemoryRegion
 from memd.qom.types import ObjectType
+from memd.work import Command, Event
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
@@ -95,7 +96,7 @@ class VirtioMemory(Device, ABC):
         """What `query-memory-devices` tells of it beside its id."""
 
     @abstractmethod
-    def realize(self, machine: Machine, memdev: MemoryBackend) -> Blocking | None:
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
         """Its half of `MemoryDevice.realize`; the backend is not taken yet.
 
         What is wrong with the PCI half is complained of after what is wrong here,
@@ -188,7 +189,7 @@ class VirtioPci(MemoryDevice):
 
     # Life
 
-    def realize(self, machine: Machine) -> Blocking | None:
+    def realize(self, machine: Machine) -> Command[None] | None:
         """See `MemoryDevice.realize`."""
         virtio = self.virtio
         area = machine.need_area()
@@ -210,7 +211,7 @@ class VirtioPci(MemoryDevice):
         )
         try:
             pci.check_modes(self, on_port=self._bus.express and self._bus.one_slot)
-            slow = virtio.realize(machine, memdev)
+            realizing = virtio.realize(machine, memdev)
         except BaseException:
             self._bus.vacate(place)
             raise
@@ -218,7 +219,7 @@ class VirtioPci(MemoryDevice):
         virtio.values["memaddr"] = address
         machine.take(self, memdev)
         self._be_real()
-        return slow
+        return realizing
 
     def check_partners(self) -> None:
         """Raise `QMPError` where it was told to belong to another device."""
@@ -303,14 +304,14 @@ class AliasProperty(Property):
             description=origin.description,
         )
 
-    def _forward(self, device: QObject, value: JSON) -> Blocking | None:
+    def _forward(self, device: QObject, value: JSON) -> Command[None] | None:
         return _half(device).set_property(self.name, value)
 
     def get(self, obj: QObject) -> JSON:
         """See `Property.get`; a refusal names the virtio half."""
         return _half(obj).get_property(self.name)
 
-    def set(self, obj: QObject, value: JSON) -> Blocking | None:
+    def set(self, obj: QObject, value: JSON) -> Command[None] | None:
         """See `Property.set`; a refusal names the virtio half."""
         return self._forward(obj, value)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from memd.backends.base import MemoryBackend
 from memd.devices.virtio_pci import VirtioMemory
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine

@@ -12,8 +12,9 @@ from memd.errors import GENERIC_ERROR, QMPError
 from memd.faulty.fault import Effect, Spec
 from memd.faulty.replay import Script
 from memd.faulty.session import OWN, FaultySession
-from memd.outcome import JSON, Blocking, Event, Outcome
+from memd.json_types import JSON
 from memd.session import Dispatch, Session
+from memd.work import Event, Job, Outcome, value_of
 
 if TYPE_CHECKING:
     from memd.faulty.hub import FaultyHub
@@ -48,13 +49,16 @@ class FaultyDispatcher:
         delay, answers = effect.delay, effect.answers
         if delay and not oob:
             effect.delay = 0
-            return Blocking(
-                lambda: self._wait(delay / 1000),
-                lambda _waited: self._as_told(effect, session, name, arguments, oob),
-            )
+            return self._delayed(delay / 1000, effect, session, name, arguments)
         if answers:
             return self._as_told(effect, session, name, arguments, oob)
         return self._run(session, name, arguments, oob)
+
+    async def _delayed(
+        self, seconds: float, effect: Effect, session: Session, name: str, arguments: Arguments
+    ) -> JSON:
+        await Job(lambda: self._wait(seconds))
+        return await value_of(self._as_told(effect, session, name, arguments, False))
 
     def end(self) -> None:
         """Let go of commands that are delayed: the daemon ends."""
@@ -74,11 +78,9 @@ class FaultyDispatcher:
             return self._then(self._run(session, name, arguments, oob), spec)
         return _told(spec)
 
-    def _then(self, result: JSON, spec: Spec) -> JSON:
+    async def _then(self, result: JSON, spec: Spec) -> JSON:
         """Answer as told once a command has come to its result."""
-        if type(result) is Blocking:
-            job = result
-            return job.ending(lambda value: self._then(job.finish(value), spec))
+        result = await value_of(result)
         try:
             told = _told(spec)
         except QMPError:

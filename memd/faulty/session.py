@@ -10,7 +10,7 @@ from memd.faulty.fault import Effect
 from memd.faulty.replay import Replay
 from memd.faulty.transcript import Transcript
 from memd.faulty.transport import FaultyTransport
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.session import Session
 from memd.session.envelope import is_out_of_band
 

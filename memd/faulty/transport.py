@@ -17,10 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from memd.faulty.fault import Effect, Spec
-from memd.outcome import Event
 from memd.server.connection import Connection
 from memd.server.hub import event_message
 from memd.wire import encode
+from memd.work import Event
 
 _GLANCES = 50
 """How often one looks at once whether the client has read a piece, before

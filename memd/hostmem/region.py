@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from memd.hostmem import libc
 from memd.hostmem.opened import Opened, look
 from memd.hostmem.spec import MapSpec, round_up
+from memd.work import Event, Job
+
+T = TypeVar("T")
 
 ANONYMOUS_ALIGN = 2 << 20
 """Anonymous memory and `memory-backend-ram`'s with share=on begin at a multiple
@@ -233,6 +237,34 @@ class Region:
             self.fd = -1
         if self.on_release is not None:
             self.on_release()
+
+
+def job_on(
+    regions: Iterable[Region],
+    work: Callable[[], T],
+    *,
+    progress: Callable[[], Event | None] | None = None,
+    copies: int = 0,
+) -> Job[T]:
+    """A job on memory, which stays mapped from now until its end.
+
+    Args:
+        regions: that `work` touches.
+        work, progress, copies: of the `Job`.
+    """
+    held = tuple(regions)
+    for region in held:
+        region.pin()
+
+    def pinned() -> T:
+        try:
+            return work()
+        finally:
+            # Here, since what was closed meanwhile is unmapped now, which may take long.
+            for region in held:
+                region.unpin()
+
+    return Job(pinned, progress=progress, copies=copies)
 
 
 def map_flags(spec: MapSpec, anonymous: bool) -> int:

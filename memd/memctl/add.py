@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.memctl.context import OK, Trouble
 from memd.memctl.objects import METAVAR, compat_of, parse
 from memd.memctl.progress import Bar
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from memd.client import Client
     from memd.memctl.context import Context
 
-JSON = Any
 
 _SETTLES = 5.0
 """Seconds in which a command is answered that only waits for its turn."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from memd.client import Client
 from memd.errors import DEVICE_NOT_FOUND, QMPError
+from memd.json_types import JSON
 from memd.memctl.sizes import short
 from memd.memctl.tables import Cell, Column
-
-JSON = Any
 
 PREFIX = "memory-backend-"
 """What the names of all backends begin with, and tables leave out."""

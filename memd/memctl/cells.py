@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-JSON = Any
+from memd.json_types import JSON
 
 
 class Kind(NamedTuple):

@@ -16,12 +16,11 @@ import os
 import stat
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 from memd.client import Client
 from memd.errors import COMMAND_NOT_FOUND, QMPError, printable
+from memd.json_types import JSON
 
-JSON = Any
 Address = str | tuple[str, int]
 
 OK = 0

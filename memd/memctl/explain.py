@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.memctl.context import FAILED, OK
 from memd.memctl.objects import METAVAR, compat_of, parse
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from memd.client import Client
     from memd.memctl.context import Context
 
-JSON = Any
 
 _NO_ID = "Parameter 'id' is missing"
 _SOME_ID = "explained"

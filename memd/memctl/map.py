@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from memd.json_types import JSON
 from memd.memctl.backends import PREFIX, access, stat
 from memd.memctl.cells import KINDS, NONE, Cell, cells_of, totals
 from memd.memctl.context import OK
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from memd.memctl.context import Context
 
-JSON = Any
 
 _ROWS = 16
 _COLUMNS = 64

@@ -7,15 +7,15 @@ keys, or JSON. A memory backend may be called by the end of its name:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
+from memd.json_types import JSON
 from memd.memctl.backends import PREFIX
 
 if TYPE_CHECKING:
     from memd.client import Client
 
-JSON = Any
 
 SHORT = frozenset(("ram", "file", "memfd", "shm", "guest-memfd"))
 """The backends' names without `PREFIX`."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from memd.json_types import JSON
 from memd.memctl.sizes import rounded
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
-
-JSON = Any
 
 
 class Bar:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.memctl import sizes
 from memd.memctl.backends import size_of
 from memd.memctl.context import OK, USAGE, Trouble
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from memd.client import Client
     from memd.memctl.context import Context
 
-JSON = Any
 
 CHUNK = 4 << 20
 """Bytes asked for at once: what a daemon answers in 10 ms (measured)."""

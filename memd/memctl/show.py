@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import COMMAND_NOT_FOUND, QMPError, printable
+from memd.json_types import JSON
 from memd.memctl.backends import STYLES, access, stat
 from memd.memctl.context import OK
 from memd.memctl.sizes import exact, rounded, short
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from memd.client import Client
     from memd.memctl.context import Context
 
-JSON = Any
 
 _ASKED = frozenset(
     ("share", "size", "policy", "host-nodes", "reserve", "discard-data")

@@ -13,9 +13,10 @@ import stat as modes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.memctl.add import make
 from memd.memctl.backends import PREFIX, stat
 from memd.memctl.context import OK, USAGE, Trouble
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from memd.client import Client
     from memd.memctl.context import Context
 
-JSON = Any
 
 _PAGE = 4096
 

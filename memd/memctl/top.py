@@ -11,9 +11,10 @@ import asyncio
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.memctl.backends import COLUMNS, row
 from memd.memctl.context import NO_DAEMON, OK, PATIENCE, USAGE, Context, Trouble, no_daemon
 from memd.memctl.sizes import rounded, short
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from qemu.qmp import EventListener, QMPClient
     from rich.live import Live
 
-JSON = Any
 
 _INTERVAL = 2.0
 _CLEAR = "\x1b[H\x1b[J"

@@ -9,9 +9,8 @@ what is right but not what to say, and leaves everything else to the visit.
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.qapi.leftover import first_leftover, object_order
 from memd.qapi.schema import (
     AlternateType,
@@ -47,8 +46,6 @@ from memd.qapi.visit import (
     visit_uint32,
     visit_uint64,
 )
-
-JSON = Any
 
 _BUILTIN_VISITS: dict[str, Visit] = {
     "str": visit_str,

@@ -7,8 +7,7 @@ for names, arrays the number in brackets, so that nobody relies on names.
 
 from __future__ import annotations
 
-from typing import Any
-
+from memd.json_types import JSON
 from memd.qapi.schema import (
     AlternateType,
     ArrayType,
@@ -21,8 +20,6 @@ from memd.qapi.schema import (
     Schema,
     Type,
 )
-
-JSON = Any
 
 _EMPTY = ObjectType("", [])
 """The type of what carries nothing."""

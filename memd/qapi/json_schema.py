@@ -15,8 +15,7 @@ say, and every integer has a remark about it. `memd.qapi.validator` knows.
 
 from __future__ import annotations
 
-from typing import Any
-
+from memd.json_types import JSON
 from memd.qapi.doc import Doc
 from memd.qapi.schema import (
     AlternateType,
@@ -31,7 +30,6 @@ from memd.qapi.schema import (
 )
 from memd.qapi.visit import INT64_MAX, INT64_MIN, UINT64_MAX
 
-JSON = Any
 Docs = dict[str, Doc]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

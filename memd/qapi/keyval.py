@@ -8,9 +8,9 @@ limits and orders were observed on QEMU 10.0.2 and 11.1.3, which agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.qapi.check import ObjectVisit, Visits
 from memd.qapi.leftover import object_order
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_uint64
@@ -25,8 +25,6 @@ from memd.qapi.visit import (
     visit_enum,
     visit_null,
 )
-
-JSON = Any
 
 _LONGEST_FRAGMENT = 127
 """Characters between the dots of a key; QEMU keeps a fragment in 128 bytes."""

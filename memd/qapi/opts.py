@@ -9,16 +9,14 @@ on QEMU 10.0.2 (11.1.3 agrees).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.qapi.check import Visits
 from memd.qapi.leftover import first_leftover
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_unsigned
 from memd.qapi.schema import ArrayType, BuiltinType, EnumType, Member, ObjectType, Type
 from memd.qapi.visit import bad_type, missing, visit_enum
-
-JSON = Any
 
 _LONGEST_RANGE = 65536
 """The most integers that one range may stand for, as QEMU limits it."""

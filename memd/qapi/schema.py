@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-JSON = Any
+from memd.json_types import JSON
+
 Expr = dict[str, Any]
 Checker = Callable[[dict[str, JSON]], dict[str, JSON]]
 """Checks a command's arguments; returns them as QEMU would hold them."""

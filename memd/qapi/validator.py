@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from memd.json_types import JSON
 from memd.qapi.schema import Schema
-
-JSON = Any
 
 
 class Violation:

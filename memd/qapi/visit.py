@@ -9,11 +9,9 @@ it, or raises `QMPError` with QEMU's text. All texts were observed on QEMU
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from memd.errors import QMPError
-
-JSON = Any
+from memd.json_types import JSON
 
 Visit = Callable[[JSON, str], JSON]
 """(value, full path) -> the converted value; raises `QMPError`."""

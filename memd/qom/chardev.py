@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom.object import QObject
 from memd.qom.property import Property
 from memd.qom.types import OBJECT, ObjectType

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qapi.visit import Visit, visit_bool, visit_int64, visit_str
 from memd.qom.object import QObject
 from memd.qom.property import LinkProperty, Property

@@ -8,7 +8,7 @@ and keeps half of it all the same, memd keeps none of it.
 from __future__ import annotations
 
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qapi.visit import (
     Visit,
     bad_type,

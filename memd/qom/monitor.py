@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qapi.visit import visit_bool, visit_enum, visit_str
 from memd.qom.object import UserCreatable
 from memd.qom.property import Property

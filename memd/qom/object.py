@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom.property import not_found, not_writable
 from memd.qom.types import ObjectType
+from memd.work import Command
 
 if TYPE_CHECKING:
     from memd.qom.quota import Charge
@@ -116,11 +117,11 @@ class QObject:
             return self.tree.path_of(children[name])
         raise not_found(self, name)
 
-    def set_property(self, name: str, value: JSON) -> Blocking | None:
+    def set_property(self, name: str, value: JSON) -> Command[None] | None:
         """Set a property to what a client sent.
 
         Returns:
-            None, or a `Blocking` where the change takes long to bring about.
+            None, or a `Command` where the change takes long to bring about.
 
         Raises:
             QMPError: there is no such property, or it refuses.
@@ -169,20 +170,19 @@ class UserCreatable(QObject):
         """Bytes of memory that it has, or is to have."""
         return 0
 
-    def complete(self) -> Blocking | None:
+    async def complete(self) -> None:
         """Make it real.
-
-        Returns:
-            None, or a `Blocking` where the kernel may take long.
 
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        return None
+
+    def give_up(self) -> bool:
+        """Have `complete`, which waits for a job, raise soon; gives whether that can be done."""
+        return False
 
     def check_delete(self) -> None:
         """Raise `QMPError` where it is in use and has to stay."""
 
-    def finalize(self) -> Blocking | None:
-        """Let go of what it holds; a `Blocking` where that may take long."""
-        return None
+    async def finalize(self) -> None:
+        """Let go of what it holds."""

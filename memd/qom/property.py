@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, device_not_found
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qapi.visit import Visit, bad_type, visit_any, visit_str
+from memd.work import Command
 
 if TYPE_CHECKING:
     from memd.qom.object import QObject
 
 Get = Callable[[Any], JSON]
-Set = Callable[[Any, JSON], Blocking | None]
+Set = Callable[[Any, JSON], Command[None] | None]
 Guard = Callable[[Any], None]
 Follow = Callable[[Any], "QObject | None"]
 SetLink = Callable[[Any, "QObject | None"], None]
@@ -30,8 +31,8 @@ class Property:
         type: as `qom-list` shows it: "bool", "int", "link<thread-context>".
         getter: gives the value from the object; None where it can't be read.
         setter: stores a converted value; None where it can't be written. It
-            returns a `Blocking` where the kernel may take long over it, whose
-            `finish` gives the answer of `qom-set`, that is {}.
+            returns a `Command` where the kernel may take long over it, which
+            happens only once the object is whole.
         visit: checks and converts what a client sent.
         guard: refuses a change whatever the value is, as some properties do
             before they look at it and others (in their setter) after.
@@ -73,11 +74,11 @@ class Property:
             raise QMPError(f"Property '{obj.qom_type.name}.{self.name}' is not readable")
         return getter(obj)
 
-    def set(self, obj: QObject, value: JSON) -> Blocking | None:
+    def set(self, obj: QObject, value: JSON) -> Command[None] | None:
         """Take a new value from a client.
 
         Returns:
-            None, or a `Blocking` where the change takes long to bring about.
+            None, or a `Command` where the change takes long to bring about.
 
         Raises:
             QMPError: the property can't be written, or not now, or not to that.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memd.compat import Compat
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qapi.visit import visit_bool
 from memd.qom.machine import Machine, machine_types
 from memd.qom.object import QObject

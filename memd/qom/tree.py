@@ -7,60 +7,63 @@ from typing import TYPE_CHECKING, Protocol
 
 from memd.compat import Compat
 from memd.errors import device_not_found
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom.object import QObject, UserCreatable
 from memd.qom.property import LinkProperty
 from memd.qom.quota import Charge, Quota
 from memd.qom.standing import CONTAINER, furnish
 from memd.qom.types import ObjectType
+from memd.work import Completion
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
-
-GiveUp = Callable[[], Blocking]
-"""Has the making of an object end soon; what it returns waits for that end."""
 
 Source = Callable[[dict[str, ObjectType], Compat], Iterable[ObjectType]]
 """Gives types for a tree, from those that it has and whose they are to be."""
 
 
-LetGo = Callable[["Blocking | None"], "Blocking | None"]
-"""See `Keeper.strike`."""
+class Listener(Protocol):
+    """Follows what becomes of the objects that clients make."""
 
+    async def on_created(self, obj: UserCreatable, options: dict[str, JSON]) -> None:
+        """An object is whole, and is going to be listed.
 
-class Keeper(Protocol):
-    """Keeps what clients make beyond the daemon's end."""
-
-    def keep(self, obj: UserCreatable, options: dict[str, JSON]) -> Blocking | None:
-        """An object is whole, and is going to be listed; `options` are those of `object-add`.
-
-        Returns:
-            None, or a `Blocking` to be run before it is listed.
+        Args:
+            options: those of `object-add`.
 
         Raises:
-            QMPError: it can't be noted.
+            QMPError: it is not to be listed, and goes again.
         """
 
-    def changed(self, obj: QObject, change: Blocking | None) -> Blocking | None:
-        """A property was set; or is set once `change` has been run.
+    def on_changed(self, obj: UserCreatable) -> None:
+        """A property of a listed object has another value; raises `QMPError`."""
 
-        Returns:
-            None, or what is to be run instead of `change`.
-
-        Raises:
-            QMPError: it can't be noted.
-        """
-
-    def strike(self, obj: UserCreatable) -> LetGo:
+    def on_deleting(self, obj: UserCreatable) -> None:
         """An object is going to be deleted; nothing of it is gone yet.
 
-        Returns:
-            to be called once its memory was let go, or with the `Blocking` that
-            does so; gives None or what is to be run instead.
-
         Raises:
-            QMPError: it can't be noted, and so the object stays.
+            QMPError: it has to stay.
         """
+
+    async def on_deleted(self, obj: UserCreatable) -> None:
+        """An object is gone, and so is what it held."""
+
+
+class Creation:
+    """An object that is being made: its id is taken, and it is not listed.
+
+    Attributes:
+        obj: the object.
+        ended: once it is listed, or is not going to be.
+        given_up: whether somebody has given it up.
+    """
+
+    __slots__ = ("ended", "given_up", "obj")
+
+    def __init__(self, obj: UserCreatable) -> None:
+        self.obj = obj
+        self.ended = Completion()
+        self.given_up = False
 
 
 class Tree:
@@ -75,8 +78,7 @@ class Tree:
         objects: the container `/objects`.
         chardevs: the container `/chardevs`.
         machine: the object `/machine`.
-        keeper: keeps what clients make beyond the daemon's end; None where
-            nobody does.
+        listeners: follow what becomes of the objects that clients make.
         quota: how much clients may make.
         roots: what the files have to be below that clients name; None for
             anywhere.
@@ -85,14 +87,14 @@ class Tree:
     __slots__ = (
         "_catalogued",
         "_charges",
+        "_creations",
         "_link_names",
         "_listed",
-        "_reserved",
         "_sources",
         "_types",
         "chardevs",
         "compat",
-        "keeper",
+        "listeners",
         "machine",
         "objects",
         "quota",
@@ -102,14 +104,14 @@ class Tree:
 
     def __init__(self, compat: Compat = Compat.V10_0) -> None:
         self.compat = compat
-        self.keeper: Keeper | None = None
+        self.listeners: tuple[Listener, ...] = ()
         self.roots: Roots | None = None
         self._types: dict[str, ObjectType] = {}
         self._link_names: set[str] = set()
         self._catalogued = False
         self._sources: list[Source] = []
-        # Ids of what is being made; what gives the making up, where it can be.
-        self._reserved: dict[str, GiveUp | None] = {}
+        # What is being made, by its id.
+        self._creations: dict[str, Creation] = {}
         # What each object under /objects, and each that is being made, is counted as.
         self._charges: dict[str, Charge] = {}
         self.quota = Quota()
@@ -153,56 +155,40 @@ class Tree:
 
     # What object-add and object-del do
 
-    def reserve(self, id: str, size: int = 0, owner: int | None = None) -> Charge:
-        """Take an id for an object that is being made.
+    def reserve(self, obj: UserCreatable, owner: int | None = None) -> None:
+        """Take an object's id, and what memory it is to have, while it is being made.
 
         Args:
-            size: bytes of memory that it is to have.
             owner: the user for whom it is made; see `Quota.check`.
 
-        Returns:
-            what it is counted as.
-
         Raises:
-            QMPError: it is taken, or there may be no more.
+            QMPError: the id is taken, or there may be no more.
         """
-        if id in self._listed or id in self._reserved or id in CONTAINER.all_properties:
+        id, size = obj.name, obj.memory_size
+        if id in self._listed or id in self._creations or id in CONTAINER.all_properties:
             raise self.objects.duplicate(id)
         self.quota.check(id, size, owner)
-        self._reserved[id] = None
-        charge = self._charges[id] = self.quota.charge(size, owner)
-        return charge
+        self._creations[id] = Creation(obj)
+        obj.charge = self._charges[id] = self.quota.charge(size, owner)
 
-    def release(self, id: str) -> None:
-        """Give a reserved id back; nothing happens where it isn't reserved."""
-        if id in self._reserved:
-            del self._reserved[id]
-            self._charges.pop(id).end()
+    def release(self, obj: UserCreatable) -> None:
+        """The making of an object has ended; its id is free, unless it is listed."""
+        creation = self._creations.pop(obj.name)
+        if obj.parent is None:
+            self._charges.pop(obj.name).end()
+        creation.ended.set()
 
-    def can_give_up(self, id: str, give_up: GiveUp) -> None:
-        """Note how the making of a reserved id's object is given up."""
-        self._reserved[id] = give_up
-
-    def give_up(self, id: str) -> Blocking | None:
-        """Give the making of an object up, as `object-del` does; the first one only.
-
-        Returns:
-            what waits for its end; None where nothing of that id is being made.
-        """
-        give_up = self._reserved.get(id)
-        if give_up is None:
-            return None
-        self._reserved[id] = None
-        return give_up()
+    def creation(self, id: str) -> Creation | None:
+        """What is being made by that id."""
+        return self._creations.get(id)
 
     def attach(self, obj: UserCreatable) -> None:
-        """List a whole object as `/objects/<id>`; its reservation ends.
+        """List a whole object as `/objects/<id>`.
 
         Raises:
             QMPError: another object is listed by that id.
         """
         self.objects.add_child(obj.name, obj)
-        self._reserved.pop(obj.name, None)
         charge = self._charges.get(obj.name)
         if charge is None:
             # Nobody asked for it: it is there, whatever the limits.

@@ -14,16 +14,18 @@ import socket
 import struct
 import time
 from collections import deque
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.commands.queries import is_query
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
-from memd.errors import GENERIC_ERROR, QMPError, printable
-from memd.outcome import JSON, Blocking
+from memd.errors import QMPError, printable
+from memd.json_types import JSON
 from memd.server.limits import Seldom
 from memd.server.redaction import Redaction, Told
 from memd.session import Dispatch, Session
 from memd.wire import encode
+from memd.work import Command
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -105,10 +107,19 @@ class Audit:
             self._conclude(self._begin(session, name, arguments), error)
             raise
         begun = self._begin(session, name, arguments)
-        if type(result) is Blocking:
-            return result.watched(lambda error: self._conclude(begun, error))
+        if type(result) is CoroutineType:
+            return self._recorded(result, begun)
         self._conclude(begun, None)
         return result
+
+    async def _recorded(self, command: Command[JSON], begun: tuple[Record, Told]) -> JSON:
+        try:
+            value = await command
+        except QMPError as error:
+            self._conclude(begun, error)
+            raise
+        self._conclude(begun, None)
+        return value
 
     def close(self) -> None:
         """Write what waits, if it is taken by now, and let go of the sink."""
@@ -135,16 +146,13 @@ class Audit:
         record.update(session.origin)
         return record, told
 
-    def _conclude(self, begun: tuple[Record, Told], error: BaseException | None) -> None:
+    def _conclude(self, begun: tuple[Record, Told], error: QMPError | None) -> None:
         record, told = begun
         if error is None:
             record["outcome"] = "ok"
-        elif isinstance(error, QMPError):
+        else:
             record["outcome"] = error.error_class
             record["error"] = told.error(error.desc)
-        else:
-            record["outcome"] = GENERIC_ERROR
-            record["error"] = "internal error, see the log"
         if len(self._held) >= MOST_HELD:
             self._lost += 1
             return

@@ -6,8 +6,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.errors import QMPError, answer_to
+from memd.work import Command, Job
 
 
 class Dialer:
@@ -17,12 +17,12 @@ class Dialer:
         connect: gives a connected socket, or raises `QMPError`; runs in a thread.
         adopt: takes the socket.
         delay: seconds before each attempt.
-        start_job: runs work beside the loop; see `memd.server.hub.Hub.start_job`.
+        spawn: runs a command; see `memd.server.hub.Hub.spawn`.
         failed: told of the first failure after a success, or of the first at all.
     """
 
     __slots__ = (
-        *("_adopt", "_closed", "_connect", "_delay", "_failed", "_loop", "_start_job"),
+        *("_adopt", "_closed", "_connect", "_delay", "_failed", "_loop", "_spawn"),
         *("_timer", "_told"),
     )
 
@@ -32,14 +32,14 @@ class Dialer:
         connect: Callable[[], socket.socket],
         adopt: Callable[[socket.socket], None],
         delay: float,
-        start_job: Callable[[Blocking, Callable[[JSON], None]], None],
+        spawn: Callable[[Command[None], str], None],
         failed: Callable[[QMPError], None],
     ) -> None:
         self._loop = loop
         self._connect = connect
         self._adopt = adopt
         self._delay = delay
-        self._start_job = start_job
+        self._spawn = spawn
         self._failed = failed
         self._timer: asyncio.TimerHandle | None = None
         self._told = False
@@ -60,19 +60,19 @@ class Dialer:
 
     def _try(self) -> None:
         self._timer = None
-        self._start_job(Blocking(self._connect, self._connected), self._tried)
+        self._spawn(self._attempt(), "connecting")
 
-    def _connected(self, sock: socket.socket) -> JSON:
+    async def _attempt(self) -> None:
+        try:
+            sock = await Job(self._connect)
+        except Exception as error:
+            self.refused(answer_to(error, "connecting"))
+            return
         if self._closed:
             sock.close()
         else:
             self._told = False
             self._adopt(sock)
-        return {}
-
-    def _tried(self, result: JSON) -> None:
-        if isinstance(result, QMPError):
-            self.refused(result)
 
     def close(self) -> None:
         """Try no more."""

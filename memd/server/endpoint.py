@@ -13,7 +13,7 @@ import socket
 
 from memd.commands.chardev import host_and_port
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.server.listener import BACKLOG, listen_unix
 
 UNIX_PATH_MAX = 108

@@ -7,9 +7,12 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from memd.compat import Compat
-from memd.outcome import JSON, Blocking, Event
+from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
 from memd.server.limits import Limits, Seldom, Shared
@@ -19,6 +22,7 @@ from memd.server.strangers import Strangers
 from memd.server.stream import SocketStream, Stream
 from memd.session import Dispatch, Monitor, Session, Transport
 from memd.wire import encode
+from memd.work import Command, Completion, Event, Resume, Wait, begin
 
 log = logging.getLogger("memd")
 
@@ -179,9 +183,31 @@ class Hub:
                     encoded[pretty] = encode(message, pretty)
                 connection.session.send_event(encoded[pretty])
 
-    def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
-        """Run a job beside the loop; clients are told how far it is, if it takes long."""
-        self._jobs.start(job, watched(self._loop, job, done, self.broadcast))
+    def start(self, wait: Wait, resume: Resume) -> None:
+        """Have what a command waits for end, and then go on; see `memd.work.Start`.
+
+        Clients are told how far a job is, if it takes long.
+        """
+        if isinstance(wait, Completion):
+            # Later, when the command that it waits for has been answered.
+            wait.then(partial(self._loop.call_soon, resume, None, None))
+        else:
+            self._jobs.start(wait, watched(self._loop, wait, resume, self.broadcast))
+
+    def spawn(self, command: Command[Any], what: str) -> None:
+        """Run a command that no client waits for; an error is logged.
+
+        Args:
+            what: is done, for the log.
+        """
+
+        def done(_value: Any, error: BaseException | None) -> None:
+            if isinstance(error, QMPError):
+                log.warning("%s: %s", what, error.desc)
+            elif error is not None:
+                log.error("%s failed unexpectedly", what, exc_info=error)
+
+        begin(command, self.start, done)
 
     def shut_down(self, reason: str) -> None:
         """End the daemon; what is written by now is still sent."""

@@ -12,10 +12,9 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from typing import Any
 
-from memd.errors import QMPError, forget_frames, shortage
-from memd.outcome import JSON, Blocking
+from memd.work import Job, Resume
 
 log = logging.getLogger("memd")
 
@@ -29,11 +28,11 @@ SWITCH = 0.0005
 of another was 26 ms, with Python's own 5 ms it was 50; with four, 62 and 168."""
 
 COPIES = 256 << 20
-"""Bytes of copies (`Blocking.copies`) in the making at once; what would be more waits."""
+"""Bytes of copies (`Job.copies`) in the making at once; what would be more waits."""
 
 
 class Jobs:
-    """Runs `Blocking` work in threads and its end on the loop.
+    """Runs jobs in threads, and on the loop what follows.
 
     Where the system refuses a thread, work waits for one that is there, and is
     done on the loop where there is none. None is begun before there is work: a
@@ -48,16 +47,14 @@ class Jobs:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._work: queue.SimpleQueue[tuple[Blocking, Callable[[JSON], None]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._work: queue.SimpleQueue[tuple[Job[Any], Resume] | None] = queue.SimpleQueue()
         # Threads; those with nothing to do; jobs that no thread was to be had for.
         self._threads = 0
         self._idle = 0
         self._waiting = 0
         # Bytes of copies in the making, and jobs that wait until there are fewer.
         self._copies = 0
-        self._postponed: deque[tuple[Blocking, Callable[[JSON], None]]] = deque()
+        self._postponed: deque[tuple[Job[Any], Resume]] = deque()
         self._begun = False
         self.running = 0
         """Jobs whose work has not ended yet."""
@@ -73,8 +70,8 @@ class Jobs:
         trial.start()
         trial.join()
 
-    def start(self, job: Blocking, done: Callable[[JSON], None]) -> None:
-        """Run `job`; `done` gets its value, its `Outcome` or a `QMPError`, on the loop."""
+    def start(self, job: Job[Any], done: Resume) -> None:
+        """Run `job`; `done` is called on the loop with its value, or what it raised."""
         if job.copies and self._copies and self._copies + job.copies > COPIES:
             self.running += 1
             self._postponed.append((job, done))
@@ -82,7 +79,7 @@ class Jobs:
         self._begin(job, done)
         self.running += 1
 
-    def _begin(self, job: Blocking, done: Callable[[JSON], None]) -> None:
+    def _begin(self, job: Job[Any], done: Resume) -> None:
         if not self._begun:
             # Brings ctypes along, which a start need not pay for.
             from memd.hostmem.libc import use_one_heap
@@ -116,13 +113,13 @@ class Jobs:
         self._threads -= self._idle
         self._idle = 0
 
-    def _do_here(self, job: Blocking, done: Callable[[JSON], None]) -> None:
+    def _do_here(self, job: Job[Any], done: Resume) -> None:
         """Do it on the loop: slow is better than not at all."""
         try:
             value, error = job.work(), None
         except BaseException as exc:
             value, error = None, exc
-        self._ended(job, done, value, error)
+        self._ended(done, value, error)
 
     def _serve(self) -> None:
         while (item := self._work.get()) is not None:
@@ -140,8 +137,8 @@ class Jobs:
 
     def _end(
         self,
-        job: Blocking,
-        done: Callable[[JSON], None],
+        job: Job[Any],
+        done: Resume,
         value: object,
         error: BaseException | None,
     ) -> None:
@@ -154,43 +151,13 @@ class Jobs:
             self._threads -= 1
             self._work.put(None)
         self._copies -= job.copies
-        self._ended(job, done, value, error)
+        self._ended(done, value, error)
 
-    def _ended(
-        self,
-        job: Blocking,
-        done: Callable[[JSON], None],
-        value: object,
-        error: BaseException | None,
-    ) -> None:
+    def _ended(self, done: Resume, value: object, error: BaseException | None) -> None:
         self.running -= 1
         while self._postponed:
             first = self._postponed[0]
             if self._copies and self._copies + first[0].copies > COPIES:
                 break
             self._begin(*self._postponed.popleft())
-        result = conclude(job, value, error)
-        if type(result) is Blocking:
-            self.start(result, done)
-        else:
-            done(result)
-
-
-def conclude(job: Blocking, value: object, error: BaseException | None) -> JSON:
-    """Turn how a job's work ended into what its client is answered, or more work."""
-    try:
-        if error is None:
-            return job.finish(value)
-        job.failed(error)
-    except Exception as surprise:
-        error = surprise
-    if not isinstance(error, Exception):
-        raise error
-    refusal = error if isinstance(error, QMPError) else shortage(error)
-    if refusal is None:
-        log.error("a command failed unexpectedly", exc_info=error)
-        refusal = QMPError("internal error, see the log")
-    elif refusal is not error:
-        log.warning("a command: %s", refusal.desc)
-    forget_frames(error)
-    return refusal
+        done(value, error)

@@ -20,13 +20,11 @@ import json
 import os
 from binascii import crc32
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from memd import __version__
 from memd.hostmem import libc
 from memd.hostmem.spec import round_up
-
-JSON = Any
+from memd.json_types import JSON
 
 FORMAT = 1
 """The version of what is written here. One that reads less refuses what has more."""

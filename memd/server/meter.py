@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from time import perf_counter
+from types import CoroutineType
 from typing import Any
 
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
-from memd.errors import GENERIC_ERROR, QMPError
-from memd.outcome import JSON, Blocking
+from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.session import Dispatch, Session
+from memd.work import Command
 
 BOUNDS = (0.0001, 0.00025, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0)
 """Upper bounds of the histogram's buckets, in seconds: what a query takes, and a
@@ -35,13 +37,12 @@ class Record:
         self.seconds = 0.0
         self.errors: dict[str, int] = {}
 
-    def ended(self, seconds: float, error: BaseException | None) -> None:
+    def ended(self, seconds: float, error: QMPError | None) -> None:
         """One more has ended, with an error or with none."""
         self.buckets[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
         if error is not None:
-            kind = error.error_class if isinstance(error, QMPError) else GENERIC_ERROR
-            self.errors[kind] = self.errors.get(kind, 0) + 1
+            self.errors[error.error_class] = self.errors.get(error.error_class, 0) + 1
 
 
 class Meter:
@@ -66,10 +67,20 @@ class Meter:
         except QMPError as error:
             record.ended(perf_counter() - begin, error)
             raise
-        if type(result) is Blocking:
-            return result.watched(lambda error: record.ended(perf_counter() - begin, error))
+        if type(result) is CoroutineType:
+            return self._timed(result, record, begin)
         record.ended(perf_counter() - begin, None)
         return result
+
+    async def _timed(self, command: Command[JSON], record: Record, begin: float) -> JSON:
+        refusal = None
+        try:
+            return await command
+        except QMPError as error:
+            refusal = error
+            raise
+        finally:
+            record.ended(perf_counter() - begin, refusal)
 
     def _record(self, name: str) -> Record:
         record = self.records.get(name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
-from memd.outcome import JSON, Blocking, Event
+from memd.work import Event, Job, Resume
 
 INTERVAL = 0.25
 """Seconds between two events of one job, and before its first: what is done
@@ -49,10 +50,10 @@ class Progress:
 
 def watched(
     loop: asyncio.AbstractEventLoop,
-    job: Blocking,
-    done: Callable[[JSON], None],
+    job: Job[Any],
+    done: Resume,
     tell: Broadcast,
-) -> Callable[[JSON], None]:
+) -> Resume:
     """Tell of a job that is about to start, where it can say how far it is.
 
     Args:
@@ -65,8 +66,8 @@ def watched(
         return done
     progress = Progress(loop, job.progress, tell)
 
-    def ended(result: JSON) -> None:
+    def ended(value: Any, error: BaseException | None) -> None:
         progress.end()
-        done(result)
+        done(value, error)
 
     return ended

@@ -17,7 +17,7 @@ from memd.backends.secret import SECRET_COMMON
 from memd.commands import hmp
 from memd.commands.memdev import decoded_length
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qapi.schema import ObjectType
 
 if TYPE_CHECKING:

@@ -17,13 +17,11 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from memd.json_types import JSON
 from memd.server.journal import Journal, Unreadable, line_of
 from memd.server.notify import Notifier
 from memd.server.stored import LIST, name_of
-
-JSON = Any
 
 LEAST = 2
 """Descriptors that a store has to have room for, to be of use: the list and one more."""

@@ -2,10 +2,10 @@
 
 A session is fed bytes and writes bytes to its `Transport`; it knows neither
 sockets nor threads. Commands run one after another and are answered in their
-order. One that may block is handed to the `Jobs` and the conversation waits
-for it, unless the client negotiated `oob`: then up to `QUEUE_LIMIT` commands
-queue behind it and out-of-band commands overtake (QMP specification, section
-2.3.1; limits observed on QEMU 10.0.2).
+order. One that waits for something (`memd.work`) is stepped again once that is
+done, and the conversation waits for it, unless the client negotiated `oob`: then
+up to `QUEUE_LIMIT` commands queue behind it and out-of-band commands overtake
+(QMP specification, section 2.3.1; limits observed on QEMU 10.0.2).
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import enum
 import os
 from collections import deque
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, Protocol
 
 from memd.compat import Compat
 from memd.errors import QMPError, forget_frames
-from memd.outcome import JSON, Blocking, Constant, Encoded, Event, Outcome
+from memd.json_types import JSON
 from memd.session.envelope import is_out_of_band, open_envelope
 from memd.session.peer import Peer
 from memd.wire import Decoder, encode
+from memd.work import Constant, Encoded, Event, Outcome, Resume, Wait, follow
 
 QUEUE_LIMIT = 8
 """In-band commands that may wait behind a running one once `oob` is on."""
@@ -110,8 +112,8 @@ class Monitor:
 
 
 Dispatch = Callable[["Session", str, dict[str, Any], bool], JSON]
-"""Runs a command: (session, name, arguments, out of band) to a JSON value,
-an `Outcome` or a `Blocking`; raises `QMPError`."""
+"""Runs a command: (session, name, arguments, out of band) to a JSON value or an
+`Outcome`, or to a `Command` that comes to one. They raise `QMPError`."""
 
 
 class Hub(Protocol):
@@ -124,8 +126,8 @@ class Hub(Protocol):
     def broadcast(self, events: tuple[Event, ...]) -> None:
         """Send events to every negotiated client."""
 
-    def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
-        """Run a job beside the loop; `done` gets its value, `Outcome` or `QMPError`."""
+    def start(self, wait: Wait, resume: Resume) -> None:
+        """Have what a command waits for end, and then go on; see `memd.work.Start`."""
 
     def shut_down(self, reason: str) -> None:
         """End the daemon once the present answers are written."""
@@ -346,17 +348,32 @@ class Session:
         try:
             name, arguments, oob = open_envelope(item, self.oob_enabled)
             result = self._hub.dispatch(self, name, arguments, oob)
+            if type(result) is CoroutineType:
+                wait = result.send(None)
+                self._running = True
+                self._running_bytes = size
+                follow(
+                    result,
+                    wait,
+                    self._hub.start,
+                    lambda value, error: self._command_ended(value, error, request_id, has_id),
+                )
+                return
+        except StopIteration as end:
+            # It had nothing to wait for.
+            result = end.value
         except QMPError as error:
             forget_frames(error)
             result = error
-        if type(result) is Blocking:
-            self._running = True
-            self._running_bytes = size
-            self._hub.start_job(result, lambda value: self._job_done(value, request_id, has_id))
-        else:
-            self._answer(result, request_id, has_id)
+        self._answer(result, request_id, has_id)
 
-    def _job_done(self, result: JSON, request_id: JSON, has_id: bool) -> None:
+    def _command_ended(
+        self, result: JSON, error: BaseException | None, request_id: JSON, has_id: bool
+    ) -> None:
+        """A command that waited has ended."""
+        if error is not None:
+            forget_frames(error)
+            result = error
         self._running = False
         self._running_bytes = 0
         self._answer(result, request_id, has_id)

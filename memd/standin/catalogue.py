@@ -13,12 +13,10 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from typing import Any
 
 from memd.compat import Compat
 from memd.errors import QMPError
-
-JSON = Any
+from memd.json_types import JSON
 
 _FORMAT = "memd-catalogue"
 _EDITION = 1

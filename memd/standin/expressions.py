@@ -8,11 +8,9 @@ arguments themselves. A catalogue has them beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from memd.json_types import JSON
 from memd.qapi.schema import Expr
-
-JSON = Any
 
 WIDTHS = (
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),

@@ -14,16 +14,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from memd.client import Client
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.qapi.schema import AlternateType, BuiltinType, EnumType, Schema, Type
 from memd.standin.catalogue import write_catalogue
 from memd.standin.expressions import expressions
 from memd.standin.specimens import Way, ways
-
-JSON = Any
 
 _PATIENCE = 30.0
 _UNKNOWN = "memd-is-no-member"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from memd.json_types import JSON
 from memd.qapi.schema import (
     AlternateType,
     ArrayType,
@@ -20,8 +20,6 @@ from memd.qapi.schema import (
     ObjectType,
     Type,
 )
-
-JSON = Any
 
 Wrap = Callable[[JSON], dict[str, JSON]]
 """From an object's value to a command's arguments that have it in its place."""

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memd.errors import QMPError
+from memd.json_types import JSON
 
 __all__ = ["Expected", "QMPError", "Unexpected", "check_replay", "check_schema", "expect", "sent"]
 
-JSON = Any
 Message = dict[str, JSON]
 
 Expected = str | tuple[str, Message]

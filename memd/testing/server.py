@@ -10,15 +10,15 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from memd.client import Client
+from memd.json_types import JSON
 from memd.testing import checks
 
 if TYPE_CHECKING:
     from memd.client import AsyncClient
 
-JSON = Any
 Message = dict[str, JSON]
 
 PATIENCE = 20.0

@@ -16,16 +16,16 @@ nothing of a key that came twice, and takes 10 to 20 ms to import.
 from __future__ import annotations
 
 from _json import make_scanner
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.wire.lexer import Lexer
     from memd.wire.position import Position
 
-JSON = Any
 
 _WHITE = " \t\r\n"
 

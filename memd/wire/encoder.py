@@ -8,9 +8,8 @@ write (infinities, nesting beyond Python's recursion limit) is left to `printer`
 from __future__ import annotations
 
 from _json import encode_basestring_ascii, make_encoder
-from typing import Any
 
-JSON = Any
+from memd.json_types import JSON
 
 
 def _refuse(value: object) -> object:

@@ -20,8 +20,9 @@ import sys
 
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.wire import limits
-from memd.wire.parser import JSON, KEYWORD, NUMBER, STRING, Parser
+from memd.wire.parser import KEYWORD, NUMBER, STRING, Parser
 from memd.wire.position import Position
 
 _WHITE = b" \t\r\n"

@@ -14,15 +14,13 @@ All texts, limits and their order: observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.wire import limits
 from memd.wire.literals import LiteralError, parse_keyword, parse_number, parse_string
 from memd.wire.utf8 import decode_for_display
-
-JSON = Any
 
 # Kinds of token. The first six are the characters themselves.
 LBRACE, RBRACE, LBRACKET, RBRACKET, COLON, COMMA = b"{}[]:,"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
+from memd.json_types import JSON
 from memd.wire.utf8 import INVALID, REPLACEMENT, decode_for_display
-
-JSON = Any
 
 _INDENT = "    "
 _NEWLINE = "\r\n"

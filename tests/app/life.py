@@ -19,14 +19,13 @@ from memd.app.keeping import Keeping
 from memd.backends.thread_context import ThreadContext
 from memd.cli.config import Config
 from memd.cli.report import Reporter
-from memd.errors import QMPError
 from memd.hostmem import noting
 from memd.hostmem.paths import Roots
 from memd.hostmem.region import Region
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom import Tree
 from memd.server.store import Store
-from tests.backends.doing import run
+from memd.work import Command, run_here
 from tests.manager import ServiceManager
 
 Options = dict[str, JSON]
@@ -75,7 +74,7 @@ class Life:
         for name, value in config.items():
             setattr(self.config, name, value)
         loop = asyncio.get_running_loop()
-        self.keeping = Keeping(self.config, loop, self.tree, self._run_job)
+        self.keeping = Keeping(self.config, loop, self.tree, self._run)
 
     def _note_regions(self, patch: pytest.MonkeyPatch) -> None:
         real, regions = Region.__init__, self._regions
@@ -86,11 +85,8 @@ class Life:
 
         patch.setattr(Region, "__init__", init)
 
-    async def _run_job(self, job: Blocking) -> JSON:
-        try:
-            return run(job)
-        except QMPError as refusal:
-            return refusal
+    async def _run(self, command: Command[Any]) -> Any:
+        return run_here(command)
 
     async def begin(self) -> Life:
         """Start: what was left is there, and what the command line asks for.
@@ -111,27 +107,25 @@ class Life:
         await self.keeping.restore(credentials=False)
         for options in self.config.objects:
             if not self.keeping.has(options):
-                run(backends.create(self.tree, options))
+                run_here(backends.create(self.tree, options))
         await self.keeping.commit()
         self.manager.catch_up()
 
     @property
     def store(self) -> Store:
-        keeper = cast("Any", self.tree.keeper)
+        [keeper] = cast("Any", self.tree.listeners)
         return cast("Store", keeper.store)
 
     def set(self, id: str, name: str, value: JSON) -> None:
         """`qom-set`"""
         obj = self.tree.resolve(f"/objects/{id}")
-        keeper = self.tree.keeper
-        assert keeper is not None
-        run(keeper.changed(obj, obj.set_property(name, value)))
+        run_here(backends.change(self.tree, obj, name, value))
 
     def kill(self) -> None:
         """Let go of everything as the kernel does: nobody is told, nothing is undone."""
         for obj in (self.tree.objects.children or {}).values():
             if isinstance(obj, ThreadContext):
-                obj.finalize()
+                obj.end()
         # Those of objects that are not whole yet included.
         for region in self._regions:
             region.disown()
@@ -139,7 +133,7 @@ class Life:
         noting.watcher = None
         cast("Any", self.keeping)._status.close()
         cast("Any", self.keeping)._notifier.close()
-        if self.tree.keeper is not None and cast("Any", self.tree.keeper).store is not None:
+        if self.tree.listeners and self.store is not None:
             if (timer := cast("Any", self.store)._timer) is not None:
                 timer.cancel()
         self._gone()
@@ -166,7 +160,7 @@ def add(life: Life, kind: str, id: str = "m0", **options: JSON) -> None:
     named = {name.replace("_", "-"): value for name, value in options.items()}
     if kind not in ("thread-context", "secret"):
         kind = f"memory-backend-{kind}"
-    run(backends.create(life.tree, {"qom-type": kind, "id": id, **named}))
+    run_here(backends.create(life.tree, {"qom-type": kind, "id": id, **named}))
 
 
 def _open_files() -> set[int]:

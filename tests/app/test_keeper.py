@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import threading
@@ -17,15 +18,16 @@ from memd.commands.daemon import Daemon
 from memd.commands.memdev import x_memdev_export
 from memd.errors import QMPError
 from memd.hostmem import access, files
-from memd.outcome import Blocking
 from memd.server.journal import Journal
 from memd.server.notify import Notifier
+from memd.work import run_here
 from tests.app.life import Begin, Killed, Life, add
-from tests.backends.doing import MIB, delete, get, region_of, run
+from tests.backends.doing import MIB, delete, get, region_of
 from tests.commands.fakes import make_local_session
 from tests.differential.kernel import descriptors
 from tests.hostmem.smaps import rows
 from tests.kvm import needs_guest_memfd
+from tests.stepping import Running
 
 
 def properties(life: Life, id: str = "m0") -> dict[str, Any]:
@@ -126,11 +128,12 @@ async def test_what_is_set_elsewhere(begin: Begin) -> None:
     """Objects that are not kept, such as the machine, are changed as ever."""
     life = await begin()
     add(life, "memfd", size=4096)
-    keeper = life.tree.keeper
-    assert keeper is not None
-    slow = Blocking(lambda: None, lambda _done: {})
-    assert keeper.changed(life.tree.machine, slow) is slow
-    assert keeper.changed(life.tree.resolve("/objects/m0/m0[0]"), slow) is slow
+    before = life.store.ledger.objects.copy()
+    for path, name in (("/machine", "mem-merge"), ("/objects/m0/m0[0]", "priority")):
+        obj = life.tree.resolve(path)
+        with contextlib.suppress(QMPError):
+            run_here(backends.change(life.tree, obj, name, False))
+    assert life.store.ledger.objects == before
 
 
 async def test_deleted(begin: Begin) -> None:
@@ -286,19 +289,14 @@ async def test_a_manager_without_an_ear_for_an_addition(begin: Begin) -> None:
     life = await begin()
     with life.manager.deaf():
         clog(life)
-        slow = backends.create(
-            life.tree, {"qom-type": "memory-backend-memfd", "id": "m0", "size": 4096}
-        )
-        assert slow is not None
+        memfd = {"qom-type": "memory-backend-memfd", "id": "m0", "size": 4096}
+        slow = Running(backends.create(life.tree, memfd))
         assert life.ids() == []
         with pytest.raises(QMPError, match="duplicate"):
-            backends.create(life.tree, {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096})
-        working = threading.Thread(target=slow.work)
-        done: list[Any] = []
-        working = threading.Thread(target=lambda: done.append(slow.work()))
+            run_here(backends.create(life.tree, memfd))
+        working = threading.Thread(target=slow.finish)
         working.start()
     working.join(60)
-    slow.finish(done[0])
     assert life.ids() == ["m0"]
     life.kill()
     life = await begin()
@@ -373,9 +371,9 @@ async def test_the_last_room_is_one_objects(begin: Begin) -> None:
         waiting = []
         for id in ("m0", "m1", "m2"):
             options = {"qom-type": "memory-backend-memfd", "id": id, "size": 4096}
-            waiting.append(backends.create(life.tree, options))
-    for slow in waiting:
-        run(slow)
+            waiting.append(Running(backends.create(life.tree, options)))
+    for running in waiting:
+        running.finish()
     life.kill()
     assert len(life.manager.names()) == 2
     life = await begin()
@@ -528,7 +526,7 @@ async def test_the_data_of_what_is_kept_stays(begin: Begin, directory: Path) -> 
     assert path.read_bytes() == b"x" * MIB
     life = await begin()
     assert get(life.tree, "discard-data") is True
-    run(backends.delete(life.tree, "m0"))
+    run_here(backends.delete(life.tree, "m0"))
     assert path.read_bytes() == b"\0" * MIB
 
 
@@ -536,7 +534,7 @@ async def test_who_made_it(begin: Begin) -> None:
     """It counts for the same user as before, whatever the limits are now."""
     life = await begin()
     options = {"qom-type": "memory-backend-memfd", "id": "m0", "size": MIB}
-    run(backends.create(life.tree, options, owner=1234))
+    run_here(backends.create(life.tree, options, owner=1234))
     life.kill()
     life = await begin()
     assert life.tree.quota.users == {1234: MIB}

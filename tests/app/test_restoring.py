@@ -15,8 +15,9 @@ from memd.backends.secret import find_secret
 from memd.hostmem import access
 from memd.hostmem.paths import Roots
 from memd.server.journal import Journal, line_of
+from memd.work import run_here
 from tests.app.life import Begin, Life, add
-from tests.backends.doing import MIB, delete, get, region_of, run
+from tests.backends.doing import MIB, delete, get, region_of
 from tests.manager import Stored
 from tests.tls import Certificates
 
@@ -394,7 +395,7 @@ async def test_secrets_that_were_set_later(begin: Begin, directory: Path) -> Non
         {"qom-type": "secret", "id": "s0", "file": str(directory / "file")},
         {"qom-type": "secret", "id": "s1", "data": "sesame"},
     ):
-        run(backends.create(life.tree, options, owner=1234))
+        run_here(backends.create(life.tree, options, owner=1234))
     life.set("s0", "file", str(directory / "other"))
     life.set("s0", "data", "other")
     life.set("s1", "data", "other")
@@ -434,7 +435,7 @@ async def test_secrets_of_clients_are_confined(begin: Begin, directory: Path) ->
     (directory / "inside").mkdir()
     life = await begin({"qom-type": "secret", "id": "mine", "file": str(directory / "file")})
     theirs = {"qom-type": "secret", "id": "theirs", "file": str(directory / "file")}
-    run(backends.create(life.tree, theirs, owner=1234))
+    run_here(backends.create(life.tree, theirs, owner=1234))
     life.kill()
     roots = Roots()
     roots.add(str(directory / "inside"))

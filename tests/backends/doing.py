@@ -8,34 +8,24 @@ from memd import backends
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
 from memd.hostmem.region import Region
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom import Tree
+from memd.work import run_here, value_of
 
 MIB = 1 << 20
-
-
-def run(slow: Blocking | None) -> JSON:
-    """Do what is to be done beside the event loop; the command's value."""
-    if slow is None:
-        return {}
-    try:
-        value = slow.work()
-    except BaseException as error:
-        slow.failed(error)
-        raise
-    result = slow.finish(value)
-    return run(result) if isinstance(result, Blocking) else result
 
 
 def add(tree: Tree, kind: str, id: JSON = "m0", **options: JSON) -> JSON:
     """object-add of a memory-backend-KIND; underscores in options stand for dashes."""
     named = {name.replace("_", "-"): value for name, value in options.items()}
     arguments = {"qom-type": f"memory-backend-{kind}", "id": id, **named}
-    return run(backends.create(tree, arguments))
+    run_here(backends.create(tree, arguments))
+    return {}
 
 
 def delete(tree: Tree, id: str = "m0") -> JSON:
-    return run(backends.delete(tree, id))
+    run_here(backends.delete(tree, id))
+    return {}
 
 
 def get(tree: Tree, name: str, id: str = "m0") -> JSON:
@@ -43,13 +33,14 @@ def get(tree: Tree, name: str, id: str = "m0") -> JSON:
 
 
 def change(tree: Tree, name: str, value: JSON, id: str = "m0") -> JSON:
-    return run(tree.resolve(f"/objects/{id}").set_property(name, value))
+    run_here(backends.change(tree, tree.resolve(f"/objects/{id}"), name, value))
+    return {}
 
 
 def refusal(work: Callable[[], object]) -> str:
     """The text with which something is refused."""
     try:
-        done = work()
+        done = run_here(value_of(work()))
     except QMPError as error:
         return error.desc
     raise AssertionError(f"not refused: {done}")

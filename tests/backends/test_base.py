@@ -4,10 +4,11 @@ import pytest
 
 from memd import backends
 from memd.backends.base import MEMORY_BACKEND
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom import Tree
-from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of, run
+from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.hostmem.smaps import row_of
+from tests.stepping import Running
 
 DEFAULTS: dict[str, JSON] = {
     "share": False,
@@ -165,13 +166,13 @@ def test_prealloc_afterwards(tree: Tree) -> None:
         assert row is not None
         return row.resident
 
-    assert change(tree, "prealloc", False) == {}
+    change(tree, "prealloc", False)
     assert resident() == 0
-    slow = tree.resolve("/objects/m0").set_property("prealloc", True)
-    assert isinstance(slow, Blocking)
+    slow = Running(backends.change(tree, tree.resolve("/objects/m0"), "prealloc", True))
+    assert slow.wait is not None
     # The property says so once the pages are there.
     assert get(tree, "prealloc") is False
-    assert run(slow) == {}
+    slow.finish()
     assert (get(tree, "prealloc"), resident()) == (True, MIB)
     for value in (True, False):
         assert tree.resolve("/objects/m0").set_property("prealloc", value) is None

@@ -19,11 +19,12 @@ from memd.backends.base import MemoryBackend
 from memd.backends.explain import explain
 from memd.errors import QMPError
 from memd.hostmem import kvm, libc
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom import Tree
 from memd.qom.object import UserCreatable
 from memd.qom.types import OBJECT, ObjectType
-from tests.backends.doing import MIB, add, delete, region_of, run
+from memd.work import run_here
+from tests.backends.doing import MIB, add, delete, region_of
 from tests.conftest import NOT_HERE
 from tests.differential.kernel import descriptors, files, regions
 from tests.hostmem.smaps import row_of
@@ -35,11 +36,7 @@ KINDS = ("ram", "file", "memfd", "shm", "guest-memfd")
 
 def told(tree: Tree, options: dict[str, JSON], deny: bool = False) -> dict[str, Any]:
     """The explanation of object-add with these arguments."""
-    answer = explain(tree, dict(options), deny)
-    if isinstance(answer, Blocking):
-        answer = answer.finish(answer.work())
-    assert isinstance(answer, dict)
-    return answer
+    return run_here(explain(tree, dict(options), deny))
 
 
 def arguments(kind: str, **options: JSON) -> dict[str, JSON]:
@@ -87,7 +84,7 @@ def only_looking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def happened(tree: Tree, options: dict[str, JSON]) -> QMPError | None:
     """What object-add comes to: the error, or None with the object there."""
     try:
-        run(backends.create(tree, dict(options)))
+        run_here(backends.create(tree, dict(options)))
     except QMPError as error:
         return error
     return None
@@ -110,7 +107,7 @@ def holds(tree: Tree, options: dict[str, JSON], answer: dict[str, Any]) -> None:
         if isinstance(backend, MemoryBackend):
             is_as_told(tree, answer)
     finally:
-        run(backends.delete(tree, "m0"))
+        run_here(backends.delete(tree, "m0"))
 
 
 def is_as_told(tree: Tree, answer: dict[str, Any]) -> None:
@@ -283,7 +280,7 @@ def test_what_is_foretold_happens(
         if suggestion is not None:
             assert suggestion["qom-type"] == suggestion["options"]["qom-type"]
             assert happened(tree, suggestion["options"]) is None
-            run(backends.delete(tree, "m0"))
+            run_here(backends.delete(tree, "m0"))
     # The data says what the words do.
     assert answer["text"][0].startswith("It ")
     warned = [line for line in answer["text"] if line.startswith("Warning: ")]

@@ -7,8 +7,9 @@ import pytest
 
 from memd.hostmem import capacity, libc
 from memd.hostmem.capacity import HugePool
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom import Tree
+from memd.work import run_here
 from tests.backends.doing import MIB, add, delete
 from tests.backends.test_explain import arguments, happened, told
 from tests.kvm import needs_guest_memfd
@@ -231,7 +232,7 @@ def test_what_goes_with_preallocation(tree: Tree) -> None:
 def add_context(tree: Tree) -> None:
     from memd import backends
 
-    backends.create(tree, {"qom-type": "thread-context", "id": "tc"})
+    run_here(backends.create(tree, {"qom-type": "thread-context", "id": "tc"}))
 
 
 def test_memory_that_is_not_set_aside(tree: Tree) -> None:

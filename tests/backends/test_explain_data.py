@@ -12,7 +12,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.foresight import Foreseen
 from memd.hostmem.spec import file_access
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qapi import load_schema
 from memd.qom import Tree
 from tests.backends.doing import MIB

@@ -7,7 +7,7 @@ import pytest
 from memd.backends.explain_words import about, size_text, spelled
 from memd.cli.objects import parse_object
 from memd.compat import Compat
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom import Tree
 from tests.backends.doing import MIB
 from tests.backends.test_explain import arguments, told

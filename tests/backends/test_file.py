@@ -9,10 +9,11 @@ import pytest
 from memd import backends
 from memd.backends import making
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom import Tree
-from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of, run
+from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.hostmem.smaps import row_of
+from tests.stepping import Running
 
 
 @pytest.fixture
@@ -241,9 +242,9 @@ def test_discard_data_of_much(tree: Tree, directory: Path) -> None:
         file.write(b"x" * 4096)
         file.truncate(size)
     add(tree, "file", size=size, mem_path=str(path), share=True, discard_data=True)
-    slow = backends.delete(tree, "m0")
-    assert isinstance(slow, Blocking)
-    run(slow)
+    slow = Running(backends.delete(tree, "m0"))
+    assert slow.wait is not None
+    slow.finish()
     assert path.stat().st_blocks == 0
 
 

@@ -11,10 +11,11 @@ from memd import backends
 from memd.backends.base import MEMORY_BACKEND
 from memd.backends.guest_memfd import MEMORY_BACKEND_GUEST_MEMFD
 from memd.hostmem import kvm, libc
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom import Tree
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.kvm import needs_guest_memfd
+from tests.stepping import Running
 
 
 def test_its_properties_are_those_of_all_memory() -> None:
@@ -103,14 +104,11 @@ def test_without_kvm(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_guest_memfd
 def test_the_event_loop_does_not_wait(tree: Tree) -> None:
     """A virtual machine is made and let go beside it."""
-    made = backends.create(
-        tree, {"qom-type": "memory-backend-guest-memfd", "id": "m0", "size": MIB}
-    )
-    assert isinstance(made, Blocking)
-    made.finish(made.work())
-    gone = backends.delete(tree, "m0")
-    assert isinstance(gone, Blocking)
-    gone.finish(gone.work())
+    options: dict[str, JSON] = {"qom-type": "memory-backend-guest-memfd", "id": "m0", "size": MIB}
+    for command in (backends.create(tree, options), backends.delete(tree, "m0")):
+        running = Running(command)
+        assert running.wait is not None
+        running.finish()
 
 
 @needs_guest_memfd

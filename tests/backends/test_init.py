@@ -9,8 +9,9 @@ import pytest
 
 from memd import backends
 from memd.backends.thread_context import THREAD_CONTEXT
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom import Tree
+from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, get, refusal
 
 
@@ -72,7 +73,7 @@ def test_a_file_is_not_made_for_a_taken_id(tree: Tree, directory: Path) -> None:
 def test_options_are_left_as_they_were(tree: Tree) -> None:
     arguments: dict[str, JSON] = {"qom-type": "memory-backend-ram", "id": "m0", "size": 1}
     before = dict(arguments)
-    backends.create(tree, arguments)
+    run_here(backends.create(tree, arguments))
     assert arguments == before
 
 

@@ -13,35 +13,42 @@ from memd.backends import making
 from memd.errors import QMPError
 from memd.hostmem import libc, populate
 from memd.hostmem.region import Region
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qom import Tree
-from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of, run
+from memd.work import Job
+from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.hostmem.smaps import row_of
+from tests.stepping import Running
 
 GIVEN_UP = "qemu_prealloc_mem: preallocating memory failed: Operation canceled"
 
 
-def start(tree: Tree, kind: str, **options: JSON) -> Blocking | None:
+def start(tree: Tree, kind: str, **options: JSON) -> Running:
     named = {name.replace("_", "-"): value for name, value in options.items()}
-    return backends.create(tree, {"qom-type": f"memory-backend-{kind}", "id": "m0", **named})
+    arguments = {"qom-type": f"memory-backend-{kind}", "id": "m0", **named}
+    return Running(backends.create(tree, arguments))
+
+
+def start_to_set(tree: Tree, name: str, value: JSON) -> Running:
+    return Running(backends.change(tree, tree.resolve("/objects/m0"), name, value))
 
 
 @pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])
 def test_quick_ones_are_made_at_once(tree: Tree, kind: str) -> None:
-    assert start(tree, kind, size=MIB) is None
+    assert start(tree, kind, size=MIB).wait is None
     assert get(tree, "size") == MIB
 
 
 @pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])
 def test_what_may_take_long_is_made_beside(tree: Tree, kind: str) -> None:
     slow = start(tree, kind, size=MIB, prealloc=True)
-    assert isinstance(slow, Blocking)
+    assert isinstance(slow.wait, Job)
     # The id is taken, the object is not there.
     assert tree.user_object("m0") is None
     assert refusal(lambda: start(tree, "ram", size=MIB)) == (
         "attempt to add duplicate property 'm0' to object (type 'container')"
     )
-    assert run(slow) == {}
+    slow.finish()
     assert get(tree, "prealloc") is True
     row = row_of(region_of(tree).address)
     assert row is not None
@@ -54,7 +61,7 @@ def test_a_file_that_the_kernel_has_to_look_for(
     (directory / "f").write_bytes(bytes(MIB))
     (directory / "f").stat()
     options: dict[str, JSON] = {"size": MIB, "mem_path": str(directory / "f")}
-    assert start(tree, "file", **options) is None
+    assert start(tree, "file", **options).wait is None
     delete(tree)
 
     def open_cached(_path: bytes, _flags: int) -> int:
@@ -62,8 +69,8 @@ def test_a_file_that_the_kernel_has_to_look_for(
 
     monkeypatch.setattr(libc, "open_cached", open_cached)
     slow = start(tree, "file", **options)
-    assert isinstance(slow, Blocking)
-    assert run(slow) == {}
+    assert isinstance(slow.wait, Job)
+    slow.finish()
     assert get(tree, "size") == MIB
 
 
@@ -74,13 +81,13 @@ def test_huge_pages_are_set_aside_beside(
     hugepages(4)
     mount("hugetlbfs", directory / "huge")
     slow = start(tree, "memfd", size=2 * MIB, hugetlb=True)
-    assert isinstance(slow, Blocking)
-    run(slow)
+    assert isinstance(slow.wait, Job)
+    slow.finish()
     delete(tree)
     for name in ("", "f", "f"):
         slow = start(tree, "file", size=2 * MIB, mem_path=str(directory / "huge" / name))
-        assert isinstance(slow, Blocking)
-        run(slow)
+        assert isinstance(slow.wait, Job)
+        slow.finish()
         assert region_of(tree).page_size == 2 * MIB
         delete(tree)
 
@@ -188,26 +195,26 @@ def test_a_bug_leaves_nothing_either(tree: Tree, monkeypatch: pytest.MonkeyPatch
 def test_large_memory_is_let_go_beside(tree: Tree, kind: str) -> None:
     add(tree, kind, size=making.LARGE + 4096)
     address = region_of(tree).address
-    slow = backends.delete(tree, "m0")
-    assert isinstance(slow, Blocking)
+    slow = Running(backends.delete(tree, "m0"))
+    assert isinstance(slow.wait, Job)
     # Gone from the tree, and the id is free, at once.
     assert refusal(lambda: delete(tree)) == "object 'm0' not found"
     add(tree, kind, size=making.LARGE)
     assert row_of(address) is not None
-    assert run(slow) == {}
+    slow.finish()
     assert row_of(address) is None
-    assert backends.delete(tree, "m0") is None
+    assert Running(backends.delete(tree, "m0")).wait is None
 
 
 def test_merge_of_large_memory_is_undone_beside(tree: Tree) -> None:
     add(tree, "ram", size=making.LARGE + 4096)
-    slow = tree.resolve("/objects/m0").set_property("merge", False)
-    assert isinstance(slow, Blocking)
+    slow = start_to_set(tree, "merge", False)
+    assert isinstance(slow.wait, Job)
     assert get(tree, "merge") is True
-    assert run(slow) == {}
+    slow.finish()
     assert get(tree, "merge") is False
     assert not region_of(tree).pinned
-    assert tree.resolve("/objects/m0").set_property("merge", True) is None
+    assert start_to_set(tree, "merge", True).wait is None
 
 
 @pytest.fixture
@@ -228,14 +235,13 @@ def held(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Ev
     return begun, go_on
 
 
-def beside(slow: Blocking | None) -> tuple[threading.Thread, list[JSON]]:
+def beside(slow: Running) -> tuple[threading.Thread, list[JSON]]:
     """Run it in a thread; its outcome comes in a list."""
-    assert slow is not None
     outcome: list[JSON] = []
 
     def work() -> None:
         try:
-            outcome.append(run(slow))
+            outcome.append(slow.finish())
         except QMPError as error:
             outcome.append(error.desc)
 
@@ -250,11 +256,11 @@ def test_deleted_while_it_is_populated(
     begun, go_on = held
     add(tree, "ram", size=MIB)
     region = region_of(tree)
-    thread, outcome = beside(tree.resolve("/objects/m0").set_property("prealloc", True))
+    thread, outcome = beside(start_to_set(tree, "prealloc", True))
     assert begun.wait(20)
-    slow = backends.delete(tree, "m0")
+    slow = Running(backends.delete(tree, "m0"))
     assert tree.user_object("m0") is None
-    run(slow)
+    slow.finish()
     # Whoever works on it still has it.
     assert row_of(region.address) is not None
     go_on.set()
@@ -271,7 +277,7 @@ def test_deleted_while_it_is_made(
     options = {"mem_path": str(directory / "new")} if kind == "file" else {}
     making, made = beside(start(tree, kind, size=MIB, prealloc=True, **options))
     assert begun.wait(20)
-    deleting, deleted = beside(backends.delete(tree, "m0"))
+    deleting, deleted = beside(Running(backends.delete(tree, "m0")))
     # A second one finds nothing to delete, and the id is not free before the memory is.
     assert refusal(lambda: delete(tree)) == "object 'm0' not found"
     assert "duplicate property 'm0'" in refusal(lambda: start(tree, "ram", size=MIB))
@@ -279,30 +285,27 @@ def test_deleted_while_it_is_made(
     go_on.set()
     making.join(20)
     deleting.join(20)
-    assert (made, deleted) == ([GIVEN_UP], [{}])
+    assert (made, deleted) == ([GIVEN_UP], [None])
     assert os.listdir(directory) == []
-    assert add(tree, "ram", size=MIB) == {}
+    add(tree, "ram", size=MIB)
 
 
 def test_given_up_before_it_has_begun(tree: Tree) -> None:
     slow = start(tree, "ram", size=MIB, prealloc=True)
-    assert slow is not None
-    deleting = backends.delete(tree, "m0")
-    assert deleting is not None
-    assert refusal(lambda: run(slow)) == GIVEN_UP
-    assert run(deleting) == {}
+    deleting = Running(backends.delete(tree, "m0"))
+    assert refusal(slow.finish) == GIVEN_UP
+    deleting.finish()
 
 
 @pytest.mark.parametrize("size", [MIB, making.LARGE + MIB])
 def test_too_late_to_give_it_up(tree: Tree, size: int) -> None:
     """It was made when its end had not come to the loop: it is deleted then."""
     slow = start(tree, "ram", size=size, prealloc=True)
-    assert slow is not None
-    region = slow.work()
-    deleting = backends.delete(tree, "m0")
-    assert deleting is not None
-    assert slow.finish(region) == {}
-    assert run(deleting) == {}
+    region = slow.job.work()
+    deleting = Running(backends.delete(tree, "m0"))
+    slow.resume(region)
+    assert tree.user_object("m0") is not None
+    deleting.finish()
     assert tree.user_object("m0") is None
     assert row_of(region.address) is None
 
@@ -315,30 +318,28 @@ def test_what_waits_for_a_disk_is_given_up(
 
     monkeypatch.setattr(libc, "open_cached", open_cached)
     slow = start(tree, "file", size=MIB, mem_path=str(directory / "new"))
-    assert slow is not None
-    deleting = backends.delete(tree, "m0")
-    assert deleting is not None
-    assert refusal(lambda: run(slow)) == GIVEN_UP
-    assert run(deleting) == {}
+    deleting = Running(backends.delete(tree, "m0"))
+    assert refusal(slow.finish) == GIVEN_UP
+    deleting.finish()
     assert os.listdir(directory) == []
 
 
 def test_how_far_it_is(tree: Tree, held: tuple[threading.Event, threading.Event]) -> None:
     begun, go_on = held
     slow = start(tree, "ram", size=MIB, prealloc=True)
-    assert slow is not None
-    assert slow.progress is not None
-    assert slow.progress() is None
+    progress = slow.job.progress
+    assert progress is not None
+    assert progress() is None
     thread, _outcome = beside(slow)
     assert begun.wait(20)
-    event = slow.progress()
+    event = progress()
     assert event is not None
     assert event.name == "X_MEMDEV_PROGRESS"
     told: JSON = {"id": "m0", "qom-path": "/objects/m0", "done": 0, "total": MIB}
     assert event.data == told
     go_on.set()
     thread.join(20)
-    event = slow.progress()
+    event = progress()
     assert event is not None
     assert event.data == told | {"done": MIB}
 
@@ -362,9 +363,8 @@ def test_the_end_while_it_is_made(
 
 def test_two_that_populate_at_once(tree: Tree) -> None:
     add(tree, "ram", size=MIB)
-    backend = tree.resolve("/objects/m0")
-    first = backend.set_property("prealloc", True)
-    second = backend.set_property("prealloc", True)
-    assert run(first) == run(second) == {}
+    first, second = (start_to_set(tree, "prealloc", True) for _ in range(2))
+    first.finish()
+    second.finish()
     assert get(tree, "prealloc") is True
     assert not region_of(tree).pinned

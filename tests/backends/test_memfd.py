@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom import Tree
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.hostmem.smaps import row_of

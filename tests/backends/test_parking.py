@@ -15,6 +15,7 @@ from memd.hostmem import access
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec
 from memd.qom import Tree
+from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, get, refusal, region_of
 
 
@@ -25,8 +26,7 @@ def describe(tree: Tree, id: str = "m0") -> dict[str, Any]:
 
 
 def again(tree: Tree, described: dict[str, Any], fd: int) -> None:
-    obj, slow = parking.restore(tree, described, fd)
-    assert slow is None
+    obj = run_here(parking.restore(tree, described, fd))
     tree.attach(obj)
     parking.link(obj, described)
 
@@ -153,27 +153,29 @@ def test_it_cannot_be_mapped(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Non
 
     with monkeypatch.context() as patch:
         patch.setattr(Region, "__init__", refuse)
-        text = refusal(lambda: parking.restore(tree, described, fd))
+        text = refusal(lambda: run_here(parking.restore(tree, described, fd)))
     assert text == "unable to map backing store for guest RAM: Cannot allocate memory"
     described["bound"] = ["bind", [99]]
-    assert "cannot bind memory" in refusal(lambda: parking.restore(tree, described, fd))
+    assert "cannot bind memory" in refusal(lambda: run_here(parking.restore(tree, described, fd)))
     os.close(fd)
 
 
 def test_a_description_that_is_not_understood(tree: Tree) -> None:
     for described in ({}, {"qom-type": "memory-backend-memfd"}, {"qom-type": 1, "id": "x"}):
         with pytest.raises(QMPError):
-            parking.restore(tree, described, -1)
+            run_here(parking.restore(tree, described, -1))
 
 
 def test_a_thread_context(tree: Tree) -> None:
     from memd import backends
 
-    backends.create(tree, {"qom-type": "thread-context", "id": "t0"})
+    run_here(backends.create(tree, {"qom-type": "thread-context", "id": "t0"}))
     assert describe(tree, "t0")["properties"] == {}
     delete(tree, "t0")
     some = sorted(os.sched_getaffinity(0))[:1]
-    backends.create(tree, {"qom-type": "thread-context", "id": "t0", "cpu-affinity": some})
+    run_here(
+        backends.create(tree, {"qom-type": "thread-context", "id": "t0", "cpu-affinity": some})
+    )
     described = describe(tree, "t0")
     delete(tree, "t0")
     if len(os.sched_getaffinity(0)) > 1:

@@ -12,13 +12,14 @@ from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError
 from memd.hostmem.paths import Roots
 from memd.qom import Tree
-from tests.backends.doing import add, delete, run
+from memd.work import run_here
+from tests.backends.doing import add, delete
 from tests.commands.fakes import Console
 from tests.tls import Certificates
 
 
 def add_secret(tree: Tree, id: str = "s0", **options: Any) -> Secret:
-    run(backends.create(tree, {"qom-type": "secret", "id": id, **options}))
+    run_here(backends.create(tree, {"qom-type": "secret", "id": id, **options}))
     return find_secret(tree, id)
 
 
@@ -107,8 +108,8 @@ def test_a_key_may_be_encrypted_with_one(tree: Tree, certificates: Certificates)
     add_secret(tree, "wrong", data="y")
     common = {"qom-type": "tls-creds-x509", "endpoint": "server", "dir": str(folder)}
     with pytest.raises(QMPError):
-        run(backends.create(tree, {**common, "id": "tls0", "passwordid": "wrong"}))
-    run(backends.create(tree, {**common, "id": "tls0", "passwordid": "right"}))
+        run_here(backends.create(tree, {**common, "id": "tls0", "passwordid": "wrong"}))
+    run_here(backends.create(tree, {**common, "id": "tls0", "passwordid": "right"}))
     made = tree.user_object("tls0")
     assert isinstance(made, TLSCredentials)
     assert made.context(server=True) is not None

@@ -7,16 +7,17 @@ import pytest
 
 from memd import backends
 from memd.hostmem import libc
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom import Tree
-from tests.backends.doing import MIB, add, change, delete, get, refusal, run
+from memd.work import run_here
+from tests.backends.doing import MIB, add, change, delete, get, refusal
 
 CPUS = sorted(os.sched_getaffinity(0))
 
 
 def make(tree: Tree, id: str = "t0", **options: JSON) -> JSON:
     named = {name.replace("_", "-"): value for name, value in options.items()}
-    return run(backends.create(tree, {"qom-type": "thread-context", "id": id, **named}))
+    return run_here(backends.create(tree, {"qom-type": "thread-context", "id": id, **named}))
 
 
 def threads() -> list[threading.Thread]:

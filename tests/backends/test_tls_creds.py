@@ -12,14 +12,15 @@ from memd.backends.tls_creds import TLSCredentials, read_priority
 from memd.errors import QMPError
 from memd.hostmem.paths import Roots
 from memd.qom import Tree
-from tests.backends.doing import add, delete, run
+from memd.work import run_here
+from tests.backends.doing import add, delete
 from tests.tls import Certificates
 
 
 def add_credentials(tree: Tree, **options: Any) -> TLSCredentials:
     """object-add of `tls0`; underscores in options stand for dashes."""
     named = {name.replace("_", "-"): value for name, value in options.items()}
-    run(backends.create(tree, {"qom-type": "tls-creds-x509", "id": "tls0", **named}))
+    run_here(backends.create(tree, {"qom-type": "tls-creds-x509", "id": "tls0", **named}))
     made = tree.user_object("tls0")
     assert isinstance(made, TLSCredentials)
     return made
@@ -94,7 +95,7 @@ def test_files_that_are_read_anew(tree: Tree, certificates: Certificates) -> Non
     first = made.context(server=True)
     for name, value in (("dir", "/nowhere"), ("passwordid", "nobody"), ("endpoint", "client")):
         made.set_property(name, value)
-    run(made.complete())
+    run_here(made.complete())
     made.set_property("endpoint", "server")
     assert made.context(server=True) is not first
     assert made.get_property("dir") == "/nowhere"
@@ -167,9 +168,11 @@ def test_clients_make_none_where_their_files_are_confined(
     made = add_credentials(tree, dir=str(certificates.good_client))
     tree.roots = Roots()
     with pytest.raises(QMPError, match=r"^with --mem-root, TLS credentials are made on the comm"):
-        backends.create(
-            tree,
-            {"qom-type": "tls-creds-x509", "id": "tls1", "dir": str(certificates.good_client)},
+        run_here(
+            backends.create(
+                tree,
+                {"qom-type": "tls-creds-x509", "id": "tls1", "dir": str(certificates.good_client)},
+            )
         )
-    assert run(made.complete()) == {}
+    run_here(made.complete())
     assert delete(tree, "tls0") == {}

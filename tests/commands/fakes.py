@@ -9,9 +9,11 @@ from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import JSON, Encoded
+from memd.json_types import JSON
 from memd.qom import Tree
 from memd.session import Monitor, Peer, Session
+from memd.work import Encoded, value_of
+from tests.stepping import Running
 
 
 class Client:
@@ -59,9 +61,13 @@ class Console:
 
     def __call__(self, name: str, *, oob: bool = False, **arguments: Any) -> JSON:
         """Run a command; underscores in the arguments' names are dashes."""
-        given = {key.replace("_", "-"): value for key, value in arguments.items()}
-        value = self.dispatch(self.client, name, given, oob)  # type: ignore[arg-type]
+        value = self.begin(name, oob=oob, **arguments).finish()
         return value.value() if isinstance(value, Encoded) else value
+
+    def begin(self, name: str, *, oob: bool = False, **arguments: Any) -> Running:
+        """Run a command up to what it waits for, if anything."""
+        given = {key.replace("_", "-"): value for key, value in arguments.items()}
+        return Running(value_of(self.dispatch(self.client, name, given, oob)))  # type: ignore[arg-type]
 
     def refusal(self, name: str, *, oob: bool = False, **arguments: Any) -> tuple[str, str]:
         """Run a command that is to be refused; its class and text."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from memd.devices.config import MachineConfig
+from memd.work import run_here
 from tests.commands.fakes import Console
 
 NONE = ("DeviceNotActive", "No balloon device has been activated")
@@ -15,7 +16,7 @@ def test_without_a_device() -> None:
 def test_nobody_blows_it_up() -> None:
     console = Console(machine=MachineConfig("q35", ram_size=64 << 20))
     console.daemon.machine.started = False
-    console.daemon.machine.add_device({"driver": "virtio-balloon-pci"})
+    run_here(console.daemon.machine.add_device({"driver": "virtio-balloon-pci"}))
     assert console("query-balloon") == {"actual": 64 << 20}
     assert console("balloon", value=1 << 20) == {}
     assert console("query-balloon") == {"actual": 64 << 20}

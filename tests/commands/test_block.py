@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from memd.errors import QMPError
-from memd.outcome import Blocking
 from tests.commands.fakes import Console
+from tests.stepping import Running
 
 NOTHING = "memd has no block devices"
 
@@ -21,15 +21,10 @@ def blkdebug(config: object, **more: Any) -> dict[str, Any]:
     return {"driver": "blkdebug", "node_name": "n", "image": image, "config": str(config), **more}
 
 
-def ending(job: Blocking) -> str:
-    """Run a job; the text that it ends with."""
-    try:
-        value = job.work()
-    except QMPError as error:
-        job.failed(error)
-        return error.desc
+def ending(running: Running) -> str:
+    """Run a command to its end; the text of its refusal."""
     with pytest.raises(QMPError) as caught:
-        job.finish(value)
+        running.finish()
     return caught.value.desc
 
 
@@ -65,7 +60,7 @@ def test_how_reading_ends(config: str, text: str) -> None:
     console = Console()
     before = os.listdir("/proc/self/fd")
     for _ in range(2):
-        assert ending(console("blockdev-add", **blkdebug(config))) == text
+        assert ending(console.begin("blockdev-add", **blkdebug(config))) == text
     assert len(os.listdir("/proc/self/fd")) == len(before)
     assert not console.daemon.reading_config
 
@@ -74,7 +69,7 @@ def test_a_fifo_blocks_until_its_writer_is_gone(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     console = Console()
-    job = console("blockdev-add", **blkdebug(fifo))
+    job = console.begin("blockdev-add", **blkdebug(fifo))
     texts: list[str] = []
     thread = threading.Thread(target=lambda: texts.append(ending(job)))
     thread.start()
@@ -86,4 +81,4 @@ def test_a_fifo_blocks_until_its_writer_is_gone(tmp_path: Path) -> None:
         assert "still reads" in console.refusal("blockdev-add", **blkdebug("/dev/null"))[1]
     thread.join(60)
     assert texts == [NOTHING]
-    assert ending(console("blockdev-add", **blkdebug("/dev/null"))) == NOTHING
+    assert ending(console.begin("blockdev-add", **blkdebug("/dev/null"))) == NOTHING

@@ -7,7 +7,7 @@ import pytest
 from memd import __version__
 from memd.commands.control import greeting
 from memd.compat import Compat
-from memd.outcome import Constant, Outcome
+from memd.work import Constant, Outcome
 from tests.commands.fakes import Console, make_daemon
 
 

@@ -10,7 +10,7 @@ import pytest
 import memd.qapi
 from memd.commands import table
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from tests.commands.fakes import Console
 
 GENERIC, NOT_FOUND = "GenericError", "CommandNotFound"

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from memd.compat import Compat
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
+from memd.work import run_here
 from tests.commands.fakes import Console
 
 MIB = 1 << 20
@@ -13,8 +14,6 @@ MIB = 1 << 20
 
 def told(console: Console, **arguments: JSON) -> dict[str, Any]:
     answer = console("x-memdev-explain", **arguments)
-    if isinstance(answer, Blocking):
-        answer = answer.finish(answer.work())
     assert isinstance(answer, dict)
     return answer
 
@@ -68,5 +67,5 @@ def test_arguments_are_left_as_they_were() -> None:
     console = Console()
     arguments: dict[str, JSON] = {"qom-type": "memory-backend-ram", "id": "m0", "size": -1}
     before = dict(arguments)
-    console.dispatch(console.client, "x-memdev-explain", arguments, False)  # type: ignore[arg-type]
+    run_here(console.dispatch(console.client, "x-memdev-explain", arguments, False))  # type: ignore[arg-type]
     assert arguments == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from memd import __version__
-from memd.outcome import Outcome
+from memd.work import Outcome
 from tests.commands.fakes import Console
 
 

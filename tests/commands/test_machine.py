@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from memd.outcome import Outcome
+from memd.work import Outcome
 from tests.commands.fakes import Console
 
 

@@ -18,8 +18,9 @@ from memd.commands import memdev as room
 from memd.commands.memdev import decode, decoded_length
 from memd.errors import QMPError
 from memd.hostmem import access
-from memd.outcome import JSON, Blocking, Encoded, Outcome
+from memd.json_types import JSON
 from memd.session import Peer
+from memd.work import Encoded, Outcome
 from tests.backends.doing import refusal
 from tests.commands.fakes import Console
 from tests.conftest import NOT_HERE
@@ -30,19 +31,16 @@ MIB = 1 << 20
 
 
 class Memory:
-    """A console that does at once what commands leave to be done beside the event loop."""
+    """A console that counts the commands that leave something to a thread."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.slow = 0
 
     def __call__(self, name: str, **arguments: JSON) -> JSON:
-        return self.finish(self.console(name, **arguments))
-
-    def finish(self, value: JSON) -> JSON:
-        if isinstance(value, Blocking):
-            self.slow += 1
-            value = value.finish(value.work())
+        running = self.console.begin(name, **arguments)
+        self.slow += running.wait is not None
+        value = running.finish()
         return value.value() if isinstance(value, Encoded) else value
 
     def refusal(self, name: str, **arguments: JSON) -> str:
@@ -143,9 +141,9 @@ def test_much_at_once(memory: Memory) -> None:
     memory.add("memfd", 64 * MIB)
     data = os.urandom(access.MAX_LENGTH)
     memory.write(3, data)
-    slow = memory.console("x-memdev-read", id="m", offset=3, length=len(data))
-    assert isinstance(slow, Blocking)
-    value = slow.finish(slow.work())
+    slow = memory.console.begin("x-memdev-read", id="m", offset=3, length=len(data))
+    assert slow.wait is not None
+    value = slow.finish()
     assert isinstance(value, Encoded)
     assert value.text == b'{"data": "%s"}' % value.value()["data"].encode()
     assert base64.b64decode(value.value()["data"]) == data
@@ -161,9 +159,9 @@ def test_memory_that_is_deleted_meanwhile(memory: Memory) -> None:
     """It stays mapped until the work is done."""
     memory.add("memfd")
     memory.write(0, b"x")
-    slow = memory.console("x-memdev-read", id="m", offset=0, length=MIB)
+    slow = memory.console.begin("x-memdev-read", id="m", offset=0, length=MIB)
     memory("object-del", id="m")
-    assert memory.finish(slow)["data"].startswith("eA")
+    assert slow.finish().value()["data"].startswith("eA")
     assert memory.regions() == []
 
 
@@ -369,14 +367,14 @@ def test_save(memory: Memory, tmp_path: Path) -> None:
     path = str(tmp_path / "template")
     memory.add("ram", 2 * MIB)
     memory.write(MIB + 5, b"hello")
-    slow = memory.console("x-memdev-save", id="m", filename=path)
-    assert isinstance(slow, Blocking)
-    assert slow.progress is not None
-    event = slow.progress()
+    slow = memory.console.begin("x-memdev-save", id="m", filename=path)
+    progress = slow.job.progress
+    assert progress is not None
+    event = progress()
     assert event is not None
     assert event.name == "X_MEMDEV_PROGRESS"
     assert event.data == {"id": "m", "qom-path": "/objects/m", "done": 0, "total": 2 * MIB}
-    assert memory.finish(slow) == {}
+    assert slow.finish() == {}
     memory("object-del", id="m")
     memory.add("file", 2 * MIB, mem_path=path, readonly=True, rom="off")
     assert memory.read(MIB, 10) == bytes(5) + b"hello"

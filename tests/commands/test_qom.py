@@ -9,11 +9,12 @@ from memd import backends
 from memd.commands import qom
 from memd.compat import Compat
 from memd.errors import DEVICE_NOT_FOUND, GENERIC_ERROR, QMPError
-from memd.outcome import Blocking
 from memd.qom import Tree
 from memd.wire import encode
+from memd.work import run_here, value_of
 from tests.commands.fakes import make_session
-from tests.qom.stand_ins import add, add_context, new_tree, refusal
+from tests.qom.stand_ins import Backend, add, add_context, new_tree, refusal
+from tests.stepping import Running
 
 MEMORY = "memory-backend-ram"
 
@@ -33,16 +34,16 @@ class TestGetAndSet:
         daemon = _daemon(tree)
         arguments = {"path": "m0", "property": "size"}
         assert qom.qom_get(daemon, arguments) == 4096
-        assert qom.qom_set(daemon, {**arguments, "value": 8192}) == {}
+        assert run_here(qom.qom_set(daemon, {**arguments, "value": 8192})) == {}
         assert qom.qom_get(daemon, {**arguments, "path": "/objects/m0"}) == 8192
 
     def test_what_takes_long_is_handed_on(self) -> None:
         tree = new_tree()
         add(tree, "m0")
         arguments = {"path": "m0", "property": "prealloc", "value": True}
-        pending = qom.qom_set(_daemon(tree), arguments)
-        assert isinstance(pending, Blocking)
-        assert pending.finish(pending.work()) == {}
+        pending = Running(qom.qom_set(_daemon(tree), arguments))
+        assert pending.wait is not None
+        assert pending.finish() == {}
 
     def test_no_object_comes_before_no_property(self) -> None:
         daemon = _daemon(new_tree())
@@ -56,7 +57,7 @@ class TestGetAndSet:
         ):
             for answer in (qom.qom_get, qom.qom_set):
                 with pytest.raises(QMPError) as caught:
-                    answer(daemon, {**arguments, "value": 1})
+                    run_here(value_of(answer(daemon, {**arguments, "value": 1})))
                 assert refusal(caught.value) == error
 
 
@@ -79,7 +80,7 @@ class TestList:
 
     def test_what_is_being_made_is_not_listed(self) -> None:
         tree = new_tree()
-        tree.reserve("m0")
+        tree.reserve(Backend(tree, "m0"))
         assert _names(qom.qom_list(_daemon(tree), {"path": "/objects"})) == ["type"]
 
     @pytest.mark.parametrize(
@@ -194,14 +195,17 @@ class TestObjects:
         backends.register(tree)
         yield _daemon(tree)
         for id in [*(tree.objects.children or {})]:
-            backends.delete(tree, id)
+            run_here(backends.delete(tree, id))
 
     def test_there_and_gone(self, daemon: Any) -> None:
         assert qom.query_memdev(daemon, {}) == []
         ram = {"qom-type": "memory-backend-ram", "id": "m0", "size": 8192, "merge": False}
-        assert qom.object_add(daemon, make_session(), ram) == {}
+        assert run_here(qom.object_add(daemon, make_session(), ram)) == {}
         assert (
-            qom.object_add(daemon, make_session(), {"qom-type": "thread-context", "id": "tc"}) == {}
+            run_here(
+                qom.object_add(daemon, make_session(), {"qom-type": "thread-context", "id": "tc"})
+            )
+            == {}
         )
         assert qom.query_memdev(daemon, {}) == [
             {
@@ -216,7 +220,7 @@ class TestObjects:
                 "policy": "default",
             }
         ]
-        assert qom.object_del(daemon, {"id": "m0"}) == {}
+        assert run_here(qom.object_del(daemon, {"id": "m0"})) == {}
         assert qom.query_memdev(daemon, {}) == []
 
     def test_what_is_listed_in_json_is_what_is_listed(self, daemon: Any) -> None:
@@ -232,12 +236,9 @@ class TestObjects:
         assert qom.query_memdev_encoded(daemon, {}).text == b"[]"
         for number, options in enumerate(variants * 2):
             kind = "memory-backend-memfd" if number % 2 and "size" not in options else MEMORY
-            made = backends.create(
-                daemon.tree, {"qom-type": kind, "id": f"m{number}.0", "size": 4096, **options}
-            )
-            if made is not None:
-                made.finish(made.work())
-        qom.object_add(daemon, make_session(), {"qom-type": "thread-context", "id": "tc"})
+            arguments = {"qom-type": kind, "id": f"m{number}.0", "size": 4096, **options}
+            run_here(backends.create(daemon.tree, arguments))
+        run_here(qom.object_add(daemon, make_session(), {"qom-type": "thread-context", "id": "tc"}))
         answer = qom.query_memdev_encoded(daemon, {})
         listed = qom.query_memdev(daemon, {})
         assert len(listed) == len(variants) * 2
@@ -251,7 +252,9 @@ class TestObjects:
             return answer
 
         for id in ("m0", "m1"):
-            qom.object_add(daemon, make_session(), {"qom-type": MEMORY, "id": id, "size": 4096})
+            run_here(
+                qom.object_add(daemon, make_session(), {"qom-type": MEMORY, "id": id, "size": 4096})
+            )
         first = told()
         assert told() is first
         seen = {first}
@@ -263,20 +266,20 @@ class TestObjects:
             {"property": "prealloc", "value": True},
         ]
         for change in changes:
-            pending = qom.qom_set(daemon, {"path": "m0", **change})
-            if isinstance(pending, Blocking):
-                pending.finish(pending.work())
+            run_here(qom.qom_set(daemon, {"path": "m0", **change}))
             seen.add(told())
-        qom.object_del(daemon, {"id": "m0"})
+        run_here(qom.object_del(daemon, {"id": "m0"}))
         seen.add(told())
         assert len(seen) == len(changes) + 2
 
     @pytest.mark.parametrize("id", ["zz", "", "/objects/m0", "m0[0]", "type"])
     def test_only_an_id_can_be_deleted(self, daemon: Any, id: str) -> None:
-        qom.object_add(
-            daemon, make_session(), {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096}
+        run_here(
+            qom.object_add(
+                daemon, make_session(), {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096}
+            )
         )
         with pytest.raises(QMPError) as caught:
-            qom.object_del(daemon, {"id": id})
+            run_here(qom.object_del(daemon, {"id": id}))
         assert refusal(caught.value) == (GENERIC_ERROR, f"object '{id}' not found")
         assert _names(qom.qom_list(daemon, {"path": "/objects"})) == ["type", "m0"]

@@ -11,7 +11,7 @@ from memd.compat import Compat
 from memd.devices.config import MachineConfig
 from memd.devices.kinds import find_kind
 from memd.devices.machine_object import furnish
-from memd.outcome import Outcome
+from memd.work import Outcome
 from tests.commands.fakes import Console
 
 

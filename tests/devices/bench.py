@@ -10,9 +10,10 @@ from typing import Any
 
 from memd.compat import Compat
 from memd.devices.config import MachineConfig
-from memd.outcome import JSON, Blocking, Event
-from tests.backends.doing import run
+from memd.json_types import JSON
+from memd.work import Command, Event
 from tests.commands.fakes import Console
+from tests.stepping import Running
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -55,6 +56,8 @@ class Bench(Console):
     Attributes:
         clock: winds itself only when told to.
         told: the events that clients got, in order.
+        waits: whether the test ends what goes on without a client.
+        spawned: what does so then.
     """
 
     def __init__(
@@ -70,11 +73,21 @@ class Bench(Console):
         super().__init__(compat, machine=MachineConfig(type, **{**options, **config}))
         self.clock = Clock()
         self.told: list[tuple[str, JSON]] = []
+        self.waits = False
+        self.spawned: list[Running] = []
         machine = self.machine = self.daemon.machine
         machine.emit = self._note
         machine.later = self.clock.later
+        machine.spawn = self._spawn
         machine.started = started
         self.daemon.run_state = "running" if running else "prelaunch"
+
+    def _spawn(self, command: Command[None], _what: str) -> None:
+        running = Running(command)
+        if self.waits:
+            self.spawned.append(running)
+        else:
+            running.finish()
 
     def _note(self, events: tuple[Event, ...]) -> None:
         self.told += [(event.name, event.data) for event in events]
@@ -84,10 +97,6 @@ class Bench(Console):
         self.clock.wind()
         told, self.told = self.told, []
         return told
-
-    def __call__(self, name: str, *, oob: bool = False, **arguments: Any) -> JSON:
-        value = super().__call__(name, oob=oob, **arguments)
-        return run(value) if isinstance(value, Blocking) else value
 
     def ram(self, id: str, size: int = 2 * MIB, **options: Any) -> None:
         """Make a backend."""

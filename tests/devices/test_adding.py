@@ -10,6 +10,7 @@ import pytest
 from memd.compat import Compat
 from memd.devices.adding import is_device
 from memd.errors import QMPError
+from memd.work import run_here
 from tests.devices.bench import Bench
 
 
@@ -57,7 +58,7 @@ def test_the_order_of_complaints(make_bench: Callable[..., Bench]) -> None:
 
 def first_refused(bench: Bench, arguments: dict[str, Any]) -> str:
     with pytest.raises(QMPError) as caught:
-        bench.machine.add_device(arguments)
+        run_here(bench.machine.add_device(arguments))
     return caught.value.desc
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from memd.devices.bus import ANY_PLACE, visit_place
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from tests.devices.bench import Bench
 
 

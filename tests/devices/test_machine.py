@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from memd.devices.config import NumaNode
-from memd.devices.machine import Machine, run_here
-from memd.errors import QMPError
-from memd.outcome import Blocking
+from memd.devices.machine import Machine
+from memd.work import run_here
 from tests.devices.bench import GIB, MIB, Bench
 
 
@@ -116,19 +114,9 @@ def test_without_a_loop_beside_it() -> None:
     machine = Machine(tree, MachineConfig("pc", slots=1, maxmem=GIB))
     machine.start()
     machine.set_running(True)
-    backends.create(tree, {"qom-type": "memory-backend-ram", "id": "m0", "size": 2 * MIB})
-    assert machine.add_device({"driver": "pc-dimm", "id": "d0", "memdev": "m0"}) == {}
+    ram = {"qom-type": "memory-backend-ram", "id": "m0", "size": 2 * MIB}
+    run_here(backends.create(tree, ram))
+    run_here(machine.add_device({"driver": "pc-dimm", "id": "d0", "memdev": "m0"}))
     assert machine.del_device("d0") == {}
     assert machine.devices() == []
     backends.close_all(tree)
-
-
-def test_run_here() -> None:
-    came: list[Any] = []
-
-    def fail() -> None:
-        raise QMPError("no")
-
-    run_here(Blocking(lambda: 1, came.append))
-    run_here(Blocking(fail, came.append, lambda error: came.append(str(error))))
-    assert came == [1, "no"]

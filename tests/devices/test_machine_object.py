@@ -8,7 +8,7 @@ from memd.devices.config import MachineConfig, NumaNode
 from memd.devices.kinds import MachineKind, find_kind
 from memd.devices.machine_object import check_limits, cpu_places, cpus, furnish, machine_type
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom import Tree
 
 

@@ -11,6 +11,7 @@ import pytest
 from memd.compat import Compat
 from memd.devices import pci
 from memd.errors import QMPError
+from memd.work import run_here
 from tests.devices.bench import Bench
 
 PORT = {"bus": "rp0"}
@@ -20,7 +21,7 @@ def refused(bench: Bench, driver: str, **options: Any) -> str:
     """The error's text; names go as they are, since one of them has underscores."""
     arguments = {"driver": driver, "id": "v0", "memdev": "mem-v0", **options}
     with pytest.raises(QMPError) as caught:
-        bench.dispatch(bench.client, "device_add", arguments, False)  # type: ignore[arg-type]
+        run_here(bench.dispatch(bench.client, "device_add", arguments, False))  # type: ignore[arg-type]
     return caught.value.desc
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memd.devices.throttle import Throttle
-from memd.outcome import Event
+from memd.work import Event
 from tests.devices.bench import Clock
 
 

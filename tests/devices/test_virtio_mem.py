@@ -12,8 +12,7 @@ import pytest
 from memd.errors import QMPError
 from memd.hostmem import libc
 from memd.hostmem.region import Region
-from memd.outcome import JSON, Blocking
-from tests.backends.doing import run
+from memd.json_types import JSON
 from tests.devices.bench import MIB, Bench
 
 V0 = "/machine/peripheral/v0"
@@ -150,14 +149,13 @@ def test_asked_for_something_else_meanwhile(bench: Bench) -> None:
     """What takes long runs beside the loop; then the guest goes on from there."""
     bench.ram("m0", 32 * MIB)
     bench.add("virtio-mem-pci", id="v0", memdev="m0", prealloc=True)
-    jobs: list[Blocking] = []
-    bench.machine.start_job = jobs.append
+    bench.waits = True
     request(bench, 4 * MIB)
     bench.take()
     request(bench, 2 * MIB)
     assert bench.take() == []
-    assert len(jobs) == 1
-    run(jobs.pop())
+    [changing] = bench.spawned
+    changing.finish()
     assert bench.info("v0")["size"] == 2 * MIB
     assert resident(bench, "m0") == 2 * MIB
 
@@ -182,13 +180,13 @@ def test_step_by_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memd.devices.virtio_mem.STEP", 4 * MIB)
     bench.ram("m0", 32 * MIB)
     bench.add("virtio-mem-pci", id="v0", memdev="m0", prealloc=True)
-    jobs: list[Blocking] = []
-    bench.machine.start_job = jobs.append
+    bench.waits = True
     request(bench, 32 * MIB)
     bench.clock.wind()
+    [changing] = bench.spawned
     sizes = []
-    while jobs:
-        run(jobs.pop())
+    while changing.wait is not None:
+        changing.step()
         sizes.append(bench.info("v0")["size"])
         if len(sizes) == 2:
             request(bench, 2 * MIB)
@@ -348,6 +346,23 @@ def test_what_it_needs_to_go(bench: Bench) -> None:
     assert bench("object-del", id="m0") == {}
 
 
+def test_memory_that_is_still_being_plugged_stays(bench: Bench) -> None:
+    """Though nothing is there of it yet, and nothing is requested any more."""
+    bench.ram("m0", 32 * MIB)
+    bench.add("virtio-mem-pci", id="v0", memdev="m0", prealloc=True)
+    bench.waits = True
+    request(bench, 32 * MIB)
+    bench.take()
+    request(bench, 0)
+    text = "virtio-mem device cannot get unplugged while some of its memory is still plugged"
+    assert bench.refusal("device_del", id="v0")[1] == text
+    [changing] = bench.spawned
+    changing.finish()
+    assert (bench.info("v0")["size"], resident(bench, "m0")) == (0, 0)
+    assert bench("device_del", id="v0") == {}
+    assert [name for name, _data in bench.take()][-1] == "DEVICE_DELETED"
+
+
 def test_accessible_memory_stays(bench: Bench) -> None:
     bench.add("virtio-mem-pci", id="v0", unplugged_inaccessible="auto")
     assert bench.get("v0", "unplugged-inaccessible") == "off"
@@ -365,19 +380,16 @@ def test_memory_that_costs_when_it_is_read(bench: Bench) -> None:
 
 def test_large_ones_are_emptied_beside_the_loop(bench: Bench) -> None:
     """Meanwhile the id, the place and the backend are taken, and nothing shows."""
-    from memd.commands.device import device_add
-
     bench.ram("m0", 128 * MIB)
     bench.ram("m1", 128 * MIB)
-    args = {"driver": "virtio-mem-pci", "id": "v0", "memdev": "m0"}
-    slow = device_add(bench.daemon, args)
-    assert isinstance(slow, Blocking)
+    slow = bench.begin("device_add", driver="virtio-mem-pci", id="v0", memdev="m0")
+    assert slow.wait is not None
     assert bench("query-memory-devices") == []
     assert bench.refusal("device_del", id="v0")[0] == "DeviceNotFound"
     assert bench.refuse("pc-dimm", id="v0") == "Duplicate device ID 'v0'"
     assert bench.refuse("pc-dimm", memdev="m0") == "can't use already busy memdev: m0"
     bench.add("virtio-mem-pci", id="v1", memdev="m1")
-    run(slow)
+    slow.finish()
     assert bench.info("v0")["memaddr"] == 4 << 30
     assert bench.info("v1")["memaddr"] == (4 << 30) + 128 * MIB
 

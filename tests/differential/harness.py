@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from memd.json_types import JSON
 from tests.differential.kernel import PLACE, File, Mapping, descriptors, files, place, regions
-from tests.differential.server import JSON, Died, Message, Monitor, Server
+from tests.differential.server import Died, Message, Monitor, Server
 
 SETTLING = 5.0
 """Seconds within which QEMU has unmapped what was deleted (it does so after a

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from memd import backends
 from memd.errors import QMPError
-from memd.outcome import JSON
+from memd.json_types import JSON
 from memd.qom import Tree
-from tests.backends.doing import run
+from memd.work import run_here
 from tests.differential.harness import Holdings, Side
 from tests.differential.kernel import descriptors
 from tests.differential.server import Message, Server
@@ -54,14 +54,18 @@ class LocalSide(Side):
 
     def _execute(self, command: str, arguments: JSON) -> JSON:
         if command == "object-add":
-            return run(backends.create(self.tree, arguments))
+            run_here(backends.create(self.tree, arguments))
+            return {}
         if command == "object-del":
-            return run(backends.delete(self.tree, arguments["id"]))
+            run_here(backends.delete(self.tree, arguments["id"]))
+            return {}
         obj = self.tree.resolve(arguments["path"])
         if command == "qom-get":
             return obj.get_property(arguments["property"])
         if command == "qom-set":
-            return run(obj.set_property(arguments["property"], arguments["value"]))
+            name, value = arguments["property"], arguments["value"]
+            run_here(backends.change(self.tree, obj, name, value))
+            return {}
         if command == "qom-list":
             found = [{"name": p.name, "type": p.type} for p in obj.qom_type.all_properties.values()]
             for name, child in (obj.children or {}).items():

@@ -20,9 +20,9 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-JSON = Any
+from memd.json_types import JSON
+
 Message = dict[str, JSON]
 
 PATIENCE = 60.0

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
+from memd.json_types import JSON
 from tests.differential.harness import Pair, Side
 from tests.differential.kernel import resident
 from tests.differential.local import LocalSide
-from tests.differential.server import JSON
 
 MIB = 1 << 20
 Options = dict[str, JSON]

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from memd.json_types import JSON
 from tests.differential.harness import Pair, Side, exact, settle
 from tests.differential.kernel import descriptors
-from tests.differential.server import JSON, Message
+from tests.differential.server import Message
 
 TARGETS = 16
 """Files to be sent, each told by its name from the others."""

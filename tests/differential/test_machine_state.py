@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from memd.json_types import JSON
 from tests.clients.harness_server import qemu_system_memd
-from tests.differential.server import JSON, Monitor, Server, qemu_argv
+from tests.differential.server import Monitor, Server, qemu_argv
 
 MACHINES = [
     "-machine q35 -m 64M,slots=2,maxmem=1G -smp 2,maxcpus=3",

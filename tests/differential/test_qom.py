@@ -22,12 +22,13 @@ from memd.commands import qom as handlers
 from memd.commands.daemon import Daemon
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import Blocking
+from memd.json_types import JSON
 from memd.qom import Tree
 from memd.qom.dump import qom_tree_text
+from memd.work import run_here, value_of
 from tests.commands.fakes import make_session
 from tests.differential.harness import OWN_TYPES
-from tests.differential.server import JSON, PATIENCE, Message, Monitor, qemu_argv
+from tests.differential.server import PATIENCE, Message, Monitor, qemu_argv
 
 Handler = Callable[[Daemon, dict[str, Any]], JSON]
 
@@ -59,9 +60,7 @@ class Local:
         """A command's answer."""
         try:
             checked = self._daemon.schema.checker(command)(arguments or {})
-            result = HANDLERS[command](self._daemon, checked)
-            if isinstance(result, Blocking):
-                result = _run(result)
+            result = run_here(value_of(HANDLERS[command](self._daemon, checked)))
         except QMPError as error:
             return {"error": {"class": error.error_class, "desc": error.desc}}
         return {"return": result}
@@ -71,15 +70,6 @@ class Local:
         for _round in range(2):
             for id in [*(self.tree.objects.children or {})]:
                 self.execute("object-del", {"id": id})
-
-
-def _run(blocking: Blocking) -> JSON:
-    try:
-        done = blocking.work()
-    except BaseException as error:
-        blocking.failed(error)
-        raise
-    return blocking.finish(done)
 
 
 class Both:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from memd.json_types import JSON
 from tests.differential.harness import Pair, Side
-from tests.differential.server import JSON
 
 THE_SAME = (
     *("query-cpus-fast", "query-hotpluggable-cpus", "x-exit-preconfig", "query-iothreads"),

@@ -14,10 +14,11 @@ import pytest
 
 import memd
 from memd.compat import Compat
-from memd.outcome import JSON, Event
+from memd.json_types import JSON
 from memd.server.hub import Hub
 from memd.server.limits import Limits
 from memd.session import Monitor, Session
+from memd.work import Event
 
 PACKAGE = Path(memd.__file__).parent
 

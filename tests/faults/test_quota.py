@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from memd.errors import QMPError
-from memd.outcome import Blocking
 from memd.qom.quota import STRANGER, Quota
-from memd.server.jobs import conclude
 from memd.session import Peer
+from memd.work import value_of
 from tests.commands.fakes import Console
 from tests.differential.kernel import regions
 from tests.differential.server import PATIENCE, TREE, Server
 from tests.faults.conftest import MIB, arguments, error
+from tests.stepping import Running
 from tests.users import NOBODY, need_root, run_as
 
 PAGE = 4096
@@ -109,13 +109,13 @@ def test_memory_counts_until_it_is_unmapped() -> None:
     console = Console()
     quota = console.daemon.tree.quota
     console("object-add", qom_type="memory-backend-memfd", id="m", size=MIB)
-    saving = console("x-memdev-save", id="m", filename="/nowhere/saved")
-    deleting = console("object-del", id="m")
+    saving = console.begin("x-memdev-save", id="m", filename="/nowhere/saved")
+    deleting = console.begin("object-del", id="m")
     assert (quota.objects, quota.memory) == (0, MIB)
-    for job in (deleting, saving):
-        assert isinstance(job, Blocking)
+    for running in (deleting, saving):
+        assert running.wait is not None
         with contextlib.suppress(QMPError):
-            job.work()
+            running.finish()
     assert (quota.objects, quota.memory) == (0, 0)
 
 
@@ -144,16 +144,17 @@ class Lives(RuleBasedStateMachine):
             max_objects=2, max_memory=6 * PAGE, max_memory_per_user=4 * PAGE
         )
         self.owners: dict[str, int] = {}
-        # What was begun and has not ended: the job, and the id that it makes, if any.
-        self.jobs: list[tuple[Blocking, str]] = []
+        # What was begun and has not ended, and the id that it makes, if any.
+        self.jobs: list[tuple[Running, str]] = []
 
     def run(self, name: str, id: str, arguments: dict[str, Any]) -> None:
         try:
             value = self.console.dispatch(self.console.client, name, arguments, False)  # type: ignore[arg-type]
+            running = Running(value_of(value))
         except QMPError:
             return
-        if isinstance(value, Blocking):
-            self.jobs.append((value, id))
+        if running.wait is not None:
+            self.jobs.append((running, id))
 
     @rule(
         id=st.sampled_from(IDS),
@@ -183,17 +184,9 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def end(self) -> None:
         # In their order: one that gives another up waits for its end.
-        self.finish(self.jobs.pop(0)[0])
-
-    def finish(self, job: Blocking) -> None:
-        """Run a job, and what follows on it."""
-        try:
-            value, failure = job.work(), None
-        except BaseException as error:
-            value, failure = None, error
-        result = conclude(job, value, failure)
-        if isinstance(result, Blocking):
-            self.finish(result)
+        running, _id = self.jobs.pop(0)
+        with contextlib.suppress(QMPError):
+            running.finish()
 
     @invariant()
     def counts(self) -> None:
@@ -214,11 +207,11 @@ class Lives(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         while self.jobs:
-            self.finish(self.jobs.pop(0)[0])
+            self.end()
         for id in IDS:
             self.delete(id)
         while self.jobs:
-            self.finish(self.jobs.pop(0)[0])
+            self.end()
         assert (self.quota.objects, self.quota.memory, self.quota.users) == (0, 0, {})
         assert regions(os.getpid(), TREE) == []
 

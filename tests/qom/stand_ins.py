@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.qapi.visit import visit_bool, visit_size, visit_str
 from memd.qom import (
     OBJECT,
@@ -16,6 +16,7 @@ from memd.qom import (
     Tree,
     UserCreatable,
 )
+from memd.work import Command, Job
 
 
 class Context(UserCreatable):
@@ -54,10 +55,17 @@ def _stay(backend: Backend) -> None:
         raise QMPError("cannot change property size")
 
 
-def _set_prealloc(backend: Backend, value: JSON) -> Blocking:
+def _set_prealloc(backend: Backend, value: JSON) -> Command[None] | None:
     backend.calls.append(f"prealloc={value}")
+    if backend.parent is not None:
+        return _populate(backend)
     backend.prealloc = value
-    return Blocking(work=lambda: None, finish=lambda _done: {})
+    return None
+
+
+async def _populate(backend: Backend) -> None:
+    await Job(lambda: None)
+    backend.prealloc = True
 
 
 def _set_context(backend: Backend, target: QObject | None) -> None:
@@ -112,8 +120,9 @@ def add(tree: Tree, *ids: str) -> list[Backend]:
     """Backends of these ids, listed."""
     made = [Backend(tree, id) for id in ids]
     for each in made:
-        tree.reserve(each.name)
+        tree.reserve(each)
         tree.attach(each)
+        tree.release(each)
     return made
 
 

@@ -8,6 +8,7 @@ import pytest
 from memd.errors import QMPError
 from memd.qom import QObject, UserCreatable
 from tests.qom.stand_ins import Backend, add, add_context, new_tree
+from tests.stepping import Running
 
 
 def test_children() -> None:
@@ -59,8 +60,9 @@ def test_an_object_by_itself_is_ready_at_once() -> None:
     tree = new_tree()
     plain = UserCreatable(add(tree, "m0")[0].qom_type, tree, "m1")
     plain.check_delete()
-    assert plain.complete() is None
-    assert plain.finalize() is None
+    for command in (plain.complete(), plain.finalize()):
+        assert Running(command).wait is None
+    assert not plain.give_up()
     assert (plain.name, plain.parent) == ("m1", None)
 
 

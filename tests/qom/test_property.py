@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from memd.errors import DEVICE_NOT_FOUND, GENERIC_ERROR, QMPError
-from memd.outcome import Blocking
+from memd.work import run_here
 from tests.qom.stand_ins import add, add_context, new_tree, refusal
 
 
@@ -23,7 +23,11 @@ def test_the_value_is_converted_before_it_is_stored() -> None:
 
 def test_what_takes_long_is_handed_on() -> None:
     [backend] = add(new_tree(), "m0")
-    assert isinstance(backend.set_property("prealloc", True), Blocking)
+    changing = backend.set_property("prealloc", True)
+    assert changing is not None
+    assert not backend.prealloc
+    run_here(changing)
+    assert backend.prealloc
 
 
 @pytest.mark.parametrize(

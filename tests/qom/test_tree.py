@@ -174,29 +174,32 @@ class TestIds:
     def test_reserved_then_listed(self) -> None:
         tree = new_tree()
         backend = Backend(tree, "m0")
-        tree.reserve("m0")
+        tree.reserve(backend)
         assert tree.user_object("m0") is None
         assert tree.lookup("m0") == (None, False)
         tree.attach(backend)
+        tree.release(backend)
         assert tree.user_object("m0") is backend
         assert backend.parent is tree.objects
 
     def test_taken_while_it_is_made_and_while_it_is_there(self) -> None:
         tree = new_tree()
-        tree.reserve("m0")
+        first = Backend(tree, "m0")
+        tree.reserve(first)
         with pytest.raises(QMPError) as caught:
-            tree.reserve("m0")
+            tree.reserve(Backend(tree, "m0"))
         assert caught.value.desc == self.DUPLICATE.format("m0")
-        tree.attach(Backend(tree, "m0"))
+        tree.attach(first)
+        tree.release(first)
         with pytest.raises(QMPError) as caught:
-            tree.reserve("m0")
+            tree.reserve(Backend(tree, "m0"))
         assert caught.value.desc == self.DUPLICATE.format("m0")
 
     def test_free_again(self) -> None:
         tree = new_tree()
-        tree.reserve("m0")
-        tree.release("m0")
-        tree.release("m0")
+        failed = Backend(tree, "m0")
+        tree.reserve(failed)
+        tree.release(failed)
         [backend] = add(tree, "m0")
         tree.detach(backend)
         assert tree.user_object("m0") is None
@@ -207,7 +210,7 @@ class TestIds:
     def test_the_containers_own_property_is_no_id(self) -> None:
         tree = new_tree()
         with pytest.raises(QMPError) as caught:
-            tree.reserve("type")
+            tree.reserve(Backend(tree, "type"))
         assert caught.value.desc == self.DUPLICATE.format("type")
 
     def test_two_objects_of_one_id(self) -> None:

@@ -14,11 +14,12 @@ import pytest
 
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError, device_not_found, printable
-from memd.outcome import JSON, Blocking, Outcome
+from memd.json_types import JSON
 from memd.server.audit import LOST_ID, MESSAGE_ID, MOST_HELD, Audit, File, Journal, Record
-from memd.server.jobs import conclude
 from memd.session import Monitor, Peer
+from memd.work import Job, Outcome, run_here
 from tests.commands.fakes import Console
+from tests.stepping import Running
 
 MARK = "U0VDUkVUU0VDUkVU"
 """What may stand in no record."""
@@ -154,41 +155,31 @@ def test_queries_and_what_is_no_command(audited: Audited) -> None:
     assert audited.last["arguments"] == {"command-line": "quit"}
 
 
+async def slowly(value: JSON) -> JSON:
+    """Wait for two jobs; an error is raised."""
+    await Job(lambda: 1)
+    await Job(lambda: 2)
+    if isinstance(value, BaseException):
+        raise value
+    return value
+
+
 def test_long_work_is_recorded_when_it_ends(audited: Audited) -> None:
-    def finish(_value: object) -> JSON:
+    audited.comes_to = slowly(2)
+    running = Running(audited("object-del", id="a"))
+    for _ in range(2):
         assert audited.sink.records == []
-        return Blocking(lambda: 2, lambda value: value)
-
-    def cancel() -> None:
-        pass
-
-    audited.comes_to = Blocking(lambda: 1, finish, cancel=cancel)
-    job = audited("object-del", id="a")
-    assert type(job) is Blocking
-    assert job.cancel is cancel
-    further = conclude(job, job.work(), None)
-    assert type(further) is Blocking
-    assert audited.sink.records == []
-    assert conclude(further, further.work(), None) == 2
+        running.step()
+    assert running.value == 2
     assert [record["outcome"] for record in audited.sink.records] == ["ok"]
 
 
-@pytest.mark.parametrize("error", [QMPError("no", "CommandNotFound"), KeyError(MARK)])
-@pytest.mark.parametrize("where", ["work", "finish"])
-def test_long_work_that_fails(audited: Audited, error: Exception, where: str) -> None:
-    undone: list[BaseException] = []
-
-    def fail(*_: object) -> Any:
-        raise error
-
-    audited.comes_to = Blocking(lambda: 1, fail, undone.append)
-    job = audited("object-add", id="a")
-    result = conclude(job, 1, error if where == "work" else None)
-    assert isinstance(result, QMPError)
-    assert undone == ([error] if where == "work" else [])
+def test_long_work_that_fails(audited: Audited) -> None:
+    audited.comes_to = slowly(QMPError("no", "CommandNotFound"))
+    with pytest.raises(QMPError):
+        run_here(audited("object-add", id="a"))
     (record,) = audited.sink.records
-    assert (record["outcome"], record["error"]) == (result.error_class, result.desc)
-    assert MARK not in repr(record)
+    assert (record["outcome"], record["error"]) == ("CommandNotFound", "no")
 
 
 def test_no_record_has_what_is_written(audited: Audited) -> None:

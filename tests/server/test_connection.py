@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
 
 import pytest
 
-from memd.outcome import JSON, Blocking, Event, Outcome
+from memd.json_types import JSON
 from memd.server import connection as room
 from memd.server.connection import Connection
 from memd.server.limits import Limits, Shared
 from memd.server.stream import SocketStream
 from memd.session import Monitor, Session
+from memd.work import Event, Outcome, Resume, Wait
 
 
 class Hub:
@@ -34,8 +34,8 @@ class Hub:
     def broadcast(self, events: tuple[Event, ...]) -> None:
         raise AssertionError("no command here has events")
 
-    def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
-        raise AssertionError("no command here blocks")
+    def start(self, wait: Wait, resume: Resume) -> None:
+        raise AssertionError("no command here waits")
 
     def shut_down(self, reason: str) -> None:
         raise AssertionError("no command here ends the daemon")

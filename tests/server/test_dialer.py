@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
 from memd.server.dialer import Dialer
-from memd.server.jobs import conclude
+from memd.work import Command
+from tests.stepping import Running
 
 
 class Peer:
@@ -18,6 +17,8 @@ class Peer:
     def __init__(self, refusals: int) -> None:
         self.refusals = refusals
         self.attempts = 0
+        self.slow = False
+        self.running: Running | None = None
         self.adopted: asyncio.Queue[socket.socket] = asyncio.Queue()
         self.complaints: list[str] = []
         self.dialer = Dialer(
@@ -25,7 +26,7 @@ class Peer:
             self.connect,
             self.adopted.put_nowait,
             0.001,
-            self.start_job,
+            self.spawn,
             lambda error: self.complaints.append(error.desc),
         )
 
@@ -36,12 +37,10 @@ class Peer:
             raise QMPError("refused")
         return socket.socket(socket.AF_UNIX)
 
-    def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
-        try:
-            value, error = job.work(), None
-        except QMPError as refusal:
-            value, error = None, refusal
-        done(conclude(job, value, error))
+    def spawn(self, command: Command[None], _what: str) -> None:
+        self.running = Running(command)
+        if not self.slow:
+            self.running.finish()
 
     async def next(self) -> None:
         (await asyncio.wait_for(self.adopted.get(), 60)).close()
@@ -76,13 +75,12 @@ async def test_closed_it_tries_no_more() -> None:
 
 async def test_a_connection_that_comes_too_late_is_closed() -> None:
     peer = Peer(0)
-    jobs: list[Blocking] = []
-    peer.dialer._start_job = lambda job, _done: jobs.append(job)
+    peer.slow = True
     peer.dialer.dial()
-    while not jobs:
+    while peer.running is None:
         await asyncio.sleep(0.001)
     peer.dialer.close()
-    sock = jobs[0].work()
-    jobs[0].finish(sock)
+    sock = peer.running.job.work()
+    peer.running.resume(sock)
     assert sock.fileno() == -1
     assert peer.adopted.empty()

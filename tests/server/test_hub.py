@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from memd.compat import Compat
-from memd.outcome import JSON, Blocking, Event
+from memd.json_types import JSON
 from memd.server import strangers
 from memd.server.hub import Hub
 from memd.server.limits import Limits
 from memd.session import Monitor, Session
+from memd.work import Event, Job
 
 GREETING: JSON = {"QMP": {"version": {}, "capabilities": []}}
 
@@ -140,15 +141,19 @@ async def test_who_waits_when_it_ends_is_let_go() -> None:
     early.close()
 
 
+async def note_the_end(event: threading.Event, ended: list[bool]) -> None:
+    ended.append(await Job(event.wait))
+
+
 async def test_at_the_end_jobs_are_given_up_and_waited_for() -> None:
     hub = new_hub()
     told = threading.Event()
     undone: list[bool] = []
-    hub.start_job(Blocking(told.wait, undone.append), lambda _value: None)
+    hub.spawn(note_the_end(told, undone), "waiting")
     await hub.settle(told.set)
     assert undone == [True]
     stuck = threading.Event()
-    hub.start_job(Blocking(stuck.wait, undone.append), lambda _value: None)
+    hub.spawn(note_the_end(stuck, undone), "waiting")
     await hub.settle(lambda: None, patience=0.02)
     assert undone == [True]
     stuck.set()

@@ -3,92 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import logging
 import threading
 import weakref
 from functools import partial
+from typing import Any
 
 import pytest
 
 from memd.errors import QMPError
-from memd.outcome import JSON, Blocking
 from memd.server.jobs import COPIES, IDLE_THREADS, Jobs
+from memd.work import Job
 
 
-async def result_of(job: Blocking) -> JSON:
+async def result_of(job: Job[Any]) -> Any:
+    """What a job comes to, or raises."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[JSON] = loop.create_future()
+    future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
     jobs = Jobs(loop)
-    jobs.start(job, future.set_result)
-    result = await asyncio.wait_for(future, 10)
+    jobs.start(job, lambda value, error: future.set_result((value, error)))
+    value, error = await asyncio.wait_for(future, 10)
     jobs.close()
-    return result
+    if error is not None:
+        raise error
+    return value
+
+
+class Results(list[Any]):
+    """What jobs came to, values and errors."""
+
+    def take(self, value: Any, error: BaseException | None) -> None:
+        self.append(value if error is None else error)
 
 
 def job_threads() -> int:
     return sum(thread.name == "memd-job" for thread in threading.enumerate())
 
 
-async def test_work_runs_beside_the_loop_and_its_end_on_it() -> None:
-    where: list[int] = []
-
-    def work() -> int:
-        where.append(threading.get_ident())
-        return 7
-
-    def finish(value: int) -> int:
-        where.append(threading.get_ident())
-        return value * 6
-
-    assert await result_of(Blocking(work, finish)) == 42
-    assert where[0] != threading.get_ident()
-    assert where[1] == threading.get_ident()
+async def test_work_runs_beside_the_loop() -> None:
+    assert await result_of(Job(threading.get_ident)) != threading.get_ident()
 
 
-async def test_an_end_may_ask_for_more_work() -> None:
-    more = Blocking(lambda: 2, lambda value: value * 10)
-    assert await result_of(Blocking(lambda: None, lambda _value: more)) == 20
-
-
-async def test_a_refusal_is_undone_and_answered() -> None:
-    undone: list[BaseException] = []
+async def test_what_it_raises_is_handed_over() -> None:
     refusal = QMPError("no memory")
 
     def work() -> None:
         raise refusal
 
-    result = await result_of(Blocking(work, lambda _value: {}, undone.append))
-    assert result is refusal
-    assert undone == [refusal]
-
-
-@pytest.mark.parametrize("where", ["work", "finish"])
-async def test_a_surprise_is_logged_and_not_told(
-    where: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_args: object) -> None:
-        raise ZeroDivisionError("secret")
-
-    def pass_on(*_args: object) -> None:
-        return None
-
-    job = Blocking(fail, pass_on) if where == "work" else Blocking(pass_on, fail)
-    with caplog.at_level(logging.ERROR):
-        result = await result_of(job)
-    assert isinstance(result, QMPError)
-    assert result.desc == "internal error, see the log"
-    assert "secret" in caplog.text
+    with pytest.raises(QMPError) as caught:
+        await result_of(Job(work))
+    assert caught.value is refusal
 
 
 async def test_a_stuck_job_keeps_no_other_waiting_and_threads_are_kept() -> None:
     loop = asyncio.get_running_loop()
     jobs = Jobs(loop)
     stuck = threading.Event()
-    done: list[int] = []
-    jobs.start(Blocking(stuck.wait, lambda _value: 0), done.append)
+    done = Results()
+    jobs.start(Job(stuck.wait), done.take)
     for number in range(1, 41):
-        jobs.start(Blocking(partial(int, number), lambda value: value), done.append)
+        jobs.start(Job(partial(int, number)), done.take)
     while len(done) < 40:
         await asyncio.sleep(0.001)
     assert sorted(done) == list(range(1, 41))
@@ -110,25 +83,25 @@ async def test_where_there_is_no_further_thread_jobs_wait_for_one_another(
     jobs = Jobs(loop)
     ready = asyncio.Event()
     # One to have a thread.
-    jobs.start(Blocking(int, lambda value: value), lambda _value: ready.set())
+    jobs.start(Job(int), lambda _value, _error: ready.set())
     await ready.wait()
 
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    begin, done = threading.Event(), list[int]()
+    begin, done = threading.Event(), Results()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        jobs.start(Blocking(begin.wait, lambda _value: 0), done.append)
+        jobs.start(Job(lambda: int(not begin.wait())), done.take)
         for number in range(1, 6):
-            jobs.start(Blocking(partial(int, number), lambda value: value), done.append)
+            jobs.start(Job(partial(int, number)), done.take)
         assert jobs.running == 6
         begin.set()
         while jobs.running:
             await asyncio.sleep(0.001)
         assert done == list(range(6))
         # The same once more: the one thread is free again.
-        jobs.start(Blocking(lambda: 7, lambda value: value), done.append)
+        jobs.start(Job(lambda: 7), done.take)
         while jobs.running:
             await asyncio.sleep(0.001)
     assert done[-1] == 7
@@ -151,13 +124,12 @@ async def test_where_there_is_no_thread_at_all_the_loop_does_it(
     def fail() -> int:
         raise QMPError("no")
 
-    done: list[JSON] = []
+    done = Results()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         for number in range(3):
-            job = Blocking(partial(int, number), lambda value: value, copies=COPIES)
-            jobs.start(job, done.append)
-        jobs.start(Blocking(fail, lambda value: value), done.append)
+            jobs.start(Job(partial(int, number), copies=COPIES), done.take)
+        jobs.start(Job(fail), done.take)
         assert (jobs.running, done) == (4, [])
         while jobs.running:
             await asyncio.sleep(0.001)
@@ -165,7 +137,7 @@ async def test_where_there_is_no_thread_at_all_the_loop_does_it(
     assert str(done[3]) == "no"
     assert "cannot start a thread: a command keeps others waiting" in caplog.messages
     # Once there are threads, they do it.
-    jobs.start(Blocking(threading.get_ident, lambda value: value), done.append)
+    jobs.start(Job(threading.get_ident), done.take)
     while jobs.running:
         await asyncio.sleep(0.001)
     assert done[-1] != threading.get_ident()
@@ -182,8 +154,8 @@ async def test_a_thread_that_waits_keeps_nothing_of_its_last_job() -> None:
     jobs = Jobs(loop)
     large = Large()
     gone = weakref.ref(large)
-    done: list[JSON] = []
-    jobs.start(Blocking(partial(id, large), lambda _value: {}), done.append)
+    done = Results()
+    jobs.start(Job(partial(id, large)), done.take)
     del large
     while not done:
         await asyncio.sleep(0.001)
@@ -192,42 +164,13 @@ async def test_a_thread_that_waits_keeps_nothing_of_its_last_job() -> None:
     jobs.close()
 
 
-async def test_a_shortage_is_told() -> None:
-    def fail() -> None:
-        raise OSError(24, "Too many open files")
-
-    result = await result_of(Blocking(fail, lambda _value: {}))
-    assert isinstance(result, QMPError)
-    assert result.desc == "Too many open files"
-
-
-async def test_a_refusal_keeps_nothing_of_what_was_refused() -> None:
-    class Large:
-        pass
-
-    def refuse(_large: Large) -> None:
-        raise QMPError("no") from None
-
-    large = Large()
-    gone = weakref.ref(large)
-    gc.disable()
-    try:
-        result = await result_of(Blocking(partial(refuse, large), lambda _value: {}))
-        del large
-        while gone() is not None:
-            await asyncio.sleep(0.001)
-    finally:
-        gc.enable()
-    assert isinstance(result, QMPError)
-
-
 async def test_copies_of_much_memory_are_made_one_after_the_other() -> None:
     loop = asyncio.get_running_loop()
     jobs = Jobs(loop)
     lock, now, most = threading.Lock(), 0, 0
     go_on = threading.Event()
 
-    def copy() -> None:
+    def copy() -> str:
         nonlocal now, most
         with lock:
             now += 1
@@ -235,11 +178,12 @@ async def test_copies_of_much_memory_are_made_one_after_the_other() -> None:
         go_on.wait()
         with lock:
             now -= 1
+        return "large"
 
-    done: list[JSON] = []
+    done = Results()
     for _ in range(10):
-        jobs.start(Blocking(copy, lambda _value: "large", copies=COPIES // 3), done.append)
-    jobs.start(Blocking(lambda: None, lambda _value: "small"), done.append)
+        jobs.start(Job(copy, copies=COPIES // 3), done.take)
+    jobs.start(Job(lambda: "small"), done.take)
     while "small" not in done:
         await asyncio.sleep(0.001)
     assert done == ["small"]
@@ -249,7 +193,7 @@ async def test_copies_of_much_memory_are_made_one_after_the_other() -> None:
     assert done.count("large") == 10
     assert most <= 3
     # More than there may be is made alone.
-    jobs.start(Blocking(lambda: None, lambda _value: "huge", copies=2 * COPIES), done.append)
+    jobs.start(Job(lambda: "huge", copies=2 * COPIES), done.take)
     while jobs.running:
         await asyncio.sleep(0.001)
     assert done[-1] == "huge"

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from memd.errors import QMPError, device_not_found
-from memd.outcome import JSON, Blocking
+from memd.json_types import JSON
 from memd.server.meter import BOUNDS, Meter
 from memd.session import Session
+from memd.work import Job, run_here
 from tests.commands.fakes import make_session
+from tests.stepping import Running
 
 
 def metered(outcome: Any) -> Meter:
@@ -57,50 +59,30 @@ def test_clients_words_are_no_labels() -> None:
     assert counted(meter, "unknown") == 3
 
 
+async def slowly(value: JSON) -> JSON:
+    """Wait for two jobs; an error is raised."""
+    await Job(lambda: 1)
+    await Job(lambda: 2)
+    if isinstance(value, BaseException):
+        raise value
+    return value
+
+
 def test_work_is_counted_at_its_end() -> None:
-    meter = metered(Blocking(lambda: 1, lambda result: result + 1))
-    job = run(meter)
-    assert counted(meter) == 0
-    assert job.finish(job.work()) == 2
-    assert counted(meter) == 1
-
-
-def test_work_upon_work() -> None:
-    second = Blocking(lambda: 5, lambda result: result)
-    meter = metered(Blocking(lambda: 1, lambda _result: second))
-    job = run(meter)
-    job = job.finish(job.work())
-    assert counted(meter) == 0
-    assert job.finish(job.work()) == 5
-    assert counted(meter) == 1
+    meter = metered(slowly(5))
+    running = Running(run(meter))
+    for _ in range(2):
+        assert counted(meter) == 0
+        running.step()
+    assert (running.value, counted(meter)) == (5, 1)
 
 
 def test_work_that_fails() -> None:
-    undone: list[BaseException] = []
-    error = QMPError("no memory")
-    meter = metered(Blocking(lambda: 1, lambda _result: {}, undone.append))
-    job = run(meter)
-    job.failed(error)
-    assert undone == [error]
-    assert meter.records["query-name"].errors == {"GenericError": 1}
-
-
-def test_an_end_that_is_refused() -> None:
-    def finish(_result: object) -> JSON:
-        raise QMPError("in use")
-
-    meter = metered(Blocking(lambda: 1, finish))
-    job = run(meter)
+    meter = metered(slowly(QMPError("no memory")))
     with pytest.raises(QMPError):
-        job.finish(1)
+        run_here(run(meter))
     assert counted(meter) == 1
     assert meter.records["query-name"].errors == {"GenericError": 1}
-
-
-def test_what_is_wanted_of_work_stays() -> None:
-    job = Blocking(lambda: 1, lambda _r: {}, progress=lambda: None, cancel=lambda: None, copies=7)
-    wrapped = run(metered(job))
-    assert (wrapped.progress, wrapped.cancel, wrapped.copies) == (job.progress, job.cancel, 7)
 
 
 @pytest.mark.parametrize(

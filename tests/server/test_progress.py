@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from memd.outcome import JSON, Blocking, Event
+from memd.json_types import JSON
 from memd.server import progress
 from memd.server.progress import watched
+from memd.work import Event, Job
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +24,12 @@ class Watching:
         self._events = list(events)
         self.told: list[tuple[Event, ...]] = []
         self.results: list[JSON] = []
-        job = Blocking(lambda: None, lambda value: value, progress=self._ask)
+        job = Job(lambda: None, progress=self._ask)
         loop = asyncio.get_running_loop()
-        self.done = watched(loop, job, self.results.append, self.told.append)
+        self.done = watched(loop, job, self._end, self.told.append)
+
+    def _end(self, value: JSON, error: BaseException | None) -> None:
+        self.results.append(value)
 
     def _ask(self) -> Event | None:
         return self._events.pop(0)
@@ -39,7 +43,7 @@ async def test_events_come_while_it_runs() -> None:
     first, second, never = Event("A"), Event("B"), Event("C")
     watching = Watching(first, None, second)
     await watching.until_asked()
-    watching.done({})
+    watching.done({}, None)
     watching._events.append(never)
     await asyncio.sleep(0.01)
     assert watching.told == [(first,), (second,)]
@@ -48,17 +52,17 @@ async def test_events_come_while_it_runs() -> None:
 
 async def test_what_is_done_at_once_is_not_told_of() -> None:
     watching = Watching(Event("A"))
-    watching.done({})
+    watching.done({}, None)
     await asyncio.sleep(0.01)
     assert watching.told == []
 
 
 async def test_what_can_not_tell_is_not_watched() -> None:
-    results: list[JSON] = []
+    def done(value: JSON, error: BaseException | None) -> None:
+        raise AssertionError("it has not ended")
 
     def tell(_events: tuple[Event, ...]) -> None:
         raise AssertionError("there is nothing to tell")
 
-    done = results.append
-    job = Blocking(lambda: None, lambda value: value)
+    job = Job(lambda: None)
     assert watched(asyncio.get_running_loop(), job, done, tell) == done

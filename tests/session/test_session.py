@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memd.errors import QMPError, command_not_found
-from memd.outcome import JSON, Blocking, Constant, Encoded, Event, Outcome
+from memd.json_types import JSON
 from memd.session import Monitor, Session
 from memd.session.session import QUEUE_LIMIT
+from memd.work import Constant, Encoded, Event, Job, Outcome, Resume, Wait
 
 CONSTANT = Constant([{"name": "x"}])
 
@@ -60,11 +60,15 @@ class Wire:
         self.later += 1
 
 
+async def slowly(name: str) -> JSON:
+    return await Job(lambda: name)
+
+
 class Backstage:
     """A hub whose commands are: echo, slow (blocks until told), fail, leave, negotiate."""
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[Blocking, Callable[[JSON], None]]] = []
+        self.jobs: list[tuple[Job[JSON], Resume]] = []
         self.run: list[str] = []
         self.reason: str | None = None
         self.session: Session | None = None
@@ -76,7 +80,7 @@ class Backstage:
             session.oob_enabled = "oob" in args.get("enable", [])
             return {}
         if name.startswith("slow"):
-            return Blocking(lambda: None, lambda _value: name)
+            return slowly(name)
         if name == "fail":
             raise command_not_found("no")
         if name == "leave":
@@ -94,12 +98,13 @@ class Backstage:
         for event in events:
             self.session.send_event(json.dumps({"event": event.name}).encode() + b"\r\n")
 
-    def start_job(self, job: Blocking, done: Callable[[JSON], None]) -> None:
-        self.jobs.append((job, done))
+    def start(self, wait: Wait, resume: Resume) -> None:
+        assert isinstance(wait, Job)
+        self.jobs.append((wait, resume))
 
-    def end_job(self, outcome: JSON = None) -> None:
-        job, done = self.jobs.pop(0)
-        done(job.finish(None) if outcome is None else outcome)
+    def end_job(self, error: QMPError | None = None) -> None:
+        job, resume = self.jobs.pop(0)
+        resume(job.work(), error)
 
     def shut_down(self, reason: str) -> None:
         self.reason = reason

@@ -10,13 +10,11 @@ import json
 import re
 import socket
 from pathlib import Path
-from typing import Any
 
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.json_types import JSON
 from memd.wire import Decoder, encode
-
-JSON = Any
 
 NEGOTIATION = b'{"execute":"qmp_capabilities"}'
 

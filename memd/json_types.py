@@ -1,0 +1,6 @@
+"""A JSON value's type."""
+
+from typing import Any
+
+JSON = Any
+"""A JSON value: dict, list, str, int, float, bool or None."""

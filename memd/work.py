@@ -1,0 +1,235 @@
+"""What a command comes to, and what it may wait for.
+
+A handler is a plain function where all that it does is quick; it returns a JSON
+value, an `Outcome` where events, descriptors or the daemon's end go with it, a
+`Constant` where the value never changes, or an `Encoded` where it is long. Where
+something may wait it is a coroutine:
+
+    content = await Job(lambda: read(path))
+
+What it took before is given back in its `finally`, and what went wrong meanwhile
+is raised at the `await`. Such a coroutine is no asyncio task: whoever has it steps
+it by hand. It yields a `Wait`; it is sent the result, or the exception is thrown
+in. Most end without having waited. A session steps its client's command (its jobs
+go to the server's threads); `follow` steps any other on the loop; `run_here` runs
+one to its end at once. Nothing in here knows sockets or threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import CoroutineType
+from typing import Any, Generic, TypeVar, cast
+
+from memd.json_types import JSON
+
+T = TypeVar("T")
+
+
+class Event:
+    """An asynchronous message (QMP specification, section 2.5)."""
+
+    __slots__ = ("data", "name")
+
+    def __init__(self, name: str, data: dict[str, JSON] | None = None) -> None:
+        self.name = name
+        self.data = data
+
+
+class Outcome:
+    """A command's value and what goes with it.
+
+    Attributes:
+        value: the `return` member.
+        events: sent to every negotiated client before the answer.
+        fds: descriptors that ride on the answer (SCM_RIGHTS). The session
+            closes them once they are sent or the client is gone.
+        shutdown: ends the daemon after this answer; the SHUTDOWN event's
+            `reason`, such as "host-qmp-quit".
+    """
+
+    __slots__ = ("events", "fds", "shutdown", "value")
+
+    def __init__(
+        self,
+        value: JSON = None,
+        events: tuple[Event, ...] = (),
+        fds: tuple[int, ...] = (),
+        shutdown: str | None = None,
+    ) -> None:
+        self.value = {} if value is None else value
+        self.events = events
+        self.fds = fds
+        self.shutdown = shutdown
+
+
+class Constant:
+    """A value that is encoded once: it never changes while the daemon lives.
+
+    Attributes:
+        value: the `return` member.
+        encoded: `value` in JSON, once it has been asked for.
+    """
+
+    __slots__ = ("encoded", "value")
+
+    def __init__(self, value: JSON) -> None:
+        self.value = value
+        self.encoded: bytes | None = None
+
+
+class Encoded:
+    """A value that comes in JSON, where that is made faster than from the value.
+
+    Attributes:
+        text: the `return` member in JSON, as the encoder would write it.
+        value: makes the same as a value.
+    """
+
+    __slots__ = ("text", "value")
+
+    def __init__(self, text: bytes, value: Callable[[], JSON]) -> None:
+        self.text = text
+        self.value = value
+
+
+class Job(Generic[T]):
+    """Work for a thread; `await` it for what it returns or raises.
+
+    What may wait for a file system, a device or another process is one, and so
+    is what takes the kernel or the interpreter long. It runs on past its client's
+    connection; to be given up, it has to look by itself whether it is.
+
+    Attributes:
+        work: runs in a worker thread; touches no shared state but the kernel's.
+        progress: asked on the event loop a few times a second while `work`
+            runs; gives an event that tells how far it has come, or None.
+        copies: bytes that `work` has to hold copies of, roughly; where that is
+            much, it waits for others that do.
+    """
+
+    __slots__ = ("copies", "progress", "work")
+
+    def __init__(
+        self,
+        work: Callable[[], T],
+        *,
+        progress: Callable[[], Event | None] | None = None,
+        copies: int = 0,
+    ) -> None:
+        self.work = work
+        self.progress = progress
+        self.copies = copies
+
+    def __await__(self) -> Generator[Job[T], Any, T]:
+        value: T = yield self
+        return value
+
+
+class Completion:
+    """Happens once: that something has ended which another command waits for."""
+
+    __slots__ = ("_happened", "_then")
+
+    def __init__(self) -> None:
+        self._happened = False
+        self._then: list[Callable[[], object]] = []
+
+    def set(self) -> None:
+        """It has happened; those who wait are called."""
+        self._happened = True
+        waiting, self._then = self._then, []
+        for each in waiting:
+            each()
+
+    def then(self, act: Callable[[], object]) -> None:
+        """Have `act` called when it happens, or now if it has."""
+        if self._happened:
+            act()
+        else:
+            self._then.append(act)
+
+    def __await__(self) -> Generator[Completion, None, None]:
+        if not self._happened:
+            yield self
+
+
+Wait = Job[Any] | Completion
+"""What a command may wait for."""
+
+Command = Coroutine[Wait, Any, T]
+"""A command under way, that ends with a `T`."""
+
+Resume = Callable[[Any, BaseException | None], None]
+"""Goes on with what has waited: with a value, or with what was raised instead."""
+
+Start = Callable[[Wait, Resume], None]
+"""Has a wait end, and then goes on; always later, on the event loop."""
+
+Run = Callable[[Coroutine[Wait, Any, Any]], Awaitable[Any]]
+"""Runs a command for asyncio's code: gives its value, or raises what it raises."""
+
+
+def follow(command: Command[T], wait: Wait, start: Start, done: Resume) -> None:
+    """Step a command, that waits, to its end.
+
+    Args:
+        wait: what it has yielded.
+        done: called with what it comes to, or what it raises.
+    """
+
+    def resume(value: Any, error: BaseException | None) -> None:
+        try:
+            following = command.send(value) if error is None else command.throw(error)
+        except StopIteration as end:
+            done(end.value, None)
+        except Exception as failed:
+            done(None, failed)
+        else:
+            start(following, resume)
+
+    start(wait, resume)
+
+
+def begin(command: Command[T], start: Start, done: Resume) -> None:
+    """Run a command; one that does not wait has ended when this returns.
+
+    Args:
+        start: has its waits end.
+        done: called with what it comes to, or what it raises.
+    """
+    try:
+        wait = command.send(None)
+    except StopIteration as end:
+        done(end.value, None)
+    except Exception as failed:
+        done(None, failed)
+    else:
+        follow(command, wait, start, done)
+
+
+def run_here(command: Command[T]) -> T:
+    """Run a command to its end, and its jobs in this very thread.
+
+    Raises:
+        RuntimeError: it waits for another command.
+    """
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            wait = command.send(value) if error is None else command.throw(error)
+        except StopIteration as end:
+            return cast(T, end.value)
+        value = error = None
+        try:
+            if isinstance(wait, Completion):
+                raise RuntimeError("what it waits for would never end")
+            value = wait.work()
+        except BaseException as failed:
+            error = failed
+
+
+async def value_of(result: JSON) -> JSON:
+    """What a handler comes to, whether it has to be waited for or not."""
+    return await result if type(result) is CoroutineType else result

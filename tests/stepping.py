@@ -1,0 +1,67 @@
+"""A command whose jobs the test runs when it wants to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from memd.json_types import JSON
+from memd.work import Command, Completion, Job, Wait
+
+
+class Running:
+    """A command that was begun, and has come to its end or to what it waits for.
+
+    Args:
+        command: what it raises before it waits is raised here.
+
+    Attributes:
+        wait: what it waits for; None once it has ended.
+        value: what it came to.
+    """
+
+    def __init__(self, command: Command[Any]) -> None:
+        self._command = command
+        self.wait: Wait | None = None
+        self.value: JSON = None
+        self._advance(partial(command.send, None))
+
+    @property
+    def job(self) -> Job[Any]:
+        """The job that it waits for."""
+        assert isinstance(self.wait, Job)
+        return self.wait
+
+    def _advance(self, advance: Callable[[], Wait]) -> None:
+        self.wait = None
+        try:
+            self.wait = advance()
+        except StopIteration as end:
+            self.value = end.value
+
+    def resume(self, value: Any = None) -> None:
+        """What it waits for is done, and came to that."""
+        self._advance(partial(self._command.send, value))
+
+    def step(self) -> None:
+        """Do what it waits for; raises what comes of it."""
+        if isinstance(self.wait, Completion):
+            happened = threading.Event()
+            self.wait.then(happened.set)
+            assert happened.wait(20)
+            self.resume()
+            return
+        try:
+            value = self.job.work()
+        except BaseException as error:
+            self._advance(partial(self._command.throw, error))
+        else:
+            self.resume(value)
+
+    def finish(self) -> JSON:
+        """Run it to its end; its value."""
+        while self.wait is not None:
+            self.step()
+        return self.value
