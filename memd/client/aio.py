@@ -45,11 +45,12 @@ class AsyncClient:
         self._loop.add_reader(sock.fileno(), self._on_readable)
 
     @classmethod
-    async def connect(cls, address: Address) -> AsyncClient:
+    async def connect(cls, address: Address, *, oob: bool = False) -> AsyncClient:
         """Connect and negotiate.
 
         Args:
             address: the path of a UNIX socket, or a (host, port).
+            oob: whether commands are to be run out of band.
 
         Raises:
             OSError: no connection can be made.
@@ -64,7 +65,7 @@ class AsyncClient:
         client = cls(sock)
         try:
             await client._greeted
-            await client.execute("qmp_capabilities")
+            await client.execute("qmp_capabilities", {"enable": ["oob"]} if oob else None)
         except BaseException:
             client.close()
             raise
@@ -76,7 +77,12 @@ class AsyncClient:
         return self._conversation.greeting
 
     async def execute(
-        self, command: str, arguments: Message | None = None, *, fds: Sequence[int] = ()
+        self,
+        command: str,
+        arguments: Message | None = None,
+        *,
+        fds: Sequence[int] = (),
+        oob: bool = False,
     ) -> JSON:
         """Execute a command; its value.
 
@@ -84,12 +90,13 @@ class AsyncClient:
             command: its name.
             arguments: by QMP's names.
             fds: descriptors to send along, as getfd and add-fd want them.
+            oob: whether it is run out of band.
 
         Raises:
             QMPError: the server refuses it.
             ConnectionError: the connection is lost.
         """
-        return (await self._ask(command, arguments, fds=fds)).value
+        return (await self._ask(command, arguments, fds=fds, oob=oob)).value
 
     async def export(self, id: str, *, writable: bool | None = None) -> Export:
         """Take a descriptor of a backend's memory (`x-memdev-export`).
@@ -140,10 +147,11 @@ class AsyncClient:
         *,
         fds: Sequence[int] = (),
         fd: bool = False,
+        oob: bool = False,
     ) -> Answer:
         if self._failure is not None:
             raise self._failure
-        number, data = self._conversation.request(command, arguments, fd=fd)
+        number, data = self._conversation.request(command, arguments, fd=fd, oob=oob)
         answered: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[number] = answered
         try:

@@ -60,15 +60,21 @@ class Conversation:
         self._with_fd: set[int] = set()
 
     def request(
-        self, command: str, arguments: Message | None = None, *, fd: bool = False
+        self,
+        command: str,
+        arguments: Message | None = None,
+        *,
+        fd: bool = False,
+        oob: bool = False,
     ) -> tuple[int, bytes]:
         """A request's number and bytes.
 
         Args:
             fd: whether a descriptor comes with the answer.
+            oob: whether it is run out of band.
         """
         self._last += 1
-        message: Message = {"execute": command, "id": self._last}
+        message: Message = {"exec-oob" if oob else "execute": command, "id": self._last}
         if arguments is not None:
             message["arguments"] = arguments
         if fd:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -41,6 +42,9 @@ BATCH = 64
 """Pages sent at once at most where nobody asked for them: 256 KiB, which a reader takes in
 0.2 ms. A request that comes meanwhile waits for them, and fewer cost more a page (measured)."""
 
+WAITS = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0)
+"""Seconds by which requests are counted."""
+
 _SECTION = 1
 
 _OPEN_RETURN_PATH, _PING, _ADVISE, _LISTEN, _RUN = 1, 2, 3, 4, 5
@@ -58,6 +62,10 @@ _UNSENT, _SENT, _EMPTY = 1, 2, 0
 NO_PAGE = b"\0" * PAGE
 
 
+class Missing(Exception):
+    """Bytes of a template can't be had at present."""
+
+
 class Memory(Protocol):
     """The main memory of a template."""
 
@@ -66,7 +74,11 @@ class Memory(Protocol):
         """A byte for each page of 4 KiB: 1 where it is not all zeroes, 0 where it is."""
 
     def view(self, offset: int, length: int) -> memoryview | None:
-        """Bytes of it, verified; None where they have to be fetched first, which begins."""
+        """Bytes of it, verified; None where they have to be fetched first, which begins.
+
+        Raises:
+            Missing: they can't be had at present.
+        """
 
 
 class _Part:
@@ -144,12 +156,16 @@ class Counts:
         rest: pages that were sent without either.
         zeroes: pages of zeroes among those that were asked for.
         sent: bytes, everything included.
+        waits: how many requests were answered within each of `WAITS`, and after all of them.
+        waited: seconds that all requests waited together, until they were handed to the socket.
     """
 
-    __slots__ = ("asked", "rest", "sent", "working_set", "zeroes")
+    __slots__ = ("asked", "rest", "sent", "waited", "waits", "working_set", "zeroes")
 
     def __init__(self) -> None:
         self.asked = self.working_set = self.rest = self.zeroes = self.sent = 0
+        self.waits = [0] * (len(WAITS) + 1)
+        self.waited = 0.0
 
 
 class Source:
@@ -199,11 +215,14 @@ class Source:
         self.asked = array("I")
         self.counts = Counts()
         self._received = b""
+        self._now = 0.0
         self._last_asked: _Part | None = None
-        # Units that were asked for and are not sent yet.
-        self._requests: deque[tuple[_Part, int]] = deque()
+        # Units that were asked for and are not sent yet, and when that was.
+        self._requests: deque[tuple[_Part, int, float]] = deque()
         # Where what is pushed comes from; the last is gone through first.
         self._pushed = [self._push(working_set)]
+        # What could not be had when its turn came.
+        self._missing: list[_Run] = []
         self._on_demand = on_demand
         self._end_sent = False
         # Parts whose list of received pages is yet to come, and whether the destination goes on.
@@ -218,13 +237,17 @@ class Source:
 
     # What comes.
 
-    def receive(self, data: bytes) -> int:
+    def receive(self, data: bytes, now: float = 0.0) -> int:
         """Take what has come on the return path; gives how many pages were asked for.
+
+        Args:
+            now: the time in seconds.
 
         Raises:
             QMPError: it is not what a destination says, or it says that it failed.
         """
         self._received += data
+        self._now = now
         before = len(self._requests)
         at = 0
         while (length := self._message(at)) > 0:
@@ -260,7 +283,9 @@ class Source:
         elif kind == _RESUMED:
             self._resumed = True
         elif value or not self._end_sent:
-            raise QMPError(f"the destination gave up (status {value})")
+            raise QMPError(
+                f"the destination gave up (status {value}): it says why on its standard error"
+            )
         else:
             self.ended = True
 
@@ -273,7 +298,7 @@ class Source:
             raise QMPError(f"the destination asks for what there is not (0x{start:x})")
         for unit in range(start // part.unit, -(-(start + length) // part.unit)):
             if part.state[unit] != _SENT:
-                self._requests.append((part, unit))
+                self._requests.append((part, unit, self._now))
                 if part is self._main:
                     step = part.unit // PAGE
                     self.asked.extend(range(unit * step, unit * step + step))
@@ -287,7 +312,8 @@ class Source:
         if len(data) < at + 8:
             return 0
         size = int.from_bytes(data[at : at + 8], "big")
-        count = len(part.state)
+        step = part.unit // PAGE
+        count = len(part.state) * step
         if not count <= 8 * size <= count + 256:
             raise QMPError("the destination's list of what it has is of another size")
         end = at + 8 + size + 8
@@ -296,7 +322,8 @@ class Source:
         if int.from_bytes(data[end - 8 : end], "big") != _RECEIVED_END:
             raise QMPError("the destination's list of what it has is damaged")
         bits = int.from_bytes(data[at + 8 : end - 8], "little") & ((1 << count) - 1)
-        for unit, bit in enumerate(reversed(f"{bits:0{count}b}")):
+        # A bit for each 4 KiB; large pages are received as a whole.
+        for unit, bit in enumerate(f"{bits:0{count}b}"[::-step]):
             if bit == "1":
                 part.state[unit] = _SENT
         self._unknown.remove(part)
@@ -306,24 +333,36 @@ class Source:
 
     # What goes.
 
-    def next(self) -> list[Buffer]:
-        """What is to be sent next; nothing where there is nothing (yet)."""
+    def next(self, now: float = 0.0) -> list[Buffer]:
+        """What is to be sent next; nothing where there is nothing (yet).
+
+        Args:
+            now: the time in seconds.
+        """
         if self._control:
             return self._count(self._control.popleft())
         if not self._resumed or self._end_sent:
             return []
         for _ in range(len(self._requests)):
-            part, unit = self._requests.popleft()
+            part, unit, since = self._requests.popleft()
             if part.state[unit] == _SENT:
                 continue
-            if found := self._send(part, unit, 1):
-                self.counts.asked += part.unit // PAGE
-                if part.state[unit] == _EMPTY:
-                    self.counts.zeroes += part.unit // PAGE
-                part.state[unit] = _SENT
-                return found
-            # It is being fetched; others need not wait for it.
-            self._requests.append((part, unit))
+            try:
+                found = self._send(part, unit, 1)
+            except Missing:
+                found = []
+            if not found:
+                # Others need not wait for it.
+                self._requests.append((part, unit, since))
+                continue
+            counts = self.counts
+            counts.asked += part.unit // PAGE
+            if part.state[unit] == _EMPTY:
+                counts.zeroes += part.unit // PAGE
+            counts.waits[bisect(WAITS, now - since)] += 1
+            counts.waited += now - since
+            part.state[unit] = _SENT
+            return found
         if self._on_demand:
             return []
         return self._next_pushed()
@@ -335,7 +374,11 @@ class Source:
                 self._pushed.pop()
                 continue
             part, first, count, needed = run
-            found = self._send(part, first, count)
+            try:
+                found = self._send(part, first, count)
+            except Missing:
+                self._missing.append(run)
+                continue
             if not found:
                 # It is being fetched. Some of it may be asked for meanwhile.
                 self._pushed.append(_runs(part, first, first + count, count, needed))
@@ -347,6 +390,14 @@ class Source:
             else:
                 self.counts.rest += pages
             return found
+        if self._missing:
+            # It is tried again when somebody calls the next time.
+            self._pushed = [
+                _runs(part, first, first + count, count, needed)
+                for part, first, count, needed in self._missing
+            ]
+            self._missing.clear()
+            return []
         if self._requests or not self.running:
             return []
         self._end_sent = True

@@ -36,6 +36,16 @@ async def test_commands(client: AsyncClient) -> None:
     assert refused.value.error_class == "CommandNotFound"
 
 
+async def test_out_of_band(memd: Side) -> None:
+    """What can't be run out of band is refused, and so is all of it where it was not asked for."""
+    async with await AsyncClient.connect(memd.server.path, oob=True) as client:
+        with pytest.raises(QMPError, match="does not support OOB"):
+            await client.execute("query-status", oob=True)
+    async with await AsyncClient.connect(memd.server.path) as client:
+        with pytest.raises(QMPError, match="oob"):
+            await client.execute("query-status", oob=True)
+
+
 async def test_memory(client: AsyncClient) -> None:
     await add(client, "m", 40 * MIB)
     data = os.urandom(MIB) * 33

@@ -73,9 +73,8 @@ class Destination:
 
     def received(self, block: str) -> bytes:
         """The answer to command 10."""
-        unit = self.units[block]
-        count = -(-self.lengths[block] // unit)
-        bits = sum(1 << at for at in range(count) if (block, at * unit) in self.pages)
+        count = -(-self.lengths[block] // PAGE)
+        bits = sum(1 << at for at in range(count) if (block, at * PAGE) in self.pages)
         size = -(-count // 64) * 8
         name = bytes((len(block),)) + block.encode()
         return (

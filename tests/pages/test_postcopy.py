@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from memd.errors import QMPError
-from memd.pages.postcopy import Source
+from memd.pages.postcopy import Missing, Source
 from memd.pages.recording import parse
 from tests.pages.destination import Destination
 from tests.pages.streams import DEVICES, PAGE, ROM, stream
@@ -187,6 +187,30 @@ def test_recovery(large: bool) -> None:
     assert not second.step()
     second.source.receive(struct.pack(">HHI", 6, 4, 1) + ask(2 * HUGE, HUGE if large else PAGE))
     second.finish()
+
+
+class Damaged(Memory):
+    """Some of its pages can't be had at first."""
+
+    damaged = frozenset((40, 300))
+
+    def view(self, offset: int, length: int) -> memoryview | None:
+        if self.damaged & set(range(offset // PAGE, (offset + length) // PAGE)):
+            raise Missing
+        return super().view(offset, length)
+
+
+def test_pages_that_can_not_be_had() -> None:
+    """They stay out until they are there; everything else is sent."""
+    pair = Pair(Damaged(400, empty=set()))
+    pair.source.receive(PONG + ask(40 * PAGE))
+    while pair.step():
+        pass
+    assert not pair.destination.ended
+    # What goes together with a page that is damaged is verified together with it.
+    assert len(pair.destination.order) >= 400 - 2 * 64
+    pair.memory.damaged = frozenset()  # type: ignore[attr-defined]
+    pair.finish()
 
 
 def test_any_order() -> None:

@@ -1,0 +1,167 @@
+"""One clone and its connection: what QEMU asks for is read, what is to be sent is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from itertools import islice
+
+from memd.errors import QMPError
+from memd.pages.postcopy import Buffer, Source
+
+_PIECES = 1024
+"""Buffers that sendmsg(2) takes at once (IOV_MAX)."""
+
+_READ = 64 << 10
+"""Bytes read at once: thousands of requests."""
+
+
+class Connection:
+    """A source's connection to its destination, served on the event loop.
+
+    Args:
+        source: what is sent.
+        sock: the connection; it is closed with `close`.
+        on_asked: called when pages were asked for.
+
+    Attributes:
+        ended: done once the destination has everything; a `QMPError` is why not, an
+            `OSError` that the connection is lost.
+    """
+
+    __slots__ = ("_at", "_loop", "_on_asked", "_pending", "_sock", "_source", "_waits", "ended")
+
+    def __init__(
+        self, source: Source, sock: socket.socket, on_asked: Callable[[], None] = lambda: None
+    ) -> None:
+        self._source = source
+        self._sock = sock
+        self._on_asked = on_asked
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        # Buffers that are being sent, and how many of them have gone.
+        self._pending: list[Buffer] = []
+        self._at = 0
+        # Whether it is waited for that the socket takes more.
+        self._waits = False
+        sock.setblocking(False)
+        self._loop.add_reader(sock.fileno(), self._readable)
+        self.wake()
+
+    def wake(self) -> None:
+        """Go on: there may be something to send again."""
+        if not self._waits and not self.ended.done():
+            self._waits = True
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_writer(self._sock.fileno())
+            self._sock.close()
+        self.ended.cancel()
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(_READ)
+            if not data:
+                raise ConnectionResetError("the connection is closed")
+            asked = self._source.receive(data, time.monotonic())
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, QMPError) as failed:
+            self._end(failed)
+            return
+        if self._source.ended:
+            self._end(None)
+        elif asked:
+            self._on_asked()
+        if not self._waits:
+            self._writable()
+
+    def _writable(self) -> None:
+        if self.ended.done():
+            return
+        if not self._pending:
+            try:
+                self._pending = self._source.next(time.monotonic())
+            except (OSError, QMPError) as failed:
+                self._end(failed)
+                return
+            self._at = 0
+            if not self._pending:
+                if self._waits:
+                    self._waits = False
+                    self._loop.remove_writer(self._sock.fileno())
+                return
+        try:
+            sent = self._sock.sendmsg(islice(self._pending, self._at, self._at + _PIECES))
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as failed:
+            self._end(failed)
+            return
+        self._advance(sent)
+        if not self._waits:
+            self._waits = True
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+
+    def _advance(self, sent: int) -> None:
+        pending, at = self._pending, self._at
+        while at < len(pending) and sent >= len(pending[at]):
+            sent -= len(pending[at])
+            at += 1
+        if at == len(pending):
+            self._pending, self._at = [], 0
+            return
+        if sent:
+            pending[at] = memoryview(pending[at])[sent:]
+        self._at = at
+
+    def _end(self, failure: Exception | None) -> None:
+        if self.ended.done():
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        if failure is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(failure)
+
+
+async def connect(uri: str) -> socket.socket:
+    """A connection to a QEMU that listens.
+
+    Args:
+        uri: `unix:PATH`, or `tcp:HOST:PORT`.
+
+    Raises:
+        QMPError: there is none to be had.
+    """
+    kind, _, rest = uri.partition(":")
+    loop = asyncio.get_running_loop()
+    try:
+        if kind == "unix" and rest:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, rest)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        host, _, port = rest.rpartition(":")
+        if kind == "tcp" and host and port.isdigit():
+            _reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            found = writer.get_extra_info("socket")
+            # A copy: the transport closes its own.
+            sock = socket.socket(fileno=found.fileno()).dup()
+            writer.transport.abort()
+            return sock
+    except OSError as failed:
+        reason = failed.strerror or failed
+        raise QMPError(f"cannot connect to the QEMU at {uri}: {reason}") from None
+    raise QMPError(f"'{uri}' is no address: unix:PATH or tcp:HOST:PORT is expected")

@@ -1,0 +1,348 @@
+"""The daemon's side of the processes that serve pages: they are started, told, and replaced.
+
+A process is started when the first clone comes, at most one a core. What is
+being served stands in the store's directory, a file a clone, so that the next
+daemon recovers what this one leaves.
+
+A request is a JSON object a line: `id`, `template`, and of `uri`, `qmp`,
+`page-size`, `record` and `recover` what there is. The process answers with
+objects of the same `id`: `accepted`, reports while it serves, and one with an
+`outcome` at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.pages.postcopy import WAITS
+from memd.work import Event
+
+log = logging.getLogger("memd")
+
+Message = dict[str, Any]
+
+Begun = Callable[[QMPError | None], None]
+
+MOST = 1024
+"""Clones served at once at most. Each takes a descriptor and a byte for each of its pages."""
+
+_LINE = 64 << 20
+"""Bytes of a message of a process at most: a working set of 4 GiB takes 5.6 MB."""
+
+_PAUSE = 1.0
+"""Seconds before another process takes the place of one that died."""
+
+
+class Clone:
+    """A clone that is being served.
+
+    Args:
+        directory: where it is noted.
+        begun: told once it is connected to (None), or why it can't be; None where nobody
+            waits for that.
+
+    Attributes:
+        number: which one.
+        request: what the process was told.
+        file: where it is noted.
+        begun: as above; None once it was told.
+        report: what the process last told of it.
+    """
+
+    __slots__ = ("begun", "file", "number", "report", "request")
+
+    def __init__(
+        self, number: int, request: Message, directory: Path, begun: Begun | None = None
+    ) -> None:
+        self.number = number
+        self.request = request
+        self.file = directory / f"{number}.json"
+        self.begun = begun
+        self.report: Message = {}
+
+    @property
+    def name(self) -> str:
+        """The template's name."""
+        found: str = self.request["template"]
+        return found
+
+    def describe(self) -> dict[str, JSON]:
+        """It as QMP tells of it (QAPI `TemplateClone`)."""
+        told: dict[str, JSON] = {
+            key: self.request[key] for key in ("uri", "qmp") if key in self.request
+        }
+        zero = {"asked": 0, "zeroes": 0, "working-set": 0, "rest": 0}
+        return {
+            **told,
+            "pages": self.report.get("pages", zero),
+            "bytes": self.report.get("bytes", 0),
+        }
+
+
+class _Process:
+    """A process that serves, and the clones that it has."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], writer: asyncio.StreamWriter) -> None:
+        self.popen = popen
+        self.writer = writer
+        self.clones: dict[int, Clone] = {}
+
+    def send(self, message: Message) -> None:
+        self.writer.write(json.dumps(message).encode() + b"\n")
+
+
+class Servers:
+    """The processes that serve pages.
+
+    Args:
+        directory: the template store's.
+        emit: sends events to all clients.
+        learnt: stores a template's working set.
+        most: processes at most; None for one a core.
+
+    Attributes:
+        clones: those that are being served, by number.
+        pages: pages sent to clones that are not served any more, by cause.
+        bytes: bytes sent to them.
+        waits: requests of theirs by how long they waited (`WAITS`), and `waited` seconds in all.
+        outcomes: how many of them came to which end.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        emit: Callable[[tuple[Event, ...]], None],
+        learnt: Callable[[str, array[int]], None],
+        most: int | None = None,
+    ) -> None:
+        self._directory = directory
+        self._serving = directory / "serving"
+        self._emit = emit
+        self._learnt = learnt
+        self._most = most or len(os.sched_getaffinity(0))
+        self._processes: list[_Process] = []
+        self._starting: asyncio.Task[_Process] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        # What is being written of clones that have ended.
+        self._ending: set[asyncio.Task[None]] = set()
+        self._last = 0
+        self._closed = False
+        self.clones: dict[int, Clone] = {}
+        self.pages = {"asked": 0, "zeroes": 0, "working-set": 0, "rest": 0}
+        self.bytes = 0
+        self.waits = [0] * (len(WAITS) + 1)
+        self.waited = 0.0
+        self.outcomes: dict[str, int] = {}
+
+    def serve(self, request: Message, begun: Begun) -> None:
+        """Serve a clone.
+
+        Args:
+            request: its `template`, and `uri`, `qmp`, `page-size` and `record`
+                where they are given.
+            begun: see `Clone`.
+
+        Raises:
+            QMPError: it can't be served.
+        """
+        if len(self.clones) >= MOST:
+            raise QMPError(f"{MOST} clones are being served; no more are")
+        self._last += 1
+        clone = Clone(self._last, request, self._serving, begun)
+        self.clones[clone.number] = clone
+        self._run(self._begin(clone))
+
+    async def resume(self) -> None:
+        """Recover the clones that an earlier daemon has left."""
+        for clone in await asyncio.to_thread(self._left):
+            self._last = max(self._last, clone.number)
+            self.clones[clone.number] = clone
+            self._run(self._place(clone))
+
+    def _left(self) -> list[Clone]:
+        found = []
+        try:
+            files = sorted(self._serving.glob("*.json"))
+        except OSError:
+            return []
+        for file in files:
+            try:
+                request = json.loads(file.read_bytes())
+                number = int(file.stem)
+            except (OSError, ValueError) as damaged:
+                log.warning("%s says nothing of a clone: %s", file, damaged)
+                continue
+            found.append(Clone(number, {**request, "recover": True}, self._serving))
+        return found
+
+    async def close(self) -> None:
+        """End the processes; their clones pause, and the next daemon recovers them."""
+        self._closed = True
+        for task in tuple(self._tasks):
+            task.cancel()
+        for process in self._processes:
+            process.writer.close()
+        if self._ending:
+            await asyncio.wait(self._ending)
+        for process in self._processes:
+            # It ends when it sees that the daemon has gone.
+            await asyncio.to_thread(_wait, process.popen)
+
+    def _run(self, coroutine: Any) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _begin(self, clone: Clone) -> None:
+        if "qmp" in clone.request:
+            # Without a monitor there is no way to recover it.
+            try:
+                await asyncio.to_thread(self._note, clone)
+            except OSError as failed:
+                reason = os.strerror(failed.errno or 0)
+                self._ended(clone, "failed", f"cannot write {clone.file}: {reason}")
+                return
+        await self._place(clone)
+
+    def _note(self, clone: Clone) -> None:
+        self._serving.mkdir(mode=0o700, exist_ok=True)
+        new = clone.file.with_suffix(".new")
+        new.write_text(json.dumps(clone.request))
+        new.rename(clone.file)
+
+    async def _place(self, clone: Clone) -> None:
+        """Give a clone to the process that has the fewest."""
+        try:
+            process = await self._choose()
+        except OSError as failed:
+            reason = failed.strerror or failed
+            self._ended(clone, "failed", f"cannot start a process that serves pages: {reason}")
+            return
+        process.clones[clone.number] = clone
+        process.send({"id": clone.number, **clone.request})
+
+    async def _choose(self) -> _Process:
+        idle = min(self._processes, key=lambda each: len(each.clones), default=None)
+        if idle is None or (idle.clones and len(self._processes) < self._most):
+            if self._starting is None:
+                self._starting = asyncio.ensure_future(self._start())
+                self._starting.add_done_callback(self._started)
+            if idle is None:
+                return await self._starting
+        return idle
+
+    def _started(self, done: asyncio.Task[_Process]) -> None:
+        self._starting = None
+        if not done.cancelled() and done.exception() is not None and self._processes:
+            log.warning("cannot start a process that serves pages: %s", done.exception())
+
+    async def _start(self) -> _Process:
+        here, there = socket.socketpair()
+        argv = [sys.executable, "-m", "memd.pages.serving", str(there.fileno())]
+        argv.append(str(self._directory))
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=2, pass_fds=(there.fileno(),), cwd="/"
+            )
+
+        try:
+            popen = await asyncio.to_thread(start)
+        except BaseException:
+            here.close()
+            raise
+        finally:
+            there.close()
+        reader, writer = await asyncio.open_connection(sock=here, limit=_LINE)
+        process = _Process(popen, writer)
+        self._processes.append(process)
+        self._run(self._listen(process, reader))
+        return process
+
+    async def _listen(self, process: _Process, reader: asyncio.StreamReader) -> None:
+        """Take what a process tells until it ends."""
+        try:
+            while line := await reader.readline():
+                self._take(process, json.loads(line))
+        except (OSError, ValueError) as failed:
+            log.error("a process that serves pages says what it should not: %s", failed)
+        process.writer.close()
+        self._processes.remove(process)
+        if self._closed:
+            return
+        status = await asyncio.to_thread(_wait, process.popen)
+        log.error("a process that serves pages has ended with status %s", status)
+        await asyncio.sleep(_PAUSE)
+        for clone in process.clones.values():
+            if "qmp" in clone.request and clone.begun is None:
+                clone.request["recover"] = True
+                await self._place(clone)
+            else:
+                self._ended(clone, "lost", "the process that served it has ended")
+
+    def _take(self, process: _Process, message: Message) -> None:
+        clone = process.clones[message["id"]]
+        if "pages" in message:
+            clone.report = message
+        if "outcome" in message:
+            del process.clones[clone.number]
+            if "working-set" in message:
+                pages = array("I")
+                pages.frombytes(base64.b64decode(message["working-set"]))
+                self._learnt(clone.name, pages)
+            self._ended(clone, message["outcome"], message.get("error"))
+        elif clone.begun is not None:
+            begun, clone.begun = clone.begun, None
+            begun(None)
+
+    def _ended(self, clone: Clone, outcome: str, error: str | None) -> None:
+        task = asyncio.ensure_future(self._end(clone, outcome, error))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, clone: Clone, outcome: str, error: str | None) -> None:
+        if "qmp" in clone.request:
+            try:
+                await asyncio.to_thread(clone.file.unlink, missing_ok=True)
+            except OSError as failed:
+                log.warning("cannot remove %s: %s", clone.file, failed.strerror)
+        del self.clones[clone.number]
+        report = clone.describe()
+        for cause, count in report["pages"].items():
+            self.pages[cause] += count
+        self.bytes += report["bytes"]
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        for at, count in enumerate(clone.report.get("waits", ())):
+            self.waits[at] += count
+        self.waited += clone.report.get("waited", 0.0)
+        if error is not None:
+            log.warning("serving a clone of '%s': %s", clone.name, error)
+        if clone.begun is not None:
+            # Its client is told.
+            clone.begun(QMPError(error or "the clone can't be served"))
+            return
+        told = {"name": clone.name, **report, "outcome": outcome}
+        if error is not None:
+            told["error"] = error
+        self._emit((Event("X_TEMPLATE_SERVED", told),))
+
+
+def _wait(popen: subprocess.Popen[bytes]) -> int:
+    try:
+        return popen.wait(5)
+    except subprocess.TimeoutExpired:
+        popen.kill()
+        return popen.wait()

@@ -1,0 +1,291 @@
+"""A process that serves templates' pages to clones, apart from the daemon's interpreter.
+
+    python -m memd.pages.serving FD DIRECTORY
+
+FD is its end of a socket pair with the daemon, which sends what is to be served
+and is told what comes of it, a JSON object a line; `memd.pages.servers` is the
+other end. When the daemon ends, so does the process: its clones pause, and the
+next daemon recovers them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import gc
+import json
+import logging
+import socket
+import sys
+import time
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from memd.errors import QMPError
+from memd.pages import clone_monitor
+from memd.pages.clone import Connection, connect
+from memd.pages.postcopy import Counts, Source
+from memd.pages.recording import PAGE, Recording, parse
+from memd.pages.store import Store
+from memd.pages.template_memory import TemplateMemory
+
+log = logging.getLogger("memd")
+
+Message = dict[str, Any]
+
+QUIET = 10.0
+"""Seconds without a request after which a working set is taken to be known."""
+
+REPORTS = 1.0
+"""Seconds between two reports on a clone that is being served."""
+
+_RECOVERIES = 3
+"""Times that a clone is recovered without having been sent anything in between."""
+
+
+class Opened:
+    """A template that clones are being served from.
+
+    Attributes:
+        recording: the machine's state.
+        memory: its main memory.
+        working_set: numbers of pages, in their order.
+        page_size: of the memory that it was made of, in bytes.
+        clones: how many are being served.
+    """
+
+    __slots__ = ("clones", "memory", "page_size", "recording", "working_set")
+
+    def __init__(self, recording: Recording, memory: TemplateMemory) -> None:
+        self.recording = recording
+        self.memory = memory
+        self.working_set = memory.template.working_set()
+        self.page_size = memory.template.page_size
+        self.clones = 0
+
+
+class Process:
+    """What this process does.
+
+    Args:
+        sock: its end of the socket pair.
+        store: where the templates are.
+    """
+
+    def __init__(self, sock: socket.socket, store: Store) -> None:
+        self._sock = sock
+        self._store = store
+        self._opened: dict[str, Opened] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def run(self) -> None:
+        """Serve until the daemon has ended."""
+        reader, self._writer = await asyncio.open_connection(sock=self._sock, limit=1 << 20)
+        while line := await reader.readline():
+            task = asyncio.ensure_future(self._serve(json.loads(line)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _tell(self, message: Message) -> None:
+        if self._writer is not None:
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def _serve(self, request: Message) -> None:
+        """Serve one clone, and tell the daemon how that went."""
+        name = request["template"]
+        served = _Served(request, self._tell)
+        ended: Message = {"id": request["id"]}
+        try:
+            opened = await self._open(name)
+            opened.clones += 1
+            try:
+                ended["outcome"] = await served.run(opened)
+            finally:
+                opened.clones -= 1
+                await self._close(name, opened)
+        except QMPError as error:
+            ended |= {"outcome": "failed", "error": error.desc}
+        except Exception:
+            log.exception("serving a clone of '%s' failed unexpectedly", name)
+            ended |= {"outcome": "failed", "error": "internal error, see the log"}
+        if request.get("record"):
+            ended["working-set"] = served.learnt()
+        self._tell({**ended, **served.report()})
+        gc.collect()
+
+    async def _open(self, name: str) -> Opened:
+        if name not in self._opened:
+
+            def look() -> tuple[Recording, Any]:
+                template = self._store.open(name)
+                try:
+                    devices = template.devices()
+                    if not devices:
+                        raise QMPError(
+                            f"template '{name}' has memory alone: save it with the devices of a"
+                            " machine to serve it"
+                        )
+                    return parse(devices, template.size), template
+                except BaseException:
+                    template.close()
+                    raise
+
+            recording, template = await asyncio.to_thread(look)
+            # Another clone may have come first.
+            if name in self._opened:
+                template.close()
+            else:
+                self._opened[name] = Opened(recording, TemplateMemory(template))
+        return self._opened[name]
+
+    async def _close(self, name: str, opened: Opened) -> None:
+        """Close a template that nobody is served from any more: it may be deleted or replaced."""
+        if not opened.clones and self._opened.get(name) is opened:
+            del self._opened[name]
+            opened.memory.close()
+            with contextlib.suppress(BufferError):
+                await asyncio.to_thread(opened.memory.template.close)
+
+
+class _Served:
+    """One clone, over all its connections.
+
+    Args:
+        request: see `memd.pages.servers`.
+        tell: sends a message to the daemon.
+    """
+
+    def __init__(self, request: Message, tell: Callable[[Message], None]) -> None:
+        self._id: int = request["id"]
+        self._name: str = request["template"]
+        self._qmp: str | None = request.get("qmp")
+        # Where the clone could make its monitor's socket it can make another.
+        self._uri: str = request.get("uri") or f"unix:{self._qmp}.pages"
+        self._waits = "uri" in request
+        self._page_size: int | None = request.get("page-size")
+        self._recovering: bool = request.get("recover", False)
+        self._record: bool = request.get("record", False)
+        self._tell = tell
+        self._began = time.monotonic()
+        self._ran = self._recovering
+        self._counts: list[Counts] = []
+        self._asked = array("I")
+
+    async def run(self, opened: Opened) -> str:
+        """Serve it to its end; gives the outcome (QAPI `TemplateServeOutcome`).
+
+        Raises:
+            QMPError: it could not be served.
+        """
+        qmp, recording = self._qmp, opened.recording
+        if self._page_size is None:
+            self._page_size = opened.page_size
+            if qmp is not None:
+                block = recording.memory.name.decode("ascii", "replace")
+                self._page_size = await clone_monitor.page_size(qmp, block)
+        if qmp is not None and not self._waits and not self._recovering:
+            await clone_monitor.prepare(qmp, self._uri)
+        futile = 0
+        while True:
+            if self._recovering and not await clone_monitor.recover(qmp or "", self._uri):
+                return "left"
+            before = sum(counts.asked + counts.rest for counts in self._counts)
+            try:
+                await self._connection(opened)
+            except OSError:
+                if not self._ran:
+                    raise QMPError(
+                        f"the QEMU at {self._uri} ended before it ran: it says why on its standard"
+                        " error"
+                    ) from None
+            else:
+                return "complete"
+            if qmp is None:
+                return "lost"
+            futile += 1
+            if before != sum(counts.asked + counts.rest for counts in self._counts):
+                futile = 0
+            elif futile > _RECOVERIES:
+                raise QMPError("the clone pauses again and again")
+            self._recovering = True
+
+    async def _connection(self, opened: Opened) -> None:
+        """Serve it over one connection.
+
+        Raises:
+            OSError: the connection is lost.
+            QMPError: it could not be served.
+        """
+        source = Source(
+            opened.recording,
+            opened.memory,
+            self._page_size or PAGE,
+            opened.working_set,
+            on_demand=self._record,
+            recover=self._recovering,
+        )
+        sock = await connect(self._uri)
+        self._counts.append(source.counts)
+        self._tell({"id": self._id})
+        connection = Connection(source, sock)
+        opened.memory.on_ready.add(connection.wake)
+        if not self._record:
+            opened.memory.fetch_ahead(opened.working_set)
+        told = seen = 0
+        quiet = time.monotonic()
+        try:
+            while not (await asyncio.wait((connection.ended,), timeout=REPORTS))[0]:
+                if told != source.counts.sent:
+                    told = source.counts.sent
+                    self._tell({"id": self._id, **self.report()})
+                if self._record and len(source.asked) == seen:
+                    if time.monotonic() - quiet > QUIET:
+                        self._record = False
+                        source.push()
+                        connection.wake()
+                else:
+                    seen, quiet = len(source.asked), time.monotonic()
+            await connection.ended
+        finally:
+            self._ran = self._ran or source.running
+            self._asked += source.asked
+            opened.memory.on_ready.discard(connection.wake)
+            connection.close()
+
+    def report(self) -> Message:
+        """What has come of it so far."""
+        counts = self._counts
+        return {
+            "pages": {
+                "asked": sum(each.asked for each in counts),
+                "zeroes": sum(each.zeroes for each in counts),
+                "working-set": sum(each.working_set for each in counts),
+                "rest": sum(each.rest for each in counts),
+            },
+            "bytes": sum(each.sent for each in counts),
+            "waits": [sum(column) for column in zip(*(each.waits for each in counts), strict=True)],
+            "waited": sum(each.waited for each in counts),
+        }
+
+    def learnt(self) -> str:
+        """The pages that were asked for, each once, in base64 of 32-bit numbers."""
+        pages = array("I", dict.fromkeys(self._asked))
+        return base64.b64encode(pages.tobytes()).decode("ascii")
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until the daemon has ended."""
+    number, directory = arguments
+    logging.basicConfig(format="memd: %(message)s")
+    # What is sent makes many small objects and no circles.
+    gc.disable()
+    sock = socket.socket(fileno=int(number))
+    store = Store(directory, readonly=True)
+    asyncio.run(Process(sock, store).run())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,139 @@
+"""Clones in QEMU run from a template's pages, and find every byte of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from memd.errors import QMPError
+from memd.pages.store import Store
+from tests.guests.conftest import Serving
+from tests.guests.guest import Guest, memory
+
+Start = Callable[..., Guest]
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(memory("memfd", share="on"), id="shared"),
+        pytest.param(memory("ram"), id="private"),
+    ],
+)
+async def test_clone(serving: Serving, start_guest: Start, backend: str) -> None:
+    guest = start_guest(backend)
+    uri = guest.listen()
+    await serving.serve(uri=uri)
+    # It is used while its pages come.
+    await asyncio.to_thread(guest.check)
+    told = await serving.ended()
+    assert (told["name"], told["uri"], told["outcome"]) == ("guest", uri, "complete")
+    assert told["pages"]["asked"] > 0
+    assert sum(told["pages"].values()) - told["pages"]["zeroes"] > 4096
+    await asyncio.to_thread(guest.wait_migration, "completed")
+    # Afterwards it is a machine as any other.
+    await asyncio.to_thread(guest.run, "cp /pattern /copy && rm /pattern && cp /copy /pattern")
+    await asyncio.to_thread(guest.check)
+
+
+async def test_clone_in_huge_pages(
+    serving: Serving, start_guest: Start, hugepages: Callable[[int], None]
+) -> None:
+    """The size of the pages is asked of the clone's monitor."""
+    hugepages(64)
+    guest = start_guest(memory("memfd", hugetlb="on", hugetlbsize="2M"))
+    await serving.serve(qmp=str(guest.pages))
+    await asyncio.to_thread(guest.check)
+    assert (await serving.ended())["outcome"] == "complete"
+
+
+async def test_many_clones_and_one_that_ends(serving: Serving, start_guest: Start) -> None:
+    """What happens to one is its own."""
+    guests = [start_guest(memory("memfd")) for _ in range(4)]
+    uris = [guest.listen() for guest in guests]
+    await asyncio.gather(*(serving.serve(uri=uri) for uri in uris))
+    guests[1].process.kill()
+    for guest in (guests[0], guests[2], guests[3]):
+        await asyncio.to_thread(guest.check)
+    outcomes = {(told := await serving.ended())["uri"]: told["outcome"] for _ in guests}
+    assert outcomes == {**dict.fromkeys(uris, "complete"), uris[1]: outcomes[uris[1]]}
+    assert outcomes[uris[1]] in ("lost", "complete", "failed")
+
+
+async def test_working_set(serving: Serving, store: Path, start_guest: Start) -> None:
+    """What a run asks for is learnt, and is sent first the next time."""
+    guest = start_guest(memory("memfd"))
+    await serving.serve(uri=guest.listen(), record=True)
+    await asyncio.to_thread(guest.run, "head -c 4000000 /pattern | md5sum")
+    await asyncio.to_thread(guest.execute, "quit")
+    told = await serving.ended()
+    learnt = serving.learnt["guest"]
+    assert told["pages"]["rest"] == 0
+    assert len(learnt) == len(set(learnt)) > 1000
+    templates = Store(str(store))
+    templates.set_working_set("guest", learnt)
+    templates.close()
+    guest = start_guest(memory("memfd"))
+    await serving.serve(uri=guest.listen())
+    await asyncio.to_thread(guest.check)
+    pages = (await serving.ended())["pages"]
+    assert pages["working-set"] > len(learnt) // 2
+
+
+async def test_the_process_that_serves_dies(serving: Serving, start_guest: Start) -> None:
+    """Another takes its place: the clone is recovered, and nothing of it is wrong."""
+    guest = start_guest(memory("memfd"))
+    # Nothing is sent that is not asked for: the clone is not whole when the process dies.
+    await serving.serve(qmp=str(guest.pages), record=True)
+    await asyncio.to_thread(guest.run, "head -c 4000000 /pattern | md5sum")
+    (process,) = serving.servers._processes
+    os.kill(process.popen.pid, signal.SIGKILL)
+    await asyncio.to_thread(guest.check)
+    guest.execute("quit")
+    assert (await serving.ended())["outcome"] == "left"
+
+
+async def test_the_daemon_dies(store: Path, start_guest: Start) -> None:
+    """The next one finds what was being served, and recovers it."""
+    first = Serving(store)
+    guest = start_guest(memory("memfd"))
+    await first.serve(qmp=str(guest.pages), record=True)
+    await asyncio.to_thread(guest.run, "head -c 4000000 /pattern | md5sum")
+    assert len(list((store / "serving").iterdir())) == 1
+    await first.servers.close()
+    await asyncio.to_thread(guest.wait_migration, "postcopy-paused")
+    guest.type("md5sum /pattern")
+    second = Serving(store)
+    await second.servers.resume()
+    await asyncio.to_thread(guest.hear)
+    guest.execute("quit")
+    assert (await second.ended())["outcome"] == "left"
+    await second.servers.close()
+    assert list((store / "serving").iterdir()) == []
+
+
+async def test_refusals(serving: Serving, directory: Path, start_guest: Start) -> None:
+    with pytest.raises(QMPError, match="other"):
+        await serving.serve(template="other", uri=f"unix:{directory}/none")
+    with pytest.raises(QMPError, match="No such file or directory"):
+        await serving.serve(uri=f"unix:{directory}/none")
+    with pytest.raises(QMPError, match="No such file or directory"):
+        await serving.serve(qmp=f"{directory}/none")
+    with pytest.raises(QMPError, match="'exec:x' is no address"):
+        await serving.serve(uri="exec:x")
+
+
+async def test_a_machine_of_another_size(serving: Serving, start_guest: Start) -> None:
+    """QEMU ends, and says why; whoever asked for it is told where to look."""
+    guest = start_guest("memory-backend-memfd,id=ram,size=64M", "-m", "64M")
+    await serving.serve(uri=guest.listen())
+    told = await serving.ended()
+    assert told["outcome"] == "failed"
+    assert "it says why on its standard error" in told["error"]
+    assert guest.process.wait(30) == 1
+    assert "Size mismatch" in guest.stderr()
