@@ -4,6 +4,7 @@
     lock            held by the memd that writes
     names/NAME      which manifest has that name, and where its chunks are
     blobs/DIGEST    manifests, layouts, device streams, packs of chunks
+    cache/DIGEST    records of chunks that were fetched
     unpacked/       templates that are in use, unpacked
 
 A template is there once its file in names/ is. Whatever no name leads to is
@@ -22,16 +23,20 @@ import stat
 import sys
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from memd.errors import QMPError
 from memd.pages import blobs as files
 from memd.pages import unpacked
 from memd.pages.blobs import DIGEST, Blobs, Damaged
+from memd.pages.cache import Cache
 from memd.pages.chunks import PAGE, unpack
+from memd.pages.directory import FORMAT, named
 from memd.pages.layout import Layout, Piece, Places, PlacesBuilder
 from memd.pages.manifest import Blob, Manifest
+from memd.pages.remote import RemoteChunks, fetch_blob, places_by_digest, several
+from memd.pages.sources import Source, Target, Version, open_source
 from memd.pages.template import Template
 from memd.pages.writer import Chunks, Known, Writer
 
@@ -39,8 +44,6 @@ log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """A template's name: what a registry takes as a tag."""
-
-_FORMAT = b"memd templates 1\n"
 
 _SET_PAGES = 64
 """Pages of a chunk of the working set, which is fetched in its order."""
@@ -50,16 +53,34 @@ _GARBAGE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """What a name leads to, or led to while that is in use.
+class Origin:
+    """Where a template is as well.
 
     Attributes:
-        manifest: its digest.
-        places: the digest of its chunks' places.
+        url: the source.
+        version: what its name leads to there.
     """
 
-    manifest: str
-    places: str
+    url: str
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a name leads to.
+
+    Attributes:
+        versions: the present one, then former ones that are in use still.
+        origin: where it is as well, None for nowhere.
+    """
+
+    versions: list[Version]
+    origin: Origin | None = None
+
+    @property
+    def version(self) -> Version:
+        """The present one."""
+        return self.versions[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +90,12 @@ class Verified:
     Attributes:
         chunks: how many were read.
         damaged: digests of those that are, in hexadecimal digits.
+        repaired: how many were, and were fetched anew.
     """
 
     chunks: int
     damaged: list[str]
+    repaired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +105,19 @@ class Usage:
     Attributes:
         manifest: what it is.
         chunks: how many it has.
-        stored: bytes of their records in the store.
+        stored: bytes of their records.
         shared: bytes of these that other templates have as well.
+        present: bytes of these that are in the store, what it keeps of fetched
+            ones apart.
+        source: where it is as well, "" for nowhere.
     """
 
     manifest: Manifest
     chunks: int
     stored: int
     shared: int
+    present: int
+    source: str
 
 
 class Store:
@@ -99,17 +127,35 @@ class Store:
         directory: made, for its user alone, where it is missing.
         readonly: whether it is only read: by a further process of the memd that
             writes it.
+        sources: URLs of where templates are that the store has not.
+        cache_limit: bytes of fetched chunks that are kept, None for any number.
+
+    Attributes:
+        blobs: what it holds.
+        cache: fetched chunks.
+        sources: the URLs.
 
     Raises:
-        QMPError: it is no store, of another user, or in use by another memd.
+        QMPError: it is no store, of another user, or in use by another memd; or
+            a source is none.
     """
 
-    def __init__(self, directory: str, *, readonly: bool = False) -> None:
+    def __init__(
+        self,
+        directory: str,
+        *,
+        readonly: bool = False,
+        sources: Sequence[str] = (),
+        cache_limit: int | None = None,
+    ) -> None:
         self.directory = os.path.abspath(directory)
         self.readonly = readonly
         self.blobs = Blobs(os.path.join(self.directory, "blobs"))
         self._names = os.path.join(self.directory, "names")
         self.unpacked = os.path.join(self.directory, "unpacked")
+        self.cache = Cache(os.path.join(self.directory, "cache"), cache_limit)
+        self.sources = tuple(sources)
+        self._sources = {url: open_source(url) for url in sources}
         self._changing = threading.RLock()
         self._writing: set[str] = set()
         self._lock = -1
@@ -144,13 +190,13 @@ class Store:
         marker = os.path.join(self.directory, "format")
         try:
             with open(marker, "rb") as file:
-                if file.read(100) != _FORMAT:
+                if file.read(100) != FORMAT:
                     raise self._unusable("it is of another format than this memd's")
         except FileNotFoundError:
             if self.readonly or set(os.listdir(self.directory)) - {"lock", "lost+found"}:
                 raise self._unusable("it is not empty, and not a template store") from None
             self._take_lock()
-            files.replace(marker, _FORMAT)
+            files.replace(marker, FORMAT)
         if self.readonly:
             return
         self._take_lock()
@@ -158,6 +204,7 @@ class Store:
         os.makedirs(self._names, mode=0o700, exist_ok=True)
         os.makedirs(self.unpacked, mode=0o700, exist_ok=True)
         self.blobs.remove_unfinished()
+        self.cache.make()
         boot = unpacked.boot_id()
         for other in os.listdir(self.unpacked):
             if other != boot:
@@ -196,7 +243,7 @@ class Store:
         Raises:
             QMPError: there is none, or its manifest is damaged.
         """
-        return self._manifest(self._versions(name)[0])
+        return self._manifest(self._entry(name).version)
 
     def open(self, name: str) -> Template:
         """A template, to be read.
@@ -204,41 +251,61 @@ class Store:
         Raises:
             QMPError: there is none, or it is damaged.
         """
-        manifest = self.manifest(name)
-        return Template(
-            name,
-            manifest,
-            self.blobs,
-            lambda: self._places_of(name, manifest.layout.digest),
-            self.unpacked,
-        )
+        entry = self._entry(name)
+        manifest = self._manifest(entry.version)
+        layout = self._layout(manifest)
+        remote = self._remote(name, layout, entry.origin) if entry.origin else None
 
-    def _versions(self, name: str) -> list[Version]:
-        """What a name leads to: the present template, then those that are in use still."""
+        def places(known: str) -> tuple[str, Places] | None:
+            return self._places_of(name, manifest.layout.digest, known)
+
+        return Template(name, manifest, layout, self.blobs, places, self.unpacked, remote)
+
+    def _remote(self, name: str, layout: Layout, origin: Origin) -> RemoteChunks | None:
+        try:
+            source = self._source(origin.url)
+        except QMPError as error:
+            log.warning("template %s: %s", name, error.desc)
+            return None
+        found: list[dict[bytes, tuple[str, int, int]]] = []
+
+        def places() -> dict[bytes, tuple[str, int, int]]:
+            if not found:
+                theirs = self._layout(self._manifest(origin.version))
+                found.append(places_by_digest(theirs, self._places(origin.version)))
+            return found[0]
+
+        return RemoteChunks(name, layout, places, source, self.cache)
+
+    def _source(self, url: str) -> Source:
+        source = self._sources.get(url)
+        if source is None:
+            source = self._sources[url] = open_source(url)
+        return source
+
+    def _entry(self, name: str) -> Entry:
+        """What a name leads to."""
         if not NAME.fullmatch(name):
             raise QMPError(f"'{name}' is no name of a template")
         try:
             with open(os.path.join(self._names, name), "rb") as file:
                 told = json.load(file)
-            versions = [Version(**each) for each in told["versions"]]
+            versions = [_version(each) for each in told["versions"]]
+            origin = told["source"]
+            if origin is not None:
+                origin = Origin(str(origin["url"]), _version(origin))
+            return Entry([versions[0], *versions[1:]], origin)
         except FileNotFoundError:
             raise QMPError(f"template '{name}' not found") from None
         except OSError as failed:
             raise QMPError(f"cannot read template '{name}': {failed.strerror}") from None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, IndexError):
             raise Damaged(f"template '{name}' is damaged") from None
-        if not versions or not all(
-            DIGEST.fullmatch(digest)
-            for version in versions
-            for digest in (version.manifest, version.places)
-        ):
-            raise Damaged(f"template '{name}' is damaged")
-        return versions
 
-    def _name(self, name: str, versions: list[Version]) -> None:
-        told = [{"manifest": each.manifest, "places": each.places} for each in versions]
-        data = json.dumps({"versions": told}).encode() + b"\n"
-        files.replace(os.path.join(self._names, name), data)
+    def _name(self, name: str, entry: Entry) -> None:
+        origin = entry.origin
+        source = {"url": origin.url, **asdict(origin.version)} if origin else None
+        files.replace(os.path.join(self._names, name), named(entry.versions, source))
 
     def _manifest(self, version: Version) -> Manifest:
         return Manifest.decode(self.blobs.get(version.manifest))
@@ -249,12 +316,14 @@ class Store:
     def _places(self, version: Version) -> Places:
         return Places.decode(self.blobs.get(version.places))
 
-    def _places_of(self, name: str, layout: str) -> Places:
-        """Where the chunks of a template are now; nowhere, if it is gone."""
-        for version in self._versions(name):
+    def _places_of(self, name: str, layout: str, known: str) -> tuple[str, Places] | None:
+        """Where the chunks of a template are now, None if as known; nowhere, if it is gone."""
+        for version in self._entry(name).versions:
             if self._manifest(version).layout.digest == layout:
-                return self._places(version)
-        return Places()
+                if version.places == known:
+                    return None
+                return version.places, self._places(version)
+        return "", Places()
 
     def usage(self, name: str) -> Usage:
         """What a template takes.
@@ -263,19 +332,26 @@ class Store:
             QMPError: there is none, or it or another one is damaged.
             OSError: the store can't be read.
         """
-        version = self._versions(name)[0]
-        manifest = self._manifest(version)
-        places = self._places(version)
+        entry = self._entry(name)
+        places = self._places(entry.version)
         mine = {places.place(number) for number in range(len(places))}
         others = {
             place
             for other in self.names()
             if other != name
-            for place in _all_places(self._places(self._versions(other)[0]))
+            for place in _all_places(self._places(self._entry(other).version))
         }
+        here = {pack for pack in places.packs if self.blobs.has(pack)}
         stored = sum(length for _pack, _offset, length in mine)
         shared = sum(length for _pack, _offset, length in mine & others)
-        return Usage(manifest, len(places), stored, shared)
+        return Usage(
+            manifest=self._manifest(entry.version),
+            chunks=len(places),
+            stored=stored,
+            shared=shared,
+            present=sum(length for pack, _offset, length in mine if pack in here),
+            source=entry.origin.url if entry.origin else "",
+        )
 
     # What changes it
 
@@ -312,9 +388,16 @@ class Store:
             raise
 
         def commit(manifest: Manifest, places: Places) -> None:
-            self._commit(name, manifest, places)
+            self._commit(name, manifest, places, Entry([]))
 
         return Writer(name, self.blobs, known, like, commit, lambda: self._end_writing(name))
+
+    def _begin_changing(self, name: str) -> None:
+        """Nobody else changes it, and no garbage is collected, until `_end_writing`."""
+        with self._changing:
+            if name in self._writing:
+                raise QMPError(f"template '{name}' is being changed")
+            self._writing.add(name)
 
     def _writable(self) -> None:
         if self.readonly:
@@ -325,18 +408,16 @@ class Store:
             self._writing.discard(name)
             self._try_collecting()
 
-    def _commit(
-        self, name: str, manifest: Manifest, places: Places, before: list[Version] | None = None
-    ) -> None:
+    def _commit(self, name: str, manifest: Manifest, places: Places, before: Entry) -> None:
         version = Version(self.blobs.put(manifest.encode()), self.blobs.put(places.encode()))
         with self._changing:
-            self._name(name, [version, *(before or [])])
+            self._name(name, replace(before, versions=[version, *before.versions]))
 
     def _known(self) -> Known:
         """The chunks that the store has."""
         known: Known = {}
         for name in self.names():
-            for version in self._versions(name):
+            for version in self._entry(name).versions:
                 layout, places = self._layout(self._manifest(version)), self._places(version)
                 there = [self.blobs.has(pack) for pack in places.packs]
                 for number in range(len(layout)):
@@ -353,7 +434,9 @@ class Store:
         self._writable()
         with self._changing:
             if not self.has(name):
-                self._versions(name)
+                self._entry(name)
+            if name in self._writing:
+                raise QMPError(f"template '{name}' is being changed")
             try:
                 if self._in_use(name):
                     raise QMPError(f"template '{name}' is in use")
@@ -366,14 +449,14 @@ class Store:
     def _in_use(self, name: str) -> bool:
         """Whether a process has it unpacked and in use; its unpacked copy goes if not."""
         try:
-            layouts = {self._manifest(each).layout.digest for each in self._versions(name)}
+            layouts = {self._manifest(each).layout.digest for each in self._entry(name).versions}
         except Damaged:
             return False
         elsewhere = set()
         for other in self.names():
             if other != name:
                 try:
-                    versions = self._versions(other)
+                    versions = self._entry(other).versions
                     elsewhere |= {self._manifest(each).layout.digest for each in versions}
                 except Damaged:
                     continue
@@ -394,13 +477,10 @@ class Store:
             QMPError: it can't be done, and the template is as it was.
         """
         self._writable()
-        with self._changing:
-            if name in self._writing:
-                raise QMPError(f"template '{name}' is being changed")
-            self._writing.add(name)
+        self._begin_changing(name)
         chunks = None
         try:
-            versions = self._versions(name)
+            entry = self._entry(name)
             template = self.open(name)
             chunks = Chunks(self.blobs, self._known())
             layout, wanted = template.layout, array("I")
@@ -430,7 +510,7 @@ class Store:
             )
             key = template.manifest.layout.digest
             unpacked.share(self.unpacked, key, manifest.layout.digest)
-            self._commit(name, manifest, places, versions)
+            self._commit(name, manifest, places, entry)
         except OSError as failed:
             raise QMPError(f"cannot change template '{name}': {failed.strerror}") from None
         finally:
@@ -452,23 +532,203 @@ class Store:
         Raises:
             QMPError: there is none, or what is damaged is more than chunks.
         """
-        version = self._versions(name)[0]
-        manifest = self._manifest(version)
+        entry = self._entry(name)
+        manifest = self._manifest(entry.version)
         for blob in manifest.blobs:
             self.blobs.get(blob.digest)
-        layout, places = self._layout(manifest), self._places(version)
+        layout, places = self._layout(manifest), self._places(entry.version)
         layout.check()
-        damaged = []
+        damaged: dict[int, str] = {}
         for number in range(len(layout)):
-            try:
-                pack, offset, size = places.place(number)
-                record = self.blobs.read_at(pack, offset, size)
-                unpack(record, layout.counts[number] * PAGE, layout.digest(number))
-            except (Damaged, OSError, IndexError):
-                damaged.append(layout.digest(number).hex())
+            pack = places.place(number)[0]
+            # What was not fetched yet is not damaged.
+            if (entry.origin is None or self.blobs.has(pack)) and not self._good(
+                layout, places, number
+            ):
+                damaged[number] = pack
             if progress is not None:
                 progress(number + 1)
-        return Verified(len(layout), damaged)
+        found = len(damaged)
+        if damaged and entry.origin is not None and not self.readonly:
+            self._repair(name, entry.origin, set(damaged.values()))
+            damaged = {
+                number: pack
+                for number, pack in damaged.items()
+                if not self._good(layout, places, number)
+            }
+        left = [layout.digest(number).hex() for number in damaged]
+        return Verified(len(layout), left, found - len(left))
+
+    def _good(self, layout: Layout, places: Places, number: int) -> bool:
+        try:
+            record = self.blobs.read_at(*places.place(number))
+            unpack(record, layout.counts[number] * PAGE, layout.digest(number))
+        except (Damaged, OSError):
+            return False
+        return True
+
+    def _repair(self, name: str, origin: Origin, packs: set[str]) -> None:
+        for pack in packs:
+            try:
+                fetch_blob(self._source(origin.url), self.blobs, pack, anew=True)
+            except QMPError as error:
+                log.error("template %s: it can't be repaired: %s", name, error.desc)
+
+    # Other places
+
+    def locate(self, name: str) -> None:
+        """See that a template can be opened that may be at a source only; its chunks come later.
+
+        Raises:
+            QMPError: neither the store nor a source has it.
+        """
+        if self.has(name) or not self.sources:
+            self._entry(name)
+            return
+        failure: QMPError | None = None
+        for url in self.sources:
+            try:
+                source = self._source(url)
+                version = source.find(name)
+            except QMPError as error:
+                failure = error
+                continue
+            if version is not None:
+                self._fetch(name, source, version, lambda _manifest, _places: None)
+                return
+        raise failure or QMPError(f"template '{name}' not found")
+
+    def pull(
+        self, name: str, url: str | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Manifest:
+        """Have a template here in full.
+
+        Args:
+            name: the template.
+            url: which of the sources has it; the first if None.
+            progress: told how many bytes came, of how many; what it raises ends it.
+
+        Raises:
+            QMPError: the source has it not, another one has its name, or it
+                can't be stored; a template that was there is as it was.
+        """
+        self._writable()
+        source = self._source(self._chosen(url))
+        if not NAME.fullmatch(name):
+            raise QMPError(f"'{name}' is no name of a template")
+        version = source.find(name)
+        if version is None:
+            raise QMPError(f"template '{name}' is not at '{source.url}'")
+        if self.has(name):
+            entry = self._entry(name)
+            if entry.origin is None and entry.version.manifest != version.manifest:
+                raise QMPError(f"template '{name}' exists already, and is another one")
+
+        def packs(manifest: Manifest, places: Places) -> None:
+            ends: dict[str, int] = {}
+            for pack, offset, length in _all_places(places):
+                if not self.blobs.has(pack):
+                    ends[pack] = max(ends.get(pack, 0), offset + length)
+            count = _Count(sum(ends.values()), progress)
+            several(lambda pack: fetch_blob(source, self.blobs, pack, count.more), list(ends))
+
+        return self._fetch(name, source, version, packs)
+
+    def _chosen(self, url: str | None) -> str:
+        if not self.sources:
+            raise QMPError("there is no template source", hint="--template-source names one.")
+        if url is not None and url not in self.sources:
+            raise QMPError(f"'{url}' is none of the template sources")
+        return url or self.sources[0]
+
+    def _fetch(
+        self,
+        name: str,
+        source: Source,
+        version: Version,
+        fetch_packs: Callable[[Manifest, Places], None],
+    ) -> Manifest:
+        """Take what is said of a template over from a source, and give it the name."""
+        self._writable()
+        self._begin_changing(name)
+        try:
+            for digest in (version.manifest, version.places):
+                fetch_blob(source, self.blobs, digest)
+            manifest, places = self._manifest(version), self._places(version)
+            for blob in manifest.blobs:
+                fetch_blob(source, self.blobs, blob.digest)
+            layout = self._layout(manifest)
+            layout.check()
+            if layout.pages * PAGE != manifest.size or len(places) != len(layout):
+                raise Damaged(f"template '{name}' of '{source.url}' is damaged")
+            fetch_packs(manifest, places)
+            former = [
+                each
+                for each in (self._entry(name).versions if self.has(name) else [])
+                if each.manifest != version.manifest
+            ]
+            with self._changing:
+                self._name(name, Entry([version, *former], Origin(source.url, version)))
+        except OSError as failed:
+            raise QMPError(f"cannot store template '{name}': {failed.strerror}") from None
+        finally:
+            self._end_writing(name)
+        return manifest
+
+    def push(
+        self, name: str, url: str | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> str:
+        """Give a template to a source, from where other stores can have it.
+
+        Args:
+            name: the template.
+            url: which of the sources; the first if None.
+            progress: told how many bytes were sent, of how many; what it raises ends it.
+
+        Returns:
+            the source's URL.
+
+        Raises:
+            QMPError: the source would not take it, or it is not here in full.
+        """
+        self._writable()
+        source = self._source(self._chosen(url))
+        if not isinstance(source, Target):
+            raise QMPError(f"'{source.url}' can only be read from")
+        entry = self._entry(name)
+        manifest, places = self._manifest(entry.version), self._places(entry.version)
+        self._begin_changing(name)
+        try:
+            kinds = {
+                entry.version.manifest: "config",
+                entry.version.places: "places",
+                manifest.layout.digest: "layout",
+            }
+            if manifest.devices is not None:
+                kinds[manifest.devices.digest] = "devices"
+            if manifest.working_set is not None:
+                kinds[manifest.working_set.digest] = "working-set"
+            kinds |= dict.fromkeys(places.packs, "chunks")
+            blobs = []
+            for digest, kind in kinds.items():
+                if not self.blobs.has(digest):
+                    raise QMPError(f"template '{name}' is not here in full", hint="Pull it before.")
+                blobs.append((kind, digest, self.blobs.size(digest)))
+            missing = [each for each in blobs if not source.has(each[1])]
+            count = _Count(sum(size for _kind, _digest, size in missing), progress)
+
+            def upload(blob: tuple[str, str, int]) -> None:
+                source.upload(blob[1], self.blobs.path(blob[1]), count.more)
+
+            several(upload, missing)
+            source.name(name, entry.version, blobs)
+            with self._changing:
+                self._name(name, replace(entry, origin=Origin(source.url, entry.version)))
+        except OSError as failed:
+            raise QMPError(f"cannot push template '{name}': {failed.strerror}") from None
+        finally:
+            self._end_writing(name)
+        return source.url
 
     # Garbage
 
@@ -492,23 +752,26 @@ class Store:
             for digest in self.blobs.digests():
                 if digest not in live:
                     self.blobs.remove(digest)
+            if self.cache.taken():
+                self.cache.keep_only(self._chunks_of_all())
+
+    def _chunks_of_all(self) -> set[bytes]:
+        layouts = (
+            self._layout(self._manifest(version))
+            for name in self.names()
+            for version in self._entry(name).versions
+        )
+        return {layout.digest(number) for layout in layouts for number in range(len(layout))}
 
     def _live(self) -> set[str]:
         """The blobs that names lead to, after packs with much garbage were written anew."""
         live: set[str] = set()
         records: dict[str, set[tuple[int, int]]] = {}
-        named: dict[str, list[tuple[Version, Manifest, Places]]] = {}
+        entries: dict[str, Entry] = {}
         for name in self.names():
-            versions = self._versions(name)
-            if len(versions) > 1 and not self._used(versions[0]):
-                for version in versions[1:]:
-                    unpacked.drop(self.unpacked, self._manifest(version).layout.digest)
-                versions = versions[:1]
-                self._name(name, versions)
-            for version in versions:
-                manifest, places = self._manifest(version), self._places(version)
-                named.setdefault(name, []).append((version, manifest, places))
-                for pack, offset, length in _all_places(places):
+            entry = entries[name] = self._without_unused(name, self._entry(name))
+            for version in entry.versions:
+                for pack, offset, length in _all_places(self._places(version)):
                     records.setdefault(pack, set()).add((offset, length))
         moved = self._rewrite(
             {
@@ -519,25 +782,39 @@ class Store:
                 <= self.blobs.size(pack) * (_GARBAGE - 1) // _GARBAGE
             }
         )
-        for name, entries in named.items():
-            versions = []
-            for version, manifest, places in entries:
-                if moved and any(place in moved for place in _all_places(places)):
-                    builder = PlacesBuilder()
-                    for place in _all_places(places):
-                        builder.add(*moved.get(place, place))
-                    places = builder.places
-                    version = replace(version, places=self.blobs.put(places.encode()))
-                versions.append(version)
-                live |= {version.manifest, version.places, *places.packs}
-                live |= {blob.digest for blob in manifest.blobs}
-            if versions != [version for version, _manifest, _places in entries]:
-                self._name(name, versions)
+        for name, entry in entries.items():
+            versions = [self._moved(version, moved) for version in entry.versions]
+            if versions != entry.versions:
+                self._name(name, replace(entry, versions=versions))
+            for version in (*versions, *([entry.origin.version] if entry.origin else [])):
+                live |= {version.manifest, version.places, *self._places(version).packs}
+                live |= {blob.digest for blob in self._manifest(version).blobs}
         return live
 
-    def _used(self, version: Version) -> bool:
-        """Whether a process uses this version, or a former one, whose copy is the same file."""
-        return unpacked.in_use(self.unpacked, self._manifest(version).layout.digest)
+    def _moved(
+        self, version: Version, moved: dict[tuple[str, int, int], tuple[str, int, int]]
+    ) -> Version:
+        places = self._places(version)
+        if not any(place in moved for place in _all_places(places)):
+            return version
+        builder = PlacesBuilder()
+        for place in _all_places(places):
+            builder.add(*moved.get(place, place))
+        return replace(version, places=self.blobs.put(builder.places.encode()))
+
+    def _without_unused(self, name: str, entry: Entry) -> Entry:
+        """What a name leads to, without former versions that nobody uses any more."""
+        used = [entry.version]
+        for version in entry.versions[1:]:
+            key = self._manifest(version).layout.digest
+            if unpacked.in_use(self.unpacked, key):
+                used.append(version)
+            else:
+                unpacked.drop(self.unpacked, key)
+        if len(used) < len(entry.versions):
+            entry = replace(entry, versions=used)
+            self._name(name, entry)
+        return entry
 
     def _rewrite(
         self, packs: dict[str, list[tuple[int, int]]]
@@ -556,6 +833,31 @@ class Store:
                 new.discard()
             moved |= {(pack, offset, size): (digest, to, size) for to, offset, size in at}
         return moved
+
+
+class _Count:
+    """Bytes that threads have moved, of how many."""
+
+    __slots__ = ("_all", "_done", "_lock", "_progress")
+
+    def __init__(self, all: int, progress: Callable[[int, int], None] | None) -> None:
+        self._all = all
+        self._done = 0
+        self._lock = threading.Lock()
+        self._progress = progress
+
+    def more(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            if self._progress is not None:
+                self._progress(self._done, self._all)
+
+
+def _version(told: dict[str, str]) -> Version:
+    version = Version(told["manifest"], told["places"])
+    if not DIGEST.fullmatch(version.manifest) or not DIGEST.fullmatch(version.places):
+        raise ValueError
+    return version
 
 
 def _all_places(places: Places) -> Iterator[tuple[str, int, int]]:

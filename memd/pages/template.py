@@ -26,11 +26,17 @@ _RECENT = 64
 asked for more than once."""
 
 
+ReadPlaces = Callable[[str], tuple[str, Places] | None]
+
+
 class Remote(Protocol):
     """Where chunks are fetched from that the store has not."""
 
+    def kept(self, number: int) -> bytes | None:
+        """A chunk of the layout, verified, if it was fetched before and is kept still."""
+
     def chunk(self, number: int) -> bytes:
-        """A chunk of the layout, verified.
+        """Fetch a chunk of the layout; verified.
 
         Raises:
             QMPError: it can't be fetched.
@@ -46,33 +52,35 @@ class Template:
     Args:
         name: in the store.
         manifest: what it is.
+        layout: its pages.
         blobs: the store's.
-        places: reads where the chunks are; called again after they moved.
+        places: reads where the chunks are; called again after they moved. It is
+            given the digest of what it told before, and tells None if that is so still.
         unpacked: the directory of unpacked copies.
         remote: where chunks are fetched from, None for nowhere.
 
-    Attributes:
-        layout: its pages.
-
     Raises:
-        Damaged: its layout is.
+        QMPError: it can't be told where its chunks are.
     """
 
     def __init__(
         self,
         name: str,
         manifest: Manifest,
+        layout: Layout,
         blobs: Blobs,
-        places: Callable[[], Places],
+        places: ReadPlaces,
         unpacked: str,
         remote: Remote | None = None,
     ) -> None:
         self.name = name
         self.manifest = manifest
         self._blobs = blobs
-        self.layout = Layout.decode(blobs.get(manifest.layout.digest))
+        self.layout = layout
         self._read_places = places
-        self._places = places()
+        self._places_digest = ""
+        self._places = Places()
+        self._find_chunks()
         self._directory = unpacked
         self._remote = remote
         self._lock = threading.Lock()
@@ -109,7 +117,10 @@ class Template:
         first = offset // PAGE
         end = -(-(offset + length) // PAGE)
         parts: list[bytes] = []
-        for piece in self.layout.pieces(first, end - first):
+        pieces = list(self.layout.pieces(first, end - first))
+        if self._remote is not None:
+            self._prefetch(sorted({piece.chunk for piece in pieces if piece.chunk >= 0}))
+        for piece in pieces:
             if piece.chunk < 0:
                 parts.append(bytes(piece.count * PAGE))
             else:
@@ -263,26 +274,34 @@ class Template:
     def _load(self, number: int) -> bytes:
         length = self.layout.counts[number] * PAGE
         digest = self.layout.digest(number)
-        places = self._places
-        for _again in range(2):
-            if number >= len(places):
-                break
+        while number < len(places := self._places):
             pack, offset, size = places.place(number)
             try:
                 return unpack(self._blobs.read_at(pack, offset, size), length, digest)
             except FileNotFoundError:
-                # Moved into another pack, it may be, or not fetched yet.
-                moved = self._read_places()
-                self._places, places = moved, moved
+                # Not fetched yet, or moved into another pack.
+                if self._remote is not None and (data := self._remote.kept(number)) is not None:
+                    return data
+                if self._find_chunks():
+                    continue
             except OSError as failed:
                 log.error("template %s: chunk %s: %s", self.name, digest.hex(), failed.strerror)
-                break
             except Damaged as damaged:
                 log.error("template %s: %s", self.name, damaged.desc)
-                break
+                if self._remote is not None and (data := self._remote.kept(number)) is not None:
+                    return data
+            break
         if self._remote is not None:
             return self._remote.chunk(number)
         raise Damaged(f"template '{self.name}': chunk {digest.hex()} is damaged or missing")
+
+    def _find_chunks(self) -> bool:
+        """See where the chunks are; whether they are elsewhere than they were."""
+        told = self._read_places(self._places_digest)
+        if told is None:
+            return False
+        self._places_digest, self._places = told
+        return True
 
 
 def _no_copy(name: str, failed: OSError) -> QMPError:

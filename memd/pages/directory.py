@@ -1,0 +1,145 @@
+"""A directory as a source: another template store, which any file server can serve as well."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from memd.pages.blobs import DIGEST, Blobs, replace
+from memd.pages.sources import SourceError, Version
+
+FORMAT = b"memd templates 1\n"
+"""What the file says that marks a directory as a template store."""
+
+PIECE = 1 << 20
+"""Bytes of a blob that are read at once."""
+
+
+class Directory:
+    """The source `file:PATH`.
+
+    Args:
+        url: as it was given.
+        path: the directory.
+    """
+
+    __slots__ = ("path", "url")
+
+    def __init__(self, url: str, path: str) -> None:
+        self.url = url
+        self.path = path
+
+    def find(self, name: str) -> Version | None:
+        """See `Source`."""
+        try:
+            with open(os.path.join(self.path, "names", name), "rb") as file:
+                return read_name(self.url, name, file.read(1 << 16))
+        except FileNotFoundError:
+            self.check()
+            return None
+        except OSError as failed:
+            raise self._failed(failed) from None
+
+    def part(self, digest: str, offset: int, length: int) -> bytes:
+        """See `Source`."""
+        try:
+            with open(self._blob(digest), "rb") as file:
+                data = os.pread(file.fileno(), length, offset)
+        except OSError as failed:
+            raise self._failed(failed) from None
+        if len(data) != length:
+            raise SourceError(f"template source '{self.url}': blob {digest} is cut short")
+        return data
+
+    @contextmanager
+    def blob(self, digest: str) -> Iterator[Iterator[bytes]]:
+        """See `Source`."""
+        try:
+            with open(self._blob(digest), "rb") as file:
+                yield iter(lambda: file.read(PIECE), b"")
+        except OSError as failed:
+            raise self._failed(failed) from None
+
+    def check(self) -> None:
+        """See `Source`."""
+        try:
+            os.listdir(os.path.join(self.path, "names"))
+        except OSError as failed:
+            raise self._failed(failed) from None
+
+    def has(self, digest: str) -> bool:
+        """See `Target`."""
+        return os.path.exists(self._blob(digest))
+
+    def upload(self, digest: str, path: str, progress: Callable[[int], None]) -> None:
+        """See `Target`."""
+        blobs = Blobs(os.path.join(self.path, "blobs"))
+        try:
+            self._make()
+            new = blobs.create()
+            try:
+                with open(path, "rb") as file:
+                    while data := file.read(PIECE):
+                        new.write(data)
+                        progress(len(data))
+                if new.digest() != digest:
+                    raise SourceError(f"blob {digest} is damaged here")
+                new.finish()
+            finally:
+                new.discard()
+        except OSError as failed:
+            raise self._failed(failed) from None
+
+    def name(self, name: str, version: Version, blobs: list[tuple[str, str, int]]) -> None:
+        """See `Target`."""
+        if not all(self.has(digest) for _kind, digest, _size in blobs):
+            raise SourceError(f"template source '{self.url}': a blob is gone again")
+        try:
+            replace(os.path.join(self.path, "names", name), named([version], None))
+        except OSError as failed:
+            raise self._failed(failed) from None
+
+    def _make(self) -> None:
+        """See that it is a store, so that it can be used as one too."""
+        for part in ("blobs", "names"):
+            os.makedirs(os.path.join(self.path, part), mode=0o700, exist_ok=True)
+        marker = os.path.join(self.path, "format")
+        if not os.path.exists(marker):
+            replace(marker, FORMAT)
+
+    def _blob(self, digest: str) -> str:
+        return os.path.join(self.path, "blobs", digest)
+
+    def _failed(self, failed: OSError) -> SourceError:
+        return SourceError(f"template source '{self.url}': {failed.strerror}")
+
+
+def named(versions: list[Version], source: dict[str, str] | None) -> bytes:
+    """What a file below names/ says.
+
+    Args:
+        versions: the present one first.
+        source: where it is as well.
+    """
+    told = {"versions": [asdict(each) for each in versions], "source": source}
+    return json.dumps(told).encode() + b"\n"
+
+
+def read_name(url: str, name: str, data: bytes) -> Version:
+    """What a file below names/ says.
+
+    Raises:
+        SourceError: nothing that can be read.
+    """
+    try:
+        first = json.loads(data)["versions"][0]
+        version = Version(first["manifest"], first["places"])
+        good = DIGEST.fullmatch(version.manifest) and DIGEST.fullmatch(version.places)
+    except (ValueError, TypeError, KeyError, IndexError):
+        good = None
+    if not good:
+        raise SourceError(f"template source '{url}': what it says of '{name}' can't be read")
+    return version

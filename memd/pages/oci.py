@@ -1,0 +1,160 @@
+"""An OCI registry as a source: a template is an image whose layers are its blobs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, cast
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from memd.pages.blobs import DIGEST
+from memd.pages.http import Client, is_loopback
+from memd.pages.sources import SourceError, Version
+
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_TYPE = "application/vnd.memd.template.v1"
+_PART = "application/vnd.memd.template.{}.v1"
+
+_REPOSITORY = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
+
+_PIECE = 1 << 20
+"""Bytes that are sent between two reports."""
+
+
+class Oci:
+    """The source `oci://HOST[:PORT]/REPOSITORY`; a template's name is a tag.
+
+    Args:
+        url: as it was given.
+        host: the registry's; in clear if it is this one, else with TLS.
+        port: None for the ordinary one.
+        repository: in the registry.
+
+    Raises:
+        SourceError: that is no repository's name.
+    """
+
+    __slots__ = ("_base", "_client", "url")
+
+    def __init__(self, url: str, host: str, port: int | None, repository: str) -> None:
+        if not _REPOSITORY.fullmatch(repository):
+            raise SourceError(f"'{url}' is no template source: it names no repository")
+        self.url = url
+        name = f"[{host}]" if ":" in host else host
+        registry = name if port is None else f"{name}:{port}"
+        self._client = Client(url, registry)
+        scheme = "http" if is_loopback(host) else "https"
+        self._base = f"{scheme}://{registry}/v2/{repository}"
+
+    def find(self, name: str) -> Version | None:
+        """See `Source`."""
+        url = f"{self._base}/manifests/{name}"
+        answer = self._client.request("GET", url, headers={"Accept": _MANIFEST})
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise self._client.refused(answer, f"template '{name}'")
+        try:
+            told = json.loads(answer.data)
+            kinds = {each["mediaType"]: each["digest"] for each in told["layers"]}
+            digests = [
+                str(digest).removeprefix("sha256:")
+                for digest in (told["config"]["digest"], kinds[_PART.format("places")])
+            ]
+            good = all(DIGEST.fullmatch(digest) for digest in digests)
+        except (ValueError, TypeError, KeyError):
+            good = False
+        if not good:
+            raise SourceError(f"template source '{self.url}': '{name}' is no template")
+        return Version(*digests)
+
+    def part(self, digest: str, offset: int, length: int) -> bytes:
+        """See `Source`."""
+        return self._client.part(f"{self._base}/blobs/sha256:{digest}", offset, length)
+
+    @contextmanager
+    def blob(self, digest: str) -> Iterator[Iterator[bytes]]:
+        """See `Source`."""
+        url = f"{self._base}/blobs/sha256:{digest}"
+        with self._client.pieces(url, f"blob {digest}") as pieces:
+            yield pieces
+
+    def check(self) -> None:
+        """See `Source`."""
+        answer = self._client.request("GET", f"{self._base}/tags/list?n=1")
+        # A repository that nothing was pushed to is not there yet.
+        if answer.status not in (200, 404):
+            raise self._client.refused(answer, "its tags")
+
+    def has(self, digest: str) -> bool:
+        """See `Target`."""
+        answer = self._client.request("HEAD", f"{self._base}/blobs/sha256:{digest}")
+        if answer.status not in (200, 404):
+            raise self._client.refused(answer, f"blob {digest}")
+        return answer.status == 200
+
+    def upload(self, digest: str, path: str, progress: Callable[[int], None]) -> None:
+        """See `Target`."""
+        begun = self._client.request("POST", f"{self._base}/blobs/uploads/")
+        where = begun.headers.get("Location")
+        if begun.status != 202 or where is None:
+            raise self._client.refused(begun, "an upload")
+        url = urljoin(self._base, where)
+        url += ("&" if urlsplit(url).query else "?") + urlencode({"digest": f"sha256:{digest}"})
+        try:
+            with open(path, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+                body = cast("IO[bytes]", _Sent(file, progress))
+                answer = self._client.request("PUT", url, headers=headers, body=body)
+        except OSError as failed:
+            raise SourceError(f"template source '{self.url}': {failed.strerror}") from None
+        if answer.status != 201:
+            raise self._client.refused(answer, f"blob {digest}")
+
+    def name(self, name: str, version: Version, blobs: list[tuple[str, str, int]]) -> None:
+        """See `Target`."""
+        described: list[dict[str, Any]] = [
+            {"mediaType": _PART.format(kind), "digest": f"sha256:{digest}", "size": size}
+            for kind, digest, size in blobs
+        ]
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "artifactType": _TYPE,
+            "config": next(each for each in described if version.manifest in each["digest"]),
+            "layers": [each for each in described if version.manifest not in each["digest"]],
+        }
+        answer = self._client.request(
+            "PUT",
+            f"{self._base}/manifests/{name}",
+            headers={"Content-Type": _MANIFEST},
+            body=json.dumps(manifest).encode(),
+        )
+        if answer.status != 201:
+            raise self._client.refused(answer, f"template '{name}'")
+
+
+class _Sent:
+    """A file that tells how much of it was read."""
+
+    __slots__ = ("_file", "_progress")
+
+    def __init__(self, file: io.FileIO, progress: Callable[[int], None]) -> None:
+        self._file = file
+        self._progress = progress
+
+    def read(self, _length: int = -1) -> bytes:
+        data = self._file.read(_PIECE)
+        self._progress(len(data))
+        return data
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)

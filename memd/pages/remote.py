@@ -1,0 +1,223 @@
+"""What of a template is fetched from a source: chunk by chunk, or all of it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from memd.errors import QMPError
+from memd.pages.blobs import Blobs, Damaged
+from memd.pages.cache import Cache
+from memd.pages.chunks import PAGE, unpack
+from memd.pages.layout import Layout, Places
+from memd.pages.sources import Source, SourceError
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 4
+"""Requests to a source at a time."""
+
+_RANGE = 1 << 20
+"""Bytes that one request asks for, where chunks follow each other: what arrives
+in 8 ms on a link of 1 Gbit/s."""
+
+_GAP = 32 << 10
+"""Bytes between two chunks that are fetched along with them."""
+
+T = TypeVar("T")
+
+
+def several(act: Callable[[T], None], items: Iterable[T]) -> None:
+    """Do something with each of some items, several at once; the first failure ends it.
+
+    The threads end with the process, so that one that waits for a source does
+    not hold its end up.
+    """
+    left: queue.SimpleQueue[T] = queue.SimpleQueue()
+    count = 0
+    for item in items:
+        left.put(item)
+        count += 1
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        while not failures:
+            try:
+                item = left.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                act(item)
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [
+        threading.Thread(target=work, name="memd-fetch", daemon=True)
+        for _each in range(min(_AT_ONCE, count))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+class RemoteChunks:
+    """The chunks of a template that a source has.
+
+    Args:
+        name: the template's, for the log.
+        layout: of the template, as the store has it.
+        places: where the source has chunks, by digest: pack, offset and length.
+        source: the source.
+        cache: where what was fetched is kept.
+    """
+
+    __slots__ = ("_cache", "_layout", "_name", "_places", "_source")
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        places: Callable[[], dict[bytes, tuple[str, int, int]]],
+        source: Source,
+        cache: Cache,
+    ) -> None:
+        self._name = name
+        self._layout = layout
+        self._places = places
+        self._source = source
+        self._cache = cache
+
+    def kept(self, number: int) -> bytes | None:
+        """A chunk, verified, if it was fetched before and is kept still."""
+        digest = self._layout.digest(number)
+        record = self._cache.get(digest)
+        if record is None:
+            return None
+        try:
+            return unpack(record, self._layout.counts[number] * PAGE, digest)
+        except Damaged as damaged:
+            log.error("template %s: what was kept of it: %s", self._name, damaged.desc)
+            return None
+
+    def chunk(self, number: int) -> bytes:
+        """Fetch a chunk; verified.
+
+        Raises:
+            QMPError: the source has it not, or gives something else.
+        """
+        digest = self._layout.digest(number)
+        place = self._places().get(digest)
+        if place is None:
+            raise Damaged(f"template '{self._name}': no source has chunk {digest.hex()}")
+        for again in (True, False):
+            record = self._source.part(*place)
+            try:
+                data = unpack(record, self._layout.counts[number] * PAGE, digest)
+            except Damaged as damaged:
+                log.error("template %s: %s: %s", self._name, self._source.url, damaged.desc)
+                if again:
+                    continue
+                raise Damaged(
+                    f"template '{self._name}': chunk {digest.hex()} is damaged,"
+                    f" at '{self._source.url}' too"
+                ) from None
+            self._keep(digest, record)
+            return data
+        raise AssertionError
+
+    def prefetch(self, numbers: list[int]) -> None:
+        """Fetch chunks in as few requests as can be; what fails is left to `chunk`."""
+        places = self._places()
+        wanted: dict[tuple[str, int, int], bytes] = {}
+        room = self._cache.limit
+        for number in numbers:
+            digest = self._layout.digest(number)
+            if (place := places.get(digest)) is None or self._cache.has(digest):
+                continue
+            if room is not None:
+                # What would push out what was fetched just before is of no use.
+                room -= place[2] * 2
+                if room < 0:
+                    break
+            wanted[place] = digest
+        spans: list[list[tuple[str, int, int]]] = []
+        for place in sorted(wanted):
+            if spans:
+                pack, first, _size = spans[-1][0]
+                _pack, last, size = spans[-1][-1]
+                end = place[1] + place[2]
+                if place[0] == pack and place[1] - last - size <= _GAP and end - first <= _RANGE:
+                    spans[-1].append(place)
+                    continue
+            spans.append([place])
+
+        def get(span: list[tuple[str, int, int]]) -> None:
+            pack, first, _size = span[0]
+            end = span[-1][1] + span[-1][2]
+            data = self._source.part(pack, first, end - first)
+            for place in span:
+                at = place[1] - first
+                self._keep(wanted[place], data[at : at + place[2]])
+
+        # One alone is fetched by who wants it.
+        if len(wanted) > 1:
+            try:
+                several(get, spans)
+            except SourceError as error:
+                log.warning("template %s: %s", self._name, error.desc)
+
+    def _keep(self, digest: bytes, record: bytes) -> None:
+        try:
+            self._cache.put(digest, record)
+        except OSError as failed:
+            # It will be fetched again.
+            log.warning("template %s: cannot keep a chunk: %s", self._name, failed.strerror)
+
+
+def fetch_blob(
+    source: Source,
+    blobs: Blobs,
+    digest: str,
+    progress: Callable[[int], None] = lambda _more: None,
+    *,
+    anew: bool = False,
+) -> None:
+    """Bring a blob into a store, verified.
+
+    Args:
+        source: who has it.
+        blobs: the store's.
+        digest: the blob's.
+        progress: told how many more bytes came; what it raises ends it.
+        anew: whether to replace one that is there.
+
+    Raises:
+        QMPError: it is not to be had, or there is no room.
+    """
+    if not anew and blobs.has(digest):
+        return
+    try:
+        new = blobs.create()
+        try:
+            with source.blob(digest) as pieces:
+                for piece in pieces:
+                    new.write(piece)
+                    progress(len(piece))
+            if new.digest() != digest:
+                raise SourceError(f"template source '{source.url}': blob {digest} is damaged")
+            new.finish()
+        finally:
+            new.discard()
+    except OSError as failed:
+        raise QMPError(f"cannot store blob {digest}: {failed.strerror}") from None
+
+
+def places_by_digest(layout: Layout, places: Places) -> dict[bytes, tuple[str, int, int]]:
+    """Where each chunk is, by its digest."""
+    return {layout.digest(number): places.place(number) for number in range(len(layout))}

@@ -1,0 +1,141 @@
+"""Where templates come from that the store has not: `--template-source URL`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+from urllib.parse import unquote, urlsplit
+
+from memd.errors import QMPError
+
+
+class SourceError(QMPError):
+    """A source can't be reached, refuses, or gives something else than was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A template, as a store or a source has it.
+
+    Attributes:
+        manifest: its digest.
+        places: the digest of where its chunks are.
+    """
+
+    manifest: str
+    places: str
+
+
+class Source(Protocol):
+    """A place that has templates. Its methods may be called in any thread.
+
+    Attributes:
+        url: as it was given.
+    """
+
+    url: str
+
+    def find(self, name: str) -> Version | None:
+        """What a name leads to, None for nothing.
+
+        Raises:
+            SourceError: that can't be told.
+        """
+
+    def part(self, digest: str, offset: int, length: int) -> bytes:
+        """A part of a blob, of exactly that length.
+
+        Raises:
+            SourceError: it is not to be had.
+        """
+
+    def blob(self, digest: str) -> AbstractContextManager[Iterator[bytes]]:
+        """A whole blob, in pieces; not verified.
+
+        Raises:
+            SourceError: it is not to be had; also while the pieces come.
+        """
+
+    def check(self) -> None:
+        """See whether it can be reached.
+
+        Raises:
+            SourceError: it can't.
+        """
+
+
+@runtime_checkable
+class Target(Source, Protocol):
+    """A source that templates can be pushed to."""
+
+    def has(self, digest: str) -> bool:
+        """Whether it has a blob.
+
+        Raises:
+            SourceError: that can't be told.
+        """
+
+    def upload(self, digest: str, path: str, progress: Callable[[int], None]) -> None:
+        """Give it a blob.
+
+        Args:
+            digest: the blob's.
+            path: the file that it is.
+            progress: told how many more bytes were sent.
+
+        Raises:
+            SourceError: it would not take it.
+        """
+
+    def name(self, name: str, version: Version, blobs: list[tuple[str, str, int]]) -> None:
+        """Let a name lead to a template whose blobs it has.
+
+        Args:
+            name: the template's.
+            version: what it leads to.
+            blobs: what belongs to it: what it is, its digest and its size.
+
+        Raises:
+            SourceError: it would not.
+        """
+
+
+def open_source(url: str) -> Source:
+    """The source that a URL names; nothing is asked of it yet.
+
+    Raises:
+        QMPError: it is of no kind that there is, or a library is missing.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise QMPError(f"'{url}' is no template source: {error}") from None
+    if parts.username is not None or parts.query or parts.fragment:
+        # Everybody on the host reads a command line.
+        raise QMPError(f"'{url}' is no template source: it may have no user, query or fragment")
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or not os.path.isabs(parts.path):
+            raise QMPError(f"'{url}' is no template source: file:/PATH")
+        from memd.pages.directory import Directory
+
+        return Directory(url, unquote(parts.path))
+    if parts.scheme in ("http", "https", "oci"):
+        if not parts.hostname:
+            raise QMPError(f"'{url}' is no template source: it names no host")
+        try:
+            from memd.pages.http import Http
+            from memd.pages.oci import Oci
+        except ImportError as error:
+            raise QMPError(
+                f"template source '{url}' needs {error.name}",
+                hint="the extra templates brings it: in memd's source tree, pip install"
+                " '.[templates]'",
+            ) from None
+        if parts.scheme == "oci":
+            return Oci(url, parts.hostname, port, parts.path.strip("/"))
+        return Http(url)
+    raise QMPError(f"'{url}' is no template source: oci://, https://, http:// or file:")

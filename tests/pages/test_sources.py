@@ -1,0 +1,394 @@
+"""Templates travel: from store to store through directories, file servers and registries."""
+
+from __future__ import annotations
+
+import random
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from memd.errors import QMPError
+from memd.pages.manifest import Manifest
+from memd.pages.sources import SourceError, open_source
+from memd.pages.store import Store
+from tests.pages.memory import PAGE, change, memory
+from tests.pages.registry import Registry, log_in
+from tests.pages.web import Web
+from tests.tls import Certificates
+
+pytest.importorskip("urllib3", reason="needs urllib3, which the extra templates brings")
+
+DATA = memory(600)
+
+MakeStore = Callable[..., Store]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeStore]:
+    """Makes stores: make(name, *sources, cache_limit=None)."""
+    stores = []
+
+    def make(name: str, *sources: str, cache_limit: int | None = None) -> Store:
+        store = Store(str(tmp_path / name), sources=sources, cache_limit=cache_limit)
+        stores.append(store)
+        return store
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Web]:
+    (tmp_path / "origin").mkdir()
+    web = Web(tmp_path / "origin")
+    yield web
+    web.close()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    registry = Registry(tmp_path_factory.mktemp("registry"))
+    yield registry
+    registry.close()
+
+
+def fill(store: Store, name: str = "a", data: bytes = DATA, base: str | None = None) -> Manifest:
+    with store.begin(name, base) as writer:
+        writer.write(0, data)
+        writer.set_devices(b"QEVM", machine="q35", memory="ram")
+        return writer.commit()
+
+
+def content(store: Store, name: str) -> bytes:
+    template = store.open(name)
+    try:
+        return template.read(0, template.size)
+    finally:
+        template.close()
+
+
+def packs(store: Store) -> int:
+    """Bytes of what is in the store, and not kept for now."""
+    return sum(each.stat().st_size for each in Path(store.blobs.directory).iterdir())
+
+
+def sent(url: str, make: MakeStore) -> None:
+    """Push from one store and pull into another."""
+    here, there = make("here", url), make("there", url)
+    fill(here)
+    manifest = here.set_working_set("a", random.Random(1).sample(range(600), 100))
+    fill(here, "b", change(DATA, 0.03, seed=2), "a")
+    steps: list[tuple[int, int]] = []
+    assert here.push("a", progress=lambda *step: steps.append(step)) == url
+    assert steps[-1][0] == steps[-1][1] > 0
+    steps.clear()
+    here.push("b", progress=lambda *step: steps.append(step))
+    # What it shares with the other is there already.
+    assert steps[-1][1] < packs(here) / 2
+    with pytest.raises(QMPError, match=f"template 'none' is not at '{url}'"):
+        there.pull("none")
+    with pytest.raises(QMPError, match="'oci://elsewhere/x' is none of the template sources"):
+        there.pull("a", "oci://elsewhere/x")
+    assert there.pull("a", url) == manifest
+    assert there.names() == ["a"]
+    there.pull("b")
+    assert content(there, "a") == DATA
+    assert content(there, "b") == change(DATA, 0.03, seed=2)
+    assert there.open("a").devices() == b"QEVM"
+    assert there.open("a").working_set() == here.open("a").working_set()
+    assert there.verify("b").damaged == []
+    assert there.usage("a").source == url
+    assert there.usage("a").present == there.usage("a").stored
+    there.pull("a")
+    here.delete("a")
+    there.delete("a")
+    assert content(there, "b") == change(DATA, 0.03, seed=2)
+
+
+def test_through_a_directory(make: MakeStore, tmp_path: Path) -> None:
+    sent(f"file:{tmp_path}/shared", make)
+    # It is a store itself.
+    assert content(make("shared"), "a") == DATA
+
+
+def test_through_a_registry(make: MakeStore, registry: Registry) -> None:
+    sent(f"oci://{registry.host}/guests/templates", make)
+
+
+def test_a_registry_that_wants_a_password(
+    make: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(tmp_path, user=("u", "secret"))
+    try:
+        url = f"oci://{registry.host}/t"
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        stranger = make("stranger", url)
+        fill(stranger)
+        with pytest.raises(QMPError, match=rf"template source '{url}': .*401 Unauthorized"):
+            stranger.push("a")
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", str(log_in(tmp_path, registry.host, "u", "wrong")))
+        with pytest.raises(QMPError, match="401"):
+            make("wrong", url).pull("a")
+        log_in(tmp_path, registry.host, "u", "secret")
+        here = make("here", url)
+        fill(here)
+        here.push("a")
+        there = make("there", url)
+        there.locate("a")
+        assert content(there, "a") == DATA
+    finally:
+        registry.close()
+
+
+def test_chunks_come_when_they_are_asked_for(make: MakeStore, web: Web) -> None:
+    origin = make("origin")
+    fill(origin)
+    order = random.Random(1).sample(range(600), 200)
+    origin.set_working_set("a", order)
+    there = make("there", web.url)
+    there.locate("a")
+    assert there.names() == ["a"]
+    assert there.usage("a").present == 0
+    template = there.open("a")
+    hot = template.working_set().tolist()
+    web.asked.clear()
+    template.fetch(hot[0] * PAGE, PAGE)
+    # One chunk, and none of the rest.
+    assert len(web.asked) == 1
+    assert template.view(hot[0] * PAGE, PAGE) == DATA[hot[0] * PAGE :][:PAGE]
+    web.asked.clear()
+    for page in hot[:64]:
+        template.fetch(page * PAGE, PAGE)
+    # They were in the same one.
+    assert web.asked == []
+    first, length = template.data_ranges()[2]
+    template.fetch(first, length)
+    web.asked.clear()
+    again = make("again", web.url)
+    again.locate("a")
+    web.asked.clear()
+    whole = again.open("a")
+    whole.fetch(0, whole.size)
+    assert whole.view(0, whole.size) == DATA
+    # Chunks that follow each other are asked for together.
+    assert len(web.asked) < 10
+    whole.close()
+    template.close()
+    # What came is kept.
+    there.close()
+    web.asked.clear()
+    kept = Store(there.directory, readonly=True).open("a")
+    assert kept.read(first, length) == DATA[first : first + length]
+    assert web.asked == []
+    kept.close()
+
+
+def test_fetched_chunks_are_kept_within_the_limit(make: MakeStore, web: Web) -> None:
+    data = DATA[: 200 * PAGE]
+    fill(make("origin"), "a", data)
+    limit = 100_000
+    store = make("there", web.url, cache_limit=limit)
+    store.locate("a")
+    template = store.open("a")
+    cache = Path(store.cache.directory)
+    for offset, length in template.data_ranges():
+        assert template.read(offset, length) == data[offset : offset + length]
+        records = [each for each in cache.iterdir() if each.name != "total"]
+        assert sum(each.stat().st_size for each in records) == store.cache.taken() <= limit
+    assert store.cache.taken() > limit / 2
+    template.fetch(0, template.size)
+    assert template.view(0, template.size) == data
+    assert store.cache.taken() <= limit
+    template.close()
+    store.delete("a")
+    assert store.cache.taken() == 0
+    nothing = make("nothing", web.url, cache_limit=0)
+    nothing.locate("a")
+    assert content(nothing, "a") == data
+    assert nothing.cache.taken() == 0
+
+
+def test_a_bad_chunk_is_fetched_anew(
+    make: MakeStore, web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(make("origin"))
+    store = make("there", web.url)
+    store.pull("a")
+    pack, offset, length = store._places(store._entry("a").version).place(3)
+    path = Path(store.blobs.path(pack))
+    broken = bytearray(path.read_bytes())
+    broken[offset + length // 2] ^= 1
+    path.write_bytes(broken)
+    assert content(store, "a") == DATA
+    assert "is damaged" in caplog.text
+    verified = store.verify("a")
+    assert (verified.damaged, verified.repaired) == ([], 1)
+    web.asked.clear()
+    assert content(store, "a") == DATA
+    assert web.asked == []
+    # One that was kept is no better than another.
+    other = make("other", web.url)
+    other.locate("a")
+    content(other, "a")
+    record = next(each for each in Path(other.cache.directory).iterdir() if each.name != "total")
+    record.write_bytes(b"z" + record.read_bytes()[:-1])
+    assert content(other, "a") == DATA
+
+
+def test_a_source_that_lies(make: MakeStore, web: Web) -> None:
+    fill(make("origin"))
+    store = make("there", web.url)
+    store.locate("a")
+    template = store.open("a")
+    web.corrupt = True
+    with pytest.raises(QMPError, match=f"is damaged, at '{web.url}' too"):
+        template.fetch(0, 64 * PAGE)
+    with pytest.raises(QMPError, match=r"blob [0-9a-f]{64} is damaged"):
+        make("other", web.url).pull("a")
+    web.corrupt = False
+    template.fetch(0, 64 * PAGE)
+    assert template.view(0, 64 * PAGE) == DATA[: 64 * PAGE]
+    template.close()
+    with pytest.raises(QMPError, match="not found"):
+        make("other2", web.url).locate("b")
+
+
+def test_a_source_that_fails_for_a_while(make: MakeStore, web: Web) -> None:
+    fill(make("origin"))
+    store = make("there", web.url)
+    web.fail = 2
+    store.locate("a")
+    web.fail = 2
+    assert content(store, "a") == DATA
+
+
+def test_a_source_that_stalls_holds_up_nothing_else(make: MakeStore, web: Web) -> None:
+    origin = make("origin")
+    fill(origin)
+    store = make("there", web.url)
+    fill(store, "mine", change(DATA, 1, seed=8))
+    store.locate("a")
+    template = store.open("a")
+    web.stall = "/blobs/"
+    first = template.data_ranges()[0][0]
+    waiting = threading.Thread(target=template.fetch, args=(first, PAGE))
+    waiting.start()
+    # Others go on, in this template and in others.
+    assert not template.ready(first, PAGE)
+    assert content(store, "mine") == change(DATA, 1, seed=8)
+    store.verify("mine")
+    fill(store, "more", change(DATA, 0.01, seed=4))
+    store.delete("more")
+    assert waiting.is_alive()
+    web.go_on.set()
+    waiting.join()
+    assert template.view(first, PAGE) == DATA[first : first + PAGE]
+    template.close()
+
+
+def test_a_file_server_that_is_none(make: MakeStore, web: Web, tmp_path: Path) -> None:
+    fill(make("origin"))
+    web.ranges = False
+    store = make("there", web.url)
+    store.locate("a")
+    with pytest.raises(SourceError, match="it does not serve ranges"):
+        store.open("a").read(0, 300 * PAGE)
+    with pytest.raises(QMPError, match="can only be read from"):
+        store.push("a")
+    open_source(web.url).check()
+    with pytest.raises(SourceError, match="serves no template store: 404"):
+        open_source(f"{web.url}/nothing").check()
+    web.close()
+    closed = f"template source '{web.url}': Connection refused"
+    with pytest.raises(SourceError, match=closed):
+        open_source(web.url).check()
+    with pytest.raises(SourceError, match=r"oci://127.0.0.1:1/x': Connection refused"):
+        open_source("oci://127.0.0.1:1/x").check()
+    with pytest.raises(SourceError, match="No such file or directory"):
+        open_source(f"file:{tmp_path}/none").check()
+
+
+def test_a_source_that_wants_a_password(
+    make: MakeStore, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(make("origin"))
+    host = f"127.0.0.1:{web.port}"
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(log_in(tmp_path, host, "u", "secret")))
+    web.login = "Basic dTpzZWNyZXQ="
+    store = make("there", web.url)
+    store.locate("a")
+    assert content(store, "a") == DATA
+
+
+def test_tls(
+    make: MakeStore, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fill(make("origin"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.place / "server.pem", certificates.place / "server.key")
+    web = Web(tmp_path / "origin", context)
+    try:
+        with pytest.raises(SourceError, match="certificate verify failed"):
+            open_source(web.url).check()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates.place / "ca.pem"))
+        store = make("there", web.url)
+        store.pull("a")
+        assert content(store, "a") == DATA
+    finally:
+        web.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "x", "ftp://h/x", "oci://h", "oci:///x", "oci://h/UP", "http://", "file:rel"),
+        *("file://host/x", "https://u:p@h/x", "http://h/x?y", "oci://h:99999/x", "oci://h/a//b"),
+    ],
+)
+def test_urls_that_are_no_source(url: str, tmp_path: Path) -> None:
+    with pytest.raises(QMPError, match="is no template source"):
+        Store(str(tmp_path / "s"), sources=[url])
+
+
+def test_an_image_of_something_else(make: MakeStore, web: Web, tmp_path: Path) -> None:
+    store = make("there", web.url)
+    names = tmp_path / "origin" / "names"
+    names.mkdir()
+    for text in (
+        "",
+        "[]",
+        '{"versions": []}',
+        '{"versions": [{"manifest": "../x", "places": "y"}]}',
+    ):
+        (names / "a").write_text(text)
+        with pytest.raises(SourceError, match="what it says of 'a' can't be read"):
+            store.pull("a")
+    assert store.names() == []
+
+
+def test_one_that_was_saved_here_is_not_replaced(make: MakeStore, tmp_path: Path) -> None:
+    url = f"file:{tmp_path}/shared"
+    here, there = make("here", url), make("there", url)
+    fill(here)
+    here.push("a")
+    fill(there, "a", change(DATA, 0.1, seed=3))
+    with pytest.raises(QMPError, match="template 'a' exists already, and is another one"):
+        there.pull("a")
+    there.delete("a")
+    there.pull("a")
+    # A newer one of the same name follows the older, under who uses it.
+    used = there.open("a")
+    used.fetch(0, PAGE)
+    here.delete("a")
+    fill(here, "a", change(DATA, 0.1, seed=3))
+    here.push("a")
+    there.pull("a")
+    assert content(there, "a") == change(DATA, 0.1, seed=3)
+    assert used.read(0, used.size) == DATA
+    used.close()

@@ -1,0 +1,89 @@
+"""A file server that knows ranges, and misbehaves as told."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class Web:
+    """Serves a directory on a port of the loopback.
+
+    Attributes:
+        asked: what was asked for: path and range.
+        stall: requests whose path has this in it get no answer until `go_on`.
+        fail: how many requests are answered with an error from now on.
+        corrupt: whether blobs' bytes are changed on the way.
+        login: what has to be sent as Authorization, if anything.
+        ranges: whether it knows ranges.
+    """
+
+    def __init__(self, root: Path, tls: ssl.SSLContext | None = None) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.stall = ""
+        self.fail = 0
+        self.corrupt = False
+        self.login = ""
+        self.ranges = True
+        self.go_on = threading.Event()
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                web.asked.append((self.path, self.headers.get("Range", "")))
+                if web.stall and web.stall in self.path:
+                    web.go_on.wait(20)
+                if web.login and self.headers.get("Authorization") != web.login:
+                    self.answer(401, b"", ("WWW-Authenticate", 'Basic realm="x"'))
+                    return
+                if web.fail:
+                    web.fail -= 1
+                    self.answer(503, b"")
+                    return
+                try:
+                    data = (root / self.path.lstrip("/")).read_bytes()
+                except OSError:
+                    self.answer(404, b"")
+                    return
+                status = 200
+                if web.ranges and (wanted := self.headers.get("Range")):
+                    first, last = wanted.removeprefix("bytes=").split("-")
+                    data = data[int(first) : int(last) + 1]
+                    status = 206
+                if web.corrupt and "/blobs/" in self.path:
+                    data = bytes(255 - byte for byte in data)
+                self.answer(status, data)
+
+            def answer(self, status: int, data: bytes, *headers: tuple[str, str]) -> None:
+                self.send_response(status)
+                for name, value in headers:
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                try:
+                    self.wfile.write(data)
+                except ConnectionError:
+                    pass
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'' if tls is None else 's'}://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it; may be called again."""
+        self.go_on.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
