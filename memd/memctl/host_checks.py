@@ -14,6 +14,9 @@ _KVM = "/dev/kvm"
 _SMALL_SHM = 1 << 30
 """Bytes of /dev/shm below which it is taken for a container's, which is 64 MiB by default."""
 
+_USERFAULTFD = "/dev/userfaultfd"
+_CAP_SYS_PTRACE = 1 << 19
+
 _FEW_FILES = 4096
 _FEW_MAPPINGS = 65530
 """Backends have a descriptor and two mappings each; the latter is Linux's own default."""
@@ -139,6 +142,31 @@ def kvm(host: Host) -> Iterator[Check]:
         yield Check("guest_memfd", OK, "can be made, and mapped shared")
 
 
+def postcopy(host: Host) -> Iterator[Check]:
+    """Whether a QEMU of this user may wait for its pages, as clones of served templates do."""
+    status = host.text("/proc/self/status") or ""
+    rows = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    rights = int(rows.get("CapEff", "0"), 16)
+    rule = host.number("/proc/sys/vm/unprivileged_userfaultfd")
+    if rule is None and not host.exists(_USERFAULTFD):
+        yield Check(
+            "userfaultfd",
+            WARN,
+            "this kernel has none: no QEMU runs from a served template",
+            "A kernel with CONFIG_USERFAULTFD is needed; templates as files work without.",
+        )
+    elif rule == 1 or rights & _CAP_SYS_PTRACE or host.may(_USERFAULTFD, os.R_OK | os.W_OK):
+        yield Check("userfaultfd", OK, "a QEMU of this user may run from a served template")
+    else:
+        yield Check(
+            "userfaultfd",
+            WARN,
+            "not for QEMUs of this user: they can't run from a served template",
+            f"setfacl -m u:USER:rw {_USERFAULTFD}, which is undone at a restart;"
+            " or sysctl vm.unprivileged_userfaultfd=1, for all users",
+        )
+
+
 def limits(host: Host) -> Iterator[Check]:
     """What this process may have, which a daemon started here inherits."""
     files = host.limit("Max open files")
@@ -181,5 +209,5 @@ def limits(host: Host) -> Iterator[Check]:
         )
 
 
-CHECKS = (kernel, shared_memory, numa, kvm, limits)
+CHECKS = (kernel, shared_memory, numa, kvm, postcopy, limits)
 """In the order in which they are told."""

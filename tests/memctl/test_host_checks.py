@@ -101,6 +101,29 @@ def test_kvm_of_this_host() -> None:
     assert ("guest_memfd" in found) == usable
 
 
+def test_postcopy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As QEMU 10.0 does: the device first, then the system call."""
+    rule, status = "/proc/sys/vm/unprivileged_userfaultfd", "/proc/self/status"
+
+    def state(host: Host) -> str:
+        (found,) = host_checks.postcopy(host)
+        assert found.name == "userfaultfd"
+        return found.state
+
+    host = write(tmp_path, {status: "CapEff:\t0000000000000000\n"})
+    assert state(host) == WARN
+    write(tmp_path, {rule: "0\n"})
+    assert state(host) == WARN
+    write(tmp_path, {rule: "1\n"})
+    assert state(host) == OK
+    write(tmp_path, {rule: "0\n", "/dev/userfaultfd": ""})
+    assert state(host) == OK
+    monkeypatch.setattr(Host, "may", lambda *_: False)
+    assert state(host) == WARN
+    write(tmp_path, {status: "CapEff:\t000001ffffffffff\n"})
+    assert state(host) == OK
+
+
 LIMITS = """\
 Limit                     Soft Limit           Hard Limit           Units
 Max file size             {size}            unlimited            bytes
