@@ -13,7 +13,7 @@ from memd.app.errors import StartError
 from memd.backends.base import MemoryBackend
 from memd.devices.config import NumaNode
 from memd.devices.kinds import MachineKind
-from memd.devices.machine_object import check_limits, furnish
+from memd.devices.machine_object import check_initiators, check_limits, furnish
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import MemoryRegion
@@ -74,6 +74,7 @@ class Board:
             )
             self._install(self._backend(id))
         try:
+            check_initiators(self._kind, machine)
             check_limits(self._kind, machine)
         except QMPError as error:
             raise StartError(error.desc) from None

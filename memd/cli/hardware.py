@@ -51,6 +51,10 @@ class Hardware:
     def take_machine(self, given: Given) -> None:
         """Take `-machine`."""
         self.machine.take(given, self._config.compat)
+        topology = self.machine.take_members("smp")
+        if topology:
+            self._cpus().add(topology)
+        self._memory.add(self.machine.take_members("memory"))
 
     def take_memory(self, given: Given) -> None:
         """Take `-m`."""
@@ -58,9 +62,12 @@ class Hardware:
 
     def take_smp(self, given: Given) -> None:
         """Take `-smp`."""
+        self._cpus().take(given.value)
+
+    def _cpus(self) -> SmpOption:
         if self._smp is None:
             self._smp = SmpOption()
-        self._smp.take(given.value)
+        return self._smp
 
     def take_numa(self, given: Given) -> None:
         """Take `-numa`."""
@@ -136,7 +143,13 @@ class Hardware:
             maxmem=memory.maxmem or memory.size or default,
             nvdimm=values.get("nvdimm", False),
             memory_backend=backend,
-            numa_nodes=self._numa.settle(kind.kind, backends, smp.get("maxcpus", 1), config.compat),
+            numa_nodes=self._numa.settle(
+                kind.kind,
+                backends,
+                smp.get("maxcpus", 1),
+                config.compat,
+                hmat=values.get("hmat", False),
+            ),
             guest_reacts=self._reaction[0],
             guest_delay_ms=self._reaction[1],
             smp=smp,

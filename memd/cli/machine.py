@@ -15,6 +15,7 @@ from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.compat import Compat
 from memd.devices.kinds import NONE, find_kind, machine_kinds
+from memd.errors import QMPError
 
 _COMMON = (
     *("append", "aux-ram-share", "boot", "confidential-guest-support", "dt-compatible", "dtb"),
@@ -27,8 +28,22 @@ _SWITCHES = (
     *("suppress-vmdesc", "usb"),
 )
 
-_ELSEWHERE = {"memory": "m", "smp": "smp"}
-"""Properties that are given by an option of their own."""
+_NO_OBJECT = {
+    "boot": "Invalid parameter type for 'boot', expected: object",
+    "memory": "Parameter 'memory' used inconsistently",
+    "smp": "Invalid parameter type for 'smp', expected: object",
+}
+"""Properties with members, and what is said where a plain value is given."""
+
+_BOOT = {
+    "menu": "bool",
+    "strict": "bool",
+    "splash-time": "int64_t",
+    "reboot-timeout": "int64_t",
+    "order": "string",
+    "once": "string",
+    "splash": "string",
+}
 
 _ARRAYS = ("CXLFixedMemoryWindow", "SgxEPC")
 
@@ -61,9 +76,22 @@ class Machine:
             Answered: it asks which machines or properties there are.
         """
         options, wants_help = parse_keyval(given.value, "type")
-        self._options.update((name.replace("_", "-"), value) for name, value in options.items())
+        for name, value in options.items():
+            self.set(name.replace("_", "-"), value)
         if wants_help:
             raise Answered(self._help(compat))
+
+    def set(self, name: str, value: Any) -> None:
+        """Set a property; members add up."""
+        held = self._options.get(name)
+        if isinstance(held, dict) and isinstance(value, dict):
+            held.update(value)
+        else:
+            self._options[name] = value
+
+    def take_members(self, name: str) -> dict[str, Any]:
+        """What was given of a property with members by now, which goes elsewhere."""
+        return self._options.pop(name) if isinstance(self._options.get(name), dict) else {}
 
     def take_accel(self, given: Given) -> None:
         """Take `-accel`.
@@ -127,8 +155,11 @@ class Machine:
         for name, value in self._options.items():
             if name in ("type", "accel"):
                 continue
-            if name in _ELSEWHERE:
-                raise CommandLineError(f"memd takes '{name}' by -{_ELSEWHERE[name]} only")
+            if name in _NO_OBJECT:
+                if not isinstance(value, dict):
+                    raise CommandLineError(_NO_OBJECT[name])
+                values[name] = _boot(value)
+                continue
             kind = types.get(name)
             if kind is None:
                 raise CommandLineError(f"Property '{self.kind.type_name}.{name}' not found")
@@ -160,6 +191,20 @@ class Machine:
         return "Supported machines are:\n" + "".join(f"{line}\n" for line in lines)
 
 
+def _boot(members: dict[str, Any]) -> Any:
+    """The value of `boot`, all of whose members are text still."""
+    from memd.qom.machine_structs import visit_boot
+
+    typed = {
+        name: _value(_BOOT.get(name, "string"), f"boot.{name}", text)
+        for name, text in members.items()
+    }
+    try:
+        return visit_boot(typed, "boot")
+    except QMPError as error:
+        raise CommandLineError(error.desc) from None
+
+
 def _value(kind: str, name: str, text: Any) -> Any:
     """A property's value from its text."""
     from memd.qapi import numbers
@@ -174,8 +219,13 @@ def _value(kind: str, name: str, text: Any) -> Any:
         return switch
     if kind == "OnOffAuto" and text not in ("on", "off", "auto"):
         raise CommandLineError(f"Parameter '{name}' does not accept value '{text}'")
-    if kind in ("size", "uint64_t"):
-        number = numbers.parse_size(text) if kind == "size" else numbers.parse_uint64(text)
+    parse = {
+        "size": numbers.parse_size,
+        "uint64_t": numbers.parse_uint64,
+        "int64_t": numbers.parse_int64,
+    }.get(kind)
+    if parse is not None:
+        number = parse(text)
         if number is None:
             expected = "size" if kind == "size" else "integer"
             raise CommandLineError(f"Parameter '{name}' expects {expected}")

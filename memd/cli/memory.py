@@ -5,6 +5,8 @@ Texts, units and rounding were observed on QEMU 10.0.2 (11.1.3 agrees).
 
 from __future__ import annotations
 
+from typing import Any
+
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given
 from memd.cli.report import CommandLineError, Reporter
@@ -34,12 +36,17 @@ class MemorySizes:
 
 
 class MemoryOption:
-    """The `-m` of a command line; several add up, and of a key the last counts."""
+    """The `-m` of a command line; several add up, and of a key the last counts.
 
-    __slots__ = ("_opts",)
+    `-machine memory.size=...` is the same in another spelling, but for the size:
+    that of `-m` counts, wherever it stands.
+    """
+
+    __slots__ = ("_members", "_opts")
 
     def __init__(self) -> None:
         self._opts = Opts()
+        self._members: dict[str, Any] = {}
 
     def take(self, given: Given, report: Reporter) -> None:
         """Take `-m [size=]SIZE[,slots=N][,maxmem=SIZE]`.
@@ -53,6 +60,13 @@ class MemoryOption:
         )
         self._opts.pairs += opts.pairs
 
+    def add(self, members: dict[str, Any]) -> None:
+        """Take `memory.size=SIZE,...` of `-machine`."""
+        self._members.update(members)
+        for name, key in (("slots", "slots"), ("max-size", "maxmem")):
+            if name in members:
+                self._opts.pairs.append((key, members[name]))
+
     def settle(self, default: int) -> MemorySizes:
         """What the options say together.
 
@@ -62,6 +76,7 @@ class MemoryOption:
         Raises:
             CommandLineError: they contradict each other.
         """
+        self._check_members()
         size = self._size()
         slots = (self._opts.number("slots") or 0) % 2**64
         maxmem = _bytes(self._opts.get("maxmem"))
@@ -89,7 +104,18 @@ class MemoryOption:
             if size is None:
                 raise CommandLineError("Parameter 'memory.size' expects size")
             return size
-        return _bytes(text)
+        return _bytes(text or self._members.get("size"))
+
+    def _check_members(self) -> None:
+        from memd.qapi.numbers import parse_int64, parse_size
+
+        for name, text in self._members.items():
+            if name not in ("max-size", "size", "slots"):
+                raise CommandLineError(f"Parameter 'memory.{name}' is unexpected")
+            parse = parse_int64 if name == "slots" else parse_size
+            if not isinstance(text, str) or parse(text) is None:
+                expected = "integer" if name == "slots" else "size"
+                raise CommandLineError(f"Parameter 'memory.{name}' expects {expected}")
 
 
 def _bytes(text: str | None) -> int | None:

@@ -14,7 +14,7 @@ from memd.cli.opts import OptsList, Warn, parse_opts
 from memd.cli.reading import Given, located
 from memd.cli.report import CommandLineError
 from memd.compat import Compat
-from memd.devices.config import NumaNode
+from memd.devices.config import NumaNode, wrong_initiator
 from memd.errors import QMPError
 
 NUMA = OptsList("numa", "type", None)
@@ -50,7 +50,13 @@ class NumaOptions:
         self._given.append((given, pairs))
 
     def settle(
-        self, machine: str, backends: Container[str], max_cpus: int, compat: Compat
+        self,
+        machine: str,
+        backends: Container[str],
+        max_cpus: int,
+        compat: Compat,
+        *,
+        hmat: bool = False,
     ) -> list[NumaNode]:
         """The nodes, by number.
 
@@ -59,11 +65,12 @@ class NumaOptions:
             backends: the ids of the memory backends that there will be.
             max_cpus: how many CPUs the machine can come to have.
             compat: whose schema is meant.
+            hmat: whether nodes may say which is the nearest with CPUs.
 
         Raises:
             CommandLineError: there can't be such nodes.
         """
-        nodes = _Nodes(machine, backends, max_cpus)
+        nodes = _Nodes(machine, backends, max_cpus, hmat=hmat)
         for given, pairs in self._given:
             from memd.qapi import load_schema
 
@@ -77,9 +84,14 @@ class NumaOptions:
 class _Nodes:
     """Nodes as they are added, one option after another."""
 
-    __slots__ = ("_assigned", "_backends", "_distances", "_machine", "_max_cpus", "_nodes")
+    __slots__ = (
+        *("_assigned", "_backends", "_distances", "_hmat", "_machine", "_max_cpus", "_nodes"),
+    )
 
-    def __init__(self, machine: str, backends: Container[str], max_cpus: int) -> None:
+    def __init__(
+        self, machine: str, backends: Container[str], max_cpus: int, *, hmat: bool
+    ) -> None:
+        self._hmat = hmat
         self._machine = machine
         self._backends = backends
         self._max_cpus = max_cpus
@@ -120,8 +132,15 @@ class _Nodes:
             raise QMPError(f"Max number of NUMA nodes reached: {number}")
         if number in self._nodes:
             raise QMPError(f"Duplicate NUMA nodeid: {number}")
-        if "initiator" in options:
-            raise QMPError(_HMAT)
+        initiator = options.get("initiator")
+        if initiator is not None:
+            if not self._hmat:
+                raise QMPError(_HMAT)
+            if initiator >= MOST_NODES:
+                raise QMPError(
+                    f"The initiator id {initiator} expects an integer between 0 and"
+                    f" {MOST_NODES - 1}"
+                )
         cpus = options.get("cpus", [])
         for cpu in cpus:
             if cpu >= self._max_cpus:
@@ -131,9 +150,15 @@ class _Nodes:
             if cpu in self._assigned:
                 raise QMPError(f"CPU is already assigned to node-id: {self._assigned[cpu]}")
             self._assigned[cpu] = number
+            if initiator not in (None, number):
+                raise QMPError(wrong_initiator(number, initiator))
         self._check_memory(options)
         self._nodes[number] = NumaNode(
-            number, cpus=cpus, mem=options.get("mem"), memdev=options.get("memdev")
+            number,
+            cpus=cpus,
+            mem=options.get("mem"),
+            memdev=options.get("memdev"),
+            initiator=initiator,
         )
 
     def _check_memory(self, options: dict[str, Any]) -> None:

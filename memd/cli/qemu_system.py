@@ -45,10 +45,9 @@ _LISTS = {
 
 _READ_OVER = ("boot", "cpu", "d", "D", "global", "k", "L", "seed", "trace", "watchdog-action")
 _FLAGS_READ_OVER = (
-    *("full-screen", "no-reboot", "no-shutdown", "no-user-config", "nodefaults", "nographic"),
-    *("only-migratable", "usb"),
+    *("full-screen", "no-reboot", "no-shutdown", "no-user-config", "only-migratable", "usb"),
 )
-_MUST_BE_NONE = ("net", "nic", "parallel", "serial")
+_MUST_BE_NONE = ("net", "nic", "parallel")
 
 REFUSED = (
     *("acpitable", "add-fd", "append", "bios", "blockdev", "cdrom", "debugcon"),
@@ -71,15 +70,22 @@ class QemuCommandLine(CommandLine):
         qtest: the address of the qtest protocol, or None.
         guest_name: whether messages begin with the guest's name.
         mon_seen: whether there was a `-mon`, which is warned about once.
+        default_monitor: whether the machine has the monitor that it has by itself.
+        default_serial: whether the machine has the serial port that it has by itself.
+        nographic: whether that port is on standard input and output.
     """
 
-    __slots__ = ("guest_name", "mon_seen", "qtest")
+    __slots__ = (
+        *("default_monitor", "default_serial", "guest_name", "mon_seen", "nographic", "qtest"),
+    )
 
     def __init__(self, report: Reporter) -> None:
         super().__init__(report, default_mode="readline", extended=False)
         self.qtest: str | None = None
         self.guest_name = False
         self.mon_seen = False
+        self.default_monitor = self.default_serial = True
+        self.nographic = False
 
     def parse(self, known: OptsList, given: Given) -> Opts:
         """The options in an argument."""
@@ -106,6 +112,20 @@ def _must_be_none(line: QemuCommandLine, given: Given) -> None:
         _refuse(line, given)
 
 
+def _serial(line: QemuCommandLine, given: Given) -> None:
+    _must_be_none(line, given)
+    line.default_serial = False
+
+
+def _nodefaults(line: QemuCommandLine, given: Given) -> None:
+    line.default_serial = False
+
+
+def _nographic(line: QemuCommandLine, given: Given) -> None:
+    line.nographic = True
+    line.hardware.machine.set("graphics", "off")
+
+
 def _audiodev(line: QemuCommandLine, given: Given) -> None:
     if given.value.startswith("{"):
         from memd.cli.json_argument import parse_json_argument
@@ -128,6 +148,7 @@ def _mon(line: QemuCommandLine, given: Given) -> None:
 
 
 def _monitor(line: QemuCommandLine, given: Given) -> None:
+    line.default_monitor = False
     if given.value not in ("none", "vc"):
         line.monitors.add_device(given, mode="readline")
 
@@ -239,11 +260,26 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "version": Option(_version, argument=False),
     **{name: Option(_only_checked) for name in ("action", "overcommit", "rtc", "sandbox")},
     **{name: Option(_must_be_none) for name in _MUST_BE_NONE},
+    "serial": Option(_serial),
+    "nodefaults": Option(_nodefaults, argument=False),
+    "nographic": Option(_nographic, argument=False),
     **{name: Option(_nothing) for name in _READ_OVER},
     **{name: Option(_nothing, argument=False) for name in _FLAGS_READ_OVER},
     **{name: Option(_refuse) for name in REFUSED},
     **{name: Option(_refuse, argument=False) for name in FLAGS_REFUSED},
 }
+
+
+def _check_stdio(line: QemuCommandLine) -> None:
+    """Raise `CommandLineError` where the machine's serial port would be on stdio too."""
+    if not (line.nographic and line.default_serial) or line.hardware.machine.kind.kind == "none":
+        return
+    if any(chardev.kind == "stdio" for chardev in line.config.chardevs):
+        port = "mon:stdio" if line.default_monitor and not line.config.monitors else "stdio"
+        raise CommandLineError(
+            "cannot use stdio by multiple character devices",
+            f"could not connect serial device to character backend '{port}'",
+        )
 
 
 def _open_qtest(line: QemuCommandLine) -> None:
@@ -276,12 +312,14 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     line = QemuCommandLine(report)
     given = read_options(argv, OPTIONS)
     line.find_compat(given)
+    line.hardware.machine.set("graphics", "on")
     heed_options(given, OPTIONS, line)
     config = line.config
     # Whoever starts a QEMU like this has been served beyond the machine, too.
     config.insecure_tcp = True
     line.check_machine()
     line.monitors.finish()
+    _check_stdio(line)
     line.hardware.settle()
     config.accels = line.hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)

@@ -42,6 +42,10 @@ class SmpOption:
             raise Answered(f"smp-opts options:\n{lines}")
         self._options.update(options)
 
+    def add(self, members: dict[str, Any]) -> None:
+        """Take `smp.cpus=N,...` of `-machine`."""
+        self._options.update(members)
+
     def settle(self, processors: Processors | None = None) -> dict[str, int]:
         """The topology: every level's count, "cpus" and "maxcpus".
 
@@ -58,7 +62,9 @@ class SmpOption:
         try:
             numbers: dict[str, Any] = {}
             for name, text in self._options.items():
-                number = parse_int64(text) if isinstance(text, str) else None
+                if not isinstance(text, str):
+                    raise QMPError(f"Parameters 'smp.{name}.*' are unexpected")
+                number = parse_int64(text)
                 if number is None and name in _KEYS:
                     raise QMPError(f"Parameter 'smp.{name}' expects integer")
                 numbers[name] = number

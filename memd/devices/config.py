@@ -14,9 +14,10 @@ class NumaNode:
         cpus: the numbers of its CPUs.
         mem: bytes of `mem=`, or None.
         memdev: the id of the memory backend that is its memory, or None.
+        initiator: the node whose CPUs are the nearest to it, or None.
     """
 
-    __slots__ = ("cpus", "mem", "memdev", "nodeid")
+    __slots__ = ("cpus", "initiator", "mem", "memdev", "nodeid")
 
     def __init__(
         self,
@@ -25,11 +26,18 @@ class NumaNode:
         cpus: list[int] | None = None,
         mem: int | None = None,
         memdev: str | None = None,
+        initiator: int | None = None,
     ) -> None:
         self.nodeid = nodeid
+        self.initiator = initiator
         self.cpus = cpus or []
         self.mem = mem
         self.memdev = memdev
+
+
+def wrong_initiator(node: int, initiator: int) -> str:
+    """What is said of a node with CPUs that another one is told to be the nearest to."""
+    return f"The initiator of CPU NUMA node {node} should be itself (got {initiator})"
 
 
 class MachineConfig:

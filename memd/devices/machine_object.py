@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from memd.compat import Compat
-from memd.devices.config import MachineConfig
+from memd.devices.config import MachineConfig, wrong_initiator
 from memd.devices.device import Device
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
@@ -67,7 +67,12 @@ def furnish(tree: Tree, kind: MachineKind, config: MachineConfig, values: dict[s
         machine.values |= {name: value for name, _type, value, _text in kind.properties}
         if kind.kind != "virt":
             machine.values |= {"boot": {"order": "cad"}, "firmware": "bios-256k.bin"}
-    machine.values |= {name: value for name, value in values.items() if name in machine.values}
+    for name, value in values.items():
+        held = machine.values.get(name)
+        if isinstance(held, dict):
+            machine.values[name] = {**held, **value}
+        elif name in machine.values:
+            machine.values[name] = value
     memory: dict[str, JSON] = {"size": config.ram_size}
     if config.slots:
         memory |= {"slots": config.slots, "max-size": config.maxmem}
@@ -147,18 +152,39 @@ def cpu_places(kind: MachineKind, config: MachineConfig) -> Iterator[dict[str, J
     levels += [("core-id", smp.get("cores", 1)), ("thread-id", smp.get("threads", 1))]
     nodes = {cpu: node.nodeid for node in config.numa_nodes for cpu in node.cpus}
     # With room for memory a machine has a node, whether it was asked for or not.
-    room = config.slots or config.maxmem > config.ram_size
-    default = 0 if room or config.numa_nodes else None
+    count_nodes = len(config.numa_nodes) or bool(config.slots or config.maxmem > config.ram_size)
     for number in range(smp.get("maxcpus", 1)):
         props: dict[str, JSON] = {}
-        node = nodes.get(number, default)
-        if node is not None:
-            props["node-id"] = node
         left = number
         for level, count in reversed(levels):
             props[level] = left % count
             left //= count
+        if count_nodes:
+            # Where none is named, sockets go round; where some are, the rest are node 0's.
+            default = 0 if nodes else props["socket-id"] % count_nodes
+            props["node-id"] = nodes.get(number, default)
         yield props
+
+
+def check_initiators(kind: MachineKind, config: MachineConfig) -> None:
+    """Raise `QMPError` where a node's nearest one with CPUs has none, or is none."""
+    nodes = {node.nodeid: node for node in config.numa_nodes}
+    with_cpus = {}
+    if any(node.initiator is not None for node in config.numa_nodes):
+        with_cpus = {props["node-id"]: None for props in cpu_places(kind, config)}
+    for number in with_cpus:
+        initiator = nodes[number].initiator
+        if initiator not in (None, number):
+            raise QMPError(wrong_initiator(number, initiator))
+    for number, node in nodes.items():
+        if node.initiator is None or node.initiator in with_cpus:
+            continue
+        if node.initiator not in nodes:
+            raise QMPError(
+                f"NUMA node {node.initiator} is missing, use '-numa node' option to declare it"
+                " first"
+            )
+        raise QMPError(f"The initiator of NUMA node {number} is invalid")
 
 
 def cpus(tree: Tree) -> list[CPU]:

@@ -35,7 +35,9 @@ def test_a_machine(command: type) -> None:
     assert (machine.smp["cpus"], machine.smp["maxcpus"]) == (2, 3)
     assert (machine.guest_reacts, machine.guest_delay_ms) == ("after", 250)
     assert [device.options["id"] for device in made.devices] == ["d0"]
-    assert made.machine_values == {"nvdimm": True}
+    # A QEMU without -nographic has a screen.
+    screen = {"graphics": True} if command is qemu else {}
+    assert made.machine_values == {"nvdimm": True, **screen}
 
 
 def test_defaults() -> None:

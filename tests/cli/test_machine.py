@@ -110,7 +110,7 @@ def test_properties() -> None:
         ("q35,sgx-epc=x", "Invalid parameter type for 'sgx-epc', expected: array"),
         ("q35,nvdimm-persistence=x", "-machine nvdimm-persistence=x: unsupported option"),
         ("none,memory-backend=m1", "Memory backend 'm1' not found"),
-        ("q35,memory.size=1G", "memd takes 'memory' by -m only"),
+        ("q35,memory=1G", "Parameter 'memory' used inconsistently"),
     ],
 )
 def test_properties_that_can_not_be(text: str, message: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.differential.harness import Side
-from tests.differential.server import PATIENCE
+from tests.differential.server import PATIENCE, Server
 from tests.terminal import open_terminal
 
 PROMPT = "(QEMU) "
@@ -90,8 +90,8 @@ def shell(memd: Side, directory: Path) -> Iterator[Callable[..., Shell]]:
         pytest.skip("needs qmp-shell of qemu.qmp")
     shells: list[Shell] = []
 
-    def start(*options: str) -> Shell:
-        shells.append(Shell([*options, str(memd.server.path)], directory))
+    def start(*options: str, path: Path = memd.server.path) -> Shell:
+        shells.append(Shell([*options, str(path)], directory))
         return shells[-1]
 
     yield start
@@ -161,9 +161,9 @@ def test_leaving(shell: Callable[..., Shell], memd: Side) -> None:
     assert "return" in memd.ask("query-status")
 
 
-def test_human_monitor(shell: Callable[..., Shell]) -> None:
-    """Its -H mode, which speaks through human-monitor-command."""
-    one = shell("-H")
+def test_human_monitor(shell: Callable[..., Shell], start_memd: Callable[..., Server]) -> None:
+    """Its -H mode, which speaks through human-monitor-command, and of the first CPU."""
+    one = shell("-H", path=start_memd("--machine", "q35").path)
     one.wait_for("(QEMU) ")
     one.type("info version\n")
     assert "10.0.2" in one.wait_for(PROMPT)

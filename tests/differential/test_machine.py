@@ -7,6 +7,7 @@ seen to pass, and no machine goes on to run.
 from __future__ import annotations
 
 import io
+import subprocess
 from contextlib import redirect_stderr
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from memd.app import run
 from memd.cli import qemu_system
 from memd.cli.report import CommandLineError, Reporter
+from tests.differential.server import qemu_argv
 from tests.differential.test_cli import qemu, release, said
 
 __all__ = ["release"]
@@ -85,6 +87,22 @@ MACHINES: list[tuple[str, ...]] = [
 ]
 
 
+# Members of `smp`, `memory` and `boot`, alone and beside options of their own.
+MACHINES += [
+    *(("-machine", f"pc,{text}") for text in ("smp.cpus=2", "smp=2", "smp.foo=2", "smp.cpus=x")),
+    *(("-machine", f"pc,{text}") for text in ("smp.cpus.a=1", "smp.cpus=0", "memory=32M")),
+    *(("-machine", f"pc,memory.{text}") for text in ("foo=1", "size=x", "slots=x", "slots=2")),
+    *(("-machine", f"pc,memory.{text}") for text in ("max-size=1G,memory.slots=2", "maxmem=1G")),
+    *(("-machine", f"pc,boot{text}") for text in ("=d", ".foo=1", ".order=z", ".menu=x")),
+    *(("-machine", f"pc,boot.{text}") for text in ("splash-time=x", "splash-time=5", "order=d")),
+    *(("-machine", f"none,{text}") for text in ("smp.cpus=2", "memory.slots=2")),
+    ("-machine", "pc,smp.cpus=2", "-machine", "smp.maxcpus=1"),
+    ("-machine", "pc,smp.cpus=3", "-smp", "maxcpus=2"),
+    ("-smp", "maxcpus=2", "-machine", "pc,smp.cpus=3"),
+    ("-m", "64M,slots=2", "-machine", "pc,memory.max-size=32M"),
+]
+
+
 @pytest.mark.parametrize("argv", MACHINES, ids=" ".join)
 def test_machines(argv: tuple[str, ...], release: tuple[str, ...]) -> None:
     compare(release, *argv, *ENDS)
@@ -113,6 +131,43 @@ def test_machines(argv: tuple[str, ...], release: tuple[str, ...]) -> None:
 def test_nodes(nodes: tuple[str, ...], release: tuple[str, ...]) -> None:
     options = [word for text in nodes for word in ("-numa", text)]
     compare(release, *Q35, *M0, *M1, *options, *ENDS)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        *(("node,memdev=m0,initiator=0",), ("node,memdev=m0,initiator=5",)),
+        *(("node,memdev=m0,cpus=0,initiator=0",), ("node,memdev=m0,cpus=0,initiator=1",)),
+        *(("node,memdev=m0,cpus=0", f"node,initiator={other}") for other in (0, 1, 3)),
+        ("node,memdev=m0", "node,initiator=0"),
+        ("node,initiator=0",),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("machine", ["q35,hmat=on", "q35"])
+def test_nearest_nodes(nodes: tuple[str, ...], machine: str, release: tuple[str, ...]) -> None:
+    options = [word for text in nodes for word in ("-numa", text)]
+    compare(release, *options, "-machine", machine, "-m", "64M", *M0, *ENDS)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *(("pc", "-qmp", "stdio"), ("q35", "-qmp", "stdio"), ("none", "-qmp", "stdio")),
+        ("q35", "-nodefaults", "-qmp", "stdio"),
+        ("q35", "-serial", "none", "-qmp", "stdio"),
+        *(("pc", "-chardev", "stdio,id=c"), ("pc", "-monitor", "none", "-chardev", "stdio,id=c")),
+    ],
+    ids=" ".join,
+)
+def test_a_serial_port_on_standard_input(argv: tuple[str, ...], release: tuple[str, ...]) -> None:
+    command = qemu_argv()
+    if command is None:
+        pytest.skip("needs QEMU: there is no qemu-system-x86_64 on PATH, and MEMD_QEMU is not set")
+    line = ("-S", "-nographic", "-machine", *argv, *ENDS)
+    bare = command[: command.index("-machine")]
+    done = subprocess.run([*bare, *line], input="", capture_output=True, text=True, check=False)
+    assert memd(*release, *line) == said(done)
 
 
 def test_no_nodes_without_a_machine(release: tuple[str, ...]) -> None:

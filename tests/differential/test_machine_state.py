@@ -13,7 +13,9 @@ from tests.clients.harness_server import qemu_system_memd
 from tests.differential.server import Monitor, Server, qemu_argv
 
 MACHINES = [
-    "-machine q35 -m 64M,slots=2,maxmem=1G -smp 2,maxcpus=3",
+    "-machine q35,smp.cpus=2,boot.menu=on -m 64M,slots=2,maxmem=1G -smp maxcpus=3",
+    "-machine pc,hmat=on -m 64M -object memory-backend-ram,id=m0,size=64M -smp 4,sockets=4"
+    " -numa node,memdev=m0 -numa node",
     "-machine pc,memory-backend=m0,dump-guest-core=off -device virtio-balloon-pci"
     " -object memory-backend-ram,id=m0,size=64M -smp 2,sockets=1,dies=2"
     " -m 64M,slots=2,maxmem=1G -object memory-backend-ram,id=m1,size=32M"
@@ -35,7 +37,16 @@ MACHINES = [
 
 PROPERTIES = (
     *("memory", "memory-backend", "smp", "boot", "nvdimm", "mem-merge", "dump-guest-core", "acpi"),
-    *("max-fw-size", "smbios-entry-point-type", "x-oem-id", "usb", "hpet", "vmport", "nope"),
+    *(
+        "max-fw-size",
+        "smbios-entry-point-type",
+        "x-oem-id",
+        "usb",
+        "hpet",
+        "vmport",
+        "nope",
+        "graphics",
+    ),
 )
 
 COMMANDS: list[tuple[str, dict[str, Any]]] = [

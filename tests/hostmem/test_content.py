@@ -31,8 +31,9 @@ def merging() -> Iterator[None]:
     before = {}
     try:
         for name, value in wanted.items():
-            before[name] = (KSM / name).read_text()
+            held = (KSM / name).read_text()
             (KSM / name).write_text(value)
+            before[name] = held
         yield
     except OSError as lack:
         pytest.skip(f"{NOT_HERE}KSM: {lack}")
