@@ -180,6 +180,8 @@ class App:
         self._tree.roots = self._roots
         if config.metrics is not None and self._meter is not None:
             self._metrics = self._open_metrics(config.metrics, self._meter)
+        if config.templates is not None:
+            await self._open_templates(config.templates)
         await self._ports.open()
         if keeping is not None:
             await keeping.restore(credentials=False)
@@ -193,6 +195,17 @@ class App:
         machine.set_running(self._daemon.run_state == "running")
         if keeping is not None:
             await keeping.commit()
+
+    async def _open_templates(self, directory: str) -> None:
+        from memd.pages.templates import Templates
+
+        config = self._config
+        templates = Templates(directory, config.template_sources, config.template_cache)
+        try:
+            await self._run(templates.open())
+        except QMPError as error:
+            raise StartError(error.desc, f"--templates {directory}", error.hint) from None
+        self._daemon.templates = templates
 
     def _open_metrics(self, address: Chardev, meter: Meter) -> Metrics:
         try:
@@ -247,6 +260,8 @@ class App:
         if self._keeping is not None:
             self._keeping.end()
         backends.close_all(self._tree)
+        if self._daemon.templates is not None:
+            self._daemon.templates.close()
         self._daemon.fdsets.close()
         if self._roots is not None:
             self._roots.close()

@@ -37,15 +37,15 @@ def set_bound(config: Config, name: str, value: str) -> None:
     elif name == "negotiation-timeout":
         limits.negotiation = _number(name, value)
     elif name == "max-memory":
-        config.max_memory = _size(name, value)
+        config.max_memory = size_of(name, value)
     elif name == "max-memory-per-user":
-        config.max_memory_per_user = _size(name, value)
+        config.max_memory_per_user = size_of(name, value)
     elif name == "max-message":
-        limits.message = _size(name, value, MIN_MESSAGE, MAX_OPEN_TOKEN_BYTES)
+        limits.message = size_of(name, value, MIN_MESSAGE, MAX_OPEN_TOKEN_BYTES)
     elif name == "max-held-output":
-        limits.held_output = _size(name, value, MIN_HELD)
+        limits.held_output = size_of(name, value, MIN_HELD)
     else:
-        limits.held = _size(name, value, MIN_HELD)
+        limits.held = size_of(name, value, MIN_HELD)
 
 
 def _number(name: str, value: str) -> int:
@@ -54,7 +54,18 @@ def _number(name: str, value: str) -> int:
     return int(value)
 
 
-def _size(name: str, value: str, least: int = 0, most: int | None = None) -> int:
+def size_of(name: str, value: str, least: int = 0, most: int | None = None) -> int:
+    """A size that an option is given, in bytes.
+
+    Args:
+        name: the option's.
+        value: as it was written.
+        least: bytes that it has to be at least.
+        most: bytes that it may be at most.
+
+    Raises:
+        QMPError: it is none, or another one.
+    """
     from memd.cli.opts import SIZE_HINT
     from memd.qapi.numbers import parse_size
 

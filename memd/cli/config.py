@@ -186,6 +186,9 @@ class Config:
             file's path, or None for the journal if memd runs under it.
         metrics: where metrics are served, or None.
         limits: what clients may take of the daemon.
+        templates: the template store's directory, or None.
+        template_sources: URLs of where templates are that it has not.
+        template_cache: bytes of what was fetched that it keeps, None for any number.
         max_objects: how many objects there may be, 0 for any number.
         max_memory: bytes of all memory backends together, 0 for any number.
         max_memory_per_user: of those that one user's clients have made.
@@ -209,6 +212,7 @@ class Config:
         *("pidfile", "preconfig", "qtest", "qtest_log", "report", "stopped", "uuid"),
         *("test_control", "test_faults"),
         *("accept_loss", "stored"),
+        *("template_cache", "template_sources", "templates"),
         *("devices", "machine", "machine_kind", "machine_values"),
     )
 
@@ -232,6 +236,9 @@ class Config:
         self.audit: str | None = None
         self.metrics: Chardev | None = None
         self.limits = Limits()
+        self.templates: str | None = None
+        self.template_sources: list[str] = []
+        self.template_cache: int | None = None
         self.max_objects = 0
         self.max_memory = 0
         self.max_memory_per_user = 0

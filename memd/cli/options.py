@@ -11,7 +11,7 @@ from memd.cli.monitors import Monitors
 from memd.cli.objects import parse_object
 from memd.cli.opts import OptsList, parse_opts
 from memd.cli.reading import Given, Option, compat_of, heed_options, read_options
-from memd.cli.report import Answered, Reporter
+from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
@@ -184,6 +184,20 @@ def _metrics(line: CommandLine, given: Given) -> None:
     line.config.metrics = metrics_address(given.value)
 
 
+def _templates(line: CommandLine, given: Given) -> None:
+    line.config.templates = given.value
+
+
+def _template_source(line: CommandLine, given: Given) -> None:
+    line.config.template_sources.append(given.value)
+
+
+def _template_cache(line: CommandLine, given: Given) -> None:
+    from memd.cli.bounds import size_of
+
+    line.config.template_cache = size_of(given.name, given.value)
+
+
 def _accept_loss(line: CommandLine, given: Given) -> None:
     line.config.accept_loss = True
 
@@ -255,6 +269,9 @@ OPTIONS: dict[str, Option[CommandLine]] = {
     "mem-root": Option(_mem_root),
     "metrics": Option(_metrics),
     "audit": Option(_audit),
+    "templates": Option(_templates),
+    "template-source": Option(_template_source),
+    "template-cache": Option(_template_cache),
     "test-faults": Option(_test_faults, argument=False),
     "test-control": Option(_test_control),
     **{name: Option(_bound) for name in BOUNDS},
@@ -284,6 +301,9 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     line.check_machine()
     line.monitors.finish()
     line.settle_machine()
+    config = line.config
+    if config.templates is None and (config.template_sources or config.template_cache is not None):
+        raise CommandLineError("--template-source and --template-cache need --templates DIR")
     if line.allowed_users or line.allowed_groups:
         from memd.cli.access import allowed
 

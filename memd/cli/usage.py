@@ -82,6 +82,16 @@ How to run:
                       refuse to discard a range of a private mapping of a file:
                       that changes the file for everybody else
 
+Templates of machines (docs/templating.md):
+  --templates DIR     keep templates there; made if it is missing
+  --template-source URL
+                      where templates come from that are not there yet:
+                      oci://HOST[:PORT]/REPOSITORY, http(s)://..., file:DIR;
+                      may be given often
+  --template-cache SIZE
+                      keep at most so much of what was fetched and can be
+                      fetched again (default: all)
+
 What clients may take (docs/limits.md); sizes take k, M, G and T, 0 is no limit:
   --max-clients N     connected at once (default: half of the descriptors that
                       memd may have)

@@ -14,6 +14,7 @@ from memd.work import Constant, Encoded
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
+    from memd.pages.templates import Templates
     from memd.qapi import Schema
     from memd.qom import Tree
 
@@ -41,6 +42,7 @@ class Daemon:
         machine_kind: the machine that was described; None for none that was.
         machine: its memory side, and what is plugged into it.
         lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).
+        templates: the template store, None where there is none.
         test_faults: whether the schema has the commands of --test-faults.
     """
 
@@ -63,6 +65,7 @@ class Daemon:
         "preconfig",
         "private_discard_seen",
         "reading_config",
+        "templates",
         "test_faults",
         "tree",
         "uuid",
@@ -101,6 +104,7 @@ class Daemon:
         self.deny_private_discard = deny_private_discard
         self.private_discard_seen = False
         self.test_faults = test_faults
+        self.templates: Templates | None = None
         self.lost: dict[str, dict[str, JSON]] = {}
         self._schema: Schema | None = None
         self._constants: dict[str, Constant] = {}

@@ -50,6 +50,8 @@ QUERIES = frozenset(
         "x-memdev-lost",
         "x-memdev-map",
         "x-memdev-stat",
+        "x-template-list",
+        "x-template-query",
     }
 )
 """Commands that change nothing, and tell nothing of what memory holds, nor secrets."""

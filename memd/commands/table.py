@@ -20,6 +20,7 @@ from memd.commands import (
     options,
     qom,
     stack,
+    template,
 )
 from memd.commands.daemon import Daemon
 from memd.json_types import JSON
@@ -58,6 +59,13 @@ HANDLERS: dict[str, Handler] = {
     "x-memdev-map": memdev.x_memdev_map,
     "x-memdev-save": memdev.x_memdev_save,
     "x-memdev-lost": memdev.x_memdev_lost,
+    "x-template-list": template.x_template_list,
+    "x-template-query": template.x_template_query,
+    "x-template-verify": template.x_template_verify,
+    "x-template-delete": template.x_template_delete,
+    "x-template-push": template.x_template_push,
+    "x-template-pull": template.x_template_pull,
+    "x-template-export": template.x_template_export,
     "human-monitor-command": hmp.human_monitor_command,
     "query-command-line-options": options.query_command_line_options,
     "query-machines": stack.query_machines,

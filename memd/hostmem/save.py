@@ -88,16 +88,78 @@ def save(
     Raises:
         QMPError: it can't be done; a file that was there is as it was.
     """
-    try:
-        entry = _entry(encode_path(filename), roots)
+
+    def fill(new: int) -> None:
+        saving.begin(new)
+        output = _Output(new, region.length)
         try:
-            _save(region, entry, saving, replace, log)
+            _copy(region, output, saving)
         finally:
-            entry.close()
+            output.close()
+
+    try:
+        _save_at(filename, roots, fill, replace, log)
     except OSError as failed:
         raise QMPError(f"cannot save '{name}' to '{filename}': {failed.strerror}") from None
     except Gone as gone:
         raise QMPError(f"cannot save '{name}' to '{filename}': {gone}") from None
+
+
+Put = Callable[[int, bytes], None]
+"""Writes bytes at an offset, those of zeroes as holes; raises `OSError`."""
+
+
+def save_new(
+    name: str,
+    filename: str,
+    length: int,
+    fill: Callable[[Put], None],
+    roots: Roots | None = None,
+    *,
+    log: Log = lambda _line: None,
+) -> None:
+    """Make a file, whole or not at all, where nothing is yet.
+
+    Args:
+        name: of what is saved, in messages.
+        filename: a symbolic link is followed.
+        length: in bytes.
+        fill: writes what is not zeroes; what it raises ends it.
+        roots: what the file has to be below; None for anywhere.
+        log: told of a directory that the disk may not have yet.
+
+    Raises:
+        QMPError: it can't be done.
+    """
+
+    def fill_output(new: int) -> None:
+        saving = Saving()
+        saving.begin(new)
+        output = _Output(new, length)
+
+        def put(at: int, data: bytes) -> None:
+            with saving.taking(len(data)):
+                output.put(at, data, False)
+
+        try:
+            fill(put)
+        finally:
+            output.close()
+
+    try:
+        _save_at(filename, roots, fill_output, False, log)
+    except OSError as failed:
+        raise QMPError(f"cannot save '{name}' to '{filename}': {failed.strerror}") from None
+
+
+def _save_at(
+    filename: str, roots: Roots | None, fill: Callable[[int], None], replace: bool, log: Log
+) -> None:
+    entry = _entry(encode_path(filename), roots)
+    try:
+        _save(entry, fill, replace, log)
+    finally:
+        entry.close()
 
 
 def _entry(filename: bytes, roots: Roots | None) -> Entry:
@@ -109,7 +171,7 @@ def _entry(filename: bytes, roots: Roots | None) -> Entry:
         raise
 
 
-def _save(region: Region, entry: Entry, saving: Saving, replace: bool, log: Log) -> None:
+def _save(entry: Entry, fill: Callable[[int], None], replace: bool, log: Log) -> None:
     replaced = _there(entry)
     if replaced is not None and not replace:
         raise libc.os_error(errno.EEXIST)
@@ -118,12 +180,7 @@ def _save(region: Region, entry: Entry, saving: Saving, replace: bool, log: Log)
     try:
         new = _NewFile(directory, entry.name, replaced is not None)
         try:
-            saving.begin(new.fd)
-            output = _Output(new.fd, region.length)
-            try:
-                _copy(region, output, saving)
-            finally:
-                output.close()
+            fill(new.fd)
             if replaced is not None:
                 _take_over(new.fd, directory, replaced)
             os.fsync(new.fd)

@@ -63,6 +63,13 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "run a command with the descriptor of a backend's memory"),
     "explain": ("explain", "say what making an object would do, and why"),
     "template make": ("template_make", "make a file that clones map copy-on-write"),
+    "template ls": ("template_ls", "list the templates of the store"),
+    "template show": ("template_show", "show all of one template"),
+    "template verify": ("template_verify", "read all of templates, and repair them from a source"),
+    "template del": ("template_delete", "delete templates"),
+    "template push": ("template_move", "send a template to a registry or another source"),
+    "template pull": ("template_move", "fetch all of a template from a source"),
+    "template export": ("template_export", "write a template's memory to a file for local clones"),
     "doctor": ("doctor", "say what this host can do, and what to change"),
     "completion": ("completion", "print the completion script for a shell"),
 }
@@ -70,7 +77,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
 wanted: the others' arguments are not declared, which takes milliseconds. A name of
 two words is one of a group."""
 
-GROUPS = {"template": "make templates of memory, from which clones start"}
+GROUPS = {"template": "make, keep and move templates, from which clones start"}
 """The first words of subcommands that have two, and what such a group is for."""
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)

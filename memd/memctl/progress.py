@@ -12,6 +12,9 @@ from memd.memctl.sizes import rounded
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_EVENTS = {"X_MEMDEV_PROGRESS": "id", "X_TEMPLATE_PROGRESS": "name"}
+"""The events that tell how far something is, and which member says what."""
+
 
 class Bar:
     """A progress bar; a context manager that clears it away.
@@ -20,7 +23,7 @@ class Bar:
     once has none. Where standard error is no terminal there is none at all.
 
     Args:
-        id: the backend's.
+        id: the backend's, or the template's name.
         doing: what is done to it, such as "populating".
     """
 
@@ -35,9 +38,10 @@ class Bar:
         self._task: TaskID | None = None
 
     def see(self, event: dict[str, JSON]) -> None:
-        """Take an event of the daemon's; those of other backends are passed over."""
+        """Take an event of the daemon's; those of others are passed over."""
         data = event.get("data", {})
-        if event.get("event") == "X_MEMDEV_PROGRESS" and data.get("id") == self._id:
+        member = _EVENTS.get(event.get("event", ""), "")
+        if member and data.get(member) == self._id:
             self.at(data["done"], data["total"])
 
     def at(self, done: int, total: int) -> None:

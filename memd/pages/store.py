@@ -103,6 +103,7 @@ class Usage:
     """What a template takes.
 
     Attributes:
+        name: the template's.
         manifest: what it is.
         chunks: how many it has.
         stored: bytes of their records.
@@ -112,6 +113,7 @@ class Usage:
         source: where it is as well, "" for nowhere.
     """
 
+    name: str
     manifest: Manifest
     chunks: int
     stored: int
@@ -330,26 +332,43 @@ class Store:
 
         Raises:
             QMPError: there is none, or it or another one is damaged.
-            OSError: the store can't be read.
         """
         entry = self._entry(name)
         places = self._places(entry.version)
-        mine = {places.place(number) for number in range(len(places))}
+        mine = set(_all_places(places))
         others = {
             place
             for other in self.names()
             if other != name
             for place in _all_places(self._places(self._entry(other).version))
         }
-        here = {pack for pack in places.packs if self.blobs.has(pack)}
-        stored = sum(length for _pack, _offset, length in mine)
         shared = sum(length for _pack, _offset, length in mine & others)
+        return replace(self._usage(name, entry, places), shared=shared)
+
+    def all_usage(self) -> list[Usage]:
+        """What every template takes, without what they share; damaged ones are left out."""
+        found = []
+        for name in self.names():
+            try:
+                entry = self._entry(name)
+                found.append(self._usage(name, entry, self._places(entry.version)))
+            except QMPError as error:
+                log.error("template %s: %s", name, error.desc)
+        return found
+
+    def _usage(self, name: str, entry: Entry, places: Places) -> Usage:
+        here = [self.blobs.has(pack) for pack in places.packs]
         return Usage(
+            name=name,
             manifest=self._manifest(entry.version),
             chunks=len(places),
-            stored=stored,
-            shared=shared,
-            present=sum(length for pack, _offset, length in mine if pack in here),
+            stored=sum(places.length),
+            shared=0,
+            present=sum(
+                length
+                for pack, length in zip(places.pack, places.length, strict=True)
+                if here[pack]
+            ),
             source=entry.origin.url if entry.origin else "",
         )
 
@@ -522,12 +541,12 @@ class Store:
     def _put(self, data: bytes) -> Blob:
         return Blob(self.blobs.put(data), len(data))
 
-    def verify(self, name: str, progress: Callable[[int], None] | None = None) -> Verified:
+    def verify(self, name: str, progress: Callable[[int, int], None] | None = None) -> Verified:
         """Read all of a template as it is stored.
 
         Args:
             name: the template.
-            progress: told how many chunks were read.
+            progress: told how many bytes were read, of how many.
 
         Raises:
             QMPError: there is none, or what is damaged is more than chunks.
@@ -547,7 +566,7 @@ class Store:
             ):
                 damaged[number] = pack
             if progress is not None:
-                progress(number + 1)
+                progress(layout.ends[number] * PAGE, layout.ends[-1] * PAGE)
         found = len(damaged)
         if damaged and entry.origin is not None and not self.readonly:
             self._repair(name, entry.origin, set(damaged.values()))
@@ -594,19 +613,22 @@ class Store:
                 failure = error
                 continue
             if version is not None:
-                self._fetch(name, source, version, lambda _manifest, _places: None)
+                self._fetch(name, source, version, lambda _places: None)
                 return
         raise failure or QMPError(f"template '{name}' not found")
 
     def pull(
         self, name: str, url: str | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> Manifest:
+    ) -> str:
         """Have a template here in full.
 
         Args:
             name: the template.
             url: which of the sources has it; the first if None.
             progress: told how many bytes came, of how many; what it raises ends it.
+
+        Returns:
+            the source's URL.
 
         Raises:
             QMPError: the source has it not, another one has its name, or it
@@ -624,7 +646,7 @@ class Store:
             if entry.origin is None and entry.version.manifest != version.manifest:
                 raise QMPError(f"template '{name}' exists already, and is another one")
 
-        def packs(manifest: Manifest, places: Places) -> None:
+        def packs(places: Places) -> None:
             ends: dict[str, int] = {}
             for pack, offset, length in _all_places(places):
                 if not self.blobs.has(pack):
@@ -632,7 +654,8 @@ class Store:
             count = _Count(sum(ends.values()), progress)
             several(lambda pack: fetch_blob(source, self.blobs, pack, count.more), list(ends))
 
-        return self._fetch(name, source, version, packs)
+        self._fetch(name, source, version, packs)
+        return source.url
 
     def _chosen(self, url: str | None) -> str:
         if not self.sources:
@@ -646,8 +669,8 @@ class Store:
         name: str,
         source: Source,
         version: Version,
-        fetch_packs: Callable[[Manifest, Places], None],
-    ) -> Manifest:
+        fetch_packs: Callable[[Places], None],
+    ) -> None:
         """Take what is said of a template over from a source, and give it the name."""
         self._writable()
         self._begin_changing(name)
@@ -661,7 +684,7 @@ class Store:
             layout.check()
             if layout.pages * PAGE != manifest.size or len(places) != len(layout):
                 raise Damaged(f"template '{name}' of '{source.url}' is damaged")
-            fetch_packs(manifest, places)
+            fetch_packs(places)
             former = [
                 each
                 for each in (self._entry(name).versions if self.has(name) else [])
@@ -673,7 +696,6 @@ class Store:
             raise QMPError(f"cannot store template '{name}': {failed.strerror}") from None
         finally:
             self._end_writing(name)
-        return manifest
 
     def push(
         self, name: str, url: str | None = None, progress: Callable[[int, int], None] | None = None

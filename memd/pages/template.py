@@ -8,7 +8,7 @@ import sys
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -27,6 +27,9 @@ asked for more than once."""
 
 
 ReadPlaces = Callable[[str], tuple[str, Places] | None]
+
+_PIECE = 1 << 20
+"""Bytes that are read at once where all are."""
 
 
 class Remote(Protocol):
@@ -128,6 +131,23 @@ class Template:
                 parts.append(data[piece.slot * PAGE : (piece.slot + piece.count) * PAGE])
         skip = offset - first * PAGE
         return b"".join(parts)[skip : skip + length]
+
+    def pieces(self, progress: Callable[[int, int], None]) -> Iterator[tuple[int, bytes]]:
+        """All of the memory that is not zeroes: (offset, bytes), ascending.
+
+        Args:
+            progress: told how many bytes there were, of how many.
+
+        Raises:
+            QMPError: as `read`.
+        """
+        done = 0
+        for first, length in self.data_ranges():
+            for offset in range(first, first + length, _PIECE):
+                data = self.read(offset, min(_PIECE, first + length - offset))
+                yield offset, data
+                done += len(data)
+                progress(done, self.manifest.data)
 
     def ready(self, offset: int, length: int) -> bool:
         """Whether a range is verified and unpacked already, so that `view` may be looked at.

@@ -59,17 +59,17 @@ class Console:
         self.client = Client()
         self.dispatch = Dispatcher(self.daemon)
 
-    def __call__(self, name: str, *, oob: bool = False, **arguments: Any) -> JSON:
+    def __call__(self, name: str, /, *, oob: bool = False, **arguments: Any) -> JSON:
         """Run a command; underscores in the arguments' names are dashes."""
         value = self.begin(name, oob=oob, **arguments).finish()
         return value.value() if isinstance(value, Encoded) else value
 
-    def begin(self, name: str, *, oob: bool = False, **arguments: Any) -> Running:
+    def begin(self, name: str, /, *, oob: bool = False, **arguments: Any) -> Running:
         """Run a command up to what it waits for, if anything."""
         given = {key.replace("_", "-"): value for key, value in arguments.items()}
         return Running(value_of(self.dispatch(self.client, name, given, oob)))  # type: ignore[arg-type]
 
-    def refusal(self, name: str, *, oob: bool = False, **arguments: Any) -> tuple[str, str]:
+    def refusal(self, name: str, /, *, oob: bool = False, **arguments: Any) -> tuple[str, str]:
         """Run a command that is to be refused; its class and text."""
         try:
             value = self(name, oob=oob, **arguments)

@@ -93,7 +93,8 @@ def sent(url: str, make: MakeStore) -> None:
         there.pull("none")
     with pytest.raises(QMPError, match="'oci://elsewhere/x' is none of the template sources"):
         there.pull("a", "oci://elsewhere/x")
-    assert there.pull("a", url) == manifest
+    assert there.pull("a", url) == url
+    assert there.manifest("a") == manifest
     assert there.names() == ["a"]
     there.pull("b")
     assert content(there, "a") == DATA

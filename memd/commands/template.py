@@ -1,0 +1,169 @@
+"""Commands about templates: what the store has, and where else templates are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.work import Event, Job
+
+if TYPE_CHECKING:
+    from memd.commands.daemon import Daemon
+    from memd.pages.store import Store, Usage
+
+Arguments = dict[str, Any]
+
+
+def store_of(daemon: Daemon) -> Store:
+    """The template store.
+
+    Raises:
+        QMPError: there is none.
+    """
+    if daemon.templates is None:
+        raise QMPError("there is no template store", hint="--templates DIR names one.")
+    return daemon.templates.store
+
+
+class Progress:
+    """How far something is that is done with a template.
+
+    Args:
+        name: the template's.
+        total: how much there is to be done; set by whoever finds out.
+    """
+
+    __slots__ = ("done", "name", "total")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.done = 0
+        self.total = 0
+
+    def at(self, done: int, total: int) -> None:
+        """It is so far, of so much."""
+        self.done, self.total = done, total
+
+    def event(self) -> Event | None:
+        """That as an event; None as long as it is not known how much there is."""
+        if not self.total:
+            return None
+        data = {"name": self.name, "done": self.done, "total": self.total}
+        return Event("X_TEMPLATE_PROGRESS", data)
+
+
+async def x_template_list(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-list`: the templates of the store."""
+    store = store_of(daemon)
+
+    def work() -> list[JSON]:
+        return [_summary(usage) for usage in store.all_usage()]
+
+    return await Job(work)
+
+
+async def x_template_query(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-query`: all about one template."""
+    store, name = store_of(daemon), args["name"]
+
+    def work() -> JSON:
+        usage = store.usage(name)
+        manifest = usage.manifest
+        blocks = [
+            {"id": each.id, "length": each.length, "page-size": each.page_size}
+            for each in manifest.blocks
+        ]
+        told = {**_summary(usage), "shared": usage.shared, "blocks": blocks}
+        if manifest.memory:
+            told["memory"] = manifest.memory
+        return told
+
+    return await Job(work)
+
+
+def _summary(usage: Usage) -> dict[str, JSON]:
+    manifest = usage.manifest
+    working_set = manifest.working_set
+    told: dict[str, JSON] = {
+        "name": usage.name,
+        "digest": manifest.digest,
+        "size": manifest.size,
+        "data": manifest.data,
+        "page-size": manifest.page_size,
+        "chunks": usage.chunks,
+        "stored": usage.stored,
+        "present": usage.present,
+        "working-set": 0 if working_set is None else working_set.size // 4 * 4096,
+        "devices": 0 if manifest.devices is None else manifest.devices.size,
+    }
+    optional = {
+        "machine": manifest.machine,
+        "qemu-version": manifest.qemu_version,
+        "source": usage.source,
+    }
+    return told | {key: text for key, text in optional.items() if text}
+
+
+async def x_template_verify(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-verify`: read all of a template as it is stored."""
+    store, progress = store_of(daemon), Progress(args["name"])
+    found = await Job(lambda: store.verify(args["name"], progress.at), progress=progress.event)
+    return {"chunks": found.chunks, "damaged": found.damaged, "repaired": found.repaired}
+
+
+async def x_template_delete(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-delete`: remove a template, and what no other needs of it."""
+    store = store_of(daemon)
+    await Job(lambda: store.delete(args["name"]))
+    return {}
+
+
+async def x_template_push(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-push`: give a template to a source."""
+    return await _move(args, store_of(daemon).push)
+
+
+async def x_template_pull(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-pull`: have a template here in full."""
+    return await _move(args, store_of(daemon).pull)
+
+
+async def _move(args: Arguments, move: Callable[..., str]) -> JSON:
+    progress = Progress(args["name"])
+    source = await Job(
+        lambda: move(args["name"], args.get("url"), progress.at), progress=progress.event
+    )
+    return {"source": source}
+
+
+async def x_template_export(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-export`: a template's memory as a file."""
+    from memd.backends.making import log
+    from memd.hostmem.save import save_new
+
+    store, name, progress = store_of(daemon), args["name"], Progress(args["name"])
+    roots = daemon.tree.roots
+
+    def work() -> None:
+        template = store.open(name)
+        try:
+            devices = template.devices()
+            if "devices" in args and not devices:
+                raise QMPError(f"template '{name}' has no devices")
+
+            def fill(write: Callable[[int, bytes], None]) -> None:
+                for offset, data in template.pieces(progress.at):
+                    write(offset, data)
+                if "devices" in args:
+                    # Before the memory's file appears: both are there, or none is.
+                    length, there = len(devices), args["devices"]
+                    save_new(name, there, length, lambda put: put(0, devices), roots, log=log)
+
+            save_new(name, args["filename"], template.size, fill, roots, log=log)
+        finally:
+            template.close()
+
+    await Job(work, progress=progress.event)
+    return {}

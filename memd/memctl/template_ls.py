@@ -1,0 +1,66 @@
+"""`memctl template ls`: the templates of the store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from memd.errors import printable
+from memd.memctl.context import OK
+from memd.memctl.sizes import short
+from memd.memctl.tables import Column, on_terminal, print_table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.memctl.context import Context
+
+_COLUMNS: Sequence[Column] = (
+    ("NAME", False),
+    ("SIZE", True),
+    ("DATA", True),
+    ("STORED", True),
+    ("HERE", True),
+    ("WORKING SET", True),
+    ("MACHINE", False),
+    ("SOURCE", False),
+)
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="print the names alone, one in a line"
+    )
+    parser.epilog = (
+        "DATA is what is not zeroes, STORED what that takes compressed, HERE how much of that is"
+        " in the store and need not be fetched."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """List them."""
+    with context.connect() as client:
+        found = client.execute("x-template-list")
+    if context.as_json:
+        context.print_json(found)
+        return OK
+    if arguments.quiet:
+        context.print_lines(each["name"] for each in found)
+        return OK
+    rows = [
+        [
+            (each["name"], "bold"),
+            *(short(each[member]) for member in ("size", "data", "stored")),
+            (f"{100 * each['present'] // max(each['stored'], 1)} %", ""),
+            short(each["working-set"]) if each["working-set"] else "-",
+            printable(each.get("machine", "-")),
+            each.get("source", "-"),
+        ]
+        for each in found
+    ]
+    print_table(_COLUMNS, rows)
+    if not found and on_terminal():
+        print("There is no template in the store yet.", file=sys.stderr)
+    return OK

@@ -1,0 +1,71 @@
+"""`memctl template show`: all of one template."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.errors import printable
+from memd.json_types import JSON
+from memd.memctl.context import OK
+from memd.memctl.sizes import exact, short
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.memctl.context import Context
+
+_TITLE = 13
+"""Columns of what stands before a value."""
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="NAME", help="the template")
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Show it."""
+    with context.connect() as client:
+        found = client.execute("x-template-query", {"name": arguments.name})
+    if context.as_json:
+        context.print_json(found)
+        return OK
+    context.print_lines(
+        # What others have saved may have any text in it.
+        printable(f"{title + ':' if title else '':<{_TITLE}} {value}")
+        for title, value in _lines(found)
+    )
+    return OK
+
+
+def _lines(found: dict[str, JSON]) -> list[tuple[str, str]]:
+    """What there is to tell, and what it is called."""
+    stored, data = found["stored"], found["data"]
+    lines = [
+        ("name", found["name"]),
+        ("digest", f"sha256:{found['digest']}"),
+        ("memory", exact(found["size"])),
+        ("", f"in pages of {short(found['page-size'])}, {short(data)} not zeroes"),
+        ("stored", f"{short(stored)} in {found['chunks']} chunks"),
+    ]
+    if found["shared"]:
+        lines.append(("", f"{short(found['shared'])} of it shared with other templates"))
+    if found["present"] < stored:
+        missing = short(stored - found["present"])
+        lines.append(("", f"{missing} of it not here: fetched when it is asked for"))
+    if found["working-set"]:
+        lines.append(("working set", f"{short(found['working-set'])}, fetched first"))
+    else:
+        lines.append(("working set", "not recorded: clones start slower"))
+    if found["devices"]:
+        version = found.get("qemu-version")
+        saved = f", saved by QEMU {version}" if version else ""
+        lines.append(("machine", f"{found.get('machine') or 'of unknown type'}{saved}"))
+        lines.append(("", f"device state of {short(found['devices'])}"))
+        for block in found["blocks"]:
+            mark = ", the template's memory" if block["id"] == found.get("memory") else ""
+            lines.append(("", f"block {block['id']}: {short(block['length'])}{mark}"))
+    else:
+        lines.append(("machine", "none: memory alone"))
+    lines.append(("source", found.get("source", "none")))
+    return lines

@@ -1,0 +1,162 @@
+"""The commands about templates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memd.errors import QMPError
+from memd.hostmem.paths import Roots
+from memd.pages.manifest import Block
+from memd.pages.templates import Templates
+from memd.work import run_here
+from tests.commands.fakes import Console
+from tests.pages.memory import PAGE, memory
+
+DATA = memory(300)
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Iterator[Console]:
+    console = Console()
+    url = f"file:{tmp_path}/shared"
+    console.daemon.templates = Templates(str(tmp_path / "store"), [url], None)
+    run_here(console.daemon.templates.open())
+    yield console
+    console.daemon.templates.close()
+
+
+def fill(console: Console, name: str = "a", base: str | None = None, data: bytes = DATA) -> None:
+    assert console.daemon.templates is not None
+    with console.daemon.templates.store.begin(name, base) as writer:
+        writer.write(0, data)
+        writer.set_devices(
+            b"QEVM" * 100,
+            machine="pc-q35-10.0",
+            qemu_version="10.0.2",
+            memory="ram",
+            blocks=[Block("ram", len(data), PAGE)],
+        )
+        writer.commit()
+
+
+def test_without_a_store() -> None:
+    console = Console()
+    assert console.refusal("x-template-list") == ("GenericError", "there is no template store")
+    for name in ("query", "verify", "delete", "push", "pull"):
+        error = console.refusal(f"x-template-{name}", name="a")
+        assert error == ("GenericError", "there is no template store")
+
+
+def test_what_is_told(console: Console) -> None:
+    assert console("x-template-list") == []
+    fill(console)
+    fill(console, "b", "a", DATA[: 200 * PAGE] + memory(50, seed=9))
+    first, second = console("x-template-list")
+    assert first == {
+        "name": "a",
+        "digest": first["digest"],
+        "size": len(DATA),
+        "data": sum(PAGE for at in range(0, len(DATA), PAGE) if any(DATA[at : at + PAGE])),
+        "page-size": PAGE,
+        "chunks": first["chunks"],
+        "stored": first["stored"],
+        "present": first["stored"],
+        "working-set": 0,
+        "devices": 400,
+        "machine": "pc-q35-10.0",
+        "qemu-version": "10.0.2",
+    }
+    assert second["name"] == "b"
+    info = console("x-template-query", name="a")
+    assert 0 < info["shared"] < info["stored"] == first["stored"]
+    assert info["blocks"] == [{"id": "ram", "length": len(DATA), "page-size": PAGE}]
+    assert info["memory"] == "ram"
+    assert console.refusal("x-template-query", name="c")[1] == "template 'c' not found"
+    assert "is no name of a template" in console.refusal("x-template-query", name="../a")[1]
+
+
+def test_pushed_deleted_and_pulled(console: Console, tmp_path: Path) -> None:
+    fill(console)
+    url = f"file:{tmp_path}/shared"
+    assert console("x-template-push", name="a") == {"source": url}
+    assert console("x-template-list")[0]["source"] == url
+    assert console("x-template-delete", name="a") == {}
+    assert console("x-template-list") == []
+    assert console("x-template-pull", name="a", url=url) == {"source": url}
+    found = console("x-template-verify", name="a")
+    assert (found["damaged"], found["repaired"]) == ([], 0)
+    assert found["chunks"] == console("x-template-list")[0]["chunks"]
+    assert console.refusal("x-template-pull", name="a", url="file:/etc")[1] == (
+        "'file:/etc' is none of the template sources"
+    )
+
+
+def test_progress_is_told(console: Console) -> None:
+    fill(console)
+    running = console.begin("x-template-verify", name="a")
+    job = running.job
+    assert job.progress is not None
+    assert job.progress() is None
+    running.finish()
+    event = job.progress()
+    assert event is not None
+    data = sum(PAGE for at in range(0, len(DATA), PAGE) if any(DATA[at : at + PAGE]))
+    assert (event.name, event.data) == (
+        "X_TEMPLATE_PROGRESS",
+        {"name": "a", "done": data, "total": data},
+    )
+
+
+def test_exported_for_local_clones(console: Console, tmp_path: Path) -> None:
+    data = DATA + bytes(16 << 20) + DATA
+    fill(console, data=data)
+    file, devices = tmp_path / "memory", tmp_path / "devices"
+    console("x-template-export", name="a", filename=str(file), devices=str(devices))
+    assert file.read_bytes() == data
+    assert devices.read_bytes() == b"QEVM" * 100
+    there = file.stat()
+    assert there.st_mode & 0o777 == 0o600
+    assert there.st_blocks * 512 < 4 << 20
+    assert console.refusal("x-template-export", name="a", filename=str(file))[1] == (
+        f"cannot save 'a' to '{file}': File exists"
+    )
+    # Both are there, or none is.
+    other = tmp_path / "other"
+    text = console.refusal(
+        "x-template-export", name="a", filename=str(other), devices=str(devices)
+    )[1]
+    assert text == f"cannot save 'a' to '{devices}': File exists"
+    assert not other.exists()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["devices", "memory", "store"]
+
+
+def test_what_is_damaged_is_not_exported(console: Console, tmp_path: Path) -> None:
+    fill(console)
+    store = console.daemon.templates.store  # type: ignore[union-attr]
+    pack = max(Path(store.blobs.directory).iterdir(), key=os.path.getsize)
+    broken = bytearray(pack.read_bytes())
+    broken[len(broken) // 2] ^= 1
+    pack.write_bytes(broken)
+    assert (
+        "is damaged"
+        in console.refusal("x-template-export", name="a", filename=str(tmp_path / "memory"))[1]
+    )
+    assert not (tmp_path / "memory").exists()
+    assert len(console("x-template-verify", name="a")["damaged"]) == 1
+
+
+def test_below_the_roots_alone(console: Console, tmp_path: Path) -> None:
+    fill(console)
+    (tmp_path / "allowed").mkdir()
+    roots = console.daemon.tree.roots = Roots()
+    roots.add(str(tmp_path / "allowed"))
+    try:
+        with pytest.raises(QMPError, match="cannot save 'a'"):
+            console("x-template-export", name="a", filename=str(tmp_path / "memory"))
+        console("x-template-export", name="a", filename=str(tmp_path / "allowed" / "memory"))
+    finally:
+        roots.close()
