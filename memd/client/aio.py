@@ -16,7 +16,7 @@ from memd.client.conversation import (
     export_arguments,
     pieces,
 )
-from memd.client.sockets import Address, make, receive
+from memd.client.sockets import Address, candidates, receive
 from memd.json_types import JSON
 
 
@@ -28,7 +28,17 @@ class AsyncClient:
     """
 
     __slots__ = (
-        *("_conversation", "_failure", "_greeted", "_loop", "_sending", "_socket", "_waiting"),
+        *(
+            "_conversation",
+            "_failure",
+            "_greeted",
+            "_loop",
+            "_room",
+            "_sending",
+            "_socket",
+            "_tasks",
+            "_waiting",
+        ),
         "events",
     )
 
@@ -40,6 +50,9 @@ class AsyncClient:
         self._conversation = Conversation()
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._sending = asyncio.Lock()
+        # Done once the socket takes more, while somebody waits for that.
+        self._room: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._failure: Exception | None = None
         self._loop.add_reader(sock.fileno(), self._on_readable)
@@ -55,14 +68,7 @@ class AsyncClient:
         Raises:
             OSError: no connection can be made.
         """
-        sock, where = make(address)
-        sock.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, where)
-        except BaseException:
-            sock.close()
-            raise
-        client = cls(sock)
+        client = cls(await _connected(address))
         try:
             await client._greeted
             await client.execute("qmp_capabilities", {"enable": ["oob"]} if oob else None)
@@ -94,7 +100,9 @@ class AsyncClient:
 
         Raises:
             QMPError: the server refuses it.
-            ConnectionError: the connection is lost.
+            ValueError: JSON has no such arguments: NaN, or an infinity.
+            ConnectionError: the connection is lost, or a command was given up while it was
+                being sent: nothing more can be sent then, and all commands end.
         """
         return (await self._ask(command, arguments, fds=fds, oob=oob)).value
 
@@ -104,6 +112,10 @@ class AsyncClient:
         Args:
             id: the backend's.
             writable: whether it has to let one write; None for what the backend allows.
+
+        Raises:
+            QMPError: the server refuses it.
+            OSError: this process can have no further descriptor, or as `execute` says.
         """
         arguments = export_arguments(id, writable)
         return Export(await self._ask("x-memdev-export", arguments, fd=True))
@@ -155,8 +167,12 @@ class AsyncClient:
         answered: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[number] = answered
         try:
-            async with self._sending:
-                await self._send(data, fds)
+            try:
+                async with self._sending:
+                    await self._send(data, fds)
+            except BaseException:
+                self._conversation.forget(number)
+                raise
             answer = await answered
         except asyncio.CancelledError:
             if answered.done() and answered.exception() is None:
@@ -169,15 +185,46 @@ class AsyncClient:
             raise answer.error
         return answer
 
-    async def _send(self, data: bytes, fds: Sequence[int]) -> None:
-        while fds:
-            try:
-                data = data[socket.send_fds(self._socket, [data], list(fds)) :]
-                fds = ()
-            except BlockingIOError:
-                # No room for the first byte, which is rare: look again soon.
-                await asyncio.sleep(0.001)
-        await self._loop.sock_sendall(self._socket, data)
+    async def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        left = memoryview(data)
+        try:
+            while left:
+                if self._failure is not None:
+                    raise self._failure
+                try:
+                    if fds:
+                        sent = socket.send_fds(self._socket, [left], list(fds))
+                        fds = ()
+                    else:
+                        sent = self._socket.send(left)
+                except (BlockingIOError, InterruptedError):
+                    await self._until_room()
+                else:
+                    left = left[sent:]
+        except BaseException:
+            if len(left) < len(data):
+                # What follows would be read as the rest of it.
+                self._end(ConnectionError("a command was sent in part"))
+            raise
+
+    async def _until_room(self) -> None:
+        room = self._room = self._loop.create_future()
+        fd = self._socket.fileno()
+        self._loop.add_writer(fd, _finish, room)
+        try:
+            await room
+        finally:
+            self._room = None
+            if self._failure is None:
+                self._loop.remove_writer(fd)
+
+    async def _send_unsent(self) -> None:
+        try:
+            async with self._sending:
+                unsent, self._conversation.unsent = self._conversation.unsent, b""
+                await self._send(unsent)
+        except OSError as failed:
+            self._end(failed)
 
     def _on_readable(self) -> None:
         try:
@@ -187,6 +234,10 @@ class AsyncClient:
         except (OSError, ValueError) as failed:
             self._end(failed)
             return
+        if self._conversation.unsent:
+            task = self._loop.create_task(self._send_unsent())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         if self._conversation.greeting and not self._greeted.done():
             self._greeted.set_result(None)
         for each in found:
@@ -206,10 +257,41 @@ class AsyncClient:
         self._failure = failure
         if not self._loop.is_closed():
             self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self._conversation.close()
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(failure)
+        # What the server said last is why.
+        reason = self._conversation.error or failure
+        for waiting in [*self._waiting.values(), self._room]:
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(reason)
         if not self._greeted.done():
             self._greeted.set_exception(failure)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _connected(address: Address) -> socket.socket:
+    """A socket that is connected to the first that takes it; raises `OSError`."""
+    loop = asyncio.get_running_loop()
+    refusal: OSError | None = None
+    if isinstance(address, tuple):
+        # The resolver may take its time.
+        found = await loop.run_in_executor(None, candidates, address)
+    else:
+        found = candidates(address)
+    for family, kind, number, where in found:
+        sock = socket.socket(family, kind, number)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, where)
+            return sock
+        except BaseException as failed:
+            sock.close()
+            if not isinstance(failed, OSError):
+                raise
+            refusal = failed
+    raise refusal or OSError("the host has no address")

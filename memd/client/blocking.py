@@ -17,7 +17,7 @@ from memd.client.conversation import (
     export_arguments,
     pieces,
 )
-from memd.client.sockets import Address, make, receive
+from memd.client.sockets import Address, connect, receive
 from memd.json_types import JSON
 
 
@@ -29,7 +29,7 @@ class Client:
         on_event: called with each event as it comes, which is not kept then.
     """
 
-    __slots__ = ("_conversation", "_socket", "events", "on_event", "timeout")
+    __slots__ = ("_conversation", "_cut", "_socket", "events", "on_event", "timeout")
 
     def __init__(self, address: Address, *, timeout: float | None = None) -> None:
         """Connect and negotiate.
@@ -46,12 +46,12 @@ class Client:
         self.events: deque[Message] = deque()
         self.on_event: Callable[[Message], None] | None = None
         self.timeout = timeout
-        self._socket, where = make(address)
-        self._socket.settimeout(timeout)
+        # Whether a command was sent in part: what follows would be read as the rest of it.
+        self._cut = False
+        self._socket = connect(address, timeout)
         try:
-            self._socket.connect(where)
             while not self._conversation.greeting:
-                self._conversation.receive(*receive(self._socket))
+                self._receive()
             self.execute("qmp_capabilities")
         except BaseException:
             self.close()
@@ -74,8 +74,11 @@ class Client:
 
         Raises:
             QMPError: the server refuses it.
-            ConnectionError: the connection is lost.
-            TimeoutError: the server says nothing; its answer will be passed over.
+            ValueError: JSON has no such arguments: NaN, or an infinity.
+            ConnectionError: the connection is lost, or a command was sent in part, and
+                nothing more can be.
+            TimeoutError: the server says nothing; its answer will be passed over. Or it
+                reads nothing.
         """
         return self._ask(command, arguments, fds=fds).value
 
@@ -85,6 +88,10 @@ class Client:
         Args:
             id: the backend's.
             writable: whether it has to let one write; None for what the backend allows.
+
+        Raises:
+            QMPError: the server refuses it.
+            OSError: this process can have no further descriptor, or as `execute` says.
         """
         return Export(self._ask("x-memdev-export", export_arguments(id, writable), fd=True))
 
@@ -164,10 +171,11 @@ class Client:
         fd: bool = False,
     ) -> Answer:
         number, data = self._conversation.request(command, arguments, fd=fd)
-        if fds:
-            sent = socket.send_fds(self._socket, [data], list(fds))
-            data = data[sent:]
-        self._socket.sendall(data)
+        try:
+            self._send(data, fds)
+        except BaseException:
+            self._conversation.forget(number)
+            raise
         while True:
             answer = self._sort(self._receive(), number)
             if answer is None:
@@ -176,8 +184,33 @@ class Client:
                 raise answer.error
             return answer
 
+    def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        if self._cut:
+            raise ConnectionError("a command was sent in part: the connection is of no more use")
+        left = memoryview(data)
+        try:
+            while left:
+                if fds:
+                    sent = socket.send_fds(self._socket, [left], list(fds))
+                    fds = ()
+                else:
+                    sent = self._socket.send(left)
+                left = left[sent:]
+        except BaseException:
+            self._cut = 0 < len(left) < len(data)
+            raise
+
     def _receive(self) -> list[Answer | Message]:
-        return self._conversation.receive(*receive(self._socket))
+        conversation = self._conversation
+        try:
+            found = conversation.receive(*receive(self._socket))
+            if conversation.unsent:
+                unsent, conversation.unsent = conversation.unsent, b""
+                self._send(unsent)
+        except ConnectionError as lost:
+            # What the server said last is why.
+            raise conversation.error or lost from None
+        return found
 
     def _sort(self, found: list[Answer | Message], number: int = 0) -> Answer | None:
         """Keep the events; the answer of that number, others are late and closed."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import sys
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
 
+from memd.client.sockets import LOST
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.wire import Decoder
+from memd.wire.encoder import encode_request
 
 Message = dict[str, JSON]
 
@@ -22,20 +27,18 @@ class Answer:
     Attributes:
         id: the request's.
         value: the answer's `return` member.
-        error: why it was refused, or None.
+        error: why there is no value, or None: a `QMPError` where the server refuses, an
+            `OSError` where the descriptor of the answer has not come.
         fd: the descriptor that came along, or -1; whoever gets the answer owns it.
     """
 
     __slots__ = ("error", "fd", "id", "value")
 
-    def __init__(self, message: Message) -> None:
-        self.id = message.get("id")
-        self.value: JSON = message.get("return")
-        self.error: QMPError | None = None
+    def __init__(self, id: JSON, value: JSON = None, error: Exception | None = None) -> None:
+        self.id = id
+        self.value = value
+        self.error = error
         self.fd = -1
-        if "error" in message:
-            error = message["error"]
-            self.error = QMPError(error["desc"], error["class"])
 
     def close(self) -> None:
         """Close the descriptor, where nobody wants the answer."""
@@ -45,19 +48,30 @@ class Answer:
 
 
 class Conversation:
-    """Numbers requests, and tells answers, events and descriptors apart."""
+    """Numbers requests, and tells answers, events and descriptors apart.
 
-    __slots__ = ("_fds", "_last", "_parts", "_with_fd", "greeting")
+    An error without an id says that the server could not read a request, and several may
+    be said of one. So once one has come, a further request is sent that the server can read
+    in any case, the marker: when that is answered, all has been said of those before it, and
+    those of them that had no answer end with the error.
+    """
+
+    __slots__ = ("_decoder", "_fds", "_last", "_marker", "_pending", "error", "greeting", "unsent")
 
     def __init__(self) -> None:
         self.greeting: Message = {}
         """The server's first message, once it has come."""
+        self.error: QMPError | None = None
+        """What the server has said without an id of requests that are not answered yet."""
+        self.unsent = b""
+        """What is to be sent besides requests."""
+        self._decoder = Decoder(max_message=sys.maxsize, max_tokens=sys.maxsize)
         self._last = 0
-        # What came after the last line's end.
-        self._parts: list[bytes] = []
-        # Descriptors whose answer has not been read yet, and who waits for one.
+        self._marker = 0
+        # Requests without an answer; whether a descriptor comes with it.
+        self._pending: dict[int, bool] = {}
+        # Descriptors whose answer has not been read yet.
         self._fds: deque[int] = deque()
-        self._with_fd: set[int] = set()
 
     def request(
         self,
@@ -72,14 +86,23 @@ class Conversation:
         Args:
             fd: whether a descriptor comes with the answer.
             oob: whether it is run out of band.
+
+        Raises:
+            ValueError: JSON has no such arguments: NaN, an infinity, too deep a nesting.
+            TypeError: the same.
         """
-        self._last += 1
-        message: Message = {"exec-oob" if oob else "execute": command, "id": self._last}
+        number = self._last + 1
+        message: Message = {"exec-oob" if oob else "execute": command, "id": number}
         if arguments is not None:
             message["arguments"] = arguments
-        if fd:
-            self._with_fd.add(self._last)
-        return self._last, json.dumps(message).encode() + b"\n"
+        data = encode_request(message)
+        self._last = number
+        self._pending[number] = fd
+        return number, data
+
+    def forget(self, number: int) -> None:
+        """A request was not sent."""
+        self._pending.pop(number, None)
 
     def receive(self, data: bytes, fds: list[int]) -> list[Answer | Message]:
         """Take what has come; the answers, and events as the messages that they are.
@@ -91,43 +114,75 @@ class Conversation:
             ValueError: this is not QMP.
         """
         self._fds.extend(fds)
-        *lines, rest = data.split(b"\n")
         found: list[Answer | Message] = []
-        for line in lines:
-            self._parts.append(line)
-            message = json.loads(b"".join(self._parts))
-            self._parts.clear()
+        for message in self._decoder.feed(data):
             if not isinstance(message, dict):
                 raise ValueError(f"not a message: {message!r}")
             if "QMP" in message:
                 self.greeting = message
             elif "event" in message:
                 found.append(message)
+            elif "error" in message and "id" not in message:
+                self._unread(_error_of(message))
+            elif self._marker and message.get("id") == self._marker:
+                found += self._settle()
             else:
                 found.append(self._answer(message))
-        if rest:
-            self._parts.append(rest)
         return found
 
+    def _unread(self, error: QMPError) -> None:
+        """The server could not read something; once a marker is on its way this is no news."""
+        if self._marker or not self._pending:
+            return
+        self.error = error
+        self._marker, data = self.request("query-version")
+        # 0xFF has any QMP server begin anew, whatever it takes the last message for.
+        self.unsent += b"\xff" + data
+
+    def _settle(self) -> Iterator[Answer]:
+        """The marker is answered: what was sent before it and has no answer gets none."""
+        for number in [each for each in self._pending if each < self._marker]:
+            del self._pending[number]
+            yield Answer(number, error=self.error)
+        del self._pending[self._marker]
+        self._marker = 0
+        self.error = None
+
     def _answer(self, message: Message) -> Answer:
-        answer = Answer(message)
-        if answer.id in self._with_fd:
-            self._with_fd.discard(answer.id)
-            if answer.error is None and self._fds:
+        number = message.get("id")
+        with_fd = isinstance(number, int) and self._pending.pop(number, False)
+        if "error" in message:
+            return Answer(number, error=_error_of(message))
+        answer = Answer(number, message.get("return"))
+        if with_fd:
+            if self._fds:
                 answer.fd = self._fds.popleft()
+                if answer.fd == LOST:
+                    reason = os.strerror(errno.EMFILE)
+                    answer.error = OSError(errno.EMFILE, reason, "a descriptor from the server")
+            else:
+                reason = "no descriptor came along"
+                answer.error = OSError(errno.EBADF, reason, "the answer of the server")
         return answer
 
     def close(self) -> None:
         """Close the descriptors that no answer has claimed."""
-        while self._fds:
-            os.close(self._fds.popleft())
+        for fd in self._fds:
+            if fd != LOST:
+                os.close(fd)
+        self._fds.clear()
+
+
+def _error_of(message: Message) -> QMPError:
+    error = message["error"]
+    return QMPError(error["desc"], error["class"])
 
 
 class Export:
     """A backend's memory, by its descriptor; a context manager that closes it.
 
     Attributes:
-        fd: the descriptor; -1 once it is closed.
+        fd: the descriptor.
         size: bytes to map.
         offset: where in the file they begin, in bytes.
         page_size: of its memory, in bytes; the address has to be a multiple of it.
@@ -135,27 +190,38 @@ class Export:
         path: by which another process of the same user opens the same file.
     """
 
-    __slots__ = ("fd", "offset", "page_size", "path", "size", "writable")
+    __slots__ = ("_fd", "offset", "page_size", "path", "size", "writable")
 
     def __init__(self, answer: Answer) -> None:
         """Take over the answer to x-memdev-export, and its descriptor."""
         value = answer.value
-        self.fd = answer.fd
+        self._fd = answer.fd
         self.size: int = value["size"]
         self.offset: int = value["offset"]
         self.page_size: int = value["page-size"]
         self.writable: bool = value["writable"]
         self.path: str = value["path"]
 
+    @property
+    def fd(self) -> int:
+        """The descriptor.
+
+        Raises:
+            ValueError: it is closed. (mmap(2) takes -1 for anonymous memory.)
+        """
+        if self._fd < 0:
+            raise ValueError("the export is closed")
+        return self._fd
+
     def fileno(self) -> int:
-        """The descriptor, for what asks for one."""
+        """The descriptor, for what asks for one; raises `ValueError` once it is closed."""
         return self.fd
 
     def close(self) -> None:
         """Close the descriptor; mappings made of it stay."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def __enter__(self) -> Export:
         return self

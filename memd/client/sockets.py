@@ -5,9 +5,13 @@ from __future__ import annotations
 import array
 import os
 import socket
+from typing import Any
 
 READ_SIZE = 256 << 10
 """Bytes asked of the kernel at once."""
+
+LOST = -1
+"""Stands for a descriptor that was sent and could not be taken."""
 
 _MAX_FDS = 16
 _ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
@@ -15,30 +19,69 @@ _ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 Address = str | bytes | os.PathLike[str] | tuple[str, int]
 """The path of a UNIX socket, or a host and port; only the former carries descriptors."""
 
+Candidate = tuple[int, int, int, Any]
+"""A socket's family, type and protocol, and what to connect it to."""
 
-def make(address: Address) -> tuple[socket.socket, str | bytes | tuple[str, int]]:
-    """A socket of the right family, and what to connect it to."""
+
+def candidates(address: Address) -> list[Candidate]:
+    """The sockets to try for an address, in this order: a name may have several addresses.
+
+    Raises:
+        OSError: the host's name is not known.
+    """
     if isinstance(address, tuple):
-        host, port = address
-        (family, kind, protocol, _name, found), *_ = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )
-        return socket.socket(family, kind, protocol), (str(found[0]), int(found[1]))
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), os.fspath(address)
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        return [(family, kind, number, where) for family, kind, number, _name, where in found]
+    return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, os.fspath(address))]
+
+
+def connect(address: Address, timeout: float | None = None) -> socket.socket:
+    """A socket connected to the first of an address's candidates that takes it.
+
+    Args:
+        address: where to.
+        timeout: seconds for each attempt, and for what is done with the socket later;
+            None for ever.
+
+    Raises:
+        OSError: none takes it; the last one's reason.
+    """
+    refusal: OSError | None = None
+    for family, kind, number, where in candidates(address):
+        sock = socket.socket(family, kind, number)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(where)
+            return sock
+        except BaseException as failed:
+            sock.close()
+            if not isinstance(failed, OSError):
+                raise
+            refusal = failed
+    raise refusal or OSError("the host has no address")
 
 
 def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     """Bytes and descriptors from the server.
 
+    Returns:
+        the bytes, and the descriptors that came along. Where not all of them could be
+        taken, as this process may have no more, those that came are closed, and `LOST`
+        stands for them.
+
     Raises:
         ConnectionError: it has closed the connection.
         OSError: whatever recvmsg(2) says.
     """
-    data, ancillary, _flags, _address = sock.recvmsg(READ_SIZE, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _address = sock.recvmsg(READ_SIZE, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        return data, [LOST]
     if not data:
         raise ConnectionError("the server has closed the connection")
     return data, list(fds)

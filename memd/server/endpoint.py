@@ -113,12 +113,12 @@ def open_fd(fd: int, *, server: bool) -> socket.socket:
 
 
 def is_loopback(sock: socket.socket) -> bool:
-    """Whether a socket can be reached from this machine only."""
+    """Whether a socket can be reached from this machine only; False where nobody knows."""
     if sock.family == socket.AF_INET:
         return str(sock.getsockname()[0]).startswith("127.")
     if sock.family == socket.AF_INET6:
         return str(sock.getsockname()[0]) == "::1"
-    return True
+    return sock.family == socket.AF_UNIX
 
 
 def address_of(sock: socket.socket) -> JSON:

@@ -69,7 +69,7 @@ class SocketStream:
         self.read_fd = self.write_fd = sock.fileno()
         self.origin: dict[str, str] = {} if self._passes_fds else origin_of(sock)
         if not self._passes_fds:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tune_network(sock)
 
     def receive(self) -> tuple[bytes, list[int]]:
         """See `Stream`."""
@@ -102,6 +102,13 @@ class SocketStream:
     def close(self) -> None:
         """See `Stream`."""
         self._socket.close()
+
+
+def tune_network(sock: socket.socket) -> None:
+    """Have a connection over a network send at once, and end when its peer has vanished."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def origin_of(sock: socket.socket) -> dict[str, str]:

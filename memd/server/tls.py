@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 
 from memd.errors import QMPError
-from memd.server.stream import READ_SIZE, origin_of
+from memd.server.stream import READ_SIZE, origin_of, tune_network
 
 log = logging.getLogger("memd")
 
@@ -311,7 +311,7 @@ class TLSPort:
         if len(self._pending) >= MAX_HANDSHAKES:
             next(iter(self._pending)).end("too many handshakes at once")
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tune_network(sock)
             handshake = _Handshake(self._loop, sock, self._context(), self._host, self._ended)
         except (QMPError, OSError, ValueError) as error:
             # ValueError: a name that no certificate could have.

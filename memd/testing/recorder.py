@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-from memd.client.sockets import Address, make
+from memd.client.sockets import Address, connect
 from memd.errors import QMPError
 from memd.wire import Decoder
 
@@ -122,13 +122,11 @@ class Recorder:
     def _accept(self) -> None:
         assert self._listener is not None
         client, _address = self._listener.accept()
-        server, where = make(self._server)
         try:
-            server.connect(where)
+            server = connect(self._server)
         except OSError:
             # As if nobody had listened.
             client.close()
-            server.close()
             return
         self._connections += 1
         pair = _Pair(self._connections, client, server)

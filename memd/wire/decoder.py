@@ -45,10 +45,6 @@ _SLICE = 1 << 20
 _MESSAGES = 256
 _TOKENS = 512
 
-_TOKEN_COST = 192
-"""Bytes that a token is counted as beyond its own text: a list or a dictionary takes some
-100, and whatever there are of these the garbage collector has to go through."""
-
 
 def _int(digits: str) -> int:
     if len(digits) < 20:
@@ -94,13 +90,22 @@ class Decoder:
     Args:
         compat: whose texts and whose way of going on after an error.
         max_message: bytes of all tokens in one message; None for as many as QEMU takes.
+        max_tokens: in one message; None for as many as QEMU takes.
+
+    What goes beyond bounds that are lower than QEMU's is skipped to its end.
     """
 
-    __slots__ = ("_at", "_compat", "_data", "_lexer", "_max_message", "_position")
+    __slots__ = ("_at", "_compat", "_data", "_lexer", "_max_message", "_max_tokens", "_position")
 
-    def __init__(self, compat: Compat = Compat.V10_0, max_message: int | None = None) -> None:
+    def __init__(
+        self,
+        compat: Compat = Compat.V10_0,
+        max_message: int | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
         self._compat = compat
         self._max_message = max_message
+        self._max_tokens = max_tokens
         self._lexer: Lexer | None = None
         self.reset()
 
@@ -126,8 +131,7 @@ class Decoder:
     @property
     def held(self) -> int:
         """Bytes that the message under construction takes, roughly."""
-        lexer = self._lexer
-        return 0 if lexer is None else lexer.open_bytes + _TOKEN_COST * lexer.open_tokens
+        return 0 if self._lexer is None else self._lexer.held
 
     def feed(self, data: bytes) -> list[JSON | QMPError]:
         """Take what the client sent, all of it; see `take`."""
@@ -198,7 +202,9 @@ class Decoder:
         if lexer is None:
             from memd.wire.lexer import Lexer
 
-            lexer = self._lexer = Lexer(self._compat, self._position, self._max_message)
+            lexer = self._lexer = Lexer(
+                self._compat, self._position, self._max_message, self._max_tokens
+            )
         return lexer.feed(data, pos, out, until_idle, most=_TOKENS)
 
     def _fast(self, data: bytes, start: int, out: list[JSON | QMPError]) -> int:

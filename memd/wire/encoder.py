@@ -51,6 +51,21 @@ def encode(value: JSON, pretty: bool = False) -> bytes:
     return (print_value(value, pretty) + "\r\n").encode("ascii")
 
 
+def encode_request(value: JSON) -> bytes:
+    """A request's bytes, as a client sends them: ASCII, one line.
+
+    What is no character goes as the escape of its surrogate, which servers refuse.
+
+    Raises:
+        ValueError: JSON has no such number (NaN, an infinity), or it is nested too deeply.
+        TypeError: something in `value` is nothing that JSON has.
+    """
+    try:
+        return ("".join(_encode(value, 0)) + "\n").encode("ascii")
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def _may_hold_double(text: str) -> bool:
     """Whether there is a double in what the C encoder wrote, or in a string what looks like one.
 

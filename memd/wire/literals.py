@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from _json import scanstring
 
 from memd.wire.utf8 import INVALID, decode, is_character
@@ -25,6 +26,7 @@ _ESCAPES = {
 }
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 _DOUBLE_QUOTE = ord('"')
+_BACKSLASH = ord("\\")
 _INVALID_UTF8 = b"invalid UTF-8 sequence in string"
 _KEYWORDS = {b"null": None, b"true": True, b"false": False}
 
@@ -43,8 +45,90 @@ class LiteralError(Exception):
         self.text = text
 
 
-_LONG = 65536
-"""Bytes from which on the copies of a string are worth a thought."""
+LONG = 65536
+"""Bytes from which on the copies of a string are worth a thought, and the time in which
+it is gone through."""
+
+_ESCAPE_TAIL = 11
+"""Bytes at the end of a part of a string in which an escape may begin that goes on in the
+next: one short of a pair of surrogates."""
+
+
+_LOW_SURROGATE = re.compile(rb"\\u[dD][c-fC-F]").match
+
+
+class LongString:
+    """A string token that comes in parts, each made into text as it comes.
+
+    A message may be one string of megabytes, full of escapes: to read it at its end
+    would take a second, in which no other client is answered.
+
+    Args:
+        quote: the byte that it begins with.
+    """
+
+    __slots__ = ("_error", "_parts", "_quote", "_rest", "_size")
+
+    def __init__(self, quote: bytes) -> None:
+        self._quote = quote
+        self._parts: list[str] = []
+        # What may be the beginning of an escape or a character.
+        self._rest = b""
+        self._size = 0
+        self._error: LiteralError | None = None
+
+    def __len__(self) -> int:
+        """Bytes of the token so far, quotes included."""
+        return self._size
+
+    def add(self, data: bytes, last: bool = False) -> None:
+        """Take the next bytes of the token, its quotes left out.
+
+        Args:
+            data: them.
+            last: whether they are the last ones.
+        """
+        self._size += len(data) + (2 if last else 0)
+        if self._rest:
+            data = self._rest + data
+        cut = len(data) if last else _cut(data)
+        self._rest = data[cut:]
+        if self._error is None:
+            try:
+                self._parts.append(
+                    data.decode("ascii")
+                    if cut == len(data) and data.isascii() and b"\\" not in data
+                    else parse_string(self._quote + data[:cut] + self._quote)
+                )
+            except LiteralError as error:
+                self._error = error
+                self._parts = []
+
+    def text(self) -> str:
+        """The text, once the last bytes were added; raises `LiteralError` for the first mistake."""
+        if self._error is not None:
+            raise self._error
+        return "".join(self._parts)
+
+
+def _cut(data: bytes) -> int:
+    """Where a part of a string can be cut: within no escape and no character."""
+    end = len(data)
+    at = data.find(b"\\", max(0, end - _ESCAPE_TAIL))
+    if at >= 0:
+        begin = at
+        while begin and data[begin - 1] == _BACKSLASH:
+            begin -= 1
+        if (at - begin) % 2:
+            # The one before it takes it with it.
+            return at + 1
+        # The second of a pair of surrogates is whole: the first would have been found else.
+        pair = data[at - 6 : at - 4] == b"\\u" and _LOW_SURROGATE(data, at)
+        return at + 6 if pair else at
+    at = end
+    while at and end - at < 6 and 0x80 <= data[at - 1] < 0xC0:
+        at -= 1
+    return at - 1 if at and data[at - 1] >= 0xC0 else end
 
 
 def parse_keyword(token: bytes) -> bool | None:
@@ -73,7 +157,7 @@ def parse_number(token: bytes) -> int | float:
 def parse_string(token: bytes) -> str:
     """The text of a string token, quotes included; raises `LiteralError`."""
     if b"\\" not in token:
-        if len(token) > _LONG and token.isascii():
+        if len(token) > LONG and token.isascii():
             # One copy less of what may be megabytes.
             return str(memoryview(token)[1:-1], "ascii")
         text = decode(token)
@@ -88,11 +172,7 @@ def parse_string(token: bytes) -> str:
 
 
 def _parse_ordinary(token: bytes) -> str | None:
-    """What JSON takes the string for; None where QEMU may take it for something else.
-
-    A message may be a string of 64 MiB full of escapes: one by one they would take
-    ten seconds, in which no other client is answered.
-    """
+    """What JSON takes the string for; None where QEMU may take it for something else."""
     text = decode(token)
     if text is None:
         return None

@@ -14,12 +14,13 @@ All texts, limits and their order: observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.wire import limits
-from memd.wire.literals import LiteralError, parse_keyword, parse_number, parse_string
+from memd.wire.literals import LiteralError, LongString, parse_keyword, parse_number, parse_string
 from memd.wire.utf8 import decode_for_display
 
 # Kinds of token. The first six are the characters themselves.
@@ -68,6 +69,13 @@ _TEXTS = {
 }
 
 
+_Token = TypeVar("_Token", bytes, LongString)
+
+TOKEN_COST = 192
+"""Bytes that a token is counted as beyond its own text: a list or a dictionary takes some
+100, and whatever there are of these the garbage collector has to go through."""
+
+
 class Parser:
     """Makes values of tokens; one per connection.
 
@@ -75,12 +83,15 @@ class Parser:
         compat: whose texts, and whether errors are told at once (11.1).
         locate: gives the text "LINE:COLUMN: " for a token's position, empty
             where the release tells none.
-        max_bytes: of all tokens in one message; None for as many as QEMU takes.
+        max_bytes: of all tokens in one message.
+        max_tokens: in one message.
 
     Attributes:
         out: where values and errors go, in order.
-        size: bytes of all tokens of the message under construction.
         tokens: how many the message under construction has; 0 between messages.
+        told: whether its error is among `out` already, and the rest of it bears on nothing.
+        skipping: whether it went beyond a bound that QEMU does not have: the rest of it is
+            skipped.
     """
 
     __slots__ = (
@@ -93,20 +104,26 @@ class Parser:
         "_key",
         "_locate",
         "_max_bytes",
+        "_max_tokens",
+        "_size",
         "_stack",
         "_texts",
         "_value",
         "out",
-        "size",
+        "skipping",
         "tokens",
+        "told",
     )
 
     def __init__(
-        self, compat: Compat, locate: Callable[[int], str], max_bytes: int | None = None
+        self,
+        compat: Compat,
+        locate: Callable[[int], str],
+        max_bytes: int | None = None,
+        max_tokens: int | None = None,
     ) -> None:
-        self._max_bytes = limits.MAX_TOKEN_BYTES
-        if max_bytes is not None:
-            self._max_bytes = min(self._max_bytes, max_bytes)
+        self._max_bytes = limits.MAX_TOKEN_BYTES if max_bytes is None else max_bytes
+        self._max_tokens = limits.MAX_TOKEN_COUNT if max_tokens is None else max_tokens
         self._eager = compat is not Compat.V10_0
         self._texts = _TEXTS[compat]
         self._locate = locate
@@ -115,13 +132,19 @@ class Parser:
 
     def reset(self) -> None:
         """Forget the message under construction."""
-        self._braces = self._brackets = self.tokens = self.size = 0
+        self._braces = self._brackets = self.tokens = self._size = 0
         self._stack: list[tuple[JSON, str | None]] = []
         self._container: JSON = None
         self._key: str | None = None
         self._expect = _VALUE
         self._value: JSON = None
         self._error: QMPError | None = None
+        self.told = self.skipping = False
+
+    @property
+    def held(self) -> int:
+        """Bytes that the message under construction takes, roughly."""
+        return 0 if self._error is not None else self._size + TOKEN_COST * self.tokens
 
     def stray(self, token: bytes, start: int) -> None:
         """A lexical error: the message is dropped, and the next one begins.
@@ -130,8 +153,8 @@ class Parser:
             token: the bytes taken so far, the offending one included.
             start: the token's position.
         """
-        # An error of this message that 11.1 told already covers this one.
-        told = self._eager and self._error is not None
+        # An error of this message that was told already covers this one.
+        told = self.told
         self.reset()
         if not told:
             most = limits.MAX_MESSAGE_TEXT if self._eager else limits.MAX_STRAY_TEXT
@@ -140,11 +163,11 @@ class Parser:
 
     def drop_open_token(self) -> None:
         """The lexer gave up on a token that is too long without having an end."""
-        self._exceeded(limits.TOKEN_SIZE_EXCEEDED)
-        if not (self._braces or self._brackets):
+        self._exceeded(limits.TOKEN_SIZE_EXCEEDED, self._max_bytes < limits.MAX_TOKEN_BYTES)
+        if not (self._braces or self._brackets or self.skipping):
             self.reset()
 
-    def push(self, kind: int, token: bytes, start: int) -> None:
+    def push(self, kind: int, token: bytes | LongString, start: int) -> None:
         """Take a token.
 
         Args:
@@ -153,7 +176,7 @@ class Parser:
             start: its position, for `locate`.
         """
         self.tokens += 1
-        self.size += len(token)
+        self._size += len(token)
         if kind == LBRACE:
             self._braces += 1
         elif kind == RBRACE:
@@ -164,56 +187,66 @@ class Parser:
             self._brackets -= 1
         braces, brackets = self._braces, self._brackets
         if (
-            self.size > self._max_bytes
-            or self.tokens > limits.MAX_TOKEN_COUNT
+            self._size > self._max_bytes
+            or self.tokens > self._max_tokens
             or braces + brackets > limits.MAX_NESTING
         ):
             self._over_limit()
-            if not self._eager:
+            if not self.told:
                 return
         elif self._error is None:
             text = self._take(kind, token)
             if text is not None:
                 self._fail(self._parse_error(text[: limits.MAX_MESSAGE_TEXT], start))
         if braces < 0 or brackets < 0 or not (braces or brackets):
-            value, error = self._value, self._error
+            value, error, told = self._value, self._error, self.told
             self.reset()
             if error is None:
                 self.out.append(value)
-            elif not self._eager:
+            elif not told:
                 self.out.append(error)
 
     def _over_limit(self) -> None:
-        if self.size > self._max_bytes:
-            self._exceeded(limits.TOKEN_SIZE_EXCEEDED)
-        elif self.tokens > limits.MAX_TOKEN_COUNT:
-            self._exceeded(limits.TOKEN_COUNT_EXCEEDED)
+        if self._size > self._max_bytes:
+            own = self._max_bytes < limits.MAX_TOKEN_BYTES
+            self._exceeded(limits.TOKEN_SIZE_EXCEEDED, own)
+        elif self.tokens > self._max_tokens:
+            own = self._max_tokens < limits.MAX_TOKEN_COUNT
+            self._exceeded(limits.TOKEN_COUNT_EXCEEDED, own)
         else:
-            self._exceeded(limits.NESTING_EXCEEDED)
+            self._exceeded(limits.NESTING_EXCEEDED, own=False)
 
-    def _exceeded(self, text: str) -> None:
-        """Tell of a limit: 10.0 goes on as between messages, 11.1 as after any other error."""
-        if not self._eager:
+    def _exceeded(self, text: str, own: bool) -> None:
+        """Tell of a limit: 10.0 goes on as between messages, 11.1 as after any other error.
+
+        Beyond a bound that QEMU does not have (`own`), no more is told of the message.
+        """
+        if own or self._eager:
+            if not self.told:
+                self._fail(self._error or QMPError(text), tell=True)
+            self.skipping = self.skipping or own
+        else:
             self.reset()
             self.out.append(QMPError(text))
-        elif self._error is None:
-            self._fail(QMPError(text))
 
     def _parse_error(self, text: bytes, start: int) -> QMPError:
         where = self._locate(start)
         return QMPError(f"{where}JSON parse error, {decode_for_display(text)}")
 
-    def _fail(self, error: QMPError) -> None:
+    def _fail(self, error: QMPError, tell: bool = False) -> None:
         self._error = error
         self._stack = []
         self._container = self._value = None
-        if self._eager:
+        if self._eager or tell:
+            self.told = True
             self.out.append(error)
 
-    def _take(self, kind: int, token: bytes) -> bytes | None:
+    def _take(self, kind: int, token: bytes | LongString) -> bytes | None:
         """Let the grammar have a token; gives the error's text if it is refused."""
         expect = self._expect
         if expect <= _KEY and kind in _VALUE_STARTS:
+            if isinstance(token, LongString):
+                return self._complete_literal(LongString.text, token)
             if kind == STRING:
                 return self._complete_literal(parse_string, token)
             if self._eager and expect >= _KEY_OR_END:
@@ -247,7 +280,7 @@ class Parser:
         return self._texts[expect]
 
     def _complete_literal(
-        self, parse: Callable[[bytes], str | bool | None], token: bytes
+        self, parse: Callable[[_Token], str | bool | None], token: _Token
     ) -> bytes | None:
         try:
             value = parse(token)

@@ -130,3 +130,39 @@ def test_it_can_be_closed_after_its_loop(memd: Side) -> None:
     """As when a fixture outlives the loop of a test."""
     client = asyncio.run(AsyncClient.connect(memd.server.path))
     client.close()
+
+
+async def test_commands_that_the_server_cannot_read(client: AsyncClient) -> None:
+    """Those beside them are answered, and no other is blamed."""
+    wanted = ["query-name", "\udcff", "query-name", "\udcfe", "query-name"]
+    found = await asyncio.gather(*map(client.execute, wanted), return_exceptions=True)
+    assert [isinstance(each, QMPError) for each in found] == [False, True, False, True, False]
+    assert await client.execute("query-name") == {}
+
+
+async def test_a_command_that_was_given_up_while_it_was_sent(directory: Path) -> None:
+    """All that is under way ends, and so does what is asked later."""
+    path = directory / "sock"
+    asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'{"QMP": {}}\r\n')
+        await reader.readline()
+        writer.write(b'{"return": {}, "id": 1}\r\n')
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await asked.wait()
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, path):
+        client = await AsyncClient.connect(path)
+        waiting = asyncio.create_task(client.execute("query-name"))
+        await asyncio.sleep(0)
+        large = asyncio.create_task(client.execute("x", {"a": "x" * (8 << 20)}))
+        await asyncio.sleep(0.05)
+        large.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await large
+        for late in (waiting, client.execute("query-name")):
+            with pytest.raises(ConnectionError, match="sent in part"):
+                await late
+        asked.set()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import mmap
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -193,3 +196,71 @@ def test_a_server_that_is_late(directory: Path) -> None:
             assert client.execute("query-name") == 5
             thread.join()
     assert descriptors(os.getpid()) == before
+
+
+@pytest.mark.parametrize("text", ["\udcff", "x" * (70 << 20)])
+def test_a_command_that_the_server_cannot_read(client: Client, text: str) -> None:
+    """It ends with the error that was said without an id, and the next ones are answered."""
+    for _ in range(2):
+        with pytest.raises(QMPError, match="JSON"):
+            client.execute("object-del", {"id": text})
+        assert client.execute("query-name") == {}
+
+
+def test_pretty(start_memd: Callable[..., Server], directory: Path) -> None:
+    path = directory / "pretty"
+    start_memd("--qmp", f"unix:{path},server=on,wait=off,pretty=on")
+    with Client(path, timeout=60) as client:
+        assert client.execute("query-status")["running"] is True
+        client.execute("stop")
+        assert client.wait_event()["event"] == "STOP"
+
+
+@contextlib.contextmanager
+def deaf_server(path: Path) -> Iterator[socket.socket]:
+    """Greets a client and reads nothing from it then."""
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as clients:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            peer, _ = listener.accept()
+            clients.enter_context(peer)
+            peer.sendall(b'{"QMP": {}}\r\n')
+            peer.recv(1000)
+            peer.sendall(b'{"return": {}, "id": 1}\r\n')
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener
+        thread.join()
+
+
+def test_a_command_that_was_sent_in_part(directory: Path) -> None:
+    """What follows would be read as the rest of it."""
+    path = directory / "sock"
+    with deaf_server(path), Client(path, timeout=60) as client:
+        client.set_timeout(0.05)
+        with pytest.raises(TimeoutError):
+            client.execute("x", {"a": "x" * (8 << 20)})
+        with pytest.raises(ConnectionError, match="sent in part"):
+            client.execute("query-name")
+
+
+def test_an_export_without_room_for_its_descriptor(client: Client) -> None:
+    """An error, and not the descriptor -1, which mmap(2) takes for memory of its own."""
+    add(client)
+    before = descriptors(os.getpid())
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limit[1]))
+    try:
+        with pytest.raises(OSError) as lost:
+            client.export("m")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert lost.value.errno == errno.EMFILE
+    assert descriptors(os.getpid()) == before
+    with client.export("m") as memory:
+        assert os.fstat(memory.fd).st_size == MIB

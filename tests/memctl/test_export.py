@@ -143,4 +143,6 @@ def test_no_descriptor_comes(fake: Callable[[Talk], Memctl]) -> None:
         peer.answer(request, value)
 
     memctl = fake(talk)
-    assert memctl.error("export", "m", "--", "true") == "no descriptor came along"
+    assert memctl.error("export", "m", "--", "true") == (
+        "the answer of the server: no descriptor came along"
+    )

@@ -104,3 +104,6 @@ def test_which_addresses_only_this_machine_reaches() -> None:
     assert is_loopback(one)
     one.close()
     other.close()
+    # Of another family nobody knows who reaches it (AF_VSOCK is one).
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as sock:
+        assert not is_loopback(sock)

@@ -100,6 +100,15 @@ stream.close()
 """
 
 
+def test_a_peer_that_vanishes_is_found_out() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, socket.create_connection(listener.getsockname()):
+        stream = SocketStream(listener.accept()[0])
+        with socket.fromfd(stream.read_fd, socket.AF_INET, socket.SOCK_STREAM) as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        stream.close()
+
+
 def test_standard_input_and_output_are_ours_alone() -> None:
     result = subprocess.run(
         [sys.executable, "-c", STDIO], input=b"hello", capture_output=True, check=True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -142,18 +140,15 @@ def test_it_does_not_stop_at_a_byte_that_is_read_again() -> None:
 def test_each_byte_of_a_long_string_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many packets it comes in, so that the cost does not grow with their square."""
     read = 0
+    real = lexer_module._end_of_body
 
-    def counting(body: Callable[..., re.Match[bytes] | None]) -> Callable[..., Any]:
-        def match(*place: Any) -> Any:
-            nonlocal read
-            found = body(*place)
-            read += found.end() - found.start() if found else 0
-            return found
+    def counting(state: int, data: bytes, pos: int, end: int) -> int:
+        nonlocal read
+        stop = real(state, data, pos, end)
+        read += stop - pos
+        return stop
 
-        return match
-
-    bodies = {state: counting(body) for state, body in lexer_module._BODY.items()}
-    monkeypatch.setattr(lexer_module, "_BODY", bodies)
+    monkeypatch.setattr(lexer_module, "_end_of_body", counting)
     piece = b"a" * 1000
     assert lex(Compat.V10_0, b'"', *[piece] * 200, b'"') == ["a" * 200_000]
     assert read == 200_000
@@ -205,3 +200,49 @@ def test_after_a_token_without_end(compat: Compat, monkeypatch: pytest.MonkeyPat
                 item.replace("JSON parse error, ", "") if isinstance(item, str) else item
                 for item in items
             ] == rest
+
+
+ODD_STRINGS = (
+    b"plain text ",
+    b'\\n\\t\\\\\\\\\\"',
+    b"\\u00e9\\u0041\\\\u0041",
+    b"\\ud83d\\ude00\\uD83D\\uDE00",
+    "\u00e9\u20ac\U0001f600".encode(),
+    b"\xc0\x80",
+)
+"""Runs of a string in which it must not be cut just anywhere."""
+
+
+@pytest.mark.parametrize("part", ODD_STRINGS)
+@pytest.mark.parametrize("wrong", [b"", b"\\z", b"\\ud800x", b"\xed\xa0\x80", b"\x01"])
+def test_a_long_string_in_parts(part: bytes, wrong: bytes) -> None:
+    """Wherever it is cut, and whatever is wrong with it, it comes to the same."""
+    run = part * (40_000 // len(part))
+    data = b'["' + run + wrong + run + b'", 1]'
+    (whole,) = lex(Compat.V10_0, data)[:1]
+    for size in (997, 4093, 30_011):
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        (found,) = lex(Compat.V10_0, *pieces)[:1]
+        assert str(found) == str(whole)
+
+
+@pytest.mark.parametrize("compat", Compat)
+@pytest.mark.parametrize(
+    "data",
+    [b'{"a": "' + b"x" * 300_000 + b'", "b": [1, 2]}', b"[" + b"1," * 3000 + b"{}]"],
+)
+def test_what_is_over_a_bound_of_ours_is_skipped(compat: Compat, data: bytes) -> None:
+    """One answer, and the next message is read; held is nothing of it."""
+    for size in (1000, len(data)):
+        position = Position() if compat is Compat.V11_1 else None
+        lexer = Lexer(compat, position, max_message=100_000, max_tokens=1000)
+        out: list[Any] = []
+        most = 0
+        for at in range(0, len(data), size):
+            lexer.feed(data[at : at + size], 0, out)
+            most = max(most, lexer.held)
+        assert [type(each) for each in out] == [QMPError]
+        assert lexer.idle
+        assert most < 300_000
+        lexer.feed(b" {}", 0, out)
+        assert out[1:] == [{}]
