@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.differential.server import qemu_argv
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WITH_COMMANDS = [
@@ -53,8 +54,7 @@ def test_what_stands_for_anything() -> None:
 
 @pytest.mark.parametrize("path", WITH_COMMANDS, ids=lambda path: path.name)
 def test_commands(path: Path, directory: Path) -> None:
-    if shutil.which("qemu-system-x86_64") is None:
-        pytest.skip("needs QEMU: there is no qemu-system-x86_64 on PATH")
+    qemu_argv()
     found = commands(path.read_text(encoding="utf-8"))
     script = "".join(f"{command}printf '%s\\n' {_END}\n" for command, _ in found)
     tools = os.path.dirname(sys.executable)

@@ -19,7 +19,7 @@ from memd.client import Client, QMPError
 from tests.conftest import NOT_HERE
 from tests.differential.harness import Side, settle
 from tests.differential.kernel import descriptors
-from tests.differential.server import TREE, Monitor, Server, running
+from tests.differential.server import TREE, Monitor, Server, qemu_argv, running
 
 PAGE = 4096
 MIB = 1 << 20
@@ -56,9 +56,7 @@ def stat(client: Client, id: str = "m") -> Any:
 @pytest.fixture
 def qemu(directory: Path) -> Iterator[Callable[..., Server]]:
     """Starts QEMUs with further options."""
-    binary = shutil.which("qemu-system-x86_64")
-    if binary is None:
-        pytest.skip("needs QEMU: there is no qemu-system-x86_64 on PATH")
+    binary = qemu_argv()[0]
     servers: list[Server] = []
 
     def start(*options: str) -> Server:

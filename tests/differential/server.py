@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -20,6 +22,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 from memd.json_types import JSON
 
@@ -51,15 +55,33 @@ def memd_argv(like: tuple[int, int] = (10, 0)) -> list[str]:
     return [sys.executable, "-m", "memd", *(["--compat", "11.1"] if like > (10, 0) else [])]
 
 
-def qemu_argv() -> list[str] | None:
-    """The reference and what makes it comparable, or None where there is none.
+JUDGES = ("10.0", "11.1")
+"""The releases whose behaviour memd has; a differential test with another says nothing."""
+
+
+def qemu_argv() -> list[str]:
+    """The reference and what makes it comparable; skips where there is none.
 
     MEMD_QEMU names another command, shell-like (`chroot DIR qemu-system-x86_64`).
     """
-    command = shlex.split(os.environ.get("MEMD_QEMU", "qemu-system-x86_64"))
-    if shutil.which(command[0]) is None:
-        return None
-    return [*command, "-machine", "none", "-nodefaults", "-nographic"]
+    command = os.environ.get("MEMD_QEMU", "qemu-system-x86_64")
+    lack = _lack(command)
+    if lack:
+        pytest.skip(f"needs QEMU {' or '.join(JUDGES)}: {lack}")
+    return [*shlex.split(command), "-machine", "none", "-nodefaults", "-nographic"]
+
+
+@functools.cache
+def _lack(command: str) -> str:
+    """Why a command is no reference, or nothing."""
+    words = shlex.split(command)
+    if shutil.which(words[0]) is None:
+        return f"there is no {words[0]} on PATH, and MEMD_QEMU is not set"
+    done = subprocess.run([*words, "-version"], capture_output=True, text=True, check=False)
+    found = re.search(r"version (\d+\.\d+)\.", done.stdout)
+    if found is None or found[1] not in JUDGES:
+        return f"{command} is {found[1] if found else 'none'}"
+    return ""
 
 
 def _die_with_parent() -> None:

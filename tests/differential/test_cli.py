@@ -33,8 +33,6 @@ JOINED = ("-mon", "nosuch")
 def qemu(*argv: str, text: str = "") -> subprocess.CompletedProcess[str]:
     """Run QEMU to its end."""
     command = qemu_argv()
-    if command is None:
-        pytest.skip("needs QEMU: there is no qemu-system-x86_64 on PATH, and MEMD_QEMU is not set")
     return subprocess.run(
         [*command, *argv], input=text, capture_output=True, text=True, timeout=60, check=False
     )

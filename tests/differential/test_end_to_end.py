@@ -245,7 +245,6 @@ def own_pair(
 
     def start() -> tuple[Server, Server]:
         argv = qemu_argv()
-        assert argv is not None
         for name, command in (("QEMU", argv), ("memd", memd_argv(qemu_version))):
             place = directory / str(len(servers))
             place.mkdir()

@@ -85,7 +85,6 @@ def both(qemu_version: tuple[int, int], directory: Path) -> Iterator[Start]:
 
         def start(folder: Path, **more: str) -> tuple[int, int]:
             argv = qemu_argv()
-            assert argv is not None
             ports = []
             for name, command in (("qemu", argv), ("memd", memd_argv(qemu_version))):
                 place = directory / name

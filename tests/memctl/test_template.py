@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import os
 import shlex
-import shutil
 import signal
 import socket
 import stat
@@ -18,7 +17,7 @@ import pytest
 from memd.memctl import template_make
 from memd.memctl.context import Trouble
 from tests.differential.harness import Side, settle
-from tests.differential.server import TREE, Monitor, Server, memd_argv, running
+from tests.differential.server import TREE, Monitor, Server, memd_argv, qemu_argv, running
 from tests.memctl.conftest import Memctl, argv
 from tests.memctl.fakes import Peer, Talk, interrupt
 from tests.users import need_root
@@ -68,8 +67,7 @@ def test_a_clone_in_memd(memctl: Memctl, tmp_path: Path) -> None:
 
 def test_a_clone_in_qemu(memctl: Memctl, tmp_path: Path, directory: Path) -> None:
     """The line as it is printed, and a machine with it sees the template's bytes."""
-    if shutil.which("qemu-system-x86_64") is None:
-        pytest.skip("needs QEMU: there is no qemu-system-x86_64 on PATH")
+    qemu_argv()
     path = tmp_path / "template"
     data = tmp_path / "data"
     # Where firmware writes nothing before the machine runs.

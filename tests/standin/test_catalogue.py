@@ -100,8 +100,8 @@ def test_a_missing_one(tmp_path: Path) -> None:
 
 def test_the_command_records_the_one_that_the_package_has(tmp_path: Path) -> None:
     argv = qemu_argv()
-    if argv is None or argv[0] != "qemu-system-x86_64":
-        pytest.skip("needs QEMU: there is no qemu-system-x86_64 on PATH")
+    if argv[0] != "qemu-system-x86_64":
+        pytest.skip("not here: MEMD_QEMU is no program by itself")
     path = tmp_path / "recorded"
     assert main(["catalogue", argv[0], str(path)]) == 0
     recorded = Catalogue(str(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +19,7 @@ import pytest
 
 from memd.testing import run as room
 from memd.testing.run import main, parse_fault
-from tests.differential.server import PATIENCE, TREE
+from tests.differential.server import PATIENCE, TREE, qemu_argv
 from tests.terminal import open_terminal
 
 ASK = """
@@ -233,14 +233,11 @@ def test_recorded_and_replayed(
     assert "1 recorded messages of clients did not come" in told.err
 
 
-@pytest.mark.skipif(
-    shutil.which("qemu-system-x86_64") is None, reason="needs QEMU: there is none on PATH"
-)
 def test_a_real_qemu_is_recorded(
     sockets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "t")
-    qemu = "qemu-system-x86_64 -machine none -nodefaults -nographic -name qemu1"
+    qemu = shlex.join([*qemu_argv(), "-name", "qemu1"])
     assert main(["--record", file, "--server", qemu, *ask("query-name", "query-kvm")]) == 0
     first = capfd.readouterr()
     assert (first.err, first.out.splitlines()[0]) == ("", "{'name': 'qemu1'}")
