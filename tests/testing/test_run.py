@@ -37,8 +37,12 @@ ENVIRONMENT = dict(os.environ, PYTHONPATH=str(TREE))
 
 
 @pytest.fixture
-def sockets(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def sockets(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """Where sockets are made; nothing may be left there."""
+    # It is made when it is first asked for, and not to be made in here.
+    tmp_path_factory.getbasetemp()
     place = directory / "sockets"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
