@@ -28,7 +28,7 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from memd.qom.quota import Quota
 from memd.server.hub import Hub
-from memd.work import Command, begin
+from memd.work import Command, Job, begin
 
 if TYPE_CHECKING:
     from memd.app.board import Board
@@ -206,6 +206,22 @@ class App:
         except QMPError as error:
             raise StartError(error.desc, f"--templates {directory}", error.hint) from None
         self._daemon.templates = templates
+        await templates.serve(self._hub.broadcast, self._in_thread, self._hub.spawn)
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        """What a function returns or raises that may wait."""
+        done: asyncio.Future[Any] = self._loop.create_future()
+
+        def end(value: Any, error: BaseException | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(value)
+            else:
+                done.set_exception(error)
+
+        self._hub.start(Job(work), end)
+        return await done
 
     def _open_metrics(self, address: Chardev, meter: Meter) -> Metrics:
         try:
@@ -261,6 +277,7 @@ class App:
             self._keeping.end()
         backends.close_all(self._tree)
         if self._daemon.templates is not None:
+            await self._daemon.templates.stop_serving()
             self._daemon.templates.close()
         self._daemon.fdsets.close()
         if self._roots is not None:

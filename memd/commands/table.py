@@ -21,6 +21,7 @@ from memd.commands import (
     qom,
     stack,
     template,
+    template_machine,
 )
 from memd.commands.daemon import Daemon
 from memd.json_types import JSON
@@ -59,6 +60,8 @@ HANDLERS: dict[str, Handler] = {
     "x-memdev-map": memdev.x_memdev_map,
     "x-memdev-save": memdev.x_memdev_save,
     "x-memdev-lost": memdev.x_memdev_lost,
+    "x-template-save": template_machine.x_template_save,
+    "x-template-serve": template_machine.x_template_serve,
     "x-template-list": template.x_template_list,
     "x-template-query": template.x_template_query,
     "x-template-verify": template.x_template_verify,

@@ -80,7 +80,9 @@ async def x_template_query(daemon: Daemon, args: Arguments) -> JSON:
             told["memory"] = manifest.memory
         return told
 
-    return await Job(work)
+    told = await Job(work)
+    clones = [] if daemon.templates is None else daemon.templates.clones_of(name)
+    return {**told, "clones": clones}
 
 
 def _summary(usage: Usage) -> dict[str, JSON]:

@@ -63,6 +63,9 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "run a command with the descriptor of a backend's memory"),
     "explain": ("explain", "say what making an object would do, and why"),
     "template make": ("template_make", "make a file that clones map copy-on-write"),
+    "template save": ("template_save", "make a template of a machine, which then goes on"),
+    "template serve": ("template_serve", "have a machine that waits run from a template"),
+    "template run": ("template_run", "start a QEMU that runs from a template"),
     "template ls": ("template_ls", "list the templates of the store"),
     "template show": ("template_show", "show all of one template"),
     "template verify": ("template_verify", "read all of templates, and repair them from a source"),
@@ -119,7 +122,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     if name not in SUBCOMMANDS:
         _refuse(name)
     command: list[str] = []
-    if name == "export":
+    if name in ("export", "template run"):
         rest, command = _cut(rest)
     arguments = argparse.Namespace(socket=None, json=False, subcommand=name)
     _top().parse_args(before, arguments)

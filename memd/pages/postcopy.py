@@ -181,6 +181,7 @@ class Source:
 
     Attributes:
         running: whether the destination has loaded the devices and runs.
+        ran_at: since when, as `receive` was told the time.
         ended: whether the destination has said that it has everything.
         asked: pages of the main memory in the order in which they were asked for.
         counts: what has been sent.
@@ -211,6 +212,7 @@ class Source:
         self._main = next(part for part in self._parts if part.block is recording.memory)
         self._by_name = {part.block.name: part for part in self._parts}
         self.running = recover
+        self.ran_at = 0.0
         self.ended = False
         self.asked = array("I")
         self.counts = Counts()
@@ -279,7 +281,8 @@ class Source:
 
     def _answer(self, kind: int, value: int) -> None:
         if kind == _PONG:
-            self.running = self.running or value == _LOADED
+            if value == _LOADED and not self.running:
+                self.running, self.ran_at = True, self._now
         elif kind == _RESUMED:
             self._resumed = True
         elif value or not self._end_sent:

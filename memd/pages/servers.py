@@ -21,7 +21,8 @@ import socket
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ log = logging.getLogger("memd")
 Message = dict[str, Any]
 
 Begun = Callable[[QMPError | None], None]
+
+Emit = Callable[[tuple[Event, ...]], None]
+
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Runs in a thread what may wait for the file system; gives what it returns or raises."""
 
 MOST = 1024
 """Clones served at once at most. Each takes a descriptor and a byte for each of its pages."""
@@ -89,6 +95,7 @@ class Clone:
             **told,
             "pages": self.report.get("pages", zero),
             "bytes": self.report.get("bytes", 0),
+            **({"ran-after": self.report["ran-after"]} if "ran-after" in self.report else {}),
         }
 
 
@@ -109,8 +116,10 @@ class Servers:
 
     Args:
         directory: the template store's.
+        sources: URLs of where chunks are that it has not.
         emit: sends events to all clients.
         learnt: stores a template's working set.
+        in_thread: see `InThread`.
         most: processes at most; None for one a core.
 
     Attributes:
@@ -124,13 +133,17 @@ class Servers:
     def __init__(
         self,
         directory: Path,
-        emit: Callable[[tuple[Event, ...]], None],
+        sources: Sequence[str],
+        emit: Emit,
         learnt: Callable[[str, array[int]], None],
+        in_thread: InThread = asyncio.to_thread,
         most: int | None = None,
     ) -> None:
         self._directory = directory
         self._serving = directory / "serving"
+        self._sources = tuple(sources)
         self._emit = emit
+        self._in_thread = in_thread
         self._learnt = learnt
         self._most = most or len(os.sched_getaffinity(0))
         self._processes: list[_Process] = []
@@ -167,7 +180,7 @@ class Servers:
 
     async def resume(self) -> None:
         """Recover the clones that an earlier daemon has left."""
-        for clone in await asyncio.to_thread(self._left):
+        for clone in await self._in_thread(self._left):
             self._last = max(self._last, clone.number)
             self.clones[clone.number] = clone
             self._run(self._place(clone))
@@ -199,7 +212,7 @@ class Servers:
             await asyncio.wait(self._ending)
         for process in self._processes:
             # It ends when it sees that the daemon has gone.
-            await asyncio.to_thread(_wait, process.popen)
+            await self._in_thread(partial(_wait, process.popen))
 
     def _run(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -210,7 +223,7 @@ class Servers:
         if "qmp" in clone.request:
             # Without a monitor there is no way to recover it.
             try:
-                await asyncio.to_thread(self._note, clone)
+                await self._in_thread(partial(self._note, clone))
             except OSError as failed:
                 reason = os.strerror(failed.errno or 0)
                 self._ended(clone, "failed", f"cannot write {clone.file}: {reason}")
@@ -252,7 +265,7 @@ class Servers:
     async def _start(self) -> _Process:
         here, there = socket.socketpair()
         argv = [sys.executable, "-m", "memd.pages.serving", str(there.fileno())]
-        argv.append(str(self._directory))
+        argv += [str(self._directory), *self._sources]
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
@@ -260,7 +273,7 @@ class Servers:
             )
 
         try:
-            popen = await asyncio.to_thread(start)
+            popen: subprocess.Popen[bytes] = await self._in_thread(start)
         except BaseException:
             here.close()
             raise
@@ -283,7 +296,7 @@ class Servers:
         self._processes.remove(process)
         if self._closed:
             return
-        status = await asyncio.to_thread(_wait, process.popen)
+        status = await self._in_thread(partial(_wait, process.popen))
         log.error("a process that serves pages has ended with status %s", status)
         await asyncio.sleep(_PAUSE)
         for clone in process.clones.values():
@@ -316,7 +329,7 @@ class Servers:
     async def _end(self, clone: Clone, outcome: str, error: str | None) -> None:
         if "qmp" in clone.request:
             try:
-                await asyncio.to_thread(clone.file.unlink, missing_ok=True)
+                await self._in_thread(partial(clone.file.unlink, missing_ok=True))
             except OSError as failed:
                 log.warning("cannot remove %s: %s", clone.file, failed.strerror)
         del self.clones[clone.number]

@@ -1,6 +1,6 @@
 """A process that serves templates' pages to clones, apart from the daemon's interpreter.
 
-    python -m memd.pages.serving FD DIRECTORY
+    python -m memd.pages.serving FD DIRECTORY [SOURCE]...
 
 FD is its end of a socket pair with the daemon, which sends what is to be served
 and is told what comes of it, a JSON object a line; `memd.pages.servers` is the
@@ -16,6 +16,7 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import socket
 import sys
 import time
@@ -171,6 +172,7 @@ class _Served:
         self._tell = tell
         self._began = time.monotonic()
         self._ran = self._recovering
+        self._ran_after: float | None = None
         self._counts: list[Counts] = []
         self._asked = array("I")
 
@@ -239,6 +241,7 @@ class _Served:
         try:
             while not (await asyncio.wait((connection.ended,), timeout=REPORTS))[0]:
                 if told != source.counts.sent:
+                    self._see_running(source)
                     told = source.counts.sent
                     self._tell({"id": self._id, **self.report()})
                 if self._record and len(source.asked) == seen:
@@ -250,10 +253,15 @@ class _Served:
                     seen, quiet = len(source.asked), time.monotonic()
             await connection.ended
         finally:
-            self._ran = self._ran or source.running
+            self._see_running(source)
             self._asked += source.asked
             opened.memory.on_ready.discard(connection.wake)
             connection.close()
+
+    def _see_running(self, source: Source) -> None:
+        if not self._ran and source.running:
+            self._ran = True
+            self._ran_after = source.ran_at - self._began
 
     def report(self) -> Message:
         """What has come of it so far."""
@@ -268,6 +276,7 @@ class _Served:
             "bytes": sum(each.sent for each in counts),
             "waits": [sum(column) for column in zip(*(each.waits for each in counts), strict=True)],
             "waited": sum(each.waited for each in counts),
+            **({} if self._ran_after is None else {"ran-after": self._ran_after}),
         }
 
     def learnt(self) -> str:
@@ -278,13 +287,16 @@ class _Served:
 
 def main(arguments: list[str]) -> None:
     """Serve until the daemon has ended."""
-    number, directory = arguments
+    number, directory, *sources = arguments
     logging.basicConfig(format="memd: %(message)s")
     # What is sent makes many small objects and no circles.
     gc.disable()
     sock = socket.socket(fileno=int(number))
-    store = Store(directory, readonly=True)
+    store = Store(directory, readonly=True, sources=sources)
     asyncio.run(Process(sock, store).run())
+    # Fetching that is under way is given up.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Serving:
     def __init__(self, store: Path, most: int | None = None) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.learnt: dict[str, array[int]] = {}
-        self.servers = Servers(store, self._emit, self.learnt.__setitem__, most)
+        self.servers = Servers(store, (), self._emit, self.learnt.__setitem__, most=most)
 
     def _emit(self, events: tuple[Event, ...]) -> None:
         for event in events:

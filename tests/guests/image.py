@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.rootfs import place as rootfs_place
@@ -109,8 +110,14 @@ def _extract(directory: Path, package: str, name: str) -> bytes:
     raise OSError(f"{file.name} has no {name}")
 
 
-def _initrd(busybox: bytes) -> bytes:
-    """An archive of cpio's format "newc" (Linux, initramfs/buffer-format)."""
+def archive(files: Iterable[tuple[str, int, bytes]]) -> bytes:
+    """An initial RAM disk, an archive of cpio's format "newc" (Linux, initramfs/buffer-format).
+
+    It has a console device, too.
+
+    Args:
+        files: paths, modes and contents; directories come before what is in them.
+    """
     out = bytearray()
 
     def add(name: str, mode: int, content: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
@@ -122,16 +129,25 @@ def _initrd(busybox: bytes) -> bytes:
         out.extend(content)
         out.extend(bytes(-len(out) % 4))
 
-    add("bin", 0o40755)
     add("dev", 0o40755)
     add("dev/console", 0o20600, device=(5, 1))
-    add("bin/busybox", 0o100755, busybox)
-    for tool in _TOOLS:
-        add(f"bin/{tool}", 0o120777, b"busybox")
-    add("pattern", 0o100644, pattern())
-    add("init", 0o100755, _INIT)
+    for name, mode, content in files:
+        add(name, mode, content)
     add("TRAILER!!!", 0)
     return bytes(out)
+
+
+def _initrd(busybox: bytes) -> bytes:
+    tools = [(f"bin/{tool}", 0o120777, b"busybox") for tool in _TOOLS]
+    return archive(
+        [
+            ("bin", 0o40755, b""),
+            ("bin/busybox", 0o100755, busybox),
+            *tools,
+            ("pattern", 0o100644, pattern()),
+            ("init", 0o100755, _INIT),
+        ]
+    )
 
 
 if __name__ == "__main__":

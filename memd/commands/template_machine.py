@@ -1,0 +1,121 @@
+"""Commands that make templates of machines, and machines of templates."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from memd.backends.base import MemoryBackend
+from memd.commands.template import store_of
+from memd.errors import QMPError, device_not_found
+from memd.json_types import JSON
+from memd.pages.save import MachineSave, Memory
+from memd.work import Completion, Job
+
+if TYPE_CHECKING:
+    from memd.commands.daemon import Daemon
+    from memd.hostmem.paths import Roots
+
+Arguments = dict[str, Any]
+
+_LARGEST_STREAM = 256 << 20
+
+
+async def x_template_save(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-save`: make a template of a machine that stands, or will."""
+    store, name, roots = store_of(daemon), args["name"], daemon.tree.roots
+    if ("id" in args) == ("filename" in args):
+        raise QMPError("the memory is named by either 'id' or 'filename'")
+    if "id" in args:
+        memory = _memory_of(daemon, args["id"])
+    else:
+        memory = await Job(lambda: _open_memory(args["filename"], roots))
+    saving = MachineSave(store, name, args.get("base"), memory)
+    emit, goes_on = daemon.machine.emit, False
+    try:
+        await Job(saving.begin)
+        if "devices" in args:
+            data = await Job(lambda: _read_stream(args["devices"], roots))
+            await saving.store(data, emit)
+            return {}
+        uri = await Job(saving.listen)
+        daemon.machine.spawn(saving.run(emit), f"saving template '{name}'")
+        goes_on = True
+        return {"uri": uri}
+    finally:
+        if not goes_on:
+            await Job(saving.close)
+
+
+def _memory_of(daemon: Daemon, id: str) -> Memory:
+    backend = daemon.tree.user_object(id)
+    if backend is None:
+        raise device_not_found(f"Device '{id}' not found")
+    if not isinstance(backend, MemoryBackend) or backend.region is None:
+        raise QMPError(f"object '{id}' is not a memory backend")
+    region = backend.region
+    if not region.shared or not region.reads_as_file:
+        raise QMPError(f"the memory of '{id}' is memd's alone: no machine can have run in it")
+    return Memory(os.dup(region.fd), region.offset, backend.size, region.page_size)
+
+
+def _open_memory(filename: str, roots: Roots | None) -> Memory:
+    from memd.hostmem.files import encode_path
+    from memd.hostmem.libc import HUGETLBFS_MAGIC, PAGE_SIZE, file_system_type
+    from memd.hostmem.paths import open_path
+
+    try:
+        fd = open_path(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC, roots)
+        try:
+            size = os.lseek(fd, 0, os.SEEK_END)
+            huge = file_system_type(fd) == HUGETLBFS_MAGIC
+            page_size = os.fstatvfs(fd).f_bsize if huge else PAGE_SIZE
+        except BaseException:
+            os.close(fd)
+            raise
+    except OSError as failed:
+        raise QMPError(f"cannot open '{filename}': {failed.strerror}") from None
+    memory = Memory(fd, 0, size, page_size)
+    if size % page_size or not size:
+        memory.close()
+        raise QMPError(f"'{filename}' has {size} bytes, which are no whole pages")
+    return memory
+
+
+def _read_stream(filename: str, roots: Roots | None) -> bytes:
+    from memd.hostmem.files import encode_path
+    from memd.hostmem.paths import open_path
+
+    try:
+        fd = open_path(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC, roots)
+        with open(fd, "rb", buffering=0) as file:
+            data = file.read(_LARGEST_STREAM + 1)
+    except OSError as failed:
+        raise QMPError(f"cannot read '{filename}': {failed.strerror}") from None
+    return data or b""
+
+
+async def x_template_serve(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-serve`: send a template's pages to a machine that waits for them."""
+    store, name = store_of(daemon), args["name"]
+    if "uri" not in args and "qmp" not in args:
+        raise QMPError("the machine is named by 'uri', 'qmp' or both")
+    for path in (args.get("qmp", "/"), args.get("uri", "unix:/").removeprefix("unix:")):
+        if not path.startswith(("/", "tcp:")):
+            raise QMPError(f"'{path}' is no absolute path")
+    await Job(lambda: store.locate(name))
+    request = {key: value for key, value in args.items() if key != "name"}
+    begun = Completion()
+    refusals: list[QMPError] = []
+
+    def told(refusal: QMPError | None) -> None:
+        if refusal is not None:
+            refusals.append(refusal)
+        begun.set()
+
+    assert daemon.templates is not None
+    daemon.templates.servers.serve({"template": name, **request}, told)
+    await begun
+    if refusals:
+        raise refusals[0]
+    return {}

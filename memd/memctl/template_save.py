@@ -1,0 +1,164 @@
+"""`memctl template save`: a template of a machine that runs, which then goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from memd.client import Client
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.memctl.context import OK, PATIENCE, Trouble, no_daemon
+from memd.memctl.progress import Bar
+from memd.memctl.sizes import rounded
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.memctl.context import Context
+
+_PAUSE = 0.002
+"""Seconds between two looks at a migration that takes 5 to 12 ms."""
+
+_RUNNING = "running"
+
+
+def prepare(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="NAME", help="what the template is called")
+    parser.add_argument(
+        "--qmp", metavar="SOCKET", required=True, help="the machine's monitor, a UNIX socket"
+    )
+    parser.add_argument(
+        "--base", metavar="NAME", help="a template that it is much like: what differs is stored"
+    )
+    parser.add_argument(
+        "--of", metavar="ID", help="the backend of memd's that is its memory (default: found out)"
+    )
+    parser.epilog = (
+        "The machine's memory has to be a backend of memd's, or a file, mapped with share=on. It is"
+        " stopped for some milliseconds, in which its devices are saved, and while its memory is"
+        " copied: at once where the file and the store are on one file system that shares blocks"
+        " (XFS, btrfs), else at the speed of memory. It goes on while the copy is compressed."
+    )
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Save it."""
+    try:
+        machine = Client(arguments.qmp, timeout=PATIENCE)
+    except (OSError, QMPError, ValueError) as error:
+        trouble = no_daemon(arguments.qmp, error)
+        raise Trouble(trouble.text) from None
+    with machine, context.connect() as client:
+        machine.set_timeout(None)
+        memory = {"id": arguments.of} if arguments.of else _memory(client, machine)
+        request = {"name": arguments.name, **memory}
+        if arguments.base:
+            request["base"] = arguments.base
+        uri: str = client.execute("x-template-save", request)["uri"]
+        stood, shared = _record(client, machine, uri.removeprefix("unix:"), arguments.name)
+        told = _wait(client, arguments.name)
+    told = {**told, "stood": stood, "shared": shared}
+    if context.as_json:
+        context.print_json(told)
+        return OK
+    how = "sharing its blocks" if shared else "copying it"
+    context.print_lines(
+        [
+            f"{told['name']}: {rounded(told['size'])} of memory, {rounded(told['stored'])} stored.",
+            f"The machine stood for {stood * 1000:.0f} ms; its memory was taken by {how}.",
+        ]
+    )
+    return OK
+
+
+def _memory(client: Client, machine: Client) -> dict[str, str]:
+    """The arguments that name a machine's memory."""
+    try:
+        backend = machine.execute("qom-get", {"path": "/machine", "property": "memory-backend"})
+        path = machine.execute("qom-get", {"path": backend or "/", "property": "mem-path"})
+        share = machine.execute("qom-get", {"path": backend, "property": "share"})
+    except QMPError:
+        path, share = "", False
+    if not path:
+        raise Trouble(
+            "the machine's memory is its own: memd can't reach it",
+            hint="Start it with -object memory-backend-file,share=on,mem-path=..., on a backend of"
+            " memd's or a file; see docs/templating.md.",
+        )
+    if not share:
+        raise Trouble(f"the machine maps {path} privately: what it wrote is not there (share=on)")
+    try:
+        found = os.stat(path)
+    except OSError:
+        return {"filename": path}
+    for each in client.execute("query-memdev"):
+        # A backend's file may have no name; its descriptor tells.
+        with contextlib.suppress(QMPError), client.export(each["id"], writable=False) as memory:
+            there = os.fstat(memory.fd)
+            if (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino):
+                return {"id": each["id"]}
+    return {"filename": path}
+
+
+def _record(client: Client, machine: Client, path: str, name: str) -> tuple[float, bool]:
+    """Have a machine send its state, and go on when its memory is copied.
+
+    Gives for how many seconds it stood, and whether its memory's blocks were shared.
+    """
+    running = machine.execute("query-status")["status"] == _RUNNING
+    before = machine.execute("query-migrate-capabilities")
+    # Others write the stream in another way, or exclude this one.
+    wanted = [
+        {**each, "state": each["capability"] == "x-ignore-shared"}
+        for each in before
+        if each["state"] or each["capability"] == "x-ignore-shared"
+    ]
+    # memctl connects in its place: QEMU may be of another user, or see other directories.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+        stream.connect(path)
+        machine.execute("getfd", {"fdname": "memd-template"}, fds=[stream.fileno()])
+    machine.execute("migrate-set-capabilities", {"capabilities": wanted})
+    began = time.monotonic()
+    try:
+        machine.execute("stop")
+        machine.execute("migrate", {"uri": "fd:memd-template"})
+        while (status := machine.execute("query-migrate")["status"]) != "completed":
+            if status in ("failed", "cancelled"):
+                raise Trouble(f"the machine's migration {status}: it says why itself")
+            time.sleep(_PAUSE)
+        shared = _wait(client, name, "X_TEMPLATE_COPIED")["shared"]
+    finally:
+        if running:
+            machine.execute("cont")
+        stood = time.monotonic() - began
+        changed = {each["capability"] for each in wanted}
+        undone = [
+            {"capability": each["capability"], "state": each["state"]}
+            for each in before
+            if each["capability"] in changed
+        ]
+        machine.execute("migrate-set-capabilities", {"capabilities": undone})
+    return stood, shared
+
+
+def _wait(client: Client, name: str, wanted: str = "X_TEMPLATE_SAVED") -> dict[str, JSON]:
+    """What the daemon tells of a template, with a progress bar until it does."""
+    with Bar(name, "storing") as bar:
+        while True:
+            event = client.wait_event(
+                "X_TEMPLATE_PROGRESS", "X_TEMPLATE_COPIED", "X_TEMPLATE_SAVED"
+            )
+            data: dict[str, JSON] = event["data"]
+            if data["name"] != name:
+                continue
+            if event["event"] == "X_TEMPLATE_PROGRESS":
+                bar.at(data["done"], data["total"])
+            elif "error" in data:
+                raise Trouble(data["error"])
+            elif event["event"] == wanted:
+                return data

@@ -1,0 +1,92 @@
+"""A machine becomes a template, and templates machines, by commands alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.differential.server import TREE, Server
+from tests.guests import image
+from tests.guests.guest import Guest, memory
+
+Start = Callable[..., Guest]
+
+
+def memctl(server: Server, *words: str, status: int = 0) -> str:
+    """What memctl prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.memctl.program", "-s", str(server.path), *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(TREE)},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def templates(
+    recorded: Path, directory: Path, start_memd: Callable[..., Server]
+) -> tuple[Server, Path]:
+    """A memd with a store of its own, in a directory with copies of the recorded machine."""
+    return start_memd("--templates", str(directory / "store")), recorded
+
+
+def test_save_and_serve(
+    templates: tuple[Server, Path], directory: Path, start_guest: Start
+) -> None:
+    """A clone in memd's memory is saved as it runs, goes on, and its template has a clone."""
+    server, recorded = templates
+    monitor = server.monitor()
+
+    def execute(command: str, **arguments: object) -> object:
+        answer = monitor.execute(command, arguments or None)
+        assert "return" in answer, answer
+        return answer["return"]
+
+    first = {"name": "first", "filename": str(recorded / "memory")}
+    execute("x-template-save", **first, devices=str(recorded / "devices"))
+    assert monitor.read_event("X_TEMPLATE_COPIED")["data"]["name"] == "first"
+    saved = monitor.read_event("X_TEMPLATE_SAVED")["data"]
+    assert (saved["name"], saved["size"]) == ("first", 128 << 20)
+    # The clone runs in memd's memory, and writes to it.
+    execute("object-add", **{"qom-type": "memory-backend-memfd", "id": "vm", "size": 128 << 20})
+    path = f"/proc/{server.pid}/fd/"
+    exported = monitor.execute("x-memdev-export", {"id": "vm"})["return"]["path"]
+    assert exported.startswith(path)
+    guest = start_guest(memory("file", mem_path=exported, share="on"))
+    execute("x-template-serve", name="first", qmp=str(guest.pages))
+    guest.run("head -c 1000000 /pattern > /more")
+    assert monitor.read_event("X_TEMPLATE_SERVED")["data"]["outcome"] == "complete"
+    guest.wait_migration("completed")
+    told = json.loads(
+        memctl(
+            server,
+            *("--json", "template", "save", "second", "--base", "first", "--qmp", str(guest.pages)),
+        )
+    )
+    assert told["name"] == "second"
+    assert told["stood"] > 0
+    # It goes on, and what it does now is not in the template.
+    assert guest.execute("query-status") == {"status": "running", "running": True}
+    guest.run("rm /more")
+    guest.check()
+    second = start_guest(memory("memfd"))
+    text = memctl(server, "template", "serve", "second", second.listen())
+    assert "the machine has all of its memory" in text
+    second.check()
+    assert second.run("cat /more | md5sum") == f"{digest_of_more()}  -"
+
+
+def digest_of_more() -> str:
+    import hashlib
+
+    return hashlib.md5(image.pattern()[:1000000], usedforsecurity=False).hexdigest()
