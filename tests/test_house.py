@@ -87,6 +87,17 @@ def test_imports_go_down() -> None:
     assert wrong == []
 
 
+def test_what_outlives_is_composition_s_alone() -> None:
+    """What is kept over a restart is told by listeners; nobody knows who they are."""
+    found = {
+        room_of(name_of(path))
+        for path in MODULES
+        for _line, imported in imports(path)
+        if room_of(imported) == "memd.persist"
+    }
+    assert found <= {"memd.persist", "memd.app", "memd.cli"}
+
+
 def outside(path: Path) -> Iterator[str]:
     """The top-level names of every module that a file imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from memd.app.errors import StartError
+from memd.errors import StartError
 
 if TYPE_CHECKING:
     from memd.cli.config import Config

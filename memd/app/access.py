@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from memd.app.errors import StartError
+from memd.errors import StartError
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from memd import backends
 from memd.app.accelerators import choose_accelerator
 from memd.app.access import open_audit, open_roots
-from memd.app.errors import StartError
 from memd.app.ports import Ports
+from memd.backends.credentials import is_credential
 from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
-from memd.errors import QMPError, answer_to
+from memd.errors import QMPError, StartError, answer_to
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.qom.quota import Quota
@@ -32,18 +32,15 @@ from memd.work import Command, Job, begin
 
 if TYPE_CHECKING:
     from memd.app.board import Board
-    from memd.app.keeping import Keeping
     from memd.app.metrics import Metrics
     from memd.cli.config import Chardev, Config
     from memd.hostmem.paths import Roots
+    from memd.persist.service_manager import ServiceManager
     from memd.server.audit import Audit
     from memd.server.meter import Meter
     from memd.session import Dispatch
 
 log = logging.getLogger("memd")
-
-_EARLY = ("tls-creds", "secret")
-"""How the names of the types begin that monitors may need."""
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that end the daemon with status 0, as they end QEMU."""
@@ -111,13 +108,15 @@ class App:
         machine.spawn = self._hub.spawn
         self._ports = Ports(config, loop, self._tree, self._hub)
         self._metrics: Metrics | None = None
-        self._keeping: Keeping | None = None
+        self._manager: ServiceManager | None = None
         # A path or an abstract name; what else a manager may listen on is not spoken to.
         if config.stored or os.environ.get("NOTIFY_SOCKET", "")[:1] in ("/", "@"):
-            from memd.app.keeping import Keeping
+            from memd.persist.service_manager import ServiceManager
 
-            self._keeping = Keeping(config, loop, self._tree, self._run)
-            self._daemon.lost = self._keeping.lost
+            self._manager = ServiceManager(
+                loop, self._tree, self._run, config.stored, accept_loss=config.accept_loss
+            )
+            self._daemon.lost = self._manager.lost
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start, tell `ready`, and serve until the end.
@@ -127,8 +126,8 @@ class App:
         """
         for number in END_SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal)
-        if self._keeping is not None:
-            self._loop.add_signal_handler(signal.SIGUSR1, self._keeping.reload)
+        if self._manager is not None:
+            self._loop.add_signal_handler(signal.SIGUSR1, self._manager.reload)
         self._hub.hold()
         try:
             starting = asyncio.ensure_future(self._start())
@@ -137,15 +136,15 @@ class App:
             if not starting.cancelled():
                 starting.result()
                 self._hub.release()
-                if self._keeping is not None:
-                    self._keeping.ready()
+                if self._manager is not None:
+                    self._manager.ready()
                 ready()
                 # Not before the greeting, and while there are descriptors to read it.
                 self._loop.call_soon(self._load_schema)
                 await self._hub.ended
         except StartError as error:
-            if self._keeping is not None:
-                self._keeping.failed(error.text)
+            if self._manager is not None:
+                self._manager.failed(error.text)
             raise
         finally:
             await self._close()
@@ -158,23 +157,23 @@ class App:
             log.warning("cannot read the schema: %s", error)
 
     async def _start(self) -> None:
-        config, keeping = self._config, self._keeping
+        config, manager = self._config, self._manager
         try:
             self._hub.prepare()
         except RuntimeError:
             raise StartError(f"cannot start a thread: {os.strerror(errno.EAGAIN)}") from None
-        if keeping is not None:
-            keeping.open()
+        if manager is not None:
+            manager.open()
         if config.accels:
             self._daemon.accel = choose_accelerator(config)
             self._daemon.kvm_enabled = self._daemon.accel == "kvm"
         if config.mem_roots:
             self._roots = open_roots(config.mem_roots)
         # Monitors may need TLS credentials, these a secret, and nothing else here.
-        if keeping is not None:
-            await keeping.restore(credentials=True, roots=self._roots)
+        if manager is not None:
+            await manager.restore(credentials=True, roots=self._roots)
         for options in config.objects:
-            if options["qom-type"].startswith(_EARLY):
+            if is_credential(options["qom-type"]):
                 await self._make_object(options)
         # What the command line says of credentials is not confined, all else is.
         self._tree.roots = self._roots
@@ -183,18 +182,18 @@ class App:
         if config.templates is not None:
             await self._open_templates(config.templates)
         await self._ports.open()
-        if keeping is not None:
-            await keeping.restore(credentials=False)
+        if manager is not None:
+            await manager.restore(credentials=False)
         for options in config.objects:
-            if not options["qom-type"].startswith(_EARLY):
+            if not is_credential(options["qom-type"]):
                 await self._make_object(options)
         if self._board is not None:
             await self._board.assemble(self._make_object, self._run)
         machine = self._daemon.machine
         machine.start()
         machine.set_running(self._daemon.run_state == "running")
-        if keeping is not None:
-            await keeping.commit()
+        if manager is not None:
+            await manager.commit()
 
     async def _open_templates(self, directory: str) -> None:
         from memd.pages.templates import Templates
@@ -235,7 +234,7 @@ class App:
             raise StartError(error.desc, address.where, error.hint) from None
 
     async def _make_object(self, options: dict[str, JSON]) -> None:
-        if self._keeping is not None and self._keeping.has(options):
+        if self._manager is not None and self._manager.has(options):
             return
         try:
             await self._run(backends.create(self._tree, options))
@@ -255,8 +254,8 @@ class App:
                 done.set_result(value)
 
         begin(command, self._hub.start, end)
-        if not done.done() and self._keeping is not None:
-            self._keeping.ask_for_time(done)
+        if not done.done() and self._manager is not None:
+            self._manager.ask_for_time(done)
         return await done
 
     def _on_signal(self) -> None:
@@ -265,16 +264,16 @@ class App:
             self._hub.shut_down("host-signal")
 
     async def _close(self) -> None:
-        if self._keeping is not None:
-            self._keeping.stopping()
+        if self._manager is not None:
+            self._manager.stopping()
         self._ports.stop()
         if self._metrics is not None:
             self._metrics.close()
         await self._hub.close()
         await self._hub.settle(backends.give_up)
         self._ports.close()
-        if self._keeping is not None:
-            self._keeping.end()
+        if self._manager is not None:
+            self._manager.end()
         backends.close_all(self._tree)
         if self._daemon.templates is not None:
             await self._daemon.templates.stop_serving()

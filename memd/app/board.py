@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from memd.app.errors import StartError
 from memd.backends.base import MemoryBackend
 from memd.devices.config import NumaNode
 from memd.devices.kinds import MachineKind
 from memd.devices.machine_object import check_initiators, check_limits, furnish
-from memd.errors import QMPError
+from memd.errors import QMPError, StartError
 from memd.json_types import JSON
 from memd.qom import MemoryRegion
 from memd.work import Run

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd import qom
-from memd.app.errors import StartError
 from memd.backends.tls_creds import TLSCredentials
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, StartError
 from memd.qom import Tree
 from memd.server.dialer import Dialer
 from memd.server.endpoint import (

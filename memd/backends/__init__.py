@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 from memd.backends.base import MEMORY_BACKEND
 from memd.backends.file import MEMORY_BACKEND_FILE
 from memd.backends.guest_memfd import MEMORY_BACKEND_GUEST_MEMFD
@@ -71,9 +74,7 @@ async def create(tree: Tree, options: dict[str, JSON], owner: int | None = None)
             tree.attach(obj)
         except BaseException:
             # The data that it is of stays.
-            from memd.backends.parking import keep_data
-
-            keep_data(obj)
+            obj.keep_data()
             await obj.finalize()
             raise
     finally:
@@ -138,12 +139,27 @@ async def change(tree: Tree, obj: QObject, name: str, value: JSON) -> None:
     Raises:
         QMPError: there is no such property, or it refuses.
     """
-    changing = obj.set_property(name, value)
-    if changing is not None:
-        await changing
-    if isinstance(obj, UserCreatable) and tree.user_object(obj.name) is obj:
-        for listener in tree.listeners:
-            listener.on_changed(obj)
+    with recorded(tree, obj, value):
+        changing = obj.set_property(name, value)
+        if changing is not None:
+            await changing
+
+
+@contextmanager
+def recorded(tree: Tree, obj: QObject, value: JSON = None) -> Iterator[None]:
+    """Whatever object changes within, its listeners follow it.
+
+    Args:
+        value: what a property is to have.
+
+    Raises:
+        QMPError: it is not to change.
+    """
+    with ExitStack() as changes:
+        if isinstance(obj, UserCreatable) and tree.user_object(obj.name) is obj:
+            for listener in tree.listeners:
+                changes.enter_context(listener.on_changing(obj, value))
+        yield
 
 
 def give_up() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.spec import MAX_NODES, POLICIES
+from memd.json_types import JSON
 from memd.qapi.visit import (
     visit_bool,
     visit_enum,
@@ -20,7 +21,7 @@ from memd.qapi.visit import (
     visit_uint16,
     visit_uint32,
 )
-from memd.qom.object import QObject, UserCreatable
+from memd.qom.object import ANONYMOUS, COPIED, Description, QObject, UserCreatable
 from memd.qom.property import LinkProperty, Property
 from memd.qom.standing import MemoryRegion
 from memd.qom.types import OBJECT, ObjectType
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from memd.hostmem.region import Region
     from memd.hostmem.spec import MapSpec
     from memd.qom.tree import Tree
+
+
+LINK = "prealloc-context"
+"""The property that names another object."""
 
 
 class MemoryBackend(UserCreatable, ABC):
@@ -183,6 +188,83 @@ class MemoryBackend(UserCreatable, ABC):
     def letting_go(self) -> dict[str, bool]:
         """How its memory is let go: arguments of `making.let_go`."""
         return {}
+
+    # A restart
+
+    def describe(self, before: Description | None = None) -> Description:
+        """With how it is mapped, and of which file; see `UserCreatable.describe`."""
+        described = super().describe(before)
+        region = self.region
+        if region is not None:
+            described["map"] = region.spec._asdict()
+            described["exports"] = region.exports
+            described["bound"] = before["bound"] if before else [self.policy, self.host_nodes]
+            if region.fd >= 0:
+                from memd.hostmem.identity import identify
+
+                described["file"] = before["file"] if before else identify(region.fd)
+        return described
+
+    def restoring(self, described: Description) -> dict[str, JSON]:
+        """All but what names another object; see `relink`."""
+        properties = super().restoring(described)
+        return {name: value for name, value in properties.items() if name != LINK}
+
+    async def restore(self, described: Description, fd: int) -> None:
+        """Map its memory as it was mapped: no path is opened, no page is touched."""
+        from memd.backends.making import map_again
+        from memd.hostmem.spec import MapSpec
+
+        # What the properties say of NUMA may have been changed since, the memory
+        # stays where it was bound to.
+        shown = self.policy, self.host_nodes
+        self.policy, self.host_nodes = described["bound"]
+        spec = MapSpec(**described["map"])
+        if not all(type(value) in (int, bool) for value in spec):
+            raise ValueError("how it was mapped")
+        region = map_again(self, spec, fd)
+        self.policy, self.host_nodes = shown
+        region.exports = described["exports"]
+        self.outlived = True
+        self.adopt(region)
+
+    def relink(self, described: Description) -> None:
+        """Name the thread-context again; see `UserCreatable.relink`."""
+        if LINK in described["properties"]:
+            self.set_property(LINK, described["properties"][LINK])
+
+    @property
+    def memory_fd(self) -> int:
+        """Its file's descriptor; see `UserCreatable.memory_fd`."""
+        return -1 if self.region is None else self.region.fd
+
+    @property
+    def holds_much(self) -> bool:
+        """Whether it is huge pages, or takes the kernel long to free."""
+        from memd.backends.making import LARGE
+        from memd.hostmem.libc import PAGE_SIZE
+
+        region = self.region
+        return region is not None and (region.page_size > PAGE_SIZE or region.length > LARGE)
+
+    def lost_reason(self) -> str | None:
+        """ANONYMOUS or COPIED where its memory does not outlive the daemon."""
+        region = self.region
+        if region is None or (region.fd >= 0 and not region.writable):
+            return None
+        if region.opened is None or region.opened.zero_device:
+            return ANONYMOUS
+        return None if region.shared else COPIED
+
+    def untouched(self) -> bool:
+        """Whether a private mapping has no page of its own."""
+        from memd.hostmem.usage import untouched
+
+        return self.region is not None and untouched(self.region)
+
+    def would_be(self, other: UserCreatable) -> bool:
+        """Whether the other one would be the same memory: a default may be spelled out."""
+        return self.describe() == other.describe()
 
     def adopt(self, region: Region) -> None:
         """Take the memory that was made."""

@@ -123,6 +123,17 @@ class FileBackend(WholePagesBackend):
         self.rom = "on" if self.access.rom else "off"
         super().adopt(region)
 
+    def to_discard(self) -> list[int] | None:
+        """What `discard-data` says; see `UserCreatable.to_discard`."""
+        region = self.region
+        if not self.discard_data or region is None or not region.shared or not region.writable:
+            return None
+        return [region.offset, region.length]
+
+    def keep_data(self) -> None:
+        """See to it that `discard-data` counts for nothing."""
+        self.discard_data = False
+
     @property
     def letting_go(self) -> dict[str, bool]:
         """With its data, if that is told."""

@@ -11,9 +11,9 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from memd.backends.credentials import Credentials
 from memd.errors import QMPError
 from memd.qapi.visit import visit_enum, visit_str
-from memd.qom.object import UserCreatable
 from memd.qom.property import Property
 from memd.qom.types import OBJECT, ObjectType
 from memd.work import Job
@@ -35,7 +35,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n")
 
 
-class Secret(UserCreatable):
+class Secret(Credentials):
     """A secret.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
 from memd.qapi.visit import visit_list, visit_uint16
-from memd.qom.object import UserCreatable
+from memd.qom.object import Description, UserCreatable
 from memd.qom.property import Property
 from memd.qom.types import OBJECT, ObjectType
 
@@ -67,6 +67,13 @@ class ThreadContext(UserCreatable):
             self._last = self.affinity()
             self._end.set()
             self._end = None
+
+    def describe(self, before: Description | None = None) -> Description:
+        """Without CPUs where it runs on all: it does not stay on these for good."""
+        described = super().describe(before)
+        if self.affinity() == os.sched_getaffinity(0):
+            described["properties"].pop("cpu-affinity", None)
+        return described
 
     @property
     def wanted(self) -> set[int] | None:

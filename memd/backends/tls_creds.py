@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memd.backends.credentials import Credentials
 from memd.backends.secret import find_secret
 from memd.errors import QMPError
 from memd.qapi.visit import visit_bool, visit_enum, visit_str
-from memd.qom.object import UserCreatable
 from memd.qom.property import Property
 from memd.qom.types import OBJECT, ObjectType
 from memd.work import Job
@@ -29,7 +29,7 @@ _VERSIONS = ("TLS1.0", "TLS1.1", "TLS1.2", "TLS1.3")
 _SPOKEN = ("TLS1.2", "TLS1.3")
 
 
-class TLSCredentials(UserCreatable):
+class TLSCredentials(Credentials):
     """Certificates and a key, as files in a directory.
 
     Attributes:

@@ -97,7 +97,7 @@ def _take_passed(config: Config) -> list[MonitorSpec]:
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    from memd.server.stored import is_stored
+    from memd.persist.fdstore import is_stored
 
     count = os.environ.get("LISTEN_FDS", "")
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import binascii
-import os
 from typing import TYPE_CHECKING, Any
 
+from memd import backends
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.errors import QMPError, device_not_found
@@ -218,14 +218,8 @@ def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     backend, region = _find(daemon, id)
     writable = args.get("writable", region.writable)
     path = export.path_of(region) if region.fd >= 0 else ""
-    fd = export.export(region, id, writable)
-    try:
-        for listener in daemon.tree.listeners:
-            listener.on_changed(backend)
-    except QMPError:
-        os.close(fd)
-        region.exports -= 1
-        raise
+    with backends.recorded(daemon.tree, backend):
+        fd = export.export(region, id, writable)
     value = {
         "size": backend.size,
         "offset": region.offset,

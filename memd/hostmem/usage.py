@@ -47,6 +47,17 @@ class Usage(NamedTuple):
     nodes: list[tuple[int, int]]
 
 
+def untouched(region: Region) -> bool:
+    """Whether a private mapping has no page of its own."""
+    try:
+        with PageMap() as pages:
+            found = taken(region, pages, 0, region.length)
+    except OSError:
+        # Where the kernel does not tell, there may be some.
+        return False
+    return found.private_dirty + found.swapped == 0
+
+
 def usage(regions: list[Region]) -> list[Usage]:
     """What each of the regions takes, in their order.
 

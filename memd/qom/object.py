@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -13,6 +14,14 @@ from memd.work import Command
 if TYPE_CHECKING:
     from memd.qom.quota import Charge
     from memd.qom.tree import Tree
+
+Description = dict[str, Any]
+"""What an object is, as JSON: what `UserCreatable.describe` gives."""
+
+ANONYMOUS = "anonymous"
+COPIED = "copied"
+"""Why memory does not outlive its daemon (QAPI `MemdevLossReason`): it is in no file; or
+it is a private mapping, whose pages are the daemon's alone once they were written."""
 
 # In which order properties are set, and so which of several refusals a client
 # gets to see. QEMU's is fixed by the names and does not follow the order in
@@ -186,3 +195,89 @@ class UserCreatable(QObject):
 
     async def finalize(self) -> None:
         """Let go of what it holds."""
+
+    # A restart
+
+    def describe(self, before: Description | None = None) -> Description:
+        """What it is, as JSON, from which the next daemon makes it again.
+
+        Args:
+            before: what this gave when it was made; None if that is now.
+        """
+        # Of what was never given some can't be given either.
+        usual = _defaults(self)
+        return {
+            "id": self.name,
+            "qom-type": self.qom_type.name,
+            "properties": {name: value for name, value in _values(self) if value != usual[name]},
+            "owner": None if self.charge is None else self.charge.owner,
+        }
+
+    def restoring(self, described: Description) -> dict[str, JSON]:
+        """The properties with which it is made again."""
+        properties: dict[str, JSON] = described["properties"]
+        return properties
+
+    async def restore(self, described: Description, fd: int) -> None:
+        """Make it real again; its properties are set.
+
+        Args:
+            described: what it was for the last daemon.
+            fd: its memory's file, the object's once this returns; -1 where there is none.
+
+        Raises:
+            QMPError: it can't be.
+        """
+        await self.complete()
+
+    def relink(self, described: Description) -> None:
+        """Set what it can be told only once all objects are there; raises `QMPError`."""
+
+    @property
+    def memory_fd(self) -> int:
+        """The descriptor with which its memory outlives the daemon; -1 for none."""
+        return -1
+
+    @property
+    def holds_much(self) -> bool:
+        """Whether others may wait for the memory that it holds."""
+        return False
+
+    def lost_reason(self) -> str | None:
+        """Why its memory does not outlive the daemon; None if it does, or it has none."""
+        return None
+
+    def untouched(self) -> bool:
+        """Whether none of its memory's pages is the daemon's alone; see COPIED."""
+        return False
+
+    def to_discard(self) -> list[int] | None:
+        """What goes of its file when it is deleted: offset and length in bytes; else None."""
+        return None
+
+    def keep_data(self) -> None:
+        """Have its file's data left alone when it is let go: it is not deleted."""
+
+    def would_be(self, other: UserCreatable) -> bool:
+        """Whether making the other one, neither of them made yet, comes to the same."""
+        return False
+
+
+def _values(obj: UserCreatable) -> Iterator[tuple[str, JSON]]:
+    """The properties that can be read and set, with their values."""
+    for name, prop in obj.qom_type.all_properties.items():
+        if prop.getter is not None and prop.setter is not None:
+            yield name, prop.getter(obj)
+
+
+_usual: dict[str, dict[str, JSON]] = {}
+"""The properties that an object of a type has before any is set."""
+
+
+def _defaults(obj: UserCreatable) -> dict[str, JSON]:
+    qom_type = obj.qom_type
+    found = _usual.get(qom_type.name)
+    if found is None and qom_type.factory is not None:
+        fresh = qom_type.factory(qom_type, obj.tree, obj.name)
+        found = _usual[qom_type.name] = dict(_values(fresh))
+    return found or {}

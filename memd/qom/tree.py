@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from memd.compat import Compat
@@ -35,8 +36,15 @@ class Listener(Protocol):
             QMPError: it is not to be listed, and goes again.
         """
 
-    def on_changed(self, obj: UserCreatable) -> None:
-        """A property of a listed object has another value; raises `QMPError`."""
+    def on_changing(self, obj: UserCreatable, value: JSON) -> AbstractContextManager[None]:
+        """A listed object is going to change: within the context, unless it raises.
+
+        Args:
+            value: what a property is to have.
+
+        Raises:
+            QMPError: it can't be recorded, and so is not to change.
+        """
 
     def on_deleting(self, obj: UserCreatable) -> None:
         """An object is going to be deleted; nothing of it is gone yet.

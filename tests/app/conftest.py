@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from memd.hostmem import noting
-from tests.app.life import Begin, Life
 from tests.app.starting import Start
 from tests.clients.harness_server import qemu_system_memd
-from tests.differential.kernel import regions
 from tests.differential.server import Server
-from tests.manager import ServiceManager
 
 
 @pytest.fixture
@@ -34,27 +27,3 @@ def start(directory: Path) -> Iterator[Start]:
     yield start
     for server in servers:
         server.stop()
-
-
-@pytest.fixture
-def begin(
-    manage: Callable[..., ServiceManager], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Begin]:
-    """Begins lives on one manager; nothing of the last one may be left."""
-    here, nowhere = os.getpid(), Path("/nowhere")
-    manager = manage(capacity=64)
-    before = regions(here, nowhere), threading.active_count()
-    lives: list[Life] = []
-
-    def begin(*objects: dict[str, Any], **config: Any) -> Any:
-        lives.append(Life(manager, monkeypatch, objects, **config))
-        return lives[-1].begin()
-
-    yield begin
-    if lives:
-        lives[-1].kill()
-    for thread in threading.enumerate():
-        if thread.name.startswith("TC "):
-            thread.join(20)
-    assert (regions(here, nowhere), threading.active_count()) == before
-    assert noting.watcher is None

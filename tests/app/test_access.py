@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from memd.app import access
-from memd.app.errors import StartError
+from memd.errors import StartError
 from memd.hostmem import libc
 from memd.server import audit
 

@@ -37,13 +37,13 @@ WALL_CLOCK = {
 
 
 TOLD_IN = {
-    "app/restoring.py",
+    "persist/restoring.py",
     "backends/tls_load.py",
     "cli/report.py",
     "memctl/top.py",
     "server/audit.py",
     "server/hub.py",
-    "server/store.py",
+    "persist/object_log.py",
 }
 """Where it is asked for: timestamps of events, records and messages, and the dates of
 certificates. No wait begins or ends by it."""

@@ -14,17 +14,17 @@ from typing import Any, cast
 import pytest
 
 from memd import backends
-from memd.app.errors import StartError
-from memd.app.keeping import Keeping
 from memd.backends.thread_context import ThreadContext
 from memd.cli.config import Config
 from memd.cli.report import Reporter
+from memd.errors import StartError
 from memd.hostmem import noting
 from memd.hostmem.paths import Roots
 from memd.hostmem.region import Region
 from memd.json_types import JSON
+from memd.persist.recorder import Kept
+from memd.persist.service_manager import ServiceManager as Service
 from memd.qom import Tree
-from memd.server.store import Store
 from memd.work import Command, run_here
 from tests.manager import ServiceManager
 
@@ -74,7 +74,13 @@ class Life:
         for name, value in config.items():
             setattr(self.config, name, value)
         loop = asyncio.get_running_loop()
-        self.keeping = Keeping(self.config, loop, self.tree, self._run)
+        self.service = Service(
+            loop,
+            self.tree,
+            self._run,
+            self.config.stored,
+            accept_loss=self.config.accept_loss,
+        )
 
     def _note_regions(self, patch: pytest.MonkeyPatch) -> None:
         real, regions = Region.__init__, self._regions
@@ -102,19 +108,21 @@ class Life:
         return self
 
     async def _begin(self) -> None:
-        self.keeping.open()
-        await self.keeping.restore(credentials=True, roots=self._roots)
-        await self.keeping.restore(credentials=False)
+        self.service.open()
+        await self.service.restore(credentials=True, roots=self._roots)
+        await self.service.restore(credentials=False)
         for options in self.config.objects:
-            if not self.keeping.has(options):
+            if not self.service.has(options):
                 run_here(backends.create(self.tree, options))
-        await self.keeping.commit()
+        await self.service.commit()
         self.manager.catch_up()
 
     @property
-    def store(self) -> Store:
-        [keeper] = cast("Any", self.tree.listeners)
-        return cast("Store", keeper.store)
+    def kept(self) -> Kept:
+        """The store and the log, of a life that has them."""
+        [recorder] = cast("Any", self.tree.listeners)
+        assert recorder.kept is not None
+        return cast("Kept", recorder.kept)
 
     def set(self, id: str, name: str, value: JSON) -> None:
         """`qom-set`"""
@@ -131,10 +139,11 @@ class Life:
             region.disown()
             region.close()
         noting.watcher = None
-        cast("Any", self.keeping)._status.close()
-        cast("Any", self.keeping)._notifier.close()
-        if self.tree.listeners and self.store is not None:
-            if (timer := cast("Any", self.store)._timer) is not None:
+        cast("Any", self.service)._status.close()
+        cast("Any", self.service)._notifier.close()
+        [recorder] = cast("Any", self.tree.listeners) or [None]
+        if recorder is not None and recorder.kept is not None:
+            if (timer := recorder.kept.fdstore._timer) is not None:
                 timer.cancel()
         self._gone()
 
@@ -145,8 +154,8 @@ class Life:
 
     def end(self) -> None:
         """End in order."""
-        self.keeping.stopping()
-        self.keeping.end()
+        self.service.stopping()
+        self.service.end()
         backends.close_all(self.tree)
         self._gone()
 

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,15 +19,15 @@ from memd.commands.daemon import Daemon
 from memd.commands.memdev import x_memdev_export
 from memd.errors import QMPError
 from memd.hostmem import access, files
-from memd.server.journal import Journal
-from memd.server.notify import Notifier
+from memd.persist.object_log import LogFile
+from memd.persist.sd_notify import Notifier
 from memd.work import run_here
-from tests.app.life import Begin, Killed, Life, add
 from tests.backends.doing import MIB, delete, get, region_of
 from tests.commands.fakes import make_local_session
 from tests.differential.kernel import descriptors
 from tests.hostmem.smaps import rows
 from tests.kvm import needs_guest_memfd
+from tests.persist.life import Begin, Killed, Life, add
 from tests.stepping import Running
 
 
@@ -128,12 +129,12 @@ async def test_what_is_set_elsewhere(begin: Begin) -> None:
     """Objects that are not kept, such as the machine, are changed as ever."""
     life = await begin()
     add(life, "memfd", size=4096)
-    before = life.store.ledger.objects.copy()
+    before = life.kept.log.state.objects.copy()
     for path, name in (("/machine", "mem-merge"), ("/objects/m0/m0[0]", "priority")):
         obj = life.tree.resolve(path)
         with contextlib.suppress(QMPError):
             run_here(backends.change(life.tree, obj, name, False))
-    assert life.store.ledger.objects == before
+    assert life.kept.log.state.objects == before
 
 
 async def test_deleted(begin: Begin) -> None:
@@ -164,7 +165,7 @@ class Doom:
         self.passed = 0
         for where, name in (
             (Notifier, "send"),
-            (Journal, "append"),
+            (LogFile, "append"),
             (os, "open"),
             (os, "unlink"),
             (os, "ftruncate"),
@@ -279,7 +280,7 @@ async def test_killed_while_deleting(begin: Begin, directory: Path, discard: boo
 
 def clog(life: Life) -> None:
     """Have the manager's socket full."""
-    notifier: Notifier = life.store._notifier
+    notifier: Notifier = cast("Any", life.kept.fdstore)._notifier
     while notifier.send("X=1"):
         pass
 
@@ -333,7 +334,7 @@ async def test_a_manager_that_has_gone(
     life.kill()
     life = await begin()
     assert life.ids() == []
-    assert [(each["id"], each["reason"]) for each in life.keeping.lost.values()] == [
+    assert [(each["id"], each["reason"]) for each in life.service.lost.values()] == [
         ("m0", "not-stored")
     ]
 
@@ -353,7 +354,7 @@ async def test_no_room(begin: Begin) -> None:
     assert len(life.manager.names()) == 3
     life = await begin()
     assert life.ids() == ["m1", "m4"]
-    assert {each["id"]: each["reason"] for each in life.keeping.lost.values()} == {
+    assert {each["id"]: each["reason"] for each in life.service.lost.values()} == {
         "m2": "not-stored",
         "m3": "not-stored",
     }
@@ -366,7 +367,7 @@ async def test_the_last_room_is_one_objects(begin: Begin) -> None:
     life.kill()
     life = await begin()
     with life.manager.deaf():
-        while life.store.park_list():
+        while life.kept.fdstore.store_log(life.kept.log.fd):
             pass
         waiting = []
         for id in ("m0", "m1", "m2"):
@@ -378,7 +379,7 @@ async def test_the_last_room_is_one_objects(begin: Begin) -> None:
     assert len(life.manager.names()) == 2
     life = await begin()
     assert life.ids() == ["m0"]
-    assert {id: each["reason"] for id, each in life.keeping.lost.items()} == {
+    assert {id: each["reason"] for id, each in life.service.lost.items()} == {
         "m1": "not-stored",
         "m2": "not-stored",
     }
@@ -403,7 +404,7 @@ async def test_room_that_was_not_taken(begin: Begin, monkeypatch: pytest.MonkeyP
     life.kill()
     life = await begin()
     assert life.ids() == ["m2"]
-    assert sorted(life.keeping.lost) == ["m0", "m1"]
+    assert sorted(life.service.lost) == ["m0", "m1"]
 
 
 async def test_no_memory_for_the_list(
@@ -415,14 +416,15 @@ async def test_no_memory_for_the_list(
     life.manager.catch_up()
     before = descriptors(os.getpid())
 
-    def refuse(_journal: Journal, _line: bytes) -> None:
+    def refuse(_journal: LogFile, _line: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     text = "cannot note it for a restart: No space left on device"
     path = directory / "precious"
     path.write_bytes(b"x" * 4096)
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "append", refuse)
+        patch.setattr(LogFile, "append", refuse)
+        patch.setattr(LogFile, "promise", refuse)
         for work in (
             lambda: add(life, "memfd", "m1", size=4096),
             lambda: add(life, "memfd", "m1", size=4096, prealloc=True),
@@ -452,10 +454,10 @@ async def test_no_memory_for_what_only_saves_work(
     add(life, "ram", size=4096)
     life.kill()
     life = await begin()
-    real = Journal.append
+    real = LogFile.append
     left = 0
 
-    def refuse_later(journal: Journal, line: bytes) -> None:
+    def refuse_later(journal: LogFile, line: bytes) -> None:
         nonlocal left
         left -= 1
         if left < 0:
@@ -464,7 +466,7 @@ async def test_no_memory_for_what_only_saves_work(
 
     path = directory / "new"
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "append", refuse_later)
+        patch.setattr(LogFile, "append", refuse_later)
         # Making it, having made it, the object.
         left = 3
         add(life, "file", size=4096, mem_path=str(path), share=True, discard_data=True)
@@ -473,7 +475,7 @@ async def test_no_memory_for_what_only_saves_work(
     assert life.ids() == ["m0"]
     assert path.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "append", refuse_later)
+        patch.setattr(LogFile, "append", refuse_later)
         left = 1
         delete(life.tree)
     life.kill()
@@ -549,3 +551,62 @@ async def test_how_often_it_was_exported(begin: Begin) -> None:
     life.kill()
     life = await begin()
     assert region_of(life.tree).exports == 1
+
+
+async def test_a_surprise_while_it_is_recorded(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id is free, and so is the room in the store."""
+    life = await begin()
+    life.manager.capacity = 2
+    life.kill()
+    life = await begin()
+
+    def surprise(*_args: Any, **_named: Any) -> bool:
+        raise ZeroDivisionError
+
+    for where, name in ((Notifier, "send"), (LogFile, "append")):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, surprise)
+            with pytest.raises(ZeroDivisionError):
+                add(life, "memfd", size=4096)
+        assert life.ids() == []
+        assert life.tree.quota.objects == 0
+    add(life, "memfd", size=4096)
+    life.kill()
+    life = await begin()
+    assert life.ids() == ["m0"]
+
+
+async def test_what_can_not_be_recorded_has_not_changed(begin: Begin) -> None:
+    life = await begin()
+    add(life, "memfd", size=MIB)
+    add(life, "thread-context", "t0")
+    # Nothing is written beyond the size that the log has.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    cpus = sorted(os.sched_getaffinity(0))[:1]
+    changes: list[tuple[str, str, Any]] = [
+        ("m0", "dump", False),
+        ("m0", "merge", False),
+        ("m0", "prealloc", True),
+        ("m0", "host-nodes", [0]),
+        ("m0", "policy", "bind"),
+        ("m0", "prealloc-context", "/objects/t0"),
+        ("t0", "cpu-affinity", cpus),
+    ]
+    for id, name, value in changes:
+        was = get(life.tree, name, id)
+        size = os.fstat(life.kept.log.fd).st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            with pytest.raises(QMPError, match="cannot note it for a restart"):
+                life.set(id, name, value)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert get(life.tree, name, id) == was
+        life.set(id, name, value)
+        assert get(life.tree, name, id) == value
+    life.kill()
+    life = await begin()
+    for id, name, value in changes:
+        assert get(life.tree, name, id) == value

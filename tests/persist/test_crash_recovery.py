@@ -5,35 +5,27 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from memd.app.leftovers import remove_half_made, throw_away
-from memd.server.store import Ledger, Store
+from memd.hostmem.paths import Roots
+from memd.persist.crash_recovery import discard_rest, remove_half_made
+from memd.persist.object_log import ObjectLog
 
 
-class Noted:
-    """A store that knows of files that were being made."""
-
-    def __init__(self) -> None:
-        self.ledger = Ledger()
-
-    def write(self, entry: dict[str, Any]) -> None:
-        self.ledger.heed(entry, b"")
-
-
-def making(path: Path, *, made: os.stat_result | None = None, ago: float = 0.0) -> Noted:
-    store = Noted()
-    store.write({"making": 1, "path": str(path), "time": time.time() - ago})
+def making(path: Path, *, made: os.stat_result | None = None, ago: float = 0.0) -> ObjectLog:
+    log = ObjectLog()
+    log.write({"making": 1, "path": str(path), "time": time.time() - ago})
     if made is not None:
-        store.write({"made": 1, "dev": made.st_dev, "ino": made.st_ino})
-    return store
+        log.write({"made": 1, "dev": made.st_dev, "ino": made.st_ino})
+    return log
 
 
-def clear(store: Noted, *objects: dict[str, Any]) -> None:
-    remove_half_made(cast("Store", store), objects)
-    assert store.ledger.makings == {}
+def clear(log: ObjectLog, *objects: dict[str, Any], roots: Roots | None = None) -> None:
+    remove_half_made(log, objects, roots)
+    assert log.state.creations == {}
+    log.close()
 
 
 @pytest.fixture
@@ -48,9 +40,9 @@ def test_it_goes(path: Path) -> None:
 
 
 def test_it_goes_before_it_was_noted_which_one_it_is(path: Path) -> None:
-    store = making(path)
+    log = making(path)
     path.touch()
-    clear(store)
+    clear(log)
     assert not path.exists()
 
 
@@ -97,12 +89,44 @@ def test_it_cannot_be_removed(path: Path) -> None:
 def test_data_is_thrown_away(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.write_bytes(b"x" * 16384)
     fd = os.open(path, os.O_RDWR)
-    throw_away(fd, [4096, 8192])
+    discard_rest(fd, [4096, 8192])
     assert path.read_bytes() == b"x" * 4096 + b"\0" * 8192 + b"x" * 4096
     os.close(fd)
-    throw_away(-1, [0, 4096])
+    discard_rest(-1, [0, 4096])
     assert caplog.text == ""
     fd = os.open(path, os.O_RDONLY)
-    throw_away(fd, [0, 4096])
+    discard_rest(fd, [0, 4096])
     os.close(fd)
     assert "cannot discard the data of a deleted object: Bad file descriptor" in caplog.text
+
+
+def test_a_directory_that_was_exchanged(directory: Path) -> None:
+    """With `--mem-root` nothing is removed outside, wherever the path leads by now."""
+    root, outside = directory / "root", directory / "outside"
+    (root / "below").mkdir(parents=True)
+    outside.mkdir()
+    roots = Roots()
+    roots.add(str(root))
+    path = root / "below" / "new"
+    half_made = making(path)
+    (outside / "new").touch()
+    (root / "below").rmdir()
+    (root / "below").symlink_to(outside)
+    clear(half_made, roots=roots)
+    assert (outside / "new").exists()
+    (root / "below").unlink()
+    (root / "below").mkdir()
+    half_made = making(path)
+    path.touch()
+    clear(half_made, roots=roots)
+    assert not path.exists()
+    roots.close()
+
+
+def test_a_file_that_others_use(path: Path) -> None:
+    """It has become somebody's memory: it stays."""
+    path.touch()
+    half_made = making(path, made=path.stat())
+    with path.open("r+b"):
+        clear(half_made)
+    assert path.exists()

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memd import backends
-from memd.app.errors import StartError
 from memd.backends.secret import find_secret
+from memd.errors import StartError
 from memd.hostmem import access
 from memd.hostmem.paths import Roots
-from memd.server.journal import Journal, line_of
+from memd.persist.object_log import LogFile, line_of
 from memd.work import run_here
-from tests.app.life import Begin, Life, add
 from tests.backends.doing import MIB, delete, get, region_of
 from tests.manager import Stored
+from tests.persist.life import Begin, Life, add
 from tests.tls import Certificates
 
 
@@ -27,7 +27,7 @@ def memfd(id: str = "m0", **options: Any) -> dict[str, Any]:
 
 
 def reasons(life: Life) -> dict[str, str]:
-    return {id: each["reason"] for id, each in life.keeping.lost.items()}
+    return {id: each["reason"] for id, each in life.service.lost.items()}
 
 
 async def refused(begin: Begin, *objects: dict[str, Any], **config: Any) -> StartError:
@@ -58,8 +58,8 @@ async def test_what_is_lost_is_named(
         "private": "copied",
         "zero": "anonymous",
     }
-    assert life.keeping.lost["m0"]["size"] == MIB
-    assert life.keeping.lost["m0"]["qom-type"] == "memory-backend-ram"
+    assert life.service.lost["m0"]["size"] == MIB
+    assert life.service.lost["m0"]["qom-type"] == "memory-backend-ram"
     assert "'m0': it was private memory" in caplog.text
     assert len(life.manager.names()) == 2
 
@@ -234,7 +234,7 @@ def device(life: Life) -> None:
 
 def write(life: Life, entry: dict[str, Any]) -> None:
     (stored,) = [each for each in life.manager.store if each.name == "memd-list"]
-    journal = Journal(os.dup(stored.fd))
+    journal = LogFile(os.dup(stored.fd))
     journal.read()
     journal.append(line_of(entry))
     journal.close()
@@ -267,9 +267,9 @@ UNREADABLE = "what the service manager's store holds can't be read: "
         (swap, UNREADABLE + "object 'm0': its descriptor is another file"),
         (device, UNREADABLE + "object 'm0': its descriptor is of another type"),
         (unknown_kind, UNREADABLE + "an entry is of the unknown kind 'moved'"),
-        (no_kind, UNREADABLE + "an entry is not what it should be"),
-        (wrong_number, UNREADABLE + "an entry is not what it should be"),
-        (no_members, UNREADABLE + "'parked' is not what it should be"),
+        (no_kind, UNREADABLE + "an entry is of the unknown kind ''"),
+        (wrong_number, UNREADABLE + "'is' of an entry is not what it should be"),
+        (no_members, UNREADABLE + "'qom-type' of an object is not what it should be"),
     ],
     ids=lambda each: each.__name__ if callable(each) else "",
 )
@@ -311,10 +311,10 @@ async def describe_otherwise(begin: Begin, **members: Any) -> None:
     add(life, "memfd", "m1", size=MIB)
     import json
 
-    described = json.loads(life.store.ledger.objects[1][9:])
+    described = json.loads(life.kept.log.state.objects[1][9:])
     for name, value in members.items():
         described[name.replace("_", "-")] = value
-    life.store.write(described)
+    life.kept.log.write(described)
     life.kill()
 
 
@@ -531,7 +531,7 @@ async def test_a_list_of_format_1(begin: Begin) -> None:
         },
         {"clean": 8},
     ]
-    listed = Journal.create()
+    listed = LogFile.create()
     for entry in entries:
         listed.append(line_of(entry))
     assert os.pread(listed.fd, 600, 0).partition(b"{")[2].startswith(b'"format":1,"by":')
@@ -548,3 +548,82 @@ async def test_a_list_of_format_1(begin: Begin) -> None:
     assert access.read(region, "m0", 5, 8) == b"precious"
     assert reasons(life) == {"p0": "anonymous"}
     assert life.tree.quota.users == {1000: MIB}
+
+
+async def test_a_damaged_header(begin: Begin) -> None:
+    """It is not taken for an empty list."""
+    life = await begin()
+    add(life, "memfd", size=MIB)
+    life.kill()
+    (listed,) = [each.fd for each in life.manager.store if each.name == "memd-list"]
+    before = life.manager.names()
+    newest = 256 * (b'"generation":3' in os.pread(listed, 256, 256))
+    assert b'"generation":' in os.pread(listed, 256, newest)
+    for slot in (0, 256):
+        [byte] = os.pread(listed, 1, slot + 12)
+        os.pwrite(listed, bytes([byte ^ 1]), slot + 12)
+        error = await refused(begin) if slot == newest else None
+        if error is not None:
+            assert error.text == UNREADABLE + "a header is damaged"
+            assert error.hint is not None
+            assert life.manager.names() == before
+        os.pwrite(listed, bytes([byte]), slot + 12)
+    life = await begin()
+    assert life.ids() == ["m0"]
+
+
+ODD: list[Any] = [None, True, -1, 1 << 70, 0.5, "", "x", [], [1, "x"], {}, {"x": 1}]
+
+
+def odd_ones(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The description with one of its members, at any depth, missing or odd."""
+    for name, value in described.items():
+        if name == "is":
+            continue
+        yield {key: each for key, each in described.items() if key != name}
+        for odd in ODD:
+            yield {**described, name: odd}
+        if isinstance(value, dict):
+            for within in odd_ones(value):
+                yield {**described, name: within}
+
+
+async def test_odd_descriptions(begin: Begin) -> None:
+    """What is no description ends the start with all of it kept, or is another object."""
+    life = await begin()
+    add(life, "memfd", size=MIB)
+    add(life, "secret", "s0", data="x")
+    add(life, "thread-context", "t0")
+    whole = [life.kept.log.state.described(number) for number in (1, 2, 3)]
+    life.kill()
+    manager = life.manager
+    (memory,) = [os.dup(each.fd) for each in manager.store if each.name == "memd-1"]
+
+    def put(*entries: dict[str, Any]) -> None:
+        """Have that in the store, and the memory."""
+        for each in manager.store:
+            os.close(each.fd)
+        listed = LogFile.create()
+        for entry in entries:
+            listed.append(line_of(entry))
+        stored = os.dup(memory)
+        manager.store[:] = [Stored("memd-list", listed.fd), Stored("memd-1", stored)]
+
+    outcomes = {"refused": 0, "started": 0}
+    for number, described in enumerate(whole):
+        for odd in odd_ones(described):
+            put(*whole[:number], odd, *whole[number + 1 :])
+            refused = None
+            try:
+                life = await begin()
+                life.kill()
+            except StartError as error:
+                refused = error
+            if refused is None:
+                outcomes["started"] += 1
+            else:
+                assert refused.hint is not None, (odd, refused.text)
+                assert manager.names() == ["memd-list", "memd-1"]
+                outcomes["refused"] += 1
+    assert min(outcomes.values()) > 50
+    os.close(memory)

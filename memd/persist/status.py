@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from memd.backends.base import MemoryBackend
 from memd.json_types import JSON
+from memd.persist.sd_notify import Notifier
 from memd.qom.tree import Tree
-from memd.server.notify import Notifier
 
 INTERVAL = 0.2
 """Seconds between two messages: objects come and go by the thousand a second."""

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from memd.server.stored import LIST, is_stored, name_of, number_of
+from memd.persist.fdstore import LIST, is_stored, name_of, number_of
 
 
 def test_names_and_numbers() -> None:

@@ -1,4 +1,4 @@
-"""Descriptions of objects, and objects made of them; each kind is in tests/app/test_keeper.py."""
+"""Descriptions of objects, and objects made of them; each kind is in test_recorder.py."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ from typing import Any
 
 import pytest
 
-from memd.backends import parking
-from memd.backends.parking import Changed
 from memd.errors import QMPError
 from memd.hostmem import access
+from memd.hostmem.identity import difference
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec
+from memd.persist.restoring import restore
 from memd.qom import Tree
+from memd.qom.object import UserCreatable
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, get, refusal, region_of
+
+
+def backend(tree: Tree, id: str = "m0") -> UserCreatable:
+    obj = tree.user_object(id)
+    assert obj is not None
+    return obj
 
 
 def describe(tree: Tree, id: str = "m0") -> dict[str, Any]:
     obj = tree.user_object(id)
     assert obj is not None
-    return parking.describe(obj)
+    return obj.describe()
 
 
 def again(tree: Tree, described: dict[str, Any], fd: int) -> None:
-    obj = run_here(parking.restore(tree, described, fd))
+    obj = run_here(restore(tree, described, fd))
     tree.attach(obj)
-    parking.link(obj, described)
+    obj.relink(described)
 
 
 def test_only_what_was_set_is_described(tree: Tree) -> None:
@@ -50,7 +57,7 @@ def test_no_page_is_touched(tree: Tree) -> None:
     described, fd = describe(tree), os.dup(region.fd)
     delete(tree)
     blocks = os.fstat(fd).st_blocks
-    parking.check(described, fd)
+    assert difference(described["file"], fd) is None
     again(tree, described, fd)
     assert os.fstat(fd).st_blocks == blocks
     assert get(tree, "prealloc") is True
@@ -62,17 +69,15 @@ def test_another_descriptor(tree: Tree, directory: Path) -> None:
     path.write_bytes(b"x" * MIB)
     add(tree, "file", size=MIB, mem_path=str(path), share=True)
     described = describe(tree)
-    parking.check(described, region_of(tree).fd)
+    assert difference(described["file"], region_of(tree).fd) is None
     other = directory / "other"
     other.write_bytes(b"x" * MIB)
     for name, flags, text in (
-        ("file", os.O_RDONLY, "its descriptor is opened otherwise"),
-        ("other", os.O_RDWR, "its descriptor is another file"),
+        ("file", os.O_RDONLY, "opened otherwise"),
+        ("other", os.O_RDWR, "another file"),
     ):
         fd = os.open(directory / name, flags)
-        with pytest.raises(Changed) as caught:
-            parking.check(described, fd)
-        assert str(caught.value) == text
+        assert difference(described["file"], fd) == text
         os.close(fd)
 
 
@@ -80,8 +85,7 @@ def test_other_seals(tree: Tree) -> None:
     add(tree, "memfd", size=MIB)
     described = describe(tree)
     described["file"]["seals"] = 0
-    with pytest.raises(Changed, match="its descriptor is sealed otherwise"):
-        parking.check(described, region_of(tree).fd)
+    assert difference(described["file"], region_of(tree).fd) == "sealed otherwise"
 
 
 def test_why_it_is_lost(tree: Tree, directory: Path) -> None:
@@ -100,7 +104,7 @@ def test_why_it_is_lost(tree: Tree, directory: Path) -> None:
         ("file", {"mem_path": "/dev/zero", "readonly": True}, None),
     ):
         add(tree, kind, size=MIB, **options)
-        assert parking.why_lost(region_of(tree)) == reason, (kind, options)
+        assert backend(tree).lost_reason() == reason, (kind, options)
         delete(tree)
 
 
@@ -110,17 +114,17 @@ def test_pages_of_a_private_mapping(tree: Tree, directory: Path) -> None:
         add(tree, "file", id, size=MIB, mem_path=str(directory / "file"))
     access.read(region_of(tree, "m1"), "m1", 0, MIB)
     access.write(region_of(tree, "m2"), "m2", MIB - 1, b"y")
-    found = parking.unchanged([region_of(tree, id) for id in ("m0", "m1", "m2")])
+    found = [backend(tree, id).untouched() for id in ("m0", "m1", "m2")]
     assert found == [True, True, False]
 
 
 def test_pages_that_nobody_knows_of(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_regions: list[Region]) -> None:
+    def refuse() -> None:
         raise PermissionError
 
     add(tree, "memfd", size=MIB, share=False)
-    monkeypatch.setattr("memd.hostmem.usage.usage", refuse)
-    assert parking.unchanged([region_of(tree)]) == [False]
+    monkeypatch.setattr("memd.hostmem.usage.PageMap", refuse)
+    assert not backend(tree).untouched()
 
 
 def test_what_is_discarded(tree: Tree, directory: Path) -> None:
@@ -136,8 +140,8 @@ def test_what_is_discarded(tree: Tree, directory: Path) -> None:
         add(tree, "file", **options, **more)
         obj = tree.user_object("m0")
         assert obj is not None
-        assert parking.to_discard(obj) == span
-        parking.keep_data(obj)
+        assert obj.to_discard() == span
+        obj.keep_data()
         delete(tree)
     assert path.read_bytes() == b"x" * 2 * MIB
 
@@ -153,17 +157,17 @@ def test_it_cannot_be_mapped(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Non
 
     with monkeypatch.context() as patch:
         patch.setattr(Region, "__init__", refuse)
-        text = refusal(lambda: run_here(parking.restore(tree, described, fd)))
+        text = refusal(lambda: run_here(restore(tree, described, fd)))
     assert text == "unable to map backing store for guest RAM: Cannot allocate memory"
     described["bound"] = ["bind", [99]]
-    assert "cannot bind memory" in refusal(lambda: run_here(parking.restore(tree, described, fd)))
+    assert "cannot bind memory" in refusal(lambda: run_here(restore(tree, described, fd)))
     os.close(fd)
 
 
 def test_a_description_that_is_not_understood(tree: Tree) -> None:
     for described in ({}, {"qom-type": "memory-backend-memfd"}, {"qom-type": 1, "id": "x"}):
         with pytest.raises(QMPError):
-            run_here(parking.restore(tree, described, -1))
+            run_here(restore(tree, described, -1))
 
 
 def test_a_thread_context(tree: Tree) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from memd import backends
-from memd.app.status import Status, spell_size
+from memd.persist.sd_notify import Notifier
+from memd.persist.status import Status, spell_size
 from memd.qom import Tree
-from memd.server.notify import Notifier
 from tests.backends.doing import add
 
 
@@ -20,14 +19,6 @@ def manager(directory: Path) -> Iterator[socket.socket]:
         sock.bind(f"{directory}/notify")
         sock.setblocking(False)
         yield sock
-
-
-@pytest.fixture
-def tree() -> Iterator[Tree]:
-    tree = Tree()
-    backends.register(tree)
-    yield tree
-    backends.close_all(tree)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +56,7 @@ async def test_the_line(tree: Tree, manager: socket.socket) -> None:
 async def test_many_changes_are_told_once(
     tree: Tree, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memd.app.status.INTERVAL", 0.01)
+    monkeypatch.setattr("memd.persist.status.INTERVAL", 0.01)
     loop = asyncio.get_running_loop()
     notifier = Notifier(manager.getsockname())
     status = Status(loop, notifier, tree, {})
@@ -88,7 +79,7 @@ async def test_nobody_listens(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("memd.app.status.INTERVAL", 0)
+    monkeypatch.setattr("memd.persist.status.INTERVAL", 0)
     notifier = Notifier(manager.getsockname())
     status = Status(asyncio.get_running_loop(), notifier, tree, {})
     manager.close()

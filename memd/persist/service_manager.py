@@ -8,26 +8,25 @@ about (`commit`): a daemon that can't start leaves the store as it found it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING
 
-from memd.app.errors import StartError
-from memd.app.keeper import Keeper
-from memd.app.restoring import ALL_KEPT, WAY_OUT, Restoring
-from memd.app.status import Status
 from memd.backends.tls_creds import TLSCredentials
-from memd.errors import QMPError, printable
+from memd.errors import QMPError, StartError, printable
 from memd.hostmem import noting
 from memd.json_types import JSON
+from memd.persist.fdstore import LEAST, LIST, FdStore, room
+from memd.persist.object_log import ObjectLog, Unreadable
+from memd.persist.recorder import Kept, Recorder
+from memd.persist.restoring import ALL_KEPT, WAY_OUT, Restoring
+from memd.persist.sd_notify import Notifier, Watchdog, monotonic_usec, watchdog_period
+from memd.persist.status import Status
 from memd.qom.tree import Tree
-from memd.server.journal import Unreadable
-from memd.server.notify import Notifier, Watchdog, monotonic_usec, watchdog_period
-from memd.server.store import LEAST, Store, room
 from memd.work import Run
 
 if TYPE_CHECKING:
-    from memd.cli.config import Config
     from memd.hostmem.paths import Roots
 
 _UNREADABLE = "what the service manager's store holds can't be read"
@@ -38,14 +37,15 @@ MORE_TIME = 30.0
 log = logging.getLogger("memd")
 
 
-class Keeping:
+class ServiceManager:
     """The daemon before its service manager.
 
     Args:
-        config: the parsed command line.
         loop: the event loop.
         tree: where the objects are.
         run: runs commands.
+        stored: the descriptors that the manager kept, by name.
+        accept_loss: whether the start goes on where something can't be had.
 
     Attributes:
         lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).
@@ -55,17 +55,24 @@ class Keeping:
     """
 
     __slots__ = (
-        *("_config", "_keeper", "_loop", "_notifier", "_reloading", "_restoring", "_run"),
-        *("_status", "_tree", "_watchdog", "lost"),
+        *("_accept_loss", "_loop", "_notifier", "_recorder", "_reloading", "_restoring", "_run"),
+        *("_status", "_stored", "_tree", "_watchdog", "lost"),
     )
 
     def __init__(
-        self, config: Config, loop: asyncio.AbstractEventLoop, tree: Tree, run: Run
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tree: Tree,
+        run: Run,
+        stored: dict[str, int],
+        *,
+        accept_loss: bool = False,
     ) -> None:
-        self._config = config
         self._loop = loop
         self._tree = tree
         self._run = run
+        self._stored = stored
+        self._accept_loss = accept_loss
         self.lost: dict[str, dict[str, JSON]] = {}
         try:
             notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
@@ -73,11 +80,11 @@ class Keeping:
             raise StartError(str(wrong)) from None
         self._notifier = notifier
         self._status = Status(loop, notifier, tree, self.lost)
-        self._keeper = Keeper(tree, self._status, self.lost)
+        self._recorder = Recorder(tree, self._status, self.lost)
         self._restoring: Restoring | None = None
         self._watchdog: Watchdog | None = None
         self._reloading: asyncio.Future[None] | None = None
-        tree.listeners = (self._keeper,)
+        tree.listeners = (self._recorder,)
 
     # The start
 
@@ -87,7 +94,7 @@ class Keeping:
         Raises:
             StartError: it can't be read, or is not all there.
         """
-        found = self._config.stored
+        found = self._stored
         capacity = room(os.environ)
         pid = str(os.getpid())
         # What the manager's child starts has the variable too, and no store.
@@ -98,7 +105,7 @@ class Keeping:
             os.set_inheritable(fd, False)
         _let_more_be_opened(found)
         try:
-            store = Store(self._notifier, self._loop, capacity, found)
+            kept = self._open(found, capacity)
         except Unreadable as wrong:
             raise StartError(f"{_UNREADABLE}: {wrong}", hint=ALL_KEPT) from None
         except OSError as failed:
@@ -108,16 +115,34 @@ class Keeping:
             log.warning("nothing is kept over a restart: %s", failed.strerror)
             return
         try:
-            self._restoring = Restoring(self._config, self._tree, self._keeper, store, self._run)
+            self._restoring = Restoring(
+                self._tree, self._recorder, kept, found, self._run, accept_loss=self._accept_loss
+            )
         except Unreadable as wrong:
             raise StartError(f"{_UNREADABLE}: {wrong}", hint=WAY_OUT) from None
-        except (KeyError, TypeError) as wrong:
-            text = f"{_UNREADABLE}: {wrong} is not what it should be"
-            raise StartError(text, hint=ALL_KEPT) from None
-        self._keeper.store = store
-        self.lost.update(store.ledger.lost)
-        store.ledger.lost = self.lost
-        noting.watcher = store
+        self._recorder.kept = kept
+        self.lost.update(kept.log.state.lost)
+        kept.log.state.lost = self.lost
+        noting.watcher = kept.log
+
+    def _open(self, found: dict[str, int], capacity: int) -> Kept:
+        """The store, and the log that is in it; a new one where the store is empty.
+
+        Raises:
+            Unreadable: it can't be read. Nothing was changed.
+            OSError: there is no memory for a new one, or the manager can't be reached.
+        """
+        fdstore = FdStore(self._notifier, self._loop, capacity, found)
+        if LIST in found:
+            return Kept(fdstore, ObjectLog(found[LIST]))
+        if found:
+            raise Unreadable(f"there is no list ({LIST}) with the descriptors in it")
+        object_log = ObjectLog()
+        # One that was stored by a daemon that was killed at once comes to nothing.
+        self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={LIST}", wait=True)
+        if not fdstore.store_log(object_log.fd, wait=True):
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        return Kept(fdstore, object_log)
 
     async def restore(self, *, credentials: bool, roots: Roots | None = None) -> None:
         """Make again what the last daemon had.
@@ -131,7 +156,7 @@ class Keeping:
         """
         if self._restoring is not None:
             if credentials:
-                self._restoring.clear_up()
+                await self._run(self._restoring.clear_up(roots))
             await self._restoring.make(credentials=credentials, roots=roots)
 
     def has(self, options: dict[str, JSON]) -> bool:
@@ -148,20 +173,20 @@ class Keeping:
         Raises:
             StartError: what there is can't be noted.
         """
-        store, restoring = self._keeper.store, self._restoring
-        if store is not None and restoring is not None:
+        kept, restoring = self._recorder.kept, self._restoring
+        if kept is not None and restoring is not None:
             try:
                 restoring.name_lost()
-                await self._run(self._keeper.park_waiting())
-                store.ledger.clean.clear()
-                store.shorten()
+                await self._run(self._recorder.record_waiting())
+                kept.log.state.clean.clear()
+                kept.log.shorten()
                 restoring.finish()
             except OSError as failed:
                 raise StartError(f"the list of objects can't be kept: {failed.strerror}") from None
             except QMPError as error:
                 raise StartError(error.desc) from None
         self._restoring = None
-        self._keeper.committed = True
+        self._recorder.committed = True
 
     def ask_for_time(self, done: asyncio.Future[JSON]) -> None:
         """Have the manager be patient while something takes long (EXTEND_TIMEOUT_USEC)."""
@@ -187,8 +212,8 @@ class Keeping:
     # While it runs
 
     def reload(self) -> None:
-        """Read the TLS credentials' files anew, and park anew what is kept (SIGUSR1)."""
-        if self._keeper.committed and (self._reloading is None or self._reloading.done()):
+        """Read the TLS credentials' files anew, and store anew what is kept (SIGUSR1)."""
+        if self._recorder.committed and (self._reloading is None or self._reloading.done()):
             self._reloading = asyncio.ensure_future(self._reload())
 
     async def _reload(self) -> None:
@@ -200,7 +225,7 @@ class Keeping:
                 except QMPError as error:
                     log.warning("'%s' stays as it was: %s", obj.name, error.desc)
         try:
-            await self._keeper.park_again()
+            await self._recorder.store_again()
         except OSError as failed:
             log.warning("the service manager can't be reached: %s", failed.strerror)
         self._tell("READY=1", self._status.line())
@@ -218,9 +243,11 @@ class Keeping:
         self._tree.listeners = ()
         noting.watcher = None
         self._status.close()
-        self._keeper.end()
-        if self._keeper.store is not None:
-            self._keeper.store.close()
+        self._recorder.end()
+        if self._recorder.kept is not None:
+            fdstore, object_log = self._recorder.kept
+            fdstore.close()
+            object_log.close()
         self._notifier.close()
 
     def _tell(self, *lines: str) -> None:

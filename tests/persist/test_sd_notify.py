@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from memd.server.notify import Notifier, Watchdog, monotonic_usec, watchdog_period
+from memd.persist.sd_notify import Notifier, Watchdog, monotonic_usec, watchdog_period
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_manager_that_does_not_read(manager: socket.socket, notifier: Notifier
 
 
 def test_patience_has_an_end(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memd.server.notify.PATIENCE", 1)
+    monkeypatch.setattr("memd.persist.sd_notify.PATIENCE", 1)
     notifier = Notifier(manager.getsockname())
     fill(notifier)
     assert notifier.send("LATE=1", wait=True) is False

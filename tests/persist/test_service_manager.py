@@ -220,7 +220,7 @@ def test_a_newer_daemon_s_store(manage: Manage) -> None:
         add(monitor, "memfd", "m0", size=MIB)
     manager.kill()
     (listed,) = [each.fd for each in manager.store if each.name == "memd-list"]
-    from memd.server.journal import FORMAT, line_of
+    from memd.persist.object_log import FORMAT, line_of
 
     header = {"format": FORMAT + 1, "by": "9.9", "generation": 99, "begin": 8192}
     before = os.pread(listed, 256, 0)
@@ -310,7 +310,7 @@ def test_a_manager_that_dropped_everything(manage: Manage) -> None:
 def test_time_is_asked_for(manage: Manage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A preallocation at the start may take longer than the manager is patient."""
     program = (
-        "import sys, time; import memd.app.keeping as k; k.MORE_TIME = 0.003;"
+        "import sys, time; import memd.persist.service_manager as k; k.MORE_TIME = 0.003;"
         " import memd.hostmem.populate as p; real = p.Population.run;"
         " p.Population.run = lambda self: (time.sleep(0.2), real(self));"
         " from memd.cli.main import main; sys.exit(main())"
@@ -375,7 +375,7 @@ def test_nothing_of_it_is_imported_without_a_manager() -> None:
     program = (
         "import asyncio, sys; from memd.cli.main import main; import memd.app, memd.app.app;"
         " print([name for name in sys.modules if name.startswith(('memd.app.k', 'memd.app.r',"
-        " 'memd.server.notify', 'memd.server.store', 'memd.server.journal'))])"
+        " 'memd.persist.sd_notify', 'memd.persist.fdstore', 'memd.persist.object_log'))])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TREE

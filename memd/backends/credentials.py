@@ -1,0 +1,29 @@
+"""What TLS is made of: objects that hold what files held when they were made."""
+
+from __future__ import annotations
+
+from memd.json_types import JSON
+from memd.qom.object import Description, UserCreatable
+from memd.qom.quota import NOBODY
+
+
+class Credentials(UserCreatable):
+    """An object whose files are read once; most properties count for nothing later."""
+
+    __slots__ = ()
+
+    def restoring(self, described: Description) -> dict[str, JSON]:
+        """What it was made of counts, whatever was set later."""
+        options: dict[str, JSON] = described["options"]
+        return {name: value for name, value in options.items() if name not in ("qom-type", "id")}
+
+    def relink(self, described: Description) -> None:
+        """Show what was set later; see `UserCreatable.relink`."""
+        # What the command line says of whom to trust, no client changes for good.
+        if described["owner"] is not NOBODY:
+            self.set_properties(described["properties"])
+
+
+def is_credential(type_name: str) -> bool:
+    """Whether objects of that type are what monitors may need, and so come before them."""
+    return type_name.startswith(("tls-creds", "secret"))

@@ -1,0 +1,44 @@
+"""What tells a file from others, and its descriptor from others of the file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+
+from memd.json_types import JSON
+
+_F_GET_SEALS = 1034
+
+_TEXTS = {
+    "type": "of another type",
+    "dev": "on another device",
+    "ino": "another file",
+    "access": "opened otherwise",
+    "seals": "sealed otherwise",
+}
+
+
+def identify(fd: int) -> dict[str, JSON]:
+    """What a descriptor leads to, as JSON; raises `OSError`."""
+    there = os.fstat(fd)
+    return {
+        "dev": there.st_dev,
+        "ino": there.st_ino,
+        "type": stat.S_IFMT(there.st_mode),
+        "access": fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE,
+        "seals": _seals(fd),
+    }
+
+
+def _seals(fd: int) -> int | None:
+    try:
+        return fcntl.fcntl(fd, _F_GET_SEALS)
+    except OSError:
+        return None
+
+
+def difference(expected: dict[str, JSON], fd: int) -> str | None:
+    """What a descriptor is, where it is not the one that `identify` told of; else None."""
+    found = identify(fd)
+    return next((text for name, text in _TEXTS.items() if found[name] != expected[name]), None)

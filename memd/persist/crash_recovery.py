@@ -1,0 +1,95 @@
+"""What a kill -9 leaves outside of the daemon: files half made, data half discarded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from memd.hostmem import libc
+from memd.hostmem.files import remove_unused
+from memd.hostmem.paths import new_entry
+from memd.persist.object_log import Entry, ObjectLog
+
+if TYPE_CHECKING:
+    from memd.hostmem.paths import Roots
+
+CLOCKS = 1.0
+"""Seconds by which a file system's times may be behind the clock."""
+
+_OPEN = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+log = logging.getLogger("memd")
+
+
+def remove_half_made(
+    object_log: ObjectLog, objects: Iterable[dict[str, Any]], roots: Roots | None
+) -> None:
+    """Remove the files that were made for objects that never were.
+
+    Args:
+        objects: the descriptions of those that there are.
+        roots: what the files have to be below; None for anywhere.
+
+    Raises:
+        OSError: that it is done can't be noted.
+    """
+    kept = {(each["file"]["dev"], each["file"]["ino"]) for each in objects if "file" in each}
+    for number, creation in list(object_log.state.creations.items()):
+        try:
+            _remove(creation, kept, roots)
+        except OSError:
+            # It is not there; or not to be removed, which nobody can help.
+            pass
+        object_log.write({"settled": number})
+
+
+def _remove(creation: Entry, kept: set[tuple[int, int]], roots: Roots | None) -> None:
+    """Remove one, if it is still the one that was made, no object's, and nobody else's."""
+    # One directory throughout, whatever becomes of its path meanwhile.
+    entry = new_entry(os.fsencode(creation["path"]), roots)
+    try:
+        # What is a device or a socket by now is not even opened.
+        if not stat.S_ISREG(entry.stat().st_mode):
+            return
+        fd = entry.open(_OPEN)
+        try:
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) in kept or not _is_it(creation, found):
+                return
+            if remove_unused(fd, entry):
+                log.warning("removed '%s', which was being made for an object", creation["path"])
+        finally:
+            os.close(fd)
+    finally:
+        entry.close()
+
+
+def _is_it(creation: Entry, there: os.stat_result) -> bool:
+    """Whether a file is the one that was being made."""
+    if "made" in creation:
+        return (there.st_dev, there.st_ino) == (creation["dev"], creation["ino"])
+    # The daemon was killed between making it and taking note of it: it is empty.
+    return (
+        stat.S_ISREG(there.st_mode)
+        and there.st_size == 0
+        and there.st_uid == os.geteuid()
+        and there.st_ctime >= creation["time"] - CLOCKS
+    )
+
+
+def discard_rest(fd: int, span: list[int]) -> None:
+    """Finish a deletion with `discard-data=on`.
+
+    Args:
+        fd: of the file; -1 where that was done, and its descriptor given up.
+        span: offset and length, in bytes.
+    """
+    if fd < 0:
+        return
+    try:
+        libc.punch_hole(fd, *span)
+    except OSError as failed:
+        log.warning("cannot discard the data of a deleted object: %s", failed.strerror)

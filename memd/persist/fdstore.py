@@ -1,0 +1,230 @@
+"""What the service manager keeps while the daemon is not there: its descriptor store.
+
+The manager (systemd's FileDescriptorStoreMax=, sd_notify(3)) holds descriptors by
+name and passes them to the next daemon of the unit. One is that of the log of
+objects; each further one is an object's memory. The log says what counts: memory is
+stored before its object is logged, and removed after that was struck off. What is
+found in the store and not in the log was being made, or deleted, when the daemon was
+killed.
+
+Names are short, as all of them are passed in one variable of the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from memd.persist.sd_notify import Notifier
+
+LIST = "memd-list"
+"""The name of the log of objects."""
+
+_PREFIX = "memd-"
+_HEX = frozenset("0123456789abcdef")
+
+LEAST = 2
+"""Descriptors that a store has to have room for, to be of use: the log and one more."""
+
+_NAMES_LENGTH = (128 << 10) - 4096
+"""Bytes that the names may have together: they are passed in one variable of the
+environment, which may have 128 KiB (execve(2), MAX_ARG_STRLEN), and sockets'
+names are there too."""
+
+_AGAIN = 0.05
+"""Seconds after which it is tried again to take out what the manager was too busy to read."""
+
+log = logging.getLogger("memd")
+
+
+def room(environ: Mapping[str, str]) -> int:
+    """How many descriptors the store holds ($FDSTORE, systemd 254); 0 where there is none."""
+    value = environ.get("FDSTORE", "")
+    return int(value) if value.isdecimal() else 0
+
+
+def name_of(number: int) -> str:
+    """The name for an object's memory."""
+    return f"{_PREFIX}{number:x}"
+
+
+def number_of(name: str) -> int:
+    """The number that such a name holds."""
+    return int(name.removeprefix(_PREFIX), 16)
+
+
+def is_stored(name: str, fd: int) -> bool:
+    """Whether a descriptor that was passed is out of the store, and no socket to be served.
+
+    Args:
+        name: the one that it was passed with; a socket's may look like any.
+    """
+    digits = name.removeprefix(_PREFIX)
+    if name != LIST and (digits == name or not digits or not _HEX.issuperset(digits)):
+        return False
+    try:
+        return not stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+class FdStore:
+    """The descriptors that the manager has, or is going to have.
+
+    Args:
+        notifier: the way to the manager.
+        loop: on which removals are tried again.
+        capacity: how many descriptors the store holds; 0 where that is not known.
+        found: the names of those that were in it at the start.
+    """
+
+    __slots__ = (
+        *("_capacity", "_length", "_lock", "_loop", "_names", "_notifier"),
+        *("_removals", "_sending", "_timer"),
+    )
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        loop: asyncio.AbstractEventLoop,
+        capacity: int,
+        found: Iterable[str],
+    ) -> None:
+        self._notifier = notifier
+        self._loop = loop
+        self._capacity = capacity
+        self._names: set[str] = set(found)
+        self._length = sum(len(name) + 1 for name in self._names)
+        self._removals: deque[str] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._lock = threading.Lock()
+        # Held by whoever sends removals: they are in the order of their queue.
+        self._sending = threading.Lock()
+
+    def has_room(self) -> bool:
+        """Whether the manager can take one descriptor more, once it has heard all."""
+        return self._length < _NAMES_LENGTH and (
+            not self._capacity or len(self._names) - len(self._removals) < self._capacity
+        )
+
+    def reserve(self, number: int) -> bool:
+        """Keep room for an object's memory, which is going to be stored; False where there is none.
+
+        Several may wait for a manager that is behind with its reading, and it takes no
+        more than it has room for.
+        """
+        if not self.has_room():
+            return False
+        self._account(name_of(number))
+        return True
+
+    def release(self, number: int) -> None:
+        """Give up room that was reserved, and is not needed."""
+        self._discount(name_of(number))
+
+    def has(self, number: int) -> bool:
+        """Whether the manager has, or is going to have, a descriptor of an object's memory."""
+        return name_of(number) in self._names
+
+    def store(self, number: int, fd: int, wait: bool = False) -> bool:
+        """Give a descriptor of an object's memory to the manager.
+
+        What is to be removed is removed first: else much that comes and goes
+        would fill the store of a manager that is behind with its reading.
+
+        Args:
+            wait: whether the caller can wait.
+
+        Returns:
+            False where the manager's socket is full at present.
+
+        Raises:
+            OSError: it can't be reached.
+        """
+        if self._removals and not self._send_removals(wait):
+            return False
+        return self._store(name_of(number), fd, wait)
+
+    def store_log(self, fd: int, wait: bool = False) -> bool:
+        """Give the log's descriptor to the manager; as `store`."""
+        return self._store(LIST, fd, wait)
+
+    def _store(self, name: str, fd: int, wait: bool) -> bool:
+        # With FDPOLL=0 nobody looks whether it is at its end: it is memory.
+        sent = self._notifier.send("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", fds=(fd,), wait=wait)
+        if sent:
+            self._account(name)
+        return sent
+
+    def _account(self, name: str) -> None:
+        with self._lock:
+            if name not in self._names:
+                self._names.add(name)
+                self._length += len(name) + 1
+
+    def _discount(self, name: str) -> None:
+        with self._lock:
+            self._names.discard(name)
+            self._length -= len(name) + 1
+
+    def remove(self, number: int) -> None:
+        """Have the manager close its descriptor of an object's memory, if it has one.
+
+        If the manager is behind with its reading, it is tried again and again: the
+        object is off the log, so nothing depends on it but its memory.
+        """
+        name = name_of(number)
+        if name in self._names:
+            self._removals.append(name)
+            self._remove()
+
+    def _remove(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            self._send_removals()
+        except OSError as failed:
+            _warn(failed)
+        if self._removals:
+            self._timer = self._loop.call_later(_AGAIN, self._remove)
+
+    def _send_removals(self, wait: bool = False) -> bool:
+        """Whether all of them are sent; from any thread."""
+        if not self._sending.acquire(blocking=wait):
+            return False
+        try:
+            removals = self._removals
+            while removals:
+                if not self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={removals[0]}", wait=wait):
+                    return False
+                self._discount(removals.popleft())
+            return True
+        finally:
+            self._sending.release()
+
+    def settle(self) -> None:
+        """Wait until the manager has closed what was removed; in a worker thread."""
+        try:
+            self._notifier.barrier()
+        except OSError as failed:
+            _warn(failed)
+
+    def close(self) -> None:
+        """Send what is still to be sent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            self._send_removals(wait=True)
+        except OSError as failed:
+            _warn(failed)
+
+
+def _warn(failed: OSError) -> None:
+    log.warning("the service manager can't be reached: %s", os.strerror(failed.errno or 0))

@@ -1,0 +1,240 @@
+"""What becomes of objects is recorded while the daemon runs, so that the next one has them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
+
+from memd.json_types import JSON
+from memd.persist.fdstore import FdStore
+from memd.persist.object_log import Entry, ObjectLog, cannot_record, line_of
+from memd.persist.status import Status
+from memd.qom.object import COPIED, Description, UserCreatable
+from memd.qom.tree import Tree
+from memd.work import Job
+
+NOT_STORED = "not-stored"
+"""A further reason for a loss: the store had no room, or did not take the descriptor."""
+
+_AGAIN = 0.05
+"""Seconds after which a manager whose socket was full is tried again."""
+
+_GROWTH = 4096
+"""Bytes by which a description may grow when a property is set, apart from its value:
+another object's path, or nodes that are added."""
+
+log = logging.getLogger("memd")
+
+
+class Kept(NamedTuple):
+    """Where the last daemon's objects were, and this one's are going to be."""
+
+    fdstore: FdStore
+    log: ObjectLog
+
+
+class Recorder:
+    """Records what clients make; a `memd.qom.tree.Listener`.
+
+    Args:
+        tree: where the objects are.
+        status: told when they come and go.
+        lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).
+
+    Attributes:
+        kept: where it is recorded; None where the manager keeps nothing.
+        numbers: by which numbers the objects are in the log, by id.
+        committed: whether the log is this daemon's; before that, what is made
+            waits to be recorded.
+    """
+
+    __slots__ = (
+        *("_deleting", "_lost", "_status", "_tree", "_waiting"),
+        *("committed", "kept", "numbers"),
+    )
+
+    def __init__(self, tree: Tree, status: Status, lost: dict[str, Entry]) -> None:
+        self._tree = tree
+        self._status = status
+        self._lost = lost
+        self._waiting: list[tuple[UserCreatable, dict[str, JSON]]] = []
+        # What is being deleted: its number, whether its data goes, whether it is much.
+        self._deleting: dict[UserCreatable, tuple[int, bool, bool]] = {}
+        self.kept: Kept | None = None
+        self.numbers: dict[str, int] = {}
+        self.committed = False
+
+    async def on_created(self, obj: UserCreatable, options: dict[str, JSON]) -> None:
+        """Store its memory, then log it; later, where the log is not this daemon's yet."""
+        self._status.changed()
+        if self.kept is None:
+            return
+        if self.committed:
+            await self._record(self.kept, obj, options)
+        else:
+            self._waiting.append((obj, options))
+
+    async def _record(self, kept: Kept, obj: UserCreatable, options: dict[str, JSON]) -> None:
+        number = kept.log.number()
+        stored = obj.memory_fd >= 0 and await _store(kept.fdstore, number, obj.memory_fd)
+        try:
+            described = obj.describe()
+            described["options"] = options
+            described["parked"] = stored
+            described["lost"] = obj.lost_reason()
+            if obj.memory_fd >= 0 and not stored:
+                described["lost"] = NOT_STORED
+            _write(kept.log, {"is": number, **described})
+        except BaseException:
+            if stored:
+                kept.fdstore.remove(number)
+            raise
+        self.numbers[obj.name] = number
+        if self.committed and obj.name in self._lost:
+            # Whoever makes it anew knows.
+            _try_to_write(kept.log, {"found": obj.name})
+        _settle(kept.log, described)
+
+    def on_changing(self, obj: UserCreatable, value: JSON) -> AbstractContextManager[None]:
+        """Set room aside for what it is going to be, which is recorded at the end."""
+        number = self.numbers.get(obj.name)
+        if self.kept is None or number is None:
+            return nullcontext()
+        return self._change(self.kept.log, number, obj, value)
+
+    @contextmanager
+    def _change(
+        self, log: ObjectLog, number: int, obj: UserCreatable, value: JSON
+    ) -> Iterator[None]:
+        length = len(log.state.objects[number]) + len(line_of({"": value})) + _GROWTH
+        with log.room_for(length) as write:
+            yield
+            # It may have been deleted meanwhile.
+            if self.numbers.get(obj.name) == number:
+                before = log.state.described(number)
+                # What is described anew takes precedence, what only the log knows stays.
+                write({**before, **obj.describe(before)})
+
+    def on_deleting(self, obj: UserCreatable) -> None:
+        """Strike it off the log, while all of it is still there."""
+        self._status.changed()
+        kept = self.kept
+        number = self.numbers.get(obj.name)
+        if kept is None or number is None:
+            return
+        span = obj.to_discard()
+        entry: Entry = {"gone": number}
+        if span is not None:
+            entry["discard"] = span
+        _write(kept.log, entry)
+        del self.numbers[obj.name]
+        self._deleting[obj] = number, span is not None, obj.holds_much
+
+    async def on_deleted(self, obj: UserCreatable) -> None:
+        """Have the manager close its descriptor, too; of much memory, wait until it has."""
+        kept = self.kept
+        if kept is None or obj not in self._deleting:
+            return
+        number, discarded, much = self._deleting.pop(obj)
+        if discarded:
+            _try_to_write(kept.log, {"discarded": number})
+        kept.fdstore.remove(number)
+        if much:
+            await Job(kept.fdstore.settle)
+
+    async def record_waiting(self) -> None:
+        """Record what was made before the log was this daemon's; raises `QMPError`."""
+        waiting, self._waiting = self._waiting, []
+        if self.kept is not None:
+            for obj, options in waiting:
+                await self._record(self.kept, obj, options)
+
+    async def store_again(self) -> None:
+        """Store what is stored already: a manager may have dropped it, as when its room shrinks.
+
+        Raises:
+            OSError: it can't be reached.
+        """
+        if self.kept is None:
+            return
+        fdstore, log = self.kept
+        while not fdstore.store_log(log.fd):
+            await asyncio.sleep(_AGAIN)
+        for id, number in list(self.numbers.items()):
+            # It may be deleted meanwhile.
+            while self.numbers.get(id) == number and fdstore.has(number):
+                obj = self._tree.user_object(id)
+                if obj is None or fdstore.store(number, obj.memory_fd):
+                    break
+                await asyncio.sleep(_AGAIN)
+
+    def end(self) -> None:
+        """Nobody is served any more: see to what is kept, and leave it alone.
+
+        It is not deleted, so its data stays whatever `discard-data` says.
+        """
+        if self.kept is None:
+            return
+        for obj, _options in self._waiting:
+            # It was whole; what was made for it is not removed by the next start.
+            _settle(self.kept.log, obj.describe())
+        found = [self._tree.user_object(id) for id in self.numbers]
+        kept = [obj for obj in found if obj is not None]
+        if self.committed:
+            self._note_clean(self.kept.log, [obj for obj in kept if obj.lost_reason() == COPIED])
+        for obj in kept:
+            obj.keep_data()
+
+    def _note_clean(self, object_log: ObjectLog, private: list[UserCreatable]) -> None:
+        """Note of which private mappings nothing would be lost."""
+        try:
+            for obj in private:
+                if obj.untouched():
+                    object_log.write({"clean": self.numbers[obj.name]})
+        except OSError as failed:
+            log.warning("private mappings are not kept: %s", failed.strerror)
+
+
+async def _store(fdstore: FdStore, number: int, fd: int) -> bool:
+    """Give the manager a descriptor; whether it has it."""
+    if not fdstore.reserve(number):
+        return False
+    stored = False
+    try:
+        stored = fdstore.store(number, fd) or await Job(lambda: fdstore.store(number, fd, True))
+    except OSError:
+        pass
+    finally:
+        if not stored:
+            fdstore.release(number)
+    return stored
+
+
+def _settle(object_log: ObjectLog, described: Description) -> None:
+    """Note that a file is an object's, if it was made for it."""
+    creations = object_log.state.creations
+    if creations and "file" in described:
+        file = described["file"]["dev"], described["file"]["ino"]
+        for number, creation in list(creations.items()):
+            if (creation.get("dev"), creation.get("ino")) == file:
+                # Where that fails, it is seen by the file that the object is of.
+                _try_to_write(object_log, {"settled": number})
+
+
+def _try_to_write(object_log: ObjectLog, entry: Entry) -> None:
+    """Log what only saves the next daemon work."""
+    try:
+        object_log.write(entry)
+    except OSError as failed:
+        log.warning("the list of objects can't be kept in order: %s", failed.strerror)
+
+
+def _write(object_log: ObjectLog, entry: Entry) -> None:
+    """Log something; raises `QMPError`."""
+    try:
+        object_log.write(entry)
+    except OSError as failed:
+        raise cannot_record(failed) from None

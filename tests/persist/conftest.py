@@ -1,0 +1,50 @@
+"""Begins daemons' lives without a process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memd import backends
+from memd.hostmem import noting
+from memd.qom import Tree
+from tests.differential.kernel import regions
+from tests.manager import ServiceManager
+from tests.persist.life import Begin, Life
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    tree = Tree()
+    backends.register(tree)
+    yield tree
+    backends.close_all(tree)
+
+
+@pytest.fixture
+def begin(
+    manage: Callable[..., ServiceManager], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Begin]:
+    """Begins lives on one manager; nothing of the last one may be left."""
+    here, nowhere = os.getpid(), Path("/nowhere")
+    manager = manage(capacity=64)
+    before = regions(here, nowhere), threading.active_count()
+    lives: list[Life] = []
+
+    def begin(*objects: dict[str, Any], **config: Any) -> Any:
+        lives.append(Life(manager, monkeypatch, objects, **config))
+        return lives[-1].begin()
+
+    yield begin
+    if lives:
+        lives[-1].kill()
+    for thread in threading.enumerate():
+        if thread.name.startswith("TC "):
+            thread.join(20)
+    assert (regions(here, nowhere), threading.active_count()) == before
+    assert noting.watcher is None

@@ -1,0 +1,141 @@
+"""The store and its list; what a daemon makes of them is in tests/app."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from memd.persist import fdstore as module
+from memd.persist.fdstore import LIST, FdStore, name_of, room
+from memd.persist.sd_notify import Notifier
+from tests.manager import ServiceManager
+
+Open = Callable[..., FdStore]
+
+
+@pytest.mark.parametrize(
+    ("environ", "capacity"),
+    [({}, 0), ({"FDSTORE": "512"}, 512), ({"FDSTORE": "-1"}, 0), ({"FDSTORE": ""}, 0)],
+)
+def test_the_room(environ: dict[str, str], capacity: int) -> None:
+    assert room(environ) == capacity
+
+
+@pytest.fixture
+def manager(manage: Callable[..., ServiceManager]) -> ServiceManager:
+    manager = manage(capacity=4)
+    manager.main = os.getpid()
+    return manager
+
+
+@pytest.fixture
+async def open_store(manager: ServiceManager) -> Any:
+    opened: list[tuple[FdStore, Notifier]] = []
+
+    def open_store(capacity: int = 4, found: tuple[str, ...] = (LIST,)) -> FdStore:
+        notifier = Notifier(manager.address)
+        store = FdStore(notifier, asyncio.get_running_loop(), capacity, found)
+        opened.append((store, notifier))
+        return store
+
+    yield open_store
+    for store, notifier in opened:
+        store.close()
+        notifier.close()
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    fd = os.memfd_create("memory")
+    yield fd
+    os.close(fd)
+
+
+async def test_room_for_so_many(
+    manager: ServiceManager, open_store: Open, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    for number in (1, 2, 3):
+        assert store.has_room()
+        assert store.store(number, memory)
+        assert store.has(number)
+    assert not store.has_room()
+    store.remove(2)
+    store.remove(2)
+    store.remove(99)
+    assert store.has_room()
+    manager.catch_up()
+    assert "memd-2" not in manager.names()
+    monkeypatch.setattr(module, "_NAMES_LENGTH", 20)
+    assert not store.has_room()
+
+
+async def test_removals_go_before(manager: ServiceManager, open_store: Open) -> None:
+    """However far behind the manager is: much that comes and goes does not fill its store."""
+    memories = [os.memfd_create("memory") for _ in range(6)]
+    store = open_store()
+    for number in (1, 2, 3):
+        store.store(number, memories[number])
+    manager.catch_up()
+    with manager.deaf():
+        while store._notifier.send("X=1"):
+            pass
+        store.remove(1)
+        store.remove(2)
+        assert store.has_room()
+        assert not store.store(4, memories[4])
+        parking = threading.Thread(target=store.store, args=(4, memories[4], True))
+        parking.start()
+        # The loop waits for nobody.
+        store.remove(3)
+    parking.join(60)
+    assert store.store(5, memories[5], True)
+    manager.catch_up()
+    assert manager.names() == ["memd-4", "memd-5"]
+    for fd in memories:
+        os.close(fd)
+
+
+async def test_names_fit_into_the_environment(open_store: Open, memory: int) -> None:
+    """Of a store of any size no more is used than can be passed on (execve(2))."""
+    store = open_store(capacity=0)
+    number = 1 << 20
+    while store.has_room():
+        store._account(name_of(number))
+        number += 1
+    passed = "LISTEN_FDNAMES=" + ":".join(store._names)
+    assert (100 << 10) < len(passed) < (128 << 10)
+
+
+async def test_another_daemon_has_it(
+    manager: ServiceManager, open_store: Open, memory: int
+) -> None:
+    open_store().store(2, memory)
+    manager.catch_up()
+    other = open_store(found=tuple(manager.names()))
+    assert other.has(2)
+    other.remove(2)
+    manager.catch_up()
+    assert manager.names() == []
+
+
+async def test_the_manager_goes_away(
+    manager: ServiceManager, open_store: Open, memory: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was to be removed is removed once it is back; nobody waits for it."""
+    store = open_store()
+    store.store(1, memory)
+    os.rename(manager.address, manager.address + ".away")
+    store.remove(1)
+    store.settle()
+    with pytest.raises(FileNotFoundError):
+        store.store(2, memory)
+    os.rename(manager.address + ".away", manager.address)
+    while manager.names():
+        await asyncio.sleep(0.01)
+    assert "the service manager can't be reached: No such file or directory" in caplog.text
