@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from memd.cli.config import Config
 
 NAMES = (
-    *("max-clients", "max-held", "max-held-output", "max-memory", "max-memory-per-user"),
-    *("max-message", "max-objects", "negotiation-timeout"),
+    *("max-clients", "max-clients-per-user", "max-descriptors", "max-descriptors-per-user"),
+    *("max-held", "max-held-output", "max-memory", "max-memory-per-user", "max-message"),
+    *("max-objects", "max-tokens", "negotiation-timeout"),
 )
 """The options, each of which takes a number or a size."""
 
@@ -26,12 +27,24 @@ def set_bound(config: Config, name: str, value: str) -> None:
     Raises:
         QMPError: it is not a value that the option takes.
     """
-    from memd.server.limits import MIN_HELD, MIN_MESSAGE
-    from memd.wire.limits import MAX_OPEN_TOKEN_BYTES
+    from memd.server.limits import MIN_HELD, MIN_MESSAGE, MIN_TOKENS
+    from memd.wire.limits import MAX_OPEN_TOKEN_BYTES, MAX_TOKEN_COUNT
 
     limits = config.limits
     if name == "max-clients":
         limits.clients = _number(name, value)
+    elif name == "max-clients-per-user":
+        limits.clients_per_user = _number(name, value)
+    elif name == "max-descriptors":
+        limits.descriptors = _number(name, value)
+    elif name == "max-descriptors-per-user":
+        limits.descriptors_per_user = _number(name, value)
+    elif name == "max-tokens":
+        limits.tokens = _number(name, value)
+        if not MIN_TOKENS <= limits.tokens <= MAX_TOKEN_COUNT:
+            raise QMPError(
+                f"Parameter '{name}' expects a number from {MIN_TOKENS} to {MAX_TOKEN_COUNT}"
+            )
     elif name == "max-objects":
         config.max_objects = _number(name, value)
     elif name == "negotiation-timeout":

@@ -95,11 +95,20 @@ Templates of machines (docs/templating.md):
 What clients may take (docs/limits.md); sizes take k, M, G and T, 0 is no limit:
   --max-clients N     connected at once (default: half of the descriptors that
                       memd may have)
+  --max-clients-per-user N
+                      those of one user (default: three quarters of them)
+  --max-descriptors N
+                      that clients have left, or were sent and have not read
+                      (default: a quarter of those that memd may have)
+  --max-descriptors-per-user N
+                      those of one user's clients (default: half of them)
   --max-objects N     objects (default: 0)
   --max-memory SIZE   bytes of all memory backends together (default: 0)
   --max-memory-per-user SIZE
                       bytes of those that one user's clients made (default: 0)
-  --max-message SIZE  one message: 64k to 64M, QEMU's limit (the default)
+  --max-message SIZE  one message: 64k to 64M, QEMU's limit (default: 24M)
+  --max-tokens N      tokens (brackets, commas, strings, ...) of one message:
+                      1024 to 2097152, QEMU's limit (default: 65536)
   --max-held-output SIZE
                       held for a client that does not read, before it is
                       disconnected (default: 64M)

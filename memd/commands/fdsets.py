@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.session.places import Descriptor
 
 
 class FdSets:
@@ -14,26 +13,27 @@ class FdSets:
     __slots__ = ("_sets",)
 
     def __init__(self) -> None:
-        self._sets: dict[int, dict[int, str | None]] = {}
+        # By the set's number and the descriptor's.
+        self._sets: dict[int, dict[int, tuple[Descriptor, str | None]]] = {}
 
-    def add(self, fd: int, set_id: int | None, opaque: str | None) -> dict[str, int]:
-        """Put `fd` into a set, by default into a new one of the lowest free number.
+    def add(self, descriptor: Descriptor, set_id: int | None, opaque: str | None) -> dict[str, int]:
+        """Put a descriptor into a set, by default into a new one of the lowest free number.
 
         Returns:
             a QAPI `AddfdInfo`; its `fd` is the daemon's number for it.
 
         Raises:
-            QMPError: where the set's number is negative; `fd` is then closed.
+            QMPError: where the set's number is negative; the descriptor is then closed.
         """
         if set_id is not None and set_id < 0:
-            os.close(fd)
+            descriptor.close()
             raise QMPError("Parameter 'fdset-id' expects a non-negative value")
         if set_id is None:
             set_id = next(
                 number for number in range(len(self._sets) + 1) if number not in self._sets
             )
-        self._sets.setdefault(set_id, {})[fd] = opaque
-        return {"fdset-id": set_id, "fd": fd}
+        self._sets.setdefault(set_id, {})[descriptor.fd] = descriptor, opaque
+        return {"fdset-id": set_id, "fd": descriptor.fd}
 
     def remove(self, set_id: int, fd: int | None) -> None:
         """Close one descriptor of a set, or all of them.
@@ -46,8 +46,8 @@ class FdSets:
             which = f"fdset-id:{set_id}" + (f", fd:{fd}" if fd is not None and fds else "")
             raise QMPError(f"File descriptor named '{which}' not found")
         for closing in [fd] if fd is not None else list(fds):
-            del fds[closing]
-            os.close(closing)
+            descriptor, _opaque = fds.pop(closing)
+            descriptor.close()
         if not fds:
             del self._sets[set_id]
 
@@ -58,7 +58,7 @@ class FdSets:
                 "fdset-id": set_id,
                 "fds": [
                     {"fd": fd} if opaque is None else {"fd": fd, "opaque": opaque}
-                    for fd, opaque in self._sets[set_id].items()
+                    for fd, (_descriptor, opaque) in self._sets[set_id].items()
                 ],
             }
             for set_id in sorted(self._sets, reverse=True)
@@ -67,6 +67,6 @@ class FdSets:
     def close(self) -> None:
         """Close every descriptor."""
         for fds in self._sets.values():
-            for fd in fds:
-                os.close(fd)
+            for descriptor, _opaque in fds.values():
+                descriptor.close()
         self._sets.clear()

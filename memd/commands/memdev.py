@@ -214,6 +214,7 @@ def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     if session.peer is None:
         text = "this connection carries no descriptors: x-memdev-export needs a UNIX socket"
         raise QMPError(text)
+    session.check_descriptor_to_send()
     id = args["id"]
     backend, region = _find(daemon, id)
     writable = args.get("writable", region.writable)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from memd.commands.daemon import Daemon
@@ -15,35 +14,35 @@ _NO_FD = "No file descriptor supplied via SCM_RIGHTS"
 
 def getfd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     """Name the descriptor that came along; one of the same name is closed."""
-    fd = session.take_fd()
-    if fd is None:
+    descriptor = session.take_fd()
+    if descriptor is None:
         raise QMPError(_NO_FD)
     name = args["fdname"]
     if name[:1].isascii() and name[:1].isdigit():
-        os.close(fd)
+        descriptor.close()
         raise QMPError("Parameter 'fdname' expects a name not starting with a digit")
     fds = session.monitor.fds
     if name in fds:
-        os.close(fds[name])
-    fds[name] = fd
+        fds[name].close()
+    fds[name] = descriptor
     return {}
 
 
 def closefd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     """Close a named descriptor."""
-    fd = session.monitor.fds.pop(args["fdname"], None)
-    if fd is None:
+    descriptor = session.monitor.fds.pop(args["fdname"], None)
+    if descriptor is None:
         raise QMPError(f"File descriptor named '{args['fdname']}' not found")
-    os.close(fd)
+    descriptor.close()
     return {}
 
 
 def add_fd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     """Put the descriptor that came along into a set."""
-    fd = session.take_fd()
-    if fd is None:
+    descriptor = session.take_fd()
+    if descriptor is None:
         raise QMPError(_NO_FD)
-    return daemon.fdsets.add(fd, args.get("fdset-id"), args.get("opaque"))
+    return daemon.fdsets.add(descriptor, args.get("fdset-id"), args.get("opaque"))
 
 
 def remove_fd(daemon: Daemon, args: dict[str, Any]) -> JSON:

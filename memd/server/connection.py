@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from time import monotonic
 
-from memd.server.limits import Shared
+from memd.server.limits import UNREAD_DESCRIPTORS, Shared
 from memd.server.stream import Stream, is_pollable
 from memd.session import Session
 
@@ -26,6 +26,9 @@ CROWD = 8
 BULK = 64 * 1024
 """Bytes of an unfinished message from which on the rest of it is read in turns."""
 
+LOOK_PAUSE = 0.02
+"""Seconds after which one looks again whether a client has read its descriptors."""
+
 PRESSED_WATER = 64 * 1024
 """The same once half of what may be held for all clients is."""
 
@@ -35,8 +38,10 @@ class Connection:
 
     __slots__ = (
         "_corked",
+        "_descriptors",
         "_finishing",
         "_held",
+        "_look",
         "_loop",
         "_mark",
         "_on_lost",
@@ -74,6 +79,10 @@ class Connection:
         # Bytes not yet sent; descriptors ride on the first byte of their chunk.
         self._out: list[tuple[bytes | memoryview, tuple[int, ...]]] = []
         self._held = 0
+        # How many of these were written and are not known to have been read; what looks
+        # again whether they have been, while commands wait for that.
+        self._descriptors = 0
+        self._look: asyncio.TimerHandle | None = None
         # What may be held of it before what is written leaves at once.
         self._mark = 0
         self._corked = False
@@ -101,7 +110,11 @@ class Connection:
             return
         self._out.append((data, fds))
         self._held += len(data)
-        if not self._corked or self._held > self._mark:
+        if fds:
+            self._descriptors += len(fds)
+            self._shared.descriptors.take(self.session.user, len(fds))
+        many = fds and self._descriptors >= UNREAD_DESCRIPTORS
+        if not self._corked or self._held > self._mark or many:
             self._flush()
 
     def pause_reading(self) -> None:
@@ -218,16 +231,32 @@ class Connection:
             self.close()
             return
         self._tell()
-        if not (held or self.full) or self._stream is None:
+        if not (held or self.full or self._descriptors) or self._stream is None:
             return
         high = self._high_water()
-        if held > high and not self.full:
+        many = self._descriptors >= UNREAD_DESCRIPTORS and not self.descriptors_are_read()
+        if many and self._look is None:
+            self._look = self._loop.call_later(LOOK_PAUSE, self._look_again)
+        if (held > high or many) and not self.full:
             self.full = True
             self._update_reading()
-        elif self.full and held < high // 4:
+        elif self.full and not many and held < high // 4:
             self.full = False
             self._update_reading()
             self._loop.call_soon(self._resume)
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._after_flush()
+
+    def descriptors_are_read(self) -> bool:
+        """Whether no descriptor is on its way to the client; if so, none is counted any more."""
+        if self._descriptors and self._stream is not None:
+            if any(fds for _data, fds in self._out) or self._stream.unread():
+                return False
+            self._shared.descriptors.give_back(self.session.user, self._descriptors)
+            self._descriptors = 0
+        return True
 
     def _high_water(self) -> int:
         shared = self._shared
@@ -292,13 +321,22 @@ class Connection:
             self._loop.remove_reader(stream.read_fd)
         if self._writing:
             self._loop.remove_writer(stream.write_fd)
+        if self._look is not None:
+            self._look.cancel()
         for _data, fds in self._out:
             _close_all(fds)
         self._out.clear()
         self._shared.held -= self._told
         self._told = 0
         self.session.lost()
-        stream.close()
+        if self._descriptors and stream.unread():
+            # They stay where the client can read them, and count until then.
+            stream.shut_down()
+            self._shared.unread.keep(stream, self.session.user, self._descriptors)
+        else:
+            self._shared.descriptors.give_back(self.session.user, self._descriptors)
+            stream.close()
+        self._descriptors = 0
         self._on_lost(self)
 
 

@@ -15,12 +15,13 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
-from memd.server.limits import Limits, Seldom, Shared
+from memd.server.limits import Limits, Seldom, Shared, client_places
 from memd.server.peer import Peer, peer_of
 from memd.server.progress import watched
 from memd.server.strangers import Strangers
 from memd.server.stream import SocketStream, Stream
 from memd.session import Dispatch, Monitor, Session, Transport
+from memd.session.places import ANYBODY, Places
 from memd.wire import encode
 from memd.work import Command, Completion, Event, Resume, Wait, begin
 
@@ -42,6 +43,7 @@ class Hub:
         "_greeting",
         "_jobs",
         "_loop",
+        "_places",
         "_relieving",
         "_seldom",
         "_shared",
@@ -60,6 +62,7 @@ class Hub:
     ) -> None:
         self._loop = loop
         self._shared = Shared(loop, limits, self._relieve)
+        self._places = client_places(self._shared.limits)
         self._seldom = Seldom(loop)
         self._relieving = False
         self._jobs = Jobs(loop)
@@ -74,6 +77,20 @@ class Hub:
     def prepare(self) -> None:
         """Get ready to run jobs; raises `RuntimeError` where there is no thread for them."""
         self._jobs.prepare()
+
+    @property
+    def descriptors(self) -> Places:
+        """Descriptors of clients that are held, or on their way to them."""
+        return self._shared.descriptors
+
+    def has_descriptor_to_spare(self, user: int) -> bool:
+        """Whether one more may be sent to a user's client; those that were read don't count."""
+        places = self._shared.descriptors
+        if not places.has_room(user):
+            for connection in self._connections:
+                connection.descriptors_are_read()
+            self._shared.unread.look()
+        return places.has_room(user)
 
     @property
     def clients(self) -> int:
@@ -93,7 +110,7 @@ class Hub:
         """Serve those who waited, and from now on everybody at once."""
         early, self._early = self._early or [], None
         for stream, monitor, peer in early:
-            self.serve(stream, monitor, peer)
+            self._greet(stream, monitor, peer)
 
     def adopt(self, sock: socket.socket, monitor: Monitor) -> None:
         """Serve a client that has connected."""
@@ -107,15 +124,20 @@ class Hub:
 
     def serve(self, stream: Stream, monitor: Monitor, peer: Peer | None = None) -> None:
         """Greet whoever is at the other end of `stream`, and go on from there."""
-        if not self._has_room():
+        user = ANYBODY if peer is None else peer.uid
+        if not self._has_room(user):
             stream.close()
             # Where memd connects by itself, it tries again.
             monitor.client_came()
             monitor.client_left()
             return
+        self._places.take(user)
         if self._early is not None:
             self._early.append((stream, monitor, peer))
-            return
+        else:
+            self._greet(stream, monitor, peer)
+
+    def _greet(self, stream: Stream, monitor: Monitor, peer: Peer | None) -> None:
         shared = self._shared
         connection = Connection(self._loop, stream, self._lost, shared)
         connection.session = self._session(Session, connection, monitor, peer)
@@ -130,16 +152,32 @@ class Hub:
         self, make: type[Session], transport: Transport, monitor: Monitor, peer: Peer | None
     ) -> Session:
         """A new client's session, of a class that is made as `Session` is."""
-        limit = self._shared.limits.message
-        return make(self, transport, monitor, self._compat, peer, max_message=limit)
+        limits = self._shared.limits
+        return make(
+            *(self, transport, monitor, self._compat, peer),
+            max_message=limits.message,
+            max_tokens=limits.tokens,
+        )
 
-    def _has_room(self) -> bool:
-        """Whether one more client may be served; says so in the log if not."""
-        limit = self._shared.limits.clients
-        present = len(self._connections) if self._early is None else len(self._early)
-        if not limit or present < limit or self._strangers.make_room():
+    def _has_room(self, user: int) -> bool:
+        """Whether one more client of a user's may be served; says so in the log if not."""
+        if not self._shared.limits.clients:
             return True
-        self._seldom.warn("a client was turned away: there are %d, see --max-clients", limit)
+        places, strangers = self._places, self._strangers
+        most = self._shared.limits.clients_per_user or self._shared.limits.clients
+        # Three quarters.
+        if strangers.of(user) >= most - most // 4 and not strangers.make_room(user):
+            self._seldom.warn("a client was turned away: too many of its user have not negotiated")
+            return False
+        # Of its own user first: others are not to make room for whom has most.
+        if places.has_room(user):
+            return True
+        if (strangers.make_room(user) or strangers.make_room()) and places.has_room(user):
+            return True
+        self._seldom.warn(
+            "a client was turned away: there are %d, %d of its user, see --max-clients",
+            *(places.taken, places.of(user)),
+        )
         return False
 
     def _relieve(self) -> None:
@@ -163,6 +201,7 @@ class Hub:
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._strangers.left(connection)
+        self._places.give_back(connection.session.user)
         connection.session.monitor.client_left()
 
     def disconnect(self, monitor: Monitor) -> None:
@@ -230,6 +269,7 @@ class Hub:
             await asyncio.sleep(0.01)
         for connection in tuple(self._connections):
             connection.close()
+        self._shared.unread.close()
         self._jobs.close()
 
     async def settle(self, give_up: Callable[[], None], patience: float = 0.5) -> None:

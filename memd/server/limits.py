@@ -10,9 +10,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd.server.turns import Turns
+from memd.session.places import Places
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+
+MESSAGE = 24 << 20
+"""Default of `--max-message`: the largest command of memd's takes 22.4 MiB (16 MiB of
+memory to write, in base64)."""
+
+TOKENS = 65_536
+"""Tokens in one message. QEMU takes 2,097,152; no command needs as many as a thousand, but
+those that name a list of objects."""
+
+UNREAD_DESCRIPTORS = 16
+"""Descriptors on their way to one client, from which on its commands wait until it has
+read them."""
 
 HELD_OUTPUT = 64 << 20
 """Default of `--max-held-output`: above the high water mark and the largest
@@ -23,6 +36,9 @@ HELD = 512 << 20
 
 MIN_MESSAGE = 64 << 10
 """The smallest `--max-message`: what is read at once is gone through at once."""
+
+MIN_TOKENS = 1024
+"""The smallest `--max-tokens`."""
 
 MIN_HELD = 1 << 20
 """The smallest `--max-held-output` and `--max-held`: some answers are 200 KiB."""
@@ -35,8 +51,14 @@ class Limits:
     """What is allowed.
 
     Attributes:
-        clients: how many may be connected.
-        message: bytes of all tokens in one message; None for as many as QEMU takes.
+        clients: how many may be connected; 0 for any number.
+        clients_per_user: of one user; 0 for any number. Three quarters of them may be such
+            that have not negotiated.
+        descriptors: that clients have left with the daemon, or have been sent and have
+            not read.
+        descriptors_per_user: of one user's clients.
+        message: bytes of all tokens in one message.
+        tokens: in one message.
         held_output: what is held for one client that does not read, before it is
             disconnected.
         held: what is held for all clients together, unfinished messages and
@@ -44,19 +66,30 @@ class Limits:
         negotiation: seconds until a client has to have negotiated; 0 for ever.
     """
 
-    __slots__ = ("clients", "held", "held_output", "message", "negotiation")
+    __slots__ = (
+        *("clients", "clients_per_user", "descriptors", "descriptors_per_user"),
+        *("held", "held_output", "message", "negotiation", "tokens"),
+    )
 
     def __init__(
         self,
         *,
         clients: int | None = None,
-        message: int | None = None,
+        clients_per_user: int | None = None,
+        descriptors: int | None = None,
+        descriptors_per_user: int | None = None,
+        message: int = MESSAGE,
+        tokens: int = TOKENS,
         held_output: int = HELD_OUTPUT,
         held: int = HELD,
         negotiation: float = 0,
     ) -> None:
         self.clients = default_clients() if clients is None else clients
+        self.clients_per_user = clients_per_user
+        self.descriptors = default_descriptors() if descriptors is None else descriptors
+        self.descriptors_per_user = descriptors_per_user
         self.message = message
+        self.tokens = tokens
         self.held_output = held_output
         self.held = held
         self.negotiation = negotiation
@@ -65,6 +98,23 @@ class Limits:
 def default_clients() -> int:
     """Half of the descriptors that this process may have: the others are for memory."""
     return max(1, os.sysconf("SC_OPEN_MAX") // 2)
+
+
+def default_descriptors() -> int:
+    """A quarter of the descriptors that this process may have, and two messages' at least."""
+    return max(32, os.sysconf("SC_OPEN_MAX") // 4)
+
+
+def client_places(limits: Limits) -> Places:
+    """Places for clients; by default one user's may take three quarters."""
+    each = limits.clients_per_user
+    return Places(limits.clients, -(-limits.clients * 3 // 4) if each is None else each)
+
+
+def descriptor_places(limits: Limits) -> Places:
+    """Places for descriptors; by default one user's clients may have half of them."""
+    each = limits.descriptors_per_user
+    return Places(limits.descriptors, -(-limits.descriptors // 2) if each is None else each)
 
 
 class Seldom:
@@ -99,11 +149,13 @@ class Shared:
     Attributes:
         limits: what they may take.
         turns: when they are served.
+        descriptors: those of clients.
+        unread: closed connections whose descriptors have not been read.
         held: bytes held for all of them.
         relieve: called when that is too much.
     """
 
-    __slots__ = ("held", "limits", "relieve", "turns")
+    __slots__ = ("descriptors", "held", "limits", "relieve", "turns", "unread")
 
     def __init__(
         self,
@@ -113,5 +165,10 @@ class Shared:
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.turns = Turns(loop)
+        self.descriptors = descriptor_places(self.limits)
+        # A command line has limits, and no loop.
+        from memd.server.unread import Unread
+
+        self.unread = Unread(loop, self.descriptors)
         self.held = 0
         self.relieve = relieve

@@ -48,9 +48,23 @@ class Strangers:
             self._timer.cancel()
             self._timer = None
 
-    def make_room(self) -> bool:
-        """Disconnect who has been silent for longest, if that is long enough."""
+    def of(self, user: int) -> int:
+        """How many of a user's there are."""
+        self._first()
+        return sum(
+            each.session.user == user and not each.session.negotiated for each in self._since
+        )
+
+    def make_room(self, user: int | None = None) -> bool:
+        """Disconnect who has been silent for longest, of a user's or of all, if it is long."""
         first = self._first()
+        if user is not None:
+            for each in self._since:
+                if each.session.user == user and not each.session.negotiated:
+                    first = each
+                    break
+            else:
+                first = None
         if first is None or self._loop.time() - self._since[first] < GRACE:
             return False
         first.close()

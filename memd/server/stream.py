@@ -7,10 +7,13 @@ kernel has nothing to give or no room to take.
 from __future__ import annotations
 
 import array
+import contextlib
+import fcntl
 import os
 import select
 import socket
 import stat
+import termios
 from typing import Protocol
 
 READ_SIZE = 64 * 1024
@@ -52,6 +55,12 @@ class Stream(Protocol):
 
     def hung_up(self) -> bool:
         """Whether the peer has closed both directions."""
+
+    def unread(self) -> bool:
+        """Whether something that was sent has not been read yet, and may carry descriptors."""
+
+    def shut_down(self) -> None:
+        """End both directions; what was sent can be read still."""
 
     def close(self) -> None:
         """Let go of the stream."""
@@ -98,6 +107,18 @@ class SocketStream:
         poll = select.poll()
         poll.register(self.read_fd, 0)
         return any(flags & (select.POLLHUP | select.POLLERR) for _fd, flags in poll.poll(0))
+
+    def unread(self) -> bool:
+        """See `Stream`."""
+        if not self._passes_fds:
+            return False
+        # SIOCOUTQ: on UNIX sockets, what is in the peer's queue.
+        return any(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
+
+    def shut_down(self) -> None:
+        """See `Stream`."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """See `Stream`."""
@@ -151,6 +172,13 @@ class StdioStream:
     def hung_up(self) -> bool:
         """See `Stream`."""
         return False
+
+    def unread(self) -> bool:
+        """See `Stream`."""
+        return False
+
+    def shut_down(self) -> None:
+        """See `Stream`."""
 
     def close(self) -> None:
         """See `Stream`."""

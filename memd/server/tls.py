@@ -144,6 +144,13 @@ class TLSStream:
                 self._sealed = memoryview(self._out.read())
             self._sealed = self._sealed[self._socket.send(self._sealed) :]
 
+    def unread(self) -> bool:
+        """See `Stream`."""
+        return False
+
+    def shut_down(self) -> None:
+        """See `Stream`."""
+
     def hung_up(self) -> bool:
         """See `Stream`."""
         poll = select.poll()

@@ -22,6 +22,7 @@ from memd.errors import QMPError, forget_frames
 from memd.json_types import JSON
 from memd.session.envelope import is_out_of_band, open_envelope
 from memd.session.peer import Peer
+from memd.session.places import ANYBODY, Descriptor, Places
 from memd.wire import Decoder, encode
 from memd.work import Constant, Encoded, Event, Outcome, Resume, Wait, follow
 
@@ -32,6 +33,12 @@ QUEUE_LIMIT = 8
 BULK = 4096
 """Bytes that come at once from no client that waits for each answer. They wait for
 their turn where many do."""
+
+
+_TOO_MANY_DESCRIPTORS = (
+    "too many descriptors of this user's clients are held, or were sent and not read,"
+    " see --max-descriptors"
+)
 
 
 class Phase(enum.Enum):
@@ -83,7 +90,7 @@ class Monitor:
         id: its name.
         pretty: whether answers are spread over lines.
         readonly: whether only queries are run.
-        fds: the named descriptors.
+        fds: the named descriptors, which are closed at the end.
         clients: how many are connected.
     """
 
@@ -93,7 +100,7 @@ class Monitor:
         self.id = id
         self.pretty = pretty
         self.readonly = readonly
-        self.fds: dict[str, int] = {}
+        self.fds: dict[str, Descriptor] = {}
         self.clients = 0
 
     def client_came(self) -> None:
@@ -106,8 +113,8 @@ class Monitor:
 
     def close(self) -> None:
         """Close every named descriptor."""
-        for fd in self.fds.values():
-            os.close(fd)
+        for descriptor in self.fds.values():
+            descriptor.close()
         self.fds.clear()
 
 
@@ -122,6 +129,13 @@ class Hub(Protocol):
     @property
     def dispatch(self) -> Dispatch:
         """Runs a command."""
+
+    @property
+    def descriptors(self) -> Places:
+        """Descriptors of clients that the daemon holds, or that are on their way to them."""
+
+    def has_descriptor_to_spare(self, user: int) -> bool:
+        """Whether one more may be sent to a user's client."""
 
     def broadcast(self, events: tuple[Event, ...]) -> None:
         """Send events to every negotiated client."""
@@ -146,11 +160,13 @@ class Session:
     """
 
     __slots__ = (
+        "_arrived",
         "_backlog",
         "_decoder",
         "_hub",
         "_phase",
         "_queue",
+        "_refused",
         "_running",
         "_running_bytes",
         "_transport",
@@ -160,7 +176,6 @@ class Session:
         "oob_enabled",
         "origin",
         "peer",
-        "received_fds",
     )
 
     def __init__(
@@ -172,17 +187,20 @@ class Session:
         peer: Peer | None = None,
         *,
         max_message: int | None = None,
+        max_tokens: int | None = None,
     ) -> None:
         self._hub = hub
         self._transport = transport
-        self._decoder = Decoder(compat, max_message)
+        self._decoder = Decoder(compat, max_message, max_tokens)
         self.monitor = monitor
         self.peer = peer
         self.origin: dict[str, str] = {}
         self.negotiated = False
         self.oob_enabled = False
-        self.received_fds: list[int] = []
-        """Descriptors of the last message that carried any, not yet taken."""
+        # Descriptors of the last message that carried any, not yet taken; whether there
+        # was no room for them.
+        self._arrived: list[Descriptor] = []
+        self._refused = False
         self._running = False
         # Bytes of the message that runs, and of those that wait, by identity: only
         # of messages that came in several pieces, the others don't count.
@@ -222,6 +240,8 @@ class Session:
         if done < len(items) or self._running or decoder.more:
             self._backlog.extend(items[done:])
             self._pump()
+        if self._arrived and not self.negotiated:
+            self._let_go_of_arrived()
 
     @property
     def held(self) -> int:
@@ -243,25 +263,53 @@ class Session:
         self._close()
         self._transport.finish()
 
+    @property
+    def user(self) -> int:
+        """Whom the client counts for: its user id, or `ANYBODY`."""
+        return ANYBODY if self.peer is None else self.peer.uid
+
     def receive_fds(self, fds: list[int]) -> None:
         """Take descriptors that came along; those not taken before are closed.
 
         As QEMU's socket chardev does, which keeps one message's (observed on
-        QEMU 10.0.2).
+        QEMU 10.0.2). Where no command takes any they are closed at once: on a
+        read-only monitor, and if the client has not negotiated once what came with
+        them has been run.
         """
-        for fd in self.received_fds:
-            os.close(fd)
-        self.received_fds = fds
+        self._let_go_of_arrived()
+        places, user = self._hub.descriptors, self.user
+        self._refused = not places.has_room(user, len(fds))
+        if self._refused or self.monitor.readonly:
+            for fd in fds:
+                os.close(fd)
+        else:
+            places.take(user, len(fds))
+            self._arrived = [Descriptor(fd, places, user) for fd in fds]
 
-    def take_fd(self) -> int | None:
-        """The first descriptor that came along; the others of its message are closed."""
-        if not self.received_fds:
+    def take_fd(self) -> Descriptor | None:
+        """The first descriptor that came along; the others of its message are closed.
+
+        Raises:
+            QMPError: it was closed, as the client's user has too many.
+        """
+        if not self._arrived:
+            if self._refused:
+                self._refused = False
+                raise QMPError(_TOO_MANY_DESCRIPTORS)
             return None
-        first, *others = self.received_fds
-        self.received_fds = []
-        for fd in others:
-            os.close(fd)
+        first = self._arrived.pop(0)
+        self._let_go_of_arrived()
         return first
+
+    def check_descriptor_to_send(self) -> None:
+        """See that a descriptor may be sent along with an answer; raises `QMPError`."""
+        if not self._hub.has_descriptor_to_spare(self.user):
+            raise QMPError(_TOO_MANY_DESCRIPTORS)
+
+    def _let_go_of_arrived(self) -> None:
+        for descriptor in self._arrived:
+            descriptor.close()
+        self._arrived = []
 
     def receive_eof(self) -> None:
         """The client will send no more.
@@ -282,7 +330,7 @@ class Session:
         """The connection is gone: drop what waits, close what was not taken."""
         self._close()
         self.negotiated = False
-        self.receive_fds([])
+        self._let_go_of_arrived()
 
     def send_event(self, encoded: bytes) -> None:
         """Send an event to this client, if it has negotiated."""

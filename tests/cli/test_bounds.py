@@ -17,18 +17,22 @@ def test_defaults() -> None:
     limits, usual = found.limits, Limits()
     for name in Limits.__slots__:
         assert getattr(limits, name) == getattr(usual, name)
-    assert (limits.message, limits.held_output, limits.held) == (None, 64 * MIB, 512 * MIB)
+    assert (limits.message, limits.held_output, limits.held) == (24 * MIB, 64 * MIB, 512 * MIB)
 
 
 def test_all_of_them() -> None:
     values = {
         "max-clients": "7",
+        "max-clients-per-user": "5",
+        "max-descriptors": "40",
+        "max-descriptors-per-user": "30",
         "max-held": "32M",
         "max-held-output": "16M",
         "max-memory": "1G",
         "max-memory-per-user": "1.5G",
         "max-message": "64M",
         "max-objects": "12",
+        "max-tokens": "2000",
         "negotiation-timeout": "30",
     }
     assert sorted(values) == sorted(NAMES)
@@ -39,7 +43,8 @@ def test_all_of_them() -> None:
         1536 * MIB,
     )
     limits = found.limits
-    assert (limits.clients, limits.negotiation) == (7, 30)
+    assert (limits.clients, limits.clients_per_user, limits.negotiation) == (7, 5, 30)
+    assert (limits.descriptors, limits.descriptors_per_user, limits.tokens) == (40, 30, 2000)
     assert (limits.held, limits.held_output, limits.message) == (32 * MIB, 16 * MIB, 64 * MIB)
 
 
@@ -48,6 +53,7 @@ def test_all_of_them() -> None:
     [
         ("max-clients", "many", "Parameter 'max-clients' expects a number"),
         ("max-clients", "-1", "Parameter 'max-clients' expects a number"),
+        ("max-tokens", "9", "Parameter 'max-tokens' expects a number from 1024 to 2097152"),
         ("max-objects", "1k", "Parameter 'max-objects' expects a number"),
         ("negotiation-timeout", "\u0663", "Parameter 'negotiation-timeout' expects a number"),
         ("max-memory", "much", "Parameter 'max-memory' expects a size"),

@@ -12,6 +12,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.session import Monitor, Peer, Session
+from memd.session.places import Descriptor, Places
 from memd.work import Encoded, value_of
 from tests.stepping import Running
 
@@ -26,8 +27,11 @@ class Client:
         self.monitor = Monitor("m0")
         self.fds: list[int] = []
 
-    def take_fd(self) -> int | None:
-        return self.fds.pop() if self.fds else None
+    def take_fd(self) -> Descriptor | None:
+        return Descriptor(self.fds.pop(), Places(), 0) if self.fds else None
+
+    def check_descriptor_to_send(self) -> None:
+        """There is room."""
 
 
 def make_session() -> Session:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from memd.commands.fdsets import FdSets
 from memd.errors import QMPError
+from memd.session.places import Descriptor, Places
 
 
 def open_fds() -> list[str]:
@@ -28,12 +29,14 @@ def open_fds() -> list[str]:
 def test_whatever_is_done_no_descriptor_is_lost(steps: list[tuple[str, int | None]]) -> None:
     before = open_fds()
     sets = FdSets()
+    places = Places()
     model: dict[int, set[int]] = {}
     for step, number in steps:
         if step == "add":
             fd = os.open(os.devnull, os.O_RDONLY)
+            places.take(0)
             try:
-                info = sets.add(fd, number, None)
+                info = sets.add(Descriptor(fd, places, 0), number, None)
             except QMPError:
                 assert number == -1
                 continue
@@ -55,6 +58,8 @@ def test_whatever_is_done_no_descriptor_is_lost(steps: list[tuple[str, int | Non
     told = {each["fdset-id"]: {item["fd"] for item in each["fds"]} for each in sets.query()}
     assert told == model
     assert list(told) == sorted(told, reverse=True)
+    assert places.of(0) == sum(map(len, model.values()))
     sets.close()
+    assert places.taken == 0
     assert sets.query() == []
     assert open_fds() == before

@@ -172,7 +172,9 @@ async def test_one_client_too_many_is_let_go(caplog: pytest.LogCaptureFixture) -
         assert await late.message() is None
         late.close()
     assert monitor.clients == 2
-    assert caplog.messages == ["a client was turned away: there are 2, see --max-clients"]
+    assert caplog.messages == [
+        "a client was turned away: there are 2, 2 of its user, see --max-clients"
+    ]
     clients[0].close()
     while monitor.clients == 2:
         await asyncio.sleep(0)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from memd.errors import QMPError, command_not_found
 from memd.json_types import JSON
 from memd.session import Monitor, Session
+from memd.session.places import Places
 from memd.session.session import QUEUE_LIMIT
 from memd.work import Constant, Encoded, Event, Job, Outcome, Resume, Wait
 
@@ -72,6 +73,7 @@ class Backstage:
         self.run: list[str] = []
         self.reason: str | None = None
         self.session: Session | None = None
+        self.descriptors = Places(4, apart=())
 
     def dispatch(self, session: Session, name: str, args: dict[str, Any], oob: bool) -> JSON:
         self.run.append(name)
@@ -92,6 +94,9 @@ class Backstage:
         if name == "give":
             return Outcome({"n": 1}, fds=(77,))
         return args or name
+
+    def has_descriptor_to_spare(self, user: int) -> bool:
+        return self.descriptors.has_room(user)
 
     def broadcast(self, events: tuple[Event, ...]) -> None:
         assert self.session is not None
@@ -287,6 +292,8 @@ def test_a_client_that_left_has_its_waiting_commands_dropped() -> None:
 
 def test_a_lost_client_leaves_nothing_behind() -> None:
     talk = Talk()
+    talk.say(ask("qmp_capabilities"))
+    del talk.hub.run[:]
     read, write = os.pipe()
     talk.session.receive_fds([read, write])
     talk.say(ask("slow"), ask("b"))
@@ -303,12 +310,45 @@ def test_only_the_last_messages_descriptors_are_kept() -> None:
     first, second, third = (*os.pipe(), os.dup(0))
     talk.session.receive_fds([first])
     talk.session.receive_fds([second, third])
-    assert talk.session.take_fd() == second
+    taken = talk.session.take_fd()
+    assert taken is not None
+    assert taken.fd == second
     assert talk.session.take_fd() is None
     for fd in (first, third):
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
-    os.close(second)
+    assert talk.hub.descriptors.taken == 1
+    taken.close()
+    assert talk.hub.descriptors.taken == 0
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_descriptors_that_nothing_takes_are_closed(readonly: bool) -> None:
+    """Before a client has negotiated, and on monitors without a command that takes any."""
+    talk = Talk()
+    if readonly:
+        talk.session.monitor.readonly = True
+    talk.session.negotiated = readonly
+    pair = os.pipe()
+    talk.session.receive_fds([*pair])
+    talk.say(ask("query-name"))
+    for fd in pair:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    assert talk.hub.descriptors.taken == 0
+
+
+def test_descriptors_beyond_a_users_share_are_closed() -> None:
+    talk = Talk()
+    fds = [os.dup(0) for _ in range(5)]
+    talk.session.receive_fds(fds)
+    with pytest.raises(QMPError, match="--max-descriptors"):
+        talk.session.take_fd()
+    assert talk.session.take_fd() is None
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    assert talk.hub.descriptors.taken == 0
 
 
 @pytest.mark.parametrize("kind", ["constant", "encoded"])

@@ -1,0 +1,97 @@
+"""What users may have of what is scarce: places counted for each of them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+ANYBODY = -1
+"""The user whom clients count for that the kernel knows no user of, as over TCP."""
+
+SPARE = 4
+"""Places set aside for each of those who are to get in always, where there are many."""
+
+
+class Places:
+    """A bounded number of places, counted for each user.
+
+    Some are set aside for root, and some for the daemon's own user: the operator gets
+    in while others have all that they may. Beyond these both count as any user.
+
+    Args:
+        total: how many there are; 0 for any number.
+        each: how many of them one user may have; 0 for any number.
+        apart: the users for whom some are set aside.
+    """
+
+    __slots__ = ("_apart", "_common", "_each", "_spare", "_taken", "_taken_of_common")
+
+    def __init__(self, total: int = 0, each: int = 0, apart: Iterable[int] | None = None) -> None:
+        self._apart = frozenset((0, os.geteuid()) if apart is None else apart)
+        self._spare = min(SPARE, total // 8)
+        # Places that are set aside for nobody.
+        self._common = total - self._spare * len(self._apart)
+        self._each = each
+        self._taken: Counter[int] = Counter()
+        self._taken_of_common = 0
+
+    @property
+    def taken(self) -> int:
+        """How many are taken."""
+        return self._taken.total()
+
+    def of(self, user: int) -> int:
+        """How many a user has."""
+        return self._taken[user]
+
+    def has_room(self, user: int, count: int = 1) -> bool:
+        """Whether a user may take so many more."""
+        spare = self._spare if user in self._apart else 0
+        after = self._taken[user] + count - spare
+        if after <= 0:
+            return True
+        if self._each and after > self._each:
+            return False
+        more = min(after, count)
+        return not self._common or self._taken_of_common + more <= self._common
+
+    def take(self, user: int, count: int = 1) -> None:
+        """Count places as taken, whether there is room or not."""
+        self._change(user, count)
+
+    def give_back(self, user: int, count: int = 1) -> None:
+        """Count places as free again."""
+        self._change(user, -count)
+        if not self._taken[user]:
+            del self._taken[user]
+
+    def _change(self, user: int, count: int) -> None:
+        spare = self._spare if user in self._apart else 0
+        before = max(0, self._taken[user] - spare)
+        self._taken[user] += count
+        self._taken_of_common += max(0, self._taken[user] - spare) - before
+
+
+class Descriptor:
+    """A descriptor that a client has sent, counted for its user until it is closed.
+
+    Args:
+        fd: it.
+        places: where it is counted; its place is taken already.
+        user: whom it is counted for.
+    """
+
+    __slots__ = ("_places", "_user", "fd")
+
+    def __init__(self, fd: int, places: Places, user: int) -> None:
+        self.fd = fd
+        self._places = places
+        self._user = user
+
+    def close(self) -> None:
+        """Close it; its place is free then."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            self._places.give_back(self._user)

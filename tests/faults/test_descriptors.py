@@ -1,0 +1,169 @@
+"""Descriptors that clients leave, send and do not read: what others can do meanwhile."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from memd.client import Client, QMPError
+from tests.differential.harness import settle
+from tests.differential.kernel import descriptors
+from tests.differential.server import Server
+
+BOUNDS = ("--max-descriptors", "40", "--max-descriptors-per-user", "20")
+OPEN = ("--max-clients", "200")
+
+
+@pytest.fixture
+def server(start_memd: Callable[..., Server]) -> Iterator[Server]:
+    server = start_memd(*BOUNDS, *OPEN)
+    with Client(server.path, timeout=60) as client:
+        client.execute(
+            "object-add", {"qom-type": "memory-backend-memfd", "id": "m", "size": 1 << 20}
+        )
+    before = settle(lambda: held(server), lambda now: now == held(server))
+    yield server
+    with Client(server.path, timeout=60) as client:
+        for each in client.execute("query-fdsets"):
+            client.execute("remove-fd", {"fdset-id": each["fdset-id"]})
+    assert settle(lambda: held(server), lambda now: now <= before) <= before
+
+
+def held(server: Server) -> int:
+    return sum(descriptors(server.pid).values())
+
+
+def request(name: str, **arguments: object) -> bytes:
+    return json.dumps({"execute": name, "arguments": arguments}).encode()
+
+
+def connect(server: Server, stack: ExitStack, *, negotiate: bool = True) -> socket.socket:
+    sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+    sock.settimeout(60)
+    sock.connect(str(server.path))
+    sock.recv(4096)
+    if negotiate:
+        sock.sendall(request("qmp_capabilities"))
+        assert json.loads(sock.recv(4096)) == {"return": {}}
+    return sock
+
+
+def until_refused(ask: Callable[[], object]) -> int:
+    """How often it can be asked before there are too many descriptors."""
+    for count in range(100):
+        try:
+            ask()
+        except QMPError as refused:
+            if "--max-descriptors" not in refused.desc:
+                raise
+            return count
+    raise AssertionError("it is not refused")
+
+
+def read_exports(sock: socket.socket, count: int) -> int:
+    """Read so many answers; how many descriptors came along."""
+    data, came = b"", 0
+    while data.count(b"\n") < count:
+        more, fds, _flags, _address = socket.recv_fds(sock, 65536, 100)
+        assert more
+        data += more
+        came += len(fds)
+        for fd in fds:
+            os.close(fd)
+    return came
+
+
+def test_those_that_are_left(server: Server) -> None:
+    """A clear error beyond the bound, in every command that takes one; others go on."""
+    with open("/dev/null") as null, Client(server.path, timeout=60) as client:
+        assert until_refused(lambda: client.execute("add-fd", fds=[null.fileno()])) >= 20
+        left = len(client.execute("query-fdsets"))
+        assert 20 <= left <= 24
+        with pytest.raises(QMPError, match="--max-descriptors"):
+            client.execute("getfd", {"fdname": "x"}, fds=[null.fileno()])
+        with pytest.raises(QMPError, match="--max-descriptors"):
+            client.export("m")
+        with Client(server.path, timeout=60) as other:
+            options = {"qom-type": "memory-backend-memfd", "id": "n", "size": 1 << 20}
+            other.execute("object-add", options)
+            other.execute("object-del", {"id": "n"})
+        client.execute("remove-fd", {"fdset-id": 0})
+        client.execute("getfd", {"fdname": "x"}, fds=[null.fileno()])
+        client.execute("closefd", {"fdname": "x"})
+        client.export("m").close()
+
+
+def test_those_that_come_with_what_does_not_take_them(server: Server) -> None:
+    """Seventy clients that never negotiate, a byte and 16 descriptors each."""
+    before = descriptors(server.pid)["/dev/zero"]
+    with ExitStack() as stack, open("/dev/zero") as null:
+        for _ in range(70):
+            sock = connect(server, stack, negotiate=False)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null.fileno()] * 16))
+            sock.sendmsg([b"{"], [rights])
+        with Client(server.path, timeout=60) as other:
+            assert other.execute("query-name") == {}
+        now = settle(lambda: descriptors(server.pid)["/dev/zero"], lambda now: now == before)
+        assert now == before
+
+
+def test_exports_that_are_not_read(server: Server) -> None:
+    """One client's wait until it reads; it gets all of them then."""
+    with ExitStack() as stack:
+        before = held(server)
+        sock = connect(server, stack)
+        sock.sendall(request("x-memdev-export", id="m") * 200)
+        with Client(server.path, timeout=60) as other:
+            other.export("m").close()
+            assert held(server) <= before + 20
+        assert read_exports(sock, 200) == 200
+
+
+def test_exports_that_many_do_not_read(server: Server) -> None:
+    """Beyond their user's share they are refused, till what was sent has been read."""
+    with ExitStack() as stack:
+        socks = [connect(server, stack) for _ in range(7)]
+        for sock in socks:
+            sock.sendall(request("x-memdev-export", id="m") * 100)
+        with Client(server.path, timeout=60) as other:
+            until_refused(lambda: other.export("m").close())
+            assert other.execute("query-name") == {}
+        # They leave, and with them what was on its way.
+        stack.close()
+        with Client(server.path, timeout=60) as other:
+
+            def exports() -> bool:
+                try:
+                    other.export("m").close()
+                except QMPError:
+                    return False
+                return True
+
+            assert settle(exports, lambda now: now)
+
+
+def test_a_connection_that_ends_with_unread_exports(server: Server) -> None:
+    """They are on their way for as long as the client has them in its queue."""
+    with ExitStack() as stack:
+        for _ in range(2):
+            sock = connect(server, stack)
+            sock.sendall(request("x-memdev-export", id="m") * 15)
+            sock.shutdown(socket.SHUT_WR)
+        with Client(server.path, timeout=60) as other:
+
+            def refused() -> bool:
+                try:
+                    other.export("m").close()
+                except QMPError:
+                    return True
+                return False
+
+            assert settle(refused, lambda now: now)
+            stack.close()
+            assert settle(refused, lambda now: not now) is False

@@ -1,0 +1,62 @@
+"""What users may have of what is scarce."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memd.session.places import SPARE, Places
+
+ROOT, OWN, OTHER, ANOTHER = 0, 5, 1000, 1001
+
+
+def test_the_operator_gets_in_while_others_have_all_that_they_may() -> None:
+    places = Places(40, 0, apart=(ROOT, OWN))
+    while places.has_room(OTHER):
+        places.take(OTHER)
+    assert places.of(OTHER) == 40 - 2 * SPARE
+    for user in (ROOT, OWN):
+        for _ in range(SPARE):
+            assert places.has_room(user)
+            places.take(user)
+        assert not places.has_room(user)
+    assert places.taken == 40
+
+
+def test_one_user_leaves_room_for_others() -> None:
+    places = Places(40, 10, apart=())
+    places.take(OTHER, 10)
+    assert not places.has_room(OTHER)
+    assert places.has_room(ANOTHER, 10)
+    assert not places.has_room(ANOTHER, 11)
+    places.give_back(OTHER)
+    assert places.has_room(OTHER)
+
+
+def test_any_number() -> None:
+    places = Places()
+    places.take(OTHER, 10**6)
+    assert places.has_room(OTHER, 10**6)
+
+
+@given(
+    st.integers(0, 40),
+    st.integers(0, 12),
+    st.lists(st.tuples(st.booleans(), st.sampled_from([ROOT, OWN, OTHER, ANOTHER]))),
+)
+def test_no_more_than_there_are(total: int, each: int, steps: list[tuple[bool, int]]) -> None:
+    """Whatever comes and goes, and what comes back is there for others."""
+    places = Places(total, each, apart=(ROOT, OWN))
+    for comes, user in steps:
+        if not comes and places.of(user):
+            places.give_back(user)
+        elif comes and places.has_room(user):
+            places.take(user)
+        if total:
+            assert places.taken <= total
+        if each:
+            assert places.of(OTHER) <= each
+    for user in (ROOT, OWN, OTHER, ANOTHER):
+        places.give_back(user, places.of(user))
+    assert places.taken == 0
+    assert places.has_room(OTHER) == (total == 0 or total > 2 * min(SPARE, total // 8))
