@@ -79,9 +79,11 @@ class Board:
             raise StartError(error.desc) from None
 
     async def _plug(self, device: DeviceOption, run: Run) -> None:
+        from memd.devices.adding import add_device
+
         try:
             driver = self._tree.type_by_name(device.options["driver"])
-            await run(self._daemon.machine.add_device(device.arguments(driver)))
+            await run(add_device(self._daemon.machine, device.arguments(driver)))
         except QMPError as error:
             raise StartError(error.desc, device.where, error.hint) from None
 

@@ -10,7 +10,9 @@ from memd.json_types import JSON
 
 async def device_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """`device_add`: plug a device in."""
-    await daemon.machine.add_device(args)
+    from memd.devices.adding import add_device
+
+    await add_device(daemon.machine, args)
     return {}
 
 

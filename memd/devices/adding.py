@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.dimm import Nvdimm, PcDimm
-from memd.devices.placeholders import PLACEHOLDERS, add_placeholder
+from memd.devices.placeholders import PLACEHOLDERS, Placeholder
 from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.devices.virtio_pmem import VirtioPmem
@@ -19,7 +19,6 @@ from memd.qapi.leftover import object_order
 if TYPE_CHECKING:
     from memd.devices.device import MemoryDevice
     from memd.devices.machine import Machine
-    from memd.qom.tree import Tree
 
 _DIMMS: dict[str, type[PcDimm]] = {"pc-dimm": PcDimm, "nvdimm": Nvdimm}
 _VIRTIO: dict[str, type[VirtioMemory]] = {
@@ -35,12 +34,21 @@ def is_device(driver: str) -> bool:
     return driver in _DIMMS or driver in _VIRTIO or driver in PLACEHOLDERS
 
 
-async def add(machine: Machine, tree: Tree, driver: str, args: dict[str, Any]) -> None:
-    """See `Machine.add_device`.
+async def add_device(machine: Machine, args: dict[str, Any]) -> None:
+    """Plug a device in, by `device_add`, or by `-device` before the start.
 
     Args:
-        driver: a type that there are devices of.
+        args: of the command, values having their types.
+
+    Raises:
+        QMPError: it can't be added; nothing is left behind.
     """
+    driver = args.get("driver")
+    # The command reads its arguments itself, and a number is no driver at all.
+    if type(driver) is not str:
+        raise QMPError("Parameter 'driver' is missing")
+    if not is_device(driver):
+        raise QMPError(f"'{driver}' is not a valid device model name")
     virtio = _VIRTIO.get(driver)
     bus = machine.buses.find(
         args.get("bus"), driver, on_pci=driver not in _DIMMS, virtio=machine.has_virtio
@@ -58,14 +66,16 @@ async def add(machine: Machine, tree: Tree, driver: str, args: dict[str, Any]) -
     properties = {
         each: args[each] for each in object_order(reversed(args)) if each not in _NOT_PROPERTIES
     }
-    if driver in PLACEHOLDERS and bus is not None:
-        add_placeholder(machine, tree, driver, bus, id, properties)
-        return
+    if driver in PLACEHOLDERS and machine.started:
+        raise QMPError(f"memd takes a '{driver}' at the start only")
     name = machine.name_device(id)
+    tree = machine.tree
     qom_type = tree.types()[driver]
-    device: MemoryDevice
-    if virtio is None or bus is None:
+    device: MemoryDevice | Placeholder
+    if bus is None:
         device = _DIMMS[driver](qom_type, tree, id)
+    elif virtio is None:
+        device = PLACEHOLDERS[driver](qom_type, tree, id, bus)
     else:
         device = VirtioPci(qom_type, tree, id, bus, virtio)
     device.hotplugged = machine.started
@@ -79,6 +89,8 @@ async def add(machine: Machine, tree: Tree, driver: str, args: dict[str, Any]) -
     except BaseException:
         container.remove_child(name)
         raise
+    if isinstance(device, Placeholder):
+        return
     if realizing is not None:
         # It shows once it is real; until then nobody else gets its id.
         container.remove_child(name)

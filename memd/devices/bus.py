@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memd.devices.device import Device
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
 from memd.qapi.visit import visit_int32
@@ -16,7 +15,6 @@ from memd.qom.object import QObject
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
-    from memd.devices.config import MachineConfig
     from memd.qom.tree import Tree
 
 ANY_PLACE = -1
@@ -162,30 +160,6 @@ class PciBus(QObject):
             raise QMPError(f"Bus '{self.name}' does not support hotplugging")
 
 
-class HostBridge(Device):
-    """The part of a machine that its own PCI bus begins at."""
-
-    __slots__ = ()
-
-    def __init__(self, qom_type: ObjectType, tree: Tree) -> None:
-        super().__init__(qom_type, tree, None)
-        self.realized = True
-
-    @property
-    def bus(self) -> QObject:
-        """The machine's own bus, which nothing leaves."""
-        return self.tree.resolve("/machine/unattached/sysbus")
-
-    @property
-    def hotpluggable(self) -> bool:
-        """It stays."""
-        return False
-
-    def check_bus(self) -> None:
-        """See `Device.check_bus`."""
-        raise QMPError("Bus 'main-system-bus' does not support hotplugging")
-
-
 class Buses:
     """The buses of a machine.
 
@@ -281,25 +255,3 @@ def _hex(text: str) -> int:
     if not digits or not set(digits) <= set("0123456789abcdefABCDEF"):
         raise ValueError("no PCI address")
     return int(digits, 16)
-
-
-_HOSTS = {
-    # The machine's bridge and its bus: name and type of both, and whether
-    # devices may come and go.
-    "q35": ("q35", "q35-pcihost", "pcie.0", "PCIE", False),
-    "pc": ("i440fx", "i440FX-pcihost", "pci.0", "PCI", True),
-    "virt": ("gpex", "gpex-pcihost", "pcie.0", "PCIE", False),
-}
-
-
-def furnish(tree: Tree, config: MachineConfig) -> Buses:
-    """Put the buses of a machine into its tree."""
-    if config.type == "none":
-        return Buses("none", None)
-    name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
-    types = tree.types()
-    host = HostBridge(ObjectType(kind, types["device"]), tree)
-    tree.machine.add_child(name, host)
-    pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
-    host.add_child(bus_name, pci)
-    return Buses(config.type, pci)

@@ -6,7 +6,8 @@ Names, types, defaults and texts were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
@@ -27,7 +28,11 @@ from memd.qom.types import INTERFACE, OBJECT, ObjectType
 from memd.work import Command, Event
 
 if TYPE_CHECKING:
-    from memd.devices.machine import Machine
+    from memd.devices.area import Area
+    from memd.devices.bus import Buses
+    from memd.devices.config import MachineConfig
+    from memd.devices.guest import Guest
+    from memd.qom.standing import MemoryRegion
     from memd.qom.tree import Tree
 
 Row = tuple[str, str, JSON] | tuple[str, str, JSON, str]
@@ -44,6 +49,46 @@ _VISITS: dict[str, Visit] = {
     "OnOffAuto": visit_enum(("auto", "on", "off")),
 }
 _DESCRIPTIONS = {"bool": "on/off", "OnOffAuto": "on/off/auto"}
+
+
+class MachinePort(Protocol):
+    """What a device needs of the machine that it is in; `Machine` is one."""
+
+    config: MachineConfig
+    started: bool
+    plugged: list[MemoryDevice]
+    emit: Callable[[tuple[Event, ...]], None]
+    spawn: Callable[[Command[None], str], None]
+
+    @property
+    def buses(self) -> Buses:
+        """Its buses."""
+
+    @property
+    def guest(self) -> Guest:
+        """Who runs in it."""
+
+    @property
+    def numa_nodes(self) -> int:
+        """How many NUMA nodes it has."""
+
+    def need_area(self) -> Area:
+        """The addresses for devices; raises `QMPError` where there are none."""
+
+    def take(self, device: MemoryDevice, memdev: MemoryBackend) -> None:
+        """Give a device its place, and a backend."""
+
+    def show_region(self, region: MemoryRegion, address: int) -> None:
+        """Have a region show where it is."""
+
+    def check_private_discard(self, memdev: MemoryBackend) -> None:
+        """Warn of discarding memory of a private mapping of a file; raises `QMPError`."""
+
+    def size_changed(self, device: MemoryDevice, size: int) -> None:
+        """Tell clients that a device has another size."""
+
+    def remove(self, device: MemoryDevice) -> None:
+        """Take away a device that the guest has let go of."""
 
 
 class Device(QObject):
@@ -80,7 +125,7 @@ class Device(QObject):
     def check_bus(self) -> None:
         """Raise `QMPError` where nothing can be removed from the bus that it is on."""
 
-    def removal(self, machine: Machine) -> None:
+    def removal(self, machine: MachinePort) -> None:
         """Ask the guest to let go of it.
 
         Raises:
@@ -119,7 +164,7 @@ class MemoryDevice(Device, ABC):
         """What `query-memory-devices` tells of it (QAPI `MemoryDeviceInfo`)."""
 
     @abstractmethod
-    def realize(self, machine: Machine) -> Command[None] | None:
+    def realize(self, machine: MachinePort) -> Command[None] | None:
         """Make it real: it takes its place and its backend.
 
         Returns:
@@ -129,7 +174,7 @@ class MemoryDevice(Device, ABC):
             QMPError: it can't be; nothing is taken.
         """
 
-    def found(self, machine: Machine) -> None:
+    def found(self, machine: MachinePort) -> None:
         """The guest finds it: when it is plugged in, or when the machine starts."""
 
     @abstractmethod

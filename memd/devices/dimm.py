@@ -13,6 +13,7 @@ from memd.compat import Compat
 from memd.devices.area import ANY_SLOT, ANYWHERE, choose_slot
 from memd.devices.device import (
     DEVICE,
+    MachinePort,
     MemoryDevice,
     alignment,
     deleted,
@@ -31,7 +32,6 @@ from memd.qom.types import ObjectType
 from memd.work import Event
 
 if TYPE_CHECKING:
-    from memd.devices.machine import Machine
     from memd.qom.tree import Tree
 
 MIN_LABEL = 128 << 10
@@ -107,13 +107,13 @@ class PcDimm(MemoryDevice):
 
     # Life
 
-    def check_machine(self, machine: Machine) -> None:
+    def check_machine(self, machine: MachinePort) -> None:
         """Raise `QMPError` where the machine takes none of the kind."""
 
     def check_memdev(self, memdev: MemoryBackend) -> None:
         """Raise `QMPError` where the backend does not suit."""
 
-    def realize(self, machine: Machine) -> None:
+    def realize(self, machine: MachinePort) -> None:
         """See `MemoryDevice.realize`."""
         if machine.config.type == "none":
             # With that machine QEMU makes it real without giving it a place.
@@ -141,31 +141,31 @@ class PcDimm(MemoryDevice):
         machine.take(self, memdev)
         self.realized = True
 
-    def found(self, machine: Machine) -> None:
+    def found(self, machine: MachinePort) -> None:
         """See `MemoryDevice.found`: one that was there from the start is not reported."""
         if self.hotplugged:
             machine.guest.tell(lambda: self._report(machine, _PLUG, _SUCCESS))
 
-    def removal(self, machine: Machine) -> None:
+    def removal(self, machine: MachinePort) -> None:
         """See `Device.removal`; asking again changes nothing."""
         if self.leaving:
             return
         self.leaving = True
         machine.guest.ask(lambda: self._let_go(machine), lambda: self._keep(machine))
 
-    def _let_go(self, machine: Machine) -> None:
+    def _let_go(self, machine: MachinePort) -> None:
         self._report(machine, _EJECT, _IN_PROGRESS)
         machine.remove(self)
         # It is unknown by now who was in the slot.
         self.id = None
         self._report(machine, _EJECT, _SUCCESS)
 
-    def _keep(self, machine: Machine) -> None:
+    def _keep(self, machine: MachinePort) -> None:
         self.leaving = False
         self._report(machine, _EJECT, _IN_PROGRESS)
         self._report(machine, _EJECT, _BUSY)
 
-    def _report(self, machine: Machine, source: int, status: int) -> None:
+    def _report(self, machine: MachinePort, source: int, status: int) -> None:
         info: dict[str, JSON] = {}
         if self.id is not None:
             info["device"] = self.id
@@ -202,7 +202,7 @@ class Nvdimm(PcDimm):
         size = memdev.size - self.label_size
         return size - size % alignment(memdev)
 
-    def check_machine(self, machine: Machine) -> None:
+    def check_machine(self, machine: MachinePort) -> None:
         """See `PcDimm.check_machine`."""
         if not machine.config.nvdimm:
             raise QMPError("nvdimm is not enabled: missing 'nvdimm' in '-M'")
@@ -220,17 +220,17 @@ class Nvdimm(PcDimm):
                 f"'unarmed' property must be 'on' since memdev {memdev.name} is read-only"
             )
 
-    def realize(self, machine: Machine) -> None:
+    def realize(self, machine: MachinePort) -> None:
         """See `MemoryDevice.realize`."""
         super().realize(machine)
         region = MemoryRegion(self.tree, self.memory_size)
         machine.show_region(region, self.address)
         self.add_child("nvdimm-memory[0]", region)
 
-    def found(self, machine: Machine) -> None:
+    def found(self, machine: MachinePort) -> None:
         """See `MemoryDevice.found`: nothing is reported of an NVDIMM."""
 
-    def removal(self, machine: Machine) -> None:
+    def removal(self, machine: MachinePort) -> None:
         """See `Device.removal`."""
         raise QMPError("nvdimm device hot unplug is not supported yet.")
 

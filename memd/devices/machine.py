@@ -7,7 +7,7 @@ Texts and their order were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd import backends
 from memd.compat import Compat
@@ -44,6 +44,7 @@ class Machine:
     """What memory devices are plugged into.
 
     Attributes:
+        tree: the tree that it is in.
         config: what the command line says of it.
         started: whether devices that come now are hot-plugged.
         plugged: the devices that have a place in it.
@@ -57,8 +58,8 @@ class Machine:
 
     __slots__ = (
         *("_anonymous", "_area", "_area_region", "_buses", "_guest", "_making", "_sizes"),
-        *("_tree", "_warned", "config", "deny_private_discard", "emit", "later", "plugged"),
-        *("spawn", "started"),
+        *("_warned", "config", "deny_private_discard", "emit", "later", "plugged", "spawn"),
+        *("started", "tree"),
     )
 
     def __init__(self, tree: Tree, config: MachineConfig) -> None:
@@ -69,7 +70,7 @@ class Machine:
         self.later: Callable[[float, Callable[[], None]], Cancel] = _at_once
         self.spawn: Callable[[Command[None], str], None] = lambda command, _what: run_here(command)
         self.deny_private_discard = False
-        self._tree = tree
+        self.tree = tree
         self._area: Area | None = None
         self._area_region: MemoryRegion | None = None
         self._buses: Buses | None = None
@@ -88,7 +89,7 @@ class Machine:
         """Put into the tree what devices refer to."""
         from memd.devices.area import area_of
 
-        tree = self._tree
+        tree = self.tree
         self._area = area_of(self.config)
         if self._area is not None:
             region = MemoryRegion(tree, self._area.size)
@@ -103,9 +104,9 @@ class Machine:
     def buses(self) -> Buses:
         """Its buses."""
         if self._buses is None:
-            from memd.devices.bus import furnish
+            from memd.devices.machine_object import add_buses
 
-            self._buses = furnish(self._tree, self.config)
+            self._buses = add_buses(self.tree, self.config)
         return self._buses
 
     @property
@@ -172,7 +173,7 @@ class Machine:
             self._sizes = Throttle(
                 lambda event: self.emit((event,)), lambda delay, act: self.later(delay, act)
             )
-        path = self._tree.path_of(device)
+        path = self.tree.path_of(device)
         data: dict[str, JSON] = {"size": size, "qom-path": path}
         if device.id is not None:
             data["id"] = device.id
@@ -214,25 +215,6 @@ class Machine:
 
     # What clients ask of it
 
-    async def add_device(self, args: dict[str, Any]) -> None:
-        """`device_add`, or `-device` before the start.
-
-        Args:
-            args: of the command, values having their types.
-
-        Raises:
-            QMPError: it can't be added; nothing is left behind.
-        """
-        driver = args.get("driver")
-        # The command reads its arguments itself, and a number is no driver at all.
-        if type(driver) is not str:
-            raise QMPError("Parameter 'driver' is missing")
-        from memd.devices.adding import add, is_device
-
-        if not is_device(driver):
-            raise QMPError(f"'{driver}' is not a valid device model name")
-        await add(self, self._tree, driver, args)
-
     def del_device(self, id: str) -> JSON:
         """`device_del`: the guest is asked to let go of a device.
 
@@ -261,7 +243,7 @@ class Machine:
             self._anonymous += 1
             return f"device[{self._anonymous - 1}]"
         # QEMU 10.0 takes any text.
-        if self._tree.compat is not Compat.V10_0 and not backends.is_identifier(id):
+        if self.tree.compat is not Compat.V10_0 and not backends.is_identifier(id):
             raise QMPError(f"Invalid qdev ID '{id}'")
         there = self.container(id)
         taken = id in (there.children or {}) or id in there.qom_type.all_properties
@@ -286,7 +268,7 @@ class Machine:
 
     def container(self, id: str | None) -> QObject:
         """What holds a device with that id, or one without."""
-        return self._tree.resolve(f"/machine/peripheral{'-anon' if id is None else ''}")
+        return self.tree.resolve(f"/machine/peripheral{'-anon' if id is None else ''}")
 
     def plug(self, device: MemoryDevice) -> None:
         """A device is real: the guest finds it, if it runs by now."""
@@ -295,7 +277,7 @@ class Machine:
 
     def _find(self, id: str) -> Device:
         path = id if id.startswith("/") else f"/machine/peripheral/{id}"
-        found, _ambiguous = self._tree.lookup(path)
+        found, _ambiguous = self.tree.lookup(path)
         if found is None:
             raise device_not_found(f"Device '{id}' not found")
         if not found.qom_type.is_a("device"):

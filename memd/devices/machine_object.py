@@ -8,21 +8,18 @@ broken. Observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from memd.compat import Compat
+from memd.devices.bus import Buses, PciBus
 from memd.devices.config import MachineConfig, wrong_initiator
-from memd.devices.device import Device
+from memd.devices.device import Device, MachinePort
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.visit import Visit, visit_bool, visit_enum, visit_size, visit_str, visit_uint64
-from memd.qom import ObjectType, Property, Tree
+from memd.qom import ObjectType, Property, QObject, Tree
 from memd.qom.machine import Machine as MachineObject
 from memd.qom.machine import stored_property
-
-if TYPE_CHECKING:
-    from memd.devices.machine import Machine
 
 _VISITS: dict[str, Visit] = {
     "bool": visit_bool,
@@ -102,7 +99,7 @@ class CPU(Device):
         if self.name == "device[0]":
             raise QMPError("Boot CPU is unpluggable")
 
-    def removal(self, machine: Machine) -> None:
+    def removal(self, machine: MachinePort) -> None:
         """See `Device.removal`; QEMU 11.1 asks the guest, and none here lets a CPU go."""
         if self.tree.compat is Compat.V10_0:
             kind = self.qom_type.name
@@ -203,3 +200,49 @@ def check_limits(kind: MachineKind, config: MachineConfig) -> None:
         raise QMPError(f"unsupported {what} of memory slots: {config.slots}")
     if kind.kind != "virt" and config.maxmem % 4096:
         raise QMPError("maximum memory size must by aligned to multiple of 4096 bytes")
+
+
+class HostBridge(Device):
+    """The part of a machine that its own PCI bus begins at."""
+
+    __slots__ = ()
+
+    def __init__(self, qom_type: ObjectType, tree: Tree) -> None:
+        super().__init__(qom_type, tree, None)
+        self.realized = True
+
+    @property
+    def bus(self) -> QObject:
+        """The machine's own bus, which nothing leaves."""
+        return self.tree.resolve("/machine/unattached/sysbus")
+
+    @property
+    def hotpluggable(self) -> bool:
+        """It stays."""
+        return False
+
+    def check_bus(self) -> None:
+        """See `Device.check_bus`."""
+        raise QMPError("Bus 'main-system-bus' does not support hotplugging")
+
+
+_HOSTS = {
+    # The machine's bridge and its bus: name and type of both, and whether
+    # devices may come and go.
+    "q35": ("q35", "q35-pcihost", "pcie.0", "PCIE", False),
+    "pc": ("i440fx", "i440FX-pcihost", "pci.0", "PCI", True),
+    "virt": ("gpex", "gpex-pcihost", "pcie.0", "PCIE", False),
+}
+
+
+def add_buses(tree: Tree, config: MachineConfig) -> Buses:
+    """Put the buses of a machine into its tree."""
+    if config.type == "none":
+        return Buses("none", None)
+    name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
+    types = tree.types()
+    host = HostBridge(ObjectType(kind, types["device"]), tree)
+    tree.machine.add_child(name, host)
+    pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
+    host.add_child(bus_name, pci)
+    return Buses(config.type, pci)

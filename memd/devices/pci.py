@@ -1,6 +1,6 @@
-"""What a PCI device with memory may be given beside its memory.
+"""PCI devices: their place on a bus, and what they may be given beside it.
 
-None of it means anything here: it is checked as QEMU does, so that what would
+Most of that means nothing here: it is checked as QEMU does, so that what would
 not start there does not start here. Texts, limits and the order of complaints
 were observed on QEMU 10.0.2 and 11.1.3.
 """
@@ -8,9 +8,15 @@ were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from memd.devices.device import Device
+from memd.devices.bus import ANY_PLACE, PciBus
+from memd.devices.device import Device, MachinePort
 from memd.errors import QMPError
+
+if TYPE_CHECKING:
+    from memd.qom.tree import Tree
+    from memd.qom.types import ObjectType
 
 ANY_VECTORS = 0xFFFFFFFF
 """The number of interrupt vectors that asks for what the device needs."""
@@ -20,6 +26,49 @@ _MAX_ACPI_INDEX = 16383
 _MAX_VECTORS = 2048
 _VECTORS = 2
 _SMALLEST = 4096
+
+
+class PciDevice(Device):
+    """A device on a PCI bus.
+
+    Attributes:
+        bus: the bus that it is on.
+        place: eight times its slot on its bus, plus its function; `ANY_PLACE` until
+            it has one.
+    """
+
+    __slots__ = ("bus", "place")
+
+    bus: PciBus
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PciBus) -> None:
+        super().__init__(qom_type, tree, id)
+        self.bus = bus
+        self.place = ANY_PLACE
+
+    @property
+    def hotpluggable(self) -> bool:
+        """Whether its bus lets it go."""
+        return self.bus.hotplug
+
+    @property
+    def on_port(self) -> bool:
+        """Whether it is in a port of PCI Express."""
+        return self.bus.express and self.bus.one_slot
+
+    def check_bus(self) -> None:
+        """See `Device.check_bus`."""
+        self.bus.check_hotplug()
+
+    def take_place(self, machine: MachinePort) -> None:
+        """Have a place on its bus; raises `QMPError` where it can't be had."""
+        self.place = self.bus.place(
+            self.place,
+            self.qom_type.name,
+            self.id,
+            hotplugged=machine.started,
+            multifunction=self.values.get("multifunction", False),
+        )
 
 
 def check_rom_and_index(device: Device, others: Iterable[Device]) -> None:
@@ -41,29 +90,26 @@ def check_rom_and_index(device: Device, others: Iterable[Device]) -> None:
         raise QMPError(f"ROM size {size} is not a power of two")
 
 
-def check_modes(device: Device, *, on_port: bool) -> None:
-    """Check that a virtio device may be modern or legacy, and note which.
+def check_modes(device: PciDevice) -> None:
+    """Check that a virtio device may be modern or legacy.
 
-    Args:
-        on_port: whether it is in a port of PCI Express, where none is legacy
-            unless it is told to be.
+    In a port of PCI Express none is legacy unless it is told to be.
 
     Raises:
         QMPError: it may be neither.
     """
     legacy = device.values.get("disable-legacy", "auto")
-    if device.values.get("disable-modern") and (legacy == "on" or (legacy == "auto" and on_port)):
+    if device.values.get("disable-modern") and (
+        legacy == "on" or (legacy == "auto" and device.on_port)
+    ):
         raise QMPError(
             "device cannot work as neither modern nor legacy mode is enabled",
             hint="Set either disable-modern or disable-legacy to off",
         )
 
 
-def check_partners(device: Device, *, express: bool) -> None:
+def check_partners(device: PciDevice) -> None:
     """Check that it belongs to no other device: memory never does.
-
-    Args:
-        express: whether its bus is one of PCI Express.
 
     Raises:
         QMPError: it was told to.
@@ -71,7 +117,7 @@ def check_partners(device: Device, *, express: bool) -> None:
     if "sriov-pf" in device.values:
         raise QMPError("user cannot create SR-IOV VF with this device type")
     if "failover_pair_id" in device.values:
-        if express:
+        if device.bus.express:
             raise QMPError("failover primary device is not an Ethernet device")
         raise QMPError("failover primary device must be on PCIExpress bus")
 

@@ -9,20 +9,18 @@ Names, defaults and texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from memd.devices.bus import ANY_PLACE, PciBus
-from memd.devices.device import Device, Row, stored
-from memd.devices.pci import ANY_VECTORS, vectors
+from memd.devices.bus import PciBus
+from memd.devices.device import MachinePort, Row, stored
+from memd.devices.pci import ANY_VECTORS, PciDevice, vectors
 from memd.errors import QMPError
 from memd.qapi.visit import Visit, visit_enum, visit_uint8, visit_uint16
-from memd.qom.object import QObject
 from memd.qom.property import Property
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
-    from memd.devices.machine import Machine
-    from memd.qom.tree import Tree
+    pass
 
 ROOT_PORT = "pcie-root-port"
 
@@ -98,55 +96,17 @@ _BALLOON: tuple[Row, ...] = (
 )
 
 
-class Placeholder(Device):
-    """A PCI device that does nothing.
+class Placeholder(PciDevice):
+    """A PCI device that does nothing."""
 
-    Attributes:
-        place: eight times its slot on its bus, plus its function.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_bus", "place")
-
-    def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PciBus) -> None:
-        super().__init__(qom_type, tree, id)
-        self._bus = bus
-        self.place = ANY_PLACE
-
-    def set_place(self, place: int) -> None:
-        """Ask for a place."""
-        self.place = place
-
-    @property
-    def bus(self) -> QObject:
-        """The bus that it is on."""
-        return self._bus
-
-    @property
-    def hotpluggable(self) -> bool:
-        """Whether its bus lets it go."""
-        return self._bus.hotplug
-
-    def check_bus(self) -> None:
-        """See `Device.check_bus`."""
-        self._bus.check_hotplug()
-
-    def realize(self, machine: Machine) -> None:
-        """Take its place.
-
-        Raises:
-            QMPError: it can't have it.
-        """
-        kind = self.qom_type.name
-        self.place = self._bus.place(
-            self.place,
-            kind,
-            self.id,
-            hotplugged=machine.started,
-            multifunction=self.values.get("multifunction", False),
-        )
+    def realize(self, machine: MachinePort) -> None:
+        """Take its place; raises `QMPError` where it can't have it."""
+        self.take_place(machine)
         self.realized = True
 
-    def _open(self, machine: Machine, kind: str, *, one_slot: bool) -> None:
+    def _open(self, machine: MachinePort, kind: str, *, one_slot: bool) -> None:
         """Have a bus in it. Without a name nobody could refer to it."""
         if self.id is not None:
             bus = PciBus(self.tree.types()[kind], self.tree, hotplug=True, one_slot=one_slot)
@@ -159,7 +119,7 @@ class Usb(Placeholder):
 
     __slots__ = ()
 
-    def realize(self, machine: Machine) -> None:
+    def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""
         super().realize(machine)
         if self.values.get("msi", "auto") == "auto":
@@ -171,13 +131,12 @@ class Balloon(Placeholder):
 
     __slots__ = ()
 
-    def realize(self, machine: Machine) -> None:
+    def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""
         super().realize(machine)
         self.values["vectors"] = vectors(self.values.get("vectors", ANY_VECTORS))
         if self.values.get("disable-legacy", "auto") == "auto":
-            on_port = self._bus.express and self._bus.one_slot
-            self.values["disable-legacy"] = "on" if on_port else "off"
+            self.values["disable-legacy"] = "on" if self.on_port else "off"
 
 
 class RootPort(Placeholder):
@@ -185,12 +144,12 @@ class RootPort(Placeholder):
 
     __slots__ = ()
 
-    def realize(self, machine: Machine) -> None:
+    def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""
         super().realize(machine)
         number = self.values.get("chassis", 0), self.values.get("slot", 0)
         if not machine.buses.add_port_number(number):
-            self._bus.vacate(self.place)
+            self.bus.vacate(self.place)
             raise QMPError("Can't add chassis slot, error -16")
         self._open(machine, "PCIE", one_slot=True)
 
@@ -200,7 +159,7 @@ class Bridge(Placeholder):
 
     __slots__ = ()
 
-    def realize(self, machine: Machine) -> None:
+    def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""
         if not self.values.get("chassis_nr"):
             raise QMPError(
@@ -211,15 +170,13 @@ class Bridge(Placeholder):
         self._open(machine, "PCI", one_slot=False)
 
 
-_KINDS: dict[str, type[Placeholder]] = {
+PLACEHOLDERS: dict[str, type[Placeholder]] = {
     ROOT_PORT: RootPort,
     "pci-bridge": Bridge,
     "qemu-xhci": Usb,
     "virtio-balloon-pci": Balloon,
 }
-
-PLACEHOLDERS = frozenset(_KINDS)
-"""The types of such devices."""
+"""Such devices, by type."""
 
 
 def placeholder_types(
@@ -283,26 +240,3 @@ def placeholder_types(
         interfaces=_ANY_PCI,
         properties=(*left((row, None) for row in _BALLOON), *virtio),
     )
-
-
-def add_placeholder(
-    machine: Machine, tree: Tree, driver: str, bus: PciBus, id: str | None, args: dict[str, Any]
-) -> None:
-    """Put one into a machine that has not started.
-
-    Args:
-        driver: one of `PLACEHOLDERS`.
-        bus: the bus that it goes on.
-        args: its properties, in the order in which they are set.
-
-    Raises:
-        QMPError: it can't be, or not any more; nothing is left behind.
-    """
-    if machine.started:
-        raise QMPError(f"memd takes a '{driver}' at the start only")
-    name = machine.name_device(id)
-    device = _KINDS[driver](tree.types()[driver], tree, id, bus)
-    for each, value in args.items():
-        device.set_property(each, value)
-    device.realize(machine)
-    tree.resolve(f"/machine/peripheral{'-anon' if id is None else ''}").add_child(name, device)

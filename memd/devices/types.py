@@ -23,10 +23,10 @@ from memd.devices.device import (
     unreadable,
 )
 from memd.devices.dimm import dimm_types
-from memd.devices.pci import ANY_VECTORS
+from memd.devices.pci import ANY_VECTORS, PciDevice
 from memd.devices.placeholders import placeholder_types
 from memd.devices.virtio_mem import virtio_mem_properties
-from memd.devices.virtio_pci import AliasProperty, ChildProperty, VirtioPci
+from memd.devices.virtio_pci import AliasProperty, ChildProperty
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom.property import LinkProperty, Property
@@ -97,21 +97,21 @@ _VIRTIO: tuple[Row, ...] = (
 _INTERFACES = ("conventional-pci-device", "fw_cfg-data-generator", "pci-express-device")
 
 
-def _set_place(device: VirtioPci, value: JSON) -> None:
+def _set_place(device: PciDevice, value: JSON) -> None:
     try:
-        device.set_place(visit_place(value, "addr"))
+        device.place = visit_place(value, "addr")
     except ValueError:
         raise QMPError(
             f"Property '{device.qom_type.name}.addr' doesn't take value '{value}'"
         ) from None
 
 
-def _guard_place(device: VirtioPci) -> None:
+def _guard_place(device: PciDevice) -> None:
     if device.realized:
         raise attempt(device, "property", "addr")
 
 
-def _legacy_place(device: VirtioPci) -> str:
+def _legacy_place(device: PciDevice) -> str:
     return f"{device.place >> 3:02x}.{device.place & 7:x}"
 
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.devices.area import ANYWHERE
-from memd.devices.device import alignment, is_rom, memdev_property, stored
-from memd.devices.machine import Machine
+from memd.devices.device import MachinePort, alignment, is_rom, memdev_property, stored
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -53,7 +52,7 @@ class VirtioMem(VirtioMemory):
         super().__init__(qom_type, tree, front)
         self._block = 0
         # The machine that it is plugged into.
-        self._machine: Machine | None = None
+        self._machine: MachinePort | None = None
         # Whether the guest was asked, and has not reacted yet.
         self._asked = False
         # Whether a change of the size is going on beside the event loop.
@@ -103,7 +102,7 @@ class VirtioMem(VirtioMemory):
 
     # Life
 
-    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
+    def realize(self, machine: MachinePort, memdev: MemoryBackend) -> Command[None] | None:
         """See `VirtioMemory.realize`: the memory is emptied first, as QEMU does."""
         self._check(machine, memdev)
         region = memdev.region
@@ -121,7 +120,7 @@ class VirtioMem(VirtioMemory):
         _discard(region, memdev.name, 0, region.length)
         return None
 
-    def _check(self, machine: Machine, memdev: MemoryBackend) -> None:
+    def _check(self, machine: MachinePort, memdev: MemoryBackend) -> None:
         if memdev.mapped_by is not None:
             raise QMPError(f"'memdev' property specifies a busy memdev: {memdev.name}")
         if is_rom(memdev):
@@ -161,7 +160,7 @@ class VirtioMem(VirtioMemory):
                 f" (0x{self.block:x})"
             )
 
-    def _check_discard(self, machine: Machine, memdev: MemoryBackend, region: Region) -> None:
+    def _check_discard(self, machine: MachinePort, memdev: MemoryBackend, region: Region) -> None:
 
         if region.opened is not None and region.opened.read_only:
             raise QMPError("Unexpected error discarding RAM: Operation not permitted")
@@ -210,12 +209,12 @@ class VirtioMem(VirtioMemory):
             self.requested = size
             self._ask(machine)
 
-    def found(self, machine: Machine) -> None:
+    def found(self, machine: MachinePort) -> None:
         """See `VirtioMemory.found`."""
         if self.requested:
             self._ask(machine)
 
-    def _ask(self, machine: Machine) -> None:
+    def _ask(self, machine: MachinePort) -> None:
         """Ask the guest to have as much as is requested when it reacts."""
         if not self._asked:
             self._asked = True
@@ -235,7 +234,7 @@ class VirtioMem(VirtioMemory):
             return
         machine.spawn(self._change(machine, memdev, memdev.region), "a virtio-mem device")
 
-    async def _change(self, machine: Machine, memdev: MemoryBackend, region: Region) -> None:
+    async def _change(self, machine: MachinePort, memdev: MemoryBackend, region: Region) -> None:
         """Empty what goes and populate what comes, until it has what is requested."""
         from memd.hostmem.region import job_on
 
@@ -263,7 +262,7 @@ class VirtioMem(VirtioMemory):
         finally:
             self._changing = False
 
-    def _have(self, machine: Machine, size: int) -> None:
+    def _have(self, machine: MachinePort, size: int) -> None:
         self.size = size
         machine.size_changed(self.front, size)
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from memd.backends.base import MemoryBackend
 from memd.devices import pci
 from memd.devices.area import ANYWHERE
-from memd.devices.bus import ANY_PLACE, PciBus
-from memd.devices.device import Device, MemoryDevice, alignment, deleted, need_memdev
+from memd.devices.bus import PciBus
+from memd.devices.device import Device, MachinePort, MemoryDevice, alignment, deleted, need_memdev
 from memd.devices.pci import ANY_VECTORS
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -25,7 +25,6 @@ from memd.qom.types import ObjectType
 from memd.work import Command, Event
 
 if TYPE_CHECKING:
-    from memd.devices.machine import Machine
     from memd.qom.tree import Tree
 
 
@@ -96,14 +95,14 @@ class VirtioMemory(Device, ABC):
         """What `query-memory-devices` tells of it beside its id."""
 
     @abstractmethod
-    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
+    def realize(self, machine: MachinePort, memdev: MemoryBackend) -> Command[None] | None:
         """Its half of `MemoryDevice.realize`; the backend is not taken yet.
 
         What is wrong with the PCI half is complained of after what is wrong here,
         and before anything is done (`VirtioPci.check_partners`).
         """
 
-    def found(self, machine: Machine) -> None:
+    def found(self, machine: MachinePort) -> None:
         """See `MemoryDevice.found`."""
 
     @abstractmethod
@@ -111,7 +110,7 @@ class VirtioMemory(Device, ABC):
         """Raise `QMPError` where it can't be removed as it is."""
 
 
-class VirtioPci(MemoryDevice):
+class VirtioPci(pci.PciDevice, MemoryDevice):
     """The PCI half, which has the id.
 
     Attributes:
@@ -119,7 +118,7 @@ class VirtioPci(MemoryDevice):
         virtio_bus: what is between them; None until they are real.
     """
 
-    __slots__ = ("_bus", "_place", "virtio", "virtio_bus")
+    __slots__ = ("virtio", "virtio_bus")
 
     def __init__(
         self,
@@ -129,9 +128,7 @@ class VirtioPci(MemoryDevice):
         bus: PciBus,
         virtio: type[VirtioMemory],
     ) -> None:
-        super().__init__(qom_type, tree, id)
-        self._bus = bus
-        self._place = ANY_PLACE
+        super().__init__(qom_type, tree, id, bus)
         self.virtio_bus: QObject | None = None
         half = tree.types()[qom_type.name.removesuffix("-pci")]
         self.virtio = virtio(half, tree, self)
@@ -139,25 +136,6 @@ class VirtioPci(MemoryDevice):
         self.virtio.parent = self
         self.virtio.name = "virtio-backend"
         self.children = {self.virtio.name: self.virtio}
-
-    @property
-    def bus(self) -> QObject:
-        """The PCI bus."""
-        return self._bus
-
-    @property
-    def hotpluggable(self) -> bool:
-        """Whether its bus lets it go."""
-        return self._bus.hotplug
-
-    @property
-    def place(self) -> int:
-        """Eight times its slot on the bus, plus its function."""
-        return self._place
-
-    def set_place(self, place: int) -> None:
-        """Ask for a place."""
-        self._place = place
 
     @property
     def address(self) -> int:
@@ -189,7 +167,7 @@ class VirtioPci(MemoryDevice):
 
     # Life
 
-    def realize(self, machine: Machine) -> Command[None] | None:
+    def realize(self, machine: MachinePort) -> Command[None] | None:
         """See `MemoryDevice.realize`."""
         virtio = self.virtio
         area = machine.need_area()
@@ -202,20 +180,13 @@ class VirtioPci(MemoryDevice):
             virtio.address,
         )
         pci.check_rom_and_index(self, machine.plugged)
-        place = self._bus.place(
-            self._place,
-            self.qom_type.name,
-            self.id,
-            hotplugged=machine.started,
-            multifunction=self.values.get("multifunction", False),
-        )
+        self.take_place(machine)
         try:
-            pci.check_modes(self, on_port=self._bus.express and self._bus.one_slot)
+            pci.check_modes(self)
             realizing = virtio.realize(machine, memdev)
         except BaseException:
-            self._bus.vacate(place)
+            self.bus.vacate(self.place)
             raise
-        self._place = place
         virtio.values["memaddr"] = address
         machine.take(self, memdev)
         self._be_real()
@@ -223,7 +194,7 @@ class VirtioPci(MemoryDevice):
 
     def check_partners(self) -> None:
         """Raise `QMPError` where it was told to belong to another device."""
-        pci.check_partners(self, express=self._bus.express)
+        pci.check_partners(self)
 
     def _be_real(self) -> None:
         virtio_bus = QObject(self.tree.types()["virtio-pci-bus"], self.tree)
@@ -245,15 +216,11 @@ class VirtioPci(MemoryDevice):
             region.place((self.children or {}).get(f"{container.format(half=half)}[0]"), addr)
             self.add_child(f"{name.format(half=half)}[0]", region)
 
-    def found(self, machine: Machine) -> None:
+    def found(self, machine: MachinePort) -> None:
         """See `MemoryDevice.found`."""
         self.virtio.found(machine)
 
-    def check_bus(self) -> None:
-        """See `Device.check_bus`."""
-        self._bus.check_hotplug()
-
-    def removal(self, machine: Machine) -> None:
+    def removal(self, machine: MachinePort) -> None:
         """See `Device.removal`."""
         self.virtio.check_removal()
         if self.leaving:
@@ -261,14 +228,14 @@ class VirtioPci(MemoryDevice):
         self.leaving = True
         machine.guest.ask(lambda: machine.remove(self), lambda: self._keep(machine))
 
-    def _keep(self, machine: Machine) -> None:
+    def _keep(self, machine: MachinePort) -> None:
         self.leaving = False
         event = deleted(self, self.tree.path_of(self))
         machine.emit((Event("DEVICE_UNPLUG_GUEST_ERROR", event.data),))
 
     def removed(self) -> tuple[Event, ...]:
         """See `MemoryDevice.removed`."""
-        self._bus.vacate(self._place)
+        self.bus.vacate(self.place)
         self.realized = self.virtio.realized = False
         path = self.tree.path_of(self)
         return deleted(self.virtio, f"{path}/virtio-backend"), deleted(self, path)

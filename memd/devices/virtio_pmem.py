@@ -5,15 +5,11 @@ Texts were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from memd.backends.base import MemoryBackend
+from memd.devices.device import MachinePort
 from memd.devices.virtio_pci import VirtioMemory
 from memd.errors import QMPError
 from memd.json_types import JSON
-
-if TYPE_CHECKING:
-    from memd.devices.machine import Machine
 
 
 class VirtioPmem(VirtioMemory):
@@ -36,7 +32,7 @@ class VirtioPmem(VirtioMemory):
             "size": self.plugged_size,
         }
 
-    def realize(self, machine: Machine, memdev: MemoryBackend) -> None:
+    def realize(self, machine: MachinePort, memdev: MemoryBackend) -> None:
         """See `VirtioMemory.realize`."""
         if memdev.mapped_by is not None:
             raise QMPError(f"can't use already busy memdev: {memdev.name}")

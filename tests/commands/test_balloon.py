@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from memd.devices.adding import add_device
 from memd.devices.config import MachineConfig
 from memd.work import run_here
 from tests.commands.fakes import Console
@@ -16,7 +17,7 @@ def test_without_a_device() -> None:
 def test_nobody_blows_it_up() -> None:
     console = Console(machine=MachineConfig("q35", ram_size=64 << 20))
     console.daemon.machine.started = False
-    run_here(console.daemon.machine.add_device({"driver": "virtio-balloon-pci"}))
+    run_here(add_device(console.daemon.machine, {"driver": "virtio-balloon-pci"}))
     assert console("query-balloon") == {"actual": 64 << 20}
     assert console("balloon", value=1 << 20) == {}
     assert console("query-balloon") == {"actual": 64 << 20}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from memd.compat import Compat
-from memd.devices.adding import is_device
+from memd.devices.adding import add_device, is_device
 from memd.errors import QMPError
 from memd.work import run_here
 from tests.devices.bench import Bench
@@ -58,7 +58,7 @@ def test_the_order_of_complaints(make_bench: Callable[..., Bench]) -> None:
 
 def first_refused(bench: Bench, arguments: dict[str, Any]) -> str:
     with pytest.raises(QMPError) as caught:
-        run_here(bench.machine.add_device(arguments))
+        run_here(add_device(bench.machine, arguments))
     return caught.value.desc
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from memd.devices.adding import add_device
 from memd.devices.config import NumaNode
 from memd.devices.machine import Machine
 from memd.work import run_here
@@ -116,7 +117,7 @@ def test_without_a_loop_beside_it() -> None:
     machine.set_running(True)
     ram = {"qom-type": "memory-backend-ram", "id": "m0", "size": 2 * MIB}
     run_here(backends.create(tree, ram))
-    run_here(machine.add_device({"driver": "pc-dimm", "id": "d0", "memdev": "m0"}))
+    run_here(add_device(machine, {"driver": "pc-dimm", "id": "d0", "memdev": "m0"}))
     assert machine.del_device("d0") == {}
     assert machine.devices() == []
     backends.close_all(tree)

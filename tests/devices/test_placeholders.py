@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from memd.compat import Compat
+from memd.devices.adding import add_device
 from memd.devices.config import MachineConfig
 from memd.devices.machine import Machine
 from memd.devices.placeholders import PLACEHOLDERS
@@ -19,13 +20,13 @@ def machine() -> Machine:
 
 def refusal(machine: Machine, **args: JSON) -> str:
     with pytest.raises(QMPError) as caught:
-        run_here(machine.add_device(args))
+        run_here(add_device(machine, args))
     return caught.value.desc
 
 
 def test_a_port_is_a_bus(machine: Machine) -> None:
     port = {"driver": "pcie-root-port", "id": "pci.1", "bus": "pcie.0", "addr": "0x1.0x1"}
-    run_here(machine.add_device({**port, "port": 8, "chassis": 1, "multifunction": True}))
+    run_here(add_device(machine, {**port, "port": 8, "chassis": 1, "multifunction": True}))
     found = machine.buses.find("pci.1", "virtio-mem-pci", on_pci=True, virtio=False)
     assert found is not None
     assert found.hotplug
@@ -34,7 +35,7 @@ def test_a_port_is_a_bus(machine: Machine) -> None:
 def test_what_shows_of_it() -> None:
     tree = Tree()
     machine = Machine(tree, MachineConfig("q35"))
-    run_here(machine.add_device({"driver": "pcie-root-port", "id": "p", "chassis": 3, "addr": 16}))
+    run_here(add_device(machine, {"driver": "pcie-root-port", "id": "p", "chassis": 3, "addr": 16}))
     port = tree.resolve("/machine/peripheral/p")
     shown = {name: port.get_property(name) for name in ("type", "chassis", "addr", "hotplug")}
     assert shown == {"type": "pcie-root-port", "chassis": 3, "addr": 16, "hotplug": True}
@@ -51,12 +52,13 @@ def test_each_can_be_had(driver: str, compat: Compat) -> None:
     tree = Tree(compat)
     machine = Machine(tree, MachineConfig("q35"))
     needed = {"pci-bridge": {"chassis_nr": 1}, "pcie-root-port": {"slot": 1}}.get(driver, {})
-    run_here(machine.add_device({"driver": driver, **needed, "id": "d", "addr": "2.0"}))
+    run_here(add_device(machine, {"driver": driver, **needed, "id": "d", "addr": "2.0"}))
     run_here(
-        machine.add_device(
+        add_device(
+            machine,
             {"driver": driver, **needed, "slot": 2}
             if "port" in driver
-            else {"driver": driver, **needed}
+            else {"driver": driver, **needed},
         )
     )
     assert tree.resolve("/machine/peripheral/d").qom_type.name == driver
@@ -68,7 +70,7 @@ def test_each_can_be_had(driver: str, compat: Compat) -> None:
 
 def test_refusals(machine: Machine) -> None:
     driver = "pcie-root-port"
-    run_here(machine.add_device({"driver": driver, "id": "a"}))
+    run_here(add_device(machine, {"driver": driver, "id": "a"}))
     assert refusal(machine, driver=driver, id="a") == "Duplicate device ID 'a'"
     assert refusal(machine, driver=driver, id="b") == "Can't add chassis slot, error -16"
     assert refusal(machine, driver=driver, chassis=300) == "Parameter 'chassis' expects uint8_t"
@@ -80,13 +82,13 @@ def test_refusals(machine: Machine) -> None:
         "PCI: slot 31 function 0 not available for pcie-root-port, in use by ICH9-LPC,id=(null)"
     )
     # Whoever is refused leaves its place to others.
-    run_here(machine.add_device({"driver": driver, "id": "b", "chassis": 1}))
+    run_here(add_device(machine, {"driver": driver, "id": "b", "chassis": 1}))
 
 
 def test_a_bridge_is_a_bus(machine: Machine) -> None:
     assert refusal(machine, driver="pci-bridge").startswith("Bridge chassis not specified.")
     run_here(
-        machine.add_device({"driver": "pci-bridge", "id": "b", "chassis_nr": 1, "shpc": False})
+        add_device(machine, {"driver": "pci-bridge", "id": "b", "chassis_nr": 1, "shpc": False})
     )
     found = machine.buses.find("b", "virtio-mem-pci", on_pci=True, virtio=False)
     assert found is not None
@@ -94,7 +96,7 @@ def test_a_bridge_is_a_bus(machine: Machine) -> None:
 
 
 def test_none_comes_later(machine: Machine) -> None:
-    run_here(machine.add_device({"driver": "pcie-root-port", "id": "p"}))
+    run_here(add_device(machine, {"driver": "pcie-root-port", "id": "p"}))
     machine.start()
     for bus, message in (
         ("pcie.0", "Bus 'pcie.0' does not support hotplugging"),
