@@ -10,7 +10,7 @@ import json
 import struct
 import sys
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -73,7 +73,9 @@ class Layout:
         ends: for each chunk, pages up to its end.
     """
 
-    __slots__ = ("counts", "digests", "ends", "lengths", "pages", "starts", "stored")
+    __slots__ = (
+        *("_by_stored", "counts", "digests", "ends", "lengths", "pages", "starts", "stored"),
+    )
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class Layout:
         self.lengths = lengths
         self.stored = stored
         self.ends = array("I", accumulate(counts))
+        self._by_stored: tuple[list[int], array[int]] | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -179,6 +182,25 @@ class Layout:
                 stored += here
                 chunk += 1
             run += 1
+
+    def pieces_of(self, chunk: int) -> Iterator[Piece]:
+        """Where the pages of a chunk are; where several are equal, not all of them may be told."""
+        if self._by_stored is None:
+            runs = sorted(range(len(self.stored)), key=self.stored.__getitem__)
+            self._by_stored = runs, array("I", (self.stored[run] for run in runs))
+        runs, firsts = self._by_stored
+        end = self.ends[chunk]
+        begin = end - self.counts[chunk]
+        # One that begins before it may reach into it.
+        for at in range(max(bisect_left(firsts, begin) - 1, 0), len(runs)):
+            run = runs[at]
+            stored, length = firsts[at], self.lengths[run]
+            if stored >= end:
+                return
+            first, last = max(stored, begin), min(stored + length, end)
+            if first < last:
+                page = self.starts[run] + first - stored
+                yield Piece(page, last - first, chunk, first - begin)
 
     def ranges(self) -> list[tuple[int, int]]:
         """The ranges of pages that are not zeroes: (first page, pages), merged."""

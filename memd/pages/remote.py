@@ -27,6 +27,9 @@ in 8 ms on a link of 1 Gbit/s."""
 _GAP = 32 << 10
 """Bytes between two chunks that are fetched along with them."""
 
+Place = tuple[str, int, int]
+"""A pack's digest, and where in it a record is: offset and length."""
+
 T = TypeVar("T")
 
 
@@ -72,7 +75,8 @@ class RemoteChunks:
     Args:
         name: the template's, for the log.
         layout: of the template, as the store has it.
-        places: where the source has chunks, by digest: pack, offset and length.
+        places: tells where the source has a chunk of the layout: pack, offset and
+            length, None for nowhere.
         source: the source.
         cache: where what was fetched is kept.
     """
@@ -83,7 +87,7 @@ class RemoteChunks:
         self,
         name: str,
         layout: Layout,
-        places: Callable[[], dict[bytes, tuple[str, int, int]]],
+        places: Callable[[int], Place | None],
         source: Source,
         cache: Cache,
     ) -> None:
@@ -112,7 +116,7 @@ class RemoteChunks:
             QMPError: the source has it not, or gives something else.
         """
         digest = self._layout.digest(number)
-        place = self._places().get(digest)
+        place = self._places(number)
         if place is None:
             raise Damaged(f"template '{self._name}': no source has chunk {digest.hex()}")
         for again in (True, False):
@@ -133,12 +137,11 @@ class RemoteChunks:
 
     def prefetch(self, numbers: list[int]) -> None:
         """Fetch chunks in as few requests as can be; what fails is left to `chunk`."""
-        places = self._places()
-        wanted: dict[tuple[str, int, int], bytes] = {}
+        wanted: dict[Place, bytes] = {}
         room = self._cache.limit
         for number in numbers:
             digest = self._layout.digest(number)
-            if (place := places.get(digest)) is None or self._cache.has(digest):
+            if (place := self._places(number)) is None or self._cache.has(digest):
                 continue
             if room is not None:
                 # What would push out what was fetched just before is of no use.
@@ -146,7 +149,7 @@ class RemoteChunks:
                 if room < 0:
                     break
             wanted[place] = digest
-        spans: list[list[tuple[str, int, int]]] = []
+        spans: list[list[Place]] = []
         for place in sorted(wanted):
             if spans:
                 pack, first, _size = spans[-1][0]
@@ -157,7 +160,7 @@ class RemoteChunks:
                     continue
             spans.append([place])
 
-        def get(span: list[tuple[str, int, int]]) -> None:
+        def get(span: list[Place]) -> None:
             pack, first, _size = span[0]
             end = span[-1][1] + span[-1][2]
             data = self._source.part(pack, first, end - first)
@@ -218,6 +221,15 @@ def fetch_blob(
         raise QMPError(f"cannot store blob {digest}: {failed.strerror}") from None
 
 
-def places_by_digest(layout: Layout, places: Places) -> dict[bytes, tuple[str, int, int]]:
-    """Where each chunk is, by its digest."""
-    return {layout.digest(number): places.place(number) for number in range(len(layout))}
+def places_in(layout: Layout, theirs: Layout, places: Places) -> Callable[[int], Place | None]:
+    """Where the chunks of a layout are at a source.
+
+    Args:
+        layout: whose chunks are asked for.
+        theirs: the source's; the same object if it is the same.
+        places: where the source has its chunks.
+    """
+    if theirs is layout:
+        return places.place
+    found = {theirs.digest(number): places.place(number) for number in range(len(theirs))}
+    return lambda number: found.get(layout.digest(number))

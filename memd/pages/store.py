@@ -35,7 +35,7 @@ from memd.pages.chunks import PAGE, unpack
 from memd.pages.directory import FORMAT, named
 from memd.pages.layout import Layout, Piece, Places, PlacesBuilder
 from memd.pages.manifest import Blob, Manifest
-from memd.pages.remote import RemoteChunks, fetch_blob, places_by_digest, several
+from memd.pages.remote import Place, RemoteChunks, fetch_blob, places_in, several
 from memd.pages.sources import Source, Target, Version, open_source
 from memd.pages.template import Template
 from memd.pages.writer import Chunks, Known, Writer
@@ -47,6 +47,9 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 _SET_PAGES = 64
 """Pages of a chunk of the working set, which is fetched in its order."""
+
+_AT_ONCE = 1 << 14
+"""Pages of a working set that are held in memory at a time: 64 MiB."""
 
 _GARBAGE = 4
 """A pack of which one part in so many is garbage is written anew."""
@@ -256,26 +259,30 @@ class Store:
         entry = self._entry(name)
         manifest = self._manifest(entry.version)
         layout = self._layout(manifest)
-        remote = self._remote(name, layout, entry.origin) if entry.origin else None
+        remote = None
+        if entry.origin is not None:
+            remote = self._remote(name, layout, manifest.layout.digest, entry.origin)
 
         def places(known: str) -> tuple[str, Places] | None:
             return self._places_of(name, manifest.layout.digest, known)
 
         return Template(name, manifest, layout, self.blobs, places, self.unpacked, remote)
 
-    def _remote(self, name: str, layout: Layout, origin: Origin) -> RemoteChunks | None:
+    def _remote(self, name: str, layout: Layout, key: str, origin: Origin) -> RemoteChunks | None:
         try:
             source = self._source(origin.url)
         except QMPError as error:
             log.warning("template %s: %s", name, error.desc)
             return None
-        found: list[dict[bytes, tuple[str, int, int]]] = []
+        found: list[Callable[[int], Place | None]] = []
 
-        def places() -> dict[bytes, tuple[str, int, int]]:
+        def places(number: int) -> Place | None:
             if not found:
-                theirs = self._layout(self._manifest(origin.version))
-                found.append(places_by_digest(theirs, self._places(origin.version)))
-            return found[0]
+                manifest = self._manifest(origin.version)
+                same = manifest.layout.digest == key
+                theirs = layout if same else self._layout(manifest)
+                found.append(places_in(layout, theirs, self._places(origin.version)))
+            return found[0](number)
 
         return RemoteChunks(name, layout, places, source, self.cache)
 
@@ -512,10 +519,8 @@ class Store:
                 ):
                     hot.add(page)
                     wanted.append(page)
-            for at in range(0, len(wanted), _SET_PAGES):
-                part = wanted[at : at + _SET_PAGES]
-                record = chunks.record(b"".join(template.read(page * PAGE, PAGE) for page in part))
-                stored = chunks.add(record, len(part))
+            for part, data in _parts(template, wanted):
+                stored = chunks.add(chunks.record(data), len(part))
                 for slot, page in enumerate(part):
                     chunks.run(page, 1, stored + slot)
             chunks.close_pack()
@@ -897,6 +902,17 @@ def _without(layout: Layout, pages: set[int]) -> Iterator[Piece]:
                     slot = piece.slot + first - piece.page
                     yield Piece(first, page - first, piece.chunk, slot)
                 first = page + 1
+
+
+def _parts(template: Template, pages: array[int]) -> Iterator[tuple[array[int], bytes]]:
+    """Pages in parts of a chunk each, with their content."""
+    for first in range(0, len(pages), _AT_ONCE):
+        some = pages[first : first + _AT_ONCE]
+        # In the order of addresses, so that no chunk is unpacked for each of its pages.
+        content = {page: template.read(page * PAGE, PAGE) for page in sorted(some)}
+        for at in range(0, len(some), _SET_PAGES):
+            part = some[at : at + _SET_PAGES]
+            yield part, b"".join(content[page] for page in part)
 
 
 def _little_endian(numbers: array[int]) -> bytes:

@@ -8,14 +8,14 @@ import sys
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Protocol
 
 from memd.errors import QMPError
 from memd.pages.blobs import Blobs, Damaged
 from memd.pages.chunks import CHUNK_PAGES, PAGE, unpack
-from memd.pages.layout import Layout, Places
+from memd.pages.layout import Layout, Piece, Places
 from memd.pages.manifest import Manifest
 from memd.pages.unpacked import Unpacked
 
@@ -169,27 +169,57 @@ class Template:
         self._in_range(offset, length)
         first = offset // PAGE
         end = -(-(offset + length) // PAGE)
+        self._unpack(list(self.layout.pieces(first, end - first)))
+
+    def fetch_pages(self, pages: Iterable[int]) -> None:
+        """See that pages are ready, from wherever in the memory, as `fetch` does.
+
+        Args:
+            pages: their numbers, of 4096 bytes each.
+
+        Raises:
+            QMPError: as `fetch`.
+            ValueError: one is not in the template.
+        """
+        pieces: list[Piece] = []
+        for page in pages:
+            self._in_range(page * PAGE, PAGE)
+            pieces += self.layout.pieces(page, 1)
+        self._unpack(pieces)
+
+    def _unpack(self, pieces: list[Piece]) -> None:
         copy = self._copy()
-        needed = {
-            piece.chunk
-            for piece in self.layout.pieces(first, end - first)
-            if piece.chunk >= 0 and not copy.has(piece.page, piece.count)
-        }
-        if not needed:
-            return
+        missing = [
+            each for each in pieces if each.chunk >= 0 and not copy.has(each.page, each.count)
+        ]
+        needed = {each.chunk for each in missing}
         if self._remote is not None:
             self._prefetch(sorted(needed))
-        # What a chunk has besides, for the pages around, is not unpacked twice.
-        first -= first % CHUNK_PAGES
-        end = min(self.layout.pages, -(-end // CHUNK_PAGES) * CHUNK_PAGES)
-        for piece in self.layout.pieces(first, end - first):
-            if piece.chunk in needed and not copy.has(piece.page, piece.count):
-                with memoryview(self.chunk(piece.chunk)) as data:
-                    pages = data[piece.slot * PAGE : (piece.slot + piece.count) * PAGE]
-                    try:
-                        copy.put(piece.page, pages)
-                    except OSError as failed:
-                        raise _no_copy(self.name, failed) from None
+        for piece in missing:
+            if copy.has(piece.page, piece.count):
+                continue
+            with memoryview(self.chunk(piece.chunk)) as data:
+                try:
+                    # All that it has, so that it is not unpacked once more for another page.
+                    for each in self._around(piece):
+                        pages = data[each.slot * PAGE : (each.slot + each.count) * PAGE]
+                        copy.put(each.page, pages)
+                except OSError as failed:
+                    raise _no_copy(self.name, failed) from None
+
+    def _around(self, piece: Piece) -> Iterable[Piece]:
+        """Where the pages of a piece's chunk are."""
+        count = self.layout.counts[piece.chunk]
+        if piece.count == count:
+            return (piece,)
+        first = piece.page - piece.page % CHUNK_PAGES
+        end = min(self.layout.pages, first + CHUNK_PAGES)
+        near = [
+            each for each in self.layout.pieces(first, end - first) if each.chunk == piece.chunk
+        ]
+        if sum(each.count for each in near) == count:
+            return near
+        return self.layout.pieces_of(piece.chunk)
 
     def view(self, offset: int, length: int) -> memoryview:
         """Bytes of the memory as they lie in the unpacked copy; valid until `close`.

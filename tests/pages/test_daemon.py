@@ -1,0 +1,40 @@
+"""A daemon with a template store."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.differential.server import TREE, Server, memd_argv
+
+
+def refused(*options: str) -> str:
+    """What a memd says that can't start."""
+    done = subprocess.run(
+        [*memd_argv(), *options], capture_output=True, text=True, check=False, cwd=TREE, timeout=60
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_two_daemons_on_one_store(directory: Path, start_memd: Callable[..., Server]) -> None:
+    store = directory / "store"
+    first = start_memd("--templates", str(store))
+    said = refused("--qmp", "stdio", "--templates", str(store))
+    assert said == (
+        f"memd: --templates {store}: cannot use '{store}' as a template store: another memd uses"
+        f" it (process {first.pid})\n"
+    )
+    first.stop()
+    start_memd("--templates", str(store))
+
+
+@pytest.mark.parametrize("source", ["gopher://h/x", "oci://host"])
+def test_a_source_that_is_none(directory: Path, source: str) -> None:
+    store = str(directory / "store")
+    said = refused("--qmp", "stdio", "--templates", store, "--template-source", source)
+    assert f"'{source}' is no template source" in said
+    assert not Path(store).exists()
