@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from memd.errors import StartError
 
 if TYPE_CHECKING:
-    from memd.cli.config import Config
+    from memd.config import Config
 
 
 def choose_accelerator(config: Config) -> str:

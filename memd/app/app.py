@@ -28,12 +28,13 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from memd.qom.quota import Quota
 from memd.server.hub import Hub
+from memd.server.limits import Limits
 from memd.work import Command, Job, begin
 
 if TYPE_CHECKING:
     from memd.app.board import Board
     from memd.app.metrics import Metrics
-    from memd.cli.config import Chardev, Config
+    from memd.config import Chardev, Config
     from memd.hostmem.paths import Roots
     from memd.persist.service_manager import ServiceManager
     from memd.server.audit import Audit
@@ -76,12 +77,14 @@ class App:
         if config.machine_kind is not None:
             from memd.app.board import Board
 
-            self._board = Board(config, config.machine_kind, self._daemon)
+            self._board = Board(config, self._daemon)
         make_hub: Callable[..., Hub] = Hub
         if config.test_faults:
             from memd.faulty import faulty_hub
 
-            lifelines = [each.id or each.chardev.id for each in config.monitors if not each.server]
+            lifelines = [
+                each.id or each.chardev.id for each in config.monitors if not each.chardev.server
+            ]
             make_hub = faulty_hub(self._daemon, config.test_control, lifelines)
         dispatch: Dispatch = Dispatcher(self._daemon)
         self._meter: Meter | None = None
@@ -99,7 +102,7 @@ class App:
             dispatch,
             lambda: greeting(self._daemon),
             config.compat,
-            config.limits,
+            Limits(**config.limits),
         )
         machine = self._daemon.machine
         machine.deny_private_discard = config.deny_private_discard

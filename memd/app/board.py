@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
-from memd.devices.config import NumaNode
-from memd.devices.kinds import MachineKind
+from memd.config import Config, DeviceOption, NumaNode
+from memd.devices.arguments import arguments
+from memd.devices.kinds import NONE, find_kind
 from memd.devices.machine_object import check_initiators, check_limits, furnish
 from memd.errors import QMPError, StartError
 from memd.json_types import JSON
@@ -19,8 +20,6 @@ from memd.qom import MemoryRegion
 from memd.work import Run
 
 if TYPE_CHECKING:
-    from memd.cli.config import Config
-    from memd.cli.device import DeviceOption
     from memd.commands.daemon import Daemon
 
 MakeObject = Callable[[dict[str, JSON]], Awaitable[None]]
@@ -32,13 +31,13 @@ class Board:
 
     Args:
         config: the command line.
-        kind: the machine that it asks for.
         daemon: what it is for.
     """
 
     __slots__ = ("_config", "_daemon", "_kind", "_machine", "_tree")
 
-    def __init__(self, config: Config, kind: MachineKind, daemon: Daemon) -> None:
+    def __init__(self, config: Config, daemon: Daemon) -> None:
+        kind = find_kind(config.machine_kind or NONE.name, config.compat) or NONE
         self._config = config
         self._machine = config.machine
         self._kind = kind
@@ -83,7 +82,7 @@ class Board:
 
         try:
             driver = self._tree.type_by_name(device.options["driver"])
-            await run(add_device(self._daemon.machine, device.arguments(driver)))
+            await run(add_device(self._daemon.machine, arguments(device, driver)))
         except QMPError as error:
             raise StartError(error.desc, device.where, error.hint) from None
 

@@ -43,8 +43,8 @@ from memd.server.meter import BOUNDS
 from memd.work import Run
 
 if TYPE_CHECKING:
-    from memd.cli.config import Chardev
     from memd.commands.daemon import Daemon
+    from memd.config import Chardev
     from memd.server.hub import Hub
     from memd.server.meter import Meter
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from memd import qom
 from memd.backends.tls_creds import TLSCredentials
 from memd.compat import Compat
+from memd.config import Allowed
 from memd.errors import QMPError, StartError
 from memd.qom import Tree
 from memd.server.dialer import Dialer
@@ -28,10 +29,9 @@ from memd.server.listener import Listener
 from memd.server.peer import peer_of
 from memd.server.stream import StdioStream
 from memd.session import Monitor
-from memd.session.peer import Allowed
 
 if TYPE_CHECKING:
-    from memd.cli.config import Chardev, Config, MonitorSpec
+    from memd.config import Chardev, Config, MonitorSpec
     from memd.server.qtest import QTest
     from memd.server.tls import TLSPort
 
@@ -140,11 +140,11 @@ class Ports:
         monitor = ObjectMonitor(self._tree, spec, seen)
         self._monitors.append(monitor)
         seen.on_yank = lambda: self._hub.disconnect(monitor)
-        if spec.kind == "stdio":
+        if spec.chardev.kind == "stdio":
             self._hub.serve(StdioStream(), monitor)
         else:
             adopt: Adopt = lambda client: self._hub.adopt(client, monitor)  # noqa: E731
-            if spec.tls_creds is not None:
+            if spec.chardev.tls_creds is not None:
                 adopt = self._tls_port(spec.chardev, seen, monitor)
             dialer = await self._open_chardev(spec.chardev, seen, adopt)
             if dialer is not None:

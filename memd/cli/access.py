@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from memd.config import Allowed
 from memd.errors import QMPError
-from memd.session.peer import Allowed
 
 _LARGEST_ID = (1 << 32) - 2
 """The largest id of a user or group; the one above it means none (chown(2))."""

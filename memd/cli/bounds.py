@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
-    from memd.cli.config import Config
+    from memd.config import Config
 
 NAMES = (
     *("max-clients", "max-clients-per-user", "max-descriptors", "max-descriptors-per-user"),
@@ -30,35 +30,31 @@ def set_bound(config: Config, name: str, value: str) -> None:
     from memd.server.limits import MIN_HELD, MIN_MESSAGE, MIN_TOKENS
     from memd.wire.limits import MAX_OPEN_TOKEN_BYTES, MAX_TOKEN_COUNT
 
-    limits = config.limits
-    if name == "max-clients":
-        limits.clients = _number(name, value)
-    elif name == "max-clients-per-user":
-        limits.clients_per_user = _number(name, value)
-    elif name == "max-descriptors":
-        limits.descriptors = _number(name, value)
-    elif name == "max-descriptors-per-user":
-        limits.descriptors_per_user = _number(name, value)
+    if name.startswith("max-memory"):
+        size = size_of(name, value)
+        if name == "max-memory":
+            config.max_memory = size
+        else:
+            config.max_memory_per_user = size
+    elif name == "max-objects":
+        config.max_objects = _number(name, value)
     elif name == "max-tokens":
-        limits.tokens = _number(name, value)
-        if not MIN_TOKENS <= limits.tokens <= MAX_TOKEN_COUNT:
+        tokens = config.limits["tokens"] = _number(name, value)
+        if not MIN_TOKENS <= tokens <= MAX_TOKEN_COUNT:
             raise QMPError(
                 f"Parameter '{name}' expects a number from {MIN_TOKENS} to {MAX_TOKEN_COUNT}"
             )
-    elif name == "max-objects":
-        config.max_objects = _number(name, value)
-    elif name == "negotiation-timeout":
-        limits.negotiation = _number(name, value)
-    elif name == "max-memory":
-        config.max_memory = size_of(name, value)
-    elif name == "max-memory-per-user":
-        config.max_memory_per_user = size_of(name, value)
     elif name == "max-message":
-        limits.message = size_of(name, value, MIN_MESSAGE, MAX_OPEN_TOKEN_BYTES)
-    elif name == "max-held-output":
-        limits.held_output = size_of(name, value, MIN_HELD)
+        config.limits["message"] = size_of(name, value, MIN_MESSAGE, MAX_OPEN_TOKEN_BYTES)
+    elif name in ("max-held", "max-held-output"):
+        config.limits[_member(name)] = size_of(name, value, MIN_HELD)
     else:
-        limits.held = size_of(name, value, MIN_HELD)
+        config.limits[_member(name)] = _number(name, value)
+
+
+def _member(name: str) -> str:
+    """The member of `memd.server.limits.Limits` that an option is about."""
+    return name.removeprefix("max-").removesuffix("-timeout").replace("-", "_")
 
 
 def _number(name: str, value: str) -> int:

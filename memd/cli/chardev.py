@@ -13,9 +13,9 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memd.cli.config import Chardev
 from memd.cli.opts import Opts, OptsList, extend
 from memd.compat import Compat
+from memd.config import Chardev
 from memd.errors import QMPError
 
 BACKENDS = ("null", "socket", "stdio")

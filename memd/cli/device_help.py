@@ -53,7 +53,7 @@ def device_help(compat: Compat, driver: str | None) -> str:
             f"{name} devices:\n" + "".join(f"{each}\n" for each in rows) for name, rows in _GROUPS
         )
         return "\n".join(told)
-    from memd.devices.config import MachineConfig
+    from memd.config import MachineConfig
     from memd.devices.machine import Machine
     from memd.qom import Tree
 

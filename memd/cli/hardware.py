@@ -6,7 +6,6 @@ may come before its backend, and a node before the machine that it belongs to.
 
 from __future__ import annotations
 
-from memd.cli.config import Config
 from memd.cli.device import HelpWanted, parse_device
 from memd.cli.machine import Machine
 from memd.cli.memory import MemoryOption
@@ -14,7 +13,7 @@ from memd.cli.numa import NumaOptions
 from memd.cli.reading import Given
 from memd.cli.report import Answered
 from memd.cli.smp import SmpOption
-from memd.devices.config import DEFAULT_RAM, MachineConfig
+from memd.config import DEFAULT_RAM, Config, MachineConfig
 from memd.errors import QMPError
 
 REACTIONS = ("immediately", "never", "refuses")
@@ -134,7 +133,7 @@ class Hardware:
         size = memory.size
         if size is None and backend is not None:
             size = backends[backend.rpartition("/")[2]]
-        config.machine_kind = kind
+        config.machine_kind = kind.name
         config.machine = MachineConfig(
             kind.kind,
             ram_size=default if size is None else size,

@@ -9,7 +9,8 @@ from typing import Any
 
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given
-from memd.cli.report import CommandLineError, Reporter
+from memd.cli.report import CommandLineError
+from memd.config import Report
 from memd.errors import QMPError
 
 MEMORY = OptsList(
@@ -48,7 +49,7 @@ class MemoryOption:
         self._opts = Opts()
         self._members: dict[str, Any] = {}
 
-    def take(self, given: Given, report: Reporter) -> None:
+    def take(self, given: Given, report: Report) -> None:
         """Take `-m [size=]SIZE[,slots=N][,maxmem=SIZE]`.
 
         Raises:

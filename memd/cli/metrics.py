@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memd.cli.config import Chardev
+from memd.config import Chardev
 from memd.errors import QMPError
 
 

@@ -8,11 +8,11 @@ devices, then all monitors: the order in which QEMU 10.0.2 complains.
 from __future__ import annotations
 
 from memd.cli.chardev import NOTHING, chardev_list, describe_backends, make_chardev, parse_device
-from memd.cli.config import Chardev, Config, MonitorSpec
 from memd.cli.opts import Opts, OptsList, Warn, is_identifier, parse_opts
 from memd.cli.reading import Given, located
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
+from memd.config import Chardev, Config, MonitorSpec
 from memd.errors import QMPError
 
 OWN = {"readonly": "bool", "allow-user": "str", "allow-group": "str"}

@@ -14,7 +14,7 @@ from memd.cli.opts import OptsList, Warn, parse_opts
 from memd.cli.reading import Given, located
 from memd.cli.report import CommandLineError
 from memd.compat import Compat
-from memd.devices.config import NumaNode, wrong_initiator
+from memd.config import NumaNode, wrong_initiator
 from memd.errors import QMPError
 
 NUMA = OptsList("numa", "type", None)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from memd.cli.bounds import NAMES as BOUNDS
-from memd.cli.config import Chardev, Config, MonitorSpec
 from memd.cli.monitors import Monitors
 from memd.cli.objects import parse_object
 from memd.cli.opts import OptsList, parse_opts
 from memd.cli.reading import Given, Option, compat_of, heed_options, read_options
 from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.config import Chardev, Config, MonitorSpec
 from memd.errors import QMPError
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
-from memd.cli.config import Config
 from memd.cli.keyval import parse_keyval
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList, parse_opts
@@ -19,6 +18,7 @@ from memd.cli.reading import Given, Option, compat_of, heed_options, read_option
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.cli.start import run_command
 from memd.compat import Compat
+from memd.config import Config
 from memd.errors import QMPError
 
 _LISTS = {

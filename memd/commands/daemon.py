@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memd.commands.fdsets import FdSets
 from memd.compat import Compat
-from memd.devices.config import MachineConfig
+from memd.config import MachineConfig
 from memd.devices.machine import Machine
 from memd.json_types import JSON
 from memd.work import Constant, Encoded

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
-    from memd.devices.config import MachineConfig
+    from memd.config import MachineConfig
 
 GIB = 1 << 30
 

@@ -28,9 +28,9 @@ from memd.qom.types import INTERFACE, OBJECT, ObjectType
 from memd.work import Command, Event
 
 if TYPE_CHECKING:
+    from memd.config import MachineConfig
     from memd.devices.area import Area
     from memd.devices.bus import Buses
-    from memd.devices.config import MachineConfig
     from memd.devices.guest import Guest
     from memd.qom.standing import MemoryRegion
     from memd.qom.tree import Tree

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from memd.devices.config import MachineConfig
+    from memd.config import MachineConfig
     from memd.devices.throttle import Later
 
 Act = Callable[[], None]

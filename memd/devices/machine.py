@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     # What devices are made of is imported with the first one: nearly every
     # daemon gets by without.
     from memd.backends.base import MemoryBackend
+    from memd.config import MachineConfig
     from memd.devices.area import Area
     from memd.devices.bus import Buses
-    from memd.devices.config import MachineConfig
     from memd.devices.device import Device, MemoryDevice
     from memd.devices.guest import Guest
     from memd.devices.throttle import Cancel, Throttle

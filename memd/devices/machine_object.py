@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memd.compat import Compat
+from memd.config import MachineConfig, wrong_initiator
 from memd.devices.bus import Buses, PciBus
-from memd.devices.config import MachineConfig, wrong_initiator
 from memd.devices.device import Device, MachinePort
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError

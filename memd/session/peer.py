@@ -24,26 +24,3 @@ class Peer:
 
     def __repr__(self) -> str:
         return f"pid {self.pid}, uid {self.uid}, gid {self.gid}"
-
-
-class Allowed:
-    """Whose processes may be clients.
-
-    Attributes:
-        users: user ids.
-        groups: group ids: of whoever runs as that group, or is in it.
-    """
-
-    __slots__ = ("groups", "users")
-
-    def __init__(self, users: frozenset[int], groups: frozenset[int]) -> None:
-        self.users = users
-        self.groups = groups
-
-    def admits(self, peer: Peer | None) -> bool:
-        """Whether a process may; None, of whom the kernel knows nothing, may not."""
-        if peer is None:
-            return False
-        if peer.uid in self.users or peer.gid in self.groups:
-            return True
-        return not self.groups.isdisjoint(peer.groups)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 
 from memd.cli import options, qemu_system
-from memd.cli.config import Config
 from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.config import Config
 
 Parse = Callable[[Sequence[str], Reporter], Config]
 

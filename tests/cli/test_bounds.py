@@ -14,7 +14,7 @@ MIB = 1 << 20
 def test_defaults() -> None:
     found = config(memd())
     assert (found.max_objects, found.max_memory, found.max_memory_per_user) == (0, 0, 0)
-    limits, usual = found.limits, Limits()
+    limits, usual = Limits(**found.limits), Limits()
     for name in Limits.__slots__:
         assert getattr(limits, name) == getattr(usual, name)
     assert (limits.message, limits.held_output, limits.held) == (24 * MIB, 64 * MIB, 512 * MIB)
@@ -42,7 +42,7 @@ def test_all_of_them() -> None:
         1024 * MIB,
         1536 * MIB,
     )
-    limits = found.limits
+    limits = Limits(**found.limits)
     assert (limits.clients, limits.clients_per_user, limits.negotiation) == (7, 5, 30)
     assert (limits.descriptors, limits.descriptors_per_user, limits.tokens) == (40, 30, 2000)
     assert (limits.held, limits.held_output, limits.message) == (32 * MIB, 16 * MIB, 64 * MIB)

@@ -5,9 +5,9 @@ import socket
 import pytest
 
 from memd.cli.chardev import BACKENDS, chardev_list, describe_backends, make_chardev, parse_device
-from memd.cli.config import Chardev
 from memd.cli.opts import parse_opts
 from memd.compat import Compat
+from memd.config import Chardev
 from memd.errors import QMPError
 
 CREDENTIALS = (

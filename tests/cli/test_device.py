@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from memd.cli.device import DeviceOption, HelpWanted, parse_device
+from memd.cli.device import HelpWanted, parse_device
 from memd.cli.reading import Given
 from memd.compat import Compat
-from memd.devices.config import MachineConfig
+from memd.config import DeviceOption, MachineConfig
+from memd.devices.arguments import arguments
 from memd.devices.machine import Machine
 from memd.errors import QMPError
 from memd.qom import ObjectType, Tree
@@ -56,7 +57,7 @@ def test_two_spellings() -> None:
 def test_values_get_their_types(text: str, options: dict[str, Any]) -> None:
     made = parse(text)
     driver = made.options["driver"]
-    assert made.arguments(type_of(driver)) == {"driver": driver, **options}
+    assert arguments(made, type_of(driver)) == {"driver": driver, **options}
 
 
 @pytest.mark.parametrize(
@@ -73,13 +74,13 @@ def test_values_get_their_types(text: str, options: dict[str, Any]) -> None:
 def test_values_that_can_not_be(text: str, message: str) -> None:
     made = parse(text)
     with pytest.raises(QMPError) as caught:
-        made.arguments(type_of(made.options["driver"]))
+        arguments(made, type_of(made.options["driver"]))
     assert caught.value.desc == message
 
 
 def test_what_is_no_class_stays_as_it_is() -> None:
     made = parse("zzz,slot=x")
-    assert made.arguments(None) == {"driver": "zzz", "slot": "x"}
+    assert arguments(made, None) == {"driver": "zzz", "slot": "x"}
 
 
 @pytest.mark.parametrize("text", ["", "foo=1", '{"id":"d"}', '{"driver":1}'])

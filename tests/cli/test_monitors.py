@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from memd.cli.config import Config, MonitorSpec
 from memd.cli.monitors import Monitors
 from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.compat import Compat
+from memd.config import Config, MonitorSpec
 from memd.errors import QMPError
 
 
@@ -54,7 +54,8 @@ def test_the_long_way() -> None:
         )
     )
     assert (monitor.id, monitor.mode, monitor.pretty) == ("m0", "control", True)
-    assert (monitor.kind, monitor.path, monitor.server, monitor.wait) == ("unix", "/s", True, False)
+    found = monitor.chardev
+    assert (found.kind, found.path, found.server, found.wait) == ("unix", "/s", True, False)
     assert monitor.where == "-mon c0,mode=control,pretty=on,id=m0"
     assert monitor.chardev.where == "-chardev socket,id=c0,path=/s,server=on,wait=off"
     assert monitor.chardev.id == "c0"

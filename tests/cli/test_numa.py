@@ -6,7 +6,7 @@ from memd.cli.numa import NumaOptions
 from memd.cli.reading import Given
 from memd.cli.report import CommandLineError
 from memd.compat import Compat
-from memd.devices.config import NumaNode
+from memd.config import NumaNode
 from memd.errors import QMPError
 
 

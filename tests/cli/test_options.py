@@ -5,10 +5,10 @@ import re
 import pytest
 
 from memd import __version__
-from memd.cli.config import NO_UUID
 from memd.cli.options import OPTIONS
 from memd.cli.usage import USAGE
 from memd.compat import Compat
+from memd.config import NO_UUID
 from tests.cli.lines import config, memd
 
 
@@ -32,7 +32,7 @@ def test_everything() -> None:
         )
     )
     assert made.default_socket is False
-    assert [each.kind for each in made.monitors] == ["unix", "stdio", "tcp", "null"]
+    assert [each.chardev.kind for each in made.monitors] == ["unix", "stdio", "tcp", "null"]
     assert [each.mode for each in made.monitors] == ["control"] * 3 + ["readline"]
     assert [each.pretty for each in made.monitors] == [True, True, False, False]
     assert made.objects == [{"qom-type": "memory-backend-ram", "id": "m0", "size": 1 << 20}]
@@ -136,6 +136,6 @@ def test_misbehaviour() -> None:
     found = config(memd("--qmp", "unix:a,server=on", "--test-control", control))
     assert found.test_faults
     assert found.test_control == ["compat_monitor1"]
-    assert [monitor.path for monitor in found.monitors] == ["a", "b"]
+    assert [monitor.chardev.path for monitor in found.monitors] == ["a", "b"]
     assert config(memd("--test-faults")).test_faults
     assert not config(memd()).test_faults

@@ -29,7 +29,11 @@ def test_the_test_harness_of_qemu() -> None:
     assert made.qtest.spec == "unix:/q.sock"
     assert made.qtest_log == "/dev/null"
     (monitor,) = made.monitors
-    assert (monitor.path, monitor.server, monitor.mode) == ("/q.qmp", False, "control")
+    assert (monitor.chardev.path, monitor.chardev.server, monitor.mode) == (
+        "/q.qmp",
+        False,
+        "control",
+    )
     assert made.preconfig
     assert made.accels == ["qtest"]
     assert (made.stopped, made.default_socket) == (False, False)
@@ -38,7 +42,11 @@ def test_the_test_harness_of_qemu() -> None:
 def test_the_probe_of_libvirt() -> None:
     made = config(qemu(*LIBVIRT))
     (monitor,) = made.monitors
-    assert (monitor.path, monitor.server, monitor.wait) == ("/l.sock", True, False)
+    assert (monitor.chardev.path, monitor.chardev.server, monitor.chardev.wait) == (
+        "/l.sock",
+        True,
+        False,
+    )
     assert made.stopped
     assert made.daemonize
     assert (made.pidfile, made.accels) == ("/l.pid", ["kvm", "tcg"])
@@ -58,7 +66,11 @@ def test_a_domain_of_libvirt() -> None:
             )
         )
         (monitor,) = made.monitors
-        assert (monitor.id, monitor.kind, monitor.fd) == ("monitor", "fd", sock.fileno())
+        assert (monitor.id, monitor.chardev.kind, monitor.chardev.fd) == (
+            "monitor",
+            "fd",
+            sock.fileno(),
+        )
     assert (made.name, made.uuid) == ("vm", "550e8400-e29b-41d4-a716-446655440000")
 
 
@@ -72,7 +84,7 @@ def test_a_monitor_as_an_object() -> None:
 
 def test_human_monitors() -> None:
     made = config(qemu("-monitor", "unix:/m,server=on,wait=off", "-monitor", "none"))
-    assert [(each.mode, each.path) for each in made.monitors] == [("readline", "/m")]
+    assert [(each.mode, each.chardev.path) for each in made.monitors] == [("readline", "/m")]
 
 
 def test_what_is_read_over() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from memd.cli import start
-from memd.cli.config import Config
 from memd.cli.options import parse_arguments
 from memd.cli.start import run_command
+from memd.config import Config
 from memd.errors import QMPError
 
 Ready = Callable[[], None]
@@ -51,7 +51,7 @@ def command(*argv: str) -> int:
 
 def test_it_runs(app: App, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--qmp", "unix:/s,server=on,wait=off") == 7
-    assert [each.path for each in app.ran[0].monitors] == ["/s"]
+    assert [each.chardev.path for each in app.ran[0].monitors] == ["/s"]
     assert capsys.readouterr() == ("", "")
 
 
@@ -65,7 +65,12 @@ def test_the_default_socket_is_shown(
     monkeypatch.setattr(start, "default_socket", lambda *, shared: path)
     assert command() == 7
     (monitor,) = app.ran[0].monitors
-    assert (monitor.kind, monitor.path, monitor.server, monitor.wait) == ("unix", path, True, False)
+    assert (
+        monitor.chardev.kind,
+        monitor.chardev.path,
+        monitor.chardev.server,
+        monitor.chardev.wait,
+    ) == ("unix", path, True, False)
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"memd: QMP is served on {path}", f"memd: try: qmp-shell {path}"]
     assert err == ""
@@ -77,7 +82,9 @@ def test_sockets_of_a_service_manager_are_served_instead(
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", "2")
     assert command() == 7
-    served = [(each.kind, each.fd, each.server) for each in app.ran[0].monitors]
+    served = [
+        (each.chardev.kind, each.chardev.fd, each.chardev.server) for each in app.ran[0].monitors
+    ]
     assert served == [("fd", 3, True), ("fd", 4, True)]
     assert capsys.readouterr() == ("", "")
 
@@ -88,7 +95,7 @@ def test_sockets_that_were_passed_to_another_process_are_left_alone(
     monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
     monkeypatch.setenv("LISTEN_FDS", "1")
     assert command("--qmp", "unix:/s,server=on,wait=off") == 7
-    assert [each.kind for each in app.ran[0].monitors] == ["unix"]
+    assert [each.chardev.kind for each in app.ran[0].monitors] == ["unix"]
 
 
 def pass_on(monkeypatch: pytest.MonkeyPatch, fds: list[int], names: str | None) -> dict[int, int]:
@@ -122,7 +129,7 @@ def test_sockets_have_the_names_that_they_are_passed_with(
         passed = pass_on(monkeypatch, [sock.fileno()] * 3, names)
         assert command("--chardev", "null,id=taken") == 7
         assert [each.chardev.id for each in app.ran[0].monitors] == ids
-        assert [each.fd for each in app.ran[0].monitors] == list(passed)
+        assert [each.chardev.fd for each in app.ran[0].monitors] == list(passed)
         assert app.ran[0].stored == {}
         for fd in passed:
             os.close(fd)
@@ -135,7 +142,7 @@ def test_what_was_kept_is_no_socket(app: App, monkeypatch: pytest.MonkeyPatch) -
         passed = pass_on(monkeypatch, [sock.fileno(), memory, memory, sock.fileno()], names)
         assert command() == 7
         numbers = list(passed)
-        assert [each.fd for each in app.ran[0].monitors] == [numbers[0], numbers[3]]
+        assert [each.chardev.fd for each in app.ran[0].monitors] == [numbers[0], numbers[3]]
         assert app.ran[0].stored == {"memd-list": numbers[1], "memd-1f": numbers[2]}
         for fd in (memory, *passed):
             os.close(fd)

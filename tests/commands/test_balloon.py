@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from memd.config import MachineConfig
 from memd.devices.adding import add_device
-from memd.devices.config import MachineConfig
 from memd.work import run_here
 from tests.commands.fakes import Console
 

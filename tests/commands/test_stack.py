@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from memd.compat import Compat
-from memd.devices.config import MachineConfig
+from memd.config import MachineConfig
 from memd.devices.kinds import find_kind
 from memd.devices.machine_object import furnish
 from memd.work import Outcome

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memd.compat import Compat
-from memd.devices.config import MachineConfig
+from memd.config import MachineConfig
 from memd.json_types import JSON
 from memd.work import Command, Event
 from tests.commands.fakes import Console

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from memd.config import MachineConfig
 from memd.devices.area import ANY_SLOT, ANYWHERE, Area, area_of, choose_slot
-from memd.devices.config import MachineConfig
 from memd.errors import QMPError
 
 MIB = 1 << 20

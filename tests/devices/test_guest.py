@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memd.devices.config import MachineConfig
+from memd.config import MachineConfig
 from memd.devices.guest import Guest
 from tests.devices.bench import Clock
 

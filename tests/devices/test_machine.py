@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from memd.config import NumaNode
 from memd.devices.adding import add_device
-from memd.devices.config import NumaNode
 from memd.devices.machine import Machine
 from memd.work import run_here
 from tests.devices.bench import GIB, MIB, Bench
@@ -107,7 +107,7 @@ def test_a_machine_that_is_stopped(bench: Bench) -> None:
 def test_without_a_loop_beside_it() -> None:
     """By itself a machine acts at once, and tells nobody."""
     from memd import backends
-    from memd.devices.config import MachineConfig
+    from memd.config import MachineConfig
     from memd.qom import Tree
 
     tree = Tree()

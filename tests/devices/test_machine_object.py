@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from memd.compat import Compat
+from memd.config import MachineConfig, NumaNode
 from memd.devices import register
-from memd.devices.config import MachineConfig, NumaNode
 from memd.devices.kinds import MachineKind, find_kind
 from memd.devices.machine_object import check_limits, cpu_places, cpus, furnish, machine_type
 from memd.errors import QMPError

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from memd.compat import Compat
+from memd.config import MachineConfig
 from memd.devices.adding import add_device
-from memd.devices.config import MachineConfig
 from memd.devices.machine import Machine
 from memd.devices.placeholders import PLACEHOLDERS
 from memd.errors import QMPError

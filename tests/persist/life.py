@@ -15,8 +15,8 @@ import pytest
 
 from memd import backends
 from memd.backends.thread_context import ThreadContext
-from memd.cli.config import Config
 from memd.cli.report import Reporter
+from memd.config import Config
 from memd.errors import StartError
 from memd.hostmem import noting
 from memd.hostmem.paths import Roots

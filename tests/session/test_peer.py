@@ -2,8 +2,8 @@
 
 import pytest
 
+from memd.config import Allowed
 from memd.session import Peer
-from memd.session.peer import Allowed
 
 
 def test_it_names_itself() -> None:

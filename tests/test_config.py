@@ -2,22 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from memd.cli.config import Chardev, Config, MonitorSpec
 from memd.cli.report import Reporter
-
-
-def test_a_monitor_shows_what_it_sits_on() -> None:
-    chardev = Chardev("c0", "tcp")
-    chardev.host, chardev.port, chardev.family = "h", "1", "ipv4"
-    chardev.path, chardev.fd = "/s", 3
-    chardev.server = chardev.wait = True
-    chardev.reconnect, chardev.tls_creds = 7, "tls0"
-    monitor = MonitorSpec("m0", chardev, "control", False, "-mon c0")
-    for name in (
-        *("kind", "path", "fd", "host", "port", "family"),
-        *("server", "wait", "reconnect", "tls_creds"),
-    ):
-        assert getattr(monitor, name) == getattr(chardev, name)
+from memd.config import DEFAULT_RAM, Chardev, Config, MachineConfig, MonitorSpec, NumaNode
 
 
 @pytest.mark.parametrize(
@@ -42,3 +28,22 @@ def test_nothing_is_shared() -> None:
     one.objects.append({})
     one.monitors.append(MonitorSpec(None, Chardev("c", "null"), "control", False, ""))
     assert (other.objects, other.monitors) == ([], [])
+
+
+def test_defaults() -> None:
+    config = MachineConfig()
+    assert (config.type, config.ram_size, config.maxmem) == ("none", DEFAULT_RAM, DEFAULT_RAM)
+    assert (config.slots, config.nvdimm, config.memory_backend) == (0, False, None)
+    assert (config.numa_nodes, config.smp) == ([], {})
+    assert (config.guest_reacts, config.guest_delay_ms) == ("immediately", 0)
+
+
+def test_room_for_more() -> None:
+    config = MachineConfig("q35", ram_size=1, maxmem=3)
+    assert (config.ram_size, config.maxmem) == (1, 3)
+
+
+def test_nodes_share_nothing() -> None:
+    first, second = NumaNode(0), NumaNode(1)
+    first.cpus.append(1)
+    assert second.cpus == []

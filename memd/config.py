@@ -1,22 +1,75 @@
-"""What a command line comes to."""
+"""What a command line comes to: plain data, which `cli/` makes and others read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from memd.cli.report import Reporter
 from memd.compat import Compat
-from memd.devices.config import MachineConfig
 from memd.json_types import JSON
-from memd.server.limits import Limits
-
-if TYPE_CHECKING:
-    from memd.cli.device import DeviceOption
-    from memd.devices.kinds import MachineKind
-    from memd.session.peer import Allowed
-
 
 NO_UUID = "00000000-0000-0000-0000-000000000000"
+
+
+class Report(Protocol):
+    """Writes messages in QEMU's form.
+
+    Attributes:
+        program: the program's name.
+        timestamp: whether messages begin with the time.
+        name: what messages begin with, None for nothing.
+    """
+
+    program: str
+    timestamp: bool
+    name: str | None
+
+    def error(self, text: str, where: str = "", hint: str | None = None) -> None:
+        """Say what went wrong."""
+
+    def warning(self, text: str, where: str = "", hint: str | None = None) -> None:
+        """Say what may not be as it was meant."""
+
+    def info(self, text: str, where: str = "") -> None:
+        """Say what goes on."""
+
+
+class Credentials(Protocol):
+    """A process's user and groups, as the kernel says."""
+
+    @property
+    def uid(self) -> int:
+        """Its effective user id."""
+
+    @property
+    def gid(self) -> int:
+        """Its effective group id."""
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """Its supplementary group ids."""
+
+
+class Allowed:
+    """Whose processes may be clients.
+
+    Attributes:
+        users: user ids.
+        groups: group ids: of whoever runs as that group, or is in it.
+    """
+
+    __slots__ = ("groups", "users")
+
+    def __init__(self, users: frozenset[int], groups: frozenset[int]) -> None:
+        self.users = users
+        self.groups = groups
+
+    def admits(self, peer: Credentials | None) -> bool:
+        """Whether a process may; None, of whom the kernel knows nothing, may not."""
+        if peer is None:
+            return False
+        if peer.uid in self.users or peer.gid in self.groups:
+            return True
+        return not self.groups.isdisjoint(peer.groups)
 
 
 class Chardev:
@@ -81,7 +134,7 @@ class MonitorSpec:
 
     Attributes:
         id: its name, or None.
-        chardev: what it sits on; its attributes can be read here too.
+        chardev: what it sits on.
         mode: "control" (QMP) or "readline" (human).
         pretty: whether answers are spread over lines.
         where: the option and its argument as given, for messages.
@@ -107,55 +160,110 @@ class MonitorSpec:
         self.where = where
         self.readonly = readonly
 
-    @property
-    def kind(self) -> str:
-        """See `Chardev`."""
-        return self.chardev.kind
 
-    @property
-    def path(self) -> str:
-        """See `Chardev`."""
-        return self.chardev.path
+DEFAULT_RAM = 128 << 20
+"""Bytes of memory of a machine that was given no `-m` (observed on QEMU 10.0.2)."""
 
-    @property
-    def fd(self) -> int:
-        """See `Chardev`."""
-        return self.chardev.fd
 
-    @property
-    def host(self) -> str:
-        """See `Chardev`."""
-        return self.chardev.host
+class NumaNode:
+    """A node of `-numa node`.
 
-    @property
-    def port(self) -> str:
-        """See `Chardev`."""
-        return self.chardev.port
+    Attributes:
+        nodeid: its number.
+        cpus: the numbers of its CPUs.
+        mem: bytes of `mem=`, or None.
+        memdev: the id of the memory backend that is its memory, or None.
+        initiator: the node whose CPUs are the nearest to it, or None.
+    """
 
-    @property
-    def family(self) -> str:
-        """See `Chardev`."""
-        return self.chardev.family
+    __slots__ = ("cpus", "initiator", "mem", "memdev", "nodeid")
 
-    @property
-    def server(self) -> bool:
-        """See `Chardev`."""
-        return self.chardev.server
+    def __init__(
+        self,
+        nodeid: int,
+        *,
+        cpus: list[int] | None = None,
+        mem: int | None = None,
+        memdev: str | None = None,
+        initiator: int | None = None,
+    ) -> None:
+        self.nodeid = nodeid
+        self.initiator = initiator
+        self.cpus = cpus or []
+        self.mem = mem
+        self.memdev = memdev
 
-    @property
-    def wait(self) -> bool:
-        """See `Chardev`."""
-        return self.chardev.wait
 
-    @property
-    def tls_creds(self) -> str | None:
-        """See `Chardev`."""
-        return self.chardev.tls_creds
+def wrong_initiator(node: int, initiator: int) -> str:
+    """What is said of a node with CPUs that another one is told to be the nearest to."""
+    return f"The initiator of CPU NUMA node {node} should be itself (got {initiator})"
 
-    @property
-    def reconnect(self) -> int:
-        """See `Chardev`."""
-        return self.chardev.reconnect
+
+class MachineConfig:
+    """The memory side of a machine.
+
+    Attributes:
+        type: "none", "q35", "pc" or "virt".
+        ram_size: bytes of its memory at the start.
+        slots: how many DIMMs can be plugged.
+        maxmem: bytes that it can have with all of them; `ram_size` where none
+            can be plugged.
+        nvdimm: whether it takes NVDIMMs.
+        memory_backend: the id of the backend that is its memory, or None.
+        numa_nodes: the nodes of `-numa`, in their order.
+        guest_reacts: what the guest that is not there does when it is asked
+            for something: "immediately", "after", "never" or "refuses".
+        guest_delay_ms: milliseconds that it takes, with "after".
+        smp: the CPUs: every level of their topology and how many, "cpus" and
+            "maxcpus"; empty for one CPU.
+    """
+
+    __slots__ = (
+        *("guest_delay_ms", "guest_reacts", "maxmem", "memory_backend", "numa_nodes", "nvdimm"),
+        *("ram_size", "slots", "smp", "type"),
+    )
+
+    def __init__(
+        self,
+        type: str = "none",
+        *,
+        ram_size: int = DEFAULT_RAM,
+        slots: int = 0,
+        maxmem: int | None = None,
+        nvdimm: bool = False,
+        memory_backend: str | None = None,
+        numa_nodes: list[NumaNode] | None = None,
+        guest_reacts: str = "immediately",
+        guest_delay_ms: int = 0,
+        smp: dict[str, int] | None = None,
+    ) -> None:
+        self.type = type
+        self.ram_size = ram_size
+        self.slots = slots
+        self.maxmem = ram_size if maxmem is None else maxmem
+        self.nvdimm = nvdimm
+        self.memory_backend = memory_backend
+        self.numa_nodes = numa_nodes or []
+        self.guest_reacts = guest_reacts
+        self.guest_delay_ms = guest_delay_ms
+        self.smp = smp or {}
+
+
+class DeviceOption:
+    """A `-device` that was given.
+
+    Attributes:
+        where: the option and its argument as given, for messages.
+        is_json: whether values have their types; else they are text.
+        options: what `device_add` would be given.
+    """
+
+    __slots__ = ("is_json", "options", "where")
+
+    def __init__(self, where: str, is_json: bool, options: dict[str, JSON]) -> None:
+        self.where = where
+        self.is_json = is_json
+        self.options = options
 
 
 class Config:
@@ -185,7 +293,8 @@ class Config:
         audit: where each command that acts is recorded: "journal", "off", a
             file's path, or None for the journal if memd runs under it.
         metrics: where metrics are served, or None.
-        limits: what clients may take of the daemon.
+        limits: what clients may take of the daemon: those of `memd.server.limits.Limits`
+            that were given.
         templates: the template store's directory, or None.
         template_sources: URLs of where templates are that it has not.
         template_cache: bytes of what was fetched that it keeps, None for any number.
@@ -195,7 +304,7 @@ class Config:
         accels: the accelerators that were asked for, the first first.
         stopped: whether it starts in run state "prelaunch" (`-S`).
         preconfig: whether it waits for x-exit-preconfig.
-        machine_kind: which machine there is; None for none that was described.
+        machine_kind: the name of the machine; None for none that was described.
         machine: what was said of it.
         machine_values: its properties that were given, by name.
         devices: what is plugged into it, in the order in which QEMU does it.
@@ -216,7 +325,7 @@ class Config:
         *("devices", "machine", "machine_kind", "machine_values"),
     )
 
-    def __init__(self, report: Reporter) -> None:
+    def __init__(self, report: Report) -> None:
         self.report = report
         self.compat = Compat.V10_0
         self.chardevs: list[Chardev] = []
@@ -235,7 +344,7 @@ class Config:
         self.accept_loss = False
         self.audit: str | None = None
         self.metrics: Chardev | None = None
-        self.limits = Limits()
+        self.limits: dict[str, int] = {}
         self.templates: str | None = None
         self.template_sources: list[str] = []
         self.template_cache: int | None = None
@@ -245,7 +354,7 @@ class Config:
         self.accels: list[str] = []
         self.stopped = False
         self.preconfig = False
-        self.machine_kind: MachineKind | None = None
+        self.machine_kind: str | None = None
         self.machine = MachineConfig(ram_size=0)
         self.machine_values: dict[str, JSON] = {}
         self.devices: list[DeviceOption] = []
