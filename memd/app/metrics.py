@@ -45,6 +45,7 @@ from memd.work import Run
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.config import Chardev
+    from memd.pages.store import Holdings
     from memd.server.hub import Hub
     from memd.server.meter import Meter
 
@@ -63,7 +64,7 @@ PATIENCE = 10.0
 class Snapshot:
     """What is read on the event loop for one scrape."""
 
-    __slots__ = ("backends", "clients", "commands", "held", "lost", "populated")
+    __slots__ = ("backends", "clients", "commands", "held", "lost", "populated", "templates")
 
     def __init__(self) -> None:
         self.backends: list[dict[str, JSON]] = []
@@ -71,6 +72,7 @@ class Snapshot:
         self.held = 0
         self.lost: list[dict[str, JSON]] = []
         self.populated = 0
+        self.templates: Holdings | None = None
         # Name, buckets, seconds, errors.
         self.commands: list[tuple[str, list[int], float, dict[str, int]]] = []
 
@@ -116,6 +118,8 @@ class Collector:
         for reason, count in sorted(Counter(str(each["reason"]) for each in seen.lost).items()):
             lost.add_metric([reason], count)
         yield lost
+        if seen.templates is not None:
+            yield from _of_templates(seen.templates)
 
 
 _SUMS = (
@@ -175,6 +179,29 @@ def _of_commands(commands: list[tuple[str, list[int], float, dict[str, int]]]) -
             errors.add_metric([command, error_class], count)
     yield times
     yield errors
+
+
+def _of_templates(held: Holdings) -> Iterator[Metric]:
+    yield GaugeMetricFamily("memd_templates", "Templates of the store.", value=held.templates)
+    yield GaugeMetricFamily(
+        "memd_template_stored_bytes", "What the store takes for them.", value=held.stored
+    )
+    yield GaugeMetricFamily(
+        "memd_template_cache_bytes", "Fetched chunks that are kept besides.", value=held.cached
+    )
+    chunks = CounterMetricFamily(
+        "memd_template_chunks",
+        "Chunks that were read, by where they came from; damaged ones from anywhere.",
+        labels=["from"],
+    )
+    for origin in ("stored", "kept", "fetched", "damaged"):
+        chunks.add_metric([origin], held.counts[origin])
+    yield chunks
+    yield CounterMetricFamily(
+        "memd_template_fetched_bytes",
+        "Bytes that came from sources, packs that were pulled apart.",
+        value=held.counts["fetched-bytes"],
+    )
 
 
 class _Server(ThreadingMixIn, HTTPServer):
@@ -328,6 +355,8 @@ class Metrics:
 
             seen.populated = populated()
         seen.backends = await self._stat()
+        if self._daemon.templates is not None:
+            seen.templates = await self._run(self._daemon.templates.holdings())
         return seen
 
     async def _stat(self) -> list[dict[str, JSON]]:

@@ -91,6 +91,17 @@ class Blobs:
         """Every blob that is there. Raises `OSError`."""
         return (name for name in os.listdir(self.directory) if DIGEST.fullmatch(name))
 
+    def taken(self) -> int:
+        """Bytes of all blobs. Raises `OSError`."""
+        taken = 0
+        for digest in self.digests():
+            try:
+                taken += self.size(digest)
+            except FileNotFoundError:
+                # Removed meanwhile.
+                continue
+        return taken
+
     def remove(self, digest: str) -> None:
         """Remove a blob, if it is there. Raises `OSError`."""
         remove(self.path(digest))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from memd.pages.blobs import DIGEST, remove, write_all
+from memd.pages.blobs import DIGEST, remove, replace, write_all
 
 _KEEP = 7, 8
 """The part of the limit that is left once it was reached."""
@@ -23,22 +23,29 @@ class Cache:
         limit: bytes that they may have together, None for any number.
     """
 
-    __slots__ = ("_total", "directory", "limit")
+    __slots__ = ("_noted", "_total", "directory", "limit")
 
     def __init__(self, directory: str, limit: int | None) -> None:
         self.directory = directory
         self.limit = limit
         self._total = os.path.join(directory, "total")
+        self._noted = os.path.join(directory, "limit")
 
     def make(self) -> None:
         """Make the directory where it is missing, and see what is in it; raises `OSError`."""
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         with self._locked() as total:
-            there = [each for each in os.listdir(self.directory) if each != "total"]
-            for name in there:
-                if not DIGEST.fullmatch(name):
+            for name in os.listdir(self.directory):
+                if name not in ("total", "limit") and not DIGEST.fullmatch(name):
                     remove(os.path.join(self.directory, name))
+            replace(self._noted, b"" if self.limit is None else b"%d" % self.limit)
             _set(total, self._trim(sum(size for _used, size, _path in self._records())))
+
+    def noted_limit(self) -> int | None:
+        """The limit of whoever made it. Raises `OSError`."""
+        with open(self._noted, "rb") as file:
+            text = file.read()
+        return int(text) if text else None
 
     def get(self, digest: bytes) -> bytes | None:
         """The record of a chunk, None where it is not kept."""

@@ -12,6 +12,7 @@ from memd.errors import QMPError
 from memd.pages.blobs import Blobs, Damaged
 from memd.pages.cache import Cache
 from memd.pages.chunks import PAGE, unpack
+from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Places
 from memd.pages.sources import Source, SourceError
 
@@ -79,9 +80,10 @@ class RemoteChunks:
             length, None for nowhere.
         source: the source.
         cache: where what was fetched is kept.
+        counts: told how chunks are come by.
     """
 
-    __slots__ = ("_cache", "_layout", "_name", "_places", "_source")
+    __slots__ = ("_cache", "_counts", "_layout", "_name", "_places", "_source")
 
     def __init__(
         self,
@@ -90,12 +92,14 @@ class RemoteChunks:
         places: Callable[[int], Place | None],
         source: Source,
         cache: Cache,
+        counts: Counts,
     ) -> None:
         self._name = name
         self._layout = layout
         self._places = places
         self._source = source
         self._cache = cache
+        self._counts = counts
 
     def kept(self, number: int) -> bytes | None:
         """A chunk, verified, if it was fetched before and is kept still."""
@@ -104,10 +108,13 @@ class RemoteChunks:
         if record is None:
             return None
         try:
-            return unpack(record, self._layout.counts[number] * PAGE, digest)
+            data = unpack(record, self._layout.counts[number] * PAGE, digest)
         except Damaged as damaged:
             log.error("template %s: what was kept of it: %s", self._name, damaged.desc)
+            self._counts.add("damaged")
             return None
+        self._counts.add("kept")
+        return data
 
     def chunk(self, number: int) -> bytes:
         """Fetch a chunk; verified.
@@ -120,17 +127,19 @@ class RemoteChunks:
         if place is None:
             raise Damaged(f"template '{self._name}': no source has chunk {digest.hex()}")
         for again in (True, False):
-            record = self._source.part(*place)
+            record = self._part(*place)
             try:
                 data = unpack(record, self._layout.counts[number] * PAGE, digest)
             except Damaged as damaged:
                 log.error("template %s: %s: %s", self._name, self._source.url, damaged.desc)
+                self._counts.add("damaged")
                 if again:
                     continue
                 raise Damaged(
                     f"template '{self._name}': chunk {digest.hex()} is damaged,"
                     f" at '{self._source.url}' too"
                 ) from None
+            self._counts.add("fetched")
             self._keep(digest, record)
             return data
         raise AssertionError
@@ -163,7 +172,8 @@ class RemoteChunks:
         def get(span: list[Place]) -> None:
             pack, first, _size = span[0]
             end = span[-1][1] + span[-1][2]
-            data = self._source.part(pack, first, end - first)
+            data = self._part(pack, first, end - first)
+            self._counts.add("fetched", len(span))
             for place in span:
                 at = place[1] - first
                 self._keep(wanted[place], data[at : at + place[2]])
@@ -174,6 +184,11 @@ class RemoteChunks:
                 several(get, spans)
             except SourceError as error:
                 log.warning("template %s: %s", self._name, error.desc)
+
+    def _part(self, pack: str, offset: int, length: int) -> bytes:
+        data = self._source.part(pack, offset, length)
+        self._counts.add("fetched-bytes", length)
+        return data
 
     def _keep(self, digest: bytes, record: bytes) -> None:
         try:

@@ -5,6 +5,7 @@
     names/NAME      which manifest has that name, and where its chunks are
     blobs/DIGEST    manifests, layouts, device streams, packs of chunks
     cache/DIGEST    records of chunks that were fetched
+    counts          how chunks were come by since the start
     unpacked/       templates that are in use, unpacked
 
 A template is there once its file in names/ is. Whatever no name leads to is
@@ -32,6 +33,7 @@ from memd.pages import unpacked
 from memd.pages.blobs import DIGEST, Blobs, Damaged
 from memd.pages.cache import Cache
 from memd.pages.chunks import PAGE, unpack
+from memd.pages.counts import Counts
 from memd.pages.directory import FORMAT, named
 from memd.pages.layout import Layout, Piece, Places, PlacesBuilder
 from memd.pages.manifest import Blob, Manifest
@@ -125,6 +127,23 @@ class Usage:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a store holds.
+
+    Attributes:
+        templates: how many.
+        stored: bytes that it takes for them.
+        cached: bytes of fetched chunks that it keeps besides.
+        counts: how chunks were come by, as in `Counts`.
+    """
+
+    templates: int
+    stored: int
+    cached: int
+    counts: dict[str, int]
+
+
 class Store:
     """A template store. Its methods may be called in any thread.
 
@@ -133,7 +152,8 @@ class Store:
         readonly: whether it is only read: by a further process of the memd that
             writes it.
         sources: URLs of where templates are that the store has not.
-        cache_limit: bytes of fetched chunks that are kept, None for any number.
+        cache_limit: bytes of fetched chunks that are kept, None for any number;
+            of one that is only read, whoever writes it has said.
 
     Attributes:
         blobs: what it holds.
@@ -164,6 +184,7 @@ class Store:
         self._changing = threading.RLock()
         self._writing: set[str] = set()
         self._lock = -1
+        self._counts: Counts | None = None
         try:
             self._open()
         except OSError as failed:
@@ -178,6 +199,15 @@ class Store:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        if self._counts is not None:
+            self._counts.close()
+            self._counts = None
+
+    @property
+    def counts(self) -> Counts:
+        """How chunks were come by, until the store is closed."""
+        assert self._counts is not None
+        return self._counts
 
     def _unusable(self, why: str) -> QMPError:
         return QMPError(f"cannot use '{self.directory}' as a template store: {why}")
@@ -202,9 +232,13 @@ class Store:
                 raise self._unusable("it is not empty, and not a template store") from None
             self._take_lock()
             files.replace(marker, FORMAT)
+        counts = os.path.join(self.directory, "counts")
         if self.readonly:
+            self._counts = Counts(counts, reset=False)
+            self.cache.limit = self.cache.noted_limit()
             return
         self._take_lock()
+        self._counts = Counts(counts, reset=True)
         self.blobs.make()
         os.makedirs(self._names, mode=0o700, exist_ok=True)
         os.makedirs(self.unpacked, mode=0o700, exist_ok=True)
@@ -266,7 +300,9 @@ class Store:
         def places(known: str) -> tuple[str, Places] | None:
             return self._places_of(name, manifest.layout.digest, known)
 
-        return Template(name, manifest, layout, self.blobs, places, self.unpacked, remote)
+        return Template(
+            name, manifest, layout, self.blobs, places, self.unpacked, self.counts, remote
+        )
 
     def _remote(self, name: str, layout: Layout, key: str, origin: Origin) -> RemoteChunks | None:
         try:
@@ -284,7 +320,7 @@ class Store:
                 found.append(places_in(layout, theirs, self._places(origin.version)))
             return found[0](number)
 
-        return RemoteChunks(name, layout, places, source, self.cache)
+        return RemoteChunks(name, layout, places, source, self.cache, self.counts)
 
     def _source(self, url: str) -> Source:
         source = self._sources.get(url)
@@ -362,6 +398,19 @@ class Store:
             except QMPError as error:
                 log.error("template %s: %s", name, error.desc)
         return found
+
+    def holdings(self) -> Holdings:
+        """What it holds.
+
+        Raises:
+            QMPError: that can't be read.
+        """
+        try:
+            return Holdings(
+                len(self.names()), self.blobs.taken(), self.cache.taken(), self.counts.read()
+            )
+        except OSError as failed:
+            raise self._unusable(failed.strerror or "") from None
 
     def _usage(self, name: str, entry: Entry, places: Places) -> Usage:
         here = [self.blobs.has(pack) for pack in places.packs]

@@ -15,6 +15,7 @@ from typing import Protocol
 from memd.errors import QMPError
 from memd.pages.blobs import Blobs, Damaged
 from memd.pages.chunks import CHUNK_PAGES, PAGE, unpack
+from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Piece, Places
 from memd.pages.manifest import Manifest
 from memd.pages.unpacked import Unpacked
@@ -60,6 +61,7 @@ class Template:
         places: reads where the chunks are; called again after they moved. It is
             given the digest of what it told before, and tells None if that is so still.
         unpacked: the directory of unpacked copies.
+        counts: told how chunks are come by.
         remote: where chunks are fetched from, None for nowhere.
 
     Raises:
@@ -74,6 +76,7 @@ class Template:
         blobs: Blobs,
         places: ReadPlaces,
         unpacked: str,
+        counts: Counts,
         remote: Remote | None = None,
     ) -> None:
         self.name = name
@@ -85,6 +88,7 @@ class Template:
         self._places = Places()
         self._find_chunks()
         self._directory = unpacked
+        self._counts = counts
         self._remote = remote
         self._lock = threading.Lock()
         self._recent: OrderedDict[int, bytes] = OrderedDict()
@@ -327,19 +331,22 @@ class Template:
         while number < len(places := self._places):
             pack, offset, size = places.place(number)
             try:
-                return unpack(self._blobs.read_at(pack, offset, size), length, digest)
+                data = unpack(self._blobs.read_at(pack, offset, size), length, digest)
+                self._counts.add("stored")
+                return data
             except FileNotFoundError:
                 # Not fetched yet, or moved into another pack.
-                if self._remote is not None and (data := self._remote.kept(number)) is not None:
-                    return data
+                if self._remote is not None and (kept := self._remote.kept(number)) is not None:
+                    return kept
                 if self._find_chunks():
                     continue
             except OSError as failed:
                 log.error("template %s: chunk %s: %s", self.name, digest.hex(), failed.strerror)
             except Damaged as damaged:
                 log.error("template %s: %s", self.name, damaged.desc)
-                if self._remote is not None and (data := self._remote.kept(number)) is not None:
-                    return data
+                self._counts.add("damaged")
+                if self._remote is not None and (kept := self._remote.kept(number)) is not None:
+                    return kept
             break
         if self._remote is not None:
             return self._remote.chunk(number)

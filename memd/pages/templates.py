@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memd.json_types import JSON
 from memd.pages.servers import Emit, InThread, Servers
-from memd.pages.store import Store
+from memd.pages.store import Holdings, Store
 from memd.work import Command, Job
 
 Spawn = Callable[[Command[None], str], None]
@@ -50,6 +50,10 @@ class Templates:
         """The processes that serve templates, once `serve` was called."""
         assert self._servers is not None
         return self._servers
+
+    async def holdings(self) -> Holdings:
+        """What the store holds, for metrics."""
+        return await Job(self.store.holdings)
 
     async def serve(self, emit: Emit, in_thread: InThread, spawn: Spawn) -> None:
         """Be ready to serve clones, and recover those that an earlier daemon has left.

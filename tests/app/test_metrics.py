@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from memd.app.metrics import AT_ONCE
+from memd.pages.store import Store
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, TREE, Server
 
@@ -190,3 +191,23 @@ def test_every_panel_asks_for_what_there_is(scraped: Scraped) -> None:
         asked = re.findall(r"\b(?:memd|process)_[a-z_]+", query)
         assert asked, query
         assert set(asked) <= names, query
+
+
+def test_templates(start_memd: Callable[..., Server], directory: Path) -> None:
+    path = directory / "m.sock"
+    store = Store(str(directory / "store"))
+    with store.begin("a") as writer:
+        writer.write(0, bytes(range(256)) * 256)
+        writer.commit()
+    store.close()
+    server = start_memd("--metrics", f"unix:{path}", "--templates", str(directory / "store"))
+    scraped = Scraped(server, path)
+    assert scraped.value("memd_templates") == 1
+    assert scraped.value("memd_template_cache_bytes") == 0
+    stored = scraped.value("memd_template_stored_bytes")
+    assert stored is not None
+    assert stored > 0
+    exported = {"name": "a", "filename": str(directory / "memory")}
+    server.monitor().execute("x-template-export", exported)
+    assert scraped.value("memd_template_chunks_total", **{"from": "stored"}) == 1
+    assert scraped.value("memd_template_chunks_total", **{"from": "damaged"}) == 0

@@ -200,9 +200,15 @@ def test_fetched_chunks_are_kept_within_the_limit(make: MakeStore, web: Web) -> 
     cache = Path(store.cache.directory)
     for offset, length in template.data_ranges():
         assert template.read(offset, length) == data[offset : offset + length]
-        records = [each for each in cache.iterdir() if each.name != "total"]
+        records = [each for each in cache.iterdir() if len(each.name) == 64]
         assert sum(each.stat().st_size for each in records) == store.cache.taken() <= limit
     assert store.cache.taken() > limit / 2
+    counts = store.counts.read()
+    assert counts["fetched"] > 10
+    assert counts["fetched-bytes"] > limit
+    assert (counts["stored"], counts["damaged"]) == (0, 0)
+    # Whoever reads the store as well keeps to it.
+    assert Store(store.directory, readonly=True).cache.limit == limit
     template.fetch(0, template.size)
     assert template.view(0, template.size) == data
     assert store.cache.taken() <= limit
@@ -230,6 +236,7 @@ def test_a_bad_chunk_is_fetched_anew(
     assert "is damaged" in caplog.text
     verified = store.verify("a")
     assert (verified.damaged, verified.repaired) == ([], 1)
+    assert store.counts.read()["damaged"] == 1
     web.asked.clear()
     assert content(store, "a") == DATA
     assert web.asked == []
@@ -237,7 +244,7 @@ def test_a_bad_chunk_is_fetched_anew(
     other = make("other", web.url)
     other.locate("a")
     content(other, "a")
-    record = next(each for each in Path(other.cache.directory).iterdir() if each.name != "total")
+    record = next(each for each in Path(other.cache.directory).iterdir() if len(each.name) == 64)
     record.write_bytes(b"z" + record.read_bytes()[:-1])
     assert content(other, "a") == DATA
 

@@ -1,0 +1,65 @@
+"""How chunks were come by, counted together by all processes of a store."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+
+from memd.hostmem.window import Window
+
+_NAMES = ("stored", "kept", "fetched", "fetched-bytes", "damaged")
+_EACH = struct.Struct("=Q")
+
+
+class Counts:
+    """Sums since the memd that writes the store was started.
+
+    `stored` chunks were read from the store, `kept` ones were fetched before,
+    `fetched` ones came from a source, all requests together as `fetched-bytes`;
+    `damaged` ones were not what they should be, wherever they came from.
+
+    Args:
+        path: of the file with the sums.
+        reset: whether to begin anew.
+
+    Raises:
+        OSError: there can be no such file.
+    """
+
+    __slots__ = ("_fd", "_lock", "_window")
+
+    def __init__(self, path: str, *, reset: bool) -> None:
+        self._lock = threading.Lock()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if reset:
+                os.pwrite(self._fd, bytes(_EACH.size * len(_NAMES)), 0)
+            self._window = Window(self._fd, _EACH.size * len(_NAMES), writable=True)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def add(self, name: str, more: int = 1) -> None:
+        """So many more."""
+        at = _EACH.size * _NAMES.index(name)
+        with self._lock:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                (count,) = _EACH.unpack_from(self._window.memory, at)
+                _EACH.pack_into(self._window.memory, at, count + more)
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def read(self) -> dict[str, int]:
+        """All sums."""
+        return {
+            name: _EACH.unpack_from(self._window.memory, _EACH.size * at)[0]
+            for at, name in enumerate(_NAMES)
+        }
+
+    def close(self) -> None:
+        """Count no more."""
+        self._window.close()
+        os.close(self._fd)
