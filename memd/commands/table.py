@@ -62,6 +62,7 @@ HANDLERS: dict[str, Handler] = {
     "x-memdev-lost": memdev.x_memdev_lost,
     "x-template-save": template_machine.x_template_save,
     "x-template-serve": template_machine.x_template_serve,
+    "x-template-status": template.x_template_status,
     "x-template-list": template.x_template_list,
     "x-template-query": template.x_template_query,
     "x-template-verify": template.x_template_verify,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,37 @@ class Progress:
             return None
         data = {"name": self.name, "done": self.done, "total": self.total}
         return Event("X_TEMPLATE_PROGRESS", data)
+
+
+async def x_template_status(daemon: Daemon, args: Arguments) -> JSON:
+    """`x-template-status`: the store, its file system, and whether its sources can be reached."""
+    from memd.pages.capture import shares_blocks
+
+    store = store_of(daemon)
+
+    def work() -> JSON:
+        held = store.holdings()
+        try:
+            room = os.statvfs(store.directory)
+        except OSError as failed:
+            raise QMPError(f"cannot look at '{store.directory}': {failed.strerror}") from None
+        told: dict[str, JSON] = {
+            "directory": store.directory,
+            "templates": held.templates,
+            "stored": held.stored,
+            "cached": held.cached,
+            "room": room.f_bavail * room.f_frsize,
+            "shares-blocks": shares_blocks(store.directory),
+            "sources": [
+                {"url": url, **({"error": error} if error else {})}
+                for url, error in store.reach_sources()
+            ],
+        }
+        if store.cache.limit is not None:
+            told["cache-limit"] = store.cache.limit
+        return told
+
+    return await Job(work)
 
 
 async def x_template_list(daemon: Daemon, args: Arguments) -> JSON:

@@ -6,18 +6,24 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from memd.errors import QMPError, printable
 from memd.memctl import host_checks, memory_checks
 from memd.memctl.context import FAILED, NO_DAEMON, USAGE, Trouble
 from memd.memctl.context import OK as SUCCESS
 from memd.memctl.host import BAD, OK, WARN, Check, Host
+from memd.memctl.sizes import rounded
 from memd.memctl.tables import console
 
 if TYPE_CHECKING:
     import argparse
 
+    from memd.client import Client
     from memd.memctl.context import Context
 
 _STYLES = {OK: "green", WARN: "yellow", BAD: "bold red"}
+_LITTLE_ROOM = 4 << 30
+"""Bytes of a template store's file system below which there is little."""
+
 _NAME = 24
 """Where a name ends; longer ones shift what follows."""
 
@@ -43,7 +49,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     host = Host(arguments.root)
     checks = list(examine(host))
     if host.here:
-        checks.append(_daemon(context))
+        checks += _daemon(context)
     worst = next(
         (state for state in (BAD, WARN) if any(each.state == state for each in checks)), OK
     )
@@ -60,16 +66,42 @@ def examine(host: Host) -> Iterator[Check]:
         yield from check(host)
 
 
-def _daemon(context: Context) -> Check:
+def _daemon(context: Context) -> list[Check]:
+    """The daemon, and the template store that it has."""
     try:
         with context.connect() as client:
             version = client.greeting["QMP"]["version"]["qemu"]
-        found = f"serves QMP as QEMU {version['major']}.{version['minor']} does"
-        return Check("memd", OK, found)
+            found = f"serves QMP as QEMU {version['major']}.{version['minor']} does"
+            return [Check("memd", OK, found), *_templates(client)]
     except Trouble as trouble:
         if trouble.status != NO_DAEMON:
             raise
-        return Check("memd", WARN, trouble.text, trouble.hint.split("\n")[0])
+        return [Check("memd", WARN, trouble.text, trouble.hint.split("\n")[0])]
+
+
+def _templates(client: Client) -> Iterator[Check]:
+    try:
+        store = client.execute("x-template-status")
+    except QMPError:
+        # None is asked for, or it is no memd; a store that is asked for is there.
+        return
+    room = store["room"]
+    found = f"{store['templates']} in {printable(store['directory'])}, {rounded(room)} free"
+    advice = "Room for as much as a template's memory is needed to unpack it."
+    low = room < _LITTLE_ROOM
+    yield Check("templates", WARN if low else OK, found, advice if low else "")
+    if store["shares-blocks"]:
+        found = "share blocks: a machine with its memory there is saved without a copy"
+        yield Check("template files", OK, found)
+    else:
+        found = "share no blocks: a machine stands while its memory is copied"
+        advice = "XFS and btrfs share them, for memory that is a file there too."
+        yield Check("template files", WARN, found, advice)
+    for source in store["sources"]:
+        # The text of an error names the source.
+        error = printable(source.get("error", ""))
+        found = error or f"{printable(source['url'])} can be reached"
+        yield Check("template source", BAD if error else OK, found)
 
 
 def _print(checks: list[Check]) -> None:

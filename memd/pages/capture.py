@@ -55,6 +55,22 @@ def capture(
         raise QMPError(f"cannot copy the memory: {gone}") from None
 
 
+def shares_blocks(directory: str) -> bool:
+    """Whether files in a directory can share blocks, so that copying one copies nothing.
+
+    Raises:
+        QMPError: nothing can be written there.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+            file.write(bytes(4096))
+            copy, shared = capture(file.fileno(), 0, 4096, directory, lambda _done: None)
+            os.close(copy)
+            return shared
+    except OSError as failed:
+        raise QMPError(f"cannot write to '{directory}': {failed.strerror}") from None
+
+
 def _share(fd: int, offset: int, length: int, to: int) -> bool:
     try:
         fcntl.ioctl(to, _FICLONERANGE, struct.pack("qQQQ", fd, offset, length, 0))

@@ -671,6 +671,19 @@ class Store:
                 return
         raise failure or QMPError(f"template '{name}' not found")
 
+    def reach_sources(self) -> list[tuple[str, str]]:
+        """Each source's URL, and why it can't be reached: "" if it can."""
+        found = dict.fromkeys(self.sources, "")
+
+        def reach(url: str) -> None:
+            try:
+                self._source(url).check()
+            except QMPError as error:
+                found[url] = error.desc
+
+        several(reach, list(found))
+        return list(found.items())
+
     def pull(
         self, name: str, url: str | None = None, progress: Callable[[int, int], None] | None = None
     ) -> str:

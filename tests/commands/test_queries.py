@@ -24,6 +24,7 @@ ACTIONS = {
     *("x-exit-preconfig", "x-memdev-discard", "x-memdev-export", "x-memdev-read"),
     *("x-memdev-save", "x-memdev-write", "yank"),
     *("x-template-delete", "x-template-export", "x-template-pull", "x-template-push"),
+    "x-template-status",
     *("x-template-save", "x-template-serve", "x-template-verify"),
 }
 """Commands that change something, or give away what memory holds."""

@@ -160,3 +160,22 @@ def test_below_the_roots_alone(console: Console, tmp_path: Path) -> None:
         console("x-template-export", name="a", filename=str(tmp_path / "allowed" / "memory"))
     finally:
         roots.close()
+
+
+def test_the_store_and_its_sources(console: Console, tmp_path: Path) -> None:
+    url = f"file:{tmp_path}/shared"
+    told = console("x-template-status")
+    error = f"template source '{url}': No such file or directory"
+    assert told.pop("room") > 0
+    assert isinstance(told.pop("shares-blocks"), bool)
+    assert told == {
+        "directory": f"{tmp_path}/store",
+        "templates": 0,
+        "stored": 0,
+        "cached": 0,
+        "sources": [{"url": url, "error": error}],
+    }
+    fill(console)
+    console("x-template-push", name="a")
+    told = console("x-template-status")
+    assert (told["templates"], told["sources"]) == (1, [{"url": url}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -106,3 +107,17 @@ def test_a_daemon_without_a_store(
 ) -> None:
     memctl = Memctl(start_memd().path, capsys)
     assert memctl.error("template", "ls") == "there is no template store"
+
+
+def test_the_doctor_looks_at_the_store(memctl: Memctl, directory: Path) -> None:
+    checks = {each["name"]: each for each in json.loads(memctl("--json", "doctor")[1])["checks"]}
+    assert checks["templates"]["found"].startswith(f"2 in {directory}/store, ")
+    assert "share" in checks["template files"]["found"]
+    source = checks["template source"]
+    assert source["state"] == "bad"
+    assert (
+        source["found"] == f"template source 'file:{directory}/shared': No such file or directory"
+    )
+    memctl.out("template", "push", "web")
+    _status, out, _err = memctl("doctor")
+    assert f"template source         file:{directory}/shared can be reached" in out
