@@ -62,5 +62,5 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     ]
     print_table(_COLUMNS, rows)
     if not found and on_terminal():
-        print("There is no template in the store yet.", file=sys.stderr)
+        print("There is no template yet; memd needs --templates DIR to keep some.", file=sys.stderr)
     return OK

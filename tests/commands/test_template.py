@@ -45,10 +45,14 @@ def fill(console: Console, name: str = "a", base: str | None = None, data: bytes
 
 def test_without_a_store() -> None:
     console = Console()
-    assert console.refusal("x-template-list") == ("GenericError", "there is no template store")
+    assert console("x-template-list") == []
+    assert (
+        console.refusal("x-template-status")[1]
+        == "there is no template store: memd needs --templates DIR"
+    )
     for name in ("query", "verify", "delete", "push", "pull"):
         error = console.refusal(f"x-template-{name}", name="a")
-        assert error == ("GenericError", "there is no template store")
+        assert error == ("GenericError", "there is no template store: memd needs --templates DIR")
 
 
 def test_what_is_told(console: Console) -> None:

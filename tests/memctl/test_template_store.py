@@ -106,7 +106,11 @@ def test_a_daemon_without_a_store(
     start_memd: Callable[..., Server], capsys: pytest.CaptureFixture[str]
 ) -> None:
     memctl = Memctl(start_memd().path, capsys)
-    assert memctl.error("template", "ls") == "there is no template store"
+    assert memctl.data("template", "ls") == []
+    assert (
+        memctl.error("template", "show", "a")
+        == "there is no template store: memd needs --templates DIR"
+    )
 
 
 def test_the_doctor_looks_at_the_store(memctl: Memctl, directory: Path) -> None:
