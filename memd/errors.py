@@ -130,3 +130,17 @@ def command_not_found(desc: str) -> QMPError:
 def device_not_found(desc: str) -> QMPError:
     """A `QMPError` of class DeviceNotFound."""
     return QMPError(desc, DEVICE_NOT_FOUND)
+
+
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_FURTHER = _FIRST | frozenset("0123456789-._")
+
+
+def is_identifier(id: str) -> bool:
+    """Whether it is an id in QEMU's spelling; else there is `bad_identifier`."""
+    return id[:1] in _FIRST and _FURTHER.issuperset(id)
+
+
+def bad_identifier() -> QMPError:
+    """The error for an id that is none."""
+    return QMPError("Parameter 'id' expects an identifier")

@@ -14,7 +14,7 @@ from memd.backends.secret import SECRET, SECRET_COMMON
 from memd.backends.shm import MEMORY_BACKEND_SHM
 from memd.backends.thread_context import THREAD_CONTEXT
 from memd.backends.tls_creds import TLS_CREDS, TLS_CREDS_X509
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_identifier, is_identifier
 from memd.json_types import JSON
 from memd.qom.object import QObject, UserCreatable
 from memd.qom.tree import Tree
@@ -33,14 +33,6 @@ TYPES = (
     SECRET_COMMON,
     SECRET,
 )
-
-_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_FURTHER = _FIRST | frozenset("0123456789-._")
-
-
-def is_identifier(id: str) -> bool:
-    """Whether it is an id in QEMU's spelling."""
-    return id[:1] in _FIRST and _FURTHER.issuperset(id)
 
 
 def register(tree: Tree) -> None:
@@ -92,7 +84,7 @@ def prepare(tree: Tree, options: dict[str, JSON]) -> UserCreatable:
     """
     id = options["id"]
     if not is_identifier(id):
-        raise QMPError("Parameter 'id' expects an identifier")
+        raise bad_identifier()
     name = options["qom-type"]
     qom_type = tree.type_by_name(name)
     if qom_type is None or qom_type.factory is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from memd.json_types import JSON
-from memd.qapi.schema import BuiltinType, EnumMember, EnumType, Member, ObjectType, Type
+from memd.qapi.types import BuiltinType, EnumMember, EnumType, Member, ObjectType, Type
 
 
 def check_opts(options: Iterable[tuple[str, str]]) -> dict[str, JSON]:

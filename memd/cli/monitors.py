@@ -8,12 +8,12 @@ devices, then all monitors: the order in which QEMU 10.0.2 complains.
 from __future__ import annotations
 
 from memd.cli.chardev import NOTHING, chardev_list, describe_backends, make_chardev, parse_device
-from memd.cli.opts import Opts, OptsList, Warn, is_identifier, parse_opts
+from memd.cli.opts import Opts, OptsList, Warn, parse_opts
 from memd.cli.reading import Given, located
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
 from memd.config import Chardev, Config, MonitorSpec
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_identifier, is_identifier
 
 OWN = {"readonly": "bool", "allow-user": "str", "allow-group": "str"}
 """What memd's monitors take that QEMU's don't."""
@@ -73,7 +73,7 @@ class Monitors:
         if given.value.startswith("chardev:"):
             label = given.value[len("chardev:") :]
             if not is_identifier(label):
-                raise QMPError("Parameter 'id' expects an identifier")
+                raise bad_identifier()
         else:
             label = f"compat_monitor{self._labels}"
             self._labels += 1

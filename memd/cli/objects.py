@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memd.cli.keyval import HELP, dotted, parse_keyval
-from memd.cli.opts import Opts, OptsList, Warn, bad_identifier, is_identifier, parse_opts
+from memd.cli.keyval import HELP, parse_keyval
+from memd.cli.opts import Opts, OptsList, Warn, bad_id_option, parse_opts
 from memd.cli.report import Answered
 from memd.compat import Compat
+from memd.errors import is_identifier
 from memd.json_types import JSON
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def parse_object(
     if text.startswith("{"):
         return _from_json(text, compat)
     opts = parse_opts(OBJECT, text, None, ids)
-    if nesting and any(dotted(key) for key, _value in opts.pairs):
+    if nesting and any(_is_dotted(key) for key, _value in opts.pairs):
         return _from_keyval(text, compat)
     if warn is not None:
         opts = parse_opts(OBJECT, text, warn, ids)
@@ -83,7 +84,7 @@ def _from_keyval(text: str, compat: Compat) -> dict[str, JSON]:
     else:
         checked = load_schema(compat).check_keyval("ObjectOptions", options)
     if not is_identifier(checked["id"]):
-        raise bad_identifier()
+        raise bad_id_option()
     return checked
 
 
@@ -103,6 +104,12 @@ def _from_opts(opts: Opts, compat: Compat) -> dict[str, JSON]:
 
         return monitor_object.check_opts(pairs)
     return load_schema(compat).check_opts("ObjectOptions", pairs)
+
+
+def _is_dotted(key: str) -> bool:
+    from memd.qapi.dotted_keys import dotted
+
+    return dotted(key)
 
 
 def _is_monitor(name: JSON, compat: Compat) -> bool:

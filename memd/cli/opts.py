@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Mapping
 
 from memd.cli.keyval import HELP, split_value
 from memd.cli.report import Answered
-from memd.errors import QMPError
+from memd.errors import QMPError, bad_identifier, is_identifier
 
 Warn = Callable[[str, str], None]
 """Takes a warning and its hint."""
@@ -22,9 +22,6 @@ SIZE_HINT = (
     "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
     "and exabytes, respectively."
 )
-
-_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_FURTHER = _FIRST | frozenset("0123456789-._")
 
 _KINDS = {"str": "str", "bool": "bool (on/off)", "num": "num", "size": "size"}
 
@@ -103,14 +100,9 @@ class Opts:
         return number - (1 << 64) if number is not None and number >> 63 else number
 
 
-def is_identifier(text: str) -> bool:
-    """Whether `text` can be an id."""
-    return text[:1] in _FIRST and _FURTHER.issuperset(text)
-
-
-def bad_identifier() -> QMPError:
-    """The error for an id that can't be one."""
-    return QMPError("Parameter 'id' expects an identifier", hint=ID_HINT)
+def bad_id_option() -> QMPError:
+    """The error for an id of the command line that is none."""
+    return QMPError(bad_identifier().desc, hint=ID_HINT)
 
 
 def parse_opts(
@@ -133,7 +125,7 @@ def parse_opts(
         if not known.takes_id:
             raise QMPError("Invalid parameter 'id'")
         if not is_identifier(id):
-            raise bad_identifier()
+            raise bad_id_option()
         if id in taken:
             raise QMPError(f"Duplicate ID '{id}' for {known.name}")
     opts = Opts(id)

@@ -6,11 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from memd.cli.opts import is_identifier
 from memd.cli.process import Background, PidFile, default_socket, fill_standard_descriptors
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.config import Chardev, Config, MonitorSpec
-from memd.errors import QMPError
+from memd.errors import QMPError, is_identifier
 
 _FIRST_PASSED = 3
 """The first of the descriptors that a service manager passes (sd_listen_fds(3))."""

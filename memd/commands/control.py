@@ -44,7 +44,9 @@ def query_commands(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 def query_qmp_schema(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """The schema as clients introspect it."""
-    return daemon.constant("query-qmp-schema", daemon.schema.introspect)
+    from memd.qapi.introspect import introspect
+
+    return daemon.constant("query-qmp-schema", lambda: introspect(daemon.schema))
 
 
 def quit(daemon: Daemon, args: dict[str, Any]) -> JSON:

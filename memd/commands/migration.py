@@ -28,7 +28,7 @@ def query_migrate_capabilities(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 
 def _names(daemon: Daemon) -> tuple[str, ...]:
-    from memd.qapi.schema import EnumType
+    from memd.qapi.types import EnumType
 
     capability = daemon.schema.type("MigrationCapability")
     return tuple(m.name for m in capability.members) if isinstance(capability, EnumType) else ()

@@ -14,7 +14,7 @@ from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.devices.virtio_pmem import VirtioPmem
 from memd.errors import QMPError
-from memd.qapi.leftover import object_order
+from memd.qapi.hash_order import object_order
 
 if TYPE_CHECKING:
     from memd.devices.device import MemoryDevice

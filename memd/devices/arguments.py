@@ -8,7 +8,7 @@ from memd.config import DeviceOption
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi import numbers
-from memd.qapi.leftover import object_order
+from memd.qapi.hash_order import object_order
 from memd.qom.types import ObjectType
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from memd import backends
 from memd.compat import Compat
 from memd.devices import register
-from memd.errors import QMPError, device_not_found
+from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSON
 from memd.qom.standing import MemoryRegion
 from memd.work import Command, Event, run_here
@@ -243,7 +242,7 @@ class Machine:
             self._anonymous += 1
             return f"device[{self._anonymous - 1}]"
         # QEMU 10.0 takes any text.
-        if self.tree.compat is not Compat.V10_0 and not backends.is_identifier(id):
+        if self.tree.compat is not Compat.V10_0 and not is_identifier(id):
             raise QMPError(f"Invalid qdev ID '{id}'")
         there = self.container(id)
         taken = id in (there.children or {}) or id in there.qom_type.all_properties

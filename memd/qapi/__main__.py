@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from memd.compat import Compat
+from memd.qapi.introspect import introspect
 from memd.qapi.json_schema import json_schema
 from memd.qapi.reader import load_schema, schema_file
 from memd.qapi.schema import Schema
@@ -47,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.check is not None:
         return _check(schema, options.check)
     if options.introspect:
-        document: Any = schema.introspect()
+        document: Any = introspect(schema)
     else:
         docs = {definition.name: definition.doc for definition in definitions if definition.doc}
         document = json_schema(schema, docs)

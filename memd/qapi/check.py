@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.qapi.leftover import first_leftover, object_order
-from memd.qapi.schema import (
+from memd.qapi.hash_order import first_unexpected, object_order
+from memd.qapi.types import (
     AlternateType,
     ArrayType,
     BuiltinType,
     Checker,
-    Command,
     EnumType,
     Member,
     ObjectType,
@@ -164,7 +163,7 @@ class ObjectVisit:
         prefix = f"{path}." if path else ""
         self.visit_members(value, prefix, result)
         if len(result) != len(value):
-            left = first_leftover(object_order(value), result)
+            left = first_unexpected(object_order(value), result)
             raise unexpected(f"{prefix}{left}")
         return result
 
@@ -196,18 +195,16 @@ class ObjectVisit:
         return found
 
 
-def make_checker(command: Command) -> Checker:
+def make_checker(arguments: ObjectType) -> Checker:
     """The check of a command's arguments."""
-    if not command.generated:
-        return _as_they_are
-    arguments = command.arguments
     visits = Visits()
     if arguments.tag is not None:
         return _union_checker(arguments, visits)
     return _quick(arguments.members, ObjectVisit(arguments, visits), visits)
 
 
-def _as_they_are(arguments: dict[str, JSON]) -> dict[str, JSON]:
+def as_they_are(arguments: dict[str, JSON]) -> dict[str, JSON]:
+    """The check of arguments that a command reads itself."""
     return arguments
 
 

@@ -8,16 +8,14 @@ for names, arrays the number in brackets, so that nobody relies on names.
 from __future__ import annotations
 
 from memd.json_types import JSON
-from memd.qapi.schema import (
+from memd.qapi.schema import Command, QAPIEvent, Schema
+from memd.qapi.types import (
     AlternateType,
     ArrayType,
     BuiltinType,
-    Command,
     EnumType,
     Member,
     ObjectType,
-    QAPIEvent,
-    Schema,
     Type,
 )
 

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 from memd.json_types import JSON
 from memd.qapi.doc import Doc
-from memd.qapi.schema import (
+from memd.qapi.schema import Command, Schema
+from memd.qapi.types import (
     AlternateType,
     ArrayType,
     BuiltinType,
-    Command,
     EnumType,
     Member,
     ObjectType,
-    Schema,
     Type,
 )
 from memd.qapi.visit import INT64_MAX, INT64_MIN, UINT64_MAX

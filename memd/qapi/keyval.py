@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.check import ObjectVisit, Visits
-from memd.qapi.leftover import object_order
+from memd.qapi.dotted_keys import Nest, descend, members, put
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_uint64
-from memd.qapi.schema import ArrayType, BuiltinType, EnumType, ObjectType, Type
+from memd.qapi.types import ArrayType, BuiltinType, EnumType, ObjectType, Type
 from memd.qapi.visit import (
     INT64_MAX,
     UINT64_MAX,
@@ -25,9 +25,6 @@ from memd.qapi.visit import (
     visit_enum,
     visit_null,
 )
-
-_LONGEST_FRAGMENT = 127
-"""Characters between the dots of a key; QEMU keeps a fragment in 128 bytes."""
 
 
 def check_keyval(type_: ObjectType, options: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -43,90 +40,10 @@ def nest(options: Mapping[str, JSON]) -> dict[str, JSON]:
         QMPError: for a key that is none, keys that contradict each other, and
             an array with a hole.
     """
-    root: dict[str, JSON] = {}
+    root = Nest()
     for key, value in options.items():
-        _insert(root, key, value)
-    for name in object_order(root):
-        if isinstance(root[name], _Nest):
-            root[name] = _listify(root[name], f"{name}.")
-    return root
-
-
-class _Nest(dict[str, JSON]):
-    """What dotted keys with one beginning make: an object, or yet an array."""
-
-    __slots__ = ()
-
-
-def _insert(root: dict[str, JSON], key: str, value: JSON) -> None:
-    """Puts a value where its key says, complaining of the leftmost mistake."""
-    where = root
-    path = ""
-    last = ""
-    rest = key
-    while True:
-        fragment = _fragment(rest, key)
-        if last:
-            path = f"{path}.{last}" if path else last
-            inner = where.setdefault(last, _Nest())
-            if not isinstance(inner, _Nest):
-                raise QMPError(f"Parameters '{path}.*' used inconsistently")
-            where = inner
-        last = fragment
-        if len(fragment) == len(rest):
-            break
-        rest = rest[len(fragment) + 1 :]
-    if isinstance(where.get(last), _Nest):
-        raise QMPError(f"Parameters '{key}.*' used inconsistently")
-    where[last] = value
-
-
-def _fragment(rest: str, key: str) -> str:
-    """The first fragment of what is left of a key, up to a dot or its end.
-
-    The dots of a vendor's prefix belong to the name. Any fragment but the first
-    may be an index.
-    """
-    length = _name_length(rest)
-    if not length and len(rest) < len(key):
-        length = len(rest) - len(rest.lstrip("0123456789"))
-    if not length or rest[length : length + 1] not in ("", "."):
-        raise QMPError(f"Invalid parameter '{key}'")
-    if length > _LONGEST_FRAGMENT:
-        what = "Parameter" if length == len(key) else "Parameter fragment"
-        raise QMPError(f"{what} '{rest[:length]}' is too long")
-    return rest[:length]
-
-
-def _name_length(text: str) -> int:
-    """How much of the beginning is a name; 0 if nothing is."""
-    start = 0
-    if text.startswith("__"):
-        start = text.find("_", 2) + 1
-        prefix = text[2 : start - 1]
-        if start < 4 or not all(c.isascii() and (c.isalnum() or c in ".-") for c in prefix):
-            return 0
-    end = start
-    while end < len(text) and text[end].isascii() and (text[end].isalnum() or text[end] in "-_"):
-        end += 1
-    return end if end > start and text[start].isalpha() else 0
-
-
-def _listify(nested: _Nest, prefix: str) -> JSON:
-    """The array that an object is whose names are all indices, or the object."""
-    for name in object_order(nested):
-        if isinstance(nested[name], _Nest):
-            nested[name] = _listify(nested[name], f"{prefix}{name}.")
-    indices = [name for name in nested if name.isdigit()]
-    if not indices:
-        return dict(nested)
-    if len(indices) < len(nested):
-        raise QMPError(f"Parameters '{prefix}*' used inconsistently")
-    elements = {int(name): value for name, value in nested.items()}
-    for index in range(len(elements)):
-        if index not in elements:
-            raise QMPError(f"Parameter '{prefix}{index}' missing")
-    return [elements[index] for index in range(len(elements))]
+        put(*descend(root, key), value, key)
+    return members(root)
 
 
 class KeyvalVisits(Visits):

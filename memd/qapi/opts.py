@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.check import Visits
-from memd.qapi.leftover import first_leftover
+from memd.qapi.hash_order import first_unexpected
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_unsigned
-from memd.qapi.schema import ArrayType, BuiltinType, EnumType, Member, ObjectType, Type
+from memd.qapi.types import ArrayType, BuiltinType, EnumType, Member, ObjectType, Type
 from memd.qapi.visit import bad_type, missing, visit_enum
 
 _LONGEST_RANGE = 65536
@@ -35,7 +35,7 @@ def check_opts(type_: ObjectType, options: Iterable[tuple[str, str]]) -> dict[st
         given.setdefault(key, []).append(value)
     result: dict[str, JSON] = {}
     _visit_members(type_, given, result)
-    left = first_leftover(given, result)
+    left = first_unexpected(given, result)
     if left is not None:
         raise QMPError(f"Invalid parameter '{left}'")
     return result

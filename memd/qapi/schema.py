@@ -7,122 +7,26 @@ a daemon pays only for the commands that its clients use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from memd.json_types import JSON
+from memd.qapi.types import (
+    BUILTINS,
+    AlternateType,
+    ArrayType,
+    BuiltinType,
+    Checker,
+    EnumMember,
+    EnumType,
+    Member,
+    ObjectType,
+    Type,
+)
 
 Expr = dict[str, Any]
-Checker = Callable[[dict[str, JSON]], dict[str, JSON]]
-"""Checks a command's arguments; returns them as QEMU would hold them."""
 
 _KINDS = ("command", "event", "struct", "enum", "union", "alternate")
-
-BUILTINS = {
-    "str": "string",
-    "number": "number",
-    "int": "int",
-    "int8": "int",
-    "int16": "int",
-    "int32": "int",
-    "int64": "int",
-    "uint8": "int",
-    "uint16": "int",
-    "uint32": "int",
-    "uint64": "int",
-    "size": "int",
-    "bool": "boolean",
-    "null": "null",
-    "any": "value",
-}
-"""The types that need no definition, and what JSON calls their values."""
-
-
-class BuiltinType:
-    """A type of the language itself."""
-
-    __slots__ = ("json_type", "name")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.json_type = BUILTINS[name]
-
-
-class EnumMember:
-    """One value of an enum."""
-
-    __slots__ = ("features", "name")
-
-    def __init__(self, name: str, features: list[str]) -> None:
-        self.name = name
-        self.features = features
-
-
-class EnumType:
-    """A string out of a list."""
-
-    __slots__ = ("features", "members", "name")
-
-    def __init__(self, name: str, members: list[EnumMember], features: list[str]) -> None:
-        self.name = name
-        self.members = members
-        self.features = features
-
-
-class ArrayType:
-    """An array of one element type; its name is that type's, in brackets."""
-
-    __slots__ = ("element", "name")
-
-    def __init__(self, element: Type) -> None:
-        self.name: str = f"[{element.name}]"
-        self.element = element
-
-
-class Member:
-    """A member of an object type."""
-
-    __slots__ = ("features", "name", "optional", "type")
-
-    def __init__(self, name: str, type_: Type, optional: bool, features: list[str]) -> None:
-        self.name = name
-        self.type = type_
-        self.optional = optional
-        self.features = features
-
-
-class ObjectType:
-    """A struct, a union, or what a command takes without naming it.
-
-    Attributes:
-        members: a base's first, then its own; a union's are its base's.
-        tag: the member that selects the branch, or None for a struct.
-        branches: a union's branches, by the tag's value; values that are not
-            in it select nothing more.
-    """
-
-    __slots__ = ("branches", "features", "members", "name", "tag")
-
-    def __init__(self, name: str, features: list[str]) -> None:
-        self.name = name
-        self.features = features
-        self.members: list[Member] = []
-        self.tag: Member | None = None
-        self.branches: dict[str, ObjectType] = {}
-
-
-class AlternateType:
-    """One of several types that differ in how JSON writes them."""
-
-    __slots__ = ("alternatives", "features", "name")
-
-    def __init__(self, name: str, features: list[str]) -> None:
-        self.name = name
-        self.features = features
-        self.alternatives: dict[str, Type] = {}
-
-
-Type = BuiltinType | EnumType | ArrayType | ObjectType | AlternateType
 
 
 class Command:
@@ -236,9 +140,11 @@ class Schema:
             return self._checkers[command]
         except KeyError:
             pass
-        from memd.qapi.check import make_checker
+        from memd.qapi.check import as_they_are, make_checker
 
-        check = self._checkers[command] = make_checker(self.commands[command])
+        known = self.commands[command]
+        check = make_checker(known.arguments) if known.generated else as_they_are
+        self._checkers[command] = check
         return check
 
     def check_keyval(self, type_name: str, options: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -276,18 +182,6 @@ class Schema:
         from memd.qapi.opts import check_opts
 
         return check_opts(self._object(type_name), options)
-
-    def introspect(self) -> list[dict[str, JSON]]:
-        """The value of query-qmp-schema."""
-        from memd.qapi.introspect import introspect
-
-        return introspect(self)
-
-    def json_schema(self) -> dict[str, JSON]:
-        """The schema as a JSON Schema document (draft 2020-12)."""
-        from memd.qapi.json_schema import json_schema
-
-        return json_schema(self)
 
     def holds(self, condition: JSON) -> bool:
         """Whether an `if` condition holds."""

@@ -12,8 +12,8 @@ from typing import Any
 from memd.qapi.expr import check_definition
 from memd.qapi.names import folded
 from memd.qapi.parser import Parsed, parse_file
-from memd.qapi.schema import BUILTINS
 from memd.qapi.source import Definition, Pragmas
+from memd.qapi.types import BUILTINS
 
 # What JSON values of a type look like, as far as an alternate must tell.
 _SHAPES = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from memd.json_types import JSON
+from memd.qapi.json_schema import json_schema
 from memd.qapi.schema import Schema
 
 
@@ -53,7 +54,7 @@ class Validator:
                 "number": lambda _, value: type(value) in (int, float),
             }
         )
-        self._document = schema.json_schema()
+        self._document = json_schema(schema)
         self._make = extend(Draft202012Validator, type_checker=checker)  # type: ignore[no-untyped-call]
         self._made: dict[str, Any] = {}
 

@@ -18,7 +18,7 @@ from memd.commands import hmp
 from memd.commands.memdev import decoded_length
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.qapi.schema import ObjectType
+from memd.qapi.types import ObjectType
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon

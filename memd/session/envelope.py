@@ -40,7 +40,7 @@ def open_envelope(message: object, oob_enabled: bool) -> tuple[str, dict[str, An
 
 
 def _open_unusual(message: dict[str, Any], oob_enabled: bool) -> tuple[str, dict[str, Any], bool]:
-    from memd.qapi.leftover import object_order
+    from memd.qapi.hash_order import object_order
 
     verb = ""
     for member in object_order(message):

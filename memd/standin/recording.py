@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from memd.client import Client
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.qapi.schema import AlternateType, BuiltinType, EnumType, Schema, Type
+from memd.qapi.schema import Schema
+from memd.qapi.types import AlternateType, BuiltinType, EnumType, Type
 from memd.standin.catalogue import write_catalogue
 from memd.standin.expressions import expressions
 from memd.standin.specimens import Way, ways

@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 from memd.json_types import JSON
-from memd.qapi.schema import (
+from memd.qapi.schema import Command
+from memd.qapi.types import (
     AlternateType,
     ArrayType,
     BuiltinType,
-    Command,
     EnumType,
     Member,
     ObjectType,

@@ -14,6 +14,7 @@ from memd.hostmem.foresight import Foreseen
 from memd.hostmem.spec import file_access
 from memd.json_types import JSON
 from memd.qapi import load_schema
+from memd.qapi.json_schema import json_schema
 from memd.qom import Tree
 from tests.backends.doing import MIB
 from tests.backends.test_explain import arguments, told
@@ -157,7 +158,7 @@ def test_a_verdict_needs_an_outlook(tree: Tree) -> None:
 def test_it_is_what_the_schema_promises(tree: Tree, full: str, compat: Compat) -> None:
     from jsonschema import Draft202012Validator
 
-    document = load_schema(compat).json_schema()
+    document = json_schema(load_schema(compat))
     validator = Draft202012Validator(
         {"$ref": "#/$defs/x-memdev-explain.returns", "$defs": document["$defs"]}
     )

@@ -10,7 +10,7 @@ import pytest
 from memd.errors import QMPError
 from memd.faulty.fault import SCOPES, Effect, Fault, errno_of
 from memd.qapi import load_schema
-from memd.qapi.schema import ObjectType
+from memd.qapi.types import ObjectType
 
 
 @pytest.mark.parametrize(

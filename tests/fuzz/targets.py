@@ -21,6 +21,8 @@ from memd.cli.report import Answered
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qapi import Schema, load_schema
+from memd.qapi.introspect import introspect
+from memd.qapi.json_schema import json_schema
 from memd.qapi.reader import read_expressions
 from memd.qapi.semantics import check_file
 from memd.qapi.source import SchemaError
@@ -89,8 +91,8 @@ def schema(data: bytes) -> None:
             # QEMU learns that from its compiler.
             return
         made = Schema(expressions, ())
-        made.introspect()
-        made.json_schema()
+        introspect(made)
+        json_schema(made)
         for name in made.commands:
             with contextlib.suppress(QMPError):
                 made.checker(name)({})

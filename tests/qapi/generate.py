@@ -6,14 +6,7 @@ import random
 from collections.abc import Collection
 from typing import Any
 
-from memd.qapi.schema import (
-    AlternateType,
-    ArrayType,
-    BuiltinType,
-    EnumType,
-    ObjectType,
-    Type,
-)
+from memd.qapi.types import AlternateType, ArrayType, BuiltinType, EnumType, ObjectType, Type
 
 STRINGS = ["", "x", "on", "auto", "9bad", "1M", "a b", "nul\0l", "é€", "default", "\x7f"]
 INTEGERS = [

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from memd.compat import Compat
+from memd.qapi.introspect import introspect
 from memd.qapi.reader import load_schema
 from memd.qapi.schema import Schema
 from memd.qapi.validator import Validator
@@ -30,7 +31,7 @@ def entries(told: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_form() -> None:
-    told = Schema(EXPRESSIONS, ()).introspect()
+    told = introspect(Schema(EXPRESSIONS, ()))
     assert told == [
         {
             "name": "c",
@@ -98,7 +99,7 @@ def test_form() -> None:
 @pytest.mark.parametrize("load", [load_schema, whole_schema])
 def test_every_type_is_told_of_once(compat: Compat, load: Any) -> None:
     schema = load(compat)
-    told = entries(schema.introspect())
+    told = entries(introspect(schema))
     referred: set[str] = set()
     for entry in told.values():
         referred |= {entry[key] for key in ("arg-type", "ret-type", "element-type") if key in entry}
@@ -112,4 +113,4 @@ def test_every_type_is_told_of_once(compat: Compat, load: Any) -> None:
 @pytest.mark.parametrize("compat", list(Compat))
 def test_is_of_the_type_that_it_tells(compat: Compat) -> None:
     schema = load_schema(compat)
-    assert not Validator(schema).returned("query-qmp-schema", schema.introspect())
+    assert not Validator(schema).returned("query-qmp-schema", introspect(schema))

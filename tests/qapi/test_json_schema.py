@@ -135,7 +135,7 @@ def test_documentation_becomes_descriptions() -> None:
 @pytest.mark.parametrize("compat", list(Compat))
 @pytest.mark.parametrize("load", [load_schema, whole_schema])
 def test_is_a_json_schema_without_loose_ends(compat: Compat, load: Any) -> None:
-    document = load(compat).json_schema()
+    document = json_schema(load(compat))
     Draft202012Validator.check_schema(document)
     defs = document["$defs"]
     for ref in references(document):

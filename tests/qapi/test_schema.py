@@ -4,14 +4,8 @@ from typing import Any
 
 import pytest
 
-from memd.qapi.schema import (
-    AlternateType,
-    ArrayType,
-    BuiltinType,
-    EnumType,
-    ObjectType,
-    Schema,
-)
+from memd.qapi.schema import Schema
+from memd.qapi.types import AlternateType, ArrayType, BuiltinType, EnumType, ObjectType
 
 EXPRESSIONS: list[dict[str, Any]] = [
     {"enum": "E", "data": ["a", {"name": "b", "features": ["f"]}, {"name": "c", "if": "NO"}]},

@@ -14,7 +14,7 @@ import pytest
 from memd.faulty.dispatcher import OWN_HANDLERS
 from memd.faulty.fault import _EFFECTS, _WHERE
 from memd.qapi import load_schema
-from memd.qapi.schema import EnumType
+from memd.qapi.types import EnumType
 from tests.differential.server import PATIENCE, TREE
 from tests.testing.runs import outcomes, run_pytest, run_python
 

@@ -42,7 +42,7 @@ def object_order(names: Iterable[str]) -> list[str]:
     return [name for _, bucket in sorted(buckets.items()) for name in bucket]
 
 
-def first_leftover(inserted: Iterable[str], taken: Iterable[str]) -> str | None:
+def first_unexpected(inserted: Iterable[str], taken: Iterable[str]) -> str | None:
     """The name that an error gives when `taken` are not all of `inserted`.
 
     Args:

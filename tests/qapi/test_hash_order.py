@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memd.qapi.leftover import first_leftover, object_order
+from memd.qapi.hash_order import first_unexpected, object_order
 
 names = st.lists(st.text(st.characters(codec="utf-8"), max_size=12), unique=True, max_size=60)
 
@@ -47,12 +47,12 @@ FILE_MEMBERS = [
 )
 def test_the_table_shrinks_as_names_are_taken(unexpected: str, named: str) -> None:
     sent = [*FILE_MEMBERS, *unexpected.split()]
-    assert first_leftover(object_order(sent), FILE_MEMBERS) == named
+    assert first_unexpected(object_order(sent), FILE_MEMBERS) == named
 
 
 @pytest.mark.parametrize(("sent", "named"), OBSERVED)
 def test_names_what_qemu_names(sent: str, named: str) -> None:
-    assert first_leftover(object_order(sent.split()), []) == named
+    assert first_unexpected(object_order(sent.split()), []) == named
 
 
 def test_object_order() -> None:
@@ -75,20 +75,20 @@ def test_youngest_of_a_bucket_comes_first() -> None:
 
 def test_a_nul_is_two_bytes() -> None:
     sent = object_order(["id ", "bar", "qom-type", "id", "nul\0l"])
-    assert first_leftover(sent, ["qom-type", "id"]) == "id "
+    assert first_unexpected(sent, ["qom-type", "id"]) == "id "
 
 
 def test_taken_names_leave_their_mark() -> None:
     sent = [f"n{number}" for number in range(40)]
-    assert first_leftover(sent, sent) is None
-    assert first_leftover(sent, sent[:-1]) == sent[-1]
-    assert first_leftover([], ["x"]) is None
-    assert first_leftover(["x", "x"], ["x"]) is None
+    assert first_unexpected(sent, sent) is None
+    assert first_unexpected(sent, sent[:-1]) == sent[-1]
+    assert first_unexpected([], ["x"]) is None
+    assert first_unexpected(["x", "x"], ["x"]) is None
 
 
 @given(names)
 def test_is_what_is_left(sent: list[str]) -> None:
     half = len(sent) // 2
-    left = first_leftover(object_order(sent), sent[:half])
+    left = first_unexpected(object_order(sent), sent[:half])
     assert left in sent[half:] if sent else left is None
     assert sorted(object_order(sent)) == sorted(sent)

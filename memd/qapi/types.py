@@ -1,0 +1,119 @@
+"""The types that a schema's commands and events are made of.
+
+They are plain data, made by `Schema` when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from memd.json_types import JSON
+
+Checker = Callable[[dict[str, JSON]], dict[str, JSON]]
+"""Checks a command's arguments; returns them as QEMU would hold them."""
+
+BUILTINS = {
+    "str": "string",
+    "number": "number",
+    "int": "int",
+    "int8": "int",
+    "int16": "int",
+    "int32": "int",
+    "int64": "int",
+    "uint8": "int",
+    "uint16": "int",
+    "uint32": "int",
+    "uint64": "int",
+    "size": "int",
+    "bool": "boolean",
+    "null": "null",
+    "any": "value",
+}
+"""The types that need no definition, and what JSON calls their values."""
+
+
+class BuiltinType:
+    """A type of the language itself."""
+
+    __slots__ = ("json_type", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.json_type = BUILTINS[name]
+
+
+class EnumMember:
+    """One value of an enum."""
+
+    __slots__ = ("features", "name")
+
+    def __init__(self, name: str, features: list[str]) -> None:
+        self.name = name
+        self.features = features
+
+
+class EnumType:
+    """A string out of a list."""
+
+    __slots__ = ("features", "members", "name")
+
+    def __init__(self, name: str, members: list[EnumMember], features: list[str]) -> None:
+        self.name = name
+        self.members = members
+        self.features = features
+
+
+class ArrayType:
+    """An array of one element type; its name is that type's, in brackets."""
+
+    __slots__ = ("element", "name")
+
+    def __init__(self, element: Type) -> None:
+        self.name: str = f"[{element.name}]"
+        self.element = element
+
+
+class Member:
+    """A member of an object type."""
+
+    __slots__ = ("features", "name", "optional", "type")
+
+    def __init__(self, name: str, type_: Type, optional: bool, features: list[str]) -> None:
+        self.name = name
+        self.type = type_
+        self.optional = optional
+        self.features = features
+
+
+class ObjectType:
+    """A struct, a union, or what a command takes without naming it.
+
+    Attributes:
+        members: a base's first, then its own; a union's are its base's.
+        tag: the member that selects the branch, or None for a struct.
+        branches: a union's branches, by the tag's value; values that are not
+            in it select nothing more.
+    """
+
+    __slots__ = ("branches", "features", "members", "name", "tag")
+
+    def __init__(self, name: str, features: list[str]) -> None:
+        self.name = name
+        self.features = features
+        self.members: list[Member] = []
+        self.tag: Member | None = None
+        self.branches: dict[str, ObjectType] = {}
+
+
+class AlternateType:
+    """One of several types that differ in how JSON writes them."""
+
+    __slots__ = ("alternatives", "features", "name")
+
+    def __init__(self, name: str, features: list[str]) -> None:
+        self.name = name
+        self.features = features
+        self.alternatives: dict[str, Type] = {}
+
+
+Type = BuiltinType | EnumType | ArrayType | ObjectType | AlternateType
