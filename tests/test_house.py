@@ -95,6 +95,33 @@ def test_what_outlives_is_composition_s_alone() -> None:
     assert found <= {"memd.persist", "memd.app", "memd.cli"}
 
 
+def imported_modules(path: Path) -> Iterator[str]:
+    """The modules of its own room that a file imports, types included."""
+    here = name_of(path)
+    names = {name_of(each) for each in MODULES if room_of(name_of(each)) == room_of(here)}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            # What is no module is a name in the one that it is imported from.
+            found = [each if each in names else node.module for each in inside]
+        else:
+            continue
+        yield from (each for each in found if each in names and each != here)
+
+
+def test_no_circle_of_modules() -> None:
+    """Inside a room, too, some module comes first: each can be read after those it needs."""
+    needs = {name_of(path): set(imported_modules(path)) for path in MODULES}
+    while ready := [name for name, needed in needs.items() if not needed]:
+        for name in ready:
+            del needs[name]
+        for needed in needs.values():
+            needed.difference_update(ready)
+    assert {room_of(name) for name in needs} <= {"memd.backends", "memd.faulty", "memd.pages"}
+
+
 def outside(path: Path) -> Iterator[str]:
     """The top-level names of every module that a file imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

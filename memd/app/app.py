@@ -55,7 +55,7 @@ class App:
         self._loop = loop
         self._tree = Tree(config.compat)
         backends.register(self._tree)
-        self._tree.quota = Quota(
+        self._tree.objects.quota = Quota(
             max_objects=config.max_objects,
             max_memory=config.max_memory,
             max_memory_per_user=config.max_memory_per_user,
@@ -240,7 +240,7 @@ class App:
         if self._manager is not None and self._manager.has(options):
             return
         try:
-            await self._run(backends.create(self._tree, options))
+            await self._run(self._tree.objects.create(options))
         except QMPError as error:
             raise StartError(error.desc, hint=error.hint) from None
 

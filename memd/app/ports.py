@@ -52,7 +52,7 @@ class ObjectMonitor(Monitor):
         if tree.compat is not Compat.V10_0:
             seen = qom.Monitor(tree, self.id, spec.chardev.id, spec.pretty)
             seen.on_pretty = self._set_pretty
-            tree.attach(seen)
+            tree.objects.attach(seen)
 
     def _set_pretty(self, pretty: bool) -> None:
         self.pretty = pretty

@@ -84,6 +84,8 @@ class MemoryBackend(UserCreatable, ABC):
         "size",
     )
 
+    tree: Tree
+
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.size = 0

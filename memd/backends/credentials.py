@@ -5,12 +5,15 @@ from __future__ import annotations
 from memd.json_types import JSON
 from memd.qom.object import Description, UserCreatable
 from memd.qom.quota import NOBODY
+from memd.qom.tree import Tree
 
 
 class Credentials(UserCreatable):
     """An object whose files are read once; most properties count for nothing later."""
 
     __slots__ = ()
+
+    tree: Tree
 
     def restoring(self, described: Description) -> dict[str, JSON]:
         """What it was made of counts, whatever was set later."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 
-from memd.backends import prepare
 from memd.backends.base import MemoryBackend
 from memd.backends.explain_advice import advise
 from memd.backends.explain_data import Outlook, describe, error_data
@@ -55,9 +54,9 @@ async def explain(
         owner: the user for whom it would be made.
     """
     try:
-        obj = prepare(tree, options)
-        tree.reserve(obj, owner)
-        tree.release(obj)
+        obj = tree.objects.prepare(options)
+        tree.objects.reserve(obj, owner)
+        tree.objects.release(obj)
     except QMPError as error:
         return refused(error)
     if not isinstance(obj, MemoryBackend):
@@ -67,7 +66,7 @@ async def explain(
         # Without what leads elsewhere in the tree, which is the event loop's.
         alone = {name: value for name, value in others.items() if name != "prealloc-context"}
         try:
-            other = prepare(tree, alone)
+            other = tree.objects.prepare(alone)
         except QMPError:
             return False
         return isinstance(other, MemoryBackend) and foresee(other, alone).verdict == "works"

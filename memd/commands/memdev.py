@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 from typing import TYPE_CHECKING, Any
 
-from memd import backends
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.errors import QMPError, device_not_found
@@ -219,7 +218,7 @@ def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     backend, region = _find(daemon, id)
     writable = args.get("writable", region.writable)
     path = export.path_of(region) if region.fd >= 0 else ""
-    with backends.recorded(daemon.tree, backend):
+    with daemon.tree.objects.recorded(backend):
         fd = export.export(region, id, writable)
     value = {
         "size": backend.size,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from memd import backends
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
@@ -25,7 +24,7 @@ Arguments = dict[str, Any]
 
 async def object_add(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     """`object-add`: make an object."""
-    await backends.create(daemon.tree, args, owner_of(session))
+    await daemon.tree.objects.create(args, owner_of(session))
     return {}
 
 
@@ -36,7 +35,7 @@ def owner_of(session: Session) -> int:
 
 async def object_del(daemon: Daemon, args: Arguments) -> JSON:
     """`object-del`: delete an object that a client made."""
-    await backends.delete(daemon.tree, args["id"])
+    await daemon.tree.objects.delete(args["id"])
     return {}
 
 
@@ -48,7 +47,7 @@ def qom_get(daemon: Daemon, args: Arguments) -> JSON:
 async def qom_set(daemon: Daemon, args: Arguments) -> JSON:
     """`qom-set`: change a property."""
     tree = daemon.tree
-    await backends.change(tree, tree.resolve(args["path"]), args["property"], args["value"])
+    await tree.objects.change(tree.resolve(args["path"]), args["property"], args["value"])
     return {}
 
 

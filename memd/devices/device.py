@@ -104,6 +104,8 @@ class Device(QObject):
 
     __slots__ = ("hotplugged", "id", "leaving", "realized", "values")
 
+    tree: Tree
+
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None) -> None:
         super().__init__(qom_type, tree)
         self.id = id

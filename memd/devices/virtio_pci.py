@@ -8,7 +8,7 @@ Names, defaults, texts and their order were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
 from memd.devices import pci
@@ -19,7 +19,7 @@ from memd.devices.pci import ANY_VECTORS
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom.object import QObject
-from memd.qom.property import Property
+from memd.qom.property import Owner, Property
 from memd.qom.standing import MemoryRegion
 from memd.qom.types import ObjectType
 from memd.work import Command, Event
@@ -246,7 +246,7 @@ class ChildProperty(Property):
 
     __slots__ = ()
 
-    def target(self, obj: QObject) -> QObject | None:
+    def target(self, obj: Owner) -> Any:
         """See `Property.target`."""
         return _half(obj)
 
@@ -271,24 +271,24 @@ class AliasProperty(Property):
             description=origin.description,
         )
 
-    def _forward(self, device: QObject, value: JSON) -> Command[None] | None:
+    def _forward(self, device: Owner, value: JSON) -> Command[None] | None:
         return _half(device).set_property(self.name, value)
 
-    def get(self, obj: QObject) -> JSON:
+    def get(self, obj: Owner) -> JSON:
         """See `Property.get`; a refusal names the virtio half."""
         return _half(obj).get_property(self.name)
 
-    def set(self, obj: QObject, value: JSON) -> Command[None] | None:
+    def set(self, obj: Owner, value: JSON) -> Command[None] | None:
         """See `Property.set`; a refusal names the virtio half."""
         return self._forward(obj, value)
 
-    def target(self, obj: QObject) -> QObject | None:
+    def target(self, obj: Owner) -> Any:
         """See `Property.target`."""
         half = _half(obj)
         return half.qom_type.all_properties[self.name].target(half)
 
 
-def _half(device: QObject) -> VirtioMemory:
+def _half(device: Owner) -> VirtioMemory:
     if not isinstance(device, VirtioPci):
         raise TypeError("only a virtio device on PCI has two halves")
     return device.virtio

@@ -37,7 +37,7 @@ class Kept(NamedTuple):
 
 
 class Recorder:
-    """Records what clients make; a `memd.qom.tree.Listener`.
+    """Records what clients make; a `memd.qom.objects.Listener`.
 
     Args:
         tree: where the objects are.

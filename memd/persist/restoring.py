@@ -8,7 +8,6 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from memd import backends
 from memd.backends.credentials import is_credential
 from memd.errors import QMPError, StartError, printable
 from memd.json_types import JSON
@@ -197,7 +196,7 @@ class Restoring:
             fd = self._found.get(name, -1) if described["parked"] else -1
             obj: UserCreatable = await self._run(restore(self._tree, described, fd))
             self._found.pop(name, None)
-            self._tree.attach(obj)
+            self._tree.objects.attach(obj)
         except QMPError as error:
             # They are in files, which come and go.
             if self._accept_loss or is_credential(described["qom-type"]):
@@ -233,7 +232,7 @@ class Restoring:
     def _same(self, before: dict[str, JSON], now: dict[str, JSON]) -> bool:
         """Whether options make the same object."""
         try:
-            one, other = (backends.prepare(self._tree, options) for options in (before, now))
+            one, other = (self._tree.objects.prepare(options) for options in (before, now))
         except QMPError:
             return False
         return one.would_be(other)
@@ -289,10 +288,10 @@ async def restore(tree: Tree, described: Description, fd: int) -> UserCreatable:
         qom_type = tree.type_by_name(described["qom-type"])
         if qom_type is None or qom_type.factory is None:
             raise QMPError(f"invalid object type: {described['qom-type']}")
-        obj = qom_type.factory(qom_type, tree, described["id"])
+        obj: UserCreatable = qom_type.factory(qom_type, tree, described["id"])
         obj.set_properties(obj.restoring(described))
         # It is there, whatever the limits are now.
-        obj.charge = tree.quota.charge(obj.memory_size, described["owner"])
+        obj.charge = tree.objects.quota.charge(obj.memory_size, described["owner"])
         try:
             await obj.restore(described, fd)
         except BaseException:

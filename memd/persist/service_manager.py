@@ -84,7 +84,7 @@ class ServiceManager:
         self._restoring: Restoring | None = None
         self._watchdog: Watchdog | None = None
         self._reloading: asyncio.Future[None] | None = None
-        tree.listeners = (self._recorder,)
+        tree.objects.listeners = (self._recorder,)
 
     # The start
 
@@ -240,7 +240,7 @@ class ServiceManager:
 
     def end(self) -> None:
         """Leave the store as the next daemon is to find it; nobody is served any more."""
-        self._tree.listeners = ()
+        self._tree.objects.listeners = ()
         noting.watcher = None
         self._status.close()
         self._recorder.end()

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from memd.json_types import JSON
 from memd.qom.object import QObject
-from memd.qom.property import Property
+from memd.qom.property import Paths, Property
 from memd.qom.types import OBJECT, ObjectType
-
-if TYPE_CHECKING:
-    from memd.qom.tree import Tree
 
 _CHARDEV = ObjectType("chardev", OBJECT, abstract=True)
 _FD = ObjectType("chardev-fd", _CHARDEV, abstract=True)
@@ -46,7 +42,7 @@ class Chardev(QObject):
 
     __slots__ = ("addr", "connected", "ends", "on_yank", "server", "used")
 
-    def __init__(self, tree: Tree, backend: str, addr: JSON = None) -> None:
+    def __init__(self, tree: Paths, backend: str, addr: JSON = None) -> None:
         """Make one; `tree.chardevs.add_child(id, chardev)` lists it.
 
         Args:

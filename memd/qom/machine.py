@@ -7,18 +7,14 @@ there is nothing that they could act on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.visit import Visit, visit_bool, visit_int64, visit_str
 from memd.qom.object import QObject
-from memd.qom.property import LinkProperty, Property
+from memd.qom.property import LinkProperty, Paths, Property
+from memd.qom.topology import CACHES, ONE_CPU
 from memd.qom.types import OBJECT, ObjectType
-
-if TYPE_CHECKING:
-    from memd.qom.tree import Tree
 
 # Name, value at the start, description.
 _SWITCHES = (
@@ -54,26 +50,6 @@ _STRINGS = (
     ("append", "Linux kernel command line"),
 )
 
-ONE_CPU = dict.fromkeys(
-    (
-        "cpus",
-        "drawers",
-        "books",
-        "sockets",
-        "dies",
-        "clusters",
-        "modules",
-        "cores",
-        "threads",
-        "maxcpus",
-    ),
-    1,
-)
-"""The CPU topology of a machine that has at most one CPU."""
-
-CACHES = ("l1d", "l1i", "l2", "l3")
-"""The caches that a topology can be given for."""
-
 
 class Machine(QObject):
     """The object `/machine`.
@@ -85,7 +61,7 @@ class Machine(QObject):
 
     __slots__ = ("links", "values")
 
-    def __init__(self, qom_type: ObjectType, tree: Tree) -> None:
+    def __init__(self, qom_type: ObjectType, tree: Paths) -> None:
         super().__init__(qom_type, tree)
         self.values: dict[str, JSON] = {name: "" for name, _description in _STRINGS}
         for name, value, _description in (*_SWITCHES, *_SWITCHES_11_1, _SPCR):
@@ -155,7 +131,8 @@ def _visit_int32(value: JSON, name: str) -> JSON:
 
 
 def _set_encryption(machine: Machine, id: str) -> None:
-    if machine.tree.user_object(id) is None:
+    objects, _ambiguous = machine.tree.lookup("/objects")
+    if id not in objects.children:
         raise QMPError(f"No such memory encryption object '{id}'")
     # No object here is of the type that it would have to be.
     raise QMPError(

@@ -22,7 +22,7 @@ from memd.qapi.visit import (
     visit_str,
     visit_uint64,
 )
-from memd.qom.machine import CACHES, ONE_CPU
+from memd.qom.topology import CACHES, ONE_CPU
 
 _LEVELS = ("thread", "core", "module", "cluster", "die", "socket", "book", "drawer", "default")
 _SIZE_STEP = 8192

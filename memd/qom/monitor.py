@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.visit import visit_bool, visit_enum, visit_str
 from memd.qom.object import UserCreatable
-from memd.qom.property import Property
+from memd.qom.property import Paths, Property
 from memd.qom.types import OBJECT, ObjectType
-
-if TYPE_CHECKING:
-    from memd.qom.tree import Tree
 
 
 class Monitor(UserCreatable):
@@ -29,7 +25,7 @@ class Monitor(UserCreatable):
 
     __slots__ = ("chardev", "close_action", "on_pretty", "pretty")
 
-    def __init__(self, tree: Tree, id: str, chardev: str, pretty: bool = False) -> None:
+    def __init__(self, tree: Paths, id: str, chardev: str, pretty: bool = False) -> None:
         super().__init__(_QMP, tree, id)
         self.chardev = chardev
         self.pretty = pretty

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.qom.property import not_found, not_writable
+from memd.qom.property import Paths, not_found, not_writable
 from memd.qom.types import ObjectType
 from memd.work import Command
 
 if TYPE_CHECKING:
     from memd.qom.quota import Charge
-    from memd.qom.tree import Tree
 
 Description = dict[str, Any]
 """What an object is, as JSON: what `UserCreatable.describe` gives."""
@@ -74,7 +73,7 @@ class QObject:
 
     __slots__ = ("children", "name", "parent", "qom_type", "tree")
 
-    def __init__(self, qom_type: ObjectType, tree: Tree) -> None:
+    def __init__(self, qom_type: ObjectType, tree: Paths) -> None:
         self.qom_type = qom_type
         self.tree = tree
         self.parent: QObject | None = None
@@ -156,7 +155,7 @@ class UserCreatable(QObject):
 
     __slots__ = ("charge",)
 
-    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
+    def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree)
         self.name = id
         self.charge: Charge | None = None

@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
 from memd.qapi.visit import Visit, bad_type, visit_any, visit_str
 from memd.work import Command
 
-if TYPE_CHECKING:
-    from memd.qom.object import QObject
-
 Get = Callable[[Any], JSON]
 Set = Callable[[Any, JSON], Command[None] | None]
 Guard = Callable[[Any], None]
-Follow = Callable[[Any], "QObject | None"]
-SetLink = Callable[[Any, "QObject | None"], None]
+Follow = Callable[[Any], Any]
+SetLink = Callable[[Any, Any], None]
+
+
+class Paths(Protocol):
+    """What objects ask of the tree that they stand in."""
+
+    def path_of(self, obj: Any) -> str:
+        """An object's absolute path; "" for one that is not in the tree."""
+
+    def lookup(self, path: str, type_name: str | None = None) -> tuple[Any, bool]:
+        """The object of a type that a path leads to, or None; whether there are several."""
+
+
+class Named(Protocol):
+    """An object's type, by its name."""
+
+    name: str
+
+
+class Owner(Protocol):
+    """The object that a property is of."""
+
+    @property
+    def qom_type(self) -> Named:
+        """Its type."""
+
+    @property
+    def tree(self) -> Paths:
+        """The tree that it stands in."""
 
 
 class Property:
@@ -63,7 +88,7 @@ class Property:
         self.description = description
         self.default = default
 
-    def get(self, obj: QObject) -> JSON:
+    def get(self, obj: Owner) -> JSON:
         """The property's value, as JSON.
 
         Raises:
@@ -74,7 +99,7 @@ class Property:
             raise QMPError(f"Property '{obj.qom_type.name}.{self.name}' is not readable")
         return getter(obj)
 
-    def set(self, obj: QObject, value: JSON) -> Command[None] | None:
+    def set(self, obj: Owner, value: JSON) -> Command[None] | None:
         """Take a new value from a client.
 
         Returns:
@@ -90,7 +115,7 @@ class Property:
             self.guard(obj)
         return setter(obj, self.visit(value, self.name))
 
-    def target(self, obj: QObject) -> QObject | None:
+    def target(self, obj: Owner) -> Any:
         """The object to which a path goes on through this property, if any."""
         return None
 
@@ -140,21 +165,21 @@ class LinkProperty(Property):
         self.follow = follow
         self.target_type = target_type
 
-    def target(self, obj: QObject) -> QObject | None:
+    def target(self, obj: Owner) -> Any:
         """The object that is pointed at."""
         return self.follow(obj)
 
-    def _path(self, obj: QObject) -> str:
+    def _path(self, obj: Owner) -> str:
         target = self.follow(obj)
         return "" if target is None else obj.tree.path_of(target)
 
     def _point(self, set_link: SetLink) -> Set:
-        def setter(obj: QObject, path: str) -> None:
+        def setter(obj: Owner, path: str) -> None:
             set_link(obj, self._find(obj, path) if path else None)
 
         return setter
 
-    def _find(self, obj: QObject, path: str) -> QObject:
+    def _find(self, obj: Owner, path: str) -> Any:
         tree = obj.tree
         target, ambiguous = tree.lookup(path, self.target_type)
         if target is not None:
@@ -167,11 +192,11 @@ class LinkProperty(Property):
         raise device_not_found(f"Device '{path}' not found")
 
 
-def not_found(obj: QObject, name: str) -> QMPError:
+def not_found(obj: Owner, name: str) -> QMPError:
     """What is said of a property that an object does not have."""
     return QMPError(f"Property '{obj.qom_type.name}.{name}' not found")
 
 
-def not_writable(obj: QObject, name: str) -> QMPError:
+def not_writable(obj: Owner, name: str) -> QMPError:
     """What is said of a property that can't be set."""
     return QMPError(f"Property '{obj.qom_type.name}.{name}' is not writable")

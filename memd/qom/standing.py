@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from memd.compat import Compat
 from memd.json_types import JSON
 from memd.qapi.visit import visit_bool
-from memd.qom.machine import Machine, machine_types
 from memd.qom.object import QObject
-from memd.qom.property import LinkProperty, Property
+from memd.qom.property import LinkProperty, Paths, Property
 from memd.qom.types import INTERFACE, OBJECT, USER_CREATABLE, ObjectType
-
-if TYPE_CHECKING:
-    from memd.qom.tree import Tree
 
 CONTAINER = ObjectType("container", OBJECT)
 """An object that only holds others."""
@@ -30,7 +23,7 @@ class MemoryRegion(QObject):
 
     __slots__ = ("addr", "container", "size")
 
-    def __init__(self, tree: Tree, size: int) -> None:
+    def __init__(self, tree: Paths, size: int) -> None:
         super().__init__(MEMORY_REGION, tree)
         self.size = size
         self.place(None)
@@ -56,21 +49,21 @@ _HOTPLUG_HANDLER = ObjectType("hotplug-handler", INTERFACE, abstract=True)
 _RESETTABLE = ObjectType("resettable", INTERFACE, abstract=True)
 
 
-class _SystemBus(QObject):
+class SystemBus(QObject):
     """The bus of a machine that has nothing on it."""
 
     __slots__ = ("realized",)
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Paths) -> None:
         super().__init__(_SYSTEM, tree)
         self.realized = False
 
 
-def _set_realized(bus: _SystemBus, value: JSON) -> None:
+def _set_realized(bus: SystemBus, value: JSON) -> None:
     bus.realized = value
 
 
-def _set_handler(bus: _SystemBus, target: QObject | None) -> None:
+def _set_handler(bus: SystemBus, target: QObject | None) -> None:
     """Nothing to do: no object is a hotplug handler, so only "" comes this far."""
 
 
@@ -92,37 +85,15 @@ _SYSTEM = ObjectType(
     ),
 )
 
-
-def furnish(tree: Tree) -> QObject:
-    """Put the standing objects and their types into a new tree; returns `/machine`."""
-    types = (
-        OBJECT,
-        INTERFACE,
-        USER_CREATABLE,
-        CONTAINER,
-        MEMORY_REGION,
-        _HOTPLUG_HANDLER,
-        _RESETTABLE,
-        _BUS,
-        _SYSTEM,
-        *machine_types(tree.compat),
-    )
-    for each in types:
-        tree.add_type(each)
-    machine = Machine(types[-1], tree)
-    unattached = QObject(CONTAINER, tree)
-    unattached.add_child("io[0]", MemoryRegion(tree, 0x10000))
-    unattached.add_child("sysbus", _SystemBus(tree))
-    unattached.add_child("system[0]", MemoryRegion(tree, 2**64 - 1))
-    machine.add_child("peripheral", QObject(CONTAINER, tree))
-    machine.add_child("peripheral-anon", QObject(CONTAINER, tree))
-    machine.add_child("unattached", unattached)
-
-    root = tree.root
-    root.add_child("backend", QObject(CONTAINER, tree))
-    root.add_child("machine", machine)
-    root.add_child("objects", tree.objects)
-    root.add_child("chardevs", tree.chardevs)
-    if tree.compat is not Compat.V10_0:
-        root.add_child("audiodevs", QObject(CONTAINER, tree))
-    return machine
+TYPES = (
+    OBJECT,
+    INTERFACE,
+    USER_CREATABLE,
+    CONTAINER,
+    MEMORY_REGION,
+    _HOTPLUG_HANDLER,
+    _RESETTABLE,
+    _BUS,
+    _SYSTEM,
+)
+"""The types of what stands, but for the machine's."""

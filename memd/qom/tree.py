@@ -3,75 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import device_not_found
-from memd.json_types import JSON
+from memd.qom import standing
+from memd.qom.machine import Machine, machine_types
 from memd.qom.object import QObject, UserCreatable
+from memd.qom.objects import Objects
 from memd.qom.property import LinkProperty
-from memd.qom.quota import Charge, Quota
-from memd.qom.standing import CONTAINER, furnish
+from memd.qom.standing import CONTAINER, MemoryRegion, SystemBus
 from memd.qom.types import ObjectType
-from memd.work import Completion
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
 
 Source = Callable[[dict[str, ObjectType], Compat], Iterable[ObjectType]]
 """Gives types for a tree, from those that it has and whose they are to be."""
-
-
-class Listener(Protocol):
-    """Follows what becomes of the objects that clients make."""
-
-    async def on_created(self, obj: UserCreatable, options: dict[str, JSON]) -> None:
-        """An object is whole, and is going to be listed.
-
-        Args:
-            options: those of `object-add`.
-
-        Raises:
-            QMPError: it is not to be listed, and goes again.
-        """
-
-    def on_changing(self, obj: UserCreatable, value: JSON) -> AbstractContextManager[None]:
-        """A listed object is going to change: within the context, unless it raises.
-
-        Args:
-            value: what a property is to have.
-
-        Raises:
-            QMPError: it can't be recorded, and so is not to change.
-        """
-
-    def on_deleting(self, obj: UserCreatable) -> None:
-        """An object is going to be deleted; nothing of it is gone yet.
-
-        Raises:
-            QMPError: it has to stay.
-        """
-
-    async def on_deleted(self, obj: UserCreatable) -> None:
-        """An object is gone, and so is what it held."""
-
-
-class Creation:
-    """An object that is being made: its id is taken, and it is not listed.
-
-    Attributes:
-        obj: the object.
-        ended: once it is listed, or is not going to be.
-        given_up: whether somebody has given it up.
-    """
-
-    __slots__ = ("ended", "given_up", "obj")
-
-    def __init__(self, obj: UserCreatable) -> None:
-        self.obj = obj
-        self.ended = Completion()
-        self.given_up = False
 
 
 class Tree:
@@ -86,49 +34,34 @@ class Tree:
         objects: the container `/objects`.
         chardevs: the container `/chardevs`.
         machine: the object `/machine`.
-        listeners: follow what becomes of the objects that clients make.
-        quota: how much clients may make.
         roots: what the files have to be below that clients name; None for
             anywhere.
     """
 
     __slots__ = (
         "_catalogued",
-        "_charges",
-        "_creations",
         "_link_names",
-        "_listed",
         "_sources",
         "_types",
         "chardevs",
         "compat",
-        "listeners",
         "machine",
         "objects",
-        "quota",
         "root",
         "roots",
     )
 
     def __init__(self, compat: Compat = Compat.V10_0) -> None:
         self.compat = compat
-        self.listeners: tuple[Listener, ...] = ()
         self.roots: Roots | None = None
         self._types: dict[str, ObjectType] = {}
         self._link_names: set[str] = set()
         self._catalogued = False
         self._sources: list[Source] = []
-        # What is being made, by its id.
-        self._creations: dict[str, Creation] = {}
-        # What each object under /objects, and each that is being made, is counted as.
-        self._charges: dict[str, Charge] = {}
-        self.quota = Quota()
         self.root = QObject(CONTAINER, self)
-        self.objects = QObject(CONTAINER, self)
+        self.objects = Objects(self)
         self.chardevs = QObject(CONTAINER, self)
-        self.machine = furnish(self)
-        self._listed: dict[str, QObject] = {}
-        self.objects.children = self._listed
+        self.machine = _add_standing(self)
 
     # Types
 
@@ -161,60 +94,11 @@ class Tree:
                     self.add_type(each)
         return self._types
 
-    # What object-add and object-del do
-
-    def reserve(self, obj: UserCreatable, owner: int | None = None) -> None:
-        """Take an object's id, and what memory it is to have, while it is being made.
-
-        Args:
-            owner: the user for whom it is made; see `Quota.check`.
-
-        Raises:
-            QMPError: the id is taken, or there may be no more.
-        """
-        id, size = obj.name, obj.memory_size
-        if id in self._listed or id in self._creations or id in CONTAINER.all_properties:
-            raise self.objects.duplicate(id)
-        self.quota.check(id, size, owner)
-        self._creations[id] = Creation(obj)
-        obj.charge = self._charges[id] = self.quota.charge(size, owner)
-
-    def release(self, obj: UserCreatable) -> None:
-        """The making of an object has ended; its id is free, unless it is listed."""
-        creation = self._creations.pop(obj.name)
-        if obj.parent is None:
-            self._charges.pop(obj.name).end()
-        creation.ended.set()
-
-    def creation(self, id: str) -> Creation | None:
-        """What is being made by that id."""
-        return self._creations.get(id)
-
-    def attach(self, obj: UserCreatable) -> None:
-        """List a whole object as `/objects/<id>`.
-
-        Raises:
-            QMPError: another object is listed by that id.
-        """
-        self.objects.add_child(obj.name, obj)
-        charge = self._charges.get(obj.name)
-        if charge is None:
-            # Nobody asked for it: it is there, whatever the limits.
-            charge = obj.charge or self.quota.charge(obj.memory_size, None)
-            self._charges[obj.name] = charge
-        obj.charge = charge
-
-    def detach(self, obj: UserCreatable) -> None:
-        """Take a listed object out of `/objects`; its id is free at once."""
-        self.objects.remove_child(obj.name)
-        self._charges.pop(obj.name).end()
+    # Paths
 
     def user_object(self, id: str) -> UserCreatable | None:
         """The object `/objects/<id>` that clients may delete, or None."""
-        found = self._listed.get(id)
-        return found if isinstance(found, UserCreatable) else None
-
-    # Paths
+        return self.objects.get(id)
 
     def path_of(self, obj: QObject) -> str:
         """An object's absolute path; "" for one that is not in the tree."""
@@ -235,7 +119,7 @@ class Tree:
         """
         # Nearly every path that clients send; an id holds no slash.
         if path[:9] == "/objects/":
-            listed = self._listed.get(path[9:])
+            listed = self.objects.listed.get(path[9:])
             if listed is not None:
                 return listed
         found, _ambiguous = self.lookup(path)
@@ -295,3 +179,27 @@ def _walk(at: QObject, parts: list[str], type_name: str | None) -> QObject | Non
                 return None
         at = onward
     return at if type_name is None or at.qom_type.is_a(type_name) else None
+
+
+def _add_standing(tree: Tree) -> QObject:
+    """Put the standing objects and their types into a new tree; gives `/machine`."""
+    types = (*standing.TYPES, *machine_types(tree.compat))
+    for each in types:
+        tree.add_type(each)
+    machine = Machine(types[-1], tree)
+    unattached = QObject(CONTAINER, tree)
+    unattached.add_child("io[0]", MemoryRegion(tree, 0x10000))
+    unattached.add_child("sysbus", SystemBus(tree))
+    unattached.add_child("system[0]", MemoryRegion(tree, 2**64 - 1))
+    machine.add_child("peripheral", QObject(CONTAINER, tree))
+    machine.add_child("peripheral-anon", QObject(CONTAINER, tree))
+    machine.add_child("unattached", unattached)
+
+    root = tree.root
+    root.add_child("backend", QObject(CONTAINER, tree))
+    root.add_child("machine", machine)
+    root.add_child("objects", tree.objects)
+    root.add_child("chardevs", tree.chardevs)
+    if tree.compat is not Compat.V10_0:
+        root.add_child("audiodevs", QObject(CONTAINER, tree))
+    return machine

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memd.qom.property import Property
-
-if TYPE_CHECKING:
-    from memd.qom.object import UserCreatable
 
 
 class ObjectType:
@@ -46,7 +43,7 @@ class ObjectType:
         abstract: bool = False,
         properties: Iterable[Property] = (),
         interfaces: Iterable[str] = (),
-        factory: Callable[[ObjectType, Any, str], UserCreatable] | None = None,
+        factory: Callable[[ObjectType, Any, str], Any] | None = None,
     ) -> None:
         self.name = name
         self.parent = parent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from memd import backends
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
 from memd.hostmem.region import Region
@@ -19,12 +18,12 @@ def add(tree: Tree, kind: str, id: JSON = "m0", **options: JSON) -> JSON:
     """object-add of a memory-backend-KIND; underscores in options stand for dashes."""
     named = {name.replace("_", "-"): value for name, value in options.items()}
     arguments = {"qom-type": f"memory-backend-{kind}", "id": id, **named}
-    run_here(backends.create(tree, arguments))
+    run_here(tree.objects.create(arguments))
     return {}
 
 
 def delete(tree: Tree, id: str = "m0") -> JSON:
-    run_here(backends.delete(tree, id))
+    run_here(tree.objects.delete(id))
     return {}
 
 
@@ -33,7 +32,7 @@ def get(tree: Tree, name: str, id: str = "m0") -> JSON:
 
 
 def change(tree: Tree, name: str, value: JSON, id: str = "m0") -> JSON:
-    run_here(backends.change(tree, tree.resolve(f"/objects/{id}"), name, value))
+    run_here(tree.objects.change(tree.resolve(f"/objects/{id}"), name, value))
     return {}
 
 

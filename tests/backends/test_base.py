@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from memd import backends
 from memd.backends.base import MEMORY_BACKEND
 from memd.json_types import JSON
 from memd.qom import Tree
@@ -77,7 +76,7 @@ VALUES: list[tuple[str, JSON, str]] = [
 @pytest.mark.parametrize(("name", "value", "text"), VALUES)
 def test_values_that_are_refused(tree: Tree, name: str, value: JSON, text: str) -> None:
     arguments = {"qom-type": "memory-backend-ram", "id": "m0", "size": MIB, name: value}
-    assert refusal(lambda: backends.create(tree, arguments)) == text
+    assert refusal(lambda: tree.objects.create(arguments)) == text
     # Later on, too; of a size it does not matter what it is.
     add(tree, "ram", size=MIB)
     if name == "size":
@@ -168,7 +167,7 @@ def test_prealloc_afterwards(tree: Tree) -> None:
 
     change(tree, "prealloc", False)
     assert resident() == 0
-    slow = Running(backends.change(tree, tree.resolve("/objects/m0"), "prealloc", True))
+    slow = Running(tree.objects.change(tree.resolve("/objects/m0"), "prealloc", True))
     assert slow.wait is not None
     # The property says so once the pages are there.
     assert get(tree, "prealloc") is False
@@ -211,7 +210,7 @@ def test_which_of_several_refusals(tree: Tree) -> None:
             if "reserve" not in wrong:
                 options = {**options, "prealloc": False}
             options.update(wrong)
-            assert refusal(lambda options=options: backends.create(tree, options)) == text  # type: ignore[misc]
+            assert refusal(lambda options=options: tree.objects.create(options)) == text  # type: ignore[misc]
 
 
 def test_the_name_of_the_memory(tree: Tree) -> None:

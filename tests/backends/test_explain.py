@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from memd import backends
 from memd.backends.base import MemoryBackend
 from memd.backends.explain import explain
 from memd.errors import QMPError
@@ -84,7 +83,7 @@ def only_looking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def happened(tree: Tree, options: dict[str, JSON]) -> QMPError | None:
     """What object-add comes to: the error, or None with the object there."""
     try:
-        run_here(backends.create(tree, dict(options)))
+        run_here(tree.objects.create(dict(options)))
     except QMPError as error:
         return error
     return None
@@ -107,7 +106,7 @@ def holds(tree: Tree, options: dict[str, JSON], answer: dict[str, Any]) -> None:
         if isinstance(backend, MemoryBackend):
             is_as_told(tree, answer)
     finally:
-        run_here(backends.delete(tree, "m0"))
+        run_here(tree.objects.delete("m0"))
 
 
 def is_as_told(tree: Tree, answer: dict[str, Any]) -> None:
@@ -280,7 +279,7 @@ def test_what_is_foretold_happens(
         if suggestion is not None:
             assert suggestion["qom-type"] == suggestion["options"]["qom-type"]
             assert happened(tree, suggestion["options"]) is None
-            run_here(backends.delete(tree, "m0"))
+            run_here(tree.objects.delete("m0"))
     # The data says what the words do.
     assert answer["text"][0].startswith("It ")
     warned = [line for line in answer["text"] if line.startswith("Warning: ")]

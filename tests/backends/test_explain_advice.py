@@ -230,9 +230,8 @@ def test_what_goes_with_preallocation(tree: Tree) -> None:
 
 
 def add_context(tree: Tree) -> None:
-    from memd import backends
 
-    run_here(backends.create(tree, {"qom-type": "thread-context", "id": "tc"}))
+    run_here(tree.objects.create({"qom-type": "thread-context", "id": "tc"}))
 
 
 def test_memory_that_is_not_set_aside(tree: Tree) -> None:

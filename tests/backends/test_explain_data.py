@@ -116,11 +116,10 @@ def test_flags_by_name() -> None:
 def test_persistent_memory(tree: Tree, full: str) -> None:
     options = arguments("file", size=MIB, mem_path=full, share=True, pmem=True)
     assert told(tree, options)["mapping"]["flags"] == ["MAP_SHARED"]
-    from memd.backends import prepare
     from memd.backends.base import MemoryBackend
     from memd.backends.explain_data import mapping_data
 
-    backend = prepare(tree, options)
+    backend = tree.objects.prepare(options)
     assert isinstance(backend, MemoryBackend)
     outlook = foresee(backend, options)
     assert outlook.spec is not None
@@ -141,10 +140,9 @@ def test_errors() -> None:
 
 
 def test_a_verdict_needs_an_outlook(tree: Tree) -> None:
-    from memd.backends import prepare
     from memd.backends.base import MemoryBackend
 
-    backend = prepare(tree, arguments("ram", size=MIB))
+    backend = tree.objects.prepare(arguments("ram", size=MIB))
     assert isinstance(backend, MemoryBackend)
     outlook = Outlook(backend, {})
     assert outlook.verdict == "works"

@@ -242,7 +242,7 @@ def test_discard_data_of_much(tree: Tree, directory: Path) -> None:
         file.write(b"x" * 4096)
         file.truncate(size)
     add(tree, "file", size=size, mem_path=str(path), share=True, discard_data=True)
-    slow = Running(backends.delete(tree, "m0"))
+    slow = Running(tree.objects.delete("m0"))
     assert slow.wait is not None
     slow.finish()
     assert path.stat().st_blocks == 0

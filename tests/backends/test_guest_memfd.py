@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from memd import backends
 from memd.backends.base import MEMORY_BACKEND
 from memd.backends.guest_memfd import MEMORY_BACKEND_GUEST_MEMFD
 from memd.hostmem import kvm, libc
@@ -105,7 +104,7 @@ def test_without_kvm(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_event_loop_does_not_wait(tree: Tree) -> None:
     """A virtual machine is made and let go beside it."""
     options: dict[str, JSON] = {"qom-type": "memory-backend-guest-memfd", "id": "m0", "size": MIB}
-    for command in (backends.create(tree, options), backends.delete(tree, "m0")):
+    for command in (tree.objects.create(options), tree.objects.delete("m0")):
         running = Running(command)
         assert running.wait is not None
         running.finish()

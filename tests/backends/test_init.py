@@ -48,7 +48,7 @@ def test_what_is_no_id(tree: Tree, id: str) -> None:
 )
 def test_types_that_can_not_be_made(tree: Tree, name: str) -> None:
     arguments: dict[str, JSON] = {"qom-type": name, "id": "m0", "size": 0}
-    assert refusal(lambda: backends.create(tree, arguments)) == f"invalid object type: {name}"
+    assert refusal(lambda: tree.objects.create(arguments)) == f"invalid object type: {name}"
 
 
 def test_a_taken_id(tree: Tree) -> None:
@@ -73,7 +73,7 @@ def test_a_file_is_not_made_for_a_taken_id(tree: Tree, directory: Path) -> None:
 def test_options_are_left_as_they_were(tree: Tree) -> None:
     arguments: dict[str, JSON] = {"qom-type": "memory-backend-ram", "id": "m0", "size": 1}
     before = dict(arguments)
-    run_here(backends.create(tree, arguments))
+    run_here(tree.objects.create(arguments))
     assert arguments == before
 
 

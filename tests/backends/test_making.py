@@ -26,11 +26,11 @@ GIVEN_UP = "qemu_prealloc_mem: preallocating memory failed: Operation canceled"
 def start(tree: Tree, kind: str, **options: JSON) -> Running:
     named = {name.replace("_", "-"): value for name, value in options.items()}
     arguments = {"qom-type": f"memory-backend-{kind}", "id": "m0", **named}
-    return Running(backends.create(tree, arguments))
+    return Running(tree.objects.create(arguments))
 
 
 def start_to_set(tree: Tree, name: str, value: JSON) -> Running:
-    return Running(backends.change(tree, tree.resolve("/objects/m0"), name, value))
+    return Running(tree.objects.change(tree.resolve("/objects/m0"), name, value))
 
 
 @pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])
@@ -195,7 +195,7 @@ def test_a_bug_leaves_nothing_either(tree: Tree, monkeypatch: pytest.MonkeyPatch
 def test_large_memory_is_let_go_beside(tree: Tree, kind: str) -> None:
     add(tree, kind, size=making.LARGE + 4096)
     address = region_of(tree).address
-    slow = Running(backends.delete(tree, "m0"))
+    slow = Running(tree.objects.delete("m0"))
     assert isinstance(slow.wait, Job)
     # Gone from the tree, and the id is free, at once.
     assert refusal(lambda: delete(tree)) == "object 'm0' not found"
@@ -203,7 +203,7 @@ def test_large_memory_is_let_go_beside(tree: Tree, kind: str) -> None:
     assert row_of(address) is not None
     slow.finish()
     assert row_of(address) is None
-    assert Running(backends.delete(tree, "m0")).wait is None
+    assert Running(tree.objects.delete("m0")).wait is None
 
 
 def test_merge_of_large_memory_is_undone_beside(tree: Tree) -> None:
@@ -258,7 +258,7 @@ def test_deleted_while_it_is_populated(
     region = region_of(tree)
     thread, outcome = beside(start_to_set(tree, "prealloc", True))
     assert begun.wait(20)
-    slow = Running(backends.delete(tree, "m0"))
+    slow = Running(tree.objects.delete("m0"))
     assert tree.user_object("m0") is None
     slow.finish()
     # Whoever works on it still has it.
@@ -277,7 +277,7 @@ def test_deleted_while_it_is_made(
     options = {"mem_path": str(directory / "new")} if kind == "file" else {}
     making, made = beside(start(tree, kind, size=MIB, prealloc=True, **options))
     assert begun.wait(20)
-    deleting, deleted = beside(Running(backends.delete(tree, "m0")))
+    deleting, deleted = beside(Running(tree.objects.delete("m0")))
     # A second one finds nothing to delete, and the id is not free before the memory is.
     assert refusal(lambda: delete(tree)) == "object 'm0' not found"
     assert "duplicate property 'm0'" in refusal(lambda: start(tree, "ram", size=MIB))
@@ -292,7 +292,7 @@ def test_deleted_while_it_is_made(
 
 def test_given_up_before_it_has_begun(tree: Tree) -> None:
     slow = start(tree, "ram", size=MIB, prealloc=True)
-    deleting = Running(backends.delete(tree, "m0"))
+    deleting = Running(tree.objects.delete("m0"))
     assert refusal(slow.finish) == GIVEN_UP
     deleting.finish()
 
@@ -302,7 +302,7 @@ def test_too_late_to_give_it_up(tree: Tree, size: int) -> None:
     """It was made when its end had not come to the loop: it is deleted then."""
     slow = start(tree, "ram", size=size, prealloc=True)
     region = slow.job.work()
-    deleting = Running(backends.delete(tree, "m0"))
+    deleting = Running(tree.objects.delete("m0"))
     slow.resume(region)
     assert tree.user_object("m0") is not None
     deleting.finish()
@@ -318,7 +318,7 @@ def test_what_waits_for_a_disk_is_given_up(
 
     monkeypatch.setattr(libc, "open_cached", open_cached)
     slow = start(tree, "file", size=MIB, mem_path=str(directory / "new"))
-    deleting = Running(backends.delete(tree, "m0"))
+    deleting = Running(tree.objects.delete("m0"))
     assert refusal(slow.finish) == GIVEN_UP
     deleting.finish()
     assert os.listdir(directory) == []

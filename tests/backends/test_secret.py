@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from memd import backends
 from memd.backends.secret import Secret, find_secret
 from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError
@@ -19,7 +18,7 @@ from tests.tls import Certificates
 
 
 def add_secret(tree: Tree, id: str = "s0", **options: Any) -> Secret:
-    run_here(backends.create(tree, {"qom-type": "secret", "id": id, **options}))
+    run_here(tree.objects.create({"qom-type": "secret", "id": id, **options}))
     return find_secret(tree, id)
 
 
@@ -108,8 +107,8 @@ def test_a_key_may_be_encrypted_with_one(tree: Tree, certificates: Certificates)
     add_secret(tree, "wrong", data="y")
     common = {"qom-type": "tls-creds-x509", "endpoint": "server", "dir": str(folder)}
     with pytest.raises(QMPError):
-        run_here(backends.create(tree, {**common, "id": "tls0", "passwordid": "wrong"}))
-    run_here(backends.create(tree, {**common, "id": "tls0", "passwordid": "right"}))
+        run_here(tree.objects.create({**common, "id": "tls0", "passwordid": "wrong"}))
+    run_here(tree.objects.create({**common, "id": "tls0", "passwordid": "right"}))
     made = tree.user_object("tls0")
     assert isinstance(made, TLSCredentials)
     assert made.context(server=True) is not None
@@ -134,7 +133,7 @@ def test_its_file_is_below_the_roots(tree: Tree, tmp_path: Path) -> None:
 def test_it_has_a_limit_and_is_counted() -> None:
     """No key is of megabytes, and all of it would be kept, and told, again and again."""
     console = Console()
-    quota = console.daemon.tree.quota
+    quota = console.daemon.tree.objects.quota
     add: Any = {"qom_type": "secret", "id": "s0"}
     too_long = "x" * ((1 << 20) + 1)
     for name in ("data", "iv", "keyid", "file"):

@@ -5,7 +5,6 @@ import threading
 
 import pytest
 
-from memd import backends
 from memd.hostmem import libc
 from memd.json_types import JSON
 from memd.qom import Tree
@@ -17,7 +16,7 @@ CPUS = sorted(os.sched_getaffinity(0))
 
 def make(tree: Tree, id: str = "t0", **options: JSON) -> JSON:
     named = {name.replace("_", "-"): value for name, value in options.items()}
-    return run_here(backends.create(tree, {"qom-type": "thread-context", "id": id, **named}))
+    return run_here(tree.objects.create({"qom-type": "thread-context", "id": id, **named}))
 
 
 def threads() -> list[threading.Thread]:

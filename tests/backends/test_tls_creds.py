@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from memd import backends
 from memd.backends.tls_creds import TLSCredentials, read_priority
 from memd.errors import QMPError
 from memd.hostmem.paths import Roots
@@ -20,7 +19,7 @@ from tests.tls import Certificates
 def add_credentials(tree: Tree, **options: Any) -> TLSCredentials:
     """object-add of `tls0`; underscores in options stand for dashes."""
     named = {name.replace("_", "-"): value for name, value in options.items()}
-    run_here(backends.create(tree, {"qom-type": "tls-creds-x509", "id": "tls0", **named}))
+    run_here(tree.objects.create({"qom-type": "tls-creds-x509", "id": "tls0", **named}))
     made = tree.user_object("tls0")
     assert isinstance(made, TLSCredentials)
     return made
@@ -169,8 +168,7 @@ def test_clients_make_none_where_their_files_are_confined(
     tree.roots = Roots()
     with pytest.raises(QMPError, match=r"^with --mem-root, TLS credentials are made on the comm"):
         run_here(
-            backends.create(
-                tree,
+            tree.objects.create(
                 {"qom-type": "tls-creds-x509", "id": "tls1", "dir": str(certificates.good_client)},
             )
         )

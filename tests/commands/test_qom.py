@@ -80,7 +80,7 @@ class TestList:
 
     def test_what_is_being_made_is_not_listed(self) -> None:
         tree = new_tree()
-        tree.reserve(Backend(tree, "m0"))
+        tree.objects.reserve(Backend(tree, "m0"))
         assert _names(qom.qom_list(_daemon(tree), {"path": "/objects"})) == ["type"]
 
     @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ class TestObjects:
         backends.register(tree)
         yield _daemon(tree)
         for id in [*(tree.objects.children or {})]:
-            run_here(backends.delete(tree, id))
+            run_here(tree.objects.delete(id))
 
     def test_there_and_gone(self, daemon: Any) -> None:
         assert qom.query_memdev(daemon, {}) == []
@@ -237,7 +237,7 @@ class TestObjects:
         for number, options in enumerate(variants * 2):
             kind = "memory-backend-memfd" if number % 2 and "size" not in options else MEMORY
             arguments = {"qom-type": kind, "id": f"m{number}.0", "size": 4096, **options}
-            run_here(backends.create(daemon.tree, arguments))
+            run_here(daemon.tree.objects.create(arguments))
         run_here(qom.object_add(daemon, make_session(), {"qom-type": "thread-context", "id": "tc"}))
         answer = qom.query_memdev_encoded(daemon, {})
         listed = qom.query_memdev(daemon, {})

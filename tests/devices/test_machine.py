@@ -116,7 +116,7 @@ def test_without_a_loop_beside_it() -> None:
     machine.start()
     machine.set_running(True)
     ram = {"qom-type": "memory-backend-ram", "id": "m0", "size": 2 * MIB}
-    run_here(backends.create(tree, ram))
+    run_here(tree.objects.create(ram))
     run_here(add_device(machine, {"driver": "pc-dimm", "id": "d0", "memdev": "m0"}))
     assert machine.del_device("d0") == {}
     assert machine.devices() == []

@@ -54,17 +54,17 @@ class LocalSide(Side):
 
     def _execute(self, command: str, arguments: JSON) -> JSON:
         if command == "object-add":
-            run_here(backends.create(self.tree, arguments))
+            run_here(self.tree.objects.create(arguments))
             return {}
         if command == "object-del":
-            run_here(backends.delete(self.tree, arguments["id"]))
+            run_here(self.tree.objects.delete(arguments["id"]))
             return {}
         obj = self.tree.resolve(arguments["path"])
         if command == "qom-get":
             return obj.get_property(arguments["property"])
         if command == "qom-set":
             name, value = arguments["property"], arguments["value"]
-            run_here(backends.change(self.tree, obj, name, value))
+            run_here(self.tree.objects.change(obj, name, value))
             return {}
         if command == "qom-list":
             found = [{"name": p.name, "type": p.type} for p in obj.qom_type.all_properties.values()]

@@ -107,7 +107,7 @@ def test_the_command_line_is_bound_by_them_too(start_memd: Callable[..., Server]
 def test_memory_counts_until_it_is_unmapped() -> None:
     """A backend that is deleted while a thread works on it is no more, its memory is."""
     console = Console()
-    quota = console.daemon.tree.quota
+    quota = console.daemon.tree.objects.quota
     console("object-add", qom_type="memory-backend-memfd", id="m", size=MIB)
     saving = console.begin("x-memdev-save", id="m", filename="/nowhere/saved")
     deleting = console.begin("object-del", id="m")
@@ -140,7 +140,7 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.console = Console()
-        self.quota = self.console.daemon.tree.quota = Quota(
+        self.quota = self.console.daemon.tree.objects.quota = Quota(
             max_objects=2, max_memory=6 * PAGE, max_memory_per_user=4 * PAGE
         )
         self.owners: dict[str, int] = {}

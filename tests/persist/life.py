@@ -113,21 +113,21 @@ class Life:
         await self.service.restore(credentials=False)
         for options in self.config.objects:
             if not self.service.has(options):
-                run_here(backends.create(self.tree, options))
+                run_here(self.tree.objects.create(options))
         await self.service.commit()
         self.manager.catch_up()
 
     @property
     def kept(self) -> Kept:
         """The store and the log, of a life that has them."""
-        [recorder] = cast("Any", self.tree.listeners)
+        [recorder] = cast("Any", self.tree.objects.listeners)
         assert recorder.kept is not None
         return cast("Kept", recorder.kept)
 
     def set(self, id: str, name: str, value: JSON) -> None:
         """`qom-set`"""
         obj = self.tree.resolve(f"/objects/{id}")
-        run_here(backends.change(self.tree, obj, name, value))
+        run_here(self.tree.objects.change(obj, name, value))
 
     def kill(self) -> None:
         """Let go of everything as the kernel does: nobody is told, nothing is undone."""
@@ -141,7 +141,7 @@ class Life:
         noting.watcher = None
         cast("Any", self.service)._status.close()
         cast("Any", self.service)._notifier.close()
-        [recorder] = cast("Any", self.tree.listeners) or [None]
+        [recorder] = cast("Any", self.tree.objects.listeners) or [None]
         if recorder is not None and recorder.kept is not None:
             if (timer := recorder.kept.fdstore._timer) is not None:
                 timer.cancel()
@@ -169,7 +169,7 @@ def add(life: Life, kind: str, id: str = "m0", **options: JSON) -> None:
     named = {name.replace("_", "-"): value for name, value in options.items()}
     if kind not in ("thread-context", "secret"):
         kind = f"memory-backend-{kind}"
-    run_here(backends.create(life.tree, {"qom-type": kind, "id": id, **named}))
+    run_here(life.tree.objects.create({"qom-type": kind, "id": id, **named}))
 
 
 def _open_files() -> set[int]:

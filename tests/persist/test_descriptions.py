@@ -34,7 +34,7 @@ def describe(tree: Tree, id: str = "m0") -> dict[str, Any]:
 
 def again(tree: Tree, described: dict[str, Any], fd: int) -> None:
     obj = run_here(restore(tree, described, fd))
-    tree.attach(obj)
+    tree.objects.attach(obj)
     obj.relink(described)
 
 
@@ -171,15 +171,12 @@ def test_a_description_that_is_not_understood(tree: Tree) -> None:
 
 
 def test_a_thread_context(tree: Tree) -> None:
-    from memd import backends
 
-    run_here(backends.create(tree, {"qom-type": "thread-context", "id": "t0"}))
+    run_here(tree.objects.create({"qom-type": "thread-context", "id": "t0"}))
     assert describe(tree, "t0")["properties"] == {}
     delete(tree, "t0")
     some = sorted(os.sched_getaffinity(0))[:1]
-    run_here(
-        backends.create(tree, {"qom-type": "thread-context", "id": "t0", "cpu-affinity": some})
-    )
+    run_here(tree.objects.create({"qom-type": "thread-context", "id": "t0", "cpu-affinity": some}))
     described = describe(tree, "t0")
     delete(tree, "t0")
     if len(os.sched_getaffinity(0)) > 1:

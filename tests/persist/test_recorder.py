@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import pytest
 
-from memd import backends
 from memd.commands.daemon import Daemon
 from memd.commands.memdev import x_memdev_export
 from memd.errors import QMPError
@@ -133,7 +132,7 @@ async def test_what_is_set_elsewhere(begin: Begin) -> None:
     for path, name in (("/machine", "mem-merge"), ("/objects/m0/m0[0]", "priority")):
         obj = life.tree.resolve(path)
         with contextlib.suppress(QMPError):
-            run_here(backends.change(life.tree, obj, name, False))
+            run_here(life.tree.objects.change(obj, name, False))
     assert life.kept.log.state.objects == before
 
 
@@ -291,10 +290,10 @@ async def test_a_manager_without_an_ear_for_an_addition(begin: Begin) -> None:
     with life.manager.deaf():
         clog(life)
         memfd = {"qom-type": "memory-backend-memfd", "id": "m0", "size": 4096}
-        slow = Running(backends.create(life.tree, memfd))
+        slow = Running(life.tree.objects.create(memfd))
         assert life.ids() == []
         with pytest.raises(QMPError, match="duplicate"):
-            run_here(backends.create(life.tree, memfd))
+            run_here(life.tree.objects.create(memfd))
         working = threading.Thread(target=slow.finish)
         working.start()
     working.join(60)
@@ -372,7 +371,7 @@ async def test_the_last_room_is_one_objects(begin: Begin) -> None:
         waiting = []
         for id in ("m0", "m1", "m2"):
             options = {"qom-type": "memory-backend-memfd", "id": id, "size": 4096}
-            waiting.append(Running(backends.create(life.tree, options)))
+            waiting.append(Running(life.tree.objects.create(options)))
     for running in waiting:
         running.finish()
     life.kill()
@@ -528,7 +527,7 @@ async def test_the_data_of_what_is_kept_stays(begin: Begin, directory: Path) -> 
     assert path.read_bytes() == b"x" * MIB
     life = await begin()
     assert get(life.tree, "discard-data") is True
-    run_here(backends.delete(life.tree, "m0"))
+    run_here(life.tree.objects.delete("m0"))
     assert path.read_bytes() == b"\0" * MIB
 
 
@@ -536,11 +535,11 @@ async def test_who_made_it(begin: Begin) -> None:
     """It counts for the same user as before, whatever the limits are now."""
     life = await begin()
     options = {"qom-type": "memory-backend-memfd", "id": "m0", "size": MIB}
-    run_here(backends.create(life.tree, options, owner=1234))
+    run_here(life.tree.objects.create(options, owner=1234))
     life.kill()
     life = await begin()
-    assert life.tree.quota.users == {1234: MIB}
-    assert life.tree.quota.objects == 1
+    assert life.tree.objects.quota.users == {1234: MIB}
+    assert life.tree.objects.quota.objects == 1
 
 
 async def test_how_often_it_was_exported(begin: Begin) -> None:
@@ -571,7 +570,7 @@ async def test_a_surprise_while_it_is_recorded(
             with pytest.raises(ZeroDivisionError):
                 add(life, "memfd", size=4096)
         assert life.ids() == []
-        assert life.tree.quota.objects == 0
+        assert life.tree.objects.quota.objects == 0
     add(life, "memfd", size=4096)
     life.kill()
     life = await begin()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from memd import backends
 from memd.backends.secret import find_secret
 from memd.errors import StartError
 from memd.hostmem import access
@@ -395,7 +394,7 @@ async def test_secrets_that_were_set_later(begin: Begin, directory: Path) -> Non
         {"qom-type": "secret", "id": "s0", "file": str(directory / "file")},
         {"qom-type": "secret", "id": "s1", "data": "sesame"},
     ):
-        run_here(backends.create(life.tree, options, owner=1234))
+        run_here(life.tree.objects.create(options, owner=1234))
     life.set("s0", "file", str(directory / "other"))
     life.set("s0", "data", "other")
     life.set("s1", "data", "other")
@@ -435,7 +434,7 @@ async def test_secrets_of_clients_are_confined(begin: Begin, directory: Path) ->
     (directory / "inside").mkdir()
     life = await begin({"qom-type": "secret", "id": "mine", "file": str(directory / "file")})
     theirs = {"qom-type": "secret", "id": "theirs", "file": str(directory / "file")}
-    run_here(backends.create(life.tree, theirs, owner=1234))
+    run_here(life.tree.objects.create(theirs, owner=1234))
     life.kill()
     roots = Roots()
     roots.add(str(directory / "inside"))
@@ -547,7 +546,7 @@ async def test_a_list_of_format_1(begin: Begin) -> None:
     assert region.exports == 2
     assert access.read(region, "m0", 5, 8) == b"precious"
     assert reasons(life) == {"p0": "anonymous"}
-    assert life.tree.quota.users == {1000: MIB}
+    assert life.tree.objects.quota.users == {1000: MIB}
 
 
 async def test_a_damaged_header(begin: Begin) -> None:

@@ -120,16 +120,16 @@ def add(tree: Tree, *ids: str) -> list[Backend]:
     """Backends of these ids, listed."""
     made = [Backend(tree, id) for id in ids]
     for each in made:
-        tree.reserve(each)
-        tree.attach(each)
-        tree.release(each)
+        tree.objects.reserve(each)
+        tree.objects.attach(each)
+        tree.objects.release(each)
     return made
 
 
 def add_context(tree: Tree, id: str) -> Context:
     """A context, listed."""
     context = Context(tree, id)
-    tree.attach(context)
+    tree.objects.attach(context)
     return context
 
 

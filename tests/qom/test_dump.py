@@ -66,5 +66,5 @@ def test_an_object_that_left_has_no_name() -> None:
     [backend] = add(tree, "m0")
     context = add_context(tree, "tc")
     backend.set_property("prealloc-context", "tc")
-    tree.detach(context)
+    tree.objects.detach(context)
     assert _lines(tree, "m0/prealloc-context") == ["/(null) (thread-context)"]

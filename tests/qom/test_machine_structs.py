@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memd.errors import QMPError
-from memd.qom.machine import ONE_CPU
 from memd.qom.machine_structs import VISITS, Processors, count_cpus
+from memd.qom.topology import ONE_CPU
 
 MAXMEM = "invalid value of maxmem: "
 PRODUCT = "Invalid CPU topology: product of the hierarchy must match maxcpus: "

@@ -11,7 +11,7 @@ from memd.qom.monitor import Monitor
 def _listed() -> tuple[Tree, Monitor]:
     tree = Tree(Compat.V11_1)
     monitor = Monitor(tree, "mon0", "c0")
-    tree.attach(monitor)
+    tree.objects.attach(monitor)
     return tree, monitor
 
 

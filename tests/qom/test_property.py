@@ -144,6 +144,6 @@ class TestLinks:
         [backend] = add(tree, "m0")
         context = add_context(tree, "tc")
         backend.set_property("prealloc-context", "tc")
-        tree.detach(context)
+        tree.objects.detach(context)
         assert backend.get_property("prealloc-context") == ""
         assert tree.resolve("/objects/m0/prealloc-context") is context

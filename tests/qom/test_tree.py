@@ -174,34 +174,34 @@ class TestIds:
     def test_reserved_then_listed(self) -> None:
         tree = new_tree()
         backend = Backend(tree, "m0")
-        tree.reserve(backend)
+        tree.objects.reserve(backend)
         assert tree.user_object("m0") is None
         assert tree.lookup("m0") == (None, False)
-        tree.attach(backend)
-        tree.release(backend)
+        tree.objects.attach(backend)
+        tree.objects.release(backend)
         assert tree.user_object("m0") is backend
         assert backend.parent is tree.objects
 
     def test_taken_while_it_is_made_and_while_it_is_there(self) -> None:
         tree = new_tree()
         first = Backend(tree, "m0")
-        tree.reserve(first)
+        tree.objects.reserve(first)
         with pytest.raises(QMPError) as caught:
-            tree.reserve(Backend(tree, "m0"))
+            tree.objects.reserve(Backend(tree, "m0"))
         assert caught.value.desc == self.DUPLICATE.format("m0")
-        tree.attach(first)
-        tree.release(first)
+        tree.objects.attach(first)
+        tree.objects.release(first)
         with pytest.raises(QMPError) as caught:
-            tree.reserve(Backend(tree, "m0"))
+            tree.objects.reserve(Backend(tree, "m0"))
         assert caught.value.desc == self.DUPLICATE.format("m0")
 
     def test_free_again(self) -> None:
         tree = new_tree()
         failed = Backend(tree, "m0")
-        tree.reserve(failed)
-        tree.release(failed)
+        tree.objects.reserve(failed)
+        tree.objects.release(failed)
         [backend] = add(tree, "m0")
-        tree.detach(backend)
+        tree.objects.detach(backend)
         assert tree.user_object("m0") is None
         assert backend.parent is None
         assert tree.path_of(backend) == ""
@@ -210,14 +210,14 @@ class TestIds:
     def test_the_containers_own_property_is_no_id(self) -> None:
         tree = new_tree()
         with pytest.raises(QMPError) as caught:
-            tree.reserve(Backend(tree, "type"))
+            tree.objects.reserve(Backend(tree, "type"))
         assert caught.value.desc == self.DUPLICATE.format("type")
 
     def test_two_objects_of_one_id(self) -> None:
         tree = new_tree()
         [backend] = add(tree, "m0")
         with pytest.raises(QMPError) as caught:
-            tree.attach(Backend(tree, "m0"))
+            tree.objects.attach(Backend(tree, "m0"))
         assert caught.value.desc == self.DUPLICATE.format("m0")
         assert tree.user_object("m0") is backend
 

@@ -1,0 +1,264 @@
+"""`/objects`: what clients make, change and delete there, and who follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Protocol
+
+from memd.errors import QMPError, bad_identifier, is_identifier
+from memd.json_types import JSON
+from memd.qom.object import QObject, UserCreatable
+from memd.qom.property import Paths
+from memd.qom.quota import Charge, Quota
+from memd.qom.standing import CONTAINER
+from memd.qom.types import ObjectType
+from memd.work import Completion, run_here
+
+
+class Types(Paths, Protocol):
+    """What is asked of the tree."""
+
+    def type_by_name(self, name: str) -> ObjectType | None:
+        """The type of that name, or None."""
+
+
+class Listener(Protocol):
+    """Follows what becomes of the objects that clients make."""
+
+    async def on_created(self, obj: UserCreatable, options: dict[str, JSON]) -> None:
+        """An object is whole, and is going to be listed.
+
+        Args:
+            options: those of `object-add`.
+
+        Raises:
+            QMPError: it is not to be listed, and goes again.
+        """
+
+    def on_changing(self, obj: UserCreatable, value: JSON) -> AbstractContextManager[None]:
+        """A listed object is going to change: within the context, unless it raises.
+
+        Args:
+            value: what a property is to have.
+
+        Raises:
+            QMPError: it can't be recorded, and so is not to change.
+        """
+
+    def on_deleting(self, obj: UserCreatable) -> None:
+        """An object is going to be deleted; nothing of it is gone yet.
+
+        Raises:
+            QMPError: it has to stay.
+        """
+
+    async def on_deleted(self, obj: UserCreatable) -> None:
+        """An object is gone, and so is what it held."""
+
+
+class Creation:
+    """An object that is being made: its id is taken, and it is not listed.
+
+    Attributes:
+        obj: the object.
+        ended: once it is listed, or is not going to be.
+        given_up: whether somebody has given it up.
+    """
+
+    __slots__ = ("ended", "given_up", "obj")
+
+    def __init__(self, obj: UserCreatable) -> None:
+        self.obj = obj
+        self.ended = Completion()
+        self.given_up = False
+
+
+class Objects(QObject):
+    """The container `/objects`.
+
+    Attributes:
+        listed: what is in it, by id; not what is being made.
+        listeners: follow what becomes of it.
+        quota: how much clients may make.
+    """
+
+    __slots__ = ("_charges", "_creations", "_types", "listed", "listeners", "quota")
+
+    def __init__(self, tree: Types) -> None:
+        super().__init__(CONTAINER, tree)
+        self._types = tree
+        self.listed: dict[str, QObject] = {}
+        self.children = self.listed
+        self.listeners: tuple[Listener, ...] = ()
+        self.quota = Quota()
+        # What is being made, by its id.
+        self._creations: dict[str, Creation] = {}
+        # What each object, and each that is being made, is counted as.
+        self._charges: dict[str, Charge] = {}
+
+    # What clients ask for
+
+    def prepare(self, options: dict[str, JSON]) -> UserCreatable:
+        """An object with its properties set: not real yet, and not listed.
+
+        Args:
+            options: the arguments, as for `create`.
+
+        Raises:
+            QMPError: it can't be what the options say.
+        """
+        id = options["id"]
+        if not is_identifier(id):
+            raise bad_identifier()
+        name = options["qom-type"]
+        qom_type = self._types.type_by_name(name)
+        if qom_type is None or qom_type.factory is None:
+            raise QMPError(f"invalid object type: {name}")
+        obj: UserCreatable = qom_type.factory(qom_type, self.tree, id)
+        obj.set_properties(
+            {key: value for key, value in options.items() if key not in ("qom-type", "id")}
+        )
+        return obj
+
+    async def create(self, options: dict[str, JSON], owner: int | None = None) -> None:
+        """`object-add`, after the schema's checks.
+
+        The id is taken from now on; the object is listed once it is whole, and a
+        failure leaves nothing behind.
+
+        Args:
+            options: the arguments, `qom-type` and `id` among them.
+            owner: the user for whom it is made; see `memd.qom.quota`.
+
+        Raises:
+            QMPError: it can't be made. QEMU's order of complaints: the id, the
+                type, the values, a duplicate id, then (memd's own) how much
+                there may be, then the making.
+        """
+        obj = self.prepare(options)
+        self.reserve(obj, owner)
+        try:
+            await obj.complete()
+            try:
+                for listener in self.listeners:
+                    await listener.on_created(obj, options)
+                self.attach(obj)
+            except BaseException:
+                # The data that it is of stays.
+                obj.keep_data()
+                await obj.finalize()
+                raise
+        finally:
+            self.release(obj)
+
+    async def delete(self, id: str) -> None:
+        """`object-del`: the object is gone from the tree, and its id free, at once.
+
+        One that is still being made is given up, by the first who asks: its
+        `object-add` is answered with an error, and then this with success.
+
+        Raises:
+            QMPError: there is no such object, or it is in use.
+        """
+        obj = self.get(id)
+        if obj is None:
+            creation = self._creations.get(id)
+            if creation is None or creation.given_up or not creation.obj.give_up():
+                raise QMPError(f"object '{id}' not found")
+            creation.given_up = True
+            await creation.ended
+            obj = self.get(id)
+            if obj is not creation.obj:
+                return
+            # It was too late to give it up.
+        obj.check_delete()
+        for listener in self.listeners:
+            listener.on_deleting(obj)
+        self.detach(obj)
+        await obj.finalize()
+        for listener in self.listeners:
+            await listener.on_deleted(obj)
+
+    async def change(self, obj: QObject, name: str, value: JSON) -> None:
+        """`qom-set`: set a property, of whatever object.
+
+        Raises:
+            QMPError: there is no such property, or it refuses.
+        """
+        with self.recorded(obj, value):
+            changing = obj.set_property(name, value)
+            if changing is not None:
+                await changing
+
+    @contextmanager
+    def recorded(self, obj: QObject, value: JSON = None) -> Iterator[None]:
+        """Whatever object changes within, its listeners follow it.
+
+        Args:
+            value: what a property is to have.
+
+        Raises:
+            QMPError: it is not to change.
+        """
+        with ExitStack() as changes:
+            if isinstance(obj, UserCreatable) and self.get(obj.name) is obj:
+                for listener in self.listeners:
+                    changes.enter_context(listener.on_changing(obj, value))
+            yield
+
+    def delete_all(self) -> None:
+        """Let all objects go, as at the daemon's end; nobody is told."""
+        for obj in list(self.listed.values()):
+            if isinstance(obj, UserCreatable):
+                self.detach(obj)
+                run_here(obj.finalize())
+
+    # Ids, and what is counted
+
+    def get(self, id: str) -> UserCreatable | None:
+        """The listed object of that id, or None."""
+        found = self.listed.get(id)
+        return found if isinstance(found, UserCreatable) else None
+
+    def reserve(self, obj: UserCreatable, owner: int | None = None) -> None:
+        """Take an object's id, and what memory it is to have, while it is being made.
+
+        Args:
+            owner: the user for whom it is made; see `Quota.check`.
+
+        Raises:
+            QMPError: the id is taken, or there may be no more.
+        """
+        id, size = obj.name, obj.memory_size
+        if id in self.listed or id in self._creations or id in CONTAINER.all_properties:
+            raise self.duplicate(id)
+        self.quota.check(id, size, owner)
+        self._creations[id] = Creation(obj)
+        obj.charge = self._charges[id] = self.quota.charge(size, owner)
+
+    def release(self, obj: UserCreatable) -> None:
+        """The making of an object has ended; its id is free, unless it is listed."""
+        creation = self._creations.pop(obj.name)
+        if obj.parent is None:
+            self._charges.pop(obj.name).end()
+        creation.ended.set()
+
+    def attach(self, obj: UserCreatable) -> None:
+        """List a whole object as `/objects/<id>`.
+
+        Raises:
+            QMPError: another object is listed by that id.
+        """
+        self.add_child(obj.name, obj)
+        charge = self._charges.get(obj.name)
+        if charge is None:
+            # Nobody asked for it: it is there, whatever the limits.
+            charge = obj.charge or self.quota.charge(obj.memory_size, None)
+            self._charges[obj.name] = charge
+        obj.charge = charge
+
+    def detach(self, obj: UserCreatable) -> None:
+        """Take a listed object out; its id is free at once."""
+        self.remove_child(obj.name)
+        self._charges.pop(obj.name).end()
