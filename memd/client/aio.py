@@ -42,12 +42,17 @@ class AsyncClient:
         "events",
     )
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Take over a connected socket, in the running event loop; see `connect`."""
+    def __init__(self, sock: socket.socket, last: int = 0) -> None:
+        """Take over a connected socket, in the running event loop; see `connect`.
+
+        Args:
+            last: the number after which requests are counted: where another process has
+                negotiated, its answers may still come.
+        """
         self.events: asyncio.Queue[Message] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._socket = sock
-        self._conversation = Conversation()
+        self._conversation = Conversation(last)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._sending = asyncio.Lock()
         # Done once the socket takes more, while somebody waits for that.
@@ -76,6 +81,10 @@ class AsyncClient:
             client.close()
             raise
         return client
+
+    def fileno(self) -> int:
+        """The connection's descriptor."""
+        return self._socket.fileno()
 
     @property
     def greeting(self) -> Message:

@@ -58,7 +58,12 @@ class Conversation:
 
     __slots__ = ("_decoder", "_fds", "_last", "_marker", "_pending", "error", "greeting", "unsent")
 
-    def __init__(self) -> None:
+    def __init__(self, last: int = 0) -> None:
+        """Begin a conversation.
+
+        Args:
+            last: the number after which requests are counted.
+        """
         self.greeting: Message = {}
         """The server's first message, once it has come."""
         self.error: QMPError | None = None
@@ -66,7 +71,7 @@ class Conversation:
         self.unsent = b""
         """What is to be sent besides requests."""
         self._decoder = Decoder(max_message=sys.maxsize, max_tokens=sys.maxsize)
-        self._last = 0
+        self._last = last
         self._marker = 0
         # Requests without an answer; whether a descriptor comes with it.
         self._pending: dict[int, bool] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import socket
 from typing import Any
 
 from memd.client import AsyncClient
@@ -19,111 +21,130 @@ _PAUSE = 0.02
 lost (0.5 to 6 ms measured)."""
 
 
-async def prepare(path: str, uri: str) -> None:
-    """Have a QEMU of `-incoming defer` wait for a postcopy migration.
+class CloneMonitor:
+    """A connection to the monitor of a clone, with commands out of band.
+
+    It is kept for as long as the clone is served, and outlives the process that has it:
+    a QEMU whose main thread waits for a page greets nobody.
 
     Args:
-        path: its monitor's socket.
-        uri: where it is to listen.
-
-    Raises:
-        QMPError: it refuses, or does not answer.
+        path: the monitor's socket, for messages.
+        client: the connection, which is owned by this.
     """
-    async with await _connect(path) as client:
+
+    def __init__(self, path: str, client: AsyncClient) -> None:
+        self._path = path
+        self._client = client
+
+    @classmethod
+    async def connect(cls, path: str) -> CloneMonitor:
+        """Connect and negotiate.
+
+        Raises:
+            QMPError: it can't be connected to, or does not answer.
+        """
+        try:
+            client = await asyncio.wait_for(AsyncClient.connect(path, oob=True), PATIENCE)
+        except TimeoutError:
+            raise QMPError(
+                f"the monitor {path} does not answer: it may have another client, or the machine"
+                " hangs"
+            ) from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise QMPError(f"cannot connect to the monitor {path}: {reason or error}") from None
+        return cls(path, client)
+
+    @classmethod
+    def adopt(cls, path: str, fd: int) -> CloneMonitor:
+        """Go on with a connection of a process that is gone; its descriptor is taken over."""
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        return cls(path, AsyncClient(sock, random.getrandbits(40)))
+
+    def fileno(self) -> int:
+        """The connection's descriptor."""
+        return self._client.fileno()
+
+    def close(self) -> None:
+        """Leave."""
+        self._client.close()
+
+    async def prepare(self, uri: str) -> None:
+        """Have a QEMU of `-incoming defer` wait for a postcopy migration.
+
+        Args:
+            uri: where it is to listen.
+
+        Raises:
+            QMPError: it refuses.
+        """
         capability = {"capability": "postcopy-ram", "state": True}
-        await client.execute("migrate-set-capabilities", {"capabilities": [capability]})
-        await client.execute("migrate-incoming", {"uri": uri})
+        await self._execute("migrate-set-capabilities", {"capabilities": [capability]})
+        await self._execute("migrate-incoming", {"uri": uri})
 
+    async def page_size(self, block: str) -> int:
+        """The size of the pages of the memory backend that is a block of RAM, in bytes.
 
-async def page_size(path: str, block: str) -> int:
-    """The size of the pages of the memory backend that a block of RAM belongs to, in bytes.
-
-    Raises:
-        QMPError: the monitor does not answer.
-    """
-    async with await _connect(path) as client:
+        Raises:
+            QMPError: it is lost, or does not answer.
+        """
         backend = "/objects/" + block.rpartition("/")[2]
         try:
-            if await client.execute("qom-get", {"path": backend, "property": "hugetlb"}):
-                size = await client.execute("qom-get", {"path": backend, "property": "hugetlbsize"})
+            if await self._execute("qom-get", {"path": backend, "property": "hugetlb"}):
+                size = await self._execute("qom-get", {"path": backend, "property": "hugetlbsize"})
                 return int(size) or _huge_page_size()
         except QMPError:
-            pass  # It is a file, or there is no such object.
+            pass  # It is no memfd.
         try:
-            file = await client.execute("qom-get", {"path": backend, "property": "mem-path"})
-        except QMPError:
+            file = await self._execute("qom-get", {"path": backend, "property": "mem-path"})
+            found = await asyncio.to_thread(os.statvfs, file)
+        except (QMPError, OSError):
             return PAGE
-    try:
-        found = await asyncio.to_thread(os.statvfs, file)
-    except OSError:
-        return PAGE
-    return max(PAGE, found.f_bsize)
+        return max(PAGE, found.f_bsize)
 
+    async def recover(self, uri: str) -> str:
+        """Have a QEMU whose migration is paused listen again; gives what it found.
 
-async def recover(path: str, uri: str) -> bool:
-    """Have a QEMU whose migration is paused listen again; False where it has ended or is whole.
+        "paused": it listens; "complete": it has everything; "left": it is gone or failed.
 
-    The command is run out of band: QEMU's main thread may itself wait for a page.
+        Args:
+            uri: where it is to listen.
 
-    Args:
-        path: its monitor's socket.
-        uri: where it is to listen.
-
-    Raises:
-        QMPError: it neither pauses nor answers.
-    """
-    try:
-        client = await _connect(path)
-    except QMPError:
-        if os.path.exists(path) and await _listens(path):
-            raise
-        return False
-    async with client:
+        Raises:
+            QMPError: it neither pauses nor ends.
+        """
         asked: asyncio.Task[Any] | None = None
         for _ in range(int(PATIENCE / _PAUSE)):
             try:
-                await client.execute("migrate-recover", {"uri": uri}, oob=True)
-                return True
-            except ConnectionError:
-                return False
+                # Out of band: the main thread may itself wait for a page.
+                await self._client.execute("migrate-recover", {"uri": uri}, oob=True)
+                return "paused"
+            except OSError:
+                return "left"
             except QMPError as error:
                 refusal = error
             # It has not seen yet that it is alone, or there is nothing to recover.
             if asked is None:
-                asked = asyncio.ensure_future(client.execute("query-migrate"))
+                asked = asyncio.ensure_future(self._client.execute("query-migrate"))
             await asyncio.wait((asked,), timeout=_PAUSE)
             if asked.done():
                 if asked.exception() is not None:
-                    return False
-                if asked.result().get("status") in (None, "completed", "failed", "cancelled"):
-                    return False
+                    return "left"
+                status = asked.result().get("status")
+                if status in (None, "completed", "failed", "cancelled"):
+                    return "complete" if status == "completed" else "left"
                 asked = None
                 await asyncio.sleep(_PAUSE)
         raise refusal
 
-
-async def _connect(path: str) -> AsyncClient:
-    try:
-        return await asyncio.wait_for(AsyncClient.connect(path, oob=True), PATIENCE)
-    except TimeoutError:
-        raise QMPError(f"the monitor {path} does not answer: it may have another client") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise QMPError(f"cannot connect to the monitor {path}: {reason or error}") from None
-
-
-async def _listens(path: str) -> bool:
-    import socket
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)
+    async def _execute(self, command: str, arguments: dict[str, Any]) -> Any:
         try:
-            sock.connect(path)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return True
+            return await asyncio.wait_for(self._client.execute(command, arguments), PATIENCE)
+        except TimeoutError:
+            raise QMPError(f"the monitor {self._path} does not answer") from None
+        except OSError as failed:
+            raise QMPError(f"the monitor {self._path} is lost: {failed}") from None
 
 
 def _huge_page_size() -> int:

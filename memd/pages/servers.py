@@ -1,19 +1,21 @@
 """The daemon's side of the processes that serve pages: they are started, told, and replaced.
 
-A process is started when the first clone comes, at most one a core. What is
-being served stands in the store's directory, a file a clone, so that the next
-daemon recovers what this one leaves.
+A process is started when the first clone comes, at most one a core. It outlives
+the daemon: it serves the clones that it has to their end. What is being served
+stands in the store's directory, a file a clone, which the process that serves it
+has locked; the next daemon recovers those that nobody serves any more.
 
-A request is a JSON object a line: `id`, `template`, and of `uri`, `qmp`,
-`page-size`, `record` and `recover` what there is. The process answers with
-objects of the same `id`: `accepted`, reports while it serves, and one with an
-`outcome` at the end.
+A request has `id`, `template`, and of `uri`, `qmp`, `file`, `page-size`, `record`
+and `recover` what there is. The process answers with messages of the same `id`: one
+once it is connected, with the descriptor of the clone's monitor, reports while it
+serves, and one with an `outcome` at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import json
 import logging
 import os
@@ -28,12 +30,11 @@ from typing import Any
 
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.pages.channel import Channel, Message
 from memd.pages.postcopy import WAITS
 from memd.work import Event
 
 log = logging.getLogger("memd")
-
-Message = dict[str, Any]
 
 Begun = Callable[[QMPError | None], None]
 
@@ -45,11 +46,8 @@ InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 MOST = 1024
 """Clones served at once at most. Each takes a descriptor and a byte for each of its pages."""
 
-_LINE = 64 << 20
-"""Bytes of a message of a process at most: a working set of 4 GiB takes 5.6 MB."""
-
-_PAUSE = 1.0
-"""Seconds before another process takes the place of one that died."""
+_PAUSE = 0.2
+"""Seconds between looks at a clone that a process of an earlier daemon serves."""
 
 
 class Clone:
@@ -65,10 +63,12 @@ class Clone:
         request: what the process was told.
         file: where it is noted.
         begun: as above; None once it was told.
+        monitor: the connection to its monitor, or -1. It is kept for a process that may
+            have to take over: a QEMU that waits for a page greets nobody.
         report: what the process last told of it.
     """
 
-    __slots__ = ("begun", "file", "number", "report", "request")
+    __slots__ = ("begun", "file", "monitor", "number", "report", "request")
 
     def __init__(
         self, number: int, request: Message, directory: Path, begun: Begun | None = None
@@ -77,7 +77,10 @@ class Clone:
         self.request = request
         self.file = directory / f"{number}.json"
         self.begun = begun
+        self.monitor = -1
         self.report: Message = {}
+        if "qmp" in request:
+            request["file"] = str(self.file)
 
     @property
     def name(self) -> str:
@@ -102,13 +105,16 @@ class Clone:
 class _Process:
     """A process that serves, and the clones that it has."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        popen: subprocess.Popen[bytes],
+        sock: socket.socket,
+        take: Callable[[_Process, Message, list[int]], None],
+        ended: Callable[[_Process], None],
+    ) -> None:
         self.popen = popen
-        self.writer = writer
         self.clones: dict[int, Clone] = {}
-
-    def send(self, message: Message) -> None:
-        self.writer.write(json.dumps(message).encode() + b"\n")
+        self.channel = Channel(sock, partial(take, self), partial(ended, self))
 
 
 class Servers:
@@ -179,40 +185,50 @@ class Servers:
         self._run(self._begin(clone))
 
     async def resume(self) -> None:
-        """Recover the clones that an earlier daemon has left."""
+        """See to the clones that an earlier daemon has left."""
         for clone in await self._in_thread(self._left):
             self._last = max(self._last, clone.number)
             self.clones[clone.number] = clone
-            self._run(self._place(clone))
+            self._run(self._take_over(clone))
 
     def _left(self) -> list[Clone]:
         found = []
-        try:
-            files = sorted(self._serving.glob("*.json"))
-        except OSError:
-            return []
-        for file in files:
+        for file in sorted(self._serving.glob("*.json")):
             try:
                 request = json.loads(file.read_bytes())
                 number = int(file.stem)
             except (OSError, ValueError) as damaged:
                 log.warning("%s says nothing of a clone: %s", file, damaged)
                 continue
-            found.append(Clone(number, {**request, "recover": True}, self._serving))
+            found.append(Clone(number, request, self._serving))
         return found
 
+    async def _take_over(self, clone: Clone) -> None:
+        """Wait until nobody serves a clone any more; recover it if it is not whole then."""
+        while (noted := await self._in_thread(partial(_noted, clone.file))) is None:
+            await asyncio.sleep(_PAUSE)
+        if "outcome" in noted:
+            clone.report = noted if "pages" in noted else {}
+            self._learn(clone, noted)
+            self._ended(clone, noted["outcome"], noted.get("error"))
+        else:
+            clone.request["recover"] = True
+            await self._place(clone)
+
     async def close(self) -> None:
-        """End the processes; their clones pause, and the next daemon recovers them."""
+        """Leave the processes; they go on until their clones are whole."""
         self._closed = True
         for task in tuple(self._tasks):
             task.cancel()
-        for process in self._processes:
-            process.writer.close()
         if self._ending:
             await asyncio.wait(self._ending)
         for process in self._processes:
-            # It ends when it sees that the daemon has gone.
-            await self._in_thread(partial(_wait, process.popen))
+            process.channel.close()
+            # It is left alone: whoever comes after this daemon reaps it.
+            process.popen.returncode = 0
+        for clone in self.clones.values():
+            if clone.monitor >= 0:
+                os.close(clone.monitor)
 
     def _run(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -245,7 +261,8 @@ class Servers:
             self._ended(clone, "failed", f"cannot start a process that serves pages: {reason}")
             return
         process.clones[clone.number] = clone
-        process.send({"id": clone.number, **clone.request})
+        monitor = () if clone.monitor < 0 else (clone.monitor,)
+        process.channel.send({"id": clone.number, **clone.request}, monitor)
 
     async def _choose(self) -> _Process:
         idle = min(self._processes, key=lambda each: len(each.clones), default=None)
@@ -269,7 +286,12 @@ class Servers:
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=2, pass_fds=(there.fileno(),), cwd="/"
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                pass_fds=(there.fileno(),),
+                cwd="/",
+                start_new_session=True,
             )
 
         try:
@@ -279,26 +301,19 @@ class Servers:
             raise
         finally:
             there.close()
-        reader, writer = await asyncio.open_connection(sock=here, limit=_LINE)
-        process = _Process(popen, writer)
+        process = _Process(popen, here, self._take, self._lost)
         self._processes.append(process)
-        self._run(self._listen(process, reader))
         return process
 
-    async def _listen(self, process: _Process, reader: asyncio.StreamReader) -> None:
-        """Take what a process tells until it ends."""
-        try:
-            while line := await reader.readline():
-                self._take(process, json.loads(line))
-        except (OSError, ValueError) as failed:
-            log.error("a process that serves pages says what it should not: %s", failed)
-        process.writer.close()
+    def _lost(self, process: _Process) -> None:
+        """A process has ended by itself."""
         self._processes.remove(process)
-        if self._closed:
-            return
+        if not self._closed:
+            self._run(self._replace(process))
+
+    async def _replace(self, process: _Process) -> None:
         status = await self._in_thread(partial(_wait, process.popen))
         log.error("a process that serves pages has ended with status %s", status)
-        await asyncio.sleep(_PAUSE)
         for clone in process.clones.values():
             if "qmp" in clone.request and clone.begun is None:
                 clone.request["recover"] = True
@@ -306,20 +321,30 @@ class Servers:
             else:
                 self._ended(clone, "lost", "the process that served it has ended")
 
-    def _take(self, process: _Process, message: Message) -> None:
+    def _take(self, process: _Process, message: Message, fds: list[int]) -> None:
         clone = process.clones[message["id"]]
+        if fds:
+            if clone.monitor >= 0:
+                os.close(clone.monitor)
+            clone.monitor = fds[0]
+        if "page-size" in message:
+            # It may not be able to tell when it has to be recovered.
+            clone.request["page-size"] = message["page-size"]
         if "pages" in message:
             clone.report = message
         if "outcome" in message:
             del process.clones[clone.number]
-            if "working-set" in message:
-                pages = array("I")
-                pages.frombytes(base64.b64decode(message["working-set"]))
-                self._learnt(clone.name, pages)
+            self._learn(clone, message)
             self._ended(clone, message["outcome"], message.get("error"))
         elif clone.begun is not None:
             begun, clone.begun = clone.begun, None
             begun(None)
+
+    def _learn(self, clone: Clone, message: Message) -> None:
+        if "working-set" in message:
+            pages = array("I")
+            pages.frombytes(base64.b64decode(message["working-set"]))
+            self._learnt(clone.name, pages)
 
     def _ended(self, clone: Clone, outcome: str, error: str | None) -> None:
         task = asyncio.ensure_future(self._end(clone, outcome, error))
@@ -333,6 +358,9 @@ class Servers:
             except OSError as failed:
                 log.warning("cannot remove %s: %s", clone.file, failed.strerror)
         del self.clones[clone.number]
+        if clone.monitor >= 0:
+            os.close(clone.monitor)
+            clone.monitor = -1
         report = clone.describe()
         for cause, count in report["pages"].items():
             self.pages[cause] += count
@@ -351,6 +379,19 @@ class Servers:
         if error is not None:
             told["error"] = error
         self._emit((Event("X_TEMPLATE_SERVED", told),))
+
+
+def _noted(file: Path) -> Message | None:
+    """What is noted of a clone, once no process serves it; None until then."""
+    try:
+        with file.open("rb") as note:
+            fcntl.flock(note, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            noted: Message = json.load(note)
+            return noted
+    except BlockingIOError:
+        return None
+    except (OSError, ValueError):
+        return {"outcome": "left"}
 
 
 def _wait(popen: subprocess.Popen[bytes]) -> int:

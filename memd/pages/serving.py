@@ -3,9 +3,9 @@
     python -m memd.pages.serving FD DIRECTORY [SOURCE]...
 
 FD is its end of a socket pair with the daemon, which sends what is to be served
-and is told what comes of it, a JSON object a line; `memd.pages.servers` is the
-other end. When the daemon ends, so does the process: its clones pause, and the
-next daemon recovers them.
+and is told what comes of it; `memd.pages.servers` is the other end. When the
+daemon ends, the process serves the clones that it has to their end, and notes what
+came of each in its file, for the next daemon.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import fcntl
 import gc
 import json
 import logging
@@ -21,20 +22,18 @@ import socket
 import sys
 import time
 from array import array
-from collections.abc import Callable
 from typing import Any
 
 from memd.errors import QMPError
-from memd.pages import clone_monitor
+from memd.pages.channel import Channel, Message
 from memd.pages.clone import Connection, connect
+from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.postcopy import Counts, Source
 from memd.pages.recording import PAGE, Recording, parse
 from memd.pages.store import Store
 from memd.pages.template_memory import TemplateMemory
 
 log = logging.getLogger("memd")
-
-Message = dict[str, Any]
 
 QUIET = 10.0
 """Seconds without a request after which a working set is taken to be known."""
@@ -79,31 +78,38 @@ class Process:
         self._sock = sock
         self._store = store
         self._opened: dict[str, Opened] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writer: asyncio.StreamWriter | None = None
+        self._served: dict[asyncio.Task[None], _Served] = {}
+        self._channel: Channel | None = None
+        self._alone = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until the daemon has ended."""
-        reader, self._writer = await asyncio.open_connection(sock=self._sock, limit=1 << 20)
-        while line := await reader.readline():
-            task = asyncio.ensure_future(self._serve(json.loads(line)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        """Serve until the daemon has ended, and no clone is left."""
+        self._channel = Channel(self._sock, self._begin, self._alone.set)
+        await self._alone.wait()
+        log.warning("the daemon has ended; %d clones are served to the end", len(self._served))
+        for served in self._served.values():
+            served.hurry()
+        while self._served:
+            await asyncio.wait(self._served)
 
-    def _tell(self, message: Message) -> None:
-        if self._writer is not None:
-            self._writer.write(json.dumps(message).encode() + b"\n")
+    def _begin(self, request: Message, fds: list[int]) -> None:
+        assert self._channel is not None
+        monitor = fds[0] if fds and fds[0] >= 0 else -1
+        served = _Served(request, monitor, self._channel)
+        task = asyncio.ensure_future(self._serve(request, served))
+        self._served[task] = served
+        task.add_done_callback(self._served.pop)
 
-    async def _serve(self, request: Message) -> None:
+    async def _serve(self, request: Message, served: _Served) -> None:
         """Serve one clone, and tell the daemon how that went."""
         name = request["template"]
-        served = _Served(request, self._tell)
-        ended: Message = {"id": request["id"]}
+        ended: Message = {}
+        note = await asyncio.to_thread(_lock, request["file"]) if "qmp" in request else -1
         try:
             opened = await self._open(name)
             opened.clones += 1
             try:
-                ended["outcome"] = await served.run(opened)
+                ended["outcome"] = await served.run(opened, note)
             finally:
                 opened.clones -= 1
                 await self._close(name, opened)
@@ -114,7 +120,15 @@ class Process:
             ended |= {"outcome": "failed", "error": "internal error, see the log"}
         if request.get("record"):
             ended["working-set"] = served.learnt()
-        self._tell({**ended, **served.report()})
+        ended |= served.report()
+        assert self._channel is not None
+        self._channel.send({"id": request["id"], **ended})
+        if note >= 0:
+            if self._alone.is_set():
+                # Here the next daemon finds it.
+                await asyncio.to_thread(_write, note, {**request, **ended})
+            os.close(note)
+        served.close()
         gc.collect()
 
     async def _open(self, name: str) -> Opened:
@@ -156,12 +170,13 @@ class _Served:
 
     Args:
         request: see `memd.pages.servers`.
-        tell: sends a message to the daemon.
+        monitor: a connection to its monitor that an earlier process had, or -1.
+        channel: to the daemon.
     """
 
-    def __init__(self, request: Message, tell: Callable[[Message], None]) -> None:
+    def __init__(self, request: Message, monitor: int, channel: Channel) -> None:
+        self._request = request
         self._id: int = request["id"]
-        self._name: str = request["template"]
         self._qmp: str | None = request.get("qmp")
         # Where the clone could make its monitor's socket it can make another.
         self._uri: str = request.get("uri") or f"unix:{self._qmp}.pages"
@@ -169,34 +184,66 @@ class _Served:
         self._page_size: int | None = request.get("page-size")
         self._recovering: bool = request.get("recover", False)
         self._record: bool = request.get("record", False)
-        self._tell = tell
+        self._channel = channel
+        self._monitor: CloneMonitor | None = None
+        if self._qmp is not None and monitor >= 0:
+            self._monitor = CloneMonitor.adopt(self._qmp, monitor)
+        self._connection: Connection | None = None
+        self._source: Source | None = None
         self._began = time.monotonic()
         self._ran = self._recovering
         self._ran_after: float | None = None
         self._counts: list[Counts] = []
         self._asked = array("I")
 
-    async def run(self, opened: Opened) -> str:
-        """Serve it to its end; gives the outcome (QAPI `TemplateServeOutcome`).
+    def hurry(self) -> None:
+        """Send all there is: the daemon that could recover the clone has gone."""
+        self._record = False
+        if self._source is not None and self._connection is not None:
+            self._source.push()
+            self._connection.wake()
+
+    def close(self) -> None:
+        """Leave its monitor."""
+        if self._monitor is not None:
+            self._monitor.close()
+
+    async def run(self, opened: Opened, note: int) -> str:
+        """Serve it to its end; gives the outcome (QAPI `TemplateOutcome`).
+
+        Args:
+            note: its file, or -1.
 
         Raises:
             QMPError: it could not be served.
         """
-        qmp, recording = self._qmp, opened.recording
+        if self._qmp is not None and self._monitor is None:
+            try:
+                self._monitor = await CloneMonitor.connect(self._qmp)
+            except QMPError:
+                if self._recovering and not await asyncio.to_thread(_listens, self._qmp):
+                    return "left"
+                raise
+        monitor, recording = self._monitor, opened.recording
         if self._page_size is None:
             self._page_size = opened.page_size
-            if qmp is not None:
+            if monitor is not None and not self._recovering:
                 block = recording.memory.name.decode("ascii", "replace")
-                self._page_size = await clone_monitor.page_size(qmp, block)
-        if qmp is not None and not self._waits and not self._recovering:
-            await clone_monitor.prepare(qmp, self._uri)
+                self._page_size = await monitor.page_size(block)
+                # It may not be able to tell when it has to be recovered.
+                noted = {**self._request, "page-size": self._page_size}
+                await asyncio.to_thread(_write, note, noted)
+        if monitor is not None and not self._waits and not self._recovering:
+            await monitor.prepare(self._uri)
         futile = 0
         while True:
-            if self._recovering and not await clone_monitor.recover(qmp or "", self._uri):
-                return "left"
+            if self._recovering and monitor is not None:
+                found = await monitor.recover(self._uri)
+                if found != "paused":
+                    return found
             before = sum(counts.asked + counts.rest for counts in self._counts)
             try:
-                await self._connection(opened)
+                await self._send(opened)
             except OSError:
                 if not self._ran:
                     raise QMPError(
@@ -205,7 +252,7 @@ class _Served:
                     ) from None
             else:
                 return "complete"
-            if qmp is None:
+            if monitor is None:
                 return "lost"
             futile += 1
             if before != sum(counts.asked + counts.rest for counts in self._counts):
@@ -214,7 +261,7 @@ class _Served:
                 raise QMPError("the clone pauses again and again")
             self._recovering = True
 
-    async def _connection(self, opened: Opened) -> None:
+    async def _send(self, opened: Opened) -> None:
         """Serve it over one connection.
 
         Raises:
@@ -231,8 +278,10 @@ class _Served:
         )
         sock = await connect(self._uri)
         self._counts.append(source.counts)
-        self._tell({"id": self._id})
+        begun = {"id": self._id, "page-size": self._page_size}
+        self._channel.send(begun, () if self._monitor is None else (self._monitor.fileno(),))
         connection = Connection(source, sock)
+        self._source, self._connection = source, connection
         opened.memory.on_ready.add(connection.wake)
         if not self._record:
             opened.memory.fetch_ahead(opened.working_set)
@@ -243,18 +292,17 @@ class _Served:
                 if told != source.counts.sent:
                     self._see_running(source)
                     told = source.counts.sent
-                    self._tell({"id": self._id, **self.report()})
+                    self._channel.send({"id": self._id, **self.report()})
                 if self._record and len(source.asked) == seen:
                     if time.monotonic() - quiet > QUIET:
-                        self._record = False
-                        source.push()
-                        connection.wake()
+                        self.hurry()
                 else:
                     seen, quiet = len(source.asked), time.monotonic()
             await connection.ended
         finally:
             self._see_running(source)
             self._asked += source.asked
+            self._source = self._connection = None
             opened.memory.on_ready.discard(connection.wake)
             connection.close()
 
@@ -285,6 +333,37 @@ class _Served:
         return base64.b64encode(pages.tobytes()).decode("ascii")
 
 
+def _lock(path: str) -> int:
+    """A clone's file, locked for as long as this process serves it; -1 if it is gone."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def _write(fd: int, message: Message) -> None:
+    if fd < 0:
+        return
+    data = json.dumps(message).encode()
+    os.pwrite(fd, data, 0)
+    os.ftruncate(fd, len(data))
+
+
+def _listens(path: str) -> bool:
+    """Whether somebody listens on a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
 def main(arguments: list[str]) -> None:
     """Serve until the daemon has ended."""
     number, directory, *sources = arguments
@@ -293,7 +372,11 @@ def main(arguments: list[str]) -> None:
     gc.disable()
     sock = socket.socket(fileno=int(number))
     store = Store(directory, readonly=True, sources=sources)
-    asyncio.run(Process(sock, store).run())
+
+    async def run() -> None:
+        await Process(sock, store).run()
+
+    asyncio.run(run())
     # Fetching that is under way is given up.
     sys.stderr.flush()
     os._exit(0)

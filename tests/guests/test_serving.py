@@ -14,6 +14,7 @@ from memd.errors import QMPError
 from memd.pages.store import Store
 from tests.guests.conftest import Serving
 from tests.guests.guest import Guest, memory
+from tests.guests.image import digest
 
 Start = Callable[..., Guest]
 
@@ -86,32 +87,56 @@ async def test_working_set(serving: Serving, store: Path, start_guest: Start) ->
 
 
 async def test_the_process_that_serves_dies(serving: Serving, start_guest: Start) -> None:
-    """Another takes its place: the clone is recovered, and nothing of it is wrong."""
+    """Another takes its place: the clone is recovered, and nothing of it is wrong.
+
+    Its own memory holds a thread of QEMU up meanwhile, and so QEMU greets nobody.
+    """
     guest = start_guest(memory("memfd"))
     # Nothing is sent that is not asked for: the clone is not whole when the process dies.
     await serving.serve(qmp=str(guest.pages), record=True)
-    await asyncio.to_thread(guest.run, "head -c 4000000 /pattern | md5sum")
+    guest.type("md5sum /pattern")
     (process,) = serving.servers._processes
     os.kill(process.popen.pid, signal.SIGKILL)
+    assert await asyncio.to_thread(guest.hear) == f"{digest()}  /pattern"
     await asyncio.to_thread(guest.check)
-    guest.execute("quit")
+    await asyncio.to_thread(guest.execute, "quit")
     assert (await serving.ended())["outcome"] == "left"
 
 
-async def test_the_daemon_dies(store: Path, start_guest: Start) -> None:
-    """The next one finds what was being served, and recovers it."""
+async def test_the_daemon_ends(store: Path, start_guest: Start) -> None:
+    """The process that serves goes on, and the next daemon tells what came of it."""
     first = Serving(store)
     guest = start_guest(memory("memfd"))
     await first.serve(qmp=str(guest.pages), record=True)
     await asyncio.to_thread(guest.run, "head -c 4000000 /pattern | md5sum")
     assert len(list((store / "serving").iterdir())) == 1
     await first.servers.close()
-    await asyncio.to_thread(guest.wait_migration, "postcopy-paused")
-    guest.type("md5sum /pattern")
+    await asyncio.to_thread(guest.check)
+    await asyncio.to_thread(guest.wait_migration, "completed")
     second = Serving(store)
     await second.servers.resume()
-    await asyncio.to_thread(guest.hear)
-    guest.execute("quit")
+    told = await second.ended()
+    assert told["outcome"] == "complete"
+    assert told["pages"]["asked"] > 1000
+    assert len(second.learnt["guest"]) > 1000
+    await second.servers.close()
+    assert list((store / "serving").iterdir()) == []
+
+
+async def test_the_daemon_and_the_process_die(store: Path, start_guest: Start) -> None:
+    """The next daemon finds what was being served, and recovers it."""
+    first = Serving(store)
+    guest = start_guest(memory("memfd"))
+    await first.serve(qmp=str(guest.pages), record=True)
+    await asyncio.to_thread(guest.run, "head -c 4000000 /pattern | md5sum")
+    (process,) = first.servers._processes
+    await first.servers.close()
+    os.kill(process.popen.pid, signal.SIGKILL)
+    await asyncio.to_thread(guest.wait_migration, "postcopy-paused")
+    second = Serving(store)
+    await second.servers.resume()
+    await asyncio.to_thread(guest.check)
+    await asyncio.to_thread(guest.execute, "quit")
     assert (await second.ended())["outcome"] == "left"
     await second.servers.close()
     assert list((store / "serving").iterdir()) == []

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.differential.server import TREE, Server
+from tests.differential.server import TREE, Died, Server
 from tests.guests import image
 from tests.guests.guest import Guest, memory
 
@@ -84,6 +88,58 @@ def test_save_and_serve(
     assert "the machine has all of its memory" in text
     second.check()
     assert second.run("cat /more | md5sum") == f"{digest_of_more()}  -"
+
+
+def serving_processes(server: Server) -> list[int]:
+    """The processes that serve pages for a daemon."""
+    lists = Path(f"/proc/{server.pid}/task").glob("*/children")
+    found = [int(child) for each in lists for child in each.read_text().split()]
+    assert found
+    return found
+
+
+def test_memd_is_killed(
+    recorded: Path, directory: Path, start_memd: Callable[..., Server], start_guest: Start
+) -> None:
+    """At whatever moment the daemon dies, or what serves: not a byte is wrong.
+
+    MEMD_KILLS says how often; MEMD_SEED when, and who.
+    """
+    some = random.Random(os.environ.get("MEMD_SEED"))
+    options = ("--templates", str(directory / "store"))
+    server = start_memd(*options)
+    monitor = server.monitor()
+    first = {"name": "first", "filename": str(recorded / "memory")}
+    answer = monitor.execute("x-template-save", {**first, "devices": str(recorded / "devices")})
+    assert answer == {"return": {}}
+    seen = Counter[str]()
+    for _ in range(int(os.environ.get("MEMD_KILLS", "3"))):
+        guest = start_guest(memory("memfd", share=some.choice(("on", "off"))))
+        request = {"name": "first", "qmp": str(guest.pages), "record": some.random() < 0.5}
+        assert monitor.execute("x-template-serve", request) == {"return": {}}
+        processes = serving_processes(server)
+        time.sleep(some.random() * 0.2)
+        who = some.choice(os.environ.get("MEMD_KILL", "daemon process").split())
+        if who != "daemon":
+            for process in processes:
+                os.kill(process, signal.SIGKILL)
+        if who != "process":
+            server.process.kill()
+            server.process.wait()
+            server = start_memd(*options)
+            monitor = server.monitor()
+        try:
+            guest.check()
+        except (Died, ConnectionError):
+            # It was about to run, and so QEMU has ended, and said so.
+            assert guest.process.wait(30) == 1
+            assert "loadvm failed" in guest.stderr()
+            seen[f"{who}: had not begun to run"] += 1
+            continue
+        paused = "Migration paused" in guest.stderr()
+        seen[f"{who}: {'paused, recovered' if paused else 'went on'}"] += 1
+        guest.execute("quit")
+    print(dict(seen))
 
 
 def digest_of_more() -> str:
