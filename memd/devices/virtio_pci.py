@@ -11,11 +11,18 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
-from memd.devices import pci
 from memd.devices.area import ANYWHERE
 from memd.devices.bus import PciBus
 from memd.devices.device import Device, MachinePort, MemoryDevice, alignment, deleted, need_memdev
-from memd.devices.pci import ANY_VECTORS
+from memd.devices.pci import (
+    ANY_VECTORS,
+    PciDevice,
+    check_modes,
+    check_partners,
+    check_rom_and_index,
+    interrupt_regions,
+    vectors,
+)
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom.object import QObject
@@ -110,7 +117,7 @@ class VirtioMemory(Device, ABC):
         """Raise `QMPError` where it can't be removed as it is."""
 
 
-class VirtioPci(pci.PciDevice, MemoryDevice):
+class VirtioPci(PciDevice, MemoryDevice):
     """The PCI half, which has the id.
 
     Attributes:
@@ -179,10 +186,10 @@ class VirtioPci(pci.PciDevice, MemoryDevice):
             alignment(memdev),
             virtio.address,
         )
-        pci.check_rom_and_index(self, machine.plugged)
+        check_rom_and_index(self, machine.plugged)
         self.take_place(machine)
         try:
-            pci.check_modes(self)
+            check_modes(self)
             realizing = virtio.realize(machine, memdev)
         except BaseException:
             self.bus.vacate(self.place)
@@ -194,7 +201,7 @@ class VirtioPci(pci.PciDevice, MemoryDevice):
 
     def check_partners(self) -> None:
         """Raise `QMPError` where it was told to belong to another device."""
-        pci.check_partners(self)
+        check_partners(self)
 
     def _be_real(self) -> None:
         virtio_bus = QObject(self.tree.types()["virtio-pci-bus"], self.tree)
@@ -204,8 +211,8 @@ class VirtioPci(pci.PciDevice, MemoryDevice):
         self.values["disable-legacy"] = "on"
         self.values["disable-modern"] = False
         if "vectors" in self.qom_type.all_properties:
-            count = self.values["vectors"] = pci.vectors(self.values.get("vectors", ANY_VECTORS))
-            self._add_regions(pci.interrupt_regions(count))
+            count = self.values["vectors"] = vectors(self.values.get("vectors", ANY_VECTORS))
+            self._add_regions(interrupt_regions(count))
         self.realized = self.virtio.realized = True
         self.virtio.hotplugged = self.hotplugged
 

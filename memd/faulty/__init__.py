@@ -7,6 +7,30 @@ and leave the rest to the ordinary ones.
 
 from __future__ import annotations
 
-from memd.faulty.hub import FaultyHub, faulty_hub
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from memd.commands.daemon import Daemon
+from memd.faulty.dispatcher import FaultyDispatcher
+from memd.faulty.hub import FaultyHub
 
 __all__ = ["FaultyHub", "faulty_hub"]
+
+
+def faulty_hub(
+    daemon: Daemon, control: Iterable[str], lifelines: Iterable[str]
+) -> Callable[..., FaultyHub]:
+    """What makes a `FaultyHub` of what a `Hub` is made of.
+
+    Args:
+        daemon: what commands are run on.
+        control: as for `FaultyHub`.
+        lifelines: as for `FaultyHub`.
+    """
+
+    def make(*what: Any) -> FaultyHub:
+        hub = FaultyHub(control, lifelines, *what)
+        hub.dispatch = FaultyDispatcher(hub.dispatch, daemon, hub)
+        return hub
+
+    return make

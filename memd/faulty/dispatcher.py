@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.errors import GENERIC_ERROR, QMPError
 from memd.faulty.fault import Effect, Spec
+from memd.faulty.hub import FaultyHub
 from memd.faulty.replay import Script
 from memd.faulty.session import OWN, FaultySession
 from memd.json_types import JSON
 from memd.session import Dispatch, Session
 from memd.work import Event, Job, Outcome, value_of
-
-if TYPE_CHECKING:
-    from memd.faulty.hub import FaultyHub
 
 Arguments = dict[str, Any]
 
@@ -31,13 +28,12 @@ class FaultyDispatcher:
         hub: what the faults are for.
     """
 
-    __slots__ = ("_daemon", "_dispatch", "_ending", "_hub")
+    __slots__ = ("_daemon", "_dispatch", "_hub")
 
     def __init__(self, dispatch: Dispatch, daemon: Daemon, hub: FaultyHub) -> None:
         self._dispatch = dispatch
         self._daemon = daemon
         self._hub = hub
-        self._ending = threading.Event()
 
     def __call__(self, session: Session, name: str, arguments: Arguments, oob: bool) -> JSON:
         """Run a command; see `Dispatcher`."""
@@ -60,12 +56,8 @@ class FaultyDispatcher:
         await Job(lambda: self._wait(seconds))
         return await value_of(self._as_told(effect, session, name, arguments, False))
 
-    def end(self) -> None:
-        """Let go of commands that are delayed: the daemon ends."""
-        self._ending.set()
-
     def _wait(self, seconds: float) -> None:
-        if self._ending.wait(seconds):
+        if self._hub.ending.wait(seconds):
             raise QMPError("the daemon ends")
 
     def _as_told(
@@ -98,7 +90,7 @@ class FaultyDispatcher:
     def _run(self, session: Session, name: str, arguments: Arguments, oob: bool) -> JSON:
         value = self._dispatch(session, name, arguments, oob)
         if name == "query-version" and isinstance(session, FaultySession):
-            return self._hub.book.version() or value
+            return self._hub.faults.version() or value
         return value
 
     def _own(self, session: Session, name: str, arguments: Arguments, oob: bool) -> JSON:
@@ -129,14 +121,14 @@ def _fault_add(hub: FaultyHub, args: Arguments) -> JSON:
 
 def _fault_del(hub: FaultyHub, args: Arguments) -> JSON:
     if "id" in args:
-        hub.book.remove(args["id"])
+        hub.faults.remove(args["id"])
     else:
-        hub.book.clear()
+        hub.faults.clear()
     return {}
 
 
 def _faults(hub: FaultyHub, args: Arguments) -> JSON:
-    return hub.book.list()
+    return hub.faults.list()
 
 
 def _transcript(hub: FaultyHub, args: Arguments) -> JSON:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Iterable
 from typing import Any, cast
 
 from memd.commands.control import shutdown_event
-from memd.commands.daemon import Daemon
-from memd.faulty.book import Book
-from memd.faulty.dispatcher import FaultyDispatcher
 from memd.faulty.fault import Spec
 from memd.faulty.kernel import Kernel
+from memd.faulty.registry import FaultRegistry
 from memd.faulty.replay import Script
 from memd.faulty.session import FaultySession
 from memd.faulty.transcript import Transcript
@@ -24,7 +23,6 @@ class FaultyHub(Hub):
     """Every client's connection, and what goes wrong with it.
 
     Args:
-        daemon: what commands are run on.
         control: ids of the monitors whose clients are neither recorded nor
             counted, and with whom nothing goes wrong.
         lifelines: ids of monitors whose client was there when the daemon was
@@ -32,28 +30,27 @@ class FaultyHub(Hub):
         what: as for `Hub`.
 
     Attributes:
-        book: the faults.
+        ending: set when the daemon ends, for commands that are delayed.
+        faults: what goes wrong.
         transcript: what was said.
         script: what clients that connect are answered from, or None.
     """
 
     __slots__ = (
-        *("_clients", "_control", "_dispatcher", "_kernel", "_lifelines"),
-        *("book", "script", "transcript"),
+        *("_clients", "_control", "_kernel", "_lifelines", "ending", "faults", "script"),
+        "transcript",
     )
 
-    def __init__(
-        self, daemon: Daemon, control: Iterable[str], lifelines: Iterable[str], *what: Any
-    ) -> None:
+    def __init__(self, control: Iterable[str], lifelines: Iterable[str], *what: Any) -> None:
         super().__init__(*what)
-        self.book = Book()
+        self.faults = FaultRegistry()
         self.transcript = Transcript()
         self.script: Script | None = None
-        self._kernel = Kernel(self.book)
+        self._kernel = Kernel(self.faults)
         self._clients = 0
         self._control = frozenset(control)
         self._lifelines = self._control & frozenset(lifelines)
-        self.dispatch = self._dispatcher = FaultyDispatcher(self.dispatch, daemon, self)
+        self.ending = threading.Event()
 
     def add_fault(self, spec: Spec) -> str:
         """Add a fault (`TestFault`); its name.
@@ -61,7 +58,7 @@ class FaultyHub(Hub):
         Raises:
             QMPError: its members contradict each other.
         """
-        id = self.book.add(spec)
+        id = self.faults.add(spec)
         if "syscall" in spec:
             self._kernel.install()
         return id
@@ -72,7 +69,7 @@ class FaultyHub(Hub):
         Those who are there come first. Those who have left, which is only not
         seen yet, are nobody's concern any more.
         """
-        self.book.clear()
+        self.faults.clear()
         self.transcript.clear()
         self.script = None
         self._clients = 0
@@ -87,7 +84,7 @@ class FaultyHub(Hub):
 
     async def close(self, patience: float = 1.0) -> None:
         """See `Hub`."""
-        self._dispatcher.end()
+        self.ending.set()
         await super().close(patience)
         self._kernel.restore()
 
@@ -101,7 +98,7 @@ class FaultyHub(Hub):
         session = cast(FaultySession, super()._session(FaultySession, faulty, monitor, peer))
         self._clients += 1
         replay = None if self.script is None else self.script.next()
-        session.attend(self._clients, self.book, self.transcript, replay)
+        session.attend(self._clients, self.faults, self.transcript, replay)
         return session
 
     def _lost(self, connection: Connection) -> None:
@@ -110,10 +107,3 @@ class FaultyHub(Hub):
             # Nobody else is there to end it, whatever becomes of the event.
             self.shut_down("host-signal")
             self.broadcast((shutdown_event("host-signal"),))
-
-
-def faulty_hub(
-    daemon: Daemon, control: Iterable[str], lifelines: Iterable[str]
-) -> Callable[..., FaultyHub]:
-    """What makes a `FaultyHub` of what a `Hub` is made of; see `FaultyHub`."""
-    return lambda *what: FaultyHub(daemon, control, lifelines, *what)

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from memd.faulty.book import Book
 from memd.faulty.fault import errno_of
+from memd.faulty.registry import FaultRegistry
 
 STEP = 0.02
 """Seconds after which a stalled population looks whether it was given up."""
@@ -48,13 +48,13 @@ class Kernel:
     """The kernel as told, from `install` to `restore`.
 
     Args:
-        book: says what goes wrong.
+        faults: says what goes wrong.
     """
 
-    __slots__ = ("_book", "_replaced")
+    __slots__ = ("_faults", "_replaced")
 
-    def __init__(self, book: Book) -> None:
-        self._book = book
+    def __init__(self, faults: FaultRegistry) -> None:
+        self._faults = faults
         # What was replaced: the module, the name, what stood there.
         self._replaced: list[tuple[Any, str, Any]] = []
 
@@ -109,7 +109,7 @@ class Kernel:
         """
 
         def made(directory: int, path: bytes, flags: int, resolve: int) -> int:
-            if self._book.has_syscall("open") and _is_to_be_used(flags):
+            if self._faults.has_syscall("open") and _is_to_be_used(flags):
                 raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
             return call(directory, path, flags, resolve)
 
@@ -128,7 +128,7 @@ class Kernel:
 
     def _refusal(self, kind: str) -> int:
         """The error that a call is to fail with, or 0; waits as long as it is to take."""
-        effect = self._book.for_syscall(kind)
+        effect = self._faults.for_syscall(kind)
         if effect is None:
             return 0
         beside = threading.current_thread() is not threading.main_thread()

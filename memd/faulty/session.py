@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from memd.faulty.book import Book
 from memd.faulty.fault import Effect
+from memd.faulty.registry import FaultRegistry
 from memd.faulty.replay import Replay
 from memd.faulty.transcript import Transcript
 from memd.faulty.transport import FaultyTransport
@@ -29,24 +29,24 @@ class FaultySession(Session):
     """
 
     __slots__ = (
-        *("_book", "_command", "_ended", "_faulty", "_received", "_replay", "_transcript"),
+        *("_faults", "_command", "_ended", "_faulty", "_received", "_replay", "_transcript"),
         *("effect", "number"),
     )
 
-    _book: Book
+    _faults: FaultRegistry
     _faulty: FaultyTransport
     _replay: Replay | None
     _transcript: Transcript
     number: int
 
     def attend(
-        self, number: int, book: Book, transcript: Transcript, replay: Replay | None
+        self, number: int, faults: FaultRegistry, transcript: Transcript, replay: Replay | None
     ) -> None:
         """Say what there is besides; before the greeting.
 
         Args:
             number: of the client, counted from 1.
-            book: the faults.
+            faults: the faults.
             transcript: where everything is recorded.
             replay: what answers instead of the daemon, or None.
         """
@@ -54,7 +54,7 @@ class FaultySession(Session):
         self._faulty.on_write = self._write
         self._faulty.on_end = self._end
         self.number = number
-        self._book = book
+        self._faults = faults
         self._transcript = transcript
         self._replay = replay
         self.effect: Effect | None = None
@@ -69,7 +69,7 @@ class FaultySession(Session):
         if self._replay is not None:
             self._say(self._replay.begin())
             return
-        effect = self.effect = self._book.for_greeting(self.number, self.monitor.id)
+        effect = self.effect = self._faults.for_greeting(self.number, self.monitor.id)
         version = None if effect is None else effect.spec.get("version")
         if version is not None:
             greeting = {"QMP": {**greeting["QMP"], "version": version}}
@@ -86,9 +86,9 @@ class FaultySession(Session):
         if not self.negotiated:
             return
         effect = None
-        if self._book.has_events:
+        if self._faults.has_events:
             name = json.loads(encoded)["event"]
-            effect = self._book.for_event(self.number, self.monitor.id, name)
+            effect = self._faults.for_event(self.number, self.monitor.id, name)
         self._faulty.send(encoded, (), effect, self._record)
 
     def lost(self) -> None:
@@ -118,7 +118,7 @@ class FaultySession(Session):
             return
         effect = None
         if not own:
-            effect = self._book.for_command(self.number, self.monitor.id, name, arguments)
+            effect = self._faults.for_command(self.number, self.monitor.id, name, arguments)
         if effect is not None and effect.spec.get("disconnect") == "instead":
             self._faulty.end()
             return

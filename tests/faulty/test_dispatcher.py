@@ -11,7 +11,7 @@ import pytest
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.faulty.dispatcher import OWN_HANDLERS, FaultyDispatcher
+from memd.faulty.dispatcher import OWN_HANDLERS
 from memd.faulty.session import OWN
 from memd.qapi import load_schema
 from memd.testing import Server
@@ -163,14 +163,6 @@ def test_the_end_waits_for_no_delay() -> None:
             pass
         began = time.monotonic()
     assert time.monotonic() - began < 60
-
-
-def test_a_delay_ends_with_the_daemon() -> None:
-    nothing: Any = None
-    dispatcher = FaultyDispatcher(nothing, nothing, nothing)
-    dispatcher.end()
-    with pytest.raises(QMPError, match="the daemon ends"):
-        dispatcher._wait(1_000_000)
 
 
 def test_a_version_of_ones_choice(server: Server, connect: Connect) -> None:

@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from memd.errors import QMPError
 from memd.faulty import FaultyHub, faulty_hub
+from memd.faulty.dispatcher import FaultyDispatcher
 from memd.testing import Server
 from tests.commands.fakes import Console, make_daemon
 from tests.differential.server import PATIENCE, Monitor
@@ -121,3 +125,14 @@ async def test_at_its_end_the_kernel_is_as_it_was() -> None:
     assert libc.mmap is not before
     await hub.close()
     assert libc.mmap is before
+
+
+async def test_a_delay_ends_with_the_daemon() -> None:
+    daemon = make_daemon()
+    hub = faulty_hub(daemon, (), ())(
+        asyncio.get_running_loop(), Console().dispatch, dict, daemon.compat
+    )
+    await hub.close()
+    assert isinstance(hub.dispatch, FaultyDispatcher)
+    with pytest.raises(QMPError, match="the daemon ends"):
+        hub.dispatch._wait(1_000_000)

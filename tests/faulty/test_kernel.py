@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from memd.faulty.book import Book
 from memd.faulty.kernel import Kernel
+from memd.faulty.registry import FaultRegistry
 from memd.hostmem import files, libc, populate, save
 from memd.testing import Server
 from tests.faulty.conftest import Connect
@@ -177,8 +177,8 @@ def test_a_slow_preallocation(server: Server, connect: Connect) -> None:
 
 
 def test_nothing_is_replaced_without_such_a_fault() -> None:
-    book = Book()
-    kernel = Kernel(book)
+    faults = FaultRegistry()
+    kernel = Kernel(faults)
     before = {
         (module, name): getattr(module, name)
         for module, name in (
@@ -191,8 +191,8 @@ def test_nothing_is_replaced_without_such_a_fault() -> None:
     kernel.install()
     try:
         assert all(getattr(module, name) is not what for (module, name), what in before.items())
-        book.add({"syscall": "mmap", "errno": "ENOMEM", "nth": 2})
-        book.add({"syscall": "madvise", "errno": "EINVAL"})
+        faults.add({"syscall": "mmap", "errno": "ENOMEM", "nth": 2})
+        faults.add({"syscall": "madvise", "errno": "EINVAL"})
         address = libc.mmap(0, 4096, 0, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS, -1, 0)
         with pytest.raises(OSError) as failed:
             libc.mmap(0, 4096, 0, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS, -1, 0)
@@ -200,7 +200,7 @@ def test_nothing_is_replaced_without_such_a_fault() -> None:
         assert libc.madvise(address, 4096, libc.MADV_DONTDUMP) == errno.EINVAL
         os.close(libc.openat2(libc.AT_FDCWD, b"/dev/null", os.O_RDONLY, 0))
         # Files are opened where it can be counted, and be made to take long.
-        book.add({"syscall": "open", "errno": "EIO", "nth": 2})
+        faults.add({"syscall": "open", "errno": "EIO", "nth": 2})
         with pytest.raises(OSError) as elsewhere:
             libc.open_cached(b"/dev/null", os.O_RDONLY)
         assert elsewhere.value.errno == errno.ENOSYS
@@ -219,11 +219,11 @@ def test_nothing_is_replaced_without_such_a_fault() -> None:
 
 def test_the_event_loop_is_never_kept_waiting() -> None:
     """What is made on it is not delayed; from a thread, it is."""
-    book = Book()
-    kernel = Kernel(book)
+    faults = FaultRegistry()
+    kernel = Kernel(faults)
     kernel.install()
     try:
-        book.add({"syscall": "populate", "stall": True})
+        faults.add({"syscall": "populate", "stall": True})
         begin = libc.mmap(0, 4096, 3, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS, -1, 0)
         arguments = (begin, 4096, libc.MADV_POPULATE_WRITE)
         assert libc.madvise(*arguments) == 0

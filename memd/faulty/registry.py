@@ -9,7 +9,7 @@ from memd.errors import QMPError
 from memd.faulty.fault import SCOPES, Effect, Fault, Spec
 
 
-class Book:
+class FaultRegistry:
     """All faults of a daemon, in the order in which they were added."""
 
     __slots__ = ("_by_scope", "_faults", "_lock", "_made")
