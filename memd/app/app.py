@@ -105,7 +105,6 @@ class App:
             Limits(**config.limits),
         )
         machine = self._daemon.machine
-        machine.deny_private_discard = config.deny_private_discard
         machine.emit = self._hub.broadcast
         machine.later = lambda delay, act: loop.call_later(delay, act).cancel
         machine.spawn = self._hub.spawn

@@ -174,10 +174,12 @@ class Machine:
         if isinstance(name, str) and name:
             self.check_type(compat)
             from memd.cli.objects import object_type_help
+            from memd.devices import register
             from memd.devices.machine_object import machine_type
             from memd.qom import Tree
 
             tree = Tree(compat)
+            register(tree)
             tree.add_type(machine_type(tree, self.kind))
             described = object_type_help(tree, self.kind.type_name)
             if described is not None:

@@ -36,9 +36,6 @@ class Daemon:
         autostart: whether it runs from then on.
         migration_capabilities: those that are switched on.
         reading_config: whether a blockdev-add is at its configuration file.
-        deny_private_discard: whether discarding memory of a private mapping of
-            a file, which changes the file for everybody else, is refused.
-        private_discard_seen: whether that was warned about.
         machine_kind: the machine that was described; None for none that was.
         machine: its memory side, and what is plugged into it.
         lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).
@@ -53,7 +50,6 @@ class Daemon:
         "accel",
         "autostart",
         "compat",
-        "deny_private_discard",
         "fdsets",
         "kvm_enabled",
         "lost",
@@ -63,7 +59,6 @@ class Daemon:
         "migration_capabilities",
         "name",
         "preconfig",
-        "private_discard_seen",
         "reading_config",
         "templates",
         "test_faults",
@@ -99,10 +94,9 @@ class Daemon:
         self.autostart = autostart
         self.machine_kind: MachineKind | None = None
         self.machine = Machine(tree, machine or MachineConfig(ram_size=0))
+        self.machine.deny_private_discard = deny_private_discard
         self.migration_capabilities: frozenset[str] = frozenset()
         self.reading_config = False
-        self.deny_private_discard = deny_private_discard
-        self.private_discard_seen = False
         self.test_faults = test_faults
         self.templates: Templates | None = None
         self.lost: dict[str, dict[str, JSON]] = {}

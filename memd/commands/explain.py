@@ -22,4 +22,6 @@ async def x_memdev_explain(daemon: Daemon, session: Session, args: dict[str, Any
         checked = daemon.schema.checker("object-add")(args)
     except QMPError as error:
         return refused(error)
-    return await explain(daemon.tree, checked, daemon.deny_private_discard, owner=owner_of(session))
+    return await explain(
+        daemon.tree, checked, daemon.machine.deny_private_discard, owner=owner_of(session)
+    )

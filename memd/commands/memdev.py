@@ -33,10 +33,6 @@ _MAX_CELLS = 4096
 _PIECE = 192 << 10
 """Bytes written as base64, or read from it, in one go: half a millisecond. A multiple of 3."""
 
-_PRIVATE_DISCARD = (
-    "discarding memory of '%s', a private mapping of a file, changes the file for everybody else"
-)
-
 
 async def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON:
     """`x-memdev-read`: bytes of a backend's memory."""
@@ -91,17 +87,7 @@ async def x_memdev_discard(daemon: Daemon, args: Arguments) -> JSON:
     backend, region = _find(daemon, id)
     discard.check(region, id, offset, length)
     if isinstance(backend, FileBackend) and not region.shared:
-        if daemon.deny_private_discard:
-            raise QMPError(
-                f"cannot discard memory of '{id}': it is a private mapping of a file,"
-                " and --deny-private-discard is given"
-            )
-        if not daemon.private_discard_seen:
-            daemon.private_discard_seen = True
-            from memd.backends.making import log
-
-            log(_PRIVATE_DISCARD % id)
-
+        daemon.machine.check_private_discard(backend)
     if length > _LARGE or isinstance(backend, FileBackend):
         await job_on((region,), lambda: discard.discard(region, id, offset, length))
     else:

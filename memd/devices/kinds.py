@@ -7,8 +7,12 @@ known by name, so that it can be asked for, set and read. Observed on QEMU
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from memd.compat import Compat
 from memd.json_types import JSON
+from memd.qom.property import Property
+from memd.qom.types import INTERFACE, ObjectType
 
 Row = tuple[str, str, JSON, str | None]
 """A property: name, type, value at the start, description."""
@@ -286,3 +290,25 @@ def find_kind(name: str, compat: Compat) -> MachineKind | None:
         if name in (each.kind, each.name):
             return each
     return None
+
+
+def pc_types(machine: ObjectType, compat: Compat) -> Iterator[ObjectType]:
+    """What the types of PC machines derive from, for clients that ask what there is.
+
+    Args:
+        machine: the type `machine`.
+        compat: whose types.
+    """
+    yield ObjectType("nmi", INTERFACE, abstract=True)
+    own = _PC_11_1 if compat is not Compat.V10_0 else _FD_BOOTCHK
+    above = machine
+    for name, interface, rows in (
+        ("x86-machine", "nmi", _X86),
+        ("generic-pc-machine", "hotplug-handler", (*_PC, *own)),
+    ):
+        # No object is of these types, so nothing of them has a value.
+        properties = [Property(each, type, description=text) for each, type, _value, text in rows]
+        above = ObjectType(
+            name, above, abstract=True, interfaces=(interface,), properties=properties
+        )
+        yield above

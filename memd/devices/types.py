@@ -23,6 +23,7 @@ from memd.devices.device import (
     unreadable,
 )
 from memd.devices.dimm import dimm_types
+from memd.devices.kinds import pc_types
 from memd.devices.pci import ANY_VECTORS, PciDevice
 from memd.devices.placeholders import placeholder_types
 from memd.devices.virtio_mem import virtio_mem_properties
@@ -135,10 +136,11 @@ def device_types(known: dict[str, ObjectType], compat: Compat) -> Iterator[Objec
     """The types of a QEMU release.
 
     Args:
-        known: the types of the tree, `bus` being one of them.
+        known: the types of the tree, `bus` and `machine` among them.
         compat: whose types.
     """
     later = compat is not Compat.V10_0
+    yield from pc_types(known["machine"], compat)
     yield VMSTATE_IF
     yield MEMORY_DEVICE
     for name in _INTERFACES:

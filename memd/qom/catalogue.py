@@ -65,45 +65,6 @@ _NITRO: tuple[_Row, ...] = (
     ("enclave-cid", "uint64", "Enclave CID (0 = auto-assigned by Nitro)"),
     ("debug-mode", "bool", "Start enclave in debug mode (enables console output)"),
 )
-_X86: tuple[_Row, ...] = (
-    ("smm", "OnOffAuto", "Enable SMM"),
-    ("acpi", "OnOffAuto", "Enable ACPI"),
-    ("pit", "OnOffAuto", "Enable i8254 PIT"),
-    ("pic", "OnOffAuto", "Enable i8259 PIC"),
-    (
-        "x-oem-table-id",
-        "string",
-        "Override the default value of field OEM Table ID in ACPI table header."
-        "The string may be up to 8 bytes in size",
-    ),
-    (
-        "bus-lock-ratelimit",
-        "uint64_t",
-        "Set the ratelimit for the bus locks acquired in VMs",
-    ),
-    ("sgx-epc", "SgxEPC", "SGX EPC device"),
-    (
-        "x-oem-id",
-        "string",
-        "Override the default value of field OEMID in ACPI table header."
-        "The string may be up to 6 bytes in size",
-    ),
-)
-_PC: tuple[_Row, ...] = (
-    ("max-fw-size", "size", "Maximum combined firmware size"),
-    ("default-bus-bypass-iommu", "bool"),
-    ("sata", "bool", "Enable/disable Serial ATA bus"),
-    ("vmport", "OnOffAuto", "Enable vmport (pc & q35)"),
-    ("i8042", "bool", "Enable/disable Intel 8042 PS/2 controller emulation"),
-    ("hpet", "bool", "Enable/disable high precision event timer emulation"),
-    ("smbios-entry-point-type", "str", "SMBIOS Entry Point type [32, 64]"),
-    ("max-ram-below-4g", "size", "Maximum ram below the 4G boundary (32bit boundary)"),
-    ("smbus", "bool", "Enable/disable system management bus"),
-)
-_PC_10_0: tuple[_Row, ...] = (("fd-bootchk", "bool"),)
-_PC_11_1: tuple[_Row, ...] = (
-    ("fd-bootchk", "bool", "Enable/disable boot signature checking for floppy disks in BIOS"),
-)
 
 
 def _properties(rows: Iterable[_Row]) -> list[Property]:
@@ -126,23 +87,6 @@ def catalogue(known: dict[str, ObjectType], compat: Compat) -> Iterator[ObjectTy
     yield ObjectType("tcg-accel", accel, properties=_properties(_TCG))
     kvm = _KVM + _KVM_11_1 if later else _KVM
     yield ObjectType("kvm-accel", accel, properties=_properties(kvm))
-
-    yield ObjectType("nmi", INTERFACE, abstract=True)
-    x86 = ObjectType(
-        "x86-machine",
-        known["machine"],
-        abstract=True,
-        interfaces=("nmi",),
-        properties=_properties(_X86),
-    )
-    yield x86
-    yield ObjectType(
-        "generic-pc-machine",
-        x86,
-        abstract=True,
-        interfaces=("hotplug-handler",),
-        properties=_properties(_PC + (_PC_11_1 if later else _PC_10_0)),
-    )
 
     if later:
         yield ObjectType("mshv-accel", accel)

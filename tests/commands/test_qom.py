@@ -167,7 +167,7 @@ class TestTypes:
             {"name": "prealloc", "type": "bool"},
         ]
 
-    @pytest.mark.parametrize("typename", ["generic-pc-machine", "none-machine", "tcg-accel"])
+    @pytest.mark.parametrize("typename", ["none-machine", "tcg-accel"])
     def test_what_libvirt_asks_for(self, typename: str) -> None:
         assert qom.qom_list_properties(_daemon(new_tree()), {"typename": typename})
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from memd.compat import Compat
+from memd.devices import register
 from memd.devices.kinds import NONE, find_kind, machine_kinds
+from memd.qom import Tree
 
 
 @pytest.mark.parametrize("compat", Compat)
@@ -30,3 +32,16 @@ def test_properties_are_named_once() -> None:
             names = [row[0] for row in kind.properties]
             assert len(names) == len(set(names))
             assert ("nvdimm" in names) == (kind is not NONE)
+
+
+def test_what_machines_for_pcs_derive_from() -> None:
+    """libvirt asks for it, and gives up where there is none."""
+    for compat, described in ((Compat.V10_0, False), (Compat.V11_1, True)):
+        tree = Tree(compat)
+        register(tree)
+        pc = tree.type_by_name("generic-pc-machine")
+        assert pc is not None
+        for name in ("x86-machine", "machine", "object", "hotplug-handler", "nmi"):
+            assert pc.is_a(name)
+        assert {"memory-backend", "smm"} <= set(pc.all_properties)
+        assert (pc.all_properties["fd-bootchk"].description is not None) == described

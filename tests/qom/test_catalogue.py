@@ -8,7 +8,7 @@ from memd.qom import Tree
 LATER = ["monitor-qmp", "mshv-accel", "nitro-accel", "qtest-accel", "target-info-arm-machine"]
 
 
-@pytest.mark.parametrize("name", ["tcg-accel", "kvm-accel", "generic-pc-machine", "chardev"])
+@pytest.mark.parametrize("name", ["tcg-accel", "kvm-accel", "chardev"])
 def test_what_clients_ask_for_is_there(name: str) -> None:
     for compat in Compat:
         assert Tree(compat).type_by_name(name) is not None
@@ -22,17 +22,6 @@ def test_what_only_a_later_release_has(name: str) -> None:
 
 def test_descriptions_follow_the_release() -> None:
     for compat, known in ((Compat.V10_0, False), (Compat.V11_1, True)):
-        pc = Tree(compat).type_by_name("generic-pc-machine")
-        assert pc is not None
-        assert (pc.all_properties["fd-bootchk"].description is not None) == known
         kvm = Tree(compat).type_by_name("kvm-accel")
         assert kvm is not None
         assert ("honor-guest-pat" in kvm.all_properties) == known
-
-
-def test_a_machine_for_pcs_is_a_machine() -> None:
-    pc = Tree().type_by_name("generic-pc-machine")
-    assert pc is not None
-    assert all(pc.is_a(name) for name in ("x86-machine", "machine", "object", "hotplug-handler"))
-    assert "memory-backend" in pc.all_properties
-    assert "smm" in pc.all_properties
