@@ -19,6 +19,7 @@ from memd import backends
 from memd.app.accelerators import choose_accelerator
 from memd.app.access import open_audit, open_roots
 from memd.app.ports import Ports
+from memd.app.signals import Signals
 from memd.backends.credentials import is_credential
 from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
@@ -126,10 +127,10 @@ class App:
         Raises:
             StartError: something on the command line cannot be done.
         """
-        for number in END_SIGNALS:
-            self._loop.add_signal_handler(number, self._on_signal)
+        actions: dict[int, Callable[[], None]] = dict.fromkeys(END_SIGNALS, self._on_signal)
         if self._manager is not None:
-            self._loop.add_signal_handler(signal.SIGUSR1, self._manager.reload)
+            actions[signal.SIGUSR1] = self._manager.reload
+        signals = Signals(self._loop, actions)
         self._hub.hold()
         try:
             starting = asyncio.ensure_future(self._start())
@@ -150,6 +151,7 @@ class App:
             raise
         finally:
             await self._close()
+            signals.close()
 
     def _load_schema(self) -> None:
         try:
@@ -306,4 +308,8 @@ def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
     except StartError as error:
         config.report.error(error.text, error.where, error.hint)
         return 1
+    finally:
+        # The interpreter takes some milliseconds yet, and would have them kill it at the end.
+        for number in END_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     return 0

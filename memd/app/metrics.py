@@ -328,6 +328,7 @@ class Metrics:
         registry.register(Collector(daemon.compat.value, self._look))
         self._server = _Server(registry)
         self._listener = Listener(loop, sock, self._serve, made_path=made_path)
+        self._listener.start()
 
     def close(self) -> None:
         """Serve no more. What is being answered is cut off with the process."""

@@ -225,6 +225,10 @@ class Ports:
         if not chardev.server:
             came(sock)
             return dialer
+        made_path = os.path.abspath(chardev.path) if chardev.kind == "unix" else None
+        listener = Listener(self._loop, sock, came, made_path=made_path)
+        # From now on its socket goes with it, also if the end comes while it waits.
+        self._listeners.append(listener)
         if chardev.wait:
             self._config.report.info(
                 f"QEMU waiting for connection on: disconnected:{chardev.describe()}",
@@ -238,8 +242,7 @@ class Ports:
                 greeted = greet(client)
                 if greeted is None or await greeted:
                     break
-        made_path = os.path.abspath(chardev.path) if chardev.kind == "unix" else None
-        self._listeners.append(Listener(self._loop, sock, came, made_path=made_path))
+        listener.start()
         return None
 
     def _needs_proof(self, chardev: Chardev, sock: socket.socket) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import logging
 import os
 import socket
 import stat
 from collections.abc import Callable
+from time import monotonic, sleep
 
 log = logging.getLogger("memd")
 
@@ -18,6 +20,10 @@ BACKLOG = 1024
 ACCEPT_PAUSE = 0.1
 """Seconds without accepting once descriptors have run out (accept(2), EMFILE):
 the waiting client keeps the socket readable, and the loop would spin."""
+
+
+LOCK_PATIENCE = 2.0
+"""Seconds that one waits for others who make sockets in the same directory."""
 
 
 def listen_unix(path: str, mode: int = 0o600) -> socket.socket:
@@ -34,6 +40,7 @@ def listen_unix(path: str, mode: int = 0o600) -> socket.socket:
             says otherwise.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    lock = _lock_directory(path)
     try:
         # The mode of the socket gives that of the file, so there is no moment
         # in which others could connect (unix(7)).
@@ -49,7 +56,33 @@ def listen_unix(path: str, mode: int = 0o600) -> socket.socket:
     except BaseException:
         sock.close()
         raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
     return sock
+
+
+def _lock_directory(path: str) -> int:
+    """Lock a socket's directory among those that make sockets there; -1 where that fails.
+
+    Between bind(2) and listen(2) a socket looks like one that nobody listens on, and
+    who finds a stale one may remove what another has put in its place by then.
+    """
+    try:
+        fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    end = monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except OSError:
+            # Anybody who can read the directory can lock it, and keep it so.
+            if monotonic() > end:
+                os.close(fd)
+                return -1
+            sleep(0.01)
 
 
 def _bind(sock: socket.socket, path: str) -> None:
@@ -96,7 +129,10 @@ class Listener:
         self._accepted = accepted
         self._path = made_path
         self._identity = _identity(made_path)
-        loop.add_reader(sock.fileno(), self._on_readable)
+
+    def start(self) -> None:
+        """Accept clients from now on."""
+        self._loop.add_reader(self._socket.fileno(), self._on_readable)
 
     def _on_readable(self) -> None:
         # One a wake-up would serve a rush of a thousand clients a round of the

@@ -272,7 +272,14 @@ class Server:
 
     def stderr(self) -> str:
         """What it has written to its standard output and error."""
-        return self._stderr.read_text(errors="replace")
+        text = self._stderr.read_text(errors="replace")
+        while self.alive():
+            # It writes its log in a thread.
+            time.sleep(0.03)
+            before, text = text, self._stderr.read_text(errors="replace")
+            if text == before:
+                break
+        return text
 
     def wait(self) -> int:
         """Wait for it to end by itself; its exit status, negative for a signal."""

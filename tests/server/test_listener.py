@@ -101,6 +101,7 @@ async def test_a_rush_of_clients_is_accepted(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     accepted: list[socket.socket] = []
     listener = Listener(asyncio.get_running_loop(), listen_unix(path), accepted.append)
+    listener.start()
     clients = [socket.socket(socket.AF_UNIX) for _ in range(50)]
     for client in clients:
         client.connect(path)
@@ -126,6 +127,7 @@ async def test_out_of_descriptors_it_goes_on_later(
 
     monkeypatch.setattr(socket.socket, "accept", accept)
     listener = Listener(asyncio.get_running_loop(), listen_unix(path), accepted.append)
+    listener.start()
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
         while not accepted:

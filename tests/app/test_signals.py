@@ -1,0 +1,149 @@
+"""Signals at any time, and standard error that nobody reads."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from memd.client import Client, QMPError
+from memd.server.listener import listen_unix
+from tests.differential.server import PATIENCE, Server, memd_argv
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_after_quit(start_memd: Callable[..., Server], number: int) -> None:
+    """Whenever they come, the end is an orderly one."""
+    server = start_memd()
+    ended = threading.Event()
+
+    def shower() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server.pid, number)
+            time.sleep(0.0002)
+
+    with Client(server.path, timeout=60) as client:
+        client.execute("quit")
+        thread = threading.Thread(target=shower)
+        thread.start()
+        try:
+            assert server.wait() == 0
+        finally:
+            ended.set()
+            thread.join()
+
+
+def start(*options: str, **how: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*memd_argv(), *options], stdin=subprocess.DEVNULL, **how)  # type: ignore[call-overload,no-any-return]
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_signal_while_it_waits_for_its_client(directory: Path) -> None:
+    path = directory / "sock"
+    process = start("--qmp", f"unix:{path},server=on,wait=on", stderr=subprocess.PIPE)
+    with process:
+        assert process.stderr is not None
+        assert b"waiting for connection" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    assert not path.exists()
+
+
+def test_a_log_that_nobody_reads(directory: Path) -> None:
+    """Clients are served, and the daemon ends when it is told to."""
+    path = directory / "sock"
+    read, write = os.pipe()
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, read)
+        process = start("--qmp", f"unix:{path},server=on,wait=off", stderr=write)
+        os.close(write)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        until(path.exists)
+        options = {
+            "qom-type": "memory-backend-file",
+            "size": 4096,
+            "share": True,
+            "mem-path": f"{directory}/{'d' * 200}/file",
+        }
+        with Client(path, timeout=60) as client:
+            # A line each of the first, and a pipe holds 64 KiB.
+            for number in range(1000):
+                with pytest.raises(QMPError):
+                    client.execute("object-add", {**options, "id": f"m{number}", "x" * 90: 1})
+                with contextlib.suppress(QMPError):
+                    client.execute(
+                        "object-add",
+                        {**options, "id": f"m{number}", "mem-path": "/dev/null"},
+                    )
+            assert client.execute("query-name") == {}
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
+def _listen(path: str, go: object, found: object, done: object) -> None:
+    go.wait()  # type: ignore[attr-defined]
+    try:
+        sock = listen_unix(path)
+    except OSError:
+        found.put(False)  # type: ignore[attr-defined]
+        return
+    found.put(True)  # type: ignore[attr-defined]
+    done.wait(PATIENCE)  # type: ignore[attr-defined]
+    sock.close()
+
+
+def test_many_start_at_a_stale_socket(directory: Path) -> None:
+    """One has it, and the others are told; nobody's is removed."""
+    path = str(directory / "sock")
+    context = multiprocessing.get_context("fork")
+    for _ in range(5):
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(path)
+        go, done, found = context.Event(), context.Event(), context.Queue()
+        processes = [
+            context.Process(target=_listen, args=(path, go, found, done)) for _ in range(6)
+        ]
+        for process in processes:
+            process.start()
+        go.set()
+        outcomes = [found.get(timeout=PATIENCE) for _ in processes]
+        assert outcomes.count(True) == 1
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+        done.set()
+        for process in processes:
+            process.join(PATIENCE)
+        os.unlink(path)
+
+
+def test_lines_from_one_place_are_limited(capfd: pytest.CaptureFixture[str]) -> None:
+    """In a process of its own, whose standard error is read."""
+    code = (
+        "import logging, memd.cli.log as log\n"
+        "log.log_in_lines()\n"
+        "for number in range(5000): logging.getLogger('memd').warning('a %d', number)\n"
+        "logging.getLogger('memd').warning('b')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert lines[0] == "a 0"
+    assert lines[-1] == "b"
+    assert 256 <= len(lines) < 400
