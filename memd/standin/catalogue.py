@@ -24,7 +24,7 @@ _HEADER_LIMIT = 1 << 16
 _SECTION_LIMIT = 1 << 27
 """Bytes of a section: a catalogue of QEMU 11.1 has fewer than a hundredth of it."""
 
-SECTIONS = ("schema", "types", "machines", "cpus", "options", "monitor", "answers")
+SECTIONS = ("schema", "types", "devices", "machines", "cpus", "options", "monitor", "answers")
 """What a catalogue has, each part read by itself."""
 
 

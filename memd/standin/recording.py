@@ -44,10 +44,20 @@ _OF_THE_PROCESS = frozenset(
 )
 """What tells of this one process: its sockets, its threads, its addresses."""
 
+_DEVICE = re.compile(r'name "(?P<name>[^"]+)"(, bus (?P<bus>[^,]+))?(, alias "(?P<alias>[^"]+)")?')
+"""A device in the monitor's list of them."""
+
 _WORD = re.compile(r"[a-z][\w-]*(\|[\w?-]+)*")
 """The names of a command of the human monitor, in a line of its help."""
 
 _LARGE = 1 << 62
+_MOMENT = 2.0
+_WITH_BUSES = (
+    *("-m", "256M,slots=4,maxmem=4G", "-device", "virtio-serial-pci", "-device", "qemu-xhci"),
+    *("-device", "virtio-scsi-pci", "-device", "intel-hda"),
+)
+"""What brings buses that devices may go on."""
+
 _NARROW = ("int8", "int16", "int32", "uint8", "uint16", "uint32")
 
 
@@ -114,6 +124,37 @@ class _Binary:
                 process.kill()
                 process.wait()
 
+    def plug_each(self, drivers: Sequence[str]) -> dict[str, str | None]:
+        """What each device says that is plugged in with nothing given but its type.
+
+        Returns:
+            the complaint, "" where there is none, None where there was no answer.
+        """
+        said: dict[str, str | None] = {}
+        todo = list(drivers)
+        while todo:
+            with self.run("pc", *_WITH_BUSES) as client:
+                client.set_timeout(_MOMENT)
+                first = len(todo)
+                while todo:
+                    driver = todo[0]
+                    said[driver] = None
+                    try:
+                        client.execute(
+                            "device_add", {"driver": driver, "id": f"plugged{len(said)}"}
+                        )
+                        said[driver] = ""
+                    except QMPError as error:
+                        said[driver] = error.desc
+                        if "no slot/function available" in error.desc and len(todo) < first:
+                            # Another one has the room.
+                            break
+                    except (ConnectionError, TimeoutError):
+                        todo.pop(0)
+                        break
+                    todo.pop(0)
+        return said
+
     def ask_each(
         self, machine: str, questions: Sequence[tuple[str, dict[str, JSON] | None]]
     ) -> Iterator[JSON | QMPError | None]:
@@ -145,6 +186,7 @@ def _record(binary: _Binary, path: str) -> None:
     with binary.run("none", "--preconfig") as client:
         schema["preconfig"] = _preconfig(client, schema["entries"])
     sections["types"] = _types(binary)
+    sections["devices"] = _devices(binary)
     questions = [(name, None) for name in _unasked(schema)]
     sections["answers"] = {
         machine: {
@@ -263,6 +305,26 @@ def _types(binary: _Binary) -> JSON:
             name for name in those if name != interface and above[name] not in those
         )
     return {"rows": table, "types": found}
+
+
+def _devices(binary: _Binary) -> JSON:
+    """The bus, the alias and the first complaint of each device."""
+    with binary.run("none") as client:
+        text = client.execute("human-monitor-command", {"command-line": "info qdm"})
+    found: dict[str, JSON] = {}
+    for line in text.splitlines():
+        match = _DEVICE.match(line)
+        if match is not None:
+            found[match["name"]] = {
+                "bus": match["bus"],
+                "alias": match["alias"],
+                # Those that come with a machine, and cannot be asked for.
+                "user": not line.endswith(", no-user"),
+            }
+    said = binary.plug_each([name for name, each in found.items() if each["user"] and each["bus"]])
+    for name, each in found.items():
+        each["says"] = said.get(name)
+    return found
 
 
 def _names(listed: list[dict[str, JSON]]) -> set[str]:
