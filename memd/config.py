@@ -310,6 +310,9 @@ class Config:
         devices: what is plugged into it, in the order in which QEMU does it.
         qtest: where the qtest protocol is spoken, or None.
         qtest_log: the file for what is spoken there, or None.
+        catalogue: the catalogue of a stand-in, None for the package's own.
+        unmodelled: what a stand-in makes of commands that it only knows: "refuse",
+            "sample"; None where it is memd alone.
         test_faults: whether there are commands that have things go wrong.
         test_control: the ids of the monitors that are for those alone.
     """
@@ -319,7 +322,7 @@ class Config:
         *("accels", "allowed", "audit", "chardevs", "compat", "daemonize", "default_socket"),
         *("deny_private_discard", "insecure_tcp", "mem_roots", "monitors", "name", "objects"),
         *("pidfile", "preconfig", "qtest", "qtest_log", "report", "stopped", "uuid"),
-        *("test_control", "test_faults"),
+        *("catalogue", "test_control", "test_faults", "unmodelled"),
         *("accept_loss", "stored"),
         *("template_cache", "template_sources", "templates"),
         *("devices", "machine", "machine_kind", "machine_values"),
@@ -360,5 +363,7 @@ class Config:
         self.devices: list[DeviceOption] = []
         self.qtest: Chardev | None = None
         self.qtest_log: str | None = None
+        self.catalogue: str | None = None
+        self.unmodelled: str | None = None
         self.test_faults = False
         self.test_control: list[str] = []

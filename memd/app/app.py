@@ -87,7 +87,7 @@ class App:
                 each.id or each.chardev.id for each in config.monitors if not each.chardev.server
             ]
             make_hub = faulty_hub(self._daemon, config.test_control, lifelines)
-        dispatch: Dispatch = Dispatcher(self._daemon)
+        dispatch: Dispatch = self._dispatcher()
         self._meter: Meter | None = None
         if config.metrics is not None:
             from memd.server.meter import Meter
@@ -120,6 +120,28 @@ class App:
                 loop, self._tree, self._run, config.stored, accept_loss=config.accept_loss
             )
             self._daemon.lost = self._manager.lost
+
+    def _dispatcher(self) -> Dispatcher:
+        """What runs commands.
+
+        Raises:
+            StartError: the catalogue can't be read.
+        """
+        config = self._config
+        if config.unmodelled is None:
+            return Dispatcher(self._daemon)
+        from memd.commands.standin import StandInDispatcher
+        from memd.standin.standin import StandIn
+
+        empty = config.machine.type == "none"
+        try:
+            standin = StandIn(
+                self._tree, config.compat, config.catalogue, config.unmodelled, empty=empty
+            )
+        except QMPError as error:
+            raise StartError(error.desc) from None
+        self._daemon.standin = standin
+        return StandInDispatcher(self._daemon, standin)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start, tell `ready`, and serve until the end.

@@ -81,6 +81,7 @@ class QemuCommandLine(CommandLine):
 
     def __init__(self, report: Reporter) -> None:
         super().__init__(report, default_mode="readline", extended=False)
+        self.config.unmodelled = "refuse"
         self.qtest: str | None = None
         self.guest_name = False
         self.mon_seen = False
@@ -220,6 +221,16 @@ def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
     line.hardware.machine.take_accel(Given(given.name, "kvm", given.where))
 
 
+def _catalogue(line: QemuCommandLine, given: Given) -> None:
+    line.config.catalogue = given.value
+
+
+def _unmodelled(line: QemuCommandLine, given: Given) -> None:
+    if given.value not in ("refuse", "sample"):
+        raise QMPError(f"Parameter 'unmodelled' does not accept value '{given.value}'")
+    line.config.unmodelled = given.value
+
+
 def _help(line: QemuCommandLine, given: Given) -> None:
     from memd.cli.usage import QEMU_USAGE
 
@@ -255,6 +266,8 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "accel": Option(_accel),
     "enable-kvm": Option(_enable_kvm, argument=False),
     **options.HARDWARE,
+    "catalogue": Option(_catalogue),
+    "unmodelled": Option(_unmodelled),
     "help": Option(_help, argument=False),
     "h": Option(_help, argument=False),
     "version": Option(_version, argument=False),

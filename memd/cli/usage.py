@@ -150,6 +150,8 @@ Heeded:
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)
+  -catalogue FILE     whose commands, types and models are offered (memd's own)
+  -unmodelled refuse|sample  what commands get that memd only knows (memd's own)
   -compat 10.0|11.1   which QEMU to be; else its policies, which change nothing
   -help, -version, -object help, -machine help, -accel help
 

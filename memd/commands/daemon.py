@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from memd.pages.templates import Templates
     from memd.qapi import Schema
     from memd.qom import Tree
+    from memd.standin.standin import StandIn
 
 
 class Daemon:
@@ -39,6 +40,7 @@ class Daemon:
         machine_kind: the machine that was described; None for none that was.
         machine: its memory side, and what is plugged into it.
         lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).
+        standin: what it knows of a whole QEMU, None where it is memd alone.
         templates: the template store, None where there is none.
         test_faults: whether the schema has the commands of --test-faults.
     """
@@ -60,6 +62,7 @@ class Daemon:
         "name",
         "preconfig",
         "reading_config",
+        "standin",
         "templates",
         "test_faults",
         "tree",
@@ -98,6 +101,7 @@ class Daemon:
         self.migration_capabilities: frozenset[str] = frozenset()
         self.reading_config = False
         self.test_faults = test_faults
+        self.standin: StandIn | None = None
         self.templates: Templates | None = None
         self.lost: dict[str, dict[str, JSON]] = {}
         self._schema: Schema | None = None
@@ -123,7 +127,9 @@ class Daemon:
     @property
     def schema(self) -> Schema:
         """The QAPI schema, read when it is first asked for: the greeting needs none."""
-        if self._schema is None:
+        if self._schema is None and self.standin is not None:
+            self._schema = self.standin.schema(test=self.test_faults)
+        elif self._schema is None:
             from memd.qapi import load_schema
 
             self._schema = load_schema(self.compat, test=self.test_faults)

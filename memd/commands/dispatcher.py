@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import CoroutineType
 from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.commands.queries import is_query
-from memd.commands.table import HANDLERS, SESSION_HANDLERS
+from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler
 from memd.errors import QMPError, answer_to, command_not_found
 from memd.json_types import JSON
 from memd.session import Session
@@ -15,12 +16,18 @@ from memd.work import Command
 
 
 class Dispatcher:
-    """Runs commands on a daemon's state."""
+    """Runs commands on a daemon's state.
 
-    __slots__ = ("_checks", "_daemon")
+    Args:
+        daemon: the state.
+        handlers: those of the commands that do not concern the client.
+    """
 
-    def __init__(self, daemon: Daemon) -> None:
+    __slots__ = ("_checks", "_daemon", "_handlers")
+
+    def __init__(self, daemon: Daemon, handlers: Mapping[str, Handler] = HANDLERS) -> None:
         self._daemon = daemon
+        self._handlers = handlers
         # The argument check of every command that was run so far.
         self._checks: dict[str, Any] = {}
 
@@ -42,14 +49,24 @@ class Dispatcher:
             if check is None or oob or not session.negotiated or session.monitor.readonly:
                 check = self._admit(session, name, arguments, oob)
             checked = check(arguments)
-            handler = HANDLERS.get(name)
+            handler = self._handlers.get(name)
             if handler is not None:
                 result = handler(self._daemon, checked)
-            else:
+            elif name in SESSION_HANDLERS:
                 result = SESSION_HANDLERS[name](self._daemon, session, checked)
+            else:
+                result = self.unmodelled(name, checked)
         except Exception as error:
             raise answer_to(error, name) from None
         return _answered(name, result) if type(result) is CoroutineType else result
+
+    def unmodelled(self, name: str, arguments: dict[str, Any]) -> JSON:
+        """A command of the schema that there is no handler for.
+
+        Raises:
+            KeyError: there is none such here.
+        """
+        raise KeyError(name)
 
     def _admit(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> Any:
         """The rarer checks; gives the command's argument check."""

@@ -191,11 +191,14 @@ def test_a_missing_argument_of_any_type(start: Start) -> None:
 
 
 EXPECTED_ERRORS = {
-    *("query-balloon", "query-hotpluggable-cpus", "add-fd"),
-    "x-template-status",
+    *("query-acpi-ospm-status", "query-balloon", "query-hotpluggable-cpus"),
+    *("query-hv-balloon-status-report", "query-sev-capabilities", "query-sev-launch-measure"),
+    *("query-sgx", "query-sgx-capabilities", "query-vm-generation-id", "x-query-usb"),
+    *("x-query-virtio", "xen-event-list", "add-fd", "x-query-jit", "x-query-opcount"),
+    "x-query-ramblock",
 }
-"""Refused by a QEMU without a machine too, the third for want of a descriptor; and
-what tells of a template store for want of one."""
+"""Refused by a QEMU without a machine too, but for what tells of QEMU's own process: the last
+three of those, and `add-fd` for want of a descriptor."""
 
 
 def test_every_query_of_the_schema_succeeds(start: Start) -> None:
@@ -206,7 +209,7 @@ def test_every_query_of_the_schema_succeeds(start: Start) -> None:
     entries = {entry["name"]: entry for entry in qmp.execute("query-qmp-schema")["return"]}
     asked = 0
     for name, entry in entries.items():
-        if entry["meta-type"] != "command":
+        if entry["meta-type"] != "command" or name.startswith("x-template-"):
             continue
         members = entries[entry["arg-type"]].get("members", [])
         nothing = not entries[entry["ret-type"]].get("members", True)

@@ -1,0 +1,94 @@
+"""The dispatcher of a stand-in: every command of its catalogue is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memd.commands.daemon import Daemon
+from memd.commands.dispatcher import Dispatcher
+from memd.commands.table import HANDLERS, Handler
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.standin.standin import StandIn
+
+
+class StandInDispatcher(Dispatcher):
+    """Runs commands as memd does, and what memd has no part for as a register has it.
+
+    Args:
+        daemon: what they are run on.
+        standin: its catalogue.
+    """
+
+    __slots__ = ("_standin",)
+
+    def __init__(self, daemon: Daemon, standin: StandIn) -> None:
+        super().__init__(daemon, {**HANDLERS, **REGISTERS})
+        self._standin = standin
+
+    def unmodelled(self, name: str, arguments: dict[str, Any]) -> JSON:
+        """See `Dispatcher.unmodelled`."""
+        return self._standin.answer(self._daemon.schema.commands[name], arguments)
+
+
+def _section(daemon: Daemon, name: str) -> JSON:
+    assert daemon.standin is not None
+    return daemon.standin.catalogue.section(name)
+
+
+def query_cpu_definitions(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-cpu-definitions`: the models of CPUs."""
+    return _section(daemon, "cpus")["definitions"]
+
+
+def query_cpu_model_expansion(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-cpu-model-expansion`: what a model comes to, with what is changed about it."""
+    model = args["model"]
+    kind = _section(daemon, "cpus")["expansions"][args["type"]]
+    known = kind["models"].get(model["name"])
+    if known is None:
+        raise QMPError(f"The CPU type '{model['name']}' is not a recognized CPU type")
+    if "error" in known:
+        raise QMPError(known["error"]["desc"], known["error"]["class"])
+    gone = set(known["unset"])
+    props = {name: value for name, value in kind["base"].items() if name not in gone}
+    props.update(known["set"])
+    changed = model.get("props", {})
+    if type(changed) is not dict:
+        raise QMPError("Invalid parameter type for 'model.props', expected: object")
+    for name, value in changed.items():
+        if name not in props:
+            raise QMPError(f"Property '{model['name']}-x86_64-cpu.{name}' not found")
+        if type(value) is not type(props[name]):
+            kinds = {bool: "boolean", str: "string", int: "integer"}
+            expected = kinds.get(type(props[name]), "string")
+            raise QMPError(f"Invalid parameter type for '{name}', expected: {expected}")
+        props[name] = value
+    return {"model": {"name": known["name"], "props": props}}
+
+
+def query_command_line_options(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-command-line-options`: as the catalogue has them."""
+    option = args.get("option")
+    options = _section(daemon, "options")
+    found = [each for each in options if option in (None, each["option"])]
+    if option is not None and not found:
+        raise QMPError(f"invalid option name: {option}")
+    return found
+
+
+def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-machines`: as the catalogue has them; none has properties for compatibility."""
+    machines = _section(daemon, "machines")
+    if args.get("compat-props"):
+        return [{**each, "compat-props": []} for each in machines]
+    return machines
+
+
+REGISTERS: dict[str, Handler] = {
+    "query-cpu-definitions": query_cpu_definitions,
+    "query-cpu-model-expansion": query_cpu_model_expansion,
+    "query-command-line-options": query_command_line_options,
+    "query-machines": query_machines,
+}
+"""What a stand-in does otherwise than memd, or besides."""

@@ -1,0 +1,78 @@
+"""The schema of a stand-in: a catalogue's, and memd's own commands besides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from memd.compat import Compat
+from memd.qapi.reader import (
+    defined_names,
+    load_schema,
+    read_expressions,
+    schema_directory,
+    schema_file,
+)
+from memd.qapi.schema import Expr, Schema
+from memd.qapi.types import Checker
+from memd.standin.catalogue import Catalogue
+from memd.standin.expressions import expressions
+
+_ADD = "object-add"
+
+
+class StandInSchema(Schema):
+    """What a catalogue knows, checked by the same engine as what memd acts on.
+
+    Args:
+        own: memd's own schema, whose types of objects are checked by it: there
+            is one that no QEMU has.
+        found: the definitions of both, the catalogue's first.
+    """
+
+    __slots__ = ("_add", "_own")
+
+    def __init__(self, own: Schema, found: Iterable[Expr], compat: Compat) -> None:
+        super().__init__(found, defined_names(compat))
+        self._own = own
+        self._add: Checker | None = None
+
+    def checker(self, command: str) -> Checker:
+        """See `Schema.checker`."""
+        if command != _ADD:
+            return super().checker(command)
+        if self._add is None:
+            known = self._own.commands[_ADD].arguments.branches
+            ours, theirs = self._own.checker(_ADD), super().checker(_ADD)
+
+            def check(arguments: dict[str, Any]) -> dict[str, Any]:
+                kind = arguments.get("qom-type")
+                return (ours if type(kind) is str and kind in known else theirs)(arguments)
+
+            self._add = check
+        return self._add
+
+
+def standin_schema(catalogue: Catalogue, compat: Compat, *, test: bool) -> Schema:
+    """The schema of a stand-in.
+
+    Args:
+        catalogue: what it offers.
+        compat: whose behaviour memd's own commands have.
+        test: whether the commands of a daemon with --test-faults are in it.
+
+    Raises:
+        QMPError: the catalogue can't be read.
+        SchemaError: for a mistake in memd's own files.
+    """
+    theirs = expressions(**catalogue.section("schema"))
+    taken = {expr.get("command") or expr.get("event") for expr in theirs} - {None}
+    ours = read_expressions(schema_file())
+    if test:
+        ours += read_expressions(os.path.join(schema_directory(), "test.json"))
+    ours = [e for e in ours if (e.get("command") or e.get("event")) not in taken]
+    # Types have numbers there and names here; alternates alone have names in both.
+    named = {expr["alternate"] for expr in theirs if "alternate" in expr}
+    ours = [e for e in ours if e.get("alternate") not in named]
+    return StandInSchema(load_schema(compat, test=test), theirs + ours, compat)

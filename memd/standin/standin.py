@@ -1,0 +1,82 @@
+"""What makes a daemon a stand-in: a catalogue, and what becomes of commands that are only known."""
+
+from __future__ import annotations
+
+from memd.compat import Compat
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.qapi.schema import Command, Schema
+from memd.qom.tree import Tree
+from memd.standin.catalogue import Catalogue, packaged
+from memd.standin.types import source_of
+
+REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
+"""What a command gets that is only known: an error, or an answer that is made up."""
+
+_EMPTY = "none"
+_FULL = "q35"
+
+
+class StandIn:
+    """A catalogue that is served.
+
+    Args:
+        tree: gets the catalogue's types, once somebody asks for types.
+        compat: whose catalogue is served where no other one is named.
+        path: the catalogue, or None for that which comes with memd.
+        unmodelled: one of `UNMODELLED`.
+        empty: whether there is no machine.
+
+    Raises:
+        QMPError: the catalogue can't be read.
+    """
+
+    __slots__ = ("_asked", "_compat", "_recorded", "_unmodelled", "catalogue")
+
+    def __init__(
+        self, tree: Tree, compat: Compat, path: str | None, unmodelled: str, *, empty: bool
+    ) -> None:
+        self.catalogue = Catalogue(packaged(compat) if path is None else path)
+        self._compat = compat
+        self._unmodelled = unmodelled
+        self._recorded = _EMPTY if empty else _FULL
+        self._asked = 0
+        tree.add_source(source_of(self.catalogue))
+
+    def schema(self, *, test: bool) -> Schema:
+        """What it serves.
+
+        Args:
+            test: whether the commands of a daemon with --test-faults are in it.
+        """
+        from memd.standin.schema import standin_schema
+
+        return standin_schema(self.catalogue, self._compat, test=test)
+
+    def answer(self, command: Command, arguments: dict[str, JSON]) -> JSON:
+        """What a command comes to that memd does not act on.
+
+        Args:
+            command: the command.
+            arguments: checked.
+
+        Raises:
+            QMPError: what the recorded QEMU said, or that memd does not act on it.
+        """
+        if not arguments:
+            recorded = self.catalogue.section("answers")[self._recorded].get(command.name)
+            if recorded is not None:
+                if "error" in recorded:
+                    raise QMPError(recorded["error"]["desc"], recorded["error"]["class"])
+                return recorded["return"]
+        if self._unmodelled == REFUSE:
+            raise QMPError(
+                f"memd knows '{command.name}' and does not act on it: have a test tell its"
+                " answer, or start with --unmodelled sample"
+            )
+        if command.returns is None:
+            return {}
+        from memd.standin.specimens import Sampler
+
+        self._asked += 1
+        return Sampler(f"{command.name}/{self._asked}").value(command.returns)

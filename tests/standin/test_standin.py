@@ -1,0 +1,76 @@
+"""What becomes of a command that a stand-in only knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from memd.compat import Compat
+from memd.errors import QMPError
+from memd.qapi.schema import Schema
+from memd.qapi.validator import Validator
+from memd.qom import Tree
+from memd.standin.standin import REFUSE, SAMPLE, StandIn
+
+
+def make(unmodelled: str = REFUSE, *, empty: bool = True) -> tuple[StandIn, Schema, Tree]:
+    tree = Tree()
+    standin = StandIn(tree, Compat.V10_0, None, unmodelled, empty=empty)
+    return standin, standin.schema(test=False), tree
+
+
+def test_a_query_without_arguments_answers_as_a_paused_qemu() -> None:
+    standin, schema, _tree = make()
+    assert standin.answer(schema.commands["query-tpm-types"], {}) == ["passthrough", "emulator"]
+    assert standin.answer(schema.commands["query-mice"], {}) == []
+    with pytest.raises(QMPError, match="missing ACPI device"):
+        standin.answer(schema.commands["query-acpi-ospm-status"], {})
+    standin, schema, _tree = make(empty=False)
+    assert standin.answer(schema.commands["query-acpi-ospm-status"], {}) == []
+    assert standin.answer(schema.commands["query-mice"], {})[0]["current"] is True
+
+
+def test_any_other_is_refused_by_an_error_that_says_so() -> None:
+    standin, schema, _tree = make()
+    with pytest.raises(QMPError, match="memd knows 'block-stream' and does not act on it"):
+        standin.answer(schema.commands["block-stream"], {"device": "d0"})
+
+
+def test_samples_are_the_same_each_time_and_fit_the_schema() -> None:
+    def samples() -> list[Any]:
+        standin, schema, _tree = make(SAMPLE)
+        return [standin.answer(each, {"made": "up"}) for each in schema.commands.values()]
+
+    found = samples()
+    assert found == samples()
+    _standin, schema, _tree = make()
+    validator = Validator(schema)
+    wrong = {
+        name: validator.returned(name, value)
+        for name, value in zip(schema.commands, found, strict=True)
+        if schema.commands[name].returns is not None and validator.returned(name, value)
+    }
+    assert wrong == {}
+
+
+def test_types_are_the_catalogues_and_what_memd_has_stays_its_own() -> None:
+    _standin, _schema, tree = make()
+    own = tree.type_by_name("none-machine")
+    types = tree.types()
+    assert types["none-machine"] is own
+    disk = types["virtio-blk-pci"]
+    assert disk.is_a("pci-device")
+    assert disk.is_a("device")
+    assert disk.all_properties["num-queues"].default == 65535
+    assert types["pc-q35-10.0-machine"].is_a("hotplug-handler")
+
+
+def test_own_commands_and_types_are_there_besides() -> None:
+    _standin, schema, _tree = make()
+    assert "x-memdev-stat" in schema.commands
+    check = schema.checker("object-add")
+    check({"qom-type": "memory-backend-guest-memfd", "id": "m0", "size": 4096})
+    check({"qom-type": "rng-random", "id": "r0"})
+    with pytest.raises(QMPError, match="'qom-type' does not accept value 'nope'"):
+        check({"qom-type": "nope", "id": "m0"})
