@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from memd.errors import StartError
 
 if TYPE_CHECKING:
+    from memd.commands.audit import Sink
     from memd.hostmem.paths import Roots
-    from memd.server.audit import Sink
 
 JOURNAL = "/run/systemd/journal/socket"
 """Where the journal takes entries in its native protocol."""
@@ -49,10 +49,10 @@ def open_audit(where: str | None) -> Sink | None:
     """
     if where == "off" or (where is None and not _under_the_journal()):
         return None
-    from memd.server.audit import File, Journal
+    from memd.server.audit_sinks import FileSink, JournaldSink
 
     try:
-        return File(where) if where not in (None, "journal") else Journal(JOURNAL)
+        return FileSink(where) if where not in (None, "journal") else JournaldSink(JOURNAL)
     except OSError as error:
         if where is None:
             return None

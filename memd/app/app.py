@@ -29,17 +29,17 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from memd.qom.quota import Quota
 from memd.server.hub import Hub
-from memd.server.limits import Limits
+from memd.server.limits import Limits, Seldom
 from memd.work import Command, Job, begin
 
 if TYPE_CHECKING:
     from memd.app.board import Board
     from memd.app.metrics import Metrics
+    from memd.commands.audit import Audit
+    from memd.commands.metering import Meter
     from memd.config import Chardev, Config
     from memd.hostmem.paths import Roots
     from memd.persist.service_manager import ServiceManager
-    from memd.server.audit import Audit
-    from memd.server.meter import Meter
     from memd.session import Dispatch
 
 log = logging.getLogger("memd")
@@ -90,14 +90,14 @@ class App:
         dispatch: Dispatch = self._dispatcher()
         self._meter: Meter | None = None
         if config.metrics is not None:
-            from memd.server.meter import Meter
+            from memd.commands.metering import Meter
 
             dispatch = self._meter = Meter(dispatch)
         self._audit: Audit | None = None
         if (sink := open_audit(config.audit)) is not None:
-            from memd.server.audit import Audit
+            from memd.commands.audit import Audit
 
-            dispatch = self._audit = Audit(dispatch, self._daemon, sink, loop)
+            dispatch = self._audit = Audit(dispatch, self._daemon, sink, loop, Seldom(loop).warn)
         self._hub = make_hub(
             loop,
             dispatch,

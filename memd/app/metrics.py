@@ -36,18 +36,18 @@ from prometheus_client.exposition import choose_encoder
 
 from memd import __version__
 from memd.commands.memdev import x_memdev_stat
+from memd.commands.metering import BOUNDS
 from memd.json_types import JSON
 from memd.server.endpoint import open_tcp, open_unix
 from memd.server.listener import Listener
-from memd.server.meter import BOUNDS
 from memd.work import Run
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
+    from memd.commands.metering import Meter
     from memd.config import Chardev
     from memd.pages.store import Holdings
     from memd.server.hub import Hub
-    from memd.server.meter import Meter
 
 
 AT_ONCE = 4

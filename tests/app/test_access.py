@@ -12,7 +12,7 @@ import pytest
 from memd.app import access
 from memd.errors import StartError
 from memd.hostmem import libc
-from memd.server import audit
+from memd.server.audit_sinks import FileSink, JournaldSink
 
 
 def refusal(*directories: str) -> tuple[str, str]:
@@ -45,7 +45,7 @@ def test_directories_for_files(directory: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_an_audit_file(directory: Path) -> None:
     sink = access.open_audit(f"{directory}/audit")
-    assert isinstance(sink, audit.File)
+    assert isinstance(sink, FileSink)
     sink.close()
     with pytest.raises(StartError) as caught:
         access.open_audit(f"{directory}/none/audit")
@@ -62,7 +62,7 @@ def test_the_journal(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(path))
         sink = access.open_audit("journal")
-        assert isinstance(sink, audit.Journal)
+        assert isinstance(sink, JournaldSink)
         sink.close()
 
 
@@ -83,7 +83,7 @@ def test_by_itself_it_is_the_journal_that_memd_runs_under(
             assert access.open_audit(None) is None
         monkeypatch.setenv("JOURNAL_STREAM", ours)
         sink = access.open_audit(None)
-        assert isinstance(sink, audit.Journal)
+        assert isinstance(sink, JournaldSink)
         sink.close()
         assert access.open_audit("off") is None
     path.unlink()

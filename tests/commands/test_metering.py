@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from memd.commands.metering import BOUNDS, Meter
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
-from memd.server.meter import BOUNDS, Meter
 from memd.session import Session
 from memd.work import Job, run_here
 from tests.commands.fakes import make_session

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from memd.commands.audit import MOST_HELD, Audit, Record
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError, device_not_found, printable
 from memd.json_types import JSON
-from memd.server.audit import LOST_ID, MESSAGE_ID, MOST_HELD, Audit, File, Journal, Record
+from memd.server.audit_sinks import LOST_ID, MESSAGE_ID, FileSink, JournaldSink
+from memd.server.limits import Seldom
 from memd.session import Monitor, Peer
 from memd.work import Job, Outcome, run_here
 from tests.commands.fakes import Console
@@ -79,7 +81,8 @@ class Audited:
         self.client = Client(Peer(7, 1000, 100, frozenset()))
         self.loop = Loop()
         self.console = Console()
-        self.audit = Audit(self._dispatch, self.console.daemon, self.sink, self.loop)  # type: ignore[arg-type]
+        warn = Seldom(self.loop).warn  # type: ignore[arg-type]
+        self.audit = Audit(self._dispatch, self.console.daemon, self.sink, self.loop, warn)  # type: ignore[arg-type]
 
     def _dispatch(self, _session: object, name: str, _args: object, _oob: bool) -> JSON:
         self.ran.append(name)
@@ -424,7 +427,7 @@ def entry(data: bytes) -> dict[str, str]:
 RECORD: Record = {"command": "object-del", "id": "a", "arguments": {"id": "a"}, "monitor": "m0"}
 
 
-def fill(sink: Journal | File) -> int:
+def fill(sink: JournaldSink | FileSink) -> int:
     """Write until nothing is taken; how many were."""
     taken = 0
     try:
@@ -436,7 +439,7 @@ def fill(sink: Journal | File) -> int:
 
 
 def test_an_entry_of_the_journal(directory: Path, journal: socket.socket) -> None:
-    sink = Journal(str(directory / "socket"))
+    sink = JournaldSink(str(directory / "socket"))
     sink.write({**RECORD, "pid": 7, "uid": 1000, "gid": 100, "outcome": "ok"})
     assert entry(journal.recv(65536)) == {
         "MESSAGE": "object-del a by uid 1000, pid 7: ok",
@@ -468,7 +471,7 @@ def test_an_entry_of_the_journal(directory: Path, journal: socket.socket) -> Non
 def test_an_entry_of_who_comes_over_a_network(
     directory: Path, journal: socket.socket, origin: dict[str, str], who: str
 ) -> None:
-    sink = Journal(str(directory / "socket"))
+    sink = JournaldSink(str(directory / "socket"))
     sink.write({**RECORD, **origin, "outcome": "ok"})
     fields = entry(journal.recv(65536))
     assert fields["MESSAGE"] == f"object-del a by {who}: ok"
@@ -478,7 +481,7 @@ def test_an_entry_of_who_comes_over_a_network(
 
 @pytest.mark.parametrize("text", ["a\nPRIORITY=0\nb", "\n", "a=b\0", "\ud800", "ä€"])
 def test_no_text_can_make_a_field(directory: Path, journal: socket.socket, text: str) -> None:
-    sink = Journal(str(directory / "socket"))
+    sink = JournaldSink(str(directory / "socket"))
     sink.write({**RECORD, "id": text, "outcome": "GenericError", "error": text})
     fields = entry(journal.recv(65536))
     shown = text.encode("utf-8", "replace").decode()
@@ -491,7 +494,7 @@ def test_no_text_can_make_a_field(directory: Path, journal: socket.socket, text:
 
 def test_a_journal_that_does_not_read(directory: Path, journal: socket.socket) -> None:
     """The kernel takes so many datagrams, and then says so."""
-    sink = Journal(str(directory / "socket"))
+    sink = JournaldSink(str(directory / "socket"))
     taken = fill(sink)
     assert taken
     for _ in range(taken):
@@ -502,7 +505,7 @@ def test_a_journal_that_does_not_read(directory: Path, journal: socket.socket) -
 
 def test_a_record_longer_than_a_datagram(directory: Path, journal: socket.socket) -> None:
     """It is cut, and says so."""
-    sink = Journal(str(directory / "socket"))
+    sink = JournaldSink(str(directory / "socket"))
     sink.write({**RECORD, "arguments": {"x": "y" * (1 << 20)}, "outcome": "ok"})
     fields = entry(journal.recv(65536))
     assert (fields["MEMD_COMMAND"], fields["MEMD_CUT"]) == ("object-del", "true")
@@ -511,7 +514,7 @@ def test_a_record_longer_than_a_datagram(directory: Path, journal: socket.socket
 
 
 def test_a_journal_that_is_started_anew(directory: Path, journal: socket.socket) -> None:
-    sink = Journal(str(directory / "socket"))
+    sink = JournaldSink(str(directory / "socket"))
     journal.close()
     with pytest.raises(ConnectionRefusedError):
         sink.write({**RECORD, "outcome": "ok"})
@@ -525,7 +528,7 @@ def test_a_journal_that_is_started_anew(directory: Path, journal: socket.socket)
 
 def test_no_journal(directory: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Journal(str(directory / "socket"))
+        JournaldSink(str(directory / "socket"))
 
 
 # Files
@@ -534,7 +537,7 @@ def test_no_journal(directory: Path) -> None:
 def test_a_file(directory: Path) -> None:
     path = directory / "audit"
     for id in ("a", "b\n\ud800"):
-        sink = File(str(path))
+        sink = FileSink(str(path))
         sink.write({**RECORD, "id": id, "outcome": "ok"})
         sink.close()
     assert path.stat().st_mode & 0o777 == 0o600
@@ -549,7 +552,7 @@ def test_a_file_without_room(directory: Path) -> None:
     path = directory / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    sink = File(str(path))
+    sink = FileSink(str(path))
     fill(sink)
     os.read(reader, 1 << 20)
     sink.write({**RECORD, "outcome": "ok"})
@@ -560,7 +563,7 @@ def test_a_file_without_room(directory: Path) -> None:
 
 def test_a_line_that_was_torn(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = directory / "audit"
-    sink = File(str(path))
+    sink = FileSink(str(path))
     write = os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, data: write(fd, data[:9]))
