@@ -33,7 +33,7 @@ from memd.server.limits import Limits, Seldom
 from memd.work import Command, Job, begin
 
 if TYPE_CHECKING:
-    from memd.app.board import Board
+    from memd.app.machine_builder import MachineBuilder
     from memd.app.metrics import Metrics
     from memd.commands.audit import Audit
     from memd.commands.metering import Meter
@@ -74,11 +74,11 @@ class App:
             machine=config.machine,
         )
         self._roots: Roots | None = None
-        self._board: Board | None = None
+        self._machine_builder: MachineBuilder | None = None
         if config.machine_kind is not None:
-            from memd.app.board import Board
+            from memd.app.machine_builder import MachineBuilder
 
-            self._board = Board(config, self._daemon)
+            self._machine_builder = MachineBuilder(config, self._daemon)
         make_hub: Callable[..., Hub] = Hub
         if config.test_faults:
             from memd.faulty import faulty_hub
@@ -213,8 +213,8 @@ class App:
         for options in config.objects:
             if not is_credential(options["qom-type"]):
                 await self._make_object(options)
-        if self._board is not None:
-            await self._board.assemble(self._make_object, self._run)
+        if self._machine_builder is not None:
+            await self._machine_builder.assemble(self._make_object, self._run)
         machine = self._daemon.machine
         machine.start()
         machine.set_running(self._daemon.run_state == "running")

@@ -44,13 +44,13 @@ class ObjectMonitor(Monitor):
 
     __slots__ = ("_chardev", "on_alone")
 
-    def __init__(self, tree: Tree, spec: MonitorSpec, chardev: qom.Chardev) -> None:
+    def __init__(self, tree: Tree, spec: MonitorSpec, chardev: qom.ChardevObject) -> None:
         super().__init__(spec.id or spec.chardev.id, pretty=spec.pretty, readonly=spec.readonly)
         self._chardev = chardev
         # Told when the last client has left.
         self.on_alone: Callable[[], None] = lambda: None
         if tree.compat is not Compat.V10_0:
-            seen = qom.Monitor(tree, self.id, spec.chardev.id, spec.pretty)
+            seen = qom.MonitorObject(tree, self.id, spec.chardev.id, spec.pretty)
             seen.on_pretty = self._set_pretty
             tree.objects.attach(seen)
 
@@ -174,9 +174,9 @@ class Ports:
         seen.on_yank = self._qtest.cut
         dialer = await self._open_chardev(chardev, seen, self._qtest.adopt)
 
-    def _add_chardev(self, chardev: Chardev, *, used: bool) -> qom.Chardev:
+    def _add_chardev(self, chardev: Chardev, *, used: bool) -> qom.ChardevObject:
         backend = chardev.kind if chardev.kind in ("stdio", "null") else "socket"
-        seen = qom.Chardev(self._tree, backend)
+        seen = qom.ChardevObject(self._tree, backend)
         seen.server = chardev.server
         seen.used = used
         if chardev.kind == "tcp":
@@ -187,7 +187,7 @@ class Ports:
         return seen
 
     async def _open_chardev(
-        self, chardev: Chardev, seen: qom.Chardev, adopt: Adopt
+        self, chardev: Chardev, seen: qom.ChardevObject, adopt: Adopt
     ) -> Dialer | None:
         """Listen or connect; every client's socket goes to `adopt`.
 
@@ -252,7 +252,7 @@ class Ports:
         return not (self._config.insecure_tcp or is_loopback(sock))
 
     def _tls_port(
-        self, chardev: Chardev, seen: qom.Chardev, monitor: ObjectMonitor
+        self, chardev: Chardev, seen: qom.ChardevObject, monitor: ObjectMonitor
     ) -> Callable[[socket.socket], asyncio.Future[bool]]:
         """What makes clients of TLS connections."""
         from memd.server.tls import TLSPort, TLSStream

@@ -21,9 +21,9 @@ from memd.qapi.visit import (
     visit_uint16,
     visit_uint32,
 )
+from memd.qom.builtin_objects import MemoryRegion
 from memd.qom.object import ANONYMOUS, COPIED, Description, QObject, UserCreatable
 from memd.qom.property import LinkProperty, Property
-from memd.qom.standing import MemoryRegion
 from memd.qom.types import OBJECT, ObjectType
 from memd.work import Command
 

@@ -7,7 +7,7 @@ may come before its backend, and a node before the machine that it belongs to.
 from __future__ import annotations
 
 from memd.cli.device import HelpWanted, parse_device
-from memd.cli.machine import Machine
+from memd.cli.machine import MachineOptions
 from memd.cli.memory import MemoryOption
 from memd.cli.numa import NumaOptions
 from memd.cli.reading import Given
@@ -36,7 +36,7 @@ class Hardware:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.machine = Machine()
+        self.machine = MachineOptions()
         self._memory = MemoryOption()
         self._numa = NumaOptions()
         self._smp: SmpOption | None = None
@@ -105,7 +105,7 @@ class Hardware:
 
     # All of them
 
-    def settle(self) -> None:
+    def resolve(self) -> None:
         """Write into the config what they come to.
 
         Raises:
@@ -119,16 +119,16 @@ class Hardware:
             from memd.qom.machine_structs import Processors
 
             processors = Processors(kind.name, kind.most_cpus, kind.cpu_levels)
-            smp = self._smp.settle(processors)
+            smp = self._smp.resolve(processors)
         none = kind.kind == "none"
         default = 0 if none else DEFAULT_RAM
-        memory = self._memory.settle(default)
+        memory = self._memory.resolve(default)
         backends = {
             options["id"]: options["size"]
             for options in config.objects
             if options["qom-type"].startswith("memory-backend-")
         }
-        config.machine_values = values = self.machine.settle(backends)
+        config.machine_values = values = self.machine.resolve(backends)
         backend = values.pop("memory-backend", None)
         size = memory.size
         if size is None and backend is not None:
@@ -142,7 +142,7 @@ class Hardware:
             maxmem=memory.maxmem or memory.size or default,
             nvdimm=values.get("nvdimm", False),
             memory_backend=backend,
-            numa_nodes=self._numa.settle(
+            numa_nodes=self._numa.resolve(
                 kind.kind,
                 backends,
                 smp.get("maxcpus", 1),

@@ -54,7 +54,7 @@ _ACCELERATORS = {
 """Those that can be asked for. memd uses none, but says whether KVM is there."""
 
 
-class Machine:
+class MachineOptions:
     """The machine of a command line, and what would run it.
 
     Attributes:
@@ -140,7 +140,7 @@ class Machine:
             report.error(f"falling back to {'KVM' if found[0] == 'kvm' else found[0]}")
         return found
 
-    def settle(self, backends: Container[str]) -> dict[str, Any]:
+    def resolve(self, backends: Container[str]) -> dict[str, Any]:
         """The properties that were given, by name and with values of their types.
 
         Args:

@@ -68,7 +68,7 @@ class MemoryOption:
             if name in members:
                 self._opts.pairs.append((key, members[name]))
 
-    def settle(self, default: int) -> MemorySizes:
+    def resolve(self, default: int) -> MemorySizes:
         """What the options say together.
 
         Args:

@@ -49,7 +49,7 @@ class NumaOptions:
         pairs = opts.pairs if opts.id is None else [("id", opts.id), *opts.pairs]
         self._given.append((given, pairs))
 
-    def settle(
+    def resolve(
         self,
         machine: str,
         backends: Container[str],

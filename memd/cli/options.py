@@ -61,14 +61,14 @@ class CommandLine:
         if self._hardware is not None:
             self._hardware.machine.check_type(self.config.compat)
 
-    def settle_machine(self) -> None:
+    def resolve_machine(self) -> None:
         """Make sense of what was said of a machine, if anything was.
 
         Raises:
             CommandLineError: there can't be such a machine.
         """
         if self._hardware is not None:
-            self._hardware.settle()
+            self._hardware.resolve()
 
     def add_object(self, given: Given) -> None:
         """Take `-object`."""
@@ -300,7 +300,7 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     heed_options(given, OPTIONS, line)
     line.check_machine()
     line.monitors.finish()
-    line.settle_machine()
+    line.resolve_machine()
     config = line.config
     if config.templates is None and (config.template_sources or config.template_cache is not None):
         raise CommandLineError("--template-source and --template-cache need --templates DIR")

@@ -333,7 +333,7 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     line.check_machine()
     line.monitors.finish()
     _check_stdio(line)
-    line.hardware.settle()
+    line.hardware.resolve()
     config.accels = line.hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     return config

@@ -46,7 +46,7 @@ class SmpOption:
         """Take `smp.cpus=N,...` of `-machine`."""
         self._options.update(members)
 
-    def settle(self, processors: Processors | None = None) -> dict[str, int]:
+    def resolve(self, processors: Processors | None = None) -> dict[str, int]:
         """The topology: every level's count, "cpus" and "maxcpus".
 
         Args:

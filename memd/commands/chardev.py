@@ -12,7 +12,7 @@ from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
-    from memd.qom import Chardev
+    from memd.qom import ChardevObject
 
 
 def query_chardev(daemon: Daemon, args: dict[str, Any]) -> JSON:
@@ -47,14 +47,14 @@ def yank(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return {}
 
 
-def _chardevs(daemon: Daemon) -> list[Chardev]:
-    from memd.qom import Chardev
+def _chardevs(daemon: Daemon) -> list[ChardevObject]:
+    from memd.qom import ChardevObject
 
     children = daemon.tree.chardevs.children or {}
-    return [child for child in children.values() if isinstance(child, Chardev)]
+    return [child for child in children.values() if isinstance(child, ChardevObject)]
 
 
-def _filename(chardev: Chardev) -> str:
+def _filename(chardev: ChardevObject) -> str:
     """What it is connected to, or would be."""
     if chardev.addr is None:
         return chardev.qom_type.name.removeprefix("chardev-")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memd.devices.area import Area
     from memd.devices.bus import Buses
     from memd.devices.guest import Guest
-    from memd.qom.standing import MemoryRegion
+    from memd.qom.builtin_objects import MemoryRegion
     from memd.qom.tree import Tree
 
 Row = tuple[str, str, JSON] | tuple[str, str, JSON, str]

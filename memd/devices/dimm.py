@@ -26,8 +26,8 @@ from memd.devices.device import (
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.visit import visit_str, visit_uint64
+from memd.qom.builtin_objects import MemoryRegion
 from memd.qom.property import Property
-from memd.qom.standing import MemoryRegion
 from memd.qom.types import ObjectType
 from memd.work import Event
 

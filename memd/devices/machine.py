@@ -13,7 +13,7 @@ from memd.compat import Compat
 from memd.devices import register
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSON
-from memd.qom.standing import MemoryRegion
+from memd.qom.builtin_objects import MemoryRegion
 from memd.work import Command, Event, run_here
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ class Machine:
         self._warned = False
         register(tree)
         if config.type != "none":
-            self._furnish()
+            self._set_up()
 
-    def _furnish(self) -> None:
+    def _set_up(self) -> None:
         """Put into the tree what devices refer to."""
         from memd.devices.area import area_of
 

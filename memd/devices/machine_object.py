@@ -18,8 +18,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.visit import Visit, visit_bool, visit_enum, visit_size, visit_str, visit_uint64
 from memd.qom import ObjectType, Property, QObject, Tree
-from memd.qom.machine import Machine as MachineObject
-from memd.qom.machine import stored_property
+from memd.qom.machine import MachineObject, stored_property
 
 _VISITS: dict[str, Visit] = {
     "bool": visit_bool,
@@ -46,7 +45,9 @@ def machine_type(tree: Tree, kind: MachineKind) -> ObjectType:
     )
 
 
-def furnish(tree: Tree, kind: MachineKind, config: MachineConfig, values: dict[str, JSON]) -> None:
+def set_machine(
+    tree: Tree, kind: MachineKind, config: MachineConfig, values: dict[str, JSON]
+) -> None:
     """Make `/machine` the machine that was asked for.
 
     Args:

@@ -25,9 +25,9 @@ from memd.devices.pci import (
 )
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.qom.builtin_objects import MemoryRegion
 from memd.qom.object import QObject
 from memd.qom.property import Owner, Property
-from memd.qom.standing import MemoryRegion
 from memd.qom.types import ObjectType
 from memd.work import Command, Event
 

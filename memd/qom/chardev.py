@@ -26,7 +26,7 @@ CHARDEV_TYPES = (_CHARDEV, _FD, _SOCKET, _STDIO, _NULL)
 _BACKENDS = {"socket": _SOCKET, "stdio": _STDIO, "null": _NULL}
 
 
-class Chardev(QObject):
+class ChardevObject(QObject):
     """A character device, `/chardevs/<id>`.
 
     Attributes:

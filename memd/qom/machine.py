@@ -51,7 +51,7 @@ _STRINGS = (
 )
 
 
-class Machine(QObject):
+class MachineObject(QObject):
     """The object `/machine`.
 
     Attributes:
@@ -79,7 +79,7 @@ class Machine(QObject):
 def stored_property(name: str, type: str, visit: Visit, description: str | None) -> Property:
     """A property that is stored among a machine's `values` and has no effect."""
 
-    def setter(machine: Machine, value: JSON) -> None:
+    def setter(machine: MachineObject, value: JSON) -> None:
         machine.values[name] = value
 
     return Property(
@@ -113,7 +113,7 @@ def _structure(name: str, type: str, description: str) -> Property:
 
 
 def _link(name: str, target_type: str, description: str) -> LinkProperty:
-    def set_link(machine: Machine, target: QObject | None) -> None:
+    def set_link(machine: MachineObject, target: QObject | None) -> None:
         machine.links[name] = target
 
     return LinkProperty(
@@ -130,7 +130,7 @@ def _visit_int32(value: JSON, name: str) -> JSON:
     return (visit_int64(value, name) + 2**31) % 2**32 - 2**31
 
 
-def _set_encryption(machine: Machine, id: str) -> None:
+def _set_encryption(machine: MachineObject, id: str) -> None:
     objects, _ambiguous = machine.tree.lookup("/objects")
     if id not in objects.children:
         raise QMPError(f"No such memory encryption object '{id}'")

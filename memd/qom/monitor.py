@@ -12,7 +12,7 @@ from memd.qom.property import Paths, Property
 from memd.qom.types import OBJECT, ObjectType
 
 
-class Monitor(UserCreatable):
+class MonitorObject(UserCreatable):
     """A QMP monitor, `/objects/<id>`.
 
     Attributes:
@@ -37,17 +37,17 @@ class Monitor(UserCreatable):
         raise QMPError("Cannot delete the current QMP monitor")
 
 
-def _set_chardev(monitor: Monitor, value: JSON) -> None:
+def _set_chardev(monitor: MonitorObject, value: JSON) -> None:
     monitor.chardev = value
 
 
-def _set_pretty(monitor: Monitor, value: JSON) -> None:
+def _set_pretty(monitor: MonitorObject, value: JSON) -> None:
     monitor.pretty = value
     if monitor.on_pretty is not None:
         monitor.on_pretty(value)
 
 
-def _set_close_action(monitor: Monitor, value: JSON) -> None:
+def _set_close_action(monitor: MonitorObject, value: JSON) -> None:
     monitor.close_action = value
 
 

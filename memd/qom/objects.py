@@ -8,10 +8,10 @@ from typing import Protocol
 
 from memd.errors import QMPError, bad_identifier, is_identifier
 from memd.json_types import JSON
+from memd.qom.builtin_objects import CONTAINER
 from memd.qom.object import QObject, UserCreatable
 from memd.qom.property import Paths
 from memd.qom.quota import Charge, Quota
-from memd.qom.standing import CONTAINER
 from memd.qom.types import ObjectType
 from memd.work import Completion, run_here
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import device_not_found
-from memd.qom import standing
-from memd.qom.machine import Machine, machine_types
+from memd.qom import builtin_objects
+from memd.qom.builtin_objects import CONTAINER, MemoryRegion, SystemBus
+from memd.qom.machine import MachineObject, machine_types
 from memd.qom.object import QObject, UserCreatable
 from memd.qom.objects import Objects
 from memd.qom.property import LinkProperty
-from memd.qom.standing import CONTAINER, MemoryRegion, SystemBus
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Tree:
         self.root = QObject(CONTAINER, self)
         self.objects = Objects(self)
         self.chardevs = QObject(CONTAINER, self)
-        self.machine = _add_standing(self)
+        self.machine = _add_builtin_objects(self)
 
     # Types
 
@@ -181,12 +181,12 @@ def _walk(at: QObject, parts: list[str], type_name: str | None) -> QObject | Non
     return at if type_name is None or at.qom_type.is_a(type_name) else None
 
 
-def _add_standing(tree: Tree) -> QObject:
-    """Put the standing objects and their types into a new tree; gives `/machine`."""
-    types = (*standing.TYPES, *machine_types(tree.compat))
+def _add_builtin_objects(tree: Tree) -> QObject:
+    """Put the built-in objects and their types into a new tree; gives `/machine`."""
+    types = (*builtin_objects.TYPES, *machine_types(tree.compat))
     for each in types:
         tree.add_type(each)
-    machine = Machine(types[-1], tree)
+    machine = MachineObject(types[-1], tree)
     unattached = QObject(CONTAINER, tree)
     unattached.add_child("io[0]", MemoryRegion(tree, 0x10000))
     unattached.add_child("sysbus", SystemBus(tree))

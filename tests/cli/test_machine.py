@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from memd.cli.machine import Machine
+from memd.cli.machine import MachineOptions
 from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.compat import Compat
@@ -12,8 +12,8 @@ def given(value: str) -> Given:
     return Given("", value, f"-x {value}")
 
 
-def machine(*options: str, accels: tuple[str, ...] = ()) -> Machine:
-    made = Machine()
+def machine(*options: str, accels: tuple[str, ...] = ()) -> MachineOptions:
+    made = MachineOptions()
     for text in options:
         made.take(given(text), Compat.V10_0)
     for text in accels:
@@ -21,7 +21,7 @@ def machine(*options: str, accels: tuple[str, ...] = ()) -> Machine:
     return made
 
 
-def choose(made: Machine, compat: Compat = Compat.V10_0) -> list[str]:
+def choose(made: MachineOptions, compat: Compat = Compat.V10_0) -> list[str]:
     return made.choose_accelerators(Reporter("memd"), compat)
 
 
@@ -75,25 +75,25 @@ def test_none_of_those(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == said
 
 
-def settle(text: str, backends: tuple[str, ...] = ("m0",)) -> dict[str, object]:
+def resolve(text: str, backends: tuple[str, ...] = ("m0",)) -> dict[str, object]:
     made = machine(text)
     made.check_type(Compat.V10_0)
-    return made.settle(backends)
+    return made.resolve(backends)
 
 
 def test_properties() -> None:
-    assert settle("none,usb=off,memory-backend=m0,graphics=y") == {
+    assert resolve("none,usb=off,memory-backend=m0,graphics=y") == {
         "usb": False,
         "memory-backend": "m0",
         "graphics": True,
     }
-    assert settle("q35,nvdimm=on,kernel_irqchip=split,vmport=auto,max-fw-size=1M") == {
+    assert resolve("q35,nvdimm=on,kernel_irqchip=split,vmport=auto,max-fw-size=1M") == {
         "nvdimm": True,
         "kernel-irqchip": "split",
         "vmport": "auto",
         "max-fw-size": 1 << 20,
     }
-    assert settle("pc,memory-backend=/objects/m0")["memory-backend"] == "/objects/m0"
+    assert resolve("pc,memory-backend=/objects/m0")["memory-backend"] == "/objects/m0"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_properties() -> None:
 )
 def test_properties_that_can_not_be(text: str, message: str) -> None:
     with pytest.raises(CommandLineError) as caught:
-        settle(text)
+        resolve(text)
     assert caught.value.texts == (message,)
 
 

@@ -10,11 +10,11 @@ from memd.errors import QMPError
 MIB = 1 << 20
 
 
-def settle(*texts: str) -> MemorySizes:
+def resolve(*texts: str) -> MemorySizes:
     option = MemoryOption()
     for text in texts:
         option.take(Given("m", text, f"-m {text}"), Reporter("memd"))
-    return option.settle(128 * MIB)
+    return option.resolve(128 * MIB)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def settle(*texts: str) -> MemorySizes:
     ],
 )
 def test_sizes(texts: tuple[str, ...], sizes: tuple[int | None, int, int | None]) -> None:
-    made = settle(*texts)
+    made = resolve(*texts)
     assert (made.size, made.slots, made.maxmem) == sizes
 
 
@@ -52,16 +52,16 @@ def test_sizes(texts: tuple[str, ...], sizes: tuple[int | None, int, int | None]
 )
 def test_what_contradicts_itself(text: str, message: str) -> None:
     with pytest.raises(CommandLineError) as caught:
-        settle(text)
+        resolve(text)
     assert caught.value.texts == (message,)
 
 
 @pytest.mark.parametrize("text", ["x", "foo=1", "1.5", "256,slots=x", "256,id=m"])
 def test_what_can_not_be_read(text: str) -> None:
     with pytest.raises(QMPError):
-        settle(text)
+        resolve(text)
 
 
 def test_a_question() -> None:
     with pytest.raises(Answered, match=r"^memory options:\n  maxmem=<size>\n"):
-        settle("1G,help")
+        resolve("1G,help")

@@ -10,22 +10,22 @@ from memd.config import NumaNode
 from memd.errors import QMPError
 
 
-def settle(*texts: str, machine: str = "q35", cpus: int = 4) -> list[NumaNode]:
+def resolve(*texts: str, machine: str = "q35", cpus: int = 4) -> list[NumaNode]:
     options = NumaOptions()
     for text in texts:
         options.take(Given("numa", text, f"-numa {text}"), lambda text, hint: None)
-    return options.settle(machine, {"m0", "m1"}, cpus, Compat.V10_0)
+    return options.resolve(machine, {"m0", "m1"}, cpus, Compat.V10_0)
 
 
 def test_nodes() -> None:
-    first, second = settle("node,nodeid=1,memdev=m1,cpus=2-3", "node,nodeid=0,cpus=0,cpus=1")
+    first, second = resolve("node,nodeid=1,memdev=m1,cpus=2-3", "node,nodeid=0,cpus=0,cpus=1")
     assert (first.nodeid, first.cpus, first.memdev) == (0, [0, 1], None)
     assert (second.nodeid, second.cpus, second.memdev) == (1, [2, 3], "m1")
-    assert settle() == []
+    assert resolve() == []
 
 
 def test_distances_and_cpus_are_checked_and_mean_nothing() -> None:
-    assert len(settle("node", "node", "dist,src=0,dst=1,val=20", "cpu,node-id=1")) == 2
+    assert len(resolve("node", "node", "dist,src=0,dst=1,val=20", "cpu,node-id=1")) == 2
 
 
 @pytest.mark.parametrize(
@@ -48,23 +48,23 @@ def test_distances_and_cpus_are_checked_and_mean_nothing() -> None:
 )
 def test_what_there_can_not_be(texts: tuple[str, ...], message: str | None) -> None:
     with pytest.raises(CommandLineError) as caught:
-        settle(*texts)
+        resolve(*texts)
     assert caught.value.where == f"-numa {texts[-1] if 'mem=' not in texts[0] else texts[0]}"
     assert message is None or caught.value.texts[0].startswith(message)
 
 
 def test_a_node_is_missing() -> None:
     with pytest.raises(CommandLineError, match=r"^numa: Node ID missing: 2$"):
-        settle("node,nodeid=3")
+        resolve("node,nodeid=3")
 
 
 def test_the_machine_none_has_no_nodes() -> None:
     with pytest.raises(CommandLineError, match=r"^NUMA is not supported by this machine-type$"):
-        settle("node", machine="none")
+        resolve("node", machine="none")
 
 
 def test_an_id_is_no_option() -> None:
     with pytest.raises(QMPError, match="expects an identifier"):
-        settle("node,id=5")
+        resolve("node,id=5")
     with pytest.raises(CommandLineError, match=r"^Invalid parameter 'id'$"):
-        settle("node,id=n")
+        resolve("node,id=n")

@@ -10,11 +10,11 @@ from memd.qom.machine_structs import Processors
 Q35 = Processors("pc-q35-10.0", 4096, ("dies", "modules"))
 
 
-def settle(*texts: str, processors: Processors | None = Q35) -> dict[str, int]:
+def resolve(*texts: str, processors: Processors | None = Q35) -> dict[str, int]:
     option = SmpOption()
     for text in texts:
         option.take(text)
-    return option.settle(processors)
+    return option.resolve(processors)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def settle(*texts: str, processors: Processors | None = Q35) -> dict[str, int]:
     ],
 )
 def test_counts(texts: tuple[str, ...], cpus: int, maxcpus: int, sockets: int, cores: int) -> None:
-    made = settle(*texts)
+    made = resolve(*texts)
     assert (made["cpus"], made["maxcpus"]) == (cpus, maxcpus)
     assert (made["sockets"], made["cores"]) == (sockets, cores)
 
@@ -45,19 +45,19 @@ def test_counts(texts: tuple[str, ...], cpus: int, maxcpus: int, sockets: int, c
 )
 def test_what_there_can_not_be(text: str, message: str | None) -> None:
     with pytest.raises(CommandLineError) as caught:
-        settle(text)
+        resolve(text)
     assert message is None or caught.value.texts == (message,)
 
 
 def test_the_machine_none_has_one() -> None:
-    assert settle("1", processors=None)["maxcpus"] == 1
+    assert resolve("1", processors=None)["maxcpus"] == 1
     with pytest.raises(CommandLineError, match=r"supported by machine 'none' is 1$"):
-        settle("2", processors=None)
+        resolve("2", processors=None)
 
 
 def test_reading() -> None:
     with pytest.raises(QMPError, match=r"^Expected '=' after parameter 'foo'$"):
-        settle("2,foo")
+        resolve("2,foo")
     with pytest.raises(Answered, match=r"^smp-opts options:\n  books=<num>\n") as caught:
-        settle("help")
+        resolve("help")
     assert caught.value.status == 0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from memd.commands.chardev import host_and_port
-from memd.qom import Chardev
+from memd.qom import ChardevObject
 from tests.commands.fakes import Console
 
 UNIX = {"type": "unix", "path": "/run/x"}
@@ -15,9 +15,9 @@ TCP = {"type": "inet", "host": "::1", "port": "4444"}
 ENDS = ("127.0.0.1:1", "127.0.0.1:2")
 
 
-def add(console: Console, name: str, backend: str, addr: Any = None, **more: Any) -> Chardev:
+def add(console: Console, name: str, backend: str, addr: Any = None, **more: Any) -> ChardevObject:
     tree = console.daemon.tree
-    chardev = Chardev(tree, backend, addr)
+    chardev = ChardevObject(tree, backend, addr)
     for key, value in more.items():
         setattr(chardev, key, value)
     tree.chardevs.add_child(name, chardev)

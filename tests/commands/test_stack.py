@@ -10,7 +10,7 @@ import pytest
 from memd.compat import Compat
 from memd.config import MachineConfig
 from memd.devices.kinds import find_kind
-from memd.devices.machine_object import furnish
+from memd.devices.machine_object import set_machine
 from memd.work import Outcome
 from tests.commands.fakes import Console
 
@@ -52,7 +52,7 @@ def machine(name: str, **options: Any) -> Console:
     kind = find_kind(name, Compat.V10_0)
     assert kind is not None
     console.daemon.machine_kind = kind
-    furnish(console.daemon.tree, kind, config, {})
+    set_machine(console.daemon.tree, kind, config, {})
     return console
 
 

@@ -6,7 +6,7 @@ from memd.compat import Compat
 from memd.config import MachineConfig, NumaNode
 from memd.devices import register
 from memd.devices.kinds import MachineKind, find_kind
-from memd.devices.machine_object import check_limits, cpu_places, cpus, furnish, machine_type
+from memd.devices.machine_object import check_limits, cpu_places, cpus, machine_type, set_machine
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import Tree
@@ -18,10 +18,10 @@ def kind_of(name: str) -> MachineKind:
     return found
 
 
-def furnished(name: str, config: MachineConfig, **values: JSON) -> Tree:
+def tree_with(name: str, config: MachineConfig, **values: JSON) -> Tree:
     tree = Tree()
     register(tree)
-    furnish(tree, kind_of(name), config, values)
+    set_machine(tree, kind_of(name), config, values)
     return tree
 
 
@@ -30,7 +30,7 @@ def value(tree: Tree, name: str) -> JSON:
 
 
 def test_a_machine_has_its_type_and_properties() -> None:
-    tree = furnished("q35", MachineConfig("q35", slots=2, maxmem=1 << 30), nvdimm=True, usb=True)
+    tree = tree_with("q35", MachineConfig("q35", slots=2, maxmem=1 << 30), nvdimm=True, usb=True)
     assert value(tree, "type") == "pc-q35-10.0-machine"
     assert tree.machine.qom_type.is_a("generic-pc-machine")
     assert value(tree, "memory") == {"size": 128 << 20, "slots": 2, "max-size": 1 << 30}
@@ -43,7 +43,7 @@ def test_a_machine_has_its_type_and_properties() -> None:
 
 
 def test_the_machine_none_stays_what_it_is() -> None:
-    tree = furnished("none", MachineConfig(ram_size=4096))
+    tree = tree_with("none", MachineConfig(ram_size=4096))
     assert value(tree, "type") == "none-machine"
     assert value(tree, "memory") == {"size": 4096}
     assert cpus(tree) == []
@@ -51,7 +51,7 @@ def test_the_machine_none_stays_what_it_is() -> None:
 
 
 def test_virt_is_no_pc() -> None:
-    tree = furnished("virt", MachineConfig("virt"))
+    tree = tree_with("virt", MachineConfig("virt"))
     assert value(tree, "type") == "virt-10.0-machine"
     assert not tree.machine.qom_type.is_a("generic-pc-machine")
     assert value(tree, "gic-version") == "2"
@@ -59,7 +59,7 @@ def test_virt_is_no_pc() -> None:
 
 def test_cpus_are_names() -> None:
     smp = {"cpus": 2, "maxcpus": 4, "sockets": 2, "cores": 2}
-    tree = furnished("pc", MachineConfig("pc", smp=smp))
+    tree = tree_with("pc", MachineConfig("pc", smp=smp))
     paths = [tree.path_of(cpu) for cpu in cpus(tree)]
     assert paths == ["/machine/unattached/device[0]", "/machine/unattached/device[2]"]
     second = tree.resolve(paths[1])

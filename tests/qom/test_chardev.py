@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from memd.errors import QMPError
-from memd.qom import Chardev, Tree
+from memd.qom import ChardevObject, Tree
 
 
 def test_a_socket() -> None:
     tree = Tree()
-    chardev = Chardev(tree, "socket", {"type": "unix", "path": "/run/x"})
+    chardev = ChardevObject(tree, "socket", {"type": "unix", "path": "/run/x"})
     tree.chardevs.add_child("c0", chardev)
     assert tree.resolve("c0") is chardev
     assert chardev.get_property("type") == "chardev-socket"
@@ -24,6 +24,6 @@ def test_a_socket() -> None:
 
 @pytest.mark.parametrize("backend", ["stdio", "null"])
 def test_others_show_their_type_alone(backend: str) -> None:
-    chardev = Chardev(Tree(), backend)
+    chardev = ChardevObject(Tree(), backend)
     assert [*chardev.qom_type.all_properties] == ["type"]
     assert chardev.get_property("type") == f"chardev-{backend}"

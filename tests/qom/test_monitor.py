@@ -5,12 +5,12 @@ import pytest
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom import Tree
-from memd.qom.monitor import Monitor
+from memd.qom.monitor import MonitorObject
 
 
-def _listed() -> tuple[Tree, Monitor]:
+def _listed() -> tuple[Tree, MonitorObject]:
     tree = Tree(Compat.V11_1)
-    monitor = Monitor(tree, "mon0", "c0")
+    monitor = MonitorObject(tree, "mon0", "c0")
     tree.objects.attach(monitor)
     return tree, monitor
 

@@ -13,7 +13,7 @@ from memd.backends.base import MemoryBackend
 from memd.config import Config, DeviceOption, NumaNode
 from memd.devices.arguments import arguments
 from memd.devices.kinds import NONE, find_kind
-from memd.devices.machine_object import check_initiators, check_limits, furnish
+from memd.devices.machine_object import check_initiators, check_limits, set_machine
 from memd.errors import QMPError, StartError
 from memd.json_types import JSON
 from memd.qom import MemoryRegion
@@ -26,7 +26,7 @@ MakeObject = Callable[[dict[str, JSON]], Awaitable[None]]
 """Makes an object as `-object` does; raises `StartError`."""
 
 
-class Board:
+class MachineBuilder:
     """A machine that was described, while it is put together.
 
     Args:
@@ -44,7 +44,7 @@ class Board:
         self._daemon = daemon
         self._tree = daemon.tree
         daemon.machine_kind = kind
-        furnish(self._tree, kind, config.machine, config.machine_values)
+        set_machine(self._tree, kind, config.machine, config.machine_values)
 
     async def assemble(self, make_object: MakeObject, run: Run) -> None:
         """Give it its memory and its devices. All objects of the command line are there.
