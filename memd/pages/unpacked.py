@@ -15,8 +15,9 @@ from memd.pages.blobs import remove, write_all
 from memd.pages.chunks import PAGE
 from memd.pages.layout import Layout
 
-_THERE = b"\1"
-_MISSING = b"\0"
+_THERE = b"\0"
+_MISSING = b"\1"
+"""So that the notes of a memory that is mostly zeroes are mostly holes."""
 
 
 def boot_id() -> str:
@@ -137,14 +138,14 @@ def _make(data: str, there: str, layout: Layout) -> None:
             os.ftruncate(fd, size)
     finally:
         os.close(fd)
-    notes = bytearray(_THERE * layout.pages)
-    for start, length in zip(layout.starts, layout.lengths, strict=True):
-        notes[start : start + length] = bytes(length)
     # Whole before it has its name.
     temporary = f"{there}.{os.urandom(8).hex()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        write_all(fd, bytes(notes))
+        os.ftruncate(fd, layout.pages)
+        for first, count in layout.ranges():
+            os.lseek(fd, first, os.SEEK_SET)
+            write_all(fd, _MISSING * count)
         os.link(temporary, there)
     except FileExistsError:
         pass

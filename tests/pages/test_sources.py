@@ -332,6 +332,18 @@ def test_a_source_that_wants_a_password(
     store = make("there", web.url)
     store.locate("a")
     assert content(store, "a") == DATA
+    # As registries do it: a token, for what was asked for, from another place.
+    web.login = "Bearer t"
+    web.asked.clear()
+    other = make("other", web.url)
+    other.pull("a")
+    assert content(other, "a") == DATA
+    tokens = [path for path, _range in web.asked if path.startswith("/token")]
+    assert tokens == ["/token?service=s&scope=r%3Ax%3Apull"]
+    # A token that is no good any more is asked for anew.
+    web.login = "Bearer other"
+    with pytest.raises(SourceError, match="401"):
+        make("third", web.url).pull("a")
 
 
 def test_tls(

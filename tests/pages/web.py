@@ -37,8 +37,14 @@ class Web:
                 web.asked.append((self.path, self.headers.get("Range", "")))
                 if web.stall and web.stall in self.path:
                     web.go_on.wait(20)
+                if self.path.startswith("/token?") and self.headers.get("Authorization"):
+                    self.answer(200, b'{"token": "t"}')
+                    return
                 if web.login and self.headers.get("Authorization") != web.login:
-                    self.answer(401, b"", ("WWW-Authenticate", 'Basic realm="x"'))
+                    challenge = 'Basic realm="x"'
+                    if web.login.startswith("Bearer"):
+                        challenge = f'Bearer realm="{web.url}/token",service="s",scope="r:x:pull"'
+                    self.answer(401, b"", ("WWW-Authenticate", challenge))
                     return
                 if web.fail:
                     web.fail -= 1
