@@ -38,7 +38,8 @@ from memd.pages.directory import FORMAT, named
 from memd.pages.layout import Layout, Piece, Places, PlacesBuilder
 from memd.pages.manifest import Blob, Manifest
 from memd.pages.remote import Place, RemoteChunks, fetch_blob, places_in, several
-from memd.pages.sources import Source, Target, Version, open_source
+from memd.pages.source_urls import open_source
+from memd.pages.sources import Source, Target, Version
 from memd.pages.template import Template
 from memd.pages.writer import Chunks, Known, Writer
 

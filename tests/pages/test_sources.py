@@ -12,7 +12,8 @@ import pytest
 
 from memd.errors import QMPError
 from memd.pages.manifest import Manifest
-from memd.pages.sources import SourceError, open_source
+from memd.pages.source_urls import open_source
+from memd.pages.sources import SourceError
 from memd.pages.store import Store
 from tests.pages.memory import PAGE, change, memory
 from tests.pages.registry import Registry, log_in
