@@ -7,8 +7,10 @@ there, for as long as there is something to write.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 import threading
 from collections import deque
 from time import monotonic
@@ -96,8 +98,19 @@ class Writer(logging.Handler):
         try:
             threading.Thread(target=self._write, name="memd-log", daemon=True).start()
         except RuntimeError:
-            # There is none to be had: with the next record, perhaps.
+            # There is none to be had. What goes without waiting is written here.
+            self._write_some()
             self._idle.set()
+
+    def _write_some(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        with self._changing:
+            while self._waiting and any(flags & select.POLLOUT for _fd, flags in poll.poll(0)):
+                data = self._waiting.popleft().encode("utf-8", "backslashreplace")
+                with contextlib.suppress(OSError):
+                    # A pipe that takes something takes as much as this at once (pipe(7)).
+                    os.write(self._fd, data[: select.PIPE_BUF])
 
     def _write(self) -> None:
         while True:
