@@ -310,6 +310,8 @@ class Config:
         devices: what is plugged into it, in the order in which QEMU does it.
         qtest: where the qtest protocol is spoken, or None.
         qtest_log: the file for what is spoken there, or None.
+        actions: what follows of a reboot, a shutdown, a panic and a watchdog, where
+            that is not as usual.
         catalogue: the catalogue of a stand-in, None for the package's own.
         unmodelled: what a stand-in makes of commands that it only knows: "refuse",
             "sample"; None where it is memd alone.
@@ -322,7 +324,7 @@ class Config:
         *("accels", "allowed", "audit", "chardevs", "compat", "daemonize", "default_socket"),
         *("deny_private_discard", "insecure_tcp", "mem_roots", "monitors", "name", "objects"),
         *("pidfile", "preconfig", "qtest", "qtest_log", "report", "stopped", "uuid"),
-        *("catalogue", "test_control", "test_faults", "unmodelled"),
+        *("actions", "catalogue", "test_control", "test_faults", "unmodelled"),
         *("accept_loss", "stored"),
         *("template_cache", "template_sources", "templates"),
         *("devices", "machine", "machine_kind", "machine_values"),
@@ -363,6 +365,7 @@ class Config:
         self.devices: list[DeviceOption] = []
         self.qtest: Chardev | None = None
         self.qtest_log: str | None = None
+        self.actions: dict[str, str] = {}
         self.catalogue: str | None = None
         self.unmodelled: str | None = None
         self.test_faults = False

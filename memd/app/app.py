@@ -109,6 +109,8 @@ class App:
         machine.emit = self._hub.broadcast
         machine.later = lambda delay, act: loop.call_later(delay, act).cancel
         machine.spawn = self._hub.spawn
+        self._daemon.shut_down = self._hub.shut_down
+        self._daemon.actions.update(config.actions)
         self._ports = Ports(config, loop, self._tree, self._hub)
         self._metrics: Metrics | None = None
         self._manager: ServiceManager | None = None

@@ -43,10 +43,8 @@ _LISTS = {
     ),
 }
 
-_READ_OVER = ("boot", "cpu", "d", "D", "global", "k", "L", "seed", "trace", "watchdog-action")
-_FLAGS_READ_OVER = (
-    *("full-screen", "no-reboot", "no-shutdown", "no-user-config", "only-migratable", "usb"),
-)
+_READ_OVER = ("boot", "cpu", "d", "D", "global", "k", "L", "seed", "trace")
+_FLAGS_READ_OVER = (*("full-screen", "no-user-config", "only-migratable", "usb"),)
 _MUST_BE_NONE = ("net", "nic", "parallel")
 
 REFUSED = (
@@ -106,6 +104,40 @@ def _refuse(line: QemuCommandLine, given: Given) -> None:
 
 def _only_checked(line: QemuCommandLine, given: Given) -> None:
     line.parse(_LISTS[given.name], given)
+
+
+_ACTIONS = {
+    "reboot": ("reset", "shutdown"),
+    "shutdown": ("poweroff", "pause"),
+    "panic": ("pause", "shutdown", "exit-failure", "none"),
+    "watchdog": ("reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"),
+}
+
+
+def _set_action(line: QemuCommandLine, name: str, action: str) -> None:
+    if action not in _ACTIONS[name]:
+        raise QMPError(f"Parameter '{name}' does not accept value '{action}'")
+    line.config.actions[name] = action
+
+
+def _action(line: QemuCommandLine, given: Given) -> None:
+    opts = line.parse(_LISTS["action"], given)
+    for name in _ACTIONS:
+        action = opts.get(name)
+        if action is not None:
+            _set_action(line, name, action)
+
+
+def _no_shutdown(line: QemuCommandLine, given: Given) -> None:
+    line.config.actions["shutdown"] = "pause"
+
+
+def _no_reboot(line: QemuCommandLine, given: Given) -> None:
+    line.config.actions["reboot"] = "shutdown"
+
+
+def _watchdog_action(line: QemuCommandLine, given: Given) -> None:
+    _set_action(line, "watchdog", given.value)
 
 
 def _must_be_none(line: QemuCommandLine, given: Given) -> None:
@@ -266,12 +298,16 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "accel": Option(_accel),
     "enable-kvm": Option(_enable_kvm, argument=False),
     **options.HARDWARE,
+    "action": Option(_action),
+    "watchdog-action": Option(_watchdog_action),
+    "no-shutdown": Option(_no_shutdown, argument=False),
+    "no-reboot": Option(_no_reboot, argument=False),
     "catalogue": Option(_catalogue),
     "unmodelled": Option(_unmodelled),
     "help": Option(_help, argument=False),
     "h": Option(_help, argument=False),
     "version": Option(_version, argument=False),
-    **{name: Option(_only_checked) for name in ("action", "overcommit", "rtc", "sandbox")},
+    **{name: Option(_only_checked) for name in ("overcommit", "rtc", "sandbox")},
     **{name: Option(_must_be_none) for name in _MUST_BE_NONE},
     "serial": Option(_serial),
     "nodefaults": Option(_nodefaults, argument=False),

@@ -148,6 +148,7 @@ Heeded:
   -machine none|q35|pc|virt[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID]
   -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -smp N, -numa SPEC
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
+  -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)
   -catalogue FILE     whose commands, types and models are offered (memd's own)
@@ -156,9 +157,9 @@ Heeded:
   -help, -version, -object help, -machine help, -accel help
 
 Without CPUs, disks or a screen to mean anything to, and so read over:
-  -no-user-config, -nodefaults, -nographic, -no-shutdown, -no-reboot, -display,
+  -no-user-config, -nodefaults, -nographic, -display,
   -vga, -audio, -audiodev, -boot, -rtc, -sandbox, -cpu, -global, -k, -D, -d,
-  -trace, -overcommit, -action, -watchdog-action, -usb, and, where their
+  -trace, -overcommit, -usb, and, where their
   argument is none, -serial, -parallel, -net, -nic
 
 QEMU's other options are refused. See memd --help for the daemon's own.

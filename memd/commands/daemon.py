@@ -33,6 +33,9 @@ class Daemon:
         uuid: what `query-uuid` gives.
         kvm_enabled: whether KVM was asked for and is there.
         accel: the accelerator in use, were there a guest (QAPI `Accelerator`).
+        actions: what follows of a reboot, a shutdown, a panic and a watchdog (the
+            members of `set-action`).
+        shut_down: ends the daemon, for a reason out of QAPI's `ShutdownCause`.
         preconfig: whether it waits for x-exit-preconfig.
         autostart: whether it runs from then on.
         migration_capabilities: those that are switched on.
@@ -50,6 +53,7 @@ class Daemon:
         "_run_state",
         "_schema",
         "accel",
+        "actions",
         "autostart",
         "compat",
         "fdsets",
@@ -62,6 +66,7 @@ class Daemon:
         "name",
         "preconfig",
         "reading_config",
+        "shut_down",
         "standin",
         "templates",
         "test_faults",
@@ -93,6 +98,13 @@ class Daemon:
         self._run_state = run_state
         self.kvm_enabled = kvm_enabled
         self.accel = "kvm" if kvm_enabled else "tcg"
+        self.actions = {
+            "reboot": "reset",
+            "shutdown": "poweroff",
+            "panic": "shutdown",
+            "watchdog": "reset",
+        }
+        self.shut_down: Callable[[str], None] = lambda reason: None
         self.preconfig = preconfig
         self.autostart = autostart
         self.machine_kind: MachineKind | None = None
@@ -109,7 +121,7 @@ class Daemon:
 
     @property
     def run_state(self) -> str:
-        """Whether the machine runs: "running", "paused" or "prelaunch" (QAPI `RunState`)."""
+        """Whether the machine runs: "running", "paused", "prelaunch" or "shutdown"."""
         return self._run_state
 
     @run_state.setter

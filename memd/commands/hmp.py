@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from memd import __version__
-from memd.commands import control, machine, qom
+from memd.commands import control, machine, power, qom
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -190,7 +190,10 @@ def _as_text(handler: Callable[[Daemon, dict[str, Any]], JSON]) -> _Run:
     """Make a handler that returns nothing a word of the human monitor."""
 
     def run(daemon: Daemon, rest: str) -> JSON:
-        outcome = handler(daemon, {})
+        try:
+            outcome = handler(daemon, {})
+        except QMPError as error:
+            return f"Error: {error.desc}\r\n"
         if type(outcome) is Outcome:
             outcome.value = ""
             return outcome
@@ -208,6 +211,9 @@ _COMMANDS: tuple[_Entry, ...] = (
     ("info", "[subcommand]", "show various information about the system state", _info),
     ("quit|q", "", "quit the emulator", _as_text(control.quit)),
     ("stop|s", "", "stop emulation", _as_text(machine.stop)),
+    ("system_powerdown", "", "ask the guest to shut down", _as_text(power.system_powerdown)),
+    ("system_reset", "", "reset the machine", _as_text(power.system_reset)),
+    ("system_wakeup", "", "wake a guest that is suspended", _as_text(power.system_wakeup)),
 )
 
 _INFO: tuple[_Entry, ...] = (

@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from memd.commands.daemon import Daemon
+from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.work import Event, Outcome
 
@@ -29,9 +30,15 @@ def stop(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 
 def cont(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """Let run what is paused or not yet started."""
+    """Let run what is paused or not yet started.
+
+    Raises:
+        QMPError: the machine was shut down.
+    """
     if daemon.run_state == "running":
         return {}
+    if daemon.run_state == "shutdown":
+        raise QMPError("Resetting the Virtual Machine is required")
     daemon.run_state = "running"
     return Outcome(events=(Event("RESUME"),))
 

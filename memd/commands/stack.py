@@ -110,11 +110,6 @@ def query_named_block_nodes(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return []
 
 
-def set_action(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """Take note of nothing: no guest will ever do what there is an action for."""
-    return {}
-
-
 def query_accelerators(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """What there is to run guests with, and what was chosen (QEMU 11.1)."""
     present = [name for name in ("kvm", "mshv") if accelerator_is_usable(name)]

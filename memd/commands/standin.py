@@ -6,6 +6,7 @@ from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
+from memd.commands.power import watchdog_set_action
 from memd.commands.table import HANDLERS, Handler
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -90,5 +91,6 @@ REGISTERS: dict[str, Handler] = {
     "query-cpu-model-expansion": query_cpu_model_expansion,
     "query-command-line-options": query_command_line_options,
     "query-machines": query_machines,
+    "watchdog-set-action": watchdog_set_action,
 }
 """What a stand-in does otherwise than memd, or besides."""

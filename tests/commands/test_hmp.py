@@ -56,7 +56,8 @@ def test_what_a_line_prints(line: str, text: str) -> None:
 def test_help_lists_every_word_and_info_every_subject() -> None:
     console = Console()
     words = [line.split()[0] for line in say(console, "help").splitlines()]
-    assert words == ["cont|c", "help|?", "info", "quit|q", "stop|s"]
+    power = ["system_powerdown", "system_reset", "system_wakeup"]
+    assert words == ["cont|c", "help|?", "info", "quit|q", "stop|s", *power]
     subjects = say(console, "info")
     assert say(console, "help info") == subjects
     assert "info memdev  -- show memory backends\r\n" in subjects

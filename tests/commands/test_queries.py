@@ -20,6 +20,7 @@ ACTIONS = {
         "remove-fd",
         "set-action",
         "stop",
+        *("system_powerdown", "system_reset", "system_wakeup"),
     ),
     *("x-exit-preconfig", "x-memdev-discard", "x-memdev-export", "x-memdev-read"),
     *("x-memdev-save", "x-memdev-write", "yank"),

@@ -70,5 +70,5 @@ def test_commands_before_the_machine_is_complete() -> None:
         *["device-list-properties", "query-migrate-capabilities", "query-cpus-fast"],
         *["query-memory-devices", "query-memory-size-summary", "device_add", "device_del"],
         *["migrate-set-capabilities", "migrate-recover", "migrate-pause", "yank", "query-yank"],
-        *["balloon", "query-balloon"],
+        *["balloon", "query-balloon", "system_powerdown", "system_reset", "system_wakeup"],
     }
