@@ -184,6 +184,7 @@ class Store:
         self._sources = {url: open_source(url) for url in sources}
         self._changing = threading.RLock()
         self._writing: set[str] = set()
+        self._locating: dict[str, threading.Lock] = {}
         self._lock = -1
         self._counts: Counts | None = None
         try:
@@ -659,6 +660,16 @@ class Store:
         if self.has(name) or not self.sources:
             self._entry(name)
             return
+        with self._changing:
+            locating = self._locating.setdefault(name, threading.Lock())
+        # Several that want it at once wait for the first.
+        with locating:
+            if not self.has(name):
+                self._locate(name)
+
+    def _locate(self, name: str) -> None:
+        if not NAME.fullmatch(name):
+            self._entry(name)
         failure: QMPError | None = None
         for url in self.sources:
             try:

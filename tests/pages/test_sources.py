@@ -6,6 +6,7 @@ import random
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -299,6 +300,20 @@ def test_a_source_that_stalls_holds_up_nothing_else(make: MakeStore, web: Web) -
     waiting.join()
     assert template.view(first, PAGE) == DATA[first : first + PAGE]
     template.close()
+
+
+def test_several_want_it_at_once(make: MakeStore, web: Web) -> None:
+    fill(make("origin"))
+    store = make("there", web.url)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _each: store.locate("a"), range(8)))
+        templates = list(threads.map(lambda _each: store.open("a"), range(8)))
+        list(threads.map(lambda each: each.fetch(0, each.size), templates))
+    for template in templates:
+        assert template.view(0, template.size) == DATA
+        template.close()
+    with pytest.raises(QMPError, match="is no name of a template"):
+        store.locate("../names/a")
 
 
 def test_a_file_server_that_is_none(make: MakeStore, web: Web, tmp_path: Path) -> None:
