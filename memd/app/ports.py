@@ -58,12 +58,12 @@ class ObjectMonitor(Monitor):
         self.pretty = pretty
 
     def client_came(self) -> None:
-        """See `Monitor`."""
+        """Count a client, and show its chardev as connected."""
         super().client_came()
         self._chardev.connected = True
 
     def client_left(self) -> None:
-        """See `Monitor`."""
+        """Count one less; with the last one the chardev is not connected any more."""
         super().client_left()
         self._chardev.connected = self.clients > 0
         if not self.clients:

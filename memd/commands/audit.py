@@ -86,7 +86,7 @@ class Audit:
         self._waiting = False
 
     def __call__(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> JSON:
-        """See `memd.session.Dispatch`."""
+        """Run a command, a `memd.session.Dispatch`, and record it when it has ended."""
         # What is no command's name does nothing, and may be anything.
         if is_query(name, arguments) or not (name in HANDLERS or name in SESSION_HANDLERS):
             return self._dispatch(session, name, arguments, oob)

@@ -59,7 +59,7 @@ class Meter:
         self.records: dict[str, Record] = {}
 
     def __call__(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> JSON:
-        """See `memd.session.Dispatch`."""
+        """Run a command, a `memd.session.Dispatch`, and count it when it has ended."""
         begin = perf_counter()
         record = self._record(name)
         try:

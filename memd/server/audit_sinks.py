@@ -90,7 +90,7 @@ class JournaldSink:
         self._socket.sendto(entry, self._path)
 
     def close(self) -> None:
-        """See `Sink`."""
+        """Close its socket."""
         self._socket.close()
 
 
@@ -125,7 +125,7 @@ class FileSink:
         self._torn = False
 
     def write(self, record: Record) -> None:
-        """See `Sink`."""
+        """Append a record; raises `OSError` where there is no room for all of it."""
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
         stamp += f".{now // 1000 % 1_000_000:06}Z"
@@ -139,5 +139,5 @@ class FileSink:
             raise OSError(0, "no room for all of it")
 
     def close(self) -> None:
-        """See `Sink`."""
+        """Close the file."""
         os.close(self._fd)
