@@ -277,7 +277,7 @@ class App:
             if done.cancelled():
                 return
             if isinstance(error, Exception):
-                done.set_exception(answer_to(error, "the start"))
+                done.set_exception(answer_to(error, getattr(command, "__qualname__", "a command")))
             else:
                 done.set_result(value)
 
