@@ -11,13 +11,16 @@ import os
 from collections.abc import Callable
 
 from memd.hostmem.window import Window
-from memd.pages.blobs import remove, write_all
+from memd.pages.blobs import DIGEST, remove, write_all
 from memd.pages.chunks import PAGE
 from memd.pages.layout import Layout
 
 _THERE = b"\0"
 _MISSING = b"\1"
 """So that the notes of a memory that is mostly zeroes are mostly holes."""
+
+_NOTES = ".there"
+"""Ends the name of the notes."""
 
 
 def boot_id() -> str:
@@ -34,7 +37,7 @@ def paths(directory: str, key: str) -> tuple[str, str]:
         key: which one.
     """
     place = os.path.join(directory, boot_id(), key)
-    return place, f"{place}.there"
+    return place, f"{place}{_NOTES}"
 
 
 class Unpacked:
@@ -109,6 +112,7 @@ def _open_there(data: str, there: str, layout: Layout) -> int:
         try:
             fd = os.open(there, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
+            _make_room(os.path.dirname(data), sum(layout.lengths) * PAGE)
             _make(data, there, layout)
             continue
         try:
@@ -120,6 +124,23 @@ def _open_there(data: str, there: str, layout: Layout) -> int:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _make_room(place: str, needed: int) -> None:
+    """Remove copies that nobody uses, the latest made last, until there is room or none is left."""
+    found = os.statvfs(place)
+    room = found.f_bavail * found.f_frsize
+    with os.scandir(place) as entries:
+        others = sorted(
+            (entry.stat().st_mtime_ns, entry.name, entry.stat().st_blocks * 512)
+            for entry in entries
+            if DIGEST.fullmatch(entry.name)
+        )
+    for _made, key, taken in others:
+        if room >= needed:
+            return
+        if _unused(os.path.join(place, key), _remove_both):
+            room += taken
 
 
 def _is_at(fd: int, path: str) -> bool:
@@ -156,22 +177,22 @@ def _make(data: str, there: str, layout: Layout) -> None:
 
 def in_use(directory: str, key: str) -> bool:
     """Whether a process uses an unpacked copy. Raises `OSError`."""
-    return not _unused(directory, key, lambda _data, _there: None)
+    return not _unused(paths(directory, key)[0], lambda _data, _there: None)
 
 
 def drop(directory: str, key: str) -> bool:
     """Remove an unpacked copy; False where a process uses it. Raises `OSError`."""
-
-    def both(data: str, there: str) -> None:
-        # The notes first: without them, what is left of the pages is not looked at.
-        remove(there)
-        remove(data)
-
-    return _unused(directory, key, both)
+    return _unused(paths(directory, key)[0], _remove_both)
 
 
-def _unused(directory: str, key: str, act: Callable[[str, str], None]) -> bool:
-    data, there = paths(directory, key)
+def _remove_both(data: str, there: str) -> None:
+    # The notes first: without them, what is left of the pages is not looked at.
+    remove(there)
+    remove(data)
+
+
+def _unused(data: str, act: Callable[[str, str], None]) -> bool:
+    there = f"{data}{_NOTES}"
     try:
         fd = os.open(there, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -107,6 +107,30 @@ def test_a_full_disk(tmp_path: Path, mount: Callable[..., None]) -> None:
     assert again.names() == ["a", "d"]
 
 
+def test_unpacked_copies_make_room_for_each_other(
+    tmp_path: Path, mount: Callable[..., None]
+) -> None:
+    small = tmp_path / "small"
+    mount("tmpfs", small, "size=7M,mode=700")
+    store = Store(str(small / "store"))
+    for name, seed in (("a", 1), ("b", 2), ("c", 3)):
+        with store.begin(name) as writer:
+            writer.write(0, noise(300, seed))
+            writer.commit()
+    used = store.open("a")
+    used.fetch(0, used.size)
+    for name, seed in (("b", 2), ("c", 3), ("b", 2)):
+        template = store.open(name)
+        template.fetch(0, template.size)
+        assert template.view(0, template.size) == noise(300, seed)
+        template.close()
+    # What is in use stays.
+    assert used.view(0, used.size) == noise(300, 1)
+    assert len(list((small / "store" / "unpacked").rglob("*.there"))) == 2
+    used.close()
+    store.close()
+
+
 def test_fetched_without_room_to_keep_it(tmp_path: Path, mount: Callable[..., None]) -> None:
     """Or to unpack it: it is read all the same, and fetched again."""
     small = tmp_path / "small"
