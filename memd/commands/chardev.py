@@ -56,6 +56,8 @@ def _chardevs(daemon: Daemon) -> list[ChardevObject]:
 
 def _filename(chardev: ChardevObject) -> str:
     """What it is connected to, or would be."""
+    if chardev.filename is not None:
+        return chardev.filename
     if chardev.addr is None:
         return chardev.qom_type.name.removeprefix("chardev-")
     server = ",server=on" if chardev.server else ""
@@ -65,6 +67,8 @@ def _filename(chardev: ChardevObject) -> str:
     kind = chardev.addr["type"]
     if kind == "inet":
         address = f"tcp:{host_and_port(chardev.addr['host'], chardev.addr['port'])}"
+    elif kind == "fd":
+        address = f"fd:{chardev.addr['str']}"
     else:
         address = f"unix:{chardev.addr['path']}"
     return f"{'' if chardev.connected else 'disconnected:'}{address}{server}"

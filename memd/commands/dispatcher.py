@@ -8,7 +8,7 @@ from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.commands.queries import is_query
-from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler
+from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.errors import QMPError, answer_to, command_not_found
 from memd.json_types import JSON
 from memd.session import Session
@@ -21,13 +21,20 @@ class Dispatcher:
     Args:
         daemon: the state.
         handlers: those of the commands that do not concern the client.
+        of_clients: those of the commands that do.
     """
 
-    __slots__ = ("_checks", "_daemon", "_handlers")
+    __slots__ = ("_checks", "_daemon", "_handlers", "_of_clients")
 
-    def __init__(self, daemon: Daemon, handlers: Mapping[str, Handler] = HANDLERS) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        handlers: Mapping[str, Handler] = HANDLERS,
+        of_clients: Mapping[str, SessionHandler] = SESSION_HANDLERS,
+    ) -> None:
         self._daemon = daemon
         self._handlers = handlers
+        self._of_clients = of_clients
         # The argument check of every command that was run so far.
         self._checks: dict[str, Any] = {}
 
@@ -52,8 +59,8 @@ class Dispatcher:
             handler = self._handlers.get(name)
             if handler is not None:
                 result = handler(self._daemon, checked)
-            elif name in SESSION_HANDLERS:
-                result = SESSION_HANDLERS[name](self._daemon, session, checked)
+            elif name in self._of_clients:
+                result = self._of_clients[name](self._daemon, session, checked)
             else:
                 result = self.unmodelled(name, checked)
         except Exception as error:

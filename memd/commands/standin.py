@@ -7,9 +7,11 @@ from typing import Any
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
 from memd.commands.power import watchdog_set_action
-from memd.commands.table import HANDLERS, Handler
+from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.session import Session
+from memd.standin.chardevs import TakeFd
 from memd.standin.standin import StandIn
 
 
@@ -24,7 +26,7 @@ class StandInDispatcher(Dispatcher):
     __slots__ = ("_standin",)
 
     def __init__(self, daemon: Daemon, standin: StandIn) -> None:
-        super().__init__(daemon, {**HANDLERS, **REGISTERS})
+        super().__init__(daemon, {**HANDLERS, **REGISTERS}, {**SESSION_HANDLERS, **OF_CLIENTS})
         self._standin = standin
 
     def unmodelled(self, name: str, arguments: dict[str, Any]) -> JSON:
@@ -32,9 +34,69 @@ class StandInDispatcher(Dispatcher):
         return self._standin.answer(self._daemon.schema.commands[name], arguments)
 
 
-def _section(daemon: Daemon, name: str) -> JSON:
+def _standin(daemon: Daemon) -> StandIn:
     assert daemon.standin is not None
-    return daemon.standin.catalogue.section(name)
+    return daemon.standin
+
+
+def _section(daemon: Daemon, name: str) -> JSON:
+    return _standin(daemon).catalogue.section(name)
+
+
+def _take_fd(session: Session) -> TakeFd:
+    """Takes what was named by getfd; it stays on its client's account until it is closed."""
+    return lambda name: session.monitor.fds.pop(name, None)
+
+
+async def chardev_add(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+    """`chardev-add`."""
+    return await _standin(daemon).chardevs.add(args["id"], args["backend"], _take_fd(session))
+
+
+async def chardev_change(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+    """`chardev-change`."""
+    return await _standin(daemon).chardevs.change(args["id"], args["backend"], _take_fd(session))
+
+
+async def chardev_remove(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`chardev-remove`."""
+    await _standin(daemon).chardevs.remove(args["id"])
+    return {}
+
+
+def chardev_send_break(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`chardev-send-break`."""
+    _standin(daemon).chardevs.send_break(args["id"])
+    return {}
+
+
+def ringbuf_write(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`ringbuf-write`."""
+    _standin(daemon).chardevs.write(args["device"], args["data"], args.get("format", "utf8"))
+    return {}
+
+
+def ringbuf_read(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`ringbuf-read`."""
+    return _standin(daemon).chardevs.read(args["device"], args["size"], args.get("format", "utf8"))
+
+
+def netdev_add(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+    """`netdev_add`."""
+    _standin(daemon).netdevs.add(args, _take_fd(session))
+    return {}
+
+
+def netdev_del(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`netdev_del`."""
+    _standin(daemon).netdevs.delete(args["id"])
+    return {}
+
+
+def set_link(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`set_link`."""
+    _standin(daemon).netdevs.set_link(args["name"], args["up"])
+    return {}
 
 
 def query_cpu_definitions(daemon: Daemon, args: dict[str, Any]) -> JSON:
@@ -91,6 +153,19 @@ REGISTERS: dict[str, Handler] = {
     "query-cpu-model-expansion": query_cpu_model_expansion,
     "query-command-line-options": query_command_line_options,
     "query-machines": query_machines,
+    "chardev-remove": chardev_remove,
+    "chardev-send-break": chardev_send_break,
+    "ringbuf-write": ringbuf_write,
+    "ringbuf-read": ringbuf_read,
+    "netdev_del": netdev_del,
+    "set_link": set_link,
     "watchdog-set-action": watchdog_set_action,
 }
 """What a stand-in does otherwise than memd, or besides."""
+
+OF_CLIENTS: dict[str, SessionHandler] = {
+    "chardev-add": chardev_add,
+    "chardev-change": chardev_change,
+    "netdev_add": netdev_add,
+}
+"""The same, of what takes descriptors that its client has named."""

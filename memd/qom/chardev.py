@@ -37,22 +37,27 @@ class ChardevObject(QObject):
         used: whether something is served on it.
         ends: this end and the other of its latest TCP connection, as they are
             written, or None.
+        filename: what is told of where it is, None for what its kind and address say.
         on_yank: cuts its connections, where it has any.
     """
 
-    __slots__ = ("addr", "connected", "ends", "on_yank", "server", "used")
+    __slots__ = ("addr", "connected", "ends", "filename", "on_yank", "server", "used")
 
     def __init__(self, tree: Paths, backend: str, addr: JSON = None) -> None:
         """Make one; `tree.chardevs.add_child(id, chardev)` lists it.
 
         Args:
-            backend: "socket", "stdio" or "null".
+            backend: "socket", "stdio", "null" or another of QAPI's `ChardevBackendKind`.
             addr: see the attribute.
         """
-        super().__init__(_BACKENDS[backend], tree)
+        kind = _BACKENDS.get(backend)
+        if kind is None:
+            kind = _BACKENDS[backend] = ObjectType(f"chardev-{backend}", _CHARDEV)
+        super().__init__(kind, tree)
         self.connected = False
         self.addr = addr
         self.server = False
         self.used = False
+        self.filename: str | None = None
         self.ends: tuple[str, str] | None = None
         self.on_yank: Callable[[], None] | None = None

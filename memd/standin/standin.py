@@ -8,6 +8,8 @@ from memd.json_types import JSON
 from memd.qapi.schema import Command, Schema
 from memd.qom.tree import Tree
 from memd.standin.catalogue import Catalogue, packaged
+from memd.standin.chardevs import Chardevs
+from memd.standin.netdevs import Netdevs
 from memd.standin.types import source_of
 
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
@@ -27,11 +29,18 @@ class StandIn:
         unmodelled: one of `UNMODELLED`.
         empty: whether there is no machine.
 
+    Attributes:
+        chardevs: the character devices that clients add.
+        netdevs: the network backends.
+
     Raises:
         QMPError: the catalogue can't be read.
     """
 
-    __slots__ = ("_asked", "_compat", "_recorded", "_unmodelled", "catalogue")
+    __slots__ = (
+        *("_asked", "_compat", "_recorded", "_unmodelled", "catalogue", "chardevs"),
+        "netdevs",
+    )
 
     def __init__(
         self, tree: Tree, compat: Compat, path: str | None, unmodelled: str, *, empty: bool
@@ -41,6 +50,8 @@ class StandIn:
         self._unmodelled = unmodelled
         self._recorded = _EMPTY if empty else _FULL
         self._asked = 0
+        self.chardevs = Chardevs(tree)
+        self.netdevs = Netdevs(self.chardevs)
         tree.add_source(source_of(self.catalogue))
 
     def schema(self, *, test: bool) -> Schema:

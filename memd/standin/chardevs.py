@@ -1,0 +1,386 @@
+"""The register of character devices: ids, what is behind them, who uses them.
+
+A file is opened, a terminal and a listening socket are made, a ring of bytes is
+kept. Nothing is ever said on any of them by a guest. Texts were observed on
+QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from stat import S_ISSOCK
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError
+from memd.hostmem.files import encode_path
+from memd.hostmem.paths import Entry, open_path, target
+from memd.json_types import JSON
+from memd.qom.chardev import ChardevObject
+from memd.work import Job
+
+if TYPE_CHECKING:
+    from memd.hostmem.paths import Roots
+    from memd.qom.tree import Tree
+    from memd.session.places import Descriptor
+
+TakeFd = Callable[[str], "Descriptor | None"]
+"""Gives the descriptor that was named by getfd, which is the caller's then."""
+
+_MOST = 1024
+"""Devices that clients may have added at a time: each may hold three descriptors."""
+
+_RING = 65536
+_PATH_LIMIT = 107
+_BACKLOG = 1
+_ACCESS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+
+class Registered(ChardevObject):
+    """A character device that a client has added.
+
+    Attributes:
+        user: what uses it: a device's path, another's id; None for nobody.
+        below: the device that it shares, for a mux.
+        given: the socket that was handed over, or None.
+        ring: what was written to it, for a ringbuf.
+        ring_size: bytes that it keeps.
+    """
+
+    __slots__ = ("_entry", "_fds", "below", "given", "ring", "ring_size", "user")
+
+    def __init__(self, tree: Tree, kind: str, addr: JSON, opened: _Opened) -> None:
+        super().__init__(tree, kind, addr)
+        self._fds = opened.fds
+        self._entry = opened.entry
+        self.filename = opened.filename
+        self.user: str | None = None
+        self.below: Registered | None = None
+        self.given: Descriptor | None = None
+        self.ring: deque[int] = deque()
+        self.ring_size = 0
+
+    def close(self) -> None:
+        """Let go of what is behind it; a socket that it made is removed. May wait."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+        if self._entry is not None:
+            with contextlib.suppress(OSError):
+                self._entry.unlink()
+            self._entry.close()
+            self._entry = None
+
+
+class _Opened:
+    """What was opened for a device that is being made."""
+
+    __slots__ = ("addr", "entry", "fds", "filename")
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+        self.entry: Entry | None = None
+        self.filename: str | None = None
+        self.addr: JSON = None
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        if self.entry is not None:
+            with contextlib.suppress(OSError):
+                self.entry.unlink()
+            self.entry.close()
+
+
+class Chardevs:
+    """The character devices of a stand-in.
+
+    Args:
+        tree: where they are seen, and which paths clients may name.
+    """
+
+    __slots__ = ("_making", "_tree")
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._making: set[str] = set()
+
+    def find(self, id: str) -> ChardevObject | None:
+        """The device of that id."""
+        found = (self._tree.chardevs.children or {}).get(id)
+        return found if isinstance(found, ChardevObject) else None
+
+    async def add(self, id: str, backend: dict[str, Any], take_fd: TakeFd) -> JSON:
+        """`chardev-add`.
+
+        Raises:
+            QMPError: it can't be; nothing is left behind.
+        """
+        there = self._tree.chardevs.children or {}
+        if id in there or id in self._making:
+            raise QMPError(f"Chardev with id '{id}' already exists")
+        if len(there) + len(self._making) >= _MOST:
+            raise QMPError(f"there are {_MOST} character devices, and may be no more")
+        kind, data = backend["type"], backend["data"]
+        below = self._below(id, data) if kind == "mux" else None
+        size = data.get("size", _RING)
+        if kind == "ringbuf" and (size <= 0 or size & (size - 1)):
+            raise _failed(id, "size of ringbuf chardev must be power of two")
+        if kind == "ringbuf" and size > _RING * 16:
+            raise _failed(id, f"memd keeps rings of at most {_RING * 16} bytes")
+        given = self._given(id, kind, data, take_fd)
+        self._making.add(id)
+        number = None if given is None else given.fd
+        try:
+            opened = await Job(lambda: _open(id, kind, data, self._tree.roots, number))
+        except BaseException:
+            if given is not None:
+                given.close()
+            raise
+        finally:
+            self._making.discard(id)
+        device = Registered(self._tree, kind, opened.addr, opened)
+        device.server = kind == "socket" and data.get("server", True)
+        device.ring_size = size
+        device.given = given
+        if below is not None:
+            device.below = below
+            below.user = id
+        self._tree.chardevs.add_child(id, device)
+        name = opened.filename
+        return {} if name is None else {"pty": name.removeprefix("pty:")}
+
+    def _below(self, id: str, data: dict[str, Any]) -> Registered:
+        below = self.find(data["chardev"])
+        if not isinstance(below, Registered):
+            raise _failed(id, f"mux: base chardev {data['chardev']} not found")
+        return below
+
+    def _given(
+        self, id: str, kind: str, data: dict[str, Any], take_fd: TakeFd
+    ) -> Descriptor | None:
+        if kind != "socket" or data["addr"]["type"] != "fd":
+            return None
+        name = data["addr"]["data"]["str"]
+        given = take_fd(name)
+        if given is None:
+            raise _failed(id, f"File descriptor named '{name}' has not been found")
+        return given
+
+    async def change(self, id: str, backend: dict[str, Any], take_fd: TakeFd) -> JSON:
+        """`chardev-change`: another backend behind the same id.
+
+        Raises:
+            QMPError: there is none, or it is in use.
+        """
+        old = self.find(id)
+        if old is None:
+            raise QMPError(f"Chardev '{id}' does not exist")
+        if not isinstance(old, Registered) or old.user is not None:
+            raise QMPError("Chardev user does not support chardev hotswap")
+        self._tree.chardevs.remove_child(id)
+        try:
+            answer = await self.add(id, backend, take_fd)
+        except BaseException:
+            self._tree.chardevs.add_child(id, old)
+            raise
+        await self._let_go(old)
+        return answer
+
+    async def remove(self, id: str) -> None:
+        """`chardev-remove`.
+
+        Raises:
+            QMPError: there is none, or it is in use.
+        """
+        device = self.find(id)
+        if device is None:
+            raise QMPError(f"Chardev '{id}' not found")
+        if not isinstance(device, Registered) or device.user is not None:
+            raise QMPError(f"Chardev '{id}' is busy")
+        self._tree.chardevs.remove_child(id)
+        await self._let_go(device)
+
+    async def _let_go(self, device: Registered) -> None:
+        if device.below is not None:
+            device.below.user = None
+        if device.given is not None:
+            device.given.close()
+        await Job(device.close)
+
+    def send_break(self, id: str) -> None:
+        """`chardev-send-break`; raises `QMPError` where there is none."""
+        if self.find(id) is None:
+            raise QMPError(f"Chardev '{id}' not found")
+
+    def write(self, id: str, data: str, encoding: str) -> None:
+        """`ringbuf-write`; raises `QMPError` where that is no ring."""
+        ring = self._ring(id)
+        if encoding == "base64":
+            try:
+                raw = base64.b64decode(data, validate=True)
+            except ValueError:
+                raise QMPError("Base64 data is not valid") from None
+        else:
+            raw = data.encode("utf-8", "surrogatepass")
+        ring.ring.extend(raw[-ring.ring_size :])
+        while len(ring.ring) > ring.ring_size:
+            ring.ring.popleft()
+
+    def read(self, id: str, size: int, encoding: str) -> str:
+        """`ringbuf-read`; raises `QMPError` where that is no ring."""
+        ring = self._ring(id)
+        if size <= 0:
+            raise QMPError("size must be greater than zero")
+        raw = bytes(ring.ring.popleft() for _ in range(min(size, len(ring.ring))))
+        if encoding == "base64":
+            return base64.b64encode(raw).decode()
+        return raw.decode("utf-8", "replace")
+
+    def _ring(self, id: str) -> Registered:
+        device = self.find(id)
+        if device is None:
+            raise QMPError(f"Device '{id}' not found")
+        if not isinstance(device, Registered) or device.qom_type.name != "chardev-ringbuf":
+            raise QMPError(f"{id} is not a ringbuf device")
+        return device
+
+
+def _failed(id: str, why: str) -> QMPError:
+    return QMPError(f"Failed to add chardev '{id}': {why}")
+
+
+def _open(
+    id: str, kind: str, data: dict[str, Any], roots: Roots | None, given: int | None
+) -> _Opened:
+    """Open what is behind a device. Runs in a thread."""
+    opened = _Opened()
+    try:
+        if (log := data.get("logfile")) is not None:
+            end = os.O_APPEND if data.get("logappend") else os.O_TRUNC
+            opened.fds.append(_create(log, end, roots, "create"))
+        if kind == "file":
+            end = os.O_APPEND if data.get("append") else os.O_TRUNC
+            if "in" in data:
+                opened.fds.append(_existing(data["in"], os.O_RDONLY, roots))
+            opened.fds.append(_create(data["out"], end, roots, "open"))
+        elif kind in ("serial", "parallel", "pipe"):
+            opened.fds.append(_existing(data["device"], os.O_RDWR, roots))
+        elif kind == "pty":
+            opened.fds += os.openpty()
+            opened.filename = f"pty:{os.ttyname(opened.fds[-1])}"
+        elif kind == "socket":
+            _socket(opened, data, roots, given)
+    except QMPError as error:
+        opened.close()
+        raise _failed(id, error.desc) from None
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _create(path: str, end: int, roots: Roots | None, what: str) -> int:
+    """Open a file for writing, and make it where there is none."""
+    try:
+        entry = target(encode_path(path), roots)
+        try:
+            return entry.open(os.O_WRONLY | os.O_CREAT | end | _ACCESS, 0o666)
+        finally:
+            entry.close()
+    except OSError as error:
+        raise QMPError(f"Could not {what} '{path}': {error.strerror}") from None
+
+
+def _existing(path: str, access: int, roots: Roots | None) -> int:
+    try:
+        return open_path(encode_path(path), access | _ACCESS, roots)
+    except OSError as error:
+        raise QMPError(f"Could not open '{path}': {error.strerror}") from None
+
+
+def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: int | None) -> None:
+    """Listen, or connect."""
+    kind, where = data["addr"]["type"], data["addr"]["data"]
+    server = data.get("server", True)
+    if kind == "unix":
+        opened.addr = {"type": "unix", "path": where["path"]}
+        again = data.get("reconnect") or data.get("reconnect-ms")
+        _unix(opened, where["path"], roots, server=server, again=bool(again))
+    elif kind == "inet":
+        _inet(opened, where, server=server)
+    elif given is not None:
+        _check_socket(given, where["str"])
+        opened.addr = {"type": "fd", "str": where["str"]}
+    else:
+        raise QMPError(f"memd has no sockets of type '{kind}'")
+
+
+def _check_socket(fd: int, name: str) -> None:
+    try:
+        socket.socket(fileno=os.dup(fd)).close()
+    except OSError:
+        raise QMPError(f"File descriptor '{name}' is not a socket") from None
+
+
+def _unix(opened: _Opened, path: str, roots: Roots | None, *, server: bool, again: bool) -> None:
+    if len(os.fsencode(path)) > _PATH_LIMIT:
+        raise QMPError(
+            f"UNIX socket path '{path}' is too long", hint="Path must be less than 108 bytes"
+        )
+    what = "Failed to bind socket to" if server else "Failed to connect to"
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    entry = None
+    try:
+        entry = target(encode_path(path), roots)
+        # The directory that was looked up is the one that is used, wherever it is by now.
+        here = f"/proc/self/fd/{entry.directory}/{os.fsdecode(entry.name)}"
+        if server:
+            with contextlib.suppress(FileNotFoundError):
+                if S_ISSOCK(entry.stat().st_mode):
+                    entry.unlink()
+            made.bind(here)
+            opened.entry, entry = entry, None
+            made.listen(_BACKLOG)
+        else:
+            made.setblocking(False)
+            made.connect(here)
+        opened.fds.append(made.detach())
+    except OSError as error:
+        if not server and again:
+            return
+        raise QMPError(f"{what} '{path}': {error.strerror}") from None
+    finally:
+        made.close()
+        if entry is not None:
+            entry.close()
+
+
+def _inet(opened: _Opened, where: dict[str, Any], *, server: bool) -> None:
+    host, port = where["host"], where["port"]
+    what = f"Failed to {'find an available port' if server else 'connect to'}"
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise QMPError(f"address resolution failed for {host}:{port}: {error.strerror}") from None
+    made = socket.socket(found[0], socket.SOCK_STREAM)
+    try:
+        if server:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(found[4])
+            made.listen(_BACKLOG)
+        else:
+            made.settimeout(10.0)
+            made.connect(found[4])
+        here = made.getsockname() if server else (host, port)
+        opened.addr = {"type": "inet", "host": str(here[0]), "port": str(here[1])}
+        opened.fds.append(made.detach())
+    except OSError as error:
+        there = "" if server else f" '{host}:{port}'"
+        raise QMPError(f"{what}{there}: {error.strerror}") from None
+    finally:
+        made.close()

@@ -1,0 +1,48 @@
+"""A stand-in and a paused QEMU that get the same commands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.differential.harness import Pair, Side
+from tests.differential.server import qemu_argv, running
+
+SCRIPT = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
+
+
+@contextlib.contextmanager
+def standin_pair(directory: Path, *options: str, own: Sequence[str] = ()) -> Iterator[Pair]:
+    """Both, started with the same options.
+
+    Args:
+        directory: where they work.
+        options: of both; `@DIR@` in them is each one's own directory.
+        own: memd's own, besides.
+    """
+    reference = qemu_argv()[0]
+    common = ["-S", "-display", "none", "-nodefaults", *options]
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for name, argv in (
+            ("QEMU", [reference]),
+            ("memd", [sys.executable, "-c", SCRIPT, *own]),
+        ):
+            place, scratch = directory / name[:4], directory / f"{name[:4]}-s"
+            place.mkdir()
+            scratch.mkdir()
+            line = [*argv, *(each.replace("@DIR@", str(scratch)) for each in common)]
+            sides.append(Side(stack.enter_context(running(name, line, place, scratch)), scratch))
+        yield Pair(*sides)
+
+
+def tell(pair: Pair, steps: Sequence[tuple[str, Any]]) -> None:
+    """Execute commands on both, whose answers and events have to agree."""
+    for command, arguments in steps:
+        pair.ask(command, arguments)
+        what = f"events of {command} {json.dumps(arguments)}"
+        pair.same(what, lambda side: side.take_events())
