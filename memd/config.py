@@ -54,7 +54,7 @@ class Allowed:
 
     Attributes:
         users: user ids.
-        groups: group ids: of whoever runs as that group, or is in it.
+        groups: group ids: of processes that run as that group, or are in it.
     """
 
     __slots__ = ("groups", "users")
@@ -285,7 +285,7 @@ class Config:
         insecure_tcp: whether TCP beyond this machine is served in clear.
         deny_private_discard: whether discarding a private mapping's range,
             which changes the file for everybody else, is refused.
-        allowed: who may connect, None for whoever can.
+        allowed: who may connect, None for no restriction.
         mem_roots: the directories below which clients' files have to be, none
             for anywhere.
         stored: descriptors that a service manager kept for the last daemon, by name.

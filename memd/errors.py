@@ -103,7 +103,7 @@ def _log() -> Logger:
 def forget_frames(error: BaseException) -> None:
     """Have an error that was caught let go of the frames it came through.
 
-    Whoever keeps it in a local variable is among them, and so all of their local
+    A function that keeps it in a local variable is among them, and so all of their local
     variables stay until the garbage collector comes: megabytes, of some commands.
     """
     error.__traceback__ = error.__context__ = None

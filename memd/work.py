@@ -8,7 +8,7 @@ something may wait it is a coroutine:
     content = await Job(lambda: read(path))
 
 What it took before is given back in its `finally`, and what went wrong meanwhile
-is raised at the `await`. Such a coroutine is no asyncio task: whoever has it steps
+is raised at the `await`. Such a coroutine is no asyncio task: its caller steps
 it by hand. It yields a `Wait`; it is sent the result, or the exception is thrown
 in. Most end without having waited. A session steps its client's command (its jobs
 go to the server's threads); `follow` steps any other on the loop; `run_here` runs

@@ -1,7 +1,7 @@
 """Composition: from a parsed command line to a daemon that serves.
 
 The order is QEMU's: the monitors' sockets first, so that a client may connect
-from then on; then the objects of the command line; then whoever waits is told
+from then on; then the objects of the command line; then the processes that wait are told
 that the daemon is ready.
 """
 

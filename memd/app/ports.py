@@ -328,7 +328,7 @@ class Ports:
             sock.close()
             raise QMPError(
                 f"refusing to serve QMP {whom} beyond this machine",
-                hint="Whoever can connect can read and write files as this user;"
+                hint="Every client that can connect can read and write files as this user;"
                 " --insecure-tcp serves it all the same.",
             )
         return sock

@@ -35,7 +35,7 @@ def register(tree: Tree) -> None:
 
 
 def give_up() -> None:
-    """End what populates; what it was for is undone by whoever made it."""
+    """End what populates; its caller undoes what it was for."""
     from memd.hostmem import populate
 
     populate.cancel_all()

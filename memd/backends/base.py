@@ -272,7 +272,7 @@ class MemoryBackend(UserCreatable, ABC):
         """Take the memory that was made."""
         self.region = region
         if self.charge is not None:
-            # Whoever works on it may keep it for longer than the object.
+            # A thread that uses it may keep it for longer than the object.
             self.charge.hold()
             region.on_release = self.charge.let_go
         # QEMU spells a slash so that the name stays one part of a path.

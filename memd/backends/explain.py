@@ -82,7 +82,7 @@ async def explain(
         told["text"] = words(outlook, told)
         return told
 
-    # A file system may keep whoever looks at a file waiting.
+    # Looking at a file may wait for its file system.
     return await Job(work)
 
 

@@ -61,7 +61,7 @@ def _warnings(outlook: Outlook) -> Iterator[_Warning]:
     elif backend.share and isinstance(backend, RamBackend):
         yield (
             "share",
-            "memory-backend-ram with share=on is a memfd whose size is not sealed; whoever gets"
+            "memory-backend-ram with share=on is a memfd whose size is not sealed; a process with"
             " its descriptor can shrink it.",
         )
     if spec is not None:
@@ -154,7 +154,7 @@ def _of_memfd(backend: MemfdBackend, spec: MapSpec | None) -> Iterator[_Warning]
     if not backend.seal:
         yield (
             "seal",
-            "with seal=off whoever gets the descriptor can shrink the memory, and accesses past"
+            "with seal=off a process with the descriptor can shrink the memory, and accesses past"
             " its end fail.",
         )
 

@@ -96,7 +96,7 @@ class Preallocation:
             region, backend.prealloc_threads, self._affinity, backend.host_nodes
         )
         self._population = population
-        # Seen by one of the two, whoever comes first: `cancel` or this.
+        # Seen by the first of the two: `cancel` or this.
         self.check()
         try:
             population.run()
@@ -247,7 +247,7 @@ async def let_go(region: Region, discard: bool = False, slow: bool = False) -> N
         region.close()
 
     if region.pinned:
-        # Whoever works on it gives up, and it is unmapped then.
+        # The thread that uses it gives up, and it is unmapped then.
         populate.cancel(region)
     elif region.length <= LARGE and not slow:
         release()

@@ -1,7 +1,7 @@
 """`-machine` and `-accel`: which machine it is to be, and what would run it.
 
 There is no machine of any kind here but for its memory: of the properties
-that QEMU's machines have, those are heeded that are about that. Texts and
+that QEMU's machines have, those about memory take effect. Texts and
 their order were observed on QEMU 10.0.2 and 11.1.3.
 """
 

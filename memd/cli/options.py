@@ -9,7 +9,7 @@ from memd.cli.bounds import NAMES as BOUNDS
 from memd.cli.monitors import Monitors
 from memd.cli.objects import parse_object
 from memd.cli.opts import OptsList, parse_opts
-from memd.cli.reading import Given, Option, compat_of, heed_options, read_options
+from memd.cli.reading import Given, Option, apply_options, compat_of, read_options
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.config import Chardev, Config, MonitorSpec
 from memd.errors import QMPError
@@ -297,7 +297,7 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     line = CommandLine(report, default_mode="control", extended=True)
     given = read_options(argv, OPTIONS)
     line.find_compat(given)
-    heed_options(given, OPTIONS, line)
+    apply_options(given, OPTIONS, line)
     line.check_machine()
     line.monitors.finish()
     line.resolve_machine()

@@ -14,7 +14,7 @@ from memd.cli.chardev import chardev_list, make_chardev, parse_device
 from memd.cli.keyval import parse_keyval
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList, parse_opts
-from memd.cli.reading import Given, Option, compat_of, heed_options, read_options
+from memd.cli.reading import Given, Option, apply_options, compat_of, read_options
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.cli.start import run_command
 from memd.compat import Compat
@@ -362,9 +362,9 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     given = read_options(argv, OPTIONS)
     line.find_compat(given)
     line.hardware.machine.set("graphics", "on")
-    heed_options(given, OPTIONS, line)
+    apply_options(given, OPTIONS, line)
     config = line.config
-    # Whoever starts a QEMU like this has been served beyond the machine, too.
+    # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
     line.check_machine()
     line.monitors.finish()

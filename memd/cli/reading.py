@@ -1,7 +1,7 @@
 """From arguments to options: which there are, in which order, with what argument.
 
 As QEMU does, the whole line is looked over for options that there are not
-before the first of them is heeded.
+before the first of them is applied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 
 T = TypeVar("T", contravariant=True)
-"""What options are heeded for: a command line."""
+"""What options are applied to: a command line."""
 
 
 class Given:
@@ -38,14 +38,14 @@ class Option(Generic[T]):
     """An option that there is.
 
     Args:
-        heed: does what it asks for; raises `QMPError` or `CommandLineError`.
+        apply: does what it asks for; raises `QMPError` or `CommandLineError`.
         argument: whether it takes an argument.
     """
 
-    __slots__ = ("argument", "heed")
+    __slots__ = ("apply", "argument")
 
-    def __init__(self, heed: Callable[[T, Given], None], *, argument: bool = True) -> None:
-        self.heed = heed
+    def __init__(self, apply: Callable[[T, Given], None], *, argument: bool = True) -> None:
+        self.apply = apply
         self.argument = argument
 
 
@@ -75,18 +75,18 @@ def read_options(argv: Sequence[str], options: Mapping[str, Option[T]]) -> list[
     return found
 
 
-def heed_options(given: Sequence[Given], options: Mapping[str, Option[T]], target: T) -> None:
+def apply_options(given: Sequence[Given], options: Mapping[str, Option[T]], target: T) -> None:
     """Do what the options ask for, in their order.
 
     Raises:
-        CommandLineError: one can't be heeded.
+        CommandLineError: one can't be applied.
         Answered: one asks a question.
     """
     for each in given:
         if not each.name:
             raise CommandLineError("Unexpected argument", where=each.where)
         try:
-            options[each.name].heed(target, each)
+            options[each.name].apply(target, each)
         except QMPError as error:
             raise located(error, each) from None
 

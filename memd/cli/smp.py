@@ -1,6 +1,6 @@
 """`-smp`: the CPUs that a machine would have.
 
-memd runs none. Whoever asks for them is told of as many as were asked for.
+memd runs none; clients that query them get as many as were asked for.
 Texts were observed on QEMU 10.0.2 (11.1.3 agrees).
 """
 

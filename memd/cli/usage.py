@@ -140,7 +140,7 @@ usage: qemu-system-memd [OPTION]...
 memd under a QEMU's options, for test harnesses and management software that
 start one. -x and --x are the same.
 
-Heeded:
+Same effect as in QEMU:
   -qmp, -qmp-pretty, -monitor ADDRESS
   -chardev SPEC, -mon SPEC, -object SPEC, -name SPEC, -uuid UUID
   -pidfile FILE, -daemonize, -S, -preconfig, -msg timestamp=on|off

@@ -255,7 +255,7 @@ class AsyncClient:
                 continue
             waiting = self._waiting.get(each.id) if isinstance(each.id, int) else None
             if waiting is None or waiting.done():
-                # Whoever asked has given up.
+                # The caller has given up.
                 each.close()
             else:
                 waiting.set_result(each)

@@ -29,7 +29,7 @@ class Answer:
         value: the answer's `return` member.
         error: why there is no value, or None: a `QMPError` where the server refuses, an
             `OSError` where the descriptor of the answer has not come.
-        fd: the descriptor that came along, or -1; whoever gets the answer owns it.
+        fd: the descriptor that came along, or -1; the receiver of the answer owns it.
     """
 
     __slots__ = ("error", "fd", "id", "value")

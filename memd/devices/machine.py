@@ -198,7 +198,7 @@ class Machine:
     # What happens to it
 
     def start(self) -> None:
-        """The devices of the command line are there: whoever comes now is hot-plugged."""
+        """The devices of the command line are there: those that come now are hot-plugged."""
         self.started = True
 
     def set_running(self, running: bool) -> None:

@@ -1,8 +1,8 @@
-"""Misbehaviour as told, for the tests of clients: what `--test-faults` adds.
+"""Fault injection, for the tests of clients: what `--test-faults` adds.
 
 Nothing of this is imported otherwise. It stands in front of the daemon, not in
-it: another hub makes other sessions, whose transport and dispatcher do as told
-and leave the rest to the ordinary ones.
+it: another hub makes other sessions, whose transport and dispatcher inject the
+faults and leave the rest to the ordinary ones.
 """
 
 from __future__ import annotations

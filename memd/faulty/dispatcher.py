@@ -1,4 +1,4 @@
-"""A dispatcher that answers as told, and runs the commands that tell it."""
+"""A dispatcher that injects faults into answers, and runs the commands that set them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class FaultyDispatcher:
         return _told(spec)
 
     async def _then(self, result: JSON, spec: Spec) -> JSON:
-        """Answer as told once a command has come to its result."""
+        """Replace a command's result by the answer of its fault."""
         result = await value_of(result)
         try:
             told = _told(spec)

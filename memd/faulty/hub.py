@@ -1,4 +1,4 @@
-"""The hub of a daemon that misbehaves as told."""
+"""The hub of a daemon into which faults are injected."""
 
 from __future__ import annotations
 

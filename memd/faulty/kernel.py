@@ -1,4 +1,4 @@
-"""System calls that fail, or take long, as told.
+"""System calls that fail, or take long, by injected faults.
 
 `memd.hostmem` makes its calls through the module `libc` and through `os`. Once
 there is a fault of a system call, the functions of the one are replaced, and
@@ -45,7 +45,7 @@ class _Os:
 
 
 class Kernel:
-    """The kernel as told, from `install` to `restore`.
+    """The kernel with its faults, from `install` to `restore`.
 
     Args:
         faults: says what goes wrong.
@@ -135,7 +135,7 @@ class Kernel:
         if effect.delay and beside:
             time.sleep(effect.delay / 1000)
         if effect.spec.get("stall") and beside:
-            # Interrupted: whoever populates tries again, unless it was given up.
+            # Interrupted: populating is tried again, unless it was given up.
             time.sleep(STEP)
             return errno.EINTR
         return errno_of(effect.spec.get("errno", ""))

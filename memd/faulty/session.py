@@ -1,4 +1,4 @@
-"""A session that is recorded, and whose messages go wrong as told."""
+"""A session that is recorded, and into whose messages faults are injected."""
 
 from __future__ import annotations
 

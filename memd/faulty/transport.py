@@ -1,4 +1,4 @@
-"""A session's transport that sends as told: late, in pieces, together, in part, or not at all.
+"""A session's transport with faults: it sends late, in pieces, together, in part, or not at all.
 
 It stands between a session and its connection. What nothing is to go wrong with
 goes straight through, unless something before it still has to be sent.
@@ -247,7 +247,7 @@ class FaultyTransport:
         while steps:
             step = steps[0]
             if step.kind == "stall" and self._finishing:
-                # Whoever has said all there is to say need not wait for ever.
+                # A client that has half-closed need not wait for ever.
                 self.drop()
                 self._connection.finish()
                 return

@@ -1,6 +1,6 @@
 """How much memory the control groups of this process still allow it.
 
-Whoever goes beyond the limit is killed, and so is memd when it populates memory
+A process beyond the limit is killed, and so is memd when it populates memory
 (observed: SIGKILL, in both versions of the interface); nothing tells it before. So
 what is surely too much is not begun. See cgroups(7) and the kernel's
 documentation of memory.max and memory.limit_in_bytes.

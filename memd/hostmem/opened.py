@@ -1,6 +1,6 @@
 """What is noted of a file when it is opened, so that it need not be asked for again.
 
-A file system may keep whoever asks waiting.
+A call to a file system may wait.
 """
 
 from __future__ import annotations

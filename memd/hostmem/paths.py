@@ -105,7 +105,7 @@ class Entry:
     """A name in a directory that is held open, wherever that may be moved to.
 
     Attributes:
-        path: as it was named, for whoever wants to know.
+        path: as it was named.
         directory: the directory's descriptor.
         name: in it; "." for the directory itself.
     """

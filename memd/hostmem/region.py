@@ -34,7 +34,7 @@ class Unsupported(Exception):
 class Region:
     """Memory of this process, mapped from a file or anonymous.
 
-    Whoever works on the memory in another thread pins it, so that it stays
+    A function that uses the memory in another thread pins it, so that it stays
     mapped meanwhile.
 
     Attributes:

@@ -34,7 +34,7 @@ class Usage(NamedTuple):
 
     Attributes:
         resident: how much of it is in memory. Of a shared file everything
-            counts that the kernel holds of it, whoever touched it; of a private
+            counts that the kernel holds of it, no matter which process touched it; of a private
             mapping what is mapped.
         private_dirty: how much of a private mapping is its own, and not a file's.
         swapped: how much of it is swapped out.

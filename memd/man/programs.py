@@ -132,7 +132,7 @@ def memctl() -> Page:
 def memd_test() -> Page:
     """memd-test(1)."""
     command = memd_test_parser()
-    page = Page("memd-test", 1, "a memd for the length of a command, that misbehaves as told")
+    page = Page("memd-test", 1, "run a command beside a memd, and inject faults into it")
     page.heading("SYNOPSIS")
     page.paragraph(command.usage or "")
     page.heading("DESCRIPTION")

@@ -126,7 +126,7 @@ def _print(
     rich = console()
 
     def line(text: str, style: str = "") -> None:
-        # Paths are whoever's who made it, and terminals obey what they are shown.
+        # Clients choose paths, and terminals execute control characters.
         text = printable(text)
         if rich is None:
             print(text)

@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except BrokenPipeError:
-        # Whoever reads has seen enough. What is still buffered goes nowhere,
-        # lest the interpreter complains about it at exit.
+        # The reader has closed its end. What is still buffered is dropped, so that
+        # the interpreter does not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError, SchemaError, ImportError) as error:

@@ -21,7 +21,7 @@ socket. Some 100,000 empty answers: QEMU holds any number, and clients that
 send 20,000 commands before they read were seen to rely on it."""
 
 CROWD = 8
-"""Clients that wait for their turn, beyond which whoever sends much at once waits, too."""
+"""Clients that wait for their turn, beyond which a client that sends much at once waits, too."""
 
 BULK = 64 * 1024
 """Bytes of an unfinished message from which on the rest of it is read in turns."""

@@ -123,7 +123,7 @@ class Hub:
         self.serve(stream, monitor, peer_of(sock))
 
     def serve(self, stream: Stream, monitor: Monitor, peer: Peer | None = None) -> None:
-        """Greet whoever is at the other end of `stream`, and go on from there."""
+        """Greet the client at the other end of `stream`, and serve it."""
         user = ANYBODY if peer is None else peer.uid
         if not self._has_room(user):
             stream.close()

@@ -21,7 +21,7 @@ from memd.server.stream import READ_SIZE, origin_of, tune_network
 log = logging.getLogger("memd")
 
 HANDSHAKE_TIME = 10.0
-"""Seconds for a handshake. Its few messages take milliseconds; whoever says
+"""Seconds for a handshake. Its few messages take milliseconds; a client that sends
 nothing for so long would else hold a descriptor for ever."""
 
 MAX_HANDSHAKES = 256
@@ -224,7 +224,7 @@ class _Handshake:
 
     def _read(self) -> None:
         # Record by record: what comes after the handshake has to stay in the
-        # socket, where it wakes whoever reads from the stream.
+        # socket, where it wakes the reader of the stream.
         while not self._over:
             data = self._socket.recv(self._missing)
             if not data:

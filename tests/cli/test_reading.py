@@ -5,8 +5,8 @@ import pytest
 from memd.cli.reading import (
     Given,
     Option,
+    apply_options,
     compat_of,
-    heed_options,
     located,
     read_options,
 )
@@ -32,7 +32,7 @@ OPTIONS = {
 
 def heed(*argv: str) -> list[str]:
     target: list[str] = []
-    heed_options(read_options(argv, OPTIONS), OPTIONS, target)
+    apply_options(read_options(argv, OPTIONS), OPTIONS, target)
     return target
 
 

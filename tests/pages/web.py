@@ -1,4 +1,4 @@
-"""A file server that knows ranges, and misbehaves as told."""
+"""A file server that knows ranges, and injects faults."""
 
 from __future__ import annotations
 
