@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -19,7 +19,7 @@ from memd.session import Peer
 from memd.work import value_of
 from tests.commands.fakes import Console
 from tests.differential.kernel import regions
-from tests.differential.server import PATIENCE, TREE, Server
+from tests.differential.server import PATIENCE, TREE, Server, memd_argv
 from tests.faults.conftest import MIB, arguments, error
 from tests.stepping import Running
 from tests.users import NOBODY, need_root, run_as
@@ -99,9 +99,18 @@ def test_each_user_has_a_share(start_memd: Callable[..., Server], directory: Pat
     assert "in use by user 0" in error(monitor.execute("object-add", arguments(size=MIB, id="o")))
 
 
-def test_the_command_line_is_bound_by_them_too(start_memd: Callable[..., Server]) -> None:
-    with pytest.raises(Exception, match="cannot make object 'a' of 8388608 bytes"):
-        start_memd("--max-memory", "4M", "--object", "memory-backend-ram,id=a,size=8M")
+def test_the_command_line_is_bound_by_them_too(directory: Path) -> None:
+    argv = [*memd_argv(), "--qmp", f"unix:{directory}/q,server=on,wait=off", "--max-memory", "4M"]
+    done = subprocess.run(
+        [*argv, "--object", "memory-backend-ram,id=a,size=8M"],
+        cwd=TREE,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "cannot make object 'a' of 8388608 bytes" in done.stderr
 
 
 def test_memory_counts_until_it_is_unmapped() -> None:
