@@ -4,7 +4,8 @@ A memory of 1 GiB, about half of it not zeroes: the content of this system's own
 programs and libraries in the order of a guest's page cache. Ten templates of it,
 nine made with the first as base, each with 5 % of its pages changed. Then reading:
 verifying and unpacking, and giving what is unpacked to a reader. With a registry
-(docker-registry on PATH): push, pull, and the first pages from there.
+(docker-registry on PATH) behind a link of 1 Gbit/s: push, pull, and the first
+pages from there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.link import Link
 from memd.pages.store import Store
 
 MIB = 1 << 20
@@ -214,8 +216,9 @@ def main() -> None:
                 shutil.rmtree(place / each)
             registry = Registry(place)
             try:
-                print("a registry as source", flush=True)
-                remote(place, f"oci://{registry.host}/templates", size)
+                print("a registry as source, behind a link of 1 Gbit/s", flush=True)
+                with Link(registry.port) as link:
+                    remote(place, f"oci://127.0.0.1:{link.port}/templates", size)
             finally:
                 registry.close()
 
