@@ -19,6 +19,8 @@ from memd.qapi.visit import (
     visit_int32,
     visit_size,
     visit_str,
+    visit_uint8,
+    visit_uint16,
     visit_uint32,
     visit_uint64,
 )
@@ -42,13 +44,22 @@ description."""
 _VISITS: dict[str, Visit] = {
     "bool": visit_bool,
     "int32": visit_int32,
+    "uint8": visit_uint8,
+    "uint16": visit_uint16,
     "uint32": visit_uint32,
     "uint64": visit_uint64,
     "size": visit_size,
     "str": visit_str,
     "OnOffAuto": visit_enum(("auto", "on", "off")),
+    "PCIELinkSpeed": visit_enum(("2_5", "5", "8", "16", "32", "64")),
+    "PCIELinkWidth": visit_enum(("1", "2", "4", "8", "12", "16", "32")),
 }
-_DESCRIPTIONS = {"bool": "on/off", "OnOffAuto": "on/off/auto"}
+_DESCRIPTIONS = {
+    "bool": "on/off",
+    "OnOffAuto": "on/off/auto",
+    "PCIELinkSpeed": "2_5/5/8/16/32/64",
+    "PCIELinkWidth": "1/2/4/8/12/16/32",
+}
 
 
 class MachinePort(Protocol):
@@ -204,7 +215,7 @@ def attempt(device: Device, what: str, name: str) -> QMPError:
     )
 
 
-def stored(row: Row, visit: Visit | None = None) -> Property:
+def stored(row: Row) -> Property:
     """A property that is kept, and can be set until the device is real."""
     name, type, default = row[:3]
     description = row[3] if len(row) == 4 else _DESCRIPTIONS.get(type)
@@ -219,7 +230,7 @@ def stored(row: Row, visit: Visit | None = None) -> Property:
     return Property(
         name,
         type,
-        visit=_VISITS[type] if visit is None else visit,
+        visit=_VISITS[type],
         guard=guard,
         get=lambda device: device.values.get(name, default),
         set=setter,

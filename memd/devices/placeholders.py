@@ -9,69 +9,62 @@ Names, defaults and texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from memd.devices.bus import PciBus
 from memd.devices.device import MachinePort, Row, stored
 from memd.devices.pci import ANY_VECTORS, PciDevice, vectors
 from memd.errors import QMPError
-from memd.qapi.visit import Visit, visit_enum, visit_uint8, visit_uint16
 from memd.qom.property import Property
 from memd.qom.types import ObjectType
-
-if TYPE_CHECKING:
-    pass
 
 ROOT_PORT = "pcie-root-port"
 
 _UNLIMITED = (1 << 64) - 1
 
-_SPEEDS = ("2_5", "5", "8", "16", "32", "64")
-_WIDTHS = ("1", "2", "4", "8", "12", "16", "32")
-
-_ROWS: tuple[tuple[Row, Visit | None], ...] = (
-    (("x-pci-express-writeable-slt-bug", "bool", False), None),
-    (("port", "uint8", 0), visit_uint8),
-    (("aer_log_max", "uint16", 8), visit_uint16),
-    (("x-do-not-expose-native-hotplug-cap", "bool", False), None),
-    (("hotplug", "bool", True), None),
-    (("slot", "uint16", 0), visit_uint16),
-    (("chassis", "uint8", 0), visit_uint8),
-    (("power_controller_present", "bool", True), None),
-    (("disable-acs", "bool", False), None),
-    (("mem-reserve", "size", _UNLIMITED), None),
-    (("pref64-reserve", "size", _UNLIMITED), None),
-    (("bus-reserve", "uint32", (1 << 32) - 1), None),
-    (("x-width", "PCIELinkWidth", "32", "1/2/4/8/12/16/32"), visit_enum(_WIDTHS)),
-    (("x-migrate-msix", "bool", True), None),
-    (("io-reserve", "size", _UNLIMITED), None),
-    (("x-speed", "PCIELinkSpeed", "16", "2_5/5/8/16/32/64"), visit_enum(_SPEEDS)),
-    (("pref32-reserve", "size", _UNLIMITED), None),
-)
-
-
 _ANY_PCI = ("conventional-pci-device", "pci-express-device")
 
-# What a port derives from, and the interfaces and properties that it has from there.
-_ABOVE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("base-pci-bridge", ("acpi-dev-aml-interface",), ("x-pci-express-writeable-slt-bug",)),
-    ("pcie-port", (), ("port", "aer_log_max")),
+# What a port derives from: name, interfaces and properties.
+_ABOVE: tuple[tuple[str, tuple[str, ...], tuple[Row, ...]], ...] = (
+    (
+        "base-pci-bridge",
+        ("acpi-dev-aml-interface",),
+        (("x-pci-express-writeable-slt-bug", "bool", False),),
+    ),
+    ("pcie-port", (), (("port", "uint8", 0), ("aer_log_max", "uint16", 8))),
     (
         "pcie-slot",
         ("hotplug-handler",),
-        ("x-do-not-expose-native-hotplug-cap", "hotplug", "slot", "chassis"),
+        (
+            ("x-do-not-expose-native-hotplug-cap", "bool", False),
+            ("hotplug", "bool", True),
+            ("slot", "uint16", 0),
+            ("chassis", "uint8", 0),
+        ),
     ),
     (
         "pcie-root-port-base",
         ("pci-express-device",),
-        ("power_controller_present", "disable-acs"),
+        (("power_controller_present", "bool", True), ("disable-acs", "bool", False)),
     ),
 )
-
+_RESERVES: tuple[Row, ...] = (
+    ("mem-reserve", "size", _UNLIMITED),
+    ("pref64-reserve", "size", _UNLIMITED),
+    ("bus-reserve", "uint32", (1 << 32) - 1),
+    ("io-reserve", "size", _UNLIMITED),
+    ("pref32-reserve", "size", _UNLIMITED),
+)
+_ROOT_PORT: tuple[Row, ...] = (
+    *_RESERVES,
+    ("x-width", "PCIELinkWidth", "32"),
+    ("x-migrate-msix", "bool", True),
+    ("x-speed", "PCIELinkSpeed", "16"),
+)
 _BRIDGE: tuple[Row, ...] = (
+    *_RESERVES,
+    ("chassis_nr", "uint8", 0),
     ("msi", "OnOffAuto", "auto"),
     ("shpc", "bool", True),
-    *(row for row, _visit in _ROWS if row[0].endswith(("-reserve", "-slt-bug"))),
 )
 # What QEMU 11.1 no longer has.
 _GONE = ("disable-acs", "qemu-4-0-config-size", "x-migrate-msix")
@@ -191,43 +184,24 @@ def placeholder_types(
         later: whether they are QEMU 11.1's.
     """
 
-    def left(rows: Iterable[tuple[Row, Visit | None]]) -> list[Property]:
-        return [stored(row, visit) for row, visit in rows if not (later and row[0] in _GONE)]
+    def left(rows: Iterable[Row]) -> list[Property]:
+        return [stored(row) for row in rows if not (later and row[0] in _GONE)]
 
     above = pci
-    for name, interfaces, own in _ABOVE:
-        above = ObjectType(
-            name,
-            above,
-            abstract=True,
-            interfaces=interfaces,
-            properties=left(row for row in _ROWS if row[0][0] in own),
-        )
+    for name, interfaces, rows in _ABOVE:
+        above = ObjectType(name, above, abstract=True, interfaces=interfaces, properties=left(rows))
         yield above
         if name == "base-pci-bridge":
-            bridge = above
-    inherited = above.all_properties
-    yield ObjectType(
-        ROOT_PORT,
-        above,
-        properties=left(row for row in _ROWS if row[0][0] not in inherited),
-    )
-    yield ObjectType(
-        "pci-bridge",
-        bridge,
-        interfaces=("conventional-pci-device", "hotplug-handler"),
-        properties=(
-            stored(("chassis_nr", "uint8", 0), visit_uint8),
-            *left((row, None) for row in _BRIDGE),
-        ),
-    )
+            yield ObjectType(
+                "pci-bridge",
+                above,
+                interfaces=("conventional-pci-device", "hotplug-handler"),
+                properties=left(_BRIDGE),
+            )
+    yield ObjectType(ROOT_PORT, above, properties=left(_ROOT_PORT))
     xhci = ObjectType("pci-xhci", pci, abstract=True, interfaces=_ANY_PCI)
     yield xhci
-    yield ObjectType(
-        "qemu-xhci",
-        xhci,
-        properties=left((row, None) for row in _XHCI),
-    )
+    yield ObjectType("qemu-xhci", xhci, properties=left(_XHCI))
     # libvirt puts virtio devices on such ports only where this type is known.
     disk = ObjectType("virtio-blk-pci-base", virtio_pci, abstract=True)
     yield disk
@@ -238,5 +212,5 @@ def placeholder_types(
         "virtio-balloon-pci",
         balloon,
         interfaces=_ANY_PCI,
-        properties=(*left((row, None) for row in _BALLOON), *virtio),
+        properties=(*left(_BALLOON), *virtio),
     )
