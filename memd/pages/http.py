@@ -19,7 +19,7 @@ from urllib3 import BaseHTTPResponse
 from memd.pages.directory import PIECE, read_name
 from memd.pages.sources import SourceError, Version
 
-CONNECTIONS = 4
+CONNECTIONS = 8
 """Requests to one host at once, as a rule; more wait for no other."""
 
 _TIMEOUT = urllib3.Timeout(connect=5, read=10)

@@ -73,8 +73,11 @@ class Memory(Protocol):
     def content(self) -> bytes | bytearray:
         """A byte for each page of 4 KiB: 1 where it is not all zeroes, 0 where it is."""
 
-    def view(self, offset: int, length: int) -> memoryview | None:
-        """Bytes of it, verified; None where they have to be fetched first, which begins.
+    def view(self, offset: int, length: int, asked: bool) -> memoryview | None:
+        """Bytes of it, verified; None where they have to be fetched first.
+
+        Args:
+            asked: whether somebody waits for them: their fetching begins then.
 
         Raises:
             Missing: they can't be had at present.
@@ -112,14 +115,14 @@ class _Part:
                 found(1, at, at + step) >= 0 for at in range(0, count * step, step)
             )
 
-    def entries(self, first: int, count: int) -> list[Buffer] | None:
+    def entries(self, first: int, count: int, asked: bool) -> list[Buffer] | None:
         """What is sent for `count` units from `first` on; None where they are not here yet."""
         start, step = first * self.unit, count * self.unit
         content = self._content
         if content.find(1, start // PAGE, (start + step) // PAGE) < 0:
             view = memoryview(b"")
         elif self._memory is not None:
-            there = self._memory.view(start, step)
+            there = self._memory.view(start, step, asked)
             if there is None:
                 return None
             view = there
@@ -351,7 +354,7 @@ class Source:
             if part.state[unit] == _SENT:
                 continue
             try:
-                found = self._send(part, unit, 1)
+                found = self._send(part, unit, 1, True)
             except Missing:
                 found = []
             if not found:
@@ -378,7 +381,7 @@ class Source:
                 continue
             part, first, count, needed = run
             try:
-                found = self._send(part, first, count)
+                found = self._send(part, first, count, False)
             except Missing:
                 self._missing.append(run)
                 continue
@@ -428,8 +431,8 @@ class Source:
                 yield from _runs(part, 0, len(part.state), BATCH, False)
         yield from _runs(main, 0, units, most, False)
 
-    def _send(self, part: _Part, first: int, count: int) -> list[Buffer]:
-        entries = part.entries(first, count)
+    def _send(self, part: _Part, first: int, count: int, asked: bool) -> list[Buffer]:
+        entries = part.entries(first, count, asked)
         if entries is None:
             return []
         entries[0] = struct.pack(">BI", SECTION_PART, _SECTION) + entries[0]

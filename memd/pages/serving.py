@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import fcntl
 import gc
 import json
@@ -86,7 +85,8 @@ class Process:
         """Serve until the daemon has ended, and no clone is left."""
         self._channel = Channel(self._sock, self._begin, self._alone.set)
         await self._alone.wait()
-        log.warning("the daemon has ended; %d clones are served to the end", len(self._served))
+        if self._served:
+            log.warning("memd has ended; %d clones are served to the end", len(self._served))
         for served in self._served.values():
             served.hurry()
         while self._served:
@@ -160,9 +160,7 @@ class Process:
         """Close a template that nobody is served from any more: it may be deleted or replaced."""
         if not opened.clones and self._opened.get(name) is opened:
             del self._opened[name]
-            opened.memory.close()
-            with contextlib.suppress(BufferError):
-                await asyncio.to_thread(opened.memory.template.close)
+            await opened.memory.close()
 
 
 class _Served:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.pages.postcopy import BATCH, Missing
+from memd.pages.postcopy import Missing
 from memd.pages.recording import PAGE
 
 if TYPE_CHECKING:
@@ -17,9 +19,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("memd")
 
-_AT_ONCE = 8
-"""Fetches under way at once for what is asked for, and as many for what will be: a source
-that is far away answers each after a while."""
+_AT_ONCE = 4
+"""Fetches under way at once for what is asked for: a source that is far away answers each
+after a while."""
+
+_AHEAD = 2
+"""Fetches under way at once for what will be asked for; each makes several requests."""
+
+_PIECE = 512
+"""Pages of such a fetch, 2 MiB; the first one is an eighth of it, to be there soon."""
 
 _AGAIN = 5.0
 """Seconds after which what could not be had is tried again."""
@@ -29,7 +37,7 @@ class TemplateMemory:
     """The main memory of a template.
 
     Args:
-        template: it is closed with `close`.
+        template: it is closed by `close`.
 
     Attributes:
         content: a byte for each page of 4 KiB, 0 where it is all zeroes.
@@ -50,14 +58,17 @@ class TemplateMemory:
         self.on_ready: set[Callable[[], None]] = set()
         self._loop = asyncio.get_running_loop()
         self._asked = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch")
-        self._ahead = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ahead")
+        self._ahead = ThreadPoolExecutor(_AHEAD, thread_name_prefix="ahead")
         # Ranges that are being fetched, and that could not be had.
         self._fetching: dict[tuple[int, int], asyncio.Future[None]] = {}
         self._failed: set[tuple[int, int]] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def view(self, offset: int, length: int) -> memoryview | None:
-        """Bytes of it; None where they have to be fetched first, which begins.
+    def view(self, offset: int, length: int, asked: bool) -> memoryview | None:
+        """Bytes of it; None where they have to be fetched first.
+
+        Args:
+            asked: whether somebody waits for them: their fetching begins then.
 
         Raises:
             Missing: they can't be had at present.
@@ -66,60 +77,62 @@ class TemplateMemory:
             return self.template.view(offset, length)
         if (offset, length) in self._failed:
             raise Missing
-        self._fetch(self._asked, offset, length)
+        # What was fetched ahead and is not here could not be had together with others.
+        if asked or self._task is None or self._task.done():
+            self._fetch(offset, length)
         return None
 
-    def fetch_ahead(self, working_set: Iterable[int]) -> None:
+    def fetch_ahead(self, working_set: Sequence[int]) -> None:
         """Fetch everything, the working set first; once for all clones."""
         if self._task is None:
             self._task = asyncio.ensure_future(self._run_ahead(working_set))
 
-    def close(self) -> None:
-        """Stop fetching."""
+    async def close(self) -> None:
+        """Stop fetching, and close the template."""
         if self._task is not None:
             self._task.cancel()
         for executor in (self._asked, self._ahead):
-            executor.shutdown(wait=False, cancel_futures=True)
+            await asyncio.to_thread(executor.shutdown, cancel_futures=True)
+        with contextlib.suppress(BufferError):
+            await asyncio.to_thread(self.template.close)
 
-    async def _run_ahead(self, working_set: Iterable[int]) -> None:
+    async def _run_ahead(self, working_set: Sequence[int]) -> None:
         under_way: set[asyncio.Future[None]] = set()
-        for offset, length in self._in_order(working_set):
-            if self.template.ready(offset, length):
-                # Others have their turn.
-                await asyncio.sleep(0)
-                continue
-            under_way.add(self._fetch(self._ahead, offset, length))
-            if len(under_way) >= _AT_ONCE:
-                _done, under_way = await asyncio.wait(
-                    under_way, return_when=asyncio.FIRST_COMPLETED
-                )
+        for fetch in self._pieces(working_set):
+            under_way.add(self._loop.run_in_executor(self._ahead, fetch))
+            if len(under_way) >= _AHEAD:
+                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                self._see(done)
+        if under_way:
+            self._see((await asyncio.wait(under_way))[0])
 
-    def _in_order(self, working_set: Iterable[int]) -> Iterator[tuple[int, int]]:
-        """Ranges as `Source` sends them."""
-        first = end = 0
-        for page in working_set:
-            if page != end or end - first >= BATCH:
-                if end > first:
-                    yield first * PAGE, (end - first) * PAGE
-                first = page
-            end = page + 1
-        if end > first:
-            yield first * PAGE, (end - first) * PAGE
-        step = BATCH * PAGE
-        for offset, length in self.template.data_ranges():
-            for at in range(offset, offset + length, step):
-                yield at, min(step, offset + length - at)
+    def _see(self, done: set[asyncio.Future[None]]) -> None:
+        for each in done:
+            if (error := each.exception()) is not None:
+                # Each of its pages is tried again when its turn comes.
+                log.warning("template '%s': fetching ahead: %s", self.template.name, error)
+        self._loop.call_soon(self._wake)
 
-    def _fetch(
-        self, executor: ThreadPoolExecutor, offset: int, length: int
-    ) -> asyncio.Future[None]:
+    def _pieces(self, working_set: Sequence[int]) -> Iterator[Callable[[], None]]:
+        """What fetches everything, piece by piece."""
+        template = self.template
+        at, count = 0, _PIECE // 8
+        while at < len(working_set):
+            yield partial(template.fetch_pages, working_set[at : at + count])
+            at, count = at + count, _PIECE
+        step = _PIECE * PAGE
+        for offset, length in template.data_ranges():
+            for start in range(offset, offset + length, step):
+                part = min(step, offset + length - start)
+                if not template.ready(start, part):
+                    yield partial(template.fetch, start, part)
+
+    def _fetch(self, offset: int, length: int) -> None:
         wanted = (offset, length)
-        found = self._fetching.get(wanted)
-        if found is None:
-            found = self._loop.run_in_executor(executor, self.template.fetch, offset, length)
+        if wanted not in self._fetching:
+            found = self._loop.run_in_executor(self._asked, self.template.fetch, offset, length)
             self._fetching[wanted] = found
             found.add_done_callback(lambda done: self._fetched(wanted, done))
-        return found
 
     def _fetched(self, wanted: tuple[int, int], done: asyncio.Future[None]) -> None:
         del self._fetching[wanted]

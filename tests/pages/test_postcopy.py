@@ -27,7 +27,7 @@ class Memory:
         self.content = bytearray(page not in empty for page in range(pages))
         self.late = set(late)
 
-    def view(self, offset: int, length: int) -> memoryview | None:
+    def view(self, offset: int, length: int, asked: bool) -> memoryview | None:
         wanted = set(range(offset // PAGE, (offset + length) // PAGE))
         if self.late & wanted:
             self.late -= wanted
@@ -194,10 +194,10 @@ class Damaged(Memory):
 
     damaged = frozenset((40, 300))
 
-    def view(self, offset: int, length: int) -> memoryview | None:
+    def view(self, offset: int, length: int, asked: bool) -> memoryview | None:
         if self.damaged & set(range(offset // PAGE, (offset + length) // PAGE)):
             raise Missing
-        return super().view(offset, length)
+        return super().view(offset, length, asked)
 
 
 def test_pages_that_can_not_be_had() -> None:
