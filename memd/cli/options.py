@@ -96,6 +96,10 @@ class CommandLine:
             # It goes to clients, as UTF-8.
             self.config.name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
+    def add_qmp(self, given: Given, *, pretty: bool = False) -> None:
+        """Take `-qmp`, or `-qmp-pretty`."""
+        self.monitors.add_device(given, pretty=pretty)
+
     def find_compat(self, given: Sequence[Given]) -> None:
         """Look for a release among the options: it decides how others are read."""
         for each in given:
@@ -103,41 +107,19 @@ class CommandLine:
                 self.config.compat = compat_of(each.value) or self.config.compat
 
 
-def _qmp(line: CommandLine, given: Given) -> None:
-    line.monitors.add_device(given)
+def _flag(name: str) -> Option[CommandLine]:
+    """An option without an argument, that sets a member of the config."""
+    return Option(lambda line, given: setattr(line.config, name, True), argument=False)
 
 
-def _qmp_pretty(line: CommandLine, given: Given) -> None:
-    line.monitors.add_device(given, pretty=True)
-
-
-def _chardev(line: CommandLine, given: Given) -> None:
-    line.monitors.add_chardev(given)
-
-
-def _monitor(line: CommandLine, given: Given) -> None:
-    line.monitors.add_monitor(given)
+def _text(name: str) -> Option[CommandLine]:
+    """An option whose argument is a member of the config."""
+    return Option(lambda line, given: setattr(line.config, name, given.value))
 
 
 def _compat(line: CommandLine, given: Given) -> None:
     if compat_of(given.value) is None:
         raise QMPError(f"Parameter 'compat' does not accept value '{given.value}'")
-
-
-def _pidfile(line: CommandLine, given: Given) -> None:
-    line.config.pidfile = given.value
-
-
-def _daemonize(line: CommandLine, given: Given) -> None:
-    line.config.daemonize = True
-
-
-def _insecure_tcp(line: CommandLine, given: Given) -> None:
-    line.config.insecure_tcp = True
-
-
-def _deny_private_discard(line: CommandLine, given: Given) -> None:
-    line.config.deny_private_discard = True
 
 
 def _allow_user(line: CommandLine, given: Given) -> None:
@@ -153,18 +135,6 @@ def _allow_group(line: CommandLine, given: Given) -> None:
 
     group_id(given.value)
     line.allowed_groups.append(given.value)
-
-
-def _mem_root(line: CommandLine, given: Given) -> None:
-    line.config.mem_roots.append(given.value)
-
-
-def _audit(line: CommandLine, given: Given) -> None:
-    line.config.audit = given.value
-
-
-def _test_faults(line: CommandLine, given: Given) -> None:
-    line.config.test_faults = True
 
 
 def _test_control(line: CommandLine, given: Given) -> None:
@@ -184,56 +154,21 @@ def _metrics(line: CommandLine, given: Given) -> None:
     line.config.metrics = metrics_address(given.value)
 
 
-def _templates(line: CommandLine, given: Given) -> None:
-    line.config.templates = given.value
-
-
-def _template_source(line: CommandLine, given: Given) -> None:
-    line.config.template_sources.append(given.value)
-
-
 def _template_cache(line: CommandLine, given: Given) -> None:
     from memd.cli.bounds import size_of
 
     line.config.template_cache = size_of(given.name, given.value)
 
 
-def _accept_loss(line: CommandLine, given: Given) -> None:
-    line.config.accept_loss = True
-
-
-def _machine(line: CommandLine, given: Given) -> None:
-    line.hardware.take_machine(given)
-
-
-def _memory(line: CommandLine, given: Given) -> None:
-    line.hardware.take_memory(given)
-
-
-def _smp(line: CommandLine, given: Given) -> None:
-    line.hardware.take_smp(given)
-
-
-def _numa(line: CommandLine, given: Given) -> None:
-    line.hardware.take_numa(given)
-
-
-def _device(line: CommandLine, given: Given) -> None:
-    line.hardware.take_device(given)
-
-
-def _guest_reacts(line: CommandLine, given: Given) -> None:
-    line.hardware.take_guest_reacts(given)
-
-
 HARDWARE: dict[str, Option[CommandLine]] = {
-    "machine": Option(_machine),
-    "M": Option(_machine),
-    "m": Option(_memory),
-    "smp": Option(_smp),
-    "numa": Option(_numa),
-    "device": Option(_device),
-    "guest-reacts": Option(_guest_reacts),
+    **dict.fromkeys(
+        ("machine", "M"), Option(lambda line, given: line.hardware.take_machine(given))
+    ),
+    "m": Option(lambda line, given: line.hardware.take_memory(given)),
+    "smp": Option(lambda line, given: line.hardware.take_smp(given)),
+    "numa": Option(lambda line, given: line.hardware.take_numa(given)),
+    "device": Option(lambda line, given: line.hardware.take_device(given)),
+    "guest-reacts": Option(lambda line, given: line.hardware.take_guest_reacts(given)),
 }
 """The options that describe a machine."""
 
@@ -251,28 +186,29 @@ def _version(line: CommandLine, given: Given) -> None:
 
 
 OPTIONS: dict[str, Option[CommandLine]] = {
-    "qmp": Option(_qmp),
-    "qmp-pretty": Option(_qmp_pretty),
+    "qmp": Option(CommandLine.add_qmp),
+    "qmp-pretty": Option(lambda line, given: line.add_qmp(given, pretty=True)),
     "object": Option(CommandLine.add_object),
-    "chardev": Option(_chardev),
-    "monitor": Option(_monitor),
-    "mon": Option(_monitor),
+    "chardev": Option(lambda line, given: line.monitors.add_chardev(given)),
+    **dict.fromkeys(
+        ("monitor", "mon"), Option(lambda line, given: line.monitors.add_monitor(given))
+    ),
     "name": Option(CommandLine.set_name),
-    "pidfile": Option(_pidfile),
-    "daemonize": Option(_daemonize, argument=False),
+    "pidfile": _text("pidfile"),
+    "daemonize": _flag("daemonize"),
     "compat": Option(_compat),
-    "insecure-tcp": Option(_insecure_tcp, argument=False),
-    "deny-private-discard": Option(_deny_private_discard, argument=False),
-    "accept-loss": Option(_accept_loss, argument=False),
+    "insecure-tcp": _flag("insecure_tcp"),
+    "deny-private-discard": _flag("deny_private_discard"),
+    "accept-loss": _flag("accept_loss"),
     "allow-user": Option(_allow_user),
     "allow-group": Option(_allow_group),
-    "mem-root": Option(_mem_root),
+    "mem-root": Option(lambda line, given: line.config.mem_roots.append(given.value)),
     "metrics": Option(_metrics),
-    "audit": Option(_audit),
-    "templates": Option(_templates),
-    "template-source": Option(_template_source),
+    "audit": _text("audit"),
+    "templates": _text("templates"),
+    "template-source": Option(lambda line, given: line.config.template_sources.append(given.value)),
     "template-cache": Option(_template_cache),
-    "test-faults": Option(_test_faults, argument=False),
+    "test-faults": _flag("test_faults"),
     "test-control": Option(_test_control),
     **{name: Option(_bound) for name in BOUNDS},
     **HARDWARE,
