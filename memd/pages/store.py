@@ -25,7 +25,9 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 from memd.errors import QMPError
 from memd.pages import blobs as files
@@ -42,6 +44,8 @@ from memd.pages.source_urls import open_source
 from memd.pages.sources import Source, Target, Version
 from memd.pages.template import Template
 from memd.pages.writer import Chunks, Known, Writer
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +188,8 @@ class Store:
         self._sources = {url: open_source(url) for url in sources}
         self._changing = threading.RLock()
         self._writing: set[str] = set()
+        self._holds = 0
+        self._postponed = False
         self._locating: dict[str, threading.Lock] = {}
         self._lock = -1
         self._counts: Counts | None = None
@@ -284,7 +290,7 @@ class Store:
         Raises:
             QMPError: there is none, or its manifest is damaged.
         """
-        return self._manifest(self._entry(name).version)
+        return self._of(name, lambda entry: self._manifest(entry.version))
 
     def open(self, name: str) -> Template:
         """A template, to be read.
@@ -292,7 +298,19 @@ class Store:
         Raises:
             QMPError: there is none, or it is damaged.
         """
-        entry = self._entry(name)
+        return self._of(name, lambda entry: self._open_template(name, entry))
+
+    def _of(self, name: str, read: Callable[[Entry], T]) -> T:
+        """What is read of a template, which may be changed meanwhile, and its garbage removed."""
+        while True:
+            entry = self._entry(name)
+            try:
+                return read(entry)
+            except Damaged:
+                if self._entry(name) == entry:
+                    raise
+
+    def _open_template(self, name: str, entry: Entry) -> Template:
         manifest = self._manifest(entry.version)
         layout = self._layout(manifest)
         remote = None
@@ -378,25 +396,20 @@ class Store:
         Raises:
             QMPError: there is none, or it or another one is damaged.
         """
-        entry = self._entry(name)
-        places = self._places(entry.version)
-        mine = set(_all_places(places))
-        others = {
-            place
-            for other in self.names()
-            if other != name
-            for place in _all_places(self._places(self._entry(other).version))
-        }
+        usage, mine = self._usage_and_places(name)
+        others: set[Place] = set()
+        for other in self.names():
+            if other != name:
+                others |= self._usage_and_places(other)[1]
         shared = sum(length for _pack, _offset, length in mine & others)
-        return replace(self._usage(name, entry, places), shared=shared)
+        return replace(usage, shared=shared)
 
     def all_usage(self) -> list[Usage]:
         """What every template takes, without what they share; damaged ones are left out."""
         found = []
         for name in self.names():
             try:
-                entry = self._entry(name)
-                found.append(self._usage(name, entry, self._places(entry.version)))
+                found.append(self._usage_and_places(name)[0])
             except QMPError as error:
                 log.error("template %s: %s", name, error.desc)
         return found
@@ -414,21 +427,23 @@ class Store:
         except OSError as failed:
             raise self._unusable(failed.strerror or "") from None
 
-    def _usage(self, name: str, entry: Entry, places: Places) -> Usage:
-        here = [self.blobs.has(pack) for pack in places.packs]
-        return Usage(
-            name=name,
-            manifest=self._manifest(entry.version),
-            chunks=len(places),
-            stored=sum(places.length),
-            shared=0,
-            present=sum(
-                length
-                for pack, length in zip(places.pack, places.length, strict=True)
-                if here[pack]
-            ),
-            source=entry.origin.url if entry.origin else "",
-        )
+    def _usage_and_places(self, name: str) -> tuple[Usage, set[Place]]:
+        def read(entry: Entry) -> tuple[Usage, set[Place]]:
+            places = self._places(entry.version)
+            here = [self.blobs.has(pack) for pack in places.packs]
+            each = zip(places.pack, places.length, strict=True)
+            usage = Usage(
+                name=name,
+                manifest=self._manifest(entry.version),
+                chunks=len(places),
+                stored=sum(places.length),
+                shared=0,
+                present=sum(length for pack, length in each if here[pack]),
+                source=entry.origin.url if entry.origin else "",
+            )
+            return usage, set(_all_places(places))
+
+        return self._of(name, read)
 
     # What changes it
 
@@ -475,6 +490,19 @@ class Store:
             if name in self._writing:
                 raise QMPError(f"template '{name}' is being changed")
             self._writing.add(name)
+
+    @contextmanager
+    def _without_collecting(self) -> Iterator[None]:
+        """Nothing is moved or removed meanwhile."""
+        with self._changing:
+            self._holds += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._holds -= 1
+                if self._postponed:
+                    self._try_collecting()
 
     def _writable(self) -> None:
         if self.readonly:
@@ -607,7 +635,12 @@ class Store:
         Raises:
             QMPError: there is none, or what is damaged is more than chunks.
         """
-        entry = self._entry(name)
+        with self._without_collecting():
+            return self._verify(name, self._entry(name), progress)
+
+    def _verify(
+        self, name: str, entry: Entry, progress: Callable[[int, int], None] | None
+    ) -> Verified:
         manifest = self._manifest(entry.version)
         for blob in manifest.blobs:
             self.blobs.get(blob.digest)
@@ -796,10 +829,10 @@ class Store:
         source = self._source(self._chosen(url))
         if not isinstance(source, Target):
             raise QMPError(f"'{source.url}' can only be read from")
-        entry = self._entry(name)
-        manifest, places = self._manifest(entry.version), self._places(entry.version)
         self._begin_changing(name)
         try:
+            entry = self._entry(name)
+            manifest, places = self._manifest(entry.version), self._places(entry.version)
             kinds = {
                 entry.version.manifest: "config",
                 entry.version.places: "places",
@@ -842,7 +875,8 @@ class Store:
     def collect_garbage(self) -> None:
         """Remove what no name leads to; later, if a template is being stored. Raises `OSError`."""
         with self._changing:
-            if self._writing:
+            self._postponed = bool(self._writing or self._holds)
+            if self._postponed:
                 return
             try:
                 live = self._live()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -360,3 +361,48 @@ def test_a_damaged_manifest_takes_nothing_else_along(store: Store) -> None:
     store.delete("a")
     assert content(store, "b") == memory(100, seed=2)
     assert taken(store) < before / 2
+
+
+def test_read_while_it_changes(store: Store, tmp_path: Path) -> None:
+    """Whoever lists, opens, verifies or pushes sees it before a change or after it."""
+    data = memory(64)
+    save(store, "a", data)
+    store.close()
+    busy = Store(store.directory, sources=[f"file:{tmp_path}/shared"])
+    ended = threading.Event()
+    errors: list[BaseException] = []
+
+    def change_it() -> None:
+        for turn in range(25):
+            try:
+                busy.set_working_set("a", range(turn, turn + 10))
+                save(busy, "b", data[: (turn + 1) * PAGE], "a")
+                busy.delete("b")
+            except QMPError as error:
+                # One change of a template at a time.
+                if "is being changed" not in error.desc:
+                    errors.append(error)
+        ended.set()
+
+    def read_it(act: Callable[[], object]) -> None:
+        while not ended.is_set():
+            try:
+                act()
+            except QMPError as error:
+                if "is being changed" not in error.desc:
+                    errors.append(error)
+                    return
+
+    def verify() -> None:
+        assert busy.verify("a").damaged == []
+
+    acts = [lambda: content(busy, "a"), lambda: busy.usage("a"), lambda: busy.push("a"), verify]
+    threads = [threading.Thread(target=change_it)]
+    threads += [threading.Thread(target=read_it, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert content(busy, "a") == data
+    busy.close()
