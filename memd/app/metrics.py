@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.commands.metering import Meter
     from memd.config import Chardev
+    from memd.pages.servers import Totals
     from memd.pages.store import Holdings
     from memd.server.hub import Hub
 
@@ -64,7 +65,16 @@ PATIENCE = 10.0
 class Snapshot:
     """What is read on the event loop for one scrape."""
 
-    __slots__ = ("backends", "clients", "commands", "held", "lost", "populated", "templates")
+    __slots__ = (
+        "backends",
+        "clients",
+        "commands",
+        "held",
+        "lost",
+        "populated",
+        "sent",
+        "templates",
+    )
 
     def __init__(self) -> None:
         self.backends: list[dict[str, JSON]] = []
@@ -73,6 +83,7 @@ class Snapshot:
         self.lost: list[dict[str, JSON]] = []
         self.populated = 0
         self.templates: Holdings | None = None
+        self.sent: Totals | None = None
         # Name, buckets, seconds, errors.
         self.commands: list[tuple[str, list[int], float, dict[str, int]]] = []
 
@@ -120,6 +131,8 @@ class Collector:
         yield lost
         if seen.templates is not None:
             yield from _of_templates(seen.templates)
+        if seen.sent is not None:
+            yield from _of_clones(seen.sent)
 
 
 _SUMS = (
@@ -202,6 +215,48 @@ def _of_templates(held: Holdings) -> Iterator[Metric]:
         "Bytes that came from sources, packs that were pulled apart.",
         value=held.counts["fetched-bytes"],
     )
+
+
+def _of_clones(sent: Totals) -> Iterator[Metric]:
+    from memd.pages.postcopy import WAITS
+
+    yield GaugeMetricFamily(
+        "memd_template_clones", "Machines that are being sent a template.", value=sent.clones
+    )
+    pages = CounterMetricFamily(
+        "memd_template_pages",
+        "Pages of 4 KiB that machines were sent, by why.",
+        labels=["cause"],
+    )
+    zeroes = sent.pages["zeroes"]
+    pages.add_metric(["asked"], sent.pages["asked"] - zeroes)
+    pages.add_metric(["asked-zero"], zeroes)
+    for cause in ("working-set", "rest"):
+        pages.add_metric([cause], sent.pages[cause])
+    yield pages
+    yield CounterMetricFamily(
+        "memd_template_sent_bytes", "Bytes that machines were sent.", value=sent.bytes
+    )
+    waits = HistogramMetricFamily(
+        "memd_template_fault_seconds",
+        "Requests of machines for a page, and how long each waited until it was sent.",
+        labels=[],
+    )
+    total = 0
+    cumulated = []
+    for name, count in zip([*map(str, WAITS), "+Inf"], sent.waits, strict=True):
+        total += count
+        cumulated.append((name, float(total)))
+    waits.add_metric([], cumulated, sent.waited)
+    yield waits
+    outcomes = CounterMetricFamily(
+        "memd_template_served",
+        "Machines that were sent a template, by outcome.",
+        labels=["outcome"],
+    )
+    for outcome, count in sorted(sent.outcomes.items()):
+        outcomes.add_metric([outcome], count)
+    yield outcomes
 
 
 class _Server(ThreadingMixIn, HTTPServer):
@@ -358,6 +413,7 @@ class Metrics:
         seen.backends = await self._stat()
         if self._daemon.templates is not None:
             seen.templates = await self._run(self._daemon.templates.holdings())
+            seen.sent = self._daemon.templates.servers.totals()
         return seen
 
     async def _stat(self) -> list[dict[str, JSON]]:

@@ -61,6 +61,11 @@ _UNSENT, _SENT, _EMPTY = 1, 2, 0
 
 NO_PAGE = b"\0" * PAGE
 
+_ALL_SENT = bytes((_SENT,)) * BATCH
+
+_SECTION_BEGIN = struct.pack(">BI", SECTION_PART, _SECTION)
+_SECTION_FOOT = struct.pack(">QBI", END_OF_PART, FOOTER, _SECTION)
+
 
 class Missing(Exception):
     """Bytes of a template can't be had at present."""
@@ -119,6 +124,10 @@ class _Part:
         """What is sent for `count` units from `first` on; None where they are not here yet."""
         start, step = first * self.unit, count * self.unit
         content = self._content
+        if step == PAGE and self._memory is not None and content[start // PAGE]:
+            # The working set has many of these.
+            page = self._memory.view(start, PAGE, asked)
+            return None if page is None else [struct.pack(">Q", start | DATA) + self.name, page]
         if content.find(1, start // PAGE, (start + step) // PAGE) < 0:
             view = memoryview(b"")
         elif self._memory is not None:
@@ -354,10 +363,10 @@ class Source:
             if part.state[unit] == _SENT:
                 continue
             try:
-                found = self._send(part, unit, 1, True)
+                found = part.entries(unit, 1, True)
             except Missing:
-                found = []
-            if not found:
+                found = None
+            if found is None:
                 # Others need not wait for it.
                 self._requests.append((part, unit, since))
                 continue
@@ -368,34 +377,42 @@ class Source:
             counts.waits[bisect(WAITS, now - since)] += 1
             counts.waited += now - since
             part.state[unit] = _SENT
-            return found
+            return self._section(found, part.unit // PAGE)
         if self._on_demand:
             return []
         return self._next_pushed()
 
     def _next_pushed(self) -> list[Buffer]:
-        while self._pushed:
+        """Runs of pages together, as many as are sent at once."""
+        entries: list[Buffer] = []
+        pages = 0
+        while self._pushed and pages < BATCH:
             run = next(self._pushed[-1], None)
             if run is None:
                 self._pushed.pop()
                 continue
             part, first, count, needed = run
             try:
-                found = self._send(part, first, count, False)
+                found = part.entries(first, count, False)
             except Missing:
                 self._missing.append(run)
                 continue
-            if not found:
+            if found is None:
                 # It is being fetched. Some of it may be asked for meanwhile.
                 self._pushed.append(_runs(part, first, first + count, count, needed))
-                return []
-            part.state[first : first + count] = bytes((_SENT,)) * count
-            pages = count * (part.unit // PAGE)
+                break
+            part.state[first : first + count] = _ALL_SENT[:count]
+            entries += found
+            length = count * (part.unit // PAGE)
+            pages += length
             if needed:
-                self.counts.working_set += pages
+                self.counts.working_set += length
             else:
-                self.counts.rest += pages
-            return found
+                self.counts.rest += length
+        if entries:
+            return self._section(entries, pages)
+        if self._pushed:
+            return []
         if self._missing:
             # It is tried again when somebody calls the next time.
             self._pushed = [
@@ -431,14 +448,9 @@ class Source:
                 yield from _runs(part, 0, len(part.state), BATCH, False)
         yield from _runs(main, 0, units, most, False)
 
-    def _send(self, part: _Part, first: int, count: int, asked: bool) -> list[Buffer]:
-        entries = part.entries(first, count, asked)
-        if entries is None:
-            return []
-        entries[0] = struct.pack(">BI", SECTION_PART, _SECTION) + entries[0]
-        entries.append(struct.pack(">QBI", END_OF_PART, FOOTER, _SECTION))
-        self.counts.sent += count * part.unit
-        return entries
+    def _section(self, entries: list[Buffer], pages: int) -> list[Buffer]:
+        self.counts.sent += pages * PAGE
+        return [_SECTION_BEGIN, *entries, _SECTION_FOOT]
 
     def _count(self, data: bytes) -> list[Buffer]:
         self.counts.sent += len(data)

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import sys
 from array import array
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 MOST = 1024
 """Clones served at once at most. Each takes a descriptor and a byte for each of its pages."""
+
+_NO_PAGES = {"asked": 0, "zeroes": 0, "working-set": 0, "rest": 0}
 
 _PAUSE = 0.2
 """Seconds between looks at a clone that a process of an earlier daemon serves."""
@@ -93,13 +95,55 @@ class Clone:
         told: dict[str, JSON] = {
             key: self.request[key] for key in ("uri", "qmp") if key in self.request
         }
-        zero = {"asked": 0, "zeroes": 0, "working-set": 0, "rest": 0}
         return {
             **told,
-            "pages": self.report.get("pages", zero),
+            "pages": self.report.get("pages", _NO_PAGES),
             "bytes": self.report.get("bytes", 0),
             **({"ran-after": self.report["ran-after"]} if "ran-after" in self.report else {}),
         }
+
+
+class Totals:
+    """What clones were sent, over all, those that are being served included.
+
+    Attributes:
+        clones: how many are being served.
+        pages: pages by cause, as in QAPI `TemplatePages`.
+        bytes: bytes, everything included.
+        waits: requests that were answered within each of `WAITS`, and after all of them.
+        waited: seconds that all of them waited.
+        outcomes: how many clones came to which end.
+    """
+
+    __slots__ = ("bytes", "clones", "outcomes", "pages", "waited", "waits")
+
+    def __init__(self) -> None:
+        self.clones = 0
+        self.pages = dict(_NO_PAGES)
+        self.bytes = 0
+        self.waits = [0] * (len(WAITS) + 1)
+        self.waited = 0.0
+        self.outcomes: dict[str, int] = {}
+
+    def add(self, report: Message) -> None:
+        """Add what a process told of a clone."""
+        for cause, count in report.get("pages", {}).items():
+            self.pages[cause] += count
+        for at, count in enumerate(report.get("waits", ())):
+            self.waits[at] += count
+        self.bytes += report.get("bytes", 0)
+        self.waited += report.get("waited", 0.0)
+
+    def plus(self, clones: Iterable[Clone]) -> Totals:
+        """The same, and what clones were sent so far that are being served."""
+        sums = Totals()
+        sums.outcomes = dict(self.outcomes)
+        mine = {"pages": self.pages, "waits": self.waits}
+        sums.add({**mine, "bytes": self.bytes, "waited": self.waited})
+        for clone in clones:
+            sums.clones += 1
+            sums.add(clone.report)
+        return sums
 
 
 class _Process:
@@ -130,10 +174,6 @@ class Servers:
 
     Attributes:
         clones: those that are being served, by number.
-        pages: pages sent to clones that are not served any more, by cause.
-        bytes: bytes sent to them.
-        waits: requests of theirs by how long they waited (`WAITS`), and `waited` seconds in all.
-        outcomes: how many of them came to which end.
     """
 
     def __init__(
@@ -160,11 +200,11 @@ class Servers:
         self._last = 0
         self._closed = False
         self.clones: dict[int, Clone] = {}
-        self.pages = {"asked": 0, "zeroes": 0, "working-set": 0, "rest": 0}
-        self.bytes = 0
-        self.waits = [0] * (len(WAITS) + 1)
-        self.waited = 0.0
-        self.outcomes: dict[str, int] = {}
+        self._totals = Totals()
+
+    def totals(self) -> Totals:
+        """What clones were sent so far."""
+        return self._totals.plus(self.clones.values())
 
     def serve(self, request: Message, begun: Begun) -> None:
         """Serve a clone.
@@ -362,13 +402,9 @@ class Servers:
             os.close(clone.monitor)
             clone.monitor = -1
         report = clone.describe()
-        for cause, count in report["pages"].items():
-            self.pages[cause] += count
-        self.bytes += report["bytes"]
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        for at, count in enumerate(clone.report.get("waits", ())):
-            self.waits[at] += count
-        self.waited += clone.report.get("waited", 0.0)
+        self._totals.add(clone.report)
+        outcomes = self._totals.outcomes
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
         if error is not None:
             log.warning("serving a clone of '%s': %s", clone.name, error)
         if clone.begun is not None:

@@ -45,7 +45,7 @@ class TemplateMemory:
     """
 
     __slots__ = (
-        *("_ahead", "_asked", "_failed", "_fetching", "_loop", "_task", "content"),
+        *("_ahead", "_all", "_asked", "_failed", "_fetching", "_loop", "_task", "content"),
         *("on_ready", "template"),
     )
 
@@ -63,6 +63,9 @@ class TemplateMemory:
         self._fetching: dict[tuple[int, int], asyncio.Future[None]] = {}
         self._failed: set[tuple[int, int]] = set()
         self._task: asyncio.Task[None] | None = None
+        # All of it, where nothing has to be fetched.
+        self._all: memoryview | None = None
+        self._see_all()
 
     def view(self, offset: int, length: int, asked: bool) -> memoryview | None:
         """Bytes of it; None where they have to be fetched first.
@@ -73,6 +76,8 @@ class TemplateMemory:
         Raises:
             Missing: they can't be had at present.
         """
+        if self._all is not None:
+            return self._all[offset : offset + length]
         if self.template.ready(offset, length):
             return self.template.view(offset, length)
         if (offset, length) in self._failed:
@@ -84,7 +89,7 @@ class TemplateMemory:
 
     def fetch_ahead(self, working_set: Sequence[int]) -> None:
         """Fetch everything, the working set first; once for all clones."""
-        if self._task is None:
+        if self._task is None and self._all is None:
             self._task = asyncio.ensure_future(self._run_ahead(working_set))
 
     async def close(self) -> None:
@@ -93,6 +98,7 @@ class TemplateMemory:
             self._task.cancel()
         for executor in (self._asked, self._ahead):
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
+        self._all = None
         with contextlib.suppress(BufferError):
             await asyncio.to_thread(self.template.close)
 
@@ -105,6 +111,11 @@ class TemplateMemory:
                 self._see(done)
         if under_way:
             self._see((await asyncio.wait(under_way))[0])
+        self._see_all()
+
+    def _see_all(self) -> None:
+        if self.template.ready(0, self.template.size):
+            self._all = self.template.view(0, self.template.size)
 
     def _see(self, done: set[asyncio.Future[None]]) -> None:
         for each in done:

@@ -211,3 +211,8 @@ def test_templates(start_memd: Callable[..., Server], directory: Path) -> None:
     server.monitor().execute("x-template-export", exported)
     assert scraped.value("memd_template_chunks_total", **{"from": "stored"}) == 1
     assert scraped.value("memd_template_chunks_total", **{"from": "damaged"}) == 0
+    # Nobody has been sent it.
+    assert scraped.value("memd_template_clones") == 0
+    for cause in ("asked", "asked-zero", "working-set", "rest"):
+        assert scraped.value("memd_template_pages_total", cause=cause) == 0
+    assert scraped.value("memd_template_fault_seconds_count") == 0

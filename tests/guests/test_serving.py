@@ -37,6 +37,12 @@ async def test_clone(serving: Serving, start_guest: Start, backend: str) -> None
     assert told["pages"]["asked"] > 0
     assert sum(told["pages"].values()) - told["pages"]["zeroes"] > 4096
     await asyncio.to_thread(guest.wait_migration, "completed")
+    totals = serving.servers.totals()
+    assert (totals.clones, totals.outcomes) == (0, {"complete": 1})
+    assert totals.pages == told["pages"]
+    # A request is for one page here.
+    assert sum(totals.waits) == told["pages"]["asked"]
+    assert totals.waited > 0
     # Afterwards it is a machine as any other.
     await asyncio.to_thread(guest.run, "cp /pattern /copy && rm /pattern && cp /copy /pattern")
     await asyncio.to_thread(guest.check)

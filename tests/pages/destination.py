@@ -126,7 +126,7 @@ class Destination:
         first = True
         while (word := self._number(8)) != 0x10:
             at, flags = word & ~0xFFF, word & 0xFFF
-            assert first == (not flags & 0x20)
+            assert not (first and flags & 0x20)
             first = False
             if not flags & 0x20:
                 self._block = self._name()
