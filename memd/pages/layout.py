@@ -187,7 +187,7 @@ class Layout:
         """Where the pages of a chunk are; where several are equal, not all of them may be told."""
         if self._by_stored is None:
             runs = sorted(range(len(self.stored)), key=self.stored.__getitem__)
-            self._by_stored = runs, array("I", (self.stored[run] for run in runs))
+            self._by_stored = runs, array("I", map(self.stored.__getitem__, runs))
         runs, firsts = self._by_stored
         end = self.ends[chunk]
         begin = end - self.counts[chunk]
@@ -205,11 +205,15 @@ class Layout:
     def ranges(self) -> list[tuple[int, int]]:
         """The ranges of pages that are not zeroes: (first page, pages), merged."""
         merged: list[tuple[int, int]] = []
+        first = end = 0
         for start, length in zip(self.starts, self.lengths, strict=True):
-            if merged and sum(merged[-1]) == start:
-                merged[-1] = (merged[-1][0], merged[-1][1] + length)
-            else:
-                merged.append((start, length))
+            if start != end:
+                if end > first:
+                    merged.append((first, end - first))
+                first = start
+            end = start + length
+        if end > first:
+            merged.append((first, end - first))
         return merged
 
 
