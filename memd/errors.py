@@ -136,9 +136,13 @@ _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _FURTHER = _FIRST | frozenset("0123456789-._")
 
 
+LONGEST_ID = 1024
+"""Characters of an id. QEMU takes any number; no client was seen to send a hundred."""
+
+
 def is_identifier(id: str) -> bool:
     """Whether it is an id in QEMU's spelling; else there is `bad_identifier`."""
-    return id[:1] in _FIRST and _FURTHER.issuperset(id)
+    return len(id) <= LONGEST_ID and id[:1] in _FIRST and _FURTHER.issuperset(id)
 
 
 def bad_identifier() -> QMPError:

@@ -108,7 +108,7 @@ What clients may take (docs/limits.md); sizes take k, M, G and T, 0 is no limit:
                       bytes of those that one user's clients made (default: 0)
   --max-message SIZE  one message: 64k to 64M, QEMU's limit (default: 24M)
   --max-tokens N      tokens (brackets, commas, strings, ...) of one message:
-                      1024 to 2097152, QEMU's limit (default: 65536)
+                      4096 to 2097152, QEMU's limit (default: 16384)
   --max-held-output SIZE
                       held for a client that does not read, before it is
                       disconnected (default: 64M)

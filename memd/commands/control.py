@@ -23,8 +23,7 @@ def qmp_capabilities(daemon: Daemon, session: Session, args: dict[str, Any]) -> 
     """End the negotiation; a second one is refused, once its arguments are right."""
     if session.negotiated:
         raise command_not_found("Capabilities negotiation is already complete, command ignored")
-    session.oob_enabled = "oob" in args.get("enable", ())
-    session.negotiated = True
+    session.negotiate("oob" in args.get("enable", ()))
     return {}
 
 

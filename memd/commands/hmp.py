@@ -24,6 +24,10 @@ _Run = Callable[[Daemon, str], JSON]
 _BLANKS = " \t\n\v\f\r"
 
 
+LONGEST_LINE = 16_384
+"""Characters of a line. QEMU takes any number by QMP, and 4,095 on a terminal."""
+
+
 def human_monitor_command(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """Run one line of the human monitor; what it prints is the value.
 
@@ -33,6 +37,8 @@ def human_monitor_command(daemon: Daemon, args: dict[str, Any]) -> JSON:
     if "cpu-index" in args:
         _check_cpu(daemon, args["cpu-index"])
     line = args["command-line"]
+    if len(line) > LONGEST_LINE:
+        raise QMPError(f"Parameter 'command-line' expects at most {LONGEST_LINE} characters")
     if not line.strip(_BLANKS):
         return ""
     name, end = _word(line, 0)

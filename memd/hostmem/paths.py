@@ -51,6 +51,10 @@ def _strange_link() -> OSError:
     )
 
 
+LONGEST_PATH = 4096
+"""Bytes of a path, its end included, from which on the kernel takes none (PATH_MAX)."""
+
+
 class Roots:
     """Directories below which everything has to be that clients name.
 
@@ -90,6 +94,8 @@ class Roots:
         """
         if not path:
             raise libc.os_error(errno.ENOENT)
+        if len(path) >= LONGEST_PATH:
+            raise libc.os_error(errno.ENAMETOOLONG)
         if path[:1] != b"/":
             path = os.getcwdb() + b"/" + path
         names = _names(path)

@@ -22,6 +22,10 @@ Source = Callable[[dict[str, ObjectType], Compat], Iterable[ObjectType]]
 """Gives types for a tree, from those that it has and whose they are to be."""
 
 
+LONGEST_PATH = 16_384
+"""Characters of a path that may lead anywhere; beyond it leads nowhere."""
+
+
 class Tree:
     """Objects under `/`, and the types that there are.
 
@@ -142,6 +146,8 @@ class Tree:
             The object, or None where there is none or are several; and whether
             there are several.
         """
+        if len(path) > LONGEST_PATH:
+            return None, False
         parts = [part for part in path.split("/") if part]
         if path[:1] == "/":
             return _walk(self.root, parts, type_name), False

@@ -19,7 +19,7 @@ MESSAGE = 24 << 20
 """Default of `--max-message`: the largest command of memd's takes 22.4 MiB (16 MiB of
 memory to write, in base64)."""
 
-TOKENS = 65_536
+TOKENS = 16_384
 """Tokens in one message. QEMU takes 2,097,152; no command needs as many as a thousand, but
 those that name a list of objects."""
 
@@ -37,8 +37,8 @@ HELD = 512 << 20
 MIN_MESSAGE = 64 << 10
 """The smallest `--max-message`: what is read at once is gone through at once."""
 
-MIN_TOKENS = 1024
-"""The smallest `--max-tokens`."""
+MIN_TOKENS = 4096
+"""The smallest `--max-tokens`: what is shorter is not counted."""
 
 MIN_HELD = 1 << 20
 """The smallest `--max-held-output` and `--max-held`: some answers are 200 KiB."""

@@ -10,7 +10,6 @@ up to `QUEUE_LIMIT` commands queue behind it and out-of-band commands overtake
 
 from __future__ import annotations
 
-import enum
 import os
 from collections import deque
 from collections.abc import Callable
@@ -23,12 +22,27 @@ from memd.json_types import JSON
 from memd.session.envelope import is_out_of_band, open_envelope
 from memd.session.peer import Peer
 from memd.session.places import ANYBODY, Descriptor, Places
-from memd.wire import Decoder, encode
+from memd.session.state import Happening, Phase, following
+from memd.wire import MORE, NEED_DATA, Decoder, Large, encode
+from memd.wire.large import LARGE
 from memd.work import Constant, Encoded, Event, Outcome, Resume, Wait, follow
 
 QUEUE_LIMIT = 8
 """In-band commands that may wait behind a running one once `oob` is on."""
 
+
+MOST_BYTES = 2 << 20
+"""Bytes that a message may have but for those that carry memory: a secret of 1 MiB in base64
+fits. What is longer is no path, name or list that anything could be done with."""
+
+CARRIES_MEMORY = frozenset(("x-memdev-write",))
+"""The commands whose messages may be as long as `--max-message` lets them be."""
+
+MOST_TEXT = 65_536
+"""Characters of an error's text. QEMU repeats what was sent whatever its length."""
+
+_SHORT_ID = 1024
+"""Characters of a request's id that is echoed even so."""
 
 BULK = 4096
 """Bytes that come at once from no client that waits for each answer. They wait for
@@ -39,14 +53,6 @@ _TOO_MANY_DESCRIPTORS = (
     "too many descriptors of this user's clients are held, or were sent and not read,"
     " see --max-descriptors"
 )
-
-
-class Phase(enum.Enum):
-    """How far a conversation is; it only ever moves down this list."""
-
-    OPEN = "the client may send"
-    DRAINING = "the client sent its last byte, what it sent is still answered"
-    CLOSED = "nothing more is run"
 
 
 class Transport(Protocol):
@@ -161,16 +167,15 @@ class Session:
 
     __slots__ = (
         "_arrived",
-        "_backlog",
         "_decoder",
         "_hub",
+        "_paused",
         "_phase",
         "_queue",
         "_refused",
         "_running",
         "_running_bytes",
         "_transport",
-        "_waiting_bytes",
         "monitor",
         "negotiated",
         "oob_enabled",
@@ -202,14 +207,23 @@ class Session:
         self._arrived: list[Descriptor] = []
         self._refused = False
         self._running = False
-        # Bytes of the message that runs, and of those that wait, by identity: only
-        # of messages that came in several pieces, the others don't count.
+        # Bytes that the message that runs takes, if it is large.
         self._running_bytes = 0
-        self._waiting_bytes: dict[int, int] = {}
-        # Accepted behind the running command (oob) / decoded but not accepted yet.
+        # Accepted behind the running command (oob). What else came waits in the decoder.
         self._queue: deque[Any] = deque()
-        self._backlog: deque[Any] = deque()
-        self._phase = Phase.OPEN
+        self._phase = Phase.NEGOTIATING
+        # Whether the transport was told to stop feeding.
+        self._paused = False
+
+    def negotiate(self, oob: bool) -> None:
+        """The client has negotiated.
+
+        Args:
+            oob: whether out-of-band commands as well.
+        """
+        self._phase = following(self._phase, Happening.NEGOTIATED)
+        self.negotiated = True
+        self.oob_enabled = oob
 
     def greet(self, greeting: JSON) -> None:
         """Send the greeting (QMP specification, section 2.2)."""
@@ -217,43 +231,32 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the client, and run what they complete."""
-        if self._phase is not Phase.OPEN:
+        if not self._is_open():
             return
-        decoder = self._decoder
+        self._decoder.put(data)
         if len(data) > BULK and self._transport.crowded():
-            decoder.put(data)
-            self._transport.pause_reading()
-            self._transport.resume_later()
+            self._wait_for_turn()
             return
-        held = decoder.held
-        items = decoder.take(data)
-        if held and items:
-            self._waiting_bytes[id(items[0])] = held + len(data)
-        done = 0
-        # Ordinarily each item is answered at once and nothing ever waits.
-        if not self._backlog:
-            while done < len(items) and self._may_go_on():
-                self._run(items[done])
-                done += 1
-                if self._transport.turn_over():
-                    break
-        if done < len(items) or self._running or decoder.more:
-            self._backlog.extend(items[done:])
-            self._pump()
+        self._pump()
         if self._arrived and not self.negotiated:
             self._let_go_of_arrived()
+
+    def _is_open(self) -> bool:
+        return self._phase is Phase.COMMANDS or self._phase is Phase.NEGOTIATING
 
     @property
     def held(self) -> int:
         """Bytes that messages of this client take, roughly: one that is unfinished, those
         that wait, and the one that runs."""
         held = self._decoder.held + self._running_bytes
-        return held + sum(self._waiting_bytes.values()) if self._waiting_bytes else held
+        for item in self._queue:
+            held += item.held if type(item) is Large else LARGE
+        return held
 
     @property
     def unfinished(self) -> int:
         """Bytes that the client's unfinished message takes."""
-        return self._decoder.held
+        return self._decoder.unfinished
 
     def cut_off(self, text: str) -> None:
         """Tell the client why, and take nothing more from it; what runs for it still ends."""
@@ -317,13 +320,11 @@ class Session:
         Without `oob` all that it sent is answered first, then its connection
         is closed; with it, what is queued is dropped (observed on QEMU 10.0.2).
         """
-        if self._phase is not Phase.OPEN:
+        if not self._is_open():
             return
-        self._phase = Phase.DRAINING
+        self._phase = following(self._phase, Happening.CLIENTS_END)
         if self.oob_enabled or self._transport.peer_gone():
             self._drop()
-        else:
-            self._backlog.extend(self._decoder.end())
         self._pump()
 
     def lost(self) -> None:
@@ -341,52 +342,55 @@ class Session:
         """The transport is no longer full: go on with what waits."""
         self._pump()
 
-    def _may_go_on(self) -> bool:
-        return not self._running and self._phase is Phase.OPEN and not self._transport.full
-
     def _pump(self) -> None:
         """Run or queue what waits, as far as the rules allow."""
-        queue, backlog, transport = self._queue, self._backlog, self._transport
-        if self._phase is Phase.CLOSED:
-            self._drop()
+        queue, transport, decoder = self._queue, self._transport, self._decoder
         begun = False
-        while not transport.full and self._can_go_on():
+        while not (transport.full or self._phase is Phase.CLOSED):
+            if self._running and (not self.oob_enabled or len(queue) >= QUEUE_LIMIT):
+                break
             if begun and transport.turn_over():
-                transport.pause_reading()
-                transport.resume_later()
-                return
+                if queue or decoder.pending:
+                    self._wait_for_turn()
+                    return
+                break
             begun = True
-            if not backlog:
-                backlog.extend(self._decoder.take())
             if queue and not self._running:
                 self._run(queue.popleft())
-            elif backlog:
-                item = backlog.popleft()
-                if not self._running or is_out_of_band(item):
-                    self._run(item)
-                else:
-                    queue.append(item)
-        if self._running and (backlog or not self.oob_enabled or len(queue) >= QUEUE_LIMIT):
-            transport.pause_reading()
-        elif self._phase is Phase.OPEN:
-            transport.resume_reading()
-        elif not (self._running or self._waits()):
+                continue
+            item = decoder.next()
+            if item is NEED_DATA:
+                break
+            if item is MORE:
+                continue
+            if not self._running or is_out_of_band(item):
+                self._run(item)
+            else:
+                queue.append(item)
+        waits = bool(queue) or decoder.pending
+        if self._running and (not self.oob_enabled or decoder.pending or len(queue) >= QUEUE_LIMIT):
+            self._pause(True)
+        elif self._is_open():
+            self._pause(False)
+        elif not (self._running or waits):
             transport.finish()
 
-    def _waits(self) -> bool:
-        """Whether there is something that was not run yet."""
-        return bool(self._queue or self._backlog or self._decoder.more)
+    def _pause(self, paused: bool) -> None:
+        if paused != self._paused:
+            self._paused = paused
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
-    def _can_go_on(self) -> bool:
-        """Whether something that waits may be run, or queued, now."""
-        if not self._running:
-            return self._waits()
-        if not self.oob_enabled or len(self._queue) >= QUEUE_LIMIT:
-            return False
-        return bool(self._backlog) or self._decoder.more
+    def _wait_for_turn(self) -> None:
+        self._pause(True)
+        self._transport.resume_later()
 
     def _run(self, item: Any) -> None:
-        size = self._waiting_bytes.pop(id(item), 0) if self._waiting_bytes else 0
+        size = held = 0
+        if type(item) is Large:
+            item, size, held = item.value, item.size, item.held
         if isinstance(item, QMPError):
             self._answer(item, None, has_id=False)
             return
@@ -394,12 +398,15 @@ class Session:
         request_id = item["id"] if has_id else None
         result: Any
         try:
+            if size > MOST_BYTES and not _may_be_long(item):
+                has_id = False
+                raise QMPError(f"only x-memdev-write takes more than {MOST_BYTES} bytes")
             name, arguments, oob = open_envelope(item, self.oob_enabled)
             result = self._hub.dispatch(self, name, arguments, oob)
             if type(result) is CoroutineType:
                 wait = result.send(None)
                 self._running = True
-                self._running_bytes = size
+                self._running_bytes = held
                 follow(
                     result,
                     wait,
@@ -425,7 +432,7 @@ class Session:
         self._running = False
         self._running_bytes = 0
         self._answer(result, request_id, has_id)
-        if self._waits() and self._transport.peer_gone():
+        if (self._queue or self._decoder.pending) and self._transport.peer_gone():
             self.lost()
         self._pump()
 
@@ -449,7 +456,9 @@ class Session:
             fds, shutdown = result.fds, result.shutdown
             answer = {"return": result.value}
         elif isinstance(result, QMPError):
-            answer = {"error": {"class": result.error_class, "desc": result.desc}}
+            # It may quote what was sent.
+            desc = result.desc[:MOST_TEXT]
+            answer = {"error": {"class": result.error_class, "desc": desc}}
         else:
             answer = {"return": result}
         if has_id:
@@ -460,15 +469,20 @@ class Session:
             self._hub.shut_down(shutdown)
 
     def _close(self) -> None:
-        self._phase = Phase.CLOSED
+        self._phase = following(self._phase, Happening.CLOSE)
         self._drop()
 
     def _drop(self) -> None:
         """Forget all that was not run yet."""
         self._queue.clear()
-        self._backlog.clear()
-        self._waiting_bytes.clear()
         self._decoder.reset()
+
+
+def _may_be_long(message: Any) -> bool:
+    """Whether it carries memory; whatever else of it is short is looked at later."""
+    id = message.get("id") if type(message) is dict else None
+    short = id is None or type(id) is int or (type(id) is str and len(id) <= _SHORT_ID)
+    return short and type(message) is dict and message.get("execute") in CARRIES_MEMORY
 
 
 def _encode_constant(constant: Constant, request_id: JSON, has_id: bool) -> bytes:

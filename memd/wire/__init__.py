@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from memd.wire.decoder import Decoder
+from memd.wire.decoder import MORE, NEED_DATA, Decoder
 from memd.wire.encoder import encode
+from memd.wire.large import Large
 
-__all__ = ["Decoder", "encode"]
+__all__ = ["MORE", "NEED_DATA", "Decoder", "Large", "encode"]

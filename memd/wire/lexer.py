@@ -22,6 +22,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.wire import limits
+from memd.wire.large import Large
 from memd.wire.literals import LONG, LongString
 from memd.wire.parser import KEYWORD, NUMBER, STRING, Parser
 from memd.wire.position import Position
@@ -159,6 +160,7 @@ class Lexer:
         position: counts lines and columns where the release tells them, else None.
         max_message: bytes of all tokens in one message; None for as many as QEMU takes.
         max_tokens: in one message; None for as many as QEMU takes.
+        large: bytes that a message takes, from which on it is given as a `Large`.
     """
 
     __slots__ = (
@@ -183,8 +185,9 @@ class Lexer:
         position: Position | None,
         max_message: int | None = None,
         max_tokens: int | None = None,
+        large: int = sys.maxsize,
     ) -> None:
-        self._parser = Parser(compat, self._locate, max_message, max_tokens)
+        self._parser = Parser(compat, self._locate, max_message, max_tokens, large)
         self._max_open = limits.MAX_OPEN_TOKEN_BYTES
         if max_message is not None:
             self._max_open = min(self._max_open, max_message + 1)
@@ -224,7 +227,7 @@ class Lexer:
         self,
         data: bytes,
         pos: int,
-        out: list[JSON | QMPError],
+        out: list[JSON | QMPError | Large],
         until_idle: bool = False,
         most: int = sys.maxsize,
     ) -> int:

@@ -13,6 +13,7 @@ All texts, limits and their order: observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.wire import limits
+from memd.wire.large import TOKEN_COST, Large
 from memd.wire.literals import LiteralError, LongString, parse_keyword, parse_number, parse_string
 from memd.wire.utf8 import decode_for_display
 
@@ -71,10 +73,6 @@ _TEXTS = {
 
 _Token = TypeVar("_Token", bytes, LongString)
 
-TOKEN_COST = 192
-"""Bytes that a token is counted as beyond its own text: a list or a dictionary takes some
-100, and whatever there are of these the garbage collector has to go through."""
-
 
 class Parser:
     """Makes values of tokens; one per connection.
@@ -85,6 +83,7 @@ class Parser:
             where the release tells none.
         max_bytes: of all tokens in one message.
         max_tokens: in one message.
+        large: bytes that a message takes, from which on it is given as a `Large`.
 
     Attributes:
         out: where values and errors go, in order.
@@ -102,6 +101,7 @@ class Parser:
         "_error",
         "_expect",
         "_key",
+        "_large",
         "_locate",
         "_max_bytes",
         "_max_tokens",
@@ -121,13 +121,15 @@ class Parser:
         locate: Callable[[int], str],
         max_bytes: int | None = None,
         max_tokens: int | None = None,
+        large: int = sys.maxsize,
     ) -> None:
+        self._large = large
         self._max_bytes = limits.MAX_TOKEN_BYTES if max_bytes is None else max_bytes
         self._max_tokens = limits.MAX_TOKEN_COUNT if max_tokens is None else max_tokens
         self._eager = compat is not Compat.V10_0
         self._texts = _TEXTS[compat]
         self._locate = locate
-        self.out: list[JSON | QMPError] = []
+        self.out: list[JSON | QMPError | Large] = []
         self.reset()
 
     def reset(self) -> None:
@@ -200,9 +202,10 @@ class Parser:
                 self._fail(self._parse_error(text[: limits.MAX_MESSAGE_TEXT], start))
         if braces < 0 or brackets < 0 or not (braces or brackets):
             value, error, told = self._value, self._error, self.told
+            size, held = self._size, self.held
             self.reset()
             if error is None:
-                self.out.append(value)
+                self.out.append(Large(value, size, held) if held > self._large else value)
             elif not told:
                 self.out.append(error)
 

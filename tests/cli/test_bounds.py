@@ -32,7 +32,7 @@ def test_all_of_them() -> None:
         "max-memory-per-user": "1.5G",
         "max-message": "64M",
         "max-objects": "12",
-        "max-tokens": "2000",
+        "max-tokens": "5000",
         "negotiation-timeout": "30",
     }
     assert sorted(values) == sorted(NAMES)
@@ -44,7 +44,7 @@ def test_all_of_them() -> None:
     )
     limits = Limits(**found.limits)
     assert (limits.clients, limits.clients_per_user, limits.negotiation) == (7, 5, 30)
-    assert (limits.descriptors, limits.descriptors_per_user, limits.tokens) == (40, 30, 2000)
+    assert (limits.descriptors, limits.descriptors_per_user, limits.tokens) == (40, 30, 5000)
     assert (limits.held, limits.held_output, limits.message) == (32 * MIB, 16 * MIB, 64 * MIB)
 
 
@@ -53,7 +53,7 @@ def test_all_of_them() -> None:
     [
         ("max-clients", "many", "Parameter 'max-clients' expects a number"),
         ("max-clients", "-1", "Parameter 'max-clients' expects a number"),
-        ("max-tokens", "9", "Parameter 'max-tokens' expects a number from 1024 to 2097152"),
+        ("max-tokens", "9", "Parameter 'max-tokens' expects a number from 4096 to 2097152"),
         ("max-objects", "1k", "Parameter 'max-objects' expects a number"),
         ("negotiation-timeout", "\u0663", "Parameter 'negotiation-timeout' expects a number"),
         ("max-memory", "much", "Parameter 'max-memory' expects a size"),

@@ -27,6 +27,10 @@ class Client:
         self.monitor = Monitor("m0")
         self.fds: list[int] = []
 
+    def negotiate(self, oob: bool) -> None:
+        self.negotiated = True
+        self.oob_enabled = oob
+
     def take_fd(self) -> Descriptor | None:
         return Descriptor(self.fds.pop(), Places(), 0) if self.fds else None
 

@@ -15,6 +15,7 @@ from memd.json_types import JSON
 from memd.session import Monitor, Session
 from memd.session.places import Places
 from memd.session.session import QUEUE_LIMIT
+from memd.session.state import NEXT, Happening, Phase, following
 from memd.work import Constant, Encoded, Event, Job, Outcome, Resume, Wait
 
 CONSTANT = Constant([{"name": "x"}])
@@ -446,7 +447,7 @@ def test_the_end_while_something_waits_for_its_turn() -> None:
 def test_what_is_held_for_a_client() -> None:
     talk = Talk(oob=True)
     assert talk.session.held == 0
-    large = json.dumps(ask("slow", id="x" * 100_000)).encode()
+    large = json.dumps(ask("slow", id="x" * 300_000)).encode()
 
     def say(data: bytes) -> None:
         talk.session.receive(data[:50_000])
@@ -457,13 +458,51 @@ def test_what_is_held_for_a_client() -> None:
     talk.session.receive(large[50_000:])
     # It runs now, and another one waits.
     assert talk.session.unfinished == 0
-    assert 100_000 < talk.session.held < 110_000
+    assert 300_000 < talk.session.held < 310_000
     say(large)
-    assert 200_000 < talk.session.held < 220_000
+    assert 600_000 < talk.session.held < 620_000
     talk.hub.end_job()
-    assert 100_000 < talk.session.held < 110_000
+    assert 300_000 < talk.session.held < 310_000
     talk.hub.end_job()
     assert talk.session.held == 0
+
+
+def test_messages_of_small_tokens_are_counted_while_they_wait() -> None:
+    """What they take in memory is a hundred times what they are."""
+    talk = Talk(oob=True)
+    talk.say(ask("slow"))
+    message = b'{"execute":"slow","arguments":{"a":[' + b"[]," * 15_000 + b"0]}}"
+    for _ in range(3):
+        talk.session.receive(message)
+    assert talk.session.held > 3 * 45_000 * 192
+
+
+def test_only_what_carries_memory_may_be_long() -> None:
+    talk = Talk()
+    text = "x" * (3 << 20)
+    data = {"data": text}
+    talk.say(ask("x-memdev-write", arguments=data), ask("qom-get", arguments=data))
+    talk.say(ask("b", id=text), ask("x-memdev-write", id=text), ask("c", id=1))
+    assert talk.hub.run == ["x-memdev-write", "c"]
+    assert [len(str(each)) < 100 for each in talk.returns] == [False, True, True, True, True]
+
+
+def test_an_errors_text_is_bounded() -> None:
+    talk = Talk()
+    talk.say(ask("x" * 1_500_000 + "?", nonsense=1))
+    assert len(talk.returns) == 1
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("happening", Happening)
+def test_what_can_not_happen_is_told(phase: Phase, happening: Happening) -> None:
+    """It only ever moves on."""
+    order = list(Phase)
+    if (phase, happening) in NEXT:
+        assert order.index(following(phase, happening)) >= order.index(phase)
+    else:
+        with pytest.raises(RuntimeError, match=happening.name):
+            following(phase, happening)
 
 
 def test_a_client_that_is_cut_off() -> None:

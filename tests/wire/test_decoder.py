@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.wire import Decoder, limits
+from memd.wire import MORE, NEED_DATA, Decoder, Large, limits
 from memd.wire import decoder as decoder_module
+from memd.wire.large import LARGE
 from tests.wire import untimed
 from tests.wire.inputs import GOOD
 
@@ -30,8 +31,8 @@ class ExactDecoder(Decoder):
 
     __slots__ = ()
 
-    def _fast(self, data: bytes, start: int, out: list[Any]) -> int:
-        return start
+    def _enter_text(self) -> bool:
+        return False
 
 
 def shown(items: list[Any]) -> list[str]:
@@ -140,12 +141,10 @@ ORDINARY = [
 
 @BOTH
 @pytest.mark.parametrize("data", ORDINARY)
-def test_ordinary_packets_take_the_fast_path(
-    compat: Compat, data: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exact = shown(ExactDecoder(compat).feed(data))
-    monkeypatch.delattr(Decoder, "_exact")
-    assert shown(Decoder(compat).feed(data)) == exact
+def test_ordinary_packets_take_the_fast_path(compat: Compat, data: bytes) -> None:
+    decoder = Decoder(compat)
+    assert shown(decoder.feed(data)) == shown(ExactDecoder(compat).feed(data))
+    assert decoder._lexer is None
 
 
 def test_the_fast_path_is_taken_again_after_a_message_in_pieces(
@@ -153,16 +152,16 @@ def test_the_fast_path_is_taken_again_after_a_message_in_pieces(
 ) -> None:
     decoder = Decoder()
     assert decoder.feed(b'{"a":') == []
-    taken: list[int] = []
-    fast = Decoder._fast
+    taken: list[bytes] = []
+    fast = Decoder._enter_text
 
-    def spy(self: Decoder, data: bytes, start: int, out: list[Any]) -> int:
-        taken.append(start)
-        return fast(self, data, start, out)
+    def spy(self: Decoder) -> bool:
+        taken.append(self._data[self._at :])
+        return fast(self)
 
-    monkeypatch.setattr(Decoder, "_fast", spy)
+    monkeypatch.setattr(Decoder, "_enter_text", spy)
     assert decoder.feed(b'1}{"b":2}') == [{"a": 1}, {"b": 2}]
-    assert taken == [2]
+    assert taken == [b'{"b":2}']
 
 
 # What the C scanner takes otherwise than QEMU does, alone and inside.
@@ -231,19 +230,23 @@ def test_what_may_be_too_deep_goes_the_exact_way(
     nested: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not left to the scanner, whose limit is Python's and differs between releases."""
-    monkeypatch.setattr(decoder_module, "_SURELY_FLAT", 4)
-    out: list[Any] = []
-    assert decoder_module._take_messages('{"a":1}{"a":' + nested + "}", 0, out) == 7
-    assert out == [{"a": 1}]
-    monkeypatch.setattr(decoder_module, "_SURELY_FLAT", 5)
-    assert decoder_module._take_messages('{"a":' + nested + "}", 0, out) > 7
-    monkeypatch.setattr(decoder_module, "_SURELY_SMALL", 9)
-    assert decoder_module._take_messages('{"a":' + nested + "}", 0, out) == 0
+    for flat, small, max_tokens, exact in (
+        (4, 4, None, True),
+        (5, 40, None, False),
+        (5, 5, None, False),
+        (5, 5, 9, True),
+    ):
+        monkeypatch.setattr(decoder_module, "_SURELY_FLAT", flat)
+        monkeypatch.setattr(decoder_module, "_SURELY_SMALL", small)
+        decoder = Decoder(max_tokens=max_tokens)
+        decoder.feed(b'{"a":1}{"a":' + nested.encode() + b"}")
+        assert (decoder._lexer is not None) == exact
 
 
-def test_many_flat_messages_in_a_packet_are_not_deep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Decoder, "_exact")
-    assert Decoder().feed(GOOD * 3000) == [{"execute": "x", "id": 1}] * 3000
+def test_many_flat_messages_in_a_packet_are_not_deep() -> None:
+    decoder = Decoder()
+    assert decoder.feed(GOOD * 3000) == [{"execute": "x", "id": 1}] * 3000
+    assert decoder._lexer is None
 
 
 # Values, and ways of writing them down that clients have.
@@ -341,7 +344,7 @@ def test_a_packet_larger_than_a_slice(compat: Compat) -> None:
 
 def test_a_whole_token_larger_than_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Is refused at the byte that is too much, as if it had come byte by byte."""
-    monkeypatch.setattr(decoder_module, "_SLICE", 8)
+    monkeypatch.setattr(decoder_module, "_PIECE", 8)
     monkeypatch.setattr(limits, "MAX_OPEN_TOKEN_BYTES", 10)
     monkeypatch.setattr(limits, "MAX_TOKEN_BYTES", 9)
     sent = b"'" + b"a" * 12 + b"{'b'} "
@@ -410,13 +413,16 @@ def test_a_split_message_where_nothing_imported_json() -> None:
 
 
 def taken(decoder: Decoder, data: bytes) -> tuple[list[Any], int]:
-    """What `take` makes of input, and in how many steps."""
+    """What `next` makes of input, and how often others may have their turn meanwhile."""
     decoder.put(data)
-    items, steps = [], 0
-    while decoder.more:
-        items += decoder.take()
-        steps += 1
-    return items, steps
+    items: list[Any] = []
+    turns = 0
+    while (item := decoder.next()) is not NEED_DATA:
+        if item is MORE:
+            turns += 1
+        else:
+            items.append(item.value if type(item) is Large else item)
+    return items, turns
 
 
 @given(
@@ -429,31 +435,42 @@ def test_what_is_taken_in_steps_is_the_same(pieces: list[bytes]) -> None:
     for compat in Compat:
         whole = shown(Decoder(compat).feed(data))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(decoder_module, "_MESSAGES", 2)
             patch.setattr(decoder_module, "_TOKENS", 3)
             assert shown(taken(Decoder(compat), data)[0]) == whole
-            assert shown(Decoder(compat).feed(data)) == whole
+            decoder = Decoder(compat)
+            items: list[Any] = []
+            for piece in pieces:
+                # Somebody else's turn comes before all of it is gone through.
+                decoder.put(piece)
+                item = decoder.next()
+                if item is not NEED_DATA and item is not MORE:
+                    items.append(item)
+            assert shown(items + taken(decoder, b"")[0]) == whole
 
 
 @BOTH
-@pytest.mark.parametrize("data", [GOOD, b"}", b"[1,", b'{"a":[]}%', b"{'b':1}"])
+@pytest.mark.parametrize("data", [b"[1,", b'{"a":[', b"{'b':1,'c':[[[]],", b"[[],"])
 def test_a_step_is_short(compat: Compat, data: bytes) -> None:
-    """Whatever it is, 64 KiB of it take several steps, and none comes to very much."""
+    """Of what never ends no more than a few hundred tokens are gone through at once."""
     data *= 65536 // len(data)
-    items, steps = taken(Decoder(compat), data)
-    assert shown(items) == shown(Decoder(compat).feed(data))
-    assert steps >= 8
+    _items, turns = taken(Decoder(compat), data)
+    assert turns >= 8
 
 
-def test_what_comes_while_there_is_more_follows() -> None:
-    decoder = Decoder()
-    first = decoder.take(GOOD * 1000)
-    assert decoder.more
-    rest = decoder.take(b"}" + GOOD)
-    while decoder.more:
-        rest += decoder.take()
-    assert len(first + rest) == 1002
-    assert isinstance(rest[-2], QMPError)
+@BOTH
+def test_what_takes_much_is_told_apart(compat: Compat) -> None:
+    for data, size in (
+        (b'{"a":"' + b"x" * 300_000 + b'"}', 300_008),
+        (b"[" + b"[]," * 2000 + b"{}]", 6004),
+        (b'{"a":[' + b"1," * 3000 + b"1]}", 6009),
+    ):
+        decoder = Decoder(compat)
+        decoder.put(data)
+        while (item := decoder.next()) is MORE:
+            pass
+        assert type(item) is Large
+        assert item.size == size
+        assert item.held > LARGE
 
 
 @BOTH

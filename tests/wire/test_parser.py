@@ -35,6 +35,11 @@ def parse(compat: Compat, *texts: str) -> list[Any]:
     return [item.desc if isinstance(item, QMPError) else item for item in parser.out]
 
 
+def texts_of(parser: Parser) -> list[str]:
+    """What it refused."""
+    return [item.desc for item in parser.out if isinstance(item, QMPError)]
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("tokens", "values"),
@@ -123,6 +128,7 @@ def test_a_lexical_error_drops_the_message(compat: Compat) -> None:
     assert parser.tokens == 0
     parser.push(NUMBER, b"1", 2)
     error, value = parser.out
+    assert isinstance(error, QMPError)
     assert error.desc == "JSON parse error, stray '%'"
     assert value == 1
 
@@ -133,7 +139,7 @@ def test_11_1_tells_no_lexical_error_where_it_told_another() -> None:
         parser.push(kind_of(b"["), b"[", 0)
         parser.push(kind_of(b","), b",", 1)
         parser.stray(b"%", 2)
-        assert [item.desc for item in parser.out] == [f"JSON parse error, {told}"]
+        assert texts_of(parser) == [f"JSON parse error, {told}"]
 
 
 def test_texts_are_cut() -> None:
@@ -143,7 +149,7 @@ def test_texts_are_cut() -> None:
         parser = Parser(compat, lambda _: "")
         parser.push(KEYWORD, keyword, 0)
         parser.stray(stray, 1)
-        texts = [item.desc.removeprefix("JSON parse error, ") for item in parser.out]
+        texts = [text.removeprefix("JSON parse error, ") for text in texts_of(parser)]
         assert texts[0] == f"invalid keyword '{'a' * 1006}"
         if compat is Compat.V10_0:
             assert texts[1] == f"stray '\"{'é' * 1000}\x01'"
@@ -155,7 +161,7 @@ def test_texts_are_cut() -> None:
 def test_the_text_that_10_0_does_not_cut_has_its_limit() -> None:
     parser = Parser(Compat.V10_0, lambda _: "")
     parser.stray(b'"' + b"\xff" * 100_000, 0)
-    shown = parser.out[0].desc.removeprefix("JSON parse error, stray '\"")
+    shown = texts_of(parser)[0].removeprefix("JSON parse error, stray '\"")
     assert shown == "\ufffd" * (limits.MAX_STRAY_TEXT - len("stray '\""))
 
 
@@ -163,7 +169,7 @@ def test_the_text_that_10_0_does_not_cut_has_its_limit() -> None:
 def test_a_stray_token_is_cut_at_nul(compat: Compat) -> None:
     parser = Parser(compat, lambda _: "")
     parser.stray(b'"a\0', 0)
-    assert [item.desc for item in parser.out] == ["JSON parse error, stray '\"a'"]
+    assert texts_of(parser) == ["JSON parse error, stray '\"a'"]
 
 
 def nested(depth: int) -> str:
