@@ -425,6 +425,7 @@ def taken(decoder: Decoder, data: bytes) -> tuple[list[Any], int]:
     return items, turns
 
 
+@untimed
 @given(
     st.lists(
         st.sampled_from([GOOD, b"}", b"[1,{}", b"%", b'"a', b"\xff", b"0", b"{'b':1}", b"]\n"])
