@@ -9,12 +9,12 @@ from memd.backends.base import MemoryBackend
 from memd.commands.template import store_of
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
-from memd.pages.save import MachineSave, Memory
 from memd.work import Completion, Job
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.hostmem.paths import Roots
+    from memd.pages.save import Memory
 
 Arguments = dict[str, Any]
 
@@ -23,6 +23,9 @@ _LARGEST_STREAM = 256 << 20
 
 async def x_template_save(daemon: Daemon, args: Arguments) -> JSON:
     """`x-template-save`: make a template of a machine that stands, or will."""
+    # What saves is imported by the first that does: a daemon's start need not wait for it.
+    from memd.pages.save import MachineSave
+
     store, name, roots = store_of(daemon), args["name"], daemon.tree.roots
     if ("id" in args) == ("filename" in args):
         raise QMPError("the memory is named by either 'id' or 'filename'")
@@ -48,6 +51,8 @@ async def x_template_save(daemon: Daemon, args: Arguments) -> JSON:
 
 
 def _memory_of(daemon: Daemon, id: str) -> Memory:
+    from memd.pages.save import Memory
+
     backend = daemon.tree.user_object(id)
     if backend is None:
         raise device_not_found(f"Device '{id}' not found")
@@ -63,6 +68,7 @@ def _open_memory(filename: str, roots: Roots | None) -> Memory:
     from memd.hostmem.files import encode_path
     from memd.hostmem.libc import HUGETLBFS_MAGIC, PAGE_SIZE, file_system_type
     from memd.hostmem.paths import open_path
+    from memd.pages.save import Memory
 
     try:
         fd = open_path(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC, roots)

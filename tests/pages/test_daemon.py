@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,3 +39,15 @@ def test_a_source_that_is_none(directory: Path, source: str) -> None:
     said = refused("--qmp", "stdio", "--templates", store, "--template-source", source)
     assert f"'{source}' is no template source" in said
     assert not Path(store).exists()
+
+
+def test_a_daemon_without_a_store_loads_nothing_of_it() -> None:
+    """Every start would wait for it."""
+    script = (
+        "import sys; import memd.app.app, memd.commands.table;"
+        " print([each for each in sys.modules if each.startswith('memd.pages.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=TREE
+    )
+    assert done.stdout == "[]\n"
