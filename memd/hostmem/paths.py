@@ -209,6 +209,50 @@ def target(path: bytes, roots: Roots | None = None) -> Entry:
         walk.close()
 
 
+def open_own(path: bytes, flags: int, mode: int) -> int:
+    """Open a file that memd writes for its operator, or make it: a log, a PID file.
+
+    It is made only where nothing is, and one that is there is not taken if another
+    user may have put it there to read it, or to have something else overwritten: what
+    the sysctls fs.protected_regular and fs.protected_symlinks ask for (proc(5)).
+
+    Args:
+        path: what the command line names.
+        flags: for open(2), without O_CREAT.
+        mode: of a new one.
+
+    Raises:
+        OSError: why it can't be opened.
+    """
+    entry = target(path)
+    try:
+        for _ in range(_TRIES):
+            try:
+                fd = entry.open(flags)
+            except FileNotFoundError:
+                try:
+                    return entry.open(flags | os.O_CREAT | os.O_EXCL, mode)
+                except FileExistsError:
+                    continue
+            except OSError as failed:
+                if failed.errno != errno.ELOOP:
+                    raise
+                # The kernel's own link, as /dev/stderr leads to.
+                return open_path(path, flags)
+            found = os.fstat(fd)
+            if (
+                not stat.S_ISREG(found.st_mode)
+                or is_trusted(found.st_uid)
+                or not _is_open(os.fstat(entry.directory))
+            ):
+                return fd
+            os.close(fd)
+            raise OSError(errno.EACCES, "File of another user in a directory that others can write")
+    finally:
+        entry.close()
+    raise libc.os_error(errno.EAGAIN)
+
+
 class _Walk:
     """Follows a path a name at a time.
 

@@ -10,6 +10,7 @@ import time
 
 from memd.commands.audit import Record
 from memd.errors import printable
+from memd.hostmem.paths import open_own
 from memd.wire import encode
 
 MESSAGE_ID = "5f0b7c1d5d0a4f7b8a3f6d6c2e9b4a71"
@@ -120,8 +121,8 @@ class FileSink:
     __slots__ = ("_fd", "_torn")
 
     def __init__(self, path: str) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        self._fd = open_own(os.fsencode(path), flags, 0o600)
         self._torn = False
 
     def write(self, record: Record) -> None:

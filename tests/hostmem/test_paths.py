@@ -553,3 +553,55 @@ def test_an_entry(directory: Path) -> None:
     assert os.listdir(directory) == ["f"]
     entry.close()
     entry.close()
+
+
+# What memd itself writes
+
+
+def test_a_file_of_ones_own(directory: Path) -> None:
+    """It is made where there is none, through a link too, and taken as it is otherwise."""
+    path = directory / "log"
+    link = directory / "link"
+    link.symlink_to(path)
+    for each, mode in ((path, 0o600), (link, 0o644)):
+        path.unlink(missing_ok=True)
+        mask = os.umask(0)
+        try:
+            first = paths.open_own(os.fsencode(each), os.O_WRONLY, mode)
+        finally:
+            os.umask(mask)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        again = paths.open_own(os.fsencode(each), os.O_WRONLY, 0o600)
+        assert came_to(first) == came_to(again) == identity(path)
+    assert came_to(paths.open_own(b"/dev/null", os.O_WRONLY, 0o600)) == identity(Path("/dev/null"))
+    read, write = os.pipe()
+    found = os.fstat(write)
+    to = f"/proc/self/fd/{write}".encode()
+    assert came_to(paths.open_own(to, os.O_WRONLY, 0o600)) == (found.st_dev, found.st_ino)
+    os.close(read)
+    os.close(write)
+
+
+@need_root
+def test_what_strangers_put_there_is_not_written_to(directory: Path) -> None:
+    precious = directory / "precious"
+    precious.write_bytes(b"x")
+    place = directory / "for-all"
+    place.mkdir()
+    theirs, link, fifo = place / "file", place / "link", place / "fifo"
+    theirs.write_bytes(b"")
+    link.symlink_to(precious)
+    os.mkfifo(fifo)
+    for each in (theirs, link, fifo):
+        os.chown(each, STRANGER, STRANGER, follow_symlinks=False)
+    strange = (errno.EACCES, "File of another user in a directory that others can write")
+    for mode in (0o1777, 0o777):
+        place.chmod(mode)
+        assert refusal(lambda: paths.open_own(os.fsencode(theirs), os.O_WRONLY, 0)) == strange
+        assert refusal(lambda: paths.open_own(os.fsencode(link), os.O_WRONLY, 0)) == STRANGE
+    place.chmod(0o755)
+    for each in (theirs, link):
+        os.close(paths.open_own(os.fsencode(each), os.O_WRONLY, 0))
+    # Nobody takes a FIFO for a file that was kept.
+    place.chmod(0o1777)
+    os.close(paths.open_own(os.fsencode(fifo), os.O_RDWR, 0))
