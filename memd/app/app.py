@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from memd import backends
@@ -24,7 +24,7 @@ from memd.backends.credentials import is_credential
 from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
-from memd.errors import QMPError, StartError, answer_to
+from memd.errors import QMPError, StartError, answer_to, shortage
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.qom.quota import Quota
@@ -292,25 +292,32 @@ class App:
             self._hub.shut_down("host-signal")
 
     async def _close(self) -> None:
-        if self._manager is not None:
-            self._manager.stopping()
-        self._ports.stop()
-        if self._metrics is not None:
-            self._metrics.close()
-        await self._hub.close()
-        await self._hub.settle(backends.give_up)
-        self._ports.close()
-        if self._manager is not None:
-            self._manager.end()
-        backends.close_all(self._tree)
-        if self._daemon.templates is not None:
-            await self._daemon.templates.stop_serving()
-            self._daemon.templates.close()
-        self._daemon.fdsets.close()
-        if self._roots is not None:
-            self._roots.close()
-        if self._audit is not None:
-            self._audit.close()
+        """Let go of everything. A step that fails is logged and stops no other."""
+        manager, metrics, templates = self._manager, self._metrics, self._daemon.templates
+        steps: tuple[Callable[[], Awaitable[object] | None] | None, ...] = (
+            manager.stopping if manager else None,
+            self._ports.stop,
+            metrics.close if metrics else None,
+            self._hub.close,
+            lambda: self._hub.settle(backends.give_up),
+            self._ports.close,
+            manager.end if manager else None,
+            lambda: backends.close_all(self._tree),
+            templates.stop_serving if templates else None,
+            templates.close if templates else None,
+            self._daemon.fdsets.close,
+            self._roots.close if self._roots else None,
+            self._audit.close if self._audit else None,
+        )
+        for step in steps:
+            try:
+                waiting = step() if step else None
+                if waiting is not None:
+                    await waiting
+            except OSError as error:
+                log.warning("at the end: %s", error)
+            except Exception:
+                log.exception("at the end")
 
 
 def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
@@ -331,6 +338,12 @@ def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
         asyncio.run(main())
     except StartError as error:
         config.report.error(error.text, error.where, error.hint)
+        return 1
+    except (OSError, MemoryError) as error:
+        lack = shortage(error)
+        if lack is None:
+            raise
+        config.report.error(f"cannot start: {lack.desc}")
         return 1
     finally:
         # The interpreter takes some milliseconds yet, and would have them kill it at the end.

@@ -137,7 +137,10 @@ class Ports:
         if spec.mode != "control":
             raise StartError("only monitors in control mode (QMP) are served", spec.where)
         seen = self._add_chardev(spec.chardev, used=True)
-        monitor = ObjectMonitor(self._tree, spec, seen)
+        try:
+            monitor = ObjectMonitor(self._tree, spec, seen)
+        except QMPError as error:
+            raise StartError(error.desc, spec.where) from None
         self._monitors.append(monitor)
         seen.on_yank = lambda: self._hub.disconnect(monitor)
         if spec.chardev.kind == "stdio":
@@ -183,7 +186,10 @@ class Ports:
             seen.addr = {"type": "inet", "host": chardev.host, "port": chardev.port}
         elif backend == "socket":
             seen.addr = {"type": "unix", "path": chardev.path}
-        self._tree.chardevs.add_child(chardev.id, seen)
+        try:
+            self._tree.chardevs.add_child(chardev.id, seen)
+        except QMPError as error:
+            raise StartError(error.desc, chardev.where) from None
         return seen
 
     async def _open_chardev(

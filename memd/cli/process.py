@@ -6,6 +6,7 @@ What QEMU does was observed on 10.0.2 with strace.
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import stat
 import sys
@@ -28,6 +29,15 @@ def fill_standard_descriptors() -> None:
         except OSError:
             # The lowest free number is this one: those below are open by now.
             os.open(os.devnull, os.O_RDWR)
+
+
+def print_anything() -> None:
+    """Have what standard output's encoding has not be printed as escapes.
+
+    Paths hold any bytes, and a locale may have no more than ASCII.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class PidFile:
@@ -56,17 +66,25 @@ class PidFile:
         if self._fd < 0:
             return
         if _is_at(self._fd, self._path):
-            os.unlink(self._path)
+            try:
+                os.unlink(self._path)
+            except OSError as error:
+                import logging
+
+                log = logging.getLogger("memd")
+                log.warning("cannot remove the PID file '%s': %s", self._path, _reason(error))
         os.close(self._fd)
         self._fd = -1
 
 
 def _locked(path: str) -> int:
+    from memd.hostmem.paths import open_own
+
     while True:
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_own(os.fsencode(path), os.O_WRONLY | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise QMPError(f"Could not create '{path}': {_reason(error)}") from None
+            raise QMPError(f"Could not create '{path}': {error.strerror}") from None
         step = "Cannot lock pid file: "
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

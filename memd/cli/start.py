@@ -6,7 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from memd.cli.process import Background, PidFile, default_socket, fill_standard_descriptors
+from memd.cli.process import (
+    Background,
+    PidFile,
+    default_socket,
+    fill_standard_descriptors,
+    print_anything,
+)
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.config import Chardev, Config, MonitorSpec
 from memd.errors import QMPError, is_identifier
@@ -29,6 +35,7 @@ def run_command(
         The exit status.
     """
     fill_standard_descriptors()
+    print_anything()
     report = Reporter(program)
     try:
         config = parse(sys.argv[1:] if argv is None else argv, report)

@@ -208,11 +208,19 @@ class Objects(QObject):
             yield
 
     def delete_all(self) -> None:
-        """Let all objects go, as at the daemon's end; nobody is told."""
+        """Let all objects go, as at the daemon's end; no listener is told.
+
+        One that can't be let go is logged and keeps no other.
+        """
         for obj in list(self.listed.values()):
             if isinstance(obj, UserCreatable):
                 self.detach(obj)
-                run_here(obj.finalize())
+                try:
+                    run_here(obj.finalize())
+                except Exception:
+                    import logging
+
+                    logging.getLogger("memd").exception("cannot let go of '%s'", obj.name)
 
     # Ids, and what is counted
 

@@ -160,7 +160,10 @@ class Listener:
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         if self._path is not None and _identity(self._path) == self._identity:
-            os.unlink(self._path)
+            try:
+                os.unlink(self._path)
+            except OSError as error:
+                log.warning("cannot remove the socket '%s': %s", self._path, error.strerror)
 
 
 def _identity(path: str | None) -> tuple[int, int] | None:

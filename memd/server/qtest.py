@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -39,8 +40,13 @@ class QTestLog:
     __slots__ = ("_fd", "_opened")
 
     def __init__(self, path: str | None) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._fd = -1 if path is None else os.open(path, flags, 0o666)
+        self._fd = -1
+        if path is not None:
+            from memd.hostmem.paths import open_own
+
+            self._fd = open_own(os.fsencode(path), os.O_WRONLY | os.O_CLOEXEC, 0o666)
+            if stat.S_ISREG(os.fstat(self._fd).st_mode):
+                os.ftruncate(self._fd, 0)
         self._opened = 0.0
 
     def opened(self) -> None:

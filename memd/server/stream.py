@@ -190,5 +190,17 @@ class StdioStream:
 
 
 def is_pollable(fd: int) -> bool:
-    """Whether epoll takes this descriptor; it refuses regular files (epoll_ctl(2))."""
-    return not stat.S_ISREG(os.fstat(fd).st_mode)
+    """Whether epoll takes this descriptor.
+
+    It refuses files and directories, and devices that never keep anybody waiting,
+    such as /dev/null (epoll_ctl(2)).
+    """
+    kind = stat.S_IFMT(os.fstat(fd).st_mode)
+    if kind in (stat.S_IFSOCK, stat.S_IFIFO):
+        return True
+    with select.epoll() as epoll:
+        try:
+            epoll.register(fd, 0)
+        except PermissionError:
+            return False
+    return True

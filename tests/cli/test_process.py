@@ -14,6 +14,7 @@ import pytest
 from memd.cli import process
 from memd.cli.process import PidFile, default_socket
 from memd.errors import QMPError
+from tests.users import STRANGER, need_root
 
 TREE = Path(__file__).resolve().parents[2]
 
@@ -94,6 +95,36 @@ def test_another_file_of_that_name_stays(directory: Path) -> None:
     made = PidFile(str(path))
     path.unlink()
     made.close()
+
+
+def test_one_that_can_not_be_removed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = directory / "pid"
+    made = PidFile(str(path))
+
+    def refuse(_path: str) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        made.close()
+    made.close()
+    assert caplog.messages == [f"cannot remove the PID file '{path}': Read-only file system"]
+
+
+@need_root
+def test_a_strangers_file_is_not_taken(directory: Path) -> None:
+    """He could write another process's id to it."""
+    path = directory / "pid"
+    path.write_text("1")
+    os.chown(path, STRANGER, STRANGER)
+    directory.chmod(0o1777)
+    assert take(path) == (
+        f"cannot create PID file: Could not create '{path}':"
+        " File of another user in a directory that others can write"
+    )
+    assert path.read_text() == "1"
 
 
 def test_it_is_found_from_anywhere(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,24 @@ async def test_closing_leaves_anothers_file(tmp_path: Path) -> None:
         assert path.exists()
 
 
+async def test_a_file_that_can_not_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said, and is nothing that keeps whoever closes from going on."""
+    path = tmp_path / "s"
+    listener = Listener(
+        asyncio.get_running_loop(), listen_unix(str(path)), print, made_path=str(path)
+    )
+
+    def refuse(_path: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        listener.close()
+    assert caplog.messages == [f"cannot remove the socket '{path}': Read-only file system"]
+
+
 async def test_a_rush_of_clients_is_accepted(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     accepted: list[socket.socket] = []

@@ -119,6 +119,12 @@ def test_standard_input_and_output_are_ours_alone() -> None:
 def test_a_regular_file_cannot_be_polled() -> None:
     with open(__file__) as file:
         assert not is_pollable(file.fileno())
+    with open(os.devnull) as device:
+        assert not is_pollable(device.fileno())
+    ours, theirs = os.openpty()
+    assert is_pollable(theirs)
+    os.close(ours)
+    os.close(theirs)
     read, write = os.pipe()
     assert is_pollable(read)
     os.close(read)
