@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import socket
 import sys
@@ -100,13 +101,15 @@ class Collector:
         self._compat = compat
         self._look = look
 
-    def describe(self) -> list[Metric]:
-        """None beforehand: it would take a scrape."""
-        return []
+    def describe(self) -> Iterator[Metric]:
+        """The metrics' names, by which a scraper may ask for some (`?name[]=`)."""
+        return self._families(Snapshot())
 
     def collect(self) -> Iterator[Metric]:
         """Every metric, as it is now."""
-        seen = self._look()
+        return self._families(self._look())
+
+    def _families(self, seen: Snapshot) -> Iterator[Metric]:
         yield InfoMetricFamily(
             "memd", "The daemon.", value={"version": __version__, "compat": self._compat}
         )
@@ -342,6 +345,17 @@ def _handler(registry: CollectorRegistry) -> type[MetricsHandler]:
                 self.send_error(400)
                 return
             super().do_GET()
+
+        def do_HEAD(self) -> None:
+            """What GET answers, without its body."""
+            out: Any = vars(self)["wfile"]
+            self.wfile = whole = io.BytesIO()
+            try:
+                self.do_GET()
+            finally:
+                self.wfile = out
+            head = whole.getvalue().partition(b"\r\n\r\n")[0]
+            out.write(head + b"\r\n\r\n")
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: scrapers come every few seconds."""

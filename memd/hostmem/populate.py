@@ -27,6 +27,9 @@ _running: set[Population] = set()
 _ended = [0]
 """Bytes that populations have come to which run no more."""
 
+_counting = threading.Lock()
+"""Held while a population goes from the one to the other, or both are counted."""
+
 
 class Cancelled(Exception):
     """The population was given up before its end."""
@@ -96,7 +99,8 @@ class Population:
         with cgroup.making(self.region, 0, self.total):
             # What surely does not fit is not begun.
             pass
-        _running.add(self)
+        with _counting:
+            _running.add(self)
         try:
             # An affinity is for threads of our own: this one is only lent.
             places = self._places()
@@ -121,8 +125,9 @@ class Population:
             for worker in workers:
                 worker.join()
         finally:
-            _running.discard(self)
-            _ended[0] += self.done
+            with _counting:
+                _running.discard(self)
+                _ended[0] += self.done
         if self._error:
             raise libc.os_error(self._error)
         if self._given_up:
@@ -171,7 +176,8 @@ class Population:
 
 def populated() -> int:
     """Bytes that were populated since the process began."""
-    return _ended[0] + sum(each.done for each in tuple(_running))
+    with _counting:
+        return _ended[0] + sum(each.done for each in _running)
 
 
 def populate_range(region: Region, start: int, end: int) -> None:

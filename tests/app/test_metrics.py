@@ -51,6 +51,17 @@ class Scraped:
             text = answer.read().decode()
         return answer.status, answer.getheader("Content-Type", ""), text
 
+    def head(self, target: str = "/metrics") -> tuple[int, str, bytes]:
+        """Status, content type, and what comes after the headers."""
+        with contextlib.closing(Unix(self.path)) as connection:
+            connection.connect()
+            connection.sock.sendall(f"HEAD {target} HTTP/1.0\r\n\r\n".encode())
+            with connection.sock.makefile("rb") as answer:
+                head, _, rest = answer.read().partition(b"\r\n\r\n")
+        status, *headers = head.decode().split("\r\n")
+        kinds = [each for each in headers if each.lower().startswith("content-type: ")]
+        return int(status.split()[1]), kinds[0].partition(": ")[2], rest
+
     def samples(self) -> list[Sample]:
         _status, _kind, text = self.get()
         families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
@@ -216,3 +227,23 @@ def test_templates(start_memd: Callable[..., Server], directory: Path) -> None:
     for cause in ("asked", "asked-zero", "working-set", "rest"):
         assert scraped.value("memd_template_pages_total", cause=cause) == 0
     assert scraped.value("memd_template_fault_seconds_count") == 0
+
+
+def test_metrics_that_are_asked_for_by_name(scraped: Scraped) -> None:
+    scraped.server.monitor().execute("query-status")
+    _status, _kind, text = scraped.get("/metrics?name[]=memd_clients&name[]=memd_info")
+    assert {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line[0] != "#"} == {
+        *("memd_clients", "memd_info")
+    }
+    # Those that there are none of yet, too, and parts of a family.
+    name = "memd_command_seconds_count"
+    text = scraped.get(f"/metrics?name[]={name}")[2]
+    assert f'{name}{{command="query-status"}} 1.0' in text
+
+
+def test_head(scraped: Scraped) -> None:
+    """What monitors of web servers ask for."""
+    _status, kind, _text = scraped.get(accept="")
+    assert scraped.head() == (200, kind, b"")
+    status, _kind, rest = scraped.head("/nothing")
+    assert (status, rest) == (404, b"")

@@ -401,3 +401,23 @@ def test_a_range_that_can_not_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
             populate.populate_range(region, 0, MIB)
     finally:
         region.close()
+
+
+def test_the_count_does_not_fall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the moment either in which a population ends."""
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.append(populate.populated()))
+
+    class Watched(set[object]):
+        def discard(self, each: object) -> None:
+            super().discard(each)
+            reader.start()
+            reader.join(0.1)
+
+    monkeypatch.setattr(populate, "_running", Watched())
+    before = populate.populated()
+    region = anonymous()
+    Population(region, 1).run()
+    region.close()
+    reader.join()
+    assert seen == [before + region.length]
