@@ -16,6 +16,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from memd.client import Client
 from memd.errors import COMMAND_NOT_FOUND, QMPError, printable
@@ -134,12 +135,27 @@ class Context:
 
     def print_json(self, data: JSON) -> None:
         """Print data for scripts."""
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        print(json.dumps(data, indent=2, ensure_ascii=not _is_utf8(sys.stdout)))
 
     def print_lines(self, lines: Iterable[str]) -> None:
         """Print words for people."""
         for line in lines:
             print(line)
+
+
+def absolute(path: str) -> str:
+    """A path as the daemon finds it, whose directory is another; raises `Trouble`."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise Trouble(
+            f"the current directory is gone, so there is no '{path}' in it",
+            hint="Change into another one, or name the file by its whole path.",
+        ) from None
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def no_daemon(address: Address, error: Exception) -> Trouble:

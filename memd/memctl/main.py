@@ -333,7 +333,7 @@ def _fill_standard_streams() -> None:
 
     What is printed then is an error, as it is to others (`cat x >&-`).
     """
-    from memd.cli.process import fill_standard_descriptors
+    from memd.cli.process import fill_standard_descriptors, print_anything
 
     closed = sys.stdout is None
     fill_standard_descriptors()
@@ -344,6 +344,7 @@ def _fill_standard_streams() -> None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+    print_anything()
 
 
 def _nobody_reads() -> bool:

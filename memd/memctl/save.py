@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
-from memd.memctl.context import OK
+from memd.memctl.context import OK, absolute
 from memd.memctl.progress import Bar
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Save it."""
-    path = os.path.abspath(arguments.file)
+    path = absolute(arguments.file)
     with context.connect() as client:
         save(client, arguments.id, path)
     if context.as_json:

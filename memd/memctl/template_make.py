@@ -19,7 +19,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.memctl.add import make
 from memd.memctl.backends import PREFIX, stat
-from memd.memctl.context import OK, USAGE, Trouble
+from memd.memctl.context import OK, USAGE, Trouble, absolute
 from memd.memctl.progress import Bar
 from memd.memctl.read import CHUNK
 from memd.memctl.save import save
@@ -74,7 +74,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     wanted: int = arguments.size or 0
     if not arguments.of and (wanted % _PAGE or not wanted):
         raise Trouble(f"a template is of whole pages of {_PAGE} bytes", USAGE)
-    path = os.path.abspath(arguments.file)
+    path = absolute(arguments.file)
     if os.path.lexists(path):
         raise _is_there_already(path)
     with context.connect() as client, _Draft(path) as draft:

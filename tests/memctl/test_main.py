@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -236,3 +237,40 @@ def test_a_signal_that_ends_it(
     assert memctl("ls") == (128 + number, "", "")
     assert cleaned
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_the_output_can_not_hold(start_memd: Callable[..., Server], encoding: str) -> None:
+    """It is printed as an escape; JSON stays JSON."""
+    server = start_memd()
+    path = "/tmp/\u00e9\u4e00\udcff"
+    words = ["explain", f"file,size=1M,mem-path={path[:-1]}"]
+
+    def said(*words: str) -> bytes:
+        return subprocess.run(
+            argv(server.path, *words),
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            check=False,
+            cwd=TREE,
+        ).stdout
+
+    assert path[:-1].encode(encoding, "backslashreplace") in said(*words)
+    told = json.loads(said("--json", *words).decode(encoding))
+    assert any(path[:-1] in line for line in told["text"])
+
+
+def test_a_directory_that_is_gone(memctl: Memctl, tmp_path: Path) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    before = os.getcwd()
+    os.chdir(place)
+    place.rmdir()
+    try:
+        for words in (["save", "m", "file"], ["template", "make", "file", "--size", "1M"]):
+            assert memctl.error(*words) == (
+                "the current directory is gone, so there is no 'file' in it"
+            )
+        assert memctl.out("ls", "-q") == ""
+    finally:
+        os.chdir(before)
