@@ -17,6 +17,9 @@ from collections.abc import Mapping, Sequence
 PATIENCE = 10
 """Seconds that a message may wait for a manager that does not read (`wait=True`)."""
 
+_LONGEST_ADDRESS = 107
+"""Bytes of a socket's path, or of an abstract name (unix(7))."""
+
 _TIMEVAL = struct.Struct("ll")
 
 
@@ -27,7 +30,7 @@ class Notifier:
         address: what $NOTIFY_SOCKET holds: a path, or an abstract name after "@".
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or too long for a socket's.
     """
 
     __slots__ = ("_address", "_socket")
@@ -35,6 +38,12 @@ class Notifier:
     def __init__(self, address: str) -> None:
         if address[:1] not in ("/", "@") or len(address) < 2:
             raise ValueError(f"NOTIFY_SOCKET='{address}' is neither a path nor an abstract name")
+        # A path ends with a zero byte, an abstract name begins with one (unix(7)).
+        if len(os.fsencode(address)) > _LONGEST_ADDRESS + (address[0] == "@"):
+            raise ValueError(
+                f"NOTIFY_SOCKET='{address}' is too long: a socket's path has at most"
+                f" {_LONGEST_ADDRESS} bytes"
+            )
         self._address = "\0" + address[1:] if address[0] == "@" else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(PATIENCE, 0))

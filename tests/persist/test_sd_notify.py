@@ -54,6 +54,14 @@ def test_an_abstract_address() -> None:
         notifier.close()
 
 
+def test_an_address_that_no_socket_can_have() -> None:
+    """It is said, and not that nobody is there."""
+    for address in ("/" + "n" * 106, "@" + "n" * 107):
+        Notifier(address).close()
+        with pytest.raises(ValueError, match="is too long: a socket's path has at most 107 bytes"):
+            Notifier(address + "n")
+
+
 @pytest.mark.parametrize("address", ["", "/", "@", "relative", "vsock:2:1234"])
 def test_no_address(address: str) -> None:
     with pytest.raises(ValueError, match="neither a path nor an abstract name"):
