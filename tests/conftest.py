@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.differential.harness import Kept, Side, settle
 from tests.differential.server import TREE, Server, memd_argv
 from tests.manager import ServiceManager
 from tests.tls import Certificates
+
+# How long something takes is no test's concern: the machine may be busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 NOT_HERE = "not here: "
 """Begins the reason of a skip that no package could have prevented: another
