@@ -39,7 +39,7 @@ async def x_template_save(daemon: Daemon, args: Arguments) -> JSON:
         await Job(saving.begin)
         if "devices" in args:
             data = await Job(lambda: _read_stream(args["devices"], roots))
-            await saving.store(data, emit)
+            await saving.run(emit, data)
             return {}
         uri = await Job(saving.listen)
         daemon.machine.spawn(saving.run(emit), f"saving template '{name}'")

@@ -108,30 +108,31 @@ class MachineSave:
         self._socket.settimeout(PATIENCE)
         return f"unix:{self._path}"
 
-    async def run(self, emit: Emit) -> None:
-        """Take the stream, and make the template of it; clients are told the outcome.
-
-        Raises:
-            QMPError: nothing came of it.
-        """
-        try:
-            data = await Job(self._receive)
-            await self.store(data, emit)
-        except QMPError as error:
-            emit((Event("X_TEMPLATE_SAVED", {"name": self._name, "error": error.desc}),))
-            raise
-        finally:
-            await Job(self.close)
-
-    async def store(self, data: bytes, emit: Emit) -> dict[str, JSON]:
-        """Make the template of a machine that stands; gives what clients are told.
+    async def run(self, emit: Emit, data: bytes | None = None) -> None:
+        """Make the template of a machine that stands; clients are told the outcome.
 
         Args:
-            data: the machine's stream.
+            data: the machine's stream; None where it is yet to come.
 
         Raises:
-            QMPError: it is none of this machine, or can't be stored.
+            QMPError: nothing came of it. Clients are told that, too, where they wait for it.
         """
+        told: dict[str, JSON] = {"name": self._name}
+        failure: QMPError | None = None
+        try:
+            told |= await self._make(await Job(self._receive) if data is None else data, emit)
+        except QMPError as error:
+            failure = error
+            told["error"] = error.desc
+        finally:
+            # The name is free again when they are told.
+            await Job(self.close)
+        if failure is None or data is None:
+            emit((Event("X_TEMPLATE_SAVED", told),))
+        if failure is not None:
+            raise failure
+
+    async def _make(self, data: bytes, emit: Emit) -> dict[str, JSON]:
         recording = await Job(lambda: parse(data, self._memory.size))
         began = time.monotonic()
         shared = await Job(self._capture, progress=self._progress)
@@ -140,14 +141,7 @@ class MachineSave:
         self._done = 0
         manifest = await Job(lambda: self._store_copy(data, recording), progress=self._progress)
         usage = await Job(lambda: self._store.usage(self._name))
-        told: dict[str, JSON] = {
-            "name": self._name,
-            "digest": manifest.digest,
-            "size": manifest.size,
-            "stored": usage.stored,
-        }
-        emit((Event("X_TEMPLATE_SAVED", told),))
-        return told
+        return {"digest": manifest.digest, "size": manifest.size, "stored": usage.stored}
 
     def close(self) -> None:
         """Give up what is not done, and listen no more; in a thread."""
