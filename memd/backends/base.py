@@ -157,11 +157,11 @@ class MemoryBackend(UserCreatable, ABC):
 
     # Life
 
-    async def complete(self) -> None:
+    def complete(self) -> Command[None]:
         """Make the memory; see `UserCreatable.complete`."""
         from memd.backends.making import make
 
-        await make(self)
+        return make(self)
 
     def give_up(self) -> bool:
         """Give up what a thread does for it; see `UserCreatable.give_up`."""

@@ -62,16 +62,14 @@ class Creation:
 
     Attributes:
         obj: the object.
-        ended: once it is listed, or is not going to be.
-        given_up: whether somebody has given it up.
+        given_up: what waits for its end, where somebody has given it up; else None.
     """
 
-    __slots__ = ("ended", "given_up", "obj")
+    __slots__ = ("given_up", "obj")
 
     def __init__(self, obj: UserCreatable) -> None:
         self.obj = obj
-        self.ended = Completion()
-        self.given_up = False
+        self.given_up: Completion | None = None
 
 
 class Objects(QObject):
@@ -166,8 +164,8 @@ class Objects(QObject):
             creation = self._creations.get(id)
             if creation is None or creation.given_up or not creation.obj.give_up():
                 raise QMPError(f"object '{id}' not found")
-            creation.given_up = True
-            await creation.ended
+            creation.given_up = Completion()
+            await creation.given_up
             obj = self.get(id)
             if obj is not creation.obj:
                 return
@@ -250,7 +248,8 @@ class Objects(QObject):
         creation = self._creations.pop(obj.name)
         if obj.parent is None:
             self._charges.pop(obj.name).end()
-        creation.ended.set()
+        if creation.given_up is not None:
+            creation.given_up.set()
 
     def attach(self, obj: UserCreatable) -> None:
         """List a whole object as `/objects/<id>`.
