@@ -33,7 +33,10 @@ class Progress:
 
     Args:
         name: the template's.
-        total: how much there is to be done; set by whoever finds out.
+
+    Attributes:
+        done: bytes that are done.
+        total: bytes that there are; 0 until that is known.
     """
 
     __slots__ = ("done", "name", "total")

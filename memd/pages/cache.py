@@ -42,7 +42,7 @@ class Cache:
             _set(total, self._trim(sum(size for _used, size, _path in self._records())))
 
     def noted_limit(self) -> int | None:
-        """The limit of whoever made it. Raises `OSError`."""
+        """The limit that `make` was called with. Raises `OSError`."""
         with open(self._noted, "rb") as file:
             text = file.read()
         return int(text) if text else None

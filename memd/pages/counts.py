@@ -1,4 +1,4 @@
-"""How chunks were come by, counted together by all processes of a store."""
+"""Where chunks were read from, counted together by all processes of a store."""
 
 from __future__ import annotations
 

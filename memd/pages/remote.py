@@ -80,7 +80,7 @@ class RemoteChunks:
             length, None for nowhere.
         source: the source.
         cache: where what was fetched is kept.
-        counts: told how chunks are come by.
+        counts: told where chunks are read from.
     """
 
     __slots__ = ("_cache", "_counts", "_layout", "_name", "_places", "_source")

@@ -5,7 +5,7 @@
     names/NAME      which manifest has that name, and where its chunks are
     blobs/DIGEST    manifests, layouts, device streams, packs of chunks
     cache/DIGEST    records of chunks that were fetched
-    counts          how chunks were come by since the start
+    counts          where chunks were read from since the start
     unpacked/       templates that are in use, unpacked
 
 A template is there once its file in names/ is. Whatever no name leads to is
@@ -139,8 +139,8 @@ class Holdings:
     Attributes:
         templates: how many.
         stored: bytes that it takes for them.
-        cached: bytes of fetched chunks that it keeps besides.
-        counts: how chunks were come by, as in `Counts`.
+        cached: bytes of fetched chunks that it keeps in addition.
+        counts: where chunks were read from, as in `Counts`.
     """
 
     templates: int
@@ -158,7 +158,7 @@ class Store:
             writes it.
         sources: URLs of where templates are that the store has not.
         cache_limit: bytes of fetched chunks that are kept, None for any number;
-            of one that is only read, whoever writes it has said.
+            of one that is only read, that of the process that writes it.
 
     Attributes:
         blobs: what it holds.
@@ -213,7 +213,7 @@ class Store:
 
     @property
     def counts(self) -> Counts:
-        """How chunks were come by, until the store is closed."""
+        """Where chunks were read from, until the store is closed."""
         assert self._counts is not None
         return self._counts
 

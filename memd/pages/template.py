@@ -61,7 +61,7 @@ class Template:
         places: reads where the chunks are; called again after they moved. It is
             given the digest of what it told before, and tells None if that is so still.
         unpacked: the directory of unpacked copies.
-        counts: told how chunks are come by.
+        counts: told where chunks are read from.
         remote: where chunks are fetched from, None for nowhere.
 
     Raises:
