@@ -204,7 +204,8 @@ class App:
             if is_credential(options["qom-type"]):
                 await self._make_object(options)
         # What the command line says of credentials is not confined, all else is.
-        self._tree.roots = self._roots
+        if self._roots is not None:
+            self._tree.host.roots = self._roots
         if config.metrics is not None and self._meter is not None:
             self._metrics = self._open_metrics(config.metrics, self._meter)
         if config.templates is not None:

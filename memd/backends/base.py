@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     # What touches the kernel is imported when memory is first made: it brings
     # in ctypes, a millisecond that a daemon's start need not pay.
     from memd.backends.making import Preallocation
+    from memd.backends.plan import Plan, Proposals, Warnings
     from memd.backends.thread_context import ThreadContext
     from memd.hostmem.files import Backing
+    from memd.hostmem.host import Host
     from memd.hostmem.region import Region
     from memd.hostmem.spec import MapSpec
     from memd.qom.tree import Tree
@@ -126,15 +128,11 @@ class MemoryBackend(UserCreatable, ABC):
         return self.prealloc
 
     @abstractmethod
-    def open(self, wait: bool) -> Backing | None:
+    def open(self, host: Host) -> Backing | None:
         """Open the file behind the memory; None for anonymous memory.
-
-        Args:
-            wait: whether the caller can wait for a disk or a server.
 
         Raises:
             QMPError: it can't be opened.
-            WouldBlock: only without `wait`; nothing has been done.
         """
 
     @abstractmethod
@@ -154,6 +152,21 @@ class MemoryBackend(UserCreatable, ABC):
 
     def check_mapped(self, region: Region) -> None:
         """Raise `QMPError` where memory that could be mapped can't be used."""
+
+    # What is said of it when it is to be explained
+
+    @property
+    def file_path(self) -> str | None:
+        """The path of its file, which others may know as well; None where it has none."""
+        return None
+
+    def warnings(self, plan: Plan) -> Warnings:
+        """What is probably not meant."""
+        return iter(())
+
+    def proposals(self, plan: Plan) -> Proposals:
+        """What would suit better, the best first."""
+        return iter(())
 
     # Life
 

@@ -1,41 +1,39 @@
-"""What `object-add` would do: the steps of making memory, taken in thought.
+"""What `object-add` would do, told by doing it with a host that only plans.
 
-Every rule is asked where it is kept: the objects set and check their own
-properties, `spec` works the mapping out, and the texts of refusals are those
-that making uses. Only the kernel's part is foreseen (`hostmem.foresight`).
+What makes memory, `making.realize`, is the same code for both: what it would come
+to here is what it comes to there, and with the same words.
 """
 
 from __future__ import annotations
 
-import errno
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TypeVar
 
 from memd.backends.base import MemoryBackend
-from memd.backends.explain_advice import advise
-from memd.backends.explain_data import Outlook, describe, error_data
+from memd.backends.explain_data import describe, error_data
 from memd.backends.explain_words import words
-from memd.backends.file import FileBackend
-from memd.backends.guest_memfd import GuestMemfdBackend
-from memd.backends.making import cannot_bind, cannot_map, cannot_populate, check_nodes
-from memd.backends.memfd import MemfdBackend
-from memd.backends.shm import ShmBackend
-from memd.backends.thread_context import ThreadContext, cannot_run_there
+from memd.backends.making import realize
+from memd.backends.plan import Plan, Proposals, Warnings, about, size_text
 from memd.errors import QMPError
-from memd.hostmem import capacity, foresight, kvm, libc
-from memd.hostmem.files import (
-    cannot_create_memfd,
-    cannot_create_shm,
-    cannot_resize,
-    memfd_flags,
+from memd.hostmem import capacity, libc
+from memd.hostmem.capacity import CannotTell
+from memd.hostmem.planning import (
+    PlannedFile,
+    PlanningHost,
+    huge_pages_wanted,
+    memory_wanted,
+    space_wanted,
 )
-from memd.hostmem.foresight import Foreseen
-from memd.hostmem.region import reserves_anyway
-from memd.hostmem.spec import round_up
+from memd.hostmem.spec import READ_WRITE, MapSpec, round_up
 from memd.json_types import JSON
 from memd.qom.object import UserCreatable
 from memd.qom.tree import Tree
 from memd.work import Job
 
 Explanation = dict[str, JSON]
+
+_T = TypeVar("_T")
 
 
 async def explain(
@@ -57,33 +55,12 @@ async def explain(
         obj = tree.objects.prepare(options)
         tree.objects.reserve(obj, owner)
         tree.objects.release(obj)
+        if not isinstance(obj, MemoryBackend):
+            return _explain_other(obj)
     except QMPError as error:
         return refused(error)
-    if not isinstance(obj, MemoryBackend):
-        return _explain_other(obj)
-
-    def works(others: dict[str, JSON]) -> bool:
-        # Without what leads elsewhere in the tree, which is the event loop's.
-        alone = {name: value for name, value in others.items() if name != "prealloc-context"}
-        try:
-            other = tree.objects.prepare(alone)
-        except QMPError:
-            return False
-        return isinstance(other, MemoryBackend) and foresee(other, alone).verdict == "works"
-
-    def work() -> Explanation:
-        outlook = foresee(obj, options)
-        outlook.deny_private_discard = deny_private_discard
-        told = describe(outlook)
-        warnings, suggestion = advise(outlook, works)
-        told["warnings"] = warnings
-        if suggestion is not None:
-            told["suggestion"] = suggestion
-        told["text"] = words(outlook, told)
-        return told
-
     # Looking at a file may wait for its file system.
-    return await Job(work)
+    return await Job(lambda: _explain(obj, options, deny_private_discard))
 
 
 def refused(error: QMPError) -> Explanation:
@@ -98,131 +75,143 @@ def refused(error: QMPError) -> Explanation:
 
 def _explain_other(obj: UserCreatable) -> Explanation:
     """The explanation of what is no memory."""
-    if not isinstance(obj, ThreadContext):
-        told = f"It may work, which only trying tells: {obj.qom_type.name}, which is no memory."
-        return {"verdict": "unknown", "warnings": [], "text": [told]}
-    cpus = obj.wanted
-    if cpus is not None and not cpus & capacity.online_cpus():
-        return refused(cannot_run_there(libc.os_error(errno.EINVAL)))
-    where = "where the daemon runs" if cpus is None else f"on CPUs {sorted(cpus)}"
-    text = [
-        "It would work: thread-context, which is no memory.",
-        f"A thread that does nothing is started; what is preallocated with"
-        f" prealloc-context={obj.name} is so {where}, or where the thread is moved to.",
-    ]
-    return {"verdict": "works", "warnings": [], "text": text}
+    told = obj.explain()
+    what = f"{obj.qom_type.name}, which is no memory."
+    first = f"It would work: {what}" if told else f"It may work, which only trying tells: {what}"
+    return {"verdict": "works" if told else "unknown", "warnings": [], "text": [first, *told]}
 
 
-def foresee(backend: MemoryBackend, given: dict[str, JSON]) -> Outlook:
+def _explain(backend: MemoryBackend, given: dict[str, JSON], deny: bool) -> Explanation:
+    plan = plan_of(backend, given)
+    plan.deny_private_discard = deny
+    told = describe(backend, plan)
+    warnings = list(_until_unseen(_warnings(backend, plan)))
+    if plan.unsure:
+        warnings.append(("host", plan.unsure))
+    told["warnings"] = [{"about": subject, "text": text} for subject, text in warnings]
+    for changes, why in _until_unseen(_proposals(backend, plan)):
+        changed = {**given, **changes}
+        options = {name: value for name, value in changed.items() if value is not None}
+        if _works(backend.tree, options):
+            told["suggestion"] = {"qom-type": options["qom-type"], "options": options, "why": why}
+            break
+    told["text"] = words(backend, plan, told)
+    return told
+
+
+def plan_of(backend: MemoryBackend, given: dict[str, JSON]) -> Plan:
     """What making a backend would come to.
 
     Args:
         backend: its properties are set, and it is not made.
         given: the arguments of object-add that set them.
     """
-    outlook = Outlook(backend, given)
+    plan = Plan(given)
+    host = PlanningHost(backend.tree.host.roots)
     try:
-        _make(outlook)
+        realize(backend, host).close()
     except QMPError as error:
-        outlook.error = error
-    return outlook
+        plan.error = error
+    except CannotTell as why:
+        plan.unsure = str(why)
+    plan.file, plan.spec = host.file, host.spec
+    return plan
 
 
-def _make(outlook: Outlook) -> None:
-    """The steps of `making`, in its order, and so its order of complaints."""
-    backend = outlook.backend
-    backend.check()
-    backing = outlook.backing = _open(backend)
-    spec = outlook.spec = backend.spec(backing)
-    if backing is not None and not backing.sure:
-        outlook.sure = False
+def _works(tree: Tree, options: dict[str, JSON]) -> bool:
+    """Whether object-add with these arguments would work."""
+    # Without what leads elsewhere in the tree, which is the event loop's.
+    alone = {name: value for name, value in options.items() if name != "prealloc-context"}
+    try:
+        other = tree.objects.prepare(alone)
+    except QMPError:
+        return False
+    return isinstance(other, MemoryBackend) and plan_of(other, alone).verdict == "works"
+
+
+def _until_unseen(found: Iterator[_T]) -> Iterator[_T]:
+    """As many as can be told with what is mounted here."""
+    with suppress(CannotTell):
+        yield from found
+
+
+def _warnings(backend: MemoryBackend, plan: Plan) -> Warnings:
+    file, spec = plan.file, plan.spec
+    yield from backend.warnings(plan)
+    if spec is not None:
+        if file is not None and file.huge:
+            yield from _of_huge_pages(spec, file)
+        yield from _of_room(backend, plan, spec)
+        yield from _without_effect(backend, plan, spec)
+        yield from _of_reserve(plan, spec)
+
+
+def _of_huge_pages(spec: MapSpec, file: PlannedFile) -> Warnings:
+    pool = capacity.huge_pool(spec.page_size)
+    wanted = huge_pages_wanted(spec, file)
+    left = 0 if pool is None else pool.left
+    if wanted <= left:
         return
-    if reserves_anyway(spec):
-        raise QMPError(backend.map_failure())
-    number = foresight.map_error(spec, backing)
-    if number:
-        raise cannot_map(backend, libc.os_error(number))
-    backend.check_pages(spec.page_size)
-    check_nodes(backend)
-    if backend.host_nodes:
-        number = foresight.bind_error(backend.policy, backend.host_nodes)
-        if number:
-            raise cannot_bind(libc.os_error(number))
-    if backend.prealloc:
-        # Of a file system in memory and memory itself, which ends first can't
-        # be told; and what the kernel does then is not always an error.
-        if foresight.memory_wanted(spec, backing) > capacity.left_to_use():
-            outlook.sure = False
-            return
-        number = foresight.populate_error(spec, backing)
-        if number:
-            raise cannot_populate(libc.os_error(number))
+    numbers = (
+        f"{wanted} huge pages of {size_text(spec.page_size)} are wanted, and {left} of"
+        f" {0 if pool is None else pool.total} are free"
+    )
+    if spec.reserve:
+        yield "huge-pages", f"{numbers}."
+    else:
+        yield "huge-pages", f"{numbers}: with reserve=off it is mapped, and touching more fails."
 
 
-def _open(backend: MemoryBackend) -> Foreseen | None:
-    """The file that the backend would open or make.
-
-    Raises:
-        QMPError: it would fail.
-    """
-    if isinstance(backend, FileBackend):
-        return _open_file(backend)
-    if isinstance(backend, MemfdBackend):
-        return _open_memfd(backend)
-    if isinstance(backend, ShmBackend):
-        return _open_shm(backend)
-    if isinstance(backend, GuestMemfdBackend):
-        size = round_up(backend.size, libc.PAGE_SIZE)
-        kvm.foresee(size)
-        found = Foreseen("guest-memfd", size)
-        found.creates = True
-        found.open_flags = kvm.MMAP | kvm.INIT_SHARED
-        return found
-    if not backend.share:
-        return None
-    flags = memfd_flags(hugetlb=False, hugetlbsize=0, seal=False)
-    return _memfd(backend.memory_name, flags, 0)
+def _of_room(backend: MemoryBackend, plan: Plan, spec: MapSpec) -> Warnings:
+    """Where there is not enough of the file system, or of memory."""
+    file = plan.file
+    if file is not None and file.free is not None:
+        wanted = space_wanted(spec, file)
+        if wanted > file.free:
+            place = backend.file_path or "/dev/shm"
+            yield (
+                "space",
+                f"the file system of {place} has {about(file.free)} left, and the memory may need"
+                f" {about(wanted)}: pages that do not fit can't be had.",
+            )
+    wanted = memory_wanted(spec, file)
+    left = capacity.left_to_use()
+    if wanted > left:
+        yield (
+            "memory",
+            f"all of it in use takes {about(wanted)} of memory, and {about(left)} are available,"
+            " swap included: the kernel may end the daemon for it.",
+        )
 
 
-def _open_file(backend: FileBackend) -> Foreseen:
-    path, name, roots = backend.mem_path, backend.memory_name, backend.tree.roots
-
-    def readable() -> bool:
-        try:
-            foresight.file(path, True, name, roots)
-        except OSError:
-            return False
-        return True
-
-    try:
-        return foresight.file(path, backend.readonly, name, roots)
-    except OSError as failed:
-        raise backend.cannot_open(failed, readable) from None
+def _without_effect(backend: MemoryBackend, plan: Plan, spec: MapSpec) -> Warnings:
+    given = plan.given
+    if given.get("merge") and spec.shared:
+        yield "merge", "merge=on has no effect: only private memory is merged."
+    elif given.get("merge") and not capacity.merging():
+        yield "merge", "merge=on has no effect while the kernel does not merge: KSM is off."
+    if not backend.prealloc:
+        for name in ("prealloc-threads", "prealloc-context"):
+            if given.get(name):
+                yield name, f"{name} has no effect without prealloc=on."
 
 
-def _open_memfd(backend: MemfdBackend) -> Foreseen:
-    flags = memfd_flags(backend.hugetlb, backend.hugetlbsize, backend.seal)
-    found = _memfd("memory-backend-memfd", flags, backend.size)
-    odd = backend.hugetlb and backend.size % found.page_size
-    number = errno.EINVAL if odd else foresight.truncate_error(backend.size)
-    if number:
-        raise cannot_resize("memfd", backend.size, libc.os_error(number))
-    return found
+def _of_reserve(plan: Plan, spec: MapSpec) -> Warnings:
+    if plan.given.get("reserve") is not False or spec.page_size > libc.PAGE_SIZE:
+        return
+    if spec.shared or spec.protection != READ_WRITE:
+        yield "reserve", "reserve=off has no effect: nothing is set aside for such memory anyway."
+    else:
+        yield (
+            "reserve",
+            "with reserve=off more may be promised than there is, and the kernel may end the"
+            " daemon when it is used.",
+        )
 
 
-def _memfd(label: str, flags: int, size: int) -> Foreseen:
-    try:
-        return foresight.memfd(label, flags, size)
-    except OSError as failed:
-        raise cannot_create_memfd(flags, failed) from None
-
-
-def _open_shm(backend: ShmBackend) -> Foreseen:
-    try:
-        found = foresight.posix_shm(backend.size)
-    except OSError as failed:
-        raise cannot_create_shm(failed) from None
-    number = foresight.truncate_error(backend.size)
-    if number:
-        raise cannot_resize("POSIX shared memory", backend.size, libc.os_error(number))
-    return found
+def _proposals(backend: MemoryBackend, plan: Plan) -> Proposals:
+    yield from backend.proposals(plan)
+    page_size = libc.PAGE_SIZE if plan.file is None else plan.file.page_size
+    if plan.error is not None and backend.size % page_size:
+        size = round_up(backend.size, page_size)
+        yield {"size": size}, f"the size has to be whole pages of {size_text(page_size)}."

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memd.backends.file import FileBackend
+from memd.backends.plan import size_text
 from memd.hostmem.spec import DENIED, FILE, PRIVATE
 from memd.json_types import JSON
 
 if TYPE_CHECKING:
     from memd.backends.base import MemoryBackend
-    from memd.backends.explain_data import Outlook
-    from memd.hostmem.foresight import Foreseen
+    from memd.backends.plan import Plan
+    from memd.hostmem.planning import PlannedFile
     from memd.hostmem.spec import MapSpec
-
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 _SIZES = ("align", "hugetlbsize", "offset", "size")
 """Properties that are sizes in bytes."""
@@ -54,24 +52,6 @@ _CHANGES = {
 }
 
 
-def size_text(size: int) -> str:
-    """A size in the largest unit that divides it: "64 MiB", "4097 bytes"."""
-    unit = 0
-    while size and not size % 1024 and unit < len(_UNITS) - 1:
-        size //= 1024
-        unit += 1
-    return f"{size} {_UNITS[unit]}"
-
-
-def about(size: int) -> str:
-    """A size for people, with one decimal where it is not even."""
-    unit, rest = 0, float(size)
-    while rest >= 1024 and unit < len(_UNITS) - 1:
-        rest /= 1024
-        unit += 1
-    return f"{rest:.1f}".removesuffix(".0") + f" {_UNITS[unit]}"
-
-
 def spelled(options: dict[str, JSON]) -> str:
     """Arguments of object-add as `--object` takes them."""
     parts = [options["qom-type"]]
@@ -97,17 +77,17 @@ def _short(size: int) -> str:
     return number if unit == "bytes" else number + unit[0]
 
 
-def words(outlook: Outlook, told: dict[str, JSON]) -> list[str]:
+def words(backend: MemoryBackend, plan: Plan, told: dict[str, JSON]) -> list[str]:
     """The explanation in words.
 
     Args:
         told: the explanation as data, its warnings and suggestion included.
     """
-    text = [_verdict(outlook)]
+    text = [_verdict(backend, plan)]
     if "error" in told and "hint" in told["error"]:
         text.append(f"The log would say besides: {told['error']['hint']}")
-    if outlook.error is None and outlook.spec is not None:
-        text += _story(outlook, outlook.spec, told)
+    if plan.error is None and plan.spec is not None:
+        text += _story(backend, plan, plan.spec, told)
     text += [f"Warning: {warning['text']}" for warning in told["warnings"]]
     suggestion = told.get("suggestion")
     if suggestion is not None:
@@ -116,38 +96,37 @@ def words(outlook: Outlook, told: dict[str, JSON]) -> list[str]:
     return text
 
 
-def _verdict(outlook: Outlook) -> str:
-    backend = outlook.backend
-    if outlook.error is not None:
-        return f"It would fail: {outlook.error.desc}"
+def _verdict(backend: MemoryBackend, plan: Plan) -> str:
+    if plan.error is not None:
+        return f"It would fail: {plan.error.desc}"
     what = f"{backend.qom_type.name}, {size_text(backend.size)}."
-    if outlook.sure:
+    if plan.unsure is None:
         return f"It would work: {what}"
     return f"It may work, which only trying tells: {what}"
 
 
-def _story(outlook: Outlook, spec: MapSpec, told: dict[str, JSON]) -> list[str]:
-    backend, backing = outlook.backend, outlook.backing
-    text = [_file(backend, backing, told), _mapping(spec, told)]
+def _story(backend: MemoryBackend, plan: Plan, spec: MapSpec, told: dict[str, JSON]) -> list[str]:
+    file = plan.file
+    text = [_file(backend, file, told), _mapping(spec, told)]
     if spec.length != spec.size:
         text.append(
             f"The memory takes whole pages: {size_text(spec.length)} for"
             f" {size_text(spec.size)} asked for."
         )
-    if backing is None:
+    if file is None:
         text.append(_ANONYMOUS_WRITES)
     else:
         text.append(_WRITES[told["writes"]])
-        if backing.kind == "file":
+        if file.kind == "file":
             text.append(_changes(told["file-changes"]))
     text += [
         _DISCARDS[told["discard"]],
         _SHARING[told["shareable"]],
-        _survives(backing, told["survives-restart"]),
+        _survives(file, told["survives-restart"]),
     ]
     if backend.prealloc:
         text.append(_prealloc(backend, spec))
-    elif spec.reserve and backing is not None and backing.huge:
+    elif spec.reserve and file is not None and file.huge:
         text.append("The huge pages are set aside now, and filled when they are first touched.")
     if backend.host_nodes:
         text.append(f"Its pages come from NUMA nodes {backend.host_nodes}: {backend.policy}.")
@@ -156,29 +135,29 @@ def _story(outlook: Outlook, spec: MapSpec, told: dict[str, JSON]) -> list[str]:
     return text
 
 
-def _file(backend: MemoryBackend, backing: Foreseen | None, told: dict[str, JSON]) -> str:
-    if backing is None:
+def _file(backend: MemoryBackend, file: PlannedFile | None, told: dict[str, JSON]) -> str:
+    if file is None:
         return "There is no file behind it: it is anonymous memory."
     how = "|".join(told["file"]["open-flags"])
-    if not isinstance(backend, FileBackend):
+    path = backend.file_path
+    if path is None:
         names = {
             "memfd": "a memfd, a file in memory without a name",
             "shm": "POSIX shared memory, a file in /dev/shm whose name is gone at once",
             "guest-memfd": "a guest_memfd of a virtual machine that is made for it",
         }
-        return f"Its memory is {names[backing.kind]} ({how})."
-    path = backend.mem_path
-    if backing.kind == "directory":
+        return f"Its memory is {names[file.kind]} ({how})."
+    if file.kind == "directory":
         return f"A file without a name is made in the directory {path} ({how})."
     gets = told["file"].get("gets-size")
-    if backing.creates:
+    if file.creates:
         sized = "" if gets is None else f" and given {size_text(gets)}"
         return f"{path} does not exist: it is made with mode 0644{sized} ({how})."
-    access = "read-only" if backing.read_only else "for reading and writing"
+    access = "read-only" if file.read_only else "for reading and writing"
     if gets is not None:
         sized = f"; it is empty, and given {size_text(gets)}"
-    elif backing.had > 0:
-        sized = f"; its {size_text(backing.had)} stay as many as they are"
+    elif file.had > 0:
+        sized = f"; its {size_text(file.had)} stay as many as they are"
     else:
         sized = ""
     return f"{path} is opened {access} ({how}){sized}."
@@ -202,10 +181,10 @@ def _changes(changes: list[str]) -> str:
     return f"The file changes by {listed}."
 
 
-def _survives(backing: Foreseen | None, survival: str) -> str:
+def _survives(file: PlannedFile | None, survival: str) -> str:
     text = _SURVIVAL[survival]
-    if survival == "file" and backing is not None and backing.in_memory:
-        text += f" A restart of the host loses it: the file is in memory ({backing.file_system})."
+    if survival == "file" and file is not None and file.in_memory:
+        text += f" A restart of the host loses it: the file is in memory ({file.file_system})."
     return text
 
 

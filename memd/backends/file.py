@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MEMORY_BACKEND
+from memd.backends.plan import Plan, Proposals, Warnings, size_text
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
-from memd.hostmem.spec import FileAccess, file_access
+from memd.hostmem.spec import READ_WRITE, FileAccess, file_access
 from memd.qapi.visit import visit_bool, visit_enum, visit_size, visit_str
 from memd.qom.property import Guard, Property
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
+    from memd.hostmem.host import Host
+    from memd.hostmem.paths import Entry
+    from memd.hostmem.planning import PlannedFile
     from memd.hostmem.region import Region
     from memd.hostmem.spec import MapSpec
     from memd.qom.tree import Tree
@@ -26,6 +31,13 @@ _READ_ONLY_HINT = (
     " '-object memory-backend-file,readonly=on,rom=off...' (see \"VM templating\""
     " documentation)"
 )
+
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+_OWN = ("align", "discard-data", "mem-path", "offset", "pmem", "readonly", "rom")
+_WITHOUT_FILE = dict.fromkeys(_OWN)
 
 
 class FileBackend(WholePagesBackend):
@@ -42,7 +54,7 @@ class FileBackend(WholePagesBackend):
         discard_data: whether the data goes when the backend does.
     """
 
-    __slots__ = ("align", "discard_data", "mem_path", "offset", "pmem", "readonly", "rom")
+    __slots__ = ("_near", "align", "discard_data", "mem_path", "offset", "pmem", "readonly", "rom")
 
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
@@ -53,6 +65,7 @@ class FileBackend(WholePagesBackend):
         self.rom = "auto"
         self.pmem = False
         self.discard_data = False
+        self._near: Entry | None = None
 
     @property
     def access(self) -> FileAccess:
@@ -63,39 +76,45 @@ class FileBackend(WholePagesBackend):
         """See `MemoryBackend.check`."""
         file_access(self.share, self.readonly, self.rom)
 
-    def open(self, wait: bool) -> Backing:
+    def may_block(self) -> bool:
+        """See `MemoryBackend.may_block`."""
+        from memd.hostmem.files import encode_path
+
+        if not self.prealloc:
+            self._near = self.tree.host.near(encode_path(self.mem_path))
+        return self._near is None
+
+    def open(self, host: Host) -> Backing:
         """Open or make the file; see `MemoryBackend.open`."""
         from memd.hostmem.files import open_file
 
+        near, self._near = self._near, None
         try:
-            return open_file(self.mem_path, self.readonly, self.memory_name, wait, self.tree.roots)
+            return open_file(host, self.mem_path, self.readonly, self.memory_name, near)
         except OSError as failed:
-            raise self.cannot_open(failed, self._readable(wait)) from None
+            if near is not None and isinstance(failed, BlockingIOError):
+                raise
+            denied = failed.errno == errno.EACCES and not self.share and not self.readonly
+            raise QMPError(
+                f"can't open backing store {self.mem_path} for guest RAM: {failed.strerror}",
+                hint=_READ_ONLY_HINT if denied and self._readable(host) else None,
+            ) from None
+        finally:
+            if near is not None:
+                near.close()
 
-    def cannot_open(self, failed: OSError, readable: Callable[[], bool]) -> QMPError:
-        """What is said where the file can't be opened, and what to try instead.
+    def _readable(self, host: Host) -> bool:
+        """Whether the file could be opened read-only."""
+        from memd.hostmem.files import encode_path
 
-        Args:
-            readable: tells whether it could be opened read-only; asked where
-                that would help.
-        """
-        denied = failed.errno == errno.EACCES and not self.share and not self.readonly
-        return QMPError(
-            f"can't open backing store {self.mem_path} for guest RAM: {failed.strerror}",
-            hint=_READ_ONLY_HINT if denied and readable() else None,
-        )
-
-    def _readable(self, wait: bool) -> Callable[[], bool]:
-        def readable() -> bool:
-            from memd.hostmem.files import WouldBlock, open_file
-
-            try:
-                open_file(self.mem_path, True, self.memory_name, wait, self.tree.roots).undo()
-            except (OSError, WouldBlock):
-                return False
-            return True
-
-        return readable
+        try:
+            fd = host.open(encode_path(self.mem_path), _READ)
+        except OSError:
+            return False
+        try:
+            return not stat.S_ISDIR(os.fstat(fd).st_mode)
+        finally:
+            host.close(fd)
 
     def spec(self, backing: Backing | None) -> MapSpec:
         """See `MemoryBackend.spec`."""
@@ -107,15 +126,15 @@ class FileBackend(WholePagesBackend):
     def check_mapped(self, region: Region) -> None:
         """See `MemoryBackend.check_mapped`."""
         if self.pmem and self.share and not region.synced:
-            from memd.backends.making import log
-
-            path = os.readlink(f"/proc/self/fd/{region.fd}")
-            log(
+            path, warn = self.mem_path, region.host.warn
+            with suppress(OSError):
+                path = os.readlink(f"/proc/self/fd/{region.fd}")
+            warn(
                 f"requesting persistence across crashes for backend file {path} failed."
                 " Proceeding without persistence, data might become corrupted in case of"
                 " host crash."
             )
-            log("Using non DAX backing file with 'pmem=on' option is deprecated")
+            warn("Using non DAX backing file with 'pmem=on' option is deprecated")
         super().check_mapped(region)
 
     def adopt(self, region: Region) -> None:
@@ -138,6 +157,115 @@ class FileBackend(WholePagesBackend):
     def letting_go(self) -> dict[str, bool]:
         """With its data, if that is told."""
         return {"discard": self.discard_data}
+
+    # What is said of it when it is to be explained
+
+    @property
+    def file_path(self) -> str:
+        """See `MemoryBackend.file_path`."""
+        return self.mem_path
+
+    def warnings(self, plan: Plan) -> Warnings:
+        """See `MemoryBackend.warnings`."""
+        file, spec = plan.file, plan.spec
+        if file is None or spec is None:
+            return
+        path = self.mem_path
+        if self._is_template(file):
+            discarding = (
+                "" if plan.deny_private_discard else " discarding memory changes it for everybody,"
+            )
+            yield (
+                "template",
+                f"{path} has content and is opened for writing although writes stay private:"
+                f"{discarding} and a daemon that may not write it can't open it.",
+            )
+        if self._is_private_new(file):
+            yield (
+                "private-file",
+                f"a file is made at {path}, and with share=off nothing that is written ever gets"
+                " into it.",
+            )
+        if self.readonly and self.rom == "auto" and not self.share:
+            yield (
+                "rom",
+                "readonly=on without rom=off makes read-only memory, as for a read-only NVDIMM; a"
+                " guest can't run on it as its RAM.",
+            )
+        if file.kind == "file" and file.had == 0 and file.cannot_get:
+            yield (
+                "file-size",
+                f"{path} is empty and can't be given its size ({os.strerror(file.cannot_get)}): the"
+                " memory is mapped, and every access to it fails.",
+            )
+        if self.pmem and not self.share:
+            yield (
+                "pmem",
+                "pmem=on has no effect with share=off: what is written never gets to the file.",
+            )
+        elif self.pmem and not file.dax:
+            yield (
+                "pmem",
+                f"{path} is not on a file system that is mounted for direct access (DAX): what is"
+                " written does not survive a crash of the host by itself.",
+            )
+        if self.discard_data:
+            if spec.shared and spec.protection == READ_WRITE:
+                yield (
+                    "discard-data",
+                    "the file's content is thrown away when the backend is deleted.",
+                )
+            else:
+                yield (
+                    "discard-data",
+                    "discard-data=on has no effect: the memory can't write the file.",
+                )
+        if self.prealloc and not spec.shared and spec.protection == READ_WRITE and file.had > 0:
+            yield (
+                "prealloc",
+                f"with share=off preallocation copies all {size_text(spec.length)} of {path}:"
+                " nothing is shared with others that map it.",
+            )
+        if self.host_nodes and spec.shared and not file.in_memory:
+            yield (
+                "host-nodes",
+                f"the pages are the page cache's of {path}, which does not follow the NUMA"
+                " policy of a mapping.",
+            )
+
+    def proposals(self, plan: Plan) -> Proposals:
+        """See `MemoryBackend.proposals`."""
+        file, spec, failed = plan.file, plan.spec, plan.error is not None
+        clone = "a clone needs the file only for reading, and can't change it then."
+        denied = plan.error is not None and plan.error.hint is not None
+        if denied or (file is not None and self._is_template(file)):
+            yield {"readonly": True, "rom": "off"}, clone
+        if self.rom == "on" and not self.readonly:
+            yield {"readonly": True, "rom": None}, "read-only memory needs a file opened read-only."
+        elif self.rom == "off" and self.readonly and self.share:
+            yield {"share": False}, "what is written can only stay private where the file can't be."
+        elif file is not None and self._is_private_new(file):
+            yield (
+                {"qom-type": "memory-backend-ram", **_WITHOUT_FILE},
+                "memory that nobody shares needs no file; share=on would keep it in the file.",
+            )
+        elif self.readonly and self.rom == "auto" and not self.share and not failed:
+            yield {"rom": "off"}, "if it is to be a guest's RAM: writes stay private to it."
+        if failed and file is not None and spec is None and file.had > 0:
+            fits = (file.had - self.offset) // file.page_size * file.page_size
+            if 0 < fits < self.size:
+                yield {"size": fits}, f"that is as much as {self.mem_path} has."
+
+    def _is_template(self, file: PlannedFile) -> bool:
+        """Whether a file that others may map is opened for writing without need."""
+        private = not self.share and not self.readonly
+        return private and file.kind == "file" and file.had > 0
+
+    def _is_private_new(self, file: PlannedFile) -> bool:
+        """Whether an ordinary file is made, or filled with zeroes, that nothing is written to."""
+        if self.share or self.readonly or file.huge:
+            return False
+        return file.kind in ("file", "directory") and file.had == 0
 
 
 def _unless_made(name: str, end: str) -> Guard:

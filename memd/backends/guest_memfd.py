@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MEMORY_BACKEND
+from memd.backends.plan import NOBODY_SHARES, Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
+    from memd.hostmem.host import Host
     from memd.qom.tree import Tree
 
 
@@ -41,22 +43,40 @@ class GuestMemfdBackend(WholePagesBackend):
         # Making a virtual machine takes the kernel up to some milliseconds.
         return True
 
-    def open(self, wait: bool) -> Backing:
+    def open(self, host: Host) -> Backing:
         """Make the guest_memfd; see `MemoryBackend.open`."""
         from memd.hostmem.files import Backing
-        from memd.hostmem.kvm import guest_memfd
         from memd.hostmem.libc import PAGE_SIZE
+        from memd.hostmem.opened import GUEST_MEMFD
         from memd.hostmem.spec import round_up
 
         # KVM takes whole pages only; what is odd is refused once it is mapped,
         # in the words that other backends have.
         size = round_up(self.size, PAGE_SIZE)
-        return Backing(guest_memfd(size), size, PAGE_SIZE)
+        return Backing(host, host.guest_memfd(size), GUEST_MEMFD)
 
     @property
     def letting_go(self) -> dict[str, bool]:
         """Slowly: the virtual machine goes with it."""
         return {"slow": True}
+
+    def warnings(self, plan: Plan) -> Warnings:
+        """See `MemoryBackend.warnings`."""
+        yield (
+            "guest-memfd",
+            "another process can map a guest_memfd, but its KVM can't take it as a guest's memory:"
+            " it belongs to the virtual machine that it was made with.",
+        )
+
+    def proposals(self, plan: Plan) -> Proposals:
+        """See `MemoryBackend.proposals`."""
+        if not self.share:
+            yield NOBODY_SHARES
+        elif plan.error is not None and plan.file is None:
+            yield (
+                {"qom-type": "memory-backend-memfd"},
+                "a memfd is shared by descriptor just so, and needs no KVM.",
+            )
 
 
 MEMORY_BACKEND_GUEST_MEMFD = ObjectType(

@@ -10,10 +10,11 @@ import errno
 
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
-from memd.hostmem import numa, populate
-from memd.hostmem.files import Backing, WouldBlock
+from memd.hostmem import populate
+from memd.hostmem.files import Backing
+from memd.hostmem.host import Host, Unsupported
 from memd.hostmem.libc import os_error
-from memd.hostmem.region import Region, Unsupported, job_on
+from memd.hostmem.region import Region, job_on
 from memd.hostmem.spec import MapSpec
 from memd.work import Event, Job
 
@@ -25,14 +26,6 @@ GIVEN_UP = os_error(errno.ECANCELED)
 """Why memory that is deleted meanwhile can't be populated."""
 
 
-def log(line: str) -> None:
-    """A warning for the log."""
-    # Not imported with the module: nearly every daemon gets by without.
-    import logging
-
-    logging.getLogger("memd").warning("%s", line)
-
-
 async def make(backend: MemoryBackend) -> None:
     """Make a backend's memory, and have it adopted.
 
@@ -40,22 +33,18 @@ async def make(backend: MemoryBackend) -> None:
         QMPError: it can't be made.
     """
     backend.check()
-    opened = None
+    host = backend.tree.host
     if not backend.may_block():
         try:
-            opened = backend.open(False)
-            # The kernel may have to gather huge pages before it can set them aside.
-            if opened is None or not opened.huge:
-                backend.adopt(_make(backend, opened))
-                return
-        except WouldBlock:
+            backend.adopt(realize(backend, host))
+            return
+        except BlockingIOError:
+            # Somebody has to give up a lease on the file, or it is elsewhere by now.
             pass
     preallocation = backend.preallocation = Preallocation(backend)
-
-    def work() -> Region:
-        return _make(backend, opened or backend.open(True), preallocation)
-
-    backend.adopt(await Job(work, progress=preallocation.progress))
+    backend.adopt(
+        await Job(lambda: realize(backend, host, preallocation), progress=preallocation.progress)
+    )
 
 
 class Preallocation:
@@ -99,7 +88,7 @@ class Preallocation:
         # Seen by the first of the two: `cancel` or this.
         self.check()
         try:
-            population.run()
+            region.host.populate(population)
         except OSError as failed:
             raise cannot_populate(failed) from None
         except populate.Cancelled:
@@ -119,21 +108,31 @@ class Preallocation:
         return Event("X_MEMDEV_PROGRESS", data)
 
 
-def _make(
-    backend: MemoryBackend, backing: Backing | None, preallocation: Preallocation | None = None
+def realize(
+    backend: MemoryBackend, host: Host, preallocation: Preallocation | None = None
 ) -> Region:
-    """Map, advise, bind, populate: QEMU's order, and so its order of complaints."""
+    """Open, map, advise, bind, populate: QEMU's order, and so its order of complaints.
+
+    Args:
+        host: by which all that is done; with one that only plans nothing is.
+        preallocation: where it can be given up and is watched.
+
+    Raises:
+        QMPError: it can't be made. Nothing of it is left.
+    """
+    backend.check()
     region = None
+    backing = backend.open(host)
     try:
         spec = backend.spec(backing)
-        region = _map(backend, spec, -1 if backing is None else backing.fd)
+        region = _map(backend, host, spec, backing)
         backend.check_mapped(region)
         region.prepare(backend.merge, backend.dump)
         _bind(backend, region)
-        if preallocation is not None:
-            if backend.prealloc:
-                preallocation.populate(region)
-            preallocation.check()
+        preallocation = preallocation or Preallocation(backend)
+        if backend.prealloc:
+            preallocation.populate(region)
+        preallocation.check()
     except BaseException:
         if region is not None:
             region.disown()
@@ -155,7 +154,8 @@ def map_again(backend: MemoryBackend, spec: MapSpec, fd: int) -> Region:
     Raises:
         QMPError: it can't be mapped.
     """
-    region = _map(backend, spec, fd)
+    host = backend.tree.host
+    region = _map(backend, host, spec, None if fd < 0 else Backing(host, fd))
     try:
         region.prepare(backend.merge, backend.dump)
         _bind(backend, region)
@@ -166,28 +166,19 @@ def map_again(backend: MemoryBackend, spec: MapSpec, fd: int) -> Region:
     return region
 
 
-def _map(backend: MemoryBackend, spec: MapSpec, fd: int) -> Region:
+def _map(backend: MemoryBackend, host: Host, spec: MapSpec, backing: Backing | None) -> Region:
     try:
-        return Region(spec, fd)
+        if backing is None:
+            return Region(host, spec)
+        return Region(host, spec, backing.fd, backing.opened)
     except OSError as failed:
-        raise cannot_map(backend, failed) from None
+        raise QMPError(f"{backend.map_failure()}: {failed.strerror}") from None
     except Unsupported as refusal:
-        log(str(refusal))
+        host.warn(str(refusal))
         raise QMPError(backend.map_failure()) from None
 
 
 def _bind(backend: MemoryBackend, region: Region) -> None:
-    check_nodes(backend)
-    if not backend.host_nodes:
-        return
-    try:
-        numa.bind(region.address, region.length, backend.policy, backend.host_nodes)
-    except OSError as failed:
-        raise cannot_bind(failed) from None
-
-
-def check_nodes(backend: MemoryBackend) -> None:
-    """Raise `QMPError` where the policy and the nodes contradict each other."""
     nodes, policy = backend.host_nodes, backend.policy
     if not nodes and policy != "default":
         raise QMPError(f"host-nodes must be set for policy {policy}")
@@ -196,16 +187,12 @@ def check_nodes(backend: MemoryBackend) -> None:
             "host-nodes must be empty for policy default, or you should explicitly"
             " specify a policy other than default"
         )
-
-
-def cannot_bind(failed: OSError) -> QMPError:
-    """What is said where the kernel refuses the nodes."""
-    return QMPError(f"cannot bind memory to host NUMA nodes: {failed.strerror}")
-
-
-def cannot_map(backend: MemoryBackend, failed: OSError) -> QMPError:
-    """What is said where the kernel refuses the mapping."""
-    return QMPError(f"{backend.map_failure()}: {failed.strerror}")
+    if nodes:
+        try:
+            region.host.bind(region.address, region.length, policy, nodes)
+        except OSError as failed:
+            text = f"cannot bind memory to host NUMA nodes: {failed.strerror}"
+            raise QMPError(text) from None
 
 
 def cannot_populate(failed: OSError) -> QMPError:
@@ -240,6 +227,8 @@ async def let_go(region: Region, discard: bool = False, slow: bool = False) -> N
         discard: whether the range is punched out of the file first.
         slow: whether closing takes the kernel long, however small it is.
     """
+    opened = region.opened
+    slow = slow or (opened is not None and not opened.in_memory)
 
     def release() -> None:
         if discard:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MEMORY_BACKEND, unless_made
+from memd.backends.plan import Plan, Proposals, Warnings, size_text
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
+from memd.hostmem.spec import round_up
 from memd.qapi.visit import visit_bool, visit_size
 from memd.qom.property import Property
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
+    from memd.hostmem.host import Host
     from memd.qom.tree import Tree
+
+
+_WITHOUT_MEMFD = dict.fromkeys(("hugetlb", "hugetlbsize", "seal"))
 
 
 class MemfdBackend(WholePagesBackend):
@@ -34,17 +40,80 @@ class MemfdBackend(WholePagesBackend):
         self.hugetlbsize = 0
         self.seal = True
 
-    def open(self, wait: bool) -> Backing:
+    def may_block(self) -> bool:
+        """See `MemoryBackend.may_block`."""
+        # The kernel may have to gather huge pages before it can set them aside.
+        return self.prealloc or self.hugetlb
+
+    def open(self, host: Host) -> Backing:
         """Make the memfd; see `MemoryBackend.open`."""
         from memd.hostmem.files import memfd
 
         return memfd(
+            host,
             "memory-backend-memfd",
             self.size,
             hugetlb=self.hugetlb,
             hugetlbsize=self.hugetlbsize,
             seal=self.seal,
         )
+
+    # What is said of it when it is to be explained
+
+    def warnings(self, plan: Plan) -> Warnings:
+        """See `MemoryBackend.warnings`."""
+        from memd.hostmem import capacity
+
+        if not self.share and not self.hugetlb:
+            yield (
+                "private-memfd",
+                "share=off takes the memory twice: a page that is written is in the memfd, and"
+                f" copied for the mapping, {size_text(self.size * 2)} in the end; nobody else"
+                " sees it.",
+            )
+        if self.hugetlbsize and not self.hugetlb:
+            yield "hugetlbsize", "hugetlbsize has no effect without hugetlb=on."
+        elif self.hugetlbsize & 1:
+            yield (
+                "hugetlbsize",
+                f"hugetlbsize={self.hugetlbsize} is odd, which stands for the default size.",
+            )
+        if self.hugetlb and plan.spec is None:
+            sizes = " and ".join(size_text(size) for size in capacity.huge_page_sizes())
+            yield "hugetlb", f"the kernel has huge pages of {sizes or 'no size'}."
+        if not self.seal:
+            yield (
+                "seal",
+                "with seal=off a process with the descriptor can shrink the memory, and accesses"
+                " past its end fail.",
+            )
+
+    def proposals(self, plan: Plan) -> Proposals:
+        """See `MemoryBackend.proposals`."""
+        file, spec = plan.file, plan.spec
+        if self.hugetlbsize and not self.hugetlb:
+            yield {"hugetlb": True}, "hugetlbsize is about the huge pages that hugetlb=on asks for."
+        if not self.share and not self.hugetlb:
+            yield (
+                {"qom-type": "memory-backend-ram", **_WITHOUT_MEMFD},
+                "memory that nobody shares takes half as much without a file behind it.",
+            )
+        if not self.hugetlb or plan.error is None:
+            return
+        page_size = self._huge_page_size()
+        if file is None and spec is None and page_size and self.size % page_size:
+            size = round_up(self.size, page_size)
+            yield {"size": size}, f"the size has to be whole pages of {size_text(page_size)}."
+        yield (
+            {"hugetlb": None, "hugetlbsize": None},
+            "there are not the huge pages for it; ordinary ones need no setting up.",
+        )
+
+    def _huge_page_size(self) -> int:
+        from memd.hostmem import capacity
+
+        asked = self.hugetlbsize
+        return asked if asked and not asked & (asked - 1) else capacity.default_huge_page_size()
 
 
 def _set_hugetlb(backend: MemfdBackend, hugetlb: bool) -> None:

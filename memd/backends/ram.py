@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MEMORY_BACKEND, MemoryBackend
+from memd.backends.plan import Plan, Proposals, Warnings
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
+    from memd.hostmem.host import Host
     from memd.hostmem.spec import MapSpec
 
 
@@ -17,27 +19,23 @@ class RamBackend(MemoryBackend):
 
     __slots__ = ()
 
-    def open(self, wait: bool) -> Backing | None:
+    def open(self, host: Host) -> Backing | None:
         """Make the memfd behind shared memory; see `MemoryBackend.open`."""
         if not self.share:
             return None
         from memd.hostmem.files import plain_memfd
 
-        return plain_memfd(self.memory_name)
+        return plain_memfd(host, self.memory_name)
 
     def spec(self, backing: Backing | None) -> MapSpec:
         """See `MemoryBackend.spec`."""
-        from memd.backends.making import log
         from memd.hostmem.libc import PAGE_SIZE
         from memd.hostmem.region import ANONYMOUS_ALIGN
         from memd.hostmem.spec import MapSpec, round_up
 
         length = round_up(self.size, PAGE_SIZE)
         if backing is not None:
-            try:
-                backing.truncate(length)
-            except OSError as failed:
-                log(f"ftruncate: {failed.strerror}")
+            backing.try_truncate(length)
         return MapSpec(
             size=self.size,
             length=length,
@@ -50,6 +48,23 @@ class RamBackend(MemoryBackend):
     def map_failure(self) -> str:
         """See `MemoryBackend.map_failure`."""
         return f"cannot set up guest memory '{self.memory_name}'"
+
+    def warnings(self, plan: Plan) -> Warnings:
+        """See `MemoryBackend.warnings`."""
+        if self.share:
+            yield (
+                "share",
+                "memory-backend-ram with share=on is a memfd whose size is not sealed; a process"
+                " with its descriptor can shrink it.",
+            )
+
+    def proposals(self, plan: Plan) -> Proposals:
+        """See `MemoryBackend.proposals`."""
+        if self.share:
+            yield (
+                {"qom-type": "memory-backend-memfd"},
+                "it is the same memory with its size sealed, and can have huge pages.",
+            )
 
 
 MEMORY_BACKEND_RAM = ObjectType("memory-backend-ram", MEMORY_BACKEND, factory=RamBackend)

@@ -19,7 +19,7 @@ from memd.qom.types import OBJECT, ObjectType
 from memd.work import Job
 
 if TYPE_CHECKING:
-    from memd.hostmem.paths import Roots
+    from memd.hostmem.host import Host
     from memd.qom.tree import Tree
 
 FORMATS = ("raw", "base64")
@@ -74,7 +74,8 @@ class Secret(Credentials):
         if "file" in values and "data" in values:
             raise QMPError("'file' and 'data' are mutually exclusive")
         if "file" in values:
-            content = await Job(lambda: _read(values["file"], self.tree.roots))
+            host = self.tree.host
+            content = await Job(lambda: _read(host, values["file"]))
         elif "data" in values:
             content = values["data"].encode()
         else:
@@ -98,13 +99,11 @@ def find_secret(tree: Tree, id: str) -> Secret:
     return found
 
 
-def _read(path: str, roots: Roots | None) -> bytes:
+def _read(host: Host, path: str) -> bytes:
     """What a file holds, in a worker thread."""
-    from memd.hostmem.paths import open_path
-
     doing = "Failed to open file"
     try:
-        fd = open_path(_encode(path), _READ, roots)
+        fd = host.open(_encode(path), _READ)
         try:
             doing = "Error reading file"
             if not stat.S_ISREG(os.fstat(fd).st_mode):

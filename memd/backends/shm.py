@@ -6,12 +6,14 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MEMORY_BACKEND
+from memd.backends.plan import NOBODY_SHARES, Plan, Proposals
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
+    from memd.hostmem.host import Host
     from memd.qom.tree import Tree
 
 _numbers = count()
@@ -31,11 +33,23 @@ class ShmBackend(WholePagesBackend):
         if not self.share:
             raise QMPError("can't create shm backend with `share=off`")
 
-    def open(self, wait: bool) -> Backing:
+    def open(self, host: Host) -> Backing:
         """Make the shared memory; see `MemoryBackend.open`."""
         from memd.hostmem.files import posix_shm
 
-        return posix_shm(next(_numbers), self.size)
+        return posix_shm(host, next(_numbers), self.size)
+
+    def proposals(self, plan: Plan) -> Proposals:
+        """See `MemoryBackend.proposals`."""
+        from memd.hostmem.planning import lacks_space
+
+        if not self.share:
+            yield NOBODY_SHARES
+        elif lacks_space(plan.spec, plan.file):
+            yield (
+                {"qom-type": "memory-backend-memfd"},
+                "a memfd is the same without the limit of /dev/shm.",
+            )
 
 
 MEMORY_BACKEND_SHM = ObjectType("memory-backend-shm", MEMORY_BACKEND, factory=ShmBackend)

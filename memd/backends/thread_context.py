@@ -7,6 +7,7 @@ there. Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -75,10 +76,18 @@ class ThreadContext(UserCreatable):
             described["properties"].pop("cpu-affinity", None)
         return described
 
-    @property
-    def wanted(self) -> set[int] | None:
-        """The CPUs that were asked for before the thread runs, if any were."""
-        return self._cpus
+    def explain(self) -> list[str]:
+        """See `UserCreatable.explain`."""
+        from memd.hostmem.capacity import online_cpus
+
+        cpus = self._cpus
+        if cpus is not None and not cpus & online_cpus():
+            raise cannot_run_there(OSError(errno.EINVAL, os.strerror(errno.EINVAL)))
+        where = "where the daemon runs" if cpus is None else f"on CPUs {sorted(cpus)}"
+        return [
+            f"A thread that does nothing is started; what is preallocated with"
+            f" prealloc-context={self.name} is so {where}, or where the thread is moved to."
+        ]
 
     def affinity(self) -> set[int]:
         """The CPUs that the thread may run on."""

@@ -66,7 +66,7 @@ class TLSCredentials(Credentials):
             raise QMPError("Missing 'dir' property value")
         files = self._files or (self.dir, self.endpoint, self.sanity_check, self.passwordid)
         directory, endpoint, check, passwordid = files
-        if self._context is None and self.tree.roots is not None:
+        if self._context is None and self.tree.host.roots is not None:
             # OpenSSL opens files by their paths, through whatever links there
             # are; and no client has a use for such an object.
             raise QMPError("with --mem-root, TLS credentials are made on the command line only")

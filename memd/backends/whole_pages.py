@@ -33,12 +33,11 @@ class WholePagesBackend(MemoryBackend):
         Raises:
             QMPError: it does not fit.
         """
-        from memd.backends.making import log
         from memd.hostmem.files import fit
 
         if backing is None:
             raise TypeError("memory of a file needs the file")
-        length = fit(backing, self.memory_name, self.size, offset, align, log)
+        length = fit(backing, self.memory_name, self.size, offset, align)
         return MapSpec(
             size=self.size,
             length=length,

@@ -55,11 +55,10 @@ def _is_node_name(name: str) -> bool:
 def _read(path: str, daemon: Daemon) -> None:
     """Read a file to its end; of a FIFO that is when its last writer is gone."""
     from memd.hostmem.files import encode_path
-    from memd.hostmem.paths import open_path
 
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        fd = open_path(encode_path(path), flags, daemon.tree.roots)
+        fd = daemon.tree.host.open(encode_path(path), flags)
     except OSError as error:
         old = daemon.compat is Compat.V10_0
         what = "read blkdebug config file" if old else f"open '{path}'"

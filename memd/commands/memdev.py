@@ -218,7 +218,6 @@ def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
 
 async def x_memdev_save(daemon: Daemon, args: Arguments) -> JSON:
     """`x-memdev-save`: a backend's present content as a file."""
-    from memd.backends.making import log
     from memd.hostmem.region import job_on
     from memd.hostmem.save import Saving, save
 
@@ -227,7 +226,7 @@ async def x_memdev_save(daemon: Daemon, args: Arguments) -> JSON:
     saving = Saving()
 
     def work() -> None:
-        save(region, id, filename, saving, daemon.tree.roots, replace=replace, log=log)
+        save(region, id, filename, saving, replace=replace)
 
     def progress() -> Event:
         path = f"/objects/{id}"

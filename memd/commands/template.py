@@ -179,11 +179,10 @@ async def _move(args: Arguments, move: Callable[..., str]) -> JSON:
 
 async def x_template_export(daemon: Daemon, args: Arguments) -> JSON:
     """`x-template-export`: a template's memory as a file."""
-    from memd.backends.making import log
     from memd.hostmem.save import save_new
 
     store, name, progress = store_of(daemon), args["name"], Progress(args["name"])
-    roots = daemon.tree.roots
+    host = daemon.tree.host
 
     def work() -> None:
         template = store.open(name)
@@ -198,9 +197,9 @@ async def x_template_export(daemon: Daemon, args: Arguments) -> JSON:
                 if "devices" in args:
                     # Before the memory's file appears: both are there, or none is.
                     length, there = len(devices), args["devices"]
-                    save_new(name, there, length, lambda put: put(0, devices), roots, log=log)
+                    save_new(host, name, there, length, lambda put: put(0, devices))
 
-            save_new(name, args["filename"], template.size, fill, roots, log=log)
+            save_new(host, name, args["filename"], template.size, fill)
         finally:
             template.close()
 

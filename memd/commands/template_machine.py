@@ -13,7 +13,7 @@ from memd.work import Completion, Job
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
-    from memd.hostmem.paths import Roots
+    from memd.hostmem.host import Host
     from memd.pages.save import Memory
 
 Arguments = dict[str, Any]
@@ -26,19 +26,19 @@ async def x_template_save(daemon: Daemon, args: Arguments) -> JSON:
     # What saves is imported by the first that does: a daemon's start need not wait for it.
     from memd.pages.save import MachineSave
 
-    store, name, roots = store_of(daemon), args["name"], daemon.tree.roots
+    store, name, host = store_of(daemon), args["name"], daemon.tree.host
     if ("id" in args) == ("filename" in args):
         raise QMPError("the memory is named by either 'id' or 'filename'")
     if "id" in args:
         memory = _memory_of(daemon, args["id"])
     else:
-        memory = await Job(lambda: _open_memory(args["filename"], roots))
+        memory = await Job(lambda: _open_memory(host, args["filename"]))
     saving = MachineSave(store, name, args.get("base"), memory)
     emit, goes_on = daemon.machine.emit, False
     try:
         await Job(saving.begin)
         if "devices" in args:
-            data = await Job(lambda: _read_stream(args["devices"], roots))
+            data = await Job(lambda: _read_stream(host, args["devices"]))
             await saving.run(emit, data)
             return {}
         uri = await Job(saving.listen)
@@ -64,14 +64,13 @@ def _memory_of(daemon: Daemon, id: str) -> Memory:
     return Memory(os.dup(region.fd), region.offset, backend.size, region.page_size)
 
 
-def _open_memory(filename: str, roots: Roots | None) -> Memory:
+def _open_memory(host: Host, filename: str) -> Memory:
     from memd.hostmem.files import encode_path
     from memd.hostmem.libc import HUGETLBFS_MAGIC, PAGE_SIZE, file_system_type
-    from memd.hostmem.paths import open_path
     from memd.pages.save import Memory
 
     try:
-        fd = open_path(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC, roots)
+        fd = host.open(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.lseek(fd, 0, os.SEEK_END)
             huge = file_system_type(fd) == HUGETLBFS_MAGIC
@@ -88,12 +87,11 @@ def _open_memory(filename: str, roots: Roots | None) -> Memory:
     return memory
 
 
-def _read_stream(filename: str, roots: Roots | None) -> bytes:
+def _read_stream(host: Host, filename: str) -> bytes:
     from memd.hostmem.files import encode_path
-    from memd.hostmem.paths import open_path
 
     try:
-        fd = open_path(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC, roots)
+        fd = host.open(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC)
         with open(fd, "rb", buffering=0) as file:
             data = file.read(_LARGEST_STREAM + 1)
     except OSError as failed:

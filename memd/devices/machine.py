@@ -160,9 +160,7 @@ class Machine:
             )
         if not self._warned:
             self._warned = True
-            from memd.backends.making import log
-
-            log(_PRIVATE_DISCARD % memdev.name)
+            memdev.tree.host.warn(_PRIVATE_DISCARD % memdev.name)
 
     def size_changed(self, device: MemoryDevice, size: int) -> None:
         """Tell that a virtio-mem device has another size; at most once a second."""

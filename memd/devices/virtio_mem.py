@@ -256,9 +256,7 @@ class VirtioMem(VirtioMemory):
                     await job_on((region,), partial(_populate, region, memdev.name, size, target))
                 self._have(machine, target)
         except QMPError as error:
-            from memd.backends.making import log
-
-            log(f"the size of a virtio-mem device can't be changed: {error}")
+            self.tree.host.warn(f"the size of a virtio-mem device can't be changed: {error}")
         finally:
             self._changing = False
 

@@ -13,6 +13,7 @@ from typing import Any
 from memd.commands.daemon import Daemon
 from memd.faulty.dispatcher import FaultyDispatcher
 from memd.faulty.hub import FaultyHub
+from memd.faulty.kernel import FaultyHost, refusal_of
 
 __all__ = ["FaultyHub", "faulty_hub"]
 
@@ -30,6 +31,7 @@ def faulty_hub(
 
     def make(*what: Any) -> FaultyHub:
         hub = FaultyHub(control, lifelines, *what)
+        daemon.tree.host = FaultyHost(refusal_of(hub.faults))
         hub.dispatch = FaultyDispatcher(hub.dispatch, daemon, hub)
         return hub
 

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from memd.commands.control import shutdown_event
 from memd.faulty.fault import Spec
-from memd.faulty.kernel import Kernel
 from memd.faulty.registry import FaultRegistry
 from memd.faulty.replay import Script
 from memd.faulty.session import FaultySession
@@ -37,7 +36,7 @@ class FaultyHub(Hub):
     """
 
     __slots__ = (
-        *("_clients", "_control", "_kernel", "_lifelines", "ending", "faults", "script"),
+        *("_clients", "_control", "_lifelines", "ending", "faults", "script"),
         "transcript",
     )
 
@@ -46,7 +45,6 @@ class FaultyHub(Hub):
         self.faults = FaultRegistry()
         self.transcript = Transcript()
         self.script: Script | None = None
-        self._kernel = Kernel(self.faults)
         self._clients = 0
         self._control = frozenset(control)
         self._lifelines = self._control & frozenset(lifelines)
@@ -58,10 +56,7 @@ class FaultyHub(Hub):
         Raises:
             QMPError: its members contradict each other.
         """
-        id = self.faults.add(spec)
-        if "syscall" in spec:
-            self._kernel.install()
-        return id
+        return self.faults.add(spec)
 
     def reset(self) -> None:
         """Forget everything that was told and said; clients are counted anew.
@@ -86,7 +81,6 @@ class FaultyHub(Hub):
         """See `Hub`."""
         self.ending.set()
         await super().close(patience)
-        self._kernel.restore()
 
     def _session(
         self, make: type[Session], transport: Transport, monitor: Monitor, peer: Peer | None

@@ -1,9 +1,6 @@
-"""System calls that fail, or take long, by injected faults.
+"""The host whose system calls fail, or take long, by injected faults.
 
-`memd.hostmem` makes its calls through the module `libc` and through `os`. Once
-there is a fault of a system call, the functions of the one are replaced, and
-its modules get an `os` of their own; before that nothing is. What fails is not
-made: it leaves behind what the kernel would, nothing.
+What fails is not made: it leaves behind what the kernel would, nothing.
 """
 
 from __future__ import annotations
@@ -13,122 +10,112 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from memd.faulty.fault import errno_of
 from memd.faulty.registry import FaultRegistry
+from memd.hostmem import libc
+from memd.hostmem.host import Host, Mapping
+from memd.hostmem.paths import Entry
+from memd.hostmem.spec import MapSpec
 
 STEP = 0.02
 """Seconds after which a stalled population looks whether it was given up."""
 
-_OS_CALLS = {
-    "ftruncate": "ftruncate",
-    "memfd_create": "memfd-create",
-    "posix_fallocate": "fallocate",
-    "pread": "pread",
-    "pwrite": "pwrite",
-    "fsync": "fsync",
-}
-"""Functions of `os`, and the kind of system call that each makes."""
+_POPULATING = (libc.MADV_POPULATE_READ, libc.MADV_POPULATE_WRITE)
 
 
-class _Os:
-    """The module `os`, as one module of `memd.hostmem` sees it."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        for name, kind in _OS_CALLS.items():
-            setattr(self, name, kernel.raising(kind, getattr(os, name)))
-        self.open = kernel.opening(kernel.raising("open", os.open))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-
-class Kernel:
-    """The kernel with its faults, from `install` to `restore`.
+class FaultyHost(Host):
+    """The kernel with injected faults.
 
     Args:
-        faults: says what goes wrong.
+        refusal: asked before each system call, by its kind in `TestFaultSyscall`; gives
+            the errno value that it is to fail with, or 0.
     """
 
-    __slots__ = ("_faults", "_replaced")
+    __slots__ = ("_refusal",)
 
-    def __init__(self, faults: FaultRegistry) -> None:
-        self._faults = faults
-        # What was replaced: the module, the name, what stood there.
-        self._replaced: list[tuple[Any, str, Any]] = []
+    def __init__(self, refusal: Callable[[str], int]) -> None:
+        super().__init__()
+        self._refusal = refusal
 
-    def install(self) -> None:
-        """Have system calls go wrong from now on."""
-        if self._replaced:
-            return
-        from memd.hostmem import export, files, libc, paths, populate, save
+    def _may_fail(self, kind: str) -> None:
+        number = self._refusal(kind)
+        if number:
+            raise libc.os_error(number)
 
-        for module in (export, files, paths, populate, save):
-            self._replace(module, "os", _Os(self))
-        self._replace(libc, "mmap", self.raising("mmap", libc.mmap))
-        self._replace(libc, "mbind", self.raising("mbind", libc.mbind))
-        self._replace(libc, "punch_hole", self.raising("fallocate", libc.punch_hole))
-        self._replace(libc, "openat2", self._openat2(libc.openat2))
-        self._replace(libc, "madvise", self._madvise(libc.madvise))
+    def open(self, path: bytes, flags: int) -> int:
+        """What only looks never fails."""
+        if not flags & os.O_PATH:
+            self._may_fail("open")
+        return super().open(path, flags)
 
-    def restore(self) -> None:
-        """Have system calls go right again."""
-        for module, name, before in self._replaced:
-            setattr(module, name, before)
-        self._replaced.clear()
+    def open_at(self, directory: int, name: bytes, flags: int, mode: int = 0) -> int:
+        """Opening a directory never fails; making a file without a name in it may."""
+        if flags & os.O_TMPFILE == os.O_TMPFILE or not flags & os.O_DIRECTORY:
+            self._may_fail("open")
+        return super().open_at(directory, name, flags, mode)
 
-    def _replace(self, module: Any, name: str, by: Any) -> None:
-        self._replaced.append((module, name, getattr(module, name)))
-        setattr(module, name, by)
+    def create(self, entry: Entry, mode: int) -> tuple[int, int | None]:
+        """See `Host`."""
+        self._may_fail("open")
+        return super().create(entry, mode)
 
-    def raising(self, kind: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that makes a call, or fails by an exception."""
+    def truncate(self, fd: int, size: int) -> None:
+        """See `Host`."""
+        self._may_fail("ftruncate")
+        super().truncate(fd, size)
 
-        def made(*args: Any, **more: Any) -> Any:
-            number = self._refusal(kind)
-            if number:
-                raise OSError(number, os.strerror(number))
-            return call(*args, **more)
+    def allocate(self, fd: int, offset: int, length: int) -> None:
+        """See `Host`."""
+        self._may_fail("fallocate")
+        super().allocate(fd, offset, length)
 
-        return made
+    def punch_hole(self, fd: int, offset: int, length: int) -> None:
+        """See `Host`."""
+        self._may_fail("fallocate")
+        super().punch_hole(fd, offset, length)
 
-    def opening(self, failing: Callable[..., int]) -> Callable[..., int]:
-        """The `open` of `os`: what only looks, or opens a directory, never fails."""
+    def read(self, fd: int, into: bytearray | memoryview, offset: int) -> int:
+        """See `Host`."""
+        self._may_fail("pread")
+        return super().read(fd, into, offset)
 
-        def made(path: bytes, flags: int, *args: Any, **more: Any) -> int:
-            call = failing if _is_to_be_used(flags) else os.open
-            return call(path, flags, *args, **more)
+    def write(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        """See `Host`."""
+        self._may_fail("pwrite")
+        return super().write(fd, data, offset)
 
-        return made
+    def sync(self, fd: int) -> None:
+        """See `Host`."""
+        self._may_fail("fsync")
+        super().sync(fd)
 
-    def _openat2(self, call: Callable[..., int]) -> Callable[..., int]:
-        """Not there for files, so that all are opened by `os.open`, and counted once.
+    def memfd(self, label: str, flags: int) -> int:
+        """See `Host`."""
+        self._may_fail("memfd-create")
+        return super().memfd(label, flags)
 
-        And beside the event loop, where opening may take as long as it is told to.
-        """
+    def map(self, spec: MapSpec, fd: int) -> Mapping:
+        """See `Host`."""
+        self._may_fail("mmap")
+        return super().map(spec, fd)
 
-        def made(directory: int, path: bytes, flags: int, resolve: int) -> int:
-            if self._faults.has_syscall("open") and _is_to_be_used(flags):
-                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-            return call(directory, path, flags, resolve)
+    def advise(self, address: int, length: int, advice: int) -> int:
+        """See `Host`."""
+        number = self._refusal("populate" if advice in _POPULATING else "madvise")
+        return number or super().advise(address, length, advice)
 
-        return made
+    def bind(self, address: int, length: int, policy: str, nodes: list[int]) -> None:
+        """See `Host`."""
+        self._may_fail("mbind")
+        super().bind(address, length, policy, nodes)
 
-    def _madvise(self, call: Callable[..., int]) -> Callable[..., int]:
-        from memd.hostmem import libc
 
-        populating = (libc.MADV_POPULATE_READ, libc.MADV_POPULATE_WRITE)
+def refusal_of(faults: FaultRegistry) -> Callable[[str], int]:
+    """What a `FaultyHost` asks, as the faults say; it waits as long as a call is to take."""
 
-        def made(address: int, length: int, advice: int) -> int:
-            number = self._refusal("populate" if advice in populating else "madvise")
-            return number or call(address, length, advice)
-
-        return made
-
-    def _refusal(self, kind: str) -> int:
-        """The error that a call is to fail with, or 0; waits as long as it is to take."""
-        effect = self._faults.for_syscall(kind)
+    def refusal(kind: str) -> int:
+        effect = faults.for_syscall(kind)
         if effect is None:
             return 0
         beside = threading.current_thread() is not threading.main_thread()
@@ -140,8 +127,4 @@ class Kernel:
             return errno.EINTR
         return errno_of(effect.spec.get("errno", ""))
 
-
-def _is_to_be_used(flags: int) -> bool:
-    """Whether these flags open a file, and not only a place or a directory."""
-    unnamed = flags & os.O_TMPFILE == os.O_TMPFILE
-    return unnamed or not flags & (os.O_PATH | os.O_DIRECTORY)
+    return refusal

@@ -118,10 +118,6 @@ class FaultRegistry:
                 return version
         return None
 
-    def has_syscall(self, kind: str) -> bool:
-        """Whether there are faults of that kind of system call; from any thread."""
-        return any(fault.spec["syscall"] == kind for fault in tuple(self._by_scope["syscall"]))
-
     def for_syscall(self, kind: str) -> Effect | None:
         """What goes wrong with a system call that is about to be made; from any thread."""
         with self._lock:

@@ -92,7 +92,7 @@ def write(region: Region, name: str, offset: int, data: bytes) -> None:
     try:
         with cgroup.making(region, offset, length):
             if last - first > libc.PAGE_SIZE:
-                error = libc.madvise(first, last - first, libc.MADV_POPULATE_WRITE)
+                error = region.host.advise(first, last - first, libc.MADV_POPULATE_WRITE)
                 # EINVAL: the mapping can't be written, which the copying will find
                 # too, or Linux before 5.14 does not know the advice.
                 if error not in (0, errno.EINVAL, errno.EINTR):

@@ -10,13 +10,14 @@ import os
 import resource
 from typing import NamedTuple
 
-from memd.hostmem import cgroup, libc
+from memd.hostmem import cgroup
 from memd.hostmem.numa import parse_list
 
 _HUGE_POOLS = "/sys/kernel/mm/hugepages"
-# The lowest address that can be mapped, and the end of what a process has.
-_FIRST_ADDRESS = 0x10000
-_END = (1 << 47) - libc.PAGE_SIZE
+
+
+class CannotTell(Exception):
+    """Only trying tells. Its text, if any, says what else would."""
 
 
 class HugePool(NamedTuple):
@@ -52,11 +53,10 @@ class HugePool(NamedTuple):
 def meminfo() -> dict[str, int]:
     """The rows of /proc/meminfo; sizes in bytes, counts of pages as they are."""
     found = {}
-    with open("/proc/meminfo", encoding="utf-8") as rows:
-        for row in rows:
-            name, _, value = row.partition(":")
-            words = value.split()
-            found[name] = int(words[0]) << (10 if len(words) > 1 else 0)
+    for row in rows_of("/proc/meminfo"):
+        name, _, value = row.partition(":")
+        words = value.split()
+        found[name] = int(words[0]) << (10 if len(words) > 1 else 0)
     return found
 
 
@@ -103,27 +103,6 @@ def left_to_use() -> int:
     return max(0, left)
 
 
-def overcommit() -> int:
-    """The kernel's rule for promising memory: 0 guesses, 1 always, 2 never too much."""
-    return _number("/proc/sys/vm/overcommit_memory")
-
-
-def can_promise(length: int, reserve: bool) -> bool:
-    """Whether a private writable mapping of ordinary pages is within what may be promised.
-
-    Args:
-        length: in bytes.
-        reserve: whether the mapping asks for that at all.
-    """
-    rule = overcommit()
-    if rule == 1 or (rule == 0 and not reserve):
-        return True
-    rows = meminfo()
-    if rule == 0:
-        return length <= rows["MemTotal"] + rows["SwapTotal"]
-    return length + rows["Committed_AS"] <= rows["CommitLimit"]
-
-
 def merging() -> bool:
     """Whether the kernel merges equal pages (KSM) at present."""
     try:
@@ -132,59 +111,29 @@ def merging() -> bool:
         return False
 
 
-def largest_gap() -> int:
-    """Bytes of the longest stretch of addresses in which nothing is mapped."""
-    last, largest = _FIRST_ADDRESS, 0
-    with open("/proc/self/maps", "rb") as rows:
-        for row in rows:
-            start, end = (int(part, 16) for part in row.split(maxsplit=1)[0].split(b"-"))
-            if start >= _END:
-                break
-            largest = max(largest, start - last)
-            last = end
-    largest = max(largest, _END - last)
-    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if soft != resource.RLIM_INFINITY:
-        with open("/proc/self/statm", encoding="utf-8") as words:
-            largest = min(largest, soft - int(words.read().split()[0]) * libc.PAGE_SIZE)
-    return largest
-
-
 def largest_file() -> int:
     """Bytes that a file may be given by this process."""
     soft = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     return (1 << 63) - 1 if soft == resource.RLIM_INFINITY else soft
 
 
-def memory_nodes() -> set[int] | None:
-    """The NUMA nodes with memory that this process may use; None without NUMA."""
-    try:
-        with open("/sys/devices/system/node/has_memory", encoding="utf-8") as file:
-            nodes = parse_list(file.read())
-    except OSError:
-        return None
-    return nodes & parse_list(_status("Mems_allowed_list"))
-
-
-def node_limit() -> int:
-    """One more than the highest number of a node that the kernel understands."""
-    # The mask is shown in full: eight digits, a comma, and so on.
-    return 4 * len(_status("Mems_allowed").replace(",", ""))
-
-
 def online_cpus() -> set[int]:
     """The CPUs that threads can run on."""
-    with open("/sys/devices/system/cpu/online", encoding="utf-8") as file:
-        return parse_list(file.read())
+    (row,) = rows_of("/sys/devices/system/cpu/online")
+    return parse_list(row)
 
 
-def _status(name: str) -> str:
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as rows:
-        for row in rows:
-            key, _, value = row.partition(":")
-            if key == name:
-                return value.strip()
-    return ""
+def rows_of(path: str) -> list[str]:
+    """The rows of a file of /proc or /sys.
+
+    Raises:
+        CannotTell: there is no such file.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as rows:
+            return list(rows)
+    except FileNotFoundError:
+        raise CannotTell(f"{path} is not there: /{path.split('/')[1]} may not be mounted") from None
 
 
 def _number(path: str) -> int:

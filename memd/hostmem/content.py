@@ -21,7 +21,7 @@ CHUNK = 1 << 20
 
 _NOT_OF_FILES = frozenset((errno.EINVAL, errno.EOPNOTSUPP))
 
-Piece = tuple[int, bytes | bytearray, bool]
+Piece = tuple[int, bytearray, bool]
 """Where it is in the region, in bytes; what is there; whether it is in place of an earlier one."""
 
 
@@ -71,7 +71,7 @@ def _read_file(region: Region, offset: int, into: memoryview) -> tuple[int, int]
     at, done = region.offset + offset, 0
     while done < len(into):
         try:
-            count = os.preadv(region.fd, [into[done:]], at + done)
+            count = region.host.read(region.fd, into[done:], at + done)
         except OSError as failed:
             return done, failed.errno or errno.EIO
         if not count:
@@ -116,8 +116,12 @@ def pieces(region: Region) -> Iterator[Piece]:
     elif region.reads_as_file:
         for start, end in data_ranges(region.fd, region.offset, length):
             for at in range(start, end, CHUNK):
-                data = os.pread(region.fd, min(CHUNK, end - at), region.offset + at)
-                if len(data) < min(CHUNK, end - at):
+                data = bytearray(min(CHUNK, end - at))
+                with memoryview(data) as view:
+                    done, number = _read_file(region, at, view)
+                if done < len(data):
+                    if number != errno.EFAULT:
+                        raise libc.os_error(number)
                     raise Gone("its file is being truncated")
                 yield at, data, False
         if not region.shared:

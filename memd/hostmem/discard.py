@@ -51,13 +51,13 @@ def discard(region: Region, name: str, offset: int, length: int) -> None:
     in_file = region.fd >= 0
     try:
         if in_file:
-            libc.punch_hole(region.fd, region.offset + offset, length)
+            region.host.punch_hole(region.fd, region.offset + offset, length)
     except OSError as failed:
         raise QMPError(f"cannot discard memory of '{name}': {failed.strerror}") from None
     if in_file and region.shared:
         return
     # A private mapping has pages of its own.
-    number = libc.madvise(region.address + offset, length, libc.MADV_DONTNEED)
+    number = region.host.advise(region.address + offset, length, libc.MADV_DONTNEED)
     # Linux before 5.18 does not take the advice for huge pages, and has
     # dropped them with the file's.
     if not number or (number == errno.EINVAL and region.page_size > libc.PAGE_SIZE):

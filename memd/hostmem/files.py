@@ -7,44 +7,27 @@ QEMU 10.0.2 and 11.1.3, texts included.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import signal
 import stat
-from collections.abc import Callable
 
 from memd.errors import QMPError
-from memd.hostmem import libc, noting
+from memd.hostmem import libc
+from memd.hostmem.host import Host
+from memd.hostmem.opened import MEMFD, Opened
 from memd.hostmem.paths import Entry, Roots, new_entry, open_path
-from memd.hostmem.spec import round_up
+from memd.hostmem.spec import UINT64, round_up
 
-Log = Callable[[str], None]
-"""Takes a line for the log."""
-
-UINT64 = (1 << 64) - 1
-_OFF_T_MAX = (1 << 63) - 1
 _MFD_HUGETLB = 4
 _MFD_HUGE_SHIFT = 26
-_F_ADD_SEALS = 1033
-_F_SETSIG = 10
-_SEAL_SHRINK_GROW_SEAL = 0x2 | 0x4 | 0x1
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 # A dangling symbolic link is missing when opened and there when created; a
 # file that others make and remove may look so for a moment too.
 _TRIES = 3
 
-# Where the kernel can't say at once whether it has to wait, or does not know
-# the question.
-_ASK_A_THREAD = frozenset((errno.EAGAIN, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.E2BIG))
-
 
 _unfinished: set[Backing] = set()
 """Files made for memory that is not whole yet."""
-
-
-class WouldBlock(Exception):
-    """Opening may have to wait for a disk or a server: not in the event loop."""
 
 
 class Backing:
@@ -52,38 +35,38 @@ class Backing:
 
     Attributes:
         fd: its descriptor; -1 once it has been given away or closed.
+        opened: what is known of it.
         size: in bytes; -1 for what has none, such as a FIFO.
         page_size: of its memory, in bytes.
     """
 
-    __slots__ = ("_made", "_noted", "fd", "page_size", "size")
+    __slots__ = ("_host", "_made", "_noted", "fd", "opened", "page_size", "size")
 
     def __init__(
         self,
+        host: Host,
         fd: int,
-        size: int,
-        page_size: int,
+        opened: Opened | None = None,
         made: Entry | None = None,
         noted: int | None = None,
     ) -> None:
         """Take over a descriptor.
 
         Args:
+            host: does all that is done with it.
+            opened: what is known of it; None has it looked at.
             made: where the file is if it was made for this; taken over, too.
             noted: the number by which its making was noted.
         """
+        self._host = host
         self._noted = noted
         self.fd = fd
-        self.size = size
-        self.page_size = page_size
+        self.opened = opened or host.look(fd)
+        self.size = self.opened.size
+        self.page_size = self.opened.page_size
         self._made = made
         if made is not None:
             _unfinished.add(self)
-
-    @property
-    def huge(self) -> bool:
-        """Whether its memory is made of huge pages."""
-        return self.page_size > libc.PAGE_SIZE
 
     def take(self) -> int:
         """Give the descriptor away; from then on `undo` does nothing."""
@@ -93,9 +76,12 @@ class Backing:
             self._made.close()
         return fd
 
-    def truncate(self, size: int) -> None:
-        """Set its size in bytes; raises `OSError`."""
-        truncate(self.fd, size)
+    def try_truncate(self, size: int) -> None:
+        """Set its size in bytes; that it can't be is only logged."""
+        try:
+            self._host.truncate(self.fd, size)
+        except OSError as failed:
+            self._host.warn(f"ftruncate: {failed.strerror}")
 
     def undo(self) -> None:
         """Close the file, and remove it if it was made for this."""
@@ -103,59 +89,20 @@ class Backing:
             self.remove()
             if self._made is not None:
                 self._made.close()
-            os.close(self.fd)
+            self._host.close(self.fd)
             self.fd = -1
 
     def remove(self) -> None:
-        """Remove the file if it was made for this."""
+        """Remove the file if it was made for this and nobody else uses it."""
         made = self._made
         if made is None or self not in _unfinished:
             return
         _unfinished.discard(self)
         try:
-            remove_unused(self.fd, made)
+            self._host.remove_unused(self.fd, made)
         except OSError:
             pass
-        noting.settle(self._noted)
-
-
-def remove_unused(fd: int, entry: Entry) -> bool:
-    """Remove a file that nobody else has open, nor mapped.
-
-    A write lease says so: the kernel gives one only on a file that is open once,
-    and who opens it after that waits until the lease is given back.
-
-    Args:
-        fd: of the file, open for writing, and the only descriptor but for copies of it.
-        entry: where it is, if nothing else has come there.
-
-    Returns:
-        Whether it is removed: not where it is in use, or it can't be told.
-
-    Raises:
-        OSError: it can't be removed.
-    """
-    try:
-        # Who is waited for is told by a signal; this one is ignored.
-        fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError as failed:
-        if failed.errno != errno.EAGAIN:
-            import logging
-
-            path = os.fsdecode(entry.path)
-            text = "'%s' stays: whether others use it can't be told: %s"
-            logging.getLogger("memd").warning(text, path, failed.strerror)
-        return False
-    try:
-        # Somebody may have put another file there, or be about to open this one.
-        ours = os.path.samestat(os.fstat(fd), entry.stat())
-        if not ours or fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_WRLCK:
-            return False
-        entry.unlink()
-        return True
-    finally:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        self._host.settle(self._noted)
 
 
 def remove_unfinished() -> None:
@@ -165,7 +112,7 @@ def remove_unfinished() -> None:
 
 
 def open_file(
-    path: str, readonly: bool, name: str, wait: bool, roots: Roots | None = None
+    host: Host, path: str, readonly: bool, name: str, near: Entry | None = None
 ) -> Backing:
     """Open the file for `memory-backend-file`.
 
@@ -174,44 +121,45 @@ def open_file(
 
     Args:
         name: goes into the name that the unnamed file has for a moment.
-        wait: whether the caller can wait for a disk or a server.
-        roots: what it has to be below; None for anywhere.
+        near: where it is, as `Host.near` gives it: nothing is waited for then.
 
     Raises:
-        OSError: why it can't be opened.
-        WouldBlock: only without `wait`; nothing has been done.
+        OSError: why it can't be opened; BlockingIOError where it has to be waited for.
     """
     raw = encode_path(path)
-    access = os.O_RDONLY if readonly else os.O_RDWR
+    access = (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC
     before = None
     for _ in range(_TRIES):
         try:
-            fd = _open(raw, access, wait, roots)
-            now = os.fstat(fd)
-            if stat.S_ISREG(now.st_mode) and not now.st_nlink:
-                if before is None or not os.path.samestat(now, before):
-                    # It was removed this moment, unless the path, one of /proc,
-                    # leads to a file without a name.
-                    os.close(fd)
-                    before = now
-                    continue
-            return _look_at(fd)
+            fd = host.open_near(near, access | os.O_NONBLOCK) if near else _open(host, raw, access)
         except FileNotFoundError:
             if readonly:
                 raise
         except IsADirectoryError:
             if readonly:
                 raise
-            return _open_unnamed(raw, name, roots)
-        entry = new_entry(raw, roots)
+            return _open_unnamed(host, raw, name)
+        else:
+            found = host.look(fd)
+            if stat.S_ISDIR(found.mode):
+                host.close(fd)
+                raise libc.os_error(errno.EISDIR)
+            if found.links or not stat.S_ISREG(found.mode) or found.is_same(before):
+                return Backing(host, fd, found)
+            # It was removed this moment, unless the path, one of /proc, leads to
+            # a file without a name.
+            host.close(fd)
+            before = found
+            continue
+        entry = near.copy() if near else new_entry(raw, host.roots)
         try:
-            fd, noted = noting.make(entry, 0o644)
+            fd, noted = host.create(entry, 0o644)
         except BaseException as failed:
             entry.close()
             if isinstance(failed, FileExistsError):
                 continue
             raise
-        return _look_at(fd, entry, noted)
+        return Backing(host, fd, None, entry, noted)
     raise libc.os_error(errno.EEXIST)
 
 
@@ -220,46 +168,16 @@ def encode_path(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape").replace(b"\0", b"\xc0\x80")
 
 
-def _look_at(fd: int, made: Entry | None = None, noted: int | None = None) -> Backing:
-    """What was opened, with its size and page size.
-
-    Raises:
-        IsADirectoryError: it is a directory, and closed again.
-    """
-    found = os.fstat(fd)
-    if stat.S_ISDIR(found.st_mode):
-        os.close(fd)
-        raise libc.os_error(errno.EISDIR)
-    try:
-        size = os.lseek(fd, 0, os.SEEK_END)
-    except OSError:
-        size = -1
-    page_size = libc.PAGE_SIZE
-    # Huge pages show as the block size; only where it is large is it worth
-    # asking whether the file system has huge pages or just large blocks.
-    if found.st_blksize > page_size and libc.file_system_type(fd) == libc.HUGETLBFS_MAGIC:
-        page_size = found.st_blksize
-    return Backing(fd, size, page_size, made, noted)
-
-
-def _open(path: bytes, access: int, wait: bool, roots: Roots | None) -> int:
+def _open(host: Host, path: bytes, flags: int) -> int:
     # Without O_NONBLOCK, opening a FIFO to read waits for a writer. On the
     # file that results the flag changes nothing.
-    flags = access | os.O_CLOEXEC | os.O_NONBLOCK
-    if not wait:
-        try:
-            return open_path(path, flags, roots, cached=True)
-        except OSError as failed:
-            if failed.errno in _ASK_A_THREAD:
-                raise WouldBlock from None
-            raise
     try:
-        return open_path(path, flags, roots)
+        return host.open(path, flags | os.O_NONBLOCK)
     except BlockingIOError:
         # Somebody has a lease on the file and is asked to give it up.
-        if not _is_regular(path, roots):
+        if not _is_regular(path, host.roots):
             raise
-        return open_path(path, access | os.O_CLOEXEC, roots)
+        return host.open(path, flags)
 
 
 def _is_regular(path: bytes, roots: Roots | None) -> bool:
@@ -270,20 +188,25 @@ def _is_regular(path: bytes, roots: Roots | None) -> bool:
         os.close(fd)
 
 
-def _open_unnamed(directory: bytes, name: str, roots: Roots | None) -> Backing:
-    fd = open_path(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, roots)
+def _open_unnamed(host: Host, directory: bytes, name: str) -> Backing:
+    fd = open_path(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, host.roots)
     entry = Entry(directory, fd, b"")
     try:
         for _ in range(100):
             entry.name = unnamed_prefix(name) + random_letters(6).encode()
             entry.path = directory + b"/" + entry.name
             try:
-                made, noted = noting.make(entry, 0o600)
+                made, noted = host.create(entry, 0o600)
             except FileExistsError:
                 continue
-            entry.unlink()
-            noting.settle(noted)
-            return _look_at(made)
+            backing = Backing(host, made)
+            try:
+                host.unlink(entry)
+            except BaseException:
+                backing.undo()
+                raise
+            host.settle(noted)
+            return backing
     finally:
         entry.close()
     raise libc.os_error(errno.EEXIST)
@@ -299,7 +222,9 @@ def random_letters(count: int) -> str:
     return "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(count))
 
 
-def memfd(label: str, size: int, *, hugetlb: bool, hugetlbsize: int, seal: bool) -> Backing:
+def memfd(
+    host: Host, label: str, size: int, *, hugetlb: bool, hugetlbsize: int, seal: bool
+) -> Backing:
     """Make a memfd of a size.
 
     Args:
@@ -311,15 +236,20 @@ def memfd(label: str, size: int, *, hugetlb: bool, hugetlbsize: int, seal: bool)
     Raises:
         QMPError: it can't be made.
     """
-    fd = _memfd_create(label, memfd_flags(hugetlb, hugetlbsize, seal))
-    try:
-        truncate(fd, size)
-    except OSError as failed:
-        os.close(fd)
-        raise cannot_resize("memfd", size, failed) from None
+    fd = _memfd_create(host, label, memfd_flags(hugetlb, hugetlbsize, seal))
+    _resize(host, fd, "memfd", size)
     if seal:
-        fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK_GROW_SEAL)
-    return _look_at(fd) if hugetlb else Backing(fd, size, libc.PAGE_SIZE)
+        host.seal(fd)
+    return Backing(host, fd, None if hugetlb else MEMFD._replace(size=size))
+
+
+def _resize(host: Host, fd: int, what: str, size: int) -> None:
+    """Give new memory its size, or close it."""
+    try:
+        host.truncate(fd, size)
+    except OSError as failed:
+        host.close(fd)
+        raise QMPError(f"failed to resize {what} to {size}: {failed.strerror}") from None
 
 
 def memfd_flags(hugetlb: bool, hugetlbsize: int, seal: bool) -> int:
@@ -344,33 +274,24 @@ def memfd_flags(hugetlb: bool, hugetlbsize: int, seal: bool) -> int:
     return flags
 
 
-def plain_memfd(label: str) -> Backing:
+def plain_memfd(host: Host, label: str) -> Backing:
     """Make an empty memfd, not sealed.
 
     Raises:
         QMPError: it can't be made.
     """
-    return Backing(_memfd_create(label, os.MFD_CLOEXEC), 0, libc.PAGE_SIZE)
+    return Backing(host, _memfd_create(host, label, os.MFD_CLOEXEC), MEMFD)
 
 
-def _memfd_create(label: str, flags: int) -> int:
+def _memfd_create(host: Host, label: str, flags: int) -> int:
     try:
-        return os.memfd_create(label, flags)
+        return host.memfd(label, flags)
     except OSError as failed:
-        raise cannot_create_memfd(flags, failed) from None
+        text = f"failed to create memfd with flags 0x{flags:x}: {failed.strerror}"
+        raise QMPError(text) from None
 
 
-def cannot_create_memfd(flags: int, failed: OSError) -> QMPError:
-    """What is said where memfd_create(2) fails."""
-    return QMPError(f"failed to create memfd with flags 0x{flags:x}: {failed.strerror}")
-
-
-def cannot_resize(what: str, size: int, failed: OSError) -> QMPError:
-    """What is said where new memory can't be given its size in bytes."""
-    return QMPError(f"failed to resize {what} to {size}: {failed.strerror}")
-
-
-def posix_shm(number: int, size: int) -> Backing:
+def posix_shm(host: Host, number: int, size: int) -> Backing:
     """Make POSIX shared memory of a size, its name gone before this returns.
 
     Args:
@@ -383,32 +304,17 @@ def posix_shm(number: int, size: int) -> Backing:
     path = b"/dev/shm/qemu-%d-shm-%d" % (os.getpid(), number)
     entry = Entry(path, libc.AT_FDCWD, path)
     try:
-        fd, noted = noting.make(entry, 0)
+        fd, noted = host.create(entry, 0)
     except OSError as failed:
-        raise cannot_create_shm(failed) from None
-    entry.unlink()
-    noting.settle(noted)
-    try:
-        truncate(fd, size)
-    except OSError as failed:
-        os.close(fd)
-        raise cannot_resize("POSIX shared memory", size, failed) from None
-    return Backing(fd, size, libc.PAGE_SIZE)
+        text = f"failed to create POSIX shared memory: {failed.strerror}"
+        raise QMPError(text) from None
+    host.unlink(entry)
+    host.settle(noted)
+    _resize(host, fd, "POSIX shared memory", size)
+    return Backing(host, fd, MEMFD._replace(size=size))
 
 
-def cannot_create_shm(failed: OSError) -> QMPError:
-    """What is said where POSIX shared memory can't be made."""
-    return QMPError(f"failed to create POSIX shared memory: {failed.strerror}")
-
-
-def truncate(fd: int, size: int) -> None:
-    """Set a file's size in bytes; one that C's off_t can't hold is EINVAL."""
-    if size > _OFF_T_MAX:
-        raise libc.os_error(errno.EINVAL)
-    os.ftruncate(fd, size)
-
-
-def fit(backing: Backing, name: str, size: int, offset: int, align: int, log: Log) -> int:
+def fit(backing: Backing, name: str, size: int, offset: int, align: int) -> int:
     """See that a file takes a mapping, and give it its size if it is empty.
 
     Arithmetic wraps at 64 bits as QEMU's does. A file with content is never
@@ -445,8 +351,5 @@ def fit(backing: Backing, name: str, size: int, offset: int, align: int, log: Lo
         )
     length = round_up(length, page_size) & UINT64
     if there == 0:
-        try:
-            backing.truncate(offset + length & UINT64)
-        except OSError as failed:
-            log(f"ftruncate: {failed.strerror}")
+        backing.try_truncate(offset + length & UINT64)
     return length

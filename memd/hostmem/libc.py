@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 from typing import Any
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -46,6 +47,7 @@ MPOL_MF_STRICT = 1
 MPOL_MF_MOVE = 2
 
 AT_FDCWD = -100
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_CACHED = 0x20
@@ -53,6 +55,8 @@ PATH_MAX = 4096
 HUGETLBFS_MAGIC = 0x958458F6
 TMPFS_MAGIC = 0x01021994
 PROC_SUPER_MAGIC = 0x9FA0
+ZERO_DEVICE = os.makedev(1, 5)
+APPEND = 0x20
 
 FALLOC_FL_KEEP_SIZE = 1
 FALLOC_FL_PUNCH_HOLE = 2
@@ -62,6 +66,9 @@ _SYS_OPENAT2 = 437
 _SYS_CACHESTAT = 451
 _SYS_MBIND = 237 if os.uname().machine == "x86_64" else 235
 _AT_EACCESS = 0x200
+_AT_EMPTY_PATH = 0x1000
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_MNT_ID_UNIQUE = 0x4000
 _NODE_WORDS = 3
 _IOV_MAX = 1024
 _M_ARENA_MAX = -8
@@ -121,6 +128,7 @@ _fallocate = _libc.fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _faccessat = _libc.faccessat
 _faccessat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int)
+_statx = getattr(_libc, "statx", None)
 _fstatfs = _libc.fstatfs
 _fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_StatFs))
 _syscall_openat2 = ctypes.CDLL(None, use_errno=True).syscall
@@ -210,31 +218,51 @@ def file_system_type(fd: int) -> int:
     return magic
 
 
-def check_access(path: bytes, mode: int) -> None:
+def check_access(file: int | bytes, mode: int) -> None:
     """Ask whether this process, as it is now, may open a file.
 
     Args:
+        file: its path, or a descriptor of it (with an old C library, by /proc).
         mode: of os.R_OK, os.W_OK and os.X_OK.
 
     Raises:
         OSError: why it may not.
     """
-    if _faccessat(AT_FDCWD, path, mode, _AT_EACCESS):
+    if isinstance(file, int):
+        if not _faccessat(file, b"", mode, _AT_EACCESS | _AT_EMPTY_PATH):
+            return
+        number = ctypes.get_errno()
+        if number != errno.EINVAL:
+            raise os_error(number)
+        file = b"/proc/self/fd/%d" % file
+    if _faccessat(AT_FDCWD, file, mode, _AT_EACCESS):
         raise os_error(ctypes.get_errno())
 
 
-def open_cached(path: bytes, flags: int) -> int:
-    """Open a file if the kernel need not wait for a disk or a server to find it.
+def attributes(fd: int) -> int:
+    """What chattr(1) sets on a file, APPEND and others (statx(2)); 0 where it can't be told."""
+    found = _look(fd, 0)
+    return 0 if found is None else int.from_bytes(found[8:16], sys.byteorder)
 
-    Returns:
-        The descriptor.
 
-    Raises:
-        OSError: EAGAIN where it would have to wait, ENOSYS or EINVAL where the
-            kernel can't tell (before Linux 5.12), ELOOP where the path has a
-            symbolic link, or why the file can't be opened.
+def mount_of(fd: int) -> int:
+    """A number of the mount that a file is on, which no later one gets.
+
+    It is told without waiting for a file system; 0 where it can't be told, before
+    Linux 6.8.
     """
-    return openat2(AT_FDCWD, path, flags, RESOLVE_CACHED | RESOLVE_NO_SYMLINKS)
+    found = _look(fd, _STATX_MNT_ID_UNIQUE)
+    if found is None or not int.from_bytes(found[:4], sys.byteorder) & _STATX_MNT_ID_UNIQUE:
+        return 0
+    return int.from_bytes(found[144:152], sys.byteorder)
+
+
+def _look(fd: int, mask: int) -> bytes | None:
+    """What statx(2) tells of a file, as it is known already."""
+    found = ctypes.create_string_buffer(256)
+    if _statx is None or _statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, mask, found):
+        return None
+    return found.raw
 
 
 def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from memd.hostmem import libc
 
 _OVERLAYFS_MAGIC = 0x794C7630
-_ZERO_DEVICE = os.makedev(1, 5)
 
 
 class Opened(NamedTuple):
@@ -21,6 +20,9 @@ class Opened(NamedTuple):
 
     Attributes:
         mode: its type and permissions, as in `st_mode`.
+        links: how many names it has.
+        device: of the file system, as in `st_dev`.
+        inode: as in `st_ino`.
         device_number: what it is if it is a device, as in `st_rdev`.
         block_size: as in `st_blksize`, in bytes.
         size: in bytes, as its end can be sought; -1 where it can't.
@@ -30,12 +32,24 @@ class Opened(NamedTuple):
     """
 
     mode: int
+    links: int
+    device: int
+    inode: int
     device_number: int
     block_size: int
     size: int
     magic: int
     read_only: bool
     changed: int
+
+    def is_same(self, other: Opened | None) -> bool:
+        """Whether it is the same file."""
+        return other is not None and (self.device, self.inode) == (other.device, other.inode)
+
+    @property
+    def page_size(self) -> int:
+        """Of its memory, in bytes. Huge pages show as the block size."""
+        return self.block_size if self.magic == libc.HUGETLBFS_MAGIC else libc.PAGE_SIZE
 
     @property
     def in_memory(self) -> bool:
@@ -50,7 +64,7 @@ class Opened(NamedTuple):
     @property
     def zero_device(self) -> bool:
         """Whether it is /dev/zero: each mapping is memory of its own."""
-        return stat.S_ISCHR(self.mode) and self.device_number == _ZERO_DEVICE
+        return stat.S_ISCHR(self.mode) and self.device_number == libc.ZERO_DEVICE
 
     @property
     def can_go_apart(self) -> bool:
@@ -81,6 +95,9 @@ def look(fd: int) -> Opened:
         size = -1
     return Opened(
         found.st_mode,
+        found.st_nlink,
+        found.st_dev,
+        found.st_ino,
         found.st_rdev,
         found.st_blksize,
         size,
@@ -90,5 +107,8 @@ def look(fd: int) -> Opened:
     )
 
 
-MEMFD = Opened(stat.S_IFREG, 0, libc.PAGE_SIZE, 0, libc.TMPFS_MAGIC, False, 0)
+MEMFD = Opened(stat.S_IFREG, 0, 0, 0, 0, libc.PAGE_SIZE, 0, libc.TMPFS_MAGIC, False, 0)
 """A memfd of ordinary pages, or POSIX shared memory."""
+
+GUEST_MEMFD = MEMFD._replace(size=-1, magic=0)
+"""A guest_memfd."""

@@ -123,6 +123,15 @@ class Entry:
         self.directory = directory
         self.name = name
 
+    def copy(self) -> Entry:
+        """Another one of the same, to be closed by itself."""
+        return Entry(self.path, os.dup(self.directory), self.name)
+
+    def open_at_once(self, flags: int) -> int:
+        """Open what is there on this very file system; raises `OSError`."""
+        resolve = libc.RESOLVE_NO_XDEV | libc.RESOLVE_NO_SYMLINKS
+        return libc.openat2(self.directory, self.name, flags, resolve)
+
     def open(self, flags: int, mode: int = 0) -> int:
         """Open or make it, never through a link; raises `OSError`."""
         return os.open(self.name, flags | os.O_NOFOLLOW, mode, dir_fd=self.directory)
@@ -150,34 +159,30 @@ class Entry:
             self.directory = -1
 
 
-def open_path(path: bytes, flags: int, roots: Roots | None = None, *, cached: bool = False) -> int:
+def open_path(path: bytes, flags: int, roots: Roots | None = None) -> int:
     """Open what is there.
 
     Args:
         path: as the client named it.
         flags: for open(2), without O_CREAT.
         roots: what it has to be below; None for anywhere.
-        cached: whether to give up where a disk or a server would be waited for.
 
     Returns:
         The descriptor.
 
     Raises:
-        OSError: why it can't be opened. With `cached` EAGAIN where it would
-            take waiting, and one of _NO_OPENAT2 where the kernel can't tell.
+        OSError: why it can't be opened.
     """
     try:
         if roots is not None:
-            return _beneath(*roots.find(path), flags, libc.RESOLVE_CACHED if cached else 0)
-        if cached:
-            return libc.open_cached(path, flags)
+            return _beneath(*roots.find(path), flags)
         return libc.openat2(libc.AT_FDCWD, path, flags, libc.RESOLVE_NO_SYMLINKS)
     except OSError as failed:
         if failed.errno == errno.EXDEV:
             raise outside() from None
-        if failed.errno != errno.ELOOP and (cached or failed.errno not in _NO_OPENAT2):
+        if failed.errno != errno.ELOOP and failed.errno not in _NO_OPENAT2:
             raise
-    walk = _Walk(path, roots, libc.RESOLVE_CACHED if cached else 0)
+    walk = _Walk(path, roots)
     try:
         return walk.open(flags)
     finally:
@@ -200,7 +205,7 @@ def target(path: bytes, roots: Roots | None = None) -> Entry:
     """Where a path leads, every link followed; nothing need be there; raises `OSError`."""
     if len(path) >= libc.PATH_MAX:
         raise libc.os_error(errno.ENAMETOOLONG)
-    walk = _Walk(path, roots, 0)
+    walk = _Walk(path, roots)
     try:
         walk.finish()
         directory, walk.directory = walk.directory, -1
@@ -261,12 +266,11 @@ class _Walk:
         name: once it is finished, the last name, which is no link.
     """
 
-    __slots__ = ("_links", "_magic", "_names", "_parts", "_resolve", "_root", "directory", "name")
+    __slots__ = ("_links", "_magic", "_names", "_parts", "_root", "directory", "name")
 
-    def __init__(self, path: bytes, roots: Roots | None, resolve: int) -> None:
+    def __init__(self, path: bytes, roots: Roots | None) -> None:
         if not path:
             raise libc.os_error(errno.ENOENT)
-        self._resolve = resolve
         self._links = 0
         self._magic = False
         self.name = b""
@@ -316,8 +320,6 @@ class _Walk:
             self.directory = -1
 
     def _step(self, directory: int, name: bytes, flags: int = _DIRECTORY) -> int:
-        if self._resolve:
-            return libc.openat2(directory, name, flags, self._resolve)
         if directory == libc.AT_FDCWD:
             return os.open(name, flags)
         return os.open(name, flags, dir_fd=directory)
@@ -355,7 +357,7 @@ class _Walk:
         # Not "..", which leads out of a directory that was moved meanwhile.
         self._names.pop()
         way = b"/".join(self._names) or b"."
-        self._move(_beneath(self._root, way, _DIRECTORY, self._resolve))
+        self._move(_beneath(self._root, way, _DIRECTORY))
 
     def _look(self, name: bytes) -> tuple[bytes, os.stat_result, bool] | None:
         """A link's target, its owner, and whether it is the kernel's own; None for what is none."""
@@ -392,16 +394,14 @@ class _Walk:
         return True
 
 
-def _beneath(root: int, path: bytes, flags: int, resolve: int = 0) -> int:
+def _beneath(root: int, path: bytes, flags: int) -> int:
     """Open what is below a root, and there without any link."""
-    resolve |= libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS
+    resolve = libc.RESOLVE_BENEATH | libc.RESOLVE_NO_SYMLINKS
     for _ in range(_TRIES):
         try:
             return libc.openat2(root, path, flags, resolve)
         except BlockingIOError as failed:
             again = failed
-            if resolve & libc.RESOLVE_CACHED:
-                break
     raise again
 
 

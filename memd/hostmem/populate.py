@@ -244,7 +244,7 @@ Populate = Callable[[Region, int, int], int]
 
 def _populate_by_advice(region: Region, start: int, length: int) -> int:
     advice = libc.MADV_POPULATE_WRITE if region.writable else libc.MADV_POPULATE_READ
-    return libc.madvise(region.address + start, length, advice)
+    return region.host.advise(region.address + start, length, advice)
 
 
 def _populate_by_touch(region: Region, start: int, length: int) -> int:
@@ -255,7 +255,7 @@ def _populate_by_touch(region: Region, start: int, length: int) -> int:
         write = False
         if region.fd >= 0:
             try:
-                os.posix_fallocate(region.fd, region.offset + start, length)
+                region.host.allocate(region.fd, region.offset + start, length)
             except OSError:
                 return errno.EFAULT
     address = region.address + start

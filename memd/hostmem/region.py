@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from memd.hostmem import libc
-from memd.hostmem.opened import Opened, look
+from memd.hostmem.host import Host
+from memd.hostmem.opened import Opened
 from memd.hostmem.spec import MapSpec, round_up
 from memd.work import Event, Job
 
@@ -22,14 +22,6 @@ of this, in bytes, so that huge pages fit (observed on QEMU 10.0.2)."""
 UNMAP_PIECE = 64 << 20
 """Bytes unmapped by one system call; more where that would be over a thousand calls."""
 
-NO_RESERVE_UNSUPPORTED = (
-    'Skipping reservation of swap space is not supported: "/proc/sys/vm/overcommit_memory" is "2"'
-)
-
-
-class Unsupported(Exception):
-    """The kernel would not do what the options ask for; its text is for the log."""
-
 
 class Region:
     """Memory of this process, mapped from a file or anonymous.
@@ -38,6 +30,7 @@ class Region:
     mapped meanwhile.
 
     Attributes:
+        host: what it is mapped by.
         fd: the file's descriptor, or -1.
         opened: what was noted of the file, or None.
         address: where it begins.
@@ -62,6 +55,7 @@ class Region:
         "closed",
         "exports",
         "fd",
+        "host",
         "length",
         "offset",
         "on_release",
@@ -74,10 +68,13 @@ class Region:
         "writable",
     )
 
-    def __init__(self, spec: MapSpec, fd: int = -1, opened: Opened | None = None) -> None:
+    def __init__(
+        self, host: Host, spec: MapSpec, fd: int = -1, opened: Opened | None = None
+    ) -> None:
         """Map it.
 
         Args:
+            host: maps it, and does all else with it.
             spec: what to map.
             fd: the file, owned by the region once this returns; -1 for
                 anonymous memory.
@@ -87,6 +84,7 @@ class Region:
             OSError: the kernel refused; the descriptor is still the caller's.
             Unsupported: the kernel would not leave swap space unreserved.
         """
+        self.host = host
         self.spec = spec
         self.size = spec.size
         self.length = spec.length
@@ -94,53 +92,14 @@ class Region:
         self.offset = spec.offset
         self.shared = spec.shared
         self.writable = bool(spec.protection & libc.PROT_WRITE)
-        self.synced = spec.sync and spec.shared
         self.exports = 0
-        self.opened = look(fd) if opened is None and fd >= 0 else opened
+        self.opened = host.look(fd) if opened is None and fd >= 0 else opened
         self.on_release: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._pins = 0
         self.closed = False
-        area_length = spec.area(libc.PAGE_SIZE)
-        if area_length > spec.length:
-            self._map_aligned(spec, area_length, fd)
-        else:
-            self.address = self._area = self._map(spec, 0, 0, fd)
-            self._area_length = spec.length
+        self.address, self._area, self._area_length, self.synced = host.map(spec, fd)
         self.fd = fd
-
-    def _map_aligned(self, spec: MapSpec, area_length: int, fd: int) -> None:
-        """Set aside more than is needed, map where the alignment is right, trim."""
-        length, align = spec.length, spec.align
-        flags = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
-        area = libc.mmap(0, area_length, libc.PROT_NONE, flags, -1, 0)
-        address = area + -area % align
-        try:
-            self._map(spec, address, libc.MAP_FIXED, fd)
-        except BaseException:
-            libc.munmap(area, area_length)
-            raise
-        # One page that can't be touched stays behind it: the kernel would
-        # join this mapping and the next one of the same kind otherwise.
-        end = address + length + libc.PAGE_SIZE
-        if address > area:
-            libc.munmap(area, address - area)
-        if end < area + area_length:
-            libc.munmap(end, area + area_length - end)
-        self.address = self._area = address
-        self._area_length = end - address
-
-    def _map(self, spec: MapSpec, address: int, extra_flags: int, fd: int) -> int:
-        if reserves_anyway(spec):
-            raise Unsupported(NO_RESERVE_UNSUPPORTED)
-        flags = extra_flags | map_flags(spec, fd < 0)
-        if self.synced:
-            sync = flags | libc.MAP_SHARED_VALIDATE | libc.MAP_SYNC
-            try:
-                return libc.mmap(address, spec.length, spec.protection, sync, fd, spec.offset)
-            except OSError:
-                self.synced = False
-        return libc.mmap(address, spec.length, spec.protection, flags, fd, spec.offset)
 
     def prepare(self, merge: bool, dump: bool) -> None:
         """Advise the kernel as QEMU does; what it can't do is passed over.
@@ -153,27 +112,27 @@ class Region:
         # Anonymous memory is marked as mergeable whatever `merge` says, and
         # shared memory can't be merged (both observed on QEMU 10.0.2).
         if not self.shared and (merge or self.fd < 0):
-            libc.madvise(address, length, libc.MADV_MERGEABLE)
-        libc.madvise(address, length, libc.MADV_HUGEPAGE)
-        libc.madvise(address, length, libc.MADV_DONTFORK)
+            self.host.advise(address, length, libc.MADV_MERGEABLE)
+        self.host.advise(address, length, libc.MADV_HUGEPAGE)
+        self.host.advise(address, length, libc.MADV_DONTFORK)
         if not dump:
-            libc.madvise(address, length, libc.MADV_DONTDUMP)
+            self.host.advise(address, length, libc.MADV_DONTDUMP)
 
     def set_merge(self, merge: bool) -> None:
         """Allow or forbid that equal pages are merged."""
         if not self.shared:
             advice = libc.MADV_MERGEABLE if merge else libc.MADV_UNMERGEABLE
-            libc.madvise(self.address, self.length, advice)
+            self.host.advise(self.address, self.length, advice)
 
     def set_dump(self, dump: bool) -> None:
         """Put the memory into core dumps, or leave it out."""
         advice = libc.MADV_DODUMP if dump else libc.MADV_DONTDUMP
-        libc.madvise(self.address, self.length, advice)
+        self.host.advise(self.address, self.length, advice)
 
     def discard(self) -> None:
         """Punch the whole range out of the file, where a write would reach it."""
         if self.shared and self.writable and self.fd >= 0:
-            libc.madvise(self.address, self.length, libc.MADV_REMOVE)
+            self.host.advise(self.address, self.length, libc.MADV_REMOVE)
 
     @property
     def anonymous(self) -> bool:
@@ -229,11 +188,11 @@ class Region:
         piece = max(UNMAP_PIECE, self.page_size, round_up(self._area_length >> 10, self.page_size))
         begin, end = self._area, self._area + self._area_length
         while end - begin > piece:
-            libc.munmap(begin, piece)
+            self.host.unmap(begin, piece)
             begin += piece
-        libc.munmap(begin, end - begin)
+        self.host.unmap(begin, end - begin)
         if self.fd >= 0:
-            os.close(self.fd)
+            self.host.close(self.fd)
             self.fd = -1
         if self.on_release is not None:
             self.on_release()
@@ -265,30 +224,3 @@ def job_on(
                 region.unpin()
 
     return Job(pinned, progress=progress, copies=copies)
-
-
-def map_flags(spec: MapSpec, anonymous: bool) -> int:
-    """The flags for mmap(2), but for where to map and MAP_SYNC.
-
-    Args:
-        anonymous: whether there is no file.
-    """
-    flags = libc.MAP_SHARED if spec.shared else libc.MAP_PRIVATE
-    if anonymous:
-        flags |= libc.MAP_ANONYMOUS
-    if not spec.reserve:
-        flags |= libc.MAP_NORESERVE
-    return flags
-
-
-def reserves_anyway(spec: MapSpec) -> bool:
-    """Whether the kernel sets swap space aside although it is asked not to."""
-    private_ram = not spec.shared and spec.protection & libc.PROT_WRITE
-    if spec.reserve or not private_ram or spec.page_size != libc.PAGE_SIZE:
-        return False
-    return _never_overcommits()
-
-
-def _never_overcommits() -> bool:
-    with open("/proc/sys/vm/overcommit_memory", "rb") as file:
-        return file.read().strip() == b"2"

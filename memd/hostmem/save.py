@@ -15,8 +15,8 @@ from typing import TypeVar
 from memd.errors import QMPError
 from memd.hostmem import cgroup, libc
 from memd.hostmem.content import Gone, pieces
-from memd.hostmem.files import Log, encode_path, truncate
-from memd.hostmem.opened import look
+from memd.hostmem.files import encode_path
+from memd.hostmem.host import Host
 from memd.hostmem.paths import Entry, Roots, is_trusted, target
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec, round_up
@@ -66,10 +66,8 @@ def save(
     name: str,
     filename: str,
     saving: Saving,
-    roots: Roots | None = None,
     *,
     replace: bool = True,
-    log: Log = lambda _line: None,
 ) -> None:
     """Write a region's content to a file of that name, in place of one that is there.
 
@@ -81,28 +79,17 @@ def save(
         name: of the memory, in messages.
         filename: a symbolic link is followed.
         saving: told how far it is.
-        roots: what the file has to be below; None for anywhere.
         replace: whether a file that is there may be replaced.
-        log: told of a directory that the disk may not have yet.
 
     Raises:
         QMPError: it can't be done; a file that was there is as it was.
     """
-
-    def fill(new: int) -> None:
-        saving.begin(new)
-        output = _Output(new, region.length)
-        try:
-            _copy(region, output, saving)
-        finally:
-            output.close()
-
-    try:
-        _save_at(filename, roots, fill, replace, log)
-    except OSError as failed:
-        raise QMPError(f"cannot save '{name}' to '{filename}': {failed.strerror}") from None
-    except Gone as gone:
-        raise QMPError(f"cannot save '{name}' to '{filename}': {gone}") from None
+    host, length = region.host, region.length
+    _save_as(
+        *(host, name, filename, length, saving),
+        lambda output: _copy(region, output, saving),
+        replace,
+    )
 
 
 Put = Callable[[int, bytes], None]
@@ -110,13 +97,7 @@ Put = Callable[[int, bytes], None]
 
 
 def save_new(
-    name: str,
-    filename: str,
-    length: int,
-    fill: Callable[[Put], None],
-    roots: Roots | None = None,
-    *,
-    log: Log = lambda _line: None,
+    host: Host, name: str, filename: str, length: int, fill: Callable[[Put], None]
 ) -> None:
     """Make a file, whole or not at all, where nothing is yet.
 
@@ -125,41 +106,49 @@ def save_new(
         filename: a symbolic link is followed.
         length: in bytes.
         fill: writes what is not zeroes; what it raises ends it.
-        roots: what the file has to be below; None for anywhere.
-        log: told of a directory that the disk may not have yet.
 
     Raises:
         QMPError: it can't be done.
     """
+    saving = Saving()
 
-    def fill_output(new: int) -> None:
-        saving = Saving()
-        saving.begin(new)
-        output = _Output(new, length)
-
+    def fill_output(output: _Output) -> None:
         def put(at: int, data: bytes) -> None:
             with saving.taking(len(data)):
                 output.put(at, data, False)
 
+        fill(put)
+
+    _save_as(host, name, filename, length, saving, fill_output, False)
+
+
+def _save_as(
+    host: Host,
+    name: str,
+    filename: str,
+    length: int,
+    saving: Saving,
+    fill: Callable[[_Output], None],
+    replace: bool,
+) -> None:
+    def fill_file(fd: int) -> None:
+        saving.begin(fd)
+        output = _Output(host, fd, length)
         try:
-            fill(put)
+            fill(output)
         finally:
             output.close()
 
     try:
-        _save_at(filename, roots, fill_output, False, log)
+        entry = _entry(encode_path(filename), host.roots)
+        try:
+            _save(host, entry, fill_file, replace)
+        finally:
+            entry.close()
     except OSError as failed:
         raise QMPError(f"cannot save '{name}' to '{filename}': {failed.strerror}") from None
-
-
-def _save_at(
-    filename: str, roots: Roots | None, fill: Callable[[int], None], replace: bool, log: Log
-) -> None:
-    entry = _entry(encode_path(filename), roots)
-    try:
-        _save(entry, fill, replace, log)
-    finally:
-        entry.close()
+    except Gone as gone:
+        raise QMPError(f"cannot save '{name}' to '{filename}': {gone}") from None
 
 
 def _entry(filename: bytes, roots: Roots | None) -> Entry:
@@ -171,28 +160,28 @@ def _entry(filename: bytes, roots: Roots | None) -> Entry:
         raise
 
 
-def _save(entry: Entry, fill: Callable[[int], None], replace: bool, log: Log) -> None:
+def _save(host: Host, entry: Entry, fill: Callable[[int], None], replace: bool) -> None:
     replaced = _there(entry)
     if replaced is not None and not replace:
         raise libc.os_error(errno.EEXIST)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    directory = os.open(".", flags, dir_fd=entry.directory)
+    directory = host.open_at(entry.directory, b".", flags)
     try:
-        new = _NewFile(directory, entry.name, replaced is not None)
+        new = _NewFile(host, directory, entry.name, replaced is not None)
         try:
             fill(new.fd)
             if replaced is not None:
                 _take_over(new.fd, directory, replaced)
-            os.fsync(new.fd)
+            host.sync(new.fd)
             new.appear(replace)
         finally:
             new.close()
         try:
-            os.fsync(directory)
+            host.sync(directory)
         except OSError as failed:
             # The file is there, whole, and the one before it is not: to answer
             # with an error would be wrong.
-            log(
+            host.warn(
                 f"'{os.fsdecode(entry.path)}' is saved, but may be gone after a crash of the"
                 f" system: its directory can't be synced: {failed.strerror}"
             )
@@ -257,9 +246,9 @@ class _NewFile:
         fd: its descriptor, for reading and writing.
     """
 
-    __slots__ = ("_directory", "_name", "_temporary", "fd")
+    __slots__ = ("_directory", "_host", "_name", "_temporary", "fd")
 
-    def __init__(self, directory: int, name: bytes, replaces: bool) -> None:
+    def __init__(self, host: Host, directory: int, name: bytes, replaces: bool) -> None:
         """Make it; raises `OSError`.
 
         Args:
@@ -267,6 +256,7 @@ class _NewFile:
             name: the file's own, in the end.
             replaces: whether there is one of that name.
         """
+        self._host = host
         self._directory = directory
         self._name = name
         self._temporary: bytes | None = None
@@ -274,7 +264,10 @@ class _NewFile:
         if replaces:
             _check_renaming(directory)
         try:
-            self.fd = os.open(".", flags | os.O_TMPFILE, _MODE, dir_fd=directory)
+            if not os.path.exists("/proc/self/fd"):
+                # Where it would get its name from.
+                raise libc.os_error(errno.ENOENT)
+            self.fd = host.open_at(directory, b".", flags | os.O_TMPFILE, _MODE)
         except OSError as failed:
             if failed.errno not in _NO_UNNAMED_FILES:
                 raise
@@ -316,7 +309,7 @@ class _NewFile:
 
     def _open(self, name: bytes) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, _MODE, dir_fd=self._directory)
+        fd = self._host.open_at(self._directory, name, flags, _MODE)
         _lock(fd)
         if not _is_at(fd, self._directory, name):
             # Somebody took it for abandoned before it was locked.
@@ -409,19 +402,21 @@ class _Output:
         length: bytes that there will be, on hugetlbfs in whole huge pages.
     """
 
-    __slots__ = ("_fd", "_mapped")
+    __slots__ = ("_fd", "_host", "_mapped")
 
-    def __init__(self, fd: int, length: int) -> None:
+    def __init__(self, host: Host, fd: int, length: int) -> None:
+        self._host = host
         self._fd = fd
         self._mapped: Region | None = None
-        opened = look(fd)
-        if opened.magic == libc.HUGETLBFS_MAGIC:
-            page = opened.block_size
+        opened = host.look(fd)
+        page = opened.page_size
+        if page > libc.PAGE_SIZE:
             length = round_up(length, page)
-            truncate(fd, length)
-            self._mapped = Region(MapSpec(length, length, page, page, reserve=False), fd, opened)
+            spec = MapSpec(length, length, page, page, reserve=False)
+            host.truncate(fd, length)
+            self._mapped = Region(host, spec, fd, opened)
         else:
-            truncate(fd, length)
+            host.truncate(fd, length)
 
     def put(self, at: int, data: bytes | bytearray, over: bool) -> None:
         """Write pages, those of zeroes as holes.
@@ -448,7 +443,7 @@ class _Output:
 
     def _clear(self, at: int, zeroes: memoryview) -> None:
         try:
-            libc.punch_hole(self._fd, at, len(zeroes))
+            self._host.punch_hole(self._fd, at, len(zeroes))
         except OSError:
             self._write(at, zeroes)
 
@@ -460,7 +455,7 @@ class _Output:
             return
         done = 0
         while done < len(data):
-            done += os.pwrite(self._fd, data[done:], at + done)
+            done += self._host.write(self._fd, data[done:], at + done)
 
     def close(self) -> None:
         """Unmap it; the descriptor stays."""

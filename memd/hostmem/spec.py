@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from memd.errors import QMPError
 
+UINT64 = (1 << 64) - 1
+
 READ = 1
 READ_WRITE = 3
 """Protections, as mmap(2) counts them."""

@@ -269,11 +269,13 @@ def _is_of_huge_pages(fd: int) -> bool:
 def _mapped(fd: int, length: int) -> Iterator[Callable[[int, bytes], None]]:
     """A file of hugetlbfs, which can be mapped and not written to."""
     from memd.hostmem import access
+    from memd.hostmem.host import Host
     from memd.hostmem.region import Region
     from memd.hostmem.spec import READ_WRITE, MapSpec
 
     page = os.fstat(fd).st_blksize
-    region = Region(MapSpec(length, length, page, page, 0, READ_WRITE, True), os.dup(fd))
+    spec = MapSpec(length, length, page, page, 0, READ_WRITE, True)
+    region = Region(Host(), spec, os.dup(fd))
     try:
         yield lambda at, data: access.write(region, "the template", at, data)
     finally:

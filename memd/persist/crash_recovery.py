@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from memd.hostmem import libc
-from memd.hostmem.files import remove_unused
 from memd.hostmem.paths import new_entry
 from memd.persist.object_log import Entry, ObjectLog
 
 if TYPE_CHECKING:
-    from memd.hostmem.paths import Roots
+    from memd.hostmem.host import Host
 
 CLOCKS = 1.0
 """Seconds by which a file system's times may be behind the clock."""
@@ -24,14 +23,12 @@ _OPEN = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 log = logging.getLogger("memd")
 
 
-def remove_half_made(
-    object_log: ObjectLog, objects: Iterable[dict[str, Any]], roots: Roots | None
-) -> None:
+def remove_half_made(object_log: ObjectLog, objects: Iterable[dict[str, Any]], host: Host) -> None:
     """Remove the files that were made for objects that never were.
 
     Args:
         objects: the descriptions of those that there are.
-        roots: what the files have to be below; None for anywhere.
+        host: removes them, below its roots if it has some.
 
     Raises:
         OSError: that it is done can't be noted.
@@ -39,17 +36,17 @@ def remove_half_made(
     kept = {(each["file"]["dev"], each["file"]["ino"]) for each in objects if "file" in each}
     for number, creation in list(object_log.state.creations.items()):
         try:
-            _remove(creation, kept, roots)
+            _remove(creation, kept, host)
         except OSError:
             # It is not there; or not to be removed, which nobody can help.
             pass
         object_log.write({"settled": number})
 
 
-def _remove(creation: Entry, kept: set[tuple[int, int]], roots: Roots | None) -> None:
+def _remove(creation: Entry, kept: set[tuple[int, int]], host: Host) -> None:
     """Remove one, if it is still the one that was made, no object's, and nobody else's."""
     # One directory throughout, whatever becomes of its path meanwhile.
-    entry = new_entry(os.fsencode(creation["path"]), roots)
+    entry = new_entry(os.fsencode(creation["path"]), host.roots)
     try:
         # What is a device or a socket by now is not even opened.
         if not stat.S_ISREG(entry.stat().st_mode):
@@ -59,7 +56,7 @@ def _remove(creation: Entry, kept: set[tuple[int, int]], roots: Roots | None) ->
             found = os.fstat(fd)
             if (found.st_dev, found.st_ino) in kept or not _is_it(creation, found):
                 return
-            if remove_unused(fd, entry):
+            if host.remove_unused(fd, entry):
                 log.warning("removed '%s', which was being made for an object", creation["path"])
         finally:
             os.close(fd)

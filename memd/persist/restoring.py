@@ -146,8 +146,10 @@ class Restoring:
             fdstore.remove(number)
 
         def work() -> None:
+            from memd.hostmem.host import Host
+
             fdstore.settle()
-            remove_half_made(object_log, self._last.values(), roots)
+            remove_half_made(object_log, self._last.values(), Host(roots))
 
         try:
             await Job(work)
@@ -166,7 +168,8 @@ class Restoring:
             StartError: something can't be made again.
         """
         again = []
-        before = self._tree.roots
+        host = self._tree.host
+        before = host.roots
         for number, described in self._last.items():
             if is_credential(described["qom-type"]) == credentials:
                 reason = described["lost"]
@@ -174,13 +177,13 @@ class Restoring:
                     reason = None
                 if credentials:
                     # Nobody's are those of the command line, which is not confined.
-                    self._tree.roots = None if described["owner"] is NOBODY else roots
+                    host.roots = None if described["owner"] is NOBODY else roots
                 obj = None if reason else await self._make_one(number, described)
                 if obj is not None:
                     again.append((obj, described))
                 else:
                     described["lost"] = reason or FAILED
-        self._tree.roots = before
+        host.roots = before
         for obj, described in again:
             try:
                 obj.relink(described)

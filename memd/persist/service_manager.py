@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError, StartError, printable
-from memd.hostmem import noting
 from memd.json_types import JSON
 from memd.persist.fdstore import LEAST, LIST, FdStore, room
 from memd.persist.object_log import ObjectLog, Unreadable
@@ -123,7 +122,7 @@ class ServiceManager:
         self._recorder.kept = kept
         self.lost.update(kept.log.state.lost)
         kept.log.state.lost = self.lost
-        noting.watcher = kept.log
+        self._tree.host.creations = kept.log
 
     def _open(self, found: dict[str, int], capacity: int) -> Kept:
         """The store, and the log that is in it; a new one where the store is empty.
@@ -241,7 +240,7 @@ class ServiceManager:
     def end(self) -> None:
         """Leave the store as the next daemon is to find it; nobody is served any more."""
         self._tree.objects.listeners = ()
-        noting.watcher = None
+        self._tree.host.creations = None
         self._status.close()
         self._recorder.end()
         if self._recorder.kept is not None:

@@ -178,6 +178,14 @@ class UserCreatable(QObject):
         """Bytes of memory that it has, or is to have."""
         return 0
 
+    def explain(self) -> list[str]:
+        """What making it would come to, in words; nothing where only trying tells.
+
+        Raises:
+            QMPError: it would fail.
+        """
+        return []
+
     async def complete(self) -> None:
         """Make it real.
 

@@ -16,7 +16,7 @@ from memd.qom.property import LinkProperty
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
-    from memd.hostmem.paths import Roots
+    from memd.hostmem.host import Host
 
 Source = Callable[[dict[str, ObjectType], Compat], Iterable[ObjectType]]
 """Gives types for a tree, from those that it has and whose they are to be."""
@@ -38,12 +38,11 @@ class Tree:
         objects: the container `/objects`.
         chardevs: the container `/chardevs`.
         machine: the object `/machine`.
-        roots: what the files have to be below that clients name; None for
-            anywhere.
     """
 
     __slots__ = (
         "_catalogued",
+        "_host",
         "_link_names",
         "_sources",
         "_types",
@@ -52,12 +51,11 @@ class Tree:
         "machine",
         "objects",
         "root",
-        "roots",
     )
 
     def __init__(self, compat: Compat = Compat.V10_0) -> None:
         self.compat = compat
-        self.roots: Roots | None = None
+        self._host: Host | None = None
         self._types: dict[str, ObjectType] = {}
         self._link_names: set[str] = set()
         self._catalogued = False
@@ -66,6 +64,20 @@ class Tree:
         self.objects = Objects(self)
         self.chardevs = QObject(CONTAINER, self)
         self.machine = _add_builtin_objects(self)
+
+    @property
+    def host(self) -> Host:
+        """The kernel, as the objects ask it."""
+        if self._host is None:
+            # Brings ctypes along, which a start need not pay for.
+            from memd.hostmem.host import Host
+
+            self._host = Host()
+        return self._host
+
+    @host.setter
+    def host(self, host: Host) -> None:
+        self._host = host
 
     # Types
 

@@ -136,7 +136,7 @@ class Chardevs:
         self._making.add(id)
         number = None if given is None else given.fd
         try:
-            opened = await Job(lambda: _open(id, kind, data, self._tree.roots, number))
+            opened = await Job(lambda: _open(id, kind, data, self._tree.host.roots, number))
         except BaseException:
             if given is not None:
                 given.close()

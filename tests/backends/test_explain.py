@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import resource
 import stat
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,11 +73,19 @@ def only_looking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         assert not flags & (os.O_CREAT | os.O_TRUNC)
         return real(path, flags, *more, **kinds)
 
+    mapped = libc.mmap
+
+    def only_anonymous(*arguments: int) -> int:
+        assert arguments[4] == -1
+        return mapped(*arguments)
+
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", open_to_look)
         for name in ("memfd_create", "ftruncate", "truncate", "unlink", "mkdir", "rename"):
             patch.setattr(os, name, forbidden)
-        for name in ("mmap", "munmap", "madvise", "mbind", "open_cached"):
+        # What is tried is memory without a file, which is gone at once.
+        patch.setattr(libc, "mmap", only_anonymous)
+        for name in ("madvise", "punch_hole", "write_memory"):
             patch.setattr(libc, name, forbidden)
         patch.setattr(kvm, "guest_memfd", forbidden)
         yield
@@ -251,6 +262,8 @@ def options_of(draw: st.DrawFn) -> dict[str, JSON]:
 @example(arguments("file", size=MIB, mem_path="dangling"))
 @example(arguments("file", size=MIB, mem_path="null"))
 @example(arguments("file", size=MIB, mem_path="zero", share=True, prealloc=True))
+@example(arguments("file", size=1 << 40, mem_path="zero", share=True))
+@example(arguments("file", size=1 << 40, mem_path="zero", share=True, host_nodes=[127]))
 @example(arguments("file", size=1 << 46, mem_path="missing"))
 @example(arguments("file", size=1 << 46, mem_path="empty", reserve=False))
 @example(arguments("file", size=MIB, mem_path="missing", offset=(1 << 63) - PAGE))
@@ -487,12 +500,146 @@ def test_memory_that_is_not_there(tree: Tree, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_strict_overcommit(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Foretold from the numbers; the rule itself is the machine's, and stays."""
-    from memd.hostmem import capacity, region
+    """The rule itself is the machine's, and stays."""
+    from memd.hostmem import host
 
-    monkeypatch.setattr(capacity, "overcommit", lambda: 2)
-    monkeypatch.setattr(region, "_never_overcommits", lambda: True)
-    answer = told(tree, arguments("ram", size=1 << 45))
-    assert answer["error"]["desc"] == "cannot set up guest memory 'm0': Cannot allocate memory"
+    monkeypatch.setattr(host, "_never_overcommits", lambda: True)
     answer = told(tree, arguments("ram", size=MIB, reserve=False))
     assert answer["error"]["desc"] == "cannot set up guest memory 'm0'"
+
+
+@pytest.mark.parametrize("kind", [resource.RLIMIT_AS, resource.RLIMIT_DATA])
+def test_limits_of_the_process(
+    foretold: Callable[[dict[str, JSON]], Any], directory: Path, kind: int
+) -> None:
+    """Of addresses, and of private memory that can be written."""
+    path = directory / "f"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (1 << 40, before[1]))
+    try:
+        for share in (True, False):
+            foretold(arguments("ram", size=1 << 40, share=share, reserve=False))
+            options = arguments("file", size=1 << 40, mem_path=str(path), share=share)
+            fails = foretold({**options, "reserve": False})["verdict"] == "fails"
+            assert fails == (kind == resource.RLIMIT_AS or not share)
+    finally:
+        resource.setrlimit(kind, before)
+
+
+# What a file system, or chattr(1), denies
+
+
+@pytest.fixture
+def ext4(directory: Path) -> Iterator[Path]:
+    """A small ext4, mounted from a file."""
+    if os.geteuid() != 0:
+        pytest.skip(f"{NOT_HERE}root")
+    image, place = directory / "image", directory / "ext4"
+    place.mkdir()
+    image.write_bytes(b"")
+    os.truncate(image, 8 * MIB)
+    for command in (
+        ["mkfs.ext4", "-q", "-N", "16", str(image)],
+        ["mount", "-o", "loop", str(image), str(place)],
+    ):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError as lack:
+            pytest.skip(f"needs e2fsprogs and mount: {lack}")
+        if done.returncode:
+            pytest.skip(f"{NOT_HERE}loop mounts of ext4: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_what_can_only_be_appended_to(
+    ext4: Path, foretold: Callable[[dict[str, JSON]], dict[str, Any]]
+) -> None:
+    (ext4 / "file").write_bytes(bytes(MIB))
+    subprocess.run(["chattr", "+a", str(ext4 / "file")], check=True)
+    for readonly, text in ((False, "Operation not permitted"), (True, None)):
+        answer = foretold(
+            arguments("file", size=MIB, mem_path=str(ext4 / "file"), readonly=readonly)
+        )
+        assert answer["verdict"] == ("works" if text is None else "fails")
+        assert text is None or text in answer["error"]["desc"]
+
+
+def test_no_inodes_left(ext4: Path, foretold: Callable[[dict[str, JSON]], dict[str, Any]]) -> None:
+    for number in range(64):
+        try:
+            (ext4 / f"f{number}").touch()
+        except OSError:
+            break
+    for path in ("new", ""):
+        answer = foretold(arguments("file", size=MIB, mem_path=str(ext4 / path)))
+        assert "No space left on device" in answer["error"]["desc"]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_swap_file(
+    ext4: Path, foretold: Callable[[dict[str, JSON]], dict[str, Any]], share: bool
+) -> None:
+    path = ext4 / "swap file"
+    path.write_bytes(bytes(2 * MIB))
+    path.chmod(0o600)
+    for command in (["mkswap", str(path)], ["swapon", str(path)]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"{NOT_HERE}swap files: {done.stderr.strip()}")
+    try:
+        answer = foretold(arguments("file", size=MIB, mem_path=str(path), share=share))
+        assert answer["verdict"] == ("fails" if share else "works")
+        assert not share or "Text file busy" in answer["error"]["desc"]
+    finally:
+        subprocess.run(["swapoff", str(path)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "overlay", "hugetlbfs", "ext4"])
+def test_on_every_file_system(
+    request: pytest.FixtureRequest,
+    directory: Path,
+    foretold: Callable[[dict[str, JSON]], dict[str, Any]],
+    kind: str,
+) -> None:
+    """Options at random, printed where they go wrong."""
+    place = directory / "place"
+    if kind == "ext4":
+        place = request.getfixturevalue("ext4")
+    else:
+        options = {"tmpfs": "size=4m", "hugetlbfs": "pagesize=2M", "overlay": ""}[kind]
+        if kind == "overlay":
+            for name in ("lower", "upper", "work"):
+                (directory / name).mkdir()
+            options = (
+                f"lowerdir={directory}/lower,upperdir={directory}/upper,workdir={directory}/work"
+            )
+        if kind == "hugetlbfs":
+            request.getfixturevalue("hugepages")(2)
+        request.getfixturevalue("mount")(kind, place, options)
+    (place / "empty").touch()
+    (place / "folder").mkdir()
+    (place / "full").touch()
+    os.truncate(place / "full", 2 * MIB)
+    seed = int(os.environ.get("MEMD_SEED", "0")) or random.randrange(1 << 32)
+    chance = random.Random(seed)
+    for _ in range(30):
+        chosen: dict[str, JSON] = {
+            "size": chance.choice([PAGE, MIB, 2 * MIB, 4 * MIB, 16 * MIB, 1 << 40]),
+            "mem-path": str(place / chance.choice(["empty", "full", "new", "folder", "none/new"])),
+        }
+        for name in ("share", "readonly", "prealloc", "reserve"):
+            if chance.random() < 0.4:
+                chosen[name] = chance.random() < 0.5
+        if chosen["size"] > 4 * MIB:
+            chosen.pop("prealloc", None)
+        if chance.random() < 0.2:
+            chosen["offset"] = chance.choice([PAGE, 2 * MIB])
+        try:
+            foretold({"qom-type": "memory-backend-file", "id": "m0", **chosen})
+        except AssertionError as wrong:
+            raise AssertionError(f"MEMD_SEED={seed}: {chosen}") from wrong
+        (place / "new").unlink(missing_ok=True)
+        os.truncate(place / "empty", 0)

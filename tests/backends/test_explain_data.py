@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from memd.backends.explain import foresee
-from memd.backends.explain_data import Outlook, error_data, open_flags
+from memd.backends.explain import plan_of
+from memd.backends.explain_data import error_data, open_flags
+from memd.backends.plan import Plan
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.hostmem.foresight import Foreseen
+from memd.hostmem.opened import MEMFD
+from memd.hostmem.planning import PlannedFile
 from memd.hostmem.spec import file_access
 from memd.json_types import JSON
 from memd.qapi import load_schema
@@ -103,7 +105,7 @@ def test_files(tree: Tree, full: str, directory: Path) -> None:
 
 
 def test_flags_by_name() -> None:
-    memfd = Foreseen("memfd", MIB)
+    memfd = PlannedFile("memfd", MEMFD, 0)
     for shift, name in ((21, "MFD_HUGE_2MB"), (30, "MFD_HUGE_1GB"), (16, "MFD_HUGE_64KB")):
         memfd.open_flags = os.MFD_CLOEXEC | os.MFD_HUGETLB | shift << os.MFD_HUGE_SHIFT
         assert open_flags(memfd) == ["MFD_CLOEXEC", "MFD_HUGETLB", name]
@@ -121,11 +123,11 @@ def test_persistent_memory(tree: Tree, full: str) -> None:
 
     backend = tree.objects.prepare(options)
     assert isinstance(backend, MemoryBackend)
-    outlook = foresee(backend, options)
-    assert outlook.spec is not None
-    assert outlook.backing is not None
-    outlook.backing.dax = True
-    assert mapping_data(outlook.spec, outlook.backing)["flags"] == [
+    plan = plan_of(backend, options)
+    assert plan.spec is not None
+    assert plan.file is not None
+    plan.file.dax = True
+    assert mapping_data(plan.spec, plan.file)["flags"] == [
         "MAP_SHARED_VALIDATE",
         "MAP_SYNC",
     ]
@@ -139,17 +141,13 @@ def test_errors() -> None:
     }
 
 
-def test_a_verdict_needs_an_outlook(tree: Tree) -> None:
-    from memd.backends.base import MemoryBackend
-
-    backend = tree.objects.prepare(arguments("ram", size=MIB))
-    assert isinstance(backend, MemoryBackend)
-    outlook = Outlook(backend, {})
-    assert outlook.verdict == "works"
-    outlook.sure = False
-    assert outlook.verdict == "unknown"
-    outlook.error = QMPError("no")
-    assert outlook.verdict == "fails"
+def test_verdicts() -> None:
+    plan = Plan({})
+    assert plan.verdict == "works"
+    plan.unsure = ""
+    assert plan.verdict == "unknown"
+    plan.error = QMPError("no")
+    assert plan.verdict == "fails"
 
 
 @pytest.mark.parametrize("compat", list(Compat))

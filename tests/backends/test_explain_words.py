@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from memd.backends.explain_words import about, size_text, spelled
+from memd.backends.explain_words import spelled
+from memd.backends.plan import about, size_text
 from memd.cli.objects import parse_object
 from memd.compat import Compat
 from memd.json_types import JSON

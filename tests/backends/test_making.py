@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import Job
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
+from tests.conftest import NOT_HERE
 from tests.hostmem.smaps import row_of
 from tests.stepping import Running
 
@@ -55,23 +58,34 @@ def test_what_may_take_long_is_made_beside(tree: Tree, kind: str) -> None:
     assert row.resident == MIB
 
 
-def test_a_file_that_the_kernel_has_to_look_for(
-    tree: Tree, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_opened_in_a_thread(tree: Tree, directory: Path) -> None:
     (directory / "f").write_bytes(bytes(MIB))
-    (directory / "f").stat()
-    options: dict[str, JSON] = {"size": MIB, "mem_path": str(directory / "f")}
-    assert start(tree, "file", **options).wait is None
-    delete(tree)
-
-    def open_cached(_path: bytes, _flags: int) -> int:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
-    monkeypatch.setattr(libc, "open_cached", open_cached)
-    slow = start(tree, "file", **options)
+    slow = start(tree, "file", size=MIB, mem_path=str(directory / "f"))
     assert isinstance(slow.wait, Job)
     slow.finish()
     assert get(tree, "size") == MIB
+
+
+def test_a_file_in_memory_is_opened_at_once(
+    tree: Tree, directory: Path, mount: Callable[..., None]
+) -> None:
+    """Once it is known that it is in memory; one with a lease is not."""
+    mount("tmpfs", directory)
+    path = directory / "f"
+    path.write_bytes(bytes(MIB))
+    add(tree, "file", size=MIB, mem_path=str(path))
+    delete(tree)
+    if not tree.host._tmpfs:
+        pytest.skip(f"{NOT_HERE}Linux 6.8")
+    assert start(tree, "file", size=MIB, mem_path=str(path)).wait is None
+    delete(tree)
+    with path.open("rb") as file:
+        fcntl.fcntl(file, 10, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        slow = start(tree, "file", size=MIB, mem_path=str(path))
+        assert isinstance(slow.wait, Job)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        slow.finish()
 
 
 @pytest.mark.xdist_group("hugepages")
@@ -162,16 +176,16 @@ def test_rom_can_be_preallocated(tree: Tree, directory: Path) -> None:
 def test_unreserved_memory_where_nothing_is_overcommitted(
     tree: Tree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from memd.hostmem import region
+    from memd.hostmem import host
 
-    monkeypatch.setattr(region, "_never_overcommits", lambda: True)
+    monkeypatch.setattr(host, "_never_overcommits", lambda: True)
     assert refusal(lambda: add(tree, "ram", size=MIB, reserve=False)) == (
         "cannot set up guest memory 'm0'"
     )
     assert refusal(lambda: add(tree, "memfd", size=MIB, reserve=False, share=False)) == (
         "unable to map backing store for guest RAM"
     )
-    assert [record.getMessage() for record in caplog.records] == [region.NO_RESERVE_UNSUPPORTED] * 2
+    assert [record.getMessage() for record in caplog.records] == [host.NO_RESERVE_UNSUPPORTED] * 2
     assert {(record.name, record.levelno) for record in caplog.records} == {
         ("memd", logging.WARNING)
     }
@@ -310,13 +324,7 @@ def test_too_late_to_give_it_up(tree: Tree, size: int) -> None:
     assert row_of(region.address) is None
 
 
-def test_what_waits_for_a_disk_is_given_up(
-    tree: Tree, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def open_cached(_path: bytes, _flags: int) -> int:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
-    monkeypatch.setattr(libc, "open_cached", open_cached)
+def test_what_waits_for_a_disk_is_given_up(tree: Tree, directory: Path) -> None:
     slow = start(tree, "file", size=MIB, mem_path=str(directory / "new"))
     deleting = Running(tree.objects.delete("m0"))
     assert refusal(slow.finish) == GIVEN_UP

@@ -118,8 +118,8 @@ def test_its_file_is_below_the_roots(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     for path in (tmp_path / "root/in", tmp_path / "out"):
         path.write_text("word")
-    tree.roots = Roots()
-    tree.roots.add(str(tmp_path / "root"))
+    tree.host.roots = Roots()
+    tree.host.roots.add(str(tmp_path / "root"))
     try:
         assert add_secret(tree, file=str(tmp_path / "root/in")).content == b"word"
         assert delete(tree, "s0") == {}
@@ -127,7 +127,7 @@ def test_its_file_is_below_the_roots(tree: Tree, tmp_path: Path) -> None:
             "/out”: Path is not below a directory of --mem-root"
         )
     finally:
-        tree.roots.close()
+        tree.host.roots.close()
 
 
 def test_it_has_a_limit_and_is_counted() -> None:

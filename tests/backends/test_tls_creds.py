@@ -165,7 +165,7 @@ def test_clients_make_none_where_their_files_are_confined(
 ) -> None:
     """What is there is read anew all the same."""
     made = add_credentials(tree, dir=str(certificates.good_client))
-    tree.roots = Roots()
+    tree.host.roots = Roots()
     with pytest.raises(QMPError, match=r"^with --mem-root, TLS credentials are made on the comm"):
         run_here(
             tree.objects.create(

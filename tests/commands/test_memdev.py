@@ -202,6 +202,7 @@ def test_stat(memory: Memory, tmp_path: Path) -> None:
     memory("object-add", qom_type="memory-backend-ram", id="r", size=5000)
     memory("object-add", qom_type="thread-context", id="t")
     memory.add("file", mem_path=str(path), readonly=True, rom="off")
+    memory.slow = 0
     assert [each["id"] for each in memory("x-memdev-stat")] == ["r", "m"]
     assert memory.stat() == {
         "id": "m",

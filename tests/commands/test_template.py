@@ -156,7 +156,7 @@ def test_what_is_damaged_is_not_exported(console: Console, tmp_path: Path) -> No
 def test_below_the_roots_alone(console: Console, tmp_path: Path) -> None:
     fill(console)
     (tmp_path / "allowed").mkdir()
-    roots = console.daemon.tree.roots = Roots()
+    roots = console.daemon.tree.host.roots = Roots()
     roots.add(str(tmp_path / "allowed"))
     try:
         with pytest.raises(QMPError, match="cannot save 'a'"):

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from memd.faulty.kernel import Kernel
+from memd.faulty.kernel import FaultyHost, refusal_of
 from memd.faulty.registry import FaultRegistry
-from memd.hostmem import files, libc, populate, save
+from memd.hostmem import libc
 from memd.testing import Server
 from tests.faulty.conftest import Connect
 
@@ -176,62 +176,23 @@ def test_a_slow_preallocation(server: Server, connect: Connect) -> None:
     assert server.faults[0]["applied"] == 1
 
 
-def test_nothing_is_replaced_without_such_a_fault() -> None:
-    faults = FaultRegistry()
-    kernel = Kernel(faults)
-    before = {
-        (module, name): getattr(module, name)
-        for module, name in (
-            *((libc, name) for name in ("mmap", "madvise", "mbind", "punch_hole", "openat2")),
-            *((module, "os") for module in (files, populate, save)),
-        )
-    }
-    kernel.install()
-    # A second time, it is as it was.
-    kernel.install()
-    try:
-        assert all(getattr(module, name) is not what for (module, name), what in before.items())
-        faults.add({"syscall": "mmap", "errno": "ENOMEM", "nth": 2})
-        faults.add({"syscall": "madvise", "errno": "EINVAL"})
-        address = libc.mmap(0, 4096, 0, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS, -1, 0)
-        with pytest.raises(OSError) as failed:
-            libc.mmap(0, 4096, 0, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS, -1, 0)
-        assert failed.value.errno == errno.ENOMEM
-        assert libc.madvise(address, 4096, libc.MADV_DONTDUMP) == errno.EINVAL
-        os.close(libc.openat2(libc.AT_FDCWD, b"/dev/null", os.O_RDONLY, 0))
-        # Files are opened where it can be counted, and be made to take long.
-        faults.add({"syscall": "open", "errno": "EIO", "nth": 2})
-        with pytest.raises(OSError) as elsewhere:
-            libc.open_cached(b"/dev/null", os.O_RDONLY)
-        assert elsewhere.value.errno == errno.ENOSYS
-        seen = vars(files)["os"]
-        assert seen.path is os.path
-        os.close(seen.open("/dev", os.O_RDONLY | os.O_DIRECTORY))
-        os.close(seen.open("/dev/null", os.O_RDONLY))
-        with pytest.raises(OSError) as failed:
-            seen.open("/dev", os.O_RDWR | os.O_TMPFILE)
-        assert failed.value.errno == errno.EIO
-        libc.munmap(address, 4096)
-    finally:
-        kernel.restore()
-    assert all(getattr(module, name) is what for (module, name), what in before.items())
+def test_what_only_looks_never_fails(tmp_path: Path) -> None:
+    host = FaultyHost(lambda _kind: errno.EIO)
+    os.close(host.open(b"/dev/null", os.O_PATH))
+    os.close(host.open_at(libc.AT_FDCWD, b"/dev", os.O_RDONLY | os.O_DIRECTORY))
+    for flags in (os.O_RDWR | os.O_TMPFILE, os.O_RDONLY):
+        with pytest.raises(OSError, match="Input/output"):
+            host.open_at(libc.AT_FDCWD, os.fsencode(tmp_path), flags)
 
 
 def test_the_event_loop_is_never_kept_waiting() -> None:
     """What is made on it is not delayed; from a thread, it is."""
     faults = FaultRegistry()
-    kernel = Kernel(faults)
-    kernel.install()
-    try:
-        faults.add({"syscall": "populate", "stall": True})
-        begin = libc.mmap(0, 4096, 3, libc.MAP_PRIVATE | libc.MAP_ANONYMOUS, -1, 0)
-        arguments = (begin, 4096, libc.MADV_POPULATE_WRITE)
-        assert libc.madvise(*arguments) == 0
-        found: list[int] = []
-        thread = threading.Thread(target=lambda: found.append(libc.madvise(*arguments)))
-        thread.start()
-        thread.join()
-        assert found == [errno.EINTR]
-        libc.munmap(begin, 4096)
-    finally:
-        kernel.restore()
+    faults.add({"syscall": "populate", "stall": True})
+    refusal = refusal_of(faults)
+    assert refusal("populate") == 0
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(refusal("populate")))
+    thread.start()
+    thread.join()
+    assert found == [errno.EINTR]

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from memd.hostmem import files, libc
+from memd.hostmem.host import Host
 from memd.hostmem.region import Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
 
+HOST = Host()
 PAGE = libc.PAGE_SIZE
 MIB = 1 << 20
 
@@ -28,7 +30,7 @@ def made(
     """A region of a descriptor, which it takes over, or anonymous."""
     protection = READ if rom else READ_WRITE
     spec = MapSpec(size, size, page_size, page_size, offset, protection, shared)
-    region = Region(spec, fd)
+    region = Region(HOST, spec, fd)
     # As a backend's: tests see that none is left by this mark.
     libc.madvise(region.address, region.length, libc.MADV_DONTFORK)
     try:
@@ -40,7 +42,7 @@ def made(
 @contextmanager
 def memfd(size: int = MIB, **options: bool | int) -> Iterator[Region]:
     """A shared region of a memfd."""
-    fd = files.plain_memfd("test").take()
+    fd = files.plain_memfd(HOST, "test").take()
     os.ftruncate(fd, size)
     with made(fd, size, **{"shared": True, **options}) as region:  # type: ignore[arg-type]
         yield region

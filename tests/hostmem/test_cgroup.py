@@ -13,6 +13,7 @@ from memd.hostmem import cgroup, libc
 from memd.hostmem.populate import populate_range
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec
+from tests.hostmem.made import HOST
 
 MIB = 1 << 20
 PAGE = libc.PAGE_SIZE
@@ -128,7 +129,7 @@ def one_group(system: Path) -> Iterator[Callable[[int, int], None]]:
 
 
 def test_what_is_surely_too_much(one_group: Callable[[int, int], None]) -> None:
-    region = Region(spec())
+    region = Region(HOST, spec())
     try:
         assert cgroup.takes_memory(region)
         for left, swap, too_much in ((MIB, 0, False), (MIB - 1024, 0, True), (0, MIB, False)):
@@ -147,7 +148,7 @@ def test_what_is_surely_too_much(one_group: Callable[[int, int], None]) -> None:
 
 def test_a_part_of_a_region_is_populated(one_group: Callable[[int, int], None]) -> None:
     """As a virtio-mem device has it done."""
-    region = Region(spec())
+    region = Region(HOST, spec())
     try:
         one_group(0, 0)
         with pytest.raises(OSError, match="Cannot allocate memory"):
@@ -160,7 +161,7 @@ def test_a_part_of_a_region_is_populated(one_group: Callable[[int, int], None]) 
 def test_small_ones_are_counted_together(one_group: Callable[[int, int], None]) -> None:
     """Though not each of them asks how much is left."""
     one_group(MIB, 0)
-    region = Region(spec())
+    region = Region(HOST, spec())
     try:
         cgroup._asked, cgroup._allowance = float("-inf"), 0
         for page in range(MIB // PAGE):
@@ -221,6 +222,6 @@ def test_pages_of_a_file_on_a_disk_are_not_charged_for_good(
         for shared in (True, False):
             path.write_bytes(bytes(MIB))
             with path.open("r+b") as file:
-                region = Region(spec(shared=shared), os.dup(file.fileno()))
+                region = Region(HOST, spec(shared=shared), os.dup(file.fileno()))
             assert cgroup.takes_memory(region) is (charged or not shared)
             region.close()

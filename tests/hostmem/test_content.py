@@ -19,7 +19,7 @@ from memd.hostmem.save import Saving, save
 from memd.hostmem.usage import usage
 from tests.backends.doing import refusal
 from tests.conftest import NOT_HERE
-from tests.hostmem.made import MIB, PAGE, made, memfd, of_file
+from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
 
 KSM = Path("/sys/kernel/mm/ksm")
 
@@ -214,7 +214,7 @@ def test_private_huge_pages_onto_hugetlbfs(
 ) -> None:
     hugepages(4)
     page = 2 * MIB
-    backing = files.memfd("m", page, hugetlb=True, hugetlbsize=page, seal=True)
+    backing = files.memfd(HOST, "m", page, hugetlb=True, hugetlbsize=page, seal=True)
     where = directory / "huge"
     where.mkdir()
     mount("hugetlbfs", where, "pagesize=2M")

@@ -11,7 +11,7 @@ from memd.hostmem.access import read, write
 from memd.hostmem.discard import check, discard
 from memd.hostmem.usage import usage
 from tests.backends.doing import refusal
-from tests.hostmem.made import MIB, PAGE, made, memfd, of_file
+from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
 
 HUGE = 2 * MIB
 
@@ -81,7 +81,7 @@ def test_whole_pages_within_the_region() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_huge_pages(hugepages: Callable[[int], None], shared: bool) -> None:
     hugepages(4)
-    backing = files.memfd("m", 3 * HUGE, hugetlb=True, hugetlbsize=HUGE, seal=True)
+    backing = files.memfd(HOST, "m", 3 * HUGE, hugetlb=True, hugetlbsize=HUGE, seal=True)
     with made(backing.take(), 3 * HUGE, shared=shared, page_size=HUGE) as region:
         write(region, "m", HUGE, b"x")
         write(region, "m", 2 * HUGE, b"y")

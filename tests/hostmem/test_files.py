@@ -17,32 +17,34 @@ import pytest
 
 from memd.errors import QMPError
 from memd.hostmem import files, libc
-from memd.hostmem.files import Backing, WouldBlock, fit, memfd, open_file, plain_memfd, posix_shm
-from memd.hostmem.paths import Roots
+from memd.hostmem.files import Backing, fit, memfd, open_file, plain_memfd, posix_shm
+from memd.hostmem.host import Host
+from memd.hostmem.opened import MEMFD
+from tests.conftest import NOT_HERE
+from tests.hostmem.made import HOST
 
 PAGE = libc.PAGE_SIZE
 MIB = 1 << 20
 
 
 def opened(path: Path | str, readonly: bool = False, name: str = "m0") -> Backing:
-    return open_file(str(path), readonly, name, wait=True)
-
-
-def errno_of(path: Path | str, readonly: bool, wait: bool) -> int | None:
-    try:
-        open_file(str(path), readonly, "m0", wait).undo()
-    except OSError as failed:
-        return failed.errno
-    return 0
+    return open_file(HOST, str(path), readonly, name)
 
 
 def refusal(path: Path | str, readonly: bool) -> int | None:
-    """The errno value, with and without waiting the same unless it would block."""
-    number = errno_of(path, readonly, wait=True)
-    try:
-        assert errno_of(path, readonly, wait=False) == number
-    except WouldBlock:
-        pass
+    """The errno value, by whatever way it is opened."""
+    found: set[int | None] = set()
+    for near in (None, HOST.near(os.fsencode(path))):
+        try:
+            open_file(HOST, str(path), readonly, "m0", near).undo()
+            found.add(0)
+        except OSError as failed:
+            if near is None or failed.errno != errno.EAGAIN:
+                found.add(failed.errno)
+        finally:
+            if near is not None:
+                near.close()
+    (number,) = found
     return number
 
 
@@ -58,33 +60,43 @@ def test_an_existing_file(directory: Path) -> None:
         mode = fcntl.fcntl(backing.fd, fcntl.F_GETFL) & os.O_ACCMODE
         assert mode == (os.O_RDONLY if readonly else os.O_RDWR)
         assert not os.get_inheritable(backing.fd)
-        assert (backing.size, backing.page_size, backing.huge) == (5000, PAGE, False)
+        assert (backing.size, backing.page_size) == (5000, PAGE)
         backing.undo()
         assert backing.fd == -1
         backing.undo()
     assert path.read_bytes() == b"x" * 5000
 
 
-def test_a_file_that_the_kernel_knows_is_opened_at_once(directory: Path) -> None:
-    path = directory / "f"
+def test_what_is_in_memory_is_opened_at_once(directory: Path, mount: Callable[..., None]) -> None:
+    """Once a file there has been looked at, and nothing that is mounted there is gone into."""
+    mount("tmpfs", directory)
+    for name in ("d", "other"):
+        (directory / name).mkdir()
+    host, path = Host(), directory / "d/f"
     path.touch()
-    path.stat()
+    (directory / "d/link").symlink_to("f")
+    assert host.near(os.fsencode(path)) is None
+    open_file(host, str(path), True, "m0").undo()
+    near = host.near(os.fsencode(path))
+    if near is None:
+        pytest.skip(f"{NOT_HERE}Linux 6.8")
     for readonly in (False, True):
-        open_file(str(path), readonly, "m0", wait=False).undo()
-
-
-@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOSYS, errno.EINVAL, errno.EPERM])
-def test_what_the_kernel_can_not_tell_at_once(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def open_cached(_path: bytes, _flags: int) -> int:
-        raise libc.os_error(number)
-
-    monkeypatch.setattr(libc, "open_cached", open_cached)
-    with pytest.raises(WouldBlock):
-        open_file(str(directory / "f"), False, "m0", wait=False)
-    assert names(directory) == []
-    opened(directory / "f").undo()
+        open_file(host, str(path), readonly, "m0", near).undo()
+    near.name = b"new"
+    open_file(host, str(directory / "d/new"), False, "m0", near).undo()
+    assert names(directory / "d") == ["f", "link"]
+    (directory / "d/mounted").touch()
+    subprocess.run(["mount", "--bind", "/etc/hostname", directory / "d/mounted"], check=True)
+    try:
+        for inside in (b"link", b"mounted", b"."):
+            near.name = inside
+            with pytest.raises(BlockingIOError):
+                open_file(host, str(path), False, "m0", near)
+    finally:
+        subprocess.run(["umount", directory / "d/mounted"], check=True)
+    near.close()
+    for elsewhere in (directory / "d/link/x", directory / "none/f", Path("/proc/version")):
+        assert host.near(os.fsencode(elsewhere)) is None
 
 
 def test_a_missing_file(directory: Path) -> None:
@@ -129,7 +141,7 @@ sys.stdin.read()
 @pytest.mark.parametrize("way", ["read", "write"])
 def test_a_file_that_another_process_has_mapped_stays(directory: Path, way: str) -> None:
     backing = opened(directory / "new")
-    backing.truncate(PAGE)
+    backing.try_truncate(PAGE)
     command = [sys.executable, "-c", HOLDER, str(directory / "new"), way]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -234,20 +246,17 @@ def test_a_dangling_link(directory: Path) -> None:
     assert names(directory) == ["link"]
 
 
-def test_others_that_make_the_file_meanwhile(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_others_that_make_the_file_meanwhile(directory: Path) -> None:
     path = directory / "f"
-    real = files._open
 
-    def late(raw: bytes, access: int, wait: bool, roots: Roots | None) -> int:
-        try:
-            return real(raw, access, wait, roots)
-        finally:
-            path.touch()
+    class Late(Host):
+        def open(self, raw: bytes, flags: int) -> int:
+            try:
+                return super().open(raw, flags)
+            finally:
+                path.touch()
 
-    monkeypatch.setattr(files, "_open", late)
-    opened(path).undo()
+    open_file(Late(), str(path), False, "m0").undo()
     # It was not made for this, so it stays.
     assert names(directory) == ["f"]
 
@@ -278,11 +287,10 @@ def test_what_can_not_be_opened(directory: Path, path: str, number: int) -> None
 
 
 @pytest.mark.parametrize("readonly", [False, True])
-@pytest.mark.parametrize("wait", [False, True])
-def test_a_fifo_does_not_wait(directory: Path, wait: bool, readonly: bool) -> None:
+def test_a_fifo_does_not_wait(directory: Path, readonly: bool) -> None:
     os.mkfifo(directory / "fifo")
     (directory / "fifo").stat()
-    backing = open_file(str(directory / "fifo"), readonly, "m0", wait)
+    backing = open_file(HOST, str(directory / "fifo"), readonly, "m0")
     assert backing.size == -1
     backing.undo()
 
@@ -371,11 +379,6 @@ def test_a_leased_file_is_waited_for_in_a_thread(leased: Path) -> None:
     backing.undo()
 
 
-def test_a_leased_file_is_not_waited_for_at_once(leased: Path) -> None:
-    with pytest.raises(WouldBlock):
-        open_file(str(leased), False, "m0", wait=False)
-
-
 # memfd and POSIX shared memory
 
 
@@ -388,10 +391,10 @@ ALL = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 @pytest.mark.parametrize("seal", [False, True])
 def test_memfd(seal: bool) -> None:
-    backing = memfd("a-label", 12345, hugetlb=False, hugetlbsize=0, seal=seal)
+    backing = memfd(HOST, "a-label", 12345, hugetlb=False, hugetlbsize=0, seal=seal)
     assert os.readlink(f"/proc/self/fd/{backing.fd}") == "/memfd:a-label (deleted)"
     assert os.fstat(backing.fd).st_size == backing.size == 12345
-    assert (backing.page_size, backing.huge) == (PAGE, False)
+    assert backing.page_size == PAGE
     # Without MFD_ALLOW_SEALING the kernel sets the seal against sealing.
     assert seals(backing.fd) == (ALL if seal else fcntl.F_SEAL_SEAL)
     assert not os.get_inheritable(backing.fd)
@@ -399,12 +402,12 @@ def test_memfd(seal: bool) -> None:
 
 
 def test_plain_memfd() -> None:
-    backing = plain_memfd("/objects/m0")
+    backing = plain_memfd(HOST, "/objects/m0")
     assert os.readlink(f"/proc/self/fd/{backing.fd}") == "/memfd:/objects/m0 (deleted)"
     assert backing.size == 0
     backing.undo()
     with pytest.raises(QMPError) as refused:
-        plain_memfd("m" * 250)
+        plain_memfd(HOST, "m" * 250)
     assert refused.value.desc == "failed to create memfd with flags 0x1: Invalid argument"
 
 
@@ -412,8 +415,8 @@ def test_plain_memfd() -> None:
 @pytest.mark.parametrize("size", [0, 1, 7, 2 * MIB, (1 << 64) - 1])
 def test_memfd_of_huge_pages(hugepages: Callable[[int], None], size: int) -> None:
     hugepages(2)
-    backing = memfd("x", 4 * MIB, hugetlb=True, hugetlbsize=size, seal=True)
-    assert (backing.size, backing.page_size, backing.huge) == (4 * MIB, 2 * MIB, True)
+    backing = memfd(HOST, "x", 4 * MIB, hugetlb=True, hugetlbsize=size, seal=True)
+    assert (backing.size, backing.page_size) == (4 * MIB, 2 * MIB)
     assert seals(backing.fd) == ALL
     backing.undo()
 
@@ -445,20 +448,20 @@ def test_memfd_of_huge_pages(hugepages: Callable[[int], None], size: int) -> Non
 )
 def test_memfd_refusals(hugetlb: bool, hugetlbsize: int, size: int, seal: bool, text: str) -> None:
     with pytest.raises(QMPError) as refused:
-        memfd("x", size, hugetlb=hugetlb, hugetlbsize=hugetlbsize, seal=seal)
+        memfd(HOST, "x", size, hugetlb=hugetlb, hugetlbsize=hugetlbsize, seal=seal)
     assert refused.value.desc == text
 
 
 def test_posix_shm() -> None:
     before = names(Path("/dev/shm"))
-    backing = posix_shm(7, 12345)
+    backing = posix_shm(HOST, 7, 12345)
     target = os.readlink(f"/proc/self/fd/{backing.fd}")
     assert target == f"/dev/shm/qemu-{os.getpid()}-shm-7 (deleted)"
     assert os.fstat(backing.fd).st_size == backing.size == 12345
     assert stat.S_IMODE(os.fstat(backing.fd).st_mode) == 0
     backing.undo()
     with pytest.raises(QMPError) as refused:
-        posix_shm(8, 1 << 63)
+        posix_shm(HOST, 8, 1 << 63)
     assert refused.value.desc == (
         "failed to resize POSIX shared memory to 9223372036854775808: Invalid argument"
     )
@@ -470,7 +473,7 @@ def test_posix_shm_whose_name_is_taken() -> None:
     path.touch()
     try:
         with pytest.raises(QMPError) as refused:
-            posix_shm(9, 4096)
+            posix_shm(HOST, 9, 4096)
         assert refused.value.desc == "failed to create POSIX shared memory: File exists"
     finally:
         path.unlink()
@@ -483,15 +486,17 @@ def test_too_many_files(directory: Path) -> None:
         "import os, resource, sys\n"
         "from memd.errors import QMPError\n"
         "from memd.hostmem.files import memfd, open_file, plain_memfd, posix_shm\n"
+        "from memd.hostmem.host import Host\n"
+        "HOST = Host()\n"
         "fd = os.open('/dev/null', os.O_RDONLY)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (fd + 1, fd + 1))\n"
         "for make in (\n"
-        "    lambda: memfd('x', 4096, hugetlb=False, hugetlbsize=0, seal=True),\n"
-        "    lambda: plain_memfd('x'),\n"
-        "    lambda: posix_shm(1, 4096),\n"
-        "    lambda: open_file(sys.argv[1] + '/f', False, 'm0', True),\n"
-        "    lambda: open_file(sys.argv[1], False, 'm0', True),\n"
-        "    lambda: open_file(sys.argv[1] + '/new', False, 'm0', True),\n"
+        "    lambda: memfd(HOST, 'x', 4096, hugetlb=False, hugetlbsize=0, seal=True),\n"
+        "    lambda: plain_memfd(HOST, 'x'),\n"
+        "    lambda: posix_shm(HOST, 1, 4096),\n"
+        "    lambda: open_file(HOST, sys.argv[1] + '/f', False, 'm0'),\n"
+        "    lambda: open_file(HOST, sys.argv[1], False, 'm0'),\n"
+        "    lambda: open_file(HOST, sys.argv[1] + '/new', False, 'm0'),\n"
         "):\n"
         "    try: make()\n"
         "    except QMPError as error: print(error.desc)\n"
@@ -518,13 +523,10 @@ def test_too_many_files(directory: Path) -> None:
 # What fits
 
 
-@pytest.fixture
-def log() -> list[str]:
-    return []
-
-
 def backing_of(size: int, page_size: int = PAGE) -> Backing:
-    return Backing(os.memfd_create("x"), size, page_size)
+    magic = libc.TMPFS_MAGIC if page_size == PAGE else libc.HUGETLBFS_MAGIC
+    opened = MEMFD._replace(size=size, magic=magic, block_size=page_size)
+    return Backing(HOST, os.memfd_create("x"), opened)
 
 
 @pytest.mark.parametrize(
@@ -572,14 +574,13 @@ def backing_of(size: int, page_size: int = PAGE) -> Backing:
     ],
 )
 def test_what_does_not_fit(
-    log: list[str], there: int, page: int, size: int, offset: int, align: int, text: str
+    there: int, page: int, size: int, offset: int, align: int, text: str
 ) -> None:
     backing = backing_of(there, page)
     with pytest.raises(QMPError) as refused:
-        fit(backing, "m0", size, offset, align, log.append)
+        fit(backing, "m0", size, offset, align)
     assert refused.value.desc == text
     assert os.fstat(backing.fd).st_size == 0
-    assert log == []
     backing.undo()
 
 
@@ -598,7 +599,6 @@ def test_what_does_not_fit(
     ],
 )
 def test_what_fits(
-    log: list[str],
     there: int,
     page: int,
     size: int,
@@ -608,28 +608,29 @@ def test_what_fits(
     size_then: int,
 ) -> None:
     backing = backing_of(there, page)
-    assert fit(backing, "m0", size, offset, align, log.append) == length
+    assert fit(backing, "m0", size, offset, align) == length
     assert os.fstat(backing.fd).st_size == size_then
-    assert log == []
     backing.undo()
 
 
 @pytest.mark.parametrize(
     ("size", "offset"), [(1 << 63, 0), (PAGE, 1 << 63), (PAGE, (1 << 63) - PAGE)]
 )
-def test_a_size_that_can_not_be_given_is_logged(log: list[str], size: int, offset: int) -> None:
+def test_a_size_that_can_not_be_given_is_logged(
+    caplog: pytest.LogCaptureFixture, size: int, offset: int
+) -> None:
     backing = backing_of(0)
-    fit(backing, "m0", size, offset, 0, log.append)
-    assert log == ["ftruncate: Invalid argument"]
+    fit(backing, "m0", size, offset, 0)
+    assert caplog.messages == ["ftruncate: Invalid argument"]
     backing.undo()
 
 
 def test_truncate() -> None:
     backing = backing_of(0)
-    files.truncate(backing.fd, 5)
+    HOST.truncate(backing.fd, 5)
     assert os.fstat(backing.fd).st_size == 5
     with pytest.raises(OSError) as failed:
-        files.truncate(backing.fd, 1 << 64)
+        HOST.truncate(backing.fd, 1 << 64)
     assert failed.value.errno == errno.EINVAL
     backing.undo()
 
@@ -647,7 +648,7 @@ def test_a_file_of_huge_pages(
     mount("hugetlbfs", directory / "huge")
     for path in (directory / "huge", directory / "huge/f"):
         backing = opened(path)
-        assert (backing.page_size, backing.huge) == (2 * MIB, True)
+        assert backing.page_size == 2 * MIB
         backing.undo()
     assert names(directory / "huge") == []
 
@@ -655,11 +656,11 @@ def test_a_file_of_huge_pages(
 def test_names_that_are_not_text(directory: Path) -> None:
     """The command line may have any bytes: the file is the one that they name."""
     path = os.fsencode(directory) + b"/\xff\xc3\xa9"
-    files.open_file(os.fsdecode(path), False, "m0", True).undo()
+    files.open_file(HOST, os.fsdecode(path), False, "m0").undo()
     assert files.encode_path(os.fsdecode(path)) == path
     with open(path, "wb") as file:
         file.write(b"x" * 5000)
-    backing = files.open_file(os.fsdecode(path), True, "m0", True)
+    backing = files.open_file(HOST, os.fsdecode(path), True, "m0")
     assert backing.size == 5000
     backing.undo()
     assert files.encode_path("a\0é") == b"a\xc0\x80\xc3\xa9"

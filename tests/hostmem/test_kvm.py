@@ -10,6 +10,7 @@ from memd.errors import QMPError
 from memd.hostmem import kvm, libc
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec
+from tests.hostmem.made import HOST
 from tests.kvm import needs_guest_memfd
 
 SIZE = 16 * libc.PAGE_SIZE
@@ -23,7 +24,9 @@ def refusal(work: Callable[[], object]) -> str:
 
 @needs_guest_memfd
 def test_it_maps_shared_and_takes_writes() -> None:
-    region = Region(MapSpec(SIZE, SIZE, libc.PAGE_SIZE, libc.PAGE_SIZE), kvm.guest_memfd(SIZE))
+    region = Region(
+        HOST, MapSpec(SIZE, SIZE, libc.PAGE_SIZE, libc.PAGE_SIZE), kvm.guest_memfd(SIZE)
+    )
     try:
         assert os.readlink(f"/proc/self/fd/{region.fd}") == "anon_inode:[kvm-gmem]"
         assert not os.get_inheritable(region.fd)

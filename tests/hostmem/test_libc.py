@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from memd.hostmem import libc
+from tests.conftest import NOT_HERE
 
 PAGE = libc.PAGE_SIZE
 ANONYMOUS = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
@@ -69,19 +70,17 @@ def test_file_system_type_of_nothing() -> None:
     assert libc.file_system_type(-1) == 0
 
 
-def test_open_cached(directory: Path) -> None:
-    path = directory / "f"
-    path.touch()
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
-    fd = libc.open_cached(os.fsencode(path), flags)
-    assert os.readlink(f"/proc/self/fd/{fd}") == str(path)
-    assert not os.get_inheritable(fd)
-    os.close(fd)
-    with pytest.raises(IsADirectoryError):
-        libc.open_cached(os.fsencode(directory), flags)
-    # That there is no such file is something that it may have to ask for.
-    with pytest.raises((BlockingIOError, FileNotFoundError)):
-        libc.open_cached(os.fsencode(directory / "nothing"), flags)
+def test_a_mount_is_told_apart(directory: Path, mount: Callable[..., None]) -> None:
+    mount("tmpfs", directory)
+    here, there = os.open(directory, os.O_PATH), os.open("/proc", os.O_PATH)
+    try:
+        if not libc.mount_of(here):
+            pytest.skip(f"{NOT_HERE}Linux 6.8")
+        assert libc.mount_of(here) != libc.mount_of(there)
+        assert libc.mount_of(-2) == 0
+    finally:
+        os.close(here)
+        os.close(there)
 
 
 def page(address: int) -> bytes:

@@ -9,12 +9,13 @@ import pytest
 from memd.hostmem import libc, numa
 from memd.hostmem.region import ANONYMOUS_ALIGN, Region
 from memd.hostmem.spec import MapSpec
+from tests.hostmem.made import HOST
 
 SIZE = 8 * libc.PAGE_SIZE
 
 
 def anonymous() -> Region:
-    return Region(MapSpec(SIZE, SIZE, libc.PAGE_SIZE, ANONYMOUS_ALIGN, shared=False))
+    return Region(HOST, MapSpec(SIZE, SIZE, libc.PAGE_SIZE, ANONYMOUS_ALIGN, shared=False))
 
 
 def policy_of(region: Region) -> str:

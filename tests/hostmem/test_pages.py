@@ -11,7 +11,7 @@ from memd.hostmem import files, pages
 from memd.hostmem.access import read, write
 from memd.hostmem.pages import FILE, HUGE, PRESENT, ZERO, PageMap, Run
 from memd.hostmem.region import Region
-from tests.hostmem.made import MIB, PAGE, made, memfd
+from tests.hostmem.made import HOST, MIB, PAGE, made, memfd
 
 
 def runs(region: Region) -> list[Run]:
@@ -61,7 +61,7 @@ def test_the_page_of_zeroes_takes_no_memory() -> None:
 def test_huge_pages_are_told_apart_on_request(hugepages: Callable[[int], None]) -> None:
     hugepages(1)
     size = 2 * MIB
-    backing = files.memfd("m", size, hugetlb=True, hugetlbsize=size, seal=True)
+    backing = files.memfd(HOST, "m", size, hugetlb=True, hugetlbsize=size, seal=True)
     with made(backing.take(), size, shared=True, page_size=size) as region, PageMap() as map:
         write(region, "m", 0, b"x")
         ((start, end, kinds),) = map.runs(region.address, size)

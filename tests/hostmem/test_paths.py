@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import random
 import stat
@@ -18,8 +17,10 @@ import pytest
 
 from memd.hostmem import libc, paths
 from memd.hostmem.files import open_file
+from memd.hostmem.host import Host
 from memd.hostmem.paths import Roots, new_entry, open_path, target
 from tests.differential.server import PATIENCE
+from tests.hostmem.made import HOST
 from tests.users import STRANGER, need_root
 
 O_PATH = os.O_PATH | os.O_CLOEXEC
@@ -40,19 +41,8 @@ def identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def opened(
-    path: Path | str, roots: Roots | None = None, *, cached: bool = False
-) -> tuple[int, int]:
-    return came_to(open_at(os.fsencode(path), O_PATH, roots, cached=cached))
-
-
-def open_at(path: bytes, flags: int, roots: Roots | None, *, cached: bool) -> int:
-    """Open at once, if the kernel knows the way (not by /proc, and not by .. below a root)."""
-    try:
-        return open_path(path, flags, roots, cached=cached)
-    except BlockingIOError:
-        assert cached
-        return open_path(path, flags, roots)
+def opened(path: Path | str, roots: Roots | None = None) -> tuple[int, int]:
+    return came_to(open_path(os.fsencode(path), O_PATH, roots))
 
 
 def refusal(work: Callable[[], object]) -> tuple[int, str]:
@@ -161,7 +151,7 @@ def test_the_kernels_own_links(directory: Path) -> None:
     try:
         expected = came_to(os.dup(fd))
         for path in (f"/proc/self/fd/{fd}", f"/dev/fd/{fd}", f"{directory}/link"):
-            assert opened(path) == opened(path, cached=True) == expected
+            assert opened(path) == expected
         assert opened("/proc/self/root/proc") == identity(Path("/proc"))
     finally:
         os.close(fd)
@@ -172,8 +162,7 @@ def test_a_path_without_links_takes_one_call(
 ) -> None:
     (directory / "f").touch()
     monkeypatch.setattr(os, "open", None)
-    for cached in (False, True):
-        os.close(open_path(os.fsencode(directory / "f"), os.O_RDWR, cached=cached))
+    os.close(open_path(os.fsencode(directory / "f"), os.O_RDWR))
 
 
 @pytest.mark.parametrize("path", ["", "/" + "x/" * 2048])
@@ -240,15 +229,13 @@ def test_links_of_others(
     ways = [
         *(shared / "f", shared / "d/f", shared / "again/f", shared / "abs/f", directory / "ours/f"),
     ]
-    for way, cached in itertools.product(ways, (False, True)):
-        if cached and walking:
-            continue
+    for way in ways:
         if may:
-            assert opened(way, cached=cached) == there
-            open_file(str(way), False, "m0", wait=not cached).undo()
+            assert opened(way) == there
+            open_file(HOST, str(way), False, "m0").undo()
         else:
-            assert refusal(lambda w=way, c=cached: opened(w, cached=c)) == STRANGE  # type: ignore[misc]
-            assert refusal(lambda w=way, c=cached: open_file(str(w), False, "m", not c)) == STRANGE  # type: ignore[misc]
+            assert refusal(lambda w=way: opened(w)) == STRANGE  # type: ignore[misc]
+            assert refusal(lambda w=way: open_file(HOST, str(w), False, "m")) == STRANGE  # type: ignore[misc]
     for work in (new_entry, target):
         new = os.fsencode(shared / "d/new")
         if may:
@@ -276,7 +263,7 @@ def test_a_file_of_others_is_opened_as_it_was_asked_for(directory: Path) -> None
     (shared / "f").write_bytes(b"x")
     os.chown(shared / "f", STRANGER, STRANGER)
     shared.chmod(0o1777)
-    backing = open_file(str(shared / "f"), False, "m0", wait=True)
+    backing = open_file(HOST, str(shared / "f"), False, "m0")
     assert backing.size == 1
     backing.undo()
 
@@ -293,8 +280,7 @@ def place(directory: Path) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_what_is_below_a_root(place: Path, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
+def test_what_is_below_a_root(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = place / "root"
     (root / "link").symlink_to("d")
     (root / "d/back").symlink_to("../d/./../f")
@@ -314,16 +300,15 @@ def test_what_is_below_a_root(place: Path, monkeypatch: pytest.MonkeyPatch, cach
             "root/d/..": "root",
             "root/f": "root/f",
         }.items():
-            assert opened(path, roots, cached=cached) == identity(place / there), path
-        assert refusal(lambda: opened(f"{root}/f/", roots, cached=cached))[0] == errno.ENOTDIR
-        assert refusal(lambda: opened(f"{root}/no", roots, cached=cached))[0] == errno.ENOENT
-        assert refusal(lambda: opened(place / "alias/f", roots, cached=cached)) == OUTSIDE
+            assert opened(path, roots) == identity(place / there), path
+        assert refusal(lambda: opened(f"{root}/f/", roots))[0] == errno.ENOTDIR
+        assert refusal(lambda: opened(f"{root}/no", roots))[0] == errno.ENOENT
+        assert refusal(lambda: opened(place / "alias/f", roots)) == OUTSIDE
     with rooted(place / "alias") as roots:
         assert opened(place / "alias/f", roots) == identity(root / "f")
         assert opened(root / "f", roots) == identity(root / "f")
 
 
-@pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize(
     "path",
     [
@@ -333,9 +318,7 @@ def test_what_is_below_a_root(place: Path, monkeypatch: pytest.MonkeyPatch, cach
         *("/proc/self/cwd/root/f", "/proc/self/fd/0", "{0}/root/dangling"),
     ],
 )
-def test_what_is_not_below_a_root(
-    place: Path, monkeypatch: pytest.MonkeyPatch, path: str, cached: bool
-) -> None:
+def test_what_is_not_below_a_root(place: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     root = place / "root"
     for name, to in {
         "absolute": f"{place}/out",
@@ -354,9 +337,8 @@ def test_what_is_not_below_a_root(
     raw = os.fsencode(path.format(place))
     with rooted(root) as roots:
         flags = os.O_RDWR | os.O_CLOEXEC
-        assert refusal(lambda: open_at(raw, flags, roots, cached=cached)) == OUTSIDE
-        if not cached:
-            assert refusal(lambda: open_file(raw.decode(), False, "m0", True, roots)) == OUTSIDE
+        assert refusal(lambda: open_path(raw, flags, roots)) == OUTSIDE
+        assert refusal(lambda: open_file(Host(roots), raw.decode(), False, "m0")) == OUTSIDE
         assert refusal(lambda: target(raw, roots)) == OUTSIDE
     assert sorted(os.listdir(place / "out")) == ["d", "f"]
 
@@ -367,18 +349,17 @@ def test_an_empty_path_is_missing(place: Path) -> None:
             assert refusal(work)[0] == errno.ENOENT
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_no_way_out_through_proc(place: Path, mount: Callable[..., None], cached: bool) -> None:
+def test_no_way_out_through_proc(place: Path, mount: Callable[..., None]) -> None:
     """Not even where it is mounted below the root. Other mounts belong to it."""
     root = place / "root"
     mount("proc", root / "proc")
     mount("tmpfs", root / "tmp")
     (root / "tmp/f").touch()
     with rooted(root) as roots:
-        assert opened(root / "tmp/f", roots, cached=cached) == identity(root / "tmp/f")
-        assert opened(root / "proc/1/stat", roots, cached=cached)
+        assert opened(root / "tmp/f", roots) == identity(root / "tmp/f")
+        assert opened(root / "proc/1/stat", roots)
         for path in ("proc/self/cwd", "proc/self/cwd/x", "proc/self/root/etc", "proc/self/fd/0"):
-            assert refusal(lambda p=path: opened(root / p, roots, cached=cached)) == OUTSIDE  # type: ignore[misc]
+            assert refusal(lambda p=path: opened(root / p, roots)) == OUTSIDE  # type: ignore[misc]
 
 
 def test_several_roots(place: Path) -> None:
@@ -398,11 +379,11 @@ def test_files_are_made_below_a_root(place: Path) -> None:
     (root / "link").symlink_to("d")
     with rooted(root) as roots:
         for path in ("new", "d/new", "link/new"):
-            backing = open_file(f"{root}/{path}", False, "m0", True, roots)
+            backing = open_file(Host(roots), f"{root}/{path}", False, "m0")
             assert identity(root / path) == came_to(os.dup(backing.fd))
             backing.undo()
             assert not (root / path).exists()
-        backing = open_file(f"{root}/link", False, "m0", True, roots)
+        backing = open_file(Host(roots), f"{root}/link", False, "m0")
         assert os.readlink(f"/proc/self/fd/{backing.fd}").startswith(f"{root}/d/qemu_back_mem.m0.")
         backing.undo()
 
@@ -468,7 +449,7 @@ def test_a_link_that_comes_and_goes(place: Path, to: str) -> None:
             seen.add(outcome(lambda p=path: open_path(p, O_PATH, roots)))  # type: ignore[misc]
             if turn % 4 == 0:
                 try:
-                    open_file(f"{root}/d/new", False, "m0", True, roots).undo()
+                    open_file(Host(roots), f"{root}/d/new", False, "m0").undo()
                     made += 1
                 except OSError as error:
                     seen.add(error.errno)
@@ -491,7 +472,7 @@ def test_a_link_that_comes_and_goes(place: Path, to: str) -> None:
 def test_what_was_made_is_removed_where_it_was_made(place: Path) -> None:
     """And not where its path leads by then."""
     root = place / "root"
-    backing = open_file(f"{root}/d/new", False, "m0", wait=True)
+    backing = open_file(HOST, f"{root}/d/new", False, "m0")
     (root / "d").rename(root / "moved")
     (root / "d").symlink_to("../out/d")
     os.link(root / "moved/new", place / "out/d/new")
@@ -530,8 +511,8 @@ def test_directories_are_not_kept_open(place: Path) -> None:
                     lambda p=path, r=each: opened(p, r),
                     lambda p=path, r=each: target(p.encode(), r).close(),
                     lambda p=path, r=each: new_entry(p.encode(), r).close(),
-                    lambda p=path, r=each: open_file(p, False, "m", True, r).undo(),
-                    lambda p=path, r=each: os.close(open_file(p, True, "m", True, r).take()),
+                    lambda p=path, r=each: open_file(Host(r), p, False, "m").undo(),
+                    lambda p=path, r=each: os.close(open_file(Host(r), p, True, "m").take()),
                 ):
                     try:
                         work()

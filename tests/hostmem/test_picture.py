@@ -10,7 +10,7 @@ from memd.hostmem import files, libc, numa, picture
 from memd.hostmem.access import write
 from memd.hostmem.usage import Taken
 from tests.conftest import NOT_HERE
-from tests.hostmem.made import MIB, PAGE, made, memfd, of_file
+from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
 
 HUGE = 2 * MIB
 NOTHING = Taken(0, 0, 0, 0)
@@ -77,7 +77,7 @@ def test_swapped_pages_of_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("shared", [False, True])
 def test_huge_pages(hugepages: Callable[[int], None], shared: bool) -> None:
     hugepages(4)
-    backing = files.memfd("m", 4 * HUGE, hugetlb=True, hugetlbsize=HUGE, seal=True)
+    backing = files.memfd(HOST, "m", 4 * HUGE, hugetlb=True, hugetlbsize=HUGE, seal=True)
     with made(backing.take(), 4 * HUGE, shared=shared, page_size=HUGE) as region:
         write(region, "m", HUGE, b"x")
         found = picture.cells(region, 0, 4 * HUGE, HUGE)

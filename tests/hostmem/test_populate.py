@@ -16,6 +16,7 @@ from memd.hostmem import libc, numa, populate
 from memd.hostmem.populate import Cancelled, Population, slices, thread_count
 from memd.hostmem.region import ANONYMOUS_ALIGN, Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
+from tests.hostmem.made import HOST
 from tests.hostmem.smaps import row_of
 
 PAGE = libc.PAGE_SIZE
@@ -23,14 +24,14 @@ MIB = 1 << 20
 
 
 def anonymous(size: int = MIB) -> Region:
-    return Region(MapSpec(size, size, PAGE, ANONYMOUS_ALIGN, shared=False))
+    return Region(HOST, MapSpec(size, size, PAGE, ANONYMOUS_ALIGN, shared=False))
 
 
 def of_file(size: int, shared: bool, protection: int = READ_WRITE, directory: str = "") -> Region:
     with tempfile.NamedTemporaryFile(dir=directory or None) as file:
         file.truncate(size)
         fd = os.open(file.name, os.O_RDWR | os.O_CLOEXEC)
-    return Region(MapSpec(size, size, PAGE, PAGE, shared=shared, protection=protection), fd)
+    return Region(HOST, MapSpec(size, size, PAGE, PAGE, shared=shared, protection=protection), fd)
 
 
 def resident(region: Region) -> int:
@@ -122,7 +123,7 @@ def test_content_stays() -> None:
         file.flush()
         for shared in (True, False):
             fd = os.open(file.name, os.O_RDWR)
-            region = Region(MapSpec(MIB, MIB, PAGE, PAGE, shared=shared), fd)
+            region = Region(HOST, MapSpec(MIB, MIB, PAGE, PAGE, shared=shared), fd)
             Population(region, 2).run()
             with open("/proc/self/mem", "rb", buffering=0) as memory:
                 memory.seek(region.address)
@@ -167,7 +168,7 @@ def test_no_huge_pages_left(hugepages: Callable[[int], None]) -> None:
     size = (free + 1) * 2 * MIB
     fd = os.memfd_create("x", os.MFD_CLOEXEC | os.MFD_HUGETLB)
     os.ftruncate(fd, size)
-    region = Region(MapSpec(size, size, 2 * MIB, 2 * MIB, reserve=False), fd)
+    region = Region(HOST, MapSpec(size, size, 2 * MIB, 2 * MIB, reserve=False), fd)
     run = Population(region, 4)
     with pytest.raises(OSError) as failed:
         run.run()

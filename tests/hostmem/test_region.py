@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from memd.hostmem import libc, region
-from memd.hostmem.region import ANONYMOUS_ALIGN, Region, Unsupported
+from memd.hostmem import host, libc, region
+from memd.hostmem.host import Unsupported
+from memd.hostmem.region import ANONYMOUS_ALIGN, Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
+from tests.hostmem.made import HOST
 from tests.hostmem.smaps import Row, row_of, rows
 
 PAGE = libc.PAGE_SIZE
@@ -42,7 +44,9 @@ def the_row(made: Region) -> Row:
 @pytest.mark.parametrize("align", [PAGE, 2 * MIB, 8 * MIB])
 def test_a_file(align: int, offset: int, protection: int, shared: bool) -> None:
     with file_of(2 * MIB) as fd:
-        made = Region(spec(align=align, offset=offset, protection=protection, shared=shared), fd)
+        made = Region(
+            HOST, spec(align=align, offset=offset, protection=protection, shared=shared), fd
+        )
     row = the_row(made)
     assert row.start % align == 0
     assert row.end - row.start == MIB
@@ -57,7 +61,7 @@ def test_a_file(align: int, offset: int, protection: int, shared: bool) -> None:
 
 @pytest.mark.parametrize("size", [PAGE, MIB, 2 * MIB, 3 * MIB, 64 * MIB])
 def test_anonymous_memory_is_aligned_and_stands_alone(size: int) -> None:
-    made = [Region(spec(size, ANONYMOUS_ALIGN, shared=False)) for _ in range(5)]
+    made = [Region(HOST, spec(size, ANONYMOUS_ALIGN, shared=False)) for _ in range(5)]
     for each in made:
         assert each.address % ANONYMOUS_ALIGN == 0
         row = the_row(each)
@@ -73,7 +77,7 @@ def test_nothing_of_what_was_set_aside_stays() -> None:
         return sum(row.end - row.start for row in rows() if row.permissions == "---p")
 
     before = protected()
-    made = Region(spec(align=64 * MIB, shared=False))
+    made = Region(HOST, spec(align=64 * MIB, shared=False))
     assert protected() - before == PAGE
     made.close()
     assert protected() == before
@@ -84,7 +88,7 @@ def test_what_can_not_be_mapped_leaves_nothing(align: int) -> None:
     before = {(row.start, row.end) for row in rows()}
     fd = os.open("/dev/null", os.O_RDWR)
     with pytest.raises(OSError) as failed:
-        Region(spec(align=align), fd)
+        Region(HOST, spec(align=align), fd)
     assert failed.value.errno == errno.ENODEV
     os.close(fd)
     now = {(row.start, row.end) for row in rows()}
@@ -104,7 +108,7 @@ def test_what_can_not_be_mapped_leaves_nothing(align: int) -> None:
 )
 def test_impossible_sizes(size: int, align: int, error: int) -> None:
     with pytest.raises(OSError) as failed:
-        Region(spec(size, align, shared=False))
+        Region(HOST, spec(size, align, shared=False))
     assert failed.value.errno == error
 
 
@@ -116,7 +120,7 @@ def test_prepare(kind: str, dump: bool, merge: bool) -> None:
         if kind == "anonymous":
             os.close(fd)
             fd = -1
-        made = Region(spec(shared=kind == "shared"), fd)
+        made = Region(HOST, spec(shared=kind == "shared"), fd)
     made.prepare(merge, dump)
     flags = the_row(made).flags
     assert {"dc", "hg"} <= flags
@@ -130,7 +134,7 @@ def test_prepare(kind: str, dump: bool, merge: bool) -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_changes(shared: bool) -> None:
     with file_of(MIB) as fd:
-        made = Region(spec(shared=shared), fd)
+        made = Region(HOST, spec(shared=shared), fd)
     made.prepare(merge=False, dump=True)
     for value in (True, False, True):
         made.set_merge(value)
@@ -145,29 +149,29 @@ def test_changes(shared: bool) -> None:
 def test_reserve(shared: bool) -> None:
     for reserve in (True, False):
         with file_of(MIB) as fd:
-            made = Region(spec(shared=shared, reserve=reserve), fd)
+            made = Region(HOST, spec(shared=shared, reserve=reserve), fd)
         assert ("nr" in the_row(made).flags) is not reserve
         made.close()
 
 
 def test_reserve_where_nothing_is_overcommitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(region, "_never_overcommits", lambda: True)
+    monkeypatch.setattr(host, "_never_overcommits", lambda: True)
     for align in (PAGE, 2 * MIB):
         with pytest.raises(Unsupported) as refused:
-            Region(spec(align=align, shared=False, reserve=False))
+            Region(HOST, spec(align=align, shared=False, reserve=False))
         assert str(refused.value) == (
             "Skipping reservation of swap space is not supported:"
             ' "/proc/sys/vm/overcommit_memory" is "2"'
         )
     # Only what would be charged for is refused.
-    Region(spec(shared=False, reserve=False, protection=READ)).close()
+    Region(HOST, spec(shared=False, reserve=False, protection=READ)).close()
     with file_of(MIB) as fd:
-        Region(spec(reserve=False), fd).close()
+        Region(HOST, spec(reserve=False), fd).close()
 
 
 def test_the_overcommit_setting_is_read() -> None:
     setting = Path("/proc/sys/vm/overcommit_memory").read_text().strip()
-    assert region._never_overcommits() is (setting == "2")
+    assert host._never_overcommits() is (setting == "2")
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -179,7 +183,7 @@ def test_discard(offset: int, writable: bool, shared: bool) -> None:
         file.flush()
         protection = READ_WRITE if writable else READ
         what = spec(2 * PAGE, offset=offset, shared=shared, protection=protection)
-        made = Region(what, os.open(file.name, os.O_RDWR))
+        made = Region(HOST, what, os.open(file.name, os.O_RDWR))
         made.discard()
         made.close()
         file.seek(0)
@@ -189,7 +193,7 @@ def test_discard(offset: int, writable: bool, shared: bool) -> None:
 
 
 def test_discard_of_anonymous_memory_is_nothing() -> None:
-    made = Region(spec(align=ANONYMOUS_ALIGN, shared=False))
+    made = Region(HOST, spec(align=ANONYMOUS_ALIGN, shared=False))
     made.discard()
     made.close()
 
@@ -197,7 +201,7 @@ def test_discard_of_anonymous_memory_is_nothing() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_sync_falls_back(shared: bool) -> None:
     with file_of(MIB) as fd:
-        made = Region(spec(shared=shared, sync=True), fd)
+        made = Region(HOST, spec(shared=shared, sync=True), fd)
     # No file system here is DAX.
     assert made.synced is False
     assert "sf" not in the_row(made).flags
@@ -214,7 +218,7 @@ def test_sync_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(libc, "mmap", mmap)
     with file_of(MIB) as fd:
-        made = Region(spec(sync=True), fd)
+        made = Region(HOST, spec(sync=True), fd)
     assert asked == [libc.MAP_SHARED_VALIDATE | libc.MAP_SYNC]
     assert made.synced is True
     made.close()
@@ -229,7 +233,7 @@ def test_large_memory_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         real(address, length)
 
     monkeypatch.setattr(region, "UNMAP_PIECE", 2 * PAGE)
-    made = Region(spec(5 * PAGE))
+    made = Region(HOST, spec(5 * PAGE))
     monkeypatch.setattr(libc, "munmap", munmap)
     made.close()
     at = made.address
@@ -238,7 +242,7 @@ def test_large_memory_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_close_twice() -> None:
     with file_of(MIB) as fd:
-        made = Region(spec(), fd)
+        made = Region(HOST, spec(), fd)
     made.close()
     assert made.closed
     assert made.fd == -1
@@ -252,7 +256,7 @@ def test_close_twice() -> None:
 
 def test_disown_leaves_the_descriptor() -> None:
     with file_of(MIB) as fd:
-        made = Region(spec(), fd)
+        made = Region(HOST, spec(), fd)
         made.disown()
         made.close()
         assert row_of(made.address) is None
@@ -261,7 +265,7 @@ def test_disown_leaves_the_descriptor() -> None:
 
 
 def test_pins_put_off_closing() -> None:
-    made = Region(spec(align=ANONYMOUS_ALIGN, shared=False))
+    made = Region(HOST, spec(align=ANONYMOUS_ALIGN, shared=False))
     made.pin()
     made.pin()
     made.close()
@@ -275,7 +279,7 @@ def test_pins_put_off_closing() -> None:
 
 
 def test_unpin_without_close_keeps_it() -> None:
-    made = Region(spec(align=ANONYMOUS_ALIGN, shared=False))
+    made = Region(HOST, spec(align=ANONYMOUS_ALIGN, shared=False))
     made.pin()
     made.unpin()
     assert row_of(made.address) is not None
@@ -288,7 +292,7 @@ def test_huge_pages(hugepages: Callable[[int], None]) -> None:
     size = 4 * MIB
     fd = os.memfd_create("x", os.MFD_CLOEXEC | os.MFD_HUGETLB)
     os.ftruncate(fd, size)
-    made = Region(MapSpec(size, size, 2 * MIB, 2 * MIB), fd)
+    made = Region(HOST, MapSpec(size, size, 2 * MIB, 2 * MIB), fd)
     made.prepare(merge=True, dump=False)
     row = the_row(made)
     assert (row.start % (2 * MIB), row.end - row.start) == (0, size)

@@ -20,7 +20,7 @@ from memd.hostmem.region import Region
 from memd.hostmem.usage import usage
 from tests.backends.doing import refusal
 from tests.conftest import NOT_HERE
-from tests.hostmem.made import MIB, PAGE, made, memfd, of_file
+from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
 from tests.users import STRANGER, need_root
 
 HUGE = 2 * MIB
@@ -104,7 +104,7 @@ def test_a_disk_without_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("shared", [False, True])
 def test_huge_pages(tmp_path: Path, hugepages: Callable[[int], None], shared: bool) -> None:
     hugepages(4)
-    backing = files.memfd("m", 3 * HUGE, hugetlb=True, hugetlbsize=HUGE, seal=True)
+    backing = files.memfd(HOST, "m", 3 * HUGE, hugetlb=True, hugetlbsize=HUGE, seal=True)
     with made(backing.take(), 3 * HUGE, shared=shared, page_size=HUGE) as region:
         write(region, "m", HUGE, b"x")
         assert saved(region, tmp_path / "saved") == bytes(HUGE) + b"x" + bytes(2 * HUGE - 1)
@@ -389,7 +389,7 @@ def test_a_directory_that_can_only_be_appended_to(
 
 
 def test_a_directory_that_can_not_be_synced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The file has been replaced, so it is no error; that it may not last is logged."""
     sync = os.fsync
@@ -402,11 +402,10 @@ def test_a_directory_that_can_not_be_synced(
     monkeypatch.setattr(os, "fsync", refuse)
     path = tmp_path / "saved"
     path.write_bytes(b"old")
-    lines: list[str] = []
     with made() as region:
-        save.save(region, "m", str(path), save.Saving(), log=lines.append)
+        save.save(region, "m", str(path), save.Saving())
     assert path.stat().st_size == MIB
-    (line,) = lines
+    (line,) = caplog.messages
     assert line.endswith("its directory can't be synced: Input/output error")
 
 

@@ -11,7 +11,7 @@ from memd.hostmem import files, libc, usage
 from memd.hostmem.access import read, write
 from memd.hostmem.opened import MEMFD
 from memd.hostmem.usage import Usage, by_node, parse_numa_maps
-from tests.hostmem.made import MIB, PAGE, made, memfd, of_file
+from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
 from tests.hostmem.smaps import row_of
 
 HUGE = 2 * MIB
@@ -73,7 +73,7 @@ def test_a_part_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("offset", [0, HUGE])
 def test_huge_pages(hugepages: Callable[[int], None], shared: bool, offset: int) -> None:
     hugepages(4)
-    backing = files.memfd("m", 4 * HUGE, hugetlb=True, hugetlbsize=HUGE, seal=True)
+    backing = files.memfd(HOST, "m", 4 * HUGE, hugetlb=True, hugetlbsize=HUGE, seal=True)
     with made(
         backing.take(), 4 * HUGE - offset, shared=shared, offset=offset, page_size=HUGE
     ) as region:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from memd import backends
-from memd.hostmem import noting
 from memd.qom import Tree
 from tests.differential.kernel import regions
 from tests.manager import ServiceManager
@@ -47,4 +46,3 @@ def begin(
         if thread.name.startswith("TC "):
             thread.join(20)
     assert (regions(here, nowhere), threading.active_count()) == before
-    assert noting.watcher is None

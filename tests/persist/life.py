@@ -18,7 +18,6 @@ from memd.backends.thread_context import ThreadContext
 from memd.cli.report import Reporter
 from memd.config import Config
 from memd.errors import StartError
-from memd.hostmem import noting
 from memd.hostmem.paths import Roots
 from memd.hostmem.region import Region
 from memd.json_types import JSON
@@ -138,7 +137,7 @@ class Life:
         for region in self._regions:
             region.disown()
             region.close()
-        noting.watcher = None
+        self.tree.host.creations = None
         cast("Any", self.service)._status.close()
         cast("Any", self.service)._notifier.close()
         [recorder] = cast("Any", self.tree.objects.listeners) or [None]

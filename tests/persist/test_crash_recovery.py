@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from memd.hostmem.host import Host
 from memd.hostmem.paths import Roots
 from memd.persist.crash_recovery import discard_rest, remove_half_made
 from memd.persist.object_log import ObjectLog
@@ -23,7 +24,7 @@ def making(path: Path, *, made: os.stat_result | None = None, ago: float = 0.0) 
 
 
 def clear(log: ObjectLog, *objects: dict[str, Any], roots: Roots | None = None) -> None:
-    remove_half_made(log, objects, roots)
+    remove_half_made(log, objects, Host(roots))
     assert log.state.creations == {}
     log.close()
 

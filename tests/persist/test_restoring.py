@@ -442,7 +442,7 @@ async def test_secrets_of_clients_are_confined(begin: Begin, directory: Path) ->
     roots.close()
     assert life.ids() == ["mine"]
     assert reasons(life) == {"theirs": "failed"}
-    assert life.tree.roots is None
+    assert life.tree.host.roots is None
 
 
 async def test_memory_that_was_truncated(begin: Begin, directory: Path) -> None:

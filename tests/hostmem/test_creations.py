@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from memd.hostmem import files, noting
+from memd.hostmem import files
+from tests.hostmem.made import HOST
 
 
 class Watcher:
@@ -39,14 +40,14 @@ class Watcher:
 
 @pytest.fixture
 def watcher() -> Iterator[Watcher]:
-    noting.watcher = watcher = Watcher()
+    HOST.creations = watcher = Watcher()
     yield watcher
-    noting.watcher = None
+    HOST.creations = None
 
 
 def test_a_file(watcher: Watcher, directory: Path) -> None:
     path = directory / "new"
-    backing = files.open_file(str(path), False, "m", True)
+    backing = files.open_file(HOST, str(path), False, "m")
     noted = [("making", os.fsencode(path), False), ("made", 1, 0)]
     assert watcher.told == noted
     backing.undo()
@@ -56,20 +57,20 @@ def test_a_file(watcher: Watcher, directory: Path) -> None:
 
 def test_a_file_that_is_taken(watcher: Watcher, directory: Path) -> None:
     """That it is an object's is not for this room to say."""
-    backing = files.open_file(str(directory / "new"), False, "m", True)
+    backing = files.open_file(HOST, str(directory / "new"), False, "m")
     os.close(backing.take())
     assert [kind for kind, *_ in watcher.told] == ["making", "made"]
 
 
 def test_a_file_that_is_there(watcher: Watcher, directory: Path) -> None:
     (directory / "there").touch()
-    files.open_file(str(directory / "there"), False, "m", True).undo()
+    files.open_file(HOST, str(directory / "there"), False, "m").undo()
     assert watcher.told == []
 
 
 def test_files_that_lose_their_names(watcher: Watcher, directory: Path) -> None:
-    files.open_file(str(directory), False, "m", True).undo()
-    files.posix_shm(0, 4096).undo()
+    files.open_file(HOST, str(directory), False, "m").undo()
+    files.posix_shm(HOST, 0, 4096).undo()
     assert [kind for kind, *_ in watcher.told] == ["making", "made", "settled"] * 2
     assert list(directory.iterdir()) == []
 
@@ -77,7 +78,7 @@ def test_files_that_lose_their_names(watcher: Watcher, directory: Path) -> None:
 def test_a_file_that_cannot_be_made(watcher: Watcher, directory: Path) -> None:
     (directory / "link").symlink_to("/nowhere/file")
     with pytest.raises(OSError, match="exists"):
-        files.open_file(str(directory / "link"), False, "m", True)
+        files.open_file(HOST, str(directory / "link"), False, "m")
     assert {kind for kind, *_ in watcher.told} == {"making", "settled"}
 
 
@@ -87,19 +88,19 @@ def test_it_cannot_be_noted(watcher: Watcher, directory: Path, full: str) -> Non
     watcher.full = full
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No space left"):
-        files.open_file(str(directory / "new"), False, "m", True)
+        files.open_file(HOST, str(directory / "new"), False, "m")
     assert list(directory.iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_its_end_cannot_be_noted(watcher: Watcher, directory: Path) -> None:
-    backing = files.open_file(str(directory / "new"), False, "m", True)
+    backing = files.open_file(HOST, str(directory / "new"), False, "m")
     watcher.full = "settled"
     backing.undo()
     assert list(directory.iterdir()) == []
 
 
 def test_nobody_wants_to_know(directory: Path) -> None:
-    files.open_file(str(directory / "new"), False, "m", True).undo()
-    noting.settle(None)
-    noting.settle(1)
+    files.open_file(HOST, str(directory / "new"), False, "m").undo()
+    HOST.settle(None)
+    HOST.settle(1)

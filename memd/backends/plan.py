@@ -1,0 +1,78 @@
+"""What making a backend would come to, as its type is told when it is to explain that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from memd.json_types import JSON
+
+if TYPE_CHECKING:
+    from memd.errors import QMPError
+    from memd.hostmem.planning import PlannedFile
+    from memd.hostmem.spec import MapSpec
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+Warnings = Iterator[tuple[str, str]]
+"""What each is about, and a sentence."""
+
+Proposals = Iterator[tuple[dict[str, Any], str]]
+"""What to change of the arguments (None takes one out), and why."""
+
+
+NOBODY_SHARES: tuple[dict[str, Any], str] = (
+    {"qom-type": "memory-backend-ram"},
+    "memory that nobody shares needs no file behind it.",
+)
+
+
+class Plan:
+    """What making a backend would come to.
+
+    Attributes:
+        given: the arguments of object-add.
+        error: with which it would fail, or None.
+        file: the file behind it, None for anonymous memory or where it
+            failed before.
+        spec: what would be mapped, None where it failed before.
+        unsure: why only trying tells, "" where that goes without saying; None
+            where it can be told.
+        deny_private_discard: whether the daemon refuses to discard memory of a
+            private mapping of a file.
+    """
+
+    __slots__ = ("deny_private_discard", "error", "file", "given", "spec", "unsure")
+
+    def __init__(self, given: dict[str, JSON]) -> None:
+        self.given = given
+        self.error: QMPError | None = None
+        self.file: PlannedFile | None = None
+        self.spec: MapSpec | None = None
+        self.unsure: str | None = None
+        self.deny_private_discard = False
+
+    @property
+    def verdict(self) -> str:
+        """QAPI's `MemdevVerdict`."""
+        if self.error is not None:
+            return "fails"
+        return "works" if self.unsure is None else "unknown"
+
+
+def size_text(size: int) -> str:
+    """A size in the largest unit that divides it: "64 MiB", "4097 bytes"."""
+    unit = 0
+    while size and not size % 1024 and unit < len(_UNITS) - 1:
+        size //= 1024
+        unit += 1
+    return f"{size} {_UNITS[unit]}"
+
+
+def about(size: int) -> str:
+    """A size for people, with one decimal where it is not even."""
+    unit, rest = 0, float(size)
+    while rest >= 1024 and unit < len(_UNITS) - 1:
+        rest /= 1024
+        unit += 1
+    return f"{rest:.1f}".removesuffix(".0") + f" {_UNITS[unit]}"

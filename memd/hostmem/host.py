@@ -1,0 +1,363 @@
+"""The one door to the kernel: what memory is made of, and what is done with it.
+
+Three go through it: `Host`, which asks the kernel; `planning.PlanningHost`, which
+tells what the kernel would say and makes nothing; and the one of
+`memd.faulty.kernel`, which fails as told. What makes memory is the same code with
+each of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+from typing import NamedTuple, Protocol
+
+from memd.hostmem import kvm, libc, numa
+from memd.hostmem.opened import Opened, look
+from memd.hostmem.paths import Entry, Roots, open_path
+from memd.hostmem.spec import MapSpec
+
+_OFF_T_MAX = (1 << 63) - 1
+_F_SETSIG = 10
+_F_ADD_SEALS = 1033
+_ELSEWHERE = frozenset((errno.ELOOP, errno.EXDEV, errno.EISDIR))
+_SEAL_SHRINK_GROW_SEAL = 0x2 | 0x4 | 0x1
+
+NO_RESERVE_UNSUPPORTED = (
+    'Skipping reservation of swap space is not supported: "/proc/sys/vm/overcommit_memory" is "2"'
+)
+
+
+class Unsupported(Exception):
+    """The kernel would not do what the options ask for; its text is for the log."""
+
+
+class Mapping(NamedTuple):
+    """Where memory is mapped.
+
+    Attributes:
+        address: where it begins.
+        area: where the addresses begin that are set aside for it.
+        area_length: how many bytes of them there are.
+        synced: whether writes survive a crash without fsync(2) (MAP_SYNC).
+    """
+
+    address: int
+    area: int
+    area_length: int
+    synced: bool
+
+
+class Populating(Protocol):
+    """A population that is to be run; see `populate.Population`."""
+
+    def run(self) -> None:
+        """Make the pages."""
+
+
+class CreationLog(Protocol):
+    """Takes note of files that are made, so that they can go even after a kill -9.
+
+    Called from any thread. Each may raise `OSError`; a file whose making can't be
+    noted is not made.
+    """
+
+    def making(self, path: bytes) -> int:
+        """A file is going to be made; gives it a number."""
+
+    def made(self, number: int, fd: int) -> None:
+        """It is there, and empty."""
+
+    def settled(self, number: int) -> None:
+        """It is gone again, or has lost its name."""
+
+
+class Host:
+    """The kernel. Whatever it refuses is an `OSError`.
+
+    Attributes:
+        roots: what the files have to be below that clients name; None for anywhere.
+        creations: takes note of files that are made, or None.
+    """
+
+    __slots__ = ("_tmpfs", "creations", "roots")
+
+    def __init__(self, roots: Roots | None = None) -> None:
+        self.roots = roots
+        self.creations: CreationLog | None = None
+        # The mounts that have been seen to be in memory.
+        self._tmpfs: set[int] = set()
+
+    def warn(self, line: str) -> None:
+        """Put a warning into the log."""
+        # Not imported with the module: nearly every daemon gets by without.
+        import logging
+
+        logging.getLogger("memd").warning("%s", line)
+
+    # Files
+
+    def open(self, path: bytes, flags: int) -> int:
+        """Open what is there, by the rules of `memd.hostmem.paths`."""
+        return open_path(path, flags, self.roots)
+
+    def near(self, path: bytes) -> Entry | None:
+        """Where a path leads, if that is told at once, and nothing there is waited for.
+
+        That is on a tmpfs, once a file on it has been looked at.
+        """
+        if not self._tmpfs or self.roots is not None:
+            return None
+        directory, name = os.path.split(path)
+        try:
+            fd = libc.openat2(
+                libc.AT_FDCWD,
+                directory or b".",
+                os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC,
+                libc.RESOLVE_CACHED | libc.RESOLVE_NO_SYMLINKS,
+            )
+        except OSError:
+            return None
+        if name and libc.mount_of(fd) in self._tmpfs:
+            return Entry(path, fd, name)
+        os.close(fd)
+        return None
+
+    def open_near(self, entry: Entry, flags: int) -> int:
+        """Open what is there, on the file system of its directory; BlockingIOError for all else."""
+        try:
+            return entry.open_at_once(flags)
+        except FileNotFoundError:
+            raise
+        except OSError as failed:
+            if failed.errno in _ELSEWHERE:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+            raise
+
+    def open_at(self, directory: int, name: bytes, flags: int, mode: int = 0) -> int:
+        """Open or make a file in a directory, by its descriptor."""
+        return os.open(name, flags, mode, dir_fd=directory)
+
+    def create(self, entry: Entry, mode: int) -> tuple[int, int | None]:
+        """Make a file, which must not be there yet, and open it for reading and writing.
+
+        Args:
+            mode: its permissions, before the umask.
+
+        Returns:
+            its descriptor, and by which number its making was noted, if it was.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        if self.creations is None:
+            return entry.open(flags, mode), None
+        number = self.creations.making(entry.path)
+        try:
+            fd = entry.open(flags, mode)
+        except OSError:
+            self.settle(number)
+            raise
+        try:
+            self.creations.made(number, fd)
+        except BaseException:
+            entry.unlink()
+            os.close(fd)
+            raise
+        return fd, number
+
+    def settle(self, number: int | None) -> None:
+        """Have it noted that a file is gone again, or has lost its name.
+
+        Args:
+            number: by which its making was noted; None if it was not.
+        """
+        if self.creations is not None and number is not None:
+            try:
+                self.creations.settled(number)
+            except OSError:
+                # Who looks for it will find that it is not there.
+                pass
+
+    def unlink(self, entry: Entry) -> None:
+        """Remove a file's name."""
+        entry.unlink()
+
+    def remove_unused(self, fd: int, entry: Entry) -> bool:
+        """Remove a file that nobody else has open, nor mapped.
+
+        A write lease says so: the kernel gives one only on a file that is open once,
+        and who opens it after that waits until the lease is given back.
+
+        Args:
+            fd: of the file, open for writing, and the only descriptor but for copies of it.
+            entry: where it is, if nothing else has come there.
+
+        Returns:
+            Whether it is removed: not where it is in use, or it can't be told.
+        """
+        try:
+            # Who is waited for is told by a signal; this one is ignored.
+            fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError as failed:
+            if failed.errno != errno.EAGAIN:
+                path = os.fsdecode(entry.path)
+                text = f"'{path}' stays: whether others use it can't be told: {failed.strerror}"
+                self.warn(text)
+            return False
+        try:
+            # Somebody may have put another file there, or be about to open this one.
+            ours = os.path.samestat(os.fstat(fd), entry.stat())
+            if not ours or fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_WRLCK:
+                return False
+            entry.unlink()
+            return True
+        finally:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    def look(self, fd: int) -> Opened:
+        """What there is to know of an open file."""
+        opened = look(fd)
+        if opened.magic == libc.TMPFS_MAGIC and (mount := libc.mount_of(fd)):
+            self._tmpfs.add(mount)
+        return opened
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Set a file's size in bytes; one that C's off_t can't hold is EINVAL."""
+        if size > _OFF_T_MAX:
+            raise libc.os_error(errno.EINVAL)
+        os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, offset: int, length: int) -> None:
+        """Have a range of a file take its space now."""
+        os.posix_fallocate(fd, offset, length)
+
+    def punch_hole(self, fd: int, offset: int, length: int) -> None:
+        """Take a range out of a file, which keeps its size."""
+        libc.punch_hole(fd, offset, length)
+
+    def read(self, fd: int, into: bytearray | memoryview, offset: int) -> int:
+        """Read a part of a file; gives how many bytes."""
+        return os.preadv(fd, [into], offset)
+
+    def write(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        """Write a part of a file; gives how many bytes."""
+        return os.pwrite(fd, data, offset)
+
+    def sync(self, fd: int) -> None:
+        """Have a file's content, or a directory's, on the disk."""
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    # Files without a name
+
+    def memfd(self, label: str, flags: int) -> int:
+        """Make a memfd (memfd_create(2))."""
+        return os.memfd_create(label, flags)
+
+    def seal(self, fd: int) -> None:
+        """Forbid growing, shrinking and further sealing of a memfd."""
+        fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK_GROW_SEAL)
+
+    def guest_memfd(self, size: int) -> int:
+        """Make a guest_memfd; see `kvm.guest_memfd`, which raises `QMPError`."""
+        return kvm.guest_memfd(size)
+
+    # Memory
+
+    def map(self, spec: MapSpec, fd: int) -> Mapping:
+        """Map memory.
+
+        Args:
+            fd: the file, or -1 for anonymous memory.
+
+        Raises:
+            Unsupported: the kernel would not leave swap space unreserved.
+        """
+        if reserves_anyway(spec):
+            raise Unsupported(NO_RESERVE_UNSUPPORTED)
+        area_length = spec.area(libc.PAGE_SIZE)
+        if area_length <= spec.length:
+            address, synced = _map(spec, 0, 0, fd)
+            return Mapping(address, address, spec.length, synced)
+        # More is set aside than is needed, mapped where the alignment is right, and trimmed.
+        flags = libc.MAP_PRIVATE | libc.MAP_ANONYMOUS
+        area = libc.mmap(0, area_length, libc.PROT_NONE, flags, -1, 0)
+        address = area + -area % spec.align
+        try:
+            _, synced = _map(spec, address, libc.MAP_FIXED, fd)
+        except BaseException:
+            libc.munmap(area, area_length)
+            raise
+        # One page that can't be touched stays behind it: the kernel would
+        # join this mapping and the next one of the same kind otherwise.
+        end = address + spec.length + libc.PAGE_SIZE
+        if address > area:
+            libc.munmap(area, address - area)
+        if end < area + area_length:
+            libc.munmap(end, area + area_length - end)
+        return Mapping(address, address, end - address, synced)
+
+    def unmap(self, address: int, length: int) -> None:
+        """Unmap bytes."""
+        libc.munmap(address, length)
+
+    def advise(self, address: int, length: int, advice: int) -> int:
+        """Advise the kernel (madvise(2)); gives 0 or the errno value."""
+        return libc.madvise(address, length, advice)
+
+    def bind(self, address: int, length: int, policy: str, nodes: list[int]) -> None:
+        """Take memory from these nodes; see `numa.bind`."""
+        numa.bind(address, length, policy, nodes)
+
+    def populate(self, population: Populating) -> None:
+        """Make the pages of a region; see `populate.Population.run`."""
+        population.run()
+
+
+def _map(spec: MapSpec, address: int, extra_flags: int, fd: int) -> tuple[int, bool]:
+    """Map it there; the address, and whether it is synced."""
+    flags = extra_flags | map_flags(spec, fd < 0)
+    if spec.sync and spec.shared:
+        sync = flags | libc.MAP_SHARED_VALIDATE | libc.MAP_SYNC
+        try:
+            found = libc.mmap(address, spec.length, spec.protection, sync, fd, spec.offset)
+            return found, True
+        except OSError:
+            pass
+    return libc.mmap(address, spec.length, spec.protection, flags, fd, spec.offset), False
+
+
+def map_flags(spec: MapSpec, anonymous: bool) -> int:
+    """The flags for mmap(2), but for where to map and MAP_SYNC.
+
+    Args:
+        anonymous: whether there is no file.
+    """
+    flags = libc.MAP_SHARED if spec.shared else libc.MAP_PRIVATE
+    if anonymous:
+        flags |= libc.MAP_ANONYMOUS
+    if not spec.reserve:
+        flags |= libc.MAP_NORESERVE
+    return flags
+
+
+def reserves_anyway(spec: MapSpec) -> bool:
+    """Whether the kernel sets swap space aside although it is asked not to."""
+    private_ram = not spec.shared and spec.protection & libc.PROT_WRITE
+    if spec.reserve or not private_ram or spec.page_size != libc.PAGE_SIZE:
+        return False
+    return _never_overcommits()
+
+
+def _never_overcommits() -> bool:
+    try:
+        with open("/proc/sys/vm/overcommit_memory", "rb") as file:
+            return file.read().strip() == b"2"
+    except FileNotFoundError:
+        # /proc is not mounted.
+        return False
