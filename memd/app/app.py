@@ -143,6 +143,8 @@ class App:
         except QMPError as error:
             raise StartError(error.desc) from None
         self._daemon.standin = standin
+        machine = self._daemon.machine
+        machine.add_other = lambda args: standin.add_device(machine, args)
         return StandInDispatcher(self._daemon, standin)
 
     async def run(self, ready: Callable[[], None]) -> None:

@@ -32,6 +32,9 @@ async def blockdev_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
         raise QMPError(f"Invalid node-name: '{name}'")
     if len(name) > _NODE_NAME_LIMIT:
         raise QMPError("Node name too long")
+    if daemon.standin is not None and args["driver"] != "blkdebug":
+        await daemon.standin.blocks.add(args, daemon.tree.roots)
+        return {}
     config = args.get("config")
     if config is None:
         raise _nothing_to_add_to()

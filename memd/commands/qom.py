@@ -115,7 +115,7 @@ def qom_list_types(daemon: Daemon, args: Arguments) -> list[JSON]:
     implements = args.get("implements")
     abstract = args.get("abstract", False)
     found = []
-    for each in daemon.tree.types().values():
+    for each in daemon.tree.all_types().values():
         if implements is not None and not each.is_a(implements):
             continue
         info: JSON = {"name": each.name}

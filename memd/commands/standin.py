@@ -13,6 +13,7 @@ from memd.json_types import JSON
 from memd.session import Session
 from memd.standin.chardevs import TakeFd
 from memd.standin.standin import StandIn
+from memd.work import Outcome
 
 
 class StandInDispatcher(Dispatcher):
@@ -93,6 +94,72 @@ def netdev_del(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return {}
 
 
+async def blockdev_del(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`blockdev-del`."""
+    await _standin(daemon).blocks.delete(args["node-name"])
+    return {}
+
+
+async def block_resize(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`block_resize`."""
+    blocks = _standin(daemon).blocks
+    await blocks.resize(args.get("device"), args.get("node-name"), args["size"])
+    return {}
+
+
+def query_block(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-block`."""
+    return _standin(daemon).blocks.devices()
+
+
+def query_blockstats(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-blockstats`."""
+    return _standin(daemon).blocks.statistics(by_node=args.get("query-nodes", False))
+
+
+def query_named_block_nodes(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-named-block-nodes`."""
+    return _standin(daemon).blocks.nodes()
+
+
+def nbd_server_start(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`nbd-server-start`."""
+    _standin(daemon).blocks.start_serving()
+    return {}
+
+
+def nbd_server_stop(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`nbd-server-stop`."""
+    return Outcome(events=_standin(daemon).blocks.stop_serving())
+
+
+def nbd_server_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`nbd-server-add`."""
+    _standin(daemon).blocks.export(args.get("name", args["device"]), args["device"])
+    return {}
+
+
+def nbd_server_remove(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`nbd-server-remove`."""
+    return Outcome(events=_standin(daemon).blocks.unexport(args["name"]))
+
+
+def query_block_exports(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-block-exports`."""
+    return _standin(daemon).blocks.exports()
+
+
+def no_job(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`job-*`: raise `QMPError`, as there is none."""
+    raise QMPError("Job not found")
+
+
+def no_block_job(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`block-job-*`: raise `QMPError`, as there is none."""
+    id = args.get("device", args.get("id"))
+    raise QMPError(f"Block job '{id}' not found", "DeviceNotActive")
+
+
 def set_link(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """`set_link`."""
     _standin(daemon).netdevs.set_link(args["name"], args["up"])
@@ -158,6 +225,27 @@ REGISTERS: dict[str, Handler] = {
     "ringbuf-write": ringbuf_write,
     "ringbuf-read": ringbuf_read,
     "netdev_del": netdev_del,
+    "blockdev-del": blockdev_del,
+    "block_resize": block_resize,
+    "query-block": query_block,
+    "query-blockstats": query_blockstats,
+    "query-named-block-nodes": query_named_block_nodes,
+    "query-block-exports": query_block_exports,
+    "nbd-server-start": nbd_server_start,
+    "nbd-server-stop": nbd_server_stop,
+    "nbd-server-add": nbd_server_add,
+    "nbd-server-remove": nbd_server_remove,
+    **dict.fromkeys(
+        ("job-pause", "job-resume", "job-cancel", "job-complete", "job-dismiss", "job-finalize"),
+        no_job,
+    ),
+    **dict.fromkeys(
+        (
+            *("block-job-pause", "block-job-resume", "block-job-cancel", "block-job-complete"),
+            "block-job-set-speed",
+        ),
+        no_block_job,
+    ),
     "set_link": set_link,
     "watchdog-set-action": watchdog_set_action,
 }

@@ -48,7 +48,10 @@ async def add_device(machine: Machine, args: dict[str, Any]) -> None:
     if type(driver) is not str:
         raise QMPError("Parameter 'driver' is missing")
     if not is_device(driver):
-        raise QMPError(f"'{driver}' is not a valid device model name")
+        if machine.add_other is None:
+            raise QMPError(f"'{driver}' is not a valid device model name")
+        await machine.add_other(args)
+        return
     virtio = _VIRTIO.get(driver)
     bus = machine.buses.find(
         args.get("bus"), driver, on_pci=driver not in _DIMMS, virtio=machine.has_virtio

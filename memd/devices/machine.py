@@ -53,12 +53,14 @@ class Machine:
         spawn: runs a command that no client waits for; the text says what it does.
         deny_private_discard: whether discarding memory of a private mapping of
             a file is refused.
+        add_other: `device_add` of a type that is not memory's; None where there
+            are none.
     """
 
     __slots__ = (
         *("_anonymous", "_area", "_area_region", "_buses", "_guest", "_making", "_sizes"),
-        *("_warned", "config", "deny_private_discard", "emit", "later", "plugged", "spawn"),
-        *("started", "tree"),
+        *("_warned", "add_other", "config", "deny_private_discard", "emit", "later"),
+        *("plugged", "spawn", "started", "tree"),
     )
 
     def __init__(self, tree: Tree, config: MachineConfig) -> None:
@@ -69,6 +71,7 @@ class Machine:
         self.later: Callable[[float, Callable[[], None]], Cancel] = _at_once
         self.spawn: Callable[[Command[None], str], None] = lambda command, _what: run_here(command)
         self.deny_private_discard = False
+        self.add_other: Callable[[dict[str, JSON]], Command[None]] | None = None
         self.tree = tree
         self._area: Area | None = None
         self._area_region: MemoryRegion | None = None

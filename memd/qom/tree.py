@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from memd.compat import Compat
 from memd.errors import device_not_found
@@ -26,6 +26,16 @@ LONGEST_PATH = 16_384
 """Characters of a path that may lead anywhere; beyond it leads nowhere."""
 
 
+class MoreTypes(Protocol):
+    """Types that are only known, beside those that there are objects of."""
+
+    def find(self, name: str) -> ObjectType | None:
+        """The type of that name."""
+
+    def all(self) -> dict[str, ObjectType]:
+        """All types by name, the tree's own included."""
+
+
 class Tree:
     """Objects under `/`, and the types that there are.
 
@@ -38,6 +48,7 @@ class Tree:
         objects: the container `/objects`.
         chardevs: the container `/chardevs`.
         machine: the object `/machine`.
+        more_types: types that are only known; None where there are none.
     """
 
     __slots__ = (
@@ -49,6 +60,7 @@ class Tree:
         "chardevs",
         "compat",
         "machine",
+        "more_types",
         "objects",
         "root",
     )
@@ -60,6 +72,7 @@ class Tree:
         self._link_names: set[str] = set()
         self._catalogued = False
         self._sources: list[Source] = []
+        self.more_types: MoreTypes | None = None
         self.root = QObject(CONTAINER, self)
         self.objects = Objects(self)
         self.chardevs = QObject(CONTAINER, self)
@@ -95,11 +108,17 @@ class Tree:
 
     def type_by_name(self, name: str) -> ObjectType | None:
         """The type of that name, or None."""
-        found = self._types.get(name)
-        return self.types().get(name) if found is None else found
+        found = self._types.get(name) or self.types().get(name)
+        if found is None and self.more_types is not None:
+            found = self.more_types.find(name)
+        return found
+
+    def all_types(self) -> dict[str, ObjectType]:
+        """All types that clients are told of: a catalogue's besides the tree's own."""
+        return self.types() if self.more_types is None else self.more_types.all()
 
     def types(self) -> dict[str, ObjectType]:
-        """All types by name, those without any object included."""
+        """The tree's own types by name, those without any object included."""
         if not self._catalogued:
             # Asked for now and then, by clients that probe: not at start-up.
             from memd.qom.catalogue import catalogue

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.schema import Command, Schema
 from memd.qom.tree import Tree
+from memd.standin.blocks import Blocks
 from memd.standin.catalogue import Catalogue, packaged
 from memd.standin.chardevs import Chardevs
 from memd.standin.netdevs import Netdevs
-from memd.standin.types import source_of
+from memd.standin.types import CatalogueTypes
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
+    from memd.standin.devices import Devices
 
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 """What a command gets that is only known: an error, or an answer that is made up."""
@@ -32,6 +39,7 @@ class StandIn:
     Attributes:
         chardevs: the character devices that clients add.
         netdevs: the network backends.
+        blocks: the block nodes.
 
     Raises:
         QMPError: the catalogue can't be read.
@@ -39,7 +47,7 @@ class StandIn:
 
     __slots__ = (
         *("_asked", "_compat", "_recorded", "_unmodelled", "catalogue", "chardevs"),
-        "netdevs",
+        *("_devices", "_tree", "blocks", "netdevs"),
     )
 
     def __init__(
@@ -52,7 +60,34 @@ class StandIn:
         self._asked = 0
         self.chardevs = Chardevs(tree)
         self.netdevs = Netdevs(self.chardevs)
-        tree.add_source(source_of(self.catalogue))
+        self.blocks = Blocks()
+        self._tree = tree
+        self._devices: Devices | None = None
+        tree.more_types = CatalogueTypes(self.catalogue, tree)
+
+    @property
+    def devices(self) -> Devices:
+        """The devices that are not memory's."""
+        if self._devices is None:
+            from memd.standin.devices import Devices
+
+            self._devices = Devices(self._tree, self.catalogue, self)
+        return self._devices
+
+    async def add_device(self, machine: Machine, args: dict[str, JSON]) -> None:
+        """`device_add` of a type that memd has no part for, or of an alias.
+
+        Raises:
+            QMPError: it can't be; nothing is left behind.
+        """
+        from memd.devices.adding import add_device, is_device
+
+        driver = args["driver"]
+        resolved = self.devices.resolve(driver)
+        if is_device(resolved):
+            await add_device(machine, {**args, "driver": resolved})
+        else:
+            self.devices.add(machine, {**args, "driver": resolved})
 
     def schema(self, *, test: bool) -> Schema:
         """What it serves.

@@ -6,53 +6,77 @@ types and the defaults of properties that the recorded QEMU told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from typing import Any
 
-from memd.compat import Compat
 from memd.qom.property import Property
-from memd.qom.tree import Source
+from memd.qom.tree import Tree
 from memd.qom.types import INTERFACE, OBJECT, ObjectType
 from memd.standin.catalogue import Catalogue
 
-
-def source_of(catalogue: Catalogue) -> Source:
-    """Gives a tree the types of a catalogue that it has not."""
-
-    def source(known: dict[str, ObjectType], compat: Compat) -> Iterable[ObjectType]:
-        return _types(catalogue, known)
-
-    return source
+_INCOMPLETE = ("virtio-blk-pci-base", "virtio-blk-pci-non-transitional")
+"""Types that memd has for their names alone."""
 
 
-def _types(catalogue: Catalogue, known: dict[str, ObjectType]) -> Iterator[ObjectType]:
-    section = catalogue.section("types")
-    rows = [
-        Property(row[0], row[1], default=row[2] if len(row) == 3 else None)
-        for row in section["rows"]
-    ]
-    told = section["types"]
-    interfaces: dict[str, list[str]] = {}
-    for name, each in told.items():
-        for implementer in each.get("implementers", ()):
-            interfaces.setdefault(implementer, []).append(name)
-    made = {"object": OBJECT, "interface": INTERFACE, **known}
+class CatalogueTypes:
+    """The types of a catalogue beside a tree's own; each is made when it is asked for.
 
-    def make(name: str) -> ObjectType:
-        found = made.get(name)
-        if found is None:
-            each = told[name]
-            found = made[name] = ObjectType(
-                name,
-                None if each["parent"] is None else make(each["parent"]),
-                abstract=each["abstract"],
-                properties=[rows[number] for number in each["added"]],
-                interfaces=interfaces.get(name, ()),
-            )
-            for gone in each["removed"] or ():
-                found.all_properties.pop(gone, None)
+    Args:
+        catalogue: what they are of.
+        tree: what it has itself is not made again.
+    """
+
+    __slots__ = ("_catalogue", "_interfaces", "_made", "_properties", "_tree")
+
+    def __init__(self, catalogue: Catalogue, tree: Tree) -> None:
+        self._catalogue = catalogue
+        self._tree = tree
+        self._made: dict[str, ObjectType] = {}
+        self._properties: list[Property] = []
+        self._interfaces: dict[str, list[str]] = {}
+
+    def find(self, name: str) -> ObjectType | None:
+        """The type of that name, if the catalogue has it."""
+        return self._make(name) if name in self._told() else None
+
+    def all(self) -> dict[str, ObjectType]:
+        """The tree's own types and the catalogue's, by name."""
+        found = {name: each for name, each in self._tree.types().items() if name not in _INCOMPLETE}
+        for name in self._told():
+            found.setdefault(name, self._make(name))
         return found
 
-    for name in told:
-        found = make(name)
-        if name not in known and name not in ("object", "interface"):
-            yield found
+    def _told(self) -> dict[str, Any]:
+        section = self._catalogue.section("types")
+        told: dict[str, Any] = section["types"]
+        if not self._properties:
+            self._properties = [
+                Property(row[0], row[1], default=row[2] if len(row) == 3 else None)
+                for row in section["rows"]
+            ]
+            for name, each in told.items():
+                for implementer in each.get("implementers", ()):
+                    self._interfaces.setdefault(implementer, []).append(name)
+        return told
+
+    def _make(self, name: str) -> ObjectType:
+        found = self._made.get(name)
+        if found is None:
+            found = self._own(name)
+            if found is None:
+                each = self._told()[name]
+                found = ObjectType(
+                    name,
+                    None if each["parent"] is None else self._make(each["parent"]),
+                    abstract=each["abstract"],
+                    properties=[self._properties[number] for number in each["added"]],
+                    interfaces=self._interfaces.get(name, ()),
+                )
+                for gone in each["removed"] or ():
+                    found.all_properties.pop(gone, None)
+            self._made[name] = found
+        return found
+
+    def _own(self, name: str) -> ObjectType | None:
+        if name in _INCOMPLETE:
+            return None
+        return {"object": OBJECT, "interface": INTERFACE}.get(name) or self._tree.types().get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,180 @@ def test_descriptors_that_are_handed_over_are_held_and_closed(directory: Path) -
         assert "error" in monitor.execute("closefd", {"fdname": "a"})
         assert monitor.execute("netdev_del", {"id": "t0"}) == {"return": {}}
         assert pair.subject.holdings().descriptors == before
+
+
+def device(driver: str, **properties: Any) -> tuple[str, Any]:
+    return "device_add", {
+        "driver": driver,
+        **{name.replace("_", "-"): value for name, value in properties.items()},
+    }
+
+
+BUSES = (
+    *("-device", "virtio-scsi-pci,id=scsi0", "-device", "qemu-xhci,id=usb0"),
+    *("-device", "virtio-serial-pci,id=vs"),
+)
+
+
+def test_devices(directory: Path) -> None:
+    steps: list[tuple[str, Any]] = [
+        chardev("c0", "null"),
+        ("netdev_add", {"type": "hubport", "id": "h0", "hubid": 1}),
+        device("nope"),
+        device("pci-device"),
+        device("PIIX4_PM", id="q"),
+        device("piix3-ide", id="q"),
+        device("isa-serial", id="q"),
+        device("virtio-net-pci", id="n0", mq="x"),
+        device("virtio-net-pci", id="n0", mq=True, vectors="x"),
+        device("virtio-net-pci", id="n0", mac=5),
+        device("virtio-net-pci", id="n0", host_mtuu=70000),
+        device("virtio-net-pci", id="n0", disable_legacy="x"),
+        device("virtio-net-pci", id="n0", addr=0),
+        device("virtio-net-pci", id="n0", netdev="nope"),
+        device("virtio-net-pci", id="n0", netdev="h0", addr="0a.0"),
+        device("virtio-net-pci", id="n0"),
+        device("virtio-net-pci", id="n1", netdev="h0"),
+        device("virtio-net-pci", id="n1", addr="0a.0"),
+        device("e1000", id="e0"),
+        device("scsi-hd", id="sd0"),
+        device("scsi-hd", id="sd0", drive="nope"),
+        device("scsi-hd", id="sd0", bus="usb0.0"),
+        device("scsi-hd", id="sd0", bus="nope"),
+        device("usb-kbd", id="k0", bus="scsi0.0"),
+        device("usb-kbd", id="k0", foo=1),
+        device("usb-kbd", id="k0", bus="usb0.0"),
+        device("usb-kbd", id="k0"),
+        device("virtio-rng-pci", id="r0", rng="nope"),
+        device("vhost-vsock-pci", id="v0"),
+        device("virtio-9p-pci", id="f0"),
+        device("vfio-pci", id="vf0"),
+        device("nvme", id="nv0"),
+        device("sd-card", id="sdc"),
+        device("virtconsole", id="vc0", chardev="nope"),
+        device("virtconsole", id="vc0", chardev="c0"),
+        device("virtserialport", id="vc1", chardev="c0"),
+        ("chardev-remove", {"id": "c0"}),
+        ("set_link", {"name": "n0", "up": False}),
+        ("device_del", {"id": "nope"}),
+        ("qom-get", {"path": "n0", "property": "mac_"}),
+        ("qom-get", {"path": "k0", "property": "hotplugged"}),
+        ("qom-get", {"path": "e0", "property": "realized"}),
+        ("qom-set", {"path": "e0", "property": "mac", "value": "52:54:00:12:34:57"}),
+        ("qom-list", {"path": "/machine/peripheral"}),
+    ]
+    with standin_pair(directory, "-machine", "pc", *BUSES) as pair:
+        tell(pair, steps)
+
+
+def test_a_device_that_goes_gives_back_what_it_took(directory: Path) -> None:
+    with standin_pair(directory, "-machine", "pc", *BUSES) as pair:
+        tell(
+            pair,
+            [
+                ("blockdev-add", {"driver": "null-co", "node-name": "n0", "size": 1 << 20}),
+                device("scsi-hd", id="sd0", drive="n0"),
+                device("scsi-hd", id="sd1", drive="n0"),
+                ("blockdev-del", {"node-name": "n0"}),
+                device("usb-kbd", id="k0", bus="usb0.0"),
+                ("device_del", {"id": "k0"}),
+            ],
+        )
+        for side in (pair.reference, pair.subject):
+            event = side.monitor.read_event("DEVICE_DELETED")
+            assert event["data"] == {"device": "k0", "path": "/machine/peripheral/k0"}
+            assert side.monitor.execute("device_del", {"id": "sd0"}) == {"return": {}}
+            side.monitor.read_event("DEVICE_DELETED")
+        tell(
+            pair,
+            [
+                device("usb-kbd", id="k0", bus="usb0.0"),
+                ("device_del", {"id": "k1"}),
+                ("blockdev-del", {"node-name": "n0"}),
+            ],
+        )
+
+
+QCOW2 = struct.pack(
+    ">4sIQIIQIIQQIIQQQQII",
+    *(b"QFI\xfb", 3, 0, 0, 16, 4 << 20, 0, 1, 196608, 65536, 1, 0, 0, 0, 0, 0, 4, 104),
+)
+"""The header of an image of 4 MiB."""
+
+
+def test_block_nodes(directory: Path) -> None:
+    def node(driver: str, name: str | None = None, **options: Any) -> dict[str, Any]:
+        named = {} if name is None else {"node-name": name}
+        return {"driver": driver, **named, **options}
+
+    def add(driver: str, name: str | None = None, **options: Any) -> tuple[str, Any]:
+        return "blockdev-add", node(driver, name, **options)
+
+    raw, image = {"filename": "@DIR@/raw"}, {"filename": "@DIR@/image"}
+    steps = [
+        add("file", "f0", **raw),
+        add("file", "f0", **raw),
+        add("file", "f1", filename="@DIR@/nothing"),
+        add("file", "f1", filename="/dev/null"),
+        add("raw", "r0", file="f0"),
+        add("raw", "r1", file="nope"),
+        add("qcow2", "q0", file=node("file", **image)),
+        add("qcow2", "q1", file=node("file", **raw)),
+        add("null-co", "n0", size=1 << 20),
+        add("null-co"),
+        add("null-co", "1x"),
+        add("null-co", "x" * 40),
+        ("blockdev-del", {"node-name": "f0"}),
+        ("blockdev-del", {"node-name": "nope"}),
+        ("query-block", None),
+        ("query-blockstats", None),
+        ("block_resize", {"node-name": "n0", "size": 2 << 20}),
+        ("block_resize", {"node-name": "nope", "size": 1}),
+        ("block_resize", {"node-name": "r0", "size": -5}),
+        ("block_resize", {"size": 5}),
+        ("block_resize", {"node-name": "r0", "size": 2 << 20}),
+        ("job-dismiss", {"id": "nope"}),
+        ("block-job-cancel", {"device": "nope"}),
+        ("nbd-server-stop", None),
+        ("nbd-server-start", {"addr": {"type": "unix", "data": {"path": "@DIR@/nbd"}}}),
+        ("nbd-server-start", {"addr": {"type": "unix", "data": {"path": "@DIR@/nbd"}}}),
+        ("nbd-server-add", {"device": "nope"}),
+        ("nbd-server-add", {"device": "q0"}),
+        ("query-block-exports", None),
+        ("nbd-server-remove", {"name": "nope"}),
+        ("nbd-server-remove", {"name": "q0"}),
+        ("nbd-server-stop", None),
+        device("virtio-blk-pci", id="vb", drive="n0"),
+        ("query-block", None),
+        ("query-blockstats", None),
+        ("blockdev-del", {"node-name": "q0"}),
+        ("blockdev-del", {"node-name": "r0"}),
+        ("blockdev-del", {"node-name": "f0"}),
+    ]
+    with standin_pair(directory, "-machine", "pc") as pair:
+        for side in (pair.reference, pair.subject):
+            (side.scratch / "raw").write_bytes(bytes(1 << 20))
+            (side.scratch / "image").write_bytes(QCOW2.ljust(1 << 18, b"\0"))
+        before = pair.subject.holdings().descriptors
+        tell(pair, steps)
+        nodes = [
+            [
+                each
+                for each in side.ask("query-named-block-nodes")["return"]
+                if each["drv"] != "file"
+            ]
+            for side in (pair.reference, pair.subject)
+        ]
+        assert nodes[0] == nodes[1]
+        pair.same("size", lambda side: (side.scratch / "raw").stat().st_size)
+        assert pair.subject.holdings().descriptors == before
+
+
+def test_an_image_is_what_its_header_says(directory: Path) -> None:
+    with standin_pair(directory, "-machine", "none") as pair:
+        for side in (pair.reference, pair.subject):
+            (side.scratch / "image").write_bytes(QCOW2.ljust(1 << 18, b"\0"))
+        below = {"driver": "file", "filename": "@DIR@/image", "node-name": "f0"}
+        tell(pair, [("blockdev-add", {"driver": "qcow2", "node-name": "q0", "file": below})])
+        told = pair.ask("query-named-block-nodes")["return"]
+        assert sorted(each["image"]["virtual-size"] for each in told) == [1 << 18, 4 << 20]

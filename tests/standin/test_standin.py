@@ -57,7 +57,7 @@ def test_samples_are_the_same_each_time_and_fit_the_schema() -> None:
 def test_types_are_the_catalogues_and_what_memd_has_stays_its_own() -> None:
     _standin, _schema, tree = make()
     own = tree.type_by_name("none-machine")
-    types = tree.types()
+    types = tree.all_types()
     assert types["none-machine"] is own
     disk = types["virtio-blk-pci"]
     assert disk.is_a("pci-device")

@@ -1,0 +1,507 @@
+"""The register of devices: every type of the catalogue can be plugged in, and none does anything.
+
+Names, types and defaults of properties are the catalogue's, and so is what a
+device says that lacks what it needs. Buses, places, hot-plug and what refers to
+what follow QEMU's rules, whose texts were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memd.devices.bus import PciBus
+from memd.devices.device import Device, attempt, deleted, stored
+from memd.devices.pci import PciDevice
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.qapi.hash_order import object_order
+from memd.qapi.visit import (
+    Visit,
+    visit_bool,
+    visit_enum,
+    visit_int8,
+    visit_int16,
+    visit_int32,
+    visit_int64,
+    visit_size,
+    visit_str,
+    visit_uint8,
+    visit_uint16,
+    visit_uint32,
+    visit_uint64,
+)
+from memd.qom.object import QObject
+from memd.qom.property import LinkProperty, Property
+from memd.qom.types import ObjectType
+from memd.standin.chardevs import Registered as RegisteredChardev
+from memd.work import Event
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
+    from memd.qom.tree import Tree
+    from memd.standin.blocks import Blocks
+    from memd.standin.catalogue import Catalogue
+    from memd.standin.chardevs import Chardevs
+    from memd.standin.netdevs import Netdevs
+
+_MOST = 8192
+"""Devices that clients may have added at a time."""
+
+_NOT_PROPERTIES = ("driver", "bus", "id")
+_OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
+_WORD = re.compile(r"[A-Za-z][\w-]*")
+
+_VISITS: dict[str, Visit] = {
+    "bool": visit_bool,
+    "int8": visit_int8,
+    "int16": visit_int16,
+    "int32": visit_int32,
+    "int64": visit_int64,
+    "int": visit_int64,
+    "uint8": visit_uint8,
+    "uint16": visit_uint16,
+    "uint32": visit_uint32,
+    "uint64": visit_uint64,
+    "size": visit_size,
+    "OnOffAuto": visit_enum(("auto", "on", "off")),
+}
+
+_EMPTY: dict[str, JSON] = {"bool": False, "str": ""}
+
+_BUSES: tuple[tuple[str, str, int], ...] = (
+    # What has a bus in it: the type or one that it derives from, the bus, how many.
+    ("virtio-scsi-pci-base", "SCSI", 1),
+    ("vhost-scsi-pci-base", "SCSI", 1),
+    ("lsi53c895a", "SCSI", 1),
+    ("megasas-base", "SCSI", 1),
+    ("mptsas1068", "SCSI", 1),
+    ("am53c974", "SCSI", 1),
+    ("pvscsi", "SCSI", 1),
+    ("virtio-serial-pci-base", "virtio-serial-bus", 1),
+    ("pci-xhci", "usb-bus", 1),
+    ("pci-ehci-usb", "usb-bus", 1),
+    ("pci-uhci-usb", "usb-bus", 1),
+    ("pci-ohci", "usb-bus", 1),
+    ("ich9-ahci", "IDE", 6),
+    ("pci-ide", "IDE", 2),
+    ("intel-hda-generic", "HDA", 1),
+    ("usb-ccid", "ccid-bus", 1),
+    ("usb-storage-dev", "SCSI", 1),
+    ("usb-bot", "SCSI", 1),
+    ("usb-uas", "SCSI", 1),
+)
+_PLAIN_PCI = ("i82801b11-bridge", "pcie-pci-bridge", "x3130-upstream")
+_PORTS = ("pcie-port",)
+
+
+class PlainBus(QObject):
+    """A bus of another kind than PCI's.
+
+    Attributes:
+        hotplug: whether devices may come and go while the machine runs.
+    """
+
+    __slots__ = ("hotplug",)
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, *, hotplug: bool) -> None:
+        super().__init__(qom_type, tree)
+        self.hotplug = hotplug
+
+    def check_hotplug(self) -> None:
+        """Raise `QMPError` unless devices may come and go."""
+        if not self.hotplug:
+            raise QMPError(f"Bus '{self.name}' does not support hotplugging")
+
+
+class OtherDevice(Device):
+    """A device on another bus than PCI's."""
+
+    __slots__ = ("_bus", "_register")
+
+    def __init__(
+        self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PlainBus, register: Devices
+    ) -> None:
+        super().__init__(qom_type, tree, id)
+        self._bus = bus
+        self._register = register
+
+    @property
+    def bus(self) -> QObject | None:
+        """The bus that it is on."""
+        return self._bus
+
+    @property
+    def hotpluggable(self) -> bool:
+        """Whether it can be removed while the machine runs."""
+        return self._bus.hotplug
+
+    def check_bus(self) -> None:
+        """See `Device.check_bus`."""
+        self._bus.check_hotplug()
+
+    def removal(self, machine: Any) -> None:
+        """It goes as soon as that is answered: no guest is asked."""
+        if not self.leaving:
+            self.leaving = True
+            machine.later(0.0, lambda: self._register.remove(self, machine))
+
+
+class OtherPciDevice(PciDevice):
+    """A PCI device, or a virtio one behind it."""
+
+    __slots__ = ("_register",)
+
+    def __init__(
+        self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PciBus, register: Devices
+    ) -> None:
+        super().__init__(qom_type, tree, id, bus)
+        self._register = register
+
+    def removal(self, machine: Any) -> None:
+        """See `Device.removal`."""
+        if self.leaving:
+            return
+        self.leaving = True
+        machine.guest.ask(lambda: self._register.remove(self, machine), lambda: self._keep(machine))
+
+    def _keep(self, machine: Any) -> None:
+        self.leaving = False
+        event = deleted(self, self.tree.path_of(self))
+        machine.emit((Event("DEVICE_UNPLUG_GUEST_ERROR", event.data),))
+
+
+AnyDevice = OtherDevice | OtherPciDevice
+
+
+class Registers(Protocol):
+    """What devices refer to."""
+
+    chardevs: Chardevs
+    netdevs: Netdevs
+    blocks: Blocks
+
+
+class Devices:
+    """The devices of a stand-in that are not memory's.
+
+    Args:
+        tree: where they are seen.
+        catalogue: says which there are.
+        registers: what a `chardev`, a `netdev` and a `drive` refer to.
+    """
+
+    __slots__ = (
+        *("_blocks", "_buses", "_catalogue", "_chardevs", "_netdevs", "_present"),
+        *("_tree", "_types"),
+    )
+
+    def __init__(self, tree: Tree, catalogue: Catalogue, registers: Registers) -> None:
+        self._tree = tree
+        self._catalogue = catalogue
+        self._chardevs = registers.chardevs
+        self._netdevs = registers.netdevs
+        self._blocks = registers.blocks
+        self._types: dict[str, ObjectType] = {}
+        self._buses: dict[str, PlainBus] = {}
+        self._present: set[AnyDevice] = set()
+
+    def resolve(self, driver: str) -> str:
+        """The type that a name stands for, which may be an alias."""
+        listed = self._catalogue.section("devices")
+        if driver not in listed:
+            for name, each in listed.items():
+                if each["alias"] == driver:
+                    return str(name)
+        return driver
+
+    def add(self, machine: Machine, args: dict[str, Any]) -> None:
+        """`device_add` of a type that memd has no part for.
+
+        Args:
+            machine: what it is plugged into.
+            args: of the command; `driver` is a text, and no alias.
+
+        Raises:
+            QMPError: it can't be; nothing is left behind.
+        """
+        driver = args["driver"]
+        told = self._admit(driver)
+        bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
+        if machine.started:
+            bus.check_hotplug()
+        given = args.get("id")
+        id = given if type(given) is str else None
+        if len(self._present) >= _MOST:
+            raise QMPError(f"there are {_MOST} devices, and may be no more")
+        name = machine.name_device(id)
+        kind = self._type(driver)
+        device: AnyDevice
+        if isinstance(bus, PciBus):
+            device = OtherPciDevice(kind, self._tree, id, bus, self)
+        else:
+            device = OtherDevice(kind, self._tree, id, bus, self)
+        device.hotplugged = machine.started
+        container = machine.container(id)
+        container.add_child(name, device)
+        try:
+            for each in object_order(reversed(args)):
+                if each not in _NOT_PROPERTIES:
+                    device.set_property(each, args[each])
+            self._check(device, told["says"] or "", machine)
+            self._take_drive(device)
+            if isinstance(device, OtherPciDevice):
+                device.take_place(machine)
+        except BaseException:
+            self._release(device)
+            container.remove_child(name)
+            raise
+        device.realized = True
+        self._present.add(device)
+        if id is not None:
+            self._add_buses(device, id, machine)
+            if "netdev" in kind.all_properties:
+                self._netdevs.add_device(id, lambda up: None)
+
+    def _admit(self, driver: str) -> dict[str, Any]:
+        kind = self._tree.type_by_name(driver)
+        if kind is None or not kind.is_a("device"):
+            raise QMPError(f"'{driver}' is not a valid device model name")
+        if kind.abstract:
+            raise QMPError("Parameter 'driver' expects a non-abstract device type")
+        told: dict[str, Any] | None = self._catalogue.section("devices").get(driver)
+        if told is None or not told["user"]:
+            raise QMPError("Parameter 'driver' expects a pluggable device type")
+        if told["bus"] is None:
+            raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
+        return told
+
+    def _find_bus(self, machine: Machine, driver: str, kind: str, name: JSON) -> PciBus | PlainBus:
+        self._find_buses(machine)
+        if type(name) is str and name in self._buses:
+            named = self._buses[name]
+            if named.qom_type.name != kind:
+                raise QMPError(f"Device '{driver}' can't go on {named.qom_type.name} bus")
+            return named
+        if kind == "PCI":
+            found = machine.buses.find(name, driver, on_pci=True, virtio=machine.has_virtio)
+            if found is not None:
+                return found
+            raise QMPError(f"No 'PCI' bus found for device '{driver}'")
+        if type(name) is str:
+            # Says what is wrong with it, unless it is one of the machine's own.
+            try:
+                machine.buses.find(name, driver, on_pci=False, virtio=machine.has_virtio)
+            except QMPError as error:
+                if f"can't go on {kind} bus" not in error.desc:
+                    raise
+                return self._own_bus(kind, name)
+        for bus in self._buses.values():
+            if bus.qom_type.name == kind:
+                return bus
+        own = {"ISA": "isa.0", "IDE": "ide.0", "System": "main-system-bus"}.get(kind)
+        if own is None or machine.config.type not in ("q35", "pc"):
+            raise QMPError(f"No '{kind}' bus found for device '{driver}'")
+        return self._own_bus(kind, own)
+
+    def _find_buses(self, machine: Machine) -> None:
+        """The buses of devices that memd has a part for."""
+        for id, device in (machine.container("").children or {}).items():
+            if isinstance(device, PciDevice) and device.qom_type.name == "qemu-xhci":
+                if f"{id}.0" not in self._buses:
+                    self._add_buses(device, id, machine)
+
+    def _own_bus(self, kind: str, name: str) -> PlainBus:
+        """A bus that the machine brings, on which nothing comes or goes while it runs."""
+        bus = PlainBus(self._need(kind), self._tree, hotplug=kind == "System")
+        bus.name = name
+        return bus
+
+    def _check(self, device: AnyDevice, says: str, machine: Machine) -> None:
+        """Raise `QMPError` where it lacks what it needs, as the recorded QEMU said."""
+        if "does not support hotplugging" in says:
+            if machine.started and says.startswith("Device"):
+                raise QMPError(says)
+            return
+        needless = (
+            "slot/function",
+            "bus found",
+            "maxmem",
+            "Only one",
+            "bus was found",
+            "chassis slot",
+        )
+        if not says or any(each in says for each in needless):
+            return
+        given = {name for name in device.values if name not in _OF_A_PLACE}
+        named = set(_WORD.findall(says)) & set(device.qom_type.all_properties)
+        if not given or (named and not named & given):
+            raise QMPError(says)
+
+    def _add_buses(self, device: Device, id: str, machine: Machine) -> None:
+        kind = device.qom_type
+        for above, bus_kind, count in _BUSES:
+            if kind.is_a(above):
+                for number in range(count):
+                    bus = PlainBus(self._need(bus_kind), self._tree, hotplug=bus_kind != "IDE")
+                    device.add_child(f"{id}.{number}", bus)
+                    self._buses[bus.name] = bus
+                return
+        port = any(kind.is_a(each) for each in _PORTS)
+        if port or kind.name in _PLAIN_PCI:
+            express = port or kind.name == "x3130-upstream"
+            pci = PciBus(
+                self._need("PCIE" if express else "PCI"), self._tree, hotplug=True, one_slot=port
+            )
+            device.add_child(id, pci)
+            machine.buses.add_port(pci)
+
+    def remove(self, device: AnyDevice, machine: Any) -> None:
+        """A device has gone: its place is free, and so is what it referred to."""
+        path = self._tree.path_of(device)
+        events = []
+        if isinstance(device, OtherPciDevice):
+            device.bus.vacate(device.place)
+            if device.qom_type.is_a("virtio-pci"):
+                events.append(Event("DEVICE_DELETED", {"path": f"{path}/virtio-backend"}))
+        events.append(deleted(device, path))
+        for name in list(device.children or {}):
+            self._buses.pop(name, None)
+        self._release(device)
+        self._present.discard(device)
+        if device.id is not None:
+            self._netdevs.remove_device(device.id)
+        if device.parent is not None:
+            device.parent.remove_child(device.name)
+        machine.emit(tuple(events))
+
+    def _release(self, device: AnyDevice) -> None:
+        path = self._tree.path_of(device)
+        node = self._blocks.find(device.values.get("drive", ""))
+        if node is not None and node.device in (device.id, path, f"{path}/virtio-backend"):
+            node.device = None
+        netdev = self._netdevs.find(device.values.get("netdev", ""))
+        if netdev is not None and netdev.peer == device.name:
+            netdev.peer = None
+        chardev = self._chardevs.find(device.values.get("chardev", ""))
+        if isinstance(chardev, RegisteredChardev) and chardev.user == device.name:
+            chardev.user = None
+            chardev.used = False
+
+    # Properties
+
+    def _need(self, name: str) -> ObjectType:
+        found = self._tree.type_by_name(name)
+        if found is None:
+            raise QMPError(f"the catalogue has no type '{name}'")
+        return found
+
+    def _type(self, driver: str) -> ObjectType:
+        """A type whose properties can be set, made once from what the catalogue has."""
+        found = self._types.get(driver)
+        if found is None:
+            told = self._need(driver)
+            found = self._types[driver] = ObjectType(
+                driver,
+                told.parent,
+                interfaces=told.interfaces,
+                properties=[
+                    each if each.getter is not None else self._property(driver, each)
+                    for each in told.all_properties.values()
+                ],
+            )
+        return found
+
+    def _property(self, driver: str, told: Property) -> Property:
+        name, kind = told.name, told.type
+        if kind.startswith("link<"):
+            return _link(name, kind[5:-1])
+        if kind.startswith("child<"):
+            return told
+        owner = self._owner(driver, name)
+        default = told.default if told.default is not None else _EMPTY.get(kind, 0)
+        if name == "netdev":
+            return _reference(name, lambda device, value: self._take_netdev(owner, device, value))
+        if name == "chardev":
+            return _reference(name, lambda device, value: self._take_chardev(owner, device, value))
+        if name == "drive":
+            return _reference(name, lambda device, value: self._find_drive(owner, value))
+        if kind not in _VISITS and told.default is None:
+            default = ""
+        return stored((name, kind, default), _VISITS.get(kind, visit_str))
+
+    def _owner(self, driver: str, name: str) -> str:
+        """The type that complaints about a property name: of a virtio device's, its inner half."""
+        for end in ("-pci-non-transitional", "-pci-transitional", "-pci"):
+            if driver.endswith(end):
+                inner = self._tree.type_by_name(f"{driver.removesuffix(end)}-device")
+                if inner is not None and name in inner.all_properties:
+                    return inner.name
+        return driver
+
+    def _take_netdev(self, owner: str, device: Device, id: str) -> None:
+        netdev = self._netdevs.find(id)
+        if netdev is None:
+            raise QMPError(f"Property '{owner}.netdev' can't find value '{id}'")
+        if netdev.peer is not None:
+            raise QMPError(f"Property '{owner}.netdev' can't take value '{id}', it's in use")
+        netdev.peer = device.name
+
+    def _find_drive(self, owner: str, name: str) -> None:
+        if self._blocks.find(name) is None:
+            raise QMPError(f"Property '{owner}.drive' can't find value '{name}'")
+
+    def _take_drive(self, device: AnyDevice) -> None:
+        node = self._blocks.find(device.values.get("drive", ""))
+        if node is None:
+            return
+        path = self._tree.path_of(device)
+        virtio = device.qom_type.is_a("virtio-pci")
+        who = f"{path}/virtio-backend" if virtio else device.id or path
+        if node.device is not None:
+            raise self._blocks.conflict(node, who)
+        node.device = node.qdev = who
+
+    def _take_chardev(self, owner: str, device: Device, id: str) -> None:
+        chardev = self._chardevs.find(id)
+        if chardev is None:
+            raise QMPError(f"Property '{owner}.chardev' can't find value '{id}'")
+        if not isinstance(chardev, RegisteredChardev) or chardev.user is not None:
+            raise QMPError(
+                f"Property '{owner}.chardev' can't take value '{id}': chardev '{id}' is already"
+                " in use"
+            )
+        chardev.user = device.name
+        chardev.used = True
+
+
+def _reference(name: str, take: Any) -> Property:
+    """A property that names something, which it takes."""
+
+    def guard(device: Device) -> None:
+        if device.realized:
+            raise attempt(device, "property", name)
+
+    def setter(device: Device, value: JSON) -> None:
+        take(device, value)
+        device.values[name] = value
+
+    return Property(
+        name,
+        "str",
+        visit=visit_str,
+        guard=guard,
+        get=lambda device: device.values.get(name, ""),
+        set=setter,
+    )
+
+
+def _link(name: str, kind: str) -> Property:
+    """A property that points at an object."""
+
+    def set_link(device: Any, target: QObject | None) -> None:
+        if device.realized:
+            raise attempt(device, "link property", name)
+        device.values[name] = target
+
+    return LinkProperty(name, kind, follow=lambda device: device.values.get(name), set=set_link)
