@@ -266,6 +266,25 @@ class DeviceOption:
         self.options = options
 
 
+class StartCommand:
+    """A command that an option stands for, run before the devices of the command line are made.
+
+    Attributes:
+        command: its name; "logfile" and "use-chardev" are no client's.
+        options: its arguments.
+        is_json: whether values have their types; else they are text.
+        where: the option and its argument as given, for messages.
+    """
+
+    __slots__ = ("command", "is_json", "options", "where")
+
+    def __init__(self, command: str, options: dict[str, JSON], is_json: bool, where: str) -> None:
+        self.command = command
+        self.options = options
+        self.is_json = is_json
+        self.where = where
+
+
 class Config:
     """What to run.
 
@@ -312,6 +331,8 @@ class Config:
         qtest_log: the file for what is spoken there, or None.
         actions: what follows of a reboot, a shutdown, a panic and a watchdog, where
             that is not as usual.
+        startup: what a stand-in registers at the start, in the order of the command
+            line.
         catalogue: the catalogue of a stand-in, None for the package's own.
         unmodelled: what a stand-in makes of commands that it only knows: "refuse",
             "sample"; None where it is memd alone.
@@ -324,7 +345,7 @@ class Config:
         *("accels", "allowed", "audit", "chardevs", "compat", "daemonize", "default_socket"),
         *("deny_private_discard", "insecure_tcp", "mem_roots", "monitors", "name", "objects"),
         *("pidfile", "preconfig", "qtest", "qtest_log", "report", "stopped", "uuid"),
-        *("actions", "catalogue", "test_control", "test_faults", "unmodelled"),
+        *("actions", "catalogue", "startup", "test_control", "test_faults", "unmodelled"),
         *("accept_loss", "stored"),
         *("template_cache", "template_sources", "templates"),
         *("devices", "machine", "machine_kind", "machine_values"),
@@ -366,6 +387,7 @@ class Config:
         self.qtest: Chardev | None = None
         self.qtest_log: str | None = None
         self.actions: dict[str, str] = {}
+        self.startup: list[StartCommand] = []
         self.catalogue: str | None = None
         self.unmodelled: str | None = None
         self.test_faults = False

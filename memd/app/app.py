@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from memd.app.metrics import Metrics
     from memd.commands.audit import Audit
     from memd.commands.metering import Meter
-    from memd.config import Chardev, Config
+    from memd.config import Chardev, Config, StartCommand
     from memd.hostmem.paths import Roots
     from memd.persist.service_manager import ServiceManager
     from memd.session import Dispatch
@@ -218,6 +218,8 @@ class App:
         for options in config.objects:
             if not is_credential(options["qom-type"]):
                 await self._make_object(options)
+        if config.startup:
+            await self._register(config.startup)
         if self._machine_builder is not None:
             await self._machine_builder.assemble(self._make_object, self._run)
         machine = self._daemon.machine
@@ -225,6 +227,16 @@ class App:
         machine.set_running(self._daemon.run_state == "running")
         if manager is not None:
             await manager.commit()
+
+    async def _register(self, commands: list[StartCommand]) -> None:
+        """What options of a stand-in stand for; raises `StartError`."""
+        from memd.commands.standin import at_start
+
+        for each in commands:
+            try:
+                await self._run(at_start(self._daemon, each.command, each.options, each.is_json))
+            except QMPError as error:
+                raise StartError(error.desc, each.where, error.hint) from None
 
     async def _open_templates(self, directory: str) -> None:
         from memd.pages.templates import Templates

@@ -43,16 +43,27 @@ _LISTS = {
     ),
 }
 
-_READ_OVER = ("boot", "cpu", "d", "D", "global", "k", "L", "seed", "trace")
+_READ_OVER = (
+    *("append", "bios", "dtb", "fw_cfg", "initrd", "kernel", "smbios"),
+    "boot",
+    "cpu",
+    "d",
+    "D",
+    "global",
+    "k",
+    "L",
+    "seed",
+    "trace",
+)
 _FLAGS_READ_OVER = (*("full-screen", "no-user-config", "only-migratable", "usb"),)
-_MUST_BE_NONE = ("net", "nic", "parallel")
+_MUST_BE_NONE = ("net", "nic")
 
 REFUSED = (
-    *("acpitable", "add-fd", "append", "bios", "blockdev", "cdrom", "debugcon"),
-    *("dfilter", "drive", "dtb", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "fw_cfg", "gdb"),
-    *("hda", "hdb", "hdc", "hdd", "icount", "incoming", "initrd", "iscsi", "kernel", "loadvm"),
-    *("mem-path", "mtdblock", "netdev", "option-rom", "pflash", "plugin", "readconfig"),
-    *("run-with", "sd", "set", "shim", "smbios", "spice", "tpmdev", "usbdevice", "virtfs"),
+    *("acpitable", "add-fd", "cdrom", "debugcon"),
+    *("dfilter", "drive", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "gdb"),
+    *("hda", "hdb", "hdc", "hdd", "icount", "incoming", "iscsi", "loadvm"),
+    *("mem-path", "mtdblock", "option-rom", "pflash", "plugin", "readconfig"),
+    *("run-with", "sd", "set", "shim", "spice", "tpmdev", "usbdevice", "virtfs"),
     *("vnc", "xen-domid"),
 )
 FLAGS_REFUSED = (
@@ -146,8 +157,24 @@ def _must_be_none(line: QemuCommandLine, given: Given) -> None:
 
 
 def _serial(line: QemuCommandLine, given: Given) -> None:
-    _must_be_none(line, given)
-    line.default_serial = False
+    from memd.cli.register import take_port
+
+    take_port(line, given)
+    if given.name == "serial":
+        line.default_serial = False
+
+
+def _register(line: QemuCommandLine, given: Given) -> None:
+    from memd.cli.register import register_option
+
+    register_option(line, given)
+
+
+def _chardev(line: QemuCommandLine, given: Given) -> None:
+    from memd.cli.register import take_chardev
+
+    if not take_chardev(line, given):
+        options.OPTIONS["chardev"].apply(line, given)
 
 
 def _nodefaults(line: QemuCommandLine, given: Given) -> None:
@@ -278,7 +305,7 @@ def _version(line: QemuCommandLine, given: Given) -> None:
 
 
 OPTIONS: dict[str, Option[QemuCommandLine]] = {
-    **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty", "object", "chardev")},
+    **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty", "object")},
     **{name: options.OPTIONS[name] for name in ("pidfile", "daemonize")},
     **{name: options.OPTIONS[name] for name in ("test-faults", "test-control")},
     "mon": Option(_mon),
@@ -309,7 +336,11 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "version": Option(_version, argument=False),
     **{name: Option(_only_checked) for name in ("overcommit", "rtc", "sandbox")},
     **{name: Option(_must_be_none) for name in _MUST_BE_NONE},
+    "chardev": Option(_chardev),
     "serial": Option(_serial),
+    "parallel": Option(_serial),
+    "netdev": Option(_register),
+    "blockdev": Option(_register),
     "nodefaults": Option(_nodefaults, argument=False),
     "nographic": Option(_nographic, argument=False),
     **{name: Option(_nothing) for name in _READ_OVER},

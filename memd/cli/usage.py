@@ -149,6 +149,8 @@ Same effect as in QEMU:
   -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -smp N, -numa SPEC
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
+  -netdev SPEC, -blockdev SPEC, -device of any type, -serial, -parallel, which are
+  registered and do nothing
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)
   -catalogue FILE     whose commands, types and models are offered (memd's own)
@@ -159,8 +161,8 @@ Same effect as in QEMU:
 Without CPUs, disks or a screen to mean anything to, and so read over:
   -no-user-config, -nodefaults, -nographic, -display,
   -vga, -audio, -audiodev, -boot, -rtc, -sandbox, -cpu, -global, -k, -D, -d,
-  -trace, -overcommit, -usb, and, where their
-  argument is none, -serial, -parallel, -net, -nic
+  -trace, -overcommit, -usb, -kernel, -initrd, -append, -bios, -dtb, -smbios,
+  -fw_cfg and, where their argument is none, -net, -nic
 
 QEMU's other options are refused. See memd --help for the daemon's own.
 """

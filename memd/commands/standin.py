@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from memd.commands.block import blockdev_add
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
 from memd.commands.power import watchdog_set_action
@@ -213,6 +215,61 @@ def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
     if args.get("compat-props"):
         return [{**each, "compat-props": []} for each in machines]
     return machines
+
+
+class _Inherited:
+    """A descriptor that was there when the daemon started."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _inherited(name: str) -> _Inherited | None:
+    """The descriptor that a number names."""
+    try:
+        number = int(name)
+        os.fstat(number)
+    except (ValueError, OSError):
+        return None
+    return _Inherited(number) if number > 2 else None
+
+
+async def at_start(daemon: Daemon, command: str, options: dict[str, JSON], is_json: bool) -> None:
+    """What an option of the command line registers.
+
+    Args:
+        command: a command, or "logfile" or "use-chardev".
+        options: its arguments.
+        is_json: whether values have their types; else they are text.
+
+    Raises:
+        QMPError: it can't be.
+    """
+    standin = _standin(daemon)
+    if command == "logfile":
+        await standin.chardevs.make_log(options["logfile"], append=options["logappend"])
+    elif command == "use-chardev":
+        standin.chardevs.use(options["id"])
+    elif command == "chardev-add":
+        await standin.chardevs.add(options["id"], options["backend"], _inherited)
+    else:
+        if not is_json:
+            from memd.qapi.keyval import check_keyval
+
+            options = check_keyval(daemon.schema.commands[command].arguments, options)
+        checked = daemon.schema.checker(command)(options)
+        if command == "netdev_add":
+            standin.netdevs.add(checked, _inherited)
+        else:
+            await blockdev_add(daemon, checked)
 
 
 REGISTERS: dict[str, Handler] = {

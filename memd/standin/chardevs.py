@@ -14,7 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from stat import S_ISSOCK
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.errors import QMPError
 from memd.hostmem.files import encode_path
@@ -26,10 +26,19 @@ from memd.work import Job
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
     from memd.qom.tree import Tree
-    from memd.session.places import Descriptor
 
-TakeFd = Callable[[str], "Descriptor | None"]
+TakeFd = Callable[[str], "Held | None"]
 """Gives the descriptor that was named by getfd, which is the caller's then."""
+
+
+class Held(Protocol):
+    """A descriptor that somebody else keeps account of."""
+
+    fd: int
+
+    def close(self) -> None:
+        """Close it."""
+
 
 _MOST = 1024
 """Devices that clients may have added at a time: each may hold three descriptors."""
@@ -60,7 +69,7 @@ class Registered(ChardevObject):
         self.filename = opened.filename
         self.user: str | None = None
         self.below: Registered | None = None
-        self.given: Descriptor | None = None
+        self.given: Held | None = None
         self.ring: deque[int] = deque()
         self.ring_size = 0
 
@@ -160,9 +169,7 @@ class Chardevs:
             raise _failed(id, f"mux: base chardev {data['chardev']} not found")
         return below
 
-    def _given(
-        self, id: str, kind: str, data: dict[str, Any], take_fd: TakeFd
-    ) -> Descriptor | None:
+    def _given(self, id: str, kind: str, data: dict[str, Any], take_fd: TakeFd) -> Held | None:
         if kind != "socket" or data["addr"]["type"] != "fd":
             return None
         name = data["addr"]["data"]["str"]
@@ -211,6 +218,22 @@ class Chardevs:
         if device.given is not None:
             device.given.close()
         await Job(device.close)
+
+    def use(self, id: str) -> None:
+        """A serial or parallel port is on a device; raises `QMPError` where it can't be."""
+        device = self.find(id)
+        if device is None:
+            raise QMPError(f"chardev '{id}' not found")
+        if device.used:
+            raise QMPError(f"chardev '{id}' is already in use")
+        device.used = True
+        if isinstance(device, Registered):
+            device.user = "port"
+
+    async def make_log(self, path: str, *, append: bool) -> None:
+        """Make the log of a device, in which nothing will be; raises `QMPError`."""
+        end = os.O_APPEND if append else os.O_TRUNC
+        await Job(lambda: os.close(_create(path, end, self._tree.roots, "create")))
 
     def send_break(self, id: str) -> None:
         """`chardev-send-break`; raises `QMPError` where there is none."""

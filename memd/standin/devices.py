@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.devices.bus import PciBus
-from memd.devices.device import Device, attempt, deleted, stored
+from memd.devices.device import Device, attempt, deleted
 from memd.devices.pci import PciDevice
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -384,9 +384,10 @@ class Devices:
         if netdev is not None and netdev.peer == device.name:
             netdev.peer = None
         chardev = self._chardevs.find(device.values.get("chardev", ""))
-        if isinstance(chardev, RegisteredChardev) and chardev.user == device.name:
-            chardev.user = None
+        if chardev is not None:
             chardev.used = False
+            if isinstance(chardev, RegisteredChardev):
+                chardev.user = None
 
     # Properties
 
@@ -428,7 +429,7 @@ class Devices:
             return _reference(name, lambda device, value: self._find_drive(owner, value))
         if kind not in _VISITS and told.default is None:
             default = ""
-        return stored((name, kind, default), _VISITS.get(kind, visit_str))
+        return _kept(name, kind, default, _VISITS.get(kind, visit_str))
 
     def _owner(self, driver: str, name: str) -> str:
         """The type that complaints about a property name: of a virtio device's, its inner half."""
@@ -466,32 +467,39 @@ class Devices:
         chardev = self._chardevs.find(id)
         if chardev is None:
             raise QMPError(f"Property '{owner}.chardev' can't find value '{id}'")
-        if not isinstance(chardev, RegisteredChardev) or chardev.user is not None:
+        if chardev.used or (isinstance(chardev, RegisteredChardev) and chardev.user is not None):
             raise QMPError(
                 f"Property '{owner}.chardev' can't take value '{id}': chardev '{id}' is already"
                 " in use"
             )
-        chardev.user = device.name
         chardev.used = True
+        if isinstance(chardev, RegisteredChardev):
+            chardev.user = device.name
 
 
 def _reference(name: str, take: Any) -> Property:
     """A property that names something, which it takes."""
+    return _kept(name, "str", "", visit_str, take)
+
+
+def _kept(name: str, kind: str, default: JSON, visit: Visit, take: Any = None) -> Property:
+    """A property that is kept, and can be set until the device is real."""
 
     def guard(device: Device) -> None:
         if device.realized:
             raise attempt(device, "property", name)
 
     def setter(device: Device, value: JSON) -> None:
-        take(device, value)
+        if take is not None:
+            take(device, value)
         device.values[name] = value
 
     return Property(
         name,
-        "str",
-        visit=visit_str,
+        kind,
+        visit=visit,
         guard=guard,
-        get=lambda device: device.values.get(name, ""),
+        get=lambda device: device.values.get(name, default),
         set=setter,
     )
 

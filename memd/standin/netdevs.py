@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from memd.errors import QMPError, device_not_found, is_identifier
-from memd.session.places import Descriptor
-from memd.standin.chardevs import Chardevs, TakeFd
+from memd.standin.chardevs import Chardevs, Held, TakeFd
 
 _MOST = 1024
 """Backends that clients may have added at a time."""
@@ -33,7 +32,7 @@ class Netdev:
 
     __slots__ = ("_fds", "id", "options", "peer", "type", "up")
 
-    def __init__(self, id: str, type: str, options: dict[str, Any], fds: list[Descriptor]) -> None:
+    def __init__(self, id: str, type: str, options: dict[str, Any], fds: list[Held]) -> None:
         self.id = id
         self.type = type
         self.options = options
@@ -87,7 +86,7 @@ class Netdevs:
         if len(self._known) >= _MOST:
             raise QMPError(f"there are {_MOST} network backends, and may be no more")
         self._check(args)
-        fds: list[Descriptor] = []
+        fds: list[Held] = []
         try:
             for member in _FD_MEMBERS:
                 for name in filter(None, args.get(member, "").split(":")):
