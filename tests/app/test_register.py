@@ -45,7 +45,9 @@ def test_what_a_client_starts_a_machine_with(start: Start, directory: Path) -> N
 
 def test_a_log_is_made_and_empty(start: Start, directory: Path) -> None:
     log = directory / "log"
-    start("-chardev", f"socket,id=c,path={directory}/s,server=on,wait=off,logfile={log}")
+    server = start("-chardev", f"socket,id=c,path={directory}/s,server=on,wait=off,logfile={log}")
+    # It greets once all that was asked for is there.
+    server.monitor()
     assert log.read_bytes() == b""
 
 
