@@ -18,7 +18,7 @@ from memd.config import StartCommand
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
-    from memd.cli.qemu_system import QemuCommandLine
+    from memd.cli.options import CommandLine
     from memd.cli.reading import Given
 
 _COMMANDS = {"netdev": ("netdev_add", "type"), "blockdev": ("blockdev-add", "driver")}
@@ -32,7 +32,7 @@ _KINDS = (
 _NAMES_ALONE = ("null", "braille", "msmouse", "qemu-vdagent", "stdio", "testdev", "vc", "wctablet")
 
 
-def register_option(line: QemuCommandLine, given: Given) -> None:
+def register_option(line: CommandLine, given: Given) -> None:
     """Take `-netdev` or `-blockdev`."""
     command, implied = _COMMANDS[given.name]
     if given.value.startswith("{"):
@@ -45,7 +45,7 @@ def register_option(line: QemuCommandLine, given: Given) -> None:
     line.config.startup.append(StartCommand(command, options, False, given.where))
 
 
-def take_chardev(line: QemuCommandLine, given: Given) -> bool:
+def take_chardev(line: CommandLine, given: Given) -> bool:
     """Take `-chardev` of a kind that no monitor sits on; False for one that may be under one.
 
     A log file is made in any case; nothing is said that could come into it.
@@ -61,7 +61,7 @@ def take_chardev(line: QemuCommandLine, given: Given) -> bool:
     return True
 
 
-def _take_log(line: QemuCommandLine, given: Given) -> None:
+def _take_log(line: CommandLine, given: Given) -> None:
     log = {match[1]: match[2].replace(",,", ",") for match in _LOG.finditer(given.value)}
     if "file" in log:
         given.value = _LOG.sub("", given.value)
@@ -69,7 +69,7 @@ def _take_log(line: QemuCommandLine, given: Given) -> None:
         line.config.startup.append(StartCommand("logfile", options, True, given.where))
 
 
-def take_port(line: QemuCommandLine, given: Given) -> None:
+def take_port(line: CommandLine, given: Given) -> None:
     """Take `-serial` or `-parallel`."""
     value = given.value.removeprefix("mon:")
     if value in ("none", "null", "vc", "stdio"):
@@ -93,7 +93,7 @@ def take_port(line: QemuCommandLine, given: Given) -> None:
     line.config.startup.append(StartCommand("use-chardev", options, True, given.where))
 
 
-def _add(line: QemuCommandLine, id: str, opts: Opts, given: Given) -> None:
+def _add(line: CommandLine, id: str, opts: Opts, given: Given) -> None:
     backend = {"id": id, "backend": _backend(id, opts)}
     line.config.startup.append(StartCommand("chardev-add", backend, True, given.where))
 
