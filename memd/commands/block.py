@@ -33,7 +33,7 @@ async def blockdev_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
     if len(name) > _NODE_NAME_LIMIT:
         raise QMPError("Node name too long")
     if daemon.standin is not None and args["driver"] != "blkdebug":
-        await daemon.standin.blocks.add(args, daemon.tree.roots)
+        await daemon.standin.blocks.add(args, daemon.tree.host.roots)
         return {}
     config = args.get("config")
     if config is None:

@@ -233,7 +233,7 @@ class Chardevs:
     async def make_log(self, path: str, *, append: bool) -> None:
         """Make the log of a device, in which nothing will be; raises `QMPError`."""
         end = os.O_APPEND if append else os.O_TRUNC
-        await Job(lambda: os.close(_create(path, end, self._tree.roots, "create")))
+        await Job(lambda: os.close(_create(path, end, self._tree.host.roots, "create")))
 
     def send_break(self, id: str) -> None:
         """`chardev-send-break`; raises `QMPError` where there is none."""
