@@ -147,5 +147,5 @@ def record(guest: Guest, devices: Path) -> None:
     capability = {"capability": "x-ignore-shared", "state": True}
     guest.execute("stop")
     guest.execute("migrate-set-capabilities", capabilities=[capability])
-    guest.execute("migrate", uri=f"file:{devices}")
+    guest.execute("migrate", uri=f"exec:cat > {devices}")
     guest.wait_migration("completed")

@@ -1,58 +1,108 @@
-"""The template store within the service's sandbox, in the words of docs/systemd.md."""
+"""Templates are stored and served inside of the sandbox, and served on over a restart."""
 
 from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import struct
+from collections.abc import Iterator
 
 import pytest
 
 from memd.client import Client
-from tests.pages.streams import MEMORY, stream
-from tests.systemd.documents import drop_in
+from tests.pages.destination import Destination
+from tests.pages.streams import MEMORY, PAGE, ROM, stream
 from tests.systemd.machine import Machine
 
 pytestmark = pytest.mark.xdist_group("systemd")
 
-STORE = "--templates /var/lib/memd/templates"
+STATE = "/var/lib/memd"
+OPTIONS = f"[Service]\nEnvironment=MEMD_OPTIONS='--templates {STATE}/templates'\n"
 
-SHOW = """
-import pathlib, sys
-variables = pathlib.Path("/proc", sys.argv[1], "environ").read_bytes().split(b"\\0")
-print(next(each for each in variables if each.startswith(b"REGISTRY_AUTH_FILE=")).decode())
-"""
-
-
-def save(client: Client, machine: Machine, name: str) -> None:
-    """Store a template of a region, and devices from a file."""
-    path = machine.path("/var/lib/memd/devices")
-    path.write_bytes(stream())
-    client.execute("object-add", {"qom-type": "memory-backend-memfd", "id": "m", "size": MEMORY})
-    client.write("m", 4096, b"known bytes")
-    told = {"name": name, "id": "m", "devices": "/var/lib/memd/devices"}
-    client.execute("x-template-save", told)
-    client.execute("object-del", {"id": "m"})
+END = struct.pack(">BIQBIB", 3, 1, 0x10, 0x7E, 1, 0)
+LOADED = struct.pack(">HHI", 2, 4, 3)
+HAS_ALL = struct.pack(">HHI", 1, 4, 0)
 
 
-def test_a_store_in_the_state_directory(fresh: Machine) -> None:
-    options = f"{STORE} --template-source file:/var/lib/memd/shared"
-    fresh.path("/etc/memd/memd.conf").write_text(f"MEMD_OPTIONS={options}\n")
+def ask(at: int) -> bytes:
+    return struct.pack(">HHQI", 3, 16, at, PAGE) + b"\x03ram"
+
+
+@contextlib.contextmanager
+def waiting(machine: Machine, name: str) -> Iterator[socket.socket]:
+    """A socket in the place of a QEMU that waits for a migration."""
+    path = machine.path(f"{STATE}/{name}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        os.chmod(path, 0o777)
+        listening.listen(1)
+        listening.settimeout(30)
+        yield listening
+    path.unlink()
+
+
+def read_to(source: socket.socket, end: bytes) -> bytes:
+    """What comes up to and with these bytes."""
+    data = b""
+    while not data.endswith(end):
+        more = source.recv(1 << 20)
+        assert more, "memd has left"
+        data += more
+    return data
+
+
+@pytest.fixture
+def templates(fresh: Machine) -> Iterator[Client]:
+    """A client of a memd that has the template `t`."""
+    fresh.drop_in("memd.service", OPTIONS)
     fresh.systemctl("start", "memd.service")
+    state = fresh.path(STATE)
+    content = bytes(range(256)) * 16
+    (state / "memory").write_bytes(content * (MEMORY // PAGE))
+    (state / "devices").write_bytes(stream())
+    for name in ("memory", "devices"):
+        os.chmod(state / name, 0o644)
     with fresh.client() as client:
-        save(client, fresh, "a")
-        client.execute("x-template-push", {"name": "a"})
-        client.execute("x-template-delete", {"name": "a"})
-        client.execute("x-template-pull", {"name": "a"})
-        assert client.execute("x-template-verify", {"name": "a"})["damaged"] == []
-        client.execute("x-template-export", {"name": "a", "filename": "/var/lib/memd/memory"})
-    assert fresh.path("/var/lib/memd/memory").read_bytes()[4096:][:11] == b"known bytes"
-    fresh.systemctl("restart", "memd.service")
-    with fresh.client() as client:
-        assert [each["name"] for each in client.execute("x-template-list")] == ["a"]
+        files = {"filename": f"{STATE}/memory", "devices": f"{STATE}/devices"}
+        client.execute("x-template-save", {"name": "t", **files})
+        yield client
+    fresh.systemctl("stop", "memd.socket", "memd.service")
+    shutil.rmtree(state / "templates")
+    for name in ("memory", "devices"):
+        (state / name).unlink()
 
 
-def test_what_to_log_in_with(fresh: Machine) -> None:
-    """It is readable for root alone, and for the service."""
-    fresh.path("/etc/memd/registry.json").write_text("{}")
-    fresh.path("/etc/memd/registry.json").chmod(0o600)
-    fresh.drop_in("memd.service", drop_in("memd.service.d/registry.conf"))
-    fresh.systemctl("start", "memd.service")
-    variable = fresh.run("python3", "-c", SHOW, fresh.show("memd.service", "MainPID"))
-    assert variable.strip() == "REGISTRY_AUTH_FILE=/run/credentials/memd.service/registry"
+def test_serve(fresh: Machine, templates: Client) -> None:
+    with waiting(fresh, "clone") as listening:
+        templates.execute("x-template-serve", {"name": "t", "uri": f"unix:{STATE}/clone"})
+        source, _address = listening.accept()
+        with source:
+            source.sendall(LOADED)
+            destination = Destination()
+            destination.take(read_to(source, END))
+            source.sendall(HAS_ALL)
+        assert destination.content("ram") == bytes(range(256)) * 16 * (MEMORY // PAGE)
+        assert destination.content("rom") == ROM + bytes(PAGE)
+        told = templates.wait_event("X_TEMPLATE_SERVED", timeout=30)["data"]
+        assert told["outcome"] == "complete"
+
+
+def test_a_restart_interrupts_nobody(fresh: Machine, templates: Client) -> None:
+    """The process that serves goes on, and is sent everything that is left."""
+    with waiting(fresh, "clone") as listening:
+        request = {"name": "t", "uri": f"unix:{STATE}/clone", "record": True}
+        templates.execute("x-template-serve", request)
+        source, _address = listening.accept()
+        with source:
+            source.sendall(LOADED + ask(PAGE))
+            foot = struct.pack(">QBI", 0x10, 0x7E, 1)
+            data = read_to(source, bytes(range(256)) * 16 + foot)
+            fresh.systemctl("restart", "memd.service")
+            destination = Destination()
+            destination.take(data + read_to(source, END))
+            source.sendall(HAS_ALL)
+        assert destination.content("ram") == bytes(range(256)) * 16 * (MEMORY // PAGE)
+    with fresh.client() as client:
+        assert [each["name"] for each in client.execute("x-template-list")] == ["t"]
