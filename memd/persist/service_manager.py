@@ -11,6 +11,9 @@ import asyncio
 import errno
 import logging
 import os
+
+# Before there is no descriptor left to load it by.
+import resource
 from typing import TYPE_CHECKING
 
 from memd.backends.tls_creds import TLSCredentials
@@ -258,8 +261,6 @@ class ServiceManager:
 
 def _let_more_be_opened(found: dict[str, int]) -> None:
     """Raise the soft limit of descriptors where those that were passed come near it."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if max(found.values(), default=0) > soft // 2:
         try:
