@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.differential.server import TREE, Died, Server
+from tests.differential.server import TREE, Died, Monitor, Server
 from tests.guests import image
-from tests.guests.guest import Guest, memory
+from tests.guests.guest import MACHINE, Guest, memory
 
 Start = Callable[..., Guest]
 
@@ -80,7 +80,9 @@ def test_save_and_serve(
     assert told["name"] == "second"
     assert told["stood"] > 0
     # It goes on, and what it does now is not in the template.
-    assert guest.execute("query-status") == {"status": "running", "running": True}
+    status = guest.execute("query-status")
+    assert isinstance(status, dict)
+    assert status["status"] == "running"
     guest.run("rm /more")
     guest.check()
     second = start_guest(memory("memfd"))
@@ -88,6 +90,46 @@ def test_save_and_serve(
     assert "the machine has all of its memory" in text
     second.check()
     assert second.run("cat /more | md5sum") == f"{digest_of_more()}  -"
+
+
+def test_run(recorded: Path, directory: Path, start_memd: Callable[..., Server]) -> None:
+    """memctl starts a QEMU of its own, says what becomes of it, and ends with its status."""
+    server = start_memd("--templates", str(directory / "store"))
+    monitor = server.monitor()
+    files = {"filename": str(recorded / "memory"), "devices": str(recorded / "devices")}
+    assert monitor.execute("x-template-save", {"name": "first", **files}) == {"return": {}}
+    words = ["template", "run", "--record", "first", "--", *MACHINE.split()]
+    words += ["-object", memory("memfd"), "-serial", "stdio"]
+    words += ["-qmp", f"unix:{directory}/own,server=on,wait=off"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.memctl.program", "-s", str(server.path), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(TREE)},
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert b"first: connected after" in running.stderr.readline()
+        own = Monitor(directory / "own")
+        while own.execute("query-status")["return"]["status"] != "running":
+            time.sleep(0.01)
+        running.stdin.write(b"md5sum /pattern\n")
+        running.stdin.flush()
+        said = b""
+        while b"DONE" not in said:
+            said += running.stdout.readline()
+        assert image.digest().encode() in said
+        own.execute("quit")
+        own.close()
+        assert b"first: the machine has ended" in running.stderr.read()
+        assert running.wait(30) == 0
+    shown = monitor.execute("x-template-query", {"name": "first"})
+    while not shown["return"]["working-set"]:
+        time.sleep(0.05)
+        shown = monitor.execute("x-template-query", {"name": "first"})
+    assert shown["return"]["clones"] == []
 
 
 def serving_processes(server: Server) -> list[int]:
