@@ -170,6 +170,13 @@ def _register(line: QemuCommandLine, given: Given) -> None:
     register_option(line, given)
 
 
+def _object(line: QemuCommandLine, given: Given) -> None:
+    from memd.cli.register import take_object
+
+    if not take_object(line, given):
+        options.OPTIONS["object"].apply(line, given)
+
+
 def _chardev(line: QemuCommandLine, given: Given) -> None:
     from memd.cli.register import take_chardev
 
@@ -305,7 +312,7 @@ def _version(line: QemuCommandLine, given: Given) -> None:
 
 
 OPTIONS: dict[str, Option[QemuCommandLine]] = {
-    **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty", "object")},
+    **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty")},
     **{name: options.OPTIONS[name] for name in ("pidfile", "daemonize")},
     **{name: options.OPTIONS[name] for name in ("test-faults", "test-control")},
     "mon": Option(_mon),
@@ -337,6 +344,7 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     **{name: Option(_only_checked) for name in ("overcommit", "rtc", "sandbox")},
     **{name: Option(_must_be_none) for name in _MUST_BE_NONE},
     "chardev": Option(_chardev),
+    "object": Option(_object),
     "serial": Option(_serial),
     "parallel": Option(_serial),
     "netdev": Option(_register),
@@ -395,6 +403,10 @@ def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
     line.hardware.machine.set("graphics", "on")
     apply_options(given, OPTIONS, line)
     config = line.config
+    if config.startup:
+        from memd.cli.register import in_order
+
+        config.startup = in_order(config.startup)
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
     line.check_machine()

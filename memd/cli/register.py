@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from memd.cli.options import CommandLine
     from memd.cli.reading import Given
 
+_ORDER = ("logfile", "chardev-add", "object-add", "blockdev-add", "netdev_add", "use-chardev")
+"""What is registered before what: QEMU takes options by kind, not as they were written."""
+
 _COMMANDS = {"netdev": ("netdev_add", "type"), "blockdev": ("blockdev-add", "driver")}
 _LOG = re.compile(r",log(file|append)=((?:,,|[^,])*)")
 _ALIASES = {"tty": "serial", "parport": "parallel"}
@@ -43,6 +46,31 @@ def register_option(line: CommandLine, given: Given) -> None:
         return
     options = parse_keyval(given.value, implied)[0]
     line.config.startup.append(StartCommand(command, options, False, given.where))
+
+
+def take_object(line: CommandLine, given: Given) -> bool:
+    """Take `-object` of a type that is only known; False for one that memd has objects of."""
+    from memd.qapi import load_schema
+
+    text = given.value
+    if text.startswith("{"):
+        from memd.cli.json_argument import parse_json_argument
+
+        options = parse_json_argument(text, line.config.compat)
+    else:
+        options = parse_keyval(text, "qom-type")[0]
+    kind = options.get("qom-type")
+    known = load_schema(line.config.compat).commands["object-add"].arguments.branches
+    if kind in (None, "help", "?", "monitor-qmp") or kind in known or "help" in options:
+        return False
+    is_json = text.startswith("{")
+    line.config.startup.append(StartCommand("object-add", options, is_json, given.where))
+    return True
+
+
+def in_order(commands: list[StartCommand]) -> list[StartCommand]:
+    """What is registered at the start, in QEMU's order."""
+    return sorted(commands, key=lambda each: _ORDER.index(each.command))
 
 
 def take_chardev(line: CommandLine, given: Given) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from memd import __version__
-from memd.commands import control, machine, power, qom
+from memd.commands import control, hmp_plug, machine, power, qom
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -56,6 +56,9 @@ def human_monitor_command(daemon: Daemon, args: dict[str, Any]) -> JSON:
             f"{names}: extraneous characters at the end of line\r\n"
             f'Try "help {typed}" for more information\r\n'
         )
+    if parameters and not parameters.startswith("[") and not rest:
+        if names != "device_add":
+            return f'{names}: string expected\r\nTry "help {typed}" for more information\r\n'
     return run(daemon, rest)
 
 
@@ -213,8 +216,14 @@ _Entry = tuple[str, str, str, _Run]
 
 _COMMANDS: tuple[_Entry, ...] = (
     ("cont|c", "", "resume emulation", _as_text(machine.cont)),
+    ("chardev-remove", "id", "remove a character device", hmp_plug.word(hmp_plug.chardev_remove)),
+    ("device_add", "driver[,prop=value]", "plug a device in", hmp_plug.word(hmp_plug.device_add)),
+    ("device_del", "device", "ask for a device back", hmp_plug.word(hmp_plug.device_del)),
     ("help|?", "[cmd]", "show the help", _help),
     ("info", "[subcommand]", "show various information about the system state", _info),
+    ("netdev_del", "id", "remove a network backend", hmp_plug.word(hmp_plug.netdev_del)),
+    ("object_add", "type,id=ID", "make an object", hmp_plug.word(hmp_plug.object_add)),
+    ("object_del", "id", "delete an object", hmp_plug.word(hmp_plug.object_del)),
     ("quit|q", "", "quit the emulator", _as_text(control.quit)),
     ("stop|s", "", "stop emulation", _as_text(machine.stop)),
     ("system_powerdown", "", "ask the guest to shut down", _as_text(power.system_powerdown)),

@@ -266,7 +266,9 @@ async def at_start(daemon: Daemon, command: str, options: dict[str, JSON], is_js
 
             options = check_keyval(daemon.schema.commands[command].arguments, options)
         checked = daemon.schema.checker(command)(options)
-        if command == "netdev_add":
+        if command == "object-add":
+            await daemon.tree.objects.create(checked)
+        elif command == "netdev_add":
             standin.netdevs.add(checked, _inherited)
         else:
             await blockdev_add(daemon, checked)

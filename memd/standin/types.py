@@ -12,6 +12,7 @@ from memd.qom.property import Property
 from memd.qom.tree import Tree
 from memd.qom.types import INTERFACE, OBJECT, ObjectType
 from memd.standin.catalogue import Catalogue
+from memd.standin.objects import make_creatable
 
 _INCOMPLETE = ("virtio-blk-pci-base", "virtio-blk-pci-non-transitional")
 """Types that memd has for their names alone."""
@@ -73,6 +74,8 @@ class CatalogueTypes:
                 )
                 for gone in each["removed"] or ():
                     found.all_properties.pop(gone, None)
+                if "user-creatable" in found.interfaces and not found.abstract:
+                    make_creatable(found)
             self._made[name] = found
         return found
 

@@ -27,6 +27,8 @@ def test_what_a_client_starts_a_machine_with(start: Start, directory: Path) -> N
         *("-blockdev", "driver=raw,file=f0,node-name=d0"),
         *("-device", "virtio-blk-pci,drive=d0,id=disk0,bootindex=1"),
         *("-object", "memory-backend-ram,id=m0,size=1M", "-parallel", "none"),
+        *("-object", "rng-random,id=rng0,filename=/dev/urandom", "-object", "iothread,id=io0"),
+        *("-device", "virtio-rng-pci,rng=rng0,id=rngdev"),
     )
     monitor = server.monitor()
     told = {each["label"]: each for each in monitor.execute("query-chardev")["return"]}
@@ -38,6 +40,10 @@ def test_what_a_client_starts_a_machine_with(start: Start, directory: Path) -> N
     assert block[0]["qdev"] == "/machine/peripheral/disk0/virtio-backend"
     peripheral = monitor.execute("qom-list", {"path": "/machine/peripheral"})["return"]
     names = {each["name"] for each in peripheral}
+    rng = monitor.execute("qom-get", {"path": "rngdev", "property": "rng"})
+    assert rng == {"return": "/objects/rng0"}
+    filename = monitor.execute("qom-get", {"path": "rng0", "property": "filename"})
+    assert filename == {"return": "/dev/urandom"}
     assert {"vs0", "con0", "net0", "disk0"} <= names
     boot = monitor.execute("qom-get", {"path": "disk0", "property": "bootindex"})
     assert boot == {"return": 1}

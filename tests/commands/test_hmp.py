@@ -57,7 +57,9 @@ def test_help_lists_every_word_and_info_every_subject() -> None:
     console = Console()
     words = [line.split()[0] for line in say(console, "help").splitlines()]
     power = ["system_powerdown", "system_reset", "system_wakeup"]
-    assert words == ["cont|c", "help|?", "info", "quit|q", "stop|s", *power]
+    plug = ["chardev-remove", "device_add", "device_del"]
+    made = ["netdev_del", "object_add", "object_del"]
+    assert words == ["cont|c", *plug, "help|?", "info", *made, "quit|q", "stop|s", *power]
     subjects = say(console, "info")
     assert say(console, "help info") == subjects
     assert "info memdev  -- show memory backends\r\n" in subjects

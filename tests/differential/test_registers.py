@@ -317,3 +317,31 @@ def test_an_image_is_what_its_header_says(directory: Path) -> None:
         tell(pair, [("blockdev-add", {"driver": "qcow2", "node-name": "q0", "file": below})])
         told = pair.ask("query-named-block-nodes")["return"]
         assert sorted(each["image"]["virtual-size"] for each in told) == [1 << 18, 4 << 20]
+
+
+def test_the_human_monitor_plugs_too(directory: Path) -> None:
+    lines = [
+        *("device_add", "device_add nope", "device_add e1000,id=e0", "device_add e1000,foo=1"),
+        *("device_del nope", "device_del", "object_add memory-backend-ram,id=m0,size=1M"),
+        *("object_add nope,id=x", "object_add memory-backend-ram,id=m0,size=1M"),
+        *("object_add memory-backend-ram", "object_del m0", "object_del m0", "object_del"),
+        *("netdev_del x", "chardev-remove x", "object_add rng-builtin,id=r0", "object_del r0"),
+    ]
+    with standin_pair(directory, "-machine", "pc") as pair:
+        tell(pair, [("human-monitor-command", {"command-line": line}) for line in lines])
+
+
+def test_objects_that_do_nothing(directory: Path) -> None:
+    steps: list[tuple[str, Any]] = [
+        ("object-add", {"qom-type": "rng-random", "id": "r0", "filename": "/dev/urandom"}),
+        ("object-add", {"qom-type": "rng-random", "id": "r0"}),
+        ("object-add", {"qom-type": "iothread", "id": "io0", "poll-max-ns": "x"}),
+        ("object-add", {"qom-type": "nope", "id": "x"}),
+        ("qom-get", {"path": "/objects/r0", "property": "filename"}),
+        ("qom-list", {"path": "/objects"}),
+        device("virtio-rng-pci", id="d0", rng="r0"),
+        ("qom-get", {"path": "d0", "property": "rng"}),
+        ("object-del", {"id": "nope"}),
+    ]
+    with standin_pair(directory, "-machine", "pc") as pair:
+        tell(pair, steps)

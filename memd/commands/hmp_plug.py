@@ -1,0 +1,108 @@
+"""The human monitor's words that plug in and out: `device_add`, `object_del` and so on.
+
+What they print was observed on QEMU 10.0.2: nothing, or `Error: ` and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import CoroutineType
+from typing import Any
+
+from memd.commands.daemon import Daemon
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.standin.standin import StandIn
+from memd.work import Command, Outcome
+
+Act = Callable[[Daemon, str], Any]
+
+
+def word(act: Act) -> Callable[[Daemon, str], JSON]:
+    """A word that prints nothing, or why it could not be done."""
+
+    def run(daemon: Daemon, rest: str) -> JSON:
+        try:
+            result = act(daemon, rest)
+        except QMPError as error:
+            return _said(error)
+        if type(result) is CoroutineType:
+            return _wait(result)
+        if type(result) is Outcome:
+            result.value = ""
+            return result
+        return ""
+
+    return run
+
+
+async def _wait(command: Command[Any]) -> str:
+    try:
+        await command
+    except QMPError as error:
+        return _said(error)
+    return ""
+
+
+def _said(error: QMPError) -> str:
+    return f"Error: {error.desc}\r\n"
+
+
+def _options(text: str, implied: str) -> dict[str, str]:
+    """`VALUE,KEY=VALUE,...`, a comma in a value being written twice."""
+    found: dict[str, str] = {}
+    for number, part in enumerate(text.replace(",,", "\0").split(",")):
+        key, equals, value = part.replace("\0", ",").partition("=")
+        if not equals:
+            key, value = (implied, key) if number == 0 else (key, "on")
+        found[key] = value
+    return found
+
+
+async def device_add(daemon: Daemon, rest: str) -> None:
+    """`device_add DRIVER,id=ID,...`."""
+    from memd.config import DeviceOption
+    from memd.devices.adding import add_device
+    from memd.devices.arguments import arguments
+
+    options: dict[str, JSON] = dict(_options(rest, "driver"))
+    driver = options.get("driver")
+    if type(driver) is not str or not driver:
+        raise QMPError("Parameter 'driver' is missing")
+    kind = daemon.tree.type_by_name(driver)
+    await add_device(daemon.machine, arguments(DeviceOption("", False, options), kind))
+
+
+def device_del(daemon: Daemon, rest: str) -> Any:
+    """`device_del ID`."""
+    return daemon.machine.del_device(rest)
+
+
+async def object_add(daemon: Daemon, rest: str) -> None:
+    """`object_add TYPE,id=ID,...`."""
+    from memd.qapi.keyval import check_keyval
+
+    kind = daemon.schema.commands["object-add"].arguments
+    options: dict[str, JSON] = dict(_options(rest, "qom-type"))
+    await daemon.tree.objects.create(check_keyval(kind, options))
+
+
+def netdev_del(daemon: Daemon, rest: str) -> None:
+    """`netdev_del ID`."""
+    _standin(daemon).netdevs.delete(rest)
+
+
+async def chardev_remove(daemon: Daemon, rest: str) -> None:
+    """`chardev-remove ID`."""
+    await _standin(daemon).chardevs.remove(rest)
+
+
+def _standin(daemon: Daemon) -> StandIn:
+    if daemon.standin is None:
+        raise QMPError("there is nothing of that kind: this is memd")
+    return daemon.standin
+
+
+async def object_del(daemon: Daemon, rest: str) -> None:
+    """`object_del ID`."""
+    await daemon.tree.objects.delete(rest)

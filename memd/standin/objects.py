@@ -1,0 +1,54 @@
+"""Types of objects that clients make and that do nothing: what they were given can be read back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.qom.object import UserCreatable
+from memd.qom.property import Paths, Property
+from memd.qom.types import ObjectType
+
+_EMPTY: dict[str, JSON] = {"bool": False, "string": "", "str": ""}
+
+
+class KnownObject(UserCreatable):
+    """An object of a type that is only known.
+
+    Attributes:
+        values: what its properties were set to.
+    """
+
+    __slots__ = ("values",)
+
+    def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
+        super().__init__(qom_type, tree, id)
+        self.values: dict[str, JSON] = {}
+
+
+def make_creatable(kind: ObjectType) -> None:
+    """Have `object-add` make objects of a type that a catalogue brought."""
+    for name, told in kind.all_properties.items():
+        if told.getter is None and not told.type.startswith("child<"):
+            kind.all_properties[name] = _kept(told)
+    kind.factory = KnownObject
+
+
+def _kept(told: Property) -> Property:
+    default = told.default if told.default is not None else _EMPTY.get(told.type, 0)
+    if told.type.startswith("link<"):
+        default = ""
+
+    def setter(obj: Any, value: JSON) -> None:
+        if obj.parent is not None:
+            raise QMPError(f"memd does not act on '{told.name}' of a '{obj.qom_type.name}'")
+        obj.values[told.name] = value
+
+    return Property(
+        told.name,
+        told.type,
+        get=lambda obj: obj.values.get(told.name, default),
+        set=setter,
+        default=told.default,
+    )
