@@ -291,7 +291,10 @@ class App:
         def end(value: Any, error: BaseException | None) -> None:
             if done.cancelled():
                 return
-            if isinstance(error, Exception):
+            if isinstance(error, QMPError):
+                # Whoever waits for it tells of it, with its hint.
+                done.set_exception(error)
+            elif isinstance(error, Exception):
                 done.set_exception(answer_to(error, getattr(command, "__qualname__", "a command")))
             else:
                 done.set_result(value)

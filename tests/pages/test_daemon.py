@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,10 +13,16 @@ import pytest
 from tests.differential.server import TREE, Server, memd_argv
 
 
-def refused(*options: str) -> str:
+def refused(*options: str, **environment: str) -> str:
     """What a memd says that can't start."""
     done = subprocess.run(
-        [*memd_argv(), *options], capture_output=True, text=True, check=False, cwd=TREE, timeout=60
+        [*memd_argv(), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=TREE,
+        timeout=60,
+        env={**os.environ, **environment},
     )
     assert done.returncode == 1
     return done.stderr
@@ -39,6 +46,19 @@ def test_a_source_that_is_none(directory: Path, source: str) -> None:
     said = refused("--qmp", "stdio", "--templates", store, "--template-source", source)
     assert f"'{source}' is no template source" in said
     assert not Path(store).exists()
+
+
+def test_a_library_that_is_not_there(directory: Path) -> None:
+    """What is missing, and what brings it, once."""
+    (directory / "urllib3.py").write_text("raise ModuleNotFoundError('none', name='urllib3')\n")
+    store = str(directory / "store")
+    said = refused(
+        *("--qmp", "stdio", "--templates", store, "--template-source", "oci://host/x"),
+        PYTHONPATH=str(directory),
+    )
+    first, second = said.splitlines()
+    assert first == f"memd: --templates {store}: template source 'oci://host/x' needs urllib3"
+    assert second.startswith("the extra templates brings it")
 
 
 def test_a_daemon_without_a_store_loads_nothing_of_it() -> None:
