@@ -18,6 +18,12 @@ _TITLE = 13
 """Columns of what stands before a value."""
 
 
+_PAGE = 4096
+
+_BAR = 40
+"""Characters of the picture of a machine that is being served."""
+
+
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("name", metavar="NAME", help="the template")
@@ -68,4 +74,23 @@ def _lines(found: dict[str, JSON]) -> list[tuple[str, str]]:
     else:
         lines.append(("machine", "none: memory alone"))
     lines.append(("source", found.get("source", "none")))
+    for clone in found["clones"]:
+        lines.append(("served to", clone.get("qmp") or clone["uri"]))
+        lines.append(("", picture(clone["pages"], data // _PAGE)))
     return lines
+
+
+def picture(pages: dict[str, int], data: int) -> str:
+    """How much of the template's data a machine has, and why: a bar, and in words."""
+    asked = pages["asked"] - pages["zeroes"]
+    parts = (("#", asked), ("=", pages["working-set"]), ("-", pages["rest"]))
+    bar = ""
+    done = 0
+    for mark, count in parts:
+        done += count
+        end = min(_BAR, _BAR * done // max(1, data))
+        bar += mark * (end - len(bar))
+    return (
+        f"[{bar:.<{_BAR}}] # {asked} pages asked for, = {pages['working-set']} of the working set,"
+        f" - {pages['rest']} others, of {data}"
+    )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.pages.capture import capture
-from memd.pages.recording import Recording, parse
+from memd.pages.manifest import Block
+from memd.pages.recording import PAGE, Recording, parse
 from memd.work import Event, Job
 
 if TYPE_CHECKING:
@@ -191,10 +192,19 @@ class MachineSave:
     def _store_copy(self, data: bytes, recording: Recording) -> Manifest:
         assert self._writer is not None
         self._writer.add_file(self._copy, self._memory.size, self._see)
+        page_size = self._memory.page_size
         self._writer.set_devices(
             data,
             machine=recording.machine,
-            memory=recording.memory.name.decode("ascii", "backslashreplace"),
+            memory=_text(recording.memory.name),
+            blocks=[
+                Block(
+                    _text(block.name),
+                    block.length,
+                    page_size if block is recording.memory else PAGE,
+                )
+                for block in recording.blocks
+            ],
         )
         return self._writer.commit()
 
@@ -204,3 +214,7 @@ class MachineSave:
     def _progress(self) -> Event:
         data = {"name": self._name, "done": self._done, "total": self._memory.size}
         return Event("X_TEMPLATE_PROGRESS", data)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("ascii", "backslashreplace")

@@ -68,6 +68,12 @@ def test_streams_that_are_refused(monitor: Monitor, data: bytes, error: str) -> 
     assert monitor.execute("x-template-list") == {"return": []}
     assert "error" not in saved(monitor, stream())
     assert [each["name"] for each in monitor.execute("x-template-list")["return"]] == ["t"]
+    shown = monitor.execute("x-template-query", {"name": "t"})["return"]
+    assert (shown["machine"], shown["memory"], shown["clones"]) == ("q35x", "ram", [])
+    assert shown["blocks"] == [
+        {"id": "ram", "length": MEMORY, "page-size": 4096},
+        {"id": "rom", "length": PAGE + 100, "page-size": 4096},
+    ]
 
 
 def test_refusals(monitor: Monitor, directory: Path) -> None:
