@@ -42,6 +42,24 @@ def pytest_runtest_makereport(
     return report
 
 
+_SHM = "/dev/shm"
+
+need_shm = pytest.mark.skipif(not os.path.isdir(_SHM), reason=f"{NOT_HERE}{_SHM}")
+"""For tests that use POSIX shared memory, which some containers are without."""
+
+need_sys = pytest.mark.skipif(
+    not os.path.isdir("/sys/devices/system/cpu"), reason=f"{NOT_HERE}/sys"
+)
+"""For tests that ask the kernel for its nodes, processors or huge pages."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that names shm, or has it as a parameter, needs it."""
+    for item in items:
+        if "shm" in item.name or "shared_memory_object" in item.name:
+            item.add_marker(need_shm)
+
+
 @pytest.fixture(scope="session")
 def kept_memd() -> Iterator[Kept]:
     """memd, one process for all tests of a worker."""

@@ -18,6 +18,7 @@ import pytest
 
 from memd.client import Client, QMPError
 from memd.server.listener import listen_unix
+from tests.conftest import need_shm
 from tests.differential.server import PATIENCE, Server, memd_argv
 
 
@@ -110,6 +111,7 @@ def _listen(path: str, go: object, found: object, done: object) -> None:
     sock.close()
 
 
+@need_shm
 def test_many_start_at_a_stale_socket(directory: Path) -> None:
     """One has it, and the others are told; nobody's is removed."""
     path = str(directory / "sock")

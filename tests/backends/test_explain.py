@@ -27,7 +27,7 @@ from memd.qom.object import UserCreatable
 from memd.qom.types import OBJECT, ObjectType
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, region_of
-from tests.conftest import NOT_HERE
+from tests.conftest import NOT_HERE, need_shm, need_sys
 from tests.differential.kernel import descriptors, files, regions
 from tests.hostmem.smaps import row_of
 from tests.kvm import needs_guest_memfd
@@ -252,6 +252,8 @@ def options_of(draw: st.DrawFn) -> dict[str, JSON]:
     return options
 
 
+@need_shm
+@need_sys
 @given(options_of())
 @settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -340,6 +342,7 @@ def test_a_link_that_leads_nowhere(tree: Tree) -> None:
     assert answer["error"] == {"class": "DeviceNotFound", "desc": "Device 'nope' not found"}
 
 
+@need_sys
 @pytest.mark.parametrize(
     "options",
     [

@@ -12,6 +12,7 @@ from memd.qom import Tree
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete
 from tests.backends.test_explain import arguments, happened, told
+from tests.conftest import need_shm
 from tests.kvm import needs_guest_memfd
 
 Warnings = dict[str, str]
@@ -179,6 +180,7 @@ def test_huge_pages_that_are_not_there(tree: Tree, monkeypatch: pytest.MonkeyPat
     assert answer["warnings"][0]["about"] == "huge-pages"
 
 
+@need_shm
 def test_room(tree: Tree) -> None:
     large = {"size": 1 << 42}
     said = warnings(tree, "shm", **large)

@@ -12,6 +12,7 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from tests.backends.doing import MIB
 from tests.backends.test_explain import arguments, told
+from tests.conftest import need_shm, need_sys
 from tests.kvm import needs_guest_memfd
 
 
@@ -93,11 +94,13 @@ def test_files(tree: Tree, directory: Path) -> None:
     assert f"A file without a name is made in the directory {directory}" in unnamed
 
 
+@need_shm
 def test_files_in_memory(tree: Tree) -> None:
     shm = text(tree, "file", size=MIB, mem_path="/dev/shm/memd-none", share=True)
     assert "A restart of the host loses it: the file is in memory (tmpfs)." in shm
 
 
+@need_sys
 def test_what_else_is_done(tree: Tree) -> None:
     told = text(
         tree,

@@ -13,6 +13,7 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, get, refusal
+from tests.conftest import need_shm
 
 
 def test_types(tree: Tree) -> None:
@@ -87,6 +88,7 @@ def test_delete(tree: Tree) -> None:
     add(tree, "ram", size=MIB)
 
 
+@need_shm
 def test_close_all(tree: Tree, directory: Path) -> None:
     for at, kind in enumerate(("ram", "memfd", "shm")):
         add(tree, kind, f"m{at}", size=128 * MIB)
@@ -98,6 +100,7 @@ def test_close_all(tree: Tree, directory: Path) -> None:
     backends.close_all(tree)
 
 
+@need_shm
 def test_many(tree: Tree) -> None:
     for at in range(300):
         add(tree, ("ram", "memfd", "shm")[at % 3], f"m{at}", size=MIB)

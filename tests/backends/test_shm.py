@@ -4,8 +4,10 @@ import os
 
 from memd.qom import Tree
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
+from tests.conftest import need_shm
 
 
+@need_shm
 def test_shared_memory(tree: Tree) -> None:
     before = os.listdir("/dev/shm")
     add(tree, "shm", size=MIB)
@@ -19,6 +21,7 @@ def test_shared_memory(tree: Tree) -> None:
     delete(tree, "m1")
 
 
+@need_shm
 def test_refusals(tree: Tree) -> None:
     assert refusal(lambda: add(tree, "shm", size=MIB, share=False)) == (
         "can't create shm backend with `share=off`"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import NOT_HERE
+from tests.conftest import NOT_HERE, need_shm
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors, regions
 from tests.differential.server import PATIENCE, TREE, Server
@@ -46,6 +46,7 @@ def test_no_descriptor_for_many_clients(start_memd: Callable[..., Server]) -> No
     assert server.stderr().count("cannot accept a client") < 20
 
 
+@need_shm
 def test_no_descriptors_left(start_memd: Callable[..., Server], directory: Path) -> None:
     """Objects that need a descriptor are refused, others and the clients are served."""
     server = start_memd()

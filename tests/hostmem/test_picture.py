@@ -9,7 +9,7 @@ import pytest
 from memd.hostmem import files, libc, numa, picture
 from memd.hostmem.access import write
 from memd.hostmem.usage import Taken
-from tests.conftest import NOT_HERE
+from tests.conftest import NOT_HERE, need_sys
 from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
 
 HUGE = 2 * MIB
@@ -85,6 +85,7 @@ def test_huge_pages(hugepages: Callable[[int], None], shared: bool) -> None:
         assert found == [NOTHING, Taken(HUGE, own, 0, HUGE), NOTHING, NOTHING]
 
 
+@need_sys
 def test_transparent_huge_pages() -> None:
     state = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="ascii")
     if "[never]" in state or tuple(map(int, os.uname().release.split(".")[:2])) < (6, 7):
