@@ -41,7 +41,8 @@ for place in /var/lib /var/cache; do
     mount --move "$DIR/place" "$place"
 done
 printf 'auth_unix_rw = "none"\\nunix_sock_group = "root"\\n' >/etc/libvirt/libvirtd.conf
-# Its other daemons, control groups and namespaces are not needed for what is tested.
+# Its other daemons, control groups and namespaces are not needed for what is tested, and
+# directories of its own in every hugetlbfs would be in the way of other tests.
 cat >/etc/libvirt/qemu.conf <<END
 user = "root"
 group = "root"
@@ -50,6 +51,7 @@ cgroup_controllers = []
 namespaces = []
 security_driver = "none"
 seccomp_sandbox = 0
+hugetlbfs_mount = []
 END
 start_daemon() {
     rm -f /run/libvirt/libvirt-sock

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from memd import backends
 from memd.commands.audit import MOST_HELD, Audit, Record
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError, device_not_found, printable
@@ -100,8 +101,10 @@ class Audited:
 
 
 @pytest.fixture
-def audited() -> Audited:
-    return Audited()
+def audited() -> Iterator[Audited]:
+    made = Audited()
+    yield made
+    backends.close_all(made.console.daemon.tree)
 
 
 def test_a_command_that_acts(audited: Audited) -> None:
