@@ -9,6 +9,7 @@ import pytest
 
 from memd.hostmem import capacity, cgroup, libc
 from memd.hostmem.capacity import CannotTell, HugePool
+from tests.conftest import need_sys
 
 GIB = 1 << 30
 
@@ -74,6 +75,7 @@ def test_limits_of_the_process(limits: None) -> None:
     assert capacity.largest_file() == 1 << 30
 
 
+@need_sys
 def test_cpus() -> None:
     assert os.sched_getaffinity(0) <= capacity.online_cpus()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from memd.hostmem import files
+from tests.conftest import need_shm
 from tests.hostmem.made import HOST
 
 
@@ -68,6 +69,7 @@ def test_a_file_that_is_there(watcher: Watcher, directory: Path) -> None:
     assert watcher.told == []
 
 
+@need_shm
 def test_files_that_lose_their_names(watcher: Watcher, directory: Path) -> None:
     files.open_file(HOST, str(directory), False, "m").undo()
     files.posix_shm(HOST, 0, 4096).undo()
