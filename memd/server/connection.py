@@ -7,6 +7,7 @@ session works through what was read, and leave together.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from time import monotonic
@@ -14,6 +15,8 @@ from time import monotonic
 from memd.server.limits import UNREAD_DESCRIPTORS, Shared
 from memd.server.stream import Stream, is_pollable
 from memd.session import Session
+
+log = logging.getLogger("memd")
 
 HIGH_WATER = 4 * 1024 * 1024
 """Bytes held for a client that does not read before its commands wait in the
@@ -173,6 +176,10 @@ class Connection:
         except OSError:
             self.close()
             return False
+        except MemoryError:
+            # Whoever has most held for it is to go.
+            self._shared.relieve(True)
+            return False
         if fds:
             self.session.receive_fds(fds)
         if data:
@@ -189,6 +196,10 @@ class Connection:
         self._mark = self._high_water()
         try:
             work()
+        except MemoryError:
+            # What is held for it goes, which lets the others go on.
+            log.warning("a client was disconnected: there is no memory for what it sent")
+            self.session.cut_off("Cannot allocate memory")
         finally:
             self._corked = False
             self._flush()
@@ -271,7 +282,7 @@ class Connection:
             self._shared.held += held - self._told
             self._told = held
             if self._shared.held > self._shared.limits.held:
-                self._shared.relieve()
+                self._shared.relieve(False)
 
     @property
     def held(self) -> int:

@@ -180,9 +180,13 @@ class Hub:
         )
         return False
 
-    def _relieve(self) -> None:
+    def _relieve(self, no_memory: bool) -> None:
         """Too much is held for clients: have those go for whom it is most."""
-        if not self._relieving:
+        if no_memory:
+            greatest = max(self._connections, key=lambda each: each.held, default=None)
+            if greatest is not None:
+                self._cut_off(greatest, "Cannot allocate memory")
+        elif not self._relieving:
             self._relieving = True
             # Later, as one of them may be at work right now.
             self._loop.call_soon(self._cut_off_the_greatest)
@@ -193,10 +197,13 @@ class Hub:
         for each in sorted(self._connections, key=lambda each: each.held, reverse=True):
             if not each.held or shared.held <= shared.limits.held:
                 break
-            self._seldom.warn(
-                "a client was disconnected: %d bytes were held for it, see --max-held", each.held
-            )
-            each.cut_off("too much is held for all clients together")
+            self._cut_off(each, "too much is held for all clients together")
+
+    def _cut_off(self, connection: Connection, reason: str) -> None:
+        self._seldom.warn(
+            "a client was disconnected: %d bytes were held for it, see --max-held", connection.held
+        )
+        connection.cut_off(reason)
 
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)

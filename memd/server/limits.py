@@ -152,7 +152,7 @@ class Shared:
         descriptors: those of clients.
         unread: closed connections whose descriptors have not been read.
         held: bytes held for all of them.
-        relieve: called when that is too much.
+        relieve: called when that is too much, or (with True) when there is no memory.
     """
 
     __slots__ = ("descriptors", "held", "limits", "relieve", "turns", "unread")
@@ -161,7 +161,7 @@ class Shared:
         self,
         loop: AbstractEventLoop,
         limits: Limits | None = None,
-        relieve: Callable[[], None] = lambda: None,
+        relieve: Callable[[bool], None] = lambda _at_once: None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.turns = Turns(loop)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,7 @@ import pytest
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors, regions
 from tests.differential.server import Monitor, Server
-from tests.faults.conftest import MIB, arguments, error, memory
+from tests.faults.conftest import MIB, ControlGroup, arguments, error, memory
 
 NO_MEMORY = "qemu_prealloc_mem: preallocating memory failed: Cannot allocate memory"
 
@@ -111,3 +116,50 @@ def test_many_small_writes(limited: Server) -> None:
             break
     assert refused
     assert limited.alive()
+
+
+def test_the_recipe_for_a_groups_size(
+    control_group: Callable[[str], ControlGroup], start_memd: Callable[..., Server]
+) -> None:
+    """What `--max-memory` and `--max-held` allow, and 384 MiB: docs/limits.md."""
+    group = control_group("memory")
+    server = start_memd("--max-memory", "32M", "--max-held", "64M")
+    group.take(server.pid)
+    group.limit((32 + 64 + 384) * MIB)
+    monitor = server.monitor()
+    full = arguments("memfd", id="full", size=32 * MIB, prealloc=True)
+    assert monitor.execute("object-add", full) == {"return": {}}
+    begun = b'{"execute":"x-memdev-write","arguments":{"id":"full","offset":0,"data":"'
+    read = b'{"execute":"x-memdev-read","arguments":{"id":"full","offset":0,"length":%d}}'
+    worst = (
+        begun + b"A" * (20 * MIB),
+        begun + b"\\u20ac" * (3 * MIB),
+        b'{"execute":"qom-get","arguments":{"path":"' + b"ab/" * (20 * MIB),
+        b'{"execute":"query-name","id":[' + b"[]," * (4 * MIB),
+        read % (16 * MIB) * 8,
+    )
+    with contextlib.ExitStack() as stack:
+        threads = []
+        for number in range(15):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(server.path))
+            sock.sendall(b'{"execute":"qmp_capabilities"}')
+            data = worst[number % len(worst)]
+            threads.append(threading.Thread(target=send_all, args=(sock, data)))
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            assert "return" in monitor.execute("query-status")
+            time.sleep(0.05)
+        stack.close()
+        for thread in threads:
+            thread.join()
+    assert server.alive()
+    assert "return" in server.monitor().execute("query-status")
+
+
+def send_all(sock: socket.socket, data: bytes) -> None:
+    """Send until it is sent, or the connection is no more."""
+    sock.settimeout(5)
+    with contextlib.suppress(OSError):
+        sock.sendall(data)

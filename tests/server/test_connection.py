@@ -190,7 +190,7 @@ async def test_much_that_is_held_for_others_lowers_the_mark() -> None:
 async def test_what_is_held_is_given_back() -> None:
     told: list[int] = []
     served = Served(Limits(held=1 << 20))
-    served.shared.relieve = lambda: told.append(served.shared.held)
+    served.shared.relieve = lambda _at_once: told.append(served.shared.held)
     await served.loop.sock_sendall(served.client, b'["' + b"x" * 1_500_000)
     while not told:
         await asyncio.sleep(0)
@@ -262,3 +262,19 @@ def test_what_is_left_of_a_chunk_keeps_little_in_memory() -> None:
     assert len(bytes(room._rest(view, 400))) == 600
     left = room._rest(view, 600)
     assert (len(left), left.obj is view.obj) == (400, False)
+
+
+async def test_no_memory_for_what_a_client_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told and disconnected; the loop goes on."""
+    served = Served()
+
+    def dispatch(*what: object) -> JSON:
+        raise MemoryError
+
+    served.hub.dispatch = dispatch  # type: ignore[assignment]
+    await served.ask("a")
+    answer = await served.read(92)
+    assert b"Cannot allocate memory" in answer
+    assert await served.loop.sock_recv(served.client, 100) == b""
+    assert caplog.messages == ["a client was disconnected: there is no memory for what it sent"]
+    served.client.close()

@@ -28,7 +28,7 @@ async def test_connections_share_a_count_and_turns() -> None:
     shared = Shared(asyncio.get_running_loop())
     assert shared.held == shared.turns.waiting == 0
     assert shared.limits.held == 512 << 20
-    shared.relieve()
+    shared.relieve(False)
 
 
 async def test_a_line_on_the_same_matter_comes_once_a_while(
