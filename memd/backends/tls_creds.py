@@ -81,6 +81,10 @@ class TLSCredentials(Credentials):
         self._context = await Job(work)
         self._files = files
 
+    async def reload(self) -> None:
+        """Read the files that it was made of anew, for connections from then on."""
+        await self.complete()
+
     def _secret(self, id: str | None) -> bytes | QMPError:
         """What the key is encrypted with, nothing included, or why that can't be had."""
         if id is None:

@@ -103,7 +103,7 @@ def _take_passed(config: Config) -> list[MonitorSpec]:
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    from memd.persist.fdstore import is_stored
+    from memd.persist.fdstore import is_stored, let_more_be_opened
 
     count = os.environ.get("LISTEN_FDS", "")
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
@@ -115,6 +115,8 @@ def _take_passed(config: Config) -> list[MonitorSpec]:
             config.stored[name] = fd
         else:
             sockets[fd] = name
+    # Before anything else is opened.
+    let_more_be_opened(config.stored)
     return [
         _passed_monitor(config, number, fd, list(sockets.values()))
         for number, fd in enumerate(sockets)

@@ -73,6 +73,19 @@ def is_stored(name: str, fd: int) -> bool:
         return False
 
 
+def let_more_be_opened(found: Mapping[str, int]) -> None:
+    """Raise the soft limit of descriptors where those that were passed come near it."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if max(found.values(), default=0) > soft // 2:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except OSError as failed:
+            # A sandbox may forbid it.
+            log.warning("the limit of descriptors stays at %d: %s", soft, failed.strerror)
+
+
 class FdStore:
     """The descriptors that the manager has, or is going to have.
 

@@ -11,12 +11,8 @@ import asyncio
 import errno
 import logging
 import os
-
-# Before there is no descriptor left to load it by.
-import resource
 from typing import TYPE_CHECKING
 
-from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError, StartError, printable
 from memd.json_types import JSON
 from memd.persist.fdstore import LEAST, LIST, FdStore, room
@@ -105,7 +101,6 @@ class ServiceManager:
             return
         for fd in found.values():
             os.set_inheritable(fd, False)
-        _let_more_be_opened(found)
         try:
             kept = self._open(found, capacity)
         except Unreadable as wrong:
@@ -220,12 +215,11 @@ class ServiceManager:
 
     async def _reload(self) -> None:
         self._tell("RELOADING=1", monotonic_usec())
-        for obj in list((self._tree.objects.children or {}).values()):
-            if isinstance(obj, TLSCredentials):
-                try:
-                    await self._run(obj.complete())
-                except QMPError as error:
-                    log.warning("'%s' stays as it was: %s", obj.name, error.desc)
+        for obj in self._tree.objects.each():
+            try:
+                await self._run(obj.reload())
+            except QMPError as error:
+                log.warning("'%s' stays as it was: %s", obj.name, error.desc)
         try:
             await self._recorder.store_again()
         except OSError as failed:
@@ -257,14 +251,3 @@ class ServiceManager:
             self._notifier.send(*lines)
         except OSError as failed:
             log.warning("the service manager can't be reached: %s", failed.strerror)
-
-
-def _let_more_be_opened(found: dict[str, int]) -> None:
-    """Raise the soft limit of descriptors where those that were passed come near it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if max(found.values(), default=0) > soft // 2:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except OSError as failed:
-            # A sandbox may forbid it.
-            log.warning("the limit of descriptors stays at %d: %s", soft, failed.strerror)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from memd.backends.base import MemoryBackend
 from memd.json_types import JSON
 from memd.persist.sd_notify import Notifier
 from memd.qom.tree import Tree
@@ -63,9 +62,9 @@ class Status:
     def line(self) -> str:
         """What there is, such as `STATUS=12 backends, 48 GiB`."""
         sizes = [
-            obj.size
-            for obj in (self._tree.objects.children or {}).values()
-            if isinstance(obj, MemoryBackend)
+            obj.memory_size
+            for obj in self._tree.objects.each()
+            if obj.qom_type.is_a("memory-backend")
         ]
         text = f"{len(sizes)} backend{'' if len(sizes) == 1 else 's'}, {spell_size(sum(sizes))}"
         if self._lost:

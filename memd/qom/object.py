@@ -197,6 +197,9 @@ class UserCreatable(QObject):
         """Have `complete`, which waits for a job, raise soon; gives whether that can be done."""
         return False
 
+    async def reload(self) -> None:
+        """Read again what was read when it was made; raises `QMPError`, and is as it was."""
+
     def check_delete(self) -> None:
         """Raise `QMPError` where it is in use and has to stay."""
 

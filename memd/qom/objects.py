@@ -210,17 +210,20 @@ class Objects(QObject):
 
         One that can't be let go is logged and keeps no other.
         """
-        for obj in list(self.listed.values()):
-            if isinstance(obj, UserCreatable):
-                self.detach(obj)
-                try:
-                    run_here(obj.finalize())
-                except Exception:
-                    import logging
+        for obj in self.each():
+            self.detach(obj)
+            try:
+                run_here(obj.finalize())
+            except Exception:
+                import logging
 
-                    logging.getLogger("memd").exception("cannot let go of '%s'", obj.name)
+                logging.getLogger("memd").exception("cannot let go of '%s'", obj.name)
 
     # Ids, and what is counted
+
+    def each(self) -> list[UserCreatable]:
+        """The listed objects, in the order in which they came."""
+        return [each for each in self.listed.values() if isinstance(each, UserCreatable)]
 
     def get(self, id: str) -> UserCreatable | None:
         """The listed object of that id, or None."""
