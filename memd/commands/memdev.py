@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import os
 from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
@@ -192,9 +193,10 @@ async def x_memdev_map(daemon: Daemon, args: Arguments) -> JSON:
     return await job_on((region,), look)
 
 
-def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
+async def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     """`x-memdev-export`: hand a backend's descriptor out."""
-    from memd.hostmem import export
+    from memd.hostmem import access, export
+    from memd.hostmem.region import job_on
 
     if session.peer is None:
         text = "this connection carries no descriptors: x-memdev-export needs a UNIX socket"
@@ -203,9 +205,17 @@ def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     id = args["id"]
     backend, region = _find(daemon, id)
     writable = args.get("writable", region.writable)
-    path = export.path_of(region) if region.fd >= 0 else ""
-    with daemon.tree.objects.recorded(backend):
-        fd = export.export(region, id, writable)
+
+    def work() -> tuple[int, str]:
+        return export.export(region, id, writable), export.path_of(region)
+
+    fd, path = await job_on((region,), work) if access.may_wait(region, 0) else work()
+    try:
+        with daemon.tree.objects.recorded(backend):
+            region.exports += 1
+    except BaseException:
+        os.close(fd)
+        raise
     value = {
         "size": backend.size,
         "offset": region.offset,

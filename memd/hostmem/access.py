@@ -14,6 +14,7 @@ import stat
 
 from memd.errors import QMPError
 from memd.hostmem import cgroup, content, libc
+from memd.hostmem.opened import Opened
 from memd.hostmem.region import Region
 
 MAX_LENGTH = 16 << 20
@@ -89,6 +90,9 @@ def write(region: Region, name: str, offset: int, data: bytes) -> None:
     end = offset + length
     what = f"cannot write '{name}' at offset {offset}"
     first, last = _pages(region, offset, length)
+    if region.shared and region.reads_as_file and _is_written_as_file(region.opened):
+        _write_file(region, what, offset, data)
+        return
     try:
         with cgroup.making(region, offset, length):
             if last - first > libc.PAGE_SIZE:
@@ -102,6 +106,28 @@ def write(region: Region, name: str, offset: int, data: bytes) -> None:
         raise _failure(region, what, end, failed.errno or errno.EFAULT, write=True) from None
     if done < length or not (length or region.writable):
         raise _failure(region, what, end, write=True)
+
+
+def _is_written_as_file(opened: Opened | None) -> bool:
+    return opened is not None and not (opened.in_memory or opened.read_only)
+
+
+def _write_file(region: Region, what: str, offset: int, data: bytes) -> None:
+    """Write to the file of a shared mapping: its fault could keep the whole process waiting."""
+    host, fd, at = region.host, region.fd, region.offset + offset
+    end = offset + len(data)
+    done = 0
+    try:
+        if region.opened is not None and stat.S_ISREG(region.opened.mode):
+            if os.fstat(fd).st_size < at + len(data):
+                raise libc.os_error(errno.EFAULT)
+            # So that what can't be had is known before the first byte changes.
+            libc.allocate(fd, at, len(data))
+        with memoryview(data) as view:
+            while done < len(data):
+                done += host.write(fd, view[done:], at + done)
+    except OSError as failed:
+        raise _failure(region, what, end, failed.errno or errno.EIO, write=True) from None
 
 
 def _pages(region: Region, offset: int, length: int) -> tuple[int, int]:

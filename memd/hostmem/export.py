@@ -56,7 +56,6 @@ def export(region: Region, name: str, writable: bool) -> int:
         if failed.errno == errno.ENXIO:
             raise QMPError(f"'{name}' has no descriptor that is read-only") from None
         raise QMPError(f"cannot export '{name}': {failed.strerror}") from None
-    region.exports += 1
     return fd
 
 

@@ -23,7 +23,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 # A dangling symbolic link is missing when opened and there when created; a
 # file that others make and remove may look so for a moment too.
-_TRIES = 3
+_TRIES = 10
 
 
 _unfinished: set[Backing] = set()

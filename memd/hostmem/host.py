@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import signal
+import threading
 from typing import NamedTuple, Protocol
 
 from memd.hostmem import kvm, libc, numa
@@ -252,6 +253,13 @@ class Host:
     def close(self, fd: int) -> None:
         """Close a descriptor."""
         os.close(fd)
+
+    def close_beside(self, fd: int) -> None:
+        """Close a descriptor in a thread of its own: a server may keep who closes it waiting."""
+        try:
+            threading.Thread(target=self.close, args=(fd,), name="memd-close", daemon=True).start()
+        except RuntimeError:
+            self.close(fd)
 
     # Files without a name
 

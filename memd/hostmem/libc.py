@@ -415,6 +415,14 @@ def use_one_heap() -> None:
         mallopt(_M_ARENA_MAX, 1)
 
 
+def allocate(fd: int, offset: int, length: int) -> None:
+    """Have a range of a file take its space, where its file system can; raises `OSError`."""
+    if length and _fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length):
+        number = ctypes.get_errno()
+        if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise os_error(number)
+
+
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Take a range out of a file, which keeps its size; raises `OSError`."""
     if _fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length):

@@ -13,6 +13,13 @@ from typing import NamedTuple
 from memd.hostmem import libc
 
 _OVERLAYFS_MAGIC = 0x794C7630
+_LOCAL = frozenset(
+    (
+        *(libc.TMPFS_MAGIC, libc.HUGETLBFS_MAGIC, _OVERLAYFS_MAGIC, libc.PROC_SUPER_MAGIC),
+        # ext4, xfs, btrfs, f2fs, zfs, ramfs
+        *(0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x2FC12FC1, 0x858458F6),
+    )
+)
 
 
 class Opened(NamedTuple):
@@ -55,6 +62,11 @@ class Opened(NamedTuple):
     def in_memory(self) -> bool:
         """Whether it is never waited for: its file system is in memory."""
         return self.magic in (libc.TMPFS_MAGIC, libc.HUGETLBFS_MAGIC)
+
+    @property
+    def local(self) -> bool:
+        """Whether the kernel alone closes it: no server has to be told (FUSE, NFS)."""
+        return self.magic in _LOCAL or not stat.S_ISREG(self.mode) or self.magic == 0
 
     @property
     def overlaid(self) -> bool:

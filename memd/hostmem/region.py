@@ -192,7 +192,10 @@ class Region:
             begin += piece
         self.host.unmap(begin, end - begin)
         if self.fd >= 0:
-            self.host.close(self.fd)
+            if self.opened is None or self.opened.local:
+                self.host.close(self.fd)
+            else:
+                self.host.close_beside(self.fd)
             self.fd = -1
         if self.on_release is not None:
             self.on_release()

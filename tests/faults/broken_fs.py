@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
 
     def _may_fail(self, call: str) -> None:
         try:
-            number = int((self._control / call).read_text())
+            while (text := (self._control / call).read_text()) == "stall":
+                time.sleep(0.01)
+            number = int(text or "0")
         except FileNotFoundError:
+            return
+        if not number:
             return
         raise OSError(number, os.strerror(number))
 
@@ -40,6 +45,7 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
             raise OSError(errno.ENOENT, path) from None
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
+        self._may_fail("getattr")
         if path == "/":
             return {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
         size = len(self._file(path))
@@ -54,6 +60,7 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
         return 0
 
     def open(self, path: str, flags: int) -> int:
+        self._may_fail("open")
         self._file(path)
         return 0
 
@@ -78,7 +85,20 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
         self._may_fail("fsync")
         return 0
 
+    def flush(self, path: str, fh: int) -> int:
+        self._may_fail("flush")
+        return 0
+
+    def release(self, path: str, fh: int) -> int:
+        self._may_fail("release")
+        return 0
+
+    def statfs(self, path: str) -> dict[str, int]:
+        self._may_fail("statfs")
+        return {"f_bsize": 4096, "f_blocks": 1 << 20, "f_bfree": 1 << 20, "f_bavail": 1 << 20}
+
     def unlink(self, path: str) -> int:
+        self._may_fail("unlink")
         self._file(path)
         del self._files[path]
         return 0

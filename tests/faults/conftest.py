@@ -61,6 +61,10 @@ class Broken:
         """Have a call fail from now on."""
         (self._control / call).write_text(str(number))
 
+    def stall(self, call: str) -> None:
+        """Have a call take until `mend`."""
+        (self._control / call).write_text("stall")
+
     def mend(self) -> None:
         """Have every call work again."""
         for each in self._control.iterdir():

@@ -17,7 +17,8 @@ import pytest
 from memd.commands.daemon import Daemon
 from memd.commands.memdev import x_memdev_export
 from memd.errors import QMPError
-from memd.hostmem import access, files
+from memd.hostmem import access
+from memd.hostmem.host import Host
 from memd.persist.object_log import LogFile
 from memd.persist.sd_notify import Notifier
 from memd.work import run_here
@@ -168,7 +169,7 @@ class Doom:
             (os, "open"),
             (os, "unlink"),
             (os, "ftruncate"),
-            (files, "_look_at"),
+            (Host, "look"),
         ):
             self._guard(patch, where, name)
         from memd.hostmem.region import Region
@@ -432,7 +433,9 @@ async def test_no_memory_for_the_list(
             ),
             lambda: delete(life.tree),
             lambda: life.set("m0", "dump", False),
-            lambda: x_memdev_export(Daemon(life.tree), make_local_session(), {"id": "m0"}),
+            lambda: run_here(
+                x_memdev_export(Daemon(life.tree), make_local_session(), {"id": "m0"})
+            ),
         ):
             with pytest.raises(QMPError) as caught:
                 work()
@@ -545,7 +548,7 @@ async def test_who_made_it(begin: Begin) -> None:
 async def test_how_often_it_was_exported(begin: Begin) -> None:
     life = await begin()
     add(life, "memfd", size=MIB)
-    outcome = x_memdev_export(Daemon(life.tree), make_local_session(), {"id": "m0"})
+    outcome = run_here(x_memdev_export(Daemon(life.tree), make_local_session(), {"id": "m0"}))
     os.close(outcome.fds[0])
     life.kill()
     life = await begin()
