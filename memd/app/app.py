@@ -72,6 +72,7 @@ class App:
             deny_private_discard=config.deny_private_discard,
             test_faults=config.test_faults,
             machine=config.machine,
+            actions=config.actions,
         )
         self._roots: Roots | None = None
         self._machine_builder: MachineBuilder | None = None
@@ -110,7 +111,6 @@ class App:
         machine.later = lambda delay, act: loop.call_later(delay, act).cancel
         machine.spawn = self._hub.spawn
         self._daemon.shut_down = self._hub.shut_down
-        self._daemon.actions.update(config.actions)
         self._ports = Ports(config, loop, self._tree, self._hub)
         self._metrics: Metrics | None = None
         self._manager: ServiceManager | None = None

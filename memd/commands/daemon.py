@@ -49,6 +49,7 @@ class Daemon:
     """
 
     __slots__ = (
+        "_actions",
         "_constants",
         "_run_state",
         "_schema",
@@ -88,6 +89,7 @@ class Daemon:
         deny_private_discard: bool = False,
         test_faults: bool = False,
         machine: MachineConfig | None = None,
+        actions: dict[str, str] | None = None,
     ) -> None:
         self.tree = tree
         self.compat = compat
@@ -98,12 +100,14 @@ class Daemon:
         self._run_state = run_state
         self.kvm_enabled = kvm_enabled
         self.accel = "kvm" if kvm_enabled else "tcg"
-        self.actions = {
+        self._actions = {
             "reboot": "reset",
             "shutdown": "poweroff",
             "panic": "shutdown",
             "watchdog": "reset",
+            **(actions or {}),
         }
+        self.actions = dict(self._actions)
         self.shut_down: Callable[[str], None] = lambda reason: None
         self.preconfig = preconfig
         self.autostart = autostart
@@ -128,6 +132,13 @@ class Daemon:
     def run_state(self, state: str) -> None:
         self._run_state = state
         self.machine.set_running(state == "running")
+
+    def reset(self) -> None:
+        """Be as at the start, apart from the objects; no event tells of it."""
+        self.actions = dict(self._actions)
+        self.fdsets.close()
+        self.migration_capabilities = frozenset()
+        self.run_state = "running" if self.autostart and not self.preconfig else "prelaunch"
 
     def constant(self, name: str, make: Callable[[], JSON]) -> Constant:
         """The value of a command that always answers the same, made when first asked for."""

@@ -100,7 +100,8 @@ class FaultyDispatcher:
             return self._dispatch(session, name, arguments, oob)
         if oob:
             raise QMPError(f"The command {name} does not support OOB")
-        return OWN_HANDLERS[name](self._hub, self._daemon.schema.checker(name)(arguments))
+        checked = self._daemon.schema.checker(name)(arguments)
+        return OWN_HANDLERS[name](self._hub, self._daemon, checked)
 
 
 def _told(spec: Spec) -> JSON:
@@ -115,11 +116,11 @@ def _told(spec: Spec) -> JSON:
     return spec["answer"]
 
 
-def _fault_add(hub: FaultyHub, args: Arguments) -> JSON:
+def _fault_add(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
     return {"id": hub.add_fault(args)}
 
 
-def _fault_del(hub: FaultyHub, args: Arguments) -> JSON:
+def _fault_del(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
     if "id" in args:
         hub.faults.remove(args["id"])
     else:
@@ -127,40 +128,47 @@ def _fault_del(hub: FaultyHub, args: Arguments) -> JSON:
     return {}
 
 
-def _faults(hub: FaultyHub, args: Arguments) -> JSON:
+def _faults(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
     return hub.faults.list()
 
 
-def _transcript(hub: FaultyHub, args: Arguments) -> JSON:
-    messages, following = hub.transcript.since(args.get("since", 0))
-    return {"messages": messages, "next": following, "lost": hub.transcript.lost}
+def _transcript(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+    transcript, all = hub.transcript, args.get("all", False)
+    messages, following = transcript.since(args.get("since", 0), all=all)
+    return {"messages": messages, "next": following, "lost": transcript.lost(all=all)}
 
 
-def _emit(hub: FaultyHub, args: Arguments) -> JSON:
+def _emit(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
     return Outcome(events=(Event(args["event"], args.get("data")),))
 
 
-def _answer(hub: FaultyHub, args: Arguments) -> JSON:
+def _answer(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
     return {"id": hub.add_fault({"command": args["command"], "answer": args["return"]})}
 
 
-def _replay(hub: FaultyHub, args: Arguments) -> JSON:
+def _replay(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
     hub.script = Script(args["filename"]) if "filename" in args else None
     return {}
 
 
-def _replay_status(hub: FaultyHub, args: Arguments) -> JSON:
+def _replay_status(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
     if hub.script is None:
         raise QMPError("nothing is replayed")
     return {"mismatches": hub.script.mismatches, "left": hub.script.left}
 
 
-def _reset(hub: FaultyHub, args: Arguments) -> JSON:
+async def _reset(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+    # First, as one may keep an object from going.
+    hub.faults.clear()
+    left = await daemon.tree.objects.delete_every()
+    daemon.reset()
     hub.reset()
+    if left:
+        raise QMPError(f"these objects can't be deleted: {', '.join(left)}")
     return {}
 
 
-OWN_HANDLERS: dict[str, Callable[[FaultyHub, Arguments], JSON]] = {
+OWN_HANDLERS: dict[str, Callable[[FaultyHub, Daemon, Arguments], JSON]] = {
     "x-test-fault-add": _fault_add,
     "x-test-fault-del": _fault_del,
     "x-test-faults": _faults,

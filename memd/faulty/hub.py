@@ -10,7 +10,7 @@ from memd.commands.control import shutdown_event
 from memd.faulty.fault import Spec
 from memd.faulty.registry import FaultRegistry
 from memd.faulty.replay import Script
-from memd.faulty.session import FaultySession
+from memd.faulty.session import ControlSession, FaultySession
 from memd.faulty.transcript import Transcript
 from memd.faulty.transport import FaultyTransport
 from memd.server.connection import Connection
@@ -65,7 +65,7 @@ class FaultyHub(Hub):
         seen yet, are nobody's concern any more.
         """
         self.faults.clear()
-        self.transcript.clear()
+        self.transcript.reset()
         self.script = None
         self._clients = 0
         there = [(each, each.session) for each in self._connections]
@@ -86,7 +86,9 @@ class FaultyHub(Hub):
         self, make: type[Session], transport: Transport, monitor: Monitor, peer: Peer | None
     ) -> Session:
         """See `Hub`."""
-        if monitor.id in self._control or not isinstance(transport, Connection):
+        if monitor.id in self._control:
+            return super()._session(ControlSession, transport, monitor, peer)
+        if not isinstance(transport, Connection):
             return super()._session(make, transport, monitor, peer)
         faulty = FaultyTransport(self._loop, transport)
         session = cast(FaultySession, super()._session(FaultySession, faulty, monitor, peer))

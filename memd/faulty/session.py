@@ -18,6 +18,15 @@ OWN = "x-test-"
 """How the commands begin that are about faults, and are neither recorded nor go wrong."""
 
 
+class ControlSession(Session):
+    """The conversation of one who says what goes wrong: the tested client's events are not his."""
+
+    __slots__ = ()
+
+    def send_event(self, encoded: bytes) -> None:
+        """Send none."""
+
+
 class FaultySession(Session):
     """One client's conversation, with what is to go wrong in it.
 

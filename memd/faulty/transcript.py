@@ -26,20 +26,18 @@ AT_ONCE = 4 << 20
 
 
 class Transcript:
-    """The latest of what was said.
+    """The latest of what was said; messages are counted from 0, from the last reset on."""
 
-    Attributes:
-        lost: how many messages there had been that are no longer known.
-    """
-
-    __slots__ = ("_began", "_held", "_said", "lost")
+    __slots__ = ("_began", "_dropped", "_held", "_said", "_start")
 
     def __init__(self) -> None:
         self._began = time.monotonic_ns()
         # With what was sent, which stays in bytes until somebody asks, and the size.
         self._said: deque[tuple[Entry, bytes, int]] = deque()
         self._held = 0
-        self.lost = 0
+        # Of all messages: how many are no longer known, and which came first after the reset.
+        self._dropped = 0
+        self._start = 0
 
     def heard(self, connection: int, item: object, size: int) -> None:
         """A client's message, or a `QMPError` where it sent none.
@@ -72,18 +70,29 @@ class Transcript:
         """A connection was closed, by the client or the server."""
         self._add({**self._entry(connection, side), "end": True}, b"", 0)
 
-    def clear(self) -> None:
-        """Forget what was said, and begin to count anew."""
-        self._said.clear()
-        self._held = 0
-        self.lost = 0
+    def reset(self) -> None:
+        """Begin to count anew; what was said before is told to those alone who ask for all."""
+        self._start = self._dropped + len(self._said)
 
-    def since(self, number: int) -> tuple[list[Entry], int]:
+    def lost(self, *, all: bool = False) -> int:
+        """How many messages there had been that are no longer known.
+
+        Args:
+            all: with those before the last reset, from the very first on.
+        """
+        return max(0, self._dropped - (0 if all else self._start))
+
+    def since(self, number: int, *, all: bool = False) -> tuple[list[Entry], int]:
         """Messages from that number on, as `TestMessage`, and the number of the next one.
 
         They need not be all: the answer is to be of a size that can be sent.
+
+        Args:
+            number: of the first message.
+            all: count from the very first message on, as for `lost`.
         """
-        start = max(0, number - self.lost)
+        base = 0 if all else self._start
+        start = max(0, base + number - self._dropped)
         found: list[Entry] = []
         size = 0
         for entry, data, length in islice(self._said, start, None):
@@ -91,7 +100,7 @@ class Transcript:
             if found and size > AT_ONCE:
                 break
             found.append(_shown(entry, data))
-        return found, self.lost + min(start, len(self._said)) + len(found)
+        return found, self._dropped + min(start, len(self._said)) + len(found) - base
 
     def _entry(self, connection: int, side: str) -> Entry:
         now = (time.monotonic_ns() - self._began) // 1000
@@ -105,7 +114,7 @@ class Transcript:
         while len(self._said) > LENGTH or self._held > BYTES:
             _entry, _data, oldest = self._said.popleft()
             self._held -= oldest
-            self.lost += 1
+            self._dropped += 1
 
 
 def _shown(entry: Entry, data: bytes) -> Entry:

@@ -178,6 +178,28 @@ class Objects(QObject):
         for listener in self.listeners:
             await listener.on_deleted(obj)
 
+    async def delete_every(self) -> list[str]:
+        """Delete what clients made, and give up what is being made.
+
+        Returns:
+            the ids of those that can't be deleted, as something else uses them.
+        """
+        left = self._deletable()
+        while left:
+            for id in left:
+                try:
+                    await self.delete(id)
+                except QMPError:
+                    # Another one may use it, which goes first.
+                    continue
+            before, left = left, self._deletable()
+            if len(left) >= len(before):
+                break
+        return left
+
+    def _deletable(self) -> list[str]:
+        return [*(id for id in self.listed if self.get(id)), *self._creations]
+
     async def change(self, obj: QObject, name: str, value: JSON) -> None:
         """`qom-set`: set a property, of whatever object.
 

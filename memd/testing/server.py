@@ -285,36 +285,25 @@ class Server:
     def reset(self) -> None:
         """Be as at the start: without faults, transcript and objects, and running.
 
-        Objects that the options made are deleted too.
+        Objects that the options made are deleted too; with `-S` it does not run.
+
+        Raises:
+            QMPError: an object can't be deleted, as a device uses it.
         """
         self.tell("x-test-reset")
-        if not self.tell("query-status")["running"]:
-            self.tell("cont")
-        left = self._objects()
-        while left:
-            for name in left:
-                try:
-                    self.tell("object-del", {"id": name})
-                except checks.QMPError:
-                    # Another one uses it, which goes first.
-                    continue
-            before, left = left, self._objects()
-            if len(left) == len(before):
-                raise RuntimeError(f"these objects can't be deleted: {', '.join(left)}")
-
-    def _objects(self) -> list[str]:
-        listed = self.tell("qom-list", {"path": "/objects"})
-        return [each["name"] for each in listed if each["type"].startswith("child<")]
 
     # What was said
 
     @property
     def transcript(self) -> list[Message]:
         """What clients and the server said, in order (`TestMessage`)."""
+        return self._said(all=False)
+
+    def _said(self, *, all: bool) -> list[Message]:
         messages: list[Message] = []
         following = 0
         while True:
-            found = self.tell("x-test-transcript", {"since": following})
+            found = self.tell("x-test-transcript", {"since": following, "all": all})
             if not found["messages"]:
                 return messages
             messages += found["messages"]
@@ -335,14 +324,15 @@ class Server:
         """
         checks.expect(commands, self.transcript, only=only)
 
-    def check_schema(self, *, answers: bool = True) -> None:
+    def check_schema(self, *, answers: bool = True, all: bool = False) -> None:
         """Raise `Unexpected` unless each message is as the published schema has it.
 
         Args:
             answers: whether the server's are looked at as well, which shows what
                 is wrong with an answer that was told.
+            all: whether what was said before the last reset is looked at as well.
         """
-        checks.check_schema(self.transcript, self._compat, answers=answers)
+        checks.check_schema(self._said(all=all), self._compat, answers=answers)
 
     def check_replay(self) -> None:
         """Raise `Unexpected` unless clients sent all that the replayed transcript has."""

@@ -31,8 +31,10 @@ def test_what_was_said() -> None:
     ]
     assert len(transcript.since(4)[0]) == 1
     assert transcript.since(5) == transcript.since(9) == ([], 5)
-    transcript.clear()
+    transcript.reset()
     assert transcript.since(0) == ([], 0)
+    # Who asks for all is told of it still.
+    assert len(transcript.since(0, all=True)[0]) == 5
 
 
 def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +46,7 @@ def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     found, following = transcript.since(0)
     assert ([entry["connection"] for entry in found], following) == ([3, 4, 5], 5)
     assert [entry["connection"] for entry in transcript.since(4)[0]] == [5]
-    assert transcript.lost == 2
+    assert transcript.lost() == 2
     monkeypatch.setattr(room, "BYTES", 10)
     transcript.sent(9, b"1234567", None, False)
     transcript.heard(9, {}, 7)

@@ -220,6 +220,11 @@ def test_against_the_schema(sockets: Path, capfd: pytest.CaptureFixture[str]) ->
     assert main(["--check-schema", *ask("query-name")]) == 0
     assert main(["--check-schema", *ask("query-nothing")]) == 125
     assert "there is no command 'query-nothing'" in capfd.readouterr().err
+    # One that resets the server in between hides nothing.
+    reset = "Client(os.environ['MEMD_CONTROL']).execute('x-test-reset')"
+    command = ["--", sys.executable, "-c", f"{ASK}\n{reset}", "query-nothing"]
+    assert main(["--check-schema", *command]) == 125
+    assert "there is no command 'query-nothing'" in capfd.readouterr().err
 
 
 def test_recorded_and_replayed(

@@ -161,12 +161,42 @@ def test_a_reset_leaves_nothing(server: Server) -> None:
     client.execute("object-add", {"qom-type": "thread-context", "id": "a"})
     client.execute("object-add", {**memory, "id": "b", "prealloc-context": "/objects/a"})
     client.execute("stop")
+    client.execute("set-action", {"shutdown": "pause"})
+    capability = {"capability": "xbzrle", "state": True}
+    client.execute("migrate-set-capabilities", {"capabilities": [capability]})
     server.fault(command="stop", error={"desc": "no"})
+    # One that would be made for ever.
+    server.fault(syscall="populate", stall=True)
+    endless = {**memory, "qom-type": "memory-backend-ram", "id": "c", "prealloc": True}
+    maker = Monitor(server.socket)
+    maker.send(json.dumps({"execute": "object-add", "arguments": endless}).encode())
     server.reset()
+    assert maker.read_answer()["error"]["class"] == "GenericError"
+    maker.close()
     assert server.sent == []
     assert server.faults == []
     assert client.execute("qom-list", {"path": "/objects"}) == [{"name": "type", "type": "string"}]
     assert client.execute("query-status")["running"] is True
+    capabilities = client.execute("query-migrate-capabilities")
+    assert not [each for each in capabilities if each["state"]]
+    # Were it still to pause, it would stay.
+    client.execute("system_reset")
+    assert client.execute("query-status")["running"] is True
+    server.tell("x-test-reset")
+    assert server.sent == []
+    with pytest.raises(AssertionError):
+        server.check_schema(all=True)
+
+
+def test_the_control_socket_gets_no_events(server: Server) -> None:
+    control, client = Monitor(server.control), Monitor(server.socket)
+    server.emit("BALLOON_CHANGE", {"actual": 1})
+    client.execute("stop")
+    assert [event["event"] for event in client.events] == ["BALLOON_CHANGE", "STOP"]
+    control.execute("query-name")
+    assert control.events == []
+    control.close()
+    client.close()
 
 
 def test_what_was_sent(server: Server) -> None:
