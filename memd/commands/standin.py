@@ -151,6 +151,17 @@ def query_block_exports(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return _standin(daemon).blocks.exports()
 
 
+def migrate_set_parameters(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`migrate-set-parameters`: keep them."""
+    _standin(daemon).set_migration_parameters(args)
+    return {}
+
+
+def query_migrate_parameters(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-migrate-parameters`."""
+    return _standin(daemon).migration_parameters()
+
+
 def no_job(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """`job-*`: raise `QMPError`, as there is none."""
     raise QMPError("Job not found")
@@ -284,6 +295,8 @@ REGISTERS: dict[str, Handler] = {
     "ringbuf-write": ringbuf_write,
     "ringbuf-read": ringbuf_read,
     "netdev_del": netdev_del,
+    "migrate-set-parameters": migrate_set_parameters,
+    "query-migrate-parameters": query_migrate_parameters,
     "blockdev-del": blockdev_del,
     "block_resize": block_resize,
     "query-block": query_block,

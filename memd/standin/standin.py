@@ -47,7 +47,7 @@ class StandIn:
 
     __slots__ = (
         *("_asked", "_compat", "_recorded", "_unmodelled", "catalogue", "chardevs"),
-        *("_devices", "_tree", "blocks", "netdevs"),
+        *("_devices", "_parameters", "_tree", "blocks", "netdevs"),
     )
 
     def __init__(
@@ -61,6 +61,7 @@ class StandIn:
         self.chardevs = Chardevs(tree)
         self.netdevs = Netdevs(self.chardevs)
         self.blocks = Blocks()
+        self._parameters: dict[str, JSON] = {}
         self._tree = tree
         self._devices: Devices | None = None
         tree.more_types = CatalogueTypes(self.catalogue, tree)
@@ -98,6 +99,18 @@ class StandIn:
         from memd.standin.schema import standin_schema
 
         return standin_schema(self.catalogue, self._compat, test=test)
+
+    def migration_parameters(self) -> dict[str, JSON]:
+        """What `query-migrate-parameters` tells: the recorded QEMU's, and what was set."""
+        recorded = self.catalogue.section("answers")[self._recorded]
+        told = recorded.get("query-migrate-parameters", {}).get("return", {})
+        return {**told, **self._parameters}
+
+    def set_migration_parameters(self, parameters: dict[str, JSON]) -> None:
+        """`migrate-set-parameters`; a null takes away what was set."""
+        self._parameters.update(
+            {name: "" if value is None else value for name, value in parameters.items()}
+        )
 
     def answer(self, command: Command, arguments: dict[str, JSON]) -> JSON:
         """What a command comes to that memd does not act on.

@@ -111,6 +111,12 @@ def parser() -> argparse.ArgumentParser:
     add("--options", metavar="OPTS", default="", help="several of them, as a shell reads them")
     add("--compat", metavar="RELEASE", help="as memd's")
     add("--fault", metavar="FAULT", action="append", default=[], help="has something go wrong")
+    add("--catalogue", metavar="FILE", help="know what the QEMU has that it was recorded from")
+    add(
+        "--unmodelled",
+        choices=("refuse", "sample"),
+        help="know all of QEMU's commands; what those get that memd does not act on",
+    )
     add("--replay", metavar="FILE", help="answer as a transcript has it")
     add("--record", metavar="FILE", help="write a transcript of what is said")
     add("--server", metavar="CMD", help="start this instead of memd, with -qmp and a socket")
@@ -153,7 +159,16 @@ def _run(
     server: Server | None = None
     if options.server is None and options.connect is None:
         given = [*options.option, *shlex.split(options.options)]
-        server = Server(given, faults, compat=options.compat, replay=options.replay)
+        command = None
+        if options.catalogue or options.unmodelled:
+            # A daemon that knows all of a QEMU's interface, and no machine.
+            script = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
+            command = [sys.executable, "-P", "-c", script, "-unmodelled"]
+            command.append(options.unmodelled or "refuse")
+            command += ["-catalogue", options.catalogue] if options.catalogue else []
+        server = Server(
+            given, faults, compat=options.compat, command=command, replay=options.replay
+        )
         stack.enter_context(server)
         path = server.socket
         environment["MEMD_CONTROL"] = server.control

@@ -345,3 +345,16 @@ def test_objects_that_do_nothing(directory: Path) -> None:
     ]
     with standin_pair(directory, "-machine", "pc") as pair:
         tell(pair, steps)
+
+
+def test_migration_parameters_are_kept(directory: Path) -> None:
+    steps: list[tuple[str, Any]] = [
+        ("query-migrate-parameters", None),
+        ("migrate-set-parameters", {"downtime-limit": 500, "max-bandwidth": 1 << 30}),
+        ("migrate-set-parameters", {"multifd-channels": 4, "tls-creds": "t0"}),
+        ("migrate-set-parameters", {"tls-creds": None}),
+        ("query-migrate-parameters", None),
+        ("query-migrate", None),
+    ]
+    with standin_pair(directory, "-machine", "q35") as pair:
+        tell(pair, steps)

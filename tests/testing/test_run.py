@@ -309,3 +309,26 @@ def test_it_is_a_command() -> None:
     )
     assert done.returncode == 0
     assert "MEMD_SOCKET" in done.stdout
+
+
+def test_a_server_that_knows_all_of_qemus_commands(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "client.py"
+    script.write_text(
+        "import os\n"
+        "from memd.client import Client\n"
+        "from memd.errors import QMPError\n"
+        "with Client(os.environ['MEMD_SOCKET']) as client:\n"
+        "    print(client.execute('query-tpm-models'))\n"
+        "    try:\n"
+        "        print(client.execute('block-stream', {'device': 'd0'}))\n"
+        "    except QMPError as error:\n"
+        "        print(error)\n"
+    )
+    for unmodelled, said in (("refuse", "does not act on it"), ("sample", "{}")):
+        argv = ["--unmodelled", unmodelled, "--", sys.executable, str(script)]
+        assert main(argv) == 0
+        out = capfd.readouterr().out
+        assert "['tpm-crb', 'tpm-tis']" in out
+        assert said in out
