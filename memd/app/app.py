@@ -29,7 +29,7 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from memd.qom.quota import Quota
 from memd.server.hub import Hub
-from memd.server.limits import Limits, Seldom
+from memd.server.limits import LimitedLog, Limits
 from memd.work import Command, Job, begin
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ class App:
         if (sink := open_audit(config.audit)) is not None:
             from memd.commands.audit import Audit
 
-            dispatch = self._audit = Audit(dispatch, self._daemon, sink, loop, Seldom(loop).warn)
+            dispatch = self._audit = Audit(
+                dispatch, self._daemon, sink, loop, LimitedLog(loop).warn
+            )
         self._hub = make_hub(
             loop,
             dispatch,

@@ -24,7 +24,7 @@ from memd.server.endpoint import (
     open_unix,
 )
 from memd.server.hub import Hub
-from memd.server.limits import Seldom
+from memd.server.limits import LimitedLog
 from memd.server.listener import Listener
 from memd.server.peer import peer_of
 from memd.server.stream import StdioStream
@@ -87,7 +87,7 @@ class Ports:
         self._loop = loop
         self._tree = tree
         self._hub = hub
-        self._seldom = Seldom(loop)
+        self._limited_log = LimitedLog(loop)
         self._listeners: list[Listener] = []
         self._monitors: list[Monitor] = []
         self._dialers: list[Dialer] = []
@@ -281,7 +281,9 @@ class Ports:
         def start(sock: socket.socket) -> asyncio.Future[bool]:
             # A client may have changed it since memd began to listen.
             if chardev.server and not credentials.verify_peer and self._needs_proof(chardev, sock):
-                self._seldom.warn("refused a client: '%s' has verify-peer=off", chardev.tls_creds)
+                self._limited_log.warn(
+                    "refused a client: '%s' has verify-peer=off", chardev.tls_creds
+                )
                 sock.close()
                 refused: asyncio.Future[bool] = self._loop.create_future()
                 refused.set_result(False)
@@ -358,6 +360,6 @@ class Ports:
         peer = peer_of(sock)
         if allowed.admits(peer):
             return True
-        self._seldom.warn("refused a client: %s may not connect", peer or "an unknown process")
+        self._limited_log.warn("refused a client: %s may not connect", peer or "an unknown process")
         sock.close()
         return False

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from time import monotonic
 
-from memd.server.limits import UNREAD_DESCRIPTORS, Shared
+from memd.server.limits import UNREAD_DESCRIPTORS, ConnectionBudget
 from memd.server.stream import Stream, is_pollable
 from memd.session import Session
 
@@ -69,7 +69,7 @@ class Connection:
         loop: asyncio.AbstractEventLoop,
         stream: Stream,
         on_lost: Callable[[Connection], None],
-        shared: Shared,
+        shared: ConnectionBudget,
     ) -> None:
         self._loop = loop
         self._stream: Stream | None = stream

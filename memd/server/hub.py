@@ -15,10 +15,10 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
-from memd.server.limits import Limits, Seldom, Shared, client_places
+from memd.server.limits import ConnectionBudget, LimitedLog, Limits, client_places
 from memd.server.peer import Peer, peer_of
+from memd.server.pending import PendingNegotiation
 from memd.server.progress import watched
-from memd.server.strangers import Strangers
 from memd.server.stream import SocketStream, Stream
 from memd.session import Dispatch, Monitor, Session, Transport
 from memd.session.places import ANYBODY, Places
@@ -42,12 +42,12 @@ class Hub:
         "_early",
         "_greeting",
         "_jobs",
+        "_limited_log",
         "_loop",
+        "_pending",
         "_places",
         "_relieving",
-        "_seldom",
         "_shared",
-        "_strangers",
         "dispatch",
         "ended",
     )
@@ -61,15 +61,15 @@ class Hub:
         limits: Limits | None = None,
     ) -> None:
         self._loop = loop
-        self._shared = Shared(loop, limits, self._relieve)
+        self._shared = ConnectionBudget(loop, limits, self._relieve)
         self._places = client_places(self._shared.limits)
-        self._seldom = Seldom(loop)
+        self._limited_log = LimitedLog(loop)
         self._relieving = False
         self._jobs = Jobs(loop)
         self._greeting = greeting
         self._compat = compat
         self._connections: set[Connection] = set()
-        self._strangers = Strangers(loop, self._shared.limits.negotiation)
+        self._pending = PendingNegotiation(loop, self._shared.limits.negotiation)
         self._early: list[tuple[Stream, Monitor, Peer | None]] | None = None
         self.dispatch = dispatch
         self.ended: asyncio.Future[str] = loop.create_future()
@@ -143,7 +143,7 @@ class Hub:
         connection.session = self._session(Session, connection, monitor, peer)
         connection.session.origin = stream.origin
         self._connections.add(connection)
-        self._strangers.came(connection)
+        self._pending.came(connection)
         monitor.client_came()
         connection.start()
         connection.session.greet(self._greeting())
@@ -163,18 +163,20 @@ class Hub:
         """Whether one more client of a user's may be served; says so in the log if not."""
         if not self._shared.limits.clients:
             return True
-        places, strangers = self._places, self._strangers
+        places, pending = self._places, self._pending
         most = self._shared.limits.clients_per_user or self._shared.limits.clients
         # Three quarters.
-        if strangers.of(user) >= most - most // 4 and not strangers.make_room(user):
-            self._seldom.warn("a client was turned away: too many of its user have not negotiated")
+        if pending.of(user) >= most - most // 4 and not pending.make_room(user):
+            self._limited_log.warn(
+                "a client was turned away: too many of its user have not negotiated"
+            )
             return False
         # Of its own user first: others are not to make room for whom has most.
         if places.has_room(user):
             return True
-        if (strangers.make_room(user) or strangers.make_room()) and places.has_room(user):
+        if (pending.make_room(user) or pending.make_room()) and places.has_room(user):
             return True
-        self._seldom.warn(
+        self._limited_log.warn(
             "a client was turned away: there are %d, %d of its user, see --max-clients",
             *(places.taken, places.of(user)),
         )
@@ -200,14 +202,14 @@ class Hub:
             self._cut_off(each, "too much is held for all clients together")
 
     def _cut_off(self, connection: Connection, reason: str) -> None:
-        self._seldom.warn(
+        self._limited_log.warn(
             "a client was disconnected: %d bytes were held for it, see --max-held", connection.held
         )
         connection.cut_off(reason)
 
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
-        self._strangers.left(connection)
+        self._pending.left(connection)
         self._places.give_back(connection.session.user)
         connection.session.monitor.client_left()
 
@@ -268,7 +270,7 @@ class Hub:
         """
         for stream, _monitor, _peer in self._early or ():
             stream.close()
-        self._strangers.close()
+        self._pending.close()
         for connection in tuple(self._connections):
             connection.finish()
         deadline = self._loop.time() + patience

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from memd.server.turns import Turns
+from memd.server.scheduler import FairScheduler
 from memd.session.places import Places
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def descriptor_places(limits: Limits) -> Places:
     return Places(limits.descriptors, -(-limits.descriptors // 2) if each is None else each)
 
 
-class Seldom:
+class LimitedLog:
     """Writes warnings to the log, of each kind no more than one a second."""
 
     __slots__ = ("_last", "_loop", "_untold")
@@ -143,7 +143,7 @@ class Seldom:
         logging.getLogger("memd").warning(text, *values)
 
 
-class Shared:
+class ConnectionBudget:
     """What the connections share.
 
     Attributes:
@@ -164,7 +164,7 @@ class Shared:
         relieve: Callable[[bool], None] = lambda _at_once: None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
-        self.turns = Turns(loop)
+        self.turns = FairScheduler(loop)
         self.descriptors = descriptor_places(self.limits)
         # A command line has limits, and no loop.
         from memd.server.unread import Unread

@@ -18,7 +18,7 @@ from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError, device_not_found, printable
 from memd.json_types import JSON
 from memd.server.audit_sinks import LOST_ID, MESSAGE_ID, FileSink, JournaldSink
-from memd.server.limits import Seldom
+from memd.server.limits import LimitedLog
 from memd.session import Monitor, Peer
 from memd.work import Job, Outcome, run_here
 from tests.commands.fakes import Console
@@ -82,7 +82,7 @@ class Audited:
         self.client = Client(Peer(7, 1000, 100, frozenset()))
         self.loop = Loop()
         self.console = Console()
-        warn = Seldom(self.loop).warn  # type: ignore[arg-type]
+        warn = LimitedLog(self.loop).warn  # type: ignore[arg-type]
         self.audit = Audit(self._dispatch, self.console.daemon, self.sink, self.loop, warn)  # type: ignore[arg-type]
 
     def _dispatch(self, _session: object, name: str, _args: object, _oob: bool) -> JSON:

@@ -11,7 +11,7 @@ import pytest
 from memd.json_types import JSON
 from memd.server import connection as room
 from memd.server.connection import Connection
-from memd.server.limits import Limits, Shared
+from memd.server.limits import ConnectionBudget, Limits
 from memd.server.stream import SocketStream
 from memd.session import Monitor, Session
 from memd.session.places import Places
@@ -49,13 +49,15 @@ class Hub:
 class Served:
     """A connection and the client's end of it."""
 
-    def __init__(self, limits: Limits | None = None, shared: Shared | None = None) -> None:
+    def __init__(
+        self, limits: Limits | None = None, shared: ConnectionBudget | None = None
+    ) -> None:
         ours, self.client = socket.socketpair()
         self.client.setblocking(False)
         self.hub = Hub()
         self.loop = asyncio.get_running_loop()
         self.lost: list[Connection] = []
-        self.shared = shared or Shared(self.loop, limits)
+        self.shared = shared or ConnectionBudget(self.loop, limits)
         self.connection = Connection(self.loop, SocketStream(ours), self.lost.append, self.shared)
         self.session = Session(self.hub, self.connection, Monitor("m"))
         self.connection.session = self.session
@@ -229,7 +231,7 @@ async def test_a_large_message_comes_in_turns_and_whole() -> None:
 
 async def test_a_flood_leaves_room_for_another_client() -> None:
     """A client that keeps 10,000 commands coming is answered, and so is another one."""
-    shared = Shared(asyncio.get_running_loop())
+    shared = ConnectionBudget(asyncio.get_running_loop())
     flood, other = Served(shared=shared), Served(shared=shared)
     command = b'{"execute":"a"}' * 2000
     answered = 0

@@ -12,7 +12,7 @@ import pytest
 
 from memd.compat import Compat
 from memd.json_types import JSON
-from memd.server import strangers
+from memd.server import pending
 from memd.server.hub import Hub
 from memd.server.limits import Limits
 from memd.session import Monitor, Session
@@ -198,7 +198,7 @@ async def test_too_many_who_come_early() -> None:
 
 
 async def test_who_has_been_silent_for_long_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strangers, "GRACE", 0.0)
+    monkeypatch.setattr(pending, "GRACE", 0.0)
     hub, monitor = new_hub(clients=2), Monitor("m0")
     served, silent = Client(hub, monitor), Client(hub, monitor)
     for client in (served, silent):

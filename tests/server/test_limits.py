@@ -10,7 +10,7 @@ import resource
 import pytest
 
 from memd.server import limits as room
-from memd.server.limits import Limits, Seldom, Shared, default_clients
+from memd.server.limits import ConnectionBudget, LimitedLog, Limits, default_clients
 
 
 def test_by_default_half_of_the_descriptors_are_for_clients() -> None:
@@ -25,7 +25,7 @@ def test_by_default_half_of_the_descriptors_are_for_clients() -> None:
 
 
 async def test_connections_share_a_count_and_turns() -> None:
-    shared = Shared(asyncio.get_running_loop())
+    shared = ConnectionBudget(asyncio.get_running_loop())
     assert shared.held == shared.turns.waiting == 0
     assert shared.limits.held == 512 << 20
     shared.relieve(False)
@@ -34,7 +34,7 @@ async def test_connections_share_a_count_and_turns() -> None:
 async def test_a_line_on_the_same_matter_comes_once_a_while(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seldom = Seldom(asyncio.get_running_loop())
+    seldom = LimitedLog(asyncio.get_running_loop())
     with caplog.at_level(logging.WARNING):
         for number in range(3):
             seldom.warn("many: %d", number)

@@ -1,4 +1,4 @@
-"""Turns: who sends much goes on later, one after another, and nobody is forgotten."""
+"""FairScheduler: who sends much goes on later, one after another, and nobody is forgotten."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from time import monotonic
 
 import pytest
 
-from memd.server import turns as room
-from memd.server.turns import Turns
+from memd.server import scheduler as room
+from memd.server.scheduler import FairScheduler
 
 
 async def test_turns_shorten_the_more_wait() -> None:
-    turns = Turns(asyncio.get_running_loop())
+    turns = FairScheduler(asyncio.get_running_loop())
     alone = turns.begin() - monotonic()
     for _ in range(99):
         turns.wait(lambda: None)
@@ -25,7 +25,7 @@ async def test_turns_shorten_the_more_wait() -> None:
 async def test_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two rounds the loop looks at everything else."""
     monkeypatch.setattr(room, "ROUND", 0.0)
-    turns = Turns(asyncio.get_running_loop())
+    turns = FairScheduler(asyncio.get_running_loop())
     done: list[str] = []
 
     def work(name: str, times: int) -> None:
@@ -48,7 +48,7 @@ async def test_a_turn_that_fails_does_not_end_the_others() -> None:
     loop = asyncio.get_running_loop()
     told: list[object] = []
     loop.set_exception_handler(lambda _loop, context: told.append(context["exception"]))
-    turns = Turns(loop)
+    turns = FairScheduler(loop)
     failure = ZeroDivisionError()
     done: list[int] = []
 

@@ -7,24 +7,24 @@ from typing import cast
 
 import pytest
 
-from memd.server import strangers as room
+from memd.server import pending as room
 from memd.server.connection import Connection
-from memd.server.strangers import Strangers
+from memd.server.pending import PendingNegotiation
 
 
 class Caller:
     """As much of a connection, and of its session, as is asked here."""
 
-    def __init__(self, strangers: Strangers) -> None:
-        self._strangers = strangers
+    def __init__(self, pending: PendingNegotiation) -> None:
+        self._pending = pending
         self.negotiated = False
         self.end = ""
         self.session = self
-        strangers.came(cast(Connection, self))
+        pending.came(cast(Connection, self))
 
     def close(self) -> None:
         self.end = "closed"
-        self._strangers.left(cast(Connection, self))
+        self._pending.left(cast(Connection, self))
 
     def cut_off(self, text: str) -> None:
         self.end = text
@@ -36,26 +36,26 @@ async def until_ended(callers: list[Caller]) -> None:
 
 
 async def test_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    strangers = Strangers(asyncio.get_running_loop(), 0)
-    assert not strangers.make_room()
-    first, second, third = (Caller(strangers) for _ in range(3))
-    assert not strangers.make_room()
+    pending = PendingNegotiation(asyncio.get_running_loop(), 0)
+    assert not pending.make_room()
+    first, second, third = (Caller(pending) for _ in range(3))
+    assert not pending.make_room()
     monkeypatch.setattr(room, "GRACE", 0.0)
     first.negotiated = True
-    assert strangers.make_room()
+    assert pending.make_room()
     assert [each.end for each in (first, second, third)] == ["", "closed", ""]
     third.close()
-    assert not strangers.make_room()
+    assert not pending.make_room()
 
 
 async def test_time_is_up_for_whoever_has_not_negotiated() -> None:
-    strangers = Strangers(asyncio.get_running_loop(), 0.01)
-    callers = [Caller(strangers) for _ in range(3)]
+    pending = PendingNegotiation(asyncio.get_running_loop(), 0.01)
+    callers = [Caller(pending) for _ in range(3)]
     callers[0].negotiated = True
     gone = callers.pop()
     gone.close()
     await until_ended(callers[1:])
-    later = Caller(strangers)
+    later = Caller(pending)
     await until_ended([later])
     assert callers[0].end == ""
     assert gone.end == "closed"
@@ -63,8 +63,8 @@ async def test_time_is_up_for_whoever_has_not_negotiated() -> None:
 
 
 async def test_the_end() -> None:
-    strangers = Strangers(asyncio.get_running_loop(), 0.001)
-    caller = Caller(strangers)
-    strangers.close()
+    pending = PendingNegotiation(asyncio.get_running_loop(), 0.001)
+    caller = Caller(pending)
+    pending.close()
     await asyncio.sleep(0.01)
     assert caller.end == ""

@@ -14,7 +14,7 @@ GRACE = 10.0
 another: the two messages that it takes are sent within milliseconds."""
 
 
-class Strangers:
+class PendingNegotiation:
     """Keeps count of them.
 
     Args:

@@ -20,7 +20,7 @@ again for who has come: with what is under way, the longest wait of a client tha
 sends a command now and then."""
 
 
-class Turns:
+class FairScheduler:
     """Shares the loop among clients.
 
     Who sends a command now and then is served at once. Who sends so many that a
