@@ -7,8 +7,8 @@ descriptor, no mapping and no file behind.
 from __future__ import annotations
 
 import errno
+from typing import Any, Protocol
 
-from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
 from memd.hostmem import populate
 from memd.hostmem.files import Backing
@@ -26,7 +26,43 @@ GIVEN_UP = os_error(errno.ECANCELED)
 """Why memory that is deleted meanwhile can't be populated."""
 
 
-async def make(backend: MemoryBackend) -> None:
+class Memory(Protocol):
+    """What is asked of a memory backend; its attributes are told of there."""
+
+    name: str
+    merge: bool
+    dump: bool
+    policy: str
+    host_nodes: list[int]
+    prealloc: bool
+    prealloc_threads: int
+    prealloc_context: Any
+    preallocation: Preallocation | None
+    tree: Any
+
+    def check(self) -> None:
+        """Raise `QMPError` where options contradict each other."""
+
+    def may_block(self) -> bool:
+        """Whether making it may take long, as far as the options tell."""
+
+    def open(self, host: Host) -> Backing | None:
+        """Open the file behind the memory; None for anonymous memory."""
+
+    def spec(self, backing: Backing | None) -> MapSpec:
+        """What is to be mapped; gives an empty file its size."""
+
+    def map_failure(self) -> str:
+        """What is said where it can't be mapped, before the reason."""
+
+    def check_mapped(self, region: Region) -> None:
+        """Raise `QMPError` where memory that could be mapped can't be used."""
+
+    def adopt(self, region: Region) -> None:
+        """Take the memory that was made."""
+
+
+async def make(backend: Memory) -> None:
     """Make a backend's memory, and have it adopted.
 
     Raises:
@@ -56,7 +92,7 @@ class Preallocation:
 
     __slots__ = ("_affinity", "_backend", "_cancelled", "_population")
 
-    def __init__(self, backend: MemoryBackend) -> None:
+    def __init__(self, backend: Memory) -> None:
         context = backend.prealloc_context
         self._backend = backend
         self._affinity = None if context is None else context.affinity()
@@ -108,9 +144,7 @@ class Preallocation:
         return Event("X_MEMDEV_PROGRESS", data)
 
 
-def realize(
-    backend: MemoryBackend, host: Host, preallocation: Preallocation | None = None
-) -> Region:
+def realize(backend: Memory, host: Host, preallocation: Preallocation | None = None) -> Region:
     """Open, map, advise, bind, populate: QEMU's order, and so its order of complaints.
 
     Args:
@@ -145,7 +179,7 @@ def realize(
     return region
 
 
-def map_again(backend: MemoryBackend, spec: MapSpec, fd: int) -> Region:
+def map_again(backend: Memory, spec: MapSpec, fd: int) -> Region:
     """Map memory that is there already, as another daemon had it mapped.
 
     Args:
@@ -166,7 +200,7 @@ def map_again(backend: MemoryBackend, spec: MapSpec, fd: int) -> Region:
     return region
 
 
-def _map(backend: MemoryBackend, host: Host, spec: MapSpec, backing: Backing | None) -> Region:
+def _map(backend: Memory, host: Host, spec: MapSpec, backing: Backing | None) -> Region:
     try:
         if backing is None:
             return Region(host, spec)
@@ -178,7 +212,7 @@ def _map(backend: MemoryBackend, host: Host, spec: MapSpec, backing: Backing | N
         raise QMPError(backend.map_failure()) from None
 
 
-def _bind(backend: MemoryBackend, region: Region) -> None:
+def _bind(backend: Memory, region: Region) -> None:
     nodes, policy = backend.host_nodes, backend.policy
     if not nodes and policy != "default":
         raise QMPError(f"host-nodes must be set for policy {policy}")
@@ -200,7 +234,7 @@ def cannot_populate(failed: OSError) -> QMPError:
     return QMPError(f"qemu_prealloc_mem: preallocating memory failed: {failed.strerror}")
 
 
-async def populate_made(backend: MemoryBackend, region: Region) -> None:
+async def populate_made(backend: Memory, region: Region) -> None:
     """Populate memory that is already there (`qom-set` of prealloc).
 
     The property changes once every page is there.
@@ -210,7 +244,7 @@ async def populate_made(backend: MemoryBackend, region: Region) -> None:
     backend.prealloc = True
 
 
-async def set_merge(backend: MemoryBackend, region: Region, merge: bool) -> None:
+async def set_merge(backend: Memory, region: Region, merge: bool) -> None:
     """Allow or forbid merging of memory that is already there."""
     if merge or region.length <= LARGE:
         region.set_merge(merge)
