@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memd.commands.block import blockdev_add
 from memd.commands.daemon import Daemon
@@ -13,9 +13,11 @@ from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHand
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.session import Session
-from memd.standin.chardevs import TakeFd
 from memd.standin.standin import StandIn
 from memd.work import Outcome
+
+if TYPE_CHECKING:
+    from memd.standin.chardevs import TakeFd
 
 
 class StandInDispatcher(Dispatcher):

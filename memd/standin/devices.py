@@ -177,9 +177,17 @@ AnyDevice = OtherDevice | OtherPciDevice
 class Registers(Protocol):
     """What devices refer to."""
 
-    chardevs: Chardevs
-    netdevs: Netdevs
-    blocks: Blocks
+    @property
+    def chardevs(self) -> Chardevs:
+        """Character devices."""
+
+    @property
+    def netdevs(self) -> Netdevs:
+        """Network backends."""
+
+    @property
+    def blocks(self) -> Blocks:
+        """Block nodes."""
 
 
 class Devices:

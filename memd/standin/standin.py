@@ -9,15 +9,14 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.schema import Command, Schema
 from memd.qom.tree import Tree
-from memd.standin.blocks import Blocks
 from memd.standin.catalogue import Catalogue, packaged
-from memd.standin.chardevs import Chardevs
-from memd.standin.netdevs import Netdevs
-from memd.standin.types import CatalogueTypes
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
+    from memd.standin.blocks import Blocks
+    from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
+    from memd.standin.netdevs import Netdevs
 
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 """What a command gets that is only known: an error, or an answer that is made up."""
@@ -36,18 +35,13 @@ class StandIn:
         unmodelled: one of `UNMODELLED`.
         empty: whether there is no machine.
 
-    Attributes:
-        chardevs: the character devices that clients add.
-        netdevs: the network backends.
-        blocks: the block nodes.
-
     Raises:
         QMPError: the catalogue can't be read.
     """
 
     __slots__ = (
-        *("_asked", "_compat", "_recorded", "_unmodelled", "catalogue", "chardevs"),
-        *("_devices", "_parameters", "_tree", "blocks", "netdevs"),
+        *("_asked", "_blocks", "_chardevs", "_compat", "_devices", "_netdevs", "_parameters"),
+        *("_recorded", "_tree", "_unmodelled", "catalogue"),
     )
 
     def __init__(
@@ -58,13 +52,44 @@ class StandIn:
         self._unmodelled = unmodelled
         self._recorded = _EMPTY if empty else _FULL
         self._asked = 0
-        self.chardevs = Chardevs(tree)
-        self.netdevs = Netdevs(self.chardevs)
-        self.blocks = Blocks()
+        self._chardevs: Chardevs | None = None
+        self._netdevs: Netdevs | None = None
+        self._blocks: Blocks | None = None
         self._parameters: dict[str, JSON] = {}
         self._tree = tree
         self._devices: Devices | None = None
+        from memd.standin.types import CatalogueTypes
+
         tree.more_types = CatalogueTypes(self.catalogue, tree)
+
+    # Registers, each made when it is first asked for: a start that needs none imports none.
+
+    @property
+    def chardevs(self) -> Chardevs:
+        """The character devices that clients add."""
+        if self._chardevs is None:
+            from memd.standin.chardevs import Chardevs
+
+            self._chardevs = Chardevs(self._tree)
+        return self._chardevs
+
+    @property
+    def netdevs(self) -> Netdevs:
+        """The network backends."""
+        if self._netdevs is None:
+            from memd.standin.netdevs import Netdevs
+
+            self._netdevs = Netdevs(self.chardevs)
+        return self._netdevs
+
+    @property
+    def blocks(self) -> Blocks:
+        """The block nodes."""
+        if self._blocks is None:
+            from memd.standin.blocks import Blocks
+
+            self._blocks = Blocks()
+        return self._blocks
 
     @property
     def devices(self) -> Devices:
