@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
+import select
 import socket
 import threading
 import time
@@ -17,10 +17,12 @@ from memd.errors import QMPError
 from memd.wire import Decoder
 
 _READ_SIZE = 256 << 10
-_MAX_FDS = 16
+_MAX_FDS = 253
+"""Descriptors that come with one message at most (the kernel's SCM_MAX_FD)."""
 
 _LAST_SECONDS = 1.0
-"""Seconds after which a connection that one side has ended need not end any more."""
+"""Seconds that `Recorder.stop` waits: for the end of a connection that one side has
+ended, and for a side that does not read what is still to be sent to it."""
 
 
 class Recorder:
@@ -28,7 +30,9 @@ class Recorder:
 
     A context manager. Each line of the file is a message, as `TestMessage` in
     `schemas/test.json` describes it; `Server.replay` answers from such a file.
-    Bytes go through as they are, descriptors included.
+    Bytes go through as they are, descriptors included, and nothing is read that the
+    other side does not take: each direction of each connection has a thread of its
+    own, which holds no more than it has read at once.
 
     Args:
         path: the UNIX socket to make, where clients connect.
@@ -40,11 +44,14 @@ class Recorder:
         self.path = path
         self._server = server
         self._filename = filename
-        self._selector = selectors.DefaultSelector()
-        self._thread = threading.Thread(target=self._serve, name="memd-recorder", daemon=True)
+        self._acceptor = threading.Thread(target=self._accept, name="memd-recorder", daemon=True)
+        self._threads: list[threading.Thread] = []
+        # Closed at the end, which every thread sees at the other one.
         self._hear, self._tell = socket.socketpair()
-        self._connections = 0
+        self._deadline = 0.0
         self._listener: socket.socket | None = None
+        # Guards the file.
+        self._lock = threading.Lock()
         self._file: TextIO | None = None
         self._began = 0
 
@@ -56,27 +63,30 @@ class Recorder:
         self._listener.listen()
         self._file = open(self._filename, "w", encoding="utf-8")  # noqa: SIM115
         self._began = time.monotonic_ns()
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._hear, selectors.EVENT_READ, None)
-        self._thread.start()
+        self._acceptor.start()
 
     def stop(self) -> None:
-        """Write down what has come, disconnect everybody, and end the file."""
+        """Write down what has come, disconnect everybody, and end the file.
+
+        That takes about a second at most, whoever does not read.
+        """
         if self._listener is None:
             return
+        self._deadline = time.monotonic() + _LAST_SECONDS
         self._tell.close()
-        self._thread.join()
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.data, _Pair):
-                key.data.close()
-        self._selector.close()
-        self._hear.close()
+        # It may be connecting to a server that takes nobody.
+        self._acceptor.join(_LAST_SECONDS)
+        for thread in self._threads:
+            thread.join()
         self._listener.close()
         self._listener = None
+        self._hear.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
-        if self._file is not None:
-            self._file.close()
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def __enter__(self) -> Recorder:
         self.start()
@@ -90,113 +100,161 @@ class Recorder:
     ) -> None:
         self.stop()
 
-    def _serve(self) -> None:
-        while True:
-            for key, _events in self._selector.select():
-                if key.data is None:
-                    self._pass_on_the_rest()
-                    return
-                if isinstance(key.data, _Pair):
-                    self._pass_on(key.data, key.fileobj)
-                else:
-                    self._accept()
-
-    def _pass_on_the_rest(self) -> None:
-        """What is under way still belongs to the record, and so does an end that must come."""
-        deadline = time.monotonic() + _LAST_SECONDS
-        while time.monotonic() < deadline:
-            pairs = [
-                key.data for key in self._selector.get_map().values() if isinstance(key.data, _Pair)
-            ]
-            patience = 0.1 if any(pair.ending for pair in pairs) else 0
-            found = [
-                key
-                for key, _events in self._selector.select(patience)
-                if isinstance(key.data, _Pair)
-            ]
-            if not found and not patience:
-                return
-            for key in found:
-                self._pass_on(key.data, key.fileobj)
-
     def _accept(self) -> None:
-        assert self._listener is not None
-        client, _address = self._listener.accept()
-        try:
-            server = connect(self._server)
-        except OSError:
-            # As if nobody had listened.
-            client.close()
-            return
-        self._connections += 1
-        pair = _Pair(self._connections, client, server)
-        for each in (client, server):
-            self._selector.register(each, selectors.EVENT_READ, pair)
+        """Serve those who connect, in that order, until the end."""
+        listener = self._listener
+        assert listener is not None
+        number = 0
+        while self._wait(listener, select.POLLIN):
+            client, _address = listener.accept()
+            try:
+                server = connect(self._server)
+            except OSError:
+                # As if nobody had listened.
+                client.close()
+                continue
+            number += 1
+            pair = _Pair(number, client, server)
+            if self._deadline:
+                pair.close()
+                return
+            self._threads = [each for each in self._threads if each.is_alive()]
+            for side in ("client", "server"):
+                thread = threading.Thread(target=self._pass_on, args=(pair, side), daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
-    def _pass_on(self, pair: _Pair, source: object) -> None:
-        """Take what is there, write it down, and send it to the other end."""
-        side = "client" if source is pair.client else "server"
-        here, there = pair.client, pair.server
-        if side == "server":
-            here, there = there, here
-        data = b""
-        fds: list[int] = []
-        # An error is an end like any other.
-        with contextlib.suppress(OSError):
-            data, fds, _flags, _address = socket.recv_fds(here, _READ_SIZE, _MAX_FDS)
-        if not data:
-            self._write(pair.number, side, {"end": True})
-            self._selector.unregister(here)
-            pair.end(there)
+    def _wait(self, sock: socket.socket, event: int) -> bool:
+        """Wait until a socket is ready, or the recorder is to end; whether the former."""
+        poll = select.poll()
+        poll.register(sock, event)
+        poll.register(self._hear, select.POLLIN)
+        ready = {fd for fd, _event in poll.poll()}
+        return sock.fileno() in ready
+
+    def _pass_on(self, pair: _Pair, side: str) -> None:
+        """Write down what a side says, and send it to the other one, until one of them ends."""
+        here, there = (pair.client, pair.server)[:: 1 if side == "client" else -1]
+        decoder = Decoder()
+        while self._comes(pair, side, here):
+            data: bytes = b""
+            fds: list[int] = []
+            # An error is an end like any other.
+            with contextlib.suppress(OSError):
+                data, fds, _flags, _address = socket.recv_fds(
+                    here, _READ_SIZE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
+                )
+            if not data:
+                self._write(pair.number, side, {"end": True})
+                pair.ending = True
+                # The other one is told so, and may still say something.
+                with contextlib.suppress(OSError):
+                    there.shutdown(socket.SHUT_WR)
+                break
+            # Before it is passed on: what comes of it is written after it.
+            for item in decoder.feed(data):
+                if isinstance(item, QMPError):
+                    self._write(pair.number, side, {"text": item.desc})
+                else:
+                    self._write(pair.number, side, {"message": item})
+            try:
+                self._send(there, data, fds)
+            except TimeoutError:
+                break
+            except OSError:
+                # That end has left: this one is to see it as it would there.
+                with contextlib.suppress(OSError):
+                    here.shutdown(socket.SHUT_RD)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        pair.leave(side)
+
+    def _comes(self, pair: _Pair, side: str, here: socket.socket) -> bool:
+        """Wait for what a side says, its end included; False once the recorder is to end.
+
+        Then what is under way still belongs to the record, and so does an end that must come.
+        """
+        if self._wait(here, select.POLLIN):
+            pair.idle.discard(side)
+            return True
+        poll = select.poll()
+        poll.register(here, select.POLLIN)
+        while time.monotonic() < self._deadline:
+            pair.idle.add(side)
+            if len(pair.idle) == 2 and not pair.ending:
+                return False
+            if poll.poll(10):
+                pair.idle.discard(side)
+                return True
+        return False
+
+    def _send(self, there: socket.socket, data: bytes, fds: list[int]) -> None:
+        """Send it all, as the other side reads.
+
+        Raises:
+            TimeoutError: the recorder is to end, and the other side does not read.
+            OSError: the other side has left.
+        """
+        left = memoryview(data)
+        while left:
+            try:
+                sent = socket.send_fds(there, [left], fds) if fds else there.send(left)
+            except BlockingIOError:
+                self._wait_to_send(there)
+                continue
+            fds = []
+            left = left[sent:]
+
+    def _wait_to_send(self, there: socket.socket) -> None:
+        if self._wait(there, select.POLLOUT):
             return
-        # Before it is passed on: what comes of it is written after it.
-        for item in pair.decoders[side].feed(data):
-            if isinstance(item, QMPError):
-                self._write(pair.number, side, {"text": item.desc})
-            else:
-                self._write(pair.number, side, {"message": item})
-        # Where it can't be sent, that end has left, which is seen next.
-        with contextlib.suppress(OSError):
-            sent = socket.send_fds(there, [data], fds) if fds else 0
-            there.sendall(data[sent:])
-        for fd in fds:
-            os.close(fd)
+        poll = select.poll()
+        poll.register(there, select.POLLOUT)
+        if not poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
+            raise TimeoutError
 
     def _write(self, number: int, side: str, what: dict[str, object]) -> None:
-        assert self._file is not None
-        entry = {
-            "time": (time.monotonic_ns() - self._began) // 1000,
-            "connection": number,
-            "from": side,
-            **what,
-        }
-        self._file.write(json.dumps(entry) + "\n")
+        with self._lock:
+            if self._file is None:
+                return
+            entry = {
+                "time": (time.monotonic_ns() - self._began) // 1000,
+                "connection": number,
+                "from": side,
+                **what,
+            }
+            self._file.write(json.dumps(entry) + "\n")
 
 
 class _Pair:
     """A client, and its connection to the server.
 
     Attributes:
-        decoders: tell the messages of each side apart.
         ending: whether one of them has said its last.
+        idle: the sides from which nothing comes, once the recorder is to end.
     """
 
-    __slots__ = ("client", "decoders", "ending", "number", "server")
+    __slots__ = ("_left", "_lock", "client", "ending", "idle", "number", "server")
 
     def __init__(self, number: int, client: socket.socket, server: socket.socket) -> None:
         self.number = number
         self.client = client
         self.server = server
-        self.decoders = {"client": Decoder(), "server": Decoder()}
+        for each in (client, server):
+            each.setblocking(False)
         self.ending = False
+        self.idle: set[str] = set()
+        self._left = 0
+        self._lock = threading.Lock()
 
-    def end(self, other: socket.socket) -> None:
-        """One end says no more; `other` is told so, and may still say something."""
-        if self.ending:
-            self.close()
-        self.ending = True
-        with contextlib.suppress(OSError):
-            other.shutdown(socket.SHUT_WR)
+    def leave(self, side: str) -> None:
+        """Nothing of what a side says is passed on any more."""
+        self.idle.add(side)
+        with self._lock:
+            self._left += 1
+            if self._left == 2:
+                self.close()
 
     def close(self) -> None:
         """Close both ends."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import sys
+import termios
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,12 @@ def said(path: Path, connection: int = 1) -> list[tuple[str, Any]]:
         for entry in lines(path)
         if entry["connection"] == connection
     ]
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that have come and were not read."""
+    found = fcntl.ioctl(sock, termios.FIONREAD, bytes(4))
+    return int.from_bytes(found, sys.byteorder)
 
 
 def exchange(path: str) -> list[Any]:
@@ -132,3 +143,39 @@ def test_whoever_is_still_there_is_let_go(server: Server, directory: Path) -> No
     assert client.at_end()
     client.close()
     assert [who for who, _ in said(directory / "t")] == ["server", "client", "server"]
+
+
+def test_who_sends_much_before_it_reads(server: Server, directory: Path) -> None:
+    """As without a recorder, the server takes it, and nobody else waits for this one."""
+    count = 20_000
+    with Recorder(str(directory / "r"), server.socket, directory / "t") as recorder:
+        eager = Monitor(recorder.path)
+
+        eager.socket.sendall(b'{"execute": "query-name"}\n' * count)
+        # Others are served meanwhile, whatever is not read.
+        with Client(recorder.path, timeout=60) as other:
+            assert other.execute("query-status")["running"] is True
+        for _ in range(count):
+            assert eager.read_answer() == {"return": {}}
+        eager.close()
+    assert sum(who == "client" for who, _ in said(directory / "t")) == count + 2
+
+
+def test_it_ends_though_somebody_does_not_read(server: Server, directory: Path) -> None:
+    recorder = Recorder(str(directory / "r"), server.socket, directory / "t")
+    recorder.start()
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(recorder.path)
+    client.sendall(b'{"execute": "qmp_capabilities"}')
+    # Answers of some hundred kilobytes each, which nobody reads.
+    client.sendall(b'{"execute": "query-qmp-schema"}' * 100)
+    # Until no more of them fits in between.
+    lies = [-1, 0]
+    while lies[-1] != lies[-2] or lies[-1] < 1000:
+        time.sleep(0.2)
+        lies.append(unread(client))
+    stopping = threading.Thread(target=recorder.stop, daemon=True)
+    stopping.start()
+    stopping.join(60)
+    assert not stopping.is_alive()
+    client.close()
