@@ -170,6 +170,11 @@ def _of_backends(backends: list[dict[str, JSON]]) -> Iterator[Metric]:
     for labels, total in sorted(shares.items()):
         nodes.add_metric(list(labels), total)
     yield nodes
+    yield GaugeMetricFamily(
+        "memd_backends_not_kept",
+        "Memory backends that the service manager does not hold for a restart.",
+        value=sum(each.get("kept") is False for each in backends),
+    )
 
 
 def _of_commands(commands: list[tuple[str, list[int], float, dict[str, int]]]) -> Iterator[Metric]:

@@ -107,7 +107,7 @@ async def x_memdev_stat(daemon: Daemon, args: Arguments) -> list[dict[str, JSON]
             if isinstance(backend, MemoryBackend) and backend.region is not None
         ]
     regions = [region for _backend, region in found]
-    mapped = [_mapped_by(backend) for backend, _region in found]
+    optional = [_optional(backend) for backend, _region in found]
 
     def stat() -> list[dict[str, JSON]]:
         from memd.hostmem.usage import usage
@@ -129,9 +129,9 @@ async def x_memdev_stat(daemon: Daemon, args: Arguments) -> list[dict[str, JSON]
                 "swapped": use.swapped,
                 "exports": region.exports,
                 "nodes": [{"node": node, "bytes": size} for node, size in use.nodes],
-                **by,
+                **more,
             }
-            for (backend, region), use, by in zip(found, taken, mapped, strict=True)
+            for (backend, region), use, more in zip(found, taken, optional, strict=True)
         ]
 
     if sum(region.length for region in regions) > _LARGE:
@@ -141,10 +141,13 @@ async def x_memdev_stat(daemon: Daemon, args: Arguments) -> list[dict[str, JSON]
     return stat()
 
 
-def _mapped_by(backend: MemoryBackend) -> dict[str, JSON]:
-    """The device or machine that has it, if any."""
+def _optional(backend: MemoryBackend) -> dict[str, JSON]:
+    """The device or machine that has it, if any, and whether it is kept over a restart."""
     user = backend.mapped_by
-    return {} if user is None else {"mapped-by": backend.tree.path_of(user)}
+    found: dict[str, JSON] = {} if user is None else {"mapped-by": backend.tree.path_of(user)}
+    if backend.kept is not None:
+        found["kept"] = backend.kept
+    return found
 
 
 async def x_memdev_map(daemon: Daemon, args: Arguments) -> JSON:

@@ -87,12 +87,14 @@ class Recorder:
             described["lost"] = obj.lost_reason()
             if obj.memory_fd >= 0 and not stored:
                 described["lost"] = NOT_STORED
+                log.warning("'%s' is not kept: the service manager has no room for it", obj.name)
             _write(kept.log, {"is": number, **described})
         except BaseException:
             if stored:
                 kept.fdstore.remove(number)
             raise
         self.numbers[obj.name] = number
+        obj.kept = stored
         if self.committed and obj.name in self._lost:
             # Whoever makes it anew knows.
             _try_to_write(kept.log, {"found": obj.name})

@@ -207,6 +207,7 @@ class Restoring:
                 return None
             raise self._cannotrestore(described, error) from None
         self._recorder.numbers[id] = number
+        obj.kept = described["parked"]
         return obj
 
     def _cannotrestore(self, described: Description, error: QMPError) -> StartError:

@@ -61,12 +61,12 @@ class Status:
 
     def line(self) -> str:
         """What there is, such as `STATUS=12 backends, 48 GiB`."""
-        sizes = [
-            obj.memory_size
-            for obj in self._tree.objects.each()
-            if obj.qom_type.is_a("memory-backend")
-        ]
+        backends = [obj for obj in self._tree.objects.each() if obj.qom_type.is_a("memory-backend")]
+        sizes = [obj.memory_size for obj in backends]
         text = f"{len(sizes)} backend{'' if len(sizes) == 1 else 's'}, {spell_size(sum(sizes))}"
+        not_kept = sum(obj.kept is False for obj in backends)
+        if not_kept:
+            text += f"; not kept: {not_kept}"
         if self._lost:
             names = list(self._lost)
             text += f"; lost: {', '.join(name[:_LENGTH] for name in names[:NAMED])}"

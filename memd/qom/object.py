@@ -148,16 +148,18 @@ class UserCreatable(QObject):
 
     Attributes:
         charge: what it is counted as; None before its id is taken.
+        kept: whether its memory outlives this daemon; None where nothing keeps any.
 
     Its own children, if any, carry an index in their names (`m0[0]`): an id
     can't, so a partial path that begins with an id need not be looked for here.
     """
 
-    __slots__ = ("charge",)
+    __slots__ = ("charge", "kept")
 
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree)
         self.name = id
+        self.kept: bool | None = None
         self.charge: Charge | None = None
 
     def set_properties(self, options: dict[str, JSON]) -> None:

@@ -12,7 +12,6 @@ from memd.errors import QMPError
 from memd.hostmem import access
 from memd.hostmem.identity import difference
 from memd.hostmem.region import Region
-from memd.hostmem.spec import MapSpec
 from memd.persist.restoring import restore
 from memd.qom import Tree
 from memd.qom.object import UserCreatable
@@ -152,7 +151,7 @@ def test_it_cannot_be_mapped(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Non
     described, fd = describe(tree), os.dup(region_of(tree).fd)
     delete(tree)
 
-    def refuse(_region: Region, _spec: MapSpec, _fd: int = -1) -> None:
+    def refuse(_region: Region, *_arguments: Any) -> None:
         raise OSError(12, "Cannot allocate memory")
 
     with monkeypatch.context() as patch:

@@ -339,7 +339,7 @@ async def test_a_manager_that_has_gone(
     ]
 
 
-async def test_no_room(begin: Begin) -> None:
+async def test_no_room(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
     """What the store has no room for is there until the daemon ends, and told to be lost then."""
     life = await begin()
     life.manager.capacity = 3
@@ -350,6 +350,11 @@ async def test_no_room(begin: Begin) -> None:
     delete(life.tree, "m0")
     add(life, "memfd", "m4", size=4096)
     assert life.ids() == ["m1", "m2", "m3", "m4"]
+    kept = {"m1": True, "m2": False, "m3": False, "m4": True}
+    assert {obj.name: obj.kept for obj in life.tree.objects.each()} == kept
+    assert caplog.messages[-2:] == [
+        f"'{id}' is not kept: the service manager has no room for it" for id in ("m2", "m3")
+    ]
     life.kill()
     assert len(life.manager.names()) == 3
     life = await begin()

@@ -49,6 +49,9 @@ async def test_the_line(tree: Tree, manager: socket.socket) -> None:
         lost[name] = None
     assert status.line() == f"STATUS=1 backend, 8 MiB; lost: a, b, {'x' * 60}"
     lost["d"] = lost["e"] = None
+    for obj, kept in zip(tree.objects.each(), (False, None), strict=False):
+        obj.kept = kept
+    assert status.line().startswith("STATUS=1 backend, 8 MiB; not kept: 1; lost: a, ")
     assert status.line().endswith(" and 2 more")
     notifier.close()
 
