@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from memd.cli.chardev import BACKENDS, chardev_list, parse_device
 from memd.cli.keyval import parse_keyval
 from memd.cli.opts import Opts, parse_opts
-from memd.config import StartCommand
+from memd.config import Config, StartCommand
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
@@ -49,23 +49,37 @@ def register_option(line: CommandLine, given: Given) -> None:
 
 
 def take_object(line: CommandLine, given: Given) -> bool:
-    """Take `-object` of a type that is only known; False for one that memd has objects of."""
-    from memd.qapi import load_schema
+    """Take `-object` of a type that is only known; False for any other, right or wrong."""
+    is_json = given.value.startswith("{")
+    try:
+        if is_json:
+            from memd.cli.json_argument import parse_json_argument
 
-    text = given.value
-    if text.startswith("{"):
-        from memd.cli.json_argument import parse_json_argument
-
-        options = parse_json_argument(text, line.config.compat)
-    else:
-        options = parse_keyval(text, "qom-type")[0]
-    kind = options.get("qom-type")
-    known = load_schema(line.config.compat).commands["object-add"].arguments.branches
-    if kind in (None, "help", "?", "monitor-qmp") or kind in known or "help" in options:
+            options = parse_json_argument(given.value, line.config.compat)
+        else:
+            options = parse_keyval(given.value, "qom-type")[0]
+    except QMPError:
         return False
-    is_json = text.startswith("{")
+    kind = options.get("qom-type")
+    if not isinstance(kind, str) or "help" in options or not _is_only_known(kind, line.config):
+        return False
     line.config.startup.append(StartCommand("object-add", options, is_json, given.where))
     return True
+
+
+def _is_only_known(kind: str, config: Config) -> bool:
+    """Whether it is a type of objects of the catalogue's that memd has none of."""
+    from memd.qapi import load_schema
+
+    ours = load_schema(config.compat).commands["object-add"].arguments.branches
+    if kind in ours or kind == "monitor-qmp":
+        return False
+    from memd.standin.catalogue import Catalogue, packaged
+    from memd.standin.schema import standin_schema
+
+    catalogue = Catalogue(config.catalogue or packaged(config.compat))
+    known = standin_schema(catalogue, config.compat, test=False)
+    return kind in known.commands["object-add"].arguments.branches
 
 
 def in_order(commands: list[StartCommand]) -> list[StartCommand]:
