@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from memd.errors import QMPError
-from memd.faulty import FaultyHub, faulty_hub
+from memd.faulty import faulty_hub
 from memd.faulty.dispatcher import FaultyDispatcher
 from memd.testing import Server
 from tests.commands.fakes import Console, make_daemon
@@ -111,20 +111,6 @@ def test_who_is_not_for_control_is_no_lifeline(directory: Path) -> None:
                 pass
             assert server.alive
             assert server.connect().execute("query-name") == {}
-
-
-async def test_at_its_end_the_kernel_is_as_it_was() -> None:
-    from memd.hostmem import libc
-
-    before = libc.mmap
-    daemon, dispatch = make_daemon(), Console().dispatch
-    make = faulty_hub(daemon, (), ())
-    hub = make(asyncio.get_running_loop(), dispatch, dict, daemon.compat)
-    assert isinstance(hub, FaultyHub)
-    hub.add_fault({"syscall": "mmap", "errno": "ENOMEM"})
-    assert libc.mmap is not before
-    await hub.close()
-    assert libc.mmap is before
 
 
 async def test_a_delay_ends_with_the_daemon() -> None:
