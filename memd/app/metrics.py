@@ -39,7 +39,7 @@ from memd import __version__
 from memd.commands.memdev import x_memdev_stat
 from memd.commands.metering import BOUNDS
 from memd.json_types import JSON
-from memd.server.endpoint import open_tcp, open_unix
+from memd.server.endpoint import listen_tcp, open_unix
 from memd.server.listener import Listener
 from memd.work import Run
 
@@ -372,7 +372,7 @@ class Metrics:
     """Serves the metrics until it is closed.
 
     Args:
-        sock: listens; owned from now on.
+        socks: listen; owned from now on.
         made_path: the path of the socket, if it was made here.
         loop: the daemon's.
         hub: the daemon's clients.
@@ -383,7 +383,7 @@ class Metrics:
 
     def __init__(
         self,
-        sock: socket.socket,
+        socks: list[socket.socket],
         made_path: str | None,
         loop: asyncio.AbstractEventLoop,
         hub: Hub,
@@ -401,12 +401,14 @@ class Metrics:
         PlatformCollector(registry=registry)
         registry.register(Collector(daemon.compat.value, self._look))
         self._server = _Server(registry)
-        self._listener = Listener(loop, sock, self._serve, made_path=made_path)
-        self._listener.start()
+        self._listeners = [Listener(loop, each, self._serve, made_path=made_path) for each in socks]
+        for listener in self._listeners:
+            listener.start()
 
     def close(self) -> None:
         """Serve no more. What is being answered is cut off with the process."""
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
 
     def _serve(self, client: socket.socket) -> None:
         client.setblocking(True)
@@ -458,8 +460,8 @@ def open_metrics(
     """
     made_path = None
     if address.kind == "unix":
-        sock = open_unix(address.path, server=True)
+        socks = [open_unix(address.path, server=True)]
         made_path = os.path.abspath(address.path)
     else:
-        sock = open_tcp(address.host, address.port, server=True)
-    return Metrics(sock, made_path, loop, hub, daemon, meter, run)
+        socks = listen_tcp(address.host, address.port, address.family)
+    return Metrics(socks, made_path, loop, hub, daemon, meter, run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from memd.qom import Tree
 from memd.server.dialer import Dialer
 from memd.server.endpoint import (
     address_of,
+    connect_tcp,
     ends_of,
     is_loopback,
+    listen_tcp,
     open_fd,
-    open_tcp,
     open_unix,
 )
 from memd.server.hub import Hub
@@ -220,36 +222,56 @@ class Ports:
 
         dialer = self._make_dialer(chardev, came) if chardev.reconnect else None
         try:
-            sock = self._open_socket(chardev)
+            socks = self._open_sockets(chardev)
         except QMPError as error:
             if dialer is None:
                 raise StartError(error.desc, chardev.where, error.hint) from None
             dialer.refused(error)
             return dialer
         if chardev.server or chardev.kind == "fd":
-            seen.addr = address_of(sock)
+            seen.addr = address_of(socks[0])
         if not chardev.server:
-            came(sock)
+            came(socks[0])
             return dialer
         made_path = os.path.abspath(chardev.path) if chardev.kind == "unix" else None
-        listener = Listener(self._loop, sock, came, made_path=made_path)
-        # From now on its socket goes with it, also if the end comes while it waits.
-        self._listeners.append(listener)
+        listeners = [Listener(self._loop, each, came, made_path=made_path) for each in socks]
+        # From now on their sockets go with them, also if the end comes while it waits.
+        self._listeners += listeners
         if chardev.wait:
             self._config.report.info(
                 f"QEMU waiting for connection on: disconnected:{chardev.describe()}",
                 chardev.where,
             )
-            sock.setblocking(False)
             while True:
-                client, _address = await self._loop.sock_accept(sock)
+                client = await self._accept(socks)
                 if allowed is not None and not self._admits(allowed, client):
                     continue
                 greeted = greet(client)
                 if greeted is None or await greeted:
                     break
-        listener.start()
+        for listener in listeners:
+            listener.start()
         return None
+
+    async def _accept(self, socks: list[socket.socket]) -> socket.socket:
+        """The next client that connects to one of these."""
+        while True:
+            ready: asyncio.Future[socket.socket] = self._loop.create_future()
+
+            def came(sock: socket.socket, ready: asyncio.Future[socket.socket] = ready) -> None:
+                if not ready.done():
+                    ready.set_result(sock)
+
+            for each in socks:
+                self._loop.add_reader(each, came, each)
+            try:
+                sock = await ready
+            finally:
+                for each in socks:
+                    self._loop.remove_reader(each)
+            # It may have left again.
+            with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+                return sock.accept()[0]
 
     def _needs_proof(self, chardev: Chardev, sock: socket.socket) -> bool:
         """Whether clients have to show by certificates who they are."""
@@ -306,7 +328,7 @@ class Ports:
 
         dialer = Dialer(
             self._loop,
-            lambda: self._open_socket(chardev),
+            lambda: self._open_sockets(chardev)[0],
             came,
             chardev.reconnect / 1000,
             self._hub.spawn,
@@ -315,38 +337,49 @@ class Ports:
         self._dialers.append(dialer)
         return dialer
 
-    def _open_socket(self, chardev: Chardev) -> socket.socket:
+    def _open_sockets(self, chardev: Chardev) -> list[socket.socket]:
+        """The sockets that listen, or the one that is connected; raises `QMPError`."""
         allowed = chardev.allowed or self._config.allowed
         if chardev.kind == "unix":
             mode = 0o600 if allowed is None else 0o666
-            sock = open_unix(chardev.path, server=chardev.server, mode=mode)
+            socks = [open_unix(chardev.path, server=chardev.server, mode=mode)]
         elif chardev.kind == "fd":
-            sock = open_fd(chardev.fd, server=chardev.server)
+            socks = [open_fd(chardev.fd, server=chardev.server)]
+        elif chardev.server:
+            socks = listen_tcp(chardev.host, chardev.port, chardev.family)
         else:
-            sock = open_tcp(chardev.host, chardev.port, server=chardev.server)
+            socks = [connect_tcp(chardev.host, chardev.port, chardev.family)]
+        try:
+            for each in socks:
+                self._check(chardev, each, allowed)
+        except BaseException:
+            for each in socks:
+                each.close()
+            raise
+        return socks
+
+    def _check(self, chardev: Chardev, sock: socket.socket, allowed: Allowed | None) -> None:
+        """Whether somebody may be served there; raises `QMPError` if not."""
         if allowed is not None:
             self._check_allowed(chardev, sock, allowed)
         if chardev.server and not self._config.insecure_tcp and not is_loopback(sock):
             if chardev.tls_creds is None:
                 whom = "in clear"
             elif self._credentials(chardev).verify_peer:
-                return sock
+                return
             else:
                 whom = "to just anybody"
-            sock.close()
             raise QMPError(
                 f"refusing to serve QMP {whom} beyond this machine",
                 hint="Every client that can connect can read and write files as this user;"
                 " --insecure-tcp serves it all the same.",
             )
-        return sock
 
     def _check_allowed(self, chardev: Chardev, sock: socket.socket, allowed: Allowed) -> None:
-        """Close a socket where who connects can't be told, or may not; raises `QMPError`."""
+        """Where who connects can't be told, or may not: raises `QMPError`."""
         if sock.family != socket.AF_UNIX:
             if chardev.tls_creds is not None and self._credentials(chardev).verify_peer:
                 return
-            sock.close()
             raise QMPError(
                 "refusing to serve QMP where the users who connect can't be told",
                 hint="--allow-user and --allow-group are checked on UNIX sockets; on TCP,"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Sequence
+from typing import Any
 
 from memd.commands.chardev import host_and_port
 from memd.errors import QMPError
@@ -50,41 +52,79 @@ def open_unix(path: str, *, server: bool, mode: int = 0o600) -> socket.socket:
     return sock
 
 
-def open_tcp(host: str, port: str, *, server: bool) -> socket.socket:
-    """Listen at, or connect to, a TCP address.
+_FAMILIES = {"": socket.AF_UNSPEC, "ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 
-    Args:
-        host: a name or address, IPv6 without brackets; empty for every address.
-        port: a number or a service's name.
-        server: whether to listen.
+_Found = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]]
 
-    Raises:
-        QMPError: when that fails.
-    """
-    flags = socket.AI_PASSIVE if server else 0
+
+def _resolve(host: str, port: str, family: str, flags: int = 0) -> _Found:
     try:
-        found = socket.getaddrinfo(host or None, port, 0, socket.SOCK_STREAM, 0, flags)
+        return socket.getaddrinfo(
+            host or None, port, _FAMILIES[family], socket.SOCK_STREAM, 0, flags
+        )
     except socket.gaierror as error:
         raise QMPError(f"address resolution failed for {host}:{port}: {error.strerror}") from None
+
+
+def connect_tcp(host: str, port: str, family: str = "") -> socket.socket:
+    """Connect to the first of a host's addresses that takes it.
+
+    Args:
+        host: a name or address, IPv6 without brackets; empty for this machine.
+        port: a number or a service's name.
+        family: "ipv4" or "ipv6" where only that is wanted.
+
+    Raises:
+        QMPError: none does.
+    """
     refusal: OSError | None = None
-    for family, kind, protocol, _name, address in found:
-        sock = socket.socket(family, kind, protocol)
+    for kind, type, protocol, _name, address in _resolve(host, port, family):
+        sock = socket.socket(kind, type, protocol)
         try:
-            if not server:
-                sock.connect(address)
-                return sock
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(found) > 1)
-            sock.bind(address)
-            sock.listen(BACKLOG)
+            sock.connect(address)
             return sock
         except OSError as error:
             sock.close()
             refusal = error
     reason = os.strerror(refusal.errno or 0) if refusal else "No address"
-    if not server:
-        raise QMPError(f"Failed to connect to '{host}:{port}': {reason}")
+    raise QMPError(f"Failed to connect to '{host}:{port}': {reason}")
+
+
+def listen_tcp(host: str, port: str, family: str = "") -> list[socket.socket]:
+    """Listen on all of a host's addresses that can be listened on, at least on one.
+
+    Args:
+        host: as for `connect_tcp`; empty for every address.
+        port: a number or a service's name.
+        family: "ipv4" or "ipv6" where only that is wanted.
+
+    Raises:
+        QMPError: there is none; the first one's reason.
+    """
+    found: list[socket.socket] = []
+    refusal: OSError | None = None
+    for kind, type, protocol, _name, address in _resolve(host, port, family, socket.AI_PASSIVE):
+        try:
+            sock = socket.socket(kind, type, protocol)
+        except OSError as error:
+            # The kernel has no such family.
+            refusal = refusal or error
+            continue
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if kind == socket.AF_INET6:
+                # "::" is for IPv4 too, unless that is not wanted or has a socket of its own.
+                alone = family == "ipv6" or any(each.family == socket.AF_INET for each in found)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, alone)
+            sock.bind(address)
+            sock.listen(BACKLOG)
+            found.append(sock)
+        except OSError as error:
+            sock.close()
+            refusal = refusal or error
+    if found:
+        return found
+    reason = os.strerror(refusal.errno or 0) if refusal else "No address"
     if refusal and refusal.errno == errno.EADDRINUSE:
         raise QMPError(f"Failed to find an available port: {reason}")
     raise QMPError(f"Failed to bind socket: {reason}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from memd.errors import QMPError
-from memd.server.endpoint import is_loopback, open_fd, open_tcp, open_unix
+from memd.server.endpoint import connect_tcp, is_loopback, listen_tcp, open_fd, open_unix
 
 LOOPBACK = "127.0.0.1"
 
@@ -47,26 +48,42 @@ def test_unix_refusals(tmp_path: Path) -> None:
 
 
 def test_a_tcp_address_at_both_ends() -> None:
-    with open_tcp(LOOPBACK, "0", server=True) as listening:
+    with listen_tcp(LOOPBACK, "0")[0] as listening:
         port = str(listening.getsockname()[1])
-        with open_tcp(LOOPBACK, port, server=False) as client:
+        with connect_tcp(LOOPBACK, port) as client:
             served, _address = listening.accept()
             served.sendall(b"hello")
             assert client.recv(10) == b"hello"
             served.close()
-        assert refusal(lambda: open_tcp(LOOPBACK, port, server=True)) == (
+        assert refusal(lambda: listen_tcp(LOOPBACK, port)) == (
             "Failed to find an available port: Address already in use"
         )
-    assert refusal(lambda: open_tcp(LOOPBACK, port, server=False)) == (
+    assert refusal(lambda: connect_tcp(LOOPBACK, port)) == (
         f"Failed to connect to '{LOOPBACK}:{port}': Connection refused"
     )
 
 
+def test_each_address_is_tried() -> None:
+    """An empty host is this machine's, of both families; only one is listened on."""
+    for host, family in (("127.0.0.1", "ipv4"), ("::1", "ipv6")):
+        try:
+            [listening] = listen_tcp(host, "0")
+        except QMPError:
+            pytest.skip(f"not here: nothing can listen on {host}")
+        with listening:
+            port = str(listening.getsockname()[1])
+            connect_tcp("", port).close()
+            connect_tcp("", port, family).close()
+            other = "ipv4" if family == "ipv6" else "ipv6"
+            refused = refusal(partial(connect_tcp, "", port, other))
+            assert refused == f"Failed to connect to ':{port}': Connection refused"
+
+
 def test_tcp_refusals() -> None:
-    assert refusal(lambda: open_tcp("192.0.2.1", "0", server=True)) == (
+    assert refusal(lambda: listen_tcp("192.0.2.1", "0")) == (
         "Failed to bind socket: Cannot assign requested address"
     )
-    assert refusal(lambda: open_tcp(LOOPBACK, "nosuch", server=True)) == (
+    assert refusal(lambda: listen_tcp(LOOPBACK, "nosuch")) == (
         f"address resolution failed for {LOOPBACK}:nosuch: Servname not supported for ai_socktype"
     )
 
@@ -96,10 +113,11 @@ def test_what_is_inherited_must_be_a_socket() -> None:
 
 
 def test_which_addresses_only_this_machine_reaches() -> None:
-    with open_tcp(LOOPBACK, "0", server=True) as sock:
+    with listen_tcp(LOOPBACK, "0")[0] as sock:
         assert is_loopback(sock)
-    with open_tcp("", "0", server=True) as sock:
+    for sock in listen_tcp("", "0"):
         assert not is_loopback(sock)
+        sock.close()
     one, other = socket.socketpair()
     assert is_loopback(one)
     one.close()
