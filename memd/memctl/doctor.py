@@ -24,6 +24,12 @@ _STYLES = {OK: "green", WARN: "yellow", BAD: "bold red"}
 _LITTLE_ROOM = 4 << 30
 """Bytes of a template store's file system below which there is little."""
 
+_OF_SYS = (
+    *(memory_checks.huge_pages, memory_checks.transparent, memory_checks.merging),
+    host_checks.numa,
+)
+"""Checks of what /sys tells."""
+
 _NAME = 24
 """Where a name ends; longer ones shift what follows."""
 
@@ -61,9 +67,14 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def examine(host: Host) -> Iterator[Check]:
-    """Every check of a host."""
+    """Every check of a host; none of what only an unmounted /sys would tell."""
+    mounted = host.exists("/sys/kernel")
+    if not mounted:
+        found = "is not mounted: what it tells of huge pages, THP, KSM and NUMA is not known"
+        yield Check("/sys", WARN, found, "mount -t sysfs sysfs /sys")
     for check in (*memory_checks.CHECKS, *host_checks.CHECKS):
-        yield from check(host)
+        if mounted or check not in _OF_SYS:
+            yield from check(host)
 
 
 def _daemon(context: Context) -> list[Check]:
