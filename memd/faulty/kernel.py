@@ -49,6 +49,22 @@ class FaultyHost(Host):
             self._may_fail("open")
         return super().open(path, flags)
 
+    def open_near(self, entry: Entry, flags: int) -> int:
+        """What has to be waited for is opened by `open` afterwards, and fails there."""
+        try:
+            fd = super().open_near(entry, flags)
+        except BlockingIOError:
+            raise
+        except OSError:
+            self._may_fail("open")
+            raise
+        try:
+            self._may_fail("open")
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
     def open_at(self, directory: int, name: bytes, flags: int, mode: int = 0) -> int:
         """Opening a directory never fails; making a file without a name in it may."""
         if flags & os.O_TMPFILE == os.O_TMPFILE or not flags & os.O_DIRECTORY:

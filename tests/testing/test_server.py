@@ -182,9 +182,12 @@ def test_a_reset_leaves_nothing(server: Server) -> None:
     # Were it still to pause, it would stay.
     client.execute("system_reset")
     assert client.execute("query-status")["running"] is True
+    with pytest.raises(QMPError):
+        client.execute("query-foo")
     server.tell("x-test-reset")
     assert server.sent == []
-    with pytest.raises(AssertionError):
+    server.check_schema()
+    with pytest.raises(Unexpected, match="there is no command 'query-foo'"):
         server.check_schema(all=True)
 
 
