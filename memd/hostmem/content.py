@@ -155,9 +155,15 @@ def _through_mapping(region: Region, start: int, end: int, over: bool) -> Iterat
 
 
 def held_ranges(fd: int, offset: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The parts of a range of memory that the kernel holds, relative to `offset`."""
+    """The parts of a range of memory that the kernel holds, relative to `offset`.
+
+    All of it where the kernel, or a filter of system calls, does not let be told.
+    """
     pages = (end - start) // libc.PAGE_SIZE
-    held, _evicted = libc.cachestat(fd, offset + start, end - start)
+    try:
+        held, _evicted = libc.cachestat(fd, offset + start, end - start)
+    except OSError:
+        held = pages
     if held == pages:
         yield start, end
     elif held:
