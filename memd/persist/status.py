@@ -64,7 +64,7 @@ class Status:
         backends = [obj for obj in self._tree.objects.each() if obj.qom_type.is_a("memory-backend")]
         sizes = [obj.memory_size for obj in backends]
         text = f"{len(sizes)} backend{'' if len(sizes) == 1 else 's'}, {spell_size(sum(sizes))}"
-        not_kept = sum(obj.kept is False for obj in backends)
+        not_kept = sum(obj.kept is False and obj.memory_fd >= 0 for obj in backends)
         if not_kept:
             text += f"; not kept: {not_kept}"
         if self._lost:

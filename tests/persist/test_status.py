@@ -43,7 +43,7 @@ async def test_the_line(tree: Tree, manager: socket.socket) -> None:
     notifier = Notifier(manager.getsockname())
     status = Status(asyncio.get_running_loop(), notifier, tree, lost)
     assert status.line() == "STATUS=0 backends, 0 B"
-    add(tree, "ram", size=8 << 20)
+    add(tree, "memfd", size=8 << 20)
     assert status.line() == "STATUS=1 backend, 8 MiB"
     for name in ("a", "b", "x" * 1000):
         lost[name] = None
