@@ -341,7 +341,7 @@ class App:
 
 
 def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
-    """Run the daemon until it is told to end.
+    """Run the daemon until it is told to end; `END_SIGNALS` are ignored from then on.
 
     Args:
         config: the parsed command line.

@@ -88,9 +88,7 @@ def test_what_can_not_be_removed_at_the_end(
     )
     if (
         shutil.which("chattr") is None
-        or subprocess.run(
-            ["chattr", "+a", str(place)], check=False, capture_output=True
-        ).returncode
+        or subprocess.run(["chattr", "+a", str(place)], check=False, capture_output=True).returncode
     ):
         pytest.skip(f"{NOT_HERE}chattr +a")
     try:
