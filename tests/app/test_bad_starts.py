@@ -31,7 +31,6 @@ def start(*options: str, descriptors: int = 0) -> subprocess.CompletedProcess[st
         text=True,
         timeout=PATIENCE,
         check=False,
-        env={**os.environ, "XDG_RUNTIME_DIR": "/nonexistent"},
         preexec_fn=limit,
     )
 
@@ -39,7 +38,10 @@ def start(*options: str, descriptors: int = 0) -> subprocess.CompletedProcess[st
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--chardev", "null,id=type"], "--chardev null,id=type: " + DUPLICATE % "type"),
+        (
+            ["--chardev", "null,id=type", "--qmp", "stdio"],
+            "--chardev null,id=type: " + DUPLICATE % "type",
+        ),
         (
             ["--chardev", "null,id=type", "--mon", "type"],
             "--chardev null,id=type: " + DUPLICATE % "type",
