@@ -15,6 +15,8 @@ from memd.faulty.kernel import FaultyHost, refusal_of
 from memd.faulty.registry import FaultRegistry
 from memd.hostmem import libc
 from memd.testing import Server
+from tests.differential import kernel
+from tests.differential.server import TREE
 from tests.faulty.conftest import Connect
 
 SIZE = 1 << 20
@@ -28,12 +30,8 @@ def descriptors(server: Server) -> int:
 
 
 def regions(server: Server) -> int:
-    """Mappings of the size that is used here."""
-    count = 0
-    for row in Path(f"/proc/{server.pid}/maps").read_text().splitlines():
-        start, _, end = row.split()[0].partition("-")
-        count += int(end, 16) - int(start, 16) == SIZE
-    return count
+    """How many mappings of backends there are."""
+    return len(kernel.regions(server.pid, TREE))
 
 
 @pytest.mark.parametrize(
