@@ -8,6 +8,7 @@ that the daemon is ready.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import errno
 import logging
 import os
@@ -341,7 +342,7 @@ class App:
 
 
 def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
-    """Run the daemon until it is told to end; `END_SIGNALS` are ignored from then on.
+    """Run the daemon until it is told to end; `END_SIGNALS` do nothing from then on.
 
     Args:
         config: the parsed command line.
@@ -366,7 +367,12 @@ def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
         config.report.error(f"cannot start: {lack.desc}")
         return 1
     finally:
-        # The interpreter takes some milliseconds yet, and would have them kill it at the end.
-        for number in END_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        # They do nothing from here on, until the interpreter ends: that takes some
+        # milliseconds yet, in which it would have them kill the process.
+        atexit.register(_ignore_signals)
     return 0
+
+
+def _ignore_signals() -> None:
+    for number in END_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
