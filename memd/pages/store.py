@@ -400,7 +400,12 @@ class Store:
         others: set[Place] = set()
         for other in self.names():
             if other != name:
-                others |= self._usage_and_places(other)[1]
+                try:
+                    others |= self._usage_and_places(other)[1]
+                except QMPError:
+                    # One that was deleted meanwhile shares nothing.
+                    if other in self.names():
+                        raise
         shared = sum(length for _pack, _offset, length in mine & others)
         return replace(usage, shared=shared)
 
