@@ -295,7 +295,7 @@ class App:
             if done.cancelled():
                 return
             if isinstance(error, QMPError):
-                # Whoever waits for it tells of it, with its hint.
+                # The caller tells of it, with its hint.
                 done.set_exception(error)
             elif isinstance(error, Exception):
                 done.set_exception(answer_to(error, getattr(command, "__qualname__", "a command")))

@@ -264,7 +264,7 @@ class Servers:
             await asyncio.wait(self._ending)
         for process in self._processes:
             process.channel.close()
-            # It is left alone: whoever comes after this daemon reaps it.
+            # It is left alone: the process that inherits it reaps it.
             process.popen.returncode = 0
         for clone in self.clones.values():
             if clone.monitor >= 0:

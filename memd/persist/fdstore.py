@@ -116,7 +116,7 @@ class FdStore:
         self._removals: deque[str] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._lock = threading.Lock()
-        # Held by whoever sends removals: they are in the order of their queue.
+        # Held while removals are sent: they are in the order of their queue.
         self._sending = threading.Lock()
 
     def has_room(self) -> bool:

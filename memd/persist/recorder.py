@@ -96,7 +96,7 @@ class Recorder:
         self.numbers[obj.name] = number
         obj.kept = stored
         if self.committed and obj.name in self._lost:
-            # Whoever makes it anew knows.
+            # The client that makes it again knows.
             _try_to_write(kept.log, {"found": obj.name})
         _settle(kept.log, described)
 

@@ -177,7 +177,7 @@ class Connection:
             self.close()
             return False
         except MemoryError:
-            # Whoever has most held for it is to go.
+            # The client that most is held for is disconnected.
             self._shared.relieve(True)
             return False
         if fds:

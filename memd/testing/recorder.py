@@ -68,7 +68,7 @@ class Recorder:
     def stop(self) -> None:
         """Write down what has come, disconnect everybody, and end the file.
 
-        That takes about a second at most, whoever does not read.
+        That takes about a second at most, also if a peer does not read.
         """
         if self._listener is None:
             return
