@@ -38,8 +38,9 @@ from prometheus_client.exposition import choose_encoder
 from memd import __version__
 from memd.commands.memdev import x_memdev_stat
 from memd.commands.metering import BOUNDS
+from memd.hostmem.sockets import listen_tcp
 from memd.json_types import JSON
-from memd.server.endpoint import listen_tcp, open_unix
+from memd.server.endpoint import open_unix
 from memd.server.listener import Listener
 from memd.work import Run
 

@@ -14,17 +14,10 @@ from memd.backends.tls_creds import TLSCredentials
 from memd.compat import Compat
 from memd.config import Allowed
 from memd.errors import QMPError, StartError
+from memd.hostmem.sockets import address_of, connect_tcp, listen_tcp
 from memd.qom import Tree
 from memd.server.dialer import Dialer
-from memd.server.endpoint import (
-    address_of,
-    connect_tcp,
-    ends_of,
-    is_loopback,
-    listen_tcp,
-    open_fd,
-    open_unix,
-)
+from memd.server.endpoint import ends_of, is_loopback, open_fd, open_unix
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog
 from memd.server.listener import Listener

@@ -12,10 +12,9 @@ import stat
 from collections.abc import Callable
 from time import monotonic, sleep
 
-log = logging.getLogger("memd")
+from memd.hostmem.sockets import BACKLOG
 
-BACKLOG = 1024
-"""Connections that wait to be accepted; the kernel cuts it at net.core.somaxconn."""
+log = logging.getLogger("memd")
 
 ACCEPT_PAUSE = 0.1
 """Seconds without accepting once descriptors have run out (accept(2), EMFILE):

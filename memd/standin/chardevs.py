@@ -13,12 +13,12 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from stat import S_ISSOCK
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.errors import QMPError
 from memd.hostmem.files import encode_path
 from memd.hostmem.paths import Entry, open_path, target
+from memd.hostmem.sockets import PATIENCE, connect_tcp, connect_unix, listen_tcp, listen_unix
 from memd.json_types import JSON
 from memd.qom.chardev import ChardevObject
 from memd.work import Job
@@ -44,8 +44,6 @@ _MOST = 1024
 """Devices that clients may have added at a time: each may hold three descriptors."""
 
 _RING = 65536
-_PATH_LIMIT = 107
-_BACKLOG = 1
 _ACCESS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
@@ -331,11 +329,26 @@ def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: i
     kind, where = data["addr"]["type"], data["addr"]["data"]
     server = data.get("server", True)
     if kind == "unix":
-        opened.addr = {"type": "unix", "path": where["path"]}
-        again = data.get("reconnect") or data.get("reconnect-ms")
-        _unix(opened, where["path"], roots, server=server, again=bool(again))
+        path = where["path"]
+        opened.addr = {"type": "unix", "path": path}
+        if server:
+            listening, opened.entry = listen_unix(path, roots)
+            opened.fds.append(listening.detach())
+            return
+        try:
+            opened.fds.append(connect_unix(path, roots).detach())
+        except QMPError:
+            if not (data.get("reconnect") or data.get("reconnect-ms")):
+                raise
     elif kind == "inet":
-        _inet(opened, where, server=server)
+        host, port = where["host"], where["port"]
+        if server:
+            made = listen_tcp(host, port, backlog=1)
+            host, port = made[0].getsockname()[:2]
+            opened.fds += [each.detach() for each in made]
+        else:
+            opened.fds.append(connect_tcp(host, port, timeout=PATIENCE).detach())
+        opened.addr = {"type": "inet", "host": str(host), "port": str(port)}
     elif given is not None:
         _check_socket(given, where["str"])
         opened.addr = {"type": "fd", "str": where["str"]}
@@ -348,62 +361,3 @@ def _check_socket(fd: int, name: str) -> None:
         socket.socket(fileno=os.dup(fd)).close()
     except OSError:
         raise QMPError(f"File descriptor '{name}' is not a socket") from None
-
-
-def _unix(opened: _Opened, path: str, roots: Roots | None, *, server: bool, again: bool) -> None:
-    if len(os.fsencode(path)) > _PATH_LIMIT:
-        raise QMPError(
-            f"UNIX socket path '{path}' is too long", hint="Path must be less than 108 bytes"
-        )
-    what = "Failed to bind socket to" if server else "Failed to connect to"
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    entry = None
-    try:
-        entry = target(encode_path(path), roots)
-        # The directory that was looked up is the one that is used, wherever it is by now.
-        here = f"/proc/self/fd/{entry.directory}/{os.fsdecode(entry.name)}"
-        if server:
-            with contextlib.suppress(FileNotFoundError):
-                if S_ISSOCK(entry.stat().st_mode):
-                    entry.unlink()
-            made.bind(here)
-            opened.entry, entry = entry, None
-            made.listen(_BACKLOG)
-        else:
-            made.setblocking(False)
-            made.connect(here)
-        opened.fds.append(made.detach())
-    except OSError as error:
-        if not server and again:
-            return
-        raise QMPError(f"{what} '{path}': {error.strerror}") from None
-    finally:
-        made.close()
-        if entry is not None:
-            entry.close()
-
-
-def _inet(opened: _Opened, where: dict[str, Any], *, server: bool) -> None:
-    host, port = where["host"], where["port"]
-    what = f"Failed to {'find an available port' if server else 'connect to'}"
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise QMPError(f"address resolution failed for {host}:{port}: {error.strerror}") from None
-    made = socket.socket(found[0], socket.SOCK_STREAM)
-    try:
-        if server:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind(found[4])
-            made.listen(_BACKLOG)
-        else:
-            made.settimeout(10.0)
-            made.connect(found[4])
-        here = made.getsockname() if server else (host, port)
-        opened.addr = {"type": "inet", "host": str(here[0]), "port": str(here[1])}
-        opened.fds.append(made.detach())
-    except OSError as error:
-        there = "" if server else f" '{host}:{port}'"
-        raise QMPError(f"{what}{there}: {error.strerror}") from None
-    finally:
-        made.close()

@@ -38,6 +38,7 @@ def test_chardevs(directory: Path) -> None:
         chardev("m1", "mux", chardev="nope"),
         chardev("s0", "socket", addr=unix("@DIR@/s0"), server=True, wait=False),
         chardev("s1", "socket", addr=unix("@DIR@/nobody"), server=False),
+        chardev("s1", "socket", addr=unix("/nonexistent/s1"), server=True, wait=False),
         chardev("s2", "socket", addr={"type": "fd", "data": {"str": "nofd"}}, server=False),
         chardev("p0", "pipe", device="@DIR@/nothing"),
         chardev("se", "serial", device="@DIR@/nothing"),

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from memd.errors import QMPError
-from memd.server.endpoint import connect_tcp, is_loopback, listen_tcp, open_fd, open_unix
+from memd.hostmem.sockets import connect_tcp, listen_tcp
+from memd.server.endpoint import is_loopback, open_fd, open_unix
 
 LOOPBACK = "127.0.0.1"
 

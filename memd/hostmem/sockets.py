@@ -1,0 +1,201 @@
+"""Sockets by address: listening ones and connected ones.
+
+Refusals are worded as in QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError
+from memd.json_types import JSON
+
+if TYPE_CHECKING:
+    from memd.hostmem.paths import Entry, Roots
+
+UNIX_PATH_MAX = 108
+"""Bytes of a socket's path, its closing NUL included (unix(7))."""
+
+BACKLOG = 1024
+"""Connections that wait to be accepted; the kernel cuts it at net.core.somaxconn."""
+
+PATIENCE = 10.0
+"""Seconds for each attempt to connect to where a client says."""
+
+
+def check_path(path: str) -> None:
+    """Raise `QMPError` where a path is too long for a UNIX socket."""
+    if len(os.fsencode(path)) >= UNIX_PATH_MAX:
+        raise QMPError(
+            f"UNIX socket path '{path}' is too long",
+            hint=f"Path must be less than {UNIX_PATH_MAX} bytes",
+        )
+
+
+def connect_unix(path: str, roots: Roots | None) -> socket.socket:
+    """Connect to where a client says.
+
+    Args:
+        roots: what the path has to be below; None for anywhere.
+
+    Raises:
+        QMPError: it can't be.
+    """
+    check_path(path)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        entry = _entry(path, roots)
+        try:
+            made.settimeout(PATIENCE)
+            made.connect(_here(entry))
+        finally:
+            entry.close()
+    except OSError as error:
+        made.close()
+        reason = error.strerror or os.strerror(errno.ETIMEDOUT)
+        raise QMPError(f"Failed to connect to '{path}': {reason}") from None
+    return made
+
+
+def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Entry]:
+    """Listen where a client says, in place of a socket that is there.
+
+    Args:
+        roots: what the path has to be below; None for anywhere.
+
+    Returns:
+        the socket, and its name, which is to be removed and closed in the end.
+
+    Raises:
+        QMPError: it can't be.
+    """
+    check_path(path)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    entry: Entry | None = None
+    try:
+        entry = _entry(path, roots)
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(entry.stat().st_mode):
+                entry.unlink()
+        made.bind(_here(entry))
+        made.listen(1)
+    except OSError as error:
+        made.close()
+        if entry is not None:
+            entry.close()
+        raise QMPError(f"Failed to bind socket to {path}: {error.strerror}") from None
+    return made, entry
+
+
+def _entry(path: str, roots: Roots | None) -> Entry:
+    # Brings in ctypes, which a start need not pay for.
+    from memd.hostmem.files import encode_path
+    from memd.hostmem.paths import target
+
+    return target(encode_path(path), roots)
+
+
+def _here(entry: Entry) -> str:
+    """An entry's path by its directory, which is the one that was looked up wherever it is."""
+    return f"/proc/self/fd/{entry.directory}/{os.fsdecode(entry.name)}"
+
+
+_FAMILIES = {"": socket.AF_UNSPEC, "ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
+
+_Found = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]]
+
+
+def _resolve(host: str, port: str, family: str, flags: int = 0) -> _Found:
+    try:
+        return socket.getaddrinfo(
+            host or None, port, _FAMILIES[family], socket.SOCK_STREAM, 0, flags
+        )
+    except socket.gaierror as error:
+        raise QMPError(f"address resolution failed for {host}:{port}: {error.strerror}") from None
+
+
+def connect_tcp(
+    host: str, port: str, family: str = "", timeout: float | None = None
+) -> socket.socket:
+    """Connect to the first of a host's addresses that takes it.
+
+    Args:
+        host: a name or address, IPv6 without brackets; empty for this machine.
+        port: a number or a service's name.
+        family: "ipv4" or "ipv6" where only that is wanted.
+        timeout: seconds for each address; None for as long as the kernel tries.
+
+    Raises:
+        QMPError: none does.
+    """
+    refusal: OSError | None = None
+    for kind, type, protocol, _name, address in _resolve(host, port, family):
+        sock = socket.socket(kind, type, protocol)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(address)
+            sock.settimeout(None)
+            return sock
+        except OSError as error:
+            sock.close()
+            refusal = error
+    reason = os.strerror(refusal.errno or errno.ETIMEDOUT) if refusal else "No address"
+    raise QMPError(f"Failed to connect to '{host}:{port}': {reason}")
+
+
+def listen_tcp(
+    host: str, port: str, family: str = "", backlog: int = BACKLOG
+) -> list[socket.socket]:
+    """Listen on all of a host's addresses that can be listened on, at least on one.
+
+    Args:
+        host: as for `connect_tcp`; empty for every address.
+        port: a number or a service's name.
+        family: "ipv4" or "ipv6" where only that is wanted.
+        backlog: clients that may wait to be accepted.
+
+    Raises:
+        QMPError: there is none; the first one's reason.
+    """
+    found: list[socket.socket] = []
+    refusal: OSError | None = None
+    for kind, type, protocol, _name, address in _resolve(host, port, family, socket.AI_PASSIVE):
+        try:
+            sock = socket.socket(kind, type, protocol)
+        except OSError as error:
+            # The kernel has no such family.
+            refusal = refusal or error
+            continue
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if kind == socket.AF_INET6:
+                # "::" is for IPv4 too, unless that is not wanted or has a socket of its own.
+                alone = family == "ipv6" or any(each.family == socket.AF_INET for each in found)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, alone)
+            sock.bind(address)
+            sock.listen(backlog)
+            found.append(sock)
+        except OSError as error:
+            sock.close()
+            refusal = refusal or error
+    if found:
+        return found
+    reason = os.strerror(refusal.errno or 0) if refusal else "No address"
+    if refusal and refusal.errno == errno.EADDRINUSE:
+        raise QMPError(f"Failed to find an available port: {reason}")
+    raise QMPError(f"Failed to bind socket: {reason}")
+
+
+def address_of(sock: socket.socket) -> JSON:
+    """The QAPI `SocketAddress` of a socket that listens or is connected."""
+    name = sock.getsockname() or sock.getpeername()
+    if sock.family == socket.AF_UNIX:
+        return {"type": "unix", "path": os.fsdecode(name)}
+    family = "ipv6" if sock.family == socket.AF_INET6 else "ipv4"
+    return {"type": "inet", "host": name[0], "port": str(name[1]), family: True}
