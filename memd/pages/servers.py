@@ -7,8 +7,7 @@ has locked; the next daemon recovers those that nobody serves any more.
 
 A request has `id`, `template`, and of `uri`, `qmp`, `file`, `page-size`, `record`
 and `recover` what there is. The process answers with messages of the same `id`: one
-once it is connected, with the descriptor of the clone's monitor, reports while it
-serves, and one with an `outcome` at the end.
+once it is connected, reports while it serves, and one with an `outcome` at the end.
 """
 
 from __future__ import annotations
@@ -65,12 +64,10 @@ class Clone:
         request: what the process was told.
         file: where it is noted.
         begun: as above; None once it was told.
-        monitor: the connection to its monitor, or -1. It is kept for a process that may
-            have to take over: a QEMU that waits for a page greets nobody.
         report: what the process last told of it.
     """
 
-    __slots__ = ("begun", "file", "monitor", "number", "report", "request")
+    __slots__ = ("begun", "file", "number", "report", "request")
 
     def __init__(
         self, number: int, request: Message, directory: Path, begun: Begun | None = None
@@ -79,7 +76,6 @@ class Clone:
         self.request = request
         self.file = directory / f"{number}.json"
         self.begun = begun
-        self.monitor = -1
         self.report: Message = {}
         if "qmp" in request:
             request["file"] = str(self.file)
@@ -153,7 +149,7 @@ class _Process:
         self,
         popen: subprocess.Popen[bytes],
         sock: socket.socket,
-        take: Callable[[_Process, Message, list[int]], None],
+        take: Callable[[_Process, Message], None],
         ended: Callable[[_Process], None],
     ) -> None:
         self.popen = popen
@@ -266,9 +262,6 @@ class Servers:
             process.channel.close()
             # It is left alone: the process that inherits it reaps it.
             process.popen.returncode = 0
-        for clone in self.clones.values():
-            if clone.monitor >= 0:
-                os.close(clone.monitor)
 
     def _run(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -301,8 +294,7 @@ class Servers:
             self._ended(clone, "failed", f"cannot start a process that serves pages: {reason}")
             return
         process.clones[clone.number] = clone
-        monitor = () if clone.monitor < 0 else (clone.monitor,)
-        process.channel.send({"id": clone.number, **clone.request}, monitor)
+        process.channel.send({"id": clone.number, **clone.request})
 
     async def _choose(self) -> _Process:
         idle = min(self._processes, key=lambda each: len(each.clones), default=None)
@@ -361,12 +353,8 @@ class Servers:
             else:
                 self._ended(clone, "lost", "the process that served it has ended")
 
-    def _take(self, process: _Process, message: Message, fds: list[int]) -> None:
+    def _take(self, process: _Process, message: Message) -> None:
         clone = process.clones[message["id"]]
-        if fds:
-            if clone.monitor >= 0:
-                os.close(clone.monitor)
-            clone.monitor = fds[0]
         if "page-size" in message:
             # It may not be able to tell when it has to be recovered.
             clone.request["page-size"] = message["page-size"]
@@ -398,9 +386,6 @@ class Servers:
             except OSError as failed:
                 log.warning("cannot remove %s: %s", clone.file, failed.strerror)
         del self.clones[clone.number]
-        if clone.monitor >= 0:
-            os.close(clone.monitor)
-            clone.monitor = -1
         report = clone.describe()
         self._totals.add(clone.report)
         outcomes = self._totals.outcomes

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import fcntl
 import gc
 import json
@@ -21,12 +22,14 @@ import socket
 import sys
 import time
 from array import array
+from pathlib import Path
 from typing import Any
 
 from memd.errors import QMPError
 from memd.pages.channel import Channel, Message
 from memd.pages.clone import Connection, connect
 from memd.pages.clone_monitor import CloneMonitor
+from memd.pages.fd_holder import Holder
 from memd.pages.postcopy import Counts, Source
 from memd.pages.recording import PAGE, Recording, parse
 from memd.pages.store import Store
@@ -71,11 +74,13 @@ class Process:
     Args:
         sock: its end of the socket pair.
         store: where the templates are.
+        holder: holds the connections to clones' monitors.
     """
 
-    def __init__(self, sock: socket.socket, store: Store) -> None:
+    def __init__(self, sock: socket.socket, store: Store, holder: Holder) -> None:
         self._sock = sock
         self._store = store
+        self._holder = holder
         self._opened: dict[str, Opened] = {}
         self._served: dict[asyncio.Task[None], _Served] = {}
         self._channel: Channel | None = None
@@ -92,10 +97,9 @@ class Process:
         while self._served:
             await asyncio.wait(self._served)
 
-    def _begin(self, request: Message, fds: list[int]) -> None:
+    def _begin(self, request: Message) -> None:
         assert self._channel is not None
-        monitor = fds[0] if fds and fds[0] >= 0 else -1
-        served = _Served(request, monitor, self._channel)
+        served = _Served(request, self._holder, self._channel)
         task = asyncio.ensure_future(self._serve(request, served))
         self._served[task] = served
         task.add_done_callback(self._served.pop)
@@ -128,7 +132,7 @@ class Process:
                 # Here the next daemon finds it.
                 await asyncio.to_thread(_write, note, {**request, **ended})
             os.close(note)
-        served.close()
+        await served.close()
         gc.collect()
 
     async def _open(self, name: str) -> Opened:
@@ -168,11 +172,11 @@ class _Served:
 
     Args:
         request: see `memd.pages.servers`.
-        monitor: a connection to its monitor that an earlier process had, or -1.
+        holder: holds the connection to its monitor as well.
         channel: to the daemon.
     """
 
-    def __init__(self, request: Message, monitor: int, channel: Channel) -> None:
+    def __init__(self, request: Message, holder: Holder, channel: Channel) -> None:
         self._request = request
         self._id: int = request["id"]
         self._qmp: str | None = request.get("qmp")
@@ -182,10 +186,9 @@ class _Served:
         self._page_size: int | None = request.get("page-size")
         self._recovering: bool = request.get("recover", False)
         self._record: bool = request.get("record", False)
+        self._holder = holder
         self._channel = channel
         self._monitor: CloneMonitor | None = None
-        if self._qmp is not None and monitor >= 0:
-            self._monitor = CloneMonitor.adopt(self._qmp, monitor)
         self._connection: Connection | None = None
         self._source: Source | None = None
         self._began = time.monotonic()
@@ -201,10 +204,12 @@ class _Served:
             self._source.push()
             self._connection.wake()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Leave its monitor."""
         if self._monitor is not None:
             self._monitor.close()
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._holder.drop, self._id)
 
     async def run(self, opened: Opened, note: int) -> str:
         """Serve it to its end; gives the outcome (QAPI `TemplateOutcome`).
@@ -215,9 +220,9 @@ class _Served:
         Raises:
             QMPError: it could not be served.
         """
-        if self._qmp is not None and self._monitor is None:
+        if self._qmp is not None:
             try:
-                self._monitor = await CloneMonitor.connect(self._qmp)
+                self._monitor = await self._reach(self._qmp)
             except QMPError:
                 if self._recovering and not await asyncio.to_thread(_listens, self._qmp):
                     return "left"
@@ -259,6 +264,23 @@ class _Served:
                 raise QMPError("the clone pauses again and again")
             self._recovering = True
 
+    async def _reach(self, path: str) -> CloneMonitor:
+        """Its monitor, by the connection that an earlier process had if there is one.
+
+        Raises:
+            QMPError: it can't be reached.
+        """
+        try:
+            if self._recovering:
+                held = await asyncio.to_thread(self._holder.take, self._id)
+                if held >= 0:
+                    return CloneMonitor.adopt(path, held)
+            monitor = await CloneMonitor.connect(path)
+            await asyncio.to_thread(self._holder.keep, self._id, monitor.fileno())
+        except OSError as failed:
+            log.warning("the monitor %s is held by this process alone: %s", path, failed)
+        return monitor
+
     async def _send(self, opened: Opened) -> None:
         """Serve it over one connection.
 
@@ -276,8 +298,7 @@ class _Served:
         )
         sock = await connect(self._uri)
         self._counts.append(source.counts)
-        begun = {"id": self._id, "page-size": self._page_size}
-        self._channel.send(begun, () if self._monitor is None else (self._monitor.fileno(),))
+        self._channel.send({"id": self._id, "page-size": self._page_size})
         connection = Connection(source, sock)
         self._source, self._connection = source, connection
         opened.memory.on_ready.add(connection.wake)
@@ -369,10 +390,12 @@ def main(arguments: list[str]) -> None:
     # What is sent makes many small objects and no circles.
     gc.disable()
     sock = socket.socket(fileno=int(number))
+    # Before there are threads.
+    holder = Holder(Path(directory) / "serving")
     store = Store(directory, readonly=True, sources=sources)
 
     async def run() -> None:
-        await Process(sock, store).run()
+        await Process(sock, store, holder).run()
 
     asyncio.run(run())
     # Fetching that is under way is given up.

@@ -161,7 +161,7 @@ def test_memd_is_killed(
         assert monitor.execute("x-template-serve", request) == {"return": {}}
         processes = serving_processes(server)
         time.sleep(some.random() * 0.2)
-        who = some.choice(os.environ.get("MEMD_KILL", "daemon process").split())
+        who = some.choice(os.environ.get("MEMD_KILL", "daemon process both").split())
         if who != "daemon":
             for process in processes:
                 os.kill(process, signal.SIGKILL)

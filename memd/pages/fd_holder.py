@@ -1,0 +1,169 @@
+"""A process that holds the connections to clones' monitors, for the one that has to recover them.
+
+A QEMU whose main thread waits for a page negotiates with nobody: only who has
+negotiated before can have it recover, out of band. So the connection has to outlive
+the process that serves, and the daemon too. The first process that serves forks one
+that does nothing else; it ends when it holds nothing and nobody is connected. What is
+at the other end of a descriptor that is held ends its being held when it closes.
+
+A request is a packet, `keep N` with a descriptor, `take N` or `drop N`; the answer is a
+packet of one byte, with the descriptor where one was asked for and is held.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import socket
+import threading
+from pathlib import Path
+
+_SOCKET = "monitors"
+_LOCK = "monitors.lock"
+
+
+class Holder:
+    """A connection to that process. Its methods wait for it, and may be called in any thread.
+
+    Args:
+        directory: where its socket is; one process is started for each, by whoever is first.
+            This process has no threads yet.
+
+    Raises:
+        OSError: there can be none.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._lock = threading.Lock()
+        self._socket = _connect(directory) or _start(directory)
+
+    def keep(self, number: int, fd: int) -> None:
+        """Hold a copy of a descriptor, in the place of one of the same number. Raises `OSError`."""
+        self._ask(f"keep {number}", (fd,))
+
+    def take(self, number: int) -> int:
+        """A copy of a descriptor, -1 where none is held. Raises `OSError`."""
+        fds = self._ask(f"take {number}")
+        return fds[0] if fds else -1
+
+    def drop(self, number: int) -> None:
+        """Hold a descriptor no longer. Raises `OSError`."""
+        self._ask(f"drop {number}")
+
+    def close(self) -> None:
+        """Leave; what is held stays held."""
+        self._socket.close()
+
+    def _ask(self, request: str, fds: tuple[int, ...] = ()) -> list[int]:
+        with self._lock:
+            socket.send_fds(self._socket, [request.encode()], fds)
+            answer, found, _flags, _address = socket.recv_fds(self._socket, 1, 1)
+        if not answer:
+            raise ConnectionResetError("the process that holds monitors has ended")
+        return found
+
+
+def _connect(directory: Path) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with _Place(directory) as place:
+            sock.connect(f"{place}/{_SOCKET}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _start(directory: Path) -> socket.socket:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    with (directory / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another one may have been faster.
+        if (found := _connect(directory)) is not None:
+            return found
+        (directory / _SOCKET).unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            with _Place(directory) as place:
+                listening.bind(f"{place}/{_SOCKET}")
+            listening.listen()
+            if not os.fork():
+                try:
+                    _run(listening)
+                finally:
+                    os._exit(0)
+        found = _connect(directory)
+    if found is None:
+        raise ConnectionRefusedError("the process that holds monitors has ended")
+    return found
+
+
+class _Place:
+    """A short name of a directory, for the length of a `with` block: a socket's has 107 bytes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+
+    def __enter__(self) -> str:
+        return f"/proc/self/fd/{self._fd}"
+
+    def __exit__(self, *_error: object) -> None:
+        os.close(self._fd)
+
+
+def _run(listening: socket.socket) -> None:
+    """Hold what is given, in the forked process."""
+    os.setsid()
+    # Nothing of the other one's stays open but what errors are written to.
+    own = listening.fileno()
+    os.closerange(3, own)
+    os.closerange(own + 1, os.sysconf("SC_OPEN_MAX"))
+    held: dict[int, int] = {}
+    clients: dict[int, socket.socket] = {}
+    poll = select.poll()
+    poll.register(own, select.POLLIN)
+    served = False
+    while held or clients or not served:
+        # One at a time: what it closes may be what the next one is about.
+        fd, _event = poll.poll()[0]
+        if fd == own:
+            client, _address = listening.accept()
+            clients[client.fileno()] = client
+            poll.register(client, select.POLLIN)
+            served = True
+        elif fd not in clients:
+            # Its other end has been closed.
+            _drop(held, next(number for number, each in held.items() if each == fd), poll)
+        elif not _answer(clients[fd], held, poll):
+            poll.unregister(fd)
+            clients.pop(fd).close()
+
+
+def _answer(client: socket.socket, held: dict[int, int], poll: select.poll) -> bool:
+    """Do what a client asks for; False where it has left."""
+    try:
+        data, fds, _flags, _address = socket.recv_fds(client, 64, 1)
+        if not data:
+            return False
+        word, _, text = data.decode().partition(" ")
+        number = int(text)
+        if word != "take":
+            _drop(held, number, poll)
+        if word == "keep":
+            (held[number],) = fds
+            poll.register(held[number], 0)
+        found = [held[number]] if word == "take" and number in held else []
+        socket.send_fds(client, [b"."], found)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _drop(held: dict[int, int], number: int, poll: select.poll) -> None:
+    fd = held.pop(number, -1)
+    if fd >= 0:
+        poll.unregister(fd)
+        os.close(fd)
