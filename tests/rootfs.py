@@ -2,6 +2,7 @@
 
     python3 tests/rootfs.py systemd    # what tests/systemd boots
     python3 tests/rootfs.py bare       # what .ci/bare passes the tests in
+    python3 tests/rootfs.py bare bookworm
 
 makes one, as root, with debootstrap, in half a minute, and prints where it is. They
 are used under an overlay, so nothing is ever written to them. It needs the standard
@@ -19,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 SUITE = "trixie"
-"""Debian 13: systemd 257, Python 3.13."""
+"""The release that is made unless another is named: Debian 13, systemd 257, Python 3.13."""
 
 PACKAGES = {
     "systemd": ("systemd", "systemd-sysv", "dbus", "python3"),
@@ -35,8 +36,11 @@ _MIRROR = "http://deb.debian.org/debian"
 _SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d")
 
 
-def place(name: str) -> Path:
-    """Where a system is or will be: MEMD_TEST_ROOTFS names another directory to keep it in."""
+def place(name: str, suite: str = SUITE) -> Path:
+    """Where a system of a Debian release is or will be.
+
+    MEMD_TEST_ROOTFS names another directory to keep it in.
+    """
     named = os.environ.get("MEMD_TEST_ROOTFS")
     if named:
         keep = Path(named)
@@ -44,7 +48,7 @@ def place(name: str) -> Path:
         keep = Path("/var/cache/memd-tests")
     else:
         keep = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "memd-tests")
-    return keep / f"{SUITE}-{name}-{RECIPE}"
+    return keep / f"{suite}-{name}-{RECIPE}"
 
 
 def mirror() -> str:
@@ -61,14 +65,14 @@ def mirror() -> str:
     return _MIRROR
 
 
-def make(name: str) -> Path:
+def make(name: str, suite: str = SUITE) -> Path:
     """Make a system unless it is there; gives its place.
 
     Raises:
         subprocess.CalledProcessError: debootstrap failed, and says why.
         OSError: there is no debootstrap, or no room.
     """
-    root = place(name)
+    root = place(name, suite)
     if root.is_dir():
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,7 @@ def make(name: str) -> Path:
     try:
         making.chmod(0o755)
         command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES[name])}"]
-        subprocess.run([*command, SUITE, str(making), mirror()], check=True)
+        subprocess.run([*command, suite, str(making), mirror()], check=True)
         shutil.rmtree(making / "var/cache/apt/archives")
         try:
             making.rename(root)
@@ -90,4 +94,4 @@ def make(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    print(make(sys.argv[1]))
+    print(make(*sys.argv[1:]))
