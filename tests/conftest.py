@@ -161,6 +161,24 @@ def mount() -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture
+def append_only() -> Iterator[Callable[[Path], None]]:
+    """Has a file only grow, or a directory only get further entries; undone afterwards."""
+    changed: list[Path] = []
+
+    def change(path: Path) -> None:
+        if shutil.which("chattr") is None:
+            pytest.skip("needs chattr(1): it is not on PATH")
+        done = subprocess.run(["chattr", "+a", str(path)], check=False, capture_output=True)
+        if done.returncode:
+            pytest.skip(f"{NOT_HERE}chattr +a: {done.stderr.decode().strip()}")
+        changed.append(path)
+
+    yield change
+    for path in changed:
+        subprocess.run(["chattr", "-a", str(path)], check=True)
+
+
+@pytest.fixture
 def hugepages() -> Iterator[Callable[[int], None]]:
     """Sees to free huge pages of the default size: hugepages(count).
 

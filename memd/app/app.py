@@ -48,6 +48,9 @@ log = logging.getLogger("memd")
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that end the daemon with status 0, as they end QEMU."""
 
+_DESCRIPTORS = 8
+"""Files that have to be open at once to start, and to serve a client."""
+
 
 class App:
     """The daemon while it runs: its state, its clients, its sockets."""
@@ -356,6 +359,7 @@ def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
         await App(config, asyncio.get_running_loop()).run(ready)
 
     try:
+        _check_descriptors()
         asyncio.run(main())
     except StartError as error:
         config.report.error(error.text, error.where, error.hint)
@@ -371,6 +375,17 @@ def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
         # milliseconds yet, in which it would have them kill the process.
         atexit.register(_ignore_signals)
     return 0
+
+
+def _check_descriptors() -> None:
+    """See that enough files can be opened to start and to serve somebody; raises `OSError`."""
+    opened: list[int] = []
+    try:
+        for _ in range(_DESCRIPTORS):
+            opened.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def _ignore_signals() -> None:
