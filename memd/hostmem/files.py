@@ -100,8 +100,10 @@ class Backing:
         _unfinished.discard(self)
         try:
             self._host.remove_unused(self.fd, made)
-        except OSError:
+        except FileNotFoundError:
             pass
+        except OSError as failed:
+            self._host.warn(f"cannot remove '{os.fsdecode(made.path)}': {failed.strerror}")
         self._host.settle(self._noted)
 
 
@@ -192,6 +194,9 @@ def _open_unnamed(host: Host, directory: bytes, name: str) -> Backing:
     fd = open_path(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, host.roots)
     entry = Entry(directory, fd, b"")
     try:
+        if libc.is_append_only(fd):
+            # The name would stay.
+            raise libc.os_error(errno.EPERM)
         for _ in range(100):
             entry.name = unnamed_prefix(name) + random_letters(6).encode()
             entry.path = directory + b"/" + entry.name

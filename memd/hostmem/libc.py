@@ -56,7 +56,6 @@ HUGETLBFS_MAGIC = 0x958458F6
 TMPFS_MAGIC = 0x01021994
 PROC_SUPER_MAGIC = 0x9FA0
 ZERO_DEVICE = os.makedev(1, 5)
-APPEND = 0x20
 
 FALLOC_FL_KEEP_SIZE = 1
 FALLOC_FL_PUNCH_HOLE = 2
@@ -68,6 +67,7 @@ _SYS_MBIND = 237 if os.uname().machine == "x86_64" else 235
 _AT_EACCESS = 0x200
 _AT_EMPTY_PATH = 0x1000
 _AT_STATX_DONT_SYNC = 0x4000
+_STATX_ATTR_APPEND = 0x20
 _STATX_MNT_ID_UNIQUE = 0x4000
 _NODE_WORDS = 3
 _IOV_MAX = 1024
@@ -239,10 +239,14 @@ def check_access(file: int | bytes, mode: int) -> None:
         raise os_error(ctypes.get_errno())
 
 
-def attributes(fd: int) -> int:
-    """What chattr(1) sets on a file, APPEND and others (statx(2)); 0 where it can't be told."""
+def is_append_only(fd: int) -> bool:
+    """Whether chattr(1) lets a file only grow, or a directory only get further entries.
+
+    Nothing in such a directory can be removed or renamed. False where it can't be told.
+    """
     found = _look(fd, 0)
-    return 0 if found is None else int.from_bytes(found[8:16], sys.byteorder)
+    attributes = 0 if found is None else int.from_bytes(found[8:16], sys.byteorder)
+    return bool(attributes & _STATX_ATTR_APPEND)
 
 
 def mount_of(fd: int) -> int:

@@ -178,9 +178,7 @@ class PlanningHost(Host):
         return where, None
 
     def unlink(self, entry: Entry) -> None:
-        """See whether a name could be removed."""
-        if entry.directory != libc.AT_FDCWD and libc.attributes(entry.directory) & libc.APPEND:
-            raise libc.os_error(errno.EPERM)
+        """Nothing was made."""
 
     def remove_unused(self, fd: int, entry: Entry) -> bool:
         """Nothing was made."""
@@ -311,7 +309,7 @@ def _existing(fd: int, flags: int) -> PlannedFile:
     libc.check_access(fd, os.R_OK if readonly else os.R_OK | os.W_OK)
     if kind == stat.S_IFSOCK:
         raise libc.os_error(errno.ENXIO)
-    if not readonly and libc.attributes(fd) & libc.APPEND:
+    if not readonly and libc.is_append_only(fd):
         raise libc.os_error(errno.EPERM)
     known = kind == stat.S_IFCHR and status.st_rdev in (_NULL_DEVICE, libc.ZERO_DEVICE)
     size = status.st_size if kind == stat.S_IFREG else 0 if known else -1

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import stat
-import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from hashlib import sha256
@@ -30,10 +29,6 @@ _NO_ACL = frozenset((errno.EOPNOTSUPP, errno.ENODATA))
 
 _TEMPORARY_NAMES = 100
 """How many may save to the same name at once, where files need a temporary name."""
-
-_FS_IOC_GETFLAGS = 0x80086601
-_FS_APPEND_FL = 0x20
-"""From linux/fs.h: the flags of chattr(1), and the one of "a"."""
 
 _T = TypeVar("_T")
 
@@ -383,12 +378,7 @@ def _check_renaming(directory: int) -> None:
 
     In one that can only be appended to (chattr(1)) it could not, and would stay.
     """
-    try:
-        (flags,) = struct.unpack("i", fcntl.ioctl(directory, _FS_IOC_GETFLAGS, bytes(4)))
-    except OSError:
-        # The file system has no such flags.
-        return
-    if flags & _FS_APPEND_FL:
+    if libc.is_append_only(directory):
         raise libc.os_error(errno.EPERM)
 
 

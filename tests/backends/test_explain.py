@@ -558,16 +558,25 @@ def ext4(directory: Path) -> Iterator[Path]:
 
 
 def test_what_can_only_be_appended_to(
-    ext4: Path, foretold: Callable[[dict[str, JSON]], dict[str, Any]]
+    ext4: Path,
+    foretold: Callable[[dict[str, JSON]], dict[str, Any]],
+    append_only: Callable[[Path], None],
 ) -> None:
+    """A file without a name is not made where the name that it has at first would stay."""
     (ext4 / "file").write_bytes(bytes(MIB))
-    subprocess.run(["chattr", "+a", str(ext4 / "file")], check=True)
-    for readonly, text in ((False, "Operation not permitted"), (True, None)):
-        answer = foretold(
-            arguments("file", size=MIB, mem_path=str(ext4 / "file"), readonly=readonly)
-        )
+    (ext4 / "folder").mkdir()
+    for name in ("file", "folder"):
+        append_only(ext4 / name)
+    for name, readonly, text in (
+        ("file", False, "Operation not permitted"),
+        ("file", True, None),
+        ("folder", False, "Operation not permitted"),
+        ("folder/new", False, None),
+    ):
+        answer = foretold(arguments("file", size=MIB, mem_path=str(ext4 / name), readonly=readonly))
         assert answer["verdict"] == ("works" if text is None else "fails")
         assert text is None or text in answer["error"]["desc"]
+    assert os.listdir(ext4 / "folder") == ["new"]
 
 
 def test_no_inodes_left(ext4: Path, foretold: Callable[[dict[str, JSON]], dict[str, Any]]) -> None:

@@ -3,10 +3,8 @@ from __future__ import annotations
 import fcntl
 import os
 import random
-import shutil
 import stat
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -361,31 +359,25 @@ def test_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_directory_that_can_only_be_appended_to(
-    tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    named: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    append_only: Callable[[Path], None],
 ) -> None:
     """Nothing that can't be removed again is left."""
-    if (
-        shutil.which("chattr") is None
-        or subprocess.run(
-            ["chattr", "+a", str(tmp_path)], check=False, capture_output=True
-        ).returncode
-    ):
-        pytest.skip(f"{NOT_HERE}chattr +a")
+    append_only(tmp_path)
     path = tmp_path / "saved"
     why = f"cannot save 'm' to '{path}': Operation not permitted"
-    try:
-        with made() as region:
-            if named:
-                monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
-            else:
-                # A file without a name needs no renaming where there is none yet.
-                save.save(region, "m", str(path), save.Saving())
-            assert refusal(lambda: save.save(region, "m", str(path), save.Saving())) == why
-            monkeypatch.setattr(save, "_there", lambda _entry: None)
-            assert refusal(lambda: save.save(region, "m", str(path), save.Saving())) == why
-        assert os.listdir(tmp_path) == ([] if named else ["saved"])
-    finally:
-        subprocess.run(["chattr", "-a", str(tmp_path)], check=True)
+    with made() as region:
+        if named:
+            monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+        else:
+            # A file without a name needs no renaming where there is none yet.
+            save.save(region, "m", str(path), save.Saving())
+        assert refusal(lambda: save.save(region, "m", str(path), save.Saving())) == why
+        monkeypatch.setattr(save, "_there", lambda _entry: None)
+        assert refusal(lambda: save.save(region, "m", str(path), save.Saving())) == why
+    assert os.listdir(tmp_path) == ([] if named else ["saved"])
 
 
 def test_a_directory_that_can_not_be_synced(
