@@ -25,7 +25,7 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
@@ -60,6 +60,10 @@ _AT_ONCE = 1 << 14
 
 _GARBAGE = 4
 """A pack of which one part in so many is garbage is written anew."""
+
+
+class _NotFound(QMPError):
+    """There is no template of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,11 +365,20 @@ class Store:
                 origin = Origin(str(origin["url"]), _version(origin))
             return Entry([versions[0], *versions[1:]], origin)
         except FileNotFoundError:
-            raise QMPError(f"template '{name}' not found") from None
+            raise _NotFound(f"template '{name}' not found") from None
         except OSError as failed:
             raise QMPError(f"cannot read template '{name}': {failed.strerror}") from None
         except (ValueError, TypeError, KeyError, IndexError):
             raise Damaged(f"template '{name}' is damaged") from None
+
+    def _entries(self) -> Iterator[tuple[str, Entry]]:
+        """What each name leads to; without those that are deleted meanwhile."""
+        for name in self.names():
+            try:
+                entry = self._entry(name)
+            except _NotFound:
+                continue
+            yield name, entry
 
     def _name(self, name: str, entry: Entry) -> None:
         origin = entry.origin
@@ -399,13 +412,9 @@ class Store:
         usage, mine = self._usage_and_places(name)
         others: set[Place] = set()
         for other in self.names():
-            if other != name:
-                try:
-                    others |= self._usage_and_places(other)[1]
-                except QMPError:
-                    # One that was deleted meanwhile shares nothing.
-                    if other in self.names():
-                        raise
+            # One that is deleted meanwhile shares nothing.
+            with suppress(_NotFound):
+                others |= set() if other == name else self._usage_and_places(other)[1]
         shared = sum(length for _pack, _offset, length in mine & others)
         return replace(usage, shared=shared)
 
@@ -415,6 +424,9 @@ class Store:
         for name in self.names():
             try:
                 found.append(self._usage_and_places(name)[0])
+            except _NotFound:
+                # It is deleted meanwhile.
+                continue
             except QMPError as error:
                 log.error("template %s: %s", name, error.desc)
         return found
@@ -526,8 +538,8 @@ class Store:
     def _known(self) -> Known:
         """The chunks that the store has."""
         known: Known = {}
-        for name in self.names():
-            for version in self._entry(name).versions:
+        for _name, entry in self._entries():
+            for version in entry.versions:
                 layout, places = self._layout(self._manifest(version)), self._places(version)
                 there = [self.blobs.has(pack) for pack in places.packs]
                 for number in range(len(layout)):
@@ -898,8 +910,8 @@ class Store:
     def _chunks_of_all(self) -> set[bytes]:
         layouts = (
             self._layout(self._manifest(version))
-            for name in self.names()
-            for version in self._entry(name).versions
+            for _name, entry in self._entries()
+            for version in entry.versions
         )
         return {layout.digest(number) for layout in layouts for number in range(len(layout))}
 
@@ -908,8 +920,8 @@ class Store:
         live: set[str] = set()
         records: dict[str, set[tuple[int, int]]] = {}
         entries: dict[str, Entry] = {}
-        for name in self.names():
-            entry = entries[name] = self._without_unused(name, self._entry(name))
+        for name, found in self._entries():
+            entry = entries[name] = self._without_unused(name, found)
             for version in entry.versions:
                 for pack, offset, length in _all_places(self._places(version)):
                     records.setdefault(pack, set()).add((offset, length))

@@ -258,6 +258,26 @@ def test_deleting_gives_the_room_back(store: Store) -> None:
         store.delete("d")
 
 
+def test_one_that_is_deleted_while_all_are_gone_through(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Before(Store):
+        """Names are told as they were before a deletion."""
+
+        def names(self) -> list[str]:
+            return ["deleted", *super().names()]
+
+    store = Before(str(tmp_path / "store"))
+    data = memory(20)
+    save(store, "a", data)
+    save(store, "b", data)
+    assert store.usage("a").shared == store.usage("a").stored > 0
+    assert [each.name for each in store.all_usage()] == ["a", "b"]
+    store.set_working_set("a", [0])
+    assert caplog.text == ""
+    store.close()
+
+
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "a/b", "/etc/passwd", "-a", "a b", "ä", "x" * 129, "a\n"]
 )
