@@ -13,7 +13,9 @@ READ_SIZE = 256 << 10
 LOST = -1
 """Stands for a descriptor that was sent and could not be taken."""
 
-_MAX_FDS = 16
+_MAX_FDS = 253
+"""Descriptors that come with one message at most (the kernel's SCM_MAX_FD)."""
+
 _ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 
 Address = str | bytes | os.PathLike[str] | tuple[str, int]
@@ -62,7 +64,7 @@ def connect(address: Address, timeout: float | None = None) -> socket.socket:
 
 
 def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """Bytes and descriptors from the server.
+    """Bytes and descriptors from the other end.
 
     Returns:
         the bytes, and the descriptors that came along. Where not all of them could be
@@ -70,7 +72,7 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
         stands for them.
 
     Raises:
-        ConnectionError: it has closed the connection.
+        ConnectionError: the server has closed the connection.
         OSError: whatever recvmsg(2) says.
     """
     data, ancillary, flags, _address = sock.recvmsg(READ_SIZE, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)

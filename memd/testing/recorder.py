@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import select
 import socket
@@ -12,13 +13,11 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-from memd.client.sockets import Address, connect
+from memd.client.sockets import LOST, Address, connect, receive
 from memd.errors import QMPError
 from memd.wire import Decoder
 
-_READ_SIZE = 256 << 10
-_MAX_FDS = 253
-"""Descriptors that come with one message at most (the kernel's SCM_MAX_FD)."""
+log = logging.getLogger(__name__)
 
 _LAST_SECONDS = 1.0
 """Seconds that `Recorder.stop` waits: for the end of a connection that one side has
@@ -32,7 +31,8 @@ class Recorder:
     `schemas/test.json` describes it; `Server.replay` answers from such a file.
     Bytes go through as they are, descriptors included, and nothing is read that the
     other side does not take: each direction of each connection has a thread of its
-    own, which holds no more than it has read at once.
+    own, which holds no more than it has read at once. A side whose descriptors this
+    process has no room for is disconnected, with a warning.
 
     Args:
         path: the UNIX socket to make, where clients connect.
@@ -141,9 +141,13 @@ class Recorder:
             fds: list[int] = []
             # An error is an end like any other.
             with contextlib.suppress(OSError):
-                data, fds, _flags, _address = socket.recv_fds(
-                    here, _READ_SIZE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
-                )
+                data, fds = receive(here)
+            if fds == [LOST]:
+                # Without them the rest would mean something else there.
+                log.warning("a %s's descriptors find no room: it is disconnected", side)
+                data = b""
+                with contextlib.suppress(OSError):
+                    here.shutdown(socket.SHUT_RDWR)
             if not data:
                 self._write(pair.number, side, {"end": True})
                 pair.ending = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import socket
 import sys
 import termios
@@ -12,6 +13,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from memd.client import Client
 from memd.errors import QMPError
@@ -121,6 +124,27 @@ def test_descriptors_go_through(server: Server, tmp_path: Path, directory: Path)
         with client.export("m0") as export:
             assert os.fstat(export.fd).st_size == 4096
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_descriptors_that_find_no_room(
+    server: Server, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        Recorder(str(directory / "r"), server.socket, directory / "t") as recorder,
+        Client(recorder.path, timeout=60) as client,
+        open(os.devnull) as file,
+    ):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limit[1]))
+        try:
+            with pytest.raises(ConnectionError):
+                client.execute("getfd", {"fdname": "f"}, fds=[file.fileno()] * 3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert ("client", "the end") in said(directory / "t")
+    assert "a client's descriptors find no room" in caplog.text
 
 
 def test_nobody_there(directory: Path) -> None:
