@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import stat
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -111,7 +112,14 @@ def resident(pid: int) -> list[tuple[int, int]]:
 
 
 def descriptors(pid: int) -> Counter[str]:
-    """What the process's descriptors refer to, and how often."""
+    """What the process's descriptors refer to, and how often.
+
+    Of this process: once those that it is closing are closed (`Host.close_beside`).
+    """
+    if pid == os.getpid():
+        for thread in threading.enumerate():
+            if thread.name == "memd-close":
+                thread.join()
     found: Counter[str] = Counter()
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:

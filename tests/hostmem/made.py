@@ -9,12 +9,23 @@ from pathlib import Path
 
 from memd.hostmem import files, libc
 from memd.hostmem.host import Host
-from memd.hostmem.region import Region
+from memd.hostmem.region import ANONYMOUS_ALIGN, Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
 
 HOST = Host()
 PAGE = libc.PAGE_SIZE
 MIB = 1 << 20
+
+
+def apart(region: Region) -> Region:
+    """The region, marked as a backend's is: the kernel joins nothing of the interpreter's to it."""
+    libc.madvise(region.address, region.length, libc.MADV_DONTFORK)
+    return region
+
+
+def anonymous(size: int = MIB) -> Region:
+    """A region of anonymous memory, to be closed."""
+    return apart(Region(HOST, MapSpec(size, size, PAGE, ANONYMOUS_ALIGN, shared=False)))
 
 
 @contextmanager
@@ -30,9 +41,7 @@ def made(
     """A region of a descriptor, which it takes over, or anonymous."""
     protection = READ if rom else READ_WRITE
     spec = MapSpec(size, size, page_size, page_size, offset, protection, shared)
-    region = Region(HOST, spec, fd)
-    # As a backend's: tests see that none is left by this mark.
-    libc.madvise(region.address, region.length, libc.MADV_DONTFORK)
+    region = apart(Region(HOST, spec, fd))
     try:
         yield region
     finally:

@@ -7,15 +7,10 @@ from pathlib import Path
 import pytest
 
 from memd.hostmem import libc, numa
-from memd.hostmem.region import ANONYMOUS_ALIGN, Region
-from memd.hostmem.spec import MapSpec
-from tests.hostmem.made import HOST
+from memd.hostmem.region import Region
+from tests.hostmem.made import anonymous
 
 SIZE = 8 * libc.PAGE_SIZE
-
-
-def anonymous() -> Region:
-    return Region(HOST, MapSpec(SIZE, SIZE, libc.PAGE_SIZE, ANONYMOUS_ALIGN, shared=False))
 
 
 def policy_of(region: Region) -> str:
@@ -44,7 +39,7 @@ def policy_of(region: Region) -> str:
 def test_bind(policy: str, nodes: list[int], shown: str) -> None:
     if not os.path.exists("/proc/self/numa_maps"):
         pytest.skip("not here: a kernel with NUMA")
-    region = anonymous()
+    region = anonymous(SIZE)
     try:
         libc.madvise(region.address, SIZE, libc.MADV_POPULATE_WRITE)
         numa.bind(region.address, SIZE, policy, nodes)
@@ -59,7 +54,7 @@ def test_bind(policy: str, nodes: list[int], shown: str) -> None:
 def test_nodes_that_do_not_exist(policy: str, nodes: list[int]) -> None:
     if os.path.exists(f"/sys/devices/system/node/node{nodes[0]}"):
         pytest.skip(f"not here: a host without node {nodes[0]}")
-    region = anonymous()
+    region = anonymous(SIZE)
     try:
         with pytest.raises(OSError) as failed:
             numa.bind(region.address, SIZE, policy, nodes)

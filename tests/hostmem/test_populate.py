@@ -14,17 +14,13 @@ from hypothesis import strategies as st
 
 from memd.hostmem import libc, numa, populate
 from memd.hostmem.populate import Cancelled, Population, slices, thread_count
-from memd.hostmem.region import ANONYMOUS_ALIGN, Region
+from memd.hostmem.region import Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
-from tests.hostmem.made import HOST
+from tests.hostmem.made import HOST, anonymous
 from tests.hostmem.smaps import row_of
 
 PAGE = libc.PAGE_SIZE
 MIB = 1 << 20
-
-
-def anonymous(size: int = MIB) -> Region:
-    return Region(HOST, MapSpec(size, size, PAGE, ANONYMOUS_ALIGN, shared=False))
 
 
 def of_file(size: int, shared: bool, protection: int = READ_WRITE, directory: str = "") -> Region:
@@ -283,9 +279,9 @@ def test_threads_are_spread_over_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append((threading.get_ident(), os.sched_getaffinity(0)))
         return 0
 
+    region = anonymous(4 * PAGE)
     monkeypatch.setattr(numa, "places", places)
     monkeypatch.setattr(libc, "madvise", madvise)
-    region = anonymous(4 * PAGE)
     Population(region, 4, nodes=[0, 1]).run()
     assert asked == [[0, 1]]
     assert sorted(sorted(where) for _thread, where in seen) == sorted([[cpus[0]], [cpus[-1]]] * 2)

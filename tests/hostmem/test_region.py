@@ -13,7 +13,7 @@ from memd.hostmem import host, libc, region
 from memd.hostmem.host import Unsupported
 from memd.hostmem.region import ANONYMOUS_ALIGN, Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
-from tests.hostmem.made import HOST
+from tests.hostmem.made import HOST, anonymous
 from tests.hostmem.smaps import Row, row_of, rows
 
 PAGE = libc.PAGE_SIZE
@@ -61,7 +61,7 @@ def test_a_file(align: int, offset: int, protection: int, shared: bool) -> None:
 
 @pytest.mark.parametrize("size", [PAGE, MIB, 2 * MIB, 3 * MIB, 64 * MIB])
 def test_anonymous_memory_is_aligned_and_stands_alone(size: int) -> None:
-    made = [Region(HOST, spec(size, ANONYMOUS_ALIGN, shared=False)) for _ in range(5)]
+    made = [anonymous(size) for _ in range(5)]
     for each in made:
         assert each.address % ANONYMOUS_ALIGN == 0
         row = the_row(each)
@@ -193,7 +193,7 @@ def test_discard(offset: int, writable: bool, shared: bool) -> None:
 
 
 def test_discard_of_anonymous_memory_is_nothing() -> None:
-    made = Region(HOST, spec(align=ANONYMOUS_ALIGN, shared=False))
+    made = anonymous()
     made.discard()
     made.close()
 
@@ -265,7 +265,7 @@ def test_disown_leaves_the_descriptor() -> None:
 
 
 def test_pins_put_off_closing() -> None:
-    made = Region(HOST, spec(align=ANONYMOUS_ALIGN, shared=False))
+    made = anonymous()
     made.pin()
     made.pin()
     made.close()
@@ -279,7 +279,7 @@ def test_pins_put_off_closing() -> None:
 
 
 def test_unpin_without_close_keeps_it() -> None:
-    made = Region(HOST, spec(align=ANONYMOUS_ALIGN, shared=False))
+    made = anonymous()
     made.pin()
     made.unpin()
     assert row_of(made.address) is not None
