@@ -57,8 +57,6 @@ class Allowed:
         groups: group ids: of processes that run as that group, or are in it.
     """
 
-    __slots__ = ("groups", "users")
-
     def __init__(self, users: frozenset[int], groups: frozenset[int]) -> None:
         self.users = users
         self.groups = groups
@@ -141,8 +139,6 @@ class MonitorSpec:
         readonly: whether only queries are run.
     """
 
-    __slots__ = ("chardev", "id", "mode", "pretty", "readonly", "where")
-
     def __init__(
         self,
         id: str | None,
@@ -175,8 +171,6 @@ class NumaNode:
         memdev: the id of the memory backend that is its memory, or None.
         initiator: the node whose CPUs are the nearest to it, or None.
     """
-
-    __slots__ = ("cpus", "initiator", "mem", "memdev", "nodeid")
 
     def __init__(
         self,
@@ -218,11 +212,6 @@ class MachineConfig:
             "maxcpus"; empty for one CPU.
     """
 
-    __slots__ = (
-        *("guest_delay_ms", "guest_reacts", "maxmem", "memory_backend", "numa_nodes", "nvdimm"),
-        *("ram_size", "slots", "smp", "type"),
-    )
-
     def __init__(
         self,
         type: str = "none",
@@ -258,8 +247,6 @@ class DeviceOption:
         options: what `device_add` would be given.
     """
 
-    __slots__ = ("is_json", "options", "where")
-
     def __init__(self, where: str, is_json: bool, options: dict[str, JSON]) -> None:
         self.where = where
         self.is_json = is_json
@@ -275,8 +262,6 @@ class StartCommand:
         is_json: whether values have their types; else they are text.
         where: the option and its argument as given, for messages.
     """
-
-    __slots__ = ("command", "is_json", "options", "where")
 
     def __init__(self, command: str, options: dict[str, JSON], is_json: bool, where: str) -> None:
         self.command = command
@@ -339,17 +324,6 @@ class Config:
         test_faults: whether there are commands that have things go wrong.
         test_control: the ids of the monitors that are for those alone.
     """
-
-    __slots__ = (
-        *("limits", "metrics", "max_memory", "max_memory_per_user", "max_objects"),
-        *("accels", "allowed", "audit", "chardevs", "compat", "daemonize", "default_socket"),
-        *("deny_private_discard", "insecure_tcp", "mem_roots", "monitors", "name", "objects"),
-        *("pidfile", "preconfig", "qtest", "qtest_log", "report", "stopped", "uuid"),
-        *("actions", "catalogue", "startup", "test_control", "test_faults", "unmodelled"),
-        *("accept_loss", "stored"),
-        *("template_cache", "template_sources", "templates"),
-        *("devices", "machine", "machine_kind", "machine_values"),
-    )
 
     def __init__(self, report: Report) -> None:
         self.report = report

@@ -30,8 +30,6 @@ class QMPError(Exception):
             only `class` and `desc` travel).
     """
 
-    __slots__ = ("desc", "error_class", "hint")
-
     def __init__(
         self, desc: str, error_class: str = GENERIC_ERROR, *, hint: str | None = None
     ) -> None:

@@ -34,8 +34,6 @@ class MachineBuilder:
         daemon: what it is for.
     """
 
-    __slots__ = ("_config", "_daemon", "_kind", "_machine", "_tree")
-
     def __init__(self, config: Config, daemon: Daemon) -> None:
         kind = find_kind(config.machine_kind or NONE.name, config.compat) or NONE
         self._config = config

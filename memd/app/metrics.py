@@ -67,17 +67,6 @@ PATIENCE = 10.0
 class Snapshot:
     """What is read on the event loop for one scrape."""
 
-    __slots__ = (
-        "backends",
-        "clients",
-        "commands",
-        "held",
-        "lost",
-        "populated",
-        "sent",
-        "templates",
-    )
-
     def __init__(self) -> None:
         self.backends: list[dict[str, JSON]] = []
         self.clients = 0

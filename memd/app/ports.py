@@ -37,8 +37,6 @@ Adopt = Callable[[socket.socket], "asyncio.Future[bool] | None"]
 class ObjectMonitor(Monitor):
     """A monitor that is seen in the object tree, with its character device."""
 
-    __slots__ = ("_chardev", "on_alone")
-
     def __init__(self, tree: Tree, spec: MonitorSpec, chardev: qom.ChardevObject) -> None:
         super().__init__(spec.id or spec.chardev.id, pretty=spec.pretty, readonly=spec.readonly)
         self._chardev = chardev

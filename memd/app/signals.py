@@ -20,8 +20,6 @@ class Signals:
         actions: what to call, by the signal's number.
     """
 
-    __slots__ = ("_actions", "_loop", "_read", "_write")
-
     def __init__(
         self, loop: asyncio.AbstractEventLoop, actions: dict[int, Callable[[], None]]
     ) -> None:

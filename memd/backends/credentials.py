@@ -11,8 +11,6 @@ from memd.qom.tree import Tree
 class Credentials(UserCreatable):
     """An object whose files are read once; most properties count for nothing later."""
 
-    __slots__ = ()
-
     tree: Tree
 
     def restoring(self, described: Description) -> dict[str, JSON]:

@@ -90,8 +90,6 @@ class Preallocation:
         backend: whose memory.
     """
 
-    __slots__ = ("_affinity", "_backend", "_cancelled", "_population")
-
     def __init__(self, backend: Memory) -> None:
         context = backend.prealloc_context
         self._backend = backend

@@ -42,8 +42,6 @@ class Plan:
             private mapping of a file.
     """
 
-    __slots__ = ("deny_private_discard", "error", "file", "given", "spec", "unsure")
-
     def __init__(self, given: dict[str, JSON]) -> None:
         self.given = given
         self.error: QMPError | None = None

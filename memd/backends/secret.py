@@ -42,8 +42,6 @@ class Secret(Credentials):
         content: the secret itself; empty before the object is whole.
     """
 
-    __slots__ = ("_values", "content")
-
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.content = b""

@@ -29,8 +29,6 @@ class ThreadContext(UserCreatable):
         thread_id: the thread's id, as the kernel counts; -1 before there is one.
     """
 
-    __slots__ = ("_cpus", "_end", "_last", "_mixed", "thread_id")
-
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.thread_id = -1

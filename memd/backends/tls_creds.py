@@ -42,11 +42,6 @@ class TLSCredentials(Credentials):
         passwordid: the id of the secret that the key is encrypted with, or None.
     """
 
-    __slots__ = (
-        *("_context", "dir", "endpoint", "passwordid", "priority", "sanity_check"),
-        *("_files", "verify_peer", "versions"),
-    )
-
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.dir: str | None = None

@@ -54,8 +54,6 @@ def load(
 
 
 class _Loader:
-    __slots__ = ("_ca", "_cert", "_crl", "_dh", "_key", "_old", "_role", "_secret", "_server")
-
     def __init__(self, directory: str, compat: Compat, server: bool) -> None:
         self._server = server
         self._role = "server" if server else "client"

@@ -68,11 +68,6 @@ class Certificate:
             critical.
     """
 
-    __slots__ = (
-        *("is_ca", "issuer", "name", "not_after", "not_before", "purposes", "subject"),
-        "usage",
-    )
-
     def __init__(self, der: bytes) -> None:
         """Read it.
 

@@ -29,11 +29,6 @@ class Hardware:
         machine: what `-machine` and `-accel` say.
     """
 
-    __slots__ = (
-        *("_config", "_device_ids", "_help_wanted", "_memory", "_numa", "_reaction", "_smp"),
-        "machine",
-    )
-
     def __init__(self, config: Config) -> None:
         self._config = config
         self.machine = MachineOptions()

@@ -61,8 +61,6 @@ class MachineOptions:
         kind: which machine it is; `NONE` until `check_type` has found out.
     """
 
-    __slots__ = ("_accels", "_options", "kind")
-
     def __init__(self) -> None:
         self._options: dict[str, Any] = {}
         self._accels: list[Given] = []

@@ -28,8 +28,6 @@ class MemorySizes:
         maxmem: bytes with all that can be plugged; None where nothing can be.
     """
 
-    __slots__ = ("maxmem", "size", "slots")
-
     def __init__(self, size: int | None, slots: int, maxmem: int | None) -> None:
         self.size = size
         self.slots = slots
@@ -42,8 +40,6 @@ class MemoryOption:
     `-machine memory.size=...` is the same in another spelling, but for the size:
     that of `-m` counts, wherever it stands.
     """
-
-    __slots__ = ("_members", "_opts")
 
     def __init__(self) -> None:
         self._opts = Opts()

@@ -35,11 +35,6 @@ class Monitors:
             may have `pretty`, `stdio` options at all, and monitors `OWN`.
     """
 
-    __slots__ = (
-        *("_chardev_ids", "_config", "_default_mode", "_pending", "_pending_monitors"),
-        *("_extended", "_labels", "_monitor_ids"),
-    )
-
     def __init__(self, config: Config, *, mode: str, extended: bool) -> None:
         self._config = config
         self._default_mode = mode

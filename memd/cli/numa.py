@@ -31,8 +31,6 @@ _HMAT = (
 class NumaOptions:
     """The `-numa` options of a command line."""
 
-    __slots__ = ("_given",)
-
     def __init__(self) -> None:
         self._given: list[tuple[Given, list[tuple[str, str]]]] = []
 
@@ -83,10 +81,6 @@ class NumaOptions:
 
 class _Nodes:
     """Nodes as they are added, one option after another."""
-
-    __slots__ = (
-        *("_assigned", "_backends", "_distances", "_hmat", "_machine", "_max_cpus", "_nodes"),
-    )
 
     def __init__(
         self, machine: str, backends: Container[str], max_cpus: int, *, hmat: bool

@@ -33,11 +33,6 @@ class CommandLine:
         extended: whether memd's own additions to QEMU's spellings are taken.
     """
 
-    __slots__ = (
-        *("_hardware", "allowed_groups", "allowed_users", "config", "extended", "monitors"),
-        "object_ids",
-    )
-
     def __init__(self, report: Reporter, *, default_mode: str, extended: bool) -> None:
         self.config = Config(report)
         self.extended = extended

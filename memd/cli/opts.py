@@ -37,8 +37,6 @@ class OptsList:
         takes_id: whether it may be given an `id`.
     """
 
-    __slots__ = ("implied", "kinds", "name", "takes_id")
-
     def __init__(
         self,
         name: str,
@@ -66,8 +64,6 @@ class Opts:
         pairs: the others, in the order written. Values are text, and of their
             kind.
     """
-
-    __slots__ = ("id", "pairs")
 
     def __init__(self, id: str | None = None) -> None:
         self.id = id

@@ -51,8 +51,6 @@ class PidFile:
         QMPError: it can't be had.
     """
 
-    __slots__ = ("_fd", "_path")
-
     def __init__(self, path: str) -> None:
         try:
             self._fd = _locked(path)
@@ -132,8 +130,6 @@ class Background:
     was started waits, with the standard error that messages go to, and exits:
     with 0 upon `ready`, with 1 if the new process ends without it.
     """
-
-    __slots__ = ("_tell",)
 
     def __init__(self) -> None:
         _flush()

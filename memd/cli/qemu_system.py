@@ -84,10 +84,6 @@ class QemuCommandLine(CommandLine):
         nographic: whether that port is on standard input and output.
     """
 
-    __slots__ = (
-        *("default_monitor", "default_serial", "guest_name", "mon_seen", "nographic", "qtest"),
-    )
-
     def __init__(self, report: Reporter) -> None:
         super().__init__(report, default_mode="readline", extended=False)
         self.config.unmodelled = "refuse"

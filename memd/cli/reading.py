@@ -26,8 +26,6 @@ class Given:
         where: as it was written, for messages.
     """
 
-    __slots__ = ("name", "value", "where")
-
     def __init__(self, name: str, value: str, where: str) -> None:
         self.name = name
         self.value = value
@@ -41,8 +39,6 @@ class Option(Generic[T]):
         apply: does what it asks for; raises `QMPError` or `CommandLineError`.
         argument: whether it takes an argument.
     """
-
-    __slots__ = ("apply", "argument")
 
     def __init__(self, apply: Callable[[T, Given], None], *, argument: bool = True) -> None:
         self.apply = apply

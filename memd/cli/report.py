@@ -19,8 +19,6 @@ class CommandLineError(Exception):
         hint: lines that follow the first message, or None.
     """
 
-    __slots__ = ("hint", "texts", "where")
-
     def __init__(self, *texts: str, where: str = "", hint: str | None = None) -> None:
         super().__init__(*texts)
         self.texts = texts
@@ -36,8 +34,6 @@ class Answered(Exception):
         status: the exit status; QEMU counts some questions as mistakes.
     """
 
-    __slots__ = ("status", "text")
-
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.text = text
@@ -52,8 +48,6 @@ class Reporter:
         timestamp: whether messages begin with the time (`-msg timestamp=on`).
         name: what messages begin with (`-msg guest-name=on`), None for nothing.
     """
-
-    __slots__ = ("name", "program", "timestamp")
 
     def __init__(self, program: str) -> None:
         self.program = program

@@ -24,8 +24,6 @@ _KEYS = (
 class SmpOption:
     """The `-smp` of a command line; several add up, and of a key the last counts."""
 
-    __slots__ = ("_options",)
-
     def __init__(self) -> None:
         self._options: dict[str, Any] = {}
 

@@ -27,21 +27,6 @@ class AsyncClient:
         events: those that have come, to be taken by `events.get()`.
     """
 
-    __slots__ = (
-        *(
-            "_conversation",
-            "_failure",
-            "_greeted",
-            "_loop",
-            "_room",
-            "_sending",
-            "_socket",
-            "_tasks",
-            "_waiting",
-        ),
-        "events",
-    )
-
     def __init__(self, sock: socket.socket, last: int = 0) -> None:
         """Take over a connected socket, in the running event loop; see `connect`.
 

@@ -29,8 +29,6 @@ class Client:
         on_event: called with each event as it comes, which is not kept then.
     """
 
-    __slots__ = ("_conversation", "_cut", "_socket", "events", "on_event", "timeout")
-
     def __init__(self, address: Address, *, timeout: float | None = None) -> None:
         """Connect and negotiate.
 

@@ -32,8 +32,6 @@ class Answer:
         fd: the descriptor that came along, or -1; the receiver of the answer owns it.
     """
 
-    __slots__ = ("error", "fd", "id", "value")
-
     def __init__(self, id: JSON, value: JSON = None, error: Exception | None = None) -> None:
         self.id = id
         self.value = value
@@ -55,8 +53,6 @@ class Conversation:
     in any case, the marker: when that is answered, all has been said of those before it, and
     those of them that had no answer end with the error.
     """
-
-    __slots__ = ("_decoder", "_fds", "_last", "_marker", "_pending", "error", "greeting", "unsent")
 
     def __init__(self, last: int = 0) -> None:
         """Begin a conversation.
@@ -194,8 +190,6 @@ class Export:
         writable: whether the descriptor lets one write.
         path: by which another process of the same user opens the same file.
     """
-
-    __slots__ = ("_fd", "offset", "page_size", "path", "size", "writable")
 
     def __init__(self, answer: Answer) -> None:
         """Take over the answer to x-memdev-export, and its descriptor."""

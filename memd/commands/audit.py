@@ -64,10 +64,6 @@ class Audit:
         warn: writes a line to the log, and its like not too often.
     """
 
-    __slots__ = (
-        *("_dispatch", "_held", "_loop", "_lost", "_redaction", "_sink", "_waiting", "_warn"),
-    )
-
     def __init__(
         self,
         dispatch: Dispatch,

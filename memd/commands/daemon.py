@@ -48,33 +48,6 @@ class Daemon:
         test_faults: whether the schema has the commands of --test-faults.
     """
 
-    __slots__ = (
-        "_actions",
-        "_constants",
-        "_run_state",
-        "_schema",
-        "accel",
-        "actions",
-        "autostart",
-        "compat",
-        "fdsets",
-        "kvm_enabled",
-        "lost",
-        "machine",
-        "machine_kind",
-        "memdevs",
-        "migration_capabilities",
-        "name",
-        "preconfig",
-        "reading_config",
-        "shut_down",
-        "standin",
-        "templates",
-        "test_faults",
-        "tree",
-        "uuid",
-    )
-
     def __init__(
         self,
         tree: Tree,

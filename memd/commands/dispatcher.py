@@ -24,8 +24,6 @@ class Dispatcher:
         of_clients: those of the commands that do.
     """
 
-    __slots__ = ("_checks", "_daemon", "_handlers", "_of_clients")
-
     def __init__(
         self,
         daemon: Daemon,

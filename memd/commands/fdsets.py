@@ -10,8 +10,6 @@ from memd.session.places import Descriptor
 class FdSets:
     """Sets of descriptors, by number; they outlive the client that sent them."""
 
-    __slots__ = ("_sets",)
-
     def __init__(self) -> None:
         # By the set's number and the descriptor's.
         self._sets: dict[int, dict[int, tuple[Descriptor, str | None]]] = {}

@@ -30,8 +30,6 @@ class Record:
         errors: how many were refused, by the error's class.
     """
 
-    __slots__ = ("buckets", "errors", "seconds")
-
     def __init__(self) -> None:
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
@@ -51,8 +49,6 @@ class Meter:
     Attributes:
         records: of each command that was run, by its name.
     """
-
-    __slots__ = ("_dispatch", "records")
 
     def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch

@@ -69,8 +69,6 @@ class Told:
         cut: whether there was more to tell than a record has room for.
     """
 
-    __slots__ = ("_known", "_sent", "_told", "arguments", "cut")
-
     def __init__(
         self, told: dict[str, JSON], sent: dict[str, Any] | None, known: frozenset[str]
     ) -> None:
@@ -108,8 +106,6 @@ class Redaction:
     Args:
         daemon: whose commands, types and properties are known.
     """
-
-    __slots__ = ("_daemon", "_members")
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -225,8 +221,6 @@ class _Shortened:
     Attributes:
         cut: whether something was left out.
     """
-
-    __slots__ = ("_left", "cut")
 
     def __init__(self) -> None:
         self.cut = False

@@ -28,8 +28,6 @@ class StandInDispatcher(Dispatcher):
         standin: its catalogue.
     """
 
-    __slots__ = ("_standin",)
-
     def __init__(self, daemon: Daemon, standin: StandIn) -> None:
         super().__init__(daemon, {**HANDLERS, **REGISTERS}, {**SESSION_HANDLERS, **OF_CLIENTS})
         self._standin = standin
@@ -232,8 +230,6 @@ def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 class _Inherited:
     """A descriptor that was there when the daemon started."""
-
-    __slots__ = ("fd",)
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

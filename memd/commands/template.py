@@ -39,8 +39,6 @@ class Progress:
         total: bytes that there are; 0 until that is known.
     """
 
-    __slots__ = ("done", "name", "total")
-
     def __init__(self, name: str) -> None:
         self.name = name
         self.done = 0

@@ -54,8 +54,6 @@ class Area:
         total: bytes of memory that all devices together may have.
     """
 
-    __slots__ = ("base", "size", "total")
-
     def __init__(self, base: int, size: int, total: int) -> None:
         self.base = base
         self.size = size

@@ -59,8 +59,6 @@ class PciBus(QObject):
         one_slot: whether it is a port's, where only the first slot counts.
     """
 
-    __slots__ = ("_taken", "hotplug", "one_slot")
-
     def __init__(
         self, qom_type: ObjectType, tree: Tree, *, hotplug: bool, one_slot: bool = False
     ) -> None:
@@ -166,8 +164,6 @@ class Buses:
     Attributes:
         pci: the machine's own PCI bus; None where it has none.
     """
-
-    __slots__ = ("_others", "_port_numbers", "_ports", "pci")
 
     def __init__(self, machine_type: str, pci: PciBus | None) -> None:
         self.pci = pci

@@ -150,8 +150,6 @@ class Device(QObject):
 class MemoryDevice(Device, ABC):
     """A device that puts a backend's memory into the machine."""
 
-    __slots__ = ()
-
     @property
     @abstractmethod
     def address(self) -> int:

@@ -49,8 +49,6 @@ class PcDimm(MemoryDevice):
         memdev: the backend, or None.
     """
 
-    __slots__ = ("memdev",)
-
     kind = "dimm"
 
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None) -> None:
@@ -184,8 +182,6 @@ class Nvdimm(PcDimm):
     Attributes:
         label_size: bytes at its end that are set apart for labels.
     """
-
-    __slots__ = ("label_size",)
 
     kind = "nvdimm"
 

@@ -25,8 +25,6 @@ class Guest:
         started: whether it ever did.
     """
 
-    __slots__ = ("_config", "_later", "_waiting", "running", "started")
-
     def __init__(self, config: MachineConfig, later: Later) -> None:
         self._config = config
         self._later = later

@@ -200,11 +200,6 @@ class MachineKind:
         properties: what it has beside the machine `none`'s.
     """
 
-    __slots__ = (
-        *("cpu_levels", "cpu_type", "description", "hotpluggable_cpus", "kind", "most_cpus"),
-        *("name", "properties", "ram_id", "target"),
-    )
-
     def __init__(
         self,
         kind: str,

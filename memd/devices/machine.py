@@ -57,12 +57,6 @@ class Machine:
             are none.
     """
 
-    __slots__ = (
-        *("_anonymous", "_area", "_area_region", "_buses", "_guest", "_making", "_sizes"),
-        *("_warned", "add_other", "config", "deny_private_discard", "emit", "later"),
-        *("plugged", "spawn", "started", "tree"),
-    )
-
     def __init__(self, tree: Tree, config: MachineConfig) -> None:
         self.config = config
         self.started = False

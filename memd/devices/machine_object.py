@@ -88,8 +88,6 @@ class CPU(Device):
         props: where it sits (QAPI `CpuInstanceProperties`).
     """
 
-    __slots__ = ("props",)
-
     def __init__(self, qom_type: ObjectType, tree: Tree, props: dict[str, JSON]) -> None:
         super().__init__(qom_type, tree, None)
         self.realized = True
@@ -205,8 +203,6 @@ def check_limits(kind: MachineKind, config: MachineConfig) -> None:
 
 class HostBridge(Device):
     """The part of a machine that its own PCI bus begins at."""
-
-    __slots__ = ()
 
     def __init__(self, qom_type: ObjectType, tree: Tree) -> None:
         super().__init__(qom_type, tree, None)

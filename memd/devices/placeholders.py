@@ -92,8 +92,6 @@ _BALLOON: tuple[Row, ...] = (
 class Placeholder(PciDevice):
     """A PCI device that does nothing."""
 
-    __slots__ = ()
-
     def realize(self, machine: MachinePort) -> None:
         """Take its place; raises `QMPError` where it can't have it."""
         self.take_place(machine)
@@ -110,8 +108,6 @@ class Placeholder(PciDevice):
 class Usb(Placeholder):
     """A USB controller: of MSI and MSI-X it has the latter, where it may choose."""
 
-    __slots__ = ()
-
     def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""
         super().realize(machine)
@@ -121,8 +117,6 @@ class Usb(Placeholder):
 
 class Balloon(Placeholder):
     """A virtio device: it is legacy too, unless it is in a port of PCI Express."""
-
-    __slots__ = ()
 
     def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""
@@ -134,8 +128,6 @@ class Balloon(Placeholder):
 
 class RootPort(Placeholder):
     """A port, and the bus in it, which has its id as name."""
-
-    __slots__ = ()
 
     def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""
@@ -149,8 +141,6 @@ class RootPort(Placeholder):
 
 class Bridge(Placeholder):
     """A bridge, and the bus behind it, which has its id as name."""
-
-    __slots__ = ()
 
     def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""

@@ -21,8 +21,6 @@ class Throttle:
         seconds: the while.
     """
 
-    __slots__ = ("_emit", "_held", "_later", "_seconds")
-
     def __init__(self, emit: Callable[[Event], None], later: Later, seconds: float = 1.0) -> None:
         self._emit = emit
         self._later = later

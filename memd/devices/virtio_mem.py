@@ -44,8 +44,6 @@ class VirtioMem(VirtioMemory):
         size: bytes that it has.
     """
 
-    __slots__ = ("_asked", "_block", "_changing", "_machine", "requested", "size")
-
     kind = "virtio-mem"
 
     def __init__(self, qom_type: ObjectType, tree: Tree, front: VirtioPci) -> None:

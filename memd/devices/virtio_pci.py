@@ -58,8 +58,6 @@ class VirtioMemory(Device, ABC):
         front: the PCI half.
     """
 
-    __slots__ = ("front", "memdev")
-
     kind = ""
     """What `query-memory-devices` calls it."""
 
@@ -124,8 +122,6 @@ class VirtioPci(PciDevice, MemoryDevice):
         virtio: the other half.
         virtio_bus: what is between them; None until they are real.
     """
-
-    __slots__ = ("virtio", "virtio_bus")
 
     def __init__(
         self,
@@ -251,8 +247,6 @@ class VirtioPci(PciDevice, MemoryDevice):
 class ChildProperty(Property):
     """The virtio half, as a property of the PCI half's type."""
 
-    __slots__ = ()
-
     def target(self, obj: Owner) -> Any:
         """See `Property.target`."""
         return _half(obj)
@@ -264,8 +258,6 @@ class AliasProperty(Property):
     Args:
         origin: the virtio half's.
     """
-
-    __slots__ = ()
 
     def __init__(self, origin: Property) -> None:
         name = origin.name

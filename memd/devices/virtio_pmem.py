@@ -15,8 +15,6 @@ from memd.json_types import JSON
 class VirtioPmem(VirtioMemory):
     """All of the memory is there from the start, and stays."""
 
-    __slots__ = ()
-
     kind = "virtio-pmem"
 
     @property

@@ -28,8 +28,6 @@ class FaultyDispatcher:
         hub: what the faults are for.
     """
 
-    __slots__ = ("_daemon", "_dispatch", "_hub")
-
     def __init__(self, dispatch: Dispatch, daemon: Daemon, hub: FaultyHub) -> None:
         self._dispatch = dispatch
         self._daemon = daemon

@@ -45,8 +45,6 @@ class Fault:
         QMPError: the members contradict each other.
     """
 
-    __slots__ = ("_first", "_last", "applied", "id", "scope", "seen", "spec")
-
     def __init__(self, id: str, spec: Spec) -> None:
         self.id = id
         self.spec = spec
@@ -153,8 +151,6 @@ class Effect:
         before: the events before it (`TestEvent`).
         after: the events after it.
     """
-
-    __slots__ = ("after", "before", "delay", "spec")
 
     def __init__(self, faults: list[Fault]) -> None:
         self.spec: Spec = {}

@@ -35,11 +35,6 @@ class FaultyHub(Hub):
         script: what clients that connect are answered from, or None.
     """
 
-    __slots__ = (
-        *("_clients", "_control", "_lifelines", "ending", "faults", "script"),
-        "transcript",
-    )
-
     def __init__(self, control: Iterable[str], lifelines: Iterable[str], *what: Any) -> None:
         super().__init__(*what)
         self.faults = FaultRegistry()

@@ -32,8 +32,6 @@ class FaultyHost(Host):
             the errno value that it is to fail with, or 0.
     """
 
-    __slots__ = ("_refusal",)
-
     def __init__(self, refusal: Callable[[str], int]) -> None:
         super().__init__()
         self._refusal = refusal

@@ -12,8 +12,6 @@ from memd.faulty.fault import SCOPES, Effect, Fault, Spec
 class FaultRegistry:
     """All faults of a daemon, in the order in which they were added."""
 
-    __slots__ = ("_by_scope", "_faults", "_lock", "_made")
-
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
         self._by_scope: dict[str, list[Fault]] = {scope: [] for scope in SCOPES}

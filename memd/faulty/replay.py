@@ -29,8 +29,6 @@ class Script:
         QMPError: it can't be read.
     """
 
-    __slots__ = ("_conversations", "_filename", "_replays", "mismatches")
-
     def __init__(self, filename: str) -> None:
         try:
             with open(filename, encoding="utf-8") as file:
@@ -71,8 +69,6 @@ class Replay:
         conversation: its entries, in order.
         script: the transcript.
     """
-
-    __slots__ = ("_asked", "_came", "_ids", "_said", "_script")
 
     def __init__(self, conversation: list[Entry], script: Script) -> None:
         self._script = script

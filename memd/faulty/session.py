@@ -21,8 +21,6 @@ OWN = "x-test-"
 class ControlSession(Session):
     """The conversation of one who says what goes wrong: the tested client's events are not his."""
 
-    __slots__ = ()
-
     def send_event(self, encoded: bytes) -> None:
         """Send none."""
 
@@ -36,11 +34,6 @@ class FaultySession(Session):
         number: of the client, counted from 1; 0 for one that is not recorded any more.
         effect: what goes wrong with the command that is being run.
     """
-
-    __slots__ = (
-        *("_faults", "_command", "_ended", "_faulty", "_received", "_replay", "_transcript"),
-        *("effect", "number"),
-    )
 
     _faults: FaultRegistry
     _faulty: FaultyTransport

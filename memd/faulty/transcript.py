@@ -28,8 +28,6 @@ AT_ONCE = 4 << 20
 class Transcript:
     """The latest of what was said; messages are counted from 0, from the last reset on."""
 
-    __slots__ = ("_began", "_dropped", "_held", "_said", "_start")
-
     def __init__(self) -> None:
         self._began = time.monotonic_ns()
         # With what was sent, which stays in bytes until somebody asks, and the size.

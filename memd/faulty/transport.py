@@ -47,8 +47,6 @@ class Step:
         sent: called when it is about to be sent.
     """
 
-    __slots__ = ("at", "data", "fds", "kind", "piece", "seconds", "sent")
-
     def __init__(
         self,
         kind: str,
@@ -79,11 +77,6 @@ class FaultyTransport:
         on_write: takes what the session writes, and gives it to `send`.
         on_end: called when the client is to be disconnected.
     """
-
-    __slots__ = (
-        *("_calm", "_connection", "_gathered", "_glances", "_loop", "_missing", "_stalled"),
-        *("_ended", "_finishing", "_steps", "_timer", "on_end", "on_write"),
-    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
         self._loop = loop

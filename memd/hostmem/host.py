@@ -83,8 +83,6 @@ class Host:
         creations: takes note of files that are made, or None.
     """
 
-    __slots__ = ("_tmpfs", "creations", "roots")
-
     def __init__(self, roots: Roots | None = None) -> None:
         self.roots = roots
         self.creations: CreationLog | None = None

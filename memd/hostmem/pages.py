@@ -43,8 +43,6 @@ Run = tuple[int, int, int]
 class PageMap:
     """This process's pages; a context manager that closes the kernel's file."""
 
-    __slots__ = ("_address", "_buffer", "_fd", "_scans")
-
     def __init__(self) -> None:
         """Open it; raises `OSError`."""
         self._fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)

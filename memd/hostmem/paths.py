@@ -62,8 +62,6 @@ class Roots:
     are moved to; mounts below them belong to them.
     """
 
-    __slots__ = ("_roots",)
-
     def __init__(self) -> None:
         # Descriptor, and what paths below it begin with.
         self._roots: list[tuple[int, list[list[bytes]]]] = []
@@ -115,8 +113,6 @@ class Entry:
         directory: the directory's descriptor.
         name: in it; "." for the directory itself.
     """
-
-    __slots__ = ("directory", "name", "path")
 
     def __init__(self, path: bytes, directory: int, name: bytes) -> None:
         self.path = path
@@ -265,8 +261,6 @@ class _Walk:
         directory: the descriptor of the directory that it has come to.
         name: once it is finished, the last name, which is no link.
     """
-
-    __slots__ = ("_links", "_magic", "_names", "_parts", "_root", "directory", "name")
 
     def __init__(self, path: bytes, roots: Roots | None) -> None:
         if not path:

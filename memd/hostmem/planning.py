@@ -66,20 +66,6 @@ class PlannedFile:
         dax: whether its file system maps persistent memory directly.
     """
 
-    __slots__ = (
-        "allocated",
-        "cannot_get",
-        "creates",
-        "dax",
-        "file_system",
-        "free",
-        "gets",
-        "kind",
-        "largest",
-        "open_flags",
-        "opened",
-    )
-
     def __init__(self, kind: str, opened: Opened, open_flags: int) -> None:
         self.kind = kind
         self.opened = opened
@@ -130,8 +116,6 @@ class PlanningHost(Host):
         file: the file that memory would come from; None for anonymous memory.
         spec: what would be mapped; None before it has come to that.
     """
-
-    __slots__ = ("_files", "file", "spec")
 
     def __init__(self, roots: Roots | None) -> None:
         super().__init__(roots)

@@ -43,17 +43,6 @@ class Population:
         threads: how many work at it.
     """
 
-    __slots__ = (
-        "_affinity",
-        "_cancelled",
-        "_done",
-        "_error",
-        "_nodes",
-        "region",
-        "threads",
-        "total",
-    )
-
     def __init__(
         self,
         region: Region,

@@ -40,8 +40,6 @@ class Saving:
         done: bytes of the region that have been gone through.
     """
 
-    __slots__ = ("_charged", "done")
-
     def __init__(self) -> None:
         self.done = 0
         self._charged = False
@@ -241,8 +239,6 @@ class _NewFile:
         fd: its descriptor, for reading and writing.
     """
 
-    __slots__ = ("_directory", "_host", "_name", "_temporary", "fd")
-
     def __init__(self, host: Host, directory: int, name: bytes, replaces: bool) -> None:
         """Make it; raises `OSError`.
 
@@ -391,8 +387,6 @@ class _Output:
         fd: of the file, which is empty.
         length: bytes that there will be, on hugetlbfs in whole huge pages.
     """
-
-    __slots__ = ("_fd", "_host", "_mapped")
 
     def __init__(self, host: Host, fd: int, length: int) -> None:
         self._host = host

@@ -24,8 +24,6 @@ class Window:
         OSError: the kernel refused.
     """
 
-    __slots__ = ("memory", "view")
-
     def __init__(self, fd: int, length: int, *, writable: bool = False) -> None:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         self.memory = mmap.mmap(fd, length, mmap.MAP_SHARED, protection)

@@ -21,8 +21,6 @@ class Page:
         summary: what it is, in a line.
     """
 
-    __slots__ = ("_lines", "name", "section")
-
     def __init__(self, name: str, section: int, summary: str) -> None:
         self.name = name
         self.section = section

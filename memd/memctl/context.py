@@ -50,8 +50,6 @@ class Trouble(Exception):
         hint: what to do, lines that follow the text.
     """
 
-    __slots__ = ("hint", "status", "text")
-
     def __init__(self, text: str, status: int = FAILED, hint: str = "") -> None:
         super().__init__(text)
         self.text = text
@@ -86,8 +84,6 @@ class Context:
     Attributes:
         as_json: whether it is to print data instead of words.
     """
-
-    __slots__ = ("_socket", "as_json")
 
     def __init__(self, socket: str | None, as_json: bool) -> None:
         self._socket = socket

@@ -16,8 +16,6 @@ class Hexdump:
         offset: of the first byte.
     """
 
-    __slots__ = ("_last", "_offset", "_rest", "_skipping")
-
     def __init__(self, offset: int) -> None:
         self._offset = offset
         self._rest = b""

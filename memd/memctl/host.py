@@ -37,8 +37,6 @@ class Host:
         here: whether it is the one that this process runs on.
     """
 
-    __slots__ = ("_root", "here")
-
     def __init__(self, root: str = "/") -> None:
         self._root = root.rstrip("/")
         self.here = not self._root

@@ -27,8 +27,6 @@ class Bar:
         doing: what is done to it, such as "populating".
     """
 
-    __slots__ = ("_doing", "_id", "_rich", "_shown", "_task", "_visible")
-
     def __init__(self, id: str, doing: str) -> None:
         self._id = id
         self._doing = doing

@@ -128,8 +128,6 @@ class _Draft:
         fd: its descriptor, once it was created or opened.
     """
 
-    __slots__ = ("_directory", "_kept", "_made", "_parent", "_path", "fd")
-
     def __init__(self, path: str) -> None:
         self._path = path
         self._parent = os.path.dirname(path)

@@ -66,8 +66,6 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 class View:
     """What is shown: the last look, what changed since the one before, what is being made."""
 
-    __slots__ = ("_before", "backends", "making")
-
     def __init__(self) -> None:
         self._before: dict[str, int] = {}
         self.backends: list[dict[str, JSON]] = []
@@ -235,8 +233,6 @@ def _fitting(view: View) -> tuple[list[list[Cell]], list[str]]:
 
 class _Screen:
     """Where looks are shown: a whole terminal, lines of JSON, or plain tables one by one."""
-
-    __slots__ = ("_as_json", "_first", "_live")
 
     def __init__(self, context: Context) -> None:
         self._as_json = context.as_json

@@ -27,8 +27,6 @@ class Blobs:
         directory: its path; made by `make`.
     """
 
-    __slots__ = ("directory",)
-
     def __init__(self, directory: str) -> None:
         self.directory = directory
 
@@ -119,8 +117,6 @@ class NewBlob:
     Attributes:
         size: bytes written so far.
     """
-
-    __slots__ = ("_blobs", "_fd", "_hash", "_path", "size")
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs

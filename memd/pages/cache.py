@@ -23,8 +23,6 @@ class Cache:
         limit: bytes that they may have together, None for any number.
     """
 
-    __slots__ = ("_noted", "_total", "directory", "limit")
-
     def __init__(self, directory: str, limit: int | None) -> None:
         self.directory = directory
         self.limit = limit

@@ -28,8 +28,6 @@ class Counts:
         OSError: there can be no such file.
     """
 
-    __slots__ = ("_fd", "_lock", "_window")
-
     def __init__(self, path: str, *, reset: bool) -> None:
         self._lock = threading.Lock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

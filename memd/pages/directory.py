@@ -26,8 +26,6 @@ class Directory:
         path: the directory.
     """
 
-    __slots__ = ("path", "url")
-
     def __init__(self, url: str, path: str) -> None:
         self.url = url
         self.path = path

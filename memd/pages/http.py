@@ -44,8 +44,6 @@ class Client:
         host: who may be sent what is kept to log in with.
     """
 
-    __slots__ = ("_authorization", "_host", "_pool", "url")
-
     def __init__(self, url: str, host: str) -> None:
         self.url = url
         self._host = host
@@ -207,8 +205,6 @@ class Http:
     Args:
         url: as it was given.
     """
-
-    __slots__ = ("_base", "_client", "url")
 
     def __init__(self, url: str) -> None:
         self.url = url

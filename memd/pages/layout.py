@@ -73,10 +73,6 @@ class Layout:
         ends: for each chunk, pages up to its end.
     """
 
-    __slots__ = (
-        *("_by_stored", "counts", "digests", "ends", "lengths", "pages", "starts", "stored"),
-    )
-
     def __init__(
         self,
         pages: int,
@@ -274,8 +270,6 @@ class Places:
 
 class PlacesBuilder:
     """Collects where chunks are."""
-
-    __slots__ = ("_numbers", "places")
 
     def __init__(self) -> None:
         self.places = Places()

@@ -38,8 +38,6 @@ class Oci:
         SourceError: that is no repository's name.
     """
 
-    __slots__ = ("_base", "_client", "url")
-
     def __init__(self, url: str, host: str, port: int | None, repository: str) -> None:
         if not _REPOSITORY.fullmatch(repository):
             raise SourceError(f"'{url}' is no template source: it names no repository")
@@ -141,8 +139,6 @@ class Oci:
 
 class _Sent:
     """A file that tells how much of it was read."""
-
-    __slots__ = ("_file", "_progress")
 
     def __init__(self, file: io.FileIO, progress: Callable[[int], None]) -> None:
         self._file = file

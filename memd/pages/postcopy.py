@@ -97,8 +97,6 @@ class _Part:
         state: a byte for each of them: not sent, sent, or of zeroes and not sent.
     """
 
-    __slots__ = ("_block", "_content", "_memory", "block", "name", "state", "unit")
-
     def __init__(self, block: Block, unit: int, memory: Memory | None) -> None:
         self.block = block
         self.name = bytes((len(block.name),)) + block.name
@@ -171,8 +169,6 @@ class Counts:
         waits: how many requests were answered within each of `WAITS`, and after all of them.
         waited: seconds that all requests waited together, until they were handed to the socket.
     """
-
-    __slots__ = ("asked", "rest", "sent", "waited", "waits", "working_set", "zeroes")
 
     def __init__(self) -> None:
         self.asked = self.working_set = self.rest = self.zeroes = self.sent = 0

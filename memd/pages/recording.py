@@ -232,8 +232,6 @@ def _end_of_devices(data: bytes, start: int) -> int:
 class _Reader:
     """Goes through a stream; what lies beyond its end is a `QMPError`."""
 
-    __slots__ = ("_data", "at")
-
     def __init__(self, data: bytes, at: int) -> None:
         self._data = data
         self.at = at

@@ -83,8 +83,6 @@ class RemoteChunks:
         counts: told where chunks are read from.
     """
 
-    __slots__ = ("_cache", "_counts", "_layout", "_name", "_places", "_source")
-
     def __init__(
         self,
         name: str,

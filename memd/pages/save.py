@@ -42,8 +42,6 @@ class Memory:
         page_size: of its pages, in bytes.
     """
 
-    __slots__ = ("fd", "offset", "page_size", "size")
-
     def __init__(self, fd: int, offset: int, size: int, page_size: int) -> None:
         self.fd = fd
         self.offset = offset

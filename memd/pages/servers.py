@@ -67,8 +67,6 @@ class Clone:
         report: what the process last told of it.
     """
 
-    __slots__ = ("begun", "file", "number", "report", "request")
-
     def __init__(
         self, number: int, request: Message, directory: Path, begun: Begun | None = None
     ) -> None:
@@ -110,8 +108,6 @@ class Totals:
         waited: seconds that all of them waited.
         outcomes: how many clones came to which end.
     """
-
-    __slots__ = ("bytes", "clones", "outcomes", "pages", "waited", "waits")
 
     def __init__(self) -> None:
         self.clones = 0

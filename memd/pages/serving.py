@@ -58,8 +58,6 @@ class Opened:
         clones: how many are being served.
     """
 
-    __slots__ = ("clones", "memory", "page_size", "recording", "working_set")
-
     def __init__(self, recording: Recording, memory: TemplateMemory) -> None:
         self.recording = recording
         self.memory = memory

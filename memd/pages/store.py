@@ -990,8 +990,6 @@ class Store:
 class _Count:
     """Bytes that threads have moved, of how many."""
 
-    __slots__ = ("_all", "_done", "_lock", "_progress")
-
     def __init__(self, all: int, progress: Callable[[int, int], None] | None) -> None:
         self._all = all
         self._done = 0

@@ -44,11 +44,6 @@ class TemplateMemory:
         on_ready: called on the event loop when something has been fetched.
     """
 
-    __slots__ = (
-        *("_ahead", "_all", "_asked", "_failed", "_fetching", "_loop", "_task", "content"),
-        *("on_ready", "template"),
-    )
-
     def __init__(self, template: Template) -> None:
         self.template = template
         self.content = bytearray(template.size // PAGE)

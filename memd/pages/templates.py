@@ -23,8 +23,6 @@ class Templates:
         cache_limit: bytes of fetched chunks that it keeps, None for any number.
     """
 
-    __slots__ = ("_arguments", "_servers", "_store")
-
     def __init__(self, directory: str, sources: Sequence[str], cache_limit: int | None) -> None:
         self._arguments = directory, sources, cache_limit
         self._store: Store | None = None

@@ -52,8 +52,6 @@ class Unpacked:
         OSError: the files can't be made or mapped.
     """
 
-    __slots__ = ("_fd", "_lock", "_pages", "_there")
-
     def __init__(self, directory: str, key: str, layout: Layout) -> None:
         data, there = paths(directory, key)
         os.makedirs(os.path.dirname(data), mode=0o700, exist_ok=True)

@@ -96,11 +96,6 @@ class FdStore:
         found: the names of those that were in it at the start.
     """
 
-    __slots__ = (
-        *("_capacity", "_length", "_lock", "_loop", "_names", "_notifier"),
-        *("_removals", "_sending", "_timer"),
-    )
-
     def __init__(
         self,
         notifier: Notifier,

@@ -63,8 +63,6 @@ class LogFile:
         promised: bytes that are set aside for entries to come.
     """
 
-    __slots__ = ("_begin", "_end", "_generation", "_long", "fd", "promised")
-
     def __init__(self, fd: int) -> None:
         """Take over a memfd; use `create` or `read` next."""
         self.fd = fd
@@ -233,8 +231,6 @@ class ObjectLogState:
         next: the number of the next object or file.
     """
 
-    __slots__ = ("clean", "creations", "discards", "lost", "next", "objects")
-
     def __init__(self) -> None:
         self.objects: dict[int, bytes] = {}
         self.clean: set[int] = set()
@@ -344,8 +340,6 @@ class ObjectLog:
         Unreadable: it can't be read. Nothing was changed.
         OSError: there is no memory for a new one.
     """
-
-    __slots__ = ("_file", "_lock", "state")
 
     def __init__(self, fd: int | None = None) -> None:
         self._lock = threading.Lock()

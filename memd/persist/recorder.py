@@ -51,11 +51,6 @@ class Recorder:
             waits to be recorded.
     """
 
-    __slots__ = (
-        *("_deleting", "_lost", "_status", "_tree", "_waiting"),
-        *("committed", "kept", "numbers"),
-    )
-
     def __init__(self, tree: Tree, status: Status, lost: dict[str, Entry]) -> None:
         self._tree = tree
         self._status = status

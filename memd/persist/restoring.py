@@ -79,8 +79,6 @@ class Restoring:
         Unreadable: what was kept is not whole. Nothing was changed.
     """
 
-    __slots__ = ("_accept_loss", "_found", "_kept", "_last", "_recorder", "_run", "_tree")
-
     def __init__(
         self,
         tree: Tree,

@@ -33,8 +33,6 @@ class Notifier:
         ValueError: it is neither, or too long for a socket's.
     """
 
-    __slots__ = ("_address", "_socket")
-
     def __init__(self, address: str) -> None:
         if address[:1] not in ("/", "@") or len(address) < 2:
             raise ValueError(f"NOTIFY_SOCKET='{address}' is neither a path nor an abstract name")
@@ -124,8 +122,6 @@ class Watchdog:
         notifier: where they go.
         period: seconds within which one is expected; two are sent.
     """
-
-    __slots__ = ("_interval", "_loop", "_notifier", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, notifier: Notifier, period: float) -> None:
         self._loop = loop

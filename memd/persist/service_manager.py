@@ -52,11 +52,6 @@ class ServiceManager:
         StartError: the manager can't be told anything.
     """
 
-    __slots__ = (
-        *("_accept_loss", "_loop", "_notifier", "_recorder", "_reloading", "_restoring", "_run"),
-        *("_status", "_stored", "_tree", "_watchdog", "lost"),
-    )
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

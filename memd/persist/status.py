@@ -32,8 +32,6 @@ class Status:
         lost: what was lost, by id.
     """
 
-    __slots__ = ("_loop", "_lost", "_notifier", "_timer", "_tree")
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

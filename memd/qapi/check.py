@@ -79,8 +79,6 @@ class Visits:
     Subclasses read what is written otherwise, such as on a command line.
     """
 
-    __slots__ = ("_made",)
-
     def __init__(self) -> None:
         self._made: dict[str, Visit] = {}
 
@@ -125,8 +123,6 @@ class Visits:
 
 class _AlternateVisit:
     """Takes the alternative that is written as the value is."""
-
-    __slots__ = ("_type", "_visits")
 
     def __init__(self, type_: AlternateType, visits: Visits) -> None:
         self._type = type_

@@ -31,8 +31,6 @@ class Doc:
         sections: the text of the other tagged sections, by tag.
     """
 
-    __slots__ = ("body", "features", "members", "name", "sections")
-
     def __init__(self) -> None:
         self.name: str | None = None
         self.body = ""

@@ -25,8 +25,6 @@ _PREFIX = _LETTERS | _DIGITS | frozenset(".-")
 class Nest(dict[str, JSON]):
     """Where keys go that have the same beginning: an object, or an array to be."""
 
-    __slots__ = ()
-
 
 def descend(root: Nest, key: str) -> tuple[Nest, str]:
     """The level that a key's value goes to, and its name there; levels are made.

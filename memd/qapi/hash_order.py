@@ -86,8 +86,6 @@ def _string_hash(name: str) -> int:
 class _StringSet:
     """GLib's hash table, as far as the order of its walk depends on it."""
 
-    __slots__ = ("_hashes", "_in_use", "_names", "_occupied", "_prime")
-
     def __init__(self) -> None:
         size = 1 << _SMALLEST_SHIFT
         self._hashes = [_UNUSED] * size

@@ -38,8 +38,6 @@ def introspect(schema: Schema) -> list[dict[str, JSON]]:
 class _Teller:
     """Names types as they are met, and keeps them to be told of."""
 
-    __slots__ = ("_named", "_numbers", "met")
-
     def __init__(self) -> None:
         self.met: list[Type] = []
         self._named: set[str] = set()

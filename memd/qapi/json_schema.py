@@ -68,8 +68,6 @@ def json_schema(schema: Schema, docs: Docs | None = None) -> dict[str, JSON]:
 
 
 class _Writer:
-    __slots__ = ("_docs",)
-
     def __init__(self, docs: Docs) -> None:
         self._docs = docs
 

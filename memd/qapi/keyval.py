@@ -49,8 +49,6 @@ def nest(options: Mapping[str, JSON]) -> dict[str, JSON]:
 class KeyvalVisits(Visits):
     """Visits of values that are all text, of which objects and arrays consist."""
 
-    __slots__ = ()
-
     def builtin(self, type_: BuiltinType) -> Visit:
         """The visit of one of the language's own types."""
         return _SCALARS[type_.name]

@@ -25,8 +25,6 @@ class Parsed:
         files: every file read, in order.
     """
 
-    __slots__ = ("definitions", "files", "pragmas")
-
     def __init__(self) -> None:
         self.definitions: list[Definition] = []
         self.files: list[str] = []
@@ -46,8 +44,6 @@ def parse_file(path: str) -> Parsed:
 
 class _FileParser:
     """Reads one file; `stack` holds the files that are being read above it."""
-
-    __slots__ = ("_directory", "_file", "_parsed", "_stack", "_token", "_tokens")
 
     def __init__(self, path: str, included_at: Place, parsed: Parsed, stack: list[str]) -> None:
         self._file = path

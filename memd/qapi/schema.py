@@ -39,11 +39,6 @@ class Command:
         success_response: whether success is answered.
     """
 
-    __slots__ = (
-        *("_expr", "_schema", "allow_oob", "allow_preconfig", "coroutine", "features"),
-        *("generated", "name", "success_response"),
-    )
-
     def __init__(self, schema: Schema, expr: Expr) -> None:
         self._schema = schema
         self._expr = expr
@@ -70,8 +65,6 @@ class Command:
 class QAPIEvent:
     """An event that the schema defines."""
 
-    __slots__ = ("_expr", "_schema", "features", "name")
-
     def __init__(self, schema: Schema, expr: Expr) -> None:
         self._schema = schema
         self._expr = expr
@@ -96,8 +89,6 @@ class Schema:
         events: by name, in the schema's order.
         type_names: the defined types, in the schema's order.
     """
-
-    __slots__ = ("_checkers", "_exprs", "_types", "commands", "defined", "events")
 
     def __init__(self, expressions: Iterable[Expr], defined: Collection[str]) -> None:
         self.defined = frozenset(defined)

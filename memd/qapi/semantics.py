@@ -39,8 +39,6 @@ def check_file(path: str) -> Parsed:
 
 
 class _Checker:
-    __slots__ = ("_definitions", "_pragmas", "_types")
-
     def __init__(self, parsed: Parsed) -> None:
         self._definitions = parsed.definitions
         self._pragmas: Pragmas = parsed.pragmas

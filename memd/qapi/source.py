@@ -24,8 +24,6 @@ class Place:
             or "".
     """
 
-    __slots__ = ("definition", "file", "line")
-
     def __init__(self, file: str, line: int, definition: str = "") -> None:
         self.file = file
         self.line = line
@@ -57,8 +55,6 @@ class Definition:
         doc: None where there is no documentation comment.
     """
 
-    __slots__ = ("doc", "expr", "kind", "name", "place")
-
     def __init__(self, kind: str, name: str, expr: Expr, place: Place, doc: Doc | None) -> None:
         self.kind = kind
         self.name = name
@@ -76,8 +72,6 @@ class Pragmas:
             "command-name-exceptions", "command-returns-exceptions",
             "documentation-exceptions", "member-name-exceptions".
     """
-
-    __slots__ = ("doc_required", "exceptions")
 
     def __init__(self) -> None:
         self.doc_required = False

@@ -21,8 +21,6 @@ class Violation:
         message: what is wrong with it.
     """
 
-    __slots__ = ("message", "path")
-
     def __init__(self, path: str, message: str) -> None:
         self.path = path
         self.message = message
@@ -40,8 +38,6 @@ class Validator:
     Raises:
         ImportError: if `jsonschema` is not installed.
     """
-
-    __slots__ = ("_document", "_made", "_make")
 
     def __init__(self, schema: Schema) -> None:
         from jsonschema import Draft202012Validator

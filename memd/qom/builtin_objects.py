@@ -52,8 +52,6 @@ _RESETTABLE = ObjectType("resettable", INTERFACE, abstract=True)
 class SystemBus(QObject):
     """The bus of a machine that has nothing on it."""
 
-    __slots__ = ("realized",)
-
     def __init__(self, tree: Paths) -> None:
         super().__init__(_SYSTEM, tree)
         self.realized = False

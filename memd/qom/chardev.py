@@ -41,8 +41,6 @@ class ChardevObject(QObject):
         on_yank: cuts its connections, where it has any.
     """
 
-    __slots__ = ("addr", "connected", "ends", "filename", "on_yank", "server", "used")
-
     def __init__(self, tree: Paths, backend: str, addr: JSON = None) -> None:
         """Make one; `tree.chardevs.add_child(id, chardev)` lists it.
 

@@ -113,8 +113,6 @@ class Processors:
             outside in.
     """
 
-    __slots__ = ("largest", "levels", "machine")
-
     def __init__(self, machine: str, largest: int, levels: tuple[str, ...] = ()) -> None:
         self.machine = machine
         self.largest = largest

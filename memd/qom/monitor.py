@@ -23,8 +23,6 @@ class MonitorObject(UserCreatable):
         on_pretty: told when a client sets `pretty`.
     """
 
-    __slots__ = ("chardev", "close_action", "on_pretty", "pretty")
-
     def __init__(self, tree: Paths, id: str, chardev: str, pretty: bool = False) -> None:
         super().__init__(_QMP, tree, id)
         self.chardev = chardev

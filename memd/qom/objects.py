@@ -81,8 +81,6 @@ class Objects(QObject):
         quota: how much clients may make.
     """
 
-    __slots__ = ("_charges", "_creations", "_types", "listed", "listeners", "quota")
-
     def __init__(self, tree: Types) -> None:
         super().__init__(CONTAINER, tree)
         self._types = tree

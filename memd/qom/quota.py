@@ -76,11 +76,6 @@ class Quota:
         lock: held to change these.
     """
 
-    __slots__ = (
-        *("lock", "max_memory", "max_memory_per_user", "max_objects", "memory", "objects"),
-        "users",
-    )
-
     def __init__(
         self, *, max_objects: int = 0, max_memory: int = 0, max_memory_per_user: int = 0
     ) -> None:

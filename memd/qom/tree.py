@@ -51,20 +51,6 @@ class Tree:
         more_types: types that are only known; None where there are none.
     """
 
-    __slots__ = (
-        "_catalogued",
-        "_host",
-        "_link_names",
-        "_sources",
-        "_types",
-        "chardevs",
-        "compat",
-        "machine",
-        "more_types",
-        "objects",
-        "root",
-    )
-
     def __init__(self, compat: Compat = Compat.V10_0) -> None:
         self.compat = compat
         self._host: Host | None = None

@@ -54,8 +54,6 @@ class JournaldSink:
         OSError: nobody is there.
     """
 
-    __slots__ = ("_path", "_socket")
-
     def __init__(self, path: str) -> None:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -117,8 +115,6 @@ class FileSink:
     Raises:
         OSError: it can't be opened.
     """
-
-    __slots__ = ("_fd", "_torn")
 
     def __init__(self, path: str) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

@@ -21,11 +21,6 @@ class Dialer:
         failed: told of the first failure after a success, or of the first at all.
     """
 
-    __slots__ = (
-        *("_adopt", "_closed", "_connect", "_delay", "_failed", "_loop", "_spawn"),
-        *("_timer", "_told"),
-    )
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

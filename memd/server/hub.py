@@ -36,22 +36,6 @@ class Hub:
         ended: set to the reason (QAPI `ShutdownCause`) once the daemon is to end.
     """
 
-    __slots__ = (
-        "_compat",
-        "_connections",
-        "_early",
-        "_greeting",
-        "_jobs",
-        "_limited_log",
-        "_loop",
-        "_pending",
-        "_places",
-        "_relieving",
-        "_shared",
-        "dispatch",
-        "ended",
-    )
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

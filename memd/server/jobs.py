@@ -40,11 +40,6 @@ class Jobs:
     object-add half as dear again (25 and 36 us, measured).
     """
 
-    __slots__ = (
-        *("_begun", "_copies", "_idle", "_loop", "_postponed", "_threads", "_waiting", "_work"),
-        "running",
-    )
-
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._work: queue.SimpleQueue[tuple[Job[Any], Resume] | None] = queue.SimpleQueue()

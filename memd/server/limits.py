@@ -120,8 +120,6 @@ def descriptor_places(limits: Limits) -> Places:
 class LimitedLog:
     """Writes warnings to the log, of each kind no more than one a second."""
 
-    __slots__ = ("_last", "_loop", "_untold")
-
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
         self._last: dict[str, float] = {}
@@ -154,8 +152,6 @@ class ConnectionBudget:
         held: bytes held for all of them.
         relieve: called when that is too much, or (with True) when there is no memory.
     """
-
-    __slots__ = ("descriptors", "held", "limits", "relieve", "turns", "unread")
 
     def __init__(
         self,

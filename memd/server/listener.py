@@ -112,8 +112,6 @@ def _is_stale(path: str) -> bool:
 class Listener:
     """A listening socket on the loop; each client's socket goes to `accepted`."""
 
-    __slots__ = ("_accepted", "_identity", "_loop", "_path", "_socket")
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

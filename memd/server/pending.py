@@ -22,8 +22,6 @@ class PendingNegotiation:
             0 for never.
     """
 
-    __slots__ = ("_loop", "_since", "_timeout", "_timer")
-
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self._loop = loop
         self._timeout = timeout

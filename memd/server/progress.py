@@ -24,8 +24,6 @@ class Progress:
         tell: sends events to the clients.
     """
 
-    __slots__ = ("_ask", "_loop", "_tell", "_timer")
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

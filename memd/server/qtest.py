@@ -37,8 +37,6 @@ class QTestLog:
         OSError: it can't be.
     """
 
-    __slots__ = ("_fd", "_opened")
-
     def __init__(self, path: str | None) -> None:
         self._fd = -1
         if path is not None:
@@ -82,8 +80,6 @@ class QTestConnection:
         sock: the connected socket, which is owned from here on.
         on_lost: told when the harness is gone.
     """
-
-    __slots__ = ("_buffer", "_log", "_loop", "_on_lost", "_socket")
 
     def __init__(
         self,
@@ -140,8 +136,6 @@ class QTestConnection:
 
 class QTest:
     """The qtest protocol's side of the daemon: its log and who is connected."""
-
-    __slots__ = ("_connections", "_log", "_loop", "_on_change")
 
     def __init__(
         self,

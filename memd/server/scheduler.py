@@ -28,8 +28,6 @@ class FairScheduler:
     for a bounded time between two looks at who has come.
     """
 
-    __slots__ = ("_loop", "_waiting")
-
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Callable[[], None]] = deque()

@@ -147,8 +147,6 @@ class StdioStream:
     stray print can never get between two answers.
     """
 
-    __slots__ = ("_was_blocking", "origin", "read_fd", "write_fd")
-
     def __init__(self) -> None:
         self.origin: dict[str, str] = {}
         self.read_fd = os.dup(0)

@@ -57,11 +57,6 @@ class TLSStream:
     the same bytes, maybe more of them, as is OpenSSL's own rule.
     """
 
-    __slots__ = (
-        *("_in", "_out", "_owed", "_sealed", "_socket", "_tls", "origin", "read_fd"),
-        "write_fd",
-    )
-
     def __init__(
         self, sock: socket.socket, tls: ssl.SSLObject, into: ssl.MemoryBIO, out: ssl.MemoryBIO
     ) -> None:
@@ -172,11 +167,6 @@ class TLSStream:
 
 class _Handshake:
     """One handshake on the loop; `done` gets a stream, or None and why there is none."""
-
-    __slots__ = (
-        *("_done", "_header", "_in", "_loop", "_missing", "_out", "_over", "_sealed", "_socket"),
-        *("_timer", "_tls", "_writing"),
-    )
 
     def __init__(
         self,
@@ -294,8 +284,6 @@ class TLSPort:
         served: takes a stream, and the socket that it is on.
         refused: told where no stream comes of a connection.
     """
-
-    __slots__ = ("_context", "_host", "_loop", "_pending", "_refused", "_served")
 
     def __init__(
         self,

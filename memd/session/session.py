@@ -100,8 +100,6 @@ class Monitor:
         clients: how many are connected.
     """
 
-    __slots__ = ("clients", "fds", "id", "pretty", "readonly")
-
     def __init__(self, id: str, *, pretty: bool = False, readonly: bool = False) -> None:
         self.id = id
         self.pretty = pretty

@@ -59,11 +59,6 @@ class Node:
         facts: what else is told of the image.
     """
 
-    __slots__ = (
-        *("child", "device", "driver", "facts", "fd", "filename", "name", "own_child"),
-        *("parents", "qdev", "read_only", "size"),
-    )
-
     def __init__(self, name: str, driver: str, *, read_only: bool) -> None:
         self.name = name
         self.driver = driver
@@ -95,8 +90,6 @@ class Node:
 
 class Blocks:
     """The block nodes of a stand-in, and its NBD server, to which nobody can connect."""
-
-    __slots__ = ("_exports", "_making", "_nodes", "_numbers", "_serving")
 
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}

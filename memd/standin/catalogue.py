@@ -41,8 +41,6 @@ class Catalogue:
         QMPError: it can't be read, or is none.
     """
 
-    __slots__ = ("_path", "_places", "_read", "version")
-
     def __init__(self, path: str) -> None:
         self._path = path
         self._read: dict[str, JSON] = {}

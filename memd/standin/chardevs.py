@@ -58,8 +58,6 @@ class Registered(ChardevObject):
         ring_size: bytes that it keeps.
     """
 
-    __slots__ = ("_entry", "_fds", "below", "given", "ring", "ring_size", "user")
-
     def __init__(self, tree: Tree, kind: str, addr: JSON, opened: _Opened) -> None:
         super().__init__(tree, kind, addr)
         self._fds = opened.fds
@@ -86,8 +84,6 @@ class Registered(ChardevObject):
 class _Opened:
     """What was opened for a device that is being made."""
 
-    __slots__ = ("addr", "entry", "fds", "filename")
-
     def __init__(self) -> None:
         self.fds: list[int] = []
         self.entry: Entry | None = None
@@ -109,8 +105,6 @@ class Chardevs:
     Args:
         tree: where they are seen, and which paths clients may name.
     """
-
-    __slots__ = ("_making", "_tree")
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree

@@ -102,8 +102,6 @@ class PlainBus(QObject):
         hotplug: whether devices may come and go while the machine runs.
     """
 
-    __slots__ = ("hotplug",)
-
     def __init__(self, qom_type: ObjectType, tree: Tree, *, hotplug: bool) -> None:
         super().__init__(qom_type, tree)
         self.hotplug = hotplug
@@ -116,8 +114,6 @@ class PlainBus(QObject):
 
 class OtherDevice(Device):
     """A device on another bus than PCI's."""
-
-    __slots__ = ("_bus", "_register")
 
     def __init__(
         self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PlainBus, register: Devices
@@ -149,8 +145,6 @@ class OtherDevice(Device):
 
 class OtherPciDevice(PciDevice):
     """A PCI device, or a virtio one behind it."""
-
-    __slots__ = ("_register",)
 
     def __init__(
         self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PciBus, register: Devices
@@ -198,11 +192,6 @@ class Devices:
         catalogue: says which there are.
         registers: what a `chardev`, a `netdev` and a `drive` refer to.
     """
-
-    __slots__ = (
-        *("_blocks", "_buses", "_catalogue", "_chardevs", "_netdevs", "_present"),
-        *("_tree", "_types"),
-    )
 
     def __init__(self, tree: Tree, catalogue: Catalogue, registers: Registers) -> None:
         self._tree = tree

@@ -30,8 +30,6 @@ class Netdev:
         up: whether its link is.
     """
 
-    __slots__ = ("_fds", "id", "options", "peer", "type", "up")
-
     def __init__(self, id: str, type: str, options: dict[str, Any], fds: list[Held]) -> None:
         self.id = id
         self.type = type
@@ -53,8 +51,6 @@ class Netdevs:
     Args:
         chardevs: those that a vhost-user backend may name.
     """
-
-    __slots__ = ("_chardevs", "_devices", "_known")
 
     def __init__(self, chardevs: Chardevs) -> None:
         self._chardevs = chardevs

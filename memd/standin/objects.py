@@ -20,8 +20,6 @@ class KnownObject(UserCreatable):
         values: what its properties were set to.
     """
 
-    __slots__ = ("values",)
-
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.values: dict[str, JSON] = {}

@@ -31,8 +31,6 @@ class StandInSchema(Schema):
         found: the definitions of both, the catalogue's first.
     """
 
-    __slots__ = ("_add", "_own")
-
     def __init__(self, own: Schema, found: Iterable[Expr], compat: Compat) -> None:
         super().__init__(found, defined_names(compat))
         self._own = own

@@ -76,8 +76,6 @@ class Way:
         siblings: the least value of the owner's.
     """
 
-    __slots__ = ("listed", "member", "owner", "siblings", "type", "wrap")
-
     def __init__(
         self,
         owner: ObjectType,
@@ -148,8 +146,6 @@ class Sampler:
     Args:
         seed: any text.
     """
-
-    __slots__ = ("_counter", "_seed")
 
     def __init__(self, seed: str) -> None:
         self._seed = seed

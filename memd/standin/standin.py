@@ -39,11 +39,6 @@ class StandIn:
         QMPError: the catalogue can't be read.
     """
 
-    __slots__ = (
-        *("_asked", "_blocks", "_chardevs", "_compat", "_devices", "_netdevs", "_parameters"),
-        *("_recorded", "_tree", "_unmodelled", "catalogue"),
-    )
-
     def __init__(
         self, tree: Tree, compat: Compat, path: str | None, unmodelled: str, *, empty: bool
     ) -> None:

@@ -26,8 +26,6 @@ class CatalogueTypes:
         tree: what it has itself is not made again.
     """
 
-    __slots__ = ("_catalogue", "_interfaces", "_made", "_properties", "_tree")
-
     def __init__(self, catalogue: Catalogue, tree: Tree) -> None:
         self._catalogue = catalogue
         self._tree = tree

@@ -239,8 +239,6 @@ class _Pair:
         idle: the sides from which nothing comes, once the recorder is to end.
     """
 
-    __slots__ = ("_left", "_lock", "client", "ending", "idle", "number", "server")
-
     def __init__(self, number: int, client: socket.socket, server: socket.socket) -> None:
         self.number = number
         self.client = client
