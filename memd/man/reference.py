@@ -7,8 +7,8 @@ from typing import Any
 
 from memd.man.roff import Page
 from memd.qapi.doc import Doc
+from memd.qapi.parser import parse_file
 from memd.qapi.reader import schema_file
-from memd.qapi.semantics import check_file
 from memd.qapi.source import Definition
 
 _KINDS = (
@@ -28,7 +28,7 @@ def reference() -> Page:
     page = Page("memd-qmp-ref", 7, "the QMP commands, events and types of memd")
     page.heading("DESCRIPTION")
     page.paragraph(_ABOUT)
-    definitions = check_file(schema_file()).definitions
+    definitions = parse_file(schema_file()).definitions
     for heading, kinds in _KINDS:
         page.heading(heading)
         for each in sorted(definitions, key=lambda definition: definition.name):
@@ -109,10 +109,4 @@ def type_name(ref: Any) -> str:
 
 def condition(expr: Any) -> str:
     """An `if` condition in words."""
-    if isinstance(expr, str):
-        return expr
-    operator, operand = next(iter(expr.items()))
-    if operator == "not":
-        return f"not {condition(operand)}"
-    joined = (" and " if operator == "all" else " or ").join(map(condition, operand))
-    return f"({joined})"
+    return expr if isinstance(expr, str) else f"not {expr['not']}"

@@ -7,17 +7,10 @@ under `@member:`, and ends with tagged sections.
 
 from __future__ import annotations
 
-TAGS = ("Features", "Returns", "Errors", "Since")
-"""The sections that a block may have after its members, in any order."""
+import re
 
-
-class DocError(Exception):
-    """A mistake in a documentation comment; `offset` counts its lines from 0."""
-
-    def __init__(self, offset: int, message: str) -> None:
-        super().__init__(message)
-        self.offset = offset
-        self.message = message
+_PART = re.compile(r"^(@[^:\n]*|Features|Returns|Errors|Since):", re.M)
+"""Where a member's text begins, or a section's; these may come in any order."""
 
 
 class Doc:
@@ -39,84 +32,33 @@ class Doc:
         self.sections: dict[str, str] = {}
 
 
-def parse_doc(lines: list[str]) -> Doc:
+def parse_doc(block: str) -> Doc:
     """Reads a block, given without its two `##` lines.
 
     Raises:
-        DocError: for what cannot be a documentation comment.
+        ValueError: what is wrong with it.
     """
-    texts = [_text_of(offset, line) for offset, line in enumerate(lines)]
+    lines = block.splitlines()
+    if any(line != "#" and not line.startswith("# ") for line in lines):
+        raise ValueError("a line of a documentation comment begins with '# '")
+    text = "\n".join(line[2:].rstrip() for line in lines).strip()
+    before, *parts = _PART.split(text)
     doc = Doc()
-    start = next((i for i, text in enumerate(texts) if text), len(texts))
-    if start == len(texts):
-        raise DocError(0, "documentation comment is empty")
-    if not texts[start].startswith("@"):
-        doc.body = "\n".join(texts).strip()
+    if before or not text.startswith("@"):
+        doc.body = text
         return doc
-    name, colon, rest = texts[start][1:].partition(":")
-    if not colon or not name or rest.strip():
-        raise DocError(start, "a definition's documentation begins with '@NAME:' on its own line")
-    doc.name = name
-    _parse_parts(doc, texts, start + 1)
+    doc.name, doc.body = parts[0][1:], parts[1].strip()
+    into = doc.members
+    for key, text in zip(parts[2::2], parts[3::2], strict=True):
+        if key == "Features":
+            into = doc.features
+            continue
+        where = into if key.startswith("@") else doc.sections
+        key = key.removeprefix("@")
+        if not key or key in where:
+            raise ValueError(f"'{key}:' is there twice or has no name")
+        first, *more = text.strip().split("\n")
+        if any(line and not line.startswith(" ") for line in more):
+            raise ValueError(f"the text of '{key}' goes on indented")
+        where[key] = "\n".join([first, *(line.strip() for line in more)])
     return doc
-
-
-def _text_of(offset: int, line: str) -> str:
-    if line == "#":
-        return ""
-    if not line.startswith("# "):
-        raise DocError(offset, "a line of a documentation comment begins with '# '")
-    return line[2:].rstrip()
-
-
-def _parse_parts(doc: Doc, texts: list[str], start: int) -> None:
-    """Divides the lines into the body, the members' and the tags' texts."""
-    collected: list[str] = []
-    store: dict[str, str] | None = None
-    key = ""
-    under_features = False
-
-    def finish() -> None:
-        text = "\n".join(collected).strip("\n")
-        if store is None:
-            doc.body = text.strip()
-        else:
-            store[key] = _dedent(text)
-        collected.clear()
-
-    for offset, text in enumerate(texts[start:], start):
-        head, colon, rest = text.partition(":")
-        tag = head if colon and head in TAGS else ""
-        if text.startswith("@") and colon:
-            finish()
-            key = head[1:]
-            store = doc.features if under_features else doc.members
-            if not key or key in store:
-                raise DocError(offset, f"'@{key}:' is documented twice or has no name")
-            store[key] = ""
-            collected.append(rest.strip())
-        elif tag == "Features":
-            finish()
-            if under_features or rest.strip():
-                raise DocError(offset, "'Features:' stands once, on its own line")
-            under_features = True
-            store, key = {}, ""
-        elif tag:
-            finish()
-            if tag in doc.sections:
-                raise DocError(offset, f"section '{tag}:' is there twice")
-            store, key = doc.sections, tag
-            store[tag] = ""
-            collected.append(rest.strip())
-        else:
-            indented = text.startswith(" ") or not text
-            if store is not None and not indented:
-                raise DocError(offset, f"the text of '{key}' goes on indented")
-            collected.append(text)
-    finish()
-
-
-def _dedent(text: str) -> str:
-    first, _, rest = text.partition("\n")
-    lines = [line.strip() for line in rest.split("\n")] if rest else []
-    return "\n".join([first, *lines]).strip()

@@ -1,34 +1,32 @@
-"""Reads schema files: expressions, directives, documentation comments.
-
-The full reading, with the places of mistakes. A daemon that only needs the
-expressions reads them by `memd.qapi.reader`.
-"""
+"""Reads schema files in full: definitions with their documentation, and pragmas."""
 
 from __future__ import annotations
 
-import os
-from typing import Any
+import re
+from json import JSONDecoder
+from typing import Any, NamedTuple
 
-from memd.qapi.doc import Doc, DocError, parse_doc
-from memd.qapi.lexer import Token, tokens
-from memd.qapi.source import Definition, Expr, Place, Pragmas, SchemaError
+from memd.qapi.doc import Doc, parse_doc
+from memd.qapi.reader import read
+from memd.qapi.schema import KINDS
+from memd.qapi.source import Definition, Expr, SchemaError
 
-KINDS = ("enum", "struct", "union", "alternate", "command", "event")
-"""The definitions of the language, by their first key."""
+_DOC = re.compile(r"^##\n((?:#.*\n)*?)##$", re.M)
 
 
-class Parsed:
+class Parsed(NamedTuple):
     """What a schema file and all that it includes consist of.
 
     Attributes:
         definitions: in the order of the files.
-        files: every file read, in order.
+        pragmas: by name: "doc-required", whether every definition needs documentation;
+            and the names that a rule leaves alone ("command-name-exceptions",
+            "command-returns-exceptions", "documentation-exceptions",
+            "member-name-exceptions").
     """
 
-    def __init__(self) -> None:
-        self.definitions: list[Definition] = []
-        self.files: list[str] = []
-        self.pragmas = Pragmas()
+    definitions: list[Definition]
+    pragmas: dict[str, Any]
 
 
 def parse_file(path: str) -> Parsed:
@@ -37,159 +35,67 @@ def parse_file(path: str) -> Parsed:
     Raises:
         SchemaError: for a mistake in the language, or a file that can't be read.
     """
-    parsed = Parsed()
-    _FileParser(path, Place(path, 1), parsed, []).run()
+    exceptions = ("command-name", "command-returns", "documentation", "member-name")
+    parsed = Parsed([], {f"{rule}-exceptions": [] for rule in exceptions} | {"doc-required": False})
+    docs: dict[str, list[tuple[int, Doc]]] = {}
+    for file, line, expr in read(path, set(), JSONDecoder(object_pairs_hook=_object)):
+        if file not in docs:
+            docs[file] = _docs(file)
+        doc = None
+        while docs[file] and docs[file][0][0] < line:
+            if doc is not None and doc.name:
+                raise SchemaError(file, line, f"documentation of '{doc.name}' without it")
+            doc = docs[file].pop(0)[1]
+        if "pragma" in expr:
+            _take_pragma(parsed.pragmas, expr, file, line)
+        else:
+            parsed.definitions.append(_definition(expr, file, line, doc))
+    for file, left in docs.items():
+        for line, doc in left:
+            if doc.name:
+                raise SchemaError(file, line, f"documentation of '{doc.name}' without it")
     return parsed
 
 
-class _FileParser:
-    """Reads one file; `stack` holds the files that are being read above it."""
+def _object(pairs: list[tuple[str, object]]) -> Expr:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
 
-    def __init__(self, path: str, included_at: Place, parsed: Parsed, stack: list[str]) -> None:
-        self._file = path
-        self._directory = os.path.dirname(path)
-        self._parsed = parsed
-        self._stack = [*stack, os.path.realpath(path)]
-        parsed.files.append(path)
+
+def _docs(file: str) -> list[tuple[int, Doc]]:
+    """The documentation comments of a file, and the lines that they begin in."""
+    with open(file, encoding="ascii") as source:
+        text = source.read()
+    found = []
+    for block in _DOC.finditer(text):
+        line = text.count("\n", 0, block.start()) + 1
         try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise included_at.error(f"can't read '{path}': {reason}") from error
-        self._tokens = tokens(text, path)
-        self._token = next(self._tokens)
-
-    def run(self) -> None:
-        """Reads the whole file into `parsed`."""
-        doc: Doc | None = None
-        doc_line = 0
-        while self._token.kind:
-            if self._token.kind == "doc":
-                if doc is not None and doc.name:
-                    raise self._error(doc_line, f"documentation of '{doc.name}' without it")
-                doc_line = self._token.line
-                doc = self._doc(self._take())
-                continue
-            line = self._token.line
-            value = self._value()
-            if not isinstance(value, dict):
-                raise self._error(line, "expected an object, a definition or directive")
-            self._top_level(value, line, doc)
-            doc = None
-        if doc is not None and doc.name:
-            raise self._error(doc_line, f"documentation of '{doc.name}' without it")
-
-    def _top_level(self, expr: Expr, line: int, doc: Doc | None) -> None:
-        if "include" in expr:
-            self._include(expr, line)
-        elif "pragma" in expr:
-            self._pragma(expr, line)
-        else:
-            kinds = [kind for kind in KINDS if kind in expr]
-            if len(kinds) != 1:
-                raise self._error(line, f"expected one of {', '.join(KINDS)}, include, pragma")
-            kind = kinds[0]
-            name = expr[kind]
-            if not isinstance(name, str):
-                raise self._error(line, f"'{kind}' must be a string")
-            place = Place(self._file, line, f"{kind} '{name}'")
-            if doc is not None and doc.name != name:
-                if doc.name:
-                    raise place.error(f"its documentation is of '{doc.name}'")
-                doc = None
-            self._parsed.definitions.append(Definition(kind, name, expr, place, doc))
-            return
-        if doc is not None and doc.name:
-            raise self._error(line, f"documentation of '{doc.name}' before a directive")
-
-    def _include(self, expr: Expr, line: int) -> None:
-        name = expr["include"]
-        if len(expr) != 1 or not isinstance(name, str):
-            raise self._error(line, "'include' is a string and stands alone")
-        path = os.path.join(self._directory, name)
-        real = os.path.realpath(path)
-        if real in self._stack:
-            raise self._error(line, f"'{name}' includes itself")
-        if any(os.path.realpath(known) == real for known in self._parsed.files):
-            return
-        _FileParser(path, Place(self._file, line), self._parsed, self._stack).run()
-
-    def _pragma(self, expr: Expr, line: int) -> None:
-        settings = expr["pragma"]
-        if len(expr) != 1 or not isinstance(settings, dict):
-            raise self._error(line, "'pragma' is an object and stands alone")
-        pragmas = self._parsed.pragmas
-        for name, value in settings.items():
-            if name == "doc-required":
-                if not isinstance(value, bool):
-                    raise self._error(line, "pragma 'doc-required' is a boolean")
-                pragmas.doc_required = value
-            elif name in pragmas.exceptions:
-                if not _is_strings(value):
-                    raise self._error(line, f"pragma '{name}' is an array of strings")
-                pragmas.exceptions[name].update(value)
-            else:
-                raise self._error(line, f"unknown pragma '{name}'")
-
-    def _doc(self, token: Token) -> Doc:
-        lines = token.text.split("\n") if token.text else []
-        try:
-            return parse_doc(lines)
-        except DocError as error:
-            raise self._error(token.line + 1 + error.offset, error.message) from error
-
-    def _take(self) -> Token:
-        token = self._token
-        # Nothing comes after the end: who expects more is told by what he gets.
-        if token.kind:
-            self._token = next(self._tokens)
-        return token
-
-    def _error(self, line: int, message: str) -> SchemaError:
-        return SchemaError(self._file, line, message)
-
-    def _expect(self, kinds: str, what: str) -> Token:
-        if not self._token.kind or self._token.kind not in kinds.split():
-            raise self._error(self._token.line, f"expected {what}")
-        return self._take()
-
-    def _value(self) -> Any:
-        token = self._take()
-        if token.kind == "{":
-            return self._object()
-        if token.kind == "[":
-            return self._array()
-        if token.kind == "string":
-            return token.text
-        if token.kind == "word":
-            return token.text == "true"
-        raise self._error(token.line, "expected '{', '[', a string or a boolean")
-
-    def _object(self) -> Expr:
-        result: Expr = {}
-        if self._token.kind == "}":
-            self._take()
-            return result
-        while True:
-            key = self._expect("string", "a string as key, or '}'")
-            if key.text in result:
-                raise self._error(key.line, f"duplicate key '{key.text}'")
-            self._expect(":", "':'")
-            result[key.text] = self._value()
-            if self._expect(", }", "',' or '}'").kind == "}":
-                return result
-
-    def _array(self) -> list[Any]:
-        result: list[Any] = []
-        if self._token.kind == "]":
-            self._take()
-            return result
-        while True:
-            result.append(self._value())
-            if self._expect(", ]", "',' or ']'").kind == "]":
-                return result
+            found.append((line, parse_doc(block[1])))
+        except ValueError as error:
+            raise SchemaError(file, line, str(error)) from None
+    return found
 
 
-def _is_strings(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _definition(expr: Expr, file: str, line: int, doc: Doc | None) -> Definition:
+    kinds = [kind for kind in KINDS if kind in expr]
+    if len(kinds) != 1 or not isinstance(expr[kinds[0]], str):
+        raise SchemaError(file, line, f"expected one name of {', '.join(KINDS)}")
+    kind = kinds[0]
+    if doc is not None and not doc.name:
+        doc = None
+    definition = Definition(kind, expr[kind], expr, file, line, doc)
+    if doc is not None and doc.name != definition.name:
+        raise definition.error(f"its documentation is of '{doc.name}'")
+    return definition
+
+
+def _take_pragma(pragmas: dict[str, Any], expr: Expr, file: str, line: int) -> None:
+    settings = expr["pragma"]
+    if len(expr) != 1 or not isinstance(settings, dict):
+        raise SchemaError(file, line, "'pragma' is an object and stands alone")
+    for name, value in settings.items():
+        if type(value) is not type(pragmas.get(name)):
+            raise SchemaError(file, line, f"there is no pragma '{name}' with such a value")
+        pragmas[name] = pragmas[name] + value if isinstance(value, list) else value

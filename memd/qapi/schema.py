@@ -8,9 +8,9 @@ a daemon pays only for the commands that its clients use.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from memd.json_types import JSON
+from memd.qapi.source import Expr
 from memd.qapi.types import (
     BUILTINS,
     AlternateType,
@@ -24,9 +24,8 @@ from memd.qapi.types import (
     Type,
 )
 
-Expr = dict[str, Any]
-
-_KINDS = ("command", "event", "struct", "enum", "union", "alternate")
+KINDS = ("command", "event", "struct", "enum", "union", "alternate")
+"""The definitions of the language, by their first key."""
 
 
 class Command:
@@ -36,7 +35,6 @@ class Command:
         generated: False where the command reads its arguments itself (`gen`).
         allow_oob: whether it may be run out-of-band.
         allow_preconfig: whether it may be run before x-exit-preconfig.
-        success_response: whether success is answered.
     """
 
     def __init__(self, schema: Schema, expr: Expr) -> None:
@@ -45,9 +43,7 @@ class Command:
         self.name: str = expr["command"]
         self.allow_oob: bool = expr.get("allow-oob", False)
         self.allow_preconfig: bool = expr.get("allow-preconfig", False)
-        self.coroutine: bool = expr.get("coroutine", False)
         self.generated: bool = expr.get("gen", True)
-        self.success_response: bool = expr.get("success-response", True)
         self.features = schema.features_of(expr)
 
     @property
@@ -100,7 +96,7 @@ class Schema:
         for expr in expressions:
             if "if" in expr and not self.holds(expr["if"]):
                 continue
-            for kind in _KINDS:
+            for kind in KINDS:
                 if kind in expr:
                     break
             name = expr[kind]
@@ -175,13 +171,10 @@ class Schema:
         return check_opts(self._object(type_name), options)
 
     def holds(self, condition: JSON) -> bool:
-        """Whether an `if` condition holds."""
+        """Whether an `if` condition holds: a name, or `not` with one."""
         if isinstance(condition, str):
             return condition in self.defined
-        operator, operand = next(iter(condition.items()))
-        if operator == "not":
-            return not self.holds(operand)
-        return (all if operator == "all" else any)(map(self.holds, operand))
+        return condition["not"] not in self.defined
 
     def type(self, ref: JSON) -> Type:
         """The type that a name, or a name in an array, refers to.

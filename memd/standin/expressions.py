@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from memd.json_types import JSON
-from memd.qapi.schema import Expr
+from memd.qapi.source import Expr
 
 
 def expressions(

@@ -14,7 +14,8 @@ from memd.qapi.reader import (
     schema_directory,
     schema_file,
 )
-from memd.qapi.schema import Expr, Schema
+from memd.qapi.schema import Schema
+from memd.qapi.source import Expr
 from memd.qapi.types import Checker
 from memd.standin.catalogue import Catalogue
 from memd.standin.expressions import expressions

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memd.errors import QMPError
-from memd.qapi.parser import _FileParser
+from memd.qapi import parser
 from memd.wire import Decoder
 from tests.fuzz.targets import TARGETS, Broken, schema, wire
 from tests.wire import untimed
@@ -49,9 +49,9 @@ def test_an_answer_that_depends_on_the_pieces_is_seen(monkeypatch: pytest.Monkey
 
 
 def test_an_exception_that_is_not_promised_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: _FileParser) -> None:
+    def broken(file: str) -> None:
         raise QMPError("what the wire says is not what a file is told")
 
-    monkeypatch.setattr(_FileParser, "_value", broken)
+    monkeypatch.setattr(parser, "_docs", broken)
     with pytest.raises(QMPError):
         schema(b"{ 'enum': 'E', 'data': [] }")

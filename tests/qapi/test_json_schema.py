@@ -121,8 +121,8 @@ def test_commands_and_events(defs: dict[str, Any]) -> None:
 
 def test_documentation_becomes_descriptions() -> None:
     docs = {
-        "S": parse_doc(["# @S:", "#", "# An @S.", "#", "# @i: of", "#     two lines"]),
-        "U": parse_doc(["# @U:", "#", "# A union.", "#", "# @e: the tag"]),
+        "S": parse_doc("# @S:\n#\n# An @S.\n#\n# @i: of\n#     two lines"),
+        "U": parse_doc("# @U:\n#\n# A union.\n#\n# @e: the tag"),
     }
     told = json_schema(Schema(EXPRESSIONS, ()), docs)["$defs"]
     assert told["S"]["description"] == "An S."

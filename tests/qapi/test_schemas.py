@@ -17,7 +17,7 @@ def test_the_served_schema_is_right() -> None:
 
 
 def test_every_file_is_right() -> None:
-    files = {definition.place.file for definition in definitions()}
+    files = {definition.file for definition in definitions()}
     assert files == {str(path) for path in subjects() if path.name != "pragma.json"}
 
 

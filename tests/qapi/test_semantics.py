@@ -33,25 +33,24 @@ MISTAKES = [
     ),
     (
         S + "{ 'struct': 'T', 'base': 'S', 'data': { '*x': 'str' } }",
-        "struct 'T': member 'x' clashes with member 'x'",
+        "struct 'T': member 'x' is there twice",
     ),
-    # unions
     (
         E + "{ 'union': 'U', 'base': { '*e': 'E' }, 'discriminator': 'e', 'data': {} }",
-        "union 'U': discriminator 'e' is an optional member",
+        "union 'U': discriminator 'e' is not a member of the base, always there, of an enum type",
     ),
     (
         E + "{ 'union': 'U', 'base': { 'e': 'E' }, 'discriminator': 'f', 'data': {} }",
-        "union 'U': discriminator 'f' is not a member of the base",
+        "union 'U': discriminator 'f' is not a member of the base, always there, of an enum type",
     ),
     (
         E + "{ 'union': 'U', 'base': { 'e': { 'type': 'E', 'if': 'X' } }, "
         "'discriminator': 'e', 'data': {} }",
-        "union 'U': discriminator 'e' is a member with a condition",
+        "union 'U': discriminator 'e' is not a member of the base, always there, of an enum type",
     ),
     (
         "{ 'union': 'U', 'base': { 'e': 'str' }, 'discriminator': 'e', 'data': {} }",
-        "union 'U': discriminator 'e' is not of an enum type",
+        "union 'U': discriminator 'e' is not a member of the base, always there, of an enum type",
     ),
     (
         E
@@ -68,24 +67,10 @@ MISTAKES = [
         + S
         + "{ 'union': 'U', 'base': { 'e': 'E', 'x': 'str' }, 'discriminator': 'e', "
         + "'data': { 'a': 'S' } }",
-        "union 'U': member 'x' clashes with member 'x'",
+        "union 'U': member 'x' is in branch 'a' again",
     ),
-    # alternates
     (
         "{ 'alternate': 'A', 'data': { 'a': 'int', 'b': 'number' } }",
-        "alternate 'A': alternative 'b' can't be told from 'a'",
-    ),
-    (
-        "{ 'alternate': 'A', 'data': { 'a': 'str', 'b': 'bool' } }",
-        "alternate 'A': alternative 'b' can't be told from 'a'",
-    ),
-    (
-        "{ 'enum': 'O', 'data': [ 'on' ] }\n"
-        "{ 'alternate': 'A', 'data': { 'a': 'O', 'b': 'bool' } }",
-        "alternate 'A': alternative 'b' can't be told from 'a'",
-    ),
-    (
-        "{ 'enum': 'O', 'data': [ '1x' ] }\n{ 'alternate': 'A', 'data': { 'a': 'int', 'b': 'O' } }",
         "alternate 'A': alternative 'b' can't be told from 'a'",
     ),
     (
@@ -96,63 +81,58 @@ MISTAKES = [
         "{ 'alternate': 'A', 'data': { 'a': 'any' } }",
         "alternate 'A': alternative 'a' can't be of type 'any'",
     ),
-    # commands and events
-    (
-        E + "{ 'command': 'c', 'data': 'E' }",
-        "command 'c': 'data' must be of a struct type, or a union with 'boxed', 'E' is not",
-    ),
+    (E + "{ 'command': 'c', 'data': 'E' }", "command 'c': 'data' is not of type struct"),
     (
         E + "{ 'union': 'U', 'base': { 'e': 'E' }, 'discriminator': 'e', 'data': {} }\n"
         "{ 'event': 'V', 'data': 'U' }",
-        "event 'V': 'data' must be of a struct type, or a union with 'boxed', 'U' is not",
+        "event 'V': 'data' is not of type struct",
     ),
     (
         E + "{ 'event': 'V', 'data': 'E', 'boxed': true }",
-        "event 'V': 'data' must be of a struct type, 'E' is not",
+        "event 'V': 'data' is not of type struct or union",
     ),
     (
         "{ 'command': 'c', 'returns': [ 'str' ] }",
         "command 'c': 'returns' must be of objects, 'str' is not",
     ),
-    # documentation
     (DOC + "{ 'event': 'V' }", "event 'V': documentation comment is missing"),
     (
         "##\n# @V:\n#\n# X.\n##\n{ 'event': 'V' }",
-        "event 'V': documentation lacks 'Since:'",
+        "event 'V': documentation does not say what it is, or since when",
     ),
     (
         "##\n# @V:\n#\n# Since: 1\n##\n{ 'event': 'V' }",
-        "event 'V': documentation does not say what it is",
+        "event 'V': documentation does not say what it is, or since when",
     ),
     (
         "##\n# @V:\n#\n# X.\n#\n# Returns: y\n#\n# Since: 1\n##\n{ 'event': 'V' }",
-        "event 'V': documentation has 'Returns:' where nothing is returned",
+        "event 'V': documentation has 'Returns:' and nothing is, or the reverse",
     ),
     (
         S + "##\n# @c:\n#\n# X.\n#\n# Since: 1\n##\n{ 'command': 'c', 'returns': 'S' }",
-        "command 'c': documentation lacks 'Returns:'",
+        "command 'c': documentation has 'Returns:' and nothing is, or the reverse",
     ),
     (
         "##\n# @V:\n#\n# X.\n#\n# @y: z\n#\n# Since: 1\n##\n{ 'event': 'V' }",
-        "event 'V': documented member 'y' does not exist",
+        "event 'V': member 'y' is not documented, or does not exist",
     ),
     (
         "##\n# @V:\n#\n# X.\n#\n# @y:\n#\n# Since: 1\n##\n"
         "{ 'event': 'V', 'data': { '*y': 'int' } }",
-        "event 'V': member 'y' is not documented",
+        "event 'V': member 'y' is not documented, or does not exist",
     ),
     (
         "##\n# @E:\n#\n# X.\n#\n# @a: z\n#\n# Since: 1\n##\n" + E,
-        "enum 'E': member 'b' is not documented",
+        "enum 'E': member 'b' is not documented, or does not exist",
     ),
     (
         "##\n# @V:\n#\n# X.\n#\n# Features:\n#\n# @f: z\n#\n# Since: 1\n##\n{ 'event': 'V' }",
-        "event 'V': documented feature 'f' does not exist",
+        "event 'V': feature 'f' is not documented, or does not exist",
     ),
     (
         "##\n# @V:\n#\n# X.\n#\n# @x: y\n#\n# Since: 1\n##\n"
         "{ 'event': 'V', 'data': { 'x': { 'type': 'int', 'features': [ 'f' ] } } }",
-        "event 'V': feature 'f' is not documented",
+        "event 'V': feature 'f' is not documented, or does not exist",
     ),
 ]
 
