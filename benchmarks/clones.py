@@ -282,6 +282,8 @@ class Link:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Else the end of each answer waits until what came before is acknowledged.
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 path = directory / self.path.lstrip("/")

@@ -107,6 +107,9 @@ async def x_template_serve(daemon: Daemon, args: Arguments) -> JSON:
     for path in (args.get("qmp", "/"), args.get("uri", "unix:/").removeprefix("unix:")):
         if not path.startswith(("/", "tcp:")):
             raise QMPError(f"'{path}' is no absolute path")
+    assert daemon.templates is not None
+    servers = daemon.templates.servers
+    servers.prepare()
     await Job(lambda: store.locate(name))
     request = {key: value for key, value in args.items() if key != "name"}
     begun = Completion()
@@ -117,8 +120,7 @@ async def x_template_serve(daemon: Daemon, args: Arguments) -> JSON:
             refusals.append(refusal)
         begun.set()
 
-    assert daemon.templates is not None
-    daemon.templates.servers.serve({"template": name, **request}, told)
+    servers.serve({"template": name, **request}, told)
     await begun
     if refusals:
         raise refusals[0]

@@ -140,16 +140,18 @@ class _Part:
             )
         headers = array("Q", range(start | DATA | SAME_BLOCK, start + step, PAGE))
         headers.byteswap()
-        heads = memoryview(headers).cast("B")
-        out: list[Buffer] = []
-        for at in range(0, step, PAGE):
-            if content[(start + at) // PAGE]:
-                out += (heads[at >> 9 : (at >> 9) + 8], view[at : at + PAGE])
-            else:
-                out.append(struct.pack(">QB", start + at | ZERO | SAME_BLOCK, 0))
+        heads = headers.tobytes()
+        out: list[Buffer] = [b""] * (2 * len(headers))
+        out[::2] = [heads[at : at + 8] for at in range(0, len(heads), 8)]
+        out[1::2] = [view[at : at + PAGE] for at in range(0, step, PAGE)]
+        zero = content.find(0, start // PAGE, (start + step) // PAGE)
+        while zero >= 0:
+            at = 2 * (zero - start // PAGE)
+            out[at : at + 2] = struct.pack(">Q", zero * PAGE | ZERO | SAME_BLOCK), b"\0"
+            zero = content.find(0, zero + 1, (start + step) // PAGE)
         # The first of a section names the block.
         flag = DATA if content[start // PAGE] else ZERO
-        out[0] = struct.pack(">Q", start | flag) + self.name + (b"" if flag == DATA else b"\0")
+        out[0] = struct.pack(">Q", start | flag) + self.name
         return out
 
 
@@ -247,8 +249,8 @@ class Source:
 
     # What comes.
 
-    def receive(self, data: bytes, now: float = 0.0) -> int:
-        """Take what has come on the return path; gives how many pages were asked for.
+    def receive(self, data: bytes, now: float = 0.0) -> None:
+        """Take what has come on the return path.
 
         Args:
             now: the time in seconds.
@@ -258,12 +260,10 @@ class Source:
         """
         self._received += data
         self._now = now
-        before = len(self._requests)
         at = 0
         while (length := self._message(at)) > 0:
             at += length
         self._received = self._received[at:]
-        return len(self._requests) - before
 
     def _message(self, at: int) -> int:
         """Take one message; gives its length, or 0 while it is not all here."""

@@ -198,6 +198,11 @@ class Servers:
         """What clones were sent so far."""
         return self._totals.plus(self.clones.values())
 
+    def prepare(self) -> None:
+        """A clone is about to come: a process for it is started, if there is none."""
+        if not self._processes:
+            self._begin_starting()
+
     def serve(self, request: Message, begun: Begun) -> None:
         """Serve a clone.
 
@@ -295,12 +300,16 @@ class Servers:
     async def _choose(self) -> _Process:
         idle = min(self._processes, key=lambda each: len(each.clones), default=None)
         if idle is None or (idle.clones and len(self._processes) < self._most):
-            if self._starting is None:
-                self._starting = asyncio.ensure_future(self._start())
-                self._starting.add_done_callback(self._started)
+            starting = self._begin_starting()
             if idle is None:
-                return await self._starting
+                return await starting
         return idle
+
+    def _begin_starting(self) -> asyncio.Task[_Process]:
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
+            self._starting.add_done_callback(self._started)
+        return self._starting
 
     def _started(self, done: asyncio.Task[_Process]) -> None:
         self._starting = None

@@ -218,6 +218,9 @@ class _Served:
         Raises:
             QMPError: it could not be served.
         """
+        if not self._record:
+            # It will be needed by when the machine waits for it.
+            opened.memory.fetch_ahead(opened.working_set)
         if self._qmp is not None:
             try:
                 self._monitor = await self._reach(self._qmp)
@@ -300,8 +303,6 @@ class _Served:
         connection = Connection(source, sock)
         self._source, self._connection = source, connection
         opened.memory.on_ready.add(connection.wake)
-        if not self._record:
-            opened.memory.fetch_ahead(opened.working_set)
         told = seen = 0
         quiet = time.monotonic()
         try:

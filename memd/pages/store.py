@@ -27,7 +27,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from memd.errors import QMPError
 from memd.pages import blobs as files
@@ -43,7 +43,9 @@ from memd.pages.remote import Place, RemoteChunks, fetch_blob, places_in, severa
 from memd.pages.source_urls import open_source
 from memd.pages.sources import Source, Target, Version
 from memd.pages.template import Template
-from memd.pages.writer import Chunks, Known, Writer
+
+if TYPE_CHECKING:
+    from memd.pages.writer import Known, Writer
 
 T = TypeVar("T")
 
@@ -475,6 +477,9 @@ class Store:
         Raises:
             QMPError: the name is taken or is none, or there is no such base.
         """
+        # Processes that only read need not wait for it.
+        from memd.pages.writer import Writer
+
         self._writable()
         if not NAME.fullmatch(name):
             raise QMPError(
@@ -598,6 +603,8 @@ class Store:
         Raises:
             QMPError: it can't be done, and the template is as it was.
         """
+        from memd.pages.writer import Chunks
+
         self._writable()
         self._begin_changing(name)
         chunks = None

@@ -23,7 +23,7 @@ _AT_ONCE = 4
 """Fetches under way at once for what is asked for: a source that is far away answers each
 after a while."""
 
-_AHEAD = 2
+_AHEAD = 3
 """Fetches under way at once for what will be asked for; each makes several requests."""
 
 _PIECE = 512
