@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 LINK = "prealloc-context"
 """The property that names another object."""
 
+_ON = {True: "true", False: "false"}
+
 
 class MemoryBackend(UserCreatable, ABC):
     """Host memory with an id.
@@ -65,6 +67,7 @@ class MemoryBackend(UserCreatable, ABC):
         shown: the object that tells where in a machine the memory is; None until
             it is made.
         outlived: whether it was there before this daemon, and was kept.
+        row: what `query-memdev` says of it, in JSON.
     """
 
     __slots__ = (
@@ -81,6 +84,7 @@ class MemoryBackend(UserCreatable, ABC):
         "preallocation",
         "region",
         "reserve",
+        "row",
         "share",
         "shown",
         "size",
@@ -107,6 +111,7 @@ class MemoryBackend(UserCreatable, ABC):
         self.mapped_by: QObject | None = None
         self.shown: MemoryRegion | None = None
         self.outlived = False
+        self.row = ""
 
     @property
     def memory_name(self) -> str:
@@ -203,6 +208,15 @@ class MemoryBackend(UserCreatable, ABC):
     def letting_go(self) -> dict[str, bool]:
         """How its memory is let go: arguments of `making.let_go`."""
         return {}
+
+    def refresh(self) -> None:
+        """Make `row`. An id needs no escapes."""
+        merge, dump, prealloc = _ON[self.merge], _ON[self.dump], _ON[self.prealloc]
+        self.row = (
+            f'{{"id": "{self.name}", "size": {self.size}, "merge": {merge}, "dump": {dump},'
+            f' "prealloc": {prealloc}, "share": {_ON[self.share]}, "reserve": {_ON[self.reserve]},'
+            f' "host-nodes": {self.host_nodes}, "policy": "{self.policy}"}}'
+        )
 
     # A restart
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.commands.fdsets import FdSets
 from memd.compat import Compat
 from memd.config import MachineConfig
 from memd.devices.machine import Machine
 from memd.json_types import JSON
-from memd.work import Constant, Encoded
+from memd.work import Constant
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
@@ -27,8 +27,6 @@ class Daemon:
         compat: whose texts and introspection are given.
         tree: the QOM tree; its `/objects` are the backends.
         fdsets: the descriptor sets of `add-fd`.
-        memdevs: what was last told of the memory backends: their values, and in
-            JSON.
         name: what `query-name` gives, None where there is none.
         uuid: what `query-uuid` gives.
         kvm_enabled: whether KVM was asked for and is there.
@@ -67,7 +65,6 @@ class Daemon:
         self.tree = tree
         self.compat = compat
         self.fdsets = FdSets()
-        self.memdevs: tuple[list[tuple[Any, ...]], Encoded] | None = None
         self.name = name
         self.uuid = uuid
         self._run_state = run_state

@@ -164,55 +164,16 @@ def _memdev(backend: MemoryBackend) -> dict[str, JSON]:
 
 
 def query_memdev_encoded(daemon: Daemon, args: Arguments) -> Encoded:
-    """`query-memdev` in JSON, made anew only when a backend has changed.
-
-    Who watches a daemon asks again and again. Of 1,500 backends it takes 0.5 ms
-    to write the answer, and 0.1 ms to see that it is still the same.
-    """
+    """`query-memdev` in JSON: each backend has its row."""
     objects = (daemon.tree.objects.children or {}).values()
     # Asked once for each kind, not for each object.
     kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, MemoryBackend)}
     backends = cast("list[MemoryBackend]", [each for each in objects if type(each) in kinds])
-    state: list[tuple[Any, ...]] = [
-        (
-            backend.name,
-            backend.size,
-            backend.merge,
-            backend.dump,
-            backend.prealloc,
-            backend.share,
-            backend.reserve,
-            backend.policy,
-            *backend.host_nodes,
-        )
-        for backend in backends
-    ]
-    last = daemon.memdevs
-    if last is not None and last[0] == state:
-        return last[1]
-    answer = Encoded(_rows(backends, state), lambda: query_memdev(daemon, args))
-    daemon.memdevs = state, answer
-    return answer
-
-
-def _rows(backends: list[MemoryBackend], state: list[tuple[Any, ...]]) -> bytes:
-    # Most backends differ in name and size alone: the rest is written once.
-    tails: dict[tuple[Any, ...], str] = {}
-    rows = []
-    for backend, values in zip(backends, state, strict=True):
-        tail = tails.get(values[2:])
-        if tail is None:
-            tail = tails[values[2:]] = _tail(backend)
-        # An id needs no escapes.
-        rows.append(f'{{"id": "{backend.name}", "size": {backend.size}, {tail}')
-    return f"[{', '.join(rows)}]".encode()
-
-
-def _tail(backend: MemoryBackend) -> str:
-    """A backend's row in JSON, from after its size."""
-    row = _memdev(backend)
-    del row["id"], row["size"]
-    return encode(row).decode().removeprefix("{").rstrip()
+    rows = [backend.row for backend in backends] or [""]
+    # Not around the whole, which would be a copy.
+    rows[0] = "[" + rows[0]
+    rows[-1] += "]"
+    return Encoded(", ".join(rows).encode(), lambda: query_memdev(daemon, args))
 
 
 def _resolve_one(tree: Tree, path: str) -> QObject:

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -57,6 +58,9 @@ TMPFS_MAGIC = 0x01021994
 PROC_SUPER_MAGIC = 0x9FA0
 ZERO_DEVICE = os.makedev(1, 5)
 
+RESIDENT_MAP = 1 << 30
+"""Bytes of memory whose pages are told of at once: 256 KiB."""
+
 FALLOC_FL_KEEP_SIZE = 1
 FALLOC_FL_PUNCH_HOLE = 2
 
@@ -72,7 +76,6 @@ _STATX_MNT_ID_UNIQUE = 0x4000
 _NODE_WORDS = 3
 _IOV_MAX = 1024
 _M_ARENA_MAX = -8
-_MINCORE_PART = 1 << 30
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -393,17 +396,28 @@ def resident_pages(address: int, length: int) -> int:
     Raises:
         OSError: the range is not mapped.
     """
-    found = 0
-    while length > 0:
-        part = min(length, _MINCORE_PART)
-        pages = bytearray((part + PAGE_SIZE - 1) // PAGE_SIZE)
+    return sum(pages.count(1) for pages in resident_maps(address, length))
+
+
+def resident_maps(address: int, length: int) -> Iterator[bytearray]:
+    """Which pages of a range are in memory (mincore(2)): a byte for each, 1 or 0.
+
+    Args:
+        address: of a page; `length` is in bytes.
+
+    Yields:
+        those of `RESIDENT_MAP` bytes of the range, one after another.
+
+    Raises:
+        OSError: the range is not mapped.
+    """
+    for at in range(0, length, RESIDENT_MAP):
+        part = min(length - at, RESIDENT_MAP)
+        pages = bytearray(-(-part // PAGE_SIZE))
         begin = ctypes.c_char.from_buffer(pages)
-        if _mincore(address, part, ctypes.addressof(begin)):
+        if _mincore(address + at, part, ctypes.addressof(begin)):
             raise os_error(ctypes.get_errno())
-        found += pages.count(1)
-        address += part
-        length -= part
-    return found
+        yield pages
 
 
 def use_one_heap() -> None:
@@ -433,8 +447,17 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
         raise os_error(ctypes.get_errno())
 
 
+def swap_used() -> bool:
+    """Whether anything of this host is swapped out (sysinfo(2))."""
+    found = (ctypes.c_ulong * 16)()
+    # What is there and what is free are in one unit.
+    return bool(_libc.sysinfo(found)) or found[8] != found[9]
+
+
 def cachestat(fd: int, offset: int, length: int) -> tuple[int, int]:
     """How many pages of a range of a file are in memory, and how many were evicted.
+
+    A length of 0 means all that follows.
 
     Of a file in memory (tmpfs), what is evicted is swapped out.
 

@@ -12,6 +12,8 @@ from memd.hostmem.numa import parse_list
 from memd.hostmem.pages import FILE, HUGE, PRESENT, SWAPPED, ZERO, PageMap
 from memd.hostmem.region import Region
 
+_ALL = FILE | PRESENT | SWAPPED | ZERO | HUGE
+
 _NODES = "/sys/devices/system/node/has_memory"
 
 
@@ -86,12 +88,21 @@ def taken(region: Region, pages: PageMap, start: int, length: int, *, huge: bool
     Raises:
         OSError: the kernel does not tell.
     """
+    address = region.address + start
+    if region.anonymous:
+        return _of_anonymous(pages, address, length, HUGE if huge else 0)
     held = _held(region, start, length) if region.shared and region.fd >= 0 else None
-    if held is not None and not huge:
-        return Taken(held[0], 0, held[1], 0)
+    if held is not None:
+        large = 0
+        if huge:
+            # Kernels before 6.7 do not say it of pages.
+            of = HUGE if region.page_size == libc.PAGE_SIZE else PRESENT
+            runs = pages.runs(address, length, of=of, kinds=of)
+            large = sum(end - begin for begin, end, _kinds in runs)
+        return Taken(held[0], 0, held[1], min(large, held[0]))
     resident = own = swapped = large = 0
-    for begin, end, kinds in pages.runs(region.address + start, length, huge=huge):
-        if kinds & ZERO and (kinds & FILE or region.anonymous):
+    for begin, end, kinds in pages.runs(address, length, kinds=_ALL if huge else _ALL & ~HUGE):
+        if kinds & ZERO and kinds & FILE:
             continue
         if kinds & PRESENT:
             resident += end - begin
@@ -102,11 +113,43 @@ def taken(region: Region, pages: PageMap, start: int, length: int, *, huge: bool
         elif kinds & SWAPPED and not kinds & FILE:
             swapped += end - begin
     if huge and region.page_size > libc.PAGE_SIZE:
-        # Which kernels before 6.7 do not say page by page.
         large = resident
-    if held is not None:
-        return Taken(held[0], 0, held[1], min(large, held[0]))
     return Taken(resident, own, swapped, large)
+
+
+def _of_anonymous(pages: PageMap, address: int, length: int, huge: int) -> Taken:
+    """What a range takes that is no file's; `huge` is HUGE where that is to be counted, or 0."""
+    resident = swapped = large = 0
+    kinds = ZERO | SWAPPED | huge
+    for there in libc.resident_maps(address, length):
+        # mincore(2) is several times as fast as a scan, and tells neither of these.
+        resident += there.count(1)
+        part = len(there) * libc.PAGE_SIZE
+        for begin, end, found in pages.runs(address, part, of=kinds, kinds=kinds):
+            if found & (ZERO | SWAPPED):
+                resident -= there.count(1, begin // libc.PAGE_SIZE, end // libc.PAGE_SIZE)
+                if found & SWAPPED:
+                    swapped += end - begin
+            else:
+                large += end - begin
+        address += part
+    resident *= libc.PAGE_SIZE
+    return Taken(resident, resident, swapped, large)
+
+
+def held_by_blocks(region: Region) -> int | None:
+    """What a region holds that is a file in memory, all of it; None where its blocks don't tell.
+
+    Raises:
+        OSError: as `cachestat`.
+    """
+    opened = region.opened
+    if opened is None or opened.magic != libc.TMPFS_MAGIC or region.offset or libc.swap_used():
+        return None
+    if os.fstat(region.fd).st_size > region.length:
+        return None
+    beyond, _ = libc.cachestat(region.fd, region.length, 0)
+    return os.fstat(region.fd).st_blocks * 512 - beyond * libc.PAGE_SIZE
 
 
 def _held(region: Region, start: int, length: int) -> tuple[int, int] | None:
@@ -123,6 +166,8 @@ def _held(region: Region, start: int, length: int) -> tuple[int, int] | None:
         whole = not region.offset and there.st_size == region.length == length
         return (there.st_blocks * 512, 0) if whole else None
     try:
+        if length == region.length and (blocks := held_by_blocks(region)) is not None:
+            return blocks, 0
         cached, evicted = libc.cachestat(region.fd, region.offset + start, length)
     except OSError as failed:
         if failed.errno != errno.ENOSYS:

@@ -142,6 +142,9 @@ class QObject:
             raise not_writable(self, name)
         raise not_found(self, name)
 
+    def refresh(self) -> None:
+        """Make anew what is made of the properties: it is listed now, or they may have changed."""
+
 
 class UserCreatable(QObject):
     """An object that `object-add` makes: `/objects/<id>` once it is whole.

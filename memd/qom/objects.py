@@ -205,9 +205,12 @@ class Objects(QObject):
             QMPError: there is no such property, or it refuses.
         """
         with self.recorded(obj, value):
-            changing = obj.set_property(name, value)
-            if changing is not None:
-                await changing
+            try:
+                changing = obj.set_property(name, value)
+                if changing is not None:
+                    await changing
+            finally:
+                obj.refresh()
 
     @contextmanager
     def recorded(self, obj: QObject, value: JSON = None) -> Iterator[None]:
@@ -281,6 +284,7 @@ class Objects(QObject):
             QMPError: another object is listed by that id.
         """
         self.add_child(obj.name, obj)
+        obj.refresh()
         charge = self._charges.get(obj.name)
         if charge is None:
             # Nobody asked for it: it is there, whatever the limits.

@@ -156,7 +156,7 @@ def test_calls_that_fail_say_why() -> None:
 
 def test_pages_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for in parts, where there are many."""
-    monkeypatch.setattr(libc, "_MINCORE_PART", 2 * PAGE)
+    monkeypatch.setattr(libc, "RESIDENT_MAP", 2 * PAGE)
     address = libc.mmap(0, 7 * PAGE, READ_WRITE, ANONYMOUS, -1, 0)
     for page in (0, 3, 6):
         libc.write_memory(address + page * PAGE, b"x")

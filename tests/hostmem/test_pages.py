@@ -66,7 +66,7 @@ def test_huge_pages_are_told_apart_on_request(hugepages: Callable[[int], None]) 
         write(region, "m", 0, b"x")
         ((start, end, kinds),) = map.runs(region.address, size)
         assert (start, end, kinds & HUGE) == (0, size, 0)
-        ((start, end, kinds),) = map.runs(region.address, size, huge=True)
+        ((start, end, kinds),) = map.runs(region.address, size, kinds=HUGE)
         # Before Linux 6.7 the kernel does not say.
         assert (start, end) == (0, size)
         assert kinds & HUGE or not map._scans

@@ -69,6 +69,7 @@ def test_swapped_pages_of_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None
         return 1, 2
 
     monkeypatch.setattr(libc, "cachestat", told)
+    monkeypatch.setattr(libc, "swap_used", lambda: True)
     with memfd() as region:
         assert picture.cells(region, PAGE, 8 * PAGE, 4 * PAGE) == [Taken(PAGE, 0, 2 * PAGE, 0)] * 2
     assert asked == [(PAGE, 4 * PAGE), (5 * PAGE, 4 * PAGE)]

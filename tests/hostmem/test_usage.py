@@ -98,6 +98,7 @@ def test_without_cachestat(monkeypatch: pytest.MonkeyPatch, number: int, pages: 
 def test_swapped_pages_of_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """What of a file in memory is not in memory is swapped out; of a disk's file it is not."""
     monkeypatch.setattr(libc, "cachestat", lambda *_: (3, 2))
+    monkeypatch.setattr(libc, "swap_used", lambda: True)
     with memfd() as region:
         assert one(region)[:3] == (3 * PAGE, 0, 2 * PAGE)
         region.opened = MEMFD._replace(magic=0xEF53)
