@@ -107,13 +107,15 @@ async def x_template_query(daemon: Daemon, args: Arguments) -> JSON:
         usage = store.usage(name)
         manifest = usage.manifest
         blocks = [
-            {"id": each.id, "length": each.length, "page-size": each.page_size}
+            {
+                "id": each.id,
+                "length": each.length,
+                "page-size": each.page_size,
+                **({} if each.offset is None else {"offset": each.offset}),
+            }
             for each in manifest.blocks
         ]
-        told = {**_summary(usage), "shared": usage.shared, "blocks": blocks}
-        if manifest.memory:
-            told["memory"] = manifest.memory
-        return told
+        return {**_summary(usage), "shared": usage.shared, "blocks": blocks}
 
     told = await Job(work)
     clones = [] if daemon.templates is None else daemon.templates.clones_of(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
@@ -14,7 +15,7 @@ from memd.work import Completion, Job
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.hostmem.host import Host
-    from memd.pages.save import Memory
+    from memd.pages.capture import Memory
 
 Arguments = dict[str, Any]
 
@@ -27,13 +28,9 @@ async def x_template_save(daemon: Daemon, args: Arguments) -> JSON:
     from memd.pages.save import MachineSave
 
     store, name, host = store_of(daemon), args["name"], daemon.tree.host
-    if ("id" in args) == ("filename" in args):
-        raise QMPError("the memory is named by either 'id' or 'filename'")
-    if "id" in args:
-        memory = _memory_of(daemon, args["id"])
-    else:
-        memory = await Job(lambda: _open_memory(host, args["filename"]))
-    saving = MachineSave(store, name, args.get("base"), memory)
+    memories = await _memories(daemon, args)
+    version = args.get("qemu-version", "")
+    saving = MachineSave(store, name, args.get("base"), memories, version)
     emit, goes_on = daemon.machine.emit, False
     try:
         await Job(saving.begin)
@@ -50,8 +47,33 @@ async def x_template_save(daemon: Daemon, args: Arguments) -> JSON:
             await Job(saving.close)
 
 
+async def _memories(daemon: Daemon, args: Arguments) -> dict[str, Memory]:
+    """What a template is made of, by the names of the blocks: "" where there is one."""
+    alone = {key: args[key] for key in ("id", "filename") if key in args}
+    if len(alone) + ("memory" in args) != 1 or args.get("memory") == []:
+        raise QMPError("the memory is named by either 'id', 'filename' or 'memory'")
+    host = daemon.tree.host
+    found: dict[str, Memory] = {}
+    try:
+        for each in args.get("memory", [alone]):
+            name = each.get("block", "")
+            if name in found:
+                raise QMPError(f"the block '{name}' is named twice")
+            if ("id" in each) == ("filename" in each):
+                raise QMPError(f"the block '{name}' is named by either 'id' or 'filename'")
+            if "id" in each:
+                found[name] = _memory_of(daemon, each["id"])
+            else:
+                found[name] = await Job(partial(_open_memory, host, each["filename"]))
+    except BaseException:
+        for memory in found.values():
+            await Job(memory.close)
+        raise
+    return found
+
+
 def _memory_of(daemon: Daemon, id: str) -> Memory:
-    from memd.pages.save import Memory
+    from memd.pages.capture import Memory
 
     backend = daemon.tree.user_object(id)
     if backend is None:
@@ -67,7 +89,7 @@ def _memory_of(daemon: Daemon, id: str) -> Memory:
 def _open_memory(host: Host, filename: str) -> Memory:
     from memd.hostmem.files import encode_path
     from memd.hostmem.libc import HUGETLBFS_MAGIC, PAGE_SIZE, file_system_type
-    from memd.pages.save import Memory
+    from memd.pages.capture import Memory
 
     try:
         fd = host.open(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC)

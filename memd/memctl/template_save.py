@@ -56,7 +56,12 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     with machine, context.connect() as client:
         machine.set_timeout(None)
         memory = {"id": arguments.of} if arguments.of else _memory(client, machine)
-        request = {"name": arguments.name, **memory}
+        version = machine.greeting["QMP"]["version"]["qemu"]
+        request = {
+            "name": arguments.name,
+            **memory,
+            "qemu-version": "{major}.{minor}.{micro}".format_map(version),
+        }
         if arguments.base:
             request["base"] = arguments.base
         uri: str = client.execute("x-template-save", request)["uri"]
@@ -76,22 +81,38 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _memory(client: Client, machine: Client) -> dict[str, str]:
+def _memory(client: Client, machine: Client) -> dict[str, JSON]:
     """The arguments that name a machine's memory."""
-    try:
-        backend = machine.execute("qom-get", {"path": "/machine", "property": "memory-backend"})
-        path = machine.execute("qom-get", {"path": backend or "/", "property": "mem-path"})
-        share = machine.execute("qom-get", {"path": backend, "property": "share"})
-    except QMPError:
-        path, share = "", False
-    if not path:
+    files: dict[str, str] = {}
+    private = ""
+    for each in machine.execute("query-memdev"):
+        backend = f"/objects/{each['id']}"
+        # Those of other kinds are no file, and go with the devices.
+        with contextlib.suppress(QMPError):
+            path = machine.execute("qom-get", {"path": backend, "property": "mem-path"})
+            if each["share"]:
+                files[each["id"]] = path
+            else:
+                private = path
+    if private and not files:
+        raise Trouble(
+            f"the machine maps {private} privately: what it wrote is not there (share=on)"
+        )
+    if not files:
         raise Trouble(
             "the machine's memory is its own: memd can't reach it",
             hint="Start it with -object memory-backend-file,share=on,mem-path=..., on a backend of"
             " memd's or a file; see docs/templating.md.",
         )
-    if not share:
-        raise Trouble(f"the machine maps {path} privately: what it wrote is not there (share=on)")
+    found = [{"block": id, **_named(client, path)} for id, path in files.items()]
+    if len(found) > 1:
+        return {"memory": found}
+    del found[0]["block"]
+    return found[0]
+
+
+def _named(client: Client, path: str) -> dict[str, str]:
+    """How memd is told a file: as the backend that it is of, if there is one."""
     try:
         found = os.stat(path)
     except OSError:

@@ -69,7 +69,9 @@ def _lines(found: dict[str, JSON]) -> list[tuple[str, str]]:
         lines.append(("machine", f"{found.get('machine') or 'of unknown type'}{saved}"))
         lines.append(("", f"device state of {short(found['devices'])}"))
         for block in found["blocks"]:
-            mark = ", the template's memory" if block["id"] == found.get("memory") else ""
+            mark = ""
+            if "offset" in block:
+                mark = f", the template's memory from byte {block['offset']} on"
             lines.append(("", f"block {block['id']}: {short(block['length'])}{mark}"))
     else:
         lines.append(("machine", "none: memory alone"))

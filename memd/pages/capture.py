@@ -12,7 +12,7 @@ import fcntl
 import os
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from memd.errors import QMPError
 from memd.hostmem.content import Gone, data_ranges
@@ -25,15 +25,36 @@ _PIECE = 16 << 20
 _NO_SHARING = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.EPERM)
 
 
+class Memory:
+    """A block of a machine's memory, which a template is made of.
+
+    Args:
+        fd: its file, which is owned by this.
+        offset: where it begins there, in bytes.
+        size: bytes of it.
+        page_size: of its pages, in bytes.
+    """
+
+    def __init__(self, fd: int, offset: int, size: int, page_size: int) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.size = size
+        self.page_size = page_size
+
+    def close(self) -> None:
+        """Close its file."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
 def capture(
-    fd: int, offset: int, length: int, directory: str, progress: Callable[[int], None]
+    memories: Sequence[Memory], directory: str, progress: Callable[[int], None]
 ) -> tuple[int, bool]:
     """A file without a name that has the same bytes: its descriptor, and whether it shares blocks.
 
     Args:
-        fd: the memory's file.
-        offset: where it begins there, in bytes.
-        length: bytes of it.
+        memories: the blocks, which follow each other in the file.
         directory: where the file is made.
         progress: told how many bytes were gone through.
 
@@ -42,12 +63,14 @@ def capture(
     """
     try:
         with tempfile.TemporaryFile(dir=directory, buffering=0) as copy:
-            copy.truncate(length)
-            to = copy.fileno()
-            shared = _share(fd, offset, length, to)
-            if not shared:
-                for start, end in data_ranges(fd, offset, length):
-                    _copy(fd, offset, start, end, to, progress)
+            copy.truncate(sum(memory.size for memory in memories))
+            to, at, shared = copy.fileno(), 0, True
+            for memory in memories:
+                if not _share(memory, to, at):
+                    shared = False
+                    for start, end in data_ranges(memory.fd, memory.offset, memory.size):
+                        _copy(memory, start, end, to, at, progress)
+                at += memory.size
             return os.dup(to), shared
     except OSError as failed:
         raise QMPError(f"cannot copy the memory: {os.strerror(failed.errno or 0)}") from None
@@ -64,16 +87,19 @@ def shares_blocks(directory: str) -> bool:
     try:
         with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
             file.write(bytes(4096))
-            copy, shared = capture(file.fileno(), 0, 4096, directory, lambda _done: None)
+            memory = Memory(file.fileno(), 0, 4096, 4096)
+            copy, shared = capture((memory,), directory, lambda _done: None)
             os.close(copy)
             return shared
     except OSError as failed:
         raise QMPError(f"cannot write to '{directory}': {failed.strerror}") from None
 
 
-def _share(fd: int, offset: int, length: int, to: int) -> bool:
+def _share(memory: Memory, to: int, at: int) -> bool:
+    """Let a range of a file from `at` on be the memory; False where that can't be."""
+    clone = struct.pack("qQQQ", memory.fd, memory.offset, memory.size, at)
     try:
-        fcntl.ioctl(to, _FICLONERANGE, struct.pack("qQQQ", fd, offset, length, 0))
+        fcntl.ioctl(to, _FICLONERANGE, clone)
     except OSError as failed:
         if failed.errno in _NO_SHARING:
             return False
@@ -82,20 +108,20 @@ def _share(fd: int, offset: int, length: int, to: int) -> bool:
 
 
 def _copy(
-    fd: int, offset: int, start: int, end: int, to: int, progress: Callable[[int], None]
+    memory: Memory, start: int, end: int, to: int, at: int, progress: Callable[[int], None]
 ) -> None:
-    os.lseek(to, start, os.SEEK_SET)
-    at = start
-    while at < end:
-        count = min(_PIECE, end - at)
+    """Copy a range of the memory, which is from `at` on in the file that is copied to."""
+    os.lseek(to, at + start, os.SEEK_SET)
+    while start < end:
+        count = min(_PIECE, end - start)
         try:
-            done = os.sendfile(to, fd, offset + at, count)
+            done = os.sendfile(to, memory.fd, memory.offset + start, count)
         except OSError as failed:
             if failed.errno != errno.EINVAL:
                 raise
             # Huge pages are not sent, only read.
-            done = os.write(to, os.pread(fd, count, offset + at))
+            done = os.write(to, os.pread(memory.fd, count, memory.offset + start))
         if not done:
             raise QMPError("cannot copy the memory: its file is cut short")
-        at += done
-        progress(at)
+        start += done
+        progress(at + start)

@@ -66,19 +66,33 @@ class CloneMonitor:
         """The connection's descriptor."""
         return self._client.fileno()
 
+    @property
+    def version(self) -> str:
+        """The QEMU's, as it greeted."""
+        told = self._client.greeting["QMP"]["version"]["qemu"]
+        return "{major}.{minor}.{micro}".format_map(told)
+
     def close(self) -> None:
         """Leave."""
         self._client.close()
 
-    async def prepare(self, uri: str) -> None:
+    async def prepare(self, uri: str, machine: str) -> None:
         """Have a QEMU of `-incoming defer` wait for a postcopy migration.
 
         Args:
             uri: where it is to listen.
+            machine: the type that it has to be of, such as "pc-q35-10.0".
 
         Raises:
-            QMPError: it refuses.
+            QMPError: it is another machine, or refuses.
         """
+        found = await self._execute("qom-get", {"path": "/machine", "property": "type"})
+        if found != f"{machine}-machine":
+            # QEMU would say so too, and end.
+            raise QMPError(
+                f"the machine is a {str(found).removesuffix('-machine')}, and the template's a"
+                f" {machine}"
+            )
         capability = {"capability": "postcopy-ram", "state": True}
         await self._execute("migrate-set-capabilities", {"capabilities": [capability]})
         await self._execute("migrate-incoming", {"uri": uri})

@@ -10,7 +10,7 @@ from typing import Any
 from memd.pages.blobs import DIGEST, Damaged
 from memd.pages.chunks import CHUNK_PAGES, PAGE
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,14 @@ class Block:
         id: its name in a migration stream.
         length: in bytes.
         page_size: in bytes.
+        offset: where it begins in the template's memory, in bytes; None where its
+            content is in the device stream.
     """
 
     id: str
     length: int
     page_size: int
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,10 @@ class Manifest:
         size: of its memory, in bytes.
         data: bytes of it that are not zeroes.
         layout: the pages, and the digests of their chunks.
-        page_size: of the machine's memory, in bytes.
+        page_size: of the machine's memory, in bytes; of its first block.
         chunk_size: bytes that a chunk has as a rule.
         machine: the machine type; "" where there are no devices.
         qemu_version: of the QEMU that was saved; "" where it is not known.
-        memory: the name of the block that the memory is.
         blocks: all blocks of the stream, the memory's included.
         devices: the device stream; None for memory alone.
         working_set: page numbers in order, 32 bits each, little-endian.
@@ -66,7 +68,6 @@ class Manifest:
     chunk_size: int = CHUNK_PAGES * PAGE
     machine: str = ""
     qemu_version: str = ""
-    memory: str = ""
     blocks: tuple[Block, ...] = ()
     devices: Blob | None = None
     working_set: Blob | None = None
@@ -108,8 +109,9 @@ class Manifest:
     def _sound(self) -> bool:
         numbers = [self.size, self.data, self.page_size, self.chunk_size]
         numbers += [number for block in self.blocks for number in (block.length, block.page_size)]
+        numbers += [block.offset for block in self.blocks if block.offset is not None]
         numbers += [blob.size for blob in self.blobs]
-        texts = [self.machine, self.qemu_version, self.memory, *(each.id for each in self.blocks)]
+        texts = [self.machine, self.qemu_version, *(each.id for each in self.blocks)]
         return (
             all(type(number) is int and number >= 0 for number in numbers)
             and all(type(text) is str for text in texts)

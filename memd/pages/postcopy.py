@@ -72,7 +72,7 @@ class Missing(Exception):
 
 
 class Memory(Protocol):
-    """The main memory of a template."""
+    """The memory of a template: those blocks that its stream has no content of, in a row."""
 
     @property
     def content(self) -> bytes | bytearray:
@@ -94,13 +94,18 @@ class _Part:
 
     Attributes:
         unit: the size of its pages at the destination, in bytes.
-        state: a byte for each of them: not sent, sent, or of zeroes and not sent.
+        base: where it begins in the template's memory, in bytes; -1 where the stream has
+            its content.
+        state: a byte for each of its pages: not sent, sent, or of zeroes and not sent.
     """
 
-    def __init__(self, block: Block, unit: int, memory: Memory | None) -> None:
+    def __init__(
+        self, block: Block, unit: int = PAGE, memory: Memory | None = None, base: int = -1
+    ) -> None:
         self.block = block
         self.name = bytes((len(block.name),)) + block.name
         self.unit = unit
+        self.base = base
         self._memory = memory
         count = -(-block.length // unit)
         if memory is None:
@@ -108,7 +113,10 @@ class _Part:
                 at in block.pages for at in range(0, count * PAGE, PAGE)
             )
         else:
+            first, pages = base // PAGE, count * unit // PAGE
             self._content = memory.content
+            if len(self._content) > pages:
+                self._content = self._content[first : first + pages]
         if unit == PAGE:
             self.state = bytearray(self._content)
         else:
@@ -124,12 +132,12 @@ class _Part:
         content = self._content
         if step == PAGE and self._memory is not None and content[start // PAGE]:
             # The working set has many of these.
-            page = self._memory.view(start, PAGE, asked)
+            page = self._memory.view(self.base + start, PAGE, asked)
             return None if page is None else [struct.pack(">Q", start | DATA) + self.name, page]
         if content.find(1, start // PAGE, (start + step) // PAGE) < 0:
             view = memoryview(b"")
         elif self._memory is not None:
-            there = self._memory.view(start, step, asked)
+            there = self._memory.view(self.base + start, step, asked)
             if there is None:
                 return None
             view = there
@@ -183,8 +191,8 @@ class Source:
 
     Args:
         recording: the machine's state.
-        memory: the content of its main memory.
-        page_size: of the pages of the destination's main memory, in bytes.
+        memory: the content of its memory.
+        page_sizes: of the blocks that this is at the destination, in bytes.
         working_set: numbers of pages of 4 KiB, in the order in which they are needed.
         on_demand: whether only what is asked for is sent, until `push` is called.
         recover: whether the destination is one that has paused.
@@ -193,7 +201,7 @@ class Source:
         running: whether the destination has loaded the devices and runs.
         ran_at: since when, as `receive` was told the time.
         ended: whether the destination has said that it has everything.
-        asked: pages of the main memory in the order in which they were asked for.
+        asked: pages of the memory in the order in which they were asked for.
         counts: what has been sent.
     """
 
@@ -201,25 +209,24 @@ class Source:
         self,
         recording: Recording,
         memory: Memory,
-        page_size: int = PAGE,
+        page_sizes: Sequence[int],
         working_set: Sequence[int] = (),
         *,
         on_demand: bool = False,
         recover: bool = False,
     ) -> None:
-        if page_size % PAGE or recording.memory.length % page_size:
-            raise QMPError(
-                f"the memory of {recording.memory.length} bytes is not of whole pages of"
-                f" {page_size} bytes"
-            )
         self._recording = recording
-        self._parts = [
-            _Part(block, page_size, memory)
-            if block is recording.memory
-            else _Part(block, PAGE, None)
-            for block in recording.blocks
-        ]
-        self._main = next(part for part in self._parts if part.block is recording.memory)
+        self._main: list[_Part] = []
+        base = 0
+        for block, page_size in zip(recording.memory, page_sizes, strict=True):
+            if page_size % PAGE or block.length % page_size:
+                raise QMPError(
+                    f"the memory of {block.length} bytes is not of whole pages of {page_size} bytes"
+                )
+            self._main.append(_Part(block, page_size, memory, base))
+            base += block.length
+        left = iter(self._main)
+        self._parts = [_Part(block) if block.sent else next(left) for block in recording.blocks]
         self._by_name = {part.block.name: part for part in self._parts}
         self.running = recover
         self.ran_at = 0.0
@@ -241,7 +248,7 @@ class Source:
         self._unknown = list(self._parts) if recover else []
         self._resumed = not recover
         self._control: deque[bytes] = deque()
-        self._control.append(self._ask_received() if recover else self._opening(page_size))
+        self._control.append(self._ask_received() if recover else self._opening())
 
     def push(self) -> None:
         """Send what nobody has asked for as well, from now on."""
@@ -310,9 +317,9 @@ class Source:
         for unit in range(start // part.unit, -(-(start + length) // part.unit)):
             if part.state[unit] != _SENT:
                 self._requests.append((part, unit, self._now))
-                if part is self._main:
-                    step = part.unit // PAGE
-                    self.asked.extend(range(unit * step, unit * step + step))
+                if part.base >= 0:
+                    first = (part.base + unit * part.unit) // PAGE
+                    self.asked.extend(range(first, first + part.unit // PAGE))
 
     def _take_received(self, body: bytes, at: int) -> int:
         """Take the list of what a block has received; gives where it ends, 0 if it is not here."""
@@ -426,23 +433,26 @@ class Source:
 
     def _push(self, working_set: Sequence[int]) -> Iterator[_Run]:
         """What is to be sent without being asked for."""
-        main, step = self._main, self._main.unit // PAGE
-        most = max(1, BATCH // step)
-        units = len(main.state)
+        part, begin, step, most, units = self._main[0], 0, 1, 0, 0
         first = end = 0
         for page in working_set:
-            unit = page // step
+            if not begin <= page < begin + units * step:
+                yield from _runs(part, first, end, most, True)
+                part = next(each for each in reversed(self._main) if each.base <= page * PAGE)
+                begin, step, units = part.base // PAGE, part.unit // PAGE, len(part.state)
+                most = max(1, BATCH // step)
+                first = end = 0
+            unit = (page - begin) // step
             if first <= unit < end:
                 continue
             if unit != end or end - first >= most:
-                yield from _runs(main, first, end, most, True)
+                yield from _runs(part, first, end, most, True)
                 first = unit
-            end = min(unit + 1, units)
-        yield from _runs(main, first, end, most, True)
-        for part in self._parts:
-            if part is not main:
-                yield from _runs(part, 0, len(part.state), BATCH, False)
-        yield from _runs(main, 0, units, most, False)
+            end = unit + 1
+        yield from _runs(part, first, end, most, True)
+        # What the stream has the content of is little, and devices need it.
+        for part in sorted(self._parts, key=lambda each: each.base >= 0):
+            yield from _runs(part, 0, len(part.state), max(1, BATCH * PAGE // part.unit), False)
 
     def _section(self, entries: list[Buffer], pages: int) -> list[Buffer]:
         self.counts.sent += pages * PAGE
@@ -452,18 +462,21 @@ class Source:
         self.counts.sent += len(data)
         return [data]
 
-    def _opening(self, page_size: int) -> bytes:
+    def _opening(self) -> bytes:
         """All that comes before the pages."""
         recording = self._recording
         machine = recording.machine.encode()
         total = sum(-(-block.length // PAGE) * PAGE for block in recording.blocks)
+        page_sizes = 0
+        for part in self._parts:
+            page_sizes |= part.unit
         parts = [
             MAGIC,
             struct.pack(">IBI", VERSION, CONFIGURATION, len(machine)),
             machine,
             _command(_OPEN_RETURN_PATH),
             _command(_PING, struct.pack(">I", 1)),
-            _command(_ADVISE, struct.pack(">QQ", page_size | PAGE, PAGE)),
+            _command(_ADVISE, struct.pack(">QQ", page_sizes, PAGE)),
             struct.pack(">BIB3sIIQ", SECTION_START, _SECTION, 3, b"ram", 0, 4, total | SIZES),
         ]
         for part in self._parts:

@@ -1,7 +1,7 @@
 """A machine's state as an `x-ignore-shared` migration writes it, taken apart.
 
-Such a stream holds everything but the main memory, which is mapped shared: the
-contents of the small blocks of RAM (firmware, ACPI tables, video memory) and
+Such a stream holds everything but the machine's memory, files that are mapped shared:
+the contents of the small blocks of RAM (firmware, ACPI tables, video memory) and
 the state of the devices. All numbers are big-endian.
 """
 
@@ -69,13 +69,14 @@ class Recording:
 
     Attributes:
         machine: the machine's type, such as "pc-q35-10.0".
-        memory: the block that is the main memory, whose content is not in the stream.
-        blocks: all blocks in their order, the main memory among them.
+        memory: the blocks whose content is not in the stream, in their order: together
+            they are the template's memory.
+        blocks: all blocks in their order, those among them.
         devices: the sections of the devices, to be loaded as they are.
     """
 
     machine: str
-    memory: Block
+    memory: tuple[Block, ...]
     blocks: tuple[Block, ...]
     devices: bytes
 
@@ -85,7 +86,7 @@ def parse(data: bytes, size: int) -> Recording:
 
     Args:
         data: all of it.
-        size: bytes of the memory that belongs to it.
+        size: bytes of the memory that belongs to it, all blocks together.
 
     Raises:
         QMPError: it is no such stream, it is cut, or it is of another machine.
@@ -111,7 +112,15 @@ def parse(data: bytes, size: int) -> Recording:
             reader.skip(reader.u16())
         else:
             raise reader.strange("a part", kind)
-    memory = _main_memory(blocks, size)
+    memory = tuple(block for block in blocks if not block.sent)
+    if not memory:
+        raise QMPError("the machine's memory is in the stream: it is not mapped with share=on")
+    there = sum(block.length for block in memory)
+    if there != size:
+        raise QMPError(
+            f"the stream is of another machine: its memory has {there} bytes,"
+            f" and the template's {size}"
+        )
     end = _end_of_devices(data, reader.at)
     return Recording(machine, memory, tuple(blocks), data[reader.at : end])
 
@@ -198,23 +207,6 @@ def _pages(reader: _Reader, blocks: list[Block]) -> None:
         else:
             # It may have been written between two rounds.
             block.pages.pop(at, None)
-
-
-def _main_memory(blocks: list[Block], size: int) -> Block:
-    """The block that was left out."""
-    shared = [block for block in blocks if not block.sent]
-    if not shared:
-        raise QMPError("the machine's memory is in the stream: it is not mapped with share=on")
-    if len(shared) > 1:
-        names = ", ".join(_text(block.name) for block in shared)
-        raise QMPError(f"the machine's memory has several blocks ({names}); a template has one")
-    (memory,) = shared
-    if memory.length != size:
-        raise QMPError(
-            f"the stream is of another machine: its memory has {memory.length} bytes,"
-            f" and the template's {size}"
-        )
-    return memory
 
 
 def _end_of_devices(data: bytes, start: int) -> int:

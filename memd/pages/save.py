@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.pages.capture import capture
+from memd.pages.capture import Memory, capture
 from memd.pages.manifest import Block
 from memd.pages.recording import PAGE, Recording, parse
 from memd.work import Event, Job
@@ -32,29 +32,6 @@ More is the main memory, which should not be in it."""
 _READ = 1 << 20
 
 
-class Memory:
-    """The memory that a template is made of.
-
-    Args:
-        fd: its file, which is owned by this.
-        offset: where it begins there, in bytes.
-        size: bytes of it.
-        page_size: of its pages, in bytes.
-    """
-
-    def __init__(self, fd: int, offset: int, size: int, page_size: int) -> None:
-        self.fd = fd
-        self.offset = offset
-        self.size = size
-        self.page_size = page_size
-
-    def close(self) -> None:
-        """Close its file."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-
 class MachineSave:
     """A template that is being made of a machine.
 
@@ -62,14 +39,25 @@ class MachineSave:
         store: where it will be.
         name: what it will be called.
         base: a template that it is much like, or None.
-        memory: the machine's, which is closed with `close`.
+        memories: the machine's, by the names of their blocks in its stream; "" for the only
+            one there is. They are closed with `close`.
+        qemu_version: of its QEMU, "" where that is not known.
     """
 
-    def __init__(self, store: Store, name: str, base: str | None, memory: Memory) -> None:
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        base: str | None,
+        memories: Mapping[str, Memory],
+        qemu_version: str = "",
+    ) -> None:
         self._store = store
         self._name = name
         self._base = base
-        self._memory = memory
+        self._memories = memories
+        self._size = sum(memory.size for memory in memories.values())
+        self._qemu_version = qemu_version
         self._socket: socket.socket | None = None
         self._path = ""
         self._writer: Writer | None = None
@@ -83,7 +71,6 @@ class MachineSave:
             QMPError: it can't.
         """
         self._writer = self._store.begin(self._name, self._base)
-        self._writer.set_page_size(self._memory.page_size)
 
     def listen(self) -> str:
         """Listen for the machine's stream; gives the address to `migrate` to. In a thread.
@@ -132,13 +119,16 @@ class MachineSave:
             raise failure
 
     async def _make(self, data: bytes, emit: Emit) -> dict[str, JSON]:
-        recording = await Job(lambda: parse(data, self._memory.size))
+        recording = await Job(lambda: parse(data, self._size))
+        memories = self._in_order(recording)
         began = time.monotonic()
-        shared = await Job(self._capture, progress=self._progress)
+        shared = await Job(lambda: self._capture(memories), progress=self._progress)
         taken = {"name": self._name, "shared": shared, "seconds": time.monotonic() - began}
         emit((Event("X_TEMPLATE_COPIED", taken),))
         self._done = 0
-        manifest = await Job(lambda: self._store_copy(data, recording), progress=self._progress)
+        manifest = await Job(
+            lambda: self._store_copy(data, recording, memories), progress=self._progress
+        )
         usage = await Job(lambda: self._store.usage(self._name))
         return {"digest": manifest.digest, "size": manifest.size, "stored": usage.stored}
 
@@ -149,7 +139,8 @@ class MachineSave:
         if self._copy >= 0:
             os.close(self._copy)
             self._copy = -1
-        self._memory.close()
+        for memory in self._memories.values():
+            memory.close()
         if self._socket is not None:
             self._socket.close()
             try:
@@ -180,29 +171,50 @@ class MachineSave:
                 raise QMPError(f"the migration was cut off: {failed}") from None
         return b"".join(parts)
 
-    def _capture(self) -> bool:
-        memory = self._memory
-        self._copy, shared = capture(
-            memory.fd, memory.offset, memory.size, self._store.directory, self._see
-        )
+    def _in_order(self, recording: Recording) -> list[Memory]:
+        """The memories as the stream's blocks follow each other.
+
+        Raises:
+            QMPError: the stream has others.
+        """
+        there = [_text(block.name) for block in recording.memory]
+        if len(there) == len(self._memories) == 1:
+            return list(self._memories.values())
+        # A block may have its backend's path for a name.
+        found = [self._memories.get(name.rpartition("/")[2]) for name in there]
+        memories = [memory for memory in found if memory is not None]
+        if len(memories) < len(there) or len(there) < len(self._memories):
+            given = ", ".join(filter(None, self._memories)) or "one without a name"
+            raise QMPError(
+                f"the machine's memory has the blocks {', '.join(there)}; given is {given}"
+            )
+        for block, memory in zip(recording.memory, memories, strict=True):
+            if block.length != memory.size:
+                raise QMPError(
+                    f"the block {_text(block.name)} has {block.length} bytes, and what is given"
+                    f" for it {memory.size}"
+                )
+        return memories
+
+    def _capture(self, memories: Sequence[Memory]) -> bool:
+        self._copy, shared = capture(memories, self._store.directory, self._see)
         return shared
 
-    def _store_copy(self, data: bytes, recording: Recording) -> Manifest:
+    def _store_copy(
+        self, data: bytes, recording: Recording, memories: Sequence[Memory]
+    ) -> Manifest:
         assert self._writer is not None
-        self._writer.add_file(self._copy, self._memory.size, self._see)
-        page_size = self._memory.page_size
+        self._writer.add_file(self._copy, self._size, self._see)
+        self._writer.set_page_size(memories[0].page_size)
+        left, at, blocks = iter(memories), 0, []
+        for block in recording.blocks:
+            page_size, offset = PAGE, None
+            if block in recording.memory:
+                page_size, offset = next(left).page_size, at
+                at += block.length
+            blocks.append(Block(_text(block.name), block.length, page_size, offset))
         self._writer.set_devices(
-            data,
-            machine=recording.machine,
-            memory=_text(recording.memory.name),
-            blocks=[
-                Block(
-                    _text(block.name),
-                    block.length,
-                    page_size if block is recording.memory else PAGE,
-                )
-                for block in recording.blocks
-            ],
+            data, machine=recording.machine, qemu_version=self._qemu_version, blocks=blocks
         )
         return self._writer.commit()
 
@@ -210,7 +222,7 @@ class MachineSave:
         self._done = done
 
     def _progress(self) -> Event:
-        data = {"name": self._name, "done": self._done, "total": self._memory.size}
+        data = {"name": self._name, "done": self._done, "total": self._size}
         return Event("X_TEMPLATE_PROGRESS", data)
 
 

@@ -5,9 +5,10 @@ the daemon: it serves the clones that it has to their end. What is being served
 stands in the store's directory, a file a clone, which the process that serves it
 has locked; the next daemon recovers those that nobody serves any more.
 
-A request has `id`, `template`, and of `uri`, `qmp`, `file`, `page-size`, `record`
-and `recover` what there is. The process answers with messages of the same `id`: one
-once it is connected, reports while it serves, and one with an `outcome` at the end.
+A request has `id`, `template`, and of `uri`, `qmp`, `file`, `page-size`, `page-sizes`
+(of each block, once they are known), `record` and `recover` what there is. The process
+answers with messages of the same `id`: one once it is connected, reports while it
+serves, and one with an `outcome` at the end.
 """
 
 from __future__ import annotations
@@ -360,9 +361,9 @@ class Servers:
 
     def _take(self, process: _Process, message: Message) -> None:
         clone = process.clones[message["id"]]
-        if "page-size" in message:
+        if "page-sizes" in message:
             # It may not be able to tell when it has to be recovered.
-            clone.request["page-size"] = message["page-size"]
+            clone.request["page-sizes"] = message["page-sizes"]
         if "pages" in message:
             clone.report = message
         if "outcome" in message:

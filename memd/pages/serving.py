@@ -31,7 +31,7 @@ from memd.pages.clone import Connection, connect
 from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.fd_holder import Holder
 from memd.pages.postcopy import Counts, Source
-from memd.pages.recording import PAGE, Recording, parse
+from memd.pages.recording import Recording, parse
 from memd.pages.store import Store
 from memd.pages.template_memory import TemplateMemory
 
@@ -54,7 +54,7 @@ class Opened:
         recording: the machine's state.
         memory: its main memory.
         working_set: numbers of pages, in their order.
-        page_size: of the memory that it was made of, in bytes.
+        page_sizes: of the blocks of memory that it was made of, in bytes.
         clones: how many are being served.
     """
 
@@ -62,7 +62,10 @@ class Opened:
         self.recording = recording
         self.memory = memory
         self.working_set = memory.template.working_set()
-        self.page_size = memory.template.page_size
+        manifest = memory.template.manifest
+        self.page_sizes = [
+            block.page_size for block in manifest.blocks if block.offset is not None
+        ] or [manifest.page_size] * len(recording.memory)
         self.clones = 0
 
 
@@ -181,7 +184,7 @@ class _Served:
         # Where the clone could make its monitor's socket it can make another.
         self._uri: str = request.get("uri") or f"unix:{self._qmp}.pages"
         self._waits = "uri" in request
-        self._page_size: int | None = request.get("page-size")
+        self._page_sizes: list[int] = request.get("page-sizes", [])
         self._recovering: bool = request.get("recover", False)
         self._record: bool = request.get("record", False)
         self._holder = holder
@@ -229,16 +232,20 @@ class _Served:
                     return "left"
                 raise
         monitor, recording = self._monitor, opened.recording
-        if self._page_size is None:
-            self._page_size = opened.page_size
+        if not self._page_sizes and "page-size" in self._request:
+            self._page_sizes = [self._request["page-size"]] * len(recording.memory)
+        elif not self._page_sizes:
+            self._page_sizes = opened.page_sizes
             if monitor is not None and not self._recovering:
-                block = recording.memory.name.decode("ascii", "replace")
-                self._page_size = await monitor.page_size(block)
+                self._page_sizes = [
+                    await monitor.page_size(block.name.decode("ascii", "replace"))
+                    for block in recording.memory
+                ]
                 # It may not be able to tell when it has to be recovered.
-                noted = {**self._request, "page-size": self._page_size}
+                noted = {**self._request, "page-sizes": self._page_sizes}
                 await asyncio.to_thread(_write, note, noted)
         if monitor is not None and not self._waits and not self._recovering:
-            await monitor.prepare(self._uri)
+            await monitor.prepare(self._uri, recording.machine)
         futile = 0
         while True:
             if self._recovering and monitor is not None:
@@ -252,7 +259,7 @@ class _Served:
                 if not self._ran:
                     raise QMPError(
                         f"the QEMU at {self._uri} ended before it ran: it says why on its standard"
-                        " error"
+                        f" error{self._versions(opened)}"
                     ) from None
             else:
                 return "complete"
@@ -292,14 +299,14 @@ class _Served:
         source = Source(
             opened.recording,
             opened.memory,
-            self._page_size or PAGE,
+            self._page_sizes,
             opened.working_set,
             on_demand=self._record,
             recover=self._recovering,
         )
         sock = await connect(self._uri)
         self._counts.append(source.counts)
-        self._channel.send({"id": self._id, "page-size": self._page_size})
+        self._channel.send({"id": self._id, "page-sizes": self._page_sizes})
         connection = Connection(source, sock)
         self._source, self._connection = source, connection
         opened.memory.on_ready.add(connection.wake)
@@ -323,6 +330,14 @@ class _Served:
             self._source = self._connection = None
             opened.memory.on_ready.discard(connection.wake)
             connection.close()
+
+    def _versions(self, opened: Opened) -> str:
+        """What may be why a QEMU does not take a template's devices."""
+        saved = opened.memory.template.manifest.qemu_version
+        if self._monitor is None or not saved or self._recovering:
+            return ""
+        here = self._monitor.version
+        return "" if here == saved else f"; the template is of QEMU {saved}, and it is {here}"
 
     def _see_running(self, source: Source) -> None:
         if not self._ran and source.running:

@@ -290,7 +290,6 @@ class Writer:
         *,
         machine: str = "",
         qemu_version: str = "",
-        memory: str = "",
         blocks: Iterable[Block] = (),
     ) -> None:
         """The machine's devices, and what the template says of it; as in `Manifest`."""
@@ -298,7 +297,6 @@ class Writer:
         self._manifest |= {
             "machine": machine,
             "qemu_version": qemu_version,
-            "memory": memory,
             "blocks": tuple(blocks),
         }
 

@@ -37,7 +37,6 @@ def fill(console: Console, name: str = "a", base: str | None = None, data: bytes
             b"QEVM" * 100,
             machine="pc-q35-10.0",
             qemu_version="10.0.2",
-            memory="ram",
             blocks=[Block("ram", len(data), PAGE)],
         )
         writer.commit()
@@ -78,7 +77,6 @@ def test_what_is_told(console: Console) -> None:
     info = console("x-template-query", name="a")
     assert 0 < info["shared"] < info["stored"] == first["stored"]
     assert info["blocks"] == [{"id": "ram", "length": len(DATA), "page-size": PAGE}]
-    assert info["memory"] == "ram"
     assert console.refusal("x-template-query", name="c")[1] == "template 'c' not found"
     assert "is no name of a template" in console.refusal("x-template-query", name="../a")[1]
 

@@ -71,7 +71,7 @@ def store(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     templates = Store(str(place))
     with templates.begin("guest") as writer, (recorded / "memory").open("rb") as file:
         writer.add_file(file.fileno(), 128 << 20)
-        writer.set_devices((recorded / "devices").read_bytes(), machine="q35", memory="ram")
+        writer.set_devices((recorded / "devices").read_bytes(), machine="q35")
         writer.commit()
     templates.close()
     yield place

@@ -31,12 +31,19 @@ class Guest:
         directory: where its sockets are made.
         backend: its main memory, an option of -object.
         options: further ones.
+        machine: further ones, which the tests' machine is made of.
         boots: whether it boots from the image, which takes some seconds; else it waits for
             a migration.
     """
 
     def __init__(
-        self, directory: Path, backend: str, options: Sequence[str] = (), *, boots: bool = False
+        self,
+        directory: Path,
+        backend: str,
+        options: Sequence[str] = (),
+        *,
+        machine: str = MACHINE,
+        boots: bool = False,
     ) -> None:
         directory.mkdir(exist_ok=True)
         self.directory = directory
@@ -50,7 +57,7 @@ class Guest:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
             console.bind(str(where))
             console.listen(1)
-            argv = [*os.environ.get("MEMD_QEMU", "qemu-system-x86_64").split(), *MACHINE.split()]
+            argv = [*os.environ.get("MEMD_QEMU", "qemu-system-x86_64").split(), *machine.split()]
             argv += ["-object", backend, "-serial", f"unix:{where}"]
             # One for the test, and one for memd.
             for each in (self.qmp, self.pages):

@@ -167,6 +167,17 @@ async def test_refusals(serving: Serving, directory: Path, start_guest: Start) -
         await serving.serve(uri="exec:x")
 
 
+async def test_another_machine(serving: Serving, start_guest: Start) -> None:
+    """It is not told to wait for a migration that it would end of."""
+    machine = "-nodefaults -display none -accel tcg -m 128M -machine pc,memory-backend=ram"
+    guest = start_guest(memory("memfd"), machine=machine)
+    with pytest.raises(
+        QMPError, match=r"the machine is a pc-i440fx-.*, and the template's a pc-q35"
+    ):
+        await serving.serve(qmp=str(guest.pages))
+    assert guest.process.poll() is None
+
+
 async def test_a_machine_of_another_size(serving: Serving, start_guest: Start) -> None:
     """QEMU ends, and says why; whoever asked for it is told where to look."""
     guest = start_guest("memory-backend-memfd,id=ram,size=64M", "-m", "64M")

@@ -17,7 +17,7 @@ import pytest
 
 from tests.differential.server import TREE, Died, Monitor, Server
 from tests.guests import image
-from tests.guests.guest import MACHINE, Guest, memory
+from tests.guests.guest import MACHINE, SIZE, Guest, memory
 
 Start = Callable[..., Guest]
 
@@ -90,6 +90,47 @@ def test_save_and_serve(
     assert "the machine has all of its memory" in text
     second.check()
     assert second.run("cat /more | md5sum") == f"{digest_of_more()}  -"
+
+
+def nodes(**options: object) -> list[str]:
+    """Two halves of memory, a node each."""
+    kind = "file" if "mem_path" in options else "memfd"
+    files = [
+        {key: f"{value}{node}" if key == "mem_path" else value for key, value in options.items()}
+        for node in range(2)
+    ]
+    return [memory(kind, **{**files[node], "id": f"m{node}", "size": SIZE // 2}) for node in (0, 1)]
+
+
+def test_memory_of_several_nodes(
+    directory: Path, start_memd: Callable[..., Server], start_guest: Start
+) -> None:
+    """Saved as it runs, served, and recovered."""
+    server = start_memd("--templates", str(directory / "store"))
+    machine = MACHINE.replace(",memory-backend=ram", "")
+    numa = ("-numa", "node,memdev=m0", "-numa", "node,memdev=m1")
+    first, second = nodes(mem_path=directory / "node", share="on")
+    guest = start_guest(first, "-object", second, *numa, machine=machine, boots=True)
+    guest.hear("READY")
+    memctl(server, "template", "save", "numa", "--qmp", str(guest.pages))
+    guest.check()
+    shown = memctl(server, "template", "show", "numa")
+    assert "block m0: 64 MiB, the template's memory from byte 0 on" in shown
+    assert f"block m1: 64 MiB, the template's memory from byte {64 << 20} on" in shown
+    version = guest.execute("query-version")
+    assert isinstance(version, dict)
+    assert "saved by QEMU {major}.{minor}.{micro}".format_map(version["qemu"]) in shown
+    first, second = nodes()
+    clone = start_guest(first, "-object", second, *numa, machine=machine)
+    monitor = server.monitor()
+    request = {"name": "numa", "qmp": str(clone.pages), "record": True}
+    assert monitor.execute("x-template-serve", request) == {"return": {}}
+    clone.type("md5sum /pattern")
+    for process in serving_processes(server):
+        os.kill(process, signal.SIGKILL)
+    assert clone.hear() == f"{image.digest()}  /pattern"
+    clone.execute("quit")
+    assert monitor.read_event("X_TEMPLATE_SERVED")["data"]["outcome"] == "left"
 
 
 def test_run(recorded: Path, directory: Path, start_memd: Callable[..., Server]) -> None:

@@ -47,7 +47,10 @@ SHUT = struct.pack(">HHI", 1, 4, 0)
 
 
 class Pair:
-    """A source and a destination; `large` for huge pages."""
+    """A source and a destination.
+
+    `large` for huge pages; `second` bytes of the memory are a block of their own.
+    """
 
     def __init__(
         self,
@@ -55,16 +58,18 @@ class Pair:
         *,
         working_set: tuple[int, ...] = (),
         large: bool = False,
+        second: int = 0,
         on_demand: bool = False,
         recovering: Destination | None = None,
     ) -> None:
         size = len(memory.bytes)
-        recording = parse(stream(blocks=(("ram", size), ("rom", PAGE + 100))), size)
+        self.blocks = (("ram", size - second), *((("more", second),) if second else ()))
+        recording = parse(stream(blocks=(*self.blocks, ("rom", PAGE + 100))), size)
         self.memory = memory
         self.source = Source(
             recording,
             memory,
-            HUGE if large else PAGE,
+            [HUGE if large else PAGE] * len(self.blocks),
             working_set,
             on_demand=on_demand,
             recover=recovering is not None,
@@ -86,7 +91,8 @@ class Pair:
         assert not self.source.ended
         self.source.receive(SHUT)
         assert self.source.ended
-        assert self.destination.content("ram") == self.memory.bytes
+        found = b"".join(self.destination.content(name) for name, _size in self.blocks)
+        assert found == self.memory.bytes
         assert self.destination.content("rom") == ROM + bytes(PAGE)
 
 
@@ -156,6 +162,20 @@ def test_huge_pages() -> None:
     assert [at // HUGE for at in order[::512]] == [3, 2, 0]
     assert len(order) == 3 * 512
     assert order[512:] == [*range(2 * HUGE, 3 * HUGE, PAGE), *range(0, HUGE, PAGE)]
+
+
+def test_memory_of_two_blocks() -> None:
+    """Pages are numbered through them; each block's own offset is what QEMU is told."""
+    memory = Memory(3 * 64, empty={70, *range(150, 160)})
+    pair = Pair(memory, second=64 * PAGE, working_set=(130, 131, 3, 129, 70))
+    pair.step()
+    pair.source.receive(PONG + ask(2 * PAGE, block="more"))
+    pair.finish()
+    assert [(block, at // PAGE) for block, at in pair.destination.order[:5]] == [
+        *(("more", 2), ("more", 3), ("ram", 3), ("more", 1)),
+        ("ram", 70),
+    ]
+    assert list(pair.source.asked) == [130]
 
 
 def test_pages_that_have_to_be_fetched_hold_up_no_others() -> None:

@@ -21,7 +21,7 @@ def refusal(data: bytes, size: int = MEMORY) -> str:
 def test_parts() -> None:
     found = parse(stream(), MEMORY)
     assert found.machine == "q35x"
-    assert found.memory.name == b"ram"
+    assert [each.name for each in found.memory] == [b"ram"]
     assert [(each.name, each.length, each.pages) for each in found.blocks] == [
         (b"ram", MEMORY, {}),
         (b"rom", PAGE + 100, {0: ROM}),
@@ -70,8 +70,9 @@ def test_memory_that_was_not_shared() -> None:
 
 
 def test_memory_of_several_blocks() -> None:
-    text = refusal(stream(blocks=(("ram0", MEMORY), ("ram1", MEMORY), ("rom", 2 * PAGE))))
-    assert text == "the machine's memory has several blocks (ram0, ram1); a template has one"
+    data = stream(blocks=(("ram0", MEMORY), ("ram1", 2 * MEMORY), ("rom", 2 * PAGE)))
+    assert [each.name for each in parse(data, 3 * MEMORY).memory] == [b"ram0", b"ram1"]
+    assert "its memory has 196608 bytes, and the template's 65536" in refusal(data)
 
 
 def test_damage() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from memd.pages.capture import capture
+from memd.pages.capture import Memory, capture
 from tests.conftest import NOT_HERE
 from tests.differential.server import Monitor, Server
 from tests.pages.streams import MEMORY, PAGE, stream
@@ -69,9 +69,9 @@ def test_streams_that_are_refused(monitor: Monitor, data: bytes, error: str) -> 
     assert "error" not in saved(monitor, stream())
     assert [each["name"] for each in monitor.execute("x-template-list")["return"]] == ["t"]
     shown = monitor.execute("x-template-query", {"name": "t"})["return"]
-    assert (shown["machine"], shown["memory"], shown["clones"]) == ("q35x", "ram", [])
+    assert (shown["machine"], shown["clones"]) == ("q35x", [])
     assert shown["blocks"] == [
-        {"id": "ram", "length": MEMORY, "page-size": 4096},
+        {"id": "ram", "length": MEMORY, "page-size": 4096, "offset": 0},
         {"id": "rom", "length": PAGE + 100, "page-size": 4096},
     ]
 
@@ -83,7 +83,12 @@ def test_refusals(monitor: Monitor, directory: Path) -> None:
     private = {"qom-type": "memory-backend-ram", "id": "own", "size": MEMORY}
     assert monitor.execute("object-add", private) == {"return": {}}
     (directory / "odd").write_bytes(b"x" * 5000)
-    assert refused() == "the memory is named by either 'id' or 'filename'"
+    assert refused() == "the memory is named by either 'id', 'filename' or 'memory'"
+    assert refused(memory=[]) == "the memory is named by either 'id', 'filename' or 'memory'"
+    twice = [{"block": "a", "id": "vm"}] * 2
+    assert refused(memory=twice) == "the block 'a' is named twice"
+    neither = "the block 'a' is named by either 'id' or 'filename'"
+    assert refused(memory=[{"block": "a"}]) == neither
     assert refused(id="none") == "Device 'none' not found"
     assert refused(id="own") == "the memory of 'own' is memd's alone: no machine can have run in it"
     assert "which are no whole pages" in refused(filename=f"{directory}/odd")
@@ -92,6 +97,38 @@ def test_refusals(monitor: Monitor, directory: Path) -> None:
     assert "not found" in refused(id="vm", base="none")
     assert "no name of a template" in refused(id="vm", name="a/b")
     assert monitor.execute("x-template-list") == {"return": []}
+
+
+def test_memory_of_several_blocks(monitor: Monitor, directory: Path) -> None:
+    """Each is named as in the stream; they follow each other in its order."""
+    backend = {"qom-type": "memory-backend-memfd", "id": "vm2", "size": MEMORY}
+    assert monitor.execute("object-add", backend) == {"return": {}}
+    for id, letter in (("vm", "QUFB"), ("vm2", "QkJC")):
+        assert monitor.execute("x-memdev-write", {"id": id, "offset": 0, "data": letter}) == {
+            "return": {}
+        }
+    data = stream(blocks=(("/objects/a", MEMORY), ("b", MEMORY), ("rom", PAGE + 100)))
+    (directory / "devices").write_bytes(data)
+
+    def save(**memory: dict[str, str]) -> dict[str, object]:
+        named = [{"block": block, **how} for block, how in memory.items()]
+        arguments = {"name": "t", "memory": named, "devices": f"{directory}/devices"}
+        return monitor.execute("x-template-save", {**arguments, "qemu-version": "10.0.2"})
+
+    for wrong in ({"a": {"id": "vm"}, "c": {"id": "vm2"}}, {"a": {"id": "vm"}}):
+        assert "error" in save(**wrong)
+        assert monitor.execute("x-template-list") == {"return": []}
+    refused = save(a={"id": "vm"}, c={"id": "vm2"})["error"]
+    assert isinstance(refused, dict)
+    assert refused["desc"] == "the machine's memory has the blocks /objects/a, b; given is a, c"
+    assert save(b={"id": "vm"}, a={"id": "vm2"}) == {"return": {}}
+    shown = monitor.execute("x-template-query", {"name": "t"})["return"]
+    assert (shown["size"], shown["qemu-version"]) == (2 * MEMORY, "10.0.2")
+    assert [each.get("offset") for each in shown["blocks"]] == [0, MEMORY, None]
+    there = {"name": "t", "filename": f"{directory}/copy"}
+    assert monitor.execute("x-template-export", there) == {"return": {}}
+    copy = (directory / "copy").read_bytes()
+    assert (copy[:3], copy[MEMORY : MEMORY + 3]) == (b"BBB", b"AAA")
 
 
 def test_a_name_is_taken_from_the_beginning(monitor: Monitor) -> None:
@@ -114,12 +151,16 @@ def content(directory: Path) -> tuple[int, bytes]:
 
 def test_a_copy_has_the_holes(directory: Path) -> None:
     fd, data = content(directory)
-    copy, _shared = capture(fd, 0, 4 << 20, str(directory), lambda _done: None)
+    memory = Memory(fd, 0, 4 << 20, 4096)
+    copy, _shared = capture((memory,), str(directory), lambda _done: None)
     os.pwrite(fd, b"later", 1 << 20)
     assert os.pread(copy, 4 << 20, 0) == data
     assert os.fstat(copy).st_blocks * 512 < 2 << 20
-    part, _shared = capture(fd, 1 << 20, 8192, str(directory), lambda _done: None)
-    assert os.pread(part, 8192, 0) == b"later" + data[(1 << 20) + 5 : (1 << 20) + 8192]
+    # Two blocks, one of them a part of the file.
+    two = Memory(fd, 1 << 20, 8192, 4096), memory
+    part, _shared = capture(two, str(directory), lambda _done: None)
+    later = data[: 1 << 20] + b"later" + data[(1 << 20) + 5 :]
+    assert os.pread(part, 5 << 20, 0) == later[1 << 20 : (1 << 20) + 8192] + later
     for each in (fd, copy, part):
         os.close(each)
 
@@ -140,10 +181,11 @@ def test_blocks_are_shared(directory: Path) -> None:
         pytest.skip(f"{NOT_HERE}XFS in a file can't be mounted")
     try:
         fd, data = content(place)
-        copy, shared = capture(fd, 0, 4 << 20, str(place), lambda _done: None)
+        memory = Memory(fd, 0, 4 << 20, 4096)
+        copy, shared = capture((memory, memory), str(place), lambda _done: None)
         os.pwrite(fd, b"later", 1 << 20)
         assert shared
-        assert os.pread(copy, 4 << 20, 0) == data
+        assert os.pread(copy, 8 << 20, 0) == data * 2
         os.close(fd)
         os.close(copy)
     finally:

@@ -61,7 +61,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 def fill(store: Store, name: str = "a", data: bytes = DATA, base: str | None = None) -> Manifest:
     with store.begin(name, base) as writer:
         writer.write(0, data)
-        writer.set_devices(b"QEVM", machine="q35", memory="ram")
+        writer.set_devices(b"QEVM", machine="q35")
         return writer.commit()
 
 

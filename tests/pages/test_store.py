@@ -158,20 +158,16 @@ def test_a_sparse_file(store: Store, tmp_path: Path) -> None:
 
 
 def test_devices_and_what_is_said_of_the_machine(store: Store) -> None:
-    blocks = [Block("ram", 1 << 20, 4096), Block("vga.vram", 1 << 24, 4096)]
+    blocks = [Block("ram", 1 << 20, 4096, 0), Block("vga.vram", 1 << 24, 4096)]
     with store.begin("a") as writer:
         writer.write(0, memory(256))
         writer.set_page_size(2 << 20)
-        writer.set_devices(
-            b"QEVM...", machine="pc-q35-10.0", qemu_version="10.0.2", memory="ram", blocks=blocks
-        )
+        writer.set_devices(b"QEVM...", machine="pc-q35-10.0", qemu_version="10.0.2", blocks=blocks)
         writer.commit()
     template = store.open("a")
     assert template.devices() == b"QEVM..."
     manifest = template.manifest
-    assert (manifest.machine, manifest.qemu_version, manifest.memory) == (
-        *("pc-q35-10.0", "10.0.2", "ram"),
-    )
+    assert (manifest.machine, manifest.qemu_version) == ("pc-q35-10.0", "10.0.2")
     assert manifest.blocks == tuple(blocks)
     assert template.page_size == 2 << 20
     assert store.open("a").working_set().tolist() == []
