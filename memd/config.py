@@ -257,7 +257,7 @@ class StartCommand:
     """A command that an option stands for, run before the devices of the command line are made.
 
     Attributes:
-        command: its name; "logfile" and "use-chardev" are no client's.
+        command: its name; "logfile", "use-chardev" and "defer" are no client's.
         options: its arguments.
         is_json: whether values have their types; else they are text.
         where: the option and its argument as given, for messages.
@@ -316,6 +316,8 @@ class Config:
         qtest_log: the file for what is spoken there, or None.
         actions: what follows of a reboot, a shutdown, a panic and a watchdog, where
             that is not as usual.
+        incoming: how a machine that migrates is awaited, None where none is.
+        allow_exec: whether clients may name commands.
         startup: what a stand-in registers at the start, in the order of the command
             line.
         catalogue: the catalogue of a stand-in, None for the package's own.
@@ -362,6 +364,8 @@ class Config:
         self.qtest_log: str | None = None
         self.actions: dict[str, str] = {}
         self.startup: list[StartCommand] = []
+        self.incoming: StartCommand | None = None
+        self.allow_exec = False
         self.catalogue: str | None = None
         self.unmodelled: str | None = None
         self.test_faults = False

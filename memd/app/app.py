@@ -52,6 +52,13 @@ _DESCRIPTORS = 8
 """Files that have to be open at once to start, and to serve a client."""
 
 
+def _first_state(config: Config) -> str:
+    """The run state at the start."""
+    if config.incoming is not None:
+        return "inmigrate"
+    return "prelaunch" if config.stopped or config.preconfig else "running"
+
+
 class App:
     """The daemon while it runs: its state, its clients, its sockets."""
 
@@ -70,7 +77,7 @@ class App:
             config.compat,
             name=config.name,
             uuid=config.uuid,
-            run_state="prelaunch" if config.stopped or config.preconfig else "running",
+            run_state=_first_state(config),
             preconfig=config.preconfig,
             autostart=not config.stopped,
             deny_private_discard=config.deny_private_discard,
@@ -117,6 +124,8 @@ class App:
         machine.later = lambda delay, act: loop.call_later(delay, act).cancel
         machine.spawn = self._hub.spawn
         self._daemon.shut_down = self._hub.shut_down
+        self._daemon.fail = self._hub.fail
+        self._daemon.allow_exec = config.allow_exec
         self._ports = Ports(config, loop, self._tree, self._hub)
         self._metrics: Metrics | None = None
         self._manager: ServiceManager | None = None
@@ -231,6 +240,8 @@ class App:
         machine = self._daemon.machine
         machine.start()
         machine.set_running(self._daemon.run_state == "running")
+        if config.incoming is not None:
+            await self._register([config.incoming])
         if manager is not None:
             await manager.commit()
 

@@ -197,6 +197,7 @@ OPTIONS: dict[str, Option[CommandLine]] = {
     "accept-loss": _flag("accept_loss"),
     "allow-user": Option(_allow_user),
     "allow-group": Option(_allow_group),
+    "allow-exec": _flag("allow_exec"),
     "mem-root": Option(lambda line, given: line.config.mem_roots.append(given.value)),
     "metrics": Option(_metrics),
     "audit": _text("audit"),

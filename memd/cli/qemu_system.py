@@ -61,7 +61,7 @@ _MUST_BE_NONE = ("net", "nic")
 REFUSED = (
     *("acpitable", "add-fd", "cdrom", "debugcon"),
     *("dfilter", "drive", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "gdb"),
-    *("hda", "hdb", "hdc", "hdd", "icount", "incoming", "iscsi", "loadvm"),
+    *("hda", "hdb", "hdc", "hdd", "icount", "iscsi", "loadvm"),
     *("mem-path", "mtdblock", "option-rom", "pflash", "plugin", "readconfig"),
     *("run-with", "sd", "set", "shim", "spice", "tpmdev", "usbdevice", "virtfs"),
     *("vnc", "xen-domid"),
@@ -178,6 +178,12 @@ def _chardev(line: QemuCommandLine, given: Given) -> None:
 
     if not take_chardev(line, given):
         options.OPTIONS["chardev"].apply(line, given)
+
+
+def _incoming(line: QemuCommandLine, given: Given) -> None:
+    from memd.cli.register import incoming
+
+    line.config.incoming = incoming(line, given)
 
 
 def _nodefaults(line: QemuCommandLine, given: Given) -> None:
@@ -345,6 +351,8 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "parallel": Option(_serial),
     "netdev": Option(_register),
     "blockdev": Option(_register),
+    "incoming": Option(_incoming),
+    **{name: options.OPTIONS[name] for name in ("allow-exec", "mem-root")},
     "nodefaults": Option(_nodefaults, argument=False),
     "nographic": Option(_nographic, argument=False),
     **{name: Option(_nothing) for name in _READ_OVER},

@@ -48,6 +48,24 @@ def register_option(line: CommandLine, given: Given) -> None:
     line.config.startup.append(StartCommand(command, options, False, given.where))
 
 
+def incoming(line: CommandLine, given: Given) -> StartCommand:
+    """How `-incoming` has a machine awaited that migrates; raises `QMPError`."""
+    value = given.value
+    if value == "defer":
+        return StartCommand("defer", {}, True, given.where)
+    if value.startswith("{"):
+        from memd.cli.json_argument import parse_json_argument
+
+        options: dict[str, Any] = {"channels": [parse_json_argument(value, line.config.compat)]}
+    elif ":" in value:
+        options = {"uri": value}
+    elif value:
+        raise QMPError(f"Parameter 'channel-type' does not accept value '{value}'")
+    else:
+        raise QMPError("Parameter 'channel-type' is missing")
+    return StartCommand("migrate-incoming", options, True, given.where)
+
+
 def take_object(line: CommandLine, given: Given) -> bool:
     """Take `-object` of a type that is only known; False for any other, right or wrong."""
     is_json = given.value.startswith("{")

@@ -73,6 +73,8 @@ How to run:
   --pidfile FILE      write the process id there, locked while memd runs
   --compat RELEASE    answer as QEMU 10.0 (the default) or 11.1 does
   --mem-root DIR      let clients' files be below DIR only; may be given often
+  --allow-exec        let clients name commands to run: exec: of a migration, which
+                      qemu-system-memd has
   --audit TARGET      record each command that is more than a query: "journal"
                       (the default where memd runs under it), "off", or a file
   --accept-loss       start although not all is there that the last daemon left
@@ -148,10 +150,12 @@ Same effect as in QEMU:
   -machine none|q35|pc|virt[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID]
   -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -smp N, -numa SPEC
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
+  -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
   -netdev SPEC, -blockdev SPEC, -device of any type, -serial, -parallel, which are
   registered and do nothing
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
+  -mem-root DIR, -allow-exec (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)
   -catalogue FILE     whose commands, types and models are offered (memd's own)
   -unmodelled refuse|sample  what commands get that memd only knows (memd's own)

@@ -34,6 +34,8 @@ class Daemon:
         actions: what follows of a reboot, a shutdown, a panic and a watchdog (the
             members of `set-action`).
         shut_down: ends the daemon, for a reason out of QAPI's `ShutdownCause`.
+        fail: ends it with an error, which is told on standard error.
+        allow_exec: whether clients may name commands.
         preconfig: whether it waits for x-exit-preconfig.
         autostart: whether it runs from then on.
         migration_capabilities: those that are switched on.
@@ -79,6 +81,8 @@ class Daemon:
         }
         self.actions = dict(self._actions)
         self.shut_down: Callable[[str], None] = lambda reason: None
+        self.fail: Callable[[str], None] = lambda text: None
+        self.allow_exec = False
         self.preconfig = preconfig
         self.autostart = autostart
         self.machine_kind: MachineKind | None = None
@@ -95,7 +99,7 @@ class Daemon:
 
     @property
     def run_state(self) -> str:
-        """Whether the machine runs: "running", "paused", "prelaunch" or "shutdown"."""
+        """Whether the machine runs, and if not, why (QAPI `RunState`)."""
         return self._run_state
 
     @run_state.setter

@@ -22,7 +22,9 @@ def query_status(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 
 def stop(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """Pause what runs; otherwise nothing changes and no event is sent."""
+    """Pause what runs, or will once it has come; otherwise nothing changes."""
+    if daemon.run_state == "inmigrate":
+        daemon.autostart = False
     if daemon.run_state != "running":
         return {}
     daemon.run_state = "paused"
@@ -30,12 +32,15 @@ def stop(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 
 def cont(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """Let run what is paused or not yet started.
+    """Let run what is paused or not yet started, or what comes once it is here.
 
     Raises:
         QMPError: the machine was shut down.
     """
     if daemon.run_state == "running":
+        return {}
+    if daemon.run_state == "inmigrate":
+        daemon.autostart = True
         return {}
     if daemon.run_state == "shutdown":
         raise QMPError("Resetting the Virtual Machine is required")

@@ -1,4 +1,4 @@
-"""Migration, as far as stacks set it up before anything migrates; nothing ever does.
+"""Migration: its capabilities and parameters, and what a stand-in has of it besides.
 
 Which capabilities go together, in which order the conflicts are named, and all
 texts were observed on QEMU 10.0.2 and 11.1.3.
@@ -6,12 +6,19 @@ texts were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memd.commands.daemon import Daemon
+from memd.commands.handed_over import inherited, take_fd
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.session import Session
+
+if TYPE_CHECKING:
+    from memd.standin.chardevs import Held
+    from memd.standin.migration import Migration
+    from memd.standin.standin import StandIn
 
 _NOT_IN_BACKGROUND = (
     *("postcopy-ram", "dirty-bitmaps", "postcopy-blocktime", "late-block-activate"),
@@ -36,6 +43,8 @@ def _names(daemon: Daemon) -> tuple[str, ...]:
 
 def migrate_set_capabilities(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """Switch capabilities; all of them, or none where the outcome contradicts itself."""
+    if daemon.machine.migrating:
+        raise QMPError("There's a migration process in progress")
     on = set(daemon.migration_capabilities)
     for status in args["capabilities"]:
         if status["state"]:
@@ -96,3 +105,79 @@ def migrate_pause(daemon: Daemon, args: dict[str, Any]) -> JSON:
     raise QMPError(
         "migrate-pause is currently only supported during postcopy-active or postcopy-recover state"
     )
+
+
+def _standin(daemon: Daemon) -> StandIn:
+    assert daemon.standin is not None
+    return daemon.standin
+
+
+def _migration(daemon: Daemon) -> Migration:
+    return _standin(daemon).migration(daemon)
+
+
+def migrate_set_parameters(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`migrate-set-parameters`: keep them."""
+    _standin(daemon).set_migration_parameters(args)
+    return {}
+
+
+def query_migrate_parameters(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-migrate-parameters`."""
+    return _standin(daemon).migration_parameters()
+
+
+def query_migrate(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`query-migrate`: how far it is."""
+    return _migration(daemon).query()
+
+
+async def migrate(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+    """`migrate`: begin to send the machine."""
+    from memd.standin.channels import Opener
+
+    if args.get("resume"):
+        raise QMPError("Cannot resume if there is no paused migration")
+    opener = Opener(daemon.tree.host.roots, take_fd(session), may_run=daemon.allow_exec)
+    await _migration(daemon).send(args, opener)
+    return {}
+
+
+async def migrate_incoming(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+    """`migrate-incoming`: await a machine, now that clients have set all up."""
+    from memd.standin.channels import Opener
+
+    named = take_fd(session)
+
+    def take(name: str) -> Held | None:
+        return inherited(name) if name[:1].isdecimal() else named(name)
+
+    opener = Opener(daemon.tree.host.roots, take, may_run=daemon.allow_exec)
+    await _migration(daemon).receive(args, opener)
+    return {}
+
+
+async def incoming_at_start(daemon: Daemon, args: dict[str, Any]) -> None:
+    """`-incoming`: await a machine; raises `QMPError`."""
+    from memd.standin.channels import Opener
+
+    opener = Opener(None, inherited, may_run=True)
+    await _migration(daemon).receive(args, opener)
+
+
+def migrate_cancel(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`migrate_cancel`."""
+    _migration(daemon).cancel()
+    return {}
+
+
+def migrate_continue(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`migrate-continue`: go on where it paused before the switchover."""
+    _migration(daemon).go_on(args["state"])
+    return {}
+
+
+def migrate_start_postcopy(daemon: Daemon, args: dict[str, Any]) -> JSON:
+    """`migrate-start-postcopy`: what is left goes as fast as it can."""
+    _migration(daemon).hurry()
+    return {}

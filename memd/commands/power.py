@@ -64,7 +64,7 @@ def system_reset(daemon: Daemon, args: dict[str, Any]) -> JSON:
         events = _shutdown(daemon, guest=False, reason=_RESET)
         ends = daemon.actions["shutdown"] == "poweroff"
         return Outcome(events=events, shutdown=_RESET if ends else None)
-    if daemon.run_state != "running":
+    if daemon.run_state not in ("running", "inmigrate", "finish-migrate"):
         daemon.run_state = "prelaunch"
     return Outcome(events=(Event("RESET", {"guest": False, "reason": _RESET}),))
 

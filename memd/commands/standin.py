@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
+from memd.commands import migration
 from memd.commands.block import blockdev_add
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
+from memd.commands.handed_over import inherited, take_fd
 from memd.commands.power import watchdog_set_action
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.errors import QMPError
@@ -17,7 +18,7 @@ from memd.standin.standin import StandIn
 from memd.work import Outcome
 
 if TYPE_CHECKING:
-    from memd.standin.chardevs import TakeFd
+    pass
 
 
 class StandInDispatcher(Dispatcher):
@@ -46,19 +47,14 @@ def _section(daemon: Daemon, name: str) -> JSON:
     return _standin(daemon).catalogue.section(name)
 
 
-def _take_fd(session: Session) -> TakeFd:
-    """Takes what was named by getfd; it stays on its client's account until it is closed."""
-    return lambda name: session.monitor.fds.pop(name, None)
-
-
 async def chardev_add(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     """`chardev-add`."""
-    return await _standin(daemon).chardevs.add(args["id"], args["backend"], _take_fd(session))
+    return await _standin(daemon).chardevs.add(args["id"], args["backend"], take_fd(session))
 
 
 async def chardev_change(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     """`chardev-change`."""
-    return await _standin(daemon).chardevs.change(args["id"], args["backend"], _take_fd(session))
+    return await _standin(daemon).chardevs.change(args["id"], args["backend"], take_fd(session))
 
 
 async def chardev_remove(daemon: Daemon, args: dict[str, Any]) -> JSON:
@@ -86,7 +82,7 @@ def ringbuf_read(daemon: Daemon, args: dict[str, Any]) -> JSON:
 
 def netdev_add(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     """`netdev_add`."""
-    _standin(daemon).netdevs.add(args, _take_fd(session))
+    _standin(daemon).netdevs.add(args, take_fd(session))
     return {}
 
 
@@ -149,17 +145,6 @@ def nbd_server_remove(daemon: Daemon, args: dict[str, Any]) -> JSON:
 def query_block_exports(daemon: Daemon, args: dict[str, Any]) -> JSON:
     """`query-block-exports`."""
     return _standin(daemon).blocks.exports()
-
-
-def migrate_set_parameters(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`migrate-set-parameters`: keep them."""
-    _standin(daemon).set_migration_parameters(args)
-    return {}
-
-
-def query_migrate_parameters(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`query-migrate-parameters`."""
-    return _standin(daemon).migration_parameters()
 
 
 def no_job(daemon: Daemon, args: dict[str, Any]) -> JSON:
@@ -228,29 +213,6 @@ def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return machines
 
 
-class _Inherited:
-    """A descriptor that was there when the daemon started."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def close(self) -> None:
-        """Close it."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-
-def _inherited(name: str) -> _Inherited | None:
-    """The descriptor that a number names."""
-    try:
-        number = int(name)
-        os.fstat(number)
-    except (ValueError, OSError):
-        return None
-    return _Inherited(number) if number > 2 else None
-
-
 async def at_start(daemon: Daemon, command: str, options: dict[str, JSON], is_json: bool) -> None:
     """What an option of the command line registers.
 
@@ -267,8 +229,12 @@ async def at_start(daemon: Daemon, command: str, options: dict[str, JSON], is_js
         await standin.chardevs.make_log(options["logfile"], append=options["logappend"])
     elif command == "use-chardev":
         standin.chardevs.use(options["id"])
+    elif command == "defer":
+        pass
+    elif command == "migrate-incoming":
+        await migration.incoming_at_start(daemon, daemon.schema.checker(command)(options))
     elif command == "chardev-add":
-        await standin.chardevs.add(options["id"], options["backend"], _inherited)
+        await standin.chardevs.add(options["id"], options["backend"], inherited)
     else:
         if not is_json:
             from memd.qapi.keyval import check_keyval
@@ -278,7 +244,7 @@ async def at_start(daemon: Daemon, command: str, options: dict[str, JSON], is_js
         if command == "object-add":
             await daemon.tree.objects.create(checked)
         elif command == "netdev_add":
-            standin.netdevs.add(checked, _inherited)
+            standin.netdevs.add(checked, inherited)
         else:
             await blockdev_add(daemon, checked)
 
@@ -293,8 +259,12 @@ REGISTERS: dict[str, Handler] = {
     "ringbuf-write": ringbuf_write,
     "ringbuf-read": ringbuf_read,
     "netdev_del": netdev_del,
-    "migrate-set-parameters": migrate_set_parameters,
-    "query-migrate-parameters": query_migrate_parameters,
+    "migrate-set-parameters": migration.migrate_set_parameters,
+    "query-migrate-parameters": migration.query_migrate_parameters,
+    "query-migrate": migration.query_migrate,
+    "migrate_cancel": migration.migrate_cancel,
+    "migrate-continue": migration.migrate_continue,
+    "migrate-start-postcopy": migration.migrate_start_postcopy,
     "blockdev-del": blockdev_del,
     "block_resize": block_resize,
     "query-block": query_block,
@@ -325,5 +295,7 @@ OF_CLIENTS: dict[str, SessionHandler] = {
     "chardev-add": chardev_add,
     "chardev-change": chardev_change,
     "netdev_add": netdev_add,
+    "migrate": migration.migrate,
+    "migrate-incoming": migration.migrate_incoming,
 }
 """The same, of what takes descriptors that its client has named."""

@@ -47,6 +47,8 @@ async def add_device(machine: Machine, args: dict[str, Any]) -> None:
     # The command reads its arguments itself, and a number is no driver at all.
     if type(driver) is not str:
         raise QMPError("Parameter 'driver' is missing")
+    if machine.migrating:
+        raise QMPError("device_add not allowed while migrating")
     if not is_device(driver):
         if machine.add_other is None:
             raise QMPError(f"'{driver}' is not a valid device model name")

@@ -51,6 +51,7 @@ class Machine:
         later: has something called after so many seconds, and gives what
             cancels that.
         spawn: runs a command that no client waits for; the text says what it does.
+        migrating: whether it is on its way elsewhere: nothing is plugged in or out.
         deny_private_discard: whether discarding memory of a private mapping of
             a file is refused.
         add_other: `device_add` of a type that is not memory's; None where there
@@ -59,7 +60,7 @@ class Machine:
 
     def __init__(self, tree: Tree, config: MachineConfig) -> None:
         self.config = config
-        self.started = False
+        self.started = self.migrating = False
         self.plugged: list[MemoryDevice] = []
         self.emit: Callable[[tuple[Event, ...]], None] = lambda events: None
         self.later: Callable[[float, Callable[[], None]], Cancel] = _at_once
@@ -221,6 +222,8 @@ class Machine:
         device.check_bus()
         if self.config.type == "none":
             raise QMPError(f"Device '{device.qom_type.name}' can not be hotplugged on this machine")
+        if self.migrating:
+            raise QMPError("device_del not allowed while migrating")
         device.removal(self)
         return {}
 

@@ -25,6 +25,9 @@ Piece = tuple[int, bytearray, bool]
 """Where it is in the region, in bytes; what is there; whether it is in place of an earlier one."""
 
 
+_ZEROES = bytes(libc.PAGE_SIZE)
+
+
 class Gone(Exception):
     """A part of a region can't be read; says why."""
 
@@ -132,6 +135,17 @@ def pieces(region: Region) -> Iterator[Piece]:
     else:
         # Which pages are mapped does not tell what a device holds.
         yield from _through_mapping(region, 0, length, over=False)
+
+
+def runs(data: bytes | bytearray) -> Iterator[tuple[int, int, bool]]:
+    """Runs of pages that are alike: where each begins and ends, and whether it is zeroes."""
+    step = len(_ZEROES)
+    zero = [data[page : page + step] == _ZEROES for page in range(0, len(data), step)]
+    start = 0
+    for index, this in enumerate(zero):
+        if index + 1 == len(zero) or zero[index + 1] != this:
+            yield start, min((index + 1) * step, len(data)), this
+            start = (index + 1) * step
 
 
 def _through_pages(region: Region, over: bool) -> Iterator[Piece]:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from memd.errors import QMPError
 from memd.hostmem import cgroup, libc
-from memd.hostmem.content import Gone, pieces
+from memd.hostmem.content import Gone, pieces, runs
 from memd.hostmem.files import encode_path
 from memd.hostmem.host import Host
 from memd.hostmem.paths import Entry, Roots, is_trusted, target
@@ -23,7 +23,6 @@ from memd.hostmem.spec import MapSpec, round_up
 _MODE = 0o600
 """The permissions of a new file: memory holds secrets."""
 
-_ZEROES = bytes(libc.PAGE_SIZE)
 _NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
 _NO_ACL = frozenset((errno.EOPNOTSUPP, errno.ENODATA))
 
@@ -412,18 +411,12 @@ class _Output:
         Raises:
             OSError: they can't be written.
         """
-        step = len(_ZEROES)
-        zero = [data[page : page + step] == _ZEROES for page in range(0, len(data), step)]
         with memoryview(data) as view:
-            start = 0
-            for index, this in enumerate(zero):
-                if index + 1 == len(zero) or zero[index + 1] != this:
-                    end = (index + 1) * step
-                    if not this:
-                        self._write(at + start, view[start:end])
-                    elif over:
-                        self._clear(at + start, view[start:end])
-                    start = end
+            for start, end, zeroes in runs(data):
+                if not zeroes:
+                    self._write(at + start, view[start:end])
+                elif over:
+                    self._clear(at + start, view[start:end])
 
     def _clear(self, at: int, zeroes: memoryview) -> None:
         try:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, StartError
 from memd.json_types import JSON
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
@@ -245,6 +245,11 @@ class Hub:
         """End the daemon; what is written by now is still sent."""
         if not self.ended.done():
             self.ended.set_result(reason)
+
+    def fail(self, text: str) -> None:
+        """End the daemon with an error, for which its process's status is 1."""
+        if not self.ended.done():
+            self.ended.set_exception(StartError(text))
 
     async def close(self, patience: float = 1.0) -> None:
         """Send what is held to clients that read, then close every connection.

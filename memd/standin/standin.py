@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memd.standin.blocks import Blocks
     from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
+    from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
 
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
@@ -51,6 +52,7 @@ class StandIn:
         self._netdevs: Netdevs | None = None
         self._blocks: Blocks | None = None
         self._parameters: dict[str, JSON] = {}
+        self._migration: Migration | None = None
         self._tree = tree
         self._devices: Devices | None = None
         from memd.standin.types import CatalogueTypes
@@ -94,6 +96,14 @@ class StandIn:
 
             self._devices = Devices(self._tree, self.catalogue, self)
         return self._devices
+
+    def migration(self, host: Host) -> Migration:
+        """What migrates of the stand-in that this is of."""
+        if self._migration is None:
+            from memd.standin.migration import Migration
+
+            self._migration = Migration(host, self.migration_parameters)
+        return self._migration
 
     async def add_device(self, machine: Machine, args: dict[str, JSON]) -> None:
         """`device_add` of a type that memd has no part for, or of an alias.

@@ -1,0 +1,303 @@
+"""Where a migration goes to and comes from: sockets, files, descriptors, commands.
+
+Addresses and what is said of wrong ones are QEMU 10.0.2's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import stat
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from memd.errors import QMPError
+from memd.hostmem.files import encode_path
+from memd.hostmem.paths import Entry, Roots, open_path, target
+from memd.hostmem.sockets import (
+    PATIENCE,
+    address_of,
+    connect_tcp,
+    connect_unix,
+    listen_tcp,
+    listen_unix,
+)
+from memd.json_types import JSON
+from memd.qapi.numbers import parse_size
+from memd.standin.chardevs import Held, TakeFd
+from memd.work import Completion
+
+Address = dict[str, Any]
+"""A QAPI `MigrationAddress`."""
+
+_INET = re.compile(r"(?:\[([^]]{1,64})\]|([^:]{0,64})):([^,]{1,32})(?:,.*)?", re.DOTALL)
+_MODE = 0o660
+_FLAGS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+
+def address(args: dict[str, Any]) -> Address:
+    """The address that `migrate` and `migrate-incoming` are given, as a URI or as channels.
+
+    Raises:
+        QMPError: there is none, more than one, or it can't be understood.
+    """
+    channels = args.get("channels") or []
+    if ("uri" in args) == bool(channels):
+        raise QMPError("need either 'uri' or 'channels' argument")
+    if "uri" in args:
+        return _parse(args["uri"])
+    mains: list[Address] = [each["addr"] for each in channels if each["channel-type"] == "main"]
+    if len(mains) > 1:
+        raise QMPError("Channel list has more than one main entry")
+    if not mains:
+        raise QMPError("Channel list has no main entry")
+    return mains[0]
+
+
+def _parse(uri: str) -> Address:
+    kind, _, rest = uri.partition(":")
+    if kind == "exec" and _:
+        return {"transport": "exec", "args": ["/bin/sh", "-c", rest]}
+    if kind == "file" and _:
+        name, comma, offset = rest.partition(",offset=")
+        number = parse_size(offset) if comma else 0
+        if number is None:
+            raise QMPError(f"file URI has bad offset {offset}: Invalid argument")
+        return {"transport": "file", "filename": name, "offset": number}
+    if kind == "unix" and _:
+        if not rest:
+            raise QMPError("invalid Unix socket address")
+        return {"transport": "socket", "type": "unix", "path": rest}
+    if kind == "fd" and _:
+        if not rest:
+            raise QMPError("invalid file descriptor address")
+        return {"transport": "socket", "type": "fd", "str": rest}
+    if kind in ("tcp", "vsock") and _:
+        found = _INET.fullmatch(rest)
+        if found is None:
+            what = {":": "port in address", "[": "IPv6 address"}.get(rest[:1], "address")
+            raise QMPError(f"error parsing {what} '{rest}'")
+        of = {"host": found[1] or found[2] or "", "port": found[3]}
+        return {"transport": "socket", "type": "inet" if kind == "tcp" else kind, **of}
+    raise QMPError(f"unknown migration protocol: {uri}")
+
+
+class Channel:
+    """An open end of a migration, or what listens for one.
+
+    Attributes:
+        kind: "socket", "file" or "command", for messages.
+        listening: the addresses where the other end is waited for (QAPI `SocketAddress`).
+    """
+
+    def __init__(self, kind: str, fds: list[int], close: Callable[[], None] | None = None) -> None:
+        self.kind = kind
+        self.listening: list[JSON] = []
+        self._fds = fds
+        self._close = close
+        self._entry: Entry | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._waited: Completion | None = None
+        for fd in fds:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.set_blocking(fd, False)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor."""
+        return self._fds[0]
+
+    async def ready(self, *, write: bool = False) -> None:
+        """Wait until something can be read or written, or `interrupt` is called."""
+        loop = asyncio.get_running_loop()
+        add, remove = loop.add_reader, loop.remove_reader
+        if write:
+            add, remove = loop.add_writer, loop.remove_writer
+        self._waited = Completion()
+        added = []
+        try:
+            for fd in self._fds:
+                add(fd, self._waited.set)
+                added.append(fd)
+            await self._waited
+        except PermissionError:
+            # A regular file, which never has anyone wait like this.
+            pass
+        finally:
+            for fd in added:
+                remove(fd)
+            self._waited = None
+
+    def interrupt(self) -> None:
+        """End the wait of `ready`."""
+        if self._waited is not None:
+            self._waited.set()
+
+    def accept(self) -> Channel | None:
+        """The other end that has come, where this listens; None where it has left again."""
+        for fd in self._fds:
+            with socket.socket(fileno=os.dup(fd)) as listener:
+                try:
+                    return Channel("socket", [listener.accept()[0].detach()])
+                except OSError:
+                    continue
+        return None
+
+    def close(self, *, kill: bool = False) -> None:
+        """Let go of it; may wait for a file system.
+
+        Args:
+            kill: whether a command is ended too, where it has not yet.
+        """
+        if self._close is not None:
+            self._close()
+        else:
+            for fd in self._fds:
+                os.close(fd)
+        self._fds = []
+        if self._entry is not None:
+            try:
+                self._entry.unlink()
+            except OSError:
+                pass
+            self._entry.close()
+        if self._process is not None and kill:
+            self._process.kill()
+
+    async def ended(self) -> None:
+        """Wait for the end of a command, once it is closed."""
+        if self._process is not None and self._process.poll() is None:
+            end = Channel("command", [os.pidfd_open(self._process.pid)])
+            try:
+                await end.ready()
+            finally:
+                end.close()
+            self._process.poll()
+
+
+class Opener:
+    """Opens what clients name.
+
+    Args:
+        roots: what paths have to be below; None for anywhere.
+        take_fd: gives a descriptor by its name.
+        may_run: whether a command may be named.
+    """
+
+    def __init__(self, roots: Roots | None, take_fd: TakeFd, *, may_run: bool) -> None:
+        self._roots = roots
+        self._take_fd = take_fd
+        self._may_run = may_run
+
+    def take(self, where: Address) -> Held | None:
+        """Take the descriptor that an address names, if it names one.
+
+        Raises:
+            QMPError: there is none of that name.
+        """
+        if where.get("type") != "fd":
+            return None
+        given = self._take_fd(where["str"])
+        if given is None:
+            raise QMPError(f"File descriptor named '{where['str']}' has not been found")
+        return given
+
+    def connect(self, where: Address, given: Held | None) -> Channel:
+        """What a machine is sent to. May wait.
+
+        Raises:
+            QMPError: it can't be opened.
+        """
+        transport, kind = where["transport"], where.get("type")
+        if given is not None:
+            return _given(given)
+        if transport == "exec":
+            return self._run(where["args"], write=True)
+        if transport == "file":
+            return self._file(where, os.O_WRONLY | os.O_CREAT, "create")
+        if kind == "unix":
+            made = connect_unix(where["path"], self._roots)
+        elif kind == "inet":
+            made = connect_tcp(where["host"], where["port"], timeout=PATIENCE)
+        else:
+            raise _no(kind or transport)
+        return Channel("socket", [made.detach()])
+
+    def listen(self, where: Address, given: Held | None) -> Channel:
+        """Where a machine comes from. May wait.
+
+        Raises:
+            QMPError: it can't be opened.
+        """
+        transport, kind = where["transport"], where.get("type")
+        if given is not None:
+            return _given(given)
+        if transport == "exec":
+            return self._run(where["args"], write=False)
+        if transport == "file":
+            return self._file(where, os.O_RDONLY, "open")
+        if kind == "unix":
+            made, entry = listen_unix(where["path"], self._roots)
+            channel = Channel("socket", [made.detach()])
+            channel._entry = entry
+            channel.listening = [{"type": "unix", "path": where["path"]}]
+            return channel
+        if kind != "inet":
+            raise _no(kind or transport)
+        socks = listen_tcp(where["host"], where["port"], backlog=1)
+        addresses = [address_of(each) for each in socks]
+        channel = Channel("socket", [each.detach() for each in socks])
+        channel.listening = addresses
+        return channel
+
+    def _file(self, where: Address, flags: int, what: str) -> Channel:
+        path = where["filename"]
+        try:
+            if flags & os.O_CREAT:
+                entry = target(encode_path(path), self._roots)
+                try:
+                    fd = entry.open(flags | _FLAGS, _MODE)
+                finally:
+                    entry.close()
+            else:
+                fd = open_path(encode_path(path), flags | _FLAGS, self._roots)
+            try:
+                if flags & os.O_CREAT and stat.S_ISREG(os.fstat(fd).st_mode):
+                    os.ftruncate(fd, where["offset"])
+                if where["offset"]:
+                    os.lseek(fd, where["offset"], os.SEEK_SET)
+            except OSError:
+                os.close(fd)
+                raise
+        except OSError as error:
+            raise QMPError(f"Could not {what} '{path}': {error.strerror}") from None
+        return Channel("file", [fd])
+
+    def _run(self, args: list[str], *, write: bool) -> Channel:
+        if not self._may_run:
+            raise QMPError("memd runs no command for a client: it was started without --allow-exec")
+        if not args:
+            raise QMPError("there is no command to run")
+        pipes = {"stdin" if write else "stdout": subprocess.PIPE}
+        pipes["stdout" if write else "stdin"] = subprocess.DEVNULL
+        try:
+            process = subprocess.Popen(args, **pipes)  # type: ignore[call-overload]
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise QMPError(f"Failed to execute child process “{args[0]}” ({reason})") from None
+        end = process.stdin or process.stdout
+        channel = Channel("command", [end.fileno()], end.close)
+        channel._process = process
+        return channel
+
+
+def _given(given: Held) -> Channel:
+    kind = "socket" if stat.S_ISSOCK(os.fstat(given.fd).st_mode) else "file"
+    return Channel(kind, [given.fd], given.close)
+
+
+def _no(kind: str) -> QMPError:
+    return QMPError(f"memd has no channels of type '{kind}'")

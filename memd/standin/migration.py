@@ -1,0 +1,462 @@
+"""Migration of a stand-in: its memory goes to another one, or comes from one.
+
+What a client sees of it (states, events, their order, errors) was observed on QEMU
+10.0.2. A machine that stands still is sent once. One that runs is sent while it
+does, and then, once it stands, what has changed since.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memd.backends.base import MemoryBackend
+from memd.backends.file import FileBackend
+from memd.devices.virtio_mem import VirtioMem
+from memd.devices.virtio_pci import VirtioPci
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.standin.channels import Channel, Opener, address
+from memd.standin.stream import END, FULL, MORE, SLICE, Block, NotLoaded, Reader, Writer
+from memd.work import Completion, Event, Job
+
+if TYPE_CHECKING:
+    from memd.devices.kinds import MachineKind
+    from memd.devices.machine import Machine
+
+log = logging.getLogger("memd")
+
+_IGNORE_SHARED = "x-ignore-shared"
+_UNDER_WAY = ("setup", "active", "pre-switchover", "device", "postcopy-active", "cancelling")
+
+
+class Host(Protocol):
+    """The stand-in, as far as migration concerns it.
+
+    Attributes:
+        run_state: whether the machine runs, and why not.
+        autostart: whether it runs once it has come.
+        migration_capabilities: those that are switched on.
+        machine: its memory side.
+        machine_kind: which machine it is, None where it is none.
+        fail: ends the process with an error.
+    """
+
+    run_state: str
+    autostart: bool
+    migration_capabilities: frozenset[str]
+    machine: Machine
+    machine_kind: MachineKind | None
+    fail: Callable[[str], None]
+
+
+class _Cancelled(Exception):
+    """A client has cancelled it."""
+
+
+class Migration:
+    """What of a machine migrates, and what is told of that.
+
+    Args:
+        host: the stand-in.
+        parameters: gives those of migration.
+    """
+
+    def __init__(self, host: Host, parameters: Callable[[], dict[str, Any]]) -> None:
+        self._host = host
+        self._machine_name = "none" if host.machine_kind is None else host.machine_kind.name
+        self._parameters = parameters
+        self.outgoing = self.incoming = "none"
+        self._error: str | None = None
+        self._incoming_error: str | None = None
+        self._addresses: list[JSON] = []
+        # Whether no machine has come or was awaited yet.
+        self._may_come = True
+        self._channel: Channel | None = None
+        self._writer: Writer | None = None
+        self._pause: Completion | None = None
+        self._continue = self._urgent = False
+        self._began = self._stopped = 0.0
+        self._setup = self._took = self._downtime = self._syncs = 0
+
+    # What is told
+
+    def query(self) -> dict[str, JSON]:
+        """The value of `query-migrate`."""
+        told: dict[str, JSON] = {}
+        if self.incoming != "none":
+            told["status"] = self.incoming
+            if self._addresses and self.incoming in ("setup", "active"):
+                told["socket-address"] = self._addresses
+            if self._incoming_error is not None:
+                told["error-desc"] = self._incoming_error
+        if self.outgoing == "none":
+            return told
+        told["status"] = self.outgoing
+        if self._error is not None:
+            told["error-desc"] = self._error
+        if self.outgoing in ("setup", "failed", "cancelled"):
+            return told
+        if self.outgoing == "completed":
+            told["downtime"] = self._downtime
+        else:
+            told["expected-downtime"] = self._parameters()["downtime-limit"]
+            self._took = _milliseconds(self._began)
+        told |= {"setup-time": self._setup, "total-time": self._took}
+        if self._writer is not None:
+            told["ram"] = _ram(self._writer, self._took, self._syncs)
+        return told
+
+    def _become(self, status: str) -> None:
+        self.outgoing = status
+        self._host.machine.migrating = self.is_under_way
+        self._tell(status)
+
+    def _become_incoming(self, status: str) -> None:
+        self.incoming = status
+        self._tell(status)
+
+    def _tell(self, status: str) -> None:
+        self._emit("MIGRATION", {"status": status})
+
+    def _emit(self, name: str, data: dict[str, JSON]) -> None:
+        if "events" in self._host.migration_capabilities:
+            self._host.machine.emit((Event(name, data),))
+
+    def _sync(self) -> None:
+        self._syncs += 1
+        self._emit("MIGRATION_PASS", {"pass": self._syncs})
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the machine is being sent."""
+        return self.outgoing in _UNDER_WAY
+
+    # Going
+
+    async def send(self, args: dict[str, Any], opener: Opener) -> None:
+        """`migrate`: begin to send the machine.
+
+        Raises:
+            QMPError: it can't be sent now, or not to there.
+        """
+        where = address(args)
+        if self.is_under_way:
+            raise QMPError("There's a migration process in progress")
+        if self._host.run_state == "inmigrate":
+            raise QMPError("Guest is waiting for an incoming migration")
+        if self._host.run_state == "postmigrate":
+            raise QMPError("Can't migrate the vm that was paused due to previous migration")
+        if self._parameters()["tls-creds"]:
+            raise QMPError("memd migrates in clear only, and 'tls-creds' is set")
+        self._error, self._writer, self._channel = None, None, None
+        self._continue = self._urgent = False
+        self._began, self._syncs = monotonic(), 0
+        self._become("setup")
+        channel: Channel | None = None
+        try:
+            given = opener.take(where)
+            if given is not None or where["transport"] != "socket":
+                channel = await Job(lambda: opener.connect(where, given))
+        except QMPError as error:
+            self._fail(error.desc)
+            raise
+
+        def connect() -> Channel:
+            return opener.connect(where, None) if channel is None else channel
+
+        self._host.machine.spawn(self._send(connect), "a migration")
+
+    async def _send(self, connect: Callable[[], Channel]) -> None:
+        host, was = self._host, self._host.run_state
+        blocks = self._blocks()
+        for each in blocks:
+            each.region.pin()
+        stopped = done = False
+        try:
+            self._channel = await Job(connect)
+            self._check()
+            told: dict[str, JSON] = {"machine": self._machine_name}
+            told["capabilities"] = sorted(host.migration_capabilities & {_IGNORE_SHARED})
+            self._writer = writer = Writer(told, blocks)
+            self._setup = _milliseconds(self._began)
+            self._sync()
+            self._become("active")
+            await self._push(writer)
+            live = host.run_state == "running"
+            writer.go_through(remember=live)
+            await self._push(writer, limited=True)
+            was, stopped, self._stopped = host.run_state, True, monotonic()
+            host.run_state = "finish-migrate"
+            if was == "running":
+                host.machine.emit((Event("STOP"),))
+            if "pause-before-switchover" in host.migration_capabilities:
+                self._become("pre-switchover")
+                while not self._continue:
+                    await self._wait()
+            self._become("device")
+            self._sync()
+            if live or was == "running":
+                writer.go_through(remember=False)
+                await self._push(writer)
+            writer.finish({"run-state": was, "devices": self._devices()})
+            await self._push(writer)
+            done = True
+        except _Cancelled:
+            pass
+        except QMPError as error:
+            self._fail(error.desc)
+            log.error("%s", error.desc)
+        except OSError as error:
+            kind = "socket" if self._channel is None else self._channel.kind
+            self._fail(f"Unable to write to {kind}: {error.strerror}")
+            log.error("%s", self._error)
+        finally:
+            channel, self._channel = self._channel, None
+
+            def let_go() -> None:
+                if self._writer is not None:
+                    self._writer.close()
+                for each in blocks:
+                    each.region.unpin()
+                if channel is not None:
+                    channel.close(kill=not done)
+
+            await Job(let_go)
+            if self.is_under_way and not done and self.outgoing != "cancelling":
+                self._fail("internal error, see the log")
+            if done:
+                self._took = _milliseconds(self._began)
+                self._downtime = _milliseconds(self._stopped)
+                host.run_state = "postmigrate"
+                self._become("completed")
+            elif stopped and host.run_state == "finish-migrate":
+                host.run_state = was
+                if was == "running":
+                    host.machine.emit((Event("RESUME"),))
+            if self.outgoing == "cancelling":
+                self._become("cancelled")
+            if channel is not None:
+                await channel.ended()
+
+    async def _push(self, writer: Writer, *, limited: bool = False) -> None:
+        """Send what there is.
+
+        Args:
+            limited: whether not faster than clients want it to be.
+        """
+        channel = self._channel
+        assert channel is not None
+        debt, came_to = 0.0, MORE
+        while came_to != END:
+            rate = self._parameters()["max-bandwidth"] if limited and not self._urgent else 0
+            most = max(1, min(rate // 10, SLICE)) if rate else SLICE
+            before, since = writer.cost, monotonic()
+            came_to = await Job(partial(writer.push, channel.fd, most))
+            self._check()
+            if came_to == FULL:
+                await channel.ready(write=True)
+            debt += writer.cost - before
+            while limited and debt > 0:
+                rate = self._parameters()["max-bandwidth"]
+                debt -= rate * (monotonic() - since)
+                since = monotonic()
+                if not rate or self._urgent:
+                    debt = 0
+                elif debt > 0:
+                    await self._wait(min(debt / rate, 1.0))
+            self._check()
+
+    async def _wait(self, seconds: float | None = None) -> None:
+        """Wait for so long, or until something has happened to it."""
+        self._pause = Completion()
+        if seconds is not None:
+            self._host.machine.later(max(0.0, seconds), self._pause.set)
+        await self._pause
+        self._pause = None
+        self._check()
+
+    def _check(self) -> None:
+        if self.outgoing == "cancelling":
+            raise _Cancelled
+
+    def _wake(self) -> None:
+        if self._pause is not None:
+            self._pause.set()
+        if self._channel is not None:
+            self._channel.interrupt()
+
+    def _fail(self, why: str) -> None:
+        self._error = why
+        self._become("failed")
+
+    def cancel(self) -> None:
+        """`migrate_cancel`."""
+        if self.is_under_way and self.outgoing != "cancelling":
+            self._become("cancelling")
+            self._wake()
+
+    def go_on(self, state: str) -> None:
+        """`migrate-continue`; raises `QMPError` where it is in no such state."""
+        if self.outgoing != state:
+            raise QMPError(f"Migration not in expected state: {self.outgoing}")
+        if state == "pre-switchover":
+            self._continue = True
+            self._wake()
+
+    def hurry(self) -> None:
+        """`migrate-start-postcopy`: send as fast as can be; raises `QMPError`."""
+        if "postcopy-ram" not in self._host.migration_capabilities:
+            raise QMPError(
+                "Enable postcopy with migrate_set_capability before the start of migration"
+            )
+        if self.outgoing == "none":
+            raise QMPError("Postcopy must be started after migration has been started")
+        self._urgent = True
+        self._wake()
+
+    # Coming
+
+    async def receive(self, args: dict[str, Any], opener: Opener) -> None:
+        """`migrate-incoming`: await a machine.
+
+        Raises:
+            QMPError: none is to come, or not from there.
+        """
+        if not self._may_come:
+            raise QMPError("The incoming migration has already been started")
+        if self._host.run_state != "inmigrate":
+            raise QMPError("'-incoming' was not specified on the command line")
+        where, exits = address(args), args.get("exit-on-error", True)
+        if self.incoming != "none":
+            raise QMPError(f"Illegal migration incoming state: {self.incoming}")
+        self._become_incoming("setup")
+        given = opener.take(where)
+        channel = await Job(lambda: opener.listen(where, given))
+        self._may_come = False
+        self._addresses = channel.listening
+        self._host.machine.spawn(self._receive(channel, exits), "an incoming migration")
+
+    async def _receive(self, channel: Channel, exits: bool) -> None:
+        host = self._host
+        blocks: list[Block] = []
+        try:
+            while channel.listening:
+                await channel.ready()
+                listening, come = channel, channel.accept()
+                if come is not None:
+                    channel = come
+                    await Job(listening.close)
+            # The answer goes first.
+            await self._wait(0.0)
+            self._become_incoming("active")
+            blocks = self._blocks()
+            for each in blocks:
+                each.region.pin()
+            reader = Reader(self._check_header, {each.name: each for each in blocks})
+            while not await Job(lambda: reader.pull(channel.fd)):
+                await channel.ready()
+            state = reader.state or {}
+            was = self._take_devices(state)
+            if was == "running" and not host.autostart:
+                was = "paused"
+            host.run_state = was
+            if was == "running":
+                host.machine.emit((Event("RESUME"),))
+            self._become_incoming("completed")
+        except NotLoaded as error:
+            log.error("%s", error)
+            self._incoming_error = error.told
+            self._become_incoming("failed")
+            if exits:
+                host.fail(self._incoming_error)
+        finally:
+
+            def let_go() -> None:
+                for each in blocks:
+                    each.region.unpin()
+                channel.close()
+
+            await Job(let_go)
+            await channel.ended()
+
+    def _check_header(self, header: dict[str, Any]) -> None:
+        if header["machine"] != self._machine_name:
+            raise NotLoaded(
+                f"Machine type received is '{header['machine']}' and local is"
+                f" '{self._machine_name}'"
+            )
+        here = _IGNORE_SHARED in self._host.migration_capabilities
+        if (_IGNORE_SHARED in header["capabilities"]) != here:
+            raise NotLoaded(
+                f"Capability {_IGNORE_SHARED} is {'on' if here else 'off'}, but received"
+                f" capability is {'off' if here else 'on'}"
+            )
+
+    # What goes and comes
+
+    def _blocks(self) -> list[Block]:
+        """The memory that a machine or a device has."""
+        ignore = _IGNORE_SHARED in self._host.migration_capabilities
+        found = []
+        for backend in (self._host.machine.tree.objects.children or {}).values():
+            if not isinstance(backend, MemoryBackend) or backend.mapped_by is None:
+                continue
+            region = backend.region
+            if region is None:
+                continue
+            left_out = ignore and backend.share and isinstance(backend, FileBackend)
+            carried = region.writable and not left_out
+            found.append(Block(backend.memory_name, region, carried=carried))
+        return found
+
+    def _devices(self) -> dict[str, JSON]:
+        """What devices have besides their memory: a virtio-mem's size and what it is to be."""
+        return {path: [each.size, each.requested] for path, each in self._virtio_mems()}
+
+    def _take_devices(self, state: dict[str, Any]) -> str:
+        """Take over what devices had; gives the run state of the machine that came."""
+        try:
+            for path, each in self._virtio_mems():
+                if path in state["devices"]:
+                    size, requested = map(int, state["devices"][path])
+                    each.size = min(size, each.front.memory_size)
+                    each.requested = min(requested, each.front.memory_size)
+            return str(state["run-state"])
+        except (KeyError, TypeError, ValueError):
+            raise NotLoaded("the stream is damaged") from None
+
+    def _virtio_mems(self) -> Iterator[tuple[str, VirtioMem]]:
+        for device in self._host.machine.plugged:
+            if isinstance(device, VirtioPci) and isinstance(device.virtio, VirtioMem):
+                yield self._host.machine.tree.path_of(device), device.virtio
+
+
+def _milliseconds(since: float) -> int:
+    return int((monotonic() - since) * 1000)
+
+
+def _ram(writer: Writer, took: int, syncs: int) -> dict[str, JSON]:
+    """QAPI's `MigrationStats`."""
+    return {
+        "total": writer.total,
+        "remaining": writer.total - writer.gone_through,
+        "transferred": writer.sent,
+        "duplicate": writer.zeroes,
+        "normal": writer.normal,
+        "normal-bytes": writer.normal * 4096,
+        "dirty-pages-rate": 0,
+        "mbps": writer.sent * 8 / 1000 / took if took else 0,
+        "dirty-sync-count": syncs,
+        "postcopy-requests": 0,
+        "page-size": 4096,
+        "multifd-bytes": 0,
+        "pages-per-second": (writer.normal + writer.zeroes) * 1000 // took if took else 0,
+        "precopy-bytes": writer.sent,
+        "downtime-bytes": 0,
+        "postcopy-bytes": 0,
+        "dirty-sync-missed-zero-copy": 0,
+    }

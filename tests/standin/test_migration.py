@@ -1,0 +1,374 @@
+"""Migration of stand-ins: what one's memory holds, the other's holds in the end."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.differential.harness import settle
+from tests.differential.kernel import descriptors
+from tests.differential.server import TREE, Monitor, Server, running
+from tests.differential.standin import SCRIPT
+
+MIB = 1 << 20
+PAGE = 4096
+SIZE = 2 * MIB
+COMMAND = (sys.executable, "-c", SCRIPT, "-nodefaults")
+
+
+class Machine:
+    """A stand-in and a connection to it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.monitor: Monitor = server.monitor()
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        answer = self.monitor.execute(
+            command, {name.replace("_", "-"): value for name, value in arguments.items()} or None
+        )
+        return answer.get("return", answer.get("error", {}).get("desc"))
+
+    def switch(self, *capabilities: str) -> None:
+        on = [{"capability": each, "state": True} for each in ("events", *capabilities)]
+        assert self.ask("migrate-set-capabilities", capabilities=on) == {}
+
+    def until(self, *statuses: str) -> str:
+        """The next of these statuses of a migration."""
+        while True:
+            status: str = self.monitor.read_event("MIGRATION")["data"]["status"]
+            if status in statuses:
+                return status
+
+    def give(self, end: socket.socket) -> None:
+        """Hand a socket over, by the name `given`."""
+        request = json.dumps({"execute": "getfd", "arguments": {"fdname": "given"}})
+        self.monitor.send(request.encode(), [end.fileno()])
+        assert self.monitor.read_answer() == {"return": {}}
+        end.close()
+
+    def sent(self) -> int:
+        """Bytes of the stream that it has sent."""
+        transferred: int = self.ask("query-migrate")["ram"]["transferred"]
+        return transferred
+
+    def read(self, id: str, offset: int, length: int) -> bytes:
+        pieces = [
+            self.ask("x-memdev-read", id=id, offset=at, length=min(MIB, offset + length - at))
+            for at in range(offset, offset + length, MIB)
+        ]
+        return b"".join(base64.b64decode(each["data"]) for each in pieces)
+
+    def write(self, id: str, offset: int, data: bytes) -> None:
+        text = base64.b64encode(data).decode()
+        assert self.ask("x-memdev-write", id=id, offset=offset, data=text) == {}
+
+
+Start = Callable[..., Machine]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with ExitStack() as stack:
+
+        def begin(*options: str, machine: str = "q35", memory: str = "16M") -> Machine:
+            place = tmp_path / f"m{len(list(tmp_path.glob('m*')))}"
+            place.mkdir()
+            argv = [*COMMAND, "-machine", machine, "-m", memory, *options]
+            return Machine(stack.enter_context(running("memd", argv, place)))
+
+        yield begin
+
+
+def pattern(seed: int, length: int) -> bytes:
+    """Bytes with pages of zeroes among them."""
+    random = Random(seed)
+    pages = [
+        random.randbytes(PAGE) if random.random() < 0.4 else bytes(PAGE)
+        for _ in range(length // PAGE)
+    ]
+    return b"".join(pages)
+
+
+def kinds(directory: Path) -> tuple[str, ...]:
+    """Options for memory of each kind, of 2 MiB each."""
+    objects = (
+        "ram,id=anonymous",
+        "ram,id=together,share=on",
+        "memfd,id=memfd",
+        "shm,id=shm",
+        f"file,id=file,share=on,mem-path={directory}/file",
+        f"file,id=copied,mem-path={directory}/copied",
+        f"file,id=clone,readonly=on,rom=off,mem-path={directory}/clone",
+    )
+    found = ["-m", "16M,slots=8,maxmem=1G"]
+    for each in objects:
+        id = each.partition("id=")[2].partition(",")[0]
+        found += ["-object", f"memory-backend-{each},size=2M"]
+        found += ["-device", f"pc-dimm,id=d-{id},memdev={id}"]
+    return tuple(found)
+
+
+IDS = ("pc.ram", "anonymous", "together", "memfd", "shm", "file", "copied", "clone")
+
+
+def test_every_byte_of_every_kind_of_memory(tmp_path: Path, start: Start) -> None:
+    """The targets had other content, and their files other bytes."""
+    for side in ("here", "there"):
+        (tmp_path / side).mkdir()
+    for number, name in enumerate(("file", "copied", "clone")):
+        (tmp_path / "here" / name).write_bytes(pattern(number, SIZE))
+    source = start(*kinds(tmp_path / "here"), "--allow-exec", "-S")
+    source.switch()
+    expected = {}
+    for number, id in enumerate(IDS):
+        # Some pages of files are not written over.
+        source.write(id, MIB // 2, pattern(200 + number, MIB // 4))
+        source.write(id, 5 * PAGE, bytes(PAGE))
+        expected[id] = source.read(id, 0, SIZE)
+    path = tmp_path / "stream"
+    for way, going, coming in (
+        ("a file", f"file:{path},offset=0x1000", f"file:{path},offset=0x1000"),
+        ("a command", f"exec:cat >{path}", f"exec:cat {path}"),
+        ("descriptors", "fd:given", "fd:given"),
+        ("a socket", f"unix:{path}", f"unix:{path}"),
+        ("a machine that runs", f"unix:{path}", f"unix:{path}"),
+    ):
+        for number, name in enumerate(("file", "copied", "clone")):
+            (tmp_path / "there" / name).write_bytes(pattern(50 + number, SIZE))
+        target = start(*kinds(tmp_path / "there"), "--allow-exec", "-S", "-incoming", "defer")
+        target.switch()
+        for number, id in enumerate(IDS):
+            target.write(id, 0, pattern(100 + number, MIB // 4))
+        if way == "descriptors":
+            for machine, end in zip((source, target), socket.socketpair(), strict=True):
+                machine.give(end)
+        path.unlink(missing_ok=True)
+        if way == "a machine that runs":
+            source.ask("cont")
+        awaits = going.startswith(("fd:", "unix:"))
+        if awaits:
+            assert target.ask("migrate-incoming", uri=coming) == {}
+        assert source.ask("migrate", uri=going) == {}
+        assert source.until("completed", "failed") == "completed", way
+        if not awaits:
+            if way == "a command":
+                settle(path.stat, lambda now: now.st_size >= source.sent())
+            assert target.ask("migrate-incoming", uri=coming) == {}
+        assert target.until("completed", "failed") == "completed", way
+        for id in IDS:
+            assert target.read(id, 0, SIZE) == expected[id], (way, id)
+        told = source.ask("query-migrate")["ram"]
+        assert told["total"] == 16 * MIB + 7 * SIZE
+        assert told["remaining"] == 0
+        assert told["normal"] + told["duplicate"] >= told["total"] // PAGE
+        # What is private there was not written to its file.
+        assert (tmp_path / "there" / "copied").read_bytes() == pattern(51, SIZE)
+        assert (tmp_path / "there" / "file").read_bytes() == expected["file"]
+        target.server.stop()
+        # Once it is reset it can go again.
+        source.ask("system_reset")
+
+
+def test_what_is_written_while_it_goes(tmp_path: Path, start: Start) -> None:
+    """As much as was written before the machine stood arrives, and all of it once."""
+    source, target = start(), start("-S", "-incoming", "defer")
+    for machine in (source, target):
+        machine.switch()
+    data = pattern(1, 4 * MIB)
+    source.write("pc.ram", 0, data)
+    source.write("pc.ram", 6 * MIB, b"\1" * MIB)
+    source.ask("migrate-set-parameters", max_bandwidth=20 * MIB)
+    target.ask("migrate-incoming", uri=f"unix:{tmp_path}/s")
+    source.ask("migrate", uri=f"unix:{tmp_path}/s")
+    source.until("active")
+    for number in range(8):
+        source.write("pc.ram", number * MIB, bytes([number]) * MIB)
+    source.monitor.read_event("STOP")
+    expected = source.read("pc.ram", 0, 16 * MIB)
+    assert source.until("completed")
+    assert target.until("completed")
+    assert target.read("pc.ram", 0, 16 * MIB) == expected
+
+
+def test_shared_memory_of_files_can_be_left_out(tmp_path: Path, start: Start) -> None:
+    options = (
+        *("-object", f"memory-backend-file,id=m0,size=4M,share=on,mem-path={tmp_path}/ram"),
+        *("-machine", "memory-backend=m0", "-S"),
+    )
+    source, target = (start(*options, *more, memory="4M") for more in ((), ("-incoming", "defer")))
+    for machine in (source, target):
+        machine.switch("x-ignore-shared")
+    data = pattern(1, MIB)
+    source.write("m0", 0, data)
+    source.ask("migrate", uri=f"file:{tmp_path}/stream")
+    source.until("completed")
+    assert source.ask("query-migrate")["ram"]["total"] == 0
+    assert (tmp_path / "stream").stat().st_size < 1000
+    target.ask("migrate-incoming", uri=f"file:{tmp_path}/stream")
+    target.until("completed")
+    assert target.read("m0", 0, MIB) == data
+
+
+def test_a_peer_that_reads_nothing_keeps_nobody_waiting(tmp_path: Path, start: Start) -> None:
+    source = start("-S")
+    source.switch()
+    source.write("pc.ram", 0, b"\1" * (8 * MIB))
+    before = descriptors(source.server.pid)
+    for _ in range(2):
+        here, there = socket.socketpair()
+        source.give(here)
+        assert source.ask("migrate", uri="fd:given") == {}
+        source.until("active")
+        assert source.ask("query-migrate")["status"] == "active"
+        assert source.ask("migrate_cancel") == {}
+        assert source.until("cancelled")
+        there.close()
+        assert descriptors(source.server.pid) == before
+    assert source.ask("query-status")["status"] == "prelaunch"
+
+
+def test_a_peer_that_goes(start: Start) -> None:
+    source = start()
+    source.switch()
+    source.write("pc.ram", 0, b"\1" * (8 * MIB))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        source.ask("migrate", uri=f"tcp:127.0.0.1:{server.getsockname()[1]}")
+        peer = server.accept()[0]
+        peer.recv(1 << 16)
+        peer.close()
+        assert source.until("failed", "completed") == "failed"
+    assert "Unable to write to socket" in source.ask("query-migrate")["error-desc"]
+    assert source.ask("query-status")["status"] == "running"
+
+
+def test_a_stream_of_qemus_is_told_from_others(tmp_path: Path, start: Start) -> None:
+    (tmp_path / "s").write_bytes(b"QEVM\0\0\0\3\7\0\0\0\5pc-q3")
+    target = start("-S", "-incoming", "defer")
+    target.switch()
+    target.ask("migrate-incoming", uri=f"file:{tmp_path}/s", exit_on_error=False)
+    target.until("failed")
+    assert "QEMU's" in target.ask("query-migrate")["error-desc"]
+
+
+def test_the_size_of_a_virtio_mem_goes_with_it(tmp_path: Path, start: Start) -> None:
+    options = (
+        *("-m", "16M,maxmem=1G", "-object", "memory-backend-ram,id=m0,size=64M"),
+        *("-device", "virtio-mem-pci,id=vm0,memdev=m0"),
+    )
+    source, target = start(*options), start(*options, "-incoming", f"unix:{tmp_path}/s")
+    source.switch()
+    target.switch()
+    source.ask("qom-set", path="vm0", property="requested-size", value=8 * MIB)
+    source.monitor.read_event("MEMORY_DEVICE_SIZE_CHANGE")
+    source.write("m0", 0, b"memd")
+    source.ask("migrate", uri=f"unix:{tmp_path}/s")
+    assert target.until("completed", "failed") == "completed"
+    assert target.ask("query-memory-devices") == source.ask("query-memory-devices")
+    assert target.read("m0", 0, 4) == b"memd"
+    assert target.ask("query-status")["status"] == "running"
+
+
+def test_no_command_is_run_without_leave(tmp_path: Path, start: Start) -> None:
+    source = start("-S")
+    told = source.ask("migrate", uri=f"exec:touch {tmp_path}/ran")
+    assert "--allow-exec" in told
+    target = start("-S", "-incoming", "defer")
+    assert "--allow-exec" in target.ask("migrate-incoming", uri=f"exec:touch {tmp_path}/ran")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_paths_are_below_the_root(tmp_path: Path, start: Start) -> None:
+    (tmp_path / "root").mkdir()
+    source = start("-S", "--mem-root", str(tmp_path / "root"))
+    for uri in (f"file:{tmp_path}/out", f"file:{tmp_path}/root/../out"):
+        assert "Path is not below" in source.ask("migrate", uri=uri)
+    os.symlink(tmp_path, tmp_path / "root" / "link")
+    assert "Path is not below" in source.ask("migrate", uri=f"file:{tmp_path}/root/link/out")
+    target = start("-S", "--mem-root", str(tmp_path / "root"), "-incoming", "defer")
+    assert "Path is not below" in target.ask("migrate-incoming", uri=f"unix:{tmp_path}/s")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["m0", "m1", "root"]
+    source.switch()
+    source.ask("migrate", uri=f"file:{tmp_path}/root/in")
+    source.until("completed")
+
+
+def test_memds_own_descriptors_cannot_be_named(start: Start) -> None:
+    target = start("-S", "-incoming", "defer")
+    for number in range(3, 12):
+        told = target.ask("migrate-incoming", uri=f"fd:{number}")
+        assert "has not been found" in told or "Illegal" in told, told
+    assert target.ask("query-status")["status"] == "inmigrate"
+
+
+def test_a_descriptor_at_the_start(tmp_path: Path, start: Start) -> None:
+    source = start("-S")
+    source.switch()
+    source.write("pc.ram", 0, pattern(7, 64 * PAGE))
+    source.ask("migrate", uri=f"file:{tmp_path}/whole")
+    source.until("completed")
+    place = tmp_path / "t"
+    place.mkdir()
+    # What a shell opens is handed on to what it runs.
+    line = ["sh", "-c", f'exec "$0" "$@" -incoming fd:7 7<{tmp_path}/whole', *COMMAND, "-S"]
+    with running("memd", [*line, "-machine", "q35", "-m", "16M"], place) as server:
+        target = Machine(server)
+        settle(lambda: target.ask("query-migrate"), lambda now: now["status"] == "completed")
+        assert target.read("pc.ram", 0, 64 * PAGE) == pattern(7, 64 * PAGE)
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("nope", "-incoming nope: Parameter 'channel-type' does not accept value 'nope'"),
+        ("unix:/nonexistent/x", "Failed to bind socket to /nonexistent/x: No such file or"),
+    ],
+)
+def test_what_can_not_be_awaited_ends_the_start(uri: str, why: str) -> None:
+    line = [*COMMAND, "-machine", "none", "-incoming", uri, "-qmp", "unix:s,server=on,wait=off"]
+    with tempfile.TemporaryDirectory() as cwd:
+        environment = dict(os.environ, PYTHONPATH=str(TREE))
+        done = subprocess.run(
+            line, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+    assert done.returncode == 1
+    assert why in done.stderr
+
+
+def test_two_at_once(tmp_path: Path, start: Start) -> None:
+    """A client that goes while a migration is under way changes nothing of it."""
+    source, target = start("-S"), start("-S", "-incoming", "tcp:127.0.0.1:0")
+    source.switch()
+    target.switch()
+    source.write("pc.ram", 0, pattern(3, 8 * MIB))
+    address = target.ask("query-migrate")["socket-address"][0]
+    done = threading.Event()
+
+    def other() -> None:
+        client = source.server.monitor()
+        while not done.is_set():
+            client.execute("query-migrate")
+        client.close()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        source.ask("migrate", uri=f"tcp:127.0.0.1:{address['port']}")
+        assert target.until("completed", "failed") == "completed"
+    finally:
+        done.set()
+        thread.join()
+    assert target.read("pc.ram", 0, 8 * MIB) == pattern(3, 8 * MIB)
