@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,15 @@ def test_faults_come_and_go(server: Server) -> None:
     assert client.execute("device_add") == {"a": 1}
 
 
-def test_a_reset_leaves_nothing(server: Server) -> None:
+@pytest.fixture
+def new_server() -> Iterator[Server]:
+    """One that nothing was said to."""
+    with Server() as server:
+        yield server
+
+
+def test_a_reset_leaves_nothing(new_server: Server) -> None:
+    server = new_server
     client = server.connect()
     memory = {"qom-type": "memory-backend-ram", "size": 4096}
     # The context can go only after the memory that uses it.
