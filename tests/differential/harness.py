@@ -84,7 +84,8 @@ def settle(observe: Callable[[], T], wanted: Callable[[T], bool], patience: floa
         seen = observe()
         if wanted(seen) or time.monotonic() > deadline:
             return seen
-        time.sleep(0.01)
+        # What a process has mapped takes milliseconds to look at.
+        time.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -321,11 +322,7 @@ class Pair:
 
     def expect_same_regions(self, count: int | None = None) -> list[Mapping]:
         """Fail unless both have the same regions mapped, `count` of them; the regions."""
-        if count is not None:
-            # Both may still map what was deleted a moment ago.
-            for side in (self.reference, self.subject):
-                settle(side.regions, lambda rows: len(rows) == count)
-        seen = self._expect_same("region", Side.regions)
+        seen = self._expect_same("region", Side.regions, count)
         assert count is None or len(seen) == count, [*map(str, seen)]
         return seen
 
@@ -338,9 +335,14 @@ class Pair:
         self.expect_same_files()
         return self.expect_same_regions()
 
-    def _expect_same(self, what: str, observe: Callable[[Side], list[T]]) -> list[T]:
+    def _expect_same(
+        self, what: str, observe: Callable[[Side], list[T]], count: int | None = None
+    ) -> list[T]:
         # QEMU lets go of a deleted backend's memory after a grace period.
-        seen = settle(lambda: self.each(observe), lambda both: both[0] == both[1])
+        seen = settle(
+            lambda: self.each(observe),
+            lambda both: both[0] == both[1] and count in (None, len(both[0])),
+        )
         reference, subject = ([str(row) for row in rows] for rows in seen)
         report: list[str] = []
         for side, ours, theirs in (

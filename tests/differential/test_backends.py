@@ -2,7 +2,8 @@
 
 After every case memd holds what it held before, and QEMU's process nothing
 that matters: each case uses an id of its own, because QEMU finds the
-descriptor of a failed backend again by its id.
+descriptor of a failed backend again by its id. Cases are deleted together where
+that does not matter to them, because QEMU takes 50 ms to unmap.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,19 @@ def new_id() -> str:
     return f"b{next(_ids)}x"
 
 
+def names(directory: Path) -> list[str]:
+    """The files in a directory, and in those below."""
+    return sorted(str(path) for path in directory.rglob("*"))
+
+
+def restore_files(pair: Pair) -> None:
+    """Give the reference's files the content that memd's have."""
+    there = pair.reference.files()
+    for name, file in pair.subject.files().items():
+        if file.kind == "-" and there[name].content != file.content:
+            shutil.copyfile(pair.subject.scratch / name, pair.reference.scratch / name)
+
+
 class Case:
     """One backend, made with the same options on both sides."""
 
@@ -61,23 +76,20 @@ class Case:
         self.pair = pair
         self.id = new_id()
         self.arguments = {"qom-type": f"memory-backend-{kind}", "id": self.id, **options}
-        names = pair.subject.files().keys()
+        subject = pair.subject
+        before = subject.objects(), names(subject.scratch)
         self.answer = pair.ask("object-add", self.arguments)
         self.made = "return" in self.answer
         if not self.made:
-            self.expect_nothing_left(names)
-
-    def expect_nothing_left(self, names: Collection[str]) -> None:
-        """Fail unless a refusal left memd with nothing, and no file but these."""
-        subject, reference = self.pair.subject, self.pair.reference
-        assert subject.regions() == []
-        assert subject.objects() == []
-        after = subject.files().keys()
-        assert after == names
-        # QEMU leaves a file behind that it made and then could not use.
-        for name in reference.files().keys() - after:
-            (reference.scratch / name).unlink()
-        self.pair.expect_same_files()
+            assert (subject.objects(), names(subject.scratch)) == before
+            assert len(subject.regions()) == len(before[0])
+            # QEMU leaves a file behind that it made and then could not use.
+            for name in pair.reference.files().keys() - subject.files().keys():
+                (pair.reference.scratch / name).unlink()
+            if options.get("discard-data") and options.get("share"):
+                # QEMU has punched out what a file had that it refused late.
+                restore_files(pair)
+            pair.expect_same_files()
 
     @property
     def path(self) -> str:
@@ -85,8 +97,10 @@ class Case:
 
     def compare(self) -> None:
         """Every property, the regions and the files, then delete."""
-        if not self.made:
-            return
+        compare([self])
+
+    def compare_properties(self) -> None:
+        """Every property of it and of its memory."""
         pair = self.pair
         for prop in pair.ask("qom-list", {"path": self.path})["return"]:
             pair.ask("qom-get", {"path": self.path, "property": prop["name"]})
@@ -94,14 +108,21 @@ class Case:
                 memory = f"{self.path}/{prop['name']}"
                 for inner in pair.ask("qom-list", {"path": memory})["return"]:
                     pair.ask("qom-get", {"path": memory, "property": inner["name"]})
-        pair.expect_same_regions(1)
-        pair.expect_same_files()
-        self.delete()
 
-    def delete(self) -> None:
-        self.pair.ask("object-del", {"id": self.id})
-        self.pair.expect_nothing_mapped()
-        self.pair.expect_same_files()
+
+def compare(cases: list[Case]) -> None:
+    """Every property of what was made, the regions and the files, then delete all."""
+    made = [case for case in cases if case.made]
+    if not made:
+        return
+    pair = made[0].pair
+    for case in made:
+        case.compare_properties()
+    pair.expect_same_regions(len(made))
+    pair.expect_same_files()
+    for case in made:
+        pair.ask("object-del", {"id": case.id})
+    pair.expect_nothing_mapped()
 
 
 def both_files(pair: Pair, name: str, size: int, mode: int = 0o644) -> None:
@@ -125,21 +146,17 @@ def given(**options: Any) -> Options:
     return {name.replace("_", "-"): value for name, value in options.items() if value is not ABSENT}
 
 
-@pytest.mark.parametrize("rom", [ABSENT, "auto", "on", "off"])
 @pytest.mark.parametrize("readonly", [ABSENT, True, False])
 @pytest.mark.parametrize("share", [ABSENT, True, False])
-def test_the_table(pair: Pair, share: Any, readonly: Any, rom: Any) -> None:
+def test_the_table(pair: Pair, share: Any, readonly: Any) -> None:
     both_files(pair, "f", MIB)
-    options = given(share=share, readonly=readonly, rom=rom)
-    case = Case(pair, "file", {"size": MIB, "mem-path": "@DIR@/f", **options})
-    if case.made:
-        case.compare()
-    missing = {"size": MIB, "mem-path": "@DIR@/new", **options}
-    Case(pair, "file", missing).compare()
-    pair.expect_same_files()
-    directory = {"size": MIB, "mem-path": "@DIR@", **options}
-    Case(pair, "file", directory).compare()
-    pair.expect_same_files()
+    cases = []
+    for rom in (ABSENT, "auto", "on", "off"):
+        options = {"size": MIB, **given(share=share, readonly=readonly, rom=rom)}
+        new = f"@DIR@/new {rom}"
+        for path in ("@DIR@/f", new, "@DIR@"):
+            cases.append(Case(pair, "file", {"mem-path": path, **options}))
+    compare(cases)
 
 
 KINDS: list[tuple[str, Options]] = [
@@ -197,12 +214,13 @@ COMMON: list[Options] = [
 ]
 
 
-@pytest.mark.parametrize("common", COMMON, ids=str)
 @pytest.mark.parametrize(("kind", "own"), KINDS, ids=str)
-def test_common_options(pair: Pair, kind: str, own: Options, common: Options) -> None:
+def test_common_options(pair: Pair, kind: str, own: Options) -> None:
     if kind == "file":
         both_files(pair, "f", MIB)
-    Case(pair, kind, {"size": MIB, **own, **common}).compare()
+    every = [{"size": MIB, **own, **common} for common in COMMON]
+    # Sizes that are too large first: where there is other memory, QEMU ends.
+    compare([Case(pair, kind, each) for each in sorted(every, key=lambda each: -each["size"])])
 
 
 FILES: list[Options] = [
@@ -247,17 +265,12 @@ FILES: list[Options] = [
 @pytest.mark.parametrize("options", FILES, ids=str)
 def test_file_options(pair: Pair, options: Options) -> None:
     both_files(pair, "f", MIB)
-    Case(pair, "file", {"size": MIB, "mem-path": "@DIR@/f", **options}).compare()
+    # An empty one is given its size, or not.
+    both_files(pair, "empty", 0)
     # A file that is not there yet stays where QEMU's does. QEMU leaves it
     # behind when it fails late as well; memd does not.
-    case = Case(pair, "file", {"size": MIB, "mem-path": "@DIR@/new", **options})
-    if case.made:
-        case.compare()
-    # An empty one is given its size, or not.
-    for side in (pair.reference, pair.subject):
-        (side.scratch / "new").unlink(missing_ok=True)
-        (side.scratch / "empty").touch()
-    Case(pair, "file", {"size": MIB, "mem-path": "@DIR@/empty", **options}).compare()
+    paths = ("@DIR@/f", "@DIR@/new", "@DIR@/empty")
+    compare([Case(pair, "file", {"size": MIB, "mem-path": path, **options}) for path in paths])
     pair.expect_same_files()
 
 
@@ -286,10 +299,8 @@ PATHS = [
 ]
 
 
-@pytest.mark.parametrize("share", [False, True])
-@pytest.mark.parametrize("readonly", [False, True])
 @pytest.mark.parametrize("path", PATHS)
-def test_paths(pair: Pair, path: str, readonly: bool, share: bool) -> None:
+def test_paths(pair: Pair, path: str) -> None:
     both_files(pair, "f", MIB)
     for side in (pair.reference, pair.subject):
         (side.scratch / "directory").mkdir()
@@ -299,11 +310,15 @@ def test_paths(pair: Pair, path: str, readonly: bool, share: bool) -> None:
             made.bind(str(side.scratch / "socket"))
     if path == "." and pair.reference.server.argv[0] == "chroot":
         pytest.skip("not here: a reference that runs in the scratch directory")
+    cases = []
     here = os.getcwd()
     os.chdir(pair.subject.scratch)
     try:
-        options = {"mem-path": path, "readonly": readonly, "share": share}
-        Case(pair, "file", {"size": MIB, **options}).compare()
+        # Read-only first: the others may make what is missing.
+        for readonly, share in itertools.product((True, False), (False, True)):
+            options = {"mem-path": path, "readonly": readonly, "share": share}
+            cases.append(Case(pair, "file", {"size": MIB, **options}))
+        compare(cases)
         pair.expect_same_files()
     finally:
         os.chdir(here)
@@ -324,11 +339,13 @@ def test_a_read_only_file_system(pair: Pair, read_only: Callable[[Path], None]) 
         (directory / "f").write_bytes(bytes(MIB))
         (directory / "empty").touch()
         read_only(directory)
+    cases = []
     for name, readonly, share in itertools.product(
         ("", "/f", "/empty", "/new"), (False, True), (False, True)
     ):
         options = {"mem-path": f"@DIR@/ro{name}", "readonly": readonly, "share": share}
-        Case(pair, "file", {"size": MIB, **options}).compare()
+        cases.append(Case(pair, "file", {"size": MIB, **options}))
+    compare(cases)
 
 
 @pytest.fixture
@@ -406,19 +423,20 @@ def test_huge_pages(pair: Pair, huge_mounts: None) -> None:
             (side.scratch / "huge/f").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("common", [{}, {"merge": False, "policy": "bind", "host-nodes": [0]}])
 @pytest.mark.parametrize(
     ("kind", "own"), [each for each in KINDS if not each[1].get("readonly")], ids=str
 )
-def test_preallocation(pair: Pair, kind: str, own: Options, common: Options, threads: int) -> None:
+def test_preallocation(pair: Pair, kind: str, own: Options) -> None:
     if kind == "file":
         both_files(pair, "f", MIB)
-    options = {"size": MIB, "prealloc": True, "prealloc-threads": threads, **own, **common}
-    case = Case(pair, kind, options)
-    everything = [(MIB, MIB)]
+    bound: Options = {"merge": False, "policy": "bind", "host-nodes": [0]}
+    cases = [
+        Case(pair, kind, {"size": MIB, "prealloc": True, "prealloc-threads": n, **own, **common})
+        for n, common in itertools.product((1, 4), ({}, bound))
+    ]
+    everything = [(MIB, MIB)] * len(cases)
     assert pair.each(lambda side: resident(side.server.pid)) == (everything, everything)
-    case.compare()
+    compare(cases)
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -485,9 +503,9 @@ def test_changes_afterwards(pair: Pair, kind: str, own: Options, common: Options
             if value == "@ID@":
                 value = case.id
             setting = {"path": case.path, "property": name, "value": value}
-            pair.ask("qom-set", setting)
+            if "return" in pair.ask("qom-set", setting):
+                pair.expect_same_regions(1)
             pair.ask("qom-get", {"path": case.path, "property": name})
-        pair.expect_same_regions(1)
     case.compare()
 
 
@@ -506,9 +524,9 @@ AT_ONCE: Options = {
 
 @pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])
 def test_which_of_several_refusals(pair: Pair, kind: str) -> None:
-    names = [name for name in AT_ONCE if kind == "memfd" or name != "hugetlbsize"]
-    every = list(itertools.permutations(names, 3))
-    for chosen in (*itertools.permutations(names, 2), *random.Random(0).sample(every, 30)):
+    wrong = [name for name in AT_ONCE if kind == "memfd" or name != "hugetlbsize"]
+    every = list(itertools.permutations(wrong, 3))
+    for chosen in (*itertools.permutations(wrong, 2), *random.Random(0).sample(every, 30)):
         options = {"size": MIB, **{name: AT_ONCE[name] for name in chosen}}
         arguments = {"qom-type": f"memory-backend-{kind}", "id": new_id(), **options}
         if "return" in pair.ask("object-add", arguments):
@@ -646,8 +664,8 @@ def test_random_options(pair: Pair, stream: int) -> None:
             (side.scratch / "empty").touch()
         both_files(pair, "f", 3 * MIB)
         kind = chance.choice(list(OWN))
-        names = [name for name in (*COMMON_NAMES, *OWN[kind]) if chance.random() < 0.3]
-        options = {name: chance.choice(VALUES[name]) for name in names}
+        chosen = [name for name in (*COMMON_NAMES, *OWN[kind]) if chance.random() < 0.3]
+        options = {name: chance.choice(VALUES[name]) for name in chosen}
         options["size"] = chance.choice(VALUES["size"])
         if kind == "file":
             options["mem-path"] = chance.choice(VALUES["mem-path"])

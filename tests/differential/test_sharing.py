@@ -15,12 +15,14 @@ MIB = 1 << 20
 UNSET = "unset"
 
 
-def stock(side: Side) -> None:
+def stock(side: Side, where: str = "") -> None:
     """The paths that a mem-path may name."""
-    (side.scratch / "full").write_bytes(b"template" * (MIB // 8))
-    (side.scratch / "empty").touch()
-    (side.scratch / "dir").mkdir()
-    (side.scratch / "link").symlink_to("full")
+    place = side.scratch / where
+    place.mkdir(exist_ok=True)
+    (place / "full").write_bytes(b"template" * (MIB // 8))
+    (place / "empty").touch()
+    (place / "dir").mkdir()
+    (place / "link").symlink_to("full")
 
 
 def options(share: Any, readonly: Any, rom: str) -> dict[str, Any]:
@@ -33,30 +35,27 @@ def options(share: Any, readonly: Any, rom: str) -> dict[str, Any]:
 @pytest.mark.parametrize("share", [UNSET, False, True])
 def test_table(pair: Pair, share: Any, readonly: Any, path: str) -> None:
     """How the file is opened and mapped, what is refused, and what lies there afterwards."""
+    made = []
     for rom in (UNSET, "auto", "on", "off"):
-        pair.each(stock)
+        for side in (pair.reference, pair.subject):
+            stock(side, rom)
         before = pair.subject.holdings()
-        answer = pair.add(
-            "file", size=MIB, mem_path=f"@DIR@/{path}", **options(share, readonly, rom)
-        )
-        pair.expect_same_kernel()
-        reference, subject = pair.each(lambda side: open_files(side.server.pid, side.scratch))
-        assert subject == reference
+        where = f"@DIR@/{rom}/{path}"
+        answer = pair.add("file", rom, size=MIB, mem_path=where, **options(share, readonly, rom))
         if "error" in answer:
             pair.subject.expect_unchanged(before)
-        else:
-            for name in ("share", "readonly", "rom", "prealloc", "reserve", "mem-path"):
-                pair.ask("qom-get", {"path": "m", "property": name})
-            pair.ask("query-memdev")
-            pair.ask("object-del", {"id": "m"})
-        pair.expect_nothing_mapped()
-        pair.each(unstock)
-
-
-def unstock(side: Side) -> None:
-    for name in ("full", "empty", "missing", "link"):
-        (side.scratch / name).unlink(missing_ok=True)
-    (side.scratch / "dir").rmdir()
+            continue
+        made.append(rom)
+        for name in ("share", "readonly", "rom", "prealloc", "reserve", "mem-path"):
+            pair.ask("qom-get", {"path": rom, "property": name})
+    pair.ask("query-memdev")
+    pair.expect_same_files()
+    pair.expect_same_regions(len(made))
+    reference, subject = pair.each(lambda side: open_files(side.server.pid, side.scratch))
+    assert subject == reference
+    for name in made:
+        pair.ask("object-del", {"id": name})
+    pair.expect_nothing_mapped()
 
 
 @pytest.mark.parametrize(
@@ -83,19 +82,13 @@ def test_sizes(pair: Pair, existing: int | None, size: int, offset: int) -> None
                 file.truncate(existing)
 
     pair.each(prepare)
-    for readonly in (False, True):
-        for share in (False, True):
-            answer = pair.add(
-                "file",
-                size=size,
-                offset=offset,
-                mem_path="@DIR@/file",
-                share=share,
-                readonly=readonly,
-            )
-            pair.expect_same_kernel()
-            if "return" in answer:
-                pair.ask("object-del", {"id": "m"})
+    file: dict[str, Any] = {"size": size, "offset": offset, "mem_path": "@DIR@/file"}
+    for number, (readonly, share) in enumerate(itertools.product((False, True), repeat=2)):
+        pair.add("file", f"m{number}", share=share, readonly=readonly, **file)
+        pair.expect_same_files()
+    pair.expect_same_regions()
+    for name in pair.subject.objects():
+        pair.ask("object-del", {"id": name})
     pair.expect_nothing_mapped()
 
 
@@ -103,10 +96,9 @@ def test_a_file_of_no_whole_pages_is_left_alone(pair: Pair) -> None:
     pair.each(lambda side: (side.scratch / "odd").write_bytes(b"x" * (MIB + 100)))
     for size in (MIB, MIB + 100, MIB + 4096, 2 * MIB):
         for readonly in (False, True):
-            answer = pair.add("file", size=size, mem_path="@DIR@/odd", readonly=readonly)
+            name = f"m{size}{readonly}"
+            pair.add("file", name, size=size, mem_path="@DIR@/odd", readonly=readonly)
             pair.expect_same_kernel()
-            if "return" in answer:
-                pair.ask("object-del", {"id": "m"})
 
 
 def test_two_backends_share_a_file(pair: Pair) -> None:
