@@ -18,6 +18,9 @@ GENERIC_ERROR = "GenericError"
 COMMAND_NOT_FOUND = "CommandNotFound"
 DEVICE_NOT_FOUND = "DeviceNotFound"
 
+NO_DESCRIPTOR = "No file descriptor supplied via SCM_RIGHTS"
+"""What is said where a command needs a descriptor that comes along."""
+
 
 class QMPError(Exception):
     """A refusal, worded for the client.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import io
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from memd.client.conversation import (
@@ -14,9 +14,10 @@ from memd.client.conversation import (
     Export,
     Message,
     export_arguments,
-    pieces,
 )
 from memd.client.sockets import Address, candidates, receive
+from memd.client.transfers import Data, Steps, Transfers
+from memd.errors import QMPError
 from memd.json_types import JSON
 
 
@@ -116,20 +117,16 @@ class AsyncClient:
 
     async def read(self, id: str, offset: int, length: int) -> bytes:
         """Bytes of a backend's memory (`x-memdev-read`), however many."""
-        parts = []
-        for at, size in pieces(offset, length):
-            value = await self.execute("x-memdev-read", {"id": id, "offset": at, "length": size})
-            parts.append(base64.b64decode(value["data"]))
-        return b"".join(parts)
+        data = io.BytesIO()
+        await self._transfer(lambda way: way.read(id, offset, length, data.write))
+        return data.getvalue()
 
-    async def write(self, id: str, offset: int, data: bytes) -> None:
+    async def write(self, id: str, offset: int, data: Data) -> None:
         """Write to a backend's memory (`x-memdev-write`), however much.
 
         Beyond 16 MiB it goes in pieces: an error may leave a part of it written.
         """
-        for at, size in pieces(offset, len(data)):
-            text = base64.b64encode(data[at - offset : at - offset + size]).decode("ascii")
-            await self.execute("x-memdev-write", {"id": id, "offset": at, "data": text})
+        await self._transfer(lambda way: way.write(id, offset, data))
 
     def close(self) -> None:
         """Leave; commands under way end with a `ConnectionError`."""
@@ -145,6 +142,24 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def _transfer(self, begin: Callable[[Transfers], Steps]) -> None:
+        # Others may be under way, each with a window of its own.
+        transfers = Transfers(self._socket)
+        steps = begin(transfers)
+        try:
+            command, arguments, fds = next(steps)
+            while True:
+                try:
+                    value = await self.execute(command, arguments, fds=fds)
+                except QMPError as refused:
+                    command, arguments, fds = steps.throw(refused)
+                else:
+                    command, arguments, fds = steps.send(value)
+        except StopIteration:
+            pass
+        finally:
+            transfers.close()
 
     async def _ask(
         self,

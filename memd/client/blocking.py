@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import io
 import socket
 import time
 from collections import deque
@@ -15,9 +15,10 @@ from memd.client.conversation import (
     Export,
     Message,
     export_arguments,
-    pieces,
 )
 from memd.client.sockets import Address, connect, receive
+from memd.client.transfers import Data, Steps, Transfers
+from memd.errors import QMPError
 from memd.json_types import JSON
 
 
@@ -47,6 +48,7 @@ class Client:
         # Whether a command was sent in part: what follows would be read as the rest of it.
         self._cut = False
         self._socket = connect(address, timeout)
+        self._transfers = Transfers(self._socket)
         try:
             while not self._conversation.greeting:
                 self._receive()
@@ -95,20 +97,24 @@ class Client:
 
     def read(self, id: str, offset: int, length: int) -> bytes:
         """Bytes of a backend's memory (`x-memdev-read`), however many."""
-        parts = [
-            self.execute("x-memdev-read", {"id": id, "offset": at, "length": size})["data"]
-            for at, size in pieces(offset, length)
-        ]
-        return b"".join(map(base64.b64decode, parts))
+        data = io.BytesIO()
+        self.read_each(id, offset, length, data.write)
+        return data.getvalue()
 
-    def write(self, id: str, offset: int, data: bytes) -> None:
+    def read_each(self, id: str, offset: int, length: int, take: Callable[[Data], object]) -> None:
+        """The same, piece by piece.
+
+        Args:
+            take: called with each, which is good until it returns.
+        """
+        self._transfer(self._transfers.read(id, offset, length, take))
+
+    def write(self, id: str, offset: int, data: Data) -> None:
         """Write to a backend's memory (`x-memdev-write`), however much.
 
         Beyond 16 MiB it goes in pieces: an error may leave a part of it written.
         """
-        for at, size in pieces(offset, len(data)):
-            text = base64.b64encode(data[at - offset : at - offset + size]).decode("ascii")
-            self.execute("x-memdev-write", {"id": id, "offset": at, "data": text})
+        self._transfer(self._transfers.write(id, offset, data))
 
     def wait_event(self, *names: str, timeout: float | None = None) -> Message:
         """The next event, or the next of one of these names; others are kept.
@@ -148,6 +154,7 @@ class Client:
         """Leave."""
         self._socket.close()
         self._conversation.close()
+        self._transfers.close()
 
     def __enter__(self) -> Client:
         return self
@@ -159,6 +166,23 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _transfer(self, steps: Steps) -> None:
+        try:
+            command, arguments, fds = next(steps)
+            while True:
+                try:
+                    value = self.execute(command, arguments, fds=fds)
+                except QMPError as refused:
+                    command, arguments, fds = steps.throw(refused)
+                else:
+                    command, arguments, fds = steps.send(value)
+        except StopIteration:
+            pass
+        except BaseException:
+            # A command that was given up may go on, and write there.
+            self._transfers.close()
+            raise
 
     def _ask(
         self,

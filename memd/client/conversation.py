@@ -17,9 +17,6 @@ from memd.wire.encoder import encode_request
 
 Message = dict[str, JSON]
 
-CHUNK = 16 << 20
-"""Bytes that x-memdev-read and x-memdev-write take at once."""
-
 
 class Answer:
     """What a command came to.
@@ -237,11 +234,3 @@ class Export:
 def export_arguments(id: str, writable: bool | None) -> Message:
     """The arguments of x-memdev-export; None leaves it to the server."""
     return {"id": id} if writable is None else {"id": id, "writable": writable}
-
-
-def pieces(offset: int, length: int) -> list[tuple[int, int]]:
-    """A range in pieces that can be read or written at once: offsets and lengths in bytes."""
-    if not length:
-        return [(offset, 0)]
-    end = offset + length
-    return [(at, min(CHUNK, end - at)) for at in range(offset, end, CHUNK)]

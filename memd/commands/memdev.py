@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
-from memd.errors import QMPError, device_not_found
+from memd.errors import NO_DESCRIPTOR, QMPError, device_not_found
 from memd.json_types import JSON
 from memd.work import Encoded, Event, Outcome
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.hostmem.region import Region
     from memd.session import Session
+    from memd.session.places import Descriptor
 
 Arguments = dict[str, Any]
 
@@ -35,7 +36,7 @@ _PIECE = 192 << 10
 """Bytes written as base64, or read from it, in one go: half a millisecond. A multiple of 3."""
 
 
-async def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON:
+async def x_memdev_read(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     """`x-memdev-read`: bytes of a backend's memory."""
     from memd.hostmem import access
     from memd.hostmem.region import job_on
@@ -44,6 +45,14 @@ async def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON:
     backend, region = _find(daemon, id)
     access.check_length(length, "length")
     access.check_range(id, backend.size, offset, length)
+    if args.get("descriptor"):
+        descriptor = _take_memfd(session)
+        try:
+            to = access.InMemfd(descriptor.fd, length, to_read=False)
+            await job_on((region,), lambda: access.read_to(region, id, offset, to))
+        finally:
+            descriptor.close()
+        return {}
 
     def read() -> Encoded:
         pieces = encode_pieces(access.read(region, id, offset, length))
@@ -58,13 +67,28 @@ async def x_memdev_read(daemon: Daemon, args: Arguments) -> JSON:
     return read()
 
 
-async def x_memdev_write(daemon: Daemon, args: Arguments) -> JSON:
+async def x_memdev_write(daemon: Daemon, session: Session, args: Arguments) -> JSON:
     """`x-memdev-write`: write to a backend's memory."""
     from memd.hostmem import access
     from memd.hostmem.region import job_on
 
-    id, offset, text = args["id"], args["offset"], args["data"]
+    id, offset, text = args["id"], args["offset"], args.get("data", "")
     backend, region = _find(daemon, id)
+    if "length" in args:
+        if text:
+            raise QMPError("Parameter 'length' is for what comes in a memfd, in place of 'data'")
+        length = args["length"]
+        access.check_length(length, "length")
+        access.check_range(id, backend.size, offset, length)
+        descriptor = _take_memfd(session)
+        try:
+            data = access.InMemfd(descriptor.fd, length, to_read=True)
+            await job_on((region,), lambda: access.write(region, id, offset, data), copies=length)
+        finally:
+            descriptor.close()
+        return {}
+    if "data" not in args:
+        raise QMPError("Parameter 'data' is missing")
     length = decoded_length(text)
     access.check_length(length, "data")
     access.check_range(id, backend.size, offset, length)
@@ -77,6 +101,13 @@ async def x_memdev_write(daemon: Daemon, args: Arguments) -> JSON:
     else:
         write()
     return {}
+
+
+def _take_memfd(session: Session) -> Descriptor:
+    descriptor = session.take_fd()
+    if descriptor is None:
+        raise QMPError(NO_DESCRIPTOR)
+    return descriptor
 
 
 async def x_memdev_discard(daemon: Daemon, args: Arguments) -> JSON:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from memd.commands.daemon import Daemon
-from memd.errors import QMPError
+from memd.errors import NO_DESCRIPTOR, QMPError
 from memd.json_types import JSON
 from memd.session import Session
-
-_NO_FD = "No file descriptor supplied via SCM_RIGHTS"
 
 
 def getfd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     """Name the descriptor that came along; one of the same name is closed."""
     descriptor = session.take_fd()
     if descriptor is None:
-        raise QMPError(_NO_FD)
+        raise QMPError(NO_DESCRIPTOR)
     name = args["fdname"]
     if name[:1].isascii() and name[:1].isdigit():
         descriptor.close()
@@ -41,7 +39,7 @@ def add_fd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     """Put the descriptor that came along into a set."""
     descriptor = session.take_fd()
     if descriptor is None:
-        raise QMPError(_NO_FD)
+        raise QMPError(NO_DESCRIPTOR)
     return daemon.fdsets.add(descriptor, args.get("fdset-id"), args.get("opaque"))
 
 

@@ -187,7 +187,7 @@ class Redaction:
 
     def _write(self, arguments: dict[str, Any]) -> dict[str, JSON]:
         told: dict[str, JSON] = {}
-        for key, kind in (("id", str), ("offset", int)):
+        for key, kind in (("id", str), ("offset", int), ("length", int)):
             if type(arguments.get(key)) is kind:
                 told[key] = arguments[key]
         if type(arguments.get("data")) is str:

@@ -54,8 +54,6 @@ HANDLERS: dict[str, Handler] = {
     "qom-list-types": qom.qom_list_types,
     "qom-list-properties": qom.qom_list_properties,
     "query-memdev": qom.query_memdev_encoded,
-    "x-memdev-read": memdev.x_memdev_read,
-    "x-memdev-write": memdev.x_memdev_write,
     "x-memdev-discard": memdev.x_memdev_discard,
     "x-memdev-stat": memdev.x_memdev_stat,
     "x-memdev-map": memdev.x_memdev_map,
@@ -113,4 +111,6 @@ SESSION_HANDLERS: dict[str, SessionHandler] = {
     "object-add": qom.object_add,
     "x-memdev-explain": explain.x_memdev_explain,
     "x-memdev-export": memdev.x_memdev_export,
+    "x-memdev-read": memdev.x_memdev_read,
+    "x-memdev-write": memdev.x_memdev_write,
 }

@@ -9,6 +9,7 @@ where the process's own access would end in a signal.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 
@@ -20,6 +21,9 @@ from memd.hostmem.region import Region
 MAX_LENGTH = 16 << 20
 """Bytes that can be read or written at once: in base64 some 22 million
 characters, of which a client and memd each hold a few copies."""
+
+_PIECE = 512 << 10
+"""Bytes that go to a memfd at once: what fits into a processor's cache."""
 
 INLINE_LENGTH = 64 << 10
 """Bytes up to which memory is copied in the event loop: 0.01 ms where its pages
@@ -54,6 +58,41 @@ def may_wait(region: Region, length: int) -> bool:
     return length > INLINE_LENGTH or not (region.opened is None or region.opened.in_memory)
 
 
+class InMemfd:
+    """Bytes at the beginning of a memfd that a client has sent.
+
+    Args:
+        fd: the descriptor; stays the caller's.
+        length: how many bytes.
+        to_read: whether these have to stay there as long as the client pleases.
+
+    Raises:
+        QMPError: it is no such descriptor.
+    """
+
+    def __init__(self, fd: int, length: int, *, to_read: bool) -> None:
+        try:
+            # What is no memory has no seals: it could keep its reader waiting.
+            seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        except OSError:
+            raise QMPError("the descriptor that came along is not a memfd") from None
+        if to_read and not (seals & fcntl.F_SEAL_SHRINK and os.fstat(fd).st_size >= length):
+            raise QMPError(
+                f"the memfd that came along has to have {length} bytes and be sealed against"
+                " shrinking (F_SEAL_SHRINK)"
+            )
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == (
+            os.O_WRONLY if to_read else os.O_RDONLY
+        ):
+            raise QMPError(f"the memfd that came along can't be {'read' if to_read else 'written'}")
+        self.fd = fd
+        self._length = length
+
+    def __len__(self) -> int:
+        """How many bytes."""
+        return self._length
+
+
 def read(region: Region, name: str, offset: int, length: int) -> bytearray:
     """Copy bytes out of a region.
 
@@ -65,14 +104,38 @@ def read(region: Region, name: str, offset: int, length: int) -> bytearray:
         QMPError: they can't be read.
     """
     data = bytearray(length)
-    done, number = content.read(region, offset, data)
-    if done < length:
-        what = f"cannot read '{name}' at offset {offset + done}"
-        raise _failure(region, what, offset + length, number)
+    _read(region, name, offset, data)
     return data
 
 
-def write(region: Region, name: str, offset: int, data: bytes) -> None:
+def read_to(region: Region, name: str, offset: int, to: InMemfd) -> None:
+    """Copy bytes out of a region, as many as `to` is to have; see `read`.
+
+    Raises:
+        QMPError: they can't be read, or not be written there.
+    """
+    buffer = memoryview(bytearray(min(len(to), _PIECE)))
+    for at in range(0, len(to), _PIECE):
+        piece = buffer[: len(to) - at]
+        _read(region, name, offset + at, piece)
+        try:
+            done = os.pwrite(to.fd, piece, at)
+        except OSError as failed:
+            raise QMPError(
+                f"cannot write to the memfd that came along: {failed.strerror}"
+            ) from None
+        if done < len(piece):
+            raise QMPError("cannot write to the memfd that came along")
+
+
+def _read(region: Region, name: str, offset: int, into: bytearray | memoryview) -> None:
+    done, number = content.read(region, offset, into)
+    if done < len(into):
+        what = f"cannot read '{name}' at offset {offset + done}"
+        raise _failure(region, what, offset + len(into), number)
+
+
+def write(region: Region, name: str, offset: int, data: bytes | InMemfd) -> None:
     """Copy bytes into a region.
 
     The pages are made first, so that what can't be had is known before the
@@ -91,6 +154,8 @@ def write(region: Region, name: str, offset: int, data: bytes) -> None:
     what = f"cannot write '{name}' at offset {offset}"
     first, last = _pages(region, offset, length)
     if region.shared and region.reads_as_file and _is_written_as_file(region.opened):
+        if isinstance(data, InMemfd):
+            data = os.pread(data.fd, length, 0)
         _write_file(region, what, offset, data)
         return
     try:
@@ -101,7 +166,10 @@ def write(region: Region, name: str, offset: int, data: bytes) -> None:
                 # too, or Linux before 5.14 does not know the advice.
                 if error not in (0, errno.EINVAL, errno.EINTR):
                     raise libc.os_error(error)
-            done = libc.write_memory(region.address + offset, data)
+            if isinstance(data, InMemfd):
+                done = libc.read_file(data.fd, region.address + offset, length)
+            else:
+                done = libc.write_memory(region.address + offset, data)
     except OSError as failed:
         raise _failure(region, what, end, failed.errno or errno.EFAULT, write=True) from None
     if done < length or not (length or region.writable):

@@ -32,7 +32,7 @@ class Gone(Exception):
     """A part of a region can't be read; says why."""
 
 
-def read(region: Region, offset: int, into: bytearray) -> tuple[int, int]:
+def read(region: Region, offset: int, into: bytearray | memoryview) -> tuple[int, int]:
     """Copy a part of a region, as long as `into` is.
 
     Args:

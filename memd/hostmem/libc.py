@@ -123,6 +123,9 @@ _mmap.argtypes = (
 )
 _munmap = _libc.munmap
 _munmap.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+_pread = _libc.pread
+_pread.restype = ctypes.c_ssize_t
+_pread.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int64)
 _madvise = _libc.madvise
 _madvise.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
 _mincore = _libc.mincore
@@ -374,6 +377,26 @@ def write_memory(address: int, data: bytes) -> int:
         return 0
     begin = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
     return _moved(_writev, begin, address, length)
+
+
+def read_file(fd: int, address: int, length: int) -> int:
+    """Copy from a file's beginning to this process's memory, where its mapping lets it be written.
+
+    Returns:
+        The bytes copied: fewer than wanted where a page can't be had, up to it, or the file ends.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    done = 0
+    while done < length:
+        moved: int = _pread(fd, address + done, length - done, done)
+        if moved < 0 and ctypes.get_errno() != errno.EFAULT:
+            raise os_error(ctypes.get_errno())
+        if moved <= 0:
+            break
+        done += moved
+    return done
 
 
 def _moved(call: Any, here: int, there: int, length: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from memd.client import Client
     from memd.memctl.context import Context
 
-
-CHUNK = 4 << 20
-"""Bytes asked for at once: what a daemon answers in 10 ms (measured)."""
 
 _A_LOOK = 256
 """Bytes of a hexdump of which nobody said how long it is to be."""
@@ -53,9 +49,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     """Read them."""
     if arguments.raw and context.as_json:
         raise Trouble("--raw and --json exclude each other", USAGE)
-    if arguments.raw and not arguments.force and sys.stdout.isatty():
-        hint = "Send them to a file or through a pipe, or give --force."
-        raise Trouble("raw bytes would confuse this terminal", USAGE, hint)
+    if arguments.raw and not arguments.force:
+        spare_terminal("Send them to a file or through a pipe, or give --force.")
     with context.connect() as client:
         offset, length = arguments.offset, arguments.length
         size = size_of(client, arguments.id)
@@ -71,25 +66,29 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         if context.as_json:
             context.print_json(_data(client, arguments.id, offset, length))
         elif arguments.raw:
-            for data in _pieces(client, arguments.id, offset, length):
-                sys.stdout.buffer.write(data)
+            client.read_each(arguments.id, offset, length, sys.stdout.buffer.write)
         else:
             dump = Hexdump(offset)
-            for data in _pieces(client, arguments.id, offset, length):
-                context.print_lines(dump.feed(data))
+            client.read_each(
+                arguments.id,
+                offset,
+                length,
+                lambda data: context.print_lines(dump.feed(bytes(data))),
+            )
             context.print_lines(dump.finish())
     return OK
 
 
-def _pieces(client: Client, id: str, offset: int, length: int) -> Iterator[bytes]:
-    for at in range(offset, offset + length, CHUNK):
-        yield client.read(id, at, min(CHUNK, offset + length - at))
+def spare_terminal(hint: str) -> None:
+    """See that standard output is no terminal, which raw bytes would confuse; raises `Trouble`."""
+    if sys.stdout.isatty():
+        raise Trouble("raw bytes would confuse this terminal", USAGE, hint)
 
 
 def _data(client: Client, id: str, offset: int, length: int) -> dict[str, JSON]:
     import base64
 
-    data = b"".join(_pieces(client, id, offset, length))
+    data = client.read(id, offset, length)
     return {
         "id": id,
         "offset": offset,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from memd.memctl.context import OK, absolute
+from memd.memctl.backends import size_of
+from memd.memctl.context import OK, USAGE, Trouble, absolute
 from memd.memctl.progress import Bar
+from memd.memctl.read import spare_terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -15,19 +17,33 @@ if TYPE_CHECKING:
     from memd.memctl.context import Context
 
 
+STDOUT = "-"
+
+
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("id", metavar="ID", help="the backend's id")
     parser.add_argument(
-        "file", metavar="FILE", help="the file; one that is there is replaced when the new is whole"
+        "file",
+        metavar="FILE",
+        help="the file; one that is there is replaced when the new is whole (-: standard output)",
     )
     parser.epilog = (
         "The daemon writes the file, with mode 0600. It is sparse: pages of zeroes are holes."
+        " To standard output it goes as it is read, with all zeroes."
     )
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Save it."""
+    if arguments.file == STDOUT:
+        if context.as_json:
+            raise Trouble("--json and standard output exclude each other", USAGE)
+        spare_terminal("Send them to a file or through a pipe.")
+        with context.connect() as client:
+            size = size_of(client, arguments.id)
+            client.read_each(arguments.id, 0, size, sys.stdout.buffer.write)
+        return OK
     path = absolute(arguments.file)
     with context.connect() as client:
         save(client, arguments.id, path)

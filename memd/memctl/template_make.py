@@ -21,10 +21,9 @@ from memd.memctl.add import make
 from memd.memctl.backends import PREFIX, stat
 from memd.memctl.context import OK, USAGE, Trouble, absolute
 from memd.memctl.progress import Bar
-from memd.memctl.read import CHUNK
 from memd.memctl.save import save
 from memd.memctl.sizes import exact, size
-from memd.memctl.write import length_of, opened
+from memd.memctl.write import CHUNK, length_of, opened
 
 if TYPE_CHECKING:
     import argparse

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import stat as modes
 import sys
-from typing import IO, TYPE_CHECKING
+from io import BufferedReader
+from typing import TYPE_CHECKING, cast
 
 from memd.memctl.backends import size_of
 from memd.memctl.context import OK, Trouble
 from memd.memctl.progress import Bar
-from memd.memctl.read import CHUNK
 from memd.memctl.sizes import size
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from memd.memctl.context import Context
 
 STDIN = "-"
+
+CHUNK = 4 << 20
+"""Bytes written at once: they stay in a processor's cache."""
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -55,21 +58,23 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _write(client: Client, source: IO[bytes], id: str, offset: int, length: int | None) -> int:
+def _write(client: Client, source: BufferedReader, id: str, offset: int, length: int | None) -> int:
     written = 0
+    # One for all, since what is fresh has to be given its pages first.
+    buffer = memoryview(bytearray(CHUNK))
     with Bar(id, "writing") as bar:
         # Nothing to write is written, too: memory that can't be written says so.
-        while (data := source.read(CHUNK)) or not written:
-            client.write(id, offset + written, data)
-            written += len(data)
-            if not data:
+        while (count := source.readinto(buffer)) or not written:
+            client.write(id, offset + written, buffer[:count])
+            written += count
+            if not count:
                 break
             if length is not None and length > CHUNK:
                 bar.at(written, length)
     return written
 
 
-def opened(name: str) -> IO[bytes]:
+def opened(name: str) -> BufferedReader:
     """A file to read, or standard input.
 
     Raises:
@@ -78,14 +83,14 @@ def opened(name: str) -> IO[bytes]:
     if name == STDIN:
         if sys.stdin is None:
             raise Trouble("standard input is closed")
-        return sys.stdin.buffer
+        return cast(BufferedReader, sys.stdin.buffer)
     try:
         return open(name, "rb")
     except OSError as failed:
         raise Trouble(f"cannot read {name}: {failed.strerror}") from None
 
 
-def length_of(source: IO[bytes]) -> int | None:
+def length_of(source: BufferedReader) -> int | None:
     """How many bytes are to be read of a file; None where only reading tells."""
     try:
         there = os.fstat(source.fileno())

@@ -53,6 +53,18 @@ async def test_memory(client: AsyncClient) -> None:
     assert await client.read("m", 3, len(data)) == data
 
 
+async def test_several_that_read_and_write_much(client: AsyncClient) -> None:
+    size = 2 * MIB
+    await client.execute(
+        "object-add", {"qom-type": "memory-backend-ram", "id": "m", "size": 4 * size}
+    )
+    datas = [os.urandom(size) for _ in range(4)]
+    await asyncio.gather(*(client.write("m", at * size, data) for at, data in enumerate(datas)))
+    assert await asyncio.gather(*(client.read("m", at * size, size) for at in range(4))) == datas
+    with pytest.raises(QMPError, match="not within"):
+        await client.read("m", 0, 5 * size)
+
+
 async def test_many_exports_at_once(client: AsyncClient) -> None:
     """Each gets its own descriptor, with others refused in between."""
     names = [f"m{number}" for number in range(20)]

@@ -84,6 +84,63 @@ def test_more_than_goes_at_once(client: Client) -> None:
     assert client.read("m", 0, 0) == b""
 
 
+@pytest.fixture
+def without_descriptors(memd: Side, directory: Path) -> Iterator[Path]:
+    """A socket that leads to memd and passes no descriptors on, as one that ssh(1) forwards."""
+    path = directory / "forwarded"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as server:
+        listener.bind(str(path))
+        listener.listen()
+        server.connect(str(memd.server.path))
+
+        def pass_on() -> None:
+            peer, _ = listener.accept()
+
+            def there() -> None:
+                while data := peer.recv(1 << 20):
+                    server.sendall(data)
+                server.shutdown(socket.SHUT_RDWR)
+
+            going = threading.Thread(target=there)
+            going.start()
+            while data := server.recv(1 << 20):
+                peer.sendall(data)
+            going.join()
+            peer.close()
+
+        thread = threading.Thread(target=pass_on)
+        thread.start()
+        yield path
+        thread.join()
+
+
+def test_where_no_descriptor_passes(without_descriptors: Path) -> None:
+    with Client(without_descriptors, timeout=60) as client:
+        add(client, "ram", 8 * MIB)
+        data = os.urandom(2 * MIB)
+        client.write("m", 3, data)
+        assert client.read("m", 3, len(data)) == data
+        client.execute("object-del", {"id": "m"})
+
+
+def test_no_copy_in_the_text(client: Client) -> None:
+    """What is long goes beside the messages, and what goes wrong is told as ever."""
+    add(client, "ram", 8 * MIB)
+    data = os.urandom(3 * MIB)
+    client.write("m", MIB, data)
+    client.write("m", 0, bytearray(data))
+    client.write("m", 0, memoryview(data)[: 2 * MIB])
+    assert client.read("m", 0, 4 * MIB) == data + data[2 * MIB :]
+    pieces: list[bytes] = []
+    client.read_each("m", 0, 7 * MIB, lambda piece: pieces.append(bytes(piece)))
+    assert b"".join(pieces) == client.read("m", 0, 7 * MIB)
+    with pytest.raises(QMPError, match="not within the 8388608 bytes"):
+        client.write("m", 7 * MIB, data)
+    with pytest.raises(QMPError, match="not found"):
+        client.read("none", 0, MIB)
+    assert client.read("m", 7 * MIB, MIB) == bytes(MIB)
+
+
 def test_descriptors_to_the_server(client: Client) -> None:
     fd = os.open("/dev/null", os.O_RDONLY)
     assert client.execute("getfd", {"fdname": "x"}, fds=[fd]) == {}

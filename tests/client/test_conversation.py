@@ -9,12 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memd.client.conversation import (
-    CHUNK,
     Answer,
     Conversation,
     Export,
     export_arguments,
-    pieces,
 )
 from memd.client.sockets import LOST
 from memd.errors import QMPError
@@ -110,8 +108,6 @@ def test_what_is_not_qmp(data: bytes) -> None:
 def test_arguments() -> None:
     assert export_arguments("m", None) == {"id": "m"}
     assert export_arguments("m", False) == {"id": "m", "writable": False}
-    assert pieces(7, 0) == [(7, 0)]
-    assert pieces(7, CHUNK + 1) == [(7, CHUNK), (7 + CHUNK, 1)]
 
 
 def error(id: int | None = None) -> bytes:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import logging
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from memd import backends
 from memd.commands import memdev as room
 from memd.commands.memdev import decode, decoded_length
-from memd.errors import QMPError
+from memd.errors import NO_DESCRIPTOR, QMPError
 from memd.hostmem import access
 from memd.json_types import JSON
 from memd.session import Peer
@@ -153,6 +155,118 @@ def test_much_at_once(memory: Memory) -> None:
     assert memory.refusal("write", id="m", offset=0, data=b64(data + b"x")) == (
         "Parameter 'data' exceeds 16777216 bytes"
     )
+
+
+@contextmanager
+def memfd(size: int = MIB, seals: int = fcntl.F_SEAL_SHRINK) -> Iterator[int]:
+    fd = os.memfd_create("sent", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("ram", {}),
+        ("memfd", {}),
+        ("memfd", {"share": False}),
+        ("file", {"share": True}),
+        ("file", {"share": False}),
+    ],
+)
+def test_through_a_memfd(
+    memory: Memory, kind: str, options: dict[str, JSON], tmp_path: Path
+) -> None:
+    if kind == "file":
+        options = {**options, "mem_path": str(tmp_path / "file")}
+    memory.add(kind, 3 * MIB, **options)
+    data = os.urandom(2 * MIB)
+    client = memory.console.client
+    with memfd(2 * MIB) as fd:
+        os.pwrite(fd, data, 0)
+        client.fds = [os.dup(fd)]
+        assert memory("x-memdev-write", id="m", offset=5, length=len(data)) == {}
+        assert memory.read(0, 3 * MIB) == bytes(5) + data + bytes(MIB - 5)
+        client.fds = [os.dup(fd)]
+        assert memory("x-memdev-read", id="m", offset=7, length=MIB + 1, descriptor=True) == {}
+        assert os.pread(fd, 2 * MIB, 0) == data[2 : MIB + 3] + data[MIB + 1 :]
+        # Not what goes into a thread, but what waits for one.
+        assert memory.slow >= 2
+
+
+def refused_with(memory: Memory, fd: int, name: str, **arguments: JSON) -> str:
+    memory.console.client.fds = [os.dup(fd)]
+    try:
+        memory(f"x-memdev-{name}", id="m", offset=0, **arguments)
+    except QMPError as error:
+        # Who refuses before it takes the descriptor leaves it to the session.
+        for left in memory.console.client.fds:
+            os.close(left)
+        memory.console.client.fds = []
+        return error.desc
+    raise AssertionError("not refused")
+
+
+def test_descriptors_that_are_refused(memory: Memory, tmp_path: Path) -> None:
+    memory.add("ram")
+    read = partial(refused_with, memory, name="read", length=PAGE, descriptor=True)
+    write = partial(refused_with, memory, name="write", length=PAGE)
+    path = tmp_path / "on-a-disk"
+    path.write_bytes(bytes(PAGE))
+    pipe, other_end = os.pipe()
+    with path.open("r+b") as file:
+        for fd in (pipe, file.fileno()):
+            for attempt in (read, write):
+                assert attempt(fd) == "the descriptor that came along is not a memfd"
+    with memfd(PAGE - 1) as short, memfd(PAGE, 0) as unsealed:
+        for fd in (short, unsealed):
+            assert write(fd) == (
+                "the memfd that came along has to have 4096 bytes and be sealed against"
+                " shrinking (F_SEAL_SHRINK)"
+            )
+        memory.console.client.fds = [os.dup(unsealed)]
+        assert memory("x-memdev-read", id="m", offset=0, length=PAGE, descriptor=True) == {}
+    with memfd(PAGE, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK) as sealed:
+        assert read(sealed) == "cannot write to the memfd that came along: Operation not permitted"
+        for flags, attempt, what in ((os.O_RDONLY, read, "written"), (os.O_WRONLY, write, "read")):
+            with suppress(PermissionError):
+                fd = os.open(f"/proc/self/fd/{sealed}", flags)
+                assert attempt(fd) == f"the memfd that came along can't be {what}"
+                os.close(fd)
+        assert write(sealed, data="AA==").startswith("Parameter 'length' is for what comes in")
+        assert write(sealed, length=17 * MIB) == "Parameter 'length' exceeds 16777216 bytes"
+        assert write(sealed, length=2 * MIB).endswith("not within the 1048576 bytes of 'm'")
+    for each in (pipe, other_end):
+        os.close(each)
+    assert memory.refusal("write", id="m", offset=0, length=1) == NO_DESCRIPTOR
+    assert memory.refusal("read", id="m", offset=0, length=1, descriptor=True) == NO_DESCRIPTOR
+    assert memory.refusal("write", id="m", offset=0) == "Parameter 'data' is missing"
+    assert memory.read(0, PAGE) == bytes(PAGE)
+
+
+def test_all_or_nothing_through_a_memfd(memory: Memory, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    memory.add("file", mem_path=str(path), share=True)
+    os.truncate(path, MIB // 2)
+    with memfd() as fd:
+        os.pwrite(fd, b"x" * MIB, 0)
+        assert refused_with(memory, fd, "write", length=MIB) == (
+            "cannot write 'm' at offset 0: its file was truncated to 524288 bytes"
+        )
+        assert path.read_bytes() == bytes(MIB // 2)
+        assert refused_with(memory, fd, "read", length=MIB, descriptor=True) == (
+            "cannot read 'm' at offset 524288: its file was truncated to 524288 bytes"
+        )
+    memory("object-del", id="m")
+    path.write_bytes(b"r" * MIB)
+    memory.add("file", mem_path=str(path), readonly=True)
+    with memfd() as fd:
+        assert refused_with(memory, fd, "write", length=MIB) == (
+            "cannot write 'm' at offset 0: it is read-only memory (ROM)"
+        )
+    assert memory.read(0, MIB) == b"r" * MIB
 
 
 def test_memory_that_is_deleted_meanwhile(memory: Memory) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from memd.memctl import read
 from tests.differential.server import TREE
 from tests.memctl.conftest import Memctl, argv, in_terminal
 
@@ -74,7 +73,3 @@ def test_a_terminal_is_spared(memctl: Memctl, memory: bytes) -> None:
 def test_what_excludes_each_other(memctl: Memctl) -> None:
     status, _out, err = memctl("read", "m", "--raw", "--json")
     assert (status, err) == (2, "memctl: --raw and --json exclude each other\n")
-
-
-def test_pieces_fit_into_an_answer() -> None:
-    assert read.CHUNK <= 16 * MIB

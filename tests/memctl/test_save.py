@@ -29,6 +29,20 @@ def test_saving(memctl: Memctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert os.stat("saved").st_blocks * 512 < 1 << 20
 
 
+def test_standard_output(memctl: Memctl) -> None:
+    memctl.out("add", "ram,id=m,size=9M")
+    with open("/dev/urandom", "rb") as random:
+        data = random.read(5 << 20)
+    subprocess.run(argv(memctl.path, "write", "m", "3"), input=data, check=True, cwd=TREE)
+    done = subprocess.run(
+        argv(memctl.path, "save", "m", "-"), capture_output=True, check=True, cwd=TREE
+    )
+    assert done.stdout == bytes(3) + data + bytes((4 << 20) - 3)
+    status, _out, err = memctl("save", "m", "-", "--json")
+    assert (status, err) == (2, "memctl: --json and standard output exclude each other\n")
+    memctl.out("del", "m")
+
+
 def test_what_is_refused(memctl: Memctl, tmp_path: Path) -> None:
     assert memctl.error("save", "x", "f") == "Device 'x' not found"
     memctl.out("add", "ram,id=m,size=1M")

@@ -124,7 +124,7 @@ def test_lengths(tmp_path: Path) -> None:
         assert length_of(file) == 5
         file.read(2)
         assert length_of(file) == 3
-    assert length_of(io.BytesIO(b"x")) is None
+    assert length_of(io.BufferedReader(io.BytesIO(b"x"))) is None
     # Its length is 0, and it has something all the same.
     with open("/proc/version", "rb") as file:
         assert length_of(file) is None
