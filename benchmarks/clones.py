@@ -6,7 +6,7 @@ served by memd into ordinary and huge pages, from the store and from a source be
 link. Each is asked for a first output, for a check of every 20th hot page, and for a
 check of all of them while a twentieth is written to. Seconds from the command that
 lets the clone begin, medians of all rounds. It needs QEMU, a C compiler, and what
-tests/guests/image.py fetches.
+tests/guests/image.py fetches. `--page` puts what was measured into docs/templating.md.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 
 from memd.client import Client
+from memd.errors import QMPError
 from tests.guests import image
 
 TREE = Path(__file__).resolve().parents[1]
@@ -36,6 +37,8 @@ MIB = 1 << 20
 HOT = 100 * MIB
 LINK = 125_000_000
 """Bytes a second of the link, 1 Gbit/s."""
+
+BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 
 STEPS = ("running", "first output", "small", "done")
 
@@ -340,7 +343,10 @@ def fetched(place: Path, url: str, size: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory(dir=place) as own:
         here = Path(own)
         with memd(place, here / "served", "--template-source", url) as (client, _path):
-            # The process that serves is there.
+            # One that has served before: a process for it is there.
+            with suppress(QMPError):
+                client.execute("x-template-serve", {"name": "none", "uri": "unix:/none"})
+            time.sleep(0.5)
             first = served(place, client, size, "memory-backend-memfd", wait=False)
         with memd(place, here / "pulled", "--template-source", url) as (client, _path):
             files = here / "files"
@@ -360,11 +366,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.clones", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=1024, help="MiB of the guest's memory")
-    parser.add_argument("--cold", type=int, default=380, help="MiB filled beside the hot 100")
+    parser.add_argument("--cold", type=int, default=300, help="MiB filled beside the hot 100")
     parser.add_argument("--clones", type=int, default=8, help="that begin at once")
     parser.add_argument("--place", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--only-local", action="store_true", help="nothing behind a link")
+    parser.add_argument("--output", type=Path, default=TREE / "build/benchmarks")
+    parser.add_argument(
+        "--page", action="store_true", help="measure nothing: renew the page of what was measured"
+    )
     options = parser.parse_args()
+    if options.page:
+        renew_page(options.output)
+        return
     size = options.size * MIB
     results: dict[str, list[dict[str, float]]] = {}
 
@@ -392,7 +405,6 @@ def main() -> None:
             while not client.execute("x-template-query", {"name": "guest"})["working-set"]:
                 time.sleep(0.1)
             if not options.only_local:
-                time.sleep(3)
                 client.execute("x-template-push", {"name": "guest"})
                 child, url = link(place / "pushed")
             huge = 2 * size // (2 * MIB) <= _free_huge_pages() * 2
@@ -415,10 +427,43 @@ def main() -> None:
             os.kill(child, 15)
             os.waitpid(child, 0)
         shutil.rmtree(place)
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / f"clones-{options.size}.json").write_text(json.dumps(results))
     print()
-    for name, rounds in results.items():
-        row = {key: median(each[key] for each in rounds) for key in rounds[0]}
+    for name, row in medians(results).items():
         print(f"{name:40}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+
+
+def medians(results: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Of each way, the median of each figure."""
+    return {
+        name: {key: median(each[key] for each in rounds) for key in rounds[0]}
+        for name, rounds in results.items()
+    }
+
+
+def renew_page(folder: Path) -> None:
+    """Put the results into docs/templating.md, with a plot beside it."""
+    from benchmarks.plots import draw_clones
+
+    found = {
+        int(path.stem.partition("-")[2]): medians(json.loads(path.read_text()))
+        for path in sorted(folder.glob("clones-*.json"))
+    }
+    columns = (*STEPS, "all there", "MiB", "p99.9 ms", "GB/s")
+    lines: list[str] = []
+    for size, rows in sorted(found.items()):
+        head = f"{size // 1024} GiB of memory" if size % 1024 == 0 else f"{size} MiB of memory"
+        lines += [f"| {head} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        for name, row in rows.items():
+            cells = (f"{row[key]:.3g}" if key in row else "" for key in columns)
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append("")
+    page = TREE / "docs/templating.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after)
+    draw_clones(TREE / "docs/templating-clones.svg", found[1024])
 
 
 def _free_huge_pages() -> int:

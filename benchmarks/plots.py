@@ -87,6 +87,24 @@ def draw_soak(path: Path, result: dict[str, Any]) -> None:
     save(figure, path)
 
 
+def draw_clones(path: Path, rows: dict[str, dict[str, float]]) -> None:
+    """How soon a machine is how far, by the way in which it begins."""
+    ways = {name: row for name, row in rows.items() if "done" in row and "first output" in row}
+    figure, axes = plt.subplots(figsize=(8, 0.4 * len(ways) + 1.2))
+    marks = (("running", "|"), ("first output", "o"), ("small", "x"), ("done", "s"))
+    places = range(len(ways), 0, -1)
+    for step, mark in marks:
+        at = [max(row[step], 1e-3) * 1000 for row in ways.values()]
+        axes.plot(at, places, mark, color=COLOURS["memd"], label=step)
+    for place, row in zip(places, ways.values(), strict=True):
+        axes.plot([row["running"] * 1000, row["done"] * 1000], [place] * 2, "-", color="lightgrey")
+    axes.set_yticks(list(places), list(ways))
+    axes.set_xscale("log")
+    axes.set_xlabel("ms from the command that lets it begin")
+    axes.legend(fontsize="small")
+    save(figure, path)
+
+
 def save(figure: plt.Figure, path: Path) -> None:
     """Write a plot, the same bytes for the same figures."""
     figure.tight_layout()

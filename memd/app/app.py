@@ -259,7 +259,13 @@ class App:
         from memd.pages.templates import Templates
 
         config = self._config
-        templates = Templates(directory, config.template_sources, config.template_cache)
+        templates = Templates(
+            directory,
+            config.template_sources,
+            config.template_cache,
+            roots=config.mem_roots,
+            tcp=config.insecure_tcp,
+        )
         try:
             await self._run(templates.open())
         except QMPError as error:

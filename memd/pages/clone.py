@@ -137,38 +137,3 @@ class Connection:
             self.ended.set_result(None)
         else:
             self.ended.set_exception(failure)
-
-
-async def connect(uri: str) -> socket.socket:
-    """A connection to a QEMU that listens.
-
-    Args:
-        uri: `unix:PATH`, or `tcp:HOST:PORT`.
-
-    Raises:
-        QMPError: there is none to be had.
-    """
-    kind, _, rest = uri.partition(":")
-    loop = asyncio.get_running_loop()
-    try:
-        if kind == "unix" and rest:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.setblocking(False)
-                await loop.sock_connect(sock, rest)
-            except BaseException:
-                sock.close()
-                raise
-            return sock
-        host, _, port = rest.rpartition(":")
-        if kind == "tcp" and host and port.isdigit():
-            _reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-            found = writer.get_extra_info("socket")
-            # A copy: the transport closes its own.
-            sock = socket.socket(fileno=found.fileno()).dup()
-            writer.transport.abort()
-            return sock
-    except OSError as failed:
-        reason = failed.strerror or failed
-        raise QMPError(f"cannot connect to the QEMU at {uri}: {reason}") from None
-    raise QMPError(f"'{uri}' is no address: unix:PATH or tcp:HOST:PORT is expected")

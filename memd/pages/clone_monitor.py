@@ -10,6 +10,7 @@ from typing import Any
 
 from memd.client import AsyncClient
 from memd.errors import QMPError
+from memd.pages.reach import Reach
 from memd.pages.recording import PAGE
 
 PATIENCE = 10.0
@@ -37,14 +38,19 @@ class CloneMonitor:
         self._client = client
 
     @classmethod
-    async def connect(cls, path: str) -> CloneMonitor:
+    async def connect(cls, path: str, reach: Reach) -> CloneMonitor:
         """Connect and negotiate.
+
+        Args:
+            path: the monitor's socket.
+            reach: what may be connected to.
 
         Raises:
             QMPError: it can't be connected to, or does not answer.
         """
         try:
-            client = await asyncio.wait_for(AsyncClient.connect(path, oob=True), PATIENCE)
+            with reach.opened(path) as place:
+                client = await asyncio.wait_for(AsyncClient.connect(place, oob=True), PATIENCE)
         except TimeoutError:
             raise QMPError(
                 f"the monitor {path} does not answer: it may have another client, or the machine"

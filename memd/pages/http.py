@@ -9,7 +9,6 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -17,16 +16,17 @@ import urllib3
 from urllib3 import BaseHTTPResponse
 
 from memd.pages.directory import PIECE, read_name
-from memd.pages.sources import SourceError, Version
+from memd.pages.sources import SourceError, Version, is_loopback
 
 CONNECTIONS = 8
 """Requests to one host at once, as a rule; more wait for no other."""
 
-_TIMEOUT = urllib3.Timeout(connect=5, read=10)
-"""Seconds without a byte after which a request is made again."""
+_TIMEOUT = urllib3.Timeout(connect=3, read=5)
+"""Seconds without a byte after which a request is made again: a machine waits for what is
+asked for, 15 s in all until it is told that there is none."""
 
 _RETRY = urllib3.Retry(
-    total=3,
+    total=2,
     backoff_factor=0.1,
     status_forcelist=(429, 500, 502, 503, 504),
     allowed_methods=None,
@@ -260,11 +260,3 @@ def _credentials(host: str) -> str | None:
             continue
         return str(auth)
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this one, to which nothing travels in clear."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -12,8 +12,8 @@ from typing import IO, Any, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from memd.pages.blobs import DIGEST
-from memd.pages.http import Client, is_loopback
-from memd.pages.sources import SourceError, Version
+from memd.pages.http import Client
+from memd.pages.sources import SourceError, Version, is_loopback
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _TYPE = "application/vnd.memd.template.v1"

@@ -99,6 +99,10 @@ class RemoteChunks:
         self._cache = cache
         self._counts = counts
 
+    def keeps(self, number: int) -> bool:
+        """Whether a chunk was fetched before and is kept still."""
+        return self._cache.has(self._layout.digest(number))
+
     def kept(self, number: int) -> bytes | None:
         """A chunk, verified, if it was fetched before and is kept still."""
         digest = self._layout.digest(number)

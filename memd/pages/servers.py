@@ -24,6 +24,7 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,23 @@ _NO_PAGES = {"asked": 0, "zeroes": 0, "working-set": 0, "rest": 0}
 
 _PAUSE = 0.2
 """Seconds between looks at a clone that a process of an earlier daemon serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What processes that serve are told.
+
+    Attributes:
+        directory: the template store's.
+        sources: URLs of where chunks are that it has not.
+        roots: directories below which clones' sockets have to be, none for anywhere.
+        tcp: whether clones may be on other hosts.
+    """
+
+    directory: str
+    sources: Sequence[str] = ()
+    roots: Sequence[str] = ()
+    tcp: bool = False
 
 
 class Clone:
@@ -158,8 +176,7 @@ class Servers:
     """The processes that serve pages.
 
     Args:
-        directory: the template store's.
-        sources: URLs of where chunks are that it has not.
+        settings: what processes that serve are told.
         emit: sends events to all clients.
         learnt: stores a template's working set.
         in_thread: see `InThread`.
@@ -171,16 +188,14 @@ class Servers:
 
     def __init__(
         self,
-        directory: Path,
-        sources: Sequence[str],
+        settings: Settings,
         emit: Emit,
         learnt: Callable[[str, array[int]], None],
         in_thread: InThread = asyncio.to_thread,
         most: int | None = None,
     ) -> None:
-        self._directory = directory
-        self._serving = directory / "serving"
-        self._sources = tuple(sources)
+        self._settings = settings
+        self._serving = Path(settings.directory) / "serving"
         self._emit = emit
         self._in_thread = in_thread
         self._learnt = learnt
@@ -320,7 +335,7 @@ class Servers:
     async def _start(self) -> _Process:
         here, there = socket.socketpair()
         argv = [sys.executable, "-m", "memd.pages.serving", str(there.fileno())]
-        argv += [str(self._directory), *self._sources]
+        argv.append(json.dumps(asdict(self._settings)))
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(

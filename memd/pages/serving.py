@@ -1,9 +1,10 @@
 """A process that serves templates' pages to clones, apart from the daemon's interpreter.
 
-    python -m memd.pages.serving FD DIRECTORY [SOURCE]...
+    python -m memd.pages.serving FD SETTINGS
 
 FD is its end of a socket pair with the daemon, which sends what is to be served
-and is told what comes of it; `memd.pages.servers` is the other end. When the
+and is told what comes of it; `memd.pages.servers` is the other end, and has the
+settings, in JSON. When the
 daemon ends, the process serves the clones that it has to their end, and notes what
 came of each in its file, for the next daemon.
 """
@@ -27,10 +28,11 @@ from typing import Any
 
 from memd.errors import QMPError
 from memd.pages.channel import Channel, Message
-from memd.pages.clone import Connection, connect
+from memd.pages.clone import Connection
 from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.fd_holder import Holder
 from memd.pages.postcopy import Counts, Source
+from memd.pages.reach import Reach
 from memd.pages.recording import Recording, parse
 from memd.pages.store import Store
 from memd.pages.template_memory import TemplateMemory
@@ -76,12 +78,14 @@ class Process:
         sock: its end of the socket pair.
         store: where the templates are.
         holder: holds the connections to clones' monitors.
+        reach: where clones may be.
     """
 
-    def __init__(self, sock: socket.socket, store: Store, holder: Holder) -> None:
+    def __init__(self, sock: socket.socket, store: Store, holder: Holder, reach: Reach) -> None:
         self._sock = sock
         self._store = store
         self._holder = holder
+        self._reach = reach
         self._opened: dict[str, Opened] = {}
         self._served: dict[asyncio.Task[None], _Served] = {}
         self._channel: Channel | None = None
@@ -100,7 +104,7 @@ class Process:
 
     def _begin(self, request: Message) -> None:
         assert self._channel is not None
-        served = _Served(request, self._holder, self._channel)
+        served = _Served(request, self._holder, self._reach, self._channel)
         task = asyncio.ensure_future(self._serve(request, served))
         self._served[task] = served
         task.add_done_callback(self._served.pop)
@@ -174,10 +178,11 @@ class _Served:
     Args:
         request: see `memd.pages.servers`.
         holder: holds the connection to its monitor as well.
+        reach: where it may be.
         channel: to the daemon.
     """
 
-    def __init__(self, request: Message, holder: Holder, channel: Channel) -> None:
+    def __init__(self, request: Message, holder: Holder, reach: Reach, channel: Channel) -> None:
         self._request = request
         self._id: int = request["id"]
         self._qmp: str | None = request.get("qmp")
@@ -188,6 +193,7 @@ class _Served:
         self._recovering: bool = request.get("recover", False)
         self._record: bool = request.get("record", False)
         self._holder = holder
+        self._reach = reach
         self._channel = channel
         self._monitor: CloneMonitor | None = None
         self._connection: Connection | None = None
@@ -226,9 +232,9 @@ class _Served:
             opened.memory.fetch_ahead(opened.working_set)
         if self._qmp is not None:
             try:
-                self._monitor = await self._reach(self._qmp)
+                self._monitor = await self._find_monitor(self._qmp)
             except QMPError:
-                if self._recovering and not await asyncio.to_thread(_listens, self._qmp):
+                if self._recovering and not await asyncio.to_thread(self._reach.listens, self._qmp):
                     return "left"
                 raise
         monitor, recording = self._monitor, opened.recording
@@ -272,7 +278,7 @@ class _Served:
                 raise QMPError("the clone pauses again and again")
             self._recovering = True
 
-    async def _reach(self, path: str) -> CloneMonitor:
+    async def _find_monitor(self, path: str) -> CloneMonitor:
         """Its monitor, by the connection that an earlier process had if there is one.
 
         Raises:
@@ -283,7 +289,7 @@ class _Served:
                 held = await asyncio.to_thread(self._holder.take, self._id)
                 if held >= 0:
                     return CloneMonitor.adopt(path, held)
-            monitor = await CloneMonitor.connect(path)
+            monitor = await CloneMonitor.connect(path, self._reach)
             await asyncio.to_thread(self._holder.keep, self._id, monitor.fileno())
         except OSError as failed:
             log.warning("the monitor %s is held by this process alone: %s", path, failed)
@@ -304,7 +310,7 @@ class _Served:
             on_demand=self._record,
             recover=self._recovering,
         )
-        sock = await connect(self._uri)
+        sock = await self._reach.connect(self._uri)
         self._counts.append(source.counts)
         self._channel.send({"id": self._id, "page-sizes": self._page_sizes})
         connection = Connection(source, sock)
@@ -384,32 +390,21 @@ def _write(fd: int, message: Message) -> None:
     os.ftruncate(fd, len(data))
 
 
-def _listens(path: str) -> bool:
-    """Whether somebody listens on a socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)
-        try:
-            sock.connect(path)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return True
-
-
 def main(arguments: list[str]) -> None:
     """Serve until the daemon has ended."""
-    number, directory, *sources = arguments
+    number, told = arguments
+    settings = json.loads(told)
     logging.basicConfig(format="memd: %(message)s")
     # What is sent makes many small objects and no circles.
     gc.disable()
     sock = socket.socket(fileno=int(number))
     # Before there are threads.
-    holder = Holder(Path(directory) / "serving")
-    store = Store(directory, readonly=True, sources=sources)
+    holder = Holder(Path(settings["directory"]) / "serving")
+    reach = Reach(settings["roots"], tcp=settings["tcp"])
+    store = Store(settings["directory"], readonly=True, sources=settings["sources"])
 
     async def run() -> None:
-        await Process(sock, store, holder).run()
+        await Process(sock, store, holder, reach).run()
 
     asyncio.run(run())
     # Fetching that is under way is given up.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Protocol, runtime_checkable
 
 from memd.errors import QMPError
@@ -99,3 +100,11 @@ class Target(Source, Protocol):
         Raises:
             SourceError: it would not.
         """
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this one, to which nothing travels in clear."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -36,6 +36,9 @@ _PIECE = 1 << 20
 class Remote(Protocol):
     """Where chunks are fetched from that the store has not."""
 
+    def keeps(self, number: int) -> bool:
+        """Whether a chunk of the layout was fetched before and is kept still."""
+
     def kept(self, number: int) -> bytes | None:
         """A chunk of the layout, verified, if it was fetched before and is kept still."""
 
@@ -175,6 +178,22 @@ class Template:
         end = -(-(offset + length) // PAGE)
         self._unpack(list(self.layout.pieces(first, end - first)))
 
+    def fetch_here(self, offset: int, length: int) -> bool:
+        """The same, if no source is needed for it; False if one is.
+
+        Raises:
+            QMPError: as `fetch`.
+            ValueError: as `fetch`.
+        """
+        if self._remote is not None:
+            first = offset // PAGE
+            pieces = self.layout.pieces(first, -(-(offset + length) // PAGE) - first)
+            numbers = {piece.chunk for piece in pieces if piece.chunk >= 0}
+            if not all(map(self._remote.keeps, self._far(sorted(numbers)))):
+                return False
+        self.fetch(offset, length)
+        return True
+
     def fetch_pages(self, pages: Iterable[int]) -> None:
         """See that pages are ready, from wherever in the memory, as `fetch` does.
 
@@ -281,6 +300,11 @@ class Template:
 
     def _prefetch(self, numbers: list[int]) -> None:
         assert self._remote is not None
+        if far := self._far(numbers):
+            self._remote.prefetch(far)
+
+    def _far(self, numbers: list[int]) -> list[int]:
+        """Those chunks that are not in the store."""
         with self._lock:
             places = self._places
             numbers = [each for each in numbers if each not in self._recent]
@@ -292,8 +316,7 @@ class Template:
                 missing[pack] = not pack or not self._blobs.has(pack)
             if missing[pack]:
                 far.append(number)
-        if far:
-            self._remote.prefetch(far)
+        return far
 
     def chunk(self, number: int) -> bytes:
         """The pages of a chunk of the layout.

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("memd")
 
 _AT_ONCE = 4
-"""Fetches under way at once for what is asked for: a source that is far away answers each
-after a while."""
+"""Fetches under way at once from a source for what is asked for: one that is far away answers
+each after a while."""
+
+_UNPACKING = 2
+"""Threads that unpack what is asked for and needs no source: one that stalls holds none up."""
 
 _AHEAD = 3
 """Fetches under way at once for what will be asked for; each makes several requests."""
@@ -52,7 +55,8 @@ class TemplateMemory:
             self.content[first : first + count] = b"\1" * count
         self.on_ready: set[Callable[[], None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._asked = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch")
+        self._here = ThreadPoolExecutor(_UNPACKING, thread_name_prefix="unpack")
+        self._far = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch")
         self._ahead = ThreadPoolExecutor(_AHEAD, thread_name_prefix="ahead")
         # Ranges that are being fetched, and that could not be had.
         self._fetching: dict[tuple[int, int], asyncio.Future[None]] = {}
@@ -91,7 +95,7 @@ class TemplateMemory:
         """Stop fetching, and close the template."""
         if self._task is not None:
             self._task.cancel()
-        for executor in (self._asked, self._ahead):
+        for executor in (self._here, self._far, self._ahead):
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
         self._all = None
         with contextlib.suppress(BufferError):
@@ -136,9 +140,14 @@ class TemplateMemory:
     def _fetch(self, offset: int, length: int) -> None:
         wanted = (offset, length)
         if wanted not in self._fetching:
-            found = self._loop.run_in_executor(self._asked, self.template.fetch, offset, length)
+            found = asyncio.ensure_future(self._get(offset, length))
             self._fetching[wanted] = found
             found.add_done_callback(lambda done: self._fetched(wanted, done))
+
+    async def _get(self, offset: int, length: int) -> None:
+        template, run = self.template, self._loop.run_in_executor
+        if not await run(self._here, template.fetch_here, offset, length):
+            await run(self._far, template.fetch, offset, length)
 
     def _fetched(self, wanted: tuple[int, int], done: asyncio.Future[None]) -> None:
         del self._fetching[wanted]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import replace
 
 from memd.json_types import JSON
-from memd.pages.servers import Emit, InThread, Servers
+from memd.pages.servers import Emit, InThread, Servers, Settings
 from memd.pages.store import Holdings, Store
 from memd.work import Command, Job
 
@@ -21,10 +21,21 @@ class Templates:
         directory: of the store.
         sources: URLs of where templates are that it has not.
         cache_limit: bytes of fetched chunks that it keeps, None for any number.
+        roots: directories below which machines' sockets have to be, none for anywhere.
+        tcp: whether machines may be on other hosts.
     """
 
-    def __init__(self, directory: str, sources: Sequence[str], cache_limit: int | None) -> None:
-        self._arguments = directory, sources, cache_limit
+    def __init__(
+        self,
+        directory: str,
+        sources: Sequence[str],
+        cache_limit: int | None,
+        *,
+        roots: Sequence[str] = (),
+        tcp: bool = False,
+    ) -> None:
+        self._settings = Settings(directory, sources, roots, tcp)
+        self._cache_limit = cache_limit
         self._store: Store | None = None
         self._servers: Servers | None = None
 
@@ -34,7 +45,8 @@ class Templates:
         Raises:
             QMPError: it can't be used.
         """
-        directory, sources, limit = self._arguments
+        directory, sources = self._settings.directory, self._settings.sources
+        limit = self._cache_limit
         self._store = await Job(lambda: Store(directory, sources=sources, cache_limit=limit))
 
     @property
@@ -62,7 +74,6 @@ class Templates:
             spawn: runs a command that no client waits for; the text says what it does.
         """
         store = self.store
-        _directory, sources, _limit = self._arguments
 
         async def learn(name: str, pages: array[int]) -> None:
             await Job(lambda: store.set_working_set(name, pages))
@@ -70,7 +81,8 @@ class Templates:
         def learnt(name: str, pages: array[int]) -> None:
             spawn(learn(name, pages), f"storing the working set of template '{name}'")
 
-        self._servers = Servers(Path(store.directory), sources, emit, learnt, in_thread)
+        settings = replace(self._settings, directory=store.directory)
+        self._servers = Servers(settings, emit, learnt, in_thread)
         await self._servers.resume()
 
     def clones_of(self, name: str) -> list[dict[str, JSON]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from memd.pages.servers import Servers
+from memd.pages.servers import Servers, Settings
 from memd.pages.store import Store
 from memd.work import Event
 from tests.conftest import NOT_HERE
@@ -89,7 +89,7 @@ class Serving:
     def __init__(self, store: Path, most: int | None = None) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.learnt: dict[str, array[int]] = {}
-        self.servers = Servers(store, (), self._emit, self.learnt.__setitem__, most=most)
+        self.servers = Servers(Settings(str(store)), self._emit, self.learnt.__setitem__, most=most)
 
     def _emit(self, events: tuple[Event, ...]) -> None:
         for event in events:

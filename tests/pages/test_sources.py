@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import ssl
 import threading
@@ -16,6 +17,7 @@ from memd.pages.manifest import Manifest
 from memd.pages.source_urls import open_source
 from memd.pages.sources import SourceError
 from memd.pages.store import Store
+from memd.pages.template_memory import TemplateMemory
 from tests.pages.memory import PAGE, change, memory
 from tests.pages.registry import Registry, log_in
 from tests.pages.web import Web
@@ -300,6 +302,35 @@ def test_a_source_that_stalls_holds_up_nothing_else(make: MakeStore, web: Web) -
     waiting.join()
     assert template.view(first, PAGE) == DATA[first : first + PAGE]
     template.close()
+
+
+async def test_what_is_here_does_not_wait_for_what_stalls(make: MakeStore, web: Web) -> None:
+    """Machines are sent the pages that are here while others of the same template are awaited."""
+    origin = make("origin")
+    fill(origin)
+    # What the store has of it: all but the changed pages.
+    fill(origin, "b", change(DATA, 0.1, seed=2), "a")
+    store = make("there", web.url)
+    store.pull("a")
+    store.locate("b")
+    web.stall = "/blobs/"
+    memory = TemplateMemory(store.open("b"))
+    other = change(DATA, 0.1, seed=2)
+    pages = [slice(at, at + PAGE) for at in range(0, len(DATA), PAGE)]
+    far = [page for page, at in enumerate(pages) if other[at] != DATA[at]]
+    near = next(page for page, at in enumerate(pages) if other[at] == DATA[at] and any(DATA[at]))
+    woken = asyncio.Event()
+    memory.on_ready.add(woken.set)
+    for page in far[:20]:
+        assert memory.view(page * PAGE, PAGE, True) is None
+    while (view := memory.view(near * PAGE, PAGE, True)) is None:
+        await asyncio.wait_for(woken.wait(), 10)
+        woken.clear()
+    assert view == DATA[near * PAGE : near * PAGE + PAGE]
+    assert memory.view(far[0] * PAGE, PAGE, True) is None
+    web.go_on.set()
+    del view
+    await memory.close()
 
 
 def test_several_want_it_at_once(make: MakeStore, web: Web) -> None:

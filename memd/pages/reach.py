@@ -1,0 +1,119 @@
+"""Where the machines may be that clients name: what is connected to, and what is not.
+
+A client could have memd connect to what it can't reach itself. Sockets are found as
+files are: below `--mem-root` if there is one, and through no link of a stranger's. TCP
+leads to this host alone, unless the operator says otherwise: what is sent is a guest's
+memory, in clear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from memd.errors import QMPError
+from memd.hostmem.paths import Roots, open_path
+from memd.pages.sources import is_loopback
+
+
+class Reach:
+    """What may be connected to.
+
+    Args:
+        roots: the directories below which sockets have to be, none for anywhere.
+        tcp: whether TCP may lead to other hosts.
+
+    Raises:
+        OSError: a directory can't be opened.
+    """
+
+    def __init__(self, roots: Sequence[str] = (), *, tcp: bool = False) -> None:
+        self._roots = Roots() if roots else None
+        self._tcp = tcp
+        for each in roots:
+            assert self._roots is not None
+            self._roots.add(each)
+
+    @contextmanager
+    def opened(self, path: str) -> Iterator[str]:
+        """Another name of what a path leads to, for the length of a `with` block.
+
+        Raises:
+            OSError: there is nothing, or it may not be reached.
+        """
+        fd = open_path(os.fsencode(path), os.O_PATH | os.O_CLOEXEC, self._roots)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+
+    def listens(self, path: str) -> bool:
+        """Whether somebody listens on a UNIX socket."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            try:
+                with self.opened(path) as place:
+                    sock.connect(place)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+        return True
+
+    async def connect(self, uri: str) -> socket.socket:
+        """A connection to a QEMU that listens.
+
+        Args:
+            uri: `unix:PATH`, or `tcp:HOST:PORT`.
+
+        Raises:
+            QMPError: there is none to be had.
+        """
+        kind, _, rest = uri.partition(":")
+        host, _, port = rest.rpartition(":")
+        try:
+            if kind == "unix" and rest:
+                return await self._connect_unix(rest)
+            if kind == "tcp" and host and port.isascii() and port.isdigit():
+                return await self._connect_tcp(host.strip("[]"), int(port))
+        except (OSError, OverflowError) as failed:
+            reason = getattr(failed, "strerror", None) or failed
+            raise QMPError(f"cannot connect to the QEMU at {uri}: {reason}") from None
+        raise QMPError(f"'{uri}' is no address: unix:PATH or tcp:HOST:PORT is expected")
+
+    async def _connect_unix(self, path: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            with self.opened(path) as place:
+                await asyncio.get_running_loop().sock_connect(sock, place)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _connect_tcp(self, host: str, port: int) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        failure: OSError | None = None
+        for family, kind, number, _name, where in await loop.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        ):
+            if not self._tcp and not is_loopback(str(where[0])):
+                failure = failure or OSError(0, "it is another host (--insecure-tcp permits that)")
+                continue
+            sock = socket.socket(family, kind, number)
+            sock.setblocking(False)
+            try:
+                await loop.sock_connect(sock, where)
+                return sock
+            except OSError as failed:
+                sock.close()
+                # asyncio says something else for every refusal.
+                failure = OSError(failed.errno, os.strerror(failed.errno or 0))
+            except BaseException:
+                sock.close()
+                raise
+        raise failure or OSError(0, "the host has no address")
