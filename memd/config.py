@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from memd.compat import Compat
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
 NO_UUID = "00000000-0000-0000-0000-000000000000"
 
@@ -247,7 +247,7 @@ class DeviceOption:
         options: what `device_add` would be given.
     """
 
-    def __init__(self, where: str, is_json: bool, options: dict[str, JSON]) -> None:
+    def __init__(self, where: str, is_json: bool, options: JSONObject) -> None:
         self.where = where
         self.is_json = is_json
         self.options = options
@@ -263,7 +263,7 @@ class StartCommand:
         where: the option and its argument as given, for messages.
     """
 
-    def __init__(self, command: str, options: dict[str, JSON], is_json: bool, where: str) -> None:
+    def __init__(self, command: str, options: JSONObject, is_json: bool, where: str) -> None:
         self.command = command
         self.options = options
         self.is_json = is_json
@@ -333,7 +333,7 @@ class Config:
         self.chardevs: list[Chardev] = []
         self.monitors: list[MonitorSpec] = []
         self.default_socket = False
-        self.objects: list[dict[str, JSON]] = []
+        self.objects: list[JSONObject] = []
         self.name: str | None = None
         self.uuid = NO_UUID
         self.pidfile: str | None = None
@@ -358,7 +358,7 @@ class Config:
         self.preconfig = False
         self.machine_kind: str | None = None
         self.machine = MachineConfig(ram_size=0)
-        self.machine_values: dict[str, JSON] = {}
+        self.machine_values: JSONObject = {}
         self.devices: list[DeviceOption] = []
         self.qtest: Chardev | None = None
         self.qtest_log: str | None = None

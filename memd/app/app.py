@@ -26,7 +26,7 @@ from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
 from memd.errors import QMPError, StartError, answer_to, shortage
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.qom import Tree
 from memd.qom.quota import Quota
 from memd.server.hub import Hub
@@ -299,7 +299,7 @@ class App:
         except QMPError as error:
             raise StartError(error.desc, address.where, error.hint) from None
 
-    async def _make_object(self, options: dict[str, JSON]) -> None:
+    async def _make_object(self, options: JSONObject) -> None:
         if self._manager is not None and self._manager.has(options):
             return
         try:

@@ -15,14 +15,14 @@ from memd.devices.arguments import arguments
 from memd.devices.kinds import NONE, find_kind
 from memd.devices.machine_object import check_initiators, check_limits, set_machine
 from memd.errors import QMPError, StartError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.qom import MemoryRegion
 from memd.work import Run
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
 
-MakeObject = Callable[[dict[str, JSON]], Awaitable[None]]
+MakeObject = Callable[[JSONObject], Awaitable[None]]
 """Makes an object as `-object` does; raises `StartError`."""
 
 

@@ -39,7 +39,7 @@ from memd import __version__
 from memd.commands.memdev import x_memdev_stat
 from memd.commands.metering import BOUNDS
 from memd.hostmem.sockets import listen_tcp
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.server.endpoint import open_unix
 from memd.server.listener import Listener
 from memd.work import Run
@@ -68,10 +68,10 @@ class Snapshot:
     """What is read on the event loop for one scrape."""
 
     def __init__(self) -> None:
-        self.backends: list[dict[str, JSON]] = []
+        self.backends: list[JSONObject] = []
         self.clients = 0
         self.held = 0
-        self.lost: list[dict[str, JSON]] = []
+        self.lost: list[JSONObject] = []
         self.populated = 0
         self.templates: Holdings | None = None
         self.sent: Totals | None = None
@@ -137,7 +137,7 @@ _SUMS = (
 )
 
 
-def _of_backends(backends: list[dict[str, JSON]]) -> Iterator[Metric]:
+def _of_backends(backends: list[JSONObject]) -> Iterator[Metric]:
     counted = GaugeMetricFamily("memd_backends", "Memory backends, by type.", labels=["type"])
     for kind, count in sorted(Counter(each["qom-type"] for each in backends).items()):
         counted.add_metric([kind], count)
@@ -427,8 +427,8 @@ class Metrics:
             seen.sent = self._daemon.templates.servers.totals()
         return seen
 
-    async def _stat(self) -> list[dict[str, JSON]]:
-        found: list[dict[str, JSON]] = await self._run(x_memdev_stat(self._daemon, {}))
+    async def _stat(self) -> list[JSONObject]:
+        found: list[JSONObject] = await self._run(x_memdev_stat(self._daemon, {}))
         return found
 
 

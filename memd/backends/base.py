@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.spec import MAX_NODES, POLICIES
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.qapi.visit import (
     visit_bool,
     visit_enum,
@@ -23,7 +23,7 @@ from memd.qapi.visit import (
 )
 from memd.qom.builtin_objects import MemoryRegion
 from memd.qom.object import ANONYMOUS, COPIED, Description, QObject, UserCreatable
-from memd.qom.property import LinkProperty, Property
+from memd.qom.property import LinkProperty, attribute
 from memd.qom.types import OBJECT, ObjectType
 from memd.work import Command
 
@@ -234,7 +234,7 @@ class MemoryBackend(UserCreatable, ABC):
                 described["file"] = before["file"] if before else identify(region.fd)
         return described
 
-    def restoring(self, described: Description) -> dict[str, JSON]:
+    def restoring(self, described: Description) -> JSONObject:
         """All but what names another object; see `relink`."""
         properties = super().restoring(described)
         return {name: value for name, value in properties.items() if name != LINK}
@@ -312,7 +312,7 @@ class MemoryBackend(UserCreatable, ABC):
         return QMPError(f"property '{name}' of {self.qom_type.name} doesn't take value '0'")
 
 
-def unless_made(backend: MemoryBackend) -> None:
+def unless_made(backend: MemoryBackend, _value: object = None) -> None:
     """Refuse a change once the memory is made."""
     if backend.region is not None:
         raise QMPError("cannot change property value")
@@ -324,15 +324,14 @@ def _guard_size(backend: MemoryBackend) -> None:
         raise QMPError(f"cannot change property size of {backend.qom_type.name} ")
 
 
-def _set_size(backend: MemoryBackend, size: int) -> None:
+def _check_size(backend: MemoryBackend, size: int) -> None:
     if size == 0:
         raise backend.doesnt_take("size")
-    backend.size = size
 
 
-def _set_share(backend: MemoryBackend, share: bool) -> None:
-    unless_made(backend)
-    backend.share = share
+def _check_threads(backend: MemoryBackend, threads: int) -> None:
+    if threads == 0:
+        raise backend.doesnt_take("prealloc-threads")
 
 
 def _check_prealloc(prealloc: bool, reserve: bool) -> None:
@@ -340,10 +339,9 @@ def _check_prealloc(prealloc: bool, reserve: bool) -> None:
         raise QMPError("'prealloc=on' and 'reserve=off' are incompatible")
 
 
-def _set_reserve(backend: MemoryBackend, reserve: bool) -> None:
+def _check_reserve(backend: MemoryBackend, reserve: bool) -> None:
     unless_made(backend)
     _check_prealloc(backend.prealloc, reserve)
-    backend.reserve = reserve
 
 
 def _set_prealloc(backend: MemoryBackend, prealloc: bool) -> Command[None] | None:
@@ -356,12 +354,6 @@ def _set_prealloc(backend: MemoryBackend, prealloc: bool) -> Command[None] | Non
         return populate_made(backend, backend.region)
     # Pages that are there are not taken back.
     return None
-
-
-def _set_prealloc_threads(backend: MemoryBackend, threads: int) -> None:
-    if threads == 0:
-        raise backend.doesnt_take("prealloc-threads")
-    backend.prealloc_threads = threads
 
 
 def _set_prealloc_context(backend: MemoryBackend, context: QObject | None) -> None:
@@ -386,12 +378,6 @@ def _set_dump(backend: MemoryBackend, dump: bool) -> None:
     backend.dump = dump
 
 
-def _set_policy(backend: MemoryBackend, policy: str) -> None:
-    # Once the memory is made this changes nothing but what is shown
-    # (observed on QEMU 10.0.2); the same goes for host-nodes.
-    backend.policy = policy
-
-
 def _set_host_nodes(backend: MemoryBackend, nodes: list[int]) -> None:
     for node in nodes:
         if node >= MAX_NODES:
@@ -400,67 +386,46 @@ def _set_host_nodes(backend: MemoryBackend, nodes: list[int]) -> None:
     backend.host_nodes = sorted({*backend.host_nodes, *nodes})
 
 
-def _set_canonical_path(backend: MemoryBackend, canonical_path: bool) -> None:
-    backend.canonical_path = canonical_path
-
-
-def _get_host_nodes(backend: MemoryBackend) -> list[int]:
-    return list(backend.host_nodes)
-
-
 MEMORY_BACKEND = ObjectType(
     "memory-backend",
     OBJECT,
     abstract=True,
     interfaces=("user-creatable",),
     properties=(
-        Property(
+        attribute(
             "share",
             "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.share,
-            set=_set_share,
+            visit_bool,
+            check=unless_made,
             description="Mark the memory as private to QEMU or shared",
         ),
-        Property(
+        attribute(
             "size",
             "int",
-            visit=visit_size,
+            visit_size,
             guard=_guard_size,
-            get=lambda backend: backend.size,
-            set=_set_size,
+            check=_check_size,
             description="Size of the memory region (ex: 500M)",
         ),
-        Property(
+        attribute(
             "dump",
             "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.dump,
+            visit_bool,
             set=_set_dump,
             description="Set to 'off' to exclude from core dump",
         ),
-        Property(
+        attribute(
             "prealloc-threads",
             "int",
-            visit=visit_uint32,
-            get=lambda backend: backend.prealloc_threads,
-            set=_set_prealloc_threads,
+            visit_uint32,
+            check=_check_threads,
             description="Number of CPU threads to use for prealloc",
         ),
-        Property(
-            "x-use-canonical-path-for-ramblock-id",
-            "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.canonical_path,
-            set=_set_canonical_path,
-        ),
-        Property(
-            "policy",
-            "HostMemPolicy",
-            visit=visit_enum(POLICIES),
-            get=lambda backend: backend.policy,
-            set=_set_policy,
-            description="Set the NUMA policy",
+        attribute("x-use-canonical-path-for-ramblock-id", "bool", visit_bool, of="canonical_path"),
+        # Once the memory is made, this and host-nodes change nothing but what is
+        # shown (observed on QEMU 10.0.2).
+        attribute(
+            "policy", "HostMemPolicy", visit_enum(POLICIES), description="Set the NUMA policy"
         ),
         LinkProperty(
             "prealloc-context",
@@ -469,37 +434,26 @@ MEMORY_BACKEND = ObjectType(
             set=_set_prealloc_context,
             description="Context to use for creating CPU threads for preallocation",
         ),
-        Property(
-            "prealloc",
-            "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.prealloc,
-            set=_set_prealloc,
-            description="Preallocate memory",
+        attribute(
+            "prealloc", "bool", visit_bool, set=_set_prealloc, description="Preallocate memory"
         ),
-        Property(
+        attribute(
             "reserve",
             "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.reserve,
-            set=_set_reserve,
+            visit_bool,
+            check=_check_reserve,
             description="Reserve swap space (or huge pages) if applicable",
         ),
-        Property(
+        attribute(
             "host-nodes",
             "int",
-            visit=visit_list(visit_uint16),
-            get=_get_host_nodes,
+            visit_list(visit_uint16),
+            get=lambda backend: list(backend.host_nodes),
             set=_set_host_nodes,
             description="Binds memory to the list of NUMA host nodes",
         ),
-        Property(
-            "merge",
-            "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.merge,
-            set=_set_merge,
-            description="Mark memory as mergeable",
+        attribute(
+            "merge", "bool", visit_bool, set=_set_merge, description="Mark memory as mergeable"
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.qom.object import Description, UserCreatable
 from memd.qom.quota import NOBODY
 from memd.qom.tree import Tree
@@ -13,9 +13,9 @@ class Credentials(UserCreatable):
 
     tree: Tree
 
-    def restoring(self, described: Description) -> dict[str, JSON]:
+    def restoring(self, described: Description) -> JSONObject:
         """What it was made of counts, whatever was set later."""
-        options: dict[str, JSON] = described["options"]
+        options: JSONObject = described["options"]
         return {name: value for name, value in options.items() if name not in ("qom-type", "id")}
 
     def relink(self, described: Description) -> None:

@@ -26,19 +26,19 @@ from memd.hostmem.planning import (
     space_wanted,
 )
 from memd.hostmem.spec import READ_WRITE, MapSpec, round_up
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.qom.object import UserCreatable
 from memd.qom.tree import Tree
 from memd.work import Job
 
-Explanation = dict[str, JSON]
+Explanation = JSONObject
 
 _T = TypeVar("_T")
 
 
 async def explain(
     tree: Tree,
-    options: dict[str, JSON],
+    options: JSONObject,
     deny_private_discard: bool = False,
     *,
     owner: int | None = None,
@@ -81,7 +81,7 @@ def _explain_other(obj: UserCreatable) -> Explanation:
     return {"verdict": "works" if told else "unknown", "warnings": [], "text": [first, *told]}
 
 
-def _explain(backend: MemoryBackend, given: dict[str, JSON], deny: bool) -> Explanation:
+def _explain(backend: MemoryBackend, given: JSONObject, deny: bool) -> Explanation:
     plan = plan_of(backend, given)
     plan.deny_private_discard = deny
     told = describe(backend, plan)
@@ -99,7 +99,7 @@ def _explain(backend: MemoryBackend, given: dict[str, JSON], deny: bool) -> Expl
     return told
 
 
-def plan_of(backend: MemoryBackend, given: dict[str, JSON]) -> Plan:
+def plan_of(backend: MemoryBackend, given: JSONObject) -> Plan:
     """What making a backend would come to.
 
     Args:
@@ -118,7 +118,7 @@ def plan_of(backend: MemoryBackend, given: dict[str, JSON]) -> Plan:
     return plan
 
 
-def _works(tree: Tree, options: dict[str, JSON]) -> bool:
+def _works(tree: Tree, options: JSONObject) -> bool:
     """Whether object-add with these arguments would work."""
     # Without what leads elsewhere in the tree, which is the event loop's.
     alone = {name: value for name, value in options.items() if name != "prealloc-context"}

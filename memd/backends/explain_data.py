@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from memd.hostmem import kvm, libc
 from memd.hostmem.host import map_flags
 from memd.hostmem.spec import DENIED, FILE, PRIVATE, READ, READ_WRITE
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
 if TYPE_CHECKING:
     from memd.backends.base import MemoryBackend
@@ -29,9 +29,9 @@ _MAP_FLAGS = ("MAP_SHARED", "MAP_PRIVATE", "MAP_ANONYMOUS", "MAP_NORESERVE")
 _HUGE_NAMES = ("KB", "MB", "GB")
 
 
-def describe(backend: MemoryBackend, plan: Plan) -> dict[str, JSON]:
+def describe(backend: MemoryBackend, plan: Plan) -> JSONObject:
     """The explanation but for advice and words; members of QAPI's `MemdevExplanation`."""
-    told: dict[str, JSON] = {"verdict": plan.verdict}
+    told: JSONObject = {"verdict": plan.verdict}
     if plan.error is not None:
         told["error"] = error_data(plan.error)
     if plan.file is not None:
@@ -47,17 +47,17 @@ def describe(backend: MemoryBackend, plan: Plan) -> dict[str, JSON]:
     return told
 
 
-def error_data(error: QMPError) -> dict[str, JSON]:
+def error_data(error: QMPError) -> JSONObject:
     """QAPI's `MemdevError`."""
-    told: dict[str, JSON] = {"class": error.error_class, "desc": error.desc}
+    told: JSONObject = {"class": error.error_class, "desc": error.desc}
     if error.hint is not None:
         told["hint"] = error.hint
     return told
 
 
-def file_data(path: str | None, file: PlannedFile) -> dict[str, JSON]:
+def file_data(path: str | None, file: PlannedFile) -> JSONObject:
     """QAPI's `MemdevFile`."""
-    told: dict[str, JSON] = {
+    told: JSONObject = {
         "kind": file.kind,
         "exists": file.kind == "directory" or not file.creates,
         "open-flags": open_flags(file),
@@ -92,7 +92,7 @@ def open_flags(file: PlannedFile) -> list[str]:
     return [access, *(name for name in _OPEN_FLAGS if flags & getattr(os, name))]
 
 
-def mapping_data(spec: MapSpec, file: PlannedFile | None) -> dict[str, JSON]:
+def mapping_data(spec: MapSpec, file: PlannedFile | None) -> JSONObject:
     """QAPI's `MemdevMapping`."""
     flags = map_flags(spec, file is None)
     names = [name for name in _MAP_FLAGS if flags & getattr(libc, name)]
@@ -127,7 +127,7 @@ def discard(backend: MemoryBackend, plan: Plan, spec: MapSpec) -> str:
     return "hole"
 
 
-def file_changes(plan: Plan, told: dict[str, JSON]) -> list[str]:
+def file_changes(plan: Plan, told: JSONObject) -> list[str]:
     """QAPI's `MemdevFileChange`s of a file that has a name."""
     file = plan.file
     if file is None or file.kind != "file":

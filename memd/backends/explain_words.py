@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from memd.backends.plan import size_text
 from memd.hostmem.spec import DENIED, FILE, PRIVATE
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
 if TYPE_CHECKING:
     from memd.backends.base import MemoryBackend
@@ -52,7 +52,7 @@ _CHANGES = {
 }
 
 
-def spelled(options: dict[str, JSON]) -> str:
+def spelled(options: JSONObject) -> str:
     """Arguments of object-add as `--object` takes them."""
     parts = [options["qom-type"]]
     for name, value in options.items():
@@ -77,7 +77,7 @@ def _short(size: int) -> str:
     return number if unit == "bytes" else number + unit[0]
 
 
-def words(backend: MemoryBackend, plan: Plan, told: dict[str, JSON]) -> list[str]:
+def words(backend: MemoryBackend, plan: Plan, told: JSONObject) -> list[str]:
     """The explanation in words.
 
     Args:
@@ -105,7 +105,7 @@ def _verdict(backend: MemoryBackend, plan: Plan) -> str:
     return f"It may work, which only trying tells: {what}"
 
 
-def _story(backend: MemoryBackend, plan: Plan, spec: MapSpec, told: dict[str, JSON]) -> list[str]:
+def _story(backend: MemoryBackend, plan: Plan, spec: MapSpec, told: JSONObject) -> list[str]:
     file = plan.file
     text = [_file(backend, file, told), _mapping(spec, told)]
     if spec.length != spec.size:
@@ -135,7 +135,7 @@ def _story(backend: MemoryBackend, plan: Plan, spec: MapSpec, told: dict[str, JS
     return text
 
 
-def _file(backend: MemoryBackend, file: PlannedFile | None, told: dict[str, JSON]) -> str:
+def _file(backend: MemoryBackend, file: PlannedFile | None, told: JSONObject) -> str:
     if file is None:
         return "There is no file behind it: it is anonymous memory."
     how = "|".join(told["file"]["open-flags"])
@@ -163,7 +163,7 @@ def _file(backend: MemoryBackend, file: PlannedFile | None, told: dict[str, JSON
     return f"{path} is opened {access} ({how}){sized}."
 
 
-def _mapping(spec: MapSpec, told: dict[str, JSON]) -> str:
+def _mapping(spec: MapSpec, told: JSONObject) -> str:
     mapping = told["mapping"]
     how = "shared" if spec.shared else "private"
     allowed = "read-only" if told["writes"] == DENIED else "for reading and writing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.hostmem.spec import READ_WRITE, FileAccess, file_access
 from memd.qapi.visit import visit_bool, visit_enum, visit_size, visit_str
-from memd.qom.property import Guard, Property
+from memd.qom.property import attribute
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
@@ -268,53 +269,14 @@ class FileBackend(WholePagesBackend):
         return file.kind in ("file", "directory") and file.had == 0
 
 
-def _unless_made(name: str, end: str) -> Guard:
+def _keep(name: str, end: str = "") -> Callable[..., None]:
     """Refuse a change of the property once the memory is made."""
 
-    def guard(backend: FileBackend) -> None:
+    def refuse(backend: FileBackend, _value: object = None) -> None:
         if backend.region is not None:
             raise QMPError(f"cannot change property '{name}' of {backend.qom_type.name}{end}")
 
-    return guard
-
-
-_keep_align = _unless_made("align", "")
-_keep_offset = _unless_made("offset", "")
-_keep_mem_path = _unless_made("mem-path", "")
-_keep_pmem = _unless_made("pmem", ".")
-_keep_readonly = _unless_made("readonly", ".")
-_keep_rom = _unless_made("rom", ".")
-
-
-def _set_align(backend: FileBackend, align: int) -> None:
-    backend.align = align
-
-
-def _set_offset(backend: FileBackend, offset: int) -> None:
-    backend.offset = offset
-
-
-def _set_mem_path(backend: FileBackend, path: str) -> None:
-    _keep_mem_path(backend)
-    backend.mem_path = path
-
-
-def _set_pmem(backend: FileBackend, pmem: bool) -> None:
-    _keep_pmem(backend)
-    backend.pmem = pmem
-
-
-def _set_readonly(backend: FileBackend, readonly: bool) -> None:
-    _keep_readonly(backend)
-    backend.readonly = readonly
-
-
-def _set_rom(backend: FileBackend, rom: str) -> None:
-    backend.rom = rom
-
-
-def _set_discard_data(backend: FileBackend, discard_data: bool) -> None:
-    backend.discard_data = discard_data
+    return refuse
 
 
 MEMORY_BACKEND_FILE = ObjectType(
@@ -322,53 +284,24 @@ MEMORY_BACKEND_FILE = ObjectType(
     MEMORY_BACKEND,
     factory=FileBackend,
     properties=(
-        Property("pmem", "bool", visit=visit_bool, get=lambda backend: backend.pmem, set=_set_pmem),
-        Property(
-            "align",
-            "int",
-            visit=visit_size,
-            guard=_keep_align,
-            get=lambda backend: backend.align,
-            set=_set_align,
-        ),
-        Property(
+        attribute("pmem", "bool", visit_bool, check=_keep("pmem", ".")),
+        attribute("align", "int", visit_size, guard=_keep("align")),
+        attribute(
             "offset",
             "int",
-            visit=visit_size,
-            guard=_keep_offset,
-            get=lambda backend: backend.offset,
-            set=_set_offset,
+            visit_size,
+            guard=_keep("offset"),
             description="Offset into the target file (ex: 1G)",
         ),
-        Property(
-            "mem-path",
-            "string",
-            visit=visit_str,
-            get=lambda backend: backend.mem_path,
-            set=_set_mem_path,
-        ),
-        Property(
+        attribute("mem-path", "string", visit_str, check=_keep("mem-path")),
+        attribute(
             "rom",
             "OnOffAuto",
-            visit=visit_enum(("auto", "on", "off")),
-            guard=_keep_rom,
-            get=lambda backend: backend.rom,
-            set=_set_rom,
+            visit_enum(("auto", "on", "off")),
+            guard=_keep("rom", "."),
             description="Whether to create Read Only Memory (ROM)",
         ),
-        Property(
-            "discard-data",
-            "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.discard_data,
-            set=_set_discard_data,
-        ),
-        Property(
-            "readonly",
-            "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.readonly,
-            set=_set_readonly,
-        ),
+        attribute("discard-data", "bool", visit_bool),
+        attribute("readonly", "bool", visit_bool, check=_keep("readonly", ".")),
     ),
 )

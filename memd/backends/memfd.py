@@ -10,7 +10,7 @@ from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.hostmem.spec import round_up
 from memd.qapi.visit import visit_bool, visit_size
-from memd.qom.property import Property
+from memd.qom.property import attribute
 from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
@@ -116,18 +116,9 @@ class MemfdBackend(WholePagesBackend):
         return asked if asked and not asked & (asked - 1) else capacity.default_huge_page_size()
 
 
-def _set_hugetlb(backend: MemfdBackend, hugetlb: bool) -> None:
-    backend.hugetlb = hugetlb
-
-
-def _set_hugetlbsize(backend: MemfdBackend, size: int) -> None:
+def _check_hugetlbsize(backend: MemfdBackend, size: int) -> None:
     if size == 0:
         raise QMPError(f"Property '{backend.qom_type.name}.hugetlbsize' doesn't take value '0'")
-    backend.hugetlbsize = size
-
-
-def _set_seal(backend: MemfdBackend, seal: bool) -> None:
-    backend.seal = seal
 
 
 MEMORY_BACKEND_MEMFD = ObjectType(
@@ -135,29 +126,14 @@ MEMORY_BACKEND_MEMFD = ObjectType(
     MEMORY_BACKEND,
     factory=MemfdBackend,
     properties=(
-        Property(
-            "hugetlb",
-            "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.hugetlb,
-            set=_set_hugetlb,
-            description="Use huge pages",
-        ),
-        Property(
-            "seal",
-            "bool",
-            visit=visit_bool,
-            get=lambda backend: backend.seal,
-            set=_set_seal,
-            description="Seal growing & shrinking",
-        ),
-        Property(
+        attribute("hugetlb", "bool", visit_bool, description="Use huge pages"),
+        attribute("seal", "bool", visit_bool, description="Seal growing & shrinking"),
+        attribute(
             "hugetlbsize",
             "int",
-            visit=visit_size,
+            visit_size,
             guard=unless_made,
-            get=lambda backend: backend.hugetlbsize,
-            set=_set_hugetlbsize,
+            check=_check_hugetlbsize,
             description="Huge pages size (ex: 2M, 1G)",
         ),
     ),

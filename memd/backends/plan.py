@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
 if TYPE_CHECKING:
     from memd.errors import QMPError
@@ -17,11 +17,11 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 Warnings = Iterator[tuple[str, str]]
 """What each is about, and a sentence."""
 
-Proposals = Iterator[tuple[dict[str, Any], str]]
+Proposals = Iterator[tuple[JSONObject, str]]
 """What to change of the arguments (None takes one out), and why."""
 
 
-NOBODY_SHARES: tuple[dict[str, Any], str] = (
+NOBODY_SHARES: tuple[JSONObject, str] = (
     {"qom-type": "memory-backend-ram"},
     "memory that nobody shares needs no file behind it.",
 )
@@ -42,7 +42,7 @@ class Plan:
             private mapping of a file.
     """
 
-    def __init__(self, given: dict[str, JSON]) -> None:
+    def __init__(self, given: JSONObject) -> None:
         self.given = given
         self.error: QMPError | None = None
         self.file: PlannedFile | None = None

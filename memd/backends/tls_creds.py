@@ -14,7 +14,7 @@ from memd.backends.credentials import Credentials
 from memd.backends.secret import find_secret
 from memd.errors import QMPError
 from memd.qapi.visit import visit_bool, visit_enum, visit_str
-from memd.qom.property import Property
+from memd.qom.property import Property, Set, attribute
 from memd.qom.types import OBJECT, ObjectType
 from memd.work import Job
 
@@ -151,29 +151,16 @@ def read_priority(text: str) -> tuple[str, ...]:
     return versions
 
 
-def _set_dir(credentials: TLSCredentials, directory: str) -> None:
-    credentials.dir = directory
-
-
-def _set_endpoint(credentials: TLSCredentials, endpoint: str) -> None:
-    credentials.endpoint = endpoint
-
-
 def _set_priority(credentials: TLSCredentials, priority: str) -> None:
     credentials.versions = read_priority(priority)
     credentials.priority = priority
 
 
-def _set_verify_peer(credentials: TLSCredentials, verify: bool) -> None:
-    credentials.verify_peer = verify
-
-
-def _set_sanity_check(credentials: TLSCredentials, check: bool) -> None:
-    credentials.sanity_check = check
-
-
-def _set_passwordid(credentials: TLSCredentials, id: str) -> None:
-    credentials.passwordid = id
+def _text(name: str, set: Set | None = None) -> Property:
+    """A text, or None, which is told as an empty one."""
+    return attribute(
+        name, "string", visit_str, get=lambda credentials: getattr(credentials, name) or "", set=set
+    )
 
 
 TLS_CREDS = ObjectType(
@@ -181,34 +168,10 @@ TLS_CREDS = ObjectType(
     OBJECT,
     abstract=True,
     properties=(
-        Property(
-            "verify-peer",
-            "bool",
-            visit=visit_bool,
-            get=lambda credentials: credentials.verify_peer,
-            set=_set_verify_peer,
-        ),
-        Property(
-            "dir",
-            "string",
-            visit=visit_str,
-            get=lambda credentials: credentials.dir or "",
-            set=_set_dir,
-        ),
-        Property(
-            "endpoint",
-            "QCryptoTLSCredsEndpoint",
-            visit=visit_enum(ENDPOINTS),
-            get=lambda credentials: credentials.endpoint,
-            set=_set_endpoint,
-        ),
-        Property(
-            "priority",
-            "string",
-            visit=visit_str,
-            get=lambda credentials: credentials.priority or "",
-            set=_set_priority,
-        ),
+        attribute("verify-peer", "bool", visit_bool),
+        _text("dir"),
+        attribute("endpoint", "QCryptoTLSCredsEndpoint", visit_enum(ENDPOINTS)),
+        _text("priority", _set_priority),
     ),
 )
 
@@ -217,20 +180,5 @@ TLS_CREDS_X509 = ObjectType(
     TLS_CREDS,
     interfaces=("user-creatable",),
     factory=TLSCredentials,
-    properties=(
-        Property(
-            "sanity-check",
-            "bool",
-            visit=visit_bool,
-            get=lambda credentials: credentials.sanity_check,
-            set=_set_sanity_check,
-        ),
-        Property(
-            "passwordid",
-            "string",
-            visit=visit_str,
-            get=lambda credentials: credentials.passwordid or "",
-            set=_set_passwordid,
-        ),
-    ),
+    properties=(attribute("sanity-check", "bool", visit_bool), _text("passwordid")),
 )

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.wire import Decoder
 
 _FINISHES = (b"", b"1", b":1", b'"\\u0001":1')
 """What makes a value whole that could go on, before its braces are closed."""
 
 
-def parse_json_argument(text: str, compat: Compat) -> dict[str, JSON]:
+def parse_json_argument(text: str, compat: Compat) -> JSONObject:
     """The object that an argument which begins with `{` is.
 
     Raises:
@@ -32,7 +32,7 @@ def parse_json_argument(text: str, compat: Compat) -> dict[str, JSON]:
         raise QMPError(_without_end(first.desc))
     if len(found) > 1 or _goes_on(decoder):
         raise QMPError("Expecting at most one JSON value")
-    value: dict[str, JSON] = first
+    value: JSONObject = first
     return value
 
 

@@ -7,15 +7,14 @@ in a value. Texts and their order were observed on qemu-storage-daemon 10.0.2.
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
 HELP = ("help", "?")
 """The keys that ask what there is, written without a value."""
 
 
-def parse_keyval(text: str, implied: str | None = None) -> tuple[dict[str, Any], bool]:
+def parse_keyval(text: str, implied: str | None = None) -> tuple[JSONObject, bool]:
     """Take options apart.
 
     Args:

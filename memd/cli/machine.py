@@ -16,6 +16,7 @@ from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.compat import Compat
 from memd.devices.kinds import NONE, find_kind, machine_kinds
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
 _COMMON = (
     *("append", "aux-ram-share", "boot", "confidential-guest-support", "dt-compatible", "dtb"),
@@ -62,7 +63,7 @@ class MachineOptions:
     """
 
     def __init__(self) -> None:
-        self._options: dict[str, Any] = {}
+        self._options: JSONObject = {}
         self._accels: list[Given] = []
         self.kind = NONE
 
@@ -87,7 +88,7 @@ class MachineOptions:
         else:
             self._options[name] = value
 
-    def take_members(self, name: str) -> dict[str, Any]:
+    def take_members(self, name: str) -> JSONObject:
         """What was given of a property with members by now, which goes elsewhere."""
         return self._options.pop(name) if isinstance(self._options.get(name), dict) else {}
 
@@ -138,7 +139,7 @@ class MachineOptions:
             report.error(f"falling back to {'KVM' if found[0] == 'kvm' else found[0]}")
         return found
 
-    def resolve(self, backends: Container[str]) -> dict[str, Any]:
+    def resolve(self, backends: Container[str]) -> JSONObject:
         """The properties that were given, by name and with values of their types.
 
         Args:
@@ -191,7 +192,7 @@ class MachineOptions:
         return "Supported machines are:\n" + "".join(f"{line}\n" for line in lines)
 
 
-def _boot(members: dict[str, Any]) -> Any:
+def _boot(members: JSONObject) -> Any:
     """The value of `boot`, all of whose members are text still."""
     from memd.qom.machine_structs import visit_boot
 

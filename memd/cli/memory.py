@@ -5,13 +5,12 @@ Texts, units and rounding were observed on QEMU 10.0.2 (11.1.3 agrees).
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given
 from memd.cli.report import CommandLineError
 from memd.config import Report
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
 MEMORY = OptsList(
     "memory", "size", {"size": "size", "slots": "num", "maxmem": "size"}, takes_id=False
@@ -43,7 +42,7 @@ class MemoryOption:
 
     def __init__(self) -> None:
         self._opts = Opts()
-        self._members: dict[str, Any] = {}
+        self._members: JSONObject = {}
 
     def take(self, given: Given, report: Report) -> None:
         """Take `-m [size=]SIZE[,slots=N][,maxmem=SIZE]`.
@@ -57,7 +56,7 @@ class MemoryOption:
         )
         self._opts.pairs += opts.pairs
 
-    def add(self, members: dict[str, Any]) -> None:
+    def add(self, members: JSONObject) -> None:
         """Take `memory.size=SIZE,...` of `-machine`."""
         self._members.update(members)
         for name, key in (("slots", "slots"), ("max-size", "maxmem")):

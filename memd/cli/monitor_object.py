@@ -8,29 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.types import BuiltinType, EnumMember, EnumType, Member, ObjectType, Type
 
 
-def check_opts(options: Iterable[tuple[str, str]]) -> dict[str, JSON]:
+def check_opts(options: Iterable[tuple[str, str]]) -> JSONObject:
     """See `memd.qapi.Schema.check_opts`."""
     from memd.qapi.opts import check_opts as check
 
     return check(_type(), options)
 
 
-def check_keyval(options: Mapping[str, JSON]) -> dict[str, JSON]:
+def check_keyval(options: Mapping[str, JSON]) -> JSONObject:
     """See `memd.qapi.Schema.check_keyval`."""
     from memd.qapi.keyval import check_keyval as check
 
     return check(_type(), options)
 
 
-def check_json(options: Mapping[str, JSON]) -> dict[str, JSON]:
+def check_json(options: Mapping[str, JSON]) -> JSONObject:
     """See `memd.qapi.Schema.checker`."""
     from memd.qapi.check import ObjectVisit, Visits
 
-    checked: dict[str, JSON] = ObjectVisit(_type(), Visits())(options, "")
+    checked: JSONObject = ObjectVisit(_type(), Visits())(options, "")
     return checked
 
 

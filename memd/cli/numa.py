@@ -8,7 +8,6 @@ told when the machine starts.
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Any
 
 from memd.cli.opts import OptsList, Warn, parse_opts
 from memd.cli.reading import Given, located
@@ -16,6 +15,7 @@ from memd.cli.report import CommandLineError
 from memd.compat import Compat
 from memd.config import NumaNode, wrong_initiator
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
 NUMA = OptsList("numa", "type", None)
 
@@ -93,7 +93,7 @@ class _Nodes:
         self._assigned: dict[int, int] = {}
         self._distances: set[frozenset[int]] = set()
 
-    def take(self, options: dict[str, Any]) -> None:
+    def take(self, options: JSONObject) -> None:
         """Take one option; raises `QMPError`."""
         if self._machine == "none":
             raise QMPError("NUMA is not supported by this machine-type")
@@ -120,7 +120,7 @@ class _Nodes:
                     )
         return [self._nodes[number] for number in sorted(self._nodes)]
 
-    def _take_node(self, options: dict[str, Any]) -> None:
+    def _take_node(self, options: JSONObject) -> None:
         number = options.get("nodeid", len(self._nodes))
         if number >= MOST_NODES:
             raise QMPError(f"Max number of NUMA nodes reached: {number}")
@@ -155,7 +155,7 @@ class _Nodes:
             initiator=initiator,
         )
 
-    def _check_memory(self, options: dict[str, Any]) -> None:
+    def _check_memory(self, options: JSONObject) -> None:
         others = list(self._nodes.values())
         by_size = "mem" in options or any(node.mem is not None for node in others)
         by_backend = "memdev" in options or any(node.memdev is not None for node in others)
@@ -172,7 +172,7 @@ class _Nodes:
         if memdev is not None and memdev.rpartition("/")[2] not in self._backends:
             raise QMPError(f"memdev={memdev} is ambiguous")
 
-    def _take_distance(self, options: dict[str, Any]) -> None:
+    def _take_distance(self, options: JSONObject) -> None:
         src, dst, value = options["src"], options["dst"], options["val"]
         for name in ("src", "dst"):
             if options[name] >= MOST_NODES:
@@ -190,7 +190,7 @@ class _Nodes:
             raise QMPError(f"Local distance of node {src} should be 10.")
         self._distances.add(frozenset((src, dst)))
 
-    def _take_cpu(self, options: dict[str, Any]) -> None:
+    def _take_cpu(self, options: JSONObject) -> None:
         node = options.get("node-id")
         if node is None:
             raise QMPError("Missing mandatory node-id property")

@@ -18,7 +18,7 @@ from memd.cli.opts import Opts, OptsList, Warn, bad_id_option, parse_opts
 from memd.cli.report import Answered
 from memd.compat import Compat
 from memd.errors import is_identifier
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 if TYPE_CHECKING:
     from memd.qom import Tree
@@ -32,7 +32,7 @@ _COLUMN = 24
 
 def parse_object(
     text: str, compat: Compat, ids: set[str], warn: Warn | None, *, nesting: bool
-) -> dict[str, JSON]:
+) -> JSONObject:
     """What `object-add` would be given.
 
     Args:
@@ -58,7 +58,7 @@ def parse_object(
     return _from_opts(opts, compat)
 
 
-def _from_json(text: str, compat: Compat) -> dict[str, JSON]:
+def _from_json(text: str, compat: Compat) -> JSONObject:
     from memd.cli.json_argument import parse_json_argument
     from memd.qapi import load_schema
 
@@ -70,7 +70,7 @@ def _from_json(text: str, compat: Compat) -> dict[str, JSON]:
     return load_schema(compat).checker("object-add")(options)
 
 
-def _from_keyval(text: str, compat: Compat) -> dict[str, JSON]:
+def _from_keyval(text: str, compat: Compat) -> JSONObject:
     options, wants_help = parse_keyval(text, OBJECT.implied)
     if wants_help:
         name = options.get("qom-type")
@@ -88,7 +88,7 @@ def _from_keyval(text: str, compat: Compat) -> dict[str, JSON]:
     return checked
 
 
-def _from_opts(opts: Opts, compat: Compat) -> dict[str, JSON]:
+def _from_opts(opts: Opts, compat: Compat) -> JSONObject:
     name = opts.get("qom-type")
     if name in HELP:
         raise Answered(_help(compat, None))

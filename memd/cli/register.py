@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.cli.chardev import BACKENDS, chardev_list, parse_device
 from memd.cli.keyval import parse_keyval
 from memd.cli.opts import Opts, parse_opts
 from memd.config import Config, StartCommand
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
 if TYPE_CHECKING:
     from memd.cli.options import CommandLine
@@ -158,11 +159,11 @@ def _add(line: CommandLine, id: str, opts: Opts, given: Given) -> None:
     line.config.startup.append(StartCommand("chardev-add", backend, True, given.where))
 
 
-def _backend(id: str, opts: Opts) -> dict[str, Any]:
+def _backend(id: str, opts: Opts) -> JSONObject:
     """QAPI's `ChardevBackend` of options."""
     given = opts.get("backend") or ""
     kind = _ALIASES.get(given, given)
-    data: dict[str, Any] = {}
+    data: JSONObject = {}
     if opts.get("logfile") is not None:
         data["logfile"] = opts.get("logfile")
         data["logappend"] = opts.switch("logappend") or False

@@ -6,11 +6,12 @@ Texts were observed on QEMU 10.0.2 (11.1.3 agrees).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.cli.keyval import parse_keyval
 from memd.cli.report import Answered, CommandLineError
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
 if TYPE_CHECKING:
     from memd.qom.machine_structs import Processors
@@ -25,7 +26,7 @@ class SmpOption:
     """The `-smp` of a command line; several add up, and of a key the last counts."""
 
     def __init__(self) -> None:
-        self._options: dict[str, Any] = {}
+        self._options: JSONObject = {}
 
     def take(self, text: str) -> None:
         """Take `-smp [cpus=]N[,maxcpus=N][,sockets=N]...`.
@@ -40,7 +41,7 @@ class SmpOption:
             raise Answered(f"smp-opts options:\n{lines}")
         self._options.update(options)
 
-    def add(self, members: dict[str, Any]) -> None:
+    def add(self, members: JSONObject) -> None:
         """Take `smp.cpus=N,...` of `-machine`."""
         self._options.update(members)
 
@@ -58,7 +59,7 @@ class SmpOption:
         from memd.qom.machine_structs import NO_PROCESSORS, count_cpus
 
         try:
-            numbers: dict[str, Any] = {}
+            numbers: JSONObject = {}
             for name, text in self._options.items():
                 if not isinstance(text, str):
                     raise QMPError(f"Parameters 'smp.{name}.*' are unexpected")

@@ -12,13 +12,13 @@ import errno
 from collections import deque
 from collections.abc import Callable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from memd.commands.queries import is_query
 from memd.commands.redaction import Redaction, Told
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
 from memd.work import Command
 
@@ -36,7 +36,7 @@ RETRY = 0.02
 """Seconds after which records that wait are tried again: less than the journal
 needs to be started anew, more than it needs for what is queued."""
 
-Record = dict[str, JSON]
+Record = JSONObject
 """The names and values of `docs/access.md`, in lower case and without MEMD_."""
 
 
@@ -81,7 +81,7 @@ class Audit:
         self._lost = 0
         self._waiting = False
 
-    def __call__(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> JSON:
+    def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         """Run a command, a `memd.session.Dispatch`, and record it when it has ended."""
         # What is no command's name does nothing, and may be anything.
         if is_query(name, arguments) or not (name in HANDLERS or name in SESSION_HANDLERS):
@@ -116,7 +116,7 @@ class Audit:
         self._lost = 0
         self._sink.close()
 
-    def _begin(self, session: Session, name: str, arguments: dict[str, Any]) -> tuple[Record, Told]:
+    def _begin(self, session: Session, name: str, arguments: JSONObject) -> tuple[Record, Told]:
         told = self._redaction.tell(name, arguments)
         record: Record = {"command": name}
         if type(told.arguments.get("id")) is str:

@@ -6,14 +6,12 @@ start. Texts and their order were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 
-def balloon(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def balloon(daemon: Daemon, args: JSONObject) -> JSON:
     """Ask a guest that there is not for memory."""
     _check(daemon)
     if args["value"] <= 0:
@@ -21,7 +19,7 @@ def balloon(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return {}
 
 
-def query_balloon(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_balloon(daemon: Daemon, args: JSONObject) -> JSON:
     """The machine's memory and its DIMMs', in bytes: nothing of it was given back."""
     _check(daemon)
     dimms = (row["data"]["size"] for row in daemon.machine.devices() if row["type"] == "dimm")

@@ -8,12 +8,11 @@ it. Texts as observed there, up to the point where a node would be made.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.work import Job
 
 _CONFIG_LIMIT = 1 << 20
@@ -23,7 +22,7 @@ _NODE_NAME_LIMIT = 31
 """Characters of a node's name."""
 
 
-async def blockdev_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
+async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
     """Read what the node is configured by, if anything; then refuse it."""
     name = args.get("node-name")
     if name is None:

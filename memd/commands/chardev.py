@@ -5,17 +5,17 @@ The forms were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import device_not_found
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.qom import ChardevObject
 
 
-def query_chardev(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_chardev(daemon: Daemon, args: JSONObject) -> JSON:
     """The character devices."""
     return [
         {"label": chardev.name, "filename": _filename(chardev), "frontend-open": chardev.used}
@@ -23,7 +23,7 @@ def query_chardev(daemon: Daemon, args: dict[str, Any]) -> JSON:
     ]
 
 
-def query_yank(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_yank(daemon: Daemon, args: JSONObject) -> JSON:
     """The connections that can be cut: sockets, whether somebody is there or not."""
     return [
         {"type": "chardev", "id": chardev.name}
@@ -32,7 +32,7 @@ def query_yank(daemon: Daemon, args: dict[str, Any]) -> JSON:
     ]
 
 
-def yank(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def yank(daemon: Daemon, args: JSONObject) -> JSON:
     """Cut connections; all of them, or none where one does not exist."""
     sockets = {chardev.name: chardev for chardev in _chardevs(daemon) if chardev.addr is not None}
     found = []

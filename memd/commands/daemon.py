@@ -9,7 +9,7 @@ from memd.commands.fdsets import FdSets
 from memd.compat import Compat
 from memd.config import MachineConfig
 from memd.devices.machine import Machine
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.work import Constant
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Daemon:
         self.test_faults = test_faults
         self.standin: StandIn | None = None
         self.templates: Templates | None = None
-        self.lost: dict[str, dict[str, JSON]] = {}
+        self.lost: dict[str, JSONObject] = {}
         self._schema: Schema | None = None
         self._constants: dict[str, Constant] = {}
 

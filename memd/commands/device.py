@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.commands.daemon import Daemon
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 
-async def device_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
+async def device_add(daemon: Daemon, args: JSONObject) -> JSON:
     """`device_add`: plug a device in."""
     from memd.devices.adding import add_device
 
@@ -16,16 +14,16 @@ async def device_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return {}
 
 
-def device_del(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def device_del(daemon: Daemon, args: JSONObject) -> JSON:
     """`device_del`: ask the guest to let go of a device."""
     return daemon.machine.del_device(args["id"])
 
 
-def query_memory_devices(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_memory_devices(daemon: Daemon, args: JSONObject) -> JSON:
     """The memory devices, by address."""
     return daemon.machine.devices()
 
 
-def query_memory_size_summary(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_memory_size_summary(daemon: Daemon, args: JSONObject) -> JSON:
     """The machine's memory in bytes."""
     return daemon.machine.memory_summary()

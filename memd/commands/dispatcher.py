@@ -10,7 +10,7 @@ from memd.commands.daemon import Daemon
 from memd.commands.queries import is_query
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.errors import QMPError, answer_to, command_not_found
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session import Session
 from memd.work import Command
 
@@ -34,9 +34,9 @@ class Dispatcher:
         self._handlers = handlers
         self._of_clients = of_clients
         # The argument check of every command that was run so far.
-        self._checks: dict[str, Any] = {}
+        self._checks: JSONObject = {}
 
-    def __call__(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> JSON:
+    def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         """Run a command.
 
         Checks come in QEMU's order: the name, whether the client has
@@ -65,7 +65,7 @@ class Dispatcher:
             raise answer_to(error, name) from None
         return _answered(name, result) if type(result) is CoroutineType else result
 
-    def unmodelled(self, name: str, arguments: dict[str, Any]) -> JSON:
+    def unmodelled(self, name: str, arguments: JSONObject) -> JSON:
         """A command of the schema that there is no handler for.
 
         Raises:
@@ -73,7 +73,7 @@ class Dispatcher:
         """
         raise KeyError(name)
 
-    def _admit(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> Any:
+    def _admit(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> Any:
         """The rarer checks; gives the command's argument check."""
         if not session.negotiated and name != "qmp_capabilities":
             raise command_not_found("Expecting capabilities negotiation with 'qmp_capabilities'")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.session import Session
 
 
-async def x_memdev_explain(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+async def x_memdev_explain(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`x-memdev-explain`: the explanation; arguments that are wrong are explained, too."""
     # A rare command, for people: what it needs is not imported at start-up.
     from memd.backends.explain import explain, refused

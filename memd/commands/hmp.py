@@ -7,13 +7,12 @@ as the human monitor ends them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from memd import __version__
 from memd.commands import control, hmp_plug, machine, power, qom
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qom.dump import qom_tree_text
 from memd.work import Outcome
 
@@ -28,7 +27,7 @@ LONGEST_LINE = 16_384
 """Characters of a line. QEMU takes any number by QMP, and 4,095 on a terminal."""
 
 
-def human_monitor_command(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     """Run one line of the human monitor; what it prints is the value.
 
     Raises:
@@ -153,7 +152,7 @@ def _info_memory_devices(daemon: Daemon, rest: str) -> str:
     return "".join(line + "\r\n" for line in lines)
 
 
-def _memory_device(data: dict[str, JSON]) -> Iterator[str]:
+def _memory_device(data: JSONObject) -> Iterator[str]:
     for name in _MEMORY_DEVICE:
         if name not in data:
             continue
@@ -195,7 +194,7 @@ def _info_qom_tree(daemon: Daemon, rest: str) -> str:
     return qom_tree_text(daemon.tree, rest) if rest else qom_tree_text(daemon.tree)
 
 
-def _as_text(handler: Callable[[Daemon, dict[str, Any]], JSON]) -> _Run:
+def _as_text(handler: Callable[[Daemon, JSONObject], JSON]) -> _Run:
     """Make a handler that returns nothing a word of the human monitor."""
 
     def run(daemon: Daemon, rest: str) -> JSON:

@@ -11,7 +11,7 @@ from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.standin.standin import StandIn
 from memd.work import Command, Outcome
 
@@ -65,7 +65,7 @@ async def device_add(daemon: Daemon, rest: str) -> None:
     from memd.devices.adding import add_device
     from memd.devices.arguments import arguments
 
-    options: dict[str, JSON] = dict(_options(rest, "driver"))
+    options: JSONObject = dict(_options(rest, "driver"))
     driver = options.get("driver")
     if type(driver) is not str or not driver:
         raise QMPError("Parameter 'driver' is missing")
@@ -83,7 +83,7 @@ async def object_add(daemon: Daemon, rest: str) -> None:
     from memd.qapi.keyval import check_keyval
 
     kind = daemon.schema.commands["object-add"].arguments
-    options: dict[str, JSON] = dict(_options(rest, "qom-type"))
+    options: JSONObject = dict(_options(rest, "qom-type"))
     await daemon.tree.objects.create(check_keyval(kind, options))
 
 

@@ -8,20 +8,19 @@ that they are there to change.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.work import Event, Outcome
 
 
-def query_status(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_status(daemon: Daemon, args: JSONObject) -> JSON:
     """The run state."""
     return {"running": daemon.run_state == "running", "status": daemon.run_state}
 
 
-def stop(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def stop(daemon: Daemon, args: JSONObject) -> JSON:
     """Pause what runs, or will once it has come; otherwise nothing changes."""
     if daemon.run_state == "inmigrate":
         daemon.autostart = False
@@ -31,7 +30,7 @@ def stop(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return Outcome(events=(Event("STOP"),))
 
 
-def cont(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def cont(daemon: Daemon, args: JSONObject) -> JSON:
     """Let run what is paused or not yet started, or what comes once it is here.
 
     Raises:
@@ -48,23 +47,23 @@ def cont(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return Outcome(events=(Event("RESUME"),))
 
 
-def query_name(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_name(daemon: Daemon, args: JSONObject) -> JSON:
     """The name of `--name`."""
     return {} if daemon.name is None else {"name": daemon.name}
 
 
-def query_uuid(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_uuid(daemon: Daemon, args: JSONObject) -> JSON:
     """The UUID, all zero unless one was given."""
     return {"UUID": daemon.uuid}
 
 
-def query_target(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_target(daemon: Daemon, args: JSONObject) -> JSON:
     """The target's architecture, in QEMU's name for that of this host."""
     machine = os.uname().machine
     return {"arch": {"armv7l": "arm", "ppc64le": "ppc64"}.get(machine, machine)}
 
 
-def query_kvm(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_kvm(daemon: Daemon, args: JSONObject) -> JSON:
     """Whether this host has KVM for us, and whether it was asked for."""
     return {"enabled": daemon.kvm_enabled, "present": accelerator_is_usable("kvm")}
 

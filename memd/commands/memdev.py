@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from memd.hostmem.region import Region
     from memd.session import Session
     from memd.session.places import Descriptor
-
-Arguments = dict[str, Any]
 
 _LARGE = 64 << 20
 """Bytes of memory up to which counting or dropping pages is done in the event
@@ -127,7 +125,7 @@ async def x_memdev_discard(daemon: Daemon, args: Arguments) -> JSON:
     return {}
 
 
-async def x_memdev_stat(daemon: Daemon, args: Arguments) -> list[dict[str, JSON]]:
+async def x_memdev_stat(daemon: Daemon, args: JSONObject) -> list[JSONObject]:
     """`x-memdev-stat`: what backends take."""
     if "id" in args:
         found = [_find(daemon, args["id"])]
@@ -140,7 +138,7 @@ async def x_memdev_stat(daemon: Daemon, args: Arguments) -> list[dict[str, JSON]
     regions = [region for _backend, region in found]
     optional = [_optional(backend) for backend, _region in found]
 
-    def stat() -> list[dict[str, JSON]]:
+    def stat() -> list[JSONObject]:
         from memd.hostmem.usage import usage
 
         try:
@@ -172,16 +170,16 @@ async def x_memdev_stat(daemon: Daemon, args: Arguments) -> list[dict[str, JSON]
     return stat()
 
 
-def _optional(backend: MemoryBackend) -> dict[str, JSON]:
+def _optional(backend: MemoryBackend) -> JSONObject:
     """The device or machine that has it, if any, and whether it is kept over a restart."""
     user = backend.mapped_by
-    found: dict[str, JSON] = {} if user is None else {"mapped-by": backend.tree.path_of(user)}
+    found: JSONObject = {} if user is None else {"mapped-by": backend.tree.path_of(user)}
     if backend.kept is not None:
         found["kept"] = backend.kept
     return found
 
 
-async def x_memdev_map(daemon: Daemon, args: Arguments) -> JSON:
+async def x_memdev_map(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-map`: how a backend is mapped, and what each part of it takes."""
     from memd.hostmem import picture
     from memd.hostmem.access import check_range
@@ -227,7 +225,7 @@ async def x_memdev_map(daemon: Daemon, args: Arguments) -> JSON:
     return await job_on((region,), look)
 
 
-async def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> JSON:
+async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`x-memdev-export`: hand a backend's descriptor out."""
     from memd.hostmem import access, export
     from memd.hostmem.region import job_on
@@ -260,7 +258,7 @@ async def x_memdev_export(daemon: Daemon, session: Session, args: Arguments) -> 
     return Outcome(value, fds=(fd,))
 
 
-async def x_memdev_save(daemon: Daemon, args: Arguments) -> JSON:
+async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-save`: a backend's present content as a file."""
     from memd.hostmem.region import job_on
     from memd.hostmem.save import Saving, save
@@ -281,7 +279,7 @@ async def x_memdev_save(daemon: Daemon, args: Arguments) -> JSON:
     return {}
 
 
-def x_memdev_lost(daemon: Daemon, args: Arguments) -> list[JSON]:
+def x_memdev_lost(daemon: Daemon, args: JSONObject) -> list[JSON]:
     """`x-memdev-lost`: what could not be kept over a restart."""
     return list(daemon.lost.values())
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from time import perf_counter
 from types import CoroutineType
-from typing import Any
 
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
 from memd.work import Command
 
@@ -54,7 +53,7 @@ class Meter:
         self._dispatch = dispatch
         self.records: dict[str, Record] = {}
 
-    def __call__(self, session: Session, name: str, arguments: dict[str, Any], oob: bool) -> JSON:
+    def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         """Run a command, a `memd.session.Dispatch`, and count it when it has ended."""
         begin = perf_counter()
         record = self._record(name)

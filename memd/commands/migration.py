@@ -6,13 +6,13 @@ texts were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.commands.daemon import Daemon
 from memd.commands.handed_over import inherited, take_fd
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session import Session
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _NOT_IN_BACKGROUND = (
 """What a background snapshot can't go with, in the order in which it is named."""
 
 
-def query_migrate_capabilities(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_migrate_capabilities(daemon: Daemon, args: JSONObject) -> JSON:
     """Every capability, and whether it is on."""
     on = daemon.migration_capabilities
     return [{"capability": name, "state": name in on} for name in _names(daemon)]
@@ -41,7 +41,7 @@ def _names(daemon: Daemon) -> tuple[str, ...]:
     return tuple(m.name for m in capability.members) if isinstance(capability, EnumType) else ()
 
 
-def migrate_set_capabilities(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def migrate_set_capabilities(daemon: Daemon, args: JSONObject) -> JSON:
     """Switch capabilities; all of them, or none where the outcome contradicts itself."""
     if daemon.machine.migrating:
         raise QMPError("There's a migration process in progress")
@@ -95,12 +95,12 @@ def _need_return_path(on: set[str], name: str) -> None:
         raise QMPError(f"Capability '{name}' requires capability 'return-path'")
 
 
-def migrate_recover(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def migrate_recover(daemon: Daemon, args: JSONObject) -> JSON:
     """Raise `QMPError`: nothing was cut off."""
     raise QMPError("Migrate recover can only be run when postcopy is paused.")
 
 
-def migrate_pause(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def migrate_pause(daemon: Daemon, args: JSONObject) -> JSON:
     """Raise `QMPError`: nothing migrates."""
     raise QMPError(
         "migrate-pause is currently only supported during postcopy-active or postcopy-recover state"
@@ -116,23 +116,23 @@ def _migration(daemon: Daemon) -> Migration:
     return _standin(daemon).migration(daemon)
 
 
-def migrate_set_parameters(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def migrate_set_parameters(daemon: Daemon, args: JSONObject) -> JSON:
     """`migrate-set-parameters`: keep them."""
     _standin(daemon).set_migration_parameters(args)
     return {}
 
 
-def query_migrate_parameters(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_migrate_parameters(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-migrate-parameters`."""
     return _standin(daemon).migration_parameters()
 
 
-def query_migrate(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_migrate(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-migrate`: how far it is."""
     return _migration(daemon).query()
 
 
-async def migrate(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+async def migrate(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`migrate`: begin to send the machine."""
     from memd.standin.channels import Opener
 
@@ -143,7 +143,7 @@ async def migrate(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSO
     return {}
 
 
-async def migrate_incoming(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+async def migrate_incoming(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`migrate-incoming`: await a machine, now that clients have set all up."""
     from memd.standin.channels import Opener
 
@@ -157,7 +157,7 @@ async def migrate_incoming(daemon: Daemon, session: Session, args: dict[str, Any
     return {}
 
 
-async def incoming_at_start(daemon: Daemon, args: dict[str, Any]) -> None:
+async def incoming_at_start(daemon: Daemon, args: JSONObject) -> None:
     """`-incoming`: await a machine; raises `QMPError`."""
     from memd.standin.channels import Opener
 
@@ -165,19 +165,19 @@ async def incoming_at_start(daemon: Daemon, args: dict[str, Any]) -> None:
     await _migration(daemon).receive(args, opener)
 
 
-def migrate_cancel(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def migrate_cancel(daemon: Daemon, args: JSONObject) -> JSON:
     """`migrate_cancel`."""
     _migration(daemon).cancel()
     return {}
 
 
-def migrate_continue(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def migrate_continue(daemon: Daemon, args: JSONObject) -> JSON:
     """`migrate-continue`: go on where it paused before the switchover."""
     _migration(daemon).go_on(args["state"])
     return {}
 
 
-def migrate_start_postcopy(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def migrate_start_postcopy(daemon: Daemon, args: JSONObject) -> JSON:
     """`migrate-start-postcopy`: what is left goes as fast as it can."""
     _migration(daemon).hurry()
     return {}

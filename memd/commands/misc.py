@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.commands.daemon import Daemon
 from memd.errors import NO_DESCRIPTOR, QMPError
 from memd.json_types import JSON
 from memd.session import Session
 
 
-def getfd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+def getfd(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """Name the descriptor that came along; one of the same name is closed."""
     descriptor = session.take_fd()
     if descriptor is None:
@@ -26,7 +24,7 @@ def getfd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     return {}
 
 
-def closefd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+def closefd(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """Close a named descriptor."""
     descriptor = session.monitor.fds.pop(args["fdname"], None)
     if descriptor is None:
@@ -35,7 +33,7 @@ def closefd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     return {}
 
 
-def add_fd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
+def add_fd(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """Put the descriptor that came along into a set."""
     descriptor = session.take_fd()
     if descriptor is None:
@@ -43,12 +41,12 @@ def add_fd(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
     return daemon.fdsets.add(descriptor, args.get("fdset-id"), args.get("opaque"))
 
 
-def remove_fd(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def remove_fd(daemon: Daemon, args: JSONObject) -> JSON:
     """Close a set's descriptors, or one of them."""
     daemon.fdsets.remove(args["fdset-id"], args.get("fd"))
     return {}
 
 
-def query_fdsets(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_fdsets(daemon: Daemon, args: JSONObject) -> JSON:
     """Every set of descriptors."""
     return daemon.fdsets.query()

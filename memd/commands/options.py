@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
 _OPTIONS: dict[str, dict[str, str]] = {
     "chardev": {
@@ -39,7 +37,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
 """Option to parameter to its QAPI `CommandLineParameterType`."""
 
 
-def query_command_line_options(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_command_line_options(daemon: Daemon, args: JSONObject) -> JSON:
     """The parameters of one option, or of all."""
     option = args.get("option")
     if option is not None and option not in _OPTIONS:

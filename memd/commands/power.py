@@ -5,30 +5,28 @@ Which events there are, which states, and all texts were observed on QEMU 10.0.2
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.work import Event, Outcome
 
 _RESET = "host-qmp-system-reset"
 _GUEST = "guest-shutdown"
 
 
-def set_action(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def set_action(daemon: Daemon, args: JSONObject) -> JSON:
     """`set-action`: what follows of a reset, a shutdown, a panic, a watchdog."""
     daemon.actions.update(args)
     return {}
 
 
-def watchdog_set_action(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def watchdog_set_action(daemon: Daemon, args: JSONObject) -> JSON:
     """`watchdog-set-action`: what follows of a watchdog."""
     daemon.actions["watchdog"] = args["action"]
     return {}
 
 
-def system_powerdown(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def system_powerdown(daemon: Daemon, args: JSONObject) -> JSON:
     """`system_powerdown`: ask the guest to shut down."""
     machine = daemon.machine
     if machine.config.type != "none":
@@ -58,7 +56,7 @@ def _shutdown(daemon: Daemon, *, guest: bool, reason: str) -> tuple[Event, ...]:
     return (told, Event("STOP"))
 
 
-def system_reset(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def system_reset(daemon: Daemon, args: JSONObject) -> JSON:
     """`system_reset`: reset the machine, or shut it down where that is what follows."""
     if daemon.actions["reboot"] == "shutdown":
         events = _shutdown(daemon, guest=False, reason=_RESET)
@@ -69,7 +67,7 @@ def system_reset(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return Outcome(events=(Event("RESET", {"guest": False, "reason": _RESET}),))
 
 
-def system_wakeup(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def system_wakeup(daemon: Daemon, args: JSONObject) -> JSON:
     """`system_wakeup`: raise `QMPError`, as nobody sleeps."""
     if daemon.machine.config.type == "none":
         raise QMPError("wake-up from suspend is not supported by this guest")

@@ -1,15 +1,15 @@
 """Commands of the object model: `qom-*`, `object-add`, `object-del`, `query-memdev`.
 
-Arguments have passed the schema's checks when they come here.
+JSONObject have passed the schema's checks when they come here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError, device_not_found
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qom import QObject, Tree
 from memd.qom.quota import STRANGER
 from memd.wire import encode
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.session import Session
 
-Arguments = dict[str, Any]
-
 _AT_ONCE = 32
 """Objects whose properties are read in one go: a millisecond."""
 
@@ -28,7 +26,7 @@ _LARGEST_LIST = 16 << 20
 """Bytes of the properties of several objects."""
 
 
-async def object_add(daemon: Daemon, session: Session, args: Arguments) -> JSON:
+async def object_add(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`object-add`: make an object."""
     await daemon.tree.objects.create(args, owner_of(session))
     return {}
@@ -39,25 +37,25 @@ def owner_of(session: Session) -> int:
     return STRANGER if session.peer is None else session.peer.uid
 
 
-async def object_del(daemon: Daemon, args: Arguments) -> JSON:
+async def object_del(daemon: Daemon, args: JSONObject) -> JSON:
     """`object-del`: delete an object that a client made."""
     await daemon.tree.objects.delete(args["id"])
     return {}
 
 
-def qom_get(daemon: Daemon, args: Arguments) -> JSON:
+def qom_get(daemon: Daemon, args: JSONObject) -> JSON:
     """`qom-get`: a property's value."""
     return daemon.tree.resolve(args["path"]).get_property(args["property"])
 
 
-async def qom_set(daemon: Daemon, args: Arguments) -> JSON:
+async def qom_set(daemon: Daemon, args: JSONObject) -> JSON:
     """`qom-set`: change a property."""
     tree = daemon.tree
     await tree.objects.change(tree.resolve(args["path"]), args["property"], args["value"])
     return {}
 
 
-def qom_list(daemon: Daemon, args: Arguments) -> list[JSON]:
+def qom_list(daemon: Daemon, args: JSONObject) -> list[JSON]:
     """`qom-list`: an object's properties and children."""
     obj = _resolve_one(daemon.tree, args["path"])
     found: list[JSON] = [
@@ -72,7 +70,7 @@ def qom_list(daemon: Daemon, args: Arguments) -> list[JSON]:
     return found
 
 
-def qom_list_get(daemon: Daemon, args: Arguments) -> JSON:
+def qom_list_get(daemon: Daemon, args: JSONObject) -> JSON:
     """`qom-list-get`: the properties of several objects, with values (QEMU 11.1)."""
     paths = args["paths"]
     if len(paths) > _AT_ONCE:
@@ -110,7 +108,7 @@ def _nothing() -> None:
     """Work for a thread that takes no time."""
 
 
-def qom_list_types(daemon: Daemon, args: Arguments) -> list[JSON]:
+def qom_list_types(daemon: Daemon, args: JSONObject) -> list[JSON]:
     """`qom-list-types`: the types, or those of one kind."""
     implements = args.get("implements")
     abstract = args.get("abstract", False)
@@ -129,7 +127,7 @@ def qom_list_types(daemon: Daemon, args: Arguments) -> list[JSON]:
     return found
 
 
-def qom_list_properties(daemon: Daemon, args: Arguments) -> list[JSON]:
+def qom_list_properties(daemon: Daemon, args: JSONObject) -> list[JSON]:
     """`qom-list-properties`: what the objects of a type have."""
     name = args["typename"]
     found = daemon.tree.type_by_name(name)
@@ -140,7 +138,7 @@ def qom_list_properties(daemon: Daemon, args: Arguments) -> list[JSON]:
     return [prop.info() for prop in found.all_properties.values()]
 
 
-def query_memdev(daemon: Daemon, args: Arguments) -> list[JSON]:
+def query_memdev(daemon: Daemon, args: JSONObject) -> list[JSON]:
     """`query-memdev`: the memory backends and their properties."""
     return [
         _memdev(backend)
@@ -149,7 +147,7 @@ def query_memdev(daemon: Daemon, args: Arguments) -> list[JSON]:
     ]
 
 
-def _memdev(backend: MemoryBackend) -> dict[str, JSON]:
+def _memdev(backend: MemoryBackend) -> JSONObject:
     return {
         "id": backend.name,
         "size": backend.size,
@@ -163,7 +161,7 @@ def _memdev(backend: MemoryBackend) -> dict[str, JSON]:
     }
 
 
-def query_memdev_encoded(daemon: Daemon, args: Arguments) -> Encoded:
+def query_memdev_encoded(daemon: Daemon, args: JSONObject) -> Encoded:
     """`query-memdev` in JSON: each backend has its row."""
     objects = (daemon.tree.objects.children or {}).values()
     # Asked once for each kind, not for each object.

@@ -12,7 +12,7 @@ nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from memd.json_types import JSONObject
 
 QUERIES = frozenset(
     {
@@ -60,7 +60,7 @@ _HUMAN_QUERIES = ("info", "help", "?")
 """The human monitor's words that only ask."""
 
 
-def is_query(name: str, arguments: dict[str, Any]) -> bool:
+def is_query(name: str, arguments: JSONObject) -> bool:
     """Whether a command only asks.
 
     Args:

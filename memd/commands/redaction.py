@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.backends.secret import SECRET_COMMON
 from memd.commands import hmp
 from memd.commands.memdev import decoded_length
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.types import ObjectType
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ class Told:
         cut: whether there was more to tell than a record has room for.
     """
 
-    def __init__(
-        self, told: dict[str, JSON], sent: dict[str, Any] | None, known: frozenset[str]
-    ) -> None:
+    def __init__(self, told: JSONObject, sent: JSONObject | None, known: frozenset[str]) -> None:
         """Take over what may be told.
 
         Args:
@@ -111,7 +109,7 @@ class Redaction:
         self._daemon = daemon
         self._members: dict[str, frozenset[str]] = {}
 
-    def tell(self, name: str, arguments: dict[str, Any]) -> Told:
+    def tell(self, name: str, arguments: JSONObject) -> Told:
         """What may be told of a command.
 
         Args:
@@ -124,7 +122,7 @@ class Redaction:
         if name == "device_add":
             known |= self._properties_of(arguments.get("driver"))
         special = _SPECIAL.get(name)
-        told: dict[str, JSON] | None = None
+        told: JSONObject | None = None
         if special is not None:
             told = special(self, arguments)
         elif not known.isdisjoint(_CONTENT):
@@ -153,7 +151,7 @@ class Redaction:
         found = self._daemon.tree.type_by_name(driver) if type(driver) is str else None
         return frozenset() if found is None else frozenset(found.all_properties) - _CONTENT
 
-    def _object_add(self, arguments: dict[str, Any]) -> dict[str, JSON] | None:
+    def _object_add(self, arguments: JSONObject) -> JSONObject | None:
         """None for a type that carries no secret; a type that is not known may be meant as one."""
         name = arguments.get("qom-type")
         found = self._daemon.tree.type_by_name(name) if type(name) is str else None
@@ -165,7 +163,7 @@ class Redaction:
             key: arguments[key] for key in ("qom-type", "id") if type(arguments.get(key)) is str
         }
 
-    def _qom_set(self, arguments: dict[str, Any]) -> dict[str, JSON]:
+    def _qom_set(self, arguments: JSONObject) -> JSONObject:
         path, name = arguments.get("path"), arguments.get("property")
         if type(path) is not str:
             return {}
@@ -194,7 +192,7 @@ class Redaction:
             told["length"] = decoded_length(arguments["data"])
         return told
 
-    def _human(self, arguments: dict[str, Any]) -> dict[str, JSON]:
+    def _human(self, arguments: JSONObject) -> JSONObject:
         line = arguments.get("command-line")
         if type(line) is not str:
             return {}
@@ -206,7 +204,7 @@ class Redaction:
         return {"command-line": f"{words[0]} {HIDDEN}"}
 
 
-_SPECIAL: dict[str, Callable[[Redaction, dict[str, Any]], dict[str, JSON] | None]] = {
+_SPECIAL: dict[str, Callable[[Redaction, JSONObject], JSONObject | None]] = {
     "object-add": Redaction._object_add,
     "qom-set": Redaction._qom_set,
     "x-memdev-write": Redaction._write,

@@ -7,17 +7,16 @@ on QEMU 10.0.2 and 11.1.3).
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.commands.machine import accelerator_is_usable, query_target
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.work import Event, Outcome
 
 
-def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_machines(daemon: Daemon, args: JSONObject) -> JSON:
     """The machines of this host's architecture; where it has none here, all there are."""
     from memd.devices.kinds import machine_kinds
 
@@ -26,11 +25,11 @@ def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
     # libvirt drops a binary that names no machine but `none`.
     if target not in (kind.target for kind in kinds):
         target = None
-    found: list[dict[str, JSON]] = []
+    found: list[JSONObject] = []
     for kind in kinds:
         if target is not None and kind.target not in ("", target):
             continue
-        row: dict[str, JSON] = {
+        row: JSONObject = {
             "name": kind.name,
             "cpu-max": kind.most_cpus,
             "hotpluggable-cpus": kind.hotpluggable_cpus,
@@ -47,7 +46,7 @@ def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return found
 
 
-def query_cpus_fast(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_cpus_fast(daemon: Daemon, args: JSONObject) -> JSON:
     """The CPUs that the machine was given; this process's main thread stands for each."""
     if daemon.machine_kind is None or not daemon.machine_kind.cpu_type:
         return []
@@ -56,7 +55,7 @@ def query_cpus_fast(daemon: Daemon, args: dict[str, Any]) -> JSON:
     kind = daemon.machine_kind
     rows = []
     for number, cpu in enumerate(cpus(daemon.tree)):
-        row: dict[str, JSON] = {
+        row: JSONObject = {
             "cpu-index": number,
             "qom-path": daemon.tree.path_of(cpu),
             "thread-id": os.getpid(),
@@ -69,7 +68,7 @@ def query_cpus_fast(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return rows
 
 
-def query_hotpluggable_cpus(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_hotpluggable_cpus(daemon: Daemon, args: JSONObject) -> JSON:
     """The CPUs that there could be, the last first.
 
     Raises:
@@ -90,33 +89,18 @@ def query_hotpluggable_cpus(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return rows[::-1]
 
 
-def query_iothreads(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """The I/O threads: none."""
+def none_of_these(daemon: Daemon, args: JSONObject) -> JSON:
+    """The I/O threads, jobs, block devices and block nodes."""
     return []
 
 
-def query_jobs(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """The jobs: none."""
-    return []
-
-
-def query_block(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """The block devices: none."""
-    return []
-
-
-def query_named_block_nodes(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """The block nodes: none."""
-    return []
-
-
-def query_accelerators(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_accelerators(daemon: Daemon, args: JSONObject) -> JSON:
     """What there is to run guests with, and what was chosen (QEMU 11.1)."""
     present = [name for name in ("kvm", "mshv") if accelerator_is_usable(name)]
     return {"enabled": daemon.accel, "present": [*present, "qtest", "tcg"]}
 
 
-def device_list_properties(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def device_list_properties(daemon: Daemon, args: JSONObject) -> JSON:
     """The properties of a class of devices that can be set when one is made."""
     name = args["typename"]
     found = daemon.tree.type_by_name(name)
@@ -132,7 +116,7 @@ def device_list_properties(daemon: Daemon, args: dict[str, Any]) -> JSON:
     ]
 
 
-def x_exit_preconfig(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def x_exit_preconfig(daemon: Daemon, args: JSONObject) -> JSON:
     """End the state of `--preconfig`, and run unless `-S` was given too."""
     if not daemon.preconfig:
         raise QMPError("The command is permitted only before machine initialization")

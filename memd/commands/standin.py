@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from memd.commands import migration
@@ -12,13 +14,13 @@ from memd.commands.handed_over import inherited, take_fd
 from memd.commands.power import watchdog_set_action
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session import Session
 from memd.standin.standin import StandIn
-from memd.work import Outcome
+from memd.work import Command, Outcome
 
 if TYPE_CHECKING:
-    pass
+    from memd.standin.chardevs import TakeFd
 
 
 class StandInDispatcher(Dispatcher):
@@ -33,7 +35,7 @@ class StandInDispatcher(Dispatcher):
         super().__init__(daemon, {**HANDLERS, **REGISTERS}, {**SESSION_HANDLERS, **OF_CLIENTS})
         self._standin = standin
 
-    def unmodelled(self, name: str, arguments: dict[str, Any]) -> JSON:
+    def unmodelled(self, name: str, arguments: JSONObject) -> JSON:
         """See `Dispatcher.unmodelled`."""
         return self._standin.answer(self._daemon.schema.commands[name], arguments)
 
@@ -47,129 +49,45 @@ def _section(daemon: Daemon, name: str) -> JSON:
     return _standin(daemon).catalogue.section(name)
 
 
-async def chardev_add(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
-    """`chardev-add`."""
-    return await _standin(daemon).chardevs.add(args["id"], args["backend"], take_fd(session))
+def _register(act: Callable[[StandIn, JSONObject], Any]) -> Handler:
+    """What a register does, as a command: what returns nothing is answered with `{}`."""
+
+    def handle(daemon: Daemon, args: JSONObject) -> JSON:
+        result = act(_standin(daemon), args)
+        return _later(result) if type(result) is CoroutineType else _answer(result)
+
+    return handle
 
 
-async def chardev_change(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
-    """`chardev-change`."""
-    return await _standin(daemon).chardevs.change(args["id"], args["backend"], take_fd(session))
+async def _later(command: Command[Any]) -> JSON:
+    return _answer(await command)
 
 
-async def chardev_remove(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`chardev-remove`."""
-    await _standin(daemon).chardevs.remove(args["id"])
-    return {}
+def _answer(result: Any) -> JSON:
+    return {} if result is None else result
 
 
-def chardev_send_break(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`chardev-send-break`."""
-    _standin(daemon).chardevs.send_break(args["id"])
-    return {}
+def _of_client(act: Callable[[StandIn, JSONObject, TakeFd], Any]) -> SessionHandler:
+    """The same, of a command that takes descriptors that its client has named."""
+
+    def handle(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
+        return _register(lambda standin, args: act(standin, args, take_fd(session)))(daemon, args)
+
+    return handle
 
 
-def ringbuf_write(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`ringbuf-write`."""
-    _standin(daemon).chardevs.write(args["device"], args["data"], args.get("format", "utf8"))
-    return {}
-
-
-def ringbuf_read(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`ringbuf-read`."""
-    return _standin(daemon).chardevs.read(args["device"], args["size"], args.get("format", "utf8"))
-
-
-def netdev_add(daemon: Daemon, session: Session, args: dict[str, Any]) -> JSON:
-    """`netdev_add`."""
-    _standin(daemon).netdevs.add(args, take_fd(session))
-    return {}
-
-
-def netdev_del(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`netdev_del`."""
-    _standin(daemon).netdevs.delete(args["id"])
-    return {}
-
-
-async def blockdev_del(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`blockdev-del`."""
-    await _standin(daemon).blocks.delete(args["node-name"])
-    return {}
-
-
-async def block_resize(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`block_resize`."""
-    blocks = _standin(daemon).blocks
-    await blocks.resize(args.get("device"), args.get("node-name"), args["size"])
-    return {}
-
-
-def query_block(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`query-block`."""
-    return _standin(daemon).blocks.devices()
-
-
-def query_blockstats(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`query-blockstats`."""
-    return _standin(daemon).blocks.statistics(by_node=args.get("query-nodes", False))
-
-
-def query_named_block_nodes(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`query-named-block-nodes`."""
-    return _standin(daemon).blocks.nodes()
-
-
-def nbd_server_start(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`nbd-server-start`."""
-    _standin(daemon).blocks.start_serving()
-    return {}
-
-
-def nbd_server_stop(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`nbd-server-stop`."""
-    return Outcome(events=_standin(daemon).blocks.stop_serving())
-
-
-def nbd_server_add(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`nbd-server-add`."""
-    _standin(daemon).blocks.export(args.get("name", args["device"]), args["device"])
-    return {}
-
-
-def nbd_server_remove(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`nbd-server-remove`."""
-    return Outcome(events=_standin(daemon).blocks.unexport(args["name"]))
-
-
-def query_block_exports(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`query-block-exports`."""
-    return _standin(daemon).blocks.exports()
-
-
-def no_job(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def no_job(daemon: Daemon, args: JSONObject) -> JSON:
     """`job-*`: raise `QMPError`, as there is none."""
     raise QMPError("Job not found")
 
 
-def no_block_job(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def no_block_job(daemon: Daemon, args: JSONObject) -> JSON:
     """`block-job-*`: raise `QMPError`, as there is none."""
     id = args.get("device", args.get("id"))
     raise QMPError(f"Block job '{id}' not found", "DeviceNotActive")
 
 
-def set_link(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`set_link`."""
-    _standin(daemon).netdevs.set_link(args["name"], args["up"])
-    return {}
-
-
-def query_cpu_definitions(daemon: Daemon, args: dict[str, Any]) -> JSON:
-    """`query-cpu-definitions`: the models of CPUs."""
-    return _section(daemon, "cpus")["definitions"]
-
-
-def query_cpu_model_expansion(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_cpu_model_expansion(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-cpu-model-expansion`: what a model comes to, with what is changed about it."""
     model = args["model"]
     kind = _section(daemon, "cpus")["expansions"][args["type"]]
@@ -195,7 +113,7 @@ def query_cpu_model_expansion(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return {"model": {"name": known["name"], "props": props}}
 
 
-def query_command_line_options(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_command_line_options(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-command-line-options`: as the catalogue has them."""
     option = args.get("option")
     options = _section(daemon, "options")
@@ -205,7 +123,7 @@ def query_command_line_options(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return found
 
 
-def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
+def query_machines(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-machines`: as the catalogue has them; none has properties for compatibility."""
     machines = _section(daemon, "machines")
     if args.get("compat-props"):
@@ -213,7 +131,7 @@ def query_machines(daemon: Daemon, args: dict[str, Any]) -> JSON:
     return machines
 
 
-async def at_start(daemon: Daemon, command: str, options: dict[str, JSON], is_json: bool) -> None:
+async def at_start(daemon: Daemon, command: str, options: JSONObject, is_json: bool) -> None:
     """What an option of the command line registers.
 
     Args:
@@ -250,31 +168,54 @@ async def at_start(daemon: Daemon, command: str, options: dict[str, JSON], is_js
 
 
 REGISTERS: dict[str, Handler] = {
-    "query-cpu-definitions": query_cpu_definitions,
+    "query-cpu-definitions": lambda daemon, args: _section(daemon, "cpus")["definitions"],
     "query-cpu-model-expansion": query_cpu_model_expansion,
     "query-command-line-options": query_command_line_options,
     "query-machines": query_machines,
-    "chardev-remove": chardev_remove,
-    "chardev-send-break": chardev_send_break,
-    "ringbuf-write": ringbuf_write,
-    "ringbuf-read": ringbuf_read,
-    "netdev_del": netdev_del,
+    "chardev-remove": _register(lambda standin, args: standin.chardevs.remove(args["id"])),
+    "chardev-send-break": _register(lambda standin, args: standin.chardevs.send_break(args["id"])),
+    "ringbuf-write": _register(
+        lambda standin, args: standin.chardevs.write(
+            args["device"], args["data"], args.get("format", "utf8")
+        )
+    ),
+    "ringbuf-read": _register(
+        lambda standin, args: standin.chardevs.read(
+            args["device"], args["size"], args.get("format", "utf8")
+        )
+    ),
+    "netdev_del": _register(lambda standin, args: standin.netdevs.delete(args["id"])),
+    "set_link": _register(lambda standin, args: standin.netdevs.set_link(args["name"], args["up"])),
     "migrate-set-parameters": migration.migrate_set_parameters,
     "query-migrate-parameters": migration.query_migrate_parameters,
     "query-migrate": migration.query_migrate,
     "migrate_cancel": migration.migrate_cancel,
     "migrate-continue": migration.migrate_continue,
     "migrate-start-postcopy": migration.migrate_start_postcopy,
-    "blockdev-del": blockdev_del,
-    "block_resize": block_resize,
-    "query-block": query_block,
-    "query-blockstats": query_blockstats,
-    "query-named-block-nodes": query_named_block_nodes,
-    "query-block-exports": query_block_exports,
-    "nbd-server-start": nbd_server_start,
-    "nbd-server-stop": nbd_server_stop,
-    "nbd-server-add": nbd_server_add,
-    "nbd-server-remove": nbd_server_remove,
+    "blockdev-del": _register(lambda standin, args: standin.blocks.delete(args["node-name"])),
+    "block_resize": _register(
+        lambda standin, args: standin.blocks.resize(
+            args.get("device"), args.get("node-name"), args["size"]
+        )
+    ),
+    "query-block": _register(lambda standin, args: standin.blocks.devices()),
+    "query-blockstats": _register(
+        lambda standin, args: standin.blocks.statistics(by_node=args.get("query-nodes", False))
+    ),
+    "query-named-block-nodes": _register(lambda standin, args: standin.blocks.nodes()),
+    "query-block-exports": _register(lambda standin, args: standin.blocks.exports()),
+    "nbd-server-start": _register(lambda standin, args: standin.blocks.start_serving()),
+    "nbd-server-stop": _register(
+        lambda standin, args: Outcome(events=standin.blocks.stop_serving())
+    ),
+    "nbd-server-add": _register(
+        lambda standin, args: standin.blocks.export(
+            args["name"] if "name" in args else args["device"], args["device"]
+        )
+    ),
+    "nbd-server-remove": _register(
+        lambda standin, args: Outcome(events=standin.blocks.unexport(args["name"]))
+    ),
     **dict.fromkeys(
         ("job-pause", "job-resume", "job-cancel", "job-complete", "job-dismiss", "job-finalize"),
         no_job,
@@ -286,15 +227,18 @@ REGISTERS: dict[str, Handler] = {
         ),
         no_block_job,
     ),
-    "set_link": set_link,
     "watchdog-set-action": watchdog_set_action,
 }
 """What a stand-in does otherwise than memd, or besides."""
 
 OF_CLIENTS: dict[str, SessionHandler] = {
-    "chardev-add": chardev_add,
-    "chardev-change": chardev_change,
-    "netdev_add": netdev_add,
+    "chardev-add": _of_client(
+        lambda standin, args, take: standin.chardevs.add(args["id"], args["backend"], take)
+    ),
+    "chardev-change": _of_client(
+        lambda standin, args, take: standin.chardevs.change(args["id"], args["backend"], take)
+    ),
+    "netdev_add": _of_client(lambda standin, args, take: standin.netdevs.add(args, take)),
     "migrate": migration.migrate,
     "migrate-incoming": migration.migrate_incoming,
 }

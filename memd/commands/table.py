@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from memd.commands import (
     balloon,
@@ -25,13 +24,13 @@ from memd.commands import (
     template_machine,
 )
 from memd.commands.daemon import Daemon
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session import Session
 
-Handler = Callable[[Daemon, dict[str, Any]], JSON]
+Handler = Callable[[Daemon, JSONObject], JSON]
 """(daemon, checked arguments) to the command's value or `Outcome`, or a `Command`."""
 
-SessionHandler = Callable[[Daemon, Session, dict[str, Any]], JSON]
+SessionHandler = Callable[[Daemon, Session, JSONObject], JSON]
 """The same for commands that concern the client that sends them."""
 
 HANDLERS: dict[str, Handler] = {
@@ -74,10 +73,10 @@ HANDLERS: dict[str, Handler] = {
     "query-machines": stack.query_machines,
     "query-cpus-fast": stack.query_cpus_fast,
     "query-hotpluggable-cpus": stack.query_hotpluggable_cpus,
-    "query-iothreads": stack.query_iothreads,
-    "query-jobs": stack.query_jobs,
-    "query-block": stack.query_block,
-    "query-named-block-nodes": stack.query_named_block_nodes,
+    **dict.fromkeys(
+        ("query-iothreads", "query-jobs", "query-block", "query-named-block-nodes"),
+        stack.none_of_these,
+    ),
     "query-accelerators": stack.query_accelerators,
     "set-action": power.set_action,
     "system_powerdown": power.system_powerdown,

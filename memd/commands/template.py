@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.work import Event, Job
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.pages.store import Store, Usage
-
-Arguments = dict[str, Any]
 
 
 def store_of(daemon: Daemon) -> Store:
@@ -56,7 +54,7 @@ class Progress:
         return Event("X_TEMPLATE_PROGRESS", data)
 
 
-async def x_template_status(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_status(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-status`: the store, its file system, and whether its sources can be reached."""
     from memd.pages.capture import shares_blocks
 
@@ -68,7 +66,7 @@ async def x_template_status(daemon: Daemon, args: Arguments) -> JSON:
             room = os.statvfs(store.directory)
         except OSError as failed:
             raise QMPError(f"cannot look at '{store.directory}': {failed.strerror}") from None
-        told: dict[str, JSON] = {
+        told: JSONObject = {
             "directory": store.directory,
             "templates": held.templates,
             "stored": held.stored,
@@ -87,7 +85,7 @@ async def x_template_status(daemon: Daemon, args: Arguments) -> JSON:
     return await Job(work)
 
 
-async def x_template_list(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_list(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-list`: the templates of the store; none where there is none."""
     if daemon.templates is None:
         return []
@@ -99,7 +97,7 @@ async def x_template_list(daemon: Daemon, args: Arguments) -> JSON:
     return await Job(work)
 
 
-async def x_template_query(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_query(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-query`: all about one template."""
     store, name = store_of(daemon), args["name"]
 
@@ -122,10 +120,10 @@ async def x_template_query(daemon: Daemon, args: Arguments) -> JSON:
     return {**told, "clones": clones}
 
 
-def _summary(usage: Usage) -> dict[str, JSON]:
+def _summary(usage: Usage) -> JSONObject:
     manifest = usage.manifest
     working_set = manifest.working_set
-    told: dict[str, JSON] = {
+    told: JSONObject = {
         "name": usage.name,
         "digest": manifest.digest,
         "size": manifest.size,
@@ -145,31 +143,31 @@ def _summary(usage: Usage) -> dict[str, JSON]:
     return told | {key: text for key, text in optional.items() if text}
 
 
-async def x_template_verify(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_verify(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-verify`: read all of a template as it is stored."""
     store, progress = store_of(daemon), Progress(args["name"])
     found = await Job(lambda: store.verify(args["name"], progress.at), progress=progress.event)
     return {"chunks": found.chunks, "damaged": found.damaged, "repaired": found.repaired}
 
 
-async def x_template_delete(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_delete(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-delete`: remove a template, and what no other needs of it."""
     store = store_of(daemon)
     await Job(lambda: store.delete(args["name"]))
     return {}
 
 
-async def x_template_push(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_push(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-push`: give a template to a source."""
     return await _move(args, store_of(daemon).push)
 
 
-async def x_template_pull(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_pull(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-pull`: have a template here in full."""
     return await _move(args, store_of(daemon).pull)
 
 
-async def _move(args: Arguments, move: Callable[..., str]) -> JSON:
+async def _move(args: JSONObject, move: Callable[..., str]) -> JSON:
     progress = Progress(args["name"])
     source = await Job(
         lambda: move(args["name"], args.get("url"), progress.at), progress=progress.event
@@ -177,7 +175,7 @@ async def _move(args: Arguments, move: Callable[..., str]) -> JSON:
     return {"source": source}
 
 
-async def x_template_export(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-export`: a template's memory as a file."""
     from memd.hostmem.save import save_new
 

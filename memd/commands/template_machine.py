@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
 from memd.commands.template import store_of
 from memd.errors import QMPError, device_not_found
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.work import Completion, Job
 
 if TYPE_CHECKING:
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from memd.hostmem.host import Host
     from memd.pages.capture import Memory
 
-Arguments = dict[str, Any]
-
 _LARGEST_STREAM = 256 << 20
 
 
-async def x_template_save(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-save`: make a template of a machine that stands, or will."""
     # What saves is imported by the first that does: a daemon's start need not wait for it.
     from memd.pages.save import MachineSave
@@ -47,7 +45,7 @@ async def x_template_save(daemon: Daemon, args: Arguments) -> JSON:
             await Job(saving.close)
 
 
-async def _memories(daemon: Daemon, args: Arguments) -> dict[str, Memory]:
+async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
     """What a template is made of, by the names of the blocks: "" where there is one."""
     alone = {key: args[key] for key in ("id", "filename") if key in args}
     if len(alone) + ("memory" in args) != 1 or args.get("memory") == []:
@@ -121,7 +119,7 @@ def _read_stream(host: Host, filename: str) -> bytes:
     return data or b""
 
 
-async def x_template_serve(daemon: Daemon, args: Arguments) -> JSON:
+async def x_template_serve(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-serve`: send a template's pages to a machine that waits for them."""
     store, name = store_of(daemon), args["name"]
     if "uri" not in args and "qmp" not in args:

@@ -6,7 +6,7 @@ is too late for that, the id, the properties, then what the device itself needs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.devices.dimm import Nvdimm, PcDimm
 from memd.devices.placeholders import PLACEHOLDERS, Placeholder
@@ -14,6 +14,7 @@ from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.devices.virtio_pmem import VirtioPmem
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 from memd.qapi.hash_order import object_order
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def is_device(driver: str) -> bool:
     return driver in _DIMMS or driver in _VIRTIO or driver in PLACEHOLDERS
 
 
-async def add_device(machine: Machine, args: dict[str, Any]) -> None:
+async def add_device(machine: Machine, args: JSONObject) -> None:
     """Plug a device in, by `device_add`, or by `-device` before the start.
 
     Args:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from memd.config import DeviceOption
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi import numbers
 from memd.qapi.hash_order import object_order
 from memd.qom.types import ObjectType
 
 
-def arguments(device: DeviceOption, qom_type: ObjectType | None) -> dict[str, JSON]:
+def arguments(device: DeviceOption, qom_type: ObjectType | None) -> JSONObject:
     """What `device_add` would be given, with values of their types.
 
     Args:
@@ -24,7 +24,7 @@ def arguments(device: DeviceOption, qom_type: ObjectType | None) -> dict[str, JS
     """
     if device.is_json or qom_type is None:
         return device.options
-    typed: dict[str, JSON] = {}
+    typed: JSONObject = {}
     for name in object_order(device.options):
         text = device.options[name]
         if name in ("driver", "bus", "id"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import (
     Visit,
     visit_bool,
@@ -123,7 +123,7 @@ class Device(QObject):
         self.leaving = False
         self.realized = False
         self.hotplugged = False
-        self.values: dict[str, JSON] = {}
+        self.values: JSONObject = {}
 
     @property
     def bus(self) -> QObject | None:

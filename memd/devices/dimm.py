@@ -24,7 +24,7 @@ from memd.devices.device import (
     unreadable,
 )
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import visit_str, visit_uint64
 from memd.qom.builtin_objects import MemoryRegion
 from memd.qom.property import Property
@@ -90,7 +90,7 @@ class PcDimm(MemoryDevice):
 
     def info(self) -> JSON:
         """See `MemoryDevice.info`."""
-        data: dict[str, JSON] = {
+        data: JSONObject = {
             "memdev": "" if self.memdev is None else self.tree.path_of(self.memdev),
             "hotplugged": self.hotplugged,
             "addr": self.address,
@@ -164,7 +164,7 @@ class PcDimm(MemoryDevice):
         self._report(machine, _EJECT, _BUSY)
 
     def _report(self, machine: MachinePort, source: int, status: int) -> None:
-        info: dict[str, JSON] = {}
+        info: JSONObject = {}
         if self.id is not None:
             info["device"] = self.id
         info |= {"source": source, "status": status, "slot": str(self.slot), "slot-type": "DIMM"}

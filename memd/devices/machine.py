@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from memd.compat import Compat
 from memd.devices import register
 from memd.errors import QMPError, device_not_found, is_identifier
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qom.builtin_objects import MemoryRegion
 from memd.work import Command, Event, run_here
 
@@ -66,7 +66,7 @@ class Machine:
         self.later: Callable[[float, Callable[[], None]], Cancel] = _at_once
         self.spawn: Callable[[Command[None], str], None] = lambda command, _what: run_here(command)
         self.deny_private_discard = False
-        self.add_other: Callable[[dict[str, JSON]], Command[None]] | None = None
+        self.add_other: Callable[[JSONObject], Command[None]] | None = None
         self.tree = tree
         self._area: Area | None = None
         self._area_region: MemoryRegion | None = None
@@ -169,7 +169,7 @@ class Machine:
                 lambda event: self.emit((event,)), lambda delay, act: self.later(delay, act)
             )
         path = self.tree.path_of(device)
-        data: dict[str, JSON] = {"size": size, "qom-path": path}
+        data: JSONObject = {"size": size, "qom-path": path}
         if device.id is not None:
             data["id"] = device.id
         self._sizes.send(path, Event("MEMORY_DEVICE_SIZE_CHANGE", data))

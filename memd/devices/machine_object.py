@@ -15,7 +15,7 @@ from memd.devices.bus import Buses, PciBus
 from memd.devices.device import Device, MachinePort
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.qapi.visit import Visit, visit_bool, visit_enum, visit_size, visit_str, visit_uint64
 from memd.qom import ObjectType, Property, QObject, Tree
 from memd.qom.machine import MachineObject, stored_property
@@ -45,9 +45,7 @@ def machine_type(tree: Tree, kind: MachineKind) -> ObjectType:
     )
 
 
-def set_machine(
-    tree: Tree, kind: MachineKind, config: MachineConfig, values: dict[str, JSON]
-) -> None:
+def set_machine(tree: Tree, kind: MachineKind, config: MachineConfig, values: JSONObject) -> None:
     """Make `/machine` the machine that was asked for.
 
     Args:
@@ -71,7 +69,7 @@ def set_machine(
             machine.values[name] = {**held, **value}
         elif name in machine.values:
             machine.values[name] = value
-    memory: dict[str, JSON] = {"size": config.ram_size}
+    memory: JSONObject = {"size": config.ram_size}
     if config.slots:
         memory |= {"slots": config.slots, "max-size": config.maxmem}
     machine.values["memory"] = memory
@@ -88,7 +86,7 @@ class CPU(Device):
         props: where it sits (QAPI `CpuInstanceProperties`).
     """
 
-    def __init__(self, qom_type: ObjectType, tree: Tree, props: dict[str, JSON]) -> None:
+    def __init__(self, qom_type: ObjectType, tree: Tree, props: JSONObject) -> None:
         super().__init__(qom_type, tree, None)
         self.realized = True
         self.props = props
@@ -134,7 +132,7 @@ def _add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
         unattached.add_child(f"device[{index}]", CPU(qom_type, tree, props))
 
 
-def cpu_places(kind: MachineKind, config: MachineConfig) -> Iterator[dict[str, JSON]]:
+def cpu_places(kind: MachineKind, config: MachineConfig) -> Iterator[JSONObject]:
     """Where every CPU sits that there could be, in the order of their numbers.
 
     QEMU names the rarer levels only where there is more than one of them.
@@ -150,7 +148,7 @@ def cpu_places(kind: MachineKind, config: MachineConfig) -> Iterator[dict[str, J
     # With room for memory a machine has a node, whether it was asked for or not.
     count_nodes = len(config.numa_nodes) or bool(config.slots or config.maxmem > config.ram_size)
     for number in range(smp.get("maxcpus", 1)):
-        props: dict[str, JSON] = {}
+        props: JSONObject = {}
         left = number
         for level, count in reversed(levels):
             props[level] = left % count

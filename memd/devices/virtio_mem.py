@@ -16,7 +16,7 @@ from memd.devices.area import ANYWHERE
 from memd.devices.device import MachinePort, alignment, is_rom, memdev_property, stored
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.qapi.visit import visit_size
 from memd.qom.property import Property
 from memd.work import Command
@@ -85,7 +85,7 @@ class VirtioMem(VirtioMemory):
         """See `VirtioMemory.address_align`."""
         return max(self.block, alignment(memdev))
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> JSONObject:
         """See `VirtioMemory.data`."""
         memdev = self.memdev
         return {

@@ -24,7 +24,7 @@ from memd.devices.pci import (
     vectors,
 )
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qom.builtin_objects import MemoryRegion
 from memd.qom.object import QObject
 from memd.qom.property import Owner, Property
@@ -96,7 +96,7 @@ class VirtioMemory(Device, ABC):
         return alignment(memdev)
 
     @abstractmethod
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> JSONObject:
         """What `query-memory-devices` tells of it beside its id."""
 
     @abstractmethod

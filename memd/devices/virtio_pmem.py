@@ -9,7 +9,7 @@ from memd.backends.base import MemoryBackend
 from memd.devices.device import MachinePort
 from memd.devices.virtio_pci import VirtioMemory
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
 
 class VirtioPmem(VirtioMemory):
@@ -22,7 +22,7 @@ class VirtioPmem(VirtioMemory):
         """See `VirtioMemory.plugged_size`."""
         return 0 if self.memdev is None else self.memdev.size
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> JSONObject:
         """See `VirtioMemory.data`."""
         return {
             "memdev": "" if self.memdev is None else self.tree.path_of(self.memdev),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.errors import GENERIC_ERROR, QMPError
@@ -12,11 +11,9 @@ from memd.faulty.fault import Effect, Spec
 from memd.faulty.hub import FaultyHub
 from memd.faulty.replay import Script
 from memd.faulty.session import OWN, FaultySession
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
 from memd.work import Event, Job, Outcome, value_of
-
-Arguments = dict[str, Any]
 
 
 class FaultyDispatcher:
@@ -33,7 +30,7 @@ class FaultyDispatcher:
         self._daemon = daemon
         self._hub = hub
 
-    def __call__(self, session: Session, name: str, arguments: Arguments, oob: bool) -> JSON:
+    def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         """Run a command; see `Dispatcher`."""
         if name.startswith(OWN):
             return self._own(session, name, arguments, oob)
@@ -49,7 +46,7 @@ class FaultyDispatcher:
         return self._run(session, name, arguments, oob)
 
     async def _delayed(
-        self, seconds: float, effect: Effect, session: Session, name: str, arguments: Arguments
+        self, seconds: float, effect: Effect, session: Session, name: str, arguments: JSONObject
     ) -> JSON:
         await Job(lambda: self._wait(seconds))
         return await value_of(self._as_told(effect, session, name, arguments, False))
@@ -59,7 +56,7 @@ class FaultyDispatcher:
             raise QMPError("the daemon ends")
 
     def _as_told(
-        self, effect: Effect, session: Session, name: str, arguments: Arguments, oob: bool
+        self, effect: Effect, session: Session, name: str, arguments: JSONObject, oob: bool
     ) -> JSON:
         spec = effect.spec
         if not effect.answers:
@@ -85,13 +82,13 @@ class FaultyDispatcher:
             return Outcome(told, result.events, result.fds, result.shutdown)
         return told
 
-    def _run(self, session: Session, name: str, arguments: Arguments, oob: bool) -> JSON:
+    def _run(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         value = self._dispatch(session, name, arguments, oob)
         if name == "query-version" and isinstance(session, FaultySession):
             return self._hub.faults.version() or value
         return value
 
-    def _own(self, session: Session, name: str, arguments: Arguments, oob: bool) -> JSON:
+    def _own(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         command = self._daemon.schema.commands.get(name)
         if command is None or not session.negotiated:
             # The daemon says it best.
@@ -114,11 +111,11 @@ def _told(spec: Spec) -> JSON:
     return spec["answer"]
 
 
-def _fault_add(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+def _fault_add(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     return {"id": hub.add_fault(args)}
 
 
-def _fault_del(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+def _fault_del(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     if "id" in args:
         hub.faults.remove(args["id"])
     else:
@@ -126,36 +123,36 @@ def _fault_del(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
     return {}
 
 
-def _faults(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+def _faults(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     return hub.faults.list()
 
 
-def _transcript(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+def _transcript(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     transcript, all = hub.transcript, args.get("all", False)
     messages, following = transcript.since(args.get("since", 0), all=all)
     return {"messages": messages, "next": following, "lost": transcript.lost(all=all)}
 
 
-def _emit(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+def _emit(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     return Outcome(events=(Event(args["event"], args.get("data")),))
 
 
-def _answer(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+def _answer(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     return {"id": hub.add_fault({"command": args["command"], "answer": args["return"]})}
 
 
-def _replay(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+def _replay(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     hub.script = Script(args["filename"]) if "filename" in args else None
     return {}
 
 
-def _replay_status(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+def _replay_status(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     if hub.script is None:
         raise QMPError("nothing is replayed")
     return {"mismatches": hub.script.mismatches, "left": hub.script.left}
 
 
-async def _reset(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
+async def _reset(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     # First, as one may keep an object from going.
     hub.faults.clear()
     left = await daemon.tree.objects.delete_every()
@@ -166,7 +163,7 @@ async def _reset(hub: FaultyHub, daemon: Daemon, args: Arguments) -> JSON:
     return {}
 
 
-OWN_HANDLERS: dict[str, Callable[[FaultyHub, Daemon, Arguments], JSON]] = {
+OWN_HANDLERS: dict[str, Callable[[FaultyHub, Daemon, JSONObject], JSON]] = {
     "x-test-fault-add": _fault_add,
     "x-test-fault-del": _fault_del,
     "x-test-faults": _faults,

@@ -7,11 +7,11 @@ described; their types have been checked against it.
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
-Spec = dict[str, Any]
+Spec = JSONObject
 
 SCOPES = ("command", "event", "greeting", "syscall")
 """The members that say what a fault is for."""

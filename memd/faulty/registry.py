@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from memd.errors import QMPError
 from memd.faulty.fault import SCOPES, Effect, Fault, Spec
+from memd.json_types import JSONObject
 
 
 class FaultRegistry:
@@ -57,7 +57,7 @@ class FaultRegistry:
             for faults in self._by_scope.values():
                 faults.clear()
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> list[JSONObject]:
         """The faults as `TestFaultInfo`."""
         return [
             {"id": fault.id, "fault": fault.spec, "seen": fault.seen, "applied": fault.applied}

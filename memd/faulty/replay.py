@@ -9,6 +9,7 @@ from typing import Any
 
 from memd.errors import QMPError
 from memd.faulty.transcript import Entry, read_transcript
+from memd.json_types import JSONObject
 from memd.wire import encode
 
 log = logging.getLogger("memd")
@@ -157,7 +158,7 @@ class Replay:
                 due.append(entry["text"].encode())
         return due
 
-    def _with_id(self, answer: dict[str, Any]) -> dict[str, Any]:
+    def _with_id(self, answer: JSONObject) -> JSONObject:
         """An answer with this client's id instead of the recorded one's."""
         recorded = _id_of(answer)
         for pair in self._ids:

@@ -9,11 +9,11 @@ import json
 import time
 from collections import deque
 from itertools import islice
-from typing import Any
 
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
-Entry = dict[str, Any]
+Entry = JSONObject
 
 LENGTH = 100_000
 """Messages that are known at most; the oldest are forgotten first."""

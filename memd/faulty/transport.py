@@ -14,9 +14,9 @@ import struct
 import termios
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from memd.faulty.fault import Effect, Spec
+from memd.json_types import JSONObject
 from memd.server.connection import Connection
 from memd.server.hub import event_message
 from memd.wire import encode
@@ -324,7 +324,7 @@ def rewritten(data: bytes, spec: Spec) -> bytes:
         return raw.encode("utf-8", "surrogatepass")
     if "answer-id" not in spec and not spec.get("no-id"):
         return data
-    message: dict[str, Any] = json.loads(data)
+    message: JSONObject = json.loads(data)
     message.pop("id", None)
     if "answer-id" in spec:
         message["id"] = spec["answer-id"]

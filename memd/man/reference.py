@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from memd.json_types import JSONObject
 from memd.man.roff import Page
 from memd.qapi.doc import Doc
 from memd.qapi.parser import parse_file
@@ -90,7 +91,7 @@ def _members(definition: Definition) -> Iterator[tuple[str, str]]:
         yield from _fields(data)
 
 
-def _fields(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _fields(data: JSONObject) -> Iterator[tuple[str, str]]:
     for name, field in data.items():
         optional = ", optional" if name.startswith("*") else ""
         yield name.removeprefix("*"), f": {type_name(field)}{optional}{_if(field)}"

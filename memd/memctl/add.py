@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
+from memd.client import Client
 from memd.errors import QMPError
-from memd.json_types import JSON
-from memd.memctl.context import OK, Trouble
+from memd.json_types import JSONObject
+from memd.memctl.context import Context, Trouble
 from memd.memctl.objects import METAVAR, compat_of, parse
 from memd.memctl.progress import Bar
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.client import Client
-    from memd.memctl.context import Context
-
 
 _SETTLES = 5.0
 """Seconds in which a command is answered that only waits for its turn."""
@@ -35,7 +29,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Make it."""
     from memd.cli.report import Answered
 
@@ -43,15 +37,13 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         try:
             options = parse(arguments.object, compat_of(client))
         except Answered as answer:
-            context.print_lines(answer.text.splitlines())
-            return OK
+            print(answer.text, end="")
+            return
         make(context, client, options)
-    if context.as_json:
-        context.print_json(options)
-    return OK
+    context.tell(options)
 
 
-def make(context: Context, client: Client, options: dict[str, JSON]) -> None:
+def make(context: Context, client: Client, options: JSONObject) -> None:
     """Make an object, with a progress bar where that takes long.
 
     Args:
@@ -63,8 +55,7 @@ def make(context: Context, client: Client, options: dict[str, JSON]) -> None:
     """
     id = options["id"]
     there_before = _is_there(client, id)
-    with Bar(id, "populating") as bar:
-        client.on_event = bar.see
+    with Bar(id, "populating", client) as bar:
         try:
             client.execute("object-add", options)
         except KeyboardInterrupt:
@@ -72,8 +63,6 @@ def make(context: Context, client: Client, options: dict[str, JSON]) -> None:
             if not there_before:
                 _give_up(context, client, id)
             raise
-        finally:
-            client.on_event = None
 
 
 def _is_there(client: Client, id: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from memd.client import Client
 from memd.errors import DEVICE_NOT_FOUND, QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.memctl.sizes import short
 from memd.memctl.tables import Cell, Column
 
@@ -16,7 +16,7 @@ PREFIX = "memory-backend-"
 _FILE = f"{PREFIX}file"
 
 
-def stat(client: Client, id: str) -> dict[str, JSON]:
+def stat(client: Client, id: str) -> JSONObject:
     """A backend's member of x-memdev-stat's answer.
 
     Raises:
@@ -25,7 +25,7 @@ def stat(client: Client, id: str) -> dict[str, JSON]:
     found = client.execute("x-memdev-stat", {"id": id})
     if not found:
         raise QMPError(f"Device '{id}' not found", DEVICE_NOT_FOUND)
-    first: dict[str, JSON] = found[0]
+    first: JSONObject = found[0]
     return first
 
 
@@ -44,7 +44,7 @@ def size_of(client: Client, id: str) -> int:
     return found
 
 
-def access(each: dict[str, JSON]) -> str:
+def access(each: JSONObject) -> str:
     """What a backend's memory is: "ROM", "copy-on-write" (of a file) or "RAM"."""
     if each["rom"]:
         return "ROM"
@@ -69,7 +69,7 @@ COLUMNS: Sequence[Column] = (
 )
 
 
-def row(each: dict[str, JSON]) -> list[Cell]:
+def row(each: JSONObject) -> list[Cell]:
     """A backend's row, for `COLUMNS`."""
     kind = access(each)
     return [
@@ -83,3 +83,10 @@ def row(each: dict[str, JSON]) -> list[Cell]:
         (short(each["swapped"]), "red" if each["swapped"] else ""),
         str(each["exports"]),
     ]
+
+
+def spelled(value: JSON) -> str:
+    """A value as a command line has it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
 
 class Kind(NamedTuple):
@@ -66,7 +66,7 @@ class Cell(NamedTuple):
         return kind.letter if whole else kind.letter.lower()
 
 
-def cells_of(told: dict[str, JSON], share: bool, of_file: bool) -> list[Cell]:
+def cells_of(told: JSONObject, share: bool, of_file: bool) -> list[Cell]:
     """The parts of a backend.
 
     Args:

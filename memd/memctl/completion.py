@@ -6,16 +6,11 @@ wanted.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from memd.memctl.context import OK, Trouble
+from memd.memctl.context import Context, Trouble
 from memd.memctl.objects import METAVAR, SHORT
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -75,14 +70,10 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _HOW
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Print the script."""
     text = script(arguments.shell)
-    if context.as_json:
-        context.print_json({"shell": arguments.shell, "script": text})
-    else:
-        context.print_lines(text.splitlines())
-    return OK
+    context.tell({"shell": arguments.shell, "script": text}, text.splitlines())
 
 
 def script(shell: str) -> str:

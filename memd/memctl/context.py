@@ -1,12 +1,9 @@
 """What a subcommand is given, and how it says that something is in the way.
 
-memctl speaks to memd through `memd.client`, all but `memctl top`, which is
-qemu.qmp's. qemu.qmp sends descriptors and does not take any, so `export` could
-not be done with it; it gives up on a message of more than 10 MB, and 16 MiB of
-memory are 22 MB of base64; and it stands on asyncio: one look at all backends takes
-`memctl top -n 1` 52 ms and `memctl ls` 27 ms, of which 8.5 ms are Python's own
-(measured, CPython 3.11). `top` waits for events beside what it asks, and stays:
-there it serves.
+memctl speaks to memd through `memd.client`, and not through qemu.qmp: that sends
+descriptors and does not take any, which `export` needs; it gives up on a message of more
+than 10 MB, and 16 MiB of memory are 22 MB of base64; and it stands on asyncio, whose
+import takes longer than `memctl ls` (34 ms and 27 ms, CPython 3.11).
 """
 
 from __future__ import annotations
@@ -129,12 +126,10 @@ class Context:
         client.set_timeout(None)
         return client
 
-    def print_json(self, data: JSON) -> None:
-        """Print data for scripts."""
-        print(json.dumps(data, indent=2, ensure_ascii=not _is_utf8(sys.stdout)))
-
-    def print_lines(self, lines: Iterable[str]) -> None:
-        """Print words for people."""
+    def tell(self, data: JSON, lines: Iterable[str] = ()) -> None:
+        """Print data for scripts, or words for people."""
+        if self.as_json:
+            lines = (json.dumps(data, indent=2, ensure_ascii=not _is_utf8(sys.stdout)),)
         for line in lines:
             print(line)
 
@@ -221,7 +216,7 @@ def report(context: Context | None, trouble: Trouble, error_class: str = "") -> 
     print(f"memctl: {printable(trouble.text)}", file=sys.stderr)
     if trouble.hint:
         print(trouble.hint, file=sys.stderr)
-    if context is not None and context.as_json:
+    if context is not None:
         name = error_class or trouble.error_class
-        context.print_json({"error": {"class": name, "desc": trouble.text}})
+        context.tell({"error": {"class": name, "desc": trouble.text}})
     return trouble.status

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
-from memd.memctl.context import OK
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
+from memd.memctl.context import Context
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +16,9 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Delete them, in their order."""
     with context.connect() as client:
         for id in arguments.ids:
             client.execute("object-del", {"id": id})
-    if context.as_json:
-        context.print_json({"deleted": arguments.ids})
-    return OK
+    context.tell({"deleted": arguments.ids})

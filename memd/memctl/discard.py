@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from memd.memctl.backends import stat
-from memd.memctl.context import OK, USAGE, Trouble
+from memd.memctl.context import USAGE, Context, Trouble
 from memd.memctl.sizes import size
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +25,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Discard it."""
     offset, length = arguments.offset, arguments.length
     if arguments.all == (length is not None) or (arguments.all and offset is not None):
@@ -41,6 +36,4 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             page = told["page-size"]
             offset, length = 0, -(-told["size"] // page) * page
         client.execute("x-memdev-discard", {"id": arguments.id, "offset": offset, "length": length})
-    if context.as_json:
-        context.print_json({"id": arguments.id, "offset": offset, "length": length})
-    return OK
+    context.tell({"id": arguments.id, "offset": offset, "length": length})

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from memd.client import Client
 from memd.errors import QMPError, printable
 from memd.memctl import host_checks, memory_checks
-from memd.memctl.context import FAILED, NO_DAEMON, USAGE, Trouble
+from memd.memctl.context import FAILED, NO_DAEMON, USAGE, Context, Trouble
 from memd.memctl.context import OK as SUCCESS
 from memd.memctl.host import BAD, OK, WARN, Check, Host
 from memd.memctl.sizes import rounded
 from memd.memctl.tables import console
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.client import Client
-    from memd.memctl.context import Context
 
 _STYLES = {OK: "green", WARN: "yellow", BAD: "bold red"}
 _LITTLE_ROOM = 4 << 30
@@ -59,9 +54,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     worst = next(
         (state for state in (BAD, WARN) if any(each.state == state for each in checks)), OK
     )
-    if context.as_json:
-        context.print_json({"state": worst, "checks": [each._asdict() for each in checks]})
-    else:
+    context.tell({"state": worst, "checks": [each._asdict() for each in checks]})
+    if not context.as_json:
         _print(checks)
     return FAILED if worst == BAD else SUCCESS
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
+from memd.client import Client
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.json_types import JSON
-from memd.memctl.context import FAILED, OK
+from memd.json_types import JSONObject
+from memd.memctl.context import FAILED, OK, Context
 from memd.memctl.objects import METAVAR, compat_of, parse
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.client import Client
-    from memd.memctl.context import Context
-
 
 _NO_ID = "Parameter 'id' is missing"
 _SOME_ID = "explained"
@@ -40,16 +34,13 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         with context.connect() as client:
             explanation = _explain(client, arguments.object)
     except Answered as answer:
-        context.print_lines(answer.text.splitlines())
+        print(answer.text, end="")
         return OK
-    if context.as_json:
-        context.print_json(explanation)
-    else:
-        context.print_lines(explanation["text"])
+    context.tell(explanation, explanation["text"])
     return OK if explanation["verdict"] == "works" else FAILED
 
 
-def _explain(client: Client, text: str) -> dict[str, JSON]:
+def _explain(client: Client, text: str) -> JSONObject:
     try:
         options = _options(text, compat_of(client))
     except QMPError as error:
@@ -60,7 +51,7 @@ def _explain(client: Client, text: str) -> dict[str, JSON]:
             "warnings": [],
             "text": [f"It would fail: {error.desc}"],
         }
-    explanation: dict[str, JSON] = client.execute("x-memdev-explain", options)
+    explanation: JSONObject = client.execute("x-memdev-explain", options)
     if options.get("id") == _SOME_ID and "suggestion" in explanation:
         # What was not asked for is not suggested either.
         del explanation["suggestion"]["options"]["id"]
@@ -69,7 +60,7 @@ def _explain(client: Client, text: str) -> dict[str, JSON]:
     return explanation
 
 
-def _options(text: str, compat: Compat) -> dict[str, JSON]:
+def _options(text: str, compat: Compat) -> JSONObject:
     if text.startswith("{"):
         from memd.cli.json_argument import parse_json_argument
 

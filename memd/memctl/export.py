@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 from memd.client import Export
 from memd.errors import printable
-from memd.memctl.context import OK, USAGE, Trouble
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
+from memd.memctl.backends import spelled
+from memd.memctl.context import OK, USAGE, Context, Trouble
 
 CANNOT_RUN = 126
 NOT_FOUND = 127
@@ -72,17 +68,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             "writable": memory.writable,
             "path": memory.path,
         }
-    if context.as_json:
-        context.print_json(told)
-    else:
-        context.print_lines(f"{name}: {printable(_spelled(value))}" for name, value in told.items())
+    lines = (f"{name}: {printable(spelled(value))}" for name, value in told.items())
+    context.tell(told, lines)
     return OK
-
-
-def _spelled(value: str | int) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value)
 
 
 def _run(memory: Export, id: str, command: list[str]) -> int:

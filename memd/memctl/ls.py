@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from memd.memctl.backends import COLUMNS, row
-from memd.memctl.context import OK
+from memd.memctl.context import Context
 from memd.memctl.tables import on_terminal, print_table
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -26,17 +21,16 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """List them."""
     with context.connect() as client:
         if arguments.quiet and not context.as_json:
-            context.print_lines(each["id"] for each in client.execute("query-memdev"))
-            return OK
+            context.tell((), (each["id"] for each in client.execute("query-memdev")))
+            return
         found = client.execute("x-memdev-stat")
+    context.tell(found)
     if context.as_json:
-        context.print_json(found)
-        return OK
+        return
     print_table(COLUMNS, [row(each) for each in found])
     if not found and on_terminal():
         print("There is no backend yet: memctl add ram,id=m0,size=64M", file=sys.stderr)
-    return OK

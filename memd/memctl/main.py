@@ -17,6 +17,7 @@ from memd.errors import QMPError
 from memd.memctl.context import (
     BROKEN_PIPE,
     NO_DAEMON,
+    OK,
     SIGNALLED,
     SOCKET_VARIABLE,
     Context,
@@ -45,8 +46,8 @@ class Subcommand(Protocol):
     def prepare(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
 
-    def run(self, context: Context, arguments: argparse.Namespace) -> int:
-        """Do it; gives the exit status."""
+    def run(self, context: Context, arguments: argparse.Namespace) -> int | None:
+        """Do it; gives the exit status, None for 0."""
 
 
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
@@ -176,7 +177,7 @@ def _signals() -> Iterator[None]:
 def _run(context: Context, arguments: argparse.Namespace) -> int:
     try:
         try:
-            status = module(arguments.subcommand).run(context, arguments)
+            status = module(arguments.subcommand).run(context, arguments) or OK
         except QMPError as error:
             status = report(context, refused(error), error.error_class)
         except Trouble as trouble:

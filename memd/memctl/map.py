@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.memctl.backends import PREFIX, access, stat
 from memd.memctl.cells import KINDS, NONE, Cell, cells_of, totals
-from memd.memctl.context import OK
+from memd.memctl.context import Context
 from memd.memctl.sizes import rounded, size
 from memd.memctl.tables import console
 
 if TYPE_CHECKING:
-    import argparse
-
     from rich.console import Console
-
-    from memd.memctl.context import Context
 
 
 _ROWS = 16
@@ -58,7 +55,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Draw it."""
     columns, rows = (64, 64) if arguments.png else _room()
     given = {"id": arguments.id, "offset": arguments.offset, "length": arguments.length}
@@ -74,11 +71,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         from memd.memctl.png import write
 
         write(arguments.png, _cells(backend, told))
-    if context.as_json:
-        context.print_json({"id": arguments.id, **told})
-    elif not arguments.png:
+    context.tell({"id": arguments.id, **told})
+    if not context.as_json and not arguments.png:
         _draw(backend, told, columns)
-    return OK
 
 
 def _room() -> tuple[int, int]:
@@ -94,11 +89,11 @@ def _room() -> tuple[int, int]:
     return width, max(4, min(_ROWS, rows - _BESIDE))
 
 
-def _cells(backend: dict[str, JSON], told: dict[str, JSON]) -> list[Cell]:
+def _cells(backend: JSONObject, told: JSONObject) -> list[Cell]:
     return cells_of(told, backend["share"], backend["qom-type"] == f"{PREFIX}file")
 
 
-def _draw(backend: dict[str, JSON], told: dict[str, JSON], columns: int) -> None:
+def _draw(backend: JSONObject, told: JSONObject, columns: int) -> None:
     cells = _cells(backend, told)
     title = (
         f"{backend['id']}: {rounded(backend['size'])},"

@@ -7,15 +7,10 @@ keys, or JSON. A memory backend may be called by the end of its name:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from memd.client import Client
 from memd.compat import Compat
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.memctl.backends import PREFIX
-
-if TYPE_CHECKING:
-    from memd.client import Client
-
 
 SHORT = frozenset(("ram", "file", "memfd", "shm", "guest-memfd"))
 """The backends' names without `PREFIX`."""
@@ -38,7 +33,7 @@ def in_full(text: str) -> str:
     return f"{PREFIX}{name}{comma}{rest}" if name in SHORT else text
 
 
-def parse(text: str, compat: Compat) -> dict[str, JSON]:
+def parse(text: str, compat: Compat) -> JSONObject:
     """What `object-add` is to be given.
 
     Args:

@@ -6,7 +6,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from memd.json_types import JSON
+from memd.client import Client
+from memd.json_types import JSONObject
 from memd.memctl.sizes import rounded
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ class Bar:
     Args:
         id: the backend's, or the template's name.
         doing: what is done to it, such as "populating".
+        client: whose events tell how far it is.
     """
 
-    def __init__(self, id: str, doing: str) -> None:
+    def __init__(self, id: str, doing: str, client: Client | None = None) -> None:
+        self._client = client
         self._id = id
         self._doing = doing
         self._visible = sys.stderr.isatty()
@@ -35,7 +38,7 @@ class Bar:
         self._rich: Progress | None = None
         self._task: TaskID | None = None
 
-    def see(self, event: dict[str, JSON]) -> None:
+    def see(self, event: JSONObject) -> None:
         """Take an event of the daemon's; those of others are passed over."""
         data = event.get("data", {})
         member = _EVENTS.get(event.get("event", ""), "")
@@ -70,6 +73,8 @@ class Bar:
         self._rich = None
 
     def __enter__(self) -> Bar:
+        if self._client is not None:
+            self._client.on_event = self.see
         return self
 
     def __exit__(
@@ -79,6 +84,8 @@ class Bar:
         trace: TracebackType | None,
     ) -> None:
         self.clear()
+        if self._client is not None:
+            self._client.on_event = None
 
 
 def _rich() -> Progress | None:

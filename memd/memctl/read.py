@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from memd.client import Client
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.memctl import sizes
 from memd.memctl.backends import size_of
-from memd.memctl.context import OK, USAGE, Trouble
+from memd.memctl.context import USAGE, Context, Trouble
 from memd.memctl.hexdump import Hexdump
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Read them."""
     if arguments.raw and context.as_json:
         raise Trouble("--raw and --json exclude each other", USAGE)
@@ -64,7 +66,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
                 f" '{arguments.id}'"
             )
         if context.as_json:
-            context.print_json(_data(client, arguments.id, offset, length))
+            context.tell(_data(client, arguments.id, offset, length))
         elif arguments.raw:
             client.read_each(arguments.id, offset, length, sys.stdout.buffer.write)
         else:
@@ -85,7 +87,7 @@ def spare_terminal(hint: str) -> None:
         raise Trouble("raw bytes would confuse this terminal", USAGE, hint)
 
 
-def _data(client: Client, id: str, offset: int, length: int) -> dict[str, JSON]:
+def _data(client: Client, id: str, offset: int, length: int) -> JSONObject:
     import base64
 
     data = client.read(id, offset, length)

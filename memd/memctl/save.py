@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from memd.memctl.backends import size_of
 from memd.memctl.context import OK, USAGE, Trouble, absolute
 from memd.memctl.progress import Bar
 from memd.memctl.read import spare_terminal
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.client import Client
-    from memd.memctl.context import Context
 
 
 STDOUT = "-"
@@ -34,7 +28,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Save it."""
     if arguments.file == STDOUT:
         if context.as_json:
@@ -47,9 +41,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     path = absolute(arguments.file)
     with context.connect() as client:
         save(client, arguments.id, path)
-    if context.as_json:
-        context.print_json({"id": arguments.id, "filename": path})
-    return OK
+    context.tell({"id": arguments.id, "filename": path})
 
 
 def save(client: Client, id: str, path: str, *, given_up: str = "") -> None:
@@ -59,8 +51,7 @@ def save(client: Client, id: str, path: str, *, given_up: str = "") -> None:
         path: an absolute one: the daemon's directory is another.
         given_up: what becomes of it where this is interrupted, for standard error.
     """
-    with Bar(id, "saving") as bar:
-        client.on_event = bar.see
+    with Bar(id, "saving", client) as bar:
         try:
             client.execute("x-memdev-save", {"id": id, "filename": path})
         except KeyboardInterrupt:
@@ -68,5 +59,3 @@ def save(client: Client, id: str, path: str, *, given_up: str = "") -> None:
             given_up = given_up or f"{path} will be there"
             print(f"memctl: the daemon goes on, and {given_up}", file=sys.stderr)
             raise
-        finally:
-            client.on_event = None

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
+from memd.client import Client
 from memd.errors import COMMAND_NOT_FOUND, QMPError, printable
-from memd.json_types import JSON
-from memd.memctl.backends import STYLES, access, stat
-from memd.memctl.context import OK
+from memd.json_types import JSON, JSONObject
+from memd.memctl.backends import STYLES, access, spelled, stat
+from memd.memctl.context import Context
 from memd.memctl.sizes import exact, rounded, short
 from memd.memctl.tables import console
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.client import Client
-    from memd.memctl.context import Context
-
 
 _ASKED = frozenset(
     ("share", "size", "policy", "host-nodes", "reserve", "discard-data")
@@ -34,7 +28,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="the backend's id")
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Show it."""
     id = arguments.id
     with context.connect() as client:
@@ -42,21 +36,19 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         properties = _properties(client, id)
         mapping = _mapping(client, id)
         explanation = _explanation(client, taken["qom-type"], properties)
-    if context.as_json:
-        context.print_json(
-            {
-                "stat": taken,
-                "properties": properties,
-                "mapping": mapping,
-                "explanation": explanation,
-            }
-        )
-        return OK
-    _print(_rows(taken), properties, mapping, explanation)
-    return OK
+    context.tell(
+        {
+            "stat": taken,
+            "properties": properties,
+            "mapping": mapping,
+            "explanation": explanation,
+        }
+    )
+    if not context.as_json:
+        _print(_rows(taken), properties, mapping, explanation)
 
 
-def _properties(client: Client, id: str) -> dict[str, JSON]:
+def _properties(client: Client, id: str) -> JSONObject:
     """The properties and their values; not the type, nor what is below the object."""
     path = f"/objects/{id}"
     return {
@@ -77,7 +69,7 @@ def _mapping(client: Client, id: str) -> list[str] | None:
     return found
 
 
-def _explanation(client: Client, kind: str, properties: dict[str, JSON]) -> JSON:
+def _explanation(client: Client, kind: str, properties: JSONObject) -> JSON:
     """What the daemon says of a backend with these properties; None if it can't say.
 
     It may not, though the backend is there: its file may be gone since, or
@@ -96,7 +88,7 @@ def _explanation(client: Client, kind: str, properties: dict[str, JSON]) -> JSON
     return told if told["verdict"] == "works" else None
 
 
-def _rows(taken: dict[str, JSON]) -> list[tuple[str, str]]:
+def _rows(taken: JSONObject) -> list[tuple[str, str]]:
     resident = short(taken["resident"])
     if len(nodes := taken["nodes"]) == 1:
         resident += f", on node {nodes[0]['node']}"
@@ -119,7 +111,7 @@ def _rows(taken: dict[str, JSON]) -> list[tuple[str, str]]:
 
 def _print(
     rows: list[tuple[str, str]],
-    properties: dict[str, JSON],
+    properties: JSONObject,
     mapping: list[str] | None,
     explanation: JSON,
 ) -> None:
@@ -137,7 +129,7 @@ def _print(
         line(f"{name + ':':<11}{value}", STYLES.get(value, ""))
     line("properties:", "bold")
     for name, value in properties.items():
-        line(f"  {name}={_spelled(value)}")
+        line(f"  {name}={spelled(value)}")
     line("mapping:", "bold")
     if mapping is None:
         line("  this daemon does not tell it: it is older than this memctl")
@@ -149,10 +141,3 @@ def _print(
         for text in explanation["text"][1:]:
             if not text.startswith(("Better: ", "Why: ")):
                 line(f"  {text}")
-
-
-def _spelled(value: JSON) -> str:
-    """A value as a command line has it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
-from memd.memctl.context import OK
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
+from memd.memctl.context import Context
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +13,9 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "What other templates share with them stays. A source keeps what it has."
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Delete them, one after the other; the first that can't be ends it."""
     with context.connect() as client:
         for name in arguments.names:
             client.execute("x-template-delete", {"name": name})
-    if context.as_json:
-        context.print_json(arguments.names)
-    return OK
+    context.tell(arguments.names)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from typing import TYPE_CHECKING
 
-from memd.memctl.context import OK
+from memd.memctl.context import Context
 from memd.memctl.progress import Bar
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +22,11 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Export it."""
     told = {"name": arguments.name, "filename": os.path.abspath(arguments.file)}
     if arguments.devices is not None:
         told["devices"] = os.path.abspath(arguments.devices)
-    with context.connect() as client, Bar(arguments.name, "exporting") as bar:
-        client.on_event = bar.see
+    with context.connect() as client, Bar(arguments.name, "exporting", client):
         client.execute("x-template-export", told)
-    if context.as_json:
-        context.print_json(told)
-    return OK
+    context.tell(told)

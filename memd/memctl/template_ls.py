@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from memd.errors import printable
-from memd.memctl.context import OK
+from memd.memctl.context import Context
 from memd.memctl.sizes import short
 from memd.memctl.tables import Column, on_terminal, print_table
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 _COLUMNS: Sequence[Column] = (
     ("NAME", False),
@@ -39,16 +34,13 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """List them."""
     with context.connect() as client:
         found = client.execute("x-template-list")
-    if context.as_json:
-        context.print_json(found)
-        return OK
-    if arguments.quiet:
-        context.print_lines(each["name"] for each in found)
-        return OK
+    context.tell(found, (each["name"] for each in found if arguments.quiet))
+    if context.as_json or arguments.quiet:
+        return
     rows = [
         [
             (each["name"], "bold"),
@@ -63,4 +55,3 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     print_table(_COLUMNS, rows)
     if not found and on_terminal():
         print("There is no template yet; memd needs --templates DIR to keep some.", file=sys.stderr)
-    return OK

@@ -7,30 +7,25 @@ nothing of that name is; then the daemon has to map it as a clone.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import stat as modes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from memd.client import Client
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.memctl.add import make
 from memd.memctl.backends import PREFIX, stat
-from memd.memctl.context import OK, USAGE, Trouble, absolute
+from memd.memctl.context import USAGE, Context, Trouble, absolute
 from memd.memctl.progress import Bar
 from memd.memctl.save import save
 from memd.memctl.sizes import exact, size
 from memd.memctl.write import CHUNK, length_of, opened
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.client import Client
-    from memd.memctl.context import Context
-
 
 _PAGE = 4096
 
@@ -66,7 +61,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Make it."""
     if arguments.of and arguments.image:
         raise Trouble("--from goes with --size: with --of, the backend has the content", USAGE)
@@ -94,19 +89,16 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         _check_clones(context, client, draft.fd, path, length)
         draft.keep()
     told = {"filename": path, "size": length, "mode": f"{mode:04o}", **_lines(path, length)}
-    if context.as_json:
-        context.print_json(told)
-        return OK
-    context.print_lines(
+    context.tell(
+        told,
         [
             f"{path}: a template of {exact(length)}, mode {mode:04o}.",
             "Clones in QEMU:",
             f"  qemu-system-x86_64 {told['qemu']} ...",
             "Clones in memd:",
             f"  memctl add {told['memd']}",
-        ]
+        ],
     )
-    return OK
 
 
 def _is_there_already(path: str) -> Trouble:
@@ -356,7 +348,7 @@ def _check_clones(context: Context, client: Client, fd: int, path: str, length: 
         client.execute("object-del", {"id": id})
 
 
-def _clone(path: str, length: int) -> dict[str, JSON]:
+def _clone(path: str, length: int) -> JSONObject:
     return {"mem-path": path, "size": length, "share": False, "readonly": True, "rom": "off"}
 
 

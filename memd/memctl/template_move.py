@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
-from memd.memctl.context import OK
+from memd.memctl.context import Context
 from memd.memctl.progress import Bar
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -22,18 +17,14 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "What is there already is not moved again."
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Move it."""
     word = arguments.subcommand.rpartition(" ")[2]
     command = {"name": arguments.name}
     if arguments.url is not None:
         command["url"] = arguments.url
-    with context.connect() as client, Bar(arguments.name, f"{word}ing") as bar:
-        client.on_event = bar.see
+    with context.connect() as client, Bar(arguments.name, f"{word}ing", client):
         found = client.execute(f"x-template-{word}", command)
-    if context.as_json:
-        context.print_json({"name": arguments.name, **found})
-    else:
-        way = "to" if word == "push" else "from"
-        context.print_lines([f"{arguments.name}: {word}ed {way} {found['source']}"])
-    return OK
+    way = "to" if word == "push" else "from"
+    lines = [f"{arguments.name}: {word}ed {way} {found['source']}"]
+    context.tell({"name": arguments.name, **found}, lines)

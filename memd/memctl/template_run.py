@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -9,18 +10,13 @@ import sys
 import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING
 
+from memd.client import Client
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.memctl.context import USAGE, Context, Trouble
 from memd.memctl.export import CANNOT_RUN, NOT_FOUND
 from memd.memctl.template_serve import summary, wait_served
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.client import Client
 
 _QEMU = "qemu-system-x86_64"
 
@@ -73,7 +69,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             print(f"memctl: cannot run {command[0]}: {failed.strerror}", file=sys.stderr)
             return CANNOT_RUN
         try:
-            request: dict[str, JSON] = {"name": arguments.name, "qmp": monitor}
+            request: JSONObject = {"name": arguments.name, "qmp": monitor}
             if arguments.record:
                 request["record"] = True
             if not _wait_for(monitor, machine):
@@ -104,7 +100,7 @@ def _wait_for(monitor: str, machine: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _tell(client: Client, request: dict[str, JSON]) -> None:
+def _tell(client: Client, request: JSONObject) -> None:
     try:
         _say(summary(wait_served(client, request)))
     except (OSError, QMPError) as lost:

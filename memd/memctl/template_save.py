@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
 
 from memd.client import Client
 from memd.errors import QMPError
-from memd.json_types import JSON
-from memd.memctl.context import OK, PATIENCE, Trouble, no_daemon
+from memd.json_types import JSONObject
+from memd.memctl.context import PATIENCE, Context, Trouble, no_daemon
 from memd.memctl.progress import Bar
 from memd.memctl.sizes import rounded
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 _PAUSE = 0.002
 """Seconds between two looks at a migration that takes 5 to 12 ms."""
@@ -46,7 +41,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Save it."""
     try:
         machine = Client(arguments.qmp, timeout=PATIENCE)
@@ -68,20 +63,17 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         stood, shared = _record(client, machine, uri.removeprefix("unix:"), arguments.name)
         told = _wait(client, arguments.name)
     told = {**told, "stood": stood, "shared": shared}
-    if context.as_json:
-        context.print_json(told)
-        return OK
     how = "sharing its blocks" if shared else "copying it"
-    context.print_lines(
+    context.tell(
+        told,
         [
             f"{told['name']}: {rounded(told['size'])} of memory, {rounded(told['stored'])} stored.",
             f"The machine stood for {stood * 1000:.0f} ms; its memory was taken by {how}.",
-        ]
+        ],
     )
-    return OK
 
 
-def _memory(client: Client, machine: Client) -> dict[str, JSON]:
+def _memory(client: Client, machine: Client) -> JSONObject:
     """The arguments that name a machine's memory."""
     files: dict[str, str] = {}
     private = ""
@@ -167,14 +159,14 @@ def _record(client: Client, machine: Client, path: str, name: str) -> tuple[floa
     return stood, shared
 
 
-def _wait(client: Client, name: str, wanted: str = "X_TEMPLATE_SAVED") -> dict[str, JSON]:
+def _wait(client: Client, name: str, wanted: str = "X_TEMPLATE_SAVED") -> JSONObject:
     """What the daemon tells of a template, with a progress bar until it does."""
     with Bar(name, "storing") as bar:
         while True:
             event = client.wait_event(
                 "X_TEMPLATE_PROGRESS", "X_TEMPLATE_COPIED", "X_TEMPLATE_SAVED"
             )
-            data: dict[str, JSON] = event["data"]
+            data: JSONObject = event["data"]
             if data["name"] != name:
                 continue
             if event["event"] == "X_TEMPLATE_PROGRESS":

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from typing import TYPE_CHECKING
 
 from memd.client import Client
-from memd.json_types import JSON
-from memd.memctl.context import FAILED, OK, USAGE, Trouble
+from memd.json_types import JSONObject
+from memd.memctl.context import FAILED, OK, USAGE, Context, Trouble
 from memd.memctl.sizes import rounded, size
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +47,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     """Serve it."""
     if not arguments.uri and not arguments.qmp:
         raise Trouble("URI or --qmp has to say where the machine is", USAGE)
-    request: dict[str, JSON] = {"name": arguments.name, "record": arguments.record}
+    request: JSONObject = {"name": arguments.name, "record": arguments.record}
     if arguments.uri:
         request["uri"] = arguments.uri
     if arguments.qmp:
@@ -62,14 +57,11 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     with context.connect() as client:
         client.execute("x-template-serve", request)
         told = {} if arguments.no_wait else wait_served(client, request)
-    if context.as_json:
-        context.print_json(told)
-    elif told:
-        context.print_lines([summary(told)])
+    context.tell(told, [summary(told)] if told else [])
     return OK if told.get("outcome", "complete") == "complete" else FAILED
 
 
-def wait_served(client: Client, request: dict[str, JSON]) -> dict[str, JSON]:
+def wait_served(client: Client, request: JSONObject) -> JSONObject:
     """What the daemon tells of a clone when it is served no more.
 
     Args:
@@ -77,12 +69,12 @@ def wait_served(client: Client, request: dict[str, JSON]) -> dict[str, JSON]:
     """
     named = [key for key in ("uri", "qmp") if key in request]
     while True:
-        data: dict[str, JSON] = client.wait_event("X_TEMPLATE_SERVED")["data"]
+        data: JSONObject = client.wait_event("X_TEMPLATE_SERVED")["data"]
         if all(data.get(key) == request[key] for key in named):
             return data
 
 
-def summary(told: dict[str, JSON]) -> str:
+def summary(told: JSONObject) -> str:
     """What came of it, in words."""
     pages = told["pages"]
     outcome = {

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from memd.errors import printable
-from memd.json_types import JSON
-from memd.memctl.context import OK
+from memd.json_types import JSONObject
+from memd.memctl.context import Context
 from memd.memctl.sizes import exact, short
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 _TITLE = 13
 """Columns of what stands before a value."""
@@ -29,22 +24,19 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the template")
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Show it."""
     with context.connect() as client:
         found = client.execute("x-template-query", {"name": arguments.name})
-    if context.as_json:
-        context.print_json(found)
-        return OK
-    context.print_lines(
-        # What others have saved may have any text in it.
+    # What others have saved may have any text in it.
+    lines = (
         printable(f"{title + ':' if title else '':<{_TITLE}} {value}")
         for title, value in _lines(found)
     )
-    return OK
+    context.tell(found, lines)
 
 
-def _lines(found: dict[str, JSON]) -> list[tuple[str, str]]:
+def _lines(found: JSONObject) -> list[tuple[str, str]]:
     """What there is to tell, and what it is called."""
     stored, data = found["stored"], found["data"]
     lines = [

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
-from memd.memctl.context import FAILED, OK
+from memd.memctl.context import FAILED, OK, Context
 from memd.memctl.progress import Bar
-
-if TYPE_CHECKING:
-    import argparse
-
-    from memd.memctl.context import Context
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -21,18 +16,13 @@ def prepare(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Verify them."""
-    results = {}
+    results, lines = {}, []
     with context.connect() as client:
         names = arguments.names or [each["name"] for each in client.execute("x-template-list")]
         for name in names:
-            with Bar(name, "verifying") as bar:
-                client.on_event = bar.see
+            with Bar(name, "verifying", client):
                 results[name] = client.execute("x-template-verify", {"name": name})
-    if context.as_json:
-        context.print_json(results)
     for name, found in results.items():
-        if context.as_json:
-            break
         line = f"{name}: {found['chunks']} chunks"
         if found["repaired"]:
             line += f", {found['repaired']} damaged and fetched anew"
@@ -40,5 +30,6 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             line += f", {len(found['damaged'])} DAMAGED"
         elif not found["repaired"]:
             line += ", all good"
-        context.print_lines([line])
+        lines.append(line)
+    context.tell(results, lines)
     return FAILED if any(found["damaged"] for found in results.values()) else OK

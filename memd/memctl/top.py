@@ -1,29 +1,22 @@
-"""`memctl top`: the backends, live.
-
-It stands on qemu.qmp, the QEMU project's client: events come beside what is
-asked, and a daemon that goes away is noticed at once. That takes 35 ms more to
-start, which does not matter to what stays (see `context`).
-"""
+"""`memctl top`: the backends, live."""
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import json
 import os
 import time
-from typing import TYPE_CHECKING, cast
+from contextlib import suppress
+from itertools import repeat
+from typing import TYPE_CHECKING
 
-from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.memctl.backends import COLUMNS, row
-from memd.memctl.context import NO_DAEMON, OK, PATIENCE, USAGE, Context, Trouble, no_daemon
+from memd.memctl.context import USAGE, Context, Trouble
 from memd.memctl.sizes import rounded, short
 from memd.memctl.tables import Cell, console, on_terminal, plain, rich_table
 
 if TYPE_CHECKING:
-    import argparse
-
-    from qemu.qmp import EventListener, QMPClient
     from rich.live import Live
 
 
@@ -51,16 +44,28 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> int:
+def run(context: Context, arguments: argparse.Namespace) -> None:
     """Watch."""
     if not arguments.delay > 0 or (arguments.count is not None and arguments.count < 1):
         raise Trouble("a delay and a count are greater than 0", USAGE)
+    view, screen = View(), _Screen(context)
+    looks = repeat(None) if arguments.count is None else range(arguments.count)
     try:
-        asyncio.run(_watch(context, arguments.delay, arguments.count))
+        with context.connect() as client:
+            client.on_event = view.see
+            for number, _look in enumerate(looks):
+                if number:
+                    # Events come meanwhile, and the end of the connection is an error.
+                    with suppress(TimeoutError):
+                        client.wait_event(timeout=arguments.delay)
+                view.look(client.execute("x-memdev-stat"))
+                screen.show(view)
+                view.forget_progress()
     except KeyboardInterrupt:
         # That is how one ends it.
         pass
-    return OK
+    finally:
+        screen.close()
 
 
 class View:
@@ -68,21 +73,22 @@ class View:
 
     def __init__(self) -> None:
         self._before: dict[str, int] = {}
-        self.backends: list[dict[str, JSON]] = []
-        self.making: dict[str, dict[str, JSON]] = {}
+        self.backends: list[JSONObject] = []
+        self.making: dict[str, JSONObject] = {}
         """X_MEMDEV_PROGRESS's data, by id."""
 
-    def look(self, stat: list[dict[str, JSON]]) -> None:
+    def look(self, stat: list[JSONObject]) -> None:
         """Take an answer to x-memdev-stat."""
         self._before = {each["id"]: each["resident"] for each in self.backends}
         self.backends = sorted(stat, key=lambda each: (-each["resident"], each["id"]))
 
-    def see(self, event: dict[str, JSON]) -> None:
+    def see(self, event: JSONObject) -> None:
         """Take an event: what is under way, until it is whole."""
-        data = event["data"]
-        self.making[data["id"]] = data
+        if event["event"] == "X_MEMDEV_PROGRESS":
+            data = event["data"]
+            self.making[data["id"]] = data
 
-    def settle(self) -> None:
+    def forget_progress(self) -> None:
         """Forget what was under way: what still is tells of itself a few times a second."""
         self.making = {}
 
@@ -109,7 +115,7 @@ class View:
             for id, each in sorted(self.making.items())
         ]
 
-    def data(self) -> dict[str, JSON]:
+    def data(self) -> JSONObject:
         """The same for scripts."""
         return {
             "time": time.time(),
@@ -122,101 +128,6 @@ def _change(amount: int) -> Cell:
     if not amount:
         return ""
     return (f"+{rounded(amount)}", "green") if amount > 0 else (f"-{rounded(-amount)}", "red")
-
-
-async def _watch(context: Context, delay: float, count: int | None) -> None:
-    import logging
-
-    from qemu.qmp import EventListener, QMPClient
-    from qemu.qmp.error import QMPError as ClientError
-
-    # What it has to say comes as an exception, too.
-    logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
-    logging.getLogger("qemu.qmp").propagate = False
-    address = context.address()
-    client = QMPClient("memctl")
-    progress = EventListener(names="X_MEMDEV_PROGRESS")
-    client.register_listener(progress)
-    try:
-        await asyncio.wait_for(client.connect(address), PATIENCE)
-    except TimeoutError as error:
-        raise no_daemon(address, error) from None
-    except ClientError as error:
-        cause = error.__cause__
-        raise no_daemon(
-            address, cause if isinstance(cause, OSError) else ValueError(str(error))
-        ) from None
-    try:
-        await _look(context, client, progress, delay, count)
-    except ClientError as error:
-        raise _trouble(error) from None
-    finally:
-        try:
-            await client.disconnect()
-        except (ClientError, OSError, EOFError):
-            # It is gone, which was said.
-            pass
-
-
-def _trouble(error: Exception) -> Exception:
-    from qemu.qmp import ExecuteError
-
-    if isinstance(error, ExecuteError):
-        refusal = error.error.error
-        return QMPError(refusal.desc, refusal.class_)
-    return Trouble("the daemon is gone", NO_DAEMON)
-
-
-async def _look(
-    context: Context,
-    client: QMPClient,
-    progress: EventListener,
-    delay: float,
-    count: int | None,
-) -> None:
-    view = View()
-    screen = _Screen(context)
-    try:
-        while True:
-            view.look(cast("list[JSON]", await client.execute("x-memdev-stat")))
-            screen.show(view)
-            view.settle()
-            if count is not None:
-                count -= 1
-                if not count:
-                    return
-            await _wait(client, progress, view, delay)
-    finally:
-        screen.close()
-
-
-async def _wait(client: QMPClient, progress: EventListener, view: View, delay: float) -> None:
-    """Take events until it is time for the next look, or the daemon is gone."""
-    gone = asyncio.ensure_future(_end(client))
-    try:
-        async with asyncio.timeout(delay):
-            while True:
-                event = asyncio.ensure_future(progress.get())
-                try:
-                    await asyncio.wait((event, gone), return_when=asyncio.FIRST_COMPLETED)
-                    if not event.done():
-                        # The next question will say why.
-                        return
-                    view.see(dict(event.result()))
-                finally:
-                    event.cancel()
-    except TimeoutError:
-        pass
-    finally:
-        gone.cancel()
-
-
-async def _end(client: QMPClient) -> None:
-    """Wait until the daemon is gone, which may have been some time ago."""
-    from qemu.qmp import Runstate
-
-    while client.runstate == Runstate.RUNNING:
-        await client.runstate_changed()
 
 
 def _fitting(view: View) -> tuple[list[list[Cell]], list[str]]:

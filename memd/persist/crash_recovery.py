@@ -6,10 +6,11 @@ import logging
 import os
 import stat
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.hostmem import libc
 from memd.hostmem.paths import new_entry
+from memd.json_types import JSONObject
 from memd.persist.object_log import Entry, ObjectLog
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _OPEN = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 log = logging.getLogger("memd")
 
 
-def remove_half_made(object_log: ObjectLog, objects: Iterable[dict[str, Any]], host: Host) -> None:
+def remove_half_made(object_log: ObjectLog, objects: Iterable[JSONObject], host: Host) -> None:
     """Remove the files that were made for objects that never were.
 
     Args:

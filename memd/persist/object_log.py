@@ -29,8 +29,9 @@ from memd import __version__
 from memd.errors import QMPError
 from memd.hostmem import libc
 from memd.hostmem.spec import round_up
+from memd.json_types import JSONObject
 
-Entry = dict[str, Any]
+Entry = JSONObject
 
 FORMAT = 1
 """The version of what is written here. One that reads less refuses what has more."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.persist.fdstore import FdStore
 from memd.persist.object_log import Entry, ObjectLog, cannot_record, line_of
 from memd.persist.status import Status
@@ -55,14 +55,14 @@ class Recorder:
         self._tree = tree
         self._status = status
         self._lost = lost
-        self._waiting: list[tuple[UserCreatable, dict[str, JSON]]] = []
+        self._waiting: list[tuple[UserCreatable, JSONObject]] = []
         # What is being deleted: its number, whether its data goes, whether it is much.
         self._deleting: dict[UserCreatable, tuple[int, bool, bool]] = {}
         self.kept: Kept | None = None
         self.numbers: dict[str, int] = {}
         self.committed = False
 
-    async def on_created(self, obj: UserCreatable, options: dict[str, JSON]) -> None:
+    async def on_created(self, obj: UserCreatable, options: JSONObject) -> None:
         """Store its memory, then log it; later, where the log is not this daemon's yet."""
         self._status.changed()
         if self.kept is None:
@@ -72,7 +72,7 @@ class Recorder:
         else:
             self._waiting.append((obj, options))
 
-    async def _record(self, kept: Kept, obj: UserCreatable, options: dict[str, JSON]) -> None:
+    async def _record(self, kept: Kept, obj: UserCreatable, options: JSONObject) -> None:
         number = kept.log.number()
         stored = obj.memory_fd >= 0 and await _store(kept.fdstore, number, obj.memory_fd)
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from memd.backends.credentials import is_credential
 from memd.errors import QMPError, StartError, printable
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.persist.crash_recovery import discard_rest, remove_half_made
 from memd.persist.fdstore import LIST, name_of, number_of
 from memd.persist.object_log import Unreadable
@@ -212,7 +212,7 @@ class Restoring:
         text = f"cannot restore '{described['id']}': {error.desc}"
         return StartError(text, hint=WAY_OUT)
 
-    def has(self, options: dict[str, JSON]) -> bool:
+    def has(self, options: JSONObject) -> bool:
         """Whether an object of the command line is there already, from the last daemon.
 
         Raises:
@@ -231,7 +231,7 @@ class Restoring:
             )
         return True
 
-    def _same(self, before: dict[str, JSON], now: dict[str, JSON]) -> bool:
+    def _same(self, before: JSONObject, now: JSONObject) -> bool:
         """Whether options make the same object."""
         try:
             one, other = (self._tree.objects.prepare(options) for options in (before, now))
@@ -262,7 +262,7 @@ class Restoring:
             if described["id"] in self._recorder.numbers:
                 continue
             reason = described["lost"]
-            loss: dict[str, JSON] = {
+            loss: JSONObject = {
                 "id": described["id"],
                 "qom-type": described["qom-type"],
                 "reason": reason,
@@ -310,7 +310,7 @@ def _check_members(described: Description, members: dict[str, type | tuple[type,
             raise Unreadable(f"'{name}' of an object is not what it should be")
 
 
-def _spell(options: dict[str, JSON]) -> str:
+def _spell(options: JSONObject) -> str:
     """Options as a command line has them, but for secrets."""
     others = [
         f"{name}={'...' if name == 'data' else value if type(value) is str else json.dumps(value)}"

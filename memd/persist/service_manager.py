@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, StartError, printable
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.persist.fdstore import LEAST, LIST, FdStore, room
 from memd.persist.object_log import ObjectLog, Unreadable
 from memd.persist.recorder import Kept, Recorder
@@ -66,7 +66,7 @@ class ServiceManager:
         self._run = run
         self._stored = stored
         self._accept_loss = accept_loss
-        self.lost: dict[str, dict[str, JSON]] = {}
+        self.lost: dict[str, JSONObject] = {}
         try:
             notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
         except ValueError as wrong:
@@ -151,7 +151,7 @@ class ServiceManager:
                 await self._run(self._restoring.clear_up(roots))
             await self._restoring.make(credentials=credentials, roots=roots)
 
-    def has(self, options: dict[str, JSON]) -> bool:
+    def has(self, options: JSONObject) -> bool:
         """Whether an object of the command line is there already, from the last daemon.
 
         Raises:

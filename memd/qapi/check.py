@@ -10,7 +10,7 @@ what is right but not what to say, and leaves everything else to the visit.
 from __future__ import annotations
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import first_unexpected, object_order
 from memd.qapi.types import (
     AlternateType,
@@ -155,7 +155,7 @@ class ObjectVisit:
         """Visits an object, as every `Visit` does."""
         if type(value) is not dict:
             raise bad_type(path, "object")
-        result: dict[str, JSON] = {}
+        result: JSONObject = {}
         prefix = f"{path}." if path else ""
         self.visit_members(value, prefix, result)
         if len(result) != len(value):
@@ -163,7 +163,7 @@ class ObjectVisit:
             raise unexpected(f"{prefix}{left}")
         return result
 
-    def visit_members(self, value: dict[str, JSON], prefix: str, result: dict[str, JSON]) -> None:
+    def visit_members(self, value: JSONObject, prefix: str, result: JSONObject) -> None:
         """Visits those of `value` that are members into `result`.
 
         Args:
@@ -199,7 +199,7 @@ def make_checker(arguments: ObjectType) -> Checker:
     return _quick(arguments.members, ObjectVisit(arguments, visits), visits)
 
 
-def as_they_are(arguments: dict[str, JSON]) -> dict[str, JSON]:
+def as_they_are(arguments: JSONObject) -> JSONObject:
     """The check of arguments that a command reads itself."""
     return arguments
 
@@ -223,7 +223,7 @@ def _quick(members: list[Member], exact: Visit, visits: Visits, tag: str = "") -
     required = tuple(member.name for member in members if not member.optional)
     plain_type = plain.get
 
-    def check(arguments: dict[str, JSON]) -> dict[str, JSON]:
+    def check(arguments: JSONObject) -> JSONObject:
         changed = None
         try:
             for name, value in arguments.items():
@@ -248,11 +248,11 @@ def _union_checker(type_: ObjectType, visits: Visits) -> Checker:
     tag = type_.tag.name if type_.tag else ""
     checkers: dict[JSON, Checker] = {}
 
-    def check(arguments: dict[str, JSON]) -> dict[str, JSON]:
+    def check(arguments: JSONObject) -> JSONObject:
         try:
             checker = checkers[arguments[tag]]
         except (KeyError, TypeError):
-            checked: dict[str, JSON] = exact(arguments, "")
+            checked: JSONObject = exact(arguments, "")
             case = checked[tag]
             branch = type_.branches.get(case)
             if branch is None or branch.tag is None:

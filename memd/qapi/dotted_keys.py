@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
 
 _LONGEST_FRAGMENT = 127
@@ -22,7 +22,7 @@ _NAME = _LETTERS | _DIGITS | frozenset("-_")
 _PREFIX = _LETTERS | _DIGITS | frozenset(".-")
 
 
-class Nest(dict[str, JSON]):
+class Nest(JSONObject):
     """Where keys go that have the same beginning: an object, or an array to be."""
 
 
@@ -97,7 +97,7 @@ def _digits_length(text: str) -> int:
 Order = Callable[[Iterable[str]], Iterable[str]]
 
 
-def members(root: Nest, order: Order = iter) -> dict[str, JSON]:
+def members(root: Nest, order: Order = iter) -> JSONObject:
     """What the keys come to.
 
     The root is no array, whatever its keys are: they are parameters.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from memd.json_types import JSONObject
 from memd.qapi.source import Definition
 
-Form = dict[str, Any]
+Form = JSONObject
 
 
 def _object(required: Form, optional: Form) -> Form:

@@ -7,7 +7,7 @@ for names, arrays the number in brackets, so that nobody relies on names.
 
 from __future__ import annotations
 
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.qapi.schema import Command, QAPIEvent, Schema
 from memd.qapi.types import (
     AlternateType,
@@ -24,7 +24,7 @@ _EMPTY = ObjectType("", [])
 _INT = BuiltinType("int")
 
 
-def introspect(schema: Schema) -> list[dict[str, JSON]]:
+def introspect(schema: Schema) -> list[JSONObject]:
     """Describes a schema as query-qmp-schema does."""
     teller = _Teller()
     entries = [teller.command(command) for command in schema.commands.values()]
@@ -43,8 +43,8 @@ class _Teller:
         self._named: set[str] = set()
         self._numbers: dict[str, str] = {}
 
-    def command(self, command: Command) -> dict[str, JSON]:
-        entry: dict[str, JSON] = {
+    def command(self, command: Command) -> JSONObject:
+        entry: JSONObject = {
             "name": command.name,
             "meta-type": "command",
             "arg-type": self._name(command.arguments),
@@ -54,12 +54,12 @@ class _Teller:
             entry["allow-oob"] = True
         return _with_features(entry, command.features)
 
-    def event(self, event: QAPIEvent) -> dict[str, JSON]:
+    def event(self, event: QAPIEvent) -> JSONObject:
         entry = {"name": event.name, "meta-type": "event", "arg-type": self._name(event.data)}
         return _with_features(entry, event.features)
 
-    def tell(self, type_: Type) -> dict[str, JSON]:
-        entry: dict[str, JSON] = {"name": self._name(type_)}
+    def tell(self, type_: Type) -> JSONObject:
+        entry: JSONObject = {"name": self._name(type_)}
         if isinstance(type_, BuiltinType):
             return {**entry, "meta-type": "builtin", "json-type": type_.json_type}
         if isinstance(type_, ArrayType):
@@ -81,13 +81,13 @@ class _Teller:
                 entry["variants"] = self._variants(type_, type_.tag)
         return _with_features(entry, type_.features)
 
-    def _member(self, member: Member) -> dict[str, JSON]:
-        entry: dict[str, JSON] = {"name": member.name, "type": self._name(member.type)}
+    def _member(self, member: Member) -> JSONObject:
+        entry: JSONObject = {"name": member.name, "type": self._name(member.type)}
         if member.optional:
             entry["default"] = None
         return _with_features(entry, member.features)
 
-    def _variants(self, type_: ObjectType, tag: Member) -> list[dict[str, JSON]]:
+    def _variants(self, type_: ObjectType, tag: Member) -> list[JSONObject]:
         """The branches, and then the tag's values that select nothing."""
         variants = dict(type_.branches)
         if isinstance(tag.type, EnumType):
@@ -113,7 +113,7 @@ class _Teller:
         return name
 
 
-def _with_features(entry: dict[str, JSON], features: list[str]) -> dict[str, JSON]:
+def _with_features(entry: JSONObject, features: list[str]) -> JSONObject:
     if features:
         entry["features"] = features
     return entry

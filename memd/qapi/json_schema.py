@@ -15,7 +15,7 @@ say, and every integer has a remark about it. `memd.qapi.validator` knows.
 
 from __future__ import annotations
 
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.qapi.doc import Doc
 from memd.qapi.schema import Command, Schema
 from memd.qapi.types import (
@@ -37,14 +37,14 @@ _INTEGER_REMARK = "1.0 is no integer over QMP, whatever JSON Schema says"
 _WRAP_REMARK = f"negative numbers wrap around, as in QEMU; {_INTEGER_REMARK}"
 
 
-def json_schema(schema: Schema, docs: Docs | None = None) -> dict[str, JSON]:
+def json_schema(schema: Schema, docs: Docs | None = None) -> JSONObject:
     """The JSON Schema document of a schema.
 
     Args:
         docs: documentation by definition, to be told as descriptions.
     """
     writer = _Writer(docs or {})
-    defs: dict[str, JSON] = {}
+    defs: JSONObject = {}
     for name in schema.type_names:
         defs.update(writer.definitions(schema.type(name)))
     for command in schema.commands.values():
@@ -71,7 +71,7 @@ class _Writer:
     def __init__(self, docs: Docs) -> None:
         self._docs = docs
 
-    def command(self, command: Command) -> dict[str, JSON]:
+    def command(self, command: Command) -> JSONObject:
         """The definitions of a command's arguments and of what it returns."""
         name = f"{command.name}.arguments"
         arguments = command.arguments
@@ -85,11 +85,11 @@ class _Writer:
         returned = self.ref(command.returns) if command.returns else _object({}, [])
         return {name: schema, f"{command.name}.returns": returned}
 
-    def definitions(self, type_: Type) -> dict[str, JSON]:
+    def definitions(self, type_: Type) -> JSONObject:
         """The definition of a named type, and those of its branches."""
         if isinstance(type_, EnumType):
             values = [member.name for member in type_.members]
-            schema: dict[str, JSON] = {"type": "string", "enum": values}
+            schema: JSONObject = {"type": "string", "enum": values}
         elif isinstance(type_, AlternateType):
             schema = {"anyOf": [self.ref(t) for t in type_.alternatives.values()]}
         elif isinstance(type_, ObjectType):
@@ -100,7 +100,7 @@ class _Writer:
             return {}
         return {type_.name: self._described(type_.name, schema, type_.features)}
 
-    def struct(self, type_: ObjectType, documented: str) -> dict[str, JSON]:
+    def struct(self, type_: ObjectType, documented: str) -> JSONObject:
         """An object without branches.
 
         Args:
@@ -111,7 +111,7 @@ class _Writer:
             [member.name for member in type_.members if not member.optional],
         )
 
-    def ref(self, type_: Type) -> dict[str, JSON]:
+    def ref(self, type_: Type) -> JSONObject:
         """What stands where a type is used."""
         if isinstance(type_, ArrayType):
             return {"type": "array", "items": self.ref(type_.element)}
@@ -119,13 +119,13 @@ class _Writer:
             return _builtin(type_)
         return {"$ref": f"#/$defs/{type_.name}"}
 
-    def _union(self, type_: ObjectType, tag: Member) -> dict[str, JSON]:
+    def _union(self, type_: ObjectType, tag: Member) -> JSONObject:
         """A union: each value of its tag selects an object that is complete.
 
         The branches are definitions of their own, so that a mistake is told of
         against the one that was meant, and not against all.
         """
-        defs: dict[str, JSON] = {}
+        defs: JSONObject = {}
         choices = []
         for case, members, inner in _cases(type_, tag):
             branch = f"{type_.name}.{case}"
@@ -152,14 +152,14 @@ class _Writer:
         defs[type_.name] = self._described(type_.name, schema, type_.features)
         return defs
 
-    def _branch(self, whole: ObjectType, union: str, documented: str) -> dict[str, JSON]:
+    def _branch(self, whole: ObjectType, union: str, documented: str) -> JSONObject:
         schema = self.struct(whole, documented)
         base = self.struct(whole, union)["properties"]
         for name, told in base.items():
             schema["properties"][name] = {**told, **schema["properties"][name]}
         return schema
 
-    def _member(self, member: Member, documented: str) -> dict[str, JSON]:
+    def _member(self, member: Member, documented: str) -> JSONObject:
         schema = {**self.ref(member.type), **_feature_keys(member.features)}
         text = self._member_text(documented, member.name)
         if text:
@@ -170,9 +170,7 @@ class _Writer:
         doc = self._docs.get(definition)
         return _plain(doc.members.get(member, "")) if doc else ""
 
-    def _described(
-        self, name: str, schema: dict[str, JSON], features: list[str]
-    ) -> dict[str, JSON]:
+    def _described(self, name: str, schema: JSONObject, features: list[str]) -> JSONObject:
         doc = self._docs.get(name)
         schema.update(_feature_keys(features))
         if doc:
@@ -195,15 +193,15 @@ def _cases(type_: ObjectType, tag: Member) -> list[tuple[str, list[Member], Obje
     return cases
 
 
-def _object(properties: dict[str, JSON], required: list[str]) -> dict[str, JSON]:
-    schema: dict[str, JSON] = {"type": "object", "properties": properties}
+def _object(properties: JSONObject, required: list[str]) -> JSONObject:
+    schema: JSONObject = {"type": "object", "properties": properties}
     if required:
         schema["required"] = required
     schema["additionalProperties"] = False
     return schema
 
 
-def _builtin(type_: BuiltinType) -> dict[str, JSON]:
+def _builtin(type_: BuiltinType) -> JSONObject:
     if type_.json_type == "value":
         return {}
     if type_.json_type != "int":
@@ -220,14 +218,14 @@ def _builtin(type_: BuiltinType) -> dict[str, JSON]:
     return {"type": "integer", "minimum": low, "maximum": high, "$comment": remark}
 
 
-def _feature_keys(features: list[str]) -> dict[str, JSON]:
-    keys: dict[str, JSON] = {"deprecated": True} if "deprecated" in features else {}
+def _feature_keys(features: list[str]) -> JSONObject:
+    keys: JSONObject = {"deprecated": True} if "deprecated" in features else {}
     if features:
         keys["$comment"] = f"features: {', '.join(features)}"
     return keys
 
 
-def _messages(schema: Schema) -> dict[str, JSON]:
+def _messages(schema: Schema) -> JSONObject:
     """The definitions of messages: requests, events, and all else that is sent."""
     return {
         "message.request": _request(schema),
@@ -236,12 +234,12 @@ def _messages(schema: Schema) -> dict[str, JSON]:
     }
 
 
-def _request(schema: Schema) -> dict[str, JSON]:
+def _request(schema: Schema) -> JSONObject:
     out_of_band = [name for name, command in schema.commands.items() if command.allow_oob]
     choices = []
     for name, command in schema.commands.items():
         needed = any(not member.optional for member in command.arguments.members)
-        then: dict[str, JSON] = {
+        then: JSONObject = {
             "properties": {"arguments": {"$ref": f"#/$defs/{name}.arguments"}},
         }
         if needed:
@@ -264,10 +262,10 @@ def _request(schema: Schema) -> dict[str, JSON]:
     }
 
 
-def _event(schema: Schema) -> dict[str, JSON]:
+def _event(schema: Schema) -> JSONObject:
     choices = []
     for name, event in schema.events.items():
-        then: dict[str, JSON] = {"properties": {"data": {"$ref": f"#/$defs/{name}.data"}}}
+        then: JSONObject = {"properties": {"data": {"$ref": f"#/$defs/{name}.data"}}}
         if any(not member.optional for member in event.data.members):
             then["required"] = ["data"]
         choices.append({"if": {"properties": {"event": {"const": name}}}, "then": then})
@@ -287,7 +285,7 @@ def _event(schema: Schema) -> dict[str, JSON]:
     }
 
 
-def _answer() -> dict[str, JSON]:
+def _answer() -> JSONObject:
     version = {name: {"type": "integer"} for name in ("major", "minor", "micro")}
     error = _object({"class": {"type": "string"}, "desc": {"type": "string"}}, ["class", "desc"])
     greeting = _object(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.check import ObjectVisit, Visits
 from memd.qapi.dotted_keys import Nest, descend, members, put
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_uint64
@@ -27,13 +27,13 @@ from memd.qapi.visit import (
 )
 
 
-def check_keyval(type_: ObjectType, options: Mapping[str, JSON]) -> dict[str, JSON]:
+def check_keyval(type_: ObjectType, options: Mapping[str, JSON]) -> JSONObject:
     """Checks options against an object type; see `Schema.check_keyval`."""
-    checked: dict[str, JSON] = ObjectVisit(type_, KeyvalVisits())(nest(options), "")
+    checked: JSONObject = ObjectVisit(type_, KeyvalVisits())(nest(options), "")
     return checked
 
 
-def nest(options: Mapping[str, JSON]) -> dict[str, JSON]:
+def nest(options: Mapping[str, JSON]) -> JSONObject:
     """Turns dotted keys into objects and arrays.
 
     Raises:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.check import Visits
 from memd.qapi.hash_order import first_unexpected
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_unsigned
@@ -28,12 +28,12 @@ _INTEGERS: dict[bool, tuple[Callable[[str], int | None], str]] = {
 }
 
 
-def check_opts(type_: ObjectType, options: Iterable[tuple[str, str]]) -> dict[str, JSON]:
+def check_opts(type_: ObjectType, options: Iterable[tuple[str, str]]) -> JSONObject:
     """Checks options against an object type; see `Schema.check_opts`."""
     given: dict[str, list[str]] = {}
     for key, value in options:
         given.setdefault(key, []).append(value)
-    result: dict[str, JSON] = {}
+    result: JSONObject = {}
     _visit_members(type_, given, result)
     left = first_unexpected(given, result)
     if left is not None:
@@ -41,7 +41,7 @@ def check_opts(type_: ObjectType, options: Iterable[tuple[str, str]]) -> dict[st
     return result
 
 
-def _visit_members(type_: ObjectType, given: dict[str, list[str]], result: dict[str, JSON]) -> None:
+def _visit_members(type_: ObjectType, given: dict[str, list[str]], result: JSONObject) -> None:
     for member in type_.members:
         if member.name in given:
             result[member.name] = _value(member, given[member.name])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from json import JSONDecoder
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from memd.json_types import JSONObject
 from memd.qapi.doc import Doc, parse_doc
 from memd.qapi.reader import read
 from memd.qapi.schema import KINDS
@@ -26,7 +27,7 @@ class Parsed(NamedTuple):
     """
 
     definitions: list[Definition]
-    pragmas: dict[str, Any]
+    pragmas: JSONObject
 
 
 def parse_file(path: str) -> Parsed:
@@ -91,7 +92,7 @@ def _definition(expr: Expr, file: str, line: int, doc: Doc | None) -> Definition
     return definition
 
 
-def _take_pragma(pragmas: dict[str, Any], expr: Expr, file: str, line: int) -> None:
+def _take_pragma(pragmas: JSONObject, expr: Expr, file: str, line: int) -> None:
     settings = expr["pragma"]
     if len(expr) != 1 or not isinstance(settings, dict):
         raise SchemaError(file, line, "'pragma' is an object and stands alone")

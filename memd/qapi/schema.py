@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.source import Expr
 from memd.qapi.types import (
     BUILTINS,
@@ -134,7 +134,7 @@ class Schema:
         self._checkers[command] = check
         return check
 
-    def check_keyval(self, type_name: str, options: Mapping[str, JSON]) -> dict[str, JSON]:
+    def check_keyval(self, type_name: str, options: Mapping[str, JSON]) -> JSONObject:
         """Checks `key=value` options as the human monitor's object_add does.
 
         Args:
@@ -152,7 +152,7 @@ class Schema:
 
         return check_keyval(self._object(type_name), options)
 
-    def check_opts(self, type_name: str, options: Iterable[tuple[str, str]]) -> dict[str, JSON]:
+    def check_opts(self, type_name: str, options: Iterable[tuple[str, str]]) -> JSONObject:
         """Checks `key=value` options as `-object` of qemu-system does.
 
         Unlike `check_keyval` this knows no nesting; a key that is given more

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from memd.json_types import JSONObject
 from memd.qapi.expr import check_form
 from memd.qapi.parser import Parsed, parse_file
 from memd.qapi.source import Definition
@@ -97,7 +98,7 @@ class _Checker:
             return "array"
         return "builtin" if ref in BUILTINS else self._types[ref].kind
 
-    def _members(self, definition: Definition, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    def _members(self, definition: Definition, above: tuple[str, ...] = ()) -> JSONObject:
         """The members of a definition apart from its branches', an inherited one's first.
 
         Args:
@@ -198,7 +199,7 @@ def _type_of(member: Any) -> Any:
     return member["type"] if isinstance(member, dict) else member
 
 
-def _typed(data: dict[str, Any]) -> list[tuple[str, Any]]:
+def _typed(data: JSONObject) -> list[tuple[str, Any]]:
     return [(name.removeprefix("*"), _type_of(member)) for name, member in data.items()]
 
 

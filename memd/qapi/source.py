@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from memd.json_types import JSONObject
 
 if TYPE_CHECKING:
     from memd.qapi.doc import Doc
 
-Expr = dict[str, Any]
+Expr = JSONObject
 """An expression as it is written: a definition, or a directive."""
 
 

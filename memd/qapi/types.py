@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 
-Checker = Callable[[dict[str, JSON]], dict[str, JSON]]
+Checker = Callable[[JSONObject], JSONObject]
 """Checks a command's arguments; returns them as QEMU would hold them."""
 
 BUILTINS = {

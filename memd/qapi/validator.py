@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.json_schema import json_schema
 from memd.qapi.schema import Schema
 
@@ -52,7 +52,7 @@ class Validator:
         )
         self._document = json_schema(schema)
         self._make = extend(Draft202012Validator, type_checker=checker)  # type: ignore[no-untyped-call]
-        self._made: dict[str, Any] = {}
+        self._made: JSONObject = {}
 
     def message(self, message: JSON) -> list[Violation]:
         """What is wrong with a request, an event or an answer."""

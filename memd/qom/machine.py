@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import Visit, visit_bool, visit_int64, visit_str
 from memd.qom.object import QObject
 from memd.qom.property import LinkProperty, Paths, Property
@@ -63,7 +63,7 @@ class MachineObject(QObject):
 
     def __init__(self, qom_type: ObjectType, tree: Paths) -> None:
         super().__init__(qom_type, tree)
-        self.values: dict[str, JSON] = {name: "" for name, _description in _STRINGS}
+        self.values: JSONObject = {name: "" for name, _description in _STRINGS}
         for name, value, _description in (*_SWITCHES, *_SWITCHES_11_1, _SPCR):
             self.values[name] = value
         self.values |= {

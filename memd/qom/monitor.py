@@ -8,7 +8,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.visit import visit_bool, visit_enum, visit_str
 from memd.qom.object import UserCreatable
-from memd.qom.property import Paths, Property
+from memd.qom.property import Paths, attribute
 from memd.qom.types import OBJECT, ObjectType
 
 
@@ -35,18 +35,10 @@ class MonitorObject(UserCreatable):
         raise QMPError("Cannot delete the current QMP monitor")
 
 
-def _set_chardev(monitor: MonitorObject, value: JSON) -> None:
-    monitor.chardev = value
-
-
 def _set_pretty(monitor: MonitorObject, value: JSON) -> None:
     monitor.pretty = value
     if monitor.on_pretty is not None:
         monitor.on_pretty(value)
-
-
-def _set_close_action(monitor: MonitorObject, value: JSON) -> None:
-    monitor.close_action = value
 
 
 _MONITOR = ObjectType(
@@ -54,34 +46,14 @@ _MONITOR = ObjectType(
     OBJECT,
     abstract=True,
     interfaces=("user-creatable",),
-    properties=(
-        Property(
-            "chardev",
-            "string",
-            visit=visit_str,
-            get=lambda monitor: monitor.chardev,
-            set=_set_chardev,
-        ),
-    ),
+    properties=(attribute("chardev", "string", visit_str),),
 )
 _QMP = ObjectType(
     "monitor-qmp",
     _MONITOR,
     properties=(
-        Property(
-            "pretty",
-            "bool",
-            visit=visit_bool,
-            get=lambda monitor: monitor.pretty,
-            set=_set_pretty,
-        ),
-        Property(
-            "close-action",
-            "MonitorQMPCloseAction",
-            visit=visit_enum(("none", "delete")),
-            get=lambda monitor: monitor.close_action,
-            set=_set_close_action,
-        ),
+        attribute("pretty", "bool", visit_bool, set=_set_pretty),
+        attribute("close-action", "MonitorQMPCloseAction", visit_enum(("none", "delete"))),
     ),
 )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qom.property import Paths, not_found, not_writable
 from memd.qom.types import ObjectType
 from memd.work import Command
@@ -14,7 +14,7 @@ from memd.work import Command
 if TYPE_CHECKING:
     from memd.qom.quota import Charge
 
-Description = dict[str, Any]
+Description = JSONObject
 """What an object is, as JSON: what `UserCreatable.describe` gives."""
 
 ANONYMOUS = "anonymous"
@@ -165,7 +165,7 @@ class UserCreatable(QObject):
         self.kept: bool | None = None
         self.charge: Charge | None = None
 
-    def set_properties(self, options: dict[str, JSON]) -> None:
+    def set_properties(self, options: JSONObject) -> None:
         """Set the properties that `object-add` gave, in QEMU's order.
 
         Args:
@@ -228,9 +228,9 @@ class UserCreatable(QObject):
             "owner": None if self.charge is None else self.charge.owner,
         }
 
-    def restoring(self, described: Description) -> dict[str, JSON]:
+    def restoring(self, described: Description) -> JSONObject:
         """The properties with which it is made again."""
-        properties: dict[str, JSON] = described["properties"]
+        properties: JSONObject = described["properties"]
         return properties
 
     async def restore(self, described: Description, fd: int) -> None:
@@ -285,11 +285,11 @@ def _values(obj: UserCreatable) -> Iterator[tuple[str, JSON]]:
             yield name, prop.getter(obj)
 
 
-_usual: dict[str, dict[str, JSON]] = {}
+_usual: dict[str, JSONObject] = {}
 """The properties that an object of a type has before any is set."""
 
 
-def _defaults(obj: UserCreatable) -> dict[str, JSON]:
+def _defaults(obj: UserCreatable) -> JSONObject:
     qom_type = obj.qom_type
     found = _usual.get(qom_type.name)
     if found is None and qom_type.factory is not None:

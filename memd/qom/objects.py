@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
 from memd.errors import QMPError, bad_identifier, is_identifier
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qom.builtin_objects import CONTAINER
 from memd.qom.object import QObject, UserCreatable
 from memd.qom.property import Paths
@@ -26,7 +26,7 @@ class Types(Paths, Protocol):
 class Listener(Protocol):
     """Follows what becomes of the objects that clients make."""
 
-    async def on_created(self, obj: UserCreatable, options: dict[str, JSON]) -> None:
+    async def on_created(self, obj: UserCreatable, options: JSONObject) -> None:
         """An object is whole, and is going to be listed.
 
         Args:
@@ -95,7 +95,7 @@ class Objects(QObject):
 
     # What clients ask for
 
-    def prepare(self, options: dict[str, JSON]) -> UserCreatable:
+    def prepare(self, options: JSONObject) -> UserCreatable:
         """An object with its properties set: not real yet, and not listed.
 
         Args:
@@ -117,7 +117,7 @@ class Objects(QObject):
         )
         return obj
 
-    async def create(self, options: dict[str, JSON], owner: int | None = None) -> None:
+    async def create(self, options: JSONObject, owner: int | None = None) -> None:
         """`object-add`, after the schema's checks.
 
         The id is taken from now on; the object is listed once it is whole, and a

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Protocol
 
 from memd.errors import QMPError, device_not_found
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import Visit, bad_type, visit_any, visit_str
 from memd.work import Command
 
@@ -119,14 +120,52 @@ class Property:
         """The object to which a path goes on through this property, if any."""
         return None
 
-    def info(self) -> dict[str, JSON]:
+    def info(self) -> JSONObject:
         """What is told of it without an object (QAPI `ObjectPropertyInfo`)."""
-        info: dict[str, JSON] = {"name": self.name, "type": self.type}
+        info: JSONObject = {"name": self.name, "type": self.type}
         if self.description is not None:
             info["description"] = self.description
         if self.default is not None:
             info["default-value"] = self.default
         return info
+
+
+def attribute(
+    name: str,
+    type: str,
+    visit: Visit,
+    *,
+    of: str = "",
+    get: Get | None = None,
+    set: Set | None = None,
+    guard: Guard | None = None,
+    check: Callable[[Any, Any], None] | None = None,
+    description: str | None = None,
+) -> Property:
+    """A property that is an attribute of its object: `mem-path` is `mem_path`.
+
+    Args:
+        of: the attribute, where it has another name.
+        get: gives the value, where it is not the attribute's.
+        set: takes a value, where it does not just become the attribute's.
+        check: raises `QMPError` for an object that can't take a value.
+    """
+    attr = of or name.replace("-", "_")
+
+    def assign(obj: Any, value: JSON) -> None:
+        if check is not None:
+            check(obj, value)
+        setattr(obj, attr, value)
+
+    return Property(
+        name,
+        type,
+        visit=visit,
+        get=get or attrgetter(attr),
+        set=set or assign,
+        guard=guard,
+        description=description,
+    )
 
 
 class LinkProperty(Property):

@@ -12,7 +12,7 @@ from typing import Any
 
 from memd.compat import Compat
 from memd.errors import QMPError, StartError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
 from memd.server.limits import ConnectionBudget, LimitedLog, Limits, client_places
@@ -284,10 +284,10 @@ class Hub:
             await asyncio.sleep(0.005)
 
 
-def event_message(event: Event) -> dict[str, JSON]:
+def event_message(event: Event) -> JSONObject:
     """An event as it is sent, with the time (QMP specification, section 2.5)."""
     now = time.time_ns()
-    message: dict[str, JSON] = {
+    message: JSONObject = {
         "timestamp": {
             "seconds": now // 1_000_000_000,
             "microseconds": now // 1000 % 1_000_000,

@@ -7,14 +7,13 @@ in the order of QEMU's hash table, whatever its kind.
 
 from __future__ import annotations
 
-from typing import Any
-
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
-_NO_ARGUMENTS: dict[str, Any] = {}
+_NO_ARGUMENTS: JSONObject = {}
 
 
-def open_envelope(message: object, oob_enabled: bool) -> tuple[str, dict[str, Any], bool]:
+def open_envelope(message: object, oob_enabled: bool) -> tuple[str, JSONObject, bool]:
     """Check a message's outer members.
 
     Args:
@@ -39,7 +38,7 @@ def open_envelope(message: object, oob_enabled: bool) -> tuple[str, dict[str, An
     return _open_unusual(message, oob_enabled)
 
 
-def _open_unusual(message: dict[str, Any], oob_enabled: bool) -> tuple[str, dict[str, Any], bool]:
+def _open_unusual(message: JSONObject, oob_enabled: bool) -> tuple[str, JSONObject, bool]:
     from memd.qapi.hash_order import object_order
 
     verb = ""

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from memd.compat import Compat
 from memd.errors import QMPError, forget_frames
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session.envelope import is_out_of_band, open_envelope
 from memd.session.peer import Peer
 from memd.session.places import ANYBODY, Descriptor, Places
@@ -122,7 +122,7 @@ class Monitor:
         self.fds.clear()
 
 
-Dispatch = Callable[["Session", str, dict[str, Any], bool], JSON]
+Dispatch = Callable[["Session", str, JSONObject, bool], JSON]
 """Runs a command: (session, name, arguments, out of band) to a JSON value or an
 `Outcome`, or to a `Command` that comes to one. They raise `QMPError`."""
 
@@ -435,7 +435,7 @@ class Session:
         self._pump()
 
     def _answer(self, result: JSON, request_id: JSON, has_id: bool) -> None:
-        answer: dict[str, Any]
+        answer: JSONObject
         if type(result) is Constant:
             if not self.monitor.pretty:
                 self._transport.write(_encode_constant(result, request_id, has_id))

@@ -30,7 +30,7 @@ def test_the_view() -> None:
     view.see(EVENT)
     assert view.lines() == ["m9: 1 MiB of 4 MiB"]
     assert view.data()["progress"] == [EVENT["data"]]
-    view.settle()
+    view.forget_progress()
     assert view.lines() == []
 
 
@@ -69,7 +69,8 @@ def test_a_daemon_that_goes_away(fake: Callable[[Talk], Memctl]) -> None:
         peer.leave()
 
     status, _out, err = fake(talk)("top", "-d", "3600")
-    assert (status, err) == (3, "memctl: the daemon is gone\n")
+    assert status == 3
+    assert err.startswith("memctl: the daemon is gone: ")
 
 
 def test_a_daemon_that_is_none(fake: Callable[[Talk], Memctl]) -> None:
