@@ -57,7 +57,7 @@ def incoming(line: CommandLine, given: Given) -> StartCommand:
     if value.startswith("{"):
         from memd.cli.json_argument import parse_json_argument
 
-        options: dict[str, Any] = {"channels": [parse_json_argument(value, line.config.compat)]}
+        options: JSONObject = {"channels": [parse_json_argument(value, line.config.compat)]}
     elif ":" in value:
         options = {"uri": value}
     elif value:

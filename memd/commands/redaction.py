@@ -183,8 +183,8 @@ class Redaction:
                 told["value"] = arguments["value"]
         return told
 
-    def _write(self, arguments: dict[str, Any]) -> dict[str, JSON]:
-        told: dict[str, JSON] = {}
+    def _write(self, arguments: JSONObject) -> JSONObject:
+        told: JSONObject = {}
         for key, kind in (("id", str), ("offset", int), ("length", int)):
             if type(arguments.get(key)) is kind:
                 told[key] = arguments[key]

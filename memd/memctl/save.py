@@ -10,7 +10,6 @@ from memd.memctl.context import OK, USAGE, Trouble, absolute
 from memd.memctl.progress import Bar
 from memd.memctl.read import spare_terminal
 
-
 STDOUT = "-"
 
 

@@ -7,7 +7,7 @@ import os
 import stat as modes
 import sys
 from io import BufferedReader
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from memd.client import Client
 from memd.memctl.backends import size_of
