@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.errors import NO_DESCRIPTOR, QMPError, device_not_found
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.work import Encoded, Event, Outcome
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _PIECE = 192 << 10
 """Bytes written as base64, or read from it, in one go: half a millisecond. A multiple of 3."""
 
 
-async def x_memdev_read(daemon: Daemon, session: Session, args: Arguments) -> JSON:
+async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`x-memdev-read`: bytes of a backend's memory."""
     from memd.hostmem import access
     from memd.hostmem.region import job_on
@@ -65,7 +65,7 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: Arguments) -> JS
     return read()
 
 
-async def x_memdev_write(daemon: Daemon, session: Session, args: Arguments) -> JSON:
+async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`x-memdev-write`: write to a backend's memory."""
     from memd.hostmem import access
     from memd.hostmem.region import job_on
@@ -108,7 +108,7 @@ def _take_memfd(session: Session) -> Descriptor:
     return descriptor
 
 
-async def x_memdev_discard(daemon: Daemon, args: Arguments) -> JSON:
+async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-discard`: throw a range of a backend's memory away."""
     from memd.hostmem import discard
     from memd.hostmem.region import job_on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memd.commands.daemon import Daemon
 from memd.errors import NO_DESCRIPTOR, QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.session import Session
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from memd.client import Client
 from memd.errors import QMPError
-from memd.json_types import JSONObject
+from memd.json_types import JSON
 from memd.memctl import sizes
 from memd.memctl.backends import size_of
-from memd.memctl.context import USAGE, Context, Trouble
+from memd.memctl.context import OK, USAGE, Trouble
 from memd.memctl.hexdump import Hexdump
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> None:
+def run(context: Context, arguments: argparse.Namespace) -> int:
     """Read them."""
     if arguments.raw and context.as_json:
         raise Trouble("--raw and --json exclude each other", USAGE)
@@ -75,9 +73,9 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
                 arguments.id,
                 offset,
                 length,
-                lambda data: context.print_lines(dump.feed(bytes(data))),
+                lambda data: context.tell((), dump.feed(bytes(data))),
             )
-            context.print_lines(dump.finish())
+            context.tell((), dump.finish())
     return OK
 
 
@@ -87,7 +85,7 @@ def spare_terminal(hint: str) -> None:
         raise Trouble("raw bytes would confuse this terminal", USAGE, hint)
 
 
-def _data(client: Client, id: str, offset: int, length: int) -> JSONObject:
+def _data(client: Client, id: str, offset: int, length: int) -> dict[str, JSON]:
     import base64
 
     data = client.read(id, offset, length)

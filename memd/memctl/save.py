@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from memd.memctl.backends import size_of
 from memd.memctl.context import OK, USAGE, Trouble, absolute
 from memd.memctl.progress import Bar
 from memd.memctl.read import spare_terminal
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.client import Client
+    from memd.memctl.context import Context
+
 
 STDOUT = "-"
 
@@ -27,7 +34,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> None:
+def run(context: Context, arguments: argparse.Namespace) -> int:
     """Save it."""
     if arguments.file == STDOUT:
         if context.as_json:
@@ -41,6 +48,7 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
     with context.connect() as client:
         save(client, arguments.id, path)
     context.tell({"id": arguments.id, "filename": path})
+    return OK
 
 
 def save(client: Client, id: str, path: str, *, given_up: str = "") -> None:

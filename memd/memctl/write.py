@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import stat as modes
 import sys
 from io import BufferedReader
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from memd.client import Client
 from memd.memctl.backends import size_of
-from memd.memctl.context import Context, Trouble
+from memd.memctl.context import OK, Trouble
 from memd.memctl.progress import Bar
 from memd.memctl.sizes import size
+
+if TYPE_CHECKING:
+    import argparse
+
+    from memd.client import Client
+    from memd.memctl.context import Context
 
 STDIN = "-"
 
@@ -38,7 +42,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(context: Context, arguments: argparse.Namespace) -> None:
+def run(context: Context, arguments: argparse.Namespace) -> int:
     """Write them."""
     with opened(arguments.file) as source, context.connect() as client:
         room = size_of(client, arguments.id) - arguments.offset
@@ -50,6 +54,7 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
             )
         written = _write(client, source, arguments.id, arguments.offset, length)
     context.tell({"id": arguments.id, "offset": arguments.offset, "length": written})
+    return OK
 
 
 def _write(client: Client, source: BufferedReader, id: str, offset: int, length: int | None) -> int:
