@@ -93,7 +93,39 @@ def _driver() -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
-def run_libvirt(directory: Path, script: str) -> None:
+SECOND = """
+cat >"$DIR/second.sh" <<'END'
+for place in /run /var/lib/libvirt /var/cache/libvirt /etc/libvirt; do
+    mount -t tmpfs none "$place"
+done
+printf 'auth_unix_rw = "none"\\nunix_sock_group = "root"\\nhost_uuid = "%s"\\n' \
+    11111111-2222-3333-4444-555555555555 >/etc/libvirt/libvirtd.conf
+cp "$DIR/qemu.conf" /etc/libvirt
+exec libvirtd
+END
+cp /etc/libvirt/qemu.conf "$DIR"
+unshare --mount --propagation private sh "$DIR/second.sh" >"$DIR/second.out" 2>&1 &
+second=$!
+root() {
+    echo "qemu+unix:///system?socket=/proc/$1/root/run/libvirt/libvirt-sock"
+}
+here=$(root $$) there=$(root $second)
+w() {
+    virsh -c "$there" "$@"
+}
+tries=0
+# Before its mounts are done, the first daemon is what is seen there.
+until grep -q ' /etc/libvirt ' /proc/$second/mounts && [ "$(readlink /proc/$second/exe)" = \
+    "$(readlink /proc/$daemon/exe)" ] && w list >/dev/null 2>&1 || [ $tries -ge 200 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+"""
+"""In a script: starts another daemon, as if on another host. w calls virsh of it; here
+and there are the addresses of both, second the other's process."""
+
+
+def run_libvirt(directory: Path, script: str, emulator: str | None = None) -> None:
     """Run libvirt's daemon, and a shell script beside it.
 
     The test is skipped where there can't be one. In the script DIR is the
@@ -103,6 +135,7 @@ def run_libvirt(directory: Path, script: str) -> None:
         directory: an empty one. What the script leaves there is the outcome;
             `qemu-system-x86_64` in it is memd, `started` its command lines.
         script: may fail in parts.
+        emulator: what domains run in place of memd.
     """
     if os.geteuid() != 0:
         pytest.skip(f"{NOT_HERE}root")
@@ -129,7 +162,8 @@ def run_libvirt(directory: Path, script: str) -> None:
     wrapper.write_text(
         "#!/bin/sh\n"
         f'echo "$*" >>{directory}/started\n'
-        f'PYTHONPATH={shlex.quote(str(TREE))} exec {shlex.join(qemu_system_memd())} "$@"\n'
+        f"PYTHONPATH={shlex.quote(str(TREE))}"
+        f' exec {emulator or shlex.join(qemu_system_memd())} "$@"\n'
     )
     wrapper.chmod(0o755)
     environment = dict(os.environ, DIR=str(directory), LIBVIRT_DRIVER_DIR=f"{directory}/drivers")
