@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.differential.harness import Kept, Side, settle
 from tests.differential.server import TREE, Server, memd_argv
@@ -40,6 +42,23 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid}: skipped where nothing may be: {reason}"
     return report
+
+
+_TOGETHER = re.compile(r"tests/(guests|systemd)/|/test_libvirt|huge_pages")
+"""In the names of tests that share what takes long to make, or what the machine has once."""
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives all such tests to one worker, and of the others to each the next one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        shared = _TOGETHER.search(nodeid)
+        return shared[0] if shared else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Not by marks: since pytest 9.2 xdist does not see which group a test is in."""
+    return _Scheduling(config, log)
 
 
 _SHM = "/dev/shm"

@@ -12,6 +12,6 @@ def test_nothing_goes_wrong(directory: Path) -> None:
     seed = int(os.environ.get("MEMD_SEED", "0")) or int.from_bytes(os.urandom(4), "little")
     print(f"MEMD_SEED={seed}")
     attack = Attack(seed, directory)
-    attack.run(8)
+    attack.run(4)
     print(attack.figures())
     attack.close()

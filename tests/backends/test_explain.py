@@ -256,7 +256,7 @@ def options_of(draw: st.DrawFn) -> dict[str, JSON]:
 @need_sys
 @given(options_of())
 @settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @example(arguments("file", size=MIB, mem_path="full", readonly=True, rom="off"))
 @example(arguments("file", size=MIB, mem_path="full", share=True, prealloc=True))

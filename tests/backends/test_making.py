@@ -88,7 +88,6 @@ def test_a_file_in_memory_is_opened_at_once(
         slow.finish()
 
 
-@pytest.mark.xdist_group("hugepages")
 def test_huge_pages_are_set_aside_beside(
     tree: Tree, directory: Path, mount: Callable[..., None], hugepages: Callable[[int], None]
 ) -> None:

@@ -80,7 +80,6 @@ def test_changes(tree: Tree) -> None:
         )
 
 
-@pytest.mark.xdist_group("hugepages")
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("prealloc", [False, True])
 def test_huge_pages(

@@ -19,7 +19,6 @@ def test_whole_pages_of_a_file(tree: Tree, directory: Path) -> None:
         )
 
 
-@pytest.mark.xdist_group("hugepages")
 @pytest.mark.parametrize("size", [2 * MIB + 1, 3 * MIB])
 def test_whole_huge_pages(
     tree: Tree,

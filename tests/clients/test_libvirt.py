@@ -9,8 +9,6 @@ import pytest
 
 from tests.clients.libvirt import nothing_stays, run_libvirt
 
-pytestmark = pytest.mark.xdist_group("libvirt")
-
 ASK_TWICE = """
 for number in 1 2; do
     v domcapabilities --emulatorbin "$DIR/qemu-system-x86_64" --arch x86_64 \\

@@ -17,8 +17,6 @@ import pytest
 
 from tests.clients.libvirt import nothing_stays, run_libvirt
 
-pytestmark = pytest.mark.xdist_group("libvirt")
-
 MIB = 1 << 20
 
 DOMAIN = """

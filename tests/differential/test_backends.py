@@ -414,7 +414,6 @@ def huge_mounts(pair: Pair, hugepages: Callable[[int], None], mount: Callable[..
         mount("hugetlbfs", side.scratch / "huge")
 
 
-@pytest.mark.xdist_group("hugepages")
 def test_huge_pages(pair: Pair, huge_mounts: None) -> None:
     for kind, options in HUGE:
         case = Case(pair, kind, options)

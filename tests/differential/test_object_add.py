@@ -316,7 +316,6 @@ def need_the_same_mounts(pair: Pair) -> None:
         pytest.skip("not here: the reference does not see what is mounted")
 
 
-@pytest.mark.xdist_group("hugepages")
 @pytest.mark.parametrize(
     "case",
     [

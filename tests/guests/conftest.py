@@ -22,14 +22,6 @@ from tests.guests import image
 from tests.guests.guest import Guest, memory, record
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker has them all, so that one machine is recorded."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("guests"))
-
-
 @pytest.fixture(scope="session")
 def kernel() -> None:
     """What a guest needs is here."""

@@ -410,7 +410,6 @@ def test_plain_memfd() -> None:
     assert refused.value.desc == "failed to create memfd with flags 0x1: Invalid argument"
 
 
-@pytest.mark.xdist_group("hugepages")
 @pytest.mark.parametrize("size", [0, 1, 7, 2 * MIB, (1 << 64) - 1])
 def test_memfd_of_huge_pages(hugepages: Callable[[int], None], size: int) -> None:
     hugepages(2)
@@ -639,7 +638,6 @@ def test_random_letters() -> None:
     assert files.random_letters(6) != files.random_letters(6)
 
 
-@pytest.mark.xdist_group("hugepages")
 def test_a_file_of_huge_pages(
     directory: Path, mount: Callable[..., None], hugepages: Callable[[int], None]
 ) -> None:

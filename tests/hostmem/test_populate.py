@@ -157,7 +157,6 @@ def test_a_truncated_file() -> None:
     region.close()
 
 
-@pytest.mark.xdist_group("hugepages")
 def test_no_huge_pages_left(hugepages: Callable[[int], None]) -> None:
     hugepages(2)
     free = int(Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text())

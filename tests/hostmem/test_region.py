@@ -286,7 +286,6 @@ def test_unpin_without_close_keeps_it() -> None:
     made.close()
 
 
-@pytest.mark.xdist_group("hugepages")
 def test_huge_pages(hugepages: Callable[[int], None]) -> None:
     hugepages(4)
     size = 4 * MIB

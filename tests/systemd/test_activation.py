@@ -12,8 +12,6 @@ from tests.differential.harness import settle
 from tests.systemd.documents import drop_in
 from tests.systemd.machine import PATIENCE, Machine
 
-pytestmark = pytest.mark.xdist_group("systemd")
-
 SOCKET = "/run/memd/qmp.sock"
 
 MEMFD = "memory-backend-memfd"

@@ -15,8 +15,6 @@ import pytest
 from tests.systemd import probe
 from tests.systemd.machine import Machine
 
-pytestmark = pytest.mark.xdist_group("systemd")
-
 PROBE = "/opt/probe.py"
 
 DENIED = {

@@ -10,8 +10,6 @@ import pytest
 
 from tests.systemd.machine import Machine
 
-pytestmark = pytest.mark.xdist_group("systemd")
-
 UNITS = ("memd.service", "memd.socket", "memd@x.service", "memd@x.socket")
 
 SERVICES = ("memd.service", "memd@.service")

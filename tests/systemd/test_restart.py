@@ -16,8 +16,6 @@ from tests.differential.harness import settle
 from tests.kvm import needs_guest_memfd
 from tests.systemd.machine import PATIENCE, Machine
 
-pytestmark = pytest.mark.xdist_group("systemd")
-
 UNIT = "memd.service"
 
 SIZE = 1 << 17

@@ -10,8 +10,6 @@ import pytest
 from tests.conftest import NOT_HERE
 from tests.systemd.machine import Machine
 
-pytestmark = pytest.mark.xdist_group("systemd")
-
 CAP_SYS_RESOURCE = 24
 
 

@@ -17,8 +17,6 @@ from memd.errors import QMPError
 from tests.kvm import needs_guest_memfd
 from tests.systemd.machine import Machine
 
-pytestmark = pytest.mark.xdist_group("systemd")
-
 MIB = 1 << 20
 
 

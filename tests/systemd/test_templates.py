@@ -16,8 +16,6 @@ from tests.pages.destination import Destination
 from tests.pages.streams import MEMORY, PAGE, ROM, stream
 from tests.systemd.machine import Machine
 
-pytestmark = pytest.mark.xdist_group("systemd")
-
 STATE = "/var/lib/memd"
 OPTIONS = f"[Service]\nEnvironment=MEMD_OPTIONS='--templates {STATE}/templates'\n"
 

@@ -14,8 +14,6 @@ from tests.differential.harness import settle
 from tests.systemd.documents import drop_in
 from tests.systemd.machine import Machine
 
-pytestmark = pytest.mark.xdist_group("systemd")
-
 PAGES_2M = "/sys/kernel/mm/hugepages/hugepages-2048kB"
 
 CONNECT_TCP = """
