@@ -27,13 +27,17 @@ class Bar:
         id: the backend's, or the template's name.
         doing: what is done to it, such as "populating".
         client: whose events tell how far it is.
+
+    Attributes:
+        id: as above.
+        visible: whether there is a terminal.
     """
 
     def __init__(self, id: str, doing: str, client: Client | None = None) -> None:
         self._client = client
-        self._id = id
+        self.id = id
         self._doing = doing
-        self._visible = sys.stderr.isatty()
+        self.visible = sys.stderr.isatty()
         self._shown = False
         self._rich: Progress | None = None
         self._task: TaskID | None = None
@@ -42,23 +46,23 @@ class Bar:
         """Take an event of the daemon's; those of others are passed over."""
         data = event.get("data", {})
         member = _EVENTS.get(event.get("event", ""), "")
-        if member and data.get(member) == self._id:
+        if member and data.get(member) == self.id:
             self.at(data["done"], data["total"])
 
     def at(self, done: int, total: int) -> None:
         """Show how far it is, in bytes."""
-        if not self._visible or not total:
+        if not self.visible or not total:
             return
         if not self._shown:
             self._shown = True
             self._rich = _rich()
             if self._rich is not None:
                 self._rich.start()
-                self._task = self._rich.add_task(f"{self._doing} {self._id}", total=total)
+                self._task = self._rich.add_task(f"{self._doing} {self.id}", total=total)
         if self._rich is not None and self._task is not None:
             self._rich.update(self._task, completed=done, total=total)
             return
-        text = f"{self._doing} {self._id}: {100 * done // total} % of {rounded(total)}"
+        text = f"{self._doing} {self.id}: {100 * done // total} % of {rounded(total)}"
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 
 from memd.client import Client
+from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.memctl.context import FAILED, OK, USAGE, Context, Trouble
+from memd.memctl.progress import Bar
 from memd.memctl.sizes import rounded, size
+
+_LOOK = 0.5
+"""Seconds between two looks at how far a clone is; the daemon is told once a second."""
+
+_PAGE = 4096
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -56,22 +64,41 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         request["page-size"] = arguments.page_size
     with context.connect() as client:
         client.execute("x-template-serve", request)
-        told = {} if arguments.no_wait else wait_served(client, request)
+        told = {} if arguments.no_wait else wait_served(client, request, shown=True)
     context.tell(told, [summary(told)] if told else [])
     return OK if told.get("outcome", "complete") == "complete" else FAILED
 
 
-def wait_served(client: Client, request: JSONObject) -> JSONObject:
+def wait_served(client: Client, request: JSONObject, *, shown: bool = False) -> JSONObject:
     """What the daemon tells of a clone when it is served no more.
 
     Args:
         request: the arguments of x-template-serve.
+        shown: whether a progress bar tells how far it is, where there is a terminal.
     """
-    named = [key for key in ("uri", "qmp") if key in request]
-    while True:
-        data: JSONObject = client.wait_event("X_TEMPLATE_SERVED")["data"]
-        if all(data.get(key) == request[key] for key in named):
-            return data
+    named: JSONObject = {key: request[key] for key in ("uri", "qmp") if key in request}
+    with Bar(request["name"], "serving") as bar:
+        while True:
+            try:
+                pause = _LOOK if shown and bar.visible else None
+                event = client.wait_event("X_TEMPLATE_SERVED", timeout=pause)
+            except TimeoutError:
+                _see(client, named, bar)
+                continue
+            data: JSONObject = event["data"]
+            if named.items() <= data.items():
+                return data
+
+
+def _see(client: Client, named: JSONObject, bar: Bar) -> None:
+    """Show how far a clone is."""
+    with contextlib.suppress(QMPError):
+        found = client.execute("x-template-query", {"name": bar.id})
+        for clone in found["clones"]:
+            if named.items() <= clone.items():
+                pages = clone["pages"]
+                sent = pages["asked"] - pages["zeroes"] + pages["working-set"] + pages["rest"]
+                bar.at(min(sent * _PAGE, found["data"]), found["data"])
 
 
 def summary(told: JSONObject) -> str:
