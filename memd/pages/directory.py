@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
-from memd.pages.blobs import DIGEST, Blobs, replace
-from memd.pages.sources import SourceError, Version
+from memd.pages.blobs import Blobs, replace
+from memd.pages.names import Entry, Version
+from memd.pages.sources import SourceError
 
 FORMAT = b"memd templates 1\n"
 """What the file says that marks a directory as a template store."""
@@ -96,7 +95,7 @@ class Directory:
         if not all(self.has(digest) for _kind, digest, _size in blobs):
             raise SourceError(f"template source '{self.url}': a blob is gone again")
         try:
-            replace(os.path.join(self.path, "names", name), named([version], None))
+            replace(os.path.join(self.path, "names", name), Entry([version]).encode())
         except OSError as failed:
             raise self._failed(failed) from None
 
@@ -115,17 +114,6 @@ class Directory:
         return SourceError(f"template source '{self.url}': {failed.strerror}")
 
 
-def named(versions: list[Version], source: dict[str, str] | None) -> bytes:
-    """What a file below names/ says.
-
-    Args:
-        versions: the present one first.
-        source: where it is as well.
-    """
-    told = {"versions": [asdict(each) for each in versions], "source": source}
-    return json.dumps(told).encode() + b"\n"
-
-
 def read_name(url: str, name: str, data: bytes) -> Version:
     """What a file below names/ says.
 
@@ -133,11 +121,8 @@ def read_name(url: str, name: str, data: bytes) -> Version:
         SourceError: nothing that can be read.
     """
     try:
-        first = json.loads(data)["versions"][0]
-        version = Version(first["manifest"], first["places"])
-        good = DIGEST.fullmatch(version.manifest) and DIGEST.fullmatch(version.places)
-    except (ValueError, TypeError, KeyError, IndexError):
-        good = None
-    if not good:
-        raise SourceError(f"template source '{url}': what it says of '{name}' can't be read")
-    return version
+        return Entry.decode(data).version
+    except ValueError:
+        raise SourceError(
+            f"template source '{url}': what it says of '{name}' can't be read"
+        ) from None

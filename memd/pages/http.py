@@ -16,7 +16,8 @@ import urllib3
 from urllib3 import BaseHTTPResponse
 
 from memd.pages.directory import PIECE, read_name
-from memd.pages.sources import SourceError, Version, is_loopback
+from memd.pages.names import Version
+from memd.pages.sources import SourceError, is_loopback
 
 CONNECTIONS = 8
 """Requests to one host at once, as a rule; more wait for no other."""

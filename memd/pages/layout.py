@@ -22,14 +22,16 @@ _SIZES = struct.Struct("<III")
 _DIGEST = 32
 
 
-def _coded(values: array[int]) -> bytes:
+def encode_numbers(values: array[int]) -> bytes:
+    """Numbers as bytes, little-endian."""
     if sys.byteorder == "big":
         values = array(values.typecode, values)
         values.byteswap()
     return values.tobytes()
 
 
-def _decoded(kind: str, data: bytes) -> array[int]:
+def decode_numbers(kind: str, data: bytes) -> array[int]:
+    """Numbers from bytes, little-endian; `kind` is that of the array."""
     values = array(kind)
     values.frombytes(data)
     if sys.byteorder == "big":
@@ -110,7 +112,7 @@ class Layout:
                 _MAGIC,
                 _SIZES.pack(self.pages, len(self.counts), len(self.starts)),
                 self.digests,
-                *map(_coded, (self.counts, self.starts, self.lengths, self.stored)),
+                *map(encode_numbers, (self.counts, self.starts, self.lengths, self.stored)),
             )
         )
 
@@ -128,9 +130,9 @@ class Layout:
         if len(data) != at + chunks * (_DIGEST + 2) + runs * 12:
             raise Damaged("a template's layout is damaged")
         digests = data[at : (at := at + chunks * _DIGEST)]
-        counts = _decoded("H", data[at : (at := at + chunks * 2)])
+        counts = decode_numbers("H", data[at : (at := at + chunks * 2)])
         starts, lengths, stored = (
-            _decoded("I", data[at + 4 * part * runs : at + 4 * (part + 1) * runs])
+            decode_numbers("I", data[at + 4 * part * runs : at + 4 * (part + 1) * runs])
             for part in range(3)
         )
         return cls(pages, digests, counts, starts, lengths, stored)
@@ -241,7 +243,7 @@ class Places:
     def encode(self) -> bytes:
         """As bytes."""
         head = json.dumps({"packs": self.packs, "chunks": len(self.pack)}).encode()
-        return b"".join((head, b"\n", *map(_coded, (self.pack, self.offset, self.length))))
+        return b"".join((head, b"\n", *map(encode_numbers, (self.pack, self.offset, self.length))))
 
     @classmethod
     def decode(cls, data: bytes) -> Places:
@@ -260,9 +262,9 @@ class Places:
         if not good or type(chunks) is not int or len(rest) != chunks * 16:
             raise Damaged("a template's places are damaged")
         places = cls(packs)
-        places.pack = _decoded("I", rest[: chunks * 4])
-        places.offset = _decoded("Q", rest[chunks * 4 : chunks * 12])
-        places.length = _decoded("I", rest[chunks * 12 :])
+        places.pack = decode_numbers("I", rest[: chunks * 4])
+        places.offset = decode_numbers("Q", rest[chunks * 4 : chunks * 12])
+        places.length = decode_numbers("I", rest[chunks * 12 :])
         if chunks and max(places.pack) >= len(packs):
             raise Damaged("a template's places are damaged")
         return places

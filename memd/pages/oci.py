@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import IO, Any, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from memd.pages.blobs import DIGEST
 from memd.pages.http import Client
-from memd.pages.sources import SourceError, Version, is_loopback
+from memd.pages.names import Version
+from memd.pages.sources import SourceError, is_loopback
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _TYPE = "application/vnd.memd.template.v1"
@@ -59,16 +59,10 @@ class Oci:
         try:
             told = json.loads(answer.data)
             kinds = {each["mediaType"]: each["digest"] for each in told["layers"]}
-            digests = [
-                str(digest).removeprefix("sha256:")
-                for digest in (told["config"]["digest"], kinds[_PART.format("places")])
-            ]
-            good = all(DIGEST.fullmatch(digest) for digest in digests)
+            digests = told["config"]["digest"], kinds[_PART.format("places")]
+            return Version(*(str(each).removeprefix("sha256:") for each in digests))
         except (ValueError, TypeError, KeyError):
-            good = False
-        if not good:
-            raise SourceError(f"template source '{self.url}': '{name}' is no template")
-        return Version(*digests)
+            raise SourceError(f"template source '{self.url}': '{name}' is no template") from None
 
     def part(self, digest: str, offset: int, length: int) -> bytes:
         """See `Source`."""

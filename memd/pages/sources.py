@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Protocol, runtime_checkable
 
 from memd.errors import QMPError
+from memd.pages.names import Version
 
 
 class SourceError(QMPError):
     """A source can't be reached, refuses, or gives something else than was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A template, as a store or a source has it.
-
-    Attributes:
-        manifest: its digest.
-        places: the digest of where its chunks are.
-    """
-
-    manifest: str
-    places: str
 
 
 class Source(Protocol):

@@ -15,33 +15,32 @@ garbage: what a crash left, and what was deleted.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import re
 import shutil
 import stat
-import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from memd.errors import QMPError
 from memd.pages import blobs as files
 from memd.pages import unpacked
-from memd.pages.blobs import DIGEST, Blobs, Damaged
+from memd.pages.blobs import Blobs, Damaged
 from memd.pages.cache import Cache
 from memd.pages.chunks import PAGE, unpack
 from memd.pages.counts import Counts
-from memd.pages.directory import FORMAT, named
-from memd.pages.layout import Layout, Piece, Places, PlacesBuilder
+from memd.pages.directory import FORMAT
+from memd.pages.layout import Layout, Piece, Places, PlacesBuilder, encode_numbers
 from memd.pages.manifest import Blob, Manifest
+from memd.pages.names import Entry, Origin, Version
 from memd.pages.remote import Place, RemoteChunks, fetch_blob, places_in, several
 from memd.pages.source_urls import open_source
-from memd.pages.sources import Source, Target, Version
+from memd.pages.sources import Source, Target
 from memd.pages.template import Template
 
 if TYPE_CHECKING:
@@ -66,37 +65,6 @@ _GARBAGE = 4
 
 class _NotFound(QMPError):
     """There is no template of a name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a template is as well.
-
-    Attributes:
-        url: the source.
-        version: what its name leads to there.
-    """
-
-    url: str
-    version: Version
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a name leads to.
-
-    Attributes:
-        versions: the present one, then former ones that are in use still.
-        origin: where it is as well, None for nowhere.
-    """
-
-    versions: list[Version]
-    origin: Origin | None = None
-
-    @property
-    def version(self) -> Version:
-        """The present one."""
-        return self.versions[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,17 +328,12 @@ class Store:
             raise QMPError(f"'{name}' is no name of a template")
         try:
             with open(os.path.join(self._names, name), "rb") as file:
-                told = json.load(file)
-            versions = [_version(each) for each in told["versions"]]
-            origin = told["source"]
-            if origin is not None:
-                origin = Origin(str(origin["url"]), _version(origin))
-            return Entry([versions[0], *versions[1:]], origin)
+                return Entry.decode(file.read())
         except FileNotFoundError:
             raise _NotFound(f"template '{name}' not found") from None
         except OSError as failed:
             raise QMPError(f"cannot read template '{name}': {failed.strerror}") from None
-        except (ValueError, TypeError, KeyError, IndexError):
+        except ValueError:
             raise Damaged(f"template '{name}' is damaged") from None
 
     def _entries(self) -> Iterator[tuple[str, Entry]]:
@@ -383,9 +346,7 @@ class Store:
             yield name, entry
 
     def _name(self, name: str, entry: Entry) -> None:
-        origin = entry.origin
-        source = {"url": origin.url, **asdict(origin.version)} if origin else None
-        files.replace(os.path.join(self._names, name), named(entry.versions, source))
+        files.replace(os.path.join(self._names, name), entry.encode())
 
     def _manifest(self, version: Version) -> Manifest:
         return Manifest.decode(self.blobs.get(version.manifest))
@@ -633,7 +594,7 @@ class Store:
             manifest = replace(
                 template.manifest,
                 layout=self._put(changed.encode()),
-                working_set=self._put(_little_endian(wanted)),
+                working_set=self._put(encode_numbers(wanted)),
             )
             key = template.manifest.layout.digest
             unpacked.share(self.unpacked, key, manifest.layout.digest)
@@ -1010,13 +971,6 @@ class _Count:
                 self._progress(self._done, self._all)
 
 
-def _version(told: dict[str, str]) -> Version:
-    version = Version(told["manifest"], told["places"])
-    if not DIGEST.fullmatch(version.manifest) or not DIGEST.fullmatch(version.places):
-        raise ValueError
-    return version
-
-
 def _all_places(places: Places) -> Iterator[tuple[str, int, int]]:
     return (places.place(number) for number in range(len(places)))
 
@@ -1043,10 +997,3 @@ def _parts(template: Template, pages: array[int]) -> Iterator[tuple[array[int], 
         for at in range(0, len(some), _SET_PAGES):
             part = some[at : at + _SET_PAGES]
             yield part, b"".join(content[page] for page in part)
-
-
-def _little_endian(numbers: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        numbers = array(numbers.typecode, numbers)
-        numbers.byteswap()
-    return numbers.tobytes()

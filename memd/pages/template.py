@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from array import array
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from memd.errors import QMPError
 from memd.pages.blobs import Blobs, Damaged
 from memd.pages.chunks import CHUNK_PAGES, PAGE, unpack
 from memd.pages.counts import Counts
-from memd.pages.layout import Layout, Piece, Places
+from memd.pages.layout import Layout, Piece, Places, decode_numbers
 from memd.pages.manifest import Manifest
 from memd.pages.unpacked import Unpacked
 
@@ -270,12 +269,8 @@ class Template:
         Raises:
             Damaged: the record is.
         """
-        pages = array("I")
-        if (blob := self.manifest.working_set) is not None:
-            pages.frombytes(self._blobs.get(blob.digest))
-            if sys.byteorder == "big":
-                pages.byteswap()
-        return pages
+        blob = self.manifest.working_set
+        return decode_numbers("I", b"" if blob is None else self._blobs.get(blob.digest))
 
     def close(self) -> None:
         """Use it no longer."""

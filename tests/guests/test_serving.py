@@ -178,6 +178,18 @@ async def test_another_machine(serving: Serving, start_guest: Start) -> None:
     assert guest.process.poll() is None
 
 
+async def test_a_machine_of_other_pages(serving: Serving, start_guest: Start) -> None:
+    """QEMU ends, and says why, where it could not be asked and was said to have others."""
+    guest = start_guest(memory("memfd"))
+    await serving.serve(uri=guest.listen(), page_size=2 << 20)
+    told = await serving.ended()
+    assert told["outcome"] == "failed"
+    assert guest.process.wait(30) == 1
+    assert "page size" in guest.stderr().lower()
+    with pytest.raises(QMPError, match="not of whole pages of 3000 bytes"):
+        await serving.serve(uri=f"unix:{guest.incoming}", page_size=3000)
+
+
 async def test_a_machine_of_another_size(serving: Serving, start_guest: Start) -> None:
     """QEMU ends, and says why; whoever asked for it is told where to look."""
     guest = start_guest("memory-backend-memfd,id=ram,size=64M", "-m", "64M")

@@ -120,6 +120,37 @@ def test_through_a_directory(make: MakeStore, tmp_path: Path) -> None:
     assert content(make("shared"), "a") == DATA
 
 
+def test_pushed_as_soon_as_its_working_set_is_there(make: MakeStore, tmp_path: Path) -> None:
+    """What became garbage of it is collected in the same moment."""
+    store = make("here", f"file:{tmp_path}/shared")
+    fill(store)
+    for seed in range(5):
+        before = store.manifest("a")
+        pages = random.Random(seed).sample(range(600), 200)
+        learning = threading.Thread(target=store.set_working_set, args=("a", pages))
+        learning.start()
+        while store.manifest("a") == before:
+            pass
+        learning.join(0.001 * seed)
+        push_until_not_being_changed(store)
+        learning.join()
+    there = make("there", f"file:{tmp_path}/shared")
+    there.pull("a")
+    assert content(there, "a") == DATA
+    assert there.manifest("a") == store.manifest("a")
+
+
+def push_until_not_being_changed(store: Store) -> None:
+    while True:
+        try:
+            store.push("a")
+        except QMPError as error:
+            if error.desc != "template 'a' is being changed":
+                raise
+        else:
+            return
+
+
 def test_through_a_registry(make: MakeStore, registry: Registry) -> None:
     sent(f"oci://{registry.host}/guests/templates", make)
 
