@@ -312,6 +312,7 @@ class Config:
         machine: what was said of it.
         machine_values: its properties that were given, by name.
         devices: what is plugged into it, in the order in which QEMU does it.
+        one_client: whether a monitor has one client at a time, as in QEMU.
         qtest: where the qtest protocol is spoken, or None.
         qtest_log: the file for what is spoken there, or None.
         actions: what follows of a reboot, a shutdown, a panic and a watchdog, where
@@ -344,6 +345,7 @@ class Config:
         self.mem_roots: list[str] = []
         self.stored: dict[str, int] = {}
         self.accept_loss = False
+        self.one_client = False
         self.audit: str | None = None
         self.metrics: Chardev | None = None
         self.limits: dict[str, int] = {}

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 Adopt = Callable[[socket.socket], "asyncio.Future[bool] | None"]
 """Takes a connection; a future, where it is yet to be seen whether it can be served."""
 
+_ONE_WAITS = 1
+"""QEMU's backlog: Linux lets one more wait than that, and the next one's connect(2) (listen(2))."""
+
 
 class ObjectMonitor(Monitor):
     """A monitor that is seen in the object tree, with its character device."""
@@ -142,7 +145,7 @@ class Ports:
             adopt: Adopt = lambda client: self._hub.adopt(client, monitor)  # noqa: E731
             if spec.chardev.tls_creds is not None:
                 adopt = self._tls_port(spec.chardev, seen, monitor)
-            dialer = await self._open_chardev(spec.chardev, seen, adopt)
+            dialer = await self._open_chardev(spec.chardev, seen, adopt, monitor)
             if dialer is not None:
                 monitor.on_alone = dialer.dial
 
@@ -186,9 +189,16 @@ class Ports:
         return seen
 
     async def _open_chardev(
-        self, chardev: Chardev, seen: qom.ChardevObject, adopt: Adopt
+        self,
+        chardev: Chardev,
+        seen: qom.ChardevObject,
+        adopt: Adopt,
+        monitor: ObjectMonitor | None = None,
     ) -> Dialer | None:
         """Listen or connect; every client's socket goes to `adopt`.
+
+        Args:
+            monitor: whose clients they are, which may have to come one at a time.
 
         Returns:
             what connects again once the connection is lost, where that is wanted.
@@ -206,10 +216,26 @@ class Ports:
             # Its clients show certificates.
             allowed = None
 
+        one = (
+            monitor is not None
+            and self._config.one_client
+            and monitor.id not in self._config.test_control
+        )
+        listeners: list[Listener] = []
+
+        def listen() -> None:
+            for each in listeners:
+                each.start()
+
         def came(sock: socket.socket) -> None:
+            if one:
+                for each in listeners:
+                    each.pause()
             # Whom memd itself connects to has been looked at.
             if allowed is None or not chardev.server or self._admits(allowed, sock):
                 greet(sock)
+            elif one:
+                listen()
 
         dialer = self._make_dialer(chardev, came) if chardev.reconnect else None
         try:
@@ -225,7 +251,11 @@ class Ports:
             came(socks[0])
             return dialer
         made_path = os.path.abspath(chardev.path) if chardev.kind == "unix" else None
-        listeners = [Listener(self._loop, each, came, made_path=made_path) for each in socks]
+        listeners += [Listener(self._loop, each, came, made_path=made_path) for each in socks]
+        if one and monitor is not None:
+            monitor.on_alone = listen
+            for each in socks:
+                each.listen(_ONE_WAITS)
         # From now on their sockets go with them, also if the end comes while it waits.
         self._listeners += listeners
         if chardev.wait:
@@ -240,8 +270,9 @@ class Ports:
                 greeted = greet(client)
                 if greeted is None or await greeted:
                     break
-        for listener in listeners:
-            listener.start()
+            if one:
+                return None
+        listen()
         return None
 
     async def _accept(self, socks: list[socket.socket]) -> socket.socket:
@@ -298,6 +329,7 @@ class Ports:
                     "refused a client: '%s' has verify-peer=off", chardev.tls_creds
                 )
                 sock.close()
+                monitor.on_alone()
                 refused: asyncio.Future[bool] = self._loop.create_future()
                 refused.set_result(False)
                 return refused

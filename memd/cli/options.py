@@ -137,6 +137,12 @@ def _test_control(line: CommandLine, given: Given) -> None:
     line.config.test_control.append(line.monitors.add_device(given))
 
 
+def _clients(line: CommandLine, given: Given) -> None:
+    if given.value not in ("one", "many"):
+        raise QMPError(f"Parameter 'clients' does not accept value '{given.value}'")
+    line.config.one_client = given.value == "one"
+
+
 def _bound(line: CommandLine, given: Given) -> None:
     from memd.cli.bounds import set_bound
 
@@ -201,6 +207,7 @@ OPTIONS: dict[str, Option[CommandLine]] = {
     "mem-root": Option(lambda line, given: line.config.mem_roots.append(given.value)),
     "metrics": Option(_metrics),
     "audit": _text("audit"),
+    "clients": Option(_clients),
     "templates": _text("templates"),
     "template-source": Option(lambda line, given: line.config.template_sources.append(given.value)),
     "template-cache": Option(_template_cache),

@@ -87,6 +87,7 @@ class QemuCommandLine(CommandLine):
     def __init__(self, report: Reporter) -> None:
         super().__init__(report, default_mode="readline", extended=False)
         self.config.unmodelled = "refuse"
+        self.config.one_client = True
         self.qtest: str | None = None
         self.guest_name = False
         self.mon_seen = False
@@ -316,7 +317,7 @@ def _version(line: QemuCommandLine, given: Given) -> None:
 OPTIONS: dict[str, Option[QemuCommandLine]] = {
     **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty")},
     **{name: options.OPTIONS[name] for name in ("pidfile", "daemonize")},
-    **{name: options.OPTIONS[name] for name in ("test-faults", "test-control")},
+    **{name: options.OPTIONS[name] for name in ("test-faults", "test-control", "clients")},
     "mon": Option(_mon),
     "monitor": Option(_monitor),
     "name": Option(_name),

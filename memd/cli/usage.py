@@ -96,6 +96,7 @@ Templates of machines (docs/templating.md):
                       fetched again (default: all)
 
 What clients may take (docs/limits.md); sizes take k, M, G and T, 0 is no limit:
+  --clients one|many  at a time on a monitor, as in QEMU or not (default: many)
   --max-clients N     connected at once (default: half of the descriptors that
                       memd may have)
   --max-clients-per-user N
@@ -158,6 +159,7 @@ Same effect as in QEMU:
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)
+  -clients one|many   at a time on a monitor (default: one; memd's own)
   -catalogue FILE     whose commands, types and models are offered (memd's own)
   -unmodelled refuse|sample  what commands get that memd only knows (memd's own)
   -compat 10.0|11.1   which QEMU to be; else its policies, which change nothing

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 
 from memd.commands.daemon import Daemon
 from memd.errors import GENERIC_ERROR, QMPError
-from memd.faulty.fault import Effect, Spec
+from memd.faulty.checks import Expected, difference, unexpected
+from memd.faulty.fault import Effect, Spec, raw_bytes
 from memd.faulty.hub import FaultyHub
 from memd.faulty.replay import Script
 from memd.faulty.session import OWN, FaultySession
+from memd.faulty.transcript import load_transcript, read_transcript
+from memd.faulty.transport import told_event
 from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
-from memd.work import Event, Job, Outcome, value_of
+from memd.work import Constant, Job, Outcome, value_of
+
+_LISTS = ("query-commands", "query-qmp-schema")
 
 
 class FaultyDispatcher:
@@ -86,7 +92,22 @@ class FaultyDispatcher:
         value = self._dispatch(session, name, arguments, oob)
         if name == "query-version" and isinstance(session, FaultySession):
             return self._hub.faults.version() or value
-        return value
+        listed = self._hub.faults.listed() if name in _LISTS else None
+        return self._with(listed, name, value) if listed else value
+
+    async def _with(self, listed: set[str], name: str, value: JSON) -> JSON:
+        """The value of `query-commands` or `query-qmp-schema`, with further commands in it."""
+        found = await value_of(value)
+        entries: list[JSON] = found.value if isinstance(found, Constant) else found
+        new = sorted(listed - {each["name"] for each in entries})
+        if name == "query-commands":
+            return [*entries, *({"name": each} for each in new)]
+        # What it takes and returns is known to the test alone.
+        takes = next(e["name"] for e in entries if e["meta-type"] == "object" and not e["members"])
+        any = {"name": "any", "meta-type": "builtin", "json-type": "value"}
+        found = [*entries] if any in entries else [*entries, any]
+        command = {"meta-type": "command", "arg-type": takes, "ret-type": "any"}
+        return [*found, *({"name": each, **command} for each in new)]
 
     def _own(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         command = self._daemon.schema.commands.get(name)
@@ -134,15 +155,70 @@ def _transcript(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def _emit(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
-    return Outcome(events=(Event(args["event"], args.get("data")),))
+    encoded = told_event(args)
+    for session in hub.sessions(args.get("client")):
+        session.send_event(encoded, early=args.get("early", False))
+    return {}
+
+
+def _send(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+    if "raw" in args and "raw-base64" in args:
+        raise QMPError("Parameters 'raw' and 'raw-base64' exclude each other")
+    data = raw_bytes(args)
+    if data is None:
+        raise QMPError("Parameter 'raw' is missing")
+    for session in hub.sessions(args.get("client")):
+        session.send_raw(data)
+    return {}
 
 
 def _answer(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
-    return {"id": hub.add_fault({"command": args["command"], "answer": args["return"]})}
+    listed = {"listed": args["listed"]} if "listed" in args else {}
+    return {"id": hub.add_fault({"command": args["command"], "answer": args["return"], **listed})}
 
 
-def _replay(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
-    hub.script = Script(args["filename"]) if "filename" in args else None
+def _expect(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+    expected = [_expected(each) for each in args["commands"]]
+    wrong = unexpected(expected, hub.transcript.all(), only=args.get("only", True))
+    if wrong:
+        raise QMPError(wrong)
+    return {}
+
+
+def _expected(told: JSON) -> Expected:
+    if isinstance(told, str):
+        return told
+    name = told.get("execute") if isinstance(told, dict) else None
+    arguments = told.get("arguments", {}) if isinstance(told, dict) else None
+    if type(name) is not str or type(arguments) is not dict:
+        raise QMPError(
+            "Parameter 'commands' expects names, or objects with 'execute' and 'arguments'"
+        )
+    return name, arguments
+
+
+async def _compare(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+    if ("filename" in args) == ("messages" in args):
+        raise QMPError("One of 'filename' and 'messages' is needed")
+    if "filename" in args:
+        wanted = await Job(lambda: load_transcript(args["filename"]))
+    else:
+        try:
+            wanted = read_transcript("\n".join(map(json.dumps, args["messages"])))
+        except ValueError as error:
+            raise QMPError(f"Parameter 'messages' is no transcript: {error}") from None
+    came: dict[int, list[JSON]] = {}
+    for entry in hub.transcript.all():
+        came.setdefault(entry["connection"], []).append(entry)
+    wrong = difference(wanted, [came[number] for number in sorted(came)])
+    if wrong:
+        raise QMPError(wrong)
+    return {}
+
+
+async def _replay(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+    script = await Job(lambda: Script(args["filename"])) if "filename" in args else None
+    hub.script = script
     return {}
 
 
@@ -169,6 +245,9 @@ OWN_HANDLERS: dict[str, Callable[[FaultyHub, Daemon, JSONObject], JSON]] = {
     "x-test-faults": _faults,
     "x-test-transcript": _transcript,
     "x-test-emit": _emit,
+    "x-test-send": _send,
+    "x-test-expect": _expect,
+    "x-test-compare": _compare,
     "x-test-answer": _answer,
     "x-test-replay": _replay,
     "x-test-replay-status": _replay_status,

@@ -6,6 +6,7 @@ described; their types have been checked against it.
 
 from __future__ import annotations
 
+import base64
 import errno
 
 from memd.errors import QMPError
@@ -18,15 +19,20 @@ SCOPES = ("command", "event", "greeting", "syscall")
 
 _WHERE = {*SCOPES, "id", "arguments", "client", "monitor", "nth", "times"}
 _MESSAGE = {
-    *("delay", "stall", "events-before", "events-after", "drop", "raw", "split", "gather"),
-    *("disconnect", "cut"),
+    *("delay", "stall", "events-before", "events-after", "drop", "raw", "raw-base64"),
+    *("split", "gather", "disconnect", "cut"),
 }
 _EFFECTS = {
-    "command": _MESSAGE | {"error", "answer", "run", "answer-id", "no-id"},
-    "event": _MESSAGE,
-    "greeting": _MESSAGE | {"version"},
+    "command": _MESSAGE | {"error", "answer", "listed", "run", "answer-id", "no-id"},
+    "event": _MESSAGE | {"timestamp"},
+    "greeting": _MESSAGE | {"version", "capabilities"},
     "syscall": {"errno", "delay", "stall"},
 }
+
+_EXCLUSIVE = (
+    *(("error", "answer"), ("answer-id", "no-id"), ("drop", "raw"), ("drop", "raw-base64")),
+    ("raw", "raw-base64"),
+)
 
 
 class Fault:
@@ -106,11 +112,14 @@ def _check(scope: str, spec: Spec) -> None:
     for name in ("nth", "times", "client", "split", "gather"):
         if spec.get(name) == 0:
             raise QMPError(f"Parameter '{name}' expects a number from 1 on")
-    for first, second in (("error", "answer"), ("answer-id", "no-id"), ("drop", "raw")):
+    for first, second in _EXCLUSIVE:
         if first in spec and second in spec:
             raise QMPError(f"Parameters '{first}' and '{second}' exclude each other")
+    raw_bytes(spec)
     if "arguments" in spec and not ("command" in spec and isinstance(spec["arguments"], dict)):
         raise QMPError("Parameter 'arguments' expects an object, and a 'command' beside it")
+    if "listed" in spec and not ("command" in spec and "answer" in spec):
+        raise QMPError("Parameter 'listed' goes with 'command' and 'answer'")
     if "run" in spec and not ("error" in spec or "answer" in spec):
         raise QMPError("Parameter 'run' goes with 'error' or 'answer'")
     if "cut" in spec and spec.get("disconnect") != "middle":
@@ -134,6 +143,21 @@ def _check_syscall(spec: Spec) -> None:
 def _noun(scope: str) -> str:
     noun = "system call" if scope == "syscall" else scope
     return f"an {noun}" if noun == "event" else f"a {noun}"
+
+
+def raw_bytes(spec: Spec) -> bytes | None:
+    """What is to be sent as it stands, or None.
+
+    Raises:
+        QMPError: it is no base64.
+    """
+    if "raw-base64" in spec:
+        try:
+            return base64.b64decode(spec["raw-base64"], validate=True)
+        except ValueError:
+            raise QMPError("Parameter 'raw-base64' expects base64") from None
+    raw: str | None = spec.get("raw")
+    return None if raw is None else raw.encode("utf-8", "surrogatepass")
 
 
 def errno_of(name: str) -> int:

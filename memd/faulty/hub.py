@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from memd.commands.control import shutdown_event
+from memd.errors import QMPError
 from memd.faulty.fault import Spec
 from memd.faulty.registry import FaultRegistry
 from memd.faulty.replay import Script
@@ -63,14 +64,30 @@ class FaultyHub(Hub):
         self.transcript.reset()
         self.script = None
         self._clients = 0
-        there = [(each, each.session) for each in self._connections]
-        sessions = [(each, found) for each, found in there if isinstance(found, FaultySession)]
-        for connection, session in sorted(sessions, key=lambda pair: pair[1].number):
-            if connection.peer_gone():
+        for session in self.sessions():
+            if session.peer_gone():
                 session.number = 0
             else:
                 self._clients += 1
                 session.number = self._clients
+
+    def sessions(self, client: int | None = None) -> list[FaultySession]:
+        """Those of the tested clients that are there, in the order in which they connected.
+
+        Args:
+            client: only this one's.
+
+        Raises:
+            QMPError: that one is not there.
+        """
+        found = [
+            each.session
+            for each in self._connections
+            if isinstance(each.session, FaultySession) and client in (None, each.session.number)
+        ]
+        if client is not None and not found:
+            raise QMPError(f"client {client} is not connected")
+        return sorted(found, key=lambda each: each.number)
 
     async def close(self, patience: float = 1.0) -> None:
         """See `Hub`."""

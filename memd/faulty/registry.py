@@ -116,6 +116,11 @@ class FaultRegistry:
                 return version
         return None
 
+    def listed(self) -> set[str]:
+        """The commands that are told of, though there may be none such."""
+        faults = self._by_scope["command"]
+        return {fault.spec["command"] for fault in faults if fault.spec.get("listed")}
+
     def for_syscall(self, kind: str) -> Effect | None:
         """What goes wrong with a system call that is about to be made; from any thread."""
         with self._lock:

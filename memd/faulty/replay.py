@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 from memd.errors import QMPError
-from memd.faulty.transcript import Entry, read_transcript
+from memd.faulty.transcript import Entry, load_transcript
 from memd.json_types import JSONObject
 from memd.wire import encode
 
@@ -31,13 +31,7 @@ class Script:
     """
 
     def __init__(self, filename: str) -> None:
-        try:
-            with open(filename, encoding="utf-8") as file:
-                self._conversations = read_transcript(file.read())
-        except OSError as error:
-            raise QMPError(f"cannot read '{filename}': {error.strerror}") from None
-        except ValueError as error:
-            raise QMPError(f"'{filename}' is no transcript: {error}") from None
+        self._conversations = load_transcript(filename)
         self._filename = filename
         self._replays: list[Replay] = []
         self.mismatches: list[str] = []

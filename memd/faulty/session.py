@@ -17,6 +17,8 @@ from memd.session.envelope import is_out_of_band
 OWN = "x-test-"
 """How the commands begin that are about faults, and are neither recorded nor go wrong."""
 
+_GREETING = ("version", "capabilities")
+
 
 class ControlSession(Session):
     """The conversation of one who says what goes wrong: the tested client's events are not his."""
@@ -72,9 +74,9 @@ class FaultySession(Session):
             self._say(self._replay.begin())
             return
         effect = self.effect = self._faults.for_greeting(self.number, self.monitor.id)
-        version = None if effect is None else effect.spec.get("version")
-        if version is not None:
-            greeting = {"QMP": {**greeting["QMP"], "version": version}}
+        if effect is not None:
+            told = {name: effect.spec[name] for name in _GREETING if name in effect.spec}
+            greeting = {"QMP": {**greeting["QMP"], **told}}
         super().greet(greeting)
         self.effect = None
 
@@ -83,15 +85,27 @@ class FaultySession(Session):
         self._received += len(data)
         super().receive(data)
 
-    def send_event(self, encoded: bytes) -> None:
-        """See `Session`."""
-        if not self.negotiated:
+    def send_event(self, encoded: bytes, *, early: bool = False) -> None:
+        """See `Session`.
+
+        Args:
+            early: whether it is sent before the negotiation, too.
+        """
+        if not (self.negotiated or early):
             return
         effect = None
         if self._faults.has_events:
             name = json.loads(encoded)["event"]
             effect = self._faults.for_event(self.number, self.monitor.id, name)
         self._faulty.send(encoded, (), effect, self._record)
+
+    def peer_gone(self) -> bool:
+        """Whether the client has closed both directions."""
+        return self._faulty.peer_gone()
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes as they stand."""
+        self._faulty.send(data, (), None, self._record)
 
     def lost(self) -> None:
         """See `Session`."""

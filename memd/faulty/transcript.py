@@ -100,6 +100,11 @@ class Transcript:
             found.append(_shown(entry, data))
         return found, self._dropped + min(start, len(self._said)) + len(found) - base
 
+    def all(self) -> list[Entry]:
+        """Every message since the last reset, as `TestMessage`."""
+        start = max(0, self._start - self._dropped)
+        return [_shown(entry, data) for entry, data, _size in islice(self._said, start, None)]
+
     def _entry(self, connection: int, side: str) -> Entry:
         now = (time.monotonic_ns() - self._began) // 1000
         return {"time": now, "connection": connection, "from": side}
@@ -122,6 +127,21 @@ def _shown(entry: Entry, data: bytes) -> Entry:
         return {**entry, "message": json.loads(data)}
     except ValueError:
         return {**entry, "text": data.decode("utf-8", "replace")}
+
+
+def load_transcript(filename: str) -> list[list[Entry]]:
+    """The conversations in a file; see `read_transcript`.
+
+    Raises:
+        QMPError: it can't be read, or is no transcript.
+    """
+    try:
+        with open(filename, encoding="utf-8") as file:
+            return read_transcript(file.read())
+    except OSError as error:
+        raise QMPError(f"cannot read '{filename}': {error.strerror}") from None
+    except ValueError as error:
+        raise QMPError(f"'{filename}' is no transcript: {error}") from None
 
 
 def read_transcript(text: str) -> list[list[Entry]]:

@@ -15,8 +15,8 @@ import termios
 from collections import deque
 from collections.abc import Callable
 
-from memd.faulty.fault import Effect, Spec
-from memd.json_types import JSONObject
+from memd.faulty.fault import Effect, Spec, raw_bytes
+from memd.json_types import JSON, JSONObject
 from memd.server.connection import Connection
 from memd.server.hub import event_message
 from memd.wire import encode
@@ -319,13 +319,16 @@ def unread(fd: int) -> int:
 
 def rewritten(data: bytes, spec: Spec) -> bytes:
     """A message as it is told to be sent."""
-    if "raw" in spec:
-        raw: str = spec["raw"]
-        return raw.encode("utf-8", "surrogatepass")
-    if "answer-id" not in spec and not spec.get("no-id"):
+    raw = raw_bytes(spec)
+    if raw is not None:
+        return raw
+    if not {"answer-id", "timestamp"} & spec.keys() and not spec.get("no-id"):
         return data
     message: JSONObject = json.loads(data)
-    message.pop("id", None)
+    if "timestamp" in spec:
+        _set_time(message, spec["timestamp"])
+    else:
+        message.pop("id", None)
     if "answer-id" in spec:
         message["id"] = spec["answer-id"]
     return encode(message, b"\n" in data.rstrip())
@@ -333,7 +336,17 @@ def rewritten(data: bytes, spec: Spec) -> bytes:
 
 def told_event(event: Spec) -> bytes:
     """An event of one's choice (`TestEvent`), in JSON."""
-    return encode(event_message(Event(event["event"], event.get("data"))))
+    message = event_message(Event(event["event"], event.get("data")))
+    if "timestamp" in event:
+        _set_time(message, event["timestamp"])
+    return encode(message)
+
+
+def _set_time(message: JSONObject, timestamp: JSON) -> None:
+    """Have an event tell this of its time; None for nothing."""
+    message["timestamp"] = timestamp
+    if timestamp is None:
+        del message["timestamp"]
 
 
 def _close_all(fds: tuple[int, ...]) -> None:

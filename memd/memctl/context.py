@@ -152,7 +152,8 @@ def _is_utf8(stream: TextIO) -> bool:
 def no_daemon(address: Address, error: Exception) -> Trouble:
     """Why there is no connection to be had, and how to come to one."""
     where = address if isinstance(address, str) else _tcp(*address)
-    if isinstance(error, TimeoutError):
+    # Its backlog may be full as well, which a UNIX socket tells at once.
+    if isinstance(error, (TimeoutError, BlockingIOError)):
         return Trouble(
             f"{where} does not answer",
             NO_DAEMON,

@@ -75,12 +75,13 @@ class _Writer:
         """The definitions of a command's arguments and of what it returns."""
         name = f"{command.name}.arguments"
         arguments = command.arguments
-        if arguments.tag is not None or arguments.name != name:
+        if not command.generated:
+            # It reads them itself.
+            schema = {**self.struct(arguments, command.name), "additionalProperties": True}
+        elif arguments.tag is not None or arguments.name != name:
             schema = self.ref(arguments)
         else:
             schema = self.struct(arguments, command.name)
-            if not command.generated:
-                schema["additionalProperties"] = True
         schema.update(_feature_keys(command.features))
         returned = self.ref(command.returns) if command.returns else _object({}, [])
         return {name: schema, f"{command.name}.returns": returned}

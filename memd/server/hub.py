@@ -103,6 +103,8 @@ class Hub:
         except OSError as error:
             log.warning("cannot serve a client: %s", error.strerror)
             sock.close()
+            monitor.client_came()
+            monitor.client_left()
             return
         self.serve(stream, monitor, peer_of(sock))
 

@@ -126,15 +126,24 @@ class Listener:
         self._accepted = accepted
         self._path = made_path
         self._identity = _identity(made_path)
+        self._paused = True
 
     def start(self) -> None:
         """Accept clients from now on."""
-        self._loop.add_reader(self._socket.fileno(), self._on_readable)
+        self._paused = False
+        self._accept_again()
+
+    def pause(self) -> None:
+        """Accept nobody until it is started again: who connects waits to be greeted."""
+        self._paused = True
+        self._loop.remove_reader(self._socket.fileno())
 
     def _on_readable(self) -> None:
         # One a wake-up would serve a rush of a thousand clients a round of the
         # loop late; all of them would keep the present ones waiting.
         for _ in range(16):
+            if self._paused:
+                return
             try:
                 client, _address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -147,7 +156,7 @@ class Listener:
             self._accepted(client)
 
     def _accept_again(self) -> None:
-        if self._socket.fileno() >= 0:
+        if self._socket.fileno() >= 0 and not self._paused:
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+from memd.client import Client
 from memd.errors import QMPError
 from memd.testing.checks import Unexpected
 from memd.testing.recorder import Recorder
@@ -35,6 +37,19 @@ Starts a memd, runs CMD with its socket's path in MEMD_SOCKET, and ends it. The
 exit status is that of CMD, 128 and the signal's number where one ended it. In
 MEMD_CONTROL is the path of a second socket, for the x-test- commands alone."""
 
+WORDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("faults", "reset", "transcript", "replay-status", "fault-add"), ()),
+    "fault-del": ("id",),
+    "answer": ("command", "return"),
+    "emit": ("event", "data"),
+    "send": ("raw",),
+    "expect": ("commands",),
+    **dict.fromkeys(("compare", "replay"), ("filename",)),
+}
+"""The words that CMD may give `memd-test`: what follows `x-test-`, and its members' order."""
+
+_MEMBER = re.compile(r"[a-z][a-z0-9-]*=")
+
 _EPILOG = """\
 A fault is JSON, or MEMBER=VALUE,... of what TestFault has (docs/testing.md):
 
@@ -42,6 +57,15 @@ A fault is JSON, or MEMBER=VALUE,... of what TestFault has (docs/testing.md):
   memd-test --fault '{"greeting": true, "stall": true}' -- go test ./...
   memd-test --record conversation.jsonl --server 'qemu-system-x86_64 -machine none' -- ./my-test
   memd-test --replay conversation.jsonl -- ./my-test
+
+Below CMD, memd-test WORD [VALUE | MEMBER=VALUE]... has the server execute an
+x-test- command (docs/testing.md): fault-add, fault-del, faults, answer, emit,
+send, expect, compare, transcript, replay, replay-status, reset. It prints the
+answer, and ends with status 1 and the reason on standard error if it is refused:
+
+  memd-test answer query-status '{"running": false, "status": "paused"}'
+  memd-test expect qmp_capabilities '{"execute": "device_del", "arguments": {"id": "d0"}}'
+  memd-test compare conversation.jsonl
 
 memd-test catalogue BINARY FILE records what a QEMU offers, for --catalogue of
 qemu-system-memd.
@@ -58,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["catalogue"]:
         return _catalogue(given[1:])
+    if given and given[0] in WORDS:
+        return _tell(given[0], given[1:])
     options = parser().parse_args(given)
     if options.command[:1] == ["--"]:
         del options.command[0]
@@ -70,6 +96,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, QMPError, ServerDied, Unexpected) as error:
         print(f"memd-test: {error}", file=sys.stderr)
         return _NOT_STARTED
+
+
+def _tell(word: str, values: Sequence[str]) -> int:
+    """Have the server of an enclosing `memd-test` execute an `x-test-` command."""
+    positional = WORDS[word]
+    members: dict[str, Any] = {}
+    try:
+        control = os.environ.get("MEMD_CONTROL")
+        if control is None:
+            raise ValueError(f"{word}: there is no MEMD_CONTROL: run it below memd-test -- CMD")
+        for value in values:
+            if _MEMBER.match(value):
+                members.update(parse_member(value))
+            elif positional and positional[-1] == "commands":
+                command = parse_fault(value) if value.startswith("{") else value
+                members.setdefault("commands", []).append(command)
+            elif not (left := [name for name in positional if name not in members]):
+                raise ValueError(f"{word}: nothing is known of {value!r}")
+            else:
+                # A name is text, whatever it looks like.
+                members[left[0]] = _value(value) if left[0] in ("data", "return") else value
+        if "filename" in members:
+            members["filename"] = os.path.abspath(members["filename"])
+        with Client(control, timeout=PATIENCE) as client:
+            answer = client.execute(f"x-test-{word}", members)
+    except (OSError, ValueError) as error:
+        print(f"memd-test: {error}", file=sys.stderr)
+        return _NOT_STARTED
+    except QMPError as error:
+        print(f"memd-test: {word}: {error.desc}", file=sys.stderr)
+        return 1
+    if answer != {}:
+        print(json.dumps(answer))
+    return 0
 
 
 def _catalogue(argv: Sequence[str]) -> int:
@@ -121,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     add("--record", metavar="FILE", help="write a transcript of what is said")
     add("--server", metavar="CMD", help="start this instead of memd, with -qmp and a socket")
     add("--connect", metavar="PATH", help="start nothing; the server is there")
+    add("--compare", metavar="FILE", help="fail unless what was said is what a transcript has")
     add("--check-schema", action="store_true", help="fail if a message does not fit the schema")
     add("--log", metavar="FILE", help="where memd's log goes; else it is printed if CMD fails")
     add("command", nargs=argparse.REMAINDER, metavar="CMD", help=argparse.SUPPRESS)
@@ -142,14 +203,27 @@ def parse_fault(text: str) -> dict[str, Any]:
         return fault
     fault = {}
     for part in text.split(","):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"not MEMBER=VALUE: {part}")
-        try:
-            fault[name] = json.loads(value)
-        except ValueError:
-            fault[name] = value
+        fault.update(parse_member(part))
     return fault
+
+
+def parse_member(text: str) -> dict[str, Any]:
+    """MEMBER=VALUE: its value is JSON where it can be read as such, and a string else.
+
+    Raises:
+        ValueError: it is not of this form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"not MEMBER=VALUE: {text}")
+    return {name: _value(value)}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _run(
@@ -164,7 +238,7 @@ def _run(
             # A daemon that knows all of a QEMU's interface, and no machine.
             script = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
             command = [sys.executable, "-P", "-c", script, "-unmodelled"]
-            command.append(options.unmodelled or "refuse")
+            command += [options.unmodelled or "refuse", "-clients", "many"]
             command += ["-catalogue", options.catalogue] if options.catalogue else []
         server = Server(
             given, faults, compat=options.compat, command=command, replay=options.replay
@@ -172,7 +246,7 @@ def _run(
         stack.enter_context(server)
         path = server.socket
         environment["MEMD_CONTROL"] = server.control
-    elif faults or options.replay or options.check_schema:
+    elif faults or options.replay or options.check_schema or options.compare:
         raise ValueError("only a memd of our own misbehaves, replays and checks")
     elif options.server is not None:
         path = stack.enter_context(_other_server(shlex.split(options.server)))
@@ -199,7 +273,9 @@ def _look_back(options: argparse.Namespace, server: Server, status: int) -> None
     if server.alive:
         if options.check_schema:
             # The command may have had it reset, and what it sent before counts as well.
-            server.check_schema(all=True)
+            server.check_schema(all=True, catalogue=options.catalogue)
+        if options.compare is not None:
+            server.compare(options.compare)
         if options.replay is not None:
             server.check_replay()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
 import socket
@@ -260,9 +261,14 @@ class Server:
         told = {name.replace("_", "-"): value for name, value in members.items()}
         return str(self.tell("x-test-fault-add", told)["id"])
 
-    def answer(self, command: str, value: JSON) -> str:
-        """Have a command return this, whether or not there is such a command."""
-        return str(self.tell("x-test-answer", {"command": command, "return": value})["id"])
+    def answer(self, command: str, value: JSON, *, listed: bool = False) -> str:
+        """Have a command return this, whether or not there is such a command.
+
+        Args:
+            listed: whether `query-commands` and `query-qmp-schema` tell of it.
+        """
+        told = {"command": command, "return": value, "listed": listed}
+        return str(self.tell("x-test-answer", told)["id"])
 
     def remove_fault(self, id: str) -> None:
         """Take a fault away."""
@@ -274,9 +280,20 @@ class Server:
         faults: list[Message] = self.tell("x-test-faults")
         return faults
 
-    def emit(self, event: str, data: JSON = None) -> None:
-        """Send an event to every client that has negotiated."""
-        self.tell("x-test-emit", {"event": event, **({} if data is None else {"data": data})})
+    def emit(self, event: str, data: JSON = None, **members: JSON) -> None:
+        """Send an event to every client that has negotiated.
+
+        Args:
+            members: further ones of `x-test-emit`: `timestamp`, `client`, `early`.
+        """
+        told = {"event": event, **({} if data is None else {"data": data}), **members}
+        self.tell("x-test-emit", told)
+
+    def send(self, data: bytes | str, client: int | None = None) -> None:
+        """Send bytes as they stand to every client, or to one, negotiated or not."""
+        raw = data.encode() if isinstance(data, str) else data
+        told: Message = {"raw-base64": base64.b64encode(raw).decode("ascii")}
+        self.tell("x-test-send", told if client is None else {**told, "client": client})
 
     def replay(self, filename: str | os.PathLike[str]) -> None:
         """Answer those who connect from now on as a transcript has it."""
@@ -322,17 +339,35 @@ class Server:
                 whatever else it had.
             only: whether they are all that was sent; else others may be between.
         """
-        checks.expect(commands, self.transcript, only=only)
+        each = [c if isinstance(c, str) else {"execute": c[0], "arguments": c[1]} for c in commands]
+        self._hold("x-test-expect", {"commands": each, "only": only})
 
-    def check_schema(self, *, answers: bool = True, all: bool = False) -> None:
-        """Raise `Unexpected` unless each message is as the published schema has it.
+    def compare(self, filename: str | os.PathLike[str]) -> None:
+        """Raise `Unexpected` unless what was said is what a transcript has (`x-test-compare`)."""
+        self._hold("x-test-compare", {"filename": os.path.abspath(filename)})
+
+    def _hold(self, command: str, arguments: Message) -> None:
+        try:
+            self.tell(command, arguments)
+        except checks.QMPError as error:
+            raise checks.Unexpected(error.desc) from None
+
+    def check_schema(
+        self, *, answers: bool = True, all: bool = False, catalogue: str | None = None
+    ) -> None:
+        """Raise `Unexpected` unless each message is as QEMU's schema and memd's own have it.
+
+        A command or an event that there is in neither is a mistake, also if it was told.
 
         Args:
             answers: whether the server's are looked at as well, which shows what
                 is wrong with an answer that was told.
             all: whether what was said before the last reset is looked at as well.
+            catalogue: the file of another QEMU's schema than the release's (`memd-test
+                catalogue`).
         """
-        checks.check_schema(self._said(all=all), self._compat, answers=answers)
+        said = self._said(all=all)
+        checks.check_schema(said, self._compat, answers=answers, catalogue=catalogue)
 
     def check_replay(self) -> None:
         """Raise `Unexpected` unless clients sent all that the replayed transcript has."""

@@ -20,7 +20,7 @@ def start(directory: Path) -> Iterator[Start]:
     def start(*options: str) -> Server:
         place = directory / f"server{len(servers)}"
         place.mkdir()
-        argv = [*qemu_system_memd(), "-machine", "none", *options]
+        argv = [*qemu_system_memd(), "-machine", "none", "-clients", "many", *options]
         servers.append(Server("qemu-system-memd", argv, place))
         return servers[-1]
 

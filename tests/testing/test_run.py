@@ -227,6 +227,44 @@ def test_against_the_schema(sockets: Path, capfd: pytest.CaptureFixture[str]) ->
     assert "there is no command 'query-nothing'" in capfd.readouterr().err
 
 
+def memd_test(*words: str) -> str:
+    """A line of a shell script that has an enclosing `memd-test` told something."""
+    return shlex.join([sys.executable, "-m", "memd.testing.run", *words])
+
+
+def test_words_below_it(sockets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What a test in any language says by a command instead of over the control socket."""
+    ask = shlex.join([sys.executable, "-c", ASK])
+    script = tmp_path / "script"
+    steps = (
+        memd_test("answer", "query-name", '{"name": "told"}', "listed=true"),
+        f"{ask} query-name",
+        memd_test("expect", "qmp_capabilities", '{"execute": "query-name"}'),
+        memd_test("expect", "query-name", "only=false"),
+        memd_test("expect", "query-name") + " && exit 9",
+        memd_test("reset"),
+        memd_test("faults"),
+        memd_test("send", "x") + " && " + memd_test("emit", "STOP"),
+    )
+    script.write_text("\n".join(["set -e", *steps]))
+    assert main(["--", "sh", str(script)]) == 0
+    told = capfd.readouterr()
+    assert told.out.splitlines()[1:] == ["{'name': 'told'}", "[]"]
+    assert "memd-test: expect: expected:\n > query-name\nsent:" in told.err
+    assert main(["--", "sh", "-c", memd_test("emit", "A", "{}", "B")]) == 125
+    assert "nothing is known of 'B'" in capfd.readouterr().err
+    assert main(["reset"]) == 125
+    assert "there is no MEMD_CONTROL" in capfd.readouterr().err
+
+
+def test_compared(sockets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = str(tmp_path / "t")
+    assert main(["--record", file, *ask("query-name", "stop")]) == 0
+    assert main(["--compare", file, *ask("query-name", "stop")]) == 0
+    assert main(["--compare", file, *ask("query-name", "cont")]) == 125
+    assert 'came:     {"from": "client", "message": {"execute": "cont"' in capfd.readouterr().err
+
+
 def test_recorded_and_replayed(
     sockets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

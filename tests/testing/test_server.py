@@ -179,7 +179,7 @@ def test_a_reset_leaves_nothing(new_server: Server) -> None:
     endless = {**memory, "qom-type": "memory-backend-ram", "id": "c", "prealloc": True}
     maker = Monitor(server.socket)
     maker.send(json.dumps({"execute": "object-add", "arguments": endless}).encode())
-    while not any(each.get("arguments", {}).get("id") == "c" for each in server.sent):
+    while not server.faults[-1]["applied"]:
         pass
     server.reset()
     assert maker.read_answer()["error"]["class"] == "GenericError"
