@@ -166,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="OPT",
         action="append",
         default=[],
-        help="one of memd's, as --option=--name=vm1",
+        help="a word of memd's command line, as --option=--name --option=vm1",
     )
     add("--options", metavar="OPTS", default="", help="several of them, as a shell reads them")
     add("--compat", metavar="RELEASE", help="as memd's")

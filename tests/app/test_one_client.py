@@ -65,9 +65,9 @@ def test_one_at_each_monitor(start: Start, directory: Path) -> None:
         "-clients",
         "one",
         "-qmp",
-        f"unix:{other},server",
+        f"unix:{other},server=on,wait=off",
         "-test-control",
-        f"unix:{control},server=on",
+        f"unix:{control},server=on,wait=off",
     )
     first, second = server.monitor(), Monitor(other)
     with connected(other) as waiting:

@@ -41,6 +41,7 @@ def run(directory: Path, *command: str, **environment: str) -> subprocess.Comple
 def test_the_examples_are_found() -> None:
     assert set(FILES) == {
         *("manager.py", "test_manager.py", "test_unittest.py", "test.sh", "plug_test.go"),
+        *("plug.c", "recorded.jsonl"),
     }
 
 
@@ -74,6 +75,20 @@ def test_go(tmp_path: Path) -> None:
     done = run(tmp_path, "--", "go", "test", "./...", **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("ok")
+
+
+def test_c(tmp_path: Path) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler: there is no cc on PATH")
+    for name in ("plug.c", "recorded.jsonl"):
+        (tmp_path / name).write_text(FILES[name], encoding="utf-8")
+    made = ["cc", "-std=gnu11", "-Wall", "-Werror", "-o", "plug", "plug.c"]
+    subprocess.run(made, cwd=tmp_path, check=True)
+    done = run(tmp_path, "--compare", "recorded.jsonl", "--", "./plug")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('{"return": {}}') == 2
+    named = ("--options", "--name other", "--compare", "recorded.jsonl", "--", "./plug")
+    assert "message 5, at message.return.name:" in run(tmp_path, *named).stderr
 
 
 def test_everything_is_told_of() -> None:
