@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from memd.config import Allowed
 from memd.errors import QMPError
@@ -30,28 +30,24 @@ def allowed(users: Iterable[str], groups: Iterable[str]) -> Allowed | None:
 
 def user_id(text: str) -> int:
     """The id of a user that is named or numbered; raises `QMPError`."""
-    number = _number(text)
-    if number is not None:
-        return number
     import pwd
 
-    try:
-        return pwd.getpwnam(text).pw_uid
-    except (KeyError, ValueError):
-        raise QMPError(f"there is no user '{text}'") from None
+    return _id("user", text, lambda: pwd.getpwnam(text).pw_uid)
 
 
 def group_id(text: str) -> int:
     """The id of a group that is named or numbered; raises `QMPError`."""
-    number = _number(text)
-    if number is not None:
-        return number
     import grp
 
+    return _id("group", text, lambda: grp.getgrnam(text).gr_gid)
+
+
+def _id(kind: str, text: str, find: Callable[[], int]) -> int:
+    number = _number(text)
     try:
-        return grp.getgrnam(text).gr_gid
+        return find() if number is None else number
     except (KeyError, ValueError):
-        raise QMPError(f"there is no group '{text}'") from None
+        raise QMPError(f"there is no {kind} '{text}'") from None
 
 
 def _number(text: str) -> int | None:

@@ -65,19 +65,13 @@ class Hardware:
 
     def take_numa(self, given: Given) -> None:
         """Take `-numa`."""
-        report = self._config.report
-        self._numa.take(given, lambda text, hint: report.warning(text, given.where, hint))
+        self._numa.take(given, given.warn(self._config.report))
 
     def take_device(self, given: Given) -> None:
         """Take `-device`."""
         config = self._config
         try:
-            device = parse_device(
-                given,
-                config.compat,
-                self._device_ids,
-                lambda text, hint: config.report.warning(text, given.where, hint),
-            )
+            device = parse_device(given, config.compat, self._device_ids, given.warn(config.report))
         except HelpWanted as wanted:
             from memd.cli.device_help import device_help
 

@@ -51,10 +51,7 @@ class MemoryOption:
             QMPError: it can't be read.
             Answered: it asks what there is.
         """
-        opts = parse_opts(
-            MEMORY, given.value, lambda text, hint: report.warning(text, given.where, hint)
-        )
-        self._opts.pairs += opts.pairs
+        self._opts.pairs += parse_opts(MEMORY, given.value, given.warn(report)).pairs
 
     def add(self, members: JSONObject) -> None:
         """Take `memory.size=SIZE,...` of `-machine`."""

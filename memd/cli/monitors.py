@@ -8,7 +8,7 @@ devices, then all monitors: the order in which QEMU 10.0.2 complains.
 from __future__ import annotations
 
 from memd.cli.chardev import NOTHING, chardev_list, describe_backends, make_chardev, parse_device
-from memd.cli.opts import Opts, OptsList, Warn, parse_opts
+from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given, located
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
@@ -48,7 +48,7 @@ class Monitors:
     def add_chardev(self, given: Given) -> None:
         """Take `-chardev BACKEND,id=ID,...`."""
         known = chardev_list(self._config.compat)
-        opts = parse_opts(known, given.value, self._warn(given), self._chardev_ids)
+        opts = parse_opts(known, given.value, given.warn(self._config.report), self._chardev_ids)
         if opts.id is not None:
             self._chardev_ids.add(opts.id)
         self._pending.append((opts, given))
@@ -56,7 +56,7 @@ class Monitors:
     def add_monitor(self, given: Given) -> None:
         """Take `-mon CHARDEV,...`."""
         known = OWN_MON if self._extended else MON
-        opts = parse_opts(known, given.value, self._warn(given), self._monitor_ids)
+        opts = parse_opts(known, given.value, given.warn(self._config.report), self._monitor_ids)
         if opts.id is not None:
             self._monitor_ids.add(opts.id)
         self._pending_monitors.append((opts, given))
@@ -117,10 +117,6 @@ class Monitors:
             except QMPError as error:
                 raise located(error, given) from None
             self._config.monitors.append(monitor)
-
-    def _warn(self, given: Given) -> Warn:
-        report = self._config.report
-        return lambda text, hint: report.warning(text, given.where, hint)
 
     def _device(self, given: Given, label: str) -> Opts:
         """The options of an address; QEMU says twice what is wrong with one."""

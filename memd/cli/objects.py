@@ -63,11 +63,7 @@ def _from_json(text: str, compat: Compat) -> JSONObject:
     from memd.qapi import load_schema
 
     options = parse_json_argument(text, compat)
-    if _is_monitor(options.get("qom-type"), compat):
-        from memd.cli import monitor_object
-
-        return monitor_object.check_json(options)
-    return load_schema(compat).checker("object-add")(options)
+    return load_schema(compat).check(_options_type(options.get("qom-type"), compat), options)
 
 
 def _from_keyval(text: str, compat: Compat) -> JSONObject:
@@ -77,12 +73,8 @@ def _from_keyval(text: str, compat: Compat) -> JSONObject:
         raise Answered(_help(compat, name if isinstance(name, str) else None))
     from memd.qapi import load_schema
 
-    if _is_monitor(options.get("qom-type"), compat):
-        from memd.cli import monitor_object
-
-        checked = monitor_object.check_keyval(options)
-    else:
-        checked = load_schema(compat).check_keyval("ObjectOptions", options)
+    type_name = _options_type(options.get("qom-type"), compat)
+    checked = load_schema(compat).check_keyval(type_name, options)
     if not is_identifier(checked["id"]):
         raise bad_id_option()
     return checked
@@ -99,11 +91,7 @@ def _from_opts(opts: Opts, compat: Compat) -> JSONObject:
     pairs = opts.pairs if opts.id is None else [("id", opts.id), *opts.pairs]
     from memd.qapi import load_schema
 
-    if _is_monitor(name, compat):
-        from memd.cli import monitor_object
-
-        return monitor_object.check_opts(pairs)
-    return load_schema(compat).check_opts("ObjectOptions", pairs)
+    return load_schema(compat).check_opts(_options_type(name, compat), pairs)
 
 
 def _is_dotted(key: str) -> bool:
@@ -112,8 +100,10 @@ def _is_dotted(key: str) -> bool:
     return dotted(key)
 
 
-def _is_monitor(name: JSON, compat: Compat) -> bool:
-    return name == "monitor-qmp" and compat is not Compat.V10_0
+def _options_type(name: JSON, compat: Compat) -> str:
+    """The schema's type of an object's options: monitors are none that `object-add` makes."""
+    monitor = name == "monitor-qmp" and compat is not Compat.V10_0
+    return "MonitorObjectOptions" if monitor else "ObjectOptions"
 
 
 def _help(compat: Compat, name: str | None) -> str:

@@ -67,12 +67,11 @@ class CommandLine:
 
     def add_object(self, given: Given) -> None:
         """Take `-object`."""
-        report = self.config.report
         options = parse_object(
             given.value,
             self.config.compat,
             self.object_ids,
-            lambda text, hint: report.warning(text, given.where, hint),
+            given.warn(self.config.report),
             nesting=self.extended,
         )
         if options["qom-type"] == "monitor-qmp":
@@ -82,10 +81,7 @@ class CommandLine:
 
     def set_name(self, given: Given) -> None:
         """Take `-name`."""
-        report = self.config.report
-        opts = parse_opts(
-            NAME, given.value, lambda text, hint: report.warning(text, given.where, hint)
-        )
+        opts = parse_opts(NAME, given.value, given.warn(self.config.report))
         name = opts.get("guest")
         if name is not None:
             # It goes to clients, as UTF-8.
@@ -102,12 +98,12 @@ class CommandLine:
                 self.config.compat = compat_of(each.value) or self.config.compat
 
 
-def _flag(name: str) -> Option[CommandLine]:
+def flag(name: str) -> Option[CommandLine]:
     """An option without an argument, that sets a member of the config."""
     return Option(lambda line, given: setattr(line.config, name, True), argument=False)
 
 
-def _text(name: str) -> Option[CommandLine]:
+def text(name: str) -> Option[CommandLine]:
     """An option whose argument is a member of the config."""
     return Option(lambda line, given: setattr(line.config, name, given.value))
 
@@ -195,23 +191,23 @@ OPTIONS: dict[str, Option[CommandLine]] = {
         ("monitor", "mon"), Option(lambda line, given: line.monitors.add_monitor(given))
     ),
     "name": Option(CommandLine.set_name),
-    "pidfile": _text("pidfile"),
-    "daemonize": _flag("daemonize"),
+    "pidfile": text("pidfile"),
+    "daemonize": flag("daemonize"),
     "compat": Option(_compat),
-    "insecure-tcp": _flag("insecure_tcp"),
-    "deny-private-discard": _flag("deny_private_discard"),
-    "accept-loss": _flag("accept_loss"),
+    "insecure-tcp": flag("insecure_tcp"),
+    "deny-private-discard": flag("deny_private_discard"),
+    "accept-loss": flag("accept_loss"),
     "allow-user": Option(_allow_user),
     "allow-group": Option(_allow_group),
-    "allow-exec": _flag("allow_exec"),
+    "allow-exec": flag("allow_exec"),
     "mem-root": Option(lambda line, given: line.config.mem_roots.append(given.value)),
     "metrics": Option(_metrics),
-    "audit": _text("audit"),
+    "audit": text("audit"),
     "clients": Option(_clients),
-    "templates": _text("templates"),
+    "templates": text("templates"),
     "template-source": Option(lambda line, given: line.config.template_sources.append(given.value)),
     "template-cache": Option(_template_cache),
-    "test-faults": _flag("test_faults"),
+    "test-faults": flag("test_faults"),
     "test-control": Option(_test_control),
     **{name: Option(_bound) for name in BOUNDS},
     **HARDWARE,

@@ -96,10 +96,7 @@ class QemuCommandLine(CommandLine):
 
     def parse(self, known: OptsList, given: Given) -> Opts:
         """The options in an argument."""
-        report = self.config.report
-        return parse_opts(
-            known, given.value, lambda text, hint: report.warning(text, given.where, hint)
-        )
+        return parse_opts(known, given.value, given.warn(self.config.report))
 
 
 def _nothing(line: QemuCommandLine, given: Given) -> None:
@@ -249,14 +246,6 @@ def _uuid(line: QemuCommandLine, given: Given) -> None:
     line.config.uuid = text.lower()
 
 
-def _stop(line: QemuCommandLine, given: Given) -> None:
-    line.config.stopped = True
-
-
-def _preconfig(line: QemuCommandLine, given: Given) -> None:
-    line.config.preconfig = True
-
-
 def _compat(line: QemuCommandLine, given: Given) -> None:
     if compat_of(given.value) is None and parse_keyval(given.value)[1]:
         raise QMPError("Help is not available for this option")
@@ -282,16 +271,8 @@ def _vga(line: QemuCommandLine, given: Given) -> None:
         raise CommandLineError(f"unknown vga type: {given.value}")
 
 
-def _accel(line: QemuCommandLine, given: Given) -> None:
-    line.hardware.machine.take_accel(given)
-
-
 def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
     line.hardware.machine.take_accel(Given(given.name, "kvm", given.where))
-
-
-def _catalogue(line: QemuCommandLine, given: Given) -> None:
-    line.config.catalogue = given.value
 
 
 def _unmodelled(line: QemuCommandLine, given: Given) -> None:
@@ -323,8 +304,8 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "name": Option(_name),
     "msg": Option(_msg),
     "uuid": Option(_uuid),
-    "S": Option(_stop, argument=False),
-    "preconfig": Option(_preconfig, argument=False),
+    "S": options.flag("stopped"),
+    "preconfig": options.flag("preconfig"),
     "compat": Option(_compat),
     "qtest": Option(_qtest),
     "qtest-log": Option(_qtest_log),
@@ -332,14 +313,14 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "audio": Option(_display),
     "audiodev": Option(_audiodev),
     "vga": Option(_vga),
-    "accel": Option(_accel),
+    "accel": Option(lambda line, given: line.hardware.machine.take_accel(given)),
     "enable-kvm": Option(_enable_kvm, argument=False),
     **options.HARDWARE,
     "action": Option(_action),
     "watchdog-action": Option(_watchdog_action),
     "no-shutdown": Option(_no_shutdown, argument=False),
     "no-reboot": Option(_no_reboot, argument=False),
-    "catalogue": Option(_catalogue),
+    "catalogue": options.text("catalogue"),
     "unmodelled": Option(_unmodelled),
     "help": Option(_help, argument=False),
     "h": Option(_help, argument=False),

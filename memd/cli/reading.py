@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from memd.cli.report import CommandLineError
 from memd.compat import Compat
+from memd.config import Report
 from memd.errors import QMPError
 
 T = TypeVar("T", contravariant=True)
@@ -30,6 +31,10 @@ class Given:
         self.name = name
         self.value = value
         self.where = where
+
+    def warn(self, report: Report) -> Callable[[str, str], None]:
+        """What warns of this option: takes a text and a hint."""
+        return lambda text, hint: report.warning(text, self.where, hint)
 
 
 class Option(Generic[T]):

@@ -38,8 +38,8 @@ Where to serve:
   --allow-user NAME, --allow-group NAME
                       who may connect to UNIX sockets besides root and memd's
                       own user: a name or number; may be given many times
-  --insecure-tcp      allow TCP in clear that other machines reach: to be served, and
-                      to send templates to
+  --insecure-tcp      allow TCP in clear that other machines reach: to be served,
+                      and to send templates to
 
   Without any of them memd serves $XDG_RUNTIME_DIR/memd/qmp.sock, for root
   /run/memd/qmp.sock, and says so.
@@ -74,8 +74,8 @@ How to run:
   --pidfile FILE      write the process id there, locked while memd runs
   --compat RELEASE    answer as QEMU 10.0 (the default) or 11.1 does
   --mem-root DIR      let clients' files be below DIR only; may be given often
-  --allow-exec        let clients name commands to run: exec: of a migration, which
-                      qemu-system-memd has
+  --allow-exec        let clients name commands to run: exec: of a migration,
+                      which qemu-system-memd has
   --audit TARGET      record each command that is more than a query: "journal"
                       (the default where memd runs under it), "off", or a file
   --accept-loss       start although not all is there that the last daemon left
@@ -154,8 +154,8 @@ Same effect as in QEMU:
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
-  -netdev SPEC, -blockdev SPEC, -device of any type, -serial, -parallel, which are
-  registered and do nothing
+  -netdev SPEC, -blockdev SPEC, -device of any type, -serial, -parallel, which
+  are registered and do nothing
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)

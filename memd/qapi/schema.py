@@ -134,6 +134,13 @@ class Schema:
         self._checkers[command] = check
         return check
 
+    def check(self, type_name: str, value: JSON) -> JSONObject:
+        """Checks an object against an object type; raises `QMPError` as `checker`'s checks do."""
+        from memd.qapi.check import ObjectVisit, Visits
+
+        checked: JSONObject = ObjectVisit(self._object(type_name), Visits())(value, "")
+        return checked
+
     def check_keyval(self, type_name: str, options: Mapping[str, JSON]) -> JSONObject:
         """Checks `key=value` options as the human monitor's object_add does.
 
