@@ -38,8 +38,8 @@ Where to serve:
   --allow-user NAME, --allow-group NAME
                       who may connect to UNIX sockets besides root and memd's
                       own user: a name or number; may be given many times
-  --insecure-tcp      allow TCP in clear that other machines reach: to be served,
-                      and to send templates to
+  --insecure-tcp      allow TCP in clear that other machines reach: to be
+                      served, and to send templates to
 
   Without any of them memd serves $XDG_RUNTIME_DIR/memd/qmp.sock, for root
   /run/memd/qmp.sock, and says so.

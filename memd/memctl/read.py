@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSONObject
 from memd.memctl import sizes
 from memd.memctl.backends import size_of
 from memd.memctl.context import OK, USAGE, Trouble
@@ -85,7 +85,7 @@ def spare_terminal(hint: str) -> None:
         raise Trouble("raw bytes would confuse this terminal", USAGE, hint)
 
 
-def _data(client: Client, id: str, offset: int, length: int) -> dict[str, JSON]:
+def _data(client: Client, id: str, offset: int, length: int) -> JSONObject:
     import base64
 
     data = client.read(id, offset, length)
