@@ -302,6 +302,10 @@ class Config:
         templates: the template store's directory, or None.
         template_sources: URLs of where templates are that it has not.
         template_cache: bytes of what was fetched that it keeps, None for any number.
+        pools: what is made before it is asked for: what `object-add` would be given,
+            checked, but for the id, and how many are to be ready.
+        pool_reserve: bytes of the host's memory that this leaves free, None for as many
+            as usual.
         max_objects: how many objects there may be, 0 for any number.
         max_memory: bytes of all memory backends together, 0 for any number.
         max_memory_per_user: of those that one user's clients have made.
@@ -352,6 +356,8 @@ class Config:
         self.templates: str | None = None
         self.template_sources: list[str] = []
         self.template_cache: int | None = None
+        self.pools: list[tuple[JSONObject, int]] = []
+        self.pool_reserve: int | None = None
         self.max_objects = 0
         self.max_memory = 0
         self.max_memory_per_user = 0

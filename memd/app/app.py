@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from memd.commands.metering import Meter
     from memd.config import Chardev, Config, StartCommand
     from memd.hostmem.paths import Roots
+    from memd.pages.pools import Pools
     from memd.persist.service_manager import ServiceManager
     from memd.session import Dispatch
 
@@ -127,6 +128,7 @@ class App:
         self._daemon.fail = self._hub.fail
         self._daemon.allow_exec = config.allow_exec
         self._ports = Ports(config, loop, self._tree, self._hub)
+        self._pools: Pools | None = None
         self._metrics: Metrics | None = None
         self._manager: ServiceManager | None = None
         # A path or an abstract name; what else a manager may listen on is not spoken to.
@@ -244,6 +246,8 @@ class App:
             await self._register([config.incoming])
         if manager is not None:
             await manager.commit()
+        if config.pools:
+            self._pools = self._open_pools()
 
     async def _register(self, commands: list[StartCommand]) -> None:
         """What options of a stand-in stand for; raises `StartError`."""
@@ -254,6 +258,23 @@ class App:
                 await self._run(at_start(self._daemon, each.command, each.options, each.is_json))
             except QMPError as error:
                 raise StartError(error.desc, each.where, error.hint) from None
+
+    def _open_pools(self) -> Pools:
+        from memd.pages.pools import RESERVE, Pools
+
+        config, objects = self._config, self._tree.objects
+        reserve = RESERVE if config.pool_reserve is None else config.pool_reserve
+        try:
+            objects.pools = pools = Pools(
+                self._tree, config.pools, reserve, self._in_thread, self._status_changed
+            )
+        except QMPError as error:
+            raise StartError(error.desc, "--pool", error.hint) from None
+        return pools
+
+    def _status_changed(self) -> None:
+        if self._manager is not None:
+            self._manager.status_changed()
 
     async def _open_templates(self, directory: str) -> None:
         from memd.pages.templates import Templates
@@ -335,11 +356,13 @@ class App:
     async def _close(self) -> None:
         """Let go of everything. A step that fails is logged and stops no other."""
         manager, metrics, templates = self._manager, self._metrics, self._daemon.templates
+        pools = self._pools
         steps: tuple[Callable[[], Awaitable[object] | None] | None, ...] = (
             manager.stopping if manager else None,
             self._ports.stop,
             metrics.close if metrics else None,
             self._hub.close,
+            pools.close if pools else None,
             lambda: self._hub.settle(backends.give_up),
             self._ports.close,
             manager.end if manager else None,

@@ -72,6 +72,7 @@ class Snapshot:
         self.clients = 0
         self.held = 0
         self.lost: list[JSONObject] = []
+        self.pools: list[JSONObject] = []
         self.populated = 0
         self.templates: Holdings | None = None
         self.sent: Totals | None = None
@@ -104,6 +105,7 @@ class Collector:
             "memd", "The daemon.", value={"version": __version__, "compat": self._compat}
         )
         yield from _of_backends(seen.backends)
+        yield from _of_pools(seen.pools)
         yield from _of_commands(seen.commands)
         yield CounterMetricFamily(
             "memd_populated_bytes", "Bytes that were preallocated.", value=seen.populated
@@ -165,6 +167,26 @@ def _of_backends(backends: list[JSONObject]) -> Iterator[Metric]:
         "Memory backends that the service manager does not hold for a restart.",
         value=sum(each.get("kept") is False for each in backends),
     )
+
+
+_POOLS = (
+    (GaugeMetricFamily, "wanted", "count", "Backends whose memory is to be ready in pools."),
+    (GaugeMetricFamily, "ready", "ready", "Of these, those whose memory is."),
+    (GaugeMetricFamily, "bytes", "bytes", "Bytes of memory that pools have."),
+    (CounterMetricFamily, "taken", "taken", "Objects that took their memory from a pool."),
+    (CounterMetricFamily, "missed", "missed", "Objects that found none ready."),
+)
+
+
+def _of_pools(pools: list[JSONObject]) -> Iterator[Metric]:
+    for family, name, member, text in _POOLS:
+        metric = family(f"memd_pool_{name}", text, labels=["type", "size"])
+        sums: Counter[tuple[str, str]] = Counter()
+        for each in pools:
+            sums[each["qom-type"], str(each["properties"]["size"])] += each[member]
+        for labels, total in sorted(sums.items()):
+            metric.add_metric(list(labels), total)
+        yield metric
 
 
 def _of_commands(commands: list[tuple[str, list[int], float, dict[str, int]]]) -> Iterator[Metric]:
@@ -413,6 +435,8 @@ class Metrics:
         seen = Snapshot()
         seen.clients, seen.held = self._hub.clients, self._hub.held
         seen.lost = list(self._daemon.lost.values())
+        if (pools := self._daemon.tree.objects.pools) is not None:
+            seen.pools = pools.describe()
         seen.commands = [
             (name, list(record.buckets), record.seconds, dict(record.errors))
             for name, record in self._meter.records.items()

@@ -107,7 +107,9 @@ def plan_of(backend: MemoryBackend, given: JSONObject) -> Plan:
         given: the arguments of object-add that set them.
     """
     plan = Plan(given)
-    host = PlanningHost(backend.tree.host.roots)
+    pools = backend.tree.objects.pools
+    plan.pooled = None if pools is None else pools.has(backend)
+    host = PlanningHost(backend.tree.host.roots, ready=bool(plan.pooled))
     try:
         realize(backend, host).close()
     except QMPError as error:
@@ -138,7 +140,7 @@ def _until_unseen(found: Iterator[_T]) -> Iterator[_T]:
 def _warnings(backend: MemoryBackend, plan: Plan) -> Warnings:
     file, spec = plan.file, plan.spec
     yield from backend.warnings(plan)
-    if spec is not None:
+    if spec is not None and not plan.pooled:
         if file is not None and file.huge:
             yield from _of_huge_pages(spec, file)
         yield from _of_room(backend, plan, spec)

@@ -36,6 +36,8 @@ def describe(backend: MemoryBackend, plan: Plan) -> JSONObject:
         told["error"] = error_data(plan.error)
     if plan.file is not None:
         told["file"] = file_data(backend.file_path, plan.file)
+    if plan.pooled is not None:
+        told["pool"] = plan.pooled
     if plan.spec is None:
         return told
     told["mapping"] = mapping_data(plan.spec, plan.file)

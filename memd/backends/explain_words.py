@@ -44,6 +44,7 @@ _SURVIVAL = {
     ),
     "file": "Its content is in the file, and there after a restart of the daemon.",
 }
+_POOLED = "A pool has it ready, with all its pages: nothing is made before the answer."
 _CHANGES = {
     "create": "making it",
     "resize": "giving it its size",
@@ -125,7 +126,9 @@ def _story(backend: MemoryBackend, plan: Plan, spec: MapSpec, told: JSONObject) 
         _survives(file, told["survives-restart"]),
     ]
     if backend.prealloc:
-        text.append(_prealloc(backend, spec))
+        text.append(_POOLED if plan.pooled else _prealloc(backend, spec))
+        if plan.pooled is False:
+            text.append("A pool is for such memory, and none of it is ready.")
     elif spec.reserve and file is not None and file.huge:
         text.append("The huge pages are set aside now, and filled when they are first touched.")
     if backend.host_nodes:

@@ -63,13 +63,17 @@ class Memory(Protocol):
 
 
 async def make(backend: Memory) -> None:
-    """Make a backend's memory, and have it adopted.
+    """Make a backend's memory, or take it from a pool, and have it adopted.
 
     Raises:
         QMPError: it can't be made.
     """
     backend.check()
-    host = backend.tree.host
+    host, pools = backend.tree.host, backend.tree.objects.pools
+    ready = None if pools is None else pools.take(backend)
+    if ready is not None:
+        backend.adopt(ready)
+        return
     if not backend.may_block():
         try:
             backend.adopt(realize(backend, host))

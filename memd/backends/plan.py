@@ -38,6 +38,7 @@ class Plan:
         spec: what would be mapped, None where it failed before.
         unsure: why only trying tells, "" where that goes without saying; None
             where it can be told.
+        pooled: whether a pool has the memory ready; None where none is for such.
         deny_private_discard: whether the daemon refuses to discard memory of a
             private mapping of a file.
     """
@@ -48,6 +49,7 @@ class Plan:
         self.file: PlannedFile | None = None
         self.spec: MapSpec | None = None
         self.unsure: str | None = None
+        self.pooled: bool | None = None
         self.deny_private_discard = False
 
     @property

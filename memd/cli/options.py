@@ -79,6 +79,12 @@ class CommandLine:
         else:
             self.config.objects.append(options)
 
+    def add_pool(self, given: Given) -> None:
+        """Take `-pool`."""
+        from memd.cli.pools import parse_pool
+
+        self.config.pools.append(parse_pool(given.value, self.config.compat))
+
     def set_name(self, given: Given) -> None:
         """Take `-name`."""
         opts = parse_opts(NAME, given.value, given.warn(self.config.report))
@@ -157,6 +163,12 @@ def _template_cache(line: CommandLine, given: Given) -> None:
     line.config.template_cache = size_of(given.name, given.value)
 
 
+def _pool_reserve(line: CommandLine, given: Given) -> None:
+    from memd.cli.bounds import size_of
+
+    line.config.pool_reserve = size_of(given.name, given.value)
+
+
 HARDWARE: dict[str, Option[CommandLine]] = {
     **dict.fromkeys(
         ("machine", "M"), Option(lambda line, given: line.hardware.take_machine(given))
@@ -186,6 +198,8 @@ OPTIONS: dict[str, Option[CommandLine]] = {
     "qmp": Option(CommandLine.add_qmp),
     "qmp-pretty": Option(lambda line, given: line.add_qmp(given, pretty=True)),
     "object": Option(CommandLine.add_object),
+    "pool": Option(CommandLine.add_pool),
+    "pool-reserve": Option(_pool_reserve),
     "chardev": Option(lambda line, given: line.monitors.add_chardev(given)),
     **dict.fromkeys(
         ("monitor", "mon"), Option(lambda line, given: line.monitors.add_monitor(given))

@@ -53,6 +53,11 @@ What there is at the start:
                       Sizes take k, M, G and T; a comma in a value is doubled;
                       lists are spelled host-nodes=0-1, or host-nodes.0=0,...
   --name NAME         what query-name answers
+  --pool SPEC         make memory before it is asked for (docs/pools.md): as for
+                      --object, but without an id, and with [,count=N]; may be
+                      given many times
+  --pool-reserve SIZE
+                      host memory that this leaves free (default: 512M)
 
 A machine's memory, without CPUs and without a guest (docs/standing-in.md):
   --machine TYPE      q35, pc, virt or none (the default), which takes

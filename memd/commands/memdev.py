@@ -279,6 +279,12 @@ async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
     return {}
 
 
+def x_pool_query(daemon: Daemon, args: JSONObject) -> list[JSON]:
+    """`x-pool-query`: how the pools are."""
+    pools = daemon.tree.objects.pools
+    return [] if pools is None else pools.describe()
+
+
 def x_memdev_lost(daemon: Daemon, args: JSONObject) -> list[JSON]:
     """`x-memdev-lost`: what could not be kept over a restart."""
     return list(daemon.lost.values())

@@ -50,6 +50,7 @@ QUERIES = frozenset(
         "x-memdev-lost",
         "x-memdev-map",
         "x-memdev-stat",
+        "x-pool-query",
         "x-template-list",
         "x-template-query",
     }

@@ -112,13 +112,18 @@ class PlannedFile:
 class PlanningHost(Host):
     """See the module; for making one backend, and that once.
 
+    Args:
+        roots: see `Host`.
+        ready: whether the memory is there already, and only taken.
+
     Attributes:
         file: the file that memory would come from; None for anonymous memory.
         spec: what would be mapped; None before it has come to that.
     """
 
-    def __init__(self, roots: Roots | None) -> None:
+    def __init__(self, roots: Roots | None, *, ready: bool = False) -> None:
         super().__init__(roots)
+        self._ready = ready
         self.file: PlannedFile | None = None
         self.spec: MapSpec | None = None
         # By a descriptor that stands for each: of it, of its directory, or of any.
@@ -229,6 +234,8 @@ class PlanningHost(Host):
         """See whether it could be mapped."""
         self.spec = spec
         self.file = file = self._files.get(fd)
+        if self._ready:
+            return Mapping(0, 0, 0, False)
         if file is not None and not _is_sure(file):
             raise CannotTell
         # What the kernel allows a process, and promises all of them, counts alike for
@@ -267,6 +274,8 @@ class PlanningHost(Host):
     def populate(self, population: Populating) -> None:
         """See whether there is enough."""
         spec, file = self.spec, self.file
+        if self._ready:
+            return
         if spec is None:
             raise CannotTell
         # Of a file system in memory and memory itself, which ends first can't

@@ -62,6 +62,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "save": ("save", "save a backend's content as a sparse file"),
     "discard": ("discard", "throw a range of a backend's memory away"),
     "export": ("export", "run a command with the descriptor of a backend's memory"),
+    "pool": ("pool", "list the pools of memory that is made before it is asked for"),
     "explain": ("explain", "say what making an object would do, and why"),
     "template make": ("template_make", "make a file that clones map copy-on-write"),
     "template save": ("template_save", "make a template of a machine, which then goes on"),

@@ -221,6 +221,10 @@ class ServiceManager:
             log.warning("the service manager can't be reached: %s", failed.strerror)
         self._tell("READY=1", self._status.line())
 
+    def status_changed(self) -> None:
+        """There is something new to tell of what the daemon has."""
+        self._status.changed()
+
     # The end
 
     def stopping(self) -> None:

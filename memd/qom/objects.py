@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from memd.errors import QMPError, bad_identifier, is_identifier
 from memd.json_types import JSON, JSONObject
@@ -57,6 +57,22 @@ class Listener(Protocol):
         """An object is gone, and so is what it held."""
 
 
+class Pools(Protocol):
+    """Memory that is made before an object asks for it."""
+
+    def has(self, obj: UserCreatable) -> bool | None:
+        """Whether memory is ready for an object; None where no pool is for such."""
+
+    def take(self, obj: UserCreatable) -> Any:
+        """Memory for an object, which owns it from now on; None where none is ready."""
+
+    def describe(self) -> list[JSON]:
+        """What `x-pool-query` answers."""
+
+    def status(self) -> str:
+        """How they are, in a few words."""
+
+
 class Creation:
     """An object that is being made: its id is taken, and it is not listed.
 
@@ -78,6 +94,7 @@ class Objects(QObject):
     Attributes:
         listed: what is in it, by id; not what is being made.
         listeners: follow what becomes of it.
+        pools: where memory may be ready for what is made; None where there are none.
         quota: how much clients may make.
     """
 
@@ -87,6 +104,7 @@ class Objects(QObject):
         self.listed: dict[str, QObject] = {}
         self.children = self.listed
         self.listeners: tuple[Listener, ...] = ()
+        self.pools: Pools | None = None
         self.quota = Quota()
         # What is being made, by its id.
         self._creations: dict[str, Creation] = {}
@@ -265,7 +283,8 @@ class Objects(QObject):
         id, size = obj.name, obj.memory_size
         if id in self.listed or id in self._creations or id in CONTAINER.all_properties:
             raise self.duplicate(id)
-        self.quota.check(id, size, owner)
+        pooled = size if self.pools is not None and self.pools.has(obj) else 0
+        self.quota.check(id, size, owner, pooled)
         self._creations[id] = Creation(obj)
         obj.charge = self._charges[id] = self.quota.charge(size, owner)
 

@@ -88,13 +88,14 @@ class Quota:
         # The end of memory may come in a worker thread.
         self.lock = threading.Lock()
 
-    def check(self, id: str, size: int, owner: int | None) -> None:
+    def check(self, id: str, size: int, owner: int | None, pooled: int = 0) -> None:
         """See that there is room for an object.
 
         Args:
             id: for messages.
             size: bytes of its memory, 0 for none.
             owner: the user whose client makes it, `STRANGER` or `NOBODY`.
+            pooled: how many of these bytes a pool has, which are counted already.
 
         Raises:
             QMPError: there is not.
@@ -104,7 +105,7 @@ class Quota:
                 f"cannot make object '{id}': there are {self.objects} objects,"
                 f" --max-objects allows {self.max_objects}"
             )
-        if 0 < self.max_memory < self.memory + size:
+        if 0 < self.max_memory < self.memory + size - pooled:
             raise QMPError(
                 f"cannot make object '{id}' of {size} bytes: {self.memory} bytes are in use,"
                 f" --max-memory allows {self.max_memory}"
@@ -118,6 +119,11 @@ class Quota:
                 f"cannot make object '{id}' of {size} bytes: {mine} bytes are in use by {whom},"
                 f" --max-memory-per-user allows {self.max_memory_per_user}"
             )
+
+    def set_aside(self, size: int) -> None:
+        """Count bytes of memory that no object has; less than 0 for no longer."""
+        with self.lock:
+            self.memory += size
 
     def charge(self, size: int, owner: int | None) -> Charge:
         """Count an object, whether there is room or not; see `check`."""

@@ -1,0 +1,59 @@
+"""The process that populates shared memory for pools.
+
+Each request on its standard input is a packet: how a part of a file is mapped, a NUMA
+policy and its nodes, in JSON, and the file's descriptor. The answer is a packet: 0,
+or the errno value of why not every page is there. It ends with the daemon.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from typing import Any
+
+from memd.hostmem.host import Host
+from memd.hostmem.populate import populate_range
+from memd.hostmem.region import Region
+from memd.hostmem.spec import MapSpec
+
+_LONGEST = 4096
+"""Bytes of a request; it may name a hundred nodes."""
+
+_NICE = 19
+
+
+def main() -> None:
+    """Do what is asked for until there is nobody left to ask."""
+    # It has an address space of its own: nobody waits for what it holds.
+    os.nice(_NICE)
+    host = Host()
+    with socket.socket(fileno=os.dup(0)) as sock:
+        while True:
+            data, fds, _flags, _address = socket.recv_fds(sock, _LONGEST, 1)
+            if not data:
+                return
+            sock.send(b"%d" % _fill(host, fds[0], *json.loads(data)))
+
+
+def _fill(host: Host, fd: int, spec: list[Any], policy: str, nodes: list[int]) -> int:
+    try:
+        region = Region(host, MapSpec(*spec), fd)
+    except OSError as failed:
+        os.close(fd)
+        return failed.errno or errno.EIO
+    try:
+        region.prepare(merge=False, dump=True)
+        if nodes:
+            host.bind(region.address, region.length, policy, nodes)
+        populate_range(region, 0, region.length)
+    except OSError as failed:
+        return failed.errno or errno.EIO
+    finally:
+        region.close()
+    return 0
+
+
+if __name__ == "__main__":
+    main()
