@@ -17,6 +17,8 @@ import os
 import select
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _SOCKET = "monitors"
@@ -36,7 +38,7 @@ class Holder:
 
     def __init__(self, directory: Path) -> None:
         self._lock = threading.Lock()
-        self._socket = _connect(directory) or _start(directory)
+        self._socket = _connect(directory)
 
     def keep(self, number: int, fd: int) -> None:
         """Hold a copy of a descriptor, in the place of one of the same number. Raises `OSError`."""
@@ -64,41 +66,38 @@ class Holder:
         return found
 
 
-def _connect(directory: Path) -> socket.socket | None:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        with _Place(directory) as place:
-            sock.connect(f"{place}/{_SOCKET}")
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return None
-    except BaseException:
-        sock.close()
-        raise
+def _connect(directory: Path) -> socket.socket:
+    """A connection to the process, which is started if there is none."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    with _locked(directory), _Place(directory) as place:
+        path = f"{place}/{_SOCKET}"
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            try:
+                sock.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                (directory / _SOCKET).unlink(missing_ok=True)
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+                    listening.bind(path)
+                    listening.listen()
+                    sock.connect(path)
+                    if not os.fork():
+                        try:
+                            _run(listening, directory)
+                        finally:
+                            os._exit(0)
+        except BaseException:
+            sock.close()
+            raise
     return sock
 
 
-def _start(directory: Path) -> socket.socket:
-    directory.mkdir(mode=0o700, exist_ok=True)
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Nobody else connects, and the process does not end."""
     with (directory / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another one may have been faster.
-        if (found := _connect(directory)) is not None:
-            return found
-        (directory / _SOCKET).unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-            with _Place(directory) as place:
-                listening.bind(f"{place}/{_SOCKET}")
-            listening.listen()
-            if not os.fork():
-                try:
-                    _run(listening)
-                finally:
-                    os._exit(0)
-        found = _connect(directory)
-    if found is None:
-        raise ConnectionRefusedError("the process that holds monitors has ended")
-    return found
+        yield
 
 
 class _Place:
@@ -114,32 +113,39 @@ class _Place:
         os.close(self._fd)
 
 
-def _run(listening: socket.socket) -> None:
+def _run(listening: socket.socket, directory: Path) -> None:
     """Hold what is given, in the forked process."""
     os.setsid()
-    # Nothing of the other one's stays open but what errors are written to.
+    # Nothing of the other one's stays open.
     own = listening.fileno()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
     os.closerange(3, own)
     os.closerange(own + 1, os.sysconf("SC_OPEN_MAX"))
     held: dict[int, int] = {}
     clients: dict[int, socket.socket] = {}
     poll = select.poll()
     poll.register(own, select.POLLIN)
-    served = False
-    while held or clients or not served:
+    while True:
         # One at a time: what it closes may be what the next one is about.
         fd, _event = poll.poll()[0]
         if fd == own:
             client, _address = listening.accept()
             clients[client.fileno()] = client
             poll.register(client, select.POLLIN)
-            served = True
         elif fd not in clients:
             # Its other end has been closed.
             _drop(held, next(number for number, each in held.items() if each == fd), poll)
         elif not _answer(clients[fd], held, poll):
             poll.unregister(fd)
             clients.pop(fd).close()
+        if not held and not clients:
+            with _locked(directory):
+                # Who has connected meanwhile is waited for.
+                if not poll.poll(0):
+                    (directory / _SOCKET).unlink()
+                    return
 
 
 def _answer(client: socket.socket, held: dict[int, int], poll: select.poll) -> bool:

@@ -284,12 +284,13 @@ class _Served:
         Raises:
             QMPError: it can't be reached.
         """
-        try:
-            if self._recovering:
+        if self._recovering:
+            with contextlib.suppress(OSError):
                 held = await asyncio.to_thread(self._holder.take, self._id)
                 if held >= 0:
                     return CloneMonitor.adopt(path, held)
-            monitor = await CloneMonitor.connect(path, self._reach)
+        monitor = await CloneMonitor.connect(path, self._reach)
+        try:
             await asyncio.to_thread(self._holder.keep, self._id, monitor.fileno())
         except OSError as failed:
             log.warning("the monitor %s is held by this process alone: %s", path, failed)
