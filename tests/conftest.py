@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,35 @@ def mount() -> Iterator[Callable[..., None]]:
         subprocess.run(["umount", "-l", str(where)], check=True)
 
 
+@contextmanager
+def _alone(what: str) -> Iterator[None]:
+    """What the machine has once: its tests wait for each other."""
+    with open(Path(tempfile.gettempdir()) / f"memd-test-{what}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def merging() -> Iterator[None]:
+    """KSM runs, and merges pages of zeroes with the kernel's."""
+    wanted = {"use_zero_pages": "1", "sleep_millisecs": "1", "pages_to_scan": "10000", "run": "1"}
+    ksm = Path("/sys/kernel/mm/ksm")
+    before: dict[str, str] = {}
+    with _alone("ksm"):
+        try:
+            for name, value in wanted.items():
+                held = (ksm / name).read_text()
+                (ksm / name).write_text(value)
+                before[name] = held
+        except OSError as lack:
+            pytest.skip(f"{NOT_HERE}KSM: {lack}")
+        else:
+            yield
+        finally:
+            for name, value in reversed(before.items()):
+                (ksm / name).write_text(value)
+
+
 @pytest.fixture
 def append_only() -> Iterator[Callable[[Path], None]]:
     """Has a file only grow, or a directory only get further entries; undone afterwards."""
@@ -208,8 +238,7 @@ def hugepages() -> Iterator[Callable[[int], None]]:
     pool = Path("/proc/sys/vm/nr_hugepages")
     if not pool.exists():
         pytest.skip(f"{NOT_HERE}huge pages")
-    with open(Path(tempfile.gettempdir()) / "memd-test-hugepages.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone("hugepages"):
         before = pool.read_text()
 
         def provide(count: int) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from memd.testing import Server as KitServer
 from tests.differential.harness import Pair, Side
 from tests.differential.kernel import open_files
+from tests.differential.server import Monitor
 
 MIB = 1 << 20
 UNSET = "unset"
@@ -109,6 +112,29 @@ def test_two_backends_share_a_file(pair: Pair) -> None:
     for name in "bac":
         pair.ask("object-del", {"id": name})
         pair.expect_same_kernel()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_file_that_qemu_uses_outlives_the_backend_that_made_it(
+    qemu: Side, directory: Path, shared: bool
+) -> None:
+    """Once another has it open, what was made is not removed, although making it is given up."""
+    path = qemu.scratch / "file"
+    memory: dict[str, Any] = {"qom-type": "memory-backend-file", "size": MIB, "mem-path": str(path)}
+    with KitServer() as memd:
+        memd.fault(syscall="populate", stall=True)
+        maker = Monitor(memd.socket)
+        making = {**memory, "id": "a", "prealloc": True, "share": True}
+        maker.send(json.dumps({"execute": "object-add", "arguments": making}).encode())
+        while not (path.exists() and path.stat().st_size == MIB):
+            pass
+        qemu.ask("object-add", {**memory, "id": "b", "mem-path": "@DIR@/file", "share": shared})
+        memd.connect().execute("object-del", {"id": "a"})
+        assert "Operation canceled" in maker.read_answer()["error"]["desc"]
+        maker.close()
+    assert path.exists()
+    (row,) = qemu.regions()
+    assert row.name == "@DIR@/file"
 
 
 def test_unnamed_files_stay_unnamed(pair: Pair) -> None:

@@ -21,26 +21,6 @@ from tests.backends.doing import refusal
 from tests.conftest import NOT_HERE
 from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
 
-KSM = Path("/sys/kernel/mm/ksm")
-
-
-@contextmanager
-def merging() -> Iterator[None]:
-    """KSM runs, and merges pages of zeroes with the kernel's."""
-    wanted = {"use_zero_pages": "1", "sleep_millisecs": "1", "pages_to_scan": "10000", "run": "1"}
-    before = {}
-    try:
-        for name, value in wanted.items():
-            held = (KSM / name).read_text()
-            (KSM / name).write_text(value)
-            before[name] = held
-        yield
-    except OSError as lack:
-        pytest.skip(f"{NOT_HERE}KSM: {lack}")
-    finally:
-        for name, value in reversed(before.items()):
-            (KSM / name).write_text(value)
-
 
 def zero_pages(region: Region) -> int:
     """How many of its pages are the kernel's page of zeroes."""
@@ -49,11 +29,12 @@ def zero_pages(region: Region) -> int:
         return sum(end - start for start, end, kinds in found if kinds & ZERO) // PAGE
 
 
+@pytest.mark.usefixtures("merging")
 def test_zeroes_that_were_written_and_merged(tmp_path: Path) -> None:
     """In a mapping of a file they are content, though the kernel shows no page of their own."""
     path = tmp_path / "file"
     path.write_bytes(b"f" * MIB)
-    with merging(), of_file(path, readonly=True) as region:
+    with of_file(path, readonly=True) as region:
         region.prepare(merge=True, dump=True)
         write(region, "m", 4 * PAGE, bytes(8 * PAGE))
         deadline = time.monotonic() + 10

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
 from tests.differential.server import TREE, Monitor, is_listening
 from tests.manager import ServiceManager
@@ -161,6 +162,31 @@ def test_it_comes_back(manage: Manage, how: str) -> None:
         }
     assert manager.status == "2 backends, 2 MiB; lost: p0"
     assert "lost with the restart: 'p0': it was private memory" in manager.output()
+
+
+@pytest.mark.usefixtures("merging")
+def test_zeroes_that_were_merged_are_content(manage: Manage, directory: Path) -> None:
+    """A copy of a file's page that is the kernel's page of zeroes by now can't come back."""
+    path = directory / "file"
+    path.write_bytes(b"f" * MIB)
+    manager = manage()
+    manager.start_and_wait()
+    with talking(manager) as monitor:
+        for id in ("zeroes", "untouched"):
+            add(monitor, "file", id, size=MIB, mem_path=str(path), readonly=True, rom="off")
+        data = base64.b64encode(bytes(8 * 4096)).decode()
+        ask(monitor, "x-memdev-write", id="zeroes", offset=4096, data=data)
+
+        def merged() -> str:
+            return Path(f"/proc/{manager.pid}/ksm_stat").read_text()
+
+        if "ksm_zero_pages 8\n" not in settle(merged, lambda now: "ksm_zero_pages 8\n" in now):
+            pytest.skip(f"{NOT_HERE}a kernel that merges pages of zeroes")
+    manager.restart()
+    with talking(manager) as monitor:
+        assert ids(monitor) == ["untouched"]
+        (loss,) = ask(monitor, "x-memdev-lost")
+        assert (loss["id"], loss["reason"]) == ("zeroes", "copied")
 
 
 def test_clients_that_connect_early_find_everything(manage: Manage) -> None:
