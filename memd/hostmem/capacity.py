@@ -61,10 +61,16 @@ def meminfo() -> dict[str, int]:
 
 
 def huge_page_sizes() -> list[int]:
-    """The sizes of huge pages that the kernel knows, ascending."""
+    """The sizes of huge pages that the kernel knows, ascending.
+
+    Raises:
+        CannotTell: /sys is not mounted.
+    """
     try:
         names = os.listdir(_HUGE_POOLS)
-    except OSError:
+    except FileNotFoundError:
+        if not os.path.exists(os.path.dirname(_HUGE_POOLS)):
+            raise _not_mounted(_HUGE_POOLS) from None
         return []
     return sorted(int(name.removeprefix("hugepages-").removesuffix("kB")) << 10 for name in names)
 
@@ -133,7 +139,11 @@ def rows_of(path: str) -> list[str]:
         with open(path, encoding="utf-8", errors="surrogateescape") as rows:
             return list(rows)
     except FileNotFoundError:
-        raise CannotTell(f"{path} is not there: /{path.split('/')[1]} may not be mounted") from None
+        raise _not_mounted(path) from None
+
+
+def _not_mounted(path: str) -> CannotTell:
+    return CannotTell(f"{path} is not there: /{path.split('/')[1]} may not be mounted")
 
 
 def _number(path: str) -> int:

@@ -39,13 +39,19 @@ _ENTRIES = 64 << 10
 Run = tuple[int, int, int]
 """Begin and end as offsets in bytes, and the kinds: a sum of FILE and so on."""
 
+_PAGEMAP = "/proc/self/pagemap"
+
 
 class PageMap:
     """This process's pages; a context manager that closes the kernel's file."""
 
     def __init__(self) -> None:
         """Open it; raises `OSError`."""
-        self._fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._fd = os.open(_PAGEMAP, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as lack:
+            text = f"{_PAGEMAP} is not there: /proc may not be mounted"
+            raise FileNotFoundError(lack.errno, text) from None
         self._buffer = bytearray(_RUN.size * _RUNS)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
         self._scans = True

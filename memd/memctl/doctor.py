@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from memd.client import Client
 from memd.errors import QMPError, printable
@@ -19,11 +19,24 @@ _STYLES = {OK: "green", WARN: "yellow", BAD: "bold red"}
 _LITTLE_ROOM = 4 << 30
 """Bytes of a template store's file system below which there is little."""
 
-_OF_SYS = (
-    *(memory_checks.huge_pages, memory_checks.transparent, memory_checks.merging),
-    host_checks.numa,
+_NEEDED = (
+    (
+        *("/sys", "/sys/kernel", "sysfs", "huge pages, THP, KSM and NUMA"),
+        (
+            *(memory_checks.huge_pages, memory_checks.transparent, memory_checks.merging),
+            host_checks.numa,
+        ),
+    ),
+    (
+        *("/proc", "/proc/meminfo", "proc", "the kernel, memory, mounts and limits"),
+        (
+            *(memory_checks.memory, memory_checks.promises, memory_checks.huge_pages),
+            *(host_checks.kernel, host_checks.postcopy, host_checks.limits),
+        ),
+    ),
 )
-"""Checks of what /sys tells."""
+"""Where a file system has to be mounted, what then is there, its type, what it tells
+of, and the checks of that."""
 
 _NAME = 24
 """Where a name ends; longer ones shift what follows."""
@@ -61,13 +74,15 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def examine(host: Host) -> Iterator[Check]:
-    """Every check of a host; none of what only an unmounted /sys would tell."""
-    mounted = host.exists("/sys/kernel")
-    if not mounted:
-        found = "is not mounted: what it tells of huge pages, THP, KSM and NUMA is not known"
-        yield Check("/sys", WARN, found, "mount -t sysfs sysfs /sys")
+    """Every check of a host; none of what only an unmounted /sys or /proc would tell."""
+    blind: set[Callable[[Host], Iterator[Check]]] = set()
+    for place, there, kind, told, checks in _NEEDED:
+        if not host.exists(there):
+            blind.update(checks)
+            found = f"is not mounted: what it tells of {told} is not known"
+            yield Check(place, WARN, found, f"mount -t {kind} {kind} {place}")
     for check in (*memory_checks.CHECKS, *host_checks.CHECKS):
-        if mounted or check not in _OF_SYS:
+        if check not in blind:
             yield from check(host)
 
 

@@ -16,6 +16,7 @@ _SMALL_SHM = 1 << 30
 
 _USERFAULTFD = "/dev/userfaultfd"
 _CAP_SYS_PTRACE = 1 << 19
+_MOUNTS = "/proc/self/mountinfo"
 
 _FEW_FILES = 4096
 _FEW_MAPPINGS = 65530
@@ -56,7 +57,7 @@ def shared_memory(host: Host) -> Iterator[Check]:
         )
     elif not host.may(_SHM, os.W_OK | os.X_OK):
         yield Check(_SHM, BAD, "can't be written: memory-backend-shm fails", f"chmod 1777 {_SHM}")
-    elif _SHM not in host.mounts("tmpfs"):
+    elif host.exists(_MOUNTS) and _SHM not in host.mounts("tmpfs"):
         yield Check(
             _SHM,
             WARN,

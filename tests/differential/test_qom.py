@@ -28,7 +28,7 @@ from memd.qom.dump import qom_tree_text
 from memd.work import run_here, value_of
 from tests.commands.fakes import make_session
 from tests.differential.harness import OWN_TYPES
-from tests.differential.server import PATIENCE, Message, Monitor, qemu_argv
+from tests.differential.server import PATIENCE, Message, Monitor, is_listening, qemu_argv
 
 Handler = Callable[[Daemon, dict[str, Any]], JSON]
 
@@ -131,7 +131,7 @@ def _own_qemu(argv: list[str], directory: Path) -> Iterator[Monitor]:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE
-        while not path.exists():
+        while not is_listening(path):
             assert process.poll() is None, "QEMU did not start"
             assert time.monotonic() < deadline, "QEMU does not listen"
             time.sleep(0.005)

@@ -36,9 +36,10 @@ def test_another_root(memctl: Memctl, tmp_path: Path) -> None:
     assert (status, err) == (1, "")
     assert "bad   /dev/shm                is missing" in out
     assert "memd  " not in out
-    # That /sys is not there says nothing of the kernel.
+    # That they are not there says nothing of the kernel.
     assert "warn  /sys                    is not mounted" in out
-    assert not {"huge pages", "THP", "KSM", "NUMA"} & {
+    assert "warn  /proc                   is not mounted" in out
+    assert not {"kernel", "memory", "huge pages", "THP", "KSM", "NUMA"} & {
         line[6:].split("  ")[0] for line in out.splitlines()
     }
     found = memctl("--json", "doctor", "--root", str(tmp_path))
