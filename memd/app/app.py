@@ -21,6 +21,7 @@ from memd.app.accelerators import choose_accelerator
 from memd.app.access import open_audit, open_roots
 from memd.app.ports import Ports
 from memd.app.signals import Signals
+from memd.backends.base import MemoryBackend
 from memd.backends.credentials import is_credential
 from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
@@ -31,7 +32,7 @@ from memd.qom import Tree
 from memd.qom.quota import Quota
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog, Limits
-from memd.work import Command, Job, begin
+from memd.work import Command, Completion, Job, begin
 
 if TYPE_CHECKING:
     from memd.app.machine_builder import MachineBuilder
@@ -126,6 +127,7 @@ class App:
         machine.spawn = self._hub.spawn
         self._daemon.shut_down = self._hub.shut_down
         self._daemon.fail = self._hub.fail
+        self._daemon.start_again = self._begin_again
         self._daemon.allow_exec = config.allow_exec
         self._ports = Ports(config, loop, self._tree, self._hub)
         self._pools: Pools | None = None
@@ -161,7 +163,7 @@ class App:
             raise StartError(error.desc) from None
         self._daemon.standin = standin
         machine = self._daemon.machine
-        machine.add_other = lambda args: standin.add_device(machine, args)
+        machine.add_other = lambda args: standin.add_device(self._daemon.machine, args)
         return StandInDispatcher(self._daemon, standin)
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -219,12 +221,7 @@ class App:
         # Monitors may need TLS credentials, these a secret, and nothing else here.
         if manager is not None:
             await manager.restore(credentials=True, roots=self._roots)
-        for options in config.objects:
-            if is_credential(options["qom-type"]):
-                await self._make_object(options)
-        # What the command line says of credentials is not confined, all else is.
-        if self._roots is not None:
-            self._tree.host.roots = self._roots
+        await self._make_credentials()
         if config.metrics is not None and self._meter is not None:
             self._metrics = self._open_metrics(config.metrics, self._meter)
         if config.templates is not None:
@@ -232,6 +229,23 @@ class App:
         await self._ports.open()
         if manager is not None:
             await manager.restore(credentials=False)
+        await self._make_everything()
+        if manager is not None:
+            await manager.commit()
+        if config.pools:
+            self._pools = self._open_pools()
+
+    async def _make_credentials(self) -> None:
+        for options in self._config.objects:
+            if is_credential(options["qom-type"]):
+                await self._make_object(options)
+        # What the command line says of credentials is not confined, all else is.
+        if self._roots is not None:
+            self._tree.host.roots = self._roots
+
+    async def _make_everything(self) -> None:
+        """What the command line describes, monitors and credentials excepted."""
+        config = self._config
         for options in config.objects:
             if not is_credential(options["qom-type"]):
                 await self._make_object(options)
@@ -244,10 +258,45 @@ class App:
         machine.set_running(self._daemon.run_state == "running")
         if config.incoming is not None:
             await self._register([config.incoming])
-        if manager is not None:
-            await manager.commit()
-        if config.pools:
-            self._pools = self._open_pools()
+
+    async def _begin_again(self) -> None:
+        """Be as at the start, but for the monitors and their clients; a command.
+
+        Raises:
+            QMPError: not everything could be made again, or an object has to stay.
+        """
+        done = Completion()
+        # Its steps are waited for in a task, which commands are not.
+        task = asyncio.ensure_future(self._reset())
+        task.add_done_callback(lambda _task: done.set())
+        await done
+        try:
+            task.result()
+        except StartError as error:
+            raise QMPError(error.text) from None
+
+    async def _reset(self) -> None:
+        daemon, tree = self._daemon, self._tree
+        daemon.reset()
+        if daemon.standin is not None:
+            await self._run(daemon.standin.reset())
+        for each in tree.objects.each():
+            if isinstance(each, MemoryBackend):
+                each.mapped_by = None
+                if each.shown is not None:
+                    each.shown.place(None)
+        left = await self._run(tree.objects.delete_every())
+        if left:
+            raise QMPError(f"these objects can't be deleted: {', '.join(left)}")
+        self._ports.forget_names()
+        if self._config.machine_kind is not None:
+            from memd.app.machine_builder import MachineBuilder
+
+            self._machine_builder = MachineBuilder(self._config, daemon)
+        if self._roots is not None:
+            tree.host.roots = None
+        await self._make_credentials()
+        await self._make_everything()
 
     async def _register(self, commands: list[StartCommand]) -> None:
         """What options of a stand-in stand for; raises `StartError`."""

@@ -111,6 +111,11 @@ class Ports:
                 adopt = socket.socket.close if chardev.server else self._unused.append
                 await self._open_chardev(chardev, seen, adopt)
 
+    def forget_names(self) -> None:
+        """Close the descriptors that clients have named (`getfd`)."""
+        for monitor in self._monitors:
+            monitor.close()
+
     def stop(self) -> None:
         """Take nobody more; those who are there go on being served."""
         for dialer in self._dialers:

@@ -10,7 +10,7 @@ from memd.compat import Compat
 from memd.config import MachineConfig
 from memd.devices.machine import Machine
 from memd.json_types import JSON, JSONObject
-from memd.work import Constant
+from memd.work import Command, Constant
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
@@ -35,6 +35,7 @@ class Daemon:
             members of `set-action`).
         shut_down: ends the daemon, for a reason out of QAPI's `ShutdownCause`.
         fail: ends it with an error, which is told on standard error.
+        start_again: makes all anew that the command line describes.
         allow_exec: whether clients may name commands.
         preconfig: whether it waits for x-exit-preconfig.
         autostart: whether it runs from then on.
@@ -69,6 +70,7 @@ class Daemon:
         self.fdsets = FdSets()
         self.name = name
         self.uuid = uuid
+        self._first = preconfig, name, run_state
         self._run_state = run_state
         self.kvm_enabled = kvm_enabled
         self.accel = "kvm" if kvm_enabled else "tcg"
@@ -82,6 +84,7 @@ class Daemon:
         self.actions = dict(self._actions)
         self.shut_down: Callable[[str], None] = lambda reason: None
         self.fail: Callable[[str], None] = lambda text: None
+        self.start_again: Callable[[], Command[None]] | None = None
         self.allow_exec = False
         self.preconfig = preconfig
         self.autostart = autostart
@@ -108,11 +111,12 @@ class Daemon:
         self.machine.set_running(state == "running")
 
     def reset(self) -> None:
-        """Be as at the start, apart from the objects; no event tells of it."""
+        """Be as at the start, with an empty machine and the objects that there are."""
         self.actions = dict(self._actions)
         self.fdsets.close()
         self.migration_capabilities = frozenset()
-        self.run_state = "running" if self.autostart and not self.preconfig else "prelaunch"
+        self.preconfig, self.name, self._run_state = self._first
+        self.machine = self.machine.renewed()
 
     def constant(self, name: str, make: Callable[[], JSON]) -> Constant:
         """The value of a command that always answers the same, made when first asked for."""

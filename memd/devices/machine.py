@@ -95,6 +95,16 @@ class Machine:
             self._area_region = region
         self._buses = self.buses
 
+    def renewed(self) -> Machine:
+        """A new one of the same kind in its place in the tree; what was plugged in is gone."""
+        self.tree.replace_machine()
+        new = Machine(self.tree, self.config)
+        new.deny_private_discard, new.add_other = self.deny_private_discard, self.add_other
+        new.emit, new.later, new.spawn = self.emit, self.later, self.spawn
+        # What its guest was about to do is nobody's concern any more.
+        self.emit = lambda events: None
+        return new
+
     # What devices ask of it
 
     @property

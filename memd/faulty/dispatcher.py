@@ -231,11 +231,11 @@ def _replay_status(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
 async def _reset(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     # First, as one may keep an object from going.
     hub.faults.clear()
-    left = await daemon.tree.objects.delete_every()
-    daemon.reset()
-    hub.reset()
-    if left:
-        raise QMPError(f"these objects can't be deleted: {', '.join(left)}")
+    try:
+        if daemon.start_again is not None:
+            await daemon.start_again()
+    finally:
+        hub.reset()
     return {}
 
 

@@ -78,6 +78,14 @@ class Tree:
     def host(self, host: Host) -> None:
         self._host = host
 
+    def replace_machine(self) -> None:
+        """Have a new `/machine`, a machine `none`, in the place of the old one."""
+        new, old = _new_machine(self), self.machine
+        assert self.root.children is not None
+        self.root.children["machine"] = new
+        new.parent, new.name, old.parent = self.root, old.name, None
+        self.machine = new
+
     # Types
 
     def add_type(self, type: ObjectType) -> None:
@@ -209,15 +217,7 @@ def _add_builtin_objects(tree: Tree) -> QObject:
     types = (*builtin_objects.TYPES, *machine_types(tree.compat))
     for each in types:
         tree.add_type(each)
-    machine = MachineObject(types[-1], tree)
-    unattached = QObject(CONTAINER, tree)
-    unattached.add_child("io[0]", MemoryRegion(tree, 0x10000))
-    unattached.add_child("sysbus", SystemBus(tree))
-    unattached.add_child("system[0]", MemoryRegion(tree, 2**64 - 1))
-    machine.add_child("peripheral", QObject(CONTAINER, tree))
-    machine.add_child("peripheral-anon", QObject(CONTAINER, tree))
-    machine.add_child("unattached", unattached)
-
+    machine = _new_machine(tree)
     root = tree.root
     root.add_child("backend", QObject(CONTAINER, tree))
     root.add_child("machine", machine)
@@ -225,4 +225,17 @@ def _add_builtin_objects(tree: Tree) -> QObject:
     root.add_child("chardevs", tree.chardevs)
     if tree.compat is not Compat.V10_0:
         root.add_child("audiodevs", QObject(CONTAINER, tree))
+    return machine
+
+
+def _new_machine(tree: Tree) -> QObject:
+    """A machine `none`, with nothing plugged in."""
+    machine = MachineObject(tree._types["none-machine"], tree)
+    unattached = QObject(CONTAINER, tree)
+    unattached.add_child("io[0]", MemoryRegion(tree, 0x10000))
+    unattached.add_child("sysbus", SystemBus(tree))
+    unattached.add_child("system[0]", MemoryRegion(tree, 2**64 - 1))
+    machine.add_child("peripheral", QObject(CONTAINER, tree))
+    machine.add_child("peripheral-anon", QObject(CONTAINER, tree))
+    machine.add_child("unattached", unattached)
     return machine

@@ -98,6 +98,12 @@ class Blocks:
         self._serving = False
         self._exports: dict[str, str] = {}
 
+    async def clear(self) -> None:
+        """Close every node."""
+        nodes = [*self._nodes.values()]
+        self._nodes.clear()
+        await Job(lambda: _close(nodes))
+
     def find(self, name: str) -> Node | None:
         """The node of that name."""
         return self._nodes.get(name)

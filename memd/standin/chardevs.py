@@ -109,6 +109,7 @@ class Chardevs:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._making: set[str] = set()
+        self._ports: list[ChardevObject] = []
 
     def find(self, id: str) -> ChardevObject | None:
         """The device of that id."""
@@ -211,6 +212,16 @@ class Chardevs:
             device.given.close()
         await Job(device.close)
 
+    async def clear(self) -> None:
+        """Remove every device that was registered here; no port is on any other."""
+        children = self._tree.chardevs.children or {}
+        for id, device in [*children.items()]:
+            if isinstance(device, Registered):
+                self._tree.chardevs.remove_child(id)
+                await self._let_go(device)
+        for other in self._ports:
+            other.used = False
+
     def use(self, id: str) -> None:
         """A serial or parallel port is on a device; raises `QMPError` where it can't be."""
         device = self.find(id)
@@ -219,6 +230,7 @@ class Chardevs:
         if device.used:
             raise QMPError(f"chardev '{id}' is already in use")
         device.used = True
+        self._ports.append(device)
         if isinstance(device, Registered):
             device.user = "port"
 

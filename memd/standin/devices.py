@@ -372,6 +372,11 @@ class Devices:
             device.parent.remove_child(device.name)
         machine.emit(tuple(events))
 
+    def clear(self) -> None:
+        """Let go of what all devices refer to; their machine is gone."""
+        for device in self._present:
+            self._release(device)
+
     def _release(self, device: AnyDevice) -> None:
         path = self._tree.path_of(device)
         node = self._blocks.find(device.values.get("drive", ""))

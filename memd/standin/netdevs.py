@@ -124,6 +124,11 @@ class Netdevs:
             raise device_not_found(f"Device '{id}' not found")
         found.close()
 
+    def clear(self) -> None:
+        """Delete every backend."""
+        for id in [*self._known]:
+            self.delete(id)
+
     def set_link(self, name: str, up: bool) -> None:
         """`set_link`, of a backend or a device; raises `QMPError` where there is none."""
         found = self._known.get(name)

@@ -105,6 +105,22 @@ class StandIn:
             self._migration = Migration(host, self.migration_parameters)
         return self._migration
 
+    async def reset(self) -> None:
+        """Forget every register; what they hold is closed."""
+        if self._migration is not None:
+            self._migration.cancel()
+        if self._devices is not None:
+            self._devices.clear()
+        if self._netdevs is not None:
+            self._netdevs.clear()
+        if self._chardevs is not None:
+            await self._chardevs.clear()
+        if self._blocks is not None:
+            await self._blocks.clear()
+        self._migration = self._devices = self._netdevs = self._chardevs = self._blocks = None
+        self._parameters.clear()
+        self._asked = 0
+
     async def add_device(self, machine: Machine, args: dict[str, JSON]) -> None:
         """`device_add` of a type that memd has no part for, or of an alias.
 

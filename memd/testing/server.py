@@ -300,12 +300,10 @@ class Server:
         self.tell("x-test-replay", {"filename": os.path.abspath(filename)})
 
     def reset(self) -> None:
-        """Be as at the start: without faults, transcript and objects, and running.
-
-        Objects that the options made are deleted too; with `-S` it does not run.
+        """Be as at the start, but for the clients that are there: see `x-test-reset`.
 
         Raises:
-            QMPError: an object can't be deleted, as a device uses it.
+            QMPError: what the options describe can't be made once more.
         """
         self.tell("x-test-reset")
 

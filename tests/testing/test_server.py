@@ -9,9 +9,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from memd.client import Client
 from memd.errors import QMPError
 from memd.testing import Server, ServerDied, Unexpected
 from memd.testing import server as room
@@ -200,6 +202,85 @@ def test_a_reset_leaves_nothing(new_server: Server) -> None:
     server.check_schema()
     with pytest.raises(Unexpected, match="there is no command 'query-foo'"):
         server.check_schema(all=True)
+
+
+def state(client: Client) -> dict[str, Any]:
+    """What can be asked of a stand-in, as far as it does not change by itself."""
+    asked: tuple[tuple[str, Any], ...] = (
+        *((f"query-{name}", None) for name in ("memdev", "memory-devices", "memory-size-summary")),
+        *((f"query-{name}", None) for name in ("chardev", "block", "named-block-nodes", "status")),
+        *(
+            (f"query-{name}", None)
+            for name in ("migrate-parameters", "fdsets", "hotpluggable-cpus")
+        ),
+        *(("qom-list", {"path": path}) for path in ("/", "/objects", "/machine/peripheral")),
+        ("qom-list", {"path": "/machine"}),
+        ("qom-get", {"path": "/machine/peripheral/v0", "property": "requested-size"}),
+        ("qom-get", {"path": "/objects/m0", "property": "merge"}),
+        ("query-name", None),
+    )
+    return {
+        f"{command} {arguments}": client.execute(command, arguments) for command, arguments in asked
+    }
+
+
+def test_a_reset_makes_everything_anew(tmp_path: Path) -> None:
+    """What the command line describes is there, as it was; what clients made is not."""
+    program = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(4096))
+    options = (
+        *("-S", "-clients", "many", "-name", "vm", "-machine", "q35,memory-backend=m0"),
+        *("-m", "64M,slots=4,maxmem=1G", "-object", "memory-backend-memfd,id=m0,size=64M"),
+        *("-object", "memory-backend-ram,id=m1,size=128M"),
+        *("-device", "virtio-mem-pci,id=v0,memdev=m1,requested-size=2M"),
+        *("-chardev", "null,id=c0", "-serial", "chardev:c0", "-netdev", "user,id=n0"),
+        *("-blockdev", f"file,node-name=b0,filename={disk}"),
+        *("-device", "pcie-root-port,id=p0", "-device", "pcie-root-port,id=p1,chassis=1"),
+        *("-device", "virtio-net-pci,id=e0,netdev=n0,bus=p1"),
+    )
+    with Server(options, command=(sys.executable, "-c", program)) as server:
+        client = server.connect()
+        # Its own connection is seen, too.
+        assert server.faults == []
+        first = state(client)
+        for _round in range(2):
+            for command, arguments in (
+                ("object-add", {"qom-type": "memory-backend-ram", "id": "m2", "size": 1 << 27}),
+                ("device_add", {"driver": "pc-dimm", "id": "d0", "memdev": "m2"}),
+                ("qom-set", {"path": "v0", "property": "requested-size", "value": 8 << 20}),
+                ("qom-set", {"path": "/objects/m0", "property": "merge", "value": False}),
+                ("netdev_add", {"type": "user", "id": "n1"}),
+                ("netdev_del", {"id": "n0"}),
+                ("device_add", {"driver": "virtio-rng-pci", "id": "r0", "bus": "p0"}),
+                ("blockdev-add", {"driver": "null-co", "node-name": "b1"}),
+                ("chardev-add", {"id": "c1", "backend": {"type": "null", "data": {}}}),
+                ("migrate-set-parameters", {"downtime-limit": 7}),
+                ("object-add", {"qom-type": "rng-random", "id": "rng0"}),
+                ("cont", None),
+                ("device_del", {"id": "e0"}),
+                ("stop", None),
+            ):
+                client.execute(command, arguments)
+            assert state(client) != first
+            server.reset()
+            assert state(client) == first
+            assert client.execute("query-version")["qemu"]["major"] == 10
+        # All that was free at the start is free again.
+        client.execute("device_add", {"driver": "virtio-rng-pci", "id": "r0", "bus": "p0"})
+        client.execute("blockdev-del", {"node-name": "b0"})
+
+
+def test_what_can_not_be_made_again(tmp_path: Path) -> None:
+    made = f"memory-backend-file,id=m0,size=4K,readonly=on,mem-path={tmp_path / 'f'}"
+    (tmp_path / "f").write_bytes(bytes(4096))
+    with Server(["--object", made]) as server:
+        (tmp_path / "f").unlink()
+        with pytest.raises(QMPError, match="can't open backing store"):
+            server.reset()
+        (tmp_path / "f").write_bytes(bytes(4096))
+        server.reset()
+        assert len(server.connect().execute("query-memdev")) == 1
 
 
 def test_the_control_socket_gets_no_events(server: Server) -> None:
