@@ -9,67 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-TREE = Path(__file__).resolve().parents[1]
-PACKAGE = TREE / "memd"
-
-RANKS = {
-    "memd.__init__": 0,
-    "memd.errors": 0,
-    "memd.compat": 0,
-    "memd.json_types": 0,
-    "memd.config": 0,
-    "memd.work": 0,
-    "memd.wire": 1,
-    "memd.qapi": 1,
-    "memd.hostmem": 1,
-    "memd.session": 2,
-    "memd.qom": 2,
-    "memd.client": 2,
-    "memd.backends": 3,
-    "memd.devices": 4,
-    "memd.pages": 4,
-    "memd.standin": 5,
-    "memd.commands": 6,
-    "memd.server": 7,
-    "memd.persist": 7,
-    "memd.faulty": 8,
-    "memd.app": 9,
-    "memd.cli": 10,
-    "memd.memctl": 11,
-    "memd.testing": 11,
-    "memd.man": 12,
-    "memd.__main__": 12,
-}
-"""Each room's rank: it imports itself, and rooms of a lower rank."""
-
-MODULES = sorted(PACKAGE.rglob("*.py"))
-
-
-def name_of(path: Path) -> str:
-    """A module's dotted name."""
-    return ".".join(path.relative_to(TREE).with_suffix("").parts).removesuffix(".__init__")
-
-
-def room_of(module: str) -> str:
-    """The room that a module belongs to: memd.ROOM; the files of rank 0 are one."""
-    room = ".".join(module.split(".")[:2])
-    return room if RANKS.get(room) else "memd.__init__"
-
-
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Every module of memd that a file imports, wherever in it, with the line."""
-    package = path.relative_to(TREE).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parts = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*parts, *([node.module] if node.module else [])])
-            # `from memd import app` imports memd.app.
-            names = [f"{base}.{alias.name}" for alias in node.names] if base == "memd" else [base]
-        else:
-            continue
-        yield from ((node.lineno, name) for name in names if name.split(".")[0] == "memd")
+from tests.house import ARCHITECTURE, MODULES, RANKS, TREE, drawn, imports, name_of, room_of
 
 
 def test_imports_go_down() -> None:
@@ -92,7 +32,13 @@ def test_what_outlives_is_composition_s_alone() -> None:
         for _line, imported in imports(path)
         if room_of(imported) == "memd.persist"
     }
-    assert found <= {"memd.persist", "memd.app", "memd.cli"}
+    assert found <= {"memd.persist", "memd.app"}
+
+
+def test_the_picture_of_the_rooms() -> None:
+    """What docs/architecture.md shows is what `python -m tests.house` draws."""
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    assert drawn(text) == text, "run python -m tests.house --write"
 
 
 def imported_modules(path: Path) -> Iterator[str]:

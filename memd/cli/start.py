@@ -15,10 +15,7 @@ from memd.cli.process import (
 )
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.config import Chardev, Config, MonitorSpec
-from memd.errors import QMPError, is_identifier
-
-_FIRST_PASSED = 3
-"""The first of the descriptors that a service manager passes (sd_listen_fds(3))."""
+from memd.errors import QMPError
 
 
 def run_command(
@@ -50,6 +47,7 @@ def run_command(
 def serve(config: Config) -> int:
     """Run the daemon until it is told to end; gives the exit status."""
     from memd.app import run
+    from memd.app.passed import take_passed
     from memd.cli.log import log_in_lines
 
     log_in_lines()
@@ -64,7 +62,7 @@ def serve(config: Config) -> int:
             background.ready()
 
     try:
-        config.monitors += _take_passed(config)
+        config.monitors += take_passed(config)
         if config.default_socket and not config.monitors:
             path = default_socket(shared=config.allowed is not None)
             config.monitors.append(_default_monitor(path))
@@ -93,47 +91,6 @@ def _say(answer: Answered) -> int:
         # Python complains once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return answer.status
-
-
-def _take_passed(config: Config) -> list[MonitorSpec]:
-    """Take what a service manager has passed (sd_listen_fds(3)): sockets, and what it kept.
-
-    Returns:
-        monitors on the sockets. What was kept for the last daemon goes to `config`.
-    """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    from memd.persist.fdstore import is_stored, let_more_be_opened
-
-    count = os.environ.get("LISTEN_FDS", "")
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    sockets: dict[int, str] = {}
-    for number in range(int(count) if count.isdecimal() else 0):
-        fd = _FIRST_PASSED + number
-        name = names[number] if number < len(names) else ""
-        if is_stored(name, fd):
-            config.stored[name] = fd
-        else:
-            sockets[fd] = name
-    # Before anything else is opened.
-    let_more_be_opened(config.stored)
-    return [
-        _passed_monitor(config, number, fd, list(sockets.values()))
-        for number, fd in enumerate(sockets)
-    ]
-
-
-def _passed_monitor(config: Config, number: int, fd: int, names: list[str]) -> MonitorSpec:
-    """A monitor on a socket, by the socket's name if that is an id and nothing else's."""
-    id = names[number]
-    taken = [each.id for each in config.chardevs]
-    taken += [each.chardev.id for each in config.monitors]
-    if not is_identifier(id) or names.count(id) > 1 or id in taken:
-        id = f"activated{number}"
-    chardev = Chardev(id, "fd")
-    chardev.fd = fd
-    chardev.server = True
-    return MonitorSpec(chardev.id, chardev, "control", False, "")
 
 
 def _default_monitor(path: str) -> MonitorSpec:
