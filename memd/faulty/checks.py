@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 
-Message = dict[str, JSON]
+Message = JSONObject
 
 Expected = str | tuple[str, Message]
 """A command's name, or its name and arguments that it must have had."""
