@@ -272,16 +272,14 @@ class Decoder:
         data = self._data[self._at :] if self._at else self._data
         if b"\\u" in data and any(prefix in data for prefix in _DOUBTFUL_ESCAPES):
             return False
+        text: str | None
         if data.isascii():
             text = data.decode("ascii")
         else:
-            from memd.wire.utf8 import INVALID
+            from memd.wire.utf8 import decode
 
-            try:
-                text = data.decode("utf-8")
-            except UnicodeDecodeError:
-                return False
-            if INVALID.search(text):
+            text = decode(data)
+            if text is None or "\0" in text:
                 return False
         self._data = data
         self._at = 0

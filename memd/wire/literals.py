@@ -180,7 +180,8 @@ def _parse_ordinary(token: bytes) -> str | None:
         value, _ = scanstring(text, 1)
     except ValueError:
         return None
-    return None if INVALID.search(value) else value
+    # What stands there itself was looked at.
+    return None if b"\\u" in token and INVALID.search(value) else value
 
 
 def _parse_piecewise(token: bytes) -> str:

@@ -517,3 +517,19 @@ def test_a_smaller_limit_on_messages(compat: Compat) -> None:
         items += decoder.feed(b"a" * 10_000)
     assert [item.desc for item in items] == [limits.TOKEN_SIZE_EXCEEDED]
     assert decoder.held < most + 1000
+
+
+def test_strings_in_parts_have_what_whole_ones_have() -> None:
+    """However long, and wherever they are cut: bytes that may not stand there, and characters."""
+    body = "aé\u4e2d\U0001f600\\n\\\\".encode() * 400
+    for bad in (b"", b"\x01", b"\x1f", b"\xfe", b"\xff", "\ufdd0".encode(), "\U0002fffe".encode()):
+        for at in (0, 3, len(body) // 2 + 1, len(body)):
+            message = b'["' + body[:at] + bad + body[at:] + b'"]\n'
+            for compat in Compat:
+                whole = Decoder(compat).feed(message)
+                for step in (1500, 1777, 4096):
+                    decoder = Decoder(compat)
+                    found = []
+                    for begin in range(0, len(message), step):
+                        found += decoder.feed(message[begin : begin + step])
+                    assert list(map(repr, found)) == list(map(repr, whole))
