@@ -82,15 +82,11 @@ class CloneMonitor:
         """Leave."""
         self._client.close()
 
-    async def prepare(self, uri: str, machine: str) -> None:
-        """Have a QEMU of `-incoming defer` wait for a postcopy migration.
-
-        Args:
-            uri: where it is to listen.
-            machine: the type that it has to be of, such as "pc-q35-10.0".
+    async def check_machine(self, machine: str) -> None:
+        """See that it is a machine of that type, such as "pc-q35-10.0".
 
         Raises:
-            QMPError: it is another machine, or refuses.
+            QMPError: it is another one, or does not answer.
         """
         found = await self._execute("qom-get", {"path": "/machine", "property": "type"})
         if found != f"{machine}-machine":
@@ -99,6 +95,16 @@ class CloneMonitor:
                 f"the machine is a {str(found).removesuffix('-machine')}, and the template's a"
                 f" {machine}"
             )
+
+    async def prepare(self, uri: str) -> None:
+        """Have a QEMU of `-incoming defer` wait for a postcopy migration.
+
+        Args:
+            uri: where it is to listen.
+
+        Raises:
+            QMPError: it refuses.
+        """
         capability = {"capability": "postcopy-ram", "state": True}
         await self._execute("migrate-set-capabilities", {"capabilities": [capability]})
         await self._execute("migrate-incoming", {"uri": uri})

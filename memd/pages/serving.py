@@ -240,18 +240,20 @@ class _Served:
         monitor, recording = self._monitor, opened.recording
         if not self._page_sizes and "page-size" in self._request:
             self._page_sizes = [self._request["page-size"]] * len(recording.memory)
-        elif not self._page_sizes:
-            self._page_sizes = opened.page_sizes
-            if monitor is not None and not self._recovering:
-                self._page_sizes = [
-                    await monitor.page_size(block.name.decode("ascii", "replace"))
-                    for block in recording.memory
-                ]
-                # It may not be able to tell when it has to be recovered.
-                noted = {**self._request, "page-sizes": self._page_sizes}
-                await asyncio.to_thread(_write, note, noted)
-        if monitor is not None and not self._waits and not self._recovering:
-            await monitor.prepare(self._uri, recording.machine)
+        if monitor is not None and not self._recovering:
+            names = [block.name.decode("ascii", "replace") for block in recording.memory]
+            # At once: each answer comes after a turn of QEMU's main loop.
+            sizes, _ = await asyncio.gather(
+                asyncio.gather(*map(monitor.page_size, names)),
+                monitor.check_machine(recording.machine),
+            )
+            self._page_sizes = self._page_sizes or sizes
+            # It may not be able to tell when it has to be recovered.
+            noted = {**self._request, "page-sizes": self._page_sizes}
+            await asyncio.to_thread(_write, note, noted)
+            if not self._waits:
+                await monitor.prepare(self._uri)
+        self._page_sizes = self._page_sizes or opened.page_sizes
         futile = 0
         while True:
             if self._recovering and monitor is not None:
