@@ -101,7 +101,10 @@ class Machine:
     def resident(self) -> float:
         """MiB that it takes, a shared page divided among those who share it."""
         rows = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()
-        return int(next(row for row in rows if row.startswith("Pss:")).split()[1]) / 1024
+        found = {row.partition(":")[0]: row.split()[1] for row in rows[1:]}
+        # Huge pages are no part of the first.
+        kinds = ("Pss", "Private_Hugetlb", "Shared_Hugetlb")
+        return sum(int(found.get(kind, "0")) for kind in kinds) / 1024
 
     def close(self) -> None:
         """End it."""

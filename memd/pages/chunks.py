@@ -23,6 +23,9 @@ CHUNK_PAGES = 16
 """Pages of a chunk: 64 KiB. One is unpacked in 63 us; of 256 KiB, what is stored is
 15 % smaller, and who touches one page waits 200 us; of 16 KiB, it is 10 % larger (measured)."""
 
+SET_PAGES = 64
+"""Pages of a chunk of a working set, which is fetched in its order."""
+
 MAX_PAGES = 256
 """Pages that a chunk may have, whatever wrote it."""
 

@@ -36,7 +36,7 @@ class Connection:
             `OSError` that the connection is lost.
     """
 
-    __slots__ = ("_at", "_left", "_loop", "_pending", "_sock", "_source", "_waits", "ended")
+    __slots__ = ("_at", "_full", "_left", "_loop", "_pending", "_sock", "_source", "ended")
 
     def __init__(self, source: Source, sock: socket.socket) -> None:
         self._source = source
@@ -47,8 +47,9 @@ class Connection:
         self._pending: list[Buffer] = []
         self._at = 0
         self._left = 0
-        # Whether it is waited for that the socket takes more.
-        self._waits = False
+        # Whether it is waited for that the socket takes more, and not that it has something:
+        # what is asked for can't be sent sooner, and is read then.
+        self._full = False
         sock.setblocking(False)
         if sock.family == socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY)
@@ -57,9 +58,19 @@ class Connection:
 
     def wake(self) -> None:
         """Go on: there may be something to send again."""
-        if not self._waits and not self.ended.done():
-            self._waits = True
-            self._loop.add_writer(self._sock.fileno(), self._writable)
+        if not self.ended.done():
+            self._wait(full=True)
+
+    def _wait(self, *, full: bool) -> None:
+        if full == self._full:
+            return
+        self._full = full
+        if full:
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.add_writer(self._sock.fileno(), self._send)
+        else:
+            self._loop.remove_writer(self._sock.fileno())
+            self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def close(self) -> None:
         """Close the connection."""
@@ -71,8 +82,7 @@ class Connection:
 
     def _readable(self) -> None:
         self._receive()
-        if not self._waits:
-            self._writable()
+        self._send()
 
     def _receive(self) -> None:
         try:
@@ -88,7 +98,7 @@ class Connection:
         if self._source.ended:
             self._end(None)
 
-    def _writable(self) -> None:
+    def _send(self) -> None:
         for _ in range(_IN_A_TURN):
             if self.ended.done():
                 return
@@ -99,9 +109,7 @@ class Connection:
                     self._end(failed)
                     return
                 if not self._pending:
-                    if self._waits:
-                        self._waits = False
-                        self._loop.remove_writer(self._sock.fileno())
+                    self._wait(full=False)
                     return
                 self._left = sum(map(len, self._pending))
             try:

@@ -32,7 +32,7 @@ from memd.pages import blobs as files
 from memd.pages import unpacked
 from memd.pages.blobs import Blobs, Damaged
 from memd.pages.cache import Cache
-from memd.pages.chunks import PAGE, unpack
+from memd.pages.chunks import PAGE, SET_PAGES, unpack
 from memd.pages.counts import Counts
 from memd.pages.directory import FORMAT
 from memd.pages.layout import Layout, Piece, Places, PlacesBuilder, encode_numbers
@@ -52,9 +52,6 @@ log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """A template's name: what a registry takes as a tag."""
-
-_SET_PAGES = 64
-"""Pages of a chunk of the working set, which is fetched in its order."""
 
 _AT_ONCE = 1 << 14
 """Pages of a working set that are held in memory at a time: 64 MiB."""
@@ -994,6 +991,6 @@ def _parts(template: Template, pages: array[int]) -> Iterator[tuple[array[int], 
         some = pages[first : first + _AT_ONCE]
         # In the order of addresses, so that no chunk is unpacked for each of its pages.
         content = {page: template.read(page * PAGE, PAGE) for page in sorted(some)}
-        for at in range(0, len(some), _SET_PAGES):
-            part = some[at : at + _SET_PAGES]
+        for at in range(0, len(some), SET_PAGES):
+            part = some[at : at + SET_PAGES]
             yield part, b"".join(content[page] for page in part)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
+from memd.pages.chunks import SET_PAGES
 from memd.pages.postcopy import Missing
 from memd.pages.recording import PAGE
 
@@ -30,7 +31,11 @@ _AHEAD = 3
 """Fetches under way at once for what will be asked for; each makes several requests."""
 
 _PIECE = 512
-"""Pages of such a fetch, 2 MiB; the first one is an eighth of it, to be there soon."""
+"""Pages of such a fetch, 2 MiB. The first ones are of a chunk of the working set each, since
+fetches share the link and what is needed first should not wait for what is needed later."""
+
+_GROWING = 3
+"""Fetches of a size, until the next ones are of a chunk more."""
 
 _AGAIN = 5.0
 """Seconds after which what could not be had is tried again."""
@@ -126,10 +131,11 @@ class TemplateMemory:
     def _pieces(self, working_set: Sequence[int]) -> Iterator[Callable[[], None]]:
         """What fetches everything, piece by piece."""
         template = self.template
-        at, count = 0, _PIECE // 8
+        at = fetches = 0
         while at < len(working_set):
+            count = min(_PIECE, SET_PAGES * max(1, fetches // _GROWING))
             yield partial(template.fetch_pages, working_set[at : at + count])
-            at, count = at + count, _PIECE
+            at, fetches = at + count, fetches + 1
         step = _PIECE * PAGE
         for offset, length in template.data_ranges():
             for start in range(offset, offset + length, step):
