@@ -56,7 +56,7 @@ _READ_OVER = (
     "trace",
 )
 _FLAGS_READ_OVER = (*("full-screen", "no-user-config", "only-migratable", "usb"),)
-_MUST_BE_NONE = ("net", "nic")
+_MUST_BE_NONE = ("net",)
 
 REFUSED = (
     *("acpitable", "add-fd", "cdrom", "debugcon"),
@@ -176,6 +176,12 @@ def _chardev(line: QemuCommandLine, given: Given) -> None:
 
     if not take_chardev(line, given):
         options.OPTIONS["chardev"].apply(line, given)
+
+
+def _nic(line: QemuCommandLine, given: Given) -> None:
+    from memd.cli.register import take_nic
+
+    take_nic(line, given)
 
 
 def _incoming(line: QemuCommandLine, given: Given) -> None:
@@ -333,6 +339,7 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "parallel": Option(_serial),
     "netdev": Option(_register),
     "blockdev": Option(_register),
+    "nic": Option(_nic),
     "incoming": Option(_incoming),
     **{name: options.OPTIONS[name] for name in ("allow-exec", "mem-root")},
     "nodefaults": Option(_nodefaults, argument=False),

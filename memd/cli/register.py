@@ -49,6 +49,17 @@ def register_option(line: CommandLine, given: Given) -> None:
     line.config.startup.append(StartCommand(command, options, False, given.where))
 
 
+def take_nic(line: CommandLine, given: Given) -> None:
+    """Take `-nic`: its network backend is registered, without the device."""
+    options = parse_keyval(given.value, "type")[0]
+    if options.get("type") == "none":
+        return
+    for name in ("addr", "mac", "macaddr", "model", "vectors"):
+        options.pop(name, None)
+    options.setdefault("id", f"nic{len(line.config.startup)}")
+    line.config.startup.append(StartCommand("netdev_add", options, False, given.where))
+
+
 def incoming(line: CommandLine, given: Given) -> StartCommand:
     """How `-incoming` has a machine awaited that migrates; raises `QMPError`."""
     value = given.value

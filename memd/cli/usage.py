@@ -159,7 +159,7 @@ Same effect as in QEMU:
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
-  -netdev SPEC, -blockdev SPEC, -device of any type, -serial, -parallel, which
+  -netdev SPEC, -nic SPEC, -blockdev SPEC, -device of any type, -serial, -parallel, which
   are registered and do nothing
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)
@@ -174,7 +174,7 @@ Without CPUs, disks or a screen to mean anything to, and so read over:
   -no-user-config, -nodefaults, -nographic, -display,
   -vga, -audio, -audiodev, -boot, -rtc, -sandbox, -cpu, -global, -k, -D, -d,
   -trace, -overcommit, -usb, -kernel, -initrd, -append, -bios, -dtb, -smbios,
-  -fw_cfg and, where their argument is none, -net, -nic
+  -fw_cfg and, where its argument is none, -net
 
 QEMU's other options are refused. See memd --help for the daemon's own.
 """

@@ -13,7 +13,7 @@ from memd.commands.dispatcher import Dispatcher
 from memd.commands.handed_over import inherited, take_fd
 from memd.commands.power import watchdog_set_action
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
-from memd.errors import QMPError
+from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
 from memd.session import Session
 from memd.standin.standin import StandIn
@@ -85,6 +85,20 @@ def no_block_job(daemon: Daemon, args: JSONObject) -> JSON:
     """`block-job-*`: raise `QMPError`, as there is none."""
     id = args.get("device", args.get("id"))
     raise QMPError(f"Block job '{id}' not found", "DeviceNotActive")
+
+
+def inject_nmi(daemon: Daemon, args: JSONObject) -> JSON:
+    """`inject-nmi`, which a guest that is not there has no answer to."""
+    if daemon.machine.config.type == "none":
+        raise QMPError("machine does not provide NMIs")
+    return {}
+
+
+def screendump(daemon: Daemon, args: JSONObject) -> JSON:
+    """`screendump`: raise `QMPError`, as there is no display."""
+    if "device" in args:
+        raise device_not_found(f"Device '{args['device']}' not found")
+    raise QMPError("There is no console to take a screendump from")
 
 
 def query_cpu_model_expansion(daemon: Daemon, args: JSONObject) -> JSON:
@@ -185,6 +199,9 @@ REGISTERS: dict[str, Handler] = {
         )
     ),
     "netdev_del": _register(lambda standin, args: standin.netdevs.delete(args["id"])),
+    "send-key": _register(lambda standin, args: None),
+    "inject-nmi": inject_nmi,
+    "screendump": screendump,
     "set_link": _register(lambda standin, args: standin.netdevs.set_link(args["name"], args["up"])),
     "migrate-set-parameters": migration.migrate_set_parameters,
     "query-migrate-parameters": migration.query_migrate_parameters,

@@ -14,6 +14,7 @@ from memd.devices.bus import PciBus
 from memd.devices.device import MachinePort, Row, stored
 from memd.devices.pci import ANY_VECTORS, PciDevice, vectors
 from memd.errors import QMPError
+from memd.qapi.visit import visit_int64
 from memd.qom.property import Property
 from memd.qom.types import ObjectType
 
@@ -88,6 +89,12 @@ _BALLOON: tuple[Row, ...] = (
     ("disable-modern", "bool", False),
 )
 
+_STATISTICS = (
+    *("swap-in", "swap-out", "major-faults", "minor-faults", "free-memory", "total-memory"),
+    *("available-memory", "disk-caches", "htlb-pgalloc", "htlb-pgfail", "oom-kills"),
+    *("alloc-stalls", "async-scans", "direct-scans", "async-reclaims", "direct-reclaims"),
+)
+
 
 class Placeholder(PciDevice):
     """A PCI device that does nothing."""
@@ -116,7 +123,13 @@ class Usb(Placeholder):
 
 
 class Balloon(Placeholder):
-    """A virtio device: it is legacy too, unless it is in a port of PCI Express."""
+    """A virtio device: it is legacy too, unless it is in a port of PCI Express.
+
+    Attributes:
+        interval: seconds after which its guest is asked for statistics, which it never gives.
+    """
+
+    interval = 0
 
     def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""
@@ -124,6 +137,33 @@ class Balloon(Placeholder):
         self.values["vectors"] = vectors(self.values.get("vectors", ANY_VECTORS))
         if self.values.get("disable-legacy", "auto") == "auto":
             self.values["disable-legacy"] = "on" if self.on_port else "off"
+
+
+def _set_interval(balloon: Balloon, seconds: int) -> None:
+    if seconds < 0:
+        raise QMPError("timer value must be greater than zero")
+    if seconds >= 1 << 32:
+        raise QMPError("timer value is too big")
+    balloon.interval = seconds
+
+
+_GUEST_STATISTICS = (
+    Property(
+        "guest-stats",
+        "guest statistics",
+        get=lambda balloon: {
+            "stats": {f"stat-{each}": _UNLIMITED for each in _STATISTICS},
+            "last-update": 0,
+        },
+    ),
+    Property(
+        "guest-stats-polling-interval",
+        "int",
+        visit=visit_int64,
+        get=lambda balloon: balloon.interval,
+        set=_set_interval,
+    ),
+)
 
 
 class RootPort(Placeholder):
@@ -202,5 +242,5 @@ def placeholder_types(
         "virtio-balloon-pci",
         balloon,
         interfaces=_ANY_PCI,
-        properties=(*left(_BALLOON), *virtio),
+        properties=(*left(_BALLOON), *virtio, *_GUEST_STATISTICS),
     )

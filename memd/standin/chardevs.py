@@ -295,6 +295,8 @@ def _open(
             if "in" in data:
                 opened.fds.append(_existing(data["in"], os.O_RDONLY, roots))
             opened.fds.append(_create(data["out"], end, roots, "open"))
+        elif kind == "pipe" and _pipes(opened, data["device"], roots):
+            pass
         elif kind in ("serial", "parallel", "pipe"):
             opened.fds.append(_existing(data["device"], os.O_RDWR, roots))
         elif kind == "pty":
@@ -309,6 +311,17 @@ def _open(
         opened.close()
         raise
     return opened
+
+
+def _pipes(opened: _Opened, path: str, roots: Roots | None) -> bool:
+    """Open both of a pair of pipes; False where there is no such pair."""
+    try:
+        opened.fds.append(_existing(f"{path}.in", os.O_RDWR, roots))
+        opened.fds.append(_existing(f"{path}.out", os.O_RDWR, roots))
+    except QMPError:
+        # One of them alone is closed with the device.
+        return False
+    return True
 
 
 def _create(path: str, end: int, roots: Roots | None, what: str) -> int:

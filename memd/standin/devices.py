@@ -255,8 +255,8 @@ class Devices:
             raise
         device.realized = True
         self._present.add(device)
+        self._add_buses(device, id, machine)
         if id is not None:
-            self._add_buses(device, id, machine)
             if "netdev" in kind.all_properties:
                 self._netdevs.add_device(id, lambda up: None)
 
@@ -303,10 +303,11 @@ class Devices:
 
     def _find_buses(self, machine: Machine) -> None:
         """The buses of devices that memd has a part for."""
-        for id, device in (machine.container("").children or {}).items():
-            if isinstance(device, PciDevice) and device.qom_type.name == "qemu-xhci":
-                if f"{id}.0" not in self._buses:
-                    self._add_buses(device, id, machine)
+        for container in (machine.container(""), machine.container(None)):
+            for device in (container.children or {}).values():
+                if isinstance(device, PciDevice) and device.qom_type.name == "qemu-xhci":
+                    if not any(bus.parent is device for bus in self._buses.values()):
+                        self._add_buses(device, device.id, machine)
 
     def _own_bus(self, kind: str, name: str) -> PlainBus:
         """A bus that the machine brings, on which nothing comes or goes while it runs."""
@@ -335,15 +336,23 @@ class Devices:
         if not given or (named and not named & given):
             raise QMPError(says)
 
-    def _add_buses(self, device: Device, id: str, machine: Machine) -> None:
+    def _add_buses(self, device: Device, id: str | None, machine: Machine) -> None:
         kind = device.qom_type
         for above, bus_kind, count in _BUSES:
             if kind.is_a(above):
                 for number in range(count):
                     bus = PlainBus(self._need(bus_kind), self._tree, hotplug=bus_kind != "IDE")
-                    device.add_child(f"{id}.{number}", bus)
+                    name = f"{id}.{number}"
+                    if id is None:
+                        # As many as there are of the kind by now.
+                        kinds = [each.qom_type.name for each in self._buses.values()]
+                        name = f"{bus_kind.lower()}.{kinds.count(bus_kind)}"
+                    device.add_child(name, bus)
                     self._buses[bus.name] = bus
                 return
+        if id is None:
+            # Without a name nobody could refer to it.
+            return
         port = any(kind.is_a(each) for each in _PORTS)
         if port or kind.name in _PLAIN_PCI:
             express = port or kind.name == "x3130-upstream"

@@ -41,6 +41,7 @@ def test_chardevs(directory: Path) -> None:
         chardev("s1", "socket", addr=unix("/nonexistent/s1"), server=True, wait=False),
         chardev("s2", "socket", addr={"type": "fd", "data": {"str": "nofd"}}, server=False),
         chardev("p0", "pipe", device="@DIR@/nothing"),
+        chardev("p1", "pipe", device="@DIR@/pipe"),
         chardev("se", "serial", device="@DIR@/nothing"),
         ("ringbuf-write", {"device": "r2", "data": "hello"}),
         ("ringbuf-read", {"device": "r2", "size": 3}),
@@ -64,6 +65,9 @@ def test_chardevs(directory: Path) -> None:
         ("qom-list", {"path": "/chardevs"}),
     ]
     with standin_pair(directory, "-machine", "q35") as pair:
+        for side in (pair.reference, pair.subject):
+            for end in ("in", "out"):
+                os.mkfifo(side.scratch / f"pipe.{end}")
         tell(pair, steps)
         names = pair.same(
             "query-chardev",
@@ -73,7 +77,7 @@ def test_chardevs(directory: Path) -> None:
                 if each["label"] != "compat_monitor0"
             ],
         )
-        assert len(names) == 4
+        assert len(names) == 5
         pair.same("files", lambda side: sorted(side.files()))
 
 

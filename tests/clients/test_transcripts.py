@@ -1,0 +1,246 @@
+"""Command lines and commands of clients that no test can start: what they send is taken.
+
+Taken from the clients' sources and documentation: Kata (govmm's qemu.go and qmp.go),
+Proxmox (QemuServer.pm), labgrid's QEMUDriver, os-autoinst.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.differential.server import running
+from tests.differential.standin import SCRIPT
+
+Step = tuple[str, dict[str, Any]]
+
+# In the lines @DIR@ is the test's directory, and @NEXT@ no end of the line.
+
+UNIX = {"type": "unix", "data": {"path": "@DIR@/socket"}}
+
+KATA = """
+-name sandbox-1,debug-threads=on -uuid 6f2d0a5e-3c1b-4b57-9c3c-0a4b1c2d3e4f
+-machine q35,accel=tcg,nvdimm=on -cpu host,pmu=off
+-m 2048M,slots=10,maxmem=4096M -smp 1,cores=1,threads=1,sockets=4,maxcpus=4
+-device pci-bridge,bus=pcie.0,id=pci-bridge-0,chassis_nr=1,shpc=off,addr=2,@NEXT@
+io-reserve=4k,mem-reserve=1m,pref64-reserve=1m
+-device virtio-serial-pci,disable-modern=true,id=serial0
+-device virtconsole,chardev=charconsole0,id=console0
+-chardev socket,id=charconsole0,path=@DIR@/console.sock,server=on,wait=off
+-device nvdimm,id=nv0,memdev=mem0,unarmed=on
+-object memory-backend-file,id=mem0,mem-path=@DIR@/image,size=4194304,readonly=on
+-device virtio-scsi-pci,id=scsi0,disable-modern=true
+-object rng-random,id=rng0,filename=/dev/urandom
+-device virtio-rng-pci,rng=rng0,disable-modern=true
+-device vhost-vsock-pci,disable-modern=true,vhostfd=7,id=vsock-123,guest-cid=123
+-chardev socket,id=char-fs,path=@DIR@/virtiofsd,server=on,wait=off
+-device vhost-user-fs-pci,chardev=char-fs,tag=kataShared,queue-size=1024
+-netdev tap,id=network-0,vhost=on,vhostfds=8,fds=9
+-device driver=virtio-net-pci,netdev=network-0,mac=02:00:ca:fe:00:04,@NEXT@
+disable-modern=true,mq=on,vectors=4
+-rtc base=utc,driftfix=slew,clock=host -global kvm-pit.lost_tick_policy=discard
+-vga none -no-user-config -nodefaults -nographic --no-reboot
+-object memory-backend-file,id=dimm1,size=2048M,mem-path=/dev/shm,share=on -numa node,memdev=dimm1
+-kernel /usr/share/kata/vmlinux -append "console=hvc0 agent.log=debug" -pidfile @DIR@/pid
+"""
+
+KATA_STEPS: list[Step] = [
+    ("query-hotpluggable-cpus", {}),
+    ("query-cpus-fast", {}),
+    (
+        "blockdev-add",
+        {
+            "driver": "raw",
+            "node-name": "drive-1",
+            "file": {"driver": "file", "filename": "@DIR@/image"},
+        },
+    ),
+    (
+        "device_add",
+        {
+            "driver": "virtio-blk-pci",
+            "id": "virtio-drive-1",
+            "drive": "drive-1",
+            "bus": "pci-bridge-0",
+            "addr": "01",
+            "share-rw": True,
+        },
+    ),
+    ("getfd", {"fdname": "fd1"}),
+    ("getfd", {"fdname": "vhost1"}),
+    (
+        "netdev_add",
+        {"type": "tap", "id": "tap1", "vhost": True, "fds": "fd1", "vhostfds": "vhost1"},
+    ),
+    (
+        "device_add",
+        {
+            "driver": "virtio-net-pci",
+            "id": "virtio-tap1",
+            "netdev": "tap1",
+            "mac": "02:00:ca:fe:00:05",
+            "bus": "pci-bridge-0",
+            "addr": "02",
+            "mq": True,
+            "vectors": 4,
+        },
+    ),
+    (
+        "chardev-add",
+        {
+            "id": "char-1",
+            "backend": {"type": "socket", "data": {"addr": UNIX, "server": True, "wait": False}},
+        },
+    ),
+    ("chardev-remove", {"id": "char-1"}),
+    ("object-add", {"qom-type": "memory-backend-ram", "id": "mem1", "size": 134217728}),
+    ("device_add", {"driver": "pc-dimm", "id": "dimmmem1", "memdev": "mem1"}),
+    ("query-memory-devices", {}),
+    ("device_del", {"id": "virtio-tap1"}),
+    ("netdev_del", {"id": "tap1"}),
+    ("device_del", {"id": "virtio-drive-1"}),
+    ("stop", {}),
+    (
+        "migrate-set-capabilities",
+        {"capabilities": [{"capability": "x-ignore-shared", "state": True}]},
+    ),
+    ("migrate", {"uri": "file:@DIR@/state"}),
+    ("query-migrate", {}),
+    ("quit", {}),
+]
+
+PROXMOX = """
+-name vm,debug-threads=on -no-shutdown
+-chardev socket,id=qmp,path=@DIR@/100.qmp,server=on,wait=off -mon chardev=qmp,mode=control
+-pidfile @DIR@/pid -smbios type=1,uuid=6f2d0a5e-3c1b-4b57-9c3c-0a4b1c2d3e4f
+-smp 2,sockets=1,cores=2,maxcpus=2 -nodefaults -boot menu=on,strict=on,reboot-timeout=1000
+-cpu kvm64,enforce,+kvm_pv_eoi,+kvm_pv_unhalt,+lahf_lm,+sep -m 512
+-object iothread,id=iothread-virtioscsi0
+-device pci-bridge,id=pci.1,chassis_nr=1,bus=pci.0,addr=0x1e
+-device piix3-usb-uhci,id=uhci,bus=pci.0,addr=0x1.0x2
+-device usb-tablet,id=tablet,bus=uhci.0,port=1
+-device virtio-balloon-pci,id=balloon0,bus=pci.0,addr=0x3,free-page-reporting=on
+-blockdev driver=raw,node-name=f0,file.driver=file,file.filename=@DIR@/image
+-device virtio-scsi-pci,id=virtioscsi0,bus=pci.0,addr=0x5,iothread=iothread-virtioscsi0
+-device scsi-hd,bus=virtioscsi0.0,channel=0,scsi-id=0,lun=0,drive=f0,id=scsi0,bootindex=100
+-netdev type=tap,id=net0,ifname=tap100i0,script=no,downscript=no,vhost=on
+-device virtio-net-pci,mac=BC:24:11:00:00:01,netdev=net0,bus=pci.0,addr=0x12,id=net0,bootindex=300
+-machine type=pc
+"""
+
+PROXMOX_STEPS: list[Step] = [
+    ("query-status", {}),
+    (
+        "qom-set",
+        {
+            "path": "machine/peripheral/balloon0",
+            "property": "guest-stats-polling-interval",
+            "value": 2,
+        },
+    ),
+    ("qom-get", {"path": "machine/peripheral/balloon0", "property": "guest-stats"}),
+    ("query-balloon", {}),
+    ("balloon", {"value": 536870912}),
+    ("human-monitor-command", {"command-line": "object_add memory-backend-ram,id=m1,size=64M"}),
+    ("human-monitor-command", {"command-line": "device_del tablet"}),
+    ("query-block", {}),
+    ("query-blockstats", {}),
+    ("query-pci", {}),
+    ("set_link", {"name": "net0", "up": False}),
+    ("getfd", {"fdname": "migrate"}),
+    ("migrate-set-parameters", {"max-bandwidth": 9223372036853727232, "downtime-limit": 100}),
+    ("migrate", {"uri": "fd:migrate"}),
+    ("query-migrate", {}),
+    ("system_powerdown", {}),
+    ("quit", {}),
+]
+
+LABGRID = """
+-display none -machine q35 -cpu qemu64 -m 64M -no-user-config -nodefaults -S
+-chardev socket,id=serialsocket,path=@DIR@/serial -serial chardev:serialsocket
+-nic user,model=virtio-net-pci
+"""
+
+LABGRID_STEPS: list[Step] = [
+    ("cont", {}),
+    ("query-status", {}),
+    ("human-monitor-command", {"command-line": "info network"}),
+    ("system_reset", {}),
+    ("quit", {}),
+]
+
+OS_AUTOINST = """
+-device virtio-vga -only-migratable -chardev ringbuf,id=serial0,logfile=@DIR@/serial0,logappend=on
+-serial chardev:serial0 -audiodev none,id=snd0 -global isa-fdc.fdtypeA=none -m 512
+-machine q35 -cpu qemu64 -netdev user,id=qanet0 -device virtio-net,netdev=qanet0,@NEXT@
+mac=52:54:00:12:34:56
+-object rng-random,filename=/dev/urandom,id=rng0 -device virtio-rng-pci,rng=rng0
+-boot once=d -device qemu-xhci -device usb-tablet -smp 1 -S -display none
+-device virtio-serial -chardev pipe,id=virtio_console,path=@DIR@/console,@NEXT@
+logfile=@DIR@/vc,logappend=on
+-device virtconsole,chardev=virtio_console,name=org.openqa.console.virtio_console
+-chardev socket,path=@DIR@/qmp,server=on,wait=off,id=qmp_socket,logfile=@DIR@/qmp.log,logappend=on
+-qmp chardev:qmp_socket
+-device virtio-scsi-pci,id=scsi0
+-blockdev driver=file,node-name=hd0-file,filename=@DIR@/image,cache.no-flush=on
+-blockdev driver=raw,node-name=hd0,file=hd0-file,cache.no-flush=on,discard=unmap
+-device virtio-blk,id=hd0-device,drive=hd0,serial=hd0
+"""
+
+OS_AUTOINST_STEPS: list[Step] = [
+    ("query-status", {}),
+    ("cont", {}),
+    ("stop", {}),
+    ("getfd", {"fdname": "dumpfd"}),
+    (
+        "migrate-set-capabilities",
+        {"capabilities": [{"capability": "events", "state": True}]},
+    ),
+    ("migrate-set-parameters", {"max-bandwidth": 9223372036854775807}),
+    ("migrate", {"uri": "fd:dumpfd"}),
+    ("query-migrate", {}),
+    ("system_powerdown", {}),
+    ("quit", {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "steps"),
+    [
+        pytest.param(KATA, KATA_STEPS, id="Kata"),
+        pytest.param(PROXMOX, PROXMOX_STEPS, id="Proxmox"),
+        pytest.param(LABGRID, LABGRID_STEPS, id="labgrid"),
+        pytest.param(OS_AUTOINST, OS_AUTOINST_STEPS, id="os-autoinst"),
+    ],
+)
+def test_what_clients_send(directory: Path, line: str, steps: list[Step]) -> None:
+    (directory / "image").write_bytes(bytes(4 << 20))
+    for name in ("console.in", "console.out"):
+        os.mkfifo(directory / name)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(directory / "serial"))
+    listening.listen()
+    # What a shell opens is handed on to what it runs.
+    shell = ["sh", "-c", 'exec "$0" "$@" 7<>/dev/null 8<>/dev/null 9<>/dev/null']
+    words = shlex.split(line.replace("@NEXT@\n", "").replace("@DIR@", str(directory)))
+    argv = [*shell, sys.executable, "-c", SCRIPT, *words]
+    with listening, running("memd", argv, directory) as server:
+        monitor = server.monitor()
+        for command, arguments in steps:
+            text = json.dumps({"execute": command, "arguments": arguments})
+            request = text.replace("@DIR@", str(directory)).encode()
+            if command == "getfd":
+                with open("/dev/null", "wb") as null:
+                    monitor.send(request, [null.fileno()])
+            else:
+                monitor.send(request)
+            answer = monitor.read_answer()
+            assert "return" in answer, (command, arguments, answer)
+        assert server.wait() == 0
