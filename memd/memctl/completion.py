@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator
 
 from memd.memctl.context import Context, Trouble
-from memd.memctl.objects import METAVAR, SHORT
+from memd.memctl.objects import METAVAR, short_names
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -106,7 +106,7 @@ def script(shell: str) -> str:
         for action in each._actions:
             if isinstance(action.metavar, str) and action.metavar in completed:
                 action.complete = completed[action.metavar]  # type: ignore[attr-defined]
-    types = " ".join([*sorted(SHORT), "thread-context"])
+    types = " ".join([*sorted(short_names()), "thread-context"])
     preamble = _PREAMBLE[shell].replace("$TYPES", types)
     return shtab.complete(whole, shell, preamble=preamble)
 

@@ -12,9 +12,6 @@ from memd.compat import Compat
 from memd.json_types import JSONObject
 from memd.memctl.backends import PREFIX
 
-SHORT = frozenset(("ram", "file", "memfd", "shm", "guest-memfd"))
-"""The backends' names without `PREFIX`."""
-
 METAVAR = "TYPE,KEY=VALUE,..."
 
 
@@ -27,10 +24,18 @@ def compat_of(client: Client) -> Compat:
     return Compat.V11_1 if later else Compat.V10_0
 
 
+def short_names() -> set[str]:
+    """The backends' names without `PREFIX`, as the schema has them."""
+    from memd.qapi import load_schema
+
+    branches = load_schema().commands["object-add"].arguments.branches
+    return {name.removeprefix(PREFIX) for name in branches if name.startswith(PREFIX)}
+
+
 def in_full(text: str) -> str:
     """The spelling with the type's whole name."""
     name, comma, rest = text.partition(",")
-    return f"{PREFIX}{name}{comma}{rest}" if name in SHORT else text
+    return f"{PREFIX}{name}{comma}{rest}" if name in short_names() else text
 
 
 def parse(text: str, compat: Compat) -> JSONObject:
