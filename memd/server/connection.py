@@ -13,6 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from memd.server.limits import UNREAD_DESCRIPTORS, ConnectionBudget
+from memd.server.state import NEXT, Happening, Phase
 from memd.server.stream import Stream, is_pollable
 from memd.session import Session
 
@@ -42,7 +43,6 @@ class Connection:
     __slots__ = (
         "_corked",
         "_descriptors",
-        "_finishing",
         "_held",
         "_look",
         "_loop",
@@ -50,6 +50,7 @@ class Connection:
         "_on_lost",
         "_out",
         "_pausing",
+        "_phase",
         "_pollable",
         "_queued",
         "_reading",
@@ -93,7 +94,7 @@ class Connection:
         self.full = False
         self._reading = False
         self._writing = False
-        self._finishing = False
+        self._phase = Phase.OPEN
         self._pollable = is_pollable(stream.read_fd)
 
     def fileno(self) -> int:
@@ -132,7 +133,7 @@ class Connection:
 
     def finish(self) -> None:
         """See `Transport`."""
-        self._finishing = True
+        self._phase = NEXT[self._phase, Happening.FINISH]
         self._update_reading()
         if not self._corked:
             self._flush()
@@ -238,7 +239,9 @@ class Connection:
             else:
                 self._loop.remove_writer(stream.write_fd)
         held = self._held
-        if held > self._shared.limits.held_output or (self._finishing and not waiting):
+        if held > self._shared.limits.held_output or (
+            self._phase is Phase.FINISHING and not waiting
+        ):
             self.close()
             return
         self._tell()
@@ -287,7 +290,7 @@ class Connection:
     @property
     def held(self) -> int:
         """Bytes held for this client, coming and going."""
-        return 0 if self._finishing else self._told
+        return self._told if self._phase is Phase.OPEN else 0
 
     def cut_off(self, text: str) -> None:
         """Let go of a client, and of what is held for it; tell it why if it may listen."""
@@ -310,7 +313,8 @@ class Connection:
 
     def _update_reading(self) -> None:
         stream = self._stream
-        wanted = not (self._pausing or self.full or self._finishing or self._queued)
+        stopped = self._pausing or self.full or self._queued
+        wanted = self._phase is Phase.OPEN and not stopped
         if stream is None or wanted == self._reading:
             return
         self._reading = wanted
@@ -328,6 +332,7 @@ class Connection:
         if stream is None:
             return
         self._stream = None
+        self._phase = NEXT[self._phase, Happening.CLOSE]
         if self._reading and self._pollable:
             self._loop.remove_reader(stream.read_fd)
         if self._writing:
