@@ -306,6 +306,7 @@ class Config:
             checked, but for the id, and how many are to be ready.
         pool_reserve: bytes of the host's memory that this leaves free, None for as many
             as usual.
+        commit: whether a lack of huge pages later is refused: "strict" or "off".
         max_objects: how many objects there may be, 0 for any number.
         max_memory: bytes of all memory backends together, 0 for any number.
         max_memory_per_user: of those that one user's clients have made.
@@ -358,6 +359,7 @@ class Config:
         self.template_cache: int | None = None
         self.pools: list[tuple[JSONObject, int]] = []
         self.pool_reserve: int | None = None
+        self.commit = "off"
         self.max_objects = 0
         self.max_memory = 0
         self.max_memory_per_user = 0

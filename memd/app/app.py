@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("memd")
 
+WATCH = 2.0
+"""Seconds between two looks at whether there are huge pages enough (`--commit strict`)."""
+
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that end the daemon with status 0, as they end QEMU."""
 
@@ -131,6 +134,7 @@ class App:
         self._daemon.allow_exec = config.allow_exec
         self._ports = Ports(config, loop, self._tree, self._hub)
         self._pools: Pools | None = None
+        self._watching: asyncio.Future[None] | None = None
         self._metrics: Metrics | None = None
         self._manager: ServiceManager | None = None
         # A path or an abstract name; what else a manager may listen on is not spoken to.
@@ -216,6 +220,9 @@ class App:
         if config.accels:
             self._daemon.accel = choose_accelerator(config)
             self._daemon.kvm_enabled = self._daemon.accel == "kvm"
+        if config.commit == "strict":
+            self._tree.ledger.strict = True
+            self._watching = asyncio.ensure_future(self._watch_huge_pages())
         if config.mem_roots:
             self._roots = open_roots(config.mem_roots)
         # Monitors may need TLS credentials, these a secret, and nothing else here.
@@ -308,6 +315,21 @@ class App:
             except QMPError as error:
                 raise StartError(error.desc, each.where, error.hint) from None
 
+    async def _watch_huge_pages(self) -> None:
+        """Say that others have taken huge pages which memory here may claim."""
+        ledger = self._tree.ledger
+        while True:
+            await asyncio.sleep(WATCH)
+            short = await self._in_thread(ledger.lacking)
+            if short == self._tree.shortage:
+                continue
+            self._tree.shortage = short
+            self._status_changed()
+            if short:
+                log.warning("%s: a write may end in SIGBUS", short)
+            else:
+                log.info("there are huge pages enough again")
+
     def _open_pools(self) -> Pools:
         from memd.pages.pools import RESERVE, Pools
 
@@ -320,6 +342,10 @@ class App:
         except QMPError as error:
             raise StartError(error.desc, "--pool", error.hint) from None
         return pools
+
+    def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
 
     def _status_changed(self) -> None:
         if self._manager is not None:
@@ -412,6 +438,7 @@ class App:
             metrics.close if metrics else None,
             self._hub.close,
             pools.close if pools else None,
+            self._stop_watching,
             lambda: self._hub.settle(backends.give_up),
             self._ports.close,
             manager.end if manager else None,

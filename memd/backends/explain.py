@@ -142,26 +142,30 @@ def _warnings(backend: MemoryBackend, plan: Plan) -> Warnings:
     yield from backend.warnings(plan)
     if spec is not None and not plan.pooled:
         if file is not None and file.huge:
-            yield from _of_huge_pages(spec, file)
+            yield from _of_huge_pages(backend, spec, file)
         yield from _of_room(backend, plan, spec)
         yield from _without_effect(backend, plan, spec)
         yield from _of_reserve(plan, spec)
 
 
-def _of_huge_pages(spec: MapSpec, file: PlannedFile) -> Warnings:
-    pool = capacity.huge_pool(spec.page_size)
+def _of_huge_pages(backend: MemoryBackend, spec: MapSpec, file: PlannedFile) -> Warnings:
     wanted = huge_pages_wanted(spec, file)
-    left = 0 if pool is None else pool.left
-    if wanted <= left:
+    row = backend.tree.ledger.row(spec.page_size)
+    left = max(0, row["free"] - row["promised"])
+    if wanted + row["claims"] <= left:
         return
     numbers = (
         f"{wanted} huge pages of {size_text(spec.page_size)} are wanted, and {left} of"
-        f" {0 if pool is None else pool.total} are free"
+        f" {row['total']} are free"
     )
-    if spec.reserve:
-        yield "huge-pages", f"{numbers}."
-    else:
+    if row["claims"]:
+        numbers += f", of which other backends may claim {row['claims']} by copy-on-write"
+    if not spec.reserve:
         yield "huge-pages", f"{numbers}: with reserve=off it is mapped, and touching more fails."
+    elif wanted <= left:
+        yield "huge-pages", f"{numbers}: a write to those may end in SIGBUS then."
+    else:
+        yield "huge-pages", f"{numbers}."
 
 
 def _of_room(backend: MemoryBackend, plan: Plan, spec: MapSpec) -> Warnings:

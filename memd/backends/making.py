@@ -7,13 +7,15 @@ descriptor, no mapping and no file behind.
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Any, Protocol
 
 from memd.errors import QMPError
 from memd.hostmem import populate
 from memd.hostmem.files import Backing
 from memd.hostmem.host import Host, Unsupported
-from memd.hostmem.libc import os_error
+from memd.hostmem.ledger import Ledger
+from memd.hostmem.libc import PAGE_SIZE, os_error
 from memd.hostmem.region import Region, job_on
 from memd.hostmem.spec import MapSpec
 from memd.work import Event, Job
@@ -161,7 +163,7 @@ def realize(backend: Memory, host: Host, preallocation: Preallocation | None = N
     backing = backend.open(host)
     try:
         spec = backend.spec(backing)
-        region = _map(backend, host, spec, backing)
+        region = _map(backend, host, spec, backing, check=True)
         backend.check_mapped(region)
         region.prepare(backend.merge, backend.dump)
         _bind(backend, region)
@@ -202,16 +204,33 @@ def map_again(backend: Memory, spec: MapSpec, fd: int) -> Region:
     return region
 
 
-def _map(backend: Memory, host: Host, spec: MapSpec, backing: Backing | None) -> Region:
+def _map(
+    backend: Memory, host: Host, spec: MapSpec, backing: Backing | None, *, check: bool = False
+) -> Region:
     try:
         if backing is None:
             return Region(host, spec)
-        return Region(host, spec, backing.fd, backing.opened)
+        if spec.page_size == PAGE_SIZE:
+            return Region(host, spec, backing.fd, backing.opened)
+        return _map_huge(backend, host, spec, backing, check)
     except OSError as failed:
         raise QMPError(f"{backend.map_failure()}: {failed.strerror}") from None
     except Unsupported as refusal:
         host.warn(str(refusal))
         raise QMPError(backend.map_failure()) from None
+
+
+def _map_huge(backend: Memory, host: Host, spec: MapSpec, backing: Backing, check: bool) -> Region:
+    """Map huge pages, of which there may be too few later."""
+    ledger: Ledger = backend.tree.ledger
+    fd = backing.fd
+    nodes = frozenset(backend.host_nodes if backend.policy == "bind" else ())
+    make = partial(Region, host, spec, fd, backing.opened)
+    if not host.plans:
+        return ledger.map(spec, fd, nodes, make, check=check)
+    if not host.ready:
+        ledger.check(spec, fd, nodes)
+    return make()
 
 
 def _bind(backend: Memory, region: Region) -> None:

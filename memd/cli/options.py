@@ -163,6 +163,12 @@ def _template_cache(line: CommandLine, given: Given) -> None:
     line.config.template_cache = size_of(given.name, given.value)
 
 
+def _commit(line: CommandLine, given: Given) -> None:
+    if given.value not in ("strict", "off"):
+        raise QMPError(f"Parameter 'commit' does not accept value '{given.value}'")
+    line.config.commit = given.value
+
+
 def _pool_reserve(line: CommandLine, given: Given) -> None:
     from memd.cli.bounds import size_of
 
@@ -200,6 +206,7 @@ OPTIONS: dict[str, Option[CommandLine]] = {
     "object": Option(CommandLine.add_object),
     "pool": Option(CommandLine.add_pool),
     "pool-reserve": Option(_pool_reserve),
+    "commit": Option(_commit),
     "chardev": Option(lambda line, given: line.monitors.add_chardev(given)),
     **dict.fromkeys(
         ("monitor", "mon"), Option(lambda line, given: line.monitors.add_monitor(given))

@@ -58,6 +58,8 @@ What there is at the start:
                       given many times
   --pool-reserve SIZE
                       host memory that this leaves free (default: 512M)
+  --commit strict     refuse memory that could lack huge pages later, which ends
+                      its users by SIGBUS (docs/choosing.md); default: off
 
 A machine's memory, without CPUs and without a guest (docs/standing-in.md):
   --machine TYPE      q35, pc, virt or none (the default), which takes

@@ -10,7 +10,7 @@ from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.errors import NO_DESCRIPTOR, QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
-from memd.work import Encoded, Event, Outcome
+from memd.work import Encoded, Event, Job, Outcome
 
 if TYPE_CHECKING:
     # What touches the kernel is imported by the first command that needs it.
@@ -277,6 +277,11 @@ async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
 
     await job_on((region,), work, progress=progress)
     return {}
+
+
+async def x_hugepage_query(daemon: Daemon, args: JSONObject) -> list[JSONObject]:
+    """`x-hugepage-query`: the huge pages, and what memory may claim of them."""
+    return await Job(daemon.tree.ledger.rows)
 
 
 def x_pool_query(daemon: Daemon, args: JSONObject) -> list[JSON]:

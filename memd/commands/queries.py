@@ -46,6 +46,7 @@ QUERIES = frozenset(
         "query-uuid",
         "query-version",
         "query-yank",
+        "x-hugepage-query",
         "x-memdev-explain",
         "x-memdev-lost",
         "x-memdev-map",

@@ -59,6 +59,7 @@ HANDLERS: dict[str, Handler] = {
     "x-memdev-save": memdev.x_memdev_save,
     "x-memdev-lost": memdev.x_memdev_lost,
     "x-pool-query": memdev.x_pool_query,
+    "x-hugepage-query": memdev.x_hugepage_query,
     "x-template-save": template_machine.x_template_save,
     "x-template-serve": template_machine.x_template_serve,
     "x-template-status": template.x_template_status,

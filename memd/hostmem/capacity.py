@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import resource
+from contextlib import suppress
 from typing import NamedTuple
 
 from memd.hostmem import cgroup
 from memd.hostmem.numa import parse_list
 
+_NODES = "/sys/devices/system/node"
 _HUGE_POOLS = "/sys/kernel/mm/hugepages"
 
 
@@ -96,6 +98,19 @@ def huge_pool(page_size: int) -> HugePool | None:
     except (OSError, ValueError):
         return None
     return HugePool(page_size, *counts)
+
+
+def huge_pages_by_node(page_size: int) -> list[tuple[int, int]]:
+    """The NUMA nodes, and how many huge pages of a size are free on each."""
+    found = []
+    with suppress(OSError):
+        for name in os.listdir(_NODES):
+            if name.removeprefix("node").isdecimal():
+                place = f"{_NODES}/{name}/hugepages/hugepages-{page_size >> 10}kB"
+                with suppress(OSError):
+                    free = _number(f"{place}/free_hugepages")
+                    found.append((int(name.removeprefix("node")), free))
+    return sorted(found)
 
 
 def left_to_use() -> int:

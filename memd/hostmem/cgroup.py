@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 from memd.hostmem import libc
@@ -129,6 +129,26 @@ def _limited(top: str, path: str, version: int) -> list[Group]:
             break
         path = os.path.dirname(path)
     return found
+
+
+def huge_pages_left(page_size: int) -> Iterator[int]:
+    """How many huge pages each group of version 2 that limits them allows yet.
+
+    What a group allows to be used is not looked at by the kernel when it sets pages
+    aside (hugetlb.<size>.max).
+    """
+    unit = max(at for at in (10, 20, 30) if page_size >> at)
+    name = f"hugetlb.{page_size >> unit}{'KMG'[unit // 10 - 1]}B"
+    with suppress(OSError):
+        mounts = _text("/proc/self/mountinfo").splitlines()
+        for row in _text("/proc/self/cgroup").splitlines():
+            where = _place(mounts, row[3:], 2) if row.startswith("0::") else None
+            while where is not None and where[1].startswith(where[0]):
+                top, path = where
+                limit = _limit(f"{path}/{name}.max")
+                if limit < _NO_LIMIT:
+                    yield max(0, limit - int(_text(f"{path}/{name}.current"))) // page_size
+                where = None if path == top else (top, os.path.dirname(path))
 
 
 def _limit(path: str) -> int:

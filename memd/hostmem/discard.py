@@ -54,6 +54,8 @@ def discard(region: Region, name: str, offset: int, length: int) -> None:
             region.host.punch_hole(region.fd, region.offset + offset, length)
     except OSError as failed:
         raise QMPError(f"cannot discard memory of '{name}': {failed.strerror}") from None
+    if region.on_discard is not None:
+        region.on_discard(length)
     if in_file and region.shared:
         return
     # A private mapping has pages of its own.

@@ -83,6 +83,12 @@ class Host:
         creations: takes note of files that are made, or None.
     """
 
+    plans = False
+    """Whether it only tells what the kernel would say."""
+
+    ready = False
+    """Whether the memory is there already, and only taken."""
+
     def __init__(self, roots: Roots | None = None) -> None:
         self.roots = roots
         self.creations: CreationLog | None = None

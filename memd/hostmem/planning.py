@@ -117,13 +117,16 @@ class PlanningHost(Host):
         ready: whether the memory is there already, and only taken.
 
     Attributes:
+        ready: see above.
         file: the file that memory would come from; None for anonymous memory.
         spec: what would be mapped; None before it has come to that.
     """
 
+    plans = True
+
     def __init__(self, roots: Roots | None, *, ready: bool = False) -> None:
         super().__init__(roots)
-        self._ready = ready
+        self.ready = ready
         self.file: PlannedFile | None = None
         self.spec: MapSpec | None = None
         # By a descriptor that stands for each: of it, of its directory, or of any.
@@ -234,7 +237,7 @@ class PlanningHost(Host):
         """See whether it could be mapped."""
         self.spec = spec
         self.file = file = self._files.get(fd)
-        if self._ready:
+        if self.ready:
             return Mapping(0, 0, 0, False)
         if file is not None and not _is_sure(file):
             raise CannotTell
@@ -274,7 +277,7 @@ class PlanningHost(Host):
     def populate(self, population: Populating) -> None:
         """See whether there is enough."""
         spec, file = self.spec, self.file
-        if self._ready:
+        if self.ready:
             return
         if spec is None:
             raise CannotTell

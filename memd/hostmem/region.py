@@ -43,6 +43,7 @@ class Region:
         synced: whether writes survive a crash without fsync(2) (MAP_SYNC).
         writable: whether writes are allowed by the mapping.
         exports: how many descriptors of it were handed out.
+        on_discard: told how many bytes were discarded, in whatever thread.
         on_release: called once it is unmapped, in whatever thread.
     """
 
@@ -58,6 +59,7 @@ class Region:
         "host",
         "length",
         "offset",
+        "on_discard",
         "on_release",
         "opened",
         "page_size",
@@ -94,6 +96,7 @@ class Region:
         self.writable = bool(spec.protection & libc.PROT_WRITE)
         self.exports = 0
         self.opened = host.look(fd) if opened is None and fd >= 0 else opened
+        self.on_discard: Callable[[int], None] | None = None
         self.on_release: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._pins = 0

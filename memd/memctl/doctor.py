@@ -92,11 +92,30 @@ def _daemon(context: Context) -> list[Check]:
         with context.connect() as client:
             version = client.greeting["QMP"]["version"]["qemu"]
             found = f"serves QMP as QEMU {version['major']}.{version['minor']} does"
-            return [Check("memd", OK, found), *_templates(client)]
+            return [Check("memd", OK, found), *_claims(client), *_templates(client)]
     except Trouble as trouble:
         if trouble.status != NO_DAEMON:
             raise
         return [Check("memd", WARN, trouble.text, trouble.hint.split("\n")[0])]
+
+
+def _claims(client: Client) -> Iterator[Check]:
+    """What the daemon's memory may claim of the huge pages."""
+    try:
+        rows = client.execute("x-hugepage-query")
+    except QMPError:
+        # It is no memd.
+        return
+    for row in rows:
+        name = f"{rounded(row['page-size'])} pages of memd"
+        found = f"{row['claims']} may be claimed that nobody has set aside"
+        if "lacking" in row:
+            advice = (
+                "A write may end in SIGBUS. Add huge pages, or use reserve=on, --commit strict."
+            )
+            yield Check(name, BAD, f"{found}; {row['lacking']}", advice)
+        elif row["claims"]:
+            yield Check(name, OK, found)
 
 
 def _templates(client: Client) -> Iterator[Check]:

@@ -65,6 +65,8 @@ class Status:
         not_kept = sum(obj.kept is False and obj.memory_fd >= 0 for obj in backends)
         if not_kept:
             text += f"; not kept: {not_kept}"
+        if self._tree.shortage:
+            text += f"; {self._tree.shortage}"
         if self._tree.objects.pools is not None:
             text += f"; {self._tree.objects.pools.status()}"
         if self._lost:

@@ -17,6 +17,7 @@ from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.host import Host
+    from memd.hostmem.ledger import Ledger
 
 Source = Callable[[dict[str, ObjectType], Compat], Iterable[ObjectType]]
 """Gives types for a tree, from those that it has and whose they are to be."""
@@ -49,11 +50,14 @@ class Tree:
         chardevs: the container `/chardevs`.
         machine: the object `/machine`.
         more_types: types that are only known; None where there are none.
+        shortage: what the host has too little of for what is there; "" for nothing.
     """
 
     def __init__(self, compat: Compat = Compat.V10_0) -> None:
         self.compat = compat
         self._host: Host | None = None
+        self._ledger: Ledger | None = None
+        self.shortage = ""
         self._types: dict[str, ObjectType] = {}
         self._link_names: set[str] = set()
         self._catalogued = False
@@ -77,6 +81,15 @@ class Tree:
     @host.setter
     def host(self, host: Host) -> None:
         self._host = host
+
+    @property
+    def ledger(self) -> Ledger:
+        """What huge pages the objects' memory may claim."""
+        if self._ledger is None:
+            from memd.hostmem.ledger import Ledger
+
+            self._ledger = Ledger()
+        return self._ledger
 
     def replace_machine(self) -> None:
         """Have a new `/machine`, a machine `none`, in the place of the old one."""

@@ -225,3 +225,16 @@ def test_pages_of_a_file_on_a_disk_are_not_charged_for_good(
                 region = Region(HOST, spec(shared=shared), os.dup(file.fileno()))
             assert cgroup.takes_memory(region) is (charged or not shared)
             region.close()
+
+
+def test_huge_pages_that_groups_of_version_2_allow(system: Path) -> None:
+    describe(system, "4:memory:/\n0::/a/b\n", V2)
+    make_group(system / "unified/a", {"hugetlb.2MB.max": "max\n", "hugetlb.1GB.max": "0\n"})
+    limits = {"hugetlb.2MB.max": f"{10 * MIB}\n", "hugetlb.2MB.current": f"{4 * MIB}\n"}
+    make_group(system / "unified/a/b", limits)
+    make_group(system / "unified/a", {"hugetlb.1GB.current": "0\n"})
+    assert list(cgroup.huge_pages_left(2 * MIB)) == [3]
+    assert list(cgroup.huge_pages_left(1 << 30)) == [0]
+    assert list(cgroup.huge_pages_left(64 << 10)) == []
+    (system / "cgroup").unlink()
+    assert list(cgroup.huge_pages_left(2 * MIB)) == []
