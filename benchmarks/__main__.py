@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks import commands, crowd, footprint, many, prealloc, report, waits
+from benchmarks import commands, crowd, footprint, many, pools, prealloc, report, waits
 from benchmarks.figures import Curve, Samples, Scale, Subject
 from benchmarks.servers import QEMU, SIDES, TREE, warm
 
@@ -17,6 +17,7 @@ SUBJECTS: tuple[Subject, ...] = (
     crowd.SUBJECT,
     prealloc.SUBJECT,
     waits.SUBJECT,
+    pools.SUBJECT,
     footprint.SUBJECT,
 )
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -25,8 +26,8 @@ def environment() -> dict[str, str]:
     return kept
 
 
-def command_line(side: str, paths: list[Path]) -> list[str]:
-    """How a side is started, to serve QMP at these sockets."""
+def command_line(side: str, paths: list[Path], options: Sequence[str] = ()) -> list[str]:
+    """How a side is started with further options, to serve QMP at these sockets."""
     if side == "memd":
         script = Path(sys.executable).with_name("memd")
         line = [str(script)] if script.exists() else [sys.executable, "-m", "memd"]
@@ -34,7 +35,7 @@ def command_line(side: str, paths: list[Path]) -> list[str]:
         line = [QEMU, "-machine", "none", "-nodefaults", "-nographic", "-S"]
     for path in paths:
         line += ["-qmp", f"unix:{path},server=on,wait=off"]
-    return line
+    return [*line, *options]
 
 
 class Server:
@@ -42,6 +43,7 @@ class Server:
 
     Args:
         side: one of `SIDES`.
+        options: further ones of its command line.
 
     Attributes:
         client: on its first socket.
@@ -50,13 +52,13 @@ class Server:
         start: seconds from its start to its greeting.
     """
 
-    def __init__(self, side: str) -> None:
+    def __init__(self, side: str, *options: str) -> None:
         self.side = side
         self._directory = tempfile.TemporaryDirectory(prefix="memd-bench-")
         self.paths = [Path(self._directory.name) / name for name in ("one", "two")]
         begin = time.perf_counter()
         self._process = subprocess.Popen(
-            command_line(side, self.paths),
+            command_line(side, self.paths, options),
             cwd=TREE,
             env=environment(),
             stdin=subprocess.DEVNULL,

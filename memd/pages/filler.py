@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 from memd.hostmem.host import Host
@@ -27,7 +28,8 @@ _NICE = 19
 def main() -> None:
     """Do what is asked for until there is nobody left to ask."""
     # It has an address space of its own: nobody waits for what it holds.
-    os.nice(_NICE)
+    with suppress(PermissionError):
+        os.nice(_NICE)
     host = Host()
     with socket.socket(fileno=os.dup(0)) as sock:
         while True:
