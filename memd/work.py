@@ -93,6 +93,13 @@ class Encoded:
         self.value = value
 
 
+MEMORY: frozenset[int] = frozenset()
+"""What a job waits on that works on memory alone."""
+
+ELSEWHERE = frozenset((0,))
+"""What one waits on of which that is not known: another process, an unknown file system."""
+
+
 class Job(Generic[T]):
     """Work for a thread; `await` it for what it returns or raises.
 
@@ -102,24 +109,37 @@ class Job(Generic[T]):
 
     Attributes:
         work: runs in a worker thread; touches no shared state but the kernel's.
+        on: the numbers of the file systems and devices that `work` may wait for
+            (`hostmem/file_systems.py`): each has a bounded share of the threads.
+        heavy: whether `work` goes through much memory or many bytes of a file.
+        patience: seconds after which who awaits it goes on with None, while `work`
+            goes on, too; None to wait for its end.
         progress: asked on the event loop a few times a second while `work`
             runs; gives an event that tells how far it has come, or None.
         copies: bytes that `work` has to hold copies of, roughly; where that is
             much, it waits for others that do.
+        user: whose command it is of; None for the daemon's own.
     """
 
-    __slots__ = ("copies", "progress", "work")
+    __slots__ = ("copies", "heavy", "on", "patience", "progress", "user", "work")
 
     def __init__(
         self,
         work: Callable[[], T],
         *,
+        on: frozenset[int] = ELSEWHERE,
+        heavy: bool = False,
+        patience: float | None = None,
         progress: Callable[[], Event | None] | None = None,
         copies: int = 0,
     ) -> None:
         self.work = work
+        self.on = on
+        self.heavy = heavy
+        self.patience = patience
         self.progress = progress
         self.copies = copies
+        self.user: int | None = None
 
     def __await__(self) -> Generator[Job[T], Any, T]:
         value: T = yield self

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from memd import backends
 from memd.json_types import JSON
-from memd.work import Command, Completion, Job, Wait
+from memd.qom import Tree
+from memd.work import Command, Completion, Job, Resume, Wait
 
 
 class Running:
@@ -65,3 +67,21 @@ class Running:
         while self.wait is not None:
             self.step()
         return self.value
+
+
+def here(wait: Wait, resume: Resume) -> None:
+    """Have a wait end at once, in this very thread: a `memd.work.Start`."""
+    if isinstance(wait, Completion):
+        wait.then(partial(resume, None, None))
+        return
+    try:
+        value = wait.work()
+    except BaseException as error:
+        resume(None, error)
+    else:
+        resume(value, None)
+
+
+def close_all(tree: Tree) -> None:
+    """Delete everything, as at the daemon's end."""
+    Running(backends.close_all(tree, here)).finish()

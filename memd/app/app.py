@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from memd import backends
 from memd.app.accelerators import choose_accelerator
 from memd.app.access import open_audit, open_roots
-from memd.app.ports import Ports
+from memd.app.ports import END_PATIENCE, Ports
 from memd.app.signals import Signals
 from memd.backends.base import MemoryBackend
 from memd.backends.credentials import is_credential
@@ -32,7 +32,7 @@ from memd.qom import Tree
 from memd.qom.quota import Quota
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog, Limits
-from memd.work import Command, Completion, Job, begin
+from memd.work import Command, Completion, begin
 
 if TYPE_CHECKING:
     from memd.app.machine_builder import MachineBuilder
@@ -115,7 +115,7 @@ class App:
             from memd.commands.audit import Audit
 
             dispatch = self._audit = Audit(
-                dispatch, self._daemon, sink, loop, LimitedLog(loop).warn
+                dispatch, self._daemon, sink, loop, self._spawn, LimitedLog(loop).warn
             )
         self._hub = make_hub(
             loop,
@@ -230,7 +230,7 @@ class App:
             await manager.restore(credentials=True, roots=self._roots)
         await self._make_credentials()
         if config.metrics is not None and self._meter is not None:
-            self._metrics = self._open_metrics(config.metrics, self._meter)
+            self._metrics = await self._open_metrics(config.metrics, self._meter)
         if config.templates is not None:
             await self._open_templates(config.templates)
         await self._ports.open()
@@ -337,7 +337,7 @@ class App:
         reserve = RESERVE if config.pool_reserve is None else config.pool_reserve
         try:
             objects.pools = pools = Pools(
-                self._tree, config.pools, reserve, self._in_thread, self._status_changed
+                self._tree, config.pools, reserve, self._hub.in_thread, self._status_changed
             )
         except QMPError as error:
             raise StartError(error.desc, "--pool", error.hint) from None
@@ -367,31 +367,18 @@ class App:
         except QMPError as error:
             raise StartError(error.desc, f"--templates {directory}", error.hint) from None
         self._daemon.templates = templates
-        await templates.serve(self._hub.broadcast, self._in_thread, self._hub.spawn)
+        await templates.serve(self._hub.broadcast, self._hub.in_thread, self._hub.spawn)
 
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        """What a function returns or raises that may wait."""
-        done: asyncio.Future[Any] = self._loop.create_future()
-
-        def end(value: Any, error: BaseException | None) -> None:
-            if done.cancelled():
-                return
-            if error is None:
-                done.set_result(value)
-            else:
-                done.set_exception(error)
-
-        self._hub.start(Job(work), end)
-        return await done
-
-    def _open_metrics(self, address: Chardev, meter: Meter) -> Metrics:
+    async def _open_metrics(self, address: Chardev, meter: Meter) -> Metrics:
         try:
             from memd.app.metrics import open_metrics
         except ImportError as error:
             hint = "the extra metrics brings it: in memd's source tree, pip install '.[metrics]'"
             raise StartError(f"--metrics needs {error.name}", address.where, hint) from None
         try:
-            return open_metrics(address, self._loop, self._hub, self._daemon, meter, self._run)
+            return await open_metrics(
+                address, self._loop, self._hub, self._daemon, meter, self._run
+            )
         except QMPError as error:
             raise StartError(error.desc, address.where, error.hint) from None
 
@@ -423,6 +410,13 @@ class App:
             self._manager.ask_for_time(done)
         return await done
 
+    def _spawn(self, command: Command[None], what: str) -> None:
+        self._hub.spawn(command, what)
+
+    def _briefly(self, work: Callable[[], object]) -> Callable[[], Awaitable[object]]:
+        """A step of the end that may wait for a file system, but not for long."""
+        return lambda: self._hub.in_thread(work, END_PATIENCE)
+
     def _on_signal(self) -> None:
         if not self._hub.ended.done():
             self._hub.broadcast((shutdown_event("host-signal"),))
@@ -435,19 +429,19 @@ class App:
         steps: tuple[Callable[[], Awaitable[object] | None] | None, ...] = (
             manager.stopping if manager else None,
             self._ports.stop,
-            metrics.close if metrics else None,
+            (lambda: metrics.close(END_PATIENCE)) if metrics else None,
             self._hub.close,
             pools.close if pools else None,
             self._stop_watching,
             lambda: self._hub.settle(backends.give_up),
             self._ports.close,
             manager.end if manager else None,
-            lambda: backends.close_all(self._tree),
+            lambda: self._run(backends.close_all(self._tree, self._hub.start)),
             templates.stop_serving if templates else None,
             templates.close if templates else None,
             self._daemon.fdsets.close,
             self._roots.close if self._roots else None,
-            self._audit.close if self._audit else None,
+            self._briefly(self._audit.close) if self._audit else None,
         )
         for step in steps:
             try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
 import socket
 import sys
 import threading
@@ -41,7 +40,7 @@ from memd.commands.metering import BOUNDS
 from memd.hostmem.sockets import listen_tcp
 from memd.json_types import JSONObject
 from memd.server.endpoint import open_unix
-from memd.server.listener import Listener
+from memd.server.listener import Listener, SocketFile
 from memd.work import Run
 
 if TYPE_CHECKING:
@@ -396,7 +395,7 @@ class Metrics:
     def __init__(
         self,
         socks: list[socket.socket],
-        made_path: str | None,
+        made: SocketFile | None,
         loop: asyncio.AbstractEventLoop,
         hub: Hub,
         daemon: Daemon,
@@ -413,14 +412,19 @@ class Metrics:
         PlatformCollector(registry=registry)
         registry.register(Collector(daemon.compat.value, self._look))
         self._server = _Server(registry)
-        self._listeners = [Listener(loop, each, self._serve, made_path=made_path) for each in socks]
+        self._listeners = [Listener(loop, each, self._serve, made=made) for each in socks]
         for listener in self._listeners:
             listener.start()
 
-    def close(self) -> None:
-        """Serve no more. What is being answered is cut off with the process."""
+    async def close(self, patience: float) -> None:
+        """Serve no more. What is being answered is cut off with the process.
+
+        Args:
+            patience: seconds given to the file system of its socket.
+        """
         for listener in self._listeners:
-            listener.close()
+            if made := listener.close():
+                await self._hub.in_thread(made.remove, patience)
 
     def _serve(self, client: socket.socket) -> None:
         client.setblocking(True)
@@ -456,7 +460,7 @@ class Metrics:
         return found
 
 
-def open_metrics(
+async def open_metrics(
     address: Chardev,
     loop: asyncio.AbstractEventLoop,
     hub: Hub,
@@ -472,10 +476,11 @@ def open_metrics(
     Raises:
         QMPError: it can't be listened on.
     """
-    made_path = None
-    if address.kind == "unix":
-        socks = [open_unix(address.path, server=True)]
-        made_path = os.path.abspath(address.path)
-    else:
-        socks = listen_tcp(address.host, address.port, address.family)
-    return Metrics(socks, made_path, loop, hub, daemon, meter, run)
+
+    def listen() -> tuple[list[socket.socket], SocketFile | None]:
+        if address.kind == "unix":
+            return [open_unix(address.path, server=True)], SocketFile(address.path)
+        return listen_tcp(address.host, address.port, address.family), None
+
+    socks, made = await hub.in_thread(listen)
+    return Metrics(socks, made, loop, hub, daemon, meter, run)

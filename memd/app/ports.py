@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from memd import qom
@@ -20,7 +21,7 @@ from memd.server.dialer import Dialer
 from memd.server.endpoint import ends_of, is_loopback, open_fd, open_unix
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog
-from memd.server.listener import Listener
+from memd.server.listener import Listener, SocketFile
 from memd.server.peer import peer_of
 from memd.server.stream import StdioStream
 from memd.session import Monitor
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from memd.config import Chardev, Config, MonitorSpec
     from memd.server.qtest import QTest
     from memd.server.tls import TLSPort
+
+END_PATIENCE = 0.5
+"""Seconds for which a step of the end waits for a file system."""
 
 Adopt = Callable[[socket.socket], "asyncio.Future[bool] | None"]
 """Takes a connection; a future, where it is yet to be seen whether it can be served."""
@@ -116,14 +120,16 @@ class Ports:
         for monitor in self._monitors:
             monitor.close()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Take nobody more; those who are there go on being served."""
         for dialer in self._dialers:
             dialer.close()
-        for listener in self._listeners:
-            listener.close()
+        made = [listener.close() for listener in self._listeners]
         for port in self._tls_ports:
             port.close()
+        # Each in a thread of its own: one may wait for its file system.
+        removals = [self._hub.in_thread(each.remove, END_PATIENCE) for each in made if each]
+        await asyncio.gather(*removals)
 
     def close(self) -> None:
         """Close all that is left, once nobody is served any more."""
@@ -243,8 +249,9 @@ class Ports:
                 listen()
 
         dialer = self._make_dialer(chardev, came) if chardev.reconnect else None
+        opening = partial(self._open_sockets, chardev)
         try:
-            socks = self._open_sockets(chardev)
+            socks = await self._hub.in_thread(opening)
         except QMPError as error:
             if dialer is None:
                 raise StartError(error.desc, chardev.where, error.hint) from None
@@ -255,8 +262,10 @@ class Ports:
         if not chardev.server:
             came(socks[0])
             return dialer
-        made_path = os.path.abspath(chardev.path) if chardev.kind == "unix" else None
-        listeners += [Listener(self._loop, each, came, made_path=made_path) for each in socks]
+        made = None
+        if chardev.kind == "unix":
+            made = await self._hub.in_thread(partial(SocketFile, chardev.path))
+        listeners += [Listener(self._loop, each, came, made=made) for each in socks]
         if one and monitor is not None:
             monitor.on_alone = listen
             for each in socks:

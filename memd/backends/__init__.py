@@ -12,6 +12,7 @@ from memd.backends.shm import MEMORY_BACKEND_SHM
 from memd.backends.thread_context import THREAD_CONTEXT
 from memd.backends.tls_creds import TLS_CREDS, TLS_CREDS_X509
 from memd.qom.tree import Tree
+from memd.work import Job, Start
 
 TYPES = (
     MEMORY_BACKEND,
@@ -41,13 +42,18 @@ def give_up() -> None:
     populate.cancel_all()
 
 
-def close_all(tree: Tree) -> None:
+async def close_all(tree: Tree, start: Start) -> None:
     """Delete everything, as at the daemon's end.
 
     What is still being made is given up, and the files made for it go.
+
+    Args:
+        start: has what the objects wait for end.
     """
+    from memd.backends.making import PATIENCE
     from memd.hostmem import files
 
     give_up()
-    files.remove_unfinished()
-    tree.objects.delete_all()
+    gone = tree.objects.delete_all(start)
+    await Job(files.remove_unfinished, patience=PATIENCE)
+    await gone

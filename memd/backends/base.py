@@ -202,7 +202,7 @@ class MemoryBackend(UserCreatable, ABC):
 
         region, self.region = self.region, None
         if region is not None:
-            await let_go(region, **self.letting_go)
+            self.lingers = not await let_go(region, **self.letting_go)
 
     @property
     def letting_go(self) -> dict[str, bool]:
@@ -231,7 +231,7 @@ class MemoryBackend(UserCreatable, ABC):
             if region.fd >= 0:
                 from memd.hostmem.identity import identify
 
-                described["file"] = before["file"] if before else identify(region.fd)
+                described["file"] = before["file"] if before else identify(region.fd, region.opened)
         return described
 
     def restoring(self, described: Description) -> JSONObject:

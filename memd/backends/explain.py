@@ -18,6 +18,7 @@ from memd.backends.plan import Plan, Proposals, Warnings, about, size_text
 from memd.errors import QMPError
 from memd.hostmem import capacity, libc
 from memd.hostmem.capacity import CannotTell
+from memd.hostmem.files import encode_path
 from memd.hostmem.planning import (
     PlannedFile,
     PlanningHost,
@@ -29,7 +30,7 @@ from memd.hostmem.spec import READ_WRITE, MapSpec, round_up
 from memd.json_types import JSONObject
 from memd.qom.object import UserCreatable
 from memd.qom.tree import Tree
-from memd.work import Job
+from memd.work import MEMORY, Job
 
 Explanation = JSONObject
 
@@ -60,7 +61,9 @@ async def explain(
     except QMPError as error:
         return refused(error)
     # Looking at a file may wait for its file system.
-    return await Job(lambda: _explain(obj, options, deny_private_discard))
+    path = obj.file_path
+    on = MEMORY if path is None else tree.host.waits_on(encode_path(path))
+    return await Job(lambda: _explain(obj, options, deny_private_discard), on=on)
 
 
 def refused(error: QMPError) -> Explanation:

@@ -12,17 +12,21 @@ from typing import Any, Protocol
 
 from memd.errors import QMPError
 from memd.hostmem import populate
-from memd.hostmem.files import Backing
+from memd.hostmem.files import Backing, encode_path
 from memd.hostmem.host import Host, Unsupported
 from memd.hostmem.ledger import Ledger
 from memd.hostmem.libc import PAGE_SIZE, os_error
 from memd.hostmem.region import Region, job_on
 from memd.hostmem.spec import MapSpec
-from memd.work import Event, Job
+from memd.work import MEMORY, Event, Job
 
 LARGE = 64 << 20
 """Of mappings of more bytes than this, what goes through all their pages is
 done beside the event loop: it takes the kernel milliseconds."""
+
+PATIENCE = 1.0
+"""Seconds that an `object-del` waits for a file system or device that has a part in it; what
+it has to do goes on."""
 
 GIVEN_UP = os_error(errno.ECANCELED)
 """Why memory that is deleted meanwhile can't be populated."""
@@ -41,6 +45,10 @@ class Memory(Protocol):
     prealloc_context: Any
     preallocation: Preallocation | None
     tree: Any
+
+    @property
+    def file_path(self) -> str | None:
+        """The path of its file; None where it has none."""
 
     def check(self) -> None:
         """Raise `QMPError` where options contradict each other."""
@@ -84,9 +92,11 @@ async def make(backend: Memory) -> None:
             # Somebody has to give up a lease on the file, or it is elsewhere by now.
             pass
     preallocation = backend.preallocation = Preallocation(backend)
-    backend.adopt(
-        await Job(lambda: realize(backend, host, preallocation), progress=preallocation.progress)
-    )
+    work = partial(realize, backend, host, preallocation)
+    path = backend.file_path
+    on = MEMORY if path is None else host.waits_on(encode_path(path))
+    job = Job(work, on=on, heavy=backend.prealloc, progress=preallocation.progress)
+    backend.adopt(await job)
 
 
 class Preallocation:
@@ -261,7 +271,8 @@ async def populate_made(backend: Memory, region: Region) -> None:
     The property changes once every page is there.
     """
     preallocation = Preallocation(backend)
-    await job_on((region,), lambda: preallocation.populate(region), progress=preallocation.progress)
+    work, progress = partial(preallocation.populate, region), preallocation.progress
+    await job_on((region,), work, heavy=True, progress=progress)
     backend.prealloc = True
 
 
@@ -271,29 +282,32 @@ async def set_merge(backend: Memory, region: Region, merge: bool) -> None:
         region.set_merge(merge)
     else:
         # Pages that were merged are copied apart, which may take long.
-        await job_on((region,), lambda: region.set_merge(merge))
+        await job_on((region,), lambda: region.set_merge(merge), heavy=True)
     backend.merge = merge
 
 
-async def let_go(region: Region, discard: bool = False, slow: bool = False) -> None:
+async def let_go(region: Region, discard: bool = False, slow: bool = False) -> bool:
     """Unmap memory and close its file.
 
     Args:
         discard: whether the range is punched out of the file first.
         slow: whether closing takes the kernel long, however small it is.
-    """
-    opened = region.opened
-    slow = slow or (opened is not None and not opened.in_memory)
 
-    def release() -> None:
+    Returns:
+        Whether that is done: not where its file system or device does not answer.
+    """
+    on = region.waits_on
+
+    def release() -> bool:
         if discard:
             region.discard()
         region.close()
+        return True
 
-    if region.pinned:
-        # The thread that uses it gives up, and it is unmapped then.
-        populate.cancel(region)
-    elif region.length <= LARGE and not slow:
-        release()
-        return
-    await Job(release)
+    populate.cancel(region)
+    if not discard and region.close_when_unpinned():
+        return True
+    if not (region.length > LARGE or slow or on or region.pinned):
+        return release()
+    job = Job(release, on=on, patience=PATIENCE if on else None)
+    return bool(await job)

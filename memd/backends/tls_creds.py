@@ -68,12 +68,14 @@ class TLSCredentials(Credentials):
         compat, server = self.tree.compat, endpoint == "server"
         secret = self._secret(passwordid)
 
+        from memd.hostmem.files import encode_path
+
         def work() -> ssl.SSLContext:
             from memd.backends.tls_load import load
 
             return load(directory, compat, secret, server=server, check=check)
 
-        self._context = await Job(work)
+        self._context = await Job(work, on=self.tree.host.waits_on(encode_path(directory)))
         self._files = files
 
     async def reload(self) -> None:

@@ -10,8 +10,12 @@ import io
 import os
 import stat
 import sys
+import threading
 
 from memd.errors import QMPError
+
+_PATIENCE = 0.5
+"""Seconds that the end of the process waits for the PID file's file system."""
 
 _STARTED = b"\0"
 """What the background process tells the one that was started."""
@@ -60,9 +64,21 @@ class PidFile:
             raise QMPError(f"cannot create PID file: {error.desc}") from None
 
     def close(self) -> None:
-        """Remove the file, if it is still the one made, and let go of it."""
+        """Remove the file, if it is still the one made, and let go of it.
+
+        A file system that stalls keeps nobody waiting for long.
+        """
         if self._fd < 0:
             return
+        removing = threading.Thread(target=self._remove, name="memd-pidfile", daemon=True)
+        try:
+            removing.start()
+        except RuntimeError:
+            self._remove()
+        else:
+            removing.join(_PATIENCE)
+
+    def _remove(self) -> None:
         if _is_at(self._fd, self._path):
             try:
                 os.unlink(self._path)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import sleep
 
 from memd.cli.process import (
     Background,
@@ -16,6 +19,9 @@ from memd.cli.process import (
 from memd.cli.report import Answered, CommandLineError, Reporter
 from memd.config import Chardev, Config, MonitorSpec
 from memd.errors import QMPError
+
+_PATIENCE = 1.0
+"""Seconds given to the interpreter's own end."""
 
 
 def run_command(
@@ -41,7 +47,21 @@ def run_command(
         return 1
     except Answered as answer:
         return _say(answer)
-    return serve(config)
+    status = serve(config)
+    if argv is None:
+        _end_soon(status)
+    return status
+
+
+def _end_soon(status: int) -> None:
+    """End the process even if the interpreter, at its own end, waits for a thread."""
+
+    def end() -> None:
+        sleep(_PATIENCE)
+        os._exit(status)
+
+    with suppress(RuntimeError):
+        threading.Thread(target=end, name="memd-end", daemon=True).start()
 
 
 def serve(config: Config) -> int:

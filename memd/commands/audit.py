@@ -1,9 +1,10 @@
 """A record of each command that acts: who, what, and what came of it.
 
 Queries (`memd.commands.queries`) are not recorded. A record never holds
-anything of what memory holds, nor of secrets (`memd.commands.redaction`). No command
-waits for a record to be taken: the record does, and where too many do, further ones
-are lost, which is told as soon as one is taken again.
+anything of what memory holds, nor of secrets (`memd.commands.redaction`). What the
+journal does not take at once waits, and no command for it; to a file a thread writes,
+for which commands wait, but not for long. Where too many records wait, further ones are
+lost, which is told as soon as one is taken again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +22,7 @@ from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
-from memd.work import Command
+from memd.work import Command, Completion, Job
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -40,11 +42,19 @@ Record = JSONObject
 """The names and values of `docs/access.md`, in lower case and without MEMD_."""
 
 
+PATIENCE = 1.0
+"""Seconds that a command waits until the file has its record. What is made meanwhile of
+records waits, and no further command does, until the file takes them again."""
+
+
 class Sink(Protocol):
     """Where records go."""
 
+    may_wait: bool
+    """Whether `write` may wait for a file system."""
+
     def write(self, record: Record) -> None:
-        """Take a record, at once or not at all; raises `OSError` if not.
+        """Take a record, or raise `OSError`.
 
         With EMSGSIZE it never will.
         """
@@ -61,6 +71,7 @@ class Audit:
         daemon: what they are run on.
         sink: where the records go.
         loop: where those that wait are tried again.
+        spawn: runs a command; see `memd.server.hub.Hub.spawn`.
         warn: writes a line to the log, and its like not too often.
     """
 
@@ -70,13 +81,20 @@ class Audit:
         daemon: Daemon,
         sink: Sink,
         loop: AbstractEventLoop,
+        spawn: Callable[[Command[None], str], None],
         warn: Callable[..., None],
     ) -> None:
         self._dispatch = dispatch
         self._redaction = Redaction(daemon)
         self._sink = sink
         self._loop = loop
+        self._spawn = spawn
         self._warn = warn
+        # Of a sink that may wait: whether a thread writes, what happens once all that
+        # is held by now is written, and whether that takes too long.
+        self._writing = False
+        self._written = Completion()
+        self._stalled = False
         self._held: deque[Record] = deque()
         self._lost = 0
         self._waiting = False
@@ -86,30 +104,45 @@ class Audit:
         # What is no command's name does nothing, and may be anything.
         if is_query(name, arguments) or not (name in HANDLERS or name in SESSION_HANDLERS):
             return self._dispatch(session, name, arguments, oob)
+        refusal = None
         try:
             result = self._dispatch(session, name, arguments, oob)
         except QMPError as error:
-            self._conclude(self._begin(session, name, arguments), error)
-            raise
+            refusal = error
         begun = self._begin(session, name, arguments)
-        if type(result) is CoroutineType:
+        if refusal is None and type(result) is CoroutineType:
             return self._recorded(result, begun)
-        self._conclude(begun, None)
+        written = self._conclude(begun, refusal)
+        if self._sink.may_wait:
+            return self._once_written(written, refusal or result)
+        if refusal is not None:
+            raise refusal
         return result
 
     async def _recorded(self, command: Command[JSON], begun: tuple[Record, Told]) -> JSON:
+        value: JSON | QMPError
         try:
             value = await command
         except QMPError as error:
-            self._conclude(begun, error)
-            raise
-        self._conclude(begun, None)
+            value = error
+        written = self._conclude(begun, value if isinstance(value, QMPError) else None)
+        return await self._once_written(written, value)
+
+    async def _once_written(self, written: Completion, value: JSON | QMPError) -> JSON:
+        """What a command came to, once its record is written."""
+        if self._sink.may_wait and not self._stalled:
+            await written
+        if isinstance(value, QMPError):
+            raise value
         return value
 
     def close(self) -> None:
-        """Write what waits, if it is taken by now, and let go of the sink."""
-        if self._held:
-            self._write_held()
+        """Write what waits, if it is taken by now, and let go of the sink. May wait."""
+        if not self._writing:
+            count, too_long, _failed = _write(self._sink, tuple(self._held))
+            for _ in range(count):
+                self._held.popleft()
+            self._lost += too_long
         if self._held or self._lost:
             self._warn("%d audit records are lost", len(self._held) + self._lost)
         self._held.clear()
@@ -131,8 +164,10 @@ class Audit:
         record.update(session.origin)
         return record, told
 
-    def _conclude(self, begun: tuple[Record, Told], error: QMPError | None) -> None:
+    def _conclude(self, begun: tuple[Record, Told], error: QMPError | None) -> Completion:
+        """Have a record written; what happens then, of a sink that may wait."""
         record, told = begun
+        written = self._written
         if error is None:
             record["outcome"] = "ok"
         else:
@@ -140,33 +175,72 @@ class Audit:
             record["error"] = told.error(error.desc)
         if len(self._held) >= MOST_HELD:
             self._lost += 1
-            return
+            return written
         if self._lost:
             self._held.append({"lost": self._lost})
             self._lost = 0
         self._held.append(record)
         if not self._waiting:
             self._write_held()
+        return written
 
     def _write_held(self) -> None:
         """Write what waits, as much of it as is taken."""
         self._waiting = False
-        held = self._held
-        try:
-            while held:
-                try:
-                    self._sink.write(held[0])
-                except OSError as failed:
-                    if failed.errno != errno.EMSGSIZE:
-                        raise
-                    # It will never be taken, and is not to keep others from it.
-                    self._lost += 1
-                held.popleft()
+        if not self._sink.may_wait:
+            self._took(*_write(self._sink, tuple(self._held)))
+        elif not self._writing:
+            self._writing = True
+            self._spawn(self._write_beside(), "writing the audit")
+
+    async def _write_beside(self) -> None:
+        """Have a thread write what waits, and what comes meanwhile."""
+        while self._held and not self._waiting:
+            written, self._written = self._written, Completion()
+            timer = self._loop.call_later(PATIENCE, self._go_on_without, written)
+            took = await Job(partial(_write, self._sink, tuple(self._held)))
+            timer.cancel()
+            self._stalled = False
+            written.set()
+            self._took(*took)
+        self._writing = False
+
+    def _go_on_without(self, written: Completion) -> None:
+        """The file does not take records: no command waits for it until it does."""
+        self._stalled = True
+        written.set()
+        self._written.set()
+        self._written = Completion()
+
+    def _took(self, count: int, too_long: int, failed: OSError | None) -> None:
+        """So many of those that wait are written, or too long ever to be."""
+        for _ in range(count):
+            self._held.popleft()
+        self._lost += too_long
+        if failed is None:
             if self._lost:
-                self._sink.write({"lost": self._lost})
+                self._held.append({"lost": self._lost})
                 self._lost = 0
+                if not self._sink.may_wait:
+                    self._write_held()
+            return
+        if len(self._held) >= MOST_HELD:
+            self._warn("audit records are being lost: %s", failed.strerror)
+        self._waiting = True
+        self._loop.call_later(RETRY, self._write_held)
+        if self._sink.may_wait:
+            self._go_on_without(self._written)
+
+
+def _write(sink: Sink, records: tuple[Record, ...]) -> tuple[int, int, OSError | None]:
+    """Write records; how many are done with, how many of these were too long, and why no more."""
+    too_long = 0
+    for at, record in enumerate(records):
+        try:
+            sink.write(record)
         except OSError as failed:
-            if len(held) >= MOST_HELD:
-                self._warn("audit records are being lost: %s", failed.strerror)
-            self._waiting = True
-            self._loop.call_later(RETRY, self._write_held)
+            if failed.errno != errno.EMSGSIZE:
+                return at, too_long, failed
+            # It will never be taken, and is not to keep others from it.
+            too_long += 1
+    return len(records), too_long, None

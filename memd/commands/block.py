@@ -37,12 +37,16 @@ async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
     config = args.get("config")
     if config is None:
         raise _nothing_to_add_to()
+    from memd.hostmem.files import encode_path
+
+    path = encode_path(config)
     if daemon.reading_config:
         # A thread waits for each; QEMU's one thread never waits for two.
         raise QMPError("another blockdev-add still reads its configuration file")
     daemon.reading_config = True
     try:
-        await Job(lambda: _read(config, daemon))
+        on = daemon.tree.host.waits_on(path)
+        await Job(lambda: _read(config, path, daemon), on=on)
     finally:
         daemon.reading_config = False
     raise _nothing_to_add_to()
@@ -54,16 +58,14 @@ def _is_node_name(name: str) -> bool:
     return name.isascii() and name[:1].isalpha() and (not rest or rest.isalnum())
 
 
-def _read(path: str, daemon: Daemon) -> None:
+def _read(name: str, path: bytes, daemon: Daemon) -> None:
     """Read a file to its end; of a FIFO that is when its last writer is gone."""
-    from memd.hostmem.files import encode_path
-
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        fd = daemon.tree.host.open(encode_path(path), flags)
+        fd = daemon.tree.host.open(path, flags)
     except OSError as error:
         old = daemon.compat is Compat.V10_0
-        what = "read blkdebug config file" if old else f"open '{path}'"
+        what = "read blkdebug config file" if old else f"open '{name}'"
         raise QMPError(f"Could not {what}: {error.strerror}") from None
     try:
         left = _CONFIG_LIMIT

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import binascii
-import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.errors import NO_DESCRIPTOR, QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
-from memd.work import Encoded, Event, Job, Outcome
+from memd.work import MEMORY, Encoded, Event, Job, Outcome
 
 if TYPE_CHECKING:
     # What touches the kernel is imported by the first command that needs it.
@@ -30,6 +30,9 @@ _CELLS = 256
 _MAX_CELLS = 4096
 """The most that it tells of: a few system calls each, and 300 KiB of JSON."""
 
+_SHORT = 1 << 20
+"""Bytes up to which a copy is soon made."""
+
 _PIECE = 192 << 10
 """Bytes written as base64, or read from it, in one go: half a millisecond. A multiple of 3."""
 
@@ -47,7 +50,8 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
         descriptor = _take_memfd(session)
         try:
             to = access.InMemfd(descriptor.fd, length, to_read=False)
-            await job_on((region,), lambda: access.read_to(region, id, offset, to))
+            work = partial(access.read_to, region, id, offset, to)
+            await job_on((region,), work, heavy=length > _SHORT)
         finally:
             descriptor.close()
         return {}
@@ -61,7 +65,7 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
         )
 
     if access.may_wait(region, length):
-        return await job_on((region,), read, copies=4 * length)
+        return await job_on((region,), read, heavy=length > _SHORT, copies=4 * length)
     return read()
 
 
@@ -81,7 +85,8 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
         descriptor = _take_memfd(session)
         try:
             data = access.InMemfd(descriptor.fd, length, to_read=True)
-            await job_on((region,), lambda: access.write(region, id, offset, data), copies=length)
+            work = partial(access.write, region, id, offset, data)
+            await job_on((region,), work, heavy=length > _SHORT, copies=length)
         finally:
             descriptor.close()
         return {}
@@ -95,7 +100,7 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
         access.write(region, id, offset, decode(text))
 
     if access.may_wait(region, length):
-        await job_on((region,), write, copies=2 * length)
+        await job_on((region,), write, heavy=length > _SHORT, copies=2 * length)
     else:
         write()
     return {}
@@ -119,7 +124,8 @@ async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     if isinstance(backend, FileBackend) and not region.shared:
         daemon.machine.check_private_discard(backend)
     if length > _LARGE or isinstance(backend, FileBackend):
-        await job_on((region,), lambda: discard.discard(region, id, offset, length))
+        work = partial(discard.discard, region, id, offset, length)
+        await job_on((region,), work, heavy=length > _LARGE)
     else:
         discard.discard(region, id, offset, length)
     return {}
@@ -166,7 +172,8 @@ async def x_memdev_stat(daemon: Daemon, args: JSONObject) -> list[JSONObject]:
     if sum(region.length for region in regions) > _LARGE:
         from memd.hostmem.region import job_on
 
-        return await job_on(regions, stat)
+        # No file system is asked.
+        return await job_on(regions, stat, on=MEMORY)
     return stat()
 
 
@@ -222,7 +229,7 @@ async def x_memdev_map(daemon: Daemon, args: JSONObject) -> JSON:
             "mapping": mapping,
         }
 
-    return await job_on((region,), look)
+    return await job_on((region,), look, heavy=length > _LARGE)
 
 
 async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
@@ -246,7 +253,9 @@ async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) ->
         with daemon.tree.objects.recorded(backend):
             region.exports += 1
     except BaseException:
-        os.close(fd)
+        from memd.hostmem.closing import close
+
+        close(fd)
         raise
     value = {
         "size": backend.size,
@@ -260,6 +269,7 @@ async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) ->
 
 async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-save`: a backend's present content as a file."""
+    from memd.hostmem.files import encode_path
     from memd.hostmem.region import job_on
     from memd.hostmem.save import Saving, save
 
@@ -275,7 +285,8 @@ async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
         data = {"id": id, "qom-path": path, "done": saving.done, "total": region.length}
         return Event("X_MEMDEV_PROGRESS", data)
 
-    await job_on((region,), work, progress=progress)
+    on = region.waits_on | daemon.tree.host.waits_on(encode_path(filename))
+    await job_on((region,), work, on=on, heavy=region.length > _SHORT, progress=progress)
     return {}
 
 

@@ -23,6 +23,7 @@ _LARGEST_STREAM = 256 << 20
 async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-save`: make a template of a machine that stands, or will."""
     # What saves is imported by the first that does: a daemon's start need not wait for it.
+    from memd.hostmem.files import encode_path
     from memd.pages.save import MachineSave
 
     store, name, host = store_of(daemon), args["name"], daemon.tree.host
@@ -33,7 +34,8 @@ async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
     try:
         await Job(saving.begin)
         if "devices" in args:
-            data = await Job(lambda: _read_stream(host, args["devices"]))
+            on = host.waits_on(encode_path(args["devices"]))
+            data = await Job(lambda: _read_stream(host, args["devices"]), on=on)
             await saving.run(emit, data)
             return {}
         uri = await Job(saving.listen)
@@ -47,6 +49,8 @@ async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
 
 async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
     """What a template is made of, by the names of the blocks: "" where there is one."""
+    from memd.hostmem.files import encode_path
+
     alone = {key: args[key] for key in ("id", "filename") if key in args}
     if len(alone) + ("memory" in args) != 1 or args.get("memory") == []:
         raise QMPError("the memory is named by either 'id', 'filename' or 'memory'")
@@ -62,7 +66,9 @@ async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
             if "id" in each:
                 found[name] = _memory_of(daemon, each["id"])
             else:
-                found[name] = await Job(partial(_open_memory, host, each["filename"]))
+                filename = each["filename"]
+                on = host.waits_on(encode_path(filename))
+                found[name] = await Job(partial(_open_memory, host, filename), on=on)
     except BaseException:
         for memory in found.values():
             await Job(memory.close)

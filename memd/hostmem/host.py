@@ -12,10 +12,9 @@ import errno
 import fcntl
 import os
 import signal
-import threading
 from typing import NamedTuple, Protocol
 
-from memd.hostmem import kvm, libc, numa
+from memd.hostmem import file_systems, kvm, libc, numa
 from memd.hostmem.opened import Opened, look
 from memd.hostmem.paths import Entry, Roots, open_path
 from memd.hostmem.spec import MapSpec
@@ -129,6 +128,10 @@ class Host:
             return Entry(path, fd, name)
         os.close(fd)
         return None
+
+    def waits_on(self, path: bytes) -> frozenset[int]:
+        """What opening a path may wait for, as far as is known at once; see `Job.on`."""
+        return file_systems.of_path(path, self._tmpfs)
 
     def open_near(self, entry: Entry, flags: int) -> int:
         """Open what is there, on the file system of its directory; BlockingIOError for all else."""
@@ -257,13 +260,6 @@ class Host:
     def close(self, fd: int) -> None:
         """Close a descriptor."""
         os.close(fd)
-
-    def close_beside(self, fd: int) -> None:
-        """Close a descriptor in a thread of its own: a server may keep who closes it waiting."""
-        try:
-            threading.Thread(target=self.close, args=(fd,), name="memd-close", daemon=True).start()
-        except RuntimeError:
-            self.close(fd)
 
     # Files without a name
 

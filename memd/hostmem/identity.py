@@ -6,6 +6,7 @@ import fcntl
 import os
 import stat
 
+from memd.hostmem.opened import Opened
 from memd.json_types import JSON
 
 _F_GET_SEALS = 1034
@@ -19,13 +20,21 @@ _TEXTS = {
 }
 
 
-def identify(fd: int) -> dict[str, JSON]:
-    """What a descriptor leads to, as JSON; raises `OSError`."""
-    there = os.fstat(fd)
+def identify(fd: int, opened: Opened | None = None) -> dict[str, JSON]:
+    """What a descriptor leads to, as JSON; raises `OSError`.
+
+    Args:
+        opened: what was noted of it, where its file system is not to be asked.
+    """
+    if opened is None or opened.local:
+        there = os.fstat(fd)
+        device, inode, mode = there.st_dev, there.st_ino, there.st_mode
+    else:
+        device, inode, mode = opened.device, opened.inode, opened.mode
     return {
-        "dev": there.st_dev,
-        "ino": there.st_ino,
-        "type": stat.S_IFMT(there.st_mode),
+        "dev": device,
+        "ino": inode,
+        "type": stat.S_IFMT(mode),
         "access": fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE,
         "seals": _seals(fd),
     }

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from memd.hostmem import libc
+from memd.hostmem import file_systems, libc
 
 _OVERLAYFS_MAGIC = 0x794C7630
 _LOCAL = frozenset(
@@ -62,6 +62,11 @@ class Opened(NamedTuple):
     def in_memory(self) -> bool:
         """Whether it is never waited for: its file system is in memory."""
         return self.magic in (libc.TMPFS_MAGIC, libc.HUGETLBFS_MAGIC)
+
+    @property
+    def number(self) -> int:
+        """By which it counts what is waited for; see `file_systems.number`."""
+        return file_systems.number(self.mode, self.device, self.device_number)
 
     @property
     def local(self) -> bool:

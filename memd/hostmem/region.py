@@ -5,13 +5,14 @@ from __future__ import annotations
 import stat
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
-from memd.hostmem import libc
+from memd.hostmem import closing, libc
 from memd.hostmem.host import Host
 from memd.hostmem.opened import Opened
 from memd.hostmem.spec import MapSpec, round_up
-from memd.work import Event, Job
+from memd.work import MEMORY, Event, Job
 
 T = TypeVar("T")
 
@@ -144,6 +145,14 @@ class Region:
         return opened is None or (opened.zero_device and not self.shared)
 
     @property
+    def waits_on(self) -> frozenset[int]:
+        """What work on it may wait for; see `Job.on`."""
+        opened = self.opened
+        if opened is None or opened.in_memory or opened.zero_device or not opened.inode:
+            return MEMORY
+        return frozenset((opened.number,))
+
+    @property
     def reads_as_file(self) -> bool:
         """Whether its file can be read in place of a shared mapping."""
         return self.opened is not None and self.opened.reads_as_mapped
@@ -186,7 +195,20 @@ class Region:
         if now:
             self._release()
 
+    def close_when_unpinned(self) -> bool:
+        """Have who works on it unmap and close it in the end; False where nobody does."""
+        with self._lock:
+            pinned = self._pins > 0
+            self.closed |= pinned
+        return pinned
+
     def _release(self) -> None:
+        opened = self.opened
+        if opened is not None and self.fd >= 0 and self.shared and not opened.local:
+            # What others have written by mappings of theirs is sent to its server. Unmapping
+            # would wait for that, and keep the address space meanwhile.
+            with suppress(OSError):
+                self.host.sync(self.fd)
         # Piece by piece: other threads map nothing while one piece goes.
         piece = max(UNMAP_PIECE, self.page_size, round_up(self._area_length >> 10, self.page_size))
         begin, end = self._area, self._area + self._area_length
@@ -195,10 +217,10 @@ class Region:
             begin += piece
         self.host.unmap(begin, end - begin)
         if self.fd >= 0:
-            if self.opened is None or self.opened.local:
+            if opened is None or opened.local:
                 self.host.close(self.fd)
             else:
-                self.host.close_beside(self.fd)
+                closing.close_beside(self.fd, opened.number)
             self.fd = -1
         if self.on_release is not None:
             self.on_release()
@@ -208,6 +230,8 @@ def job_on(
     regions: Iterable[Region],
     work: Callable[[], T],
     *,
+    on: frozenset[int] | None = None,
+    heavy: bool = False,
     progress: Callable[[], Event | None] | None = None,
     copies: int = 0,
 ) -> Job[T]:
@@ -215,7 +239,8 @@ def job_on(
 
     Args:
         regions: that `work` touches.
-        work, progress, copies: of the `Job`.
+        on: what `work` may wait for, see `Job.on`; None for the regions' files.
+        work, heavy, progress, copies: of the `Job`.
     """
     held = tuple(regions)
     for region in held:
@@ -229,4 +254,6 @@ def job_on(
             for region in held:
                 region.unpin()
 
-    return Job(pinned, progress=progress, copies=copies)
+    if on is None:
+        on = MEMORY.union(*(region.waits_on for region in held))
+    return Job(pinned, on=on, heavy=heavy, progress=progress, copies=copies)

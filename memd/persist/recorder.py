@@ -136,6 +136,9 @@ class Recorder:
         if kept is None or obj not in self._deleting:
             return
         number, discarded, much = self._deleting.pop(obj)
+        if discarded and obj.lingers:
+            # The next daemon does what may not be done yet.
+            return
         if discarded:
             _try_to_write(kept.log, {"discarded": number})
         kept.fdstore.remove(number)

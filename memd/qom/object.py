@@ -152,17 +152,19 @@ class UserCreatable(QObject):
     Attributes:
         charge: what it is counted as; None before its id is taken.
         kept: whether its memory outlives this daemon; None where nothing keeps any.
+        lingers: whether it was deleted, and a file system has not let go of its file yet.
 
     Its own children, if any, carry an index in their names (`m0[0]`): an id
     can't, so a partial path that begins with an id need not be looked for here.
     """
 
-    __slots__ = ("charge", "kept")
+    __slots__ = ("charge", "kept", "lingers")
 
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree)
         self.name = id
         self.kept: bool | None = None
+        self.lingers = False
         self.charge: Charge | None = None
 
     def set_properties(self, options: JSONObject) -> None:

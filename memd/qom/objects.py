@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from memd.errors import QMPError, bad_identifier, is_identifier
@@ -13,7 +14,7 @@ from memd.qom.object import QObject, UserCreatable
 from memd.qom.property import Paths
 from memd.qom.quota import Charge, Quota
 from memd.qom.types import ObjectType
-from memd.work import Completion, run_here
+from memd.work import Completion, Start, begin
 
 
 class Types(Paths, Protocol):
@@ -246,19 +247,36 @@ class Objects(QObject):
                     changes.enter_context(listener.on_changing(obj, value))
             yield
 
-    def delete_all(self) -> None:
+    def delete_all(self, start: Start) -> Completion:
         """Let all objects go, as at the daemon's end; no listener is told.
 
         One that can't be let go is logged and keeps no other.
+
+        Args:
+            start: has what they wait for end.
+
+        Returns:
+            what happens when all are gone.
         """
-        for obj in self.each():
-            self.detach(obj)
-            try:
-                run_here(obj.finalize())
-            except Exception:
+        gone = Completion()
+        left = 1
+
+        def ended(what: str, _value: object, error: BaseException | None) -> None:
+            nonlocal left
+            if error is not None:
                 import logging
 
-                logging.getLogger("memd").exception("cannot let go of '%s'", obj.name)
+                logging.getLogger("memd").error("cannot let go of '%s'", what, exc_info=error)
+            left -= 1
+            if not left:
+                gone.set()
+
+        for obj in self.each():
+            self.detach(obj)
+            left += 1
+            begin(obj.finalize(), start, partial(ended, obj.name))
+        ended("", None, None)
+        return gone
 
     # Ids, and what is counted
 

@@ -54,6 +54,8 @@ class JournaldSink:
         OSError: nobody is there.
     """
 
+    may_wait = False
+
     def __init__(self, path: str) -> None:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -115,6 +117,8 @@ class FileSink:
     Raises:
         OSError: it can't be opened.
     """
+
+    may_wait = True
 
     def __init__(self, path: str) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from time import monotonic
 
@@ -380,5 +379,8 @@ def _join_plain(out: list[tuple[bytes | memoryview, tuple[int, ...]]]) -> bytes:
 
 
 def _close_all(fds: tuple[int, ...]) -> None:
-    for fd in fds:
-        os.close(fd)
+    if fds:
+        from memd.hostmem.closing import close
+
+        for fd in fds:
+            close(fd)

@@ -23,7 +23,7 @@ from memd.server.stream import SocketStream, Stream
 from memd.session import Dispatch, Monitor, Session, Transport
 from memd.session.places import ANYBODY, Places
 from memd.wire import encode
-from memd.work import Command, Completion, Event, Resume, Wait, begin
+from memd.work import Command, Completion, Event, Job, Resume, Wait, begin
 
 log = logging.getLogger("memd")
 
@@ -228,6 +228,21 @@ class Hub:
         else:
             self._jobs.start(wait, watched(self._loop, wait, resume, self.broadcast))
 
+    async def in_thread(self, work: Callable[[], Any], patience: float | None = None) -> Any:
+        """What a function returns or raises that may wait; None if it takes too long."""
+        done: asyncio.Future[Any] = self._loop.create_future()
+
+        def end(value: Any, error: BaseException | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(value)
+            else:
+                done.set_exception(error)
+
+        self.start(Job(work, patience=patience), end)
+        return await done
+
     def spawn(self, command: Command[Any], what: str) -> None:
         """Run a command that no client waits for; an error is logged.
 
@@ -280,6 +295,7 @@ class Hub:
                 one may only just begin what can.
             patience: seconds given to those that are in the kernel's hands.
         """
+        self._jobs.give_up_waiting()
         deadline = self._loop.time() + patience
         while self._jobs.running and self._loop.time() < deadline:
             give_up()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
 import sys
 import threading
-from collections import deque
+from collections import Counter
 from typing import Any
 
+from memd.errors import QMPError
+from memd.session.places import Places
 from memd.work import Job, Resume
 
 log = logging.getLogger("memd")
@@ -21,6 +24,23 @@ log = logging.getLogger("memd")
 IDLE_THREADS = 4
 """Threads kept waiting for work; each costs its stack's touched pages."""
 
+LIGHT = 4
+"""Jobs at once on one file system, or on memory, that are soon done where nothing stalls."""
+
+HEAVY = 8
+"""Jobs at once on one file system that go through much of it: they wait for its disk."""
+
+HEAVY_ON_MEMORY = max(2, min(HEAVY, os.cpu_count() or 1))
+"""Those on memory alone: as many as there are processors, which is what they wait for."""
+
+UNKNOWN = 32
+"""Jobs at once of which nobody knows what they wait for, such as another process."""
+
+THREADS = 64
+"""Jobs at once that wait for file systems, whatever for; one user's three quarters of them."""
+
+LINE = 1024
+"""Jobs of one user's commands that wait for a thread; a further command is refused."""
 
 SWITCH = 0.0005
 """Seconds after which a thread lets the event loop go on that waits for the interpreter
@@ -28,11 +48,35 @@ SWITCH = 0.0005
 of another was 26 ms, with Python's own 5 ms it was 50; with four, 62 and 168."""
 
 COPIES = 256 << 20
-"""Bytes of copies (`Job.copies`) in the making at once; what would be more waits."""
+"""Bytes of copies (`Job.copies`) in the making at once; what would be more waits. A quarter
+of it is one file system's, and as much is left by all of them for memory."""
+
+_MEMORY = -1
+"""What memory is counted as among the file systems."""
+
+
+class _Waiting:
+    """A job that waits for a thread.
+
+    Attributes:
+        kind: of jobs that are alike none is begun before one that came earlier.
+    """
+
+    __slots__ = ("done", "job", "kind", "user")
+
+    def __init__(self, job: Job[Any], done: Resume, user: int) -> None:
+        self.job = job
+        self.done = done
+        self.user = user
+        self.kind = job.on, job.heavy, job.copies > 0
 
 
 class Jobs:
     """Runs jobs in threads, and on the loop what follows.
+
+    Each file system has a bounded share of the threads, and so has each user, so that
+    one that stalls keeps nobody waiting who uses another. What finds no thread waits
+    in line: next is who has fewest under way, and of these who came first.
 
     Where the system refuses a thread, work waits for one that is there, and is
     done on the loop where there is none. None is begun before there is work: a
@@ -42,14 +86,18 @@ class Jobs:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._work: queue.SimpleQueue[tuple[Job[Any], Resume] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Job[Any], Resume, int] | None] = queue.SimpleQueue()
         # Threads; those with nothing to do; jobs that no thread was to be had for.
         self._threads = 0
         self._idle = 0
-        self._waiting = 0
-        # Bytes of copies in the making, and jobs that wait until there are fewer.
-        self._copies = 0
-        self._postponed: deque[tuple[Job[Any], Resume]] = deque()
+        self._refused = 0
+        # Under way: jobs by what they wait on and whether they are heavy, bytes of copies
+        # by what they wait on, jobs of each user, and of each user on file systems.
+        self._busy: Counter[tuple[int, bool]] = Counter()
+        self._copies: Counter[int] = Counter()
+        self._users: Counter[int] = Counter()
+        self._places = Places(THREADS, THREADS * 3 // 4)
+        self._line: list[_Waiting] = []
         self._begun = False
         self.running = 0
         """Jobs whose work has not ended yet."""
@@ -67,20 +115,117 @@ class Jobs:
 
     def start(self, job: Job[Any], done: Resume) -> None:
         """Run `job`; `done` is called on the loop with its value, or what it raised."""
-        if job.copies and self._copies and self._copies + job.copies > COPIES:
-            self.running += 1
-            self._postponed.append((job, done))
+        user = os.geteuid() if job.user is None else job.user
+        if job.patience is not None:
+            done = self._for_so_long(job.patience, done)
+        elif len(self._line) >= LINE and self._waiting_of(user) >= LINE:
+            text = f"{LINE} commands of this client's user wait already, see docs/limits.md"
+            self._loop.call_soon(done, None, QMPError(text))
             return
-        self._begin(job, done)
         self.running += 1
+        waiting = _Waiting(job, done, user)
+        if self._fits(job, user) and all(each.kind != waiting.kind for each in self._line):
+            self._begin(job, done, user)
+        else:
+            self._line.append(waiting)
 
-    def _begin(self, job: Job[Any], done: Resume) -> None:
+    def _waiting_of(self, user: int) -> int:
+        return sum(each.user == user for each in self._line)
+
+    def _for_so_long(self, seconds: float, done: Resume) -> Resume:
+        """Tells `done` once: of the end, or after so long of nothing."""
+        timer = self._loop.call_later(seconds, lambda: tell(None, None))
+        told = False
+
+        def tell(value: Any, error: BaseException | None) -> None:
+            nonlocal told
+            timer.cancel()
+            if not told:
+                told = True
+                done(value, error)
+
+        return tell
+
+    # Shares
+
+    def _fits(self, job: Job[Any], user: int) -> bool:
+        """Whether there is a place for it now."""
+        busy, heavy = self._busy, job.heavy
+        if not job.on:
+            most = HEAVY_ON_MEMORY if heavy else LIGHT
+            return busy[_MEMORY, heavy] < most and self._may_copy(job)
+        most = HEAVY if heavy else LIGHT
+        if any(busy[each, heavy] >= (most if each else UNKNOWN) for each in job.on):
+            return False
+        return self._places.has_room(user) and self._may_copy(job)
+
+    def _may_copy(self, job: Job[Any]) -> bool:
+        """Whether its copies may be made now; what is more than there may ever be is made alone."""
+        copies, size = self._copies, job.copies
+        if not size:
+            return True
+        quarter, taken = COPIES // 4, copies.total()
+        for each in job.on:
+            if copies[each] and copies[each] + size > quarter:
+                return False
+        files = taken - copies[_MEMORY]
+        if job.on and files and files + size > COPIES - quarter:
+            return False
+        return not taken or taken + size <= COPIES
+
+    def _count(self, job: Job[Any], user: int, by: int) -> None:
+        """Count it as under way, or with -1 as ended."""
+        for each in job.on or (_MEMORY,):
+            self._busy[each, job.heavy] += by
+            if job.copies:
+                # Whole for each: to whichever a stall belongs.
+                self._copies[each] += by * job.copies
+            if by < 0 and not self._busy[each, job.heavy]:
+                del self._busy[each, job.heavy]
+            if not self._copies[each]:
+                del self._copies[each]
+        self._users[user] += by
+        if not self._users[user]:
+            del self._users[user]
+        if job.on:
+            self._places.take(user) if by > 0 else self._places.give_back(user)
+
+    def _go_on(self) -> None:
+        """Begin what waits and has a place by now."""
+        while self._line:
+            best = None
+            tried: set[object] = set()
+            for each in self._line:
+                if (each.kind, each.user) in tried:
+                    # One like it came before.
+                    continue
+                tried.add((each.kind, each.user))
+                if (best is None or self._users[each.user] < self._users[best.user]) and self._fits(
+                    each.job, each.user
+                ):
+                    best = each
+            if best is None:
+                return
+            self._line.remove(best)
+            self._begin(best.job, best.done, best.user)
+
+    def give_up_waiting(self) -> None:
+        """Begin nothing more of what waits: the daemon ends."""
+        line, self._line = self._line, []
+        for each in line:
+            self.running -= 1
+            each.done(None, QMPError("the daemon ends"))
+
+    # Threads
+
+    def _begin(self, job: Job[Any], done: Resume, user: int) -> None:
         if not self._begun:
             # Brings ctypes along, which a start need not pay for.
             from memd.hostmem.libc import use_one_heap
 
             self._begun = True
             use_one_heap()
+        self._count(job, user, 1)
         if self._idle:
             self._idle -= 1
         else:
@@ -89,13 +234,12 @@ class Jobs:
             except (RuntimeError, MemoryError):
                 if not self._threads:
                     log.warning("cannot start a thread: a command keeps others waiting")
-                    self._loop.call_soon(self._do_here, job, done)
+                    self._loop.call_soon(self._do_here, job, done, user)
                     return
-                if not self._waiting:
+                if not self._refused:
                     log.warning("cannot start a thread: commands wait for one another")
-                self._waiting += 1
-        self._copies += job.copies
-        self._work.put((job, done))
+                self._refused += 1
+        self._work.put((job, done, user))
 
     def _begin_thread(self) -> None:
         threading.Thread(target=self._serve, name="memd-job", daemon=True).start()
@@ -108,23 +252,23 @@ class Jobs:
         self._threads -= self._idle
         self._idle = 0
 
-    def _do_here(self, job: Job[Any], done: Resume) -> None:
+    def _do_here(self, job: Job[Any], done: Resume, user: int) -> None:
         """Do it on the loop: slow is better than not at all."""
         try:
             value, error = job.work(), None
         except BaseException as exc:
             value, error = None, exc
-        self._ended(done, value, error)
+        self._ended(job, done, user, value, error)
 
     def _serve(self) -> None:
         while (item := self._work.get()) is not None:
-            job, done = item
+            job, done, user = item
             try:
                 value, error = job.work(), None
             except BaseException as exc:
                 value, error = None, exc
             try:
-                self._loop.call_soon_threadsafe(self._end, job, done, value, error)
+                self._loop.call_soon_threadsafe(self._end, job, done, user, value, error)
             except RuntimeError:
                 return  # The loop is closed: the daemon has ended.
             # Megabytes may hang on it, and the next job may be long in coming.
@@ -134,25 +278,24 @@ class Jobs:
         self,
         job: Job[Any],
         done: Resume,
+        user: int,
         value: object,
         error: BaseException | None,
     ) -> None:
-        if self._waiting:
+        if self._refused:
             # The thread has taken it by now.
-            self._waiting -= 1
+            self._refused -= 1
         elif self._idle < IDLE_THREADS:
             self._idle += 1
         else:
             self._threads -= 1
             self._work.put(None)
-        self._copies -= job.copies
-        self._ended(done, value, error)
+        self._ended(job, done, user, value, error)
 
-    def _ended(self, done: Resume, value: object, error: BaseException | None) -> None:
+    def _ended(
+        self, job: Job[Any], done: Resume, user: int, value: object, error: BaseException | None
+    ) -> None:
         self.running -= 1
-        while self._postponed:
-            first = self._postponed[0]
-            if self._copies and self._copies + first[0].copies > COPIES:
-                break
-            self._begin(*self._postponed.popleft())
+        self._count(job, user, -1)
+        self._go_on()
         done(value, error)

@@ -118,14 +118,13 @@ class Listener:
         sock: socket.socket,
         accepted: Callable[[socket.socket], None],
         *,
-        made_path: str | None = None,
+        made: SocketFile | None = None,
     ) -> None:
         sock.setblocking(False)
         self._loop = loop
         self._socket = sock
         self._accepted = accepted
-        self._path = made_path
-        self._identity = _identity(made_path)
+        self._made = made
         self._paused = True
 
     def start(self) -> None:
@@ -159,22 +158,37 @@ class Listener:
         if self._socket.fileno() >= 0 and not self._paused:
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
 
-    def close(self) -> None:
-        """Stop listening, and remove the socket file if it is still the one made."""
+    def close(self) -> SocketFile | None:
+        """Stop listening; gives the socket file that was made, which is to be removed."""
         if self._socket.fileno() < 0:
-            return
+            return None
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
-        if self._path is not None and _identity(self._path) == self._identity:
+        return self._made
+
+
+class SocketFile:
+    """The file of a listening socket. All of this may wait for its file system.
+
+    Args:
+        path: where it has just been made.
+    """
+
+    def __init__(self, path: str) -> None:
+        # --daemonize changes the working directory.
+        self._path = os.path.abspath(path)
+        self._identity = _identity(self._path)
+
+    def remove(self) -> None:
+        """Remove it, if it is still the one made."""
+        if _identity(self._path) == self._identity:
             try:
                 os.unlink(self._path)
             except OSError as error:
                 log.warning("cannot remove the socket '%s': %s", self._path, error.strerror)
 
 
-def _identity(path: str | None) -> tuple[int, int] | None:
-    if path is None:
-        return None
+def _identity(path: str) -> tuple[int, int] | None:
     try:
         status = os.lstat(path)
     except OSError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
+from functools import partial
 
 ANYBODY = -1
 """The user whom clients count for that the kernel knows no user of, as over TCP."""
@@ -25,7 +26,9 @@ class Places:
         apart: the users for whom some are set aside.
     """
 
-    __slots__ = ("_apart", "_common", "_each", "_spare", "_taken", "_taken_of_common")
+    __slots__ = (
+        *("_apart", "_common", "_each", "_returned", "_spare", "_taken", "_taken_of_common"),
+    )
 
     def __init__(self, total: int = 0, each: int = 0, apart: Iterable[int] | None = None) -> None:
         self._apart = frozenset((0, os.geteuid()) if apart is None else apart)
@@ -35,18 +38,22 @@ class Places:
         self._each = each
         self._taken: Counter[int] = Counter()
         self._taken_of_common = 0
+        self._returned: deque[int] = deque()
 
     @property
     def taken(self) -> int:
         """How many are taken."""
+        self._settle()
         return self._taken.total()
 
     def of(self, user: int) -> int:
         """How many a user has."""
+        self._settle()
         return self._taken[user]
 
     def has_room(self, user: int, count: int = 1) -> bool:
         """Whether a user may take so many more."""
+        self._settle()
         spare = self._spare if user in self._apart else 0
         after = self._taken[user] + count - spare
         if after <= 0:
@@ -65,6 +72,14 @@ class Places:
         self._change(user, -count)
         if not self._taken[user]:
             del self._taken[user]
+
+    def give_back_soon(self, user: int) -> None:
+        """Count a place as free again when next the places are looked at; from any thread."""
+        self._returned.append(user)
+
+    def _settle(self) -> None:
+        while self._returned:
+            self.give_back(self._returned.popleft())
 
     def _change(self, user: int, count: int) -> None:
         spare = self._spare if user in self._apart else 0
@@ -90,8 +105,9 @@ class Descriptor:
         self._user = user
 
     def close(self) -> None:
-        """Close it; its place is free then."""
+        """Close it; its place is free once that is done."""
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-            self._places.give_back(self._user)
+            from memd.hostmem.closing import close
+
+            fd, self.fd = self.fd, -1
+            close(fd, partial(self._places.give_back_soon, self._user))

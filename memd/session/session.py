@@ -10,7 +10,6 @@ up to `QUEUE_LIMIT` commands queue behind it and out-of-band commands overtake
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from types import CoroutineType
@@ -25,7 +24,7 @@ from memd.session.places import ANYBODY, Descriptor, Places
 from memd.session.state import Happening, Phase, following
 from memd.wire import MORE, NEED_DATA, Decoder, Large, encode
 from memd.wire.large import LARGE
-from memd.work import Constant, Encoded, Event, Outcome, Resume, Wait, follow
+from memd.work import Constant, Encoded, Event, Job, Outcome, Resume, Wait, follow
 
 QUEUE_LIMIT = 8
 """In-band commands that may wait behind a running one once `oob` is on."""
@@ -281,8 +280,10 @@ class Session:
         places, user = self._hub.descriptors, self.user
         self._refused = not places.has_room(user, len(fds))
         if self._refused or self.monitor.readonly:
+            from memd.hostmem.closing import close
+
             for fd in fds:
-                os.close(fd)
+                close(fd)
         else:
             places.take(user, len(fds))
             self._arrived = [Descriptor(fd, places, user) for fd in fds]
@@ -408,7 +409,7 @@ class Session:
                 follow(
                     result,
                     wait,
-                    self._hub.start,
+                    self._start,
                     lambda value, error: self._command_ended(value, error, request_id, has_id),
                 )
                 return
@@ -419,6 +420,12 @@ class Session:
             forget_frames(error)
             result = error
         self._answer(result, request_id, has_id)
+
+    def _start(self, wait: Wait, resume: Resume) -> None:
+        """Have what its command waits for end; see `memd.work.Start`."""
+        if type(wait) is Job:
+            wait.user = self.user
+        self._hub.start(wait, resume)
 
     def _command_ended(
         self, result: JSON, error: BaseException | None, request_id: JSON, has_id: bool

@@ -12,6 +12,7 @@ import pytest
 from memd import backends
 from memd.qom import Tree
 from tests.differential.kernel import descriptors, regions
+from tests.stepping import close_all
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def tree() -> Iterator[Tree]:
     tree = Tree()
     backends.register(tree)
     yield tree
-    backends.close_all(tree)
+    close_all(tree)
     for thread in threading.enumerate():
         if thread.name.startswith("TC "):
             thread.join(20)

@@ -13,7 +13,7 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.hostmem.smaps import row_of
-from tests.stepping import Running
+from tests.stepping import Running, close_all
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_discard_data_of_much(tree: Tree, directory: Path) -> None:
 
 def test_discard_data_at_the_end(tree: Tree, path: Path) -> None:
     add(tree, "file", size=MIB, mem_path=str(path), share=True, discard_data=True)
-    backends.close_all(tree)
+    close_all(tree)
     assert (path.stat().st_size, path.stat().st_blocks) == (MIB, 0)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from memd import backends
 from memd.backends.thread_context import THREAD_CONTEXT
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, get, refusal
 from tests.conftest import need_shm
+from tests.stepping import close_all
 
 
 def test_types(tree: Tree) -> None:
@@ -93,11 +93,11 @@ def test_close_all(tree: Tree, directory: Path) -> None:
     for at, kind in enumerate(("ram", "memfd", "shm")):
         add(tree, kind, f"m{at}", size=128 * MIB)
     add(tree, "file", "f", size=MIB, mem_path=str(directory / "new"))
-    backends.close_all(tree)
+    close_all(tree)
     assert tree.objects.children == {}
     # What clients asked to be made is theirs.
     assert os.listdir(directory) == ["new"]
-    backends.close_all(tree)
+    close_all(tree)
 
 
 @need_shm

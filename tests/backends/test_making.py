@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from memd import backends
 from memd.backends import making
 from memd.errors import QMPError
 from memd.hostmem import libc, populate
@@ -21,7 +20,7 @@ from memd.work import Job
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.conftest import NOT_HERE
 from tests.hostmem.smaps import row_of
-from tests.stepping import Running
+from tests.stepping import Running, close_all
 
 GIVEN_UP = "qemu_prealloc_mem: preallocating memory failed: Operation canceled"
 
@@ -359,7 +358,7 @@ def test_the_end_while_it_is_made(
     options = {"mem_path": str(directory / "new")} if kind == "file" else {}
     thread, outcome = beside(start(tree, kind, size=MIB, prealloc=True, **options))
     assert begun.wait(20)
-    backends.close_all(tree)
+    close_all(tree)
     # The file goes even if the thread never comes to its end.
     assert os.listdir(directory) == []
     go_on.set()

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from memd import backends
 from memd.commands.audit import MOST_HELD, Audit, Record
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
 from memd.errors import QMPError, device_not_found, printable
@@ -20,9 +19,9 @@ from memd.json_types import JSON
 from memd.server.audit_sinks import LOST_ID, MESSAGE_ID, FileSink, JournaldSink
 from memd.server.limits import LimitedLog
 from memd.session import Monitor, Peer
-from memd.work import Job, Outcome, run_here
+from memd.work import Command, Job, Outcome, begin, run_here
 from tests.commands.fakes import Console
-from tests.stepping import Running
+from tests.stepping import Running, close_all, here
 
 MARK = "U0VDUkVUU0VDUkVU"
 """What may stand in no record."""
@@ -32,6 +31,7 @@ class Sink:
     """Keeps records; takes none while it is full."""
 
     def __init__(self) -> None:
+        self.may_wait = False
         self.records: list[Record] = []
         self.full = False
         self.closed = False
@@ -79,11 +79,16 @@ class Audited:
         self.sink = Sink()
         self.comes_to: JSON = {}
         self.ran: list[str] = []
+        self.failed: list[BaseException | None] = []
         self.client = Client(Peer(7, 1000, 100, frozenset()))
         self.loop = Loop()
         self.console = Console()
         warn = LimitedLog(self.loop).warn  # type: ignore[arg-type]
-        self.audit = Audit(self._dispatch, self.console.daemon, self.sink, self.loop, warn)  # type: ignore[arg-type]
+        daemon, loop = self.console.daemon, self.loop
+        self.audit = Audit(self._dispatch, daemon, self.sink, loop, self.spawn, warn)  # type: ignore[arg-type]
+
+    def spawn(self, command: Command[None], _what: str) -> None:
+        begin(command, here, lambda _value, error: self.failed.append(error))
 
     def _dispatch(self, _session: object, name: str, _args: object, _oob: bool) -> JSON:
         self.ran.append(name)
@@ -104,7 +109,7 @@ class Audited:
 def audited() -> Iterator[Audited]:
     made = Audited()
     yield made
-    backends.close_all(made.console.daemon.tree)
+    close_all(made.console.daemon.tree)
 
 
 def test_a_command_that_acts(audited: Audited) -> None:

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from memd import backends
 from memd.commands import memdev as room
 from memd.commands.memdev import decode, decoded_length
 from memd.errors import NO_DESCRIPTOR, QMPError
@@ -27,6 +26,7 @@ from tests.backends.doing import refusal
 from tests.commands.fakes import Console
 from tests.conftest import NOT_HERE
 from tests.differential.kernel import descriptors, regions
+from tests.stepping import close_all
 
 PAGE = 4096
 MIB = 1 << 20
@@ -84,7 +84,7 @@ def memory() -> Iterator[Memory]:
     console.client.peer = Peer(1, 0, 0, frozenset())
     memory = Memory(console)
     yield memory
-    backends.close_all(console.daemon.tree)
+    close_all(console.daemon.tree)
     assert memory.regions() == []
     assert descriptors(os.getpid()) == before
 
@@ -474,7 +474,7 @@ def test_discarding_a_private_mapping(
                 memory("x-memdev-discard", id="m", offset=0, length=PAGE)
             assert memory.read(0, PAGE + 1) == path.read_bytes()[: PAGE + 1] == bytes(PAGE) + b"f"
     assert len(caplog.messages) == (0 if deny else 1)
-    backends.close_all(console.daemon.tree)
+    close_all(console.daemon.tree)
 
 
 def test_save(memory: Memory, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from memd.config import MachineConfig
 from memd.json_types import JSON
 from memd.work import Command, Event
 from tests.commands.fakes import Console
-from tests.stepping import Running
+from tests.stepping import Running, close_all
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -133,6 +133,5 @@ class Bench(Console):
 
     def close(self) -> None:
         """Let all memory go."""
-        from memd import backends
 
-        backends.close_all(self.daemon.tree)
+        close_all(self.daemon.tree)

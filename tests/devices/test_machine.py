@@ -11,6 +11,7 @@ from memd.devices.adding import add_device
 from memd.devices.machine import Machine
 from memd.work import run_here
 from tests.devices.bench import GIB, MIB, Bench
+from tests.stepping import close_all
 
 
 def test_devices_come_by_address(bench: Bench) -> None:
@@ -120,4 +121,4 @@ def test_without_a_loop_beside_it() -> None:
     run_here(add_device(machine, {"driver": "pc-dimm", "id": "d0", "memdev": "m0"}))
     assert machine.del_device("d0") == {}
     assert machine.devices() == []
-    backends.close_all(tree)
+    close_all(tree)

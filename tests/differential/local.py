@@ -19,6 +19,7 @@ from memd.work import run_here
 from tests.differential.harness import Holdings, Side
 from tests.differential.kernel import descriptors
 from tests.differential.server import Message, Server
+from tests.stepping import close_all
 
 
 class Here(Server):
@@ -80,5 +81,5 @@ class LocalSide(Side):
         return Holdings(self.regions(), descriptors(os.getpid()), self.files(), self.objects())
 
     def clear(self) -> None:
-        backends.close_all(self.tree)
+        close_all(self.tree)
         shutil.rmtree(self.scratch)

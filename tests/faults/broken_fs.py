@@ -26,6 +26,7 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
     def __init__(self, control: Path) -> None:
         self._control = control
         self._files: dict[str, bytearray] = {}
+        self._sockets: set[str] = set()
 
     def _may_fail(self, call: str) -> None:
         try:
@@ -49,7 +50,8 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
         if path == "/":
             return {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
         size = len(self._file(path))
-        return {"st_mode": stat.S_IFREG | 0o644, "st_nlink": 1, "st_size": size}
+        kind = stat.S_IFSOCK if path in self._sockets else stat.S_IFREG
+        return {"st_mode": kind | 0o644, "st_nlink": 1, "st_size": size}
 
     def readdir(self, path: str, fh: int) -> list[str]:
         return [".", "..", *(name[1:] for name in self._files)]
@@ -57,6 +59,12 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
     def create(self, path: str, mode: int, fi: Any = None) -> int:
         self._may_fail("create")
         self._files[path] = bytearray()
+        return 0
+
+    def mknod(self, path: str, mode: int, dev: int) -> int:
+        self._may_fail("mknod")
+        self._files[path] = bytearray()
+        self._sockets.add(path)
         return 0
 
     def open(self, path: str, flags: int) -> int:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.differential.server import Monitor, Server
+from memd.server.jobs import LIGHT
+from tests.differential.harness import settle
+from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
 from tests.faults.conftest import MIB, Broken, arguments
 
 
@@ -71,3 +80,215 @@ def test_a_stalled_call(
         broken.mend()
     if command != "object-del":
         assert "return" in monitor.read_answer()
+
+
+def threads(server: Server) -> int:
+    return len(os.listdir(f"/proc/{server.pid}/task"))
+
+
+def test_how_many_threads_a_file_system_that_stalls_takes(
+    broken: Broken, start_memd: Callable[..., Server]
+) -> None:
+    """Further commands wait in line, whichever connection they are of, and are done in the end."""
+    server = start_memd()
+    monitors = [server.monitor() for _ in range(30)]
+    (broken.path / "file").write_bytes(bytes(MIB))
+    others_go_on(server)
+    before = threads(server)
+    broken.stall("open")
+    try:
+        for number, monitor in enumerate(monitors):
+            add = arguments("file", id=f"f{number}", mem_path=str(broken.path / "file"))
+            send(monitor, "object-add", add)
+        busy = settle(lambda: threads(server), lambda count: count >= before + LIGHT)
+        others_go_on(server)
+        assert max(busy, threads(server)) <= before + LIGHT + 1
+    finally:
+        broken.mend()
+    for monitor in monitors:
+        assert monitor.read_answer() == {"return": {}}
+
+
+def test_deletions_are_answered_and_hold_no_thread_more(
+    broken: Broken, start_memd: Callable[..., Server]
+) -> None:
+    server = start_memd()
+    monitor = server.monitor()
+    count = 3
+    for number in range(count):
+        path = broken.path / f"f{number}"
+        path.write_bytes(bytes(MIB))
+        add = arguments("file", id=f"f{number}", mem_path=str(path), share=True)
+        assert monitor.execute("object-add", add) == {"return": {}}
+    before = threads(server)
+    broken.stall("flush")
+    try:
+        for number in range(count):
+            assert monitor.execute("object-del", {"id": f"f{number}"}) == {"return": {}}
+        assert monitor.execute("query-memdev") == {"return": []}
+        others_go_on(server)
+        assert threads(server) <= before + LIGHT + 1
+    finally:
+        broken.mend()
+
+    def left() -> int:
+        found = [os.readlink(each.path) for each in os.scandir(f"/proc/{server.pid}/fd")]
+        return sum(each.startswith(str(broken.path)) for each in found)
+
+    assert settle(left, lambda count: count == 0) == 0
+
+
+def test_a_descriptor_that_a_client_sent(broken: Broken, start_memd: Callable[..., Server]) -> None:
+    """To close it may wait for its file system, or, of a socket, for who is at the other end."""
+    server = start_memd("--max-descriptors", "32")
+    monitor = server.monitor()
+    path = broken.path / "file"
+    path.write_bytes(bytes(MIB))
+    with path.open("rb") as file, socket.create_server(("127.0.0.1", 0)) as listening:
+        lingering = socket.create_connection(listening.getsockname())
+        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+        lingering.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                lingering.send(bytes(1 << 16))
+        broken.stall("flush")
+        try:
+            for number, fd in enumerate((file.fileno(), lingering.fileno())):
+                named = {"fdname": f"n{number}"}
+                request = json.dumps({"execute": "getfd", "arguments": named}).encode()
+                monitor.send(request, (fd,))
+                assert monitor.read_answer() == {"return": {}}
+                assert monitor.execute("closefd", named) == {"return": {}}
+            for _ in range(3):
+                # What takes none.
+                request = b'{"execute":"query-status"}'
+                monitor.send(request, (file.fileno(),) * 4)
+                assert "return" in monitor.read_answer()
+            others_go_on(server)
+        finally:
+            broken.mend()
+        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        lingering.close()
+
+
+def ends(process: subprocess.Popen[bytes]) -> float:
+    """Seconds until it calls exit(2); that its threads are in the kernel yet is the kernel's."""
+    process.send_signal(signal.SIGTERM)
+    begin = time.monotonic()
+    status = Path(f"/proc/{process.pid}/stat")
+
+    def gone() -> bool:
+        # Its first thread is a zombie, however long the others take.
+        return process.poll() is not None or status.read_text().split(") ")[1][0] == "Z"
+
+    assert settle(gone, bool)
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize(
+    ("call", "command"),
+    [
+        ("open", "object-add"),
+        ("read", "x-memdev-read"),
+        ("fsync", "x-memdev-save"),
+        ("flush", "object-del"),
+        ("unlink", ""),
+    ],
+)
+def test_the_end(
+    broken: Broken, start_memd: Callable[..., Server], directory: Path, call: str, command: str
+) -> None:
+    """With a region, a secret, the PID file, the audit and a socket on what stalls."""
+    where = broken.path
+    for name in ("file", "other"):
+        (where / name).write_bytes(bytes(MIB))
+    pidfile = (where if call == "unlink" else directory) / "pid"
+    options = ["--pidfile", str(pidfile), "--audit", str(where / "audit")]
+    if call == "unlink":
+        options += ["--qmp", f"unix:{where}/sock,server=on,wait=off"]
+    server = start_memd(*options)
+    monitor = server.monitor()
+    for kind, request in {
+        "file": arguments("file", mem_path=str(where / "file"), share=True),
+        "ram": arguments(id="here"),
+    }.items():
+        assert monitor.execute("object-add", request) == {"return": {}}, kind
+    requests: dict[str, Any] = {
+        "object-add": arguments("file", id="n", mem_path=str(where / "other")),
+        "x-memdev-read": {"id": "m", "offset": 0, "length": 1},
+        "x-memdev-save": {"id": "here", "filename": str(where / "saved")},
+        "object-del": {"id": "m"},
+    }
+    broken.stall(call)
+    try:
+        if command:
+            send(monitor, command, requests[command])
+            others_go_on(server)
+        assert ends(server.process) < 5
+        assert not server.path.exists()
+        if call != "unlink":
+            assert not pidfile.exists()
+    finally:
+        broken.mend()
+    assert server.wait() == 0
+
+
+def test_the_audit(broken: Broken, start_memd: Callable[..., Server]) -> None:
+    """A command waits a second for its record, and no further one does until it is written."""
+    path = broken.path / "audit"
+    server = start_memd("--audit", str(path))
+    monitor = server.monitor()
+    assert monitor.execute("object-add", arguments()) == {"return": {}}
+    assert path.read_text().count("\n") == 1
+    broken.stall("write")
+    try:
+        others_go_on(server)
+        begin = time.monotonic()
+        for _ in range(20):
+            assert "error" in monitor.execute("object-add", arguments())
+        # A second each, were they waited for.
+        assert time.monotonic() - begin < 15
+    finally:
+        broken.mend()
+    # None is lost, and each is written once.
+    assert settle(lambda: path.read_text().count("\n"), lambda count: count >= 23) == 23
+
+
+@pytest.mark.parametrize("call", ["mknod", "open"])
+def test_a_start_that_waits_can_be_ended(broken: Broken, directory: Path, call: str) -> None:
+    """For a socket, or for the file of an object."""
+    (broken.path / "file").write_bytes(bytes(MIB))
+    served, pidfile = directory / "qmp.sock", directory / "pid"
+    options = ["--pidfile", str(pidfile), "--qmp", f"unix:{served},server=on,wait=off"]
+    if call == "mknod":
+        options += ["--qmp", f"unix:{broken.path}/sock,server=on,wait=off"]
+    else:
+        options += ["--object", f"memory-backend-file,id=f,size=1M,mem-path={broken.path}/file"]
+    broken.stall(call)
+    process = subprocess.Popen([*memd_argv(), *options], cwd=TREE)
+    try:
+        assert settle(served.exists, bool)
+        assert settle(lambda: len(os.listdir(f"/proc/{process.pid}/task")), lambda n: n > 1) > 1
+        assert ends(process) < 5
+        assert (served.exists(), pidfile.exists()) == (False, False)
+    finally:
+        broken.mend()
+        assert process.wait(PATIENCE) == 0
+
+
+def test_a_secret_and_tls_files(broken: Broken, start_memd: Callable[..., Server]) -> None:
+    server = start_memd()
+    (broken.path / "key").write_bytes(b"secret")
+    broken.stall("open")
+    monitors = [server.monitor() for _ in range(2)]
+    secret: dict[str, object] = {"qom-type": "secret", "id": "s", "file": str(broken.path / "key")}
+    tls: dict[str, object] = {"qom-type": "tls-creds-x509", "id": "t", "dir": str(broken.path)}
+    try:
+        send(monitors[0], "object-add", secret)
+        send(monitors[1], "object-add", tls)
+        others_go_on(server)
+    finally:
+        broken.mend()
+    assert monitors[0].read_answer() == {"return": {}}
+    # There are no certificates.
+    assert "error" in monitors[1].read_answer()

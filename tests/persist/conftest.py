@@ -15,6 +15,7 @@ from memd.qom import Tree
 from tests.differential.kernel import regions
 from tests.manager import ServiceManager
 from tests.persist.life import Begin, Life
+from tests.stepping import close_all
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def tree() -> Iterator[Tree]:
     tree = Tree()
     backends.register(tree)
     yield tree
-    backends.close_all(tree)
+    close_all(tree)
 
 
 @pytest.fixture

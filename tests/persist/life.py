@@ -26,6 +26,7 @@ from memd.persist.service_manager import ServiceManager as Service
 from memd.qom import Tree
 from memd.work import Command, run_here
 from tests.manager import ServiceManager
+from tests.stepping import close_all
 
 Options = dict[str, JSON]
 
@@ -155,7 +156,7 @@ class Life:
         """End in order."""
         self.service.stopping()
         self.service.end()
-        backends.close_all(self.tree)
+        close_all(self.tree)
         self._gone()
 
     def ids(self) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from memd.server.listener import Listener, listen_unix
+from memd.server.listener import Listener, SocketFile, listen_unix
 
 
 def test_only_the_owner_may_connect(tmp_path: Path) -> None:
@@ -78,22 +78,24 @@ def test_no_descriptor_is_left_when_it_fails(tmp_path: Path) -> None:
 
 async def test_closing_removes_the_file_that_was_made(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    listener = Listener(
-        asyncio.get_running_loop(), listen_unix(str(path)), print, made_path=str(path)
-    )
-    listener.close()
-    listener.close()
+    sock = listen_unix(str(path))
+    made = SocketFile(str(path))
+    listener = Listener(asyncio.get_running_loop(), sock, print, made=made)
+    assert listener.close() is made
+    assert listener.close() is None
+    made.remove()
     assert not path.exists()
 
 
 async def test_closing_leaves_anothers_file(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    listener = Listener(
-        asyncio.get_running_loop(), listen_unix(str(path)), print, made_path=str(path)
-    )
+    sock = listen_unix(str(path))
+    made = SocketFile(str(path))
+    listener = Listener(asyncio.get_running_loop(), sock, print, made=made)
     path.unlink()
     with listen_unix(str(path)):
         listener.close()
+        made.remove()
         assert path.exists()
 
 
@@ -102,9 +104,9 @@ async def test_a_file_that_can_not_be_removed(
 ) -> None:
     """It is said, and is nothing that keeps whoever closes from going on."""
     path = tmp_path / "s"
-    listener = Listener(
-        asyncio.get_running_loop(), listen_unix(str(path)), print, made_path=str(path)
-    )
+    sock = listen_unix(str(path))
+    made = SocketFile(str(path))
+    listener = Listener(asyncio.get_running_loop(), sock, print, made=made)
 
     def refuse(_path: str) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -112,6 +114,7 @@ async def test_a_file_that_can_not_be_removed(
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refuse)
         listener.close()
+        made.remove()
     assert caplog.messages == [f"cannot remove the socket '{path}': Read-only file system"]
 
 

@@ -1,0 +1,84 @@
+"""Closing descriptors: that may wait for a file's server, a device or a socket's peer.
+
+What is closed quickly is closed at once, all else by one thread for each file system
+or device: a server that stalls takes up no more, for however many files.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from memd.hostmem import libc
+from memd.hostmem.file_systems import number
+
+_AT_ONCE = (64 << 20) // 512
+"""Blocks of memory up to which a memfd is closed at once; it may be the last to hold it."""
+
+Then = Callable[[], object]
+
+_lock = threading.Lock()
+_lines: dict[int, deque[tuple[int, Then | None]]] = {}
+"""What is to be closed, by what it waits for; a line is there while its thread is."""
+
+_memory: list[int] = []
+"""The device that memfds are on, once it is known."""
+
+
+def close(fd: int, then: Then | None = None) -> None:
+    """Close a descriptor, at once or soon.
+
+    Args:
+        then: called once it is closed, in whatever thread.
+    """
+    found = libc.known(fd)
+    if found is not None and _is_quick(found):
+        os.close(fd)
+        if then is not None:
+            then()
+        return
+    close_beside(fd, 0 if found is None else number(*found[:3]), then)
+
+
+def close_beside(fd: int, where: int, then: Then | None = None) -> None:
+    """Close a descriptor in the thread of what it may wait for; see `file_systems.number`."""
+    with _lock:
+        line = _lines.get(where)
+        if line is not None:
+            line.append((fd, then))
+            return
+        _lines[where] = deque([(fd, then)])
+    try:
+        threading.Thread(target=_work, args=(where,), name="memd-close", daemon=True).start()
+    except RuntimeError:
+        _work(where)
+
+
+def _is_quick(found: libc.Known) -> bool:
+    if stat.S_ISFIFO(found.mode):
+        return True
+    if not stat.S_ISREG(found.mode) or found.blocks > _AT_ONCE:
+        return False
+    if not _memory:
+        fd = os.memfd_create("", os.MFD_CLOEXEC)
+        _memory.append(os.fstat(fd).st_dev)
+        os.close(fd)
+    return found.device == _memory[0]
+
+
+def _work(where: int) -> None:
+    while True:
+        with _lock:
+            line = _lines[where]
+            if not line:
+                del _lines[where]
+                return
+            fd, then = line.popleft()
+        with suppress(OSError):
+            os.close(fd)
+        if then is not None:
+            then()

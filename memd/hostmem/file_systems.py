@@ -1,0 +1,56 @@
+"""File systems and devices that may be waited for, by the numbers of `Job.on`."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from memd.hostmem import libc
+from memd.work import ELSEWHERE, MEMORY
+
+_WHERE = os.O_PATH | os.O_CLOEXEC
+_LONGEST = 4096
+
+
+def number(mode: int, device: int, device_number: int) -> int:
+    """The number of what a file waits for: its file system, or the device that it is.
+
+    Args:
+        mode: as in `st_mode`.
+        device: as in `st_dev`.
+        device_number: as in `st_rdev`.
+    """
+    if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
+        # No file system's.
+        return 1 << 64 | device_number
+    return device
+
+
+def of_path(path: bytes, in_memory: set[int]) -> frozenset[int]:
+    """What opening a path may wait for, as far as is known at once; see `Job.on`.
+
+    It is the file system of the last directory on the way that the kernel knows: this
+    is whom it would ask next.
+
+    Args:
+        in_memory: the mounts (`libc.mount_of`) that are never waited for.
+    """
+    if len(path) >= _LONGEST:
+        # The kernel takes none so long.
+        return ELSEWHERE
+    while True:
+        try:
+            fd = libc.openat2(libc.AT_FDCWD, path or b".", _WHERE, libc.RESOLVE_CACHED)
+            break
+        except OSError:
+            shorter = os.path.dirname(path.rstrip(b"/"))
+            if shorter == path or not path:
+                return ELSEWHERE
+            path = shorter
+    try:
+        if in_memory and libc.mount_of(fd) in in_memory:
+            return MEMORY
+        found = libc.known(fd)
+        return ELSEWHERE if found is None else frozenset((number(*found[:3]),))
+    finally:
+        os.close(fd)
