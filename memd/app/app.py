@@ -320,7 +320,7 @@ class App:
         ledger = self._tree.ledger
         while True:
             await asyncio.sleep(WATCH)
-            short = await self._in_thread(ledger.lacking)
+            short = await self._hub.in_thread(ledger.lacking)
             if short == self._tree.shortage:
                 continue
             self._tree.shortage = short
