@@ -12,7 +12,7 @@ from types import TracebackType
 from memd.client.sockets import LOST
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.wire import Decoder
+from memd.wire import MORE, NEED_DATA, Decoder, Large
 from memd.wire.encoder import encode_request
 
 Message = dict[str, JSON]
@@ -68,6 +68,8 @@ class Conversation:
         self._marker = 0
         # Requests without an answer; whether a descriptor comes with it.
         self._pending: dict[int, bool] = {}
+        # What has come of messages since the last line feed.
+        self._held: list[bytes] = []
         # Descriptors whose answer has not been read yet.
         self._fds: deque[int] = deque()
 
@@ -113,7 +115,17 @@ class Conversation:
         """
         self._fds.extend(fds)
         found: list[Answer | Message] = []
-        for message in self._decoder.feed(data):
+        # A server ends each message with a line feed: what is whole is read much faster.
+        self._held.append(data)
+        if not data.endswith(b"\n"):
+            return found
+        self._decoder.put(b"".join(self._held))
+        self._held.clear()
+        while (message := self._decoder.next()) is not NEED_DATA:
+            if isinstance(message, Large):
+                message = message.value
+            if message is MORE:
+                continue
             if not isinstance(message, dict):
                 raise ValueError(f"not a message: {message!r}")
             if "QMP" in message:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import enum
 from _json import make_scanner
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from memd.compat import Compat
@@ -100,6 +101,17 @@ class _Context:
 
 # (typeshed names the scanner itself as the type of what it is made from)
 _scan = make_scanner(_Context())  # type: ignore[arg-type]
+
+
+def _is_deep(value: JSON) -> bool:
+    """Whether it goes beyond the nesting limit."""
+    containers = [value]
+    for _ in range(limits.MAX_NESTING):
+        items = [each.values() if type(each) is dict else each for each in containers]
+        containers = [each for each in chain.from_iterable(items) if type(each) in (dict, list)]
+        if not containers:
+            return False
+    return True
 
 
 class Decoder:
@@ -256,7 +268,7 @@ class Decoder:
     def _judge(self, value: JSON, text: str, at: int, stop: int) -> JSON | Large | None:
         """A longer message that the scanner took; None where the exact path has to judge it."""
         opened = text.count("{", at, stop) + text.count("[", at, stop)
-        if opened > _SURELY_FLAT:
+        if opened > _SURELY_FLAT and _is_deep(value):
             return None
         if stop - at <= _SURELY_SMALL:
             return value

@@ -226,17 +226,16 @@ def test_both_paths_agree_on_deep_nesting(compat: Compat, depth: int) -> None:
 
 
 @pytest.mark.parametrize("nested", ["[[[[]]]]", '{"":{"":{"":{}}}}', '[{"":[{}]}]'])
-def test_what_may_be_too_deep_goes_the_exact_way(
-    nested: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_too_deep_goes_the_exact_way(nested: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not left to the scanner, whose limit is Python's and differs between releases."""
-    for flat, small, max_tokens, exact in (
+    monkeypatch.setattr(decoder_module, "_SURELY_FLAT", 4)
+    for most, small, max_tokens, exact in (
         (4, 4, None, True),
         (5, 40, None, False),
         (5, 5, None, False),
         (5, 5, 9, True),
     ):
-        monkeypatch.setattr(decoder_module, "_SURELY_FLAT", flat)
+        monkeypatch.setattr(limits, "MAX_NESTING", most)
         monkeypatch.setattr(decoder_module, "_SURELY_SMALL", small)
         decoder = Decoder(max_tokens=max_tokens)
         decoder.feed(b'{"a":1}{"a":' + nested.encode() + b"}")
@@ -533,3 +532,21 @@ def test_strings_in_parts_have_what_whole_ones_have() -> None:
                     for begin in range(0, len(message), step):
                         found += decoder.feed(message[begin : begin + step])
                     assert list(map(repr, found)) == list(map(repr, whole))
+
+
+@BOTH
+def test_many_brackets_need_no_exact_path_and_deep_ones_do(compat: Compat) -> None:
+    shallow = b'{"a": [' + b"[{}], " * 3000 + b"[]]}\n"
+    decoder = Decoder(compat)
+    assert decoder.feed(shallow) == [json.loads(shallow)]
+    assert decoder._lexer is None
+    deep = b"[" * 1025 + b"]" * 1025
+    assert repr(Decoder(compat).feed(b'{"a": ' + deep + b"}\n")) == repr(
+        ExactDecoder(compat).feed(b'{"a": ' + deep + b"}\n")
+    )
+    assert decoder_module._is_deep(json.loads(b"[" * 900 + b"]" * 900)) is False
+    value: Any = []
+    for _ in range(1023):
+        value = [value]
+    assert decoder_module._is_deep([1, value[0]]) is False
+    assert decoder_module._is_deep([value]) is True
