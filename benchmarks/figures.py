@@ -8,6 +8,20 @@ from statistics import median
 
 AT_LEAST, AT_MOST = "at least", "at most"
 
+EXCHANGE, SOCKET, LOOP, CP, MEMCPY, PYTHON = (
+    *("exchange", "socket", "bare loop", "cp", "memcpy", "Python"),
+)
+LIMITS = {
+    EXCHANGE: "a process that only receives such requests and sends such answers, by the same"
+    " client; with the system calls of a backend where one is made",
+    SOCKET: "as many bytes through a UNIX socket from one process to another",
+    LOOP: "madvise(2) alone, in as many threads",
+    CP: "cp(1) from one file on tmpfs to a new one",
+    MEMCPY: "memcpy(3) in one thread, between pages that are there",
+    PYTHON: "`python -c 'import asyncio'`",
+}
+"""What memd and QEMU can't do better than, by its name in the table."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -17,14 +31,15 @@ class Figure:
         name: short, of its own.
         title: for the table.
         unit: of the values.
-        against: whose value memd's is divided by: "qemu", "kernel", "asyncio";
-            "" where the value itself is looked at.
+        against: whose value memd's is divided by: "qemu", or "limit"; "" where the
+            value itself is looked at.
         less: whether less is better: the ratio is turned round then, so that
-            more than one is better, but for "asyncio".
+            more than one is better, but where it is to be at most something.
         aim: `AT_LEAST` or `AT_MOST`.
         target: of the ratio, or of the value; None where nothing is aimed at.
         worst: whether the worst round counts, not the median one.
         note: for the table.
+        limit: what the side "limit" is, one of `LIMITS`; "" where there is none.
     """
 
     name: str
@@ -36,6 +51,7 @@ class Figure:
     target: float | None = None
     worst: bool = False
     note: str = ""
+    limit: str = ""
 
 
 @dataclass

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from time import perf_counter
 
+from benchmarks import bare
 from benchmarks.client import Client, add, command, delete
-from benchmarks.figures import AT_LEAST, Draw, Figure, Scale, Subject, Take
+from benchmarks.figures import AT_LEAST, EXCHANGE, Draw, Figure, Scale, Subject, Take
 from benchmarks.servers import Server, allow_descriptors
 
 MIB = 1 << 20
@@ -30,6 +31,12 @@ def measure(scale: Scale, take: Take, draw: Draw, sides: tuple[str, ...]) -> Non
     few, more = scale(1500, 150), scale(4000, 400)
     # Each takes a descriptor.
     most = min(scale(20000, 2000), allow_descriptors() - 100)
+    made = bare.exchanges(add("memfd", "m1", MIB), b'{"return": {}}\r\n', few)
+    for name, number in (("memfd-1500", few), ("memfd-4000", more)):
+        take(name, "limit", bare.together(made, bare.memfds(MIB, number)))
+    # The answer with 1,500 has some 152 bytes for each.
+    listed = bare.exchanges(command("query-memdev"), bytes(152 * few), scale(50, 5))
+    take("query-memdev", "limit", listed)
     for side in sides:
         with Server(side) as server:
             client = server.client
@@ -71,12 +78,19 @@ def measure(scale: Scale, take: Take, draw: Draw, sides: tuple[str, ...]) -> Non
 SUBJECT = Subject(
     "many",
     (
-        Figure("memfd-1500", "`object-add` of 1,500 memfd", "backends/s", target=25),
+        Figure(
+            "memfd-1500",
+            "`object-add` of 1,500 memfd",
+            "backends/s",
+            target=25,
+            limit=EXCHANGE,
+        ),
         Figure(
             "memfd-4000",
             "`object-add` of 4,000 memfd",
             "backends/s",
             target=100,
+            limit=EXCHANGE,
             note="QEMU: one round, it takes minutes",
         ),
         Figure(
@@ -89,7 +103,9 @@ SUBJECT = Subject(
             note="the last quarter to the first one: constant is 1"
             " (fewer where descriptors are limited)",
         ),
-        Figure("query-memdev", "`query-memdev` with 1,500", "commands/s", target=15),
+        Figure(
+            "query-memdev", "`query-memdev` with 1,500", "commands/s", target=15, limit=EXCHANGE
+        ),
         Figure("object-del", "`object-del` with 1,500 there", "commands/s", target=2.5),
     ),
     measure,

@@ -32,6 +32,9 @@ def draw(folder: Path, results: list[Samples], curves: dict[str, dict[str, Curve
     ]
     if compared:
         _ratios(folder / "ratios.svg", compared)
+    limited = [each for each in results if each.figure.limit and _share(each)]
+    if limited:
+        _limits(folder / "limits.svg", limited)
     for name, (along, up) in CURVES.items():
         if name in curves:
             _curve(folder / f"{name}.svg", curves[name], along, up, line=name == "many")
@@ -40,14 +43,39 @@ def draw(folder: Path, results: list[Samples], curves: dict[str, dict[str, Curve
 def _ratios(path: Path, compared: list[Samples]) -> None:
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(compared) + 1))
     places = range(len(compared), 0, -1)
-    axes.barh(places, [each.ratio or 0 for each in compared], color=COLOURS["memd"])
+    axes.plot([each.ratio or 0 for each in compared], list(places), "o", color=COLOURS["memd"])
     aims = [(each.figure.target, place) for each, place in zip(compared, places, strict=True)]
     found = [(target, place) for target, place in aims if target]
     axes.plot([t for t, _ in found], [p for _, p in found], "k|", markersize=14, label="aim")
     axes.set_yticks(list(places), [each.figure.title.replace("`", "") for each in compared])
     axes.set_xscale("log")
+    axes.grid(axis="x", linewidth=0.3)
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_xlabel("times as good as QEMU")
+    axes.legend()
+    save(figure, path)
+
+
+def _share(samples: Samples, side: str = "memd") -> float:
+    """How much of its limit a side reaches; 0 where that is not known."""
+    limit, value = samples.median("limit"), samples.median(side)
+    if not limit or not value:
+        return 0
+    return limit / value if samples.figure.less else value / limit
+
+
+def _limits(path: Path, limited: list[Samples]) -> None:
+    """Bars from zero: what memd and QEMU reach of what the kernel and the hardware give."""
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(limited) + 1))
+    places = range(len(limited), 0, -1)
+    for side, shift in (("memd", 0.2), ("qemu", -0.2)):
+        shares = [100 * _share(each, side) for each in limited]
+        up = [place + shift for place in places]
+        axes.barh(up, shares, 0.38, color=COLOURS[side], label=LABELS[side])
+    titles = [f"{each.figure.title} ({each.figure.limit})" for each in limited]
+    axes.set_yticks(list(places), [title.replace("`", "") for title in titles])
+    axes.axvline(100, color="grey", linewidth=0.8)
+    axes.set_xlabel("percent of the limit")
     axes.legend()
     save(figure, path)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.client import add, delete
-from benchmarks.figures import Draw, Figure, Scale, Subject, Take
+from benchmarks.figures import LOOP, Draw, Figure, Scale, Subject, Take
 from benchmarks.servers import TREE, Server
 
 MIB = 1 << 20
@@ -125,11 +125,11 @@ def measure(scale: Scale, take: Take, _draw: Draw, sides: tuple[str, ...]) -> No
                 # The first touch of a virtual machine's memory is its host's work.
                 bare_apart(kind, size, THREADS, path)
                 path.unlink(missing_ok=True)
-                order = (*sides, "kernel") if sides[0] == "memd" else ("kernel", *sides)
+                order = (*sides, "limit") if sides[0] == "memd" else ("limit", *sides)
                 # What a page costs drifts by a tenth within seconds, with what else
                 # the machine's host does: there and back, each side meets the same.
                 for side in (*order, *reversed(order)):
-                    if side == "kernel":
+                    if side == "limit":
                         rate = bare_apart(kind, size, THREADS, path)
                     else:
                         rate = of_server(side, kind, size, path)
@@ -140,7 +140,7 @@ def measure(scale: Scale, take: Take, _draw: Draw, sides: tuple[str, ...]) -> No
 SUBJECT = Subject(
     "prealloc",
     tuple(
-        Figure(f"prealloc-{kind}", f"preallocation of {what}", "GB/s", target=1.0)
+        Figure(f"prealloc-{kind}", f"preallocation of {what}", "GB/s", target=1.0, limit=LOOP)
         for kind, what in zip(
             KINDS,
             (

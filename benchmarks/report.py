@@ -10,10 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import AT_LEAST, Curve, Figure, Samples
+from benchmarks.figures import AT_LEAST, LIMITS, Curve, Figure, Samples
 from benchmarks.servers import QEMU
-
-OTHERS = ("qemu", "kernel", "asyncio")
 
 
 def number(value: float | None) -> str:
@@ -42,7 +40,7 @@ def row(samples: Samples) -> list[str]:
         figure.title + (f", {figure.unit}" if figure.unit else ""),
         number(samples.median("memd")),
         number(samples.median("qemu")),
-        number(samples.median("kernel") or samples.median("asyncio")),
+        number(samples.median("limit")) + (f" ({figure.limit})" if figure.limit else ""),
         "" if ratio is None else f"{number(ratio)}x",
         aim(figure),
         "" if reached is None else "yes" if reached else "**no**",
@@ -51,11 +49,13 @@ def row(samples: Samples) -> list[str]:
 
 def table(results: list[Samples]) -> str:
     """The results in Markdown."""
-    head = ["figure", "memd", "QEMU", "kernel / Python alone", "ratio", "aim", "reached"]
+    head = ["figure", "memd", "QEMU", "limit", "ratio", "aim", "reached"]
     rows = [head, ["---"] + ["---:"] * 4 + ["---", "---"], *(row(each) for each in results)]
     lines = ["| " + " | ".join(cells) + " |" for cells in rows]
     notes = [f"- {each.figure.title}: {each.figure.note}." for each in results if each.figure.note]
-    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
+    shown = [name for name in LIMITS if any(each.figure.limit == name for each in results)]
+    limits = [f"- limit, {name}: {LIMITS[name]}." for name in shown]
+    return "\n".join([*lines, "", *limits, *notes]).rstrip() + "\n"
 
 
 def machine() -> dict[str, str]:

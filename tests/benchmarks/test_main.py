@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as main
-from benchmarks.figures import Draw, Figure, Scale, Subject, Take
+from benchmarks import bare
+from benchmarks.figures import Draw, Figure, Samples, Scale, Subject, Take
 from benchmarks.servers import Server
 
 
@@ -51,3 +52,24 @@ def test_a_server_is_there_until_the_end() -> None:
         other.close()
         paths = server.paths
     assert not paths[0].parent.exists()
+
+
+def test_what_is_not_measured_now_stays(tmp_path: Path) -> None:
+    was, now = Samples(Figure("was", "", "")), Samples(Figure("now", "", ""), {"memd": [2.0]})
+    main.fill_in(tmp_path, [was, now], {})
+    assert not was.values
+    (tmp_path / "results.json").write_text(
+        '{"figures": {"was": {"samples": {"memd": [1.0]}}, "now": {"samples": {"memd": [9.0]}}},'
+        ' "curves": {"many": {"memd": [[1.0, 2.0]]}}}'
+    )
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    main.fill_in(tmp_path, [was, now], curves)
+    assert (was.values, now.values) == ({"memd": [1.0]}, {"memd": [2.0]})
+    assert curves == {"many": {"memd": [(1.0, 2.0)]}}
+
+
+def test_what_there_is_without_a_server() -> None:
+    assert bare.exchanges(b"x", b"y" * 70000, 3) > 0
+    assert min(bare.carried(1 << 20), bare.copied(1 << 20)) > 0
+    assert min(bare.mappings(1 << 20, 3), bare.memfds(1 << 20, 3)) > 0
+    assert bare.together(4.0, 4.0) == 2.0

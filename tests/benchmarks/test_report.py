@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
-from benchmarks.figures import AT_LEAST, AT_MOST, Figure, Samples
+from benchmarks.figures import AT_LEAST, AT_MOST, CP, LIMITS, Figure, Samples
 
 
 def samples(figure: Figure, **values: list[float]) -> Samples:
@@ -22,8 +22,8 @@ def samples(figure: Figure, **values: list[float]) -> Samples:
         (Figure("f", "F", "1/s", target=1), {"memd": [0.96], "qemu": [1.0]}, 0.96, True),
         (Figure("f", "F", "MiB", less=True, target=1), {"memd": [2.0], "qemu": [4.0]}, 2.0, True),
         (
-            Figure("f", "F", "ms", against="asyncio", less=True, aim=AT_MOST, target=2),
-            {"memd": [30.0], "asyncio": [20.0], "qemu": [90.0]},
+            Figure("f", "F", "ms", against="limit", less=True, aim=AT_MOST, target=2),
+            {"memd": [30.0], "limit": [20.0], "qemu": [90.0]},
             1.5,
             True,
         ),
@@ -53,6 +53,10 @@ def test_the_table() -> None:
     text = report.table([samples(figure, memd=[12345.6], qemu=[100.0])])
     assert "| F, commands/s | 12,346 | 100 | – | 123x | ≥ 4x | yes |" in text
     assert text.endswith("- F: by hand.\n")
+    figure = Figure("f", "F", "GB/s", "limit", limit=CP)
+    text = report.table([samples(figure, memd=[1.0], limit=[4.0])])
+    assert "| F, GB/s | 1.00 | – | 4.00 (cp) | 0.25x |  |  |" in text
+    assert f"- limit, cp: {LIMITS[CP]}." in text
 
 
 @pytest.mark.parametrize(
