@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from memd.cli.hmat import Hmat
 from memd.cli.opts import OptsList, Warn, parse_opts
 from memd.cli.reading import Given, located
 from memd.cli.report import CommandLineError
@@ -92,6 +93,8 @@ class _Nodes:
         self._nodes: dict[int, NumaNode] = {}
         self._assigned: dict[int, int] = {}
         self._distances: set[frozenset[int]] = set()
+        self._with_cpus: set[int] = set()
+        self._speeds = Hmat()
 
     def take(self, options: JSONObject) -> None:
         """Take one option; raises `QMPError`."""
@@ -102,8 +105,14 @@ class _Nodes:
             self._take_node(options)
         elif kind == "dist":
             self._take_distance(options)
-        else:
+        elif kind == "cpu":
             self._take_cpu(options)
+        elif not self._hmat:
+            raise QMPError(_HMAT)
+        elif kind == "hmat-lb":
+            self._speeds.take_speed(options, self._nodes, self._with_cpus)
+        else:
+            self._speeds.take_cache(options, self._nodes)
 
     def finish(self) -> list[NumaNode]:
         """The nodes; raises `CommandLineError` where one is missing."""
@@ -147,6 +156,8 @@ class _Nodes:
             if initiator not in (None, number):
                 raise QMPError(wrong_initiator(number, initiator))
         self._check_memory(options)
+        if cpus:
+            self._with_cpus.add(number)
         self._nodes[number] = NumaNode(
             number,
             cpus=cpus,
@@ -199,3 +210,4 @@ class _Nodes:
                 f"Invalid node-id={node}, NUMA node must be defined with -numa node,nodeid=ID"
                 " before it's used with -numa cpu,node-id=ID"
             )
+        self._with_cpus.add(node)

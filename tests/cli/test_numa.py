@@ -42,7 +42,6 @@ def test_distances_and_cpus_are_checked_and_mean_nothing() -> None:
         (("node", "dist,src=0,dst=3,val=10"), None),
         (("cpu,socket-id=0",), "Missing mandatory node-id property"),
         (("node,initiator=0",), None),
-        (("hmat-lb",), "Parameter 'type' does not accept value 'hmat-lb'"),
         (("node,mem=1M", "node,memdev=m0"), "Parameter -numa node,mem is not supported by this"),
     ],
 )

@@ -150,6 +150,60 @@ def test_nearest_nodes(nodes: tuple[str, ...], machine: str, release: tuple[str,
     compare(release, *options, "-machine", machine, "-m", "64M", *M0, *ENDS)
 
 
+def speed(value: str, initiator: int = 0, target: int = 0, level: str = "memory") -> str:
+    """-numa hmat-lb of a type=value, such as read-latency=5."""
+    kind, _, number = value.partition("=")
+    what = kind.rpartition("-")[2]
+    head = f"hmat-lb,initiator={initiator},target={target},hierarchy={level},data-type={kind}"
+    return f"{head},{what}={number}" if number else head
+
+
+def cache(level: int | str, size: str = "10K", node: int = 0) -> str:
+    tail = "associativity=direct,policy=write-back,line=8"
+    return f"hmat-cache,node-id={node},size={size},level={level},{tail}"
+
+
+KNOWN = (speed("access-latency=5"), speed("access-bandwidth=1G"))
+
+SPEEDS: list[tuple[str, ...]] = [
+    *((text,) for text in ("hmat-lb", "hmat-lb,initiator=0,target=0", "hmat-cache", cache(1))),
+    *((speed(text),) for text in ("zz=1", "read-latency", "write-bandwidth", "read-latency=x")),
+    *((speed(text + ",bandwidth=1M"),) for text in ("read-latency", "read-latency=1")),
+    (speed("read-bandwidth=1M") + ",latency=1",),
+    *((speed("read-latency=5", *nodes),) for nodes in ((1, 0), (2, 3), (3, 3), (0, 2), (70000, 0))),
+    (speed("read-latency=5", level="zz"),),
+    (speed("read-latency=0"), speed("read-latency=5")),
+    (speed("read-latency=5"), speed("read-latency=5", 0, 1), speed("read-latency=5")),
+    (speed("read-latency=1"), speed("read-latency=65535", 0, 1)),
+    (speed("read-latency=65535"), speed("read-latency=65534", 0, 1)),
+    (speed("read-latency=700"), speed("read-latency=65535", 0, 1)),
+    (speed("read-latency=100"), speed("read-latency=6553500", 0, 1)),
+    (speed("read-latency=1"), speed("read-latency=70000", level="first-level"), speed("zz")),
+    *((speed(f"read-bandwidth={size}"),) for size in ("1K", "65535M", "65536M")),
+    (speed("read-bandwidth=65536M"), speed("read-bandwidth=1M", 0, 1)),
+    (speed("read-bandwidth=32768M"), speed("read-bandwidth=32767M", 0, 1)),
+    (speed("read-bandwidth=1M"), speed("read-bandwidth=65535M", 0, 1)),
+    (speed("read-latency=0"), speed("read-bandwidth=1M"), cache(1)),
+    *((*KNOWN, cache(level)) for level in (0, 1, 2, 4, 300)),
+    *((*KNOWN, cache(1, node=node)) for node in (1, 2)),
+    (*KNOWN, cache(1), cache(1)),
+    (*KNOWN, cache(1), cache(2, "20K"), cache(3, "20K")),
+    (*KNOWN, cache(1, "0"), cache(2, "1"), cache(3, "1M"), cache(3)),
+]
+
+
+@pytest.mark.parametrize("options", SPEEDS, ids=" ".join)
+def test_how_fast_memory_is(options: tuple[str, ...], release: tuple[str, ...]) -> None:
+    nodes = ("node,memdev=m0,cpus=0", "node,memdev=m1,initiator=0", *options)
+    numa = [word for text in nodes for word in ("-numa", text)]
+    compare(release, "-machine", "q35,hmat=on", "-m", "128M", *M0, *M1, *numa, *ENDS)
+
+
+@pytest.mark.parametrize("option", [KNOWN[0], cache(1)])
+def test_speeds_without_a_table(option: str, release: tuple[str, ...]) -> None:
+    compare(release, *Q35, *M0, "-numa", "node,memdev=m0", "-numa", option, *ENDS)
+
+
 @pytest.mark.parametrize(
     "argv",
     [
