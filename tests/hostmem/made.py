@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from memd.faulty.kernel import FaultyHost
 from memd.hostmem import files, libc
 from memd.hostmem.host import Host
 from memd.hostmem.region import ANONYMOUS_ALIGN, Region
@@ -68,3 +69,8 @@ def of_file(
     fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
     with made(fd, size, **options) as region:  # type: ignore[arg-type]
         yield region
+
+
+def failing(**kinds: int) -> FaultyHost:
+    """A kernel some of whose calls fail: by their kinds in `TestFaultSyscall`, with these errno."""
+    return FaultyHost(lambda kind: kinds.get(kind.replace("-", "_"), 0))

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from memd.hostmem import files, libc
+from memd.hostmem import files
 from memd.hostmem.access import read, write
 from memd.hostmem.discard import check, discard
 from memd.hostmem.usage import usage
 from tests.backends.doing import refusal
-from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
+from tests.hostmem.made import HOST, MIB, PAGE, failing, made, memfd, of_file
 
 HUGE = 2 * MIB
 
@@ -93,28 +94,23 @@ def test_huge_pages(hugepages: Callable[[int], None], shared: bool) -> None:
         assert read(region, "m", HUGE, 1) == b"\0"
 
 
-def test_a_file_system_that_makes_no_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: int) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(libc, "punch_hole", refuse)
+def test_a_file_system_that_makes_no_holes(tmp_path: Path) -> None:
     with of_file(tmp_path / "file", shared=True) as region:
+        region.host = failing(fallocate=errno.EOPNOTSUPP)
         assert (
             refusal(lambda: discard(region, "m", 0, PAGE))
             == "cannot discard memory of 'm': Operation not supported"
         )
 
 
-def test_copies_that_can_not_be_dropped_are_cleared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_that_can_not_be_dropped_are_cleared(tmp_path: Path) -> None:
     """The file has its hole by then, so an error would not be true."""
     path = tmp_path / "file"
     path.write_bytes(b"f" * MIB)
     with of_file(path) as region, made() as anonymous:
         for each in (region, anonymous):
             write(each, "m", 0, b"x" * 8 * PAGE)
-        monkeypatch.setattr(libc, "madvise", lambda *_: 22)
+            each.host = failing(madvise=errno.EINVAL)
         discard(region, "m", PAGE, 32 * PAGE)
         assert read(region, "m", 0, 34 * PAGE) == b"x" * PAGE + bytes(32 * PAGE) + b"f" * PAGE
         text = refusal(lambda: discard(anonymous, "m", 0, PAGE))

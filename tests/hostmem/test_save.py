@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -11,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from memd.hostmem import files, libc, save
+from memd.hostmem import files, save
 from memd.hostmem.access import write
 from memd.hostmem.opened import MEMFD
 from memd.hostmem.region import Region
 from memd.hostmem.usage import usage
 from tests.backends.doing import refusal
 from tests.conftest import NOT_HERE
-from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
+from tests.hostmem.made import HOST, MIB, PAGE, failing, made, memfd, of_file
 from tests.users import STRANGER, need_root
 
 HUGE = 2 * MIB
@@ -87,14 +88,11 @@ def test_copies_over_a_file(tmp_path: Path) -> None:
         assert allocated(new) == MIB // 2 - 2 * PAGE + PAGE
 
 
-def test_a_disk_without_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: int) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(libc, "punch_hole", refuse)
+def test_a_disk_without_holes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"f" * MIB)
     with of_file(path) as region:
+        region.host = failing(fallocate=errno.EOPNOTSUPP)
         write(region, "m", 0, bytes(PAGE))
         assert saved(region, tmp_path / "saved") == bytes(PAGE) + b"f" * (MIB - PAGE)
 
