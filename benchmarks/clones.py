@@ -453,13 +453,19 @@ def renew_page(folder: Path) -> None:
         int(path.stem.partition("-")[2]): medians(json.loads(path.read_text()))
         for path in sorted(folder.glob("clones-*.json"))
     }
-    columns = (*STEPS, "all there", "MiB", "p99.9 ms", "GB/s")
+    times = (*STEPS, "all there")
+    columns = (*times, "MiB", "p99.9 ms", "GB/s")
     lines: list[str] = []
     for size, rows in sorted(found.items()):
         head = f"{size // 1024} GiB of memory" if size % 1024 == 0 else f"{size} MiB of memory"
         lines += [f"| {head} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
         for name, row in rows.items():
-            cells = (f"{row[key]:.3g}" if key in row else "" for key in columns)
+            cells = (
+                f"{row[key] * 1000 if key in times else row[key]:.{1 if key == 'GB/s' else 0}f}"
+                if key in row
+                else ""
+                for key in columns
+            )
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
     page = TREE / "docs/templating.md"
