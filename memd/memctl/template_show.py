@@ -15,6 +15,9 @@ _TITLE = 13
 
 _PAGE = 4096
 
+_ROW = 64
+"""Parts of its memory in a row."""
+
 _BAR = 40
 """Characters of the picture of a machine that is being served."""
 
@@ -71,7 +74,19 @@ def _lines(found: JSONObject) -> list[tuple[str, str]]:
     for clone in found["clones"]:
         lines.append(("served to", clone.get("qmp") or clone["uri"]))
         lines.append(("", picture(clone["pages"], data // _PAGE)))
+        lines += map_rows(clone.get("map", ""), found["size"])
     return lines
+
+
+def map_rows(letters: str, size: int) -> list[tuple[str, str]]:
+    """The picture of a machine's memory, in rows that begin with an address."""
+    width = len(f"{size:x}")
+    rows = [
+        ("", f"{size * at // len(letters):0{width}x}  {letters[at : at + _ROW]}")
+        for at in range(0, len(letters), _ROW)
+    ]
+    legend = "A asked for, W working set, R rest, E earlier; small: in part, . not yet"
+    return [*rows, ("", legend)] if rows else []
 
 
 def picture(pages: dict[str, int], data: int) -> str:

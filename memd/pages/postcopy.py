@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 from memd.errors import QMPError
@@ -57,11 +58,18 @@ _LOADED = 3
 
 _RECEIVED_END = 0x0123456789ABCDEF
 
-_UNSENT, _SENT, _EMPTY = 1, 2, 0
+_EMPTY, _UNSENT = 0, 1
+_ASKED, _NEEDED, _REST, _BEFORE = 2, 3, 4, 5
+"""Why a page was sent; the last, that an earlier process had sent it."""
+
+_LETTERS = ((_ASKED, "A"), (_NEEDED, "W"), (_REST, "R"), (_BEFORE, "E"))
+
+_CELLS = 512
+"""Parts of a picture, at most."""
 
 NO_PAGE = b"\0" * PAGE
 
-_ALL_SENT = bytes((_SENT,)) * BATCH
+_ALL_NEEDED, _ALL_REST = bytes((_NEEDED,)) * BATCH, bytes((_REST,)) * BATCH
 
 _SECTION_BEGIN = struct.pack(">BI", SECTION_PART, _SECTION)
 _SECTION_FOOT = struct.pack(">QBI", END_OF_PART, FOOTER, _SECTION)
@@ -96,7 +104,7 @@ class _Part:
         unit: the size of its pages at the destination, in bytes.
         base: where it begins in the template's memory, in bytes; -1 where the stream has
             its content.
-        state: a byte for each of its pages: not sent, sent, or of zeroes and not sent.
+        state: a byte for each of its pages: not sent, of zeroes and not sent, or why it was.
     """
 
     def __init__(
@@ -254,6 +262,21 @@ class Source:
         """Send what nobody has asked for as well, from now on."""
         self._on_demand = False
 
+    def picture(self) -> str:
+        """What was sent of the memory, and why: a letter for each part of it.
+
+        A: something of it was asked for, else W: of the working set, else R: of the rest, else
+        E: by an earlier process; small where something of it is still to come. ".": nothing
+        was sent, and " ": it is all zeroes.
+        """
+        total = sum(len(part.state) for part in self._main)
+        letters = []
+        for part in self._main:
+            cells = max(1, min(len(part.state), _CELLS * len(part.state) // total))
+            ends = [len(part.state) * cell // cells for cell in range(cells + 1)]
+            letters += [_letter(part.state[a:b]) for a, b in pairwise(ends)]
+        return "".join(letters)
+
     # What comes.
 
     def receive(self, data: bytes, now: float = 0.0) -> None:
@@ -315,7 +338,7 @@ class Source:
         if part is None or not length or start + length > len(part.state) * part.unit:
             raise QMPError(f"the destination asks for what there is not (0x{start:x})")
         for unit in range(start // part.unit, -(-(start + length) // part.unit)):
-            if part.state[unit] != _SENT:
+            if part.state[unit] <= _UNSENT:
                 self._requests.append((part, unit, self._now))
                 if part.base >= 0:
                     first = (part.base + unit * part.unit) // PAGE
@@ -343,7 +366,7 @@ class Source:
         # A bit for each 4 KiB; large pages are received as a whole.
         for unit, bit in enumerate(f"{bits:0{count}b}"[::-step]):
             if bit == "1":
-                part.state[unit] = _SENT
+                part.state[unit] = _BEFORE
         self._unknown.remove(part)
         if not self._unknown:
             self._control.append(_command(_RESUME))
@@ -363,7 +386,7 @@ class Source:
             return []
         for _ in range(len(self._requests)):
             part, unit, since = self._requests.popleft()
-            if part.state[unit] == _SENT:
+            if part.state[unit] > _UNSENT:
                 continue
             try:
                 found = part.entries(unit, 1, True)
@@ -379,7 +402,7 @@ class Source:
                 counts.zeroes += part.unit // PAGE
             counts.waits[bisect(WAITS, now - since)] += 1
             counts.waited += now - since
-            part.state[unit] = _SENT
+            part.state[unit] = _ASKED
             return self._section(found, part.unit // PAGE)
         if self._on_demand:
             return []
@@ -404,7 +427,7 @@ class Source:
                 # It is being fetched. Some of it may be asked for meanwhile.
                 self._pushed.append(_runs(part, first, first + count, count, needed))
                 break
-            part.state[first : first + count] = _ALL_SENT[:count]
+            part.state[first : first + count] = (_ALL_NEEDED if needed else _ALL_REST)[:count]
             entries += found
             length = count * (part.unit // PAGE)
             pages += length
@@ -501,6 +524,14 @@ class Source:
 
     def _ask_received(self) -> bytes:
         return b"".join(_command(_ASK_RECEIVED, part.name) for part in self._parts)
+
+
+def _letter(state: bytearray) -> str:
+    """What is drawn of a part; see `picture`."""
+    for cause, letter in _LETTERS:
+        if cause in state:
+            return letter.lower() if _UNSENT in state else letter
+    return "." if _UNSENT in state else " "
 
 
 def _runs(part: _Part, start: int, end: int, most: int, needed: bool) -> Iterator[_Run]:

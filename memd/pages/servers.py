@@ -112,7 +112,7 @@ class Clone:
             **told,
             "pages": self.report.get("pages", _NO_PAGES),
             "bytes": self.report.get("bytes", 0),
-            **({"ran-after": self.report["ran-after"]} if "ran-after" in self.report else {}),
+            **{key: self.report[key] for key in ("ran-after", "map") if key in self.report},
         }
 
 
@@ -408,6 +408,7 @@ class Servers:
                 log.warning("cannot remove %s: %s", clone.file, failed.strerror)
         del self.clones[clone.number]
         report = clone.describe()
+        report.pop("map", None)
         self._totals.add(clone.report)
         outcomes = self._totals.outcomes
         outcomes[outcome] = outcomes.get(outcome, 0) + 1

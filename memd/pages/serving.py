@@ -326,7 +326,8 @@ class _Served:
                 if told != source.counts.sent:
                     self._see_running(source)
                     told = source.counts.sent
-                    self._channel.send({"id": self._id, **self.report()})
+                    told_of = {**self.report(), "map": source.picture()}
+                    self._channel.send({"id": self._id, **told_of})
                 if self._record and len(source.asked) == seen:
                     if time.monotonic() - quiet > QUIET:
                         self.hurry()

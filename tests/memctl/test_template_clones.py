@@ -9,7 +9,7 @@ import pytest
 
 from memd.json_types import JSON
 from memd.memctl.template_serve import summary
-from memd.memctl.template_show import picture
+from memd.memctl.template_show import map_rows, picture
 from tests.memctl.conftest import Memctl, in_terminal
 from tests.memctl.fakes import Peer, Talk
 
@@ -21,6 +21,13 @@ def test_picture() -> None:
     bar = "#" * 8 + "=" * 16 + "-" * 8 + "." * 8
     assert picture(PAGES, 100).startswith(f"[{bar}] # 20 pages asked for, = 40 of the working set")
     assert picture(dict.fromkeys(PAGES, 0), 0).startswith(f"[{'.' * 40}]")
+
+
+def test_map() -> None:
+    """Rows of 64 parts, and the address of the first."""
+    lines = [text for _title, text in map_rows("A" * 64 + "w.", 66 << 20)]
+    assert lines[:2] == [f"0000000  {'A' * 64}", "4000000  w."]
+    assert map_rows("", 1 << 20) == []
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,23 @@ def test_memory_of_two_blocks() -> None:
     assert list(pair.source.asked) == [130]
 
 
+def test_picture() -> None:
+    """Of 512 parts of two pages each; one in which all is zeroes, one in part."""
+    pair = Pair(Memory(1024, empty={0, 1, 10}), working_set=(20, 21, 30), on_demand=True)
+    assert pair.source.picture() == " " + "." * 511
+    pair.source.receive(PONG + ask(8 * PAGE) + ask(10 * PAGE) + ask(11 * PAGE))
+    while pair.step():
+        pass
+    picture = pair.source.picture()
+    assert (picture[:7], set(picture[7:])) == (" ...aA.", {"."})
+    pair.source.push()
+    pair.finish()
+    picture = pair.source.picture()
+    assert (picture[:16], set(picture[16:])) == (" RRRAARRRRWRRRRW", {"R"})
+    small = Pair(Memory(4, empty=set()))
+    assert small.source.picture() == "...."
+
+
 def test_pages_that_have_to_be_fetched_hold_up_no_others() -> None:
     pair = Pair(Memory(64, empty=set(), late={9, 30}))
     pair.step()
