@@ -13,13 +13,12 @@ from memd.memctl.tables import Column, on_terminal, print_table
 if TYPE_CHECKING:
     import argparse
 
-    from memd.json_types import JSON, JSONObject
     from memd.memctl.context import Context
 
+_COUNTS = ("ready", "count", "taken", "missed")
 _COLUMNS: Sequence[Column] = (
-    ("TYPE", False),
-    *((name, True) for name in ("SIZE", "READY", "OF", "TAKEN", "MISSED", "BYTES")),
-    ("PROPERTIES", False),
+    ("MEMORY", False),
+    *((name, True) for name in ("READY", "OF", "TAKEN", "MISSED", "BYTES")),
     ("REFILLING", False),
 )
 
@@ -39,28 +38,17 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
     context.tell(found)
     if context.as_json:
         return
-    print_table(_COLUMNS, [_row(each) for each in found])
+    from memd.backends.explain_words import spelled
+
+    rows = [
+        [
+            spelled({"qom-type": each["qom-type"], **each["properties"]}),
+            *(str(each[name]) for name in _COUNTS),
+            short(each["bytes"]),
+            printable(each.get("stopped", "goes on" if each["filling"] else "-")),
+        ]
+        for each in found
+    ]
+    print_table(_COLUMNS, rows)
     if not found and on_terminal():
         print("There is no pool; memd needs --pool SPEC to have one.", file=sys.stderr)
-
-
-def _row(pool: JSONObject) -> list[str]:
-    more = dict(pool["properties"])
-    more.pop("prealloc")
-    size = more.pop("size")
-    state = "goes on" if pool["filling"] else "-"
-    return [
-        pool["qom-type"].removeprefix("memory-backend-"),
-        short(size),
-        *(str(pool[member]) for member in ("ready", "count", "taken", "missed")),
-        short(pool["bytes"]),
-        " ".join(f"{name}={_spell(value)}" for name, value in more.items()) or "-",
-        printable(pool.get("stopped", state)),
-    ]
-
-
-def _spell(value: JSON) -> str:
-    """A property's value as `--pool` takes it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

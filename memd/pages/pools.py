@@ -16,6 +16,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -86,17 +88,15 @@ class Pool:
 
     def describe(self) -> JSONObject:
         """QAPI's `MemdevPool`."""
-        told: JSONObject = {
+        return {
             "qom-type": self.options["qom-type"],
             "properties": self.properties,
-            "count": self.count,
+            **{name: getattr(self, name) for name in ("count", "taken", "missed")},
             "ready": len(self.ready),
             "filling": int(self.filled is not None),
-            "taken": self.taken,
-            "missed": self.missed,
             "bytes": len(self.ready) * self.size + (self.filled or 0),
+            **({} if self.stopped is None else {"stopped": self.stopped}),
         }
-        return told if self.stopped is None else {**told, "stopped": self.stopped}
 
 
 class Pools:
@@ -136,29 +136,24 @@ class Pools:
         self._task = asyncio.ensure_future(self._refill())
 
     def close(self) -> None:
-        """Give everything back to the kernel."""
+        """Make no more. What is ready goes with the daemon."""
         self._task.cancel()
         self._end_filler()
-        for pool in self._pools.values():
-            while pool.ready:
-                pool.ready.pop().close()
 
     # What objects ask
 
-    def find(self, obj: UserCreatable) -> Pool | None:
-        """The pool that an object which is to be made may take its memory from."""
-        if isinstance(obj, MemoryBackend) and obj.prealloc:
-            return self._pools.get(_key(obj))
-        return None
+    def _find(self, obj: UserCreatable) -> Pool | None:
+        wanted = isinstance(obj, MemoryBackend) and obj.prealloc
+        return self._pools.get(_key(obj)) if wanted else None
 
     def has(self, obj: UserCreatable) -> bool | None:
         """Whether memory is ready for an object; None where no pool is for such."""
-        pool = self.find(obj)
+        pool = self._find(obj)
         return None if pool is None else bool(pool.ready)
 
     def take(self, obj: UserCreatable) -> Region | None:
         """Memory for an object, which owns it from now on; None where none is ready."""
-        pool = self.find(obj)
+        pool = self._find(obj)
         if pool is None:
             return None
         if not pool.ready:
@@ -224,20 +219,17 @@ class Pools:
         quota.set_aside(pool.size)
         region = None
         try:
-            host = self._tree.host
-            region = (
-                await self._in_thread(lambda: realize(backend, host))
-                if backend.may_block()
-                else realize(backend, host)
-            )
+            make = partial(realize, backend, self._tree.host)
+            region = await self._in_thread(make) if backend.may_block() else make()
             self._check(region, region.length)
             if region.shared:
                 await self._fill(pool, backend, region)
             await self._map(pool, region)
-        except BaseException:
+        except Exception:
             quota.set_aside(-pool.size)
             if region is not None:
-                region.close()
+                # To unmap much takes long.
+                await self._in_thread(region.close)
             raise
         return region
 
@@ -256,8 +248,7 @@ class Pools:
 
     async def _map(self, pool: Pool, region: Region) -> None:
         """Make the pages of the mapping, on the loop, step by step."""
-        piece, at = max(PIECE, region.page_size), 0
-        checked = SLICE
+        piece, at, checked = max(PIECE, region.page_size), 0, SLICE
         while at < region.length:
             begin = monotonic()
             while at < region.length and monotonic() < begin + STEP:
@@ -313,7 +304,7 @@ class Pools:
         return backend
 
 
-def _key(backend: MemoryBackend) -> str:
+def _key(backend: UserCreatable) -> str:
     """What is the same for backends whose memory is."""
     properties = backend.describe()["properties"].items()
     what = sorted((name, value) for name, value in properties if name not in _HOW)
@@ -323,8 +314,8 @@ def _key(backend: MemoryBackend) -> str:
 def _start_filler() -> socket.socket:
     """Start the process; it ends when this socket is closed."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    here.setblocking(False)
-    with there:
+    with there, ExitStack() as unless_started:
+        unless_started.enter_context(here)
         subprocess.Popen(
             [sys.executable, "-m", "memd.pages.filler"],
             stdin=there.fileno(),
@@ -332,4 +323,6 @@ def _start_filler() -> socket.socket:
             cwd="/",
             start_new_session=True,
         )
+        unless_started.pop_all()
+    here.setblocking(False)
     return here

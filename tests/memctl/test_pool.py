@@ -24,12 +24,14 @@ def test_the_table(start_memd: Callable[..., Server], capsys: pytest.CaptureFixt
     found = settle(lambda: memctl.data("pool"), done, PATIENCE)
     assert done(found)
     titles, memfd, ram = memctl.out("pool").splitlines()
-    head = "TYPE SIZE READY OF TAKEN MISSED BYTES PROPERTIES REFILLING"
+    head = "MEMORY READY OF TAKEN MISSED BYTES REFILLING"
     assert " ".join(titles.split()) == head
-    assert " ".join(memfd.split()) == "memfd 2 MiB 2 2 0 0 4 MiB dump=off -"
-    assert ram.split(maxsplit=9)[-1].endswith("--max-memory allows no more")
+    spec = "memory-backend-memfd,size=2M,dump=off,prealloc=on"
+    assert " ".join(memfd.split()) == f"{spec} 2 2 0 0 4 MiB -"
+    assert ram.startswith("memory-backend-ram,size=32M,prealloc=on ")
+    assert ram.endswith("  --max-memory allows no more")
 
 
 def test_none(memctl: Memctl) -> None:
     assert memctl.data("pool") == []
-    assert memctl.out("pool").startswith("TYPE")
+    assert memctl.out("pool").startswith("MEMORY")

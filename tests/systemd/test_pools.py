@@ -35,8 +35,9 @@ def test_pools(fresh: Machine) -> None:
         assert full(client)
         read = {"id": "memfd", "offset": 0, "length": 4}
         assert client.execute("x-memdev-read", read) == {"data": "a2VwdA=="}
-        status = fresh.systemctl("show", "-P", "StatusText", "memd.service")
-        assert "2 backends, 16 MiB; pools: 3 of 3 ready" in status
+        status = "2 backends, 16 MiB; pools: 3 of 3 ready"
+        told = settle(lambda: fresh.show("memd.service", "StatusText"), lambda now: now == status)
+        assert told == status
         for id in ("memfd", "shm"):
             client.execute("object-del", {"id": id})
     fresh.systemctl("stop", "memd.socket", "memd.service")
