@@ -22,14 +22,13 @@ from memd.hostmem.spec import MapSpec
 _LONGEST = 4096
 """Bytes of a request; it may name a hundred nodes."""
 
-_NICE = 19
-
 
 def main() -> None:
     """Do what is asked for until there is nobody left to ask."""
-    # It has an address space of its own: nobody waits for what it holds.
+    # It has an address space of its own, so nobody waits for what it holds; and of idle
+    # priority it leaves its processor at once to whom a client has woken.
     with suppress(PermissionError):
-        os.nice(_NICE)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     host = Host()
     with socket.socket(fileno=os.dup(0)) as sock:
         while True:
