@@ -116,8 +116,10 @@ def _resolve(host: str, port: str, family: str, flags: int = 0) -> _Found:
         return socket.getaddrinfo(
             host or None, port, _FAMILIES[family], socket.SOCK_STREAM, 0, flags
         )
-    except socket.gaierror as error:
-        raise QMPError(f"address resolution failed for {host}:{port}: {error.strerror}") from None
+    except (socket.gaierror, UnicodeError) as error:
+        # A name that can be none is not asked for.
+        reason = getattr(error, "strerror", None) or "Name or service not known"
+        raise QMPError(f"address resolution failed for {host}:{port}: {reason}") from None
 
 
 def connect_tcp(

@@ -6,6 +6,7 @@ Addresses and what is said of wrong ones are QEMU 10.0.2's.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import socket
@@ -255,6 +256,8 @@ class Opener:
 
     def _file(self, where: Address, flags: int, what: str) -> Channel:
         path = where["filename"]
+        if where["offset"] >= 1 << 63:
+            raise QMPError(f"Could not {what} '{path}': {os.strerror(errno.EINVAL)}")
         try:
             if flags & os.O_CREAT:
                 entry = target(encode_path(path), self._roots)

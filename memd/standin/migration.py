@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("memd")
 
 _IGNORE_SHARED = "x-ignore-shared"
+_INTERNAL = "internal error, see the log"
 _UNDER_WAY = ("setup", "active", "pre-switchover", "device", "postcopy-active", "cancelling")
 
 
@@ -161,8 +162,8 @@ class Migration:
             given = opener.take(where)
             if given is not None or where["transport"] != "socket":
                 channel = await Job(lambda: opener.connect(where, given))
-        except QMPError as error:
-            self._fail(error.desc)
+        except Exception as error:
+            self._fail(error.desc if isinstance(error, QMPError) else _INTERNAL)
             raise
 
         def connect() -> Channel:
@@ -227,7 +228,7 @@ class Migration:
 
             await Job(let_go)
             if self.is_under_way and not done and self.outgoing != "cancelling":
-                self._fail("internal error, see the log")
+                self._fail(_INTERNAL)
             if done:
                 self._took = _milliseconds(self._began)
                 self._downtime = _milliseconds(self._stopped)

@@ -306,6 +306,53 @@ def test_paths_are_below_the_root(tmp_path: Path, start: Start) -> None:
     source.until("completed")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"uri": "unix:\0x"},
+        {"uri": f"unix:{'x' * 5000}"},
+        {"uri": f"file:{'x' * 5000}"},
+        {"uri": "file:/dev/full"},
+        {"uri": "file:/x,offset=18446744073709551615"},
+        {"uri": f"tcp:{'a' * 64}:1"},
+        {"uri": "tcp:a..b:1"},
+        {"uri": "tcp:127.0.0.1:-1"},
+        {"uri": "fd:-1"},
+        {"uri": "rdma:a:1"},
+        *(
+            {"channels": [{"channel-type": kind, "addr": address}]}
+            for kind, address in (
+                ("main", {"transport": "file", "filename": "/x", "offset": (1 << 64) - 1}),
+                ("main", {"transport": "rdma", "host": "a", "port": "1"}),
+                ("main", {"transport": "socket", "type": "vsock", "cid": "1", "port": "2"}),
+                ("main", {"transport": "exec", "args": []}),
+                ("main", {"transport": "exec", "args": ["a\0b"]}),
+                ("cpr", {"transport": "exec", "args": ["true"]}),
+            )
+        ),
+    ],
+)
+def test_where_nobody_can_go(nowhere: Machine, address: dict[str, Any]) -> None:
+    told = nowhere.ask("migrate", **address)
+    if told == {}:
+        told = settle(lambda: nowhere.ask("query-migrate"), lambda now: now["status"] == "failed")[
+            "error-desc"
+        ]
+    assert isinstance(told, str)
+    assert "internal error" not in told
+    assert nowhere.ask("query-status")["status"] == "prelaunch"
+
+
+@pytest.fixture(scope="module")
+def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    place = tmp_path_factory.mktemp("nowhere")
+    argv = [*COMMAND, "-machine", "q35", "-m", "16M", "-S", "--allow-exec"]
+    with running("memd", argv, place) as server:
+        machine = Machine(server)
+        machine.write("pc.ram", 0, b"x")
+        yield machine
+
+
 def test_memds_own_descriptors_cannot_be_named(start: Start) -> None:
     target = start("-S", "-incoming", "defer")
     for number in range(3, 12):
