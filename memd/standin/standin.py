@@ -153,10 +153,16 @@ class StandIn:
         return {**told, **self._parameters}
 
     def set_migration_parameters(self, parameters: dict[str, JSON]) -> None:
-        """`migrate-set-parameters`; a null takes away what was set."""
-        self._parameters.update(
-            {name: "" if value is None else value for name, value in parameters.items()}
-        )
+        """`migrate-set-parameters`; a null takes away what was set.
+
+        Raises:
+            QMPError: one can't have its value; none is set.
+        """
+        from memd.standin.parameters import check_parameters
+
+        given = {name: "" if value is None else value for name, value in parameters.items()}
+        check_parameters(given, {**self.migration_parameters(), **given})
+        self._parameters.update(given)
 
     def answer(self, command: Command, arguments: dict[str, JSON]) -> JSON:
         """What a command comes to that memd does not act on.

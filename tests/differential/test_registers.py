@@ -352,6 +352,29 @@ def test_objects_that_do_nothing(directory: Path) -> None:
         tell(pair, steps)
 
 
+MIGRATION_PARAMETERS: dict[str, tuple[Any, ...]] = {
+    "announce-initial": (-1, 0, 100000, 100001),
+    "announce-max": (100000, 100001),
+    "announce-rounds": (0, 1000, 1001),
+    "announce-step": (0, 1, 10000, 10001),
+    "throttle-trigger-threshold": (0, 1, 100, 101),
+    "cpu-throttle-initial": (0, 1, 99, 100),
+    "cpu-throttle-increment": (0, 1, 99, 100),
+    "max-cpu-throttle": (0, 98, 99, 100),
+    "max-bandwidth": (0, (1 << 64) - 1),
+    "downtime-limit": (0, 2000000, 2000001),
+    "multifd-channels": (0, 1, 255),
+    "multifd-zlib-level": (0, 9, 10),
+    "multifd-zstd-level": (0, 20, 21),
+    "multifd-qatzip-level": (0, 1, 9, 10),
+    "xbzrle-cache-size": (0, 4095, 4096, 5000, 65536),
+    "vcpu-dirty-limit": (0, 1),
+    "x-vcpu-dirty-limit-period": (0, 1, 1000, 1001),
+    "tls-hostname": ("h", None),
+    "mode": ("cpr-reboot", "normal"),
+}
+
+
 def test_migration_parameters_are_kept(directory: Path) -> None:
     steps: list[tuple[str, Any]] = [
         ("query-migrate-parameters", None),
@@ -360,6 +383,12 @@ def test_migration_parameters_are_kept(directory: Path) -> None:
         ("migrate-set-parameters", {"tls-creds": None}),
         ("query-migrate-parameters", None),
         ("query-migrate", None),
+        *(
+            ("migrate-set-parameters", {name: value})
+            for name, values in MIGRATION_PARAMETERS.items()
+            for value in values
+        ),
+        ("query-migrate-parameters", None),
     ]
     with standin_pair(directory, "-machine", "q35") as pair:
         tell(pair, steps)

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -393,29 +392,3 @@ def test_what_can_not_be_awaited_ends_the_start(uri: str, why: str) -> None:
         )
     assert done.returncode == 1
     assert why in done.stderr
-
-
-def test_two_at_once(tmp_path: Path, start: Start) -> None:
-    """A client that goes while a migration is under way changes nothing of it."""
-    source, target = start("-S"), start("-S", "-incoming", "tcp:127.0.0.1:0")
-    source.switch()
-    target.switch()
-    source.write("pc.ram", 0, pattern(3, 8 * MIB))
-    address = target.ask("query-migrate")["socket-address"][0]
-    done = threading.Event()
-
-    def other() -> None:
-        client = source.server.monitor()
-        while not done.is_set():
-            client.execute("query-migrate")
-        client.close()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    try:
-        source.ask("migrate", uri=f"tcp:127.0.0.1:{address['port']}")
-        assert target.until("completed", "failed") == "completed"
-    finally:
-        done.set()
-        thread.join()
-    assert target.read("pc.ram", 0, 8 * MIB) == pattern(3, 8 * MIB)
