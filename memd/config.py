@@ -1,8 +1,12 @@
-"""What a command line comes to: plain data, which `cli/` makes and others read."""
+"""What a command line comes to: plain data, which `cli/` makes and others read.
+
+And `Report`, which says on standard error what may be wrong with it.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import sys
+from typing import NamedTuple, Protocol
 
 from memd.compat import Compat
 from memd.json_types import JSONObject
@@ -10,27 +14,57 @@ from memd.json_types import JSONObject
 NO_UUID = "00000000-0000-0000-0000-000000000000"
 
 
-class Report(Protocol):
-    """Writes messages in QEMU's form.
+class Report:
+    """Writes messages to standard error.
 
     Attributes:
         program: the program's name.
-        timestamp: whether messages begin with the time.
-        name: what messages begin with, None for nothing.
+        timestamp: whether messages begin with the time (`-msg timestamp=on`).
+        name: what messages begin with (`-msg guest-name=on`), None for nothing.
     """
 
-    program: str
-    timestamp: bool
-    name: str | None
+    def __init__(self, program: str) -> None:
+        self.program = program
+        self.timestamp = False
+        self.name: str | None = None
 
     def error(self, text: str, where: str = "", hint: str | None = None) -> None:
         """Say what went wrong."""
+        self._write("", text, where, hint)
 
     def warning(self, text: str, where: str = "", hint: str | None = None) -> None:
         """Say what may not be as it was meant."""
+        self._write("warning: ", text, where, hint)
 
     def info(self, text: str, where: str = "") -> None:
         """Say what goes on."""
+        self._write("info: ", text, where, None)
+
+    def _write(self, kind: str, text: str, where: str, hint: str | None) -> None:
+        if sys.stderr is None:
+            return
+        parts = [f"{self.program}: "]
+        if self.name is not None:
+            parts.insert(0, f"{self.name} ")
+        if self.timestamp:
+            parts.insert(0, f"{_now()} ")
+        if where:
+            parts.append(f"{where}: ")
+        parts += [kind, text, "\n"]
+        if hint is not None:
+            parts += [hint, "\n"]
+        try:
+            sys.stderr.write("".join(parts))
+            sys.stderr.flush()
+        except OSError:
+            # Nobody reads it any more, and that is no reason to stop.
+            pass
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 class Credentials(Protocol):
@@ -49,7 +83,7 @@ class Credentials(Protocol):
         """Its supplementary group ids."""
 
 
-class Allowed:
+class Allowed(NamedTuple):
     """Whose processes may be clients.
 
     Attributes:
@@ -57,9 +91,8 @@ class Allowed:
         groups: group ids: of processes that run as that group, or are in it.
     """
 
-    def __init__(self, users: frozenset[int], groups: frozenset[int]) -> None:
-        self.users = users
-        self.groups = groups
+    users: frozenset[int]
+    groups: frozenset[int]
 
     def admits(self, peer: Credentials | None) -> bool:
         """Whether a process may; None, of whom the kernel knows nothing, may not."""
@@ -127,7 +160,7 @@ class Chardev:
         return f"{address},server=on" if self.server else address
 
 
-class MonitorSpec:
+class MonitorSpec(NamedTuple):
     """A monitor, and the character device that it sits on.
 
     Attributes:
@@ -139,22 +172,12 @@ class MonitorSpec:
         readonly: whether only queries are run.
     """
 
-    def __init__(
-        self,
-        id: str | None,
-        chardev: Chardev,
-        mode: str,
-        pretty: bool,
-        where: str,
-        *,
-        readonly: bool = False,
-    ) -> None:
-        self.id = id
-        self.chardev = chardev
-        self.mode = mode
-        self.pretty = pretty
-        self.where = where
-        self.readonly = readonly
+    id: str | None
+    chardev: Chardev
+    mode: str
+    pretty: bool
+    where: str
+    readonly: bool = False
 
 
 DEFAULT_RAM = 128 << 20
@@ -238,7 +261,7 @@ class MachineConfig:
         self.smp = smp or {}
 
 
-class DeviceOption:
+class DeviceOption(NamedTuple):
     """A `-device` that was given.
 
     Attributes:
@@ -247,13 +270,12 @@ class DeviceOption:
         options: what `device_add` would be given.
     """
 
-    def __init__(self, where: str, is_json: bool, options: JSONObject) -> None:
-        self.where = where
-        self.is_json = is_json
-        self.options = options
+    where: str
+    is_json: bool
+    options: JSONObject
 
 
-class StartCommand:
+class StartCommand(NamedTuple):
     """A command that an option stands for, run before the devices of the command line are made.
 
     Attributes:
@@ -263,11 +285,10 @@ class StartCommand:
         where: the option and its argument as given, for messages.
     """
 
-    def __init__(self, command: str, options: JSONObject, is_json: bool, where: str) -> None:
-        self.command = command
-        self.options = options
-        self.is_json = is_json
-        self.where = where
+    command: str
+    options: JSONObject
+    is_json: bool
+    where: str
 
 
 class Config:

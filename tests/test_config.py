@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from memd.cli.report import Reporter
-from memd.config import DEFAULT_RAM, Chardev, Config, MachineConfig, MonitorSpec, NumaNode
+from memd.config import DEFAULT_RAM, Chardev, Config, MachineConfig, MonitorSpec, NumaNode, Report
 
 
 @pytest.mark.parametrize(
@@ -24,7 +23,7 @@ def test_addresses_are_described(kind: str, server: bool, expected: str) -> None
 
 
 def test_nothing_is_shared() -> None:
-    one, other = Config(Reporter("a")), Config(Reporter("b"))
+    one, other = Config(Report("a")), Config(Report("b"))
     one.objects.append({})
     one.monitors.append(MonitorSpec(None, Chardev("c", "null"), "control", False, ""))
     assert (other.objects, other.monitors) == ([], [])

@@ -12,8 +12,9 @@ from typing import Any
 
 from memd.cli.keyval import HELP, parse_keyval
 from memd.cli.reading import Given
-from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
+from memd.config import Report
 from memd.devices.kinds import NONE, find_kind, machine_kinds
 from memd.errors import QMPError
 from memd.json_types import JSONObject
@@ -117,7 +118,7 @@ class MachineOptions:
             )
         self.kind = found
 
-    def choose_accelerators(self, report: Reporter, compat: Compat) -> list[str]:
+    def choose_accelerators(self, report: Report, compat: Compat) -> list[str]:
         """Those that are asked for and there might be, the first first.
 
         Raises:

@@ -5,6 +5,8 @@ Texts, units and rounding were observed on QEMU 10.0.2 (11.1.3 agrees).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given
 from memd.cli.report import CommandLineError
@@ -17,7 +19,7 @@ MEMORY = OptsList(
 )
 
 
-class MemorySizes:
+class MemorySizes(NamedTuple):
     """What `-m` comes to.
 
     Attributes:
@@ -27,10 +29,9 @@ class MemorySizes:
         maxmem: bytes with all that can be plugged; None where nothing can be.
     """
 
-    def __init__(self, size: int | None, slots: int, maxmem: int | None) -> None:
-        self.size = size
-        self.slots = slots
-        self.maxmem = maxmem
+    size: int | None
+    slots: int
+    maxmem: int | None
 
 
 class MemoryOption:

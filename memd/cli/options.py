@@ -10,8 +10,8 @@ from memd.cli.monitors import Monitors
 from memd.cli.objects import parse_object
 from memd.cli.opts import OptsList, parse_opts
 from memd.cli.reading import Given, Option, apply_options, compat_of, read_options
-from memd.cli.report import Answered, CommandLineError, Reporter
-from memd.config import Chardev, Config, MonitorSpec
+from memd.cli.report import Answered, CommandLineError
+from memd.config import Chardev, Config, MonitorSpec, Report
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class CommandLine:
         extended: whether memd's own additions to QEMU's spellings are taken.
     """
 
-    def __init__(self, report: Reporter, *, default_mode: str, extended: bool) -> None:
+    def __init__(self, report: Report, *, default_mode: str, extended: bool) -> None:
         self.config = Config(report)
         self.extended = extended
         self.monitors = Monitors(self.config, mode=default_mode, extended=extended)
@@ -239,7 +239,7 @@ OPTIONS: dict[str, Option[CommandLine]] = {
 }
 
 
-def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
+def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     """What `memd ARGV...` is to run.
 
     Args:

@@ -8,6 +8,7 @@ given twice the last counts. Texts and their order were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
+from typing import NamedTuple
 
 from memd.cli.keyval import HELP, split_value
 from memd.cli.report import Answered
@@ -26,7 +27,7 @@ SIZE_HINT = (
 _KINDS = {"str": "str", "bool": "bool (on/off)", "num": "num", "size": "size"}
 
 
-class OptsList:
+class OptsList(NamedTuple):
     """What an option takes.
 
     Args:
@@ -37,18 +38,10 @@ class OptsList:
         takes_id: whether it may be given an `id`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        implied: str | None,
-        kinds: Mapping[str, str] | None,
-        *,
-        takes_id: bool = True,
-    ) -> None:
-        self.name = name
-        self.implied = implied
-        self.kinds = kinds
-        self.takes_id = takes_id
+    name: str
+    implied: str | None
+    kinds: Mapping[str, str] | None
+    takes_id: bool = True
 
     def describe(self) -> str:
         """Its keys, as QEMU lists them."""

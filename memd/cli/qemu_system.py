@@ -15,10 +15,10 @@ from memd.cli.keyval import parse_keyval
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given, Option, apply_options, compat_of, read_options
-from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.cli.report import Answered, CommandLineError
 from memd.cli.start import run_command
 from memd.compat import Compat
-from memd.config import Config
+from memd.config import Config, Report
 from memd.errors import QMPError
 
 _LISTS = {
@@ -84,7 +84,7 @@ class QemuCommandLine(CommandLine):
         nographic: whether that port is on standard input and output.
     """
 
-    def __init__(self, report: Reporter) -> None:
+    def __init__(self, report: Report) -> None:
         super().__init__(report, default_mode="readline", extended=False)
         self.config.unmodelled = "refuse"
         self.config.one_client = True
@@ -379,7 +379,7 @@ def _open_qtest(line: QemuCommandLine) -> None:
         ) from None
 
 
-def parse_arguments(argv: Sequence[str], report: Reporter) -> Config:
+def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     """What `qemu-system-memd ARGV...` is to run.
 
     Args:

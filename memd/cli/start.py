@@ -16,8 +16,8 @@ from memd.cli.process import (
     fill_standard_descriptors,
     print_anything,
 )
-from memd.cli.report import Answered, CommandLineError, Reporter
-from memd.config import Chardev, Config, MonitorSpec
+from memd.cli.report import Answered, CommandLineError
+from memd.config import Chardev, Config, MonitorSpec, Report
 from memd.errors import QMPError
 
 _PATIENCE = 1.0
@@ -25,7 +25,7 @@ _PATIENCE = 1.0
 
 
 def run_command(
-    program: str, parse: Callable[[Sequence[str], Reporter], Config], argv: Sequence[str] | None
+    program: str, parse: Callable[[Sequence[str], Report], Config], argv: Sequence[str] | None
 ) -> int:
     """Parse a command line and run the daemon.
 
@@ -39,11 +39,11 @@ def run_command(
     """
     fill_standard_descriptors()
     print_anything()
-    report = Reporter(program)
+    report = Report(program)
     try:
         config = parse(sys.argv[1:] if argv is None else argv, report)
     except CommandLineError as error:
-        report.refuse(error)
+        error.tell(report)
         return 1
     except Answered as answer:
         return _say(answer)

@@ -6,7 +6,7 @@ All numbers and texts were observed on QEMU 10.0.2 and 11.1.3, which agree.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from memd.errors import QMPError
 
@@ -44,7 +44,7 @@ class Placed(Protocol):
         """How many bytes of addresses it takes."""
 
 
-class Area:
+class Area(NamedTuple):
     """The range of addresses for memory devices.
 
     Attributes:
@@ -54,10 +54,9 @@ class Area:
         total: bytes of memory that all devices together may have.
     """
 
-    def __init__(self, base: int, size: int, total: int) -> None:
-        self.base = base
-        self.size = size
-        self.total = total
+    base: int
+    size: int
+    total: int
 
     def find(self, placed: Iterable[Placed], size: int, align: int, page: int, hint: int) -> int:
         """The address for a device.

@@ -8,6 +8,7 @@ known by name, so that it can be asked for, set and read. Observed on QEMU
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from memd.compat import Compat
 from memd.json_types import JSON
@@ -182,7 +183,7 @@ _VIRT: tuple[Row, ...] = (
 )
 
 
-class MachineKind:
+class MachineKind(NamedTuple):
     """A machine that can be asked for.
 
     Attributes:
@@ -200,30 +201,16 @@ class MachineKind:
         properties: what it has beside the machine `none`'s.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        name: str,
-        description: str,
-        *,
-        ram_id: str,
-        most_cpus: int = 1,
-        cpu_levels: tuple[str, ...] = (),
-        hotpluggable_cpus: bool = False,
-        cpu_type: str = "",
-        target: str = "",
-        properties: tuple[Row, ...] = (),
-    ) -> None:
-        self.kind = kind
-        self.name = name
-        self.description = description
-        self.ram_id = ram_id
-        self.most_cpus = most_cpus
-        self.cpu_levels = cpu_levels
-        self.hotpluggable_cpus = hotpluggable_cpus
-        self.cpu_type = cpu_type
-        self.target = target
-        self.properties = properties
+    kind: str
+    name: str
+    description: str
+    ram_id: str
+    most_cpus: int = 1
+    cpu_levels: tuple[str, ...] = ()
+    hotpluggable_cpus: bool = False
+    cpu_type: str = ""
+    target: str = ""
+    properties: tuple[Row, ...] = ()
 
     @property
     def type_name(self) -> str:

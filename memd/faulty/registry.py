@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from memd.errors import QMPError
 from memd.faulty.fault import SCOPES, Effect, Fault, Spec
@@ -68,40 +69,23 @@ class FaultRegistry:
         self, client: int, monitor: str, name: str | None, arguments: object
     ) -> Effect | None:
         """What goes wrong with a command that was received; None for nothing."""
-        faults = self._by_scope["command"]
-        if not faults:
-            return None
-        return _effect(
-            [
-                fault
-                for fault in faults
-                if fault.is_for_client(client, monitor)
-                and fault.is_for_command(name, arguments)
-                and fault.count()
-            ]
+        return self._effect(
+            "command",
+            lambda fault: (
+                fault.is_for_client(client, monitor) and fault.is_for_command(name, arguments)
+            ),
         )
 
     def for_event(self, client: int, monitor: str, name: str) -> Effect | None:
         """What goes wrong with an event that is about to be sent."""
-        return _effect(
-            [
-                fault
-                for fault in self._by_scope["event"]
-                if fault.is_for_client(client, monitor)
-                and fault.is_for_event(name)
-                and fault.count()
-            ]
+        return self._effect(
+            "event",
+            lambda fault: fault.is_for_client(client, monitor) and fault.is_for_event(name),
         )
 
     def for_greeting(self, client: int, monitor: str) -> Effect | None:
         """What goes wrong with the greeting of a client."""
-        return _effect(
-            [
-                fault
-                for fault in self._by_scope["greeting"]
-                if fault.is_for_client(client, monitor) and fault.count()
-            ]
-        )
+        return self._effect("greeting", lambda fault: fault.is_for_client(client, monitor))
 
     @property
     def has_events(self) -> bool:
@@ -124,14 +108,9 @@ class FaultRegistry:
     def for_syscall(self, kind: str) -> Effect | None:
         """What goes wrong with a system call that is about to be made; from any thread."""
         with self._lock:
-            return _effect(
-                [
-                    fault
-                    for fault in self._by_scope["syscall"]
-                    if fault.spec["syscall"] == kind and fault.count()
-                ]
-            )
+            return self._effect("syscall", lambda fault: fault.spec["syscall"] == kind)
 
-
-def _effect(faults: list[Fault]) -> Effect | None:
-    return Effect(faults) if faults else None
+    def _effect(self, scope: str, meets: Callable[[Fault], bool]) -> Effect | None:
+        """What the faults of a scope that are met come to; each is counted."""
+        faults = [fault for fault in self._by_scope[scope] if meets(fault) and fault.count()]
+        return Effect(faults) if faults else None

@@ -6,6 +6,7 @@ They are plain data, made by `Schema` when they are first asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from memd.json_types import JSONObject
 
@@ -42,25 +43,19 @@ class BuiltinType:
         self.json_type = BUILTINS[name]
 
 
-class EnumMember:
+class EnumMember(NamedTuple):
     """One value of an enum."""
 
-    __slots__ = ("features", "name")
-
-    def __init__(self, name: str, features: list[str]) -> None:
-        self.name = name
-        self.features = features
+    name: str
+    features: list[str]
 
 
-class EnumType:
+class EnumType(NamedTuple):
     """A string out of a list."""
 
-    __slots__ = ("features", "members", "name")
-
-    def __init__(self, name: str, members: list[EnumMember], features: list[str]) -> None:
-        self.name = name
-        self.members = members
-        self.features = features
+    name: str
+    members: list[EnumMember]
+    features: list[str]
 
 
 class ArrayType:
@@ -73,16 +68,13 @@ class ArrayType:
         self.element = element
 
 
-class Member:
+class Member(NamedTuple):
     """A member of an object type."""
 
-    __slots__ = ("features", "name", "optional", "type")
-
-    def __init__(self, name: str, type_: Type, optional: bool, features: list[str]) -> None:
-        self.name = name
-        self.type = type_
-        self.optional = optional
-        self.features = features
+    name: str
+    type: Type
+    optional: bool
+    features: list[str]
 
 
 class ObjectType:

@@ -6,14 +6,14 @@ long; a property-based test holds that the two never disagree.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from memd.json_types import JSON, JSONObject
 from memd.qapi.json_schema import json_schema
 from memd.qapi.schema import Schema
 
 
-class Violation:
+class Violation(NamedTuple):
     """Something in a message that the schema does not allow.
 
     Attributes:
@@ -21,9 +21,8 @@ class Violation:
         message: what is wrong with it.
     """
 
-    def __init__(self, path: str, message: str) -> None:
-        self.path = path
-        self.message = message
+    path: str
+    message: str
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message

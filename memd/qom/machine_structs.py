@@ -7,6 +7,8 @@ and keeps half of it all the same, memd keeps none of it.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.visit import (
@@ -103,7 +105,7 @@ def visit_memory(value: JSON, path: str) -> JSON:
     return {"size": size, "slots": slots, "max-size": largest}
 
 
-class Processors:
+class Processors(NamedTuple):
     """What CPUs a machine can have.
 
     Attributes:
@@ -113,10 +115,9 @@ class Processors:
             outside in.
     """
 
-    def __init__(self, machine: str, largest: int, levels: tuple[str, ...] = ()) -> None:
-        self.machine = machine
-        self.largest = largest
-        self.levels = levels
+    machine: str
+    largest: int
+    levels: tuple[str, ...] = ()
 
 
 NO_PROCESSORS = Processors("none", 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 
-class Peer:
+
+class Peer(NamedTuple):
     """A process on this machine, as it was when it connected.
 
     Attributes:
@@ -14,13 +16,10 @@ class Peer:
             tell them.
     """
 
-    __slots__ = ("gid", "groups", "pid", "uid")
-
-    def __init__(self, pid: int, uid: int, gid: int, groups: frozenset[int]) -> None:
-        self.pid = pid
-        self.uid = uid
-        self.gid = gid
-        self.groups = groups
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int]
 
     def __repr__(self) -> str:
         return f"pid {self.pid}, uid {self.uid}, gid {self.gid}"

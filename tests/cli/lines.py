@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 
 from memd.cli import options, qemu_system
-from memd.cli.report import Answered, CommandLineError, Reporter
-from memd.config import Config
+from memd.cli.report import Answered, CommandLineError
+from memd.config import Config, Report
 
-Parse = Callable[[Sequence[str], Reporter], Config]
+Parse = Callable[[Sequence[str], Report], Config]
 
 PROGRAM = "PROGRAM"
 """What messages begin with here."""
@@ -32,11 +32,11 @@ class Outcome:
         self.stdout = ""
         written = io.StringIO()
         with redirect_stderr(written):
-            report = Reporter(PROGRAM)
+            report = Report(PROGRAM)
             try:
                 self.config = parse(argv, report)
             except CommandLineError as error:
-                report.refuse(error)
+                error.tell(report)
                 self.status = 1
             except Answered as answer:
                 self.stdout = answer.text

@@ -4,8 +4,9 @@ import pytest
 
 from memd.cli.machine import MachineOptions
 from memd.cli.reading import Given
-from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
+from memd.config import Report
 
 
 def given(value: str) -> Given:
@@ -22,7 +23,7 @@ def machine(*options: str, accels: tuple[str, ...] = ()) -> MachineOptions:
 
 
 def choose(made: MachineOptions, compat: Compat = Compat.V10_0) -> list[str]:
-    return made.choose_accelerators(Reporter("memd"), compat)
+    return made.choose_accelerators(Report("memd"), compat)
 
 
 def test_none_is_the_machine() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from memd.cli.memory import MemoryOption, MemorySizes
 from memd.cli.reading import Given
-from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.cli.report import Answered, CommandLineError
+from memd.config import Report
 from memd.errors import QMPError
 
 MIB = 1 << 20
@@ -13,7 +14,7 @@ MIB = 1 << 20
 def resolve(*texts: str) -> MemorySizes:
     option = MemoryOption()
     for text in texts:
-        option.take(Given("m", text, f"-m {text}"), Reporter("memd"))
+        option.take(Given("m", text, f"-m {text}"), Report("memd"))
     return option.resolve(128 * MIB)
 
 

@@ -4,14 +4,14 @@ import pytest
 
 from memd.cli.monitors import Monitors
 from memd.cli.reading import Given
-from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
-from memd.config import Config, MonitorSpec
+from memd.config import Config, MonitorSpec, Report
 from memd.errors import QMPError
 
 
 def finish(*given: tuple[str, str], extended: bool = False, daemonize: bool = False) -> Config:
-    config = Config(Reporter("memd"))
+    config = Config(Report("memd"))
     config.daemonize = daemonize
     monitors = Monitors(config, mode="readline", extended=extended)
     for name, value in given:
@@ -156,7 +156,7 @@ def test_refused(given: list[tuple[str, str]], message: str) -> None:
 
 
 def test_a_later_release_complains_in_another_order() -> None:
-    config = Config(Reporter("memd"))
+    config = Config(Report("memd"))
     config.compat = Compat.V11_1
     monitors = Monitors(config, mode="readline", extended=False)
     monitors.add_monitor(Given("mon", "w,pretty=on", "-mon w,pretty=on"))
@@ -184,7 +184,7 @@ def test_a_question_waits_for_the_rest_of_the_line() -> None:
 
 
 def test_a_monitor_that_was_made_as_an_object() -> None:
-    config = Config(Reporter("memd"))
+    config = Config(Report("memd"))
     monitors = Monitors(config, mode="readline", extended=False)
     given = Given("object", "monitor-qmp,...", "-object monitor-qmp,...")
     monitors.add_object(given, {"id": "m0", "chardev": "x", "pretty": True})

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from memd.cli.report import Answered, CommandLineError, Reporter
+from memd.cli.report import Answered, CommandLineError
+from memd.config import Report
 
 
 def test_a_message_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    report = Reporter("memd")
+    report = Report("memd")
     report.error("no")
     report.error("no", "-name x", "hint")
     report.warning("perhaps", "-name x")
@@ -21,12 +22,12 @@ def test_a_message_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_refusal_may_have_several_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    Reporter("memd").refuse(CommandLineError("a", "b", where="-qmp x", hint="h"))
+    CommandLineError("a", "b", where="-qmp x", hint="h").tell(Report("memd"))
     assert capsys.readouterr().err == "memd: -qmp x: a\nh\nmemd: -qmp x: b\n"
 
 
 def test_what_messages_may_begin_with(capsys: pytest.CaptureFixture[str]) -> None:
-    report = Reporter("memd")
+    report = Report("memd")
     report.name = "vm"
     report.error("no")
     report.timestamp = True
@@ -42,9 +43,9 @@ def test_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stderr", Closed())
-    Reporter("memd").error("no")
+    Report("memd").error("no")
     monkeypatch.setattr(sys, "stderr", None)
-    Reporter("memd").error("no")
+    Report("memd").error("no")
 
 
 def test_an_answer_keeps_its_status() -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from memd.app import run
 from memd.cli import qemu_system
-from memd.cli.report import CommandLineError, Reporter
+from memd.cli.report import CommandLineError
+from memd.config import Report
 from tests.differential.server import qemu_argv
 from tests.differential.test_cli import qemu, release, said
 
@@ -34,11 +35,11 @@ def memd(*argv: str) -> str:
     """What a `qemu-system-memd` says that can't start."""
     written = io.StringIO()
     with redirect_stderr(written):
-        report = Reporter("PROGRAM")
+        report = Report("PROGRAM")
         try:
             config = qemu_system.parse_arguments(argv, report)
         except CommandLineError as error:
-            report.refuse(error)
+            error.tell(report)
         else:
             assert run(config) == 1
     return written.getvalue().replace("PROGRAM: ", "")

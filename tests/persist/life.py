@@ -15,8 +15,7 @@ import pytest
 
 from memd import backends
 from memd.backends.thread_context import ThreadContext
-from memd.cli.report import Reporter
-from memd.config import Config
+from memd.config import Config, Report
 from memd.errors import StartError
 from memd.hostmem.paths import Roots
 from memd.hostmem.region import Region
@@ -68,7 +67,7 @@ class Life:
         patch.setenv("FDSTORE", str(manager.capacity))
         self.tree = Tree()
         backends.register(self.tree)
-        self.config = Config(Reporter("memd"))
+        self.config = Config(Report("memd"))
         self.config.stored = {each.name: os.dup(each.fd) for each in manager.store}
         self.config.objects = list(objects)
         for name, value in config.items():
