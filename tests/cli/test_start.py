@@ -4,12 +4,12 @@ import os
 import socket
 import subprocess
 import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from memd.app import passed
 from memd.cli import start
 from memd.cli.options import parse_arguments
 from memd.cli.start import run_command
@@ -36,13 +36,11 @@ class App:
 
 
 @pytest.fixture
-def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
-    module = types.ModuleType("memd.app")
+def app(monkeypatch: pytest.MonkeyPatch) -> App:
     stand_in = App()
-    module.run = stand_in.run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "memd.app", module)
+    monkeypatch.setattr("memd.app.run", stand_in.run)
     monkeypatch.delenv("LISTEN_PID", raising=False)
-    return stand_in  # type: ignore[return-value]
+    return stand_in
 
 
 def command(*argv: str) -> int:
@@ -107,7 +105,7 @@ def pass_on(monkeypatch: pytest.MonkeyPatch, fds: list[int], names: str | None) 
     first = max(fds) + 1000
     for number, fd in enumerate(fds):
         os.dup2(fd, first + number)
-    monkeypatch.setattr(start, "_FIRST_PASSED", first)
+    monkeypatch.setattr(passed, "_FIRST", first)
     return {first + number: fd for number, fd in enumerate(fds)}
 
 
@@ -192,7 +190,7 @@ def test_the_pidfile_goes_when_it_fails(
     def fail(config: Config, ready: Ready) -> int:
         raise RuntimeError
 
-    monkeypatch.setattr(sys.modules["memd.app"], "run", fail)
+    monkeypatch.setattr("memd.app.run", fail)
     with pytest.raises(RuntimeError):
         command("--pidfile", str(directory / "pid"), "--qmp", "null")
     assert not (directory / "pid").exists()
