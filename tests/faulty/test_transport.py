@@ -12,6 +12,7 @@ import pytest
 
 from memd.faulty.transport import rewritten, told_event, unread
 from memd.testing import Server
+from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, Died
 from tests.faulty.conftest import Connect
 
@@ -60,9 +61,9 @@ def test_answers_in_one_packet(server: Server, connect: Connect) -> None:
     other = connect()
     for _ in range(2):
         client.send(b'{"execute": "query-name"}')
-        # The daemon has had its turn, and sent nothing.
-        other.execute("query-status")
-    assert unread(client.socket.fileno()) == 0
+    # The daemon has read that, has had its turn after it, and sent nothing.
+    assert settle(lambda: unread(client.socket.fileno()), lambda now: now == 0) == 0
+    other.execute("query-status")
     client.socket.setblocking(False)
     with pytest.raises(BlockingIOError):
         client.socket.recv(1)
