@@ -166,6 +166,7 @@ class Lexer:
     """
 
     __slots__ = (
+        "_again",
         "_counted",
         "_data",
         "_long",
@@ -205,13 +206,17 @@ class Lexer:
         self._data = b""
         self._counted = 0
         self._reread = -1
+        # Whether the next byte is read again.
+        self._again = False
         self._stale = -1
         self._stale_where = ""
 
     @property
     def idle(self) -> bool:
-        """Whether it stands between messages, and owes the next nothing (`_stale`)."""
-        return self._state == _START and self._parser.tokens == 0 and self._stale != len(self._data)
+        """Whether it stands between messages, and owes the next nothing (`_again`, `_stale`)."""
+        if self._state != _START or self._parser.tokens or self._again:
+            return False
+        return self._stale != len(self._data)
 
     def drop(self) -> None:
         """Let go of the message under construction: nothing more comes."""
@@ -250,7 +255,8 @@ class Lexer:
         parser = self._parser
         parser.out = out
         self._counted = pos
-        self._reread = -1
+        self._reread = pos if self._again else -1
+        self._again = False
         self._stale = 0 if self._stale == len(self._data) else -1
         self._data = data
         end = len(data)
@@ -280,8 +286,11 @@ class Lexer:
             else:
                 pos = self._step(pos)
             most -= 1
-            if (most <= 0 or (until_idle and self.idle)) and pos not in (self._reread, self._stale):
+            if pos == self._stale:
+                continue
+            if most <= 0 or (until_idle and pos != self._reread and self.idle):
                 break
+        self._again = pos < end and pos == self._reread
         if self._position is not None:
             self._position.advance(data, self._counted, pos)
         return pos

@@ -550,3 +550,25 @@ def test_many_brackets_need_no_exact_path_and_deep_ones_do(compat: Compat) -> No
         value = [value]
     assert decoder_module._is_deep([1, value[0]]) is False
     assert decoder_module._is_deep([value]) is True
+
+
+@BOTH
+@pytest.mark.parametrize("unit", [b"0e", b"abc ", b"0x", b"1a1", b"a1", b"[0e]", b"5{}"])
+def test_tokens_that_end_where_the_next_begins_are_gone_through_in_steps(
+    compat: Compat, unit: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short the steps, what is told is the same, and so are columns."""
+    data = unit * 50 + b"\n" + unit * 3 + b"%"
+    monkeypatch.setattr(decoder_module, "_TOKENS", sys.maxsize)
+    whole = list(map(repr, ExactDecoder(compat).feed(data)))
+    for tokens in (1, 2, 7):
+        monkeypatch.setattr(decoder_module, "_TOKENS", tokens)
+        decoder = ExactDecoder(compat)
+        decoder.put(data)
+        found = []
+        while (item := decoder.next()) is not NEED_DATA:
+            assert len(decoder._ready) <= tokens + 1
+            if item is not MORE:
+                found.append(repr(item))
+        assert found == whole
+    assert decoded(Decoder(compat), [data]) == decoded(ExactDecoder(compat), [data])
