@@ -433,7 +433,7 @@ class App:
             self._hub.close,
             pools.close if pools else None,
             self._stop_watching,
-            lambda: self._hub.settle(backends.give_up),
+            lambda: self._hub.end_jobs(backends.give_up),
             self._ports.close,
             manager.end if manager else None,
             lambda: self._run(backends.close_all(self._tree, self._hub.start)),

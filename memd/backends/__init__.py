@@ -50,7 +50,7 @@ async def close_all(tree: Tree, start: Start) -> None:
     Args:
         start: has what the objects wait for end.
     """
-    from memd.backends.making import PATIENCE
+    from memd.backends.allocation import PATIENCE
     from memd.hostmem import files
 
     give_up()

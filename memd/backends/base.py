@@ -30,7 +30,7 @@ from memd.work import Command
 if TYPE_CHECKING:
     # What touches the kernel is imported when memory is first made: it brings
     # in ctypes, a millisecond that a daemon's start need not pay.
-    from memd.backends.making import Preallocation
+    from memd.backends.allocation import Preallocation
     from memd.backends.plan import Plan, Proposals, Warnings
     from memd.backends.thread_context import ThreadContext
     from memd.hostmem.files import Backing
@@ -177,9 +177,9 @@ class MemoryBackend(UserCreatable, ABC):
 
     def complete(self) -> Command[None]:
         """Make the memory; see `UserCreatable.complete`."""
-        from memd.backends.making import make
+        from memd.backends.allocation import allocate
 
-        return make(self)
+        return allocate(self)
 
     def give_up(self) -> bool:
         """Give up what a thread does for it; see `UserCreatable.give_up`."""
@@ -198,7 +198,7 @@ class MemoryBackend(UserCreatable, ABC):
 
     async def finalize(self) -> None:
         """Let the memory go; see `UserCreatable.finalize`."""
-        from memd.backends.making import let_go
+        from memd.backends.allocation import let_go
 
         region, self.region = self.region, None
         if region is not None:
@@ -206,7 +206,7 @@ class MemoryBackend(UserCreatable, ABC):
 
     @property
     def letting_go(self) -> dict[str, bool]:
-        """How its memory is let go: arguments of `making.let_go`."""
+        """How its memory is let go: arguments of `allocation.let_go`."""
         return {}
 
     def refresh(self) -> None:
@@ -241,7 +241,7 @@ class MemoryBackend(UserCreatable, ABC):
 
     async def restore(self, described: Description, fd: int) -> None:
         """Map its memory as it was mapped: no path is opened, no page is touched."""
-        from memd.backends.making import map_again
+        from memd.backends.allocation import map_again
         from memd.hostmem.spec import MapSpec
 
         # What the properties say of NUMA may have been changed since, the memory
@@ -270,7 +270,7 @@ class MemoryBackend(UserCreatable, ABC):
     @property
     def holds_much(self) -> bool:
         """Whether it is huge pages, or takes the kernel long to free."""
-        from memd.backends.making import LARGE
+        from memd.backends.allocation import LARGE
         from memd.hostmem.libc import PAGE_SIZE
 
         region = self.region
@@ -349,7 +349,7 @@ def _set_prealloc(backend: MemoryBackend, prealloc: bool) -> Command[None] | Non
     if backend.region is None:
         backend.prealloc = prealloc
     elif prealloc and not backend.prealloc:
-        from memd.backends.making import populate_made
+        from memd.backends.allocation import populate_made
 
         return populate_made(backend, backend.region)
     # Pages that are there are not taken back.
@@ -365,7 +365,7 @@ def _set_prealloc_context(backend: MemoryBackend, context: QObject | None) -> No
 
 def _set_merge(backend: MemoryBackend, merge: bool) -> Command[None] | None:
     if merge != backend.merge and backend.region is not None:
-        from memd.backends.making import set_merge
+        from memd.backends.allocation import set_merge
 
         return set_merge(backend, backend.region, merge)
     backend.merge = merge

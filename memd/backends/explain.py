@@ -1,6 +1,6 @@
 """What `object-add` would do, told by doing it with a host that only plans.
 
-What makes memory, `making.realize`, is the same code for both: what it would come
+What makes memory, `allocation.realize`, is the same code for both: what it would come
 to here is what it comes to there, and with the same words.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TypeVar
 
+from memd.backends.allocation import realize
 from memd.backends.base import MemoryBackend
 from memd.backends.explain_data import describe, error_data
 from memd.backends.explain_words import words
-from memd.backends.making import realize
 from memd.backends.plan import Plan, Proposals, Warnings, about, size_text
 from memd.errors import QMPError
 from memd.hostmem import capacity, libc

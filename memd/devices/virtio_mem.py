@@ -265,7 +265,7 @@ class VirtioMem(VirtioMemory):
 
 def is_large(memdev: MemoryBackend, length: int) -> bool:
     """Whether discarding so many bytes of a backend may take long."""
-    from memd.backends.making import LARGE
+    from memd.backends.allocation import LARGE
 
     return length > LARGE or isinstance(memdev, FileBackend)
 
@@ -287,7 +287,7 @@ def _discard(region: Region, name: str, start: int, length: int) -> None:
 
 
 def _populate(region: Region, name: str, start: int, end: int) -> None:
-    from memd.backends.making import cannot_populate
+    from memd.backends.allocation import cannot_populate
     from memd.hostmem.populate import populate_range
 
     try:

@@ -21,8 +21,8 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from memd.backends.allocation import realize
 from memd.backends.base import MemoryBackend
-from memd.backends.making import realize
 from memd.errors import QMPError, answer_to
 from memd.hostmem import capacity, cgroup, libc
 from memd.hostmem.populate import populate_range

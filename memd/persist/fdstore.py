@@ -216,7 +216,7 @@ class FdStore:
         finally:
             self._sending.release()
 
-    def settle(self) -> None:
+    def wait_for_manager(self) -> None:
         """Wait until the manager has closed what was removed; in a worker thread."""
         try:
             self._notifier.barrier()

@@ -143,7 +143,7 @@ class Recorder:
             _try_to_write(kept.log, {"discarded": number})
         kept.fdstore.remove(number)
         if much:
-            await Job(kept.fdstore.settle)
+            await Job(kept.fdstore.wait_for_manager)
 
     async def record_waiting(self) -> None:
         """Record what was made before the log was this daemon's; raises `QMPError`."""

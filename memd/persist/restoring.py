@@ -146,7 +146,7 @@ class Restoring:
         def work() -> None:
             from memd.hostmem.host import Host
 
-            fdstore.settle()
+            fdstore.wait_for_manager()
             remove_half_made(object_log, self._last.values(), Host(roots))
 
         try:

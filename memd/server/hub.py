@@ -287,7 +287,7 @@ class Hub:
         self._shared.unread.close()
         self._jobs.close()
 
-    async def settle(self, give_up: Callable[[], None], patience: float = 0.5) -> None:
+    async def end_jobs(self, give_up: Callable[[], None], patience: float = 0.5) -> None:
         """Wait for the jobs that still run, so that each undoes what it began.
 
         Args:

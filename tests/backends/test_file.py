@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from memd import backends
-from memd.backends import making
+from memd.backends import allocation
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import Tree
@@ -237,7 +237,7 @@ def test_discard_data(
 
 def test_discard_data_of_much(tree: Tree, directory: Path) -> None:
     path = directory / "f"
-    size = making.LARGE + 4096
+    size = allocation.LARGE + 4096
     with path.open("wb") as file:
         file.write(b"x" * 4096)
         file.truncate(size)

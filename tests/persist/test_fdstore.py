@@ -132,7 +132,7 @@ async def test_the_manager_goes_away(
     store.store(1, memory)
     os.rename(manager.address, manager.address + ".away")
     store.remove(1)
-    store.settle()
+    store.wait_for_manager()
     with pytest.raises(FileNotFoundError):
         store.store(2, memory)
     os.rename(manager.address + ".away", manager.address)

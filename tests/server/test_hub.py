@@ -150,14 +150,14 @@ async def test_at_the_end_jobs_are_given_up_and_waited_for() -> None:
     told = threading.Event()
     undone: list[bool] = []
     hub.spawn(note_the_end(told, undone), "waiting")
-    await hub.settle(told.set)
+    await hub.end_jobs(told.set)
     assert undone == [True]
     stuck = threading.Event()
     hub.spawn(note_the_end(stuck, undone), "waiting")
-    await hub.settle(lambda: None, patience=0.02)
+    await hub.end_jobs(lambda: None, patience=0.02)
     assert undone == [True]
     stuck.set()
-    await hub.settle(lambda: None)
+    await hub.end_jobs(lambda: None)
     await hub.close()
 
 

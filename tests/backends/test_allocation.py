@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from memd.backends import making
+from memd.backends import allocation
 from memd.errors import QMPError
 from memd.hostmem import libc, populate
 from memd.hostmem.region import Region
@@ -205,13 +205,13 @@ def test_a_bug_leaves_nothing_either(tree: Tree, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("kind", ["ram", "memfd"])
 def test_large_memory_is_let_go_beside(tree: Tree, kind: str) -> None:
-    add(tree, kind, size=making.LARGE + 4096)
+    add(tree, kind, size=allocation.LARGE + 4096)
     address = region_of(tree).address
     slow = Running(tree.objects.delete("m0"))
     assert isinstance(slow.wait, Job)
     # Gone from the tree, and the id is free, at once.
     assert refusal(lambda: delete(tree)) == "object 'm0' not found"
-    add(tree, kind, size=making.LARGE)
+    add(tree, kind, size=allocation.LARGE)
     assert row_of(address) is not None
     slow.finish()
     assert row_of(address) is None
@@ -219,7 +219,7 @@ def test_large_memory_is_let_go_beside(tree: Tree, kind: str) -> None:
 
 
 def test_merge_of_large_memory_is_undone_beside(tree: Tree) -> None:
-    add(tree, "ram", size=making.LARGE + 4096)
+    add(tree, "ram", size=allocation.LARGE + 4096)
     slow = start_to_set(tree, "merge", False)
     assert isinstance(slow.wait, Job)
     assert get(tree, "merge") is True
@@ -309,7 +309,7 @@ def test_given_up_before_it_has_begun(tree: Tree) -> None:
     deleting.finish()
 
 
-@pytest.mark.parametrize("size", [MIB, making.LARGE + MIB])
+@pytest.mark.parametrize("size", [MIB, allocation.LARGE + MIB])
 def test_too_late_to_give_it_up(tree: Tree, size: int) -> None:
     """It was made when its end had not come to the loop: it is deleted then."""
     slow = start(tree, "ram", size=size, prealloc=True)

@@ -1,4 +1,4 @@
-"""How a backend's memory is made, populated, changed and let go.
+"""The allocation of a backend's memory: making, populating, changing and freeing it.
 
 Everything that may take the kernel long is a `Job`; what fails leaves no
 descriptor, no mapping and no file behind.
@@ -72,7 +72,7 @@ class Memory(Protocol):
         """Take the memory that was made."""
 
 
-async def make(backend: Memory) -> None:
+async def allocate(backend: Memory) -> None:
     """Make a backend's memory, or take it from a pool, and have it adopted.
 
     Raises:
