@@ -166,6 +166,7 @@ class App:
         except QMPError as error:
             raise StartError(error.desc) from None
         self._daemon.standin = standin
+        standin.host = self._daemon
         machine = self._daemon.machine
         machine.add_other = lambda args: standin.add_device(self._daemon.machine, args)
         return StandInDispatcher(self._daemon, standin)

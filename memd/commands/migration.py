@@ -18,7 +18,6 @@ from memd.session import Session
 if TYPE_CHECKING:
     from memd.standin.chardevs import Held
     from memd.standin.migration import Migration
-    from memd.standin.standin import StandIn
 
 _NOT_IN_BACKGROUND = (
     *("postcopy-ram", "dirty-bitmaps", "postcopy-blocktime", "late-block-activate"),
@@ -107,29 +106,9 @@ def migrate_pause(daemon: Daemon, args: JSONObject) -> JSON:
     )
 
 
-def _standin(daemon: Daemon) -> StandIn:
-    assert daemon.standin is not None
-    return daemon.standin
-
-
 def _migration(daemon: Daemon) -> Migration:
-    return _standin(daemon).migration(daemon)
-
-
-def migrate_set_parameters(daemon: Daemon, args: JSONObject) -> JSON:
-    """`migrate-set-parameters`: keep them."""
-    _standin(daemon).set_migration_parameters(args)
-    return {}
-
-
-def query_migrate_parameters(daemon: Daemon, args: JSONObject) -> JSON:
-    """`query-migrate-parameters`."""
-    return _standin(daemon).migration_parameters()
-
-
-def query_migrate(daemon: Daemon, args: JSONObject) -> JSON:
-    """`query-migrate`: how far it is."""
-    return _migration(daemon).query()
+    assert daemon.standin is not None
+    return daemon.standin.migration
 
 
 async def migrate(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
@@ -161,23 +140,4 @@ async def incoming_at_start(daemon: Daemon, args: JSONObject) -> None:
     """`-incoming`: await a machine; raises `QMPError`."""
     from memd.standin.channels import Opener
 
-    opener = Opener(None, inherited, may_run=True)
-    await _migration(daemon).receive(args, opener)
-
-
-def migrate_cancel(daemon: Daemon, args: JSONObject) -> JSON:
-    """`migrate_cancel`."""
-    _migration(daemon).cancel()
-    return {}
-
-
-def migrate_continue(daemon: Daemon, args: JSONObject) -> JSON:
-    """`migrate-continue`: go on where it paused before the switchover."""
-    _migration(daemon).go_on(args["state"])
-    return {}
-
-
-def migrate_start_postcopy(daemon: Daemon, args: JSONObject) -> JSON:
-    """`migrate-start-postcopy`: what is left goes as fast as it can."""
-    _migration(daemon).hurry()
-    return {}
+    await _migration(daemon).receive(args, Opener(None, inherited, may_run=True))

@@ -203,12 +203,12 @@ REGISTERS: dict[str, Handler] = {
     "inject-nmi": inject_nmi,
     "screendump": screendump,
     "set_link": _register(lambda standin, args: standin.netdevs.set_link(args["name"], args["up"])),
-    "migrate-set-parameters": migration.migrate_set_parameters,
-    "query-migrate-parameters": migration.query_migrate_parameters,
-    "query-migrate": migration.query_migrate,
-    "migrate_cancel": migration.migrate_cancel,
-    "migrate-continue": migration.migrate_continue,
-    "migrate-start-postcopy": migration.migrate_start_postcopy,
+    "migrate-set-parameters": _register(StandIn.set_migration_parameters),
+    "query-migrate-parameters": _register(lambda standin, args: standin.migration_parameters()),
+    "query-migrate": _register(lambda standin, args: standin.migration.query()),
+    "migrate_cancel": _register(lambda standin, args: standin.migration.cancel()),
+    "migrate-continue": _register(lambda standin, args: standin.migration.go_on(args["state"])),
+    "migrate-start-postcopy": _register(lambda standin, args: standin.migration.hurry()),
     "blockdev-del": _register(lambda standin, args: standin.blocks.delete(args["node-name"])),
     "block_resize": _register(
         lambda standin, args: standin.blocks.resize(

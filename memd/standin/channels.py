@@ -94,13 +94,22 @@ class Channel:
         listening: the addresses where the other end is waited for (QAPI `SocketAddress`).
     """
 
-    def __init__(self, kind: str, fds: list[int], close: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        fds: list[int],
+        close: Callable[[], None] | None = None,
+        *,
+        process: subprocess.Popen[bytes] | None = None,
+        entry: Entry | None = None,
+        listening: list[JSON] | None = None,
+    ) -> None:
         self.kind = kind
-        self.listening: list[JSON] = []
+        self.listening = listening or []
         self._fds = fds
         self._close = close
-        self._entry: Entry | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._entry = entry
+        self._process = process
         self._waited: Completion | None = None
         for fd in fds:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -206,69 +215,58 @@ class Opener:
             raise QMPError(f"File descriptor named '{where['str']}' has not been found")
         return given
 
-    def connect(self, where: Address, given: Held | None) -> Channel:
-        """What a machine is sent to. May wait.
+    def open(self, where: Address, given: Held | None, *, write: bool) -> Channel:
+        """What a machine is sent to, or comes from. May wait.
+
+        Args:
+            where: the address.
+            given: what `take` gave for it.
+            write: whether it is sent.
 
         Raises:
             QMPError: it can't be opened.
         """
         transport, kind = where["transport"], where.get("type")
         if given is not None:
-            return _given(given)
+            is_socket = stat.S_ISSOCK(os.fstat(given.fd).st_mode)
+            return Channel("socket" if is_socket else "file", [given.fd], given.close)
         if transport == "exec":
-            return self._run(where["args"], write=True)
+            return self._run(where["args"], write=write)
         if transport == "file":
-            return self._file(where, os.O_WRONLY | os.O_CREAT, "create")
-        if kind == "unix":
-            made = connect_unix(where["path"], self._roots)
-        elif kind == "inet":
-            made = connect_tcp(where["host"], where["port"], timeout=PATIENCE)
-        else:
-            raise _no(kind or transport)
-        return Channel("socket", [made.detach()])
-
-    def listen(self, where: Address, given: Held | None) -> Channel:
-        """Where a machine comes from. May wait.
-
-        Raises:
-            QMPError: it can't be opened.
-        """
-        transport, kind = where["transport"], where.get("type")
-        if given is not None:
-            return _given(given)
-        if transport == "exec":
-            return self._run(where["args"], write=False)
-        if transport == "file":
-            return self._file(where, os.O_RDONLY, "open")
-        if kind == "unix":
+            return self._file(where, write=write)
+        if kind not in ("unix", "inet"):
+            raise QMPError(f"memd has no channels of type '{kind or transport}'")
+        entry: Entry | None = None
+        listening: list[JSON] = []
+        if write and kind == "unix":
+            socks = [connect_unix(where["path"], self._roots)]
+        elif write:
+            socks = [connect_tcp(where["host"], where["port"], timeout=PATIENCE)]
+        elif kind == "unix":
             made, entry = listen_unix(where["path"], self._roots)
-            channel = Channel("socket", [made.detach()])
-            channel._entry = entry
-            channel.listening = [{"type": "unix", "path": where["path"]}]
-            return channel
-        if kind != "inet":
-            raise _no(kind or transport)
-        socks = listen_tcp(where["host"], where["port"], backlog=1)
-        addresses = [address_of(each) for each in socks]
-        channel = Channel("socket", [each.detach() for each in socks])
-        channel.listening = addresses
-        return channel
+            socks, listening = [made], [{"type": "unix", "path": where["path"]}]
+        else:
+            socks = listen_tcp(where["host"], where["port"], backlog=1)
+            listening = [address_of(each) for each in socks]
+        return Channel(
+            "socket", [each.detach() for each in socks], entry=entry, listening=listening
+        )
 
-    def _file(self, where: Address, flags: int, what: str) -> Channel:
-        path = where["filename"]
+    def _file(self, where: Address, *, write: bool) -> Channel:
+        path, what = where["filename"], "create" if write else "open"
         if where["offset"] >= 1 << 63:
             raise QMPError(f"Could not {what} '{path}': {os.strerror(errno.EINVAL)}")
         try:
-            if flags & os.O_CREAT:
+            if write:
                 entry = target(encode_path(path), self._roots)
                 try:
-                    fd = entry.open(flags | _FLAGS, _MODE)
+                    fd = entry.open(os.O_WRONLY | os.O_CREAT | _FLAGS, _MODE)
                 finally:
                     entry.close()
             else:
-                fd = open_path(encode_path(path), flags | _FLAGS, self._roots)
+                fd = open_path(encode_path(path), os.O_RDONLY | _FLAGS, self._roots)
             try:
-                if flags & os.O_CREAT and stat.S_ISREG(os.fstat(fd).st_mode):
+                if write and stat.S_ISREG(os.fstat(fd).st_mode):
                     os.ftruncate(fd, where["offset"])
                 if where["offset"]:
                     os.lseek(fd, where["offset"], os.SEEK_SET)
@@ -292,15 +290,4 @@ class Opener:
             reason = getattr(error, "strerror", None) or error
             raise QMPError(f"Failed to execute child process “{args[0]}” ({reason})") from None
         end = process.stdin or process.stdout
-        channel = Channel("command", [end.fileno()], end.close)
-        channel._process = process
-        return channel
-
-
-def _given(given: Held) -> Channel:
-    kind = "socket" if stat.S_ISSOCK(os.fstat(given.fd).st_mode) else "file"
-    return Channel(kind, [given.fd], given.close)
-
-
-def _no(kind: str) -> QMPError:
-    return QMPError(f"memd has no channels of type '{kind}'")
+        return Channel("command", [end.fileno()], end.close, process=process)

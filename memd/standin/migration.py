@@ -161,13 +161,13 @@ class Migration:
         try:
             given = opener.take(where)
             if given is not None or where["transport"] != "socket":
-                channel = await Job(lambda: opener.connect(where, given))
+                channel = await Job(lambda: opener.open(where, given, write=True))
         except Exception as error:
             self._fail(error.desc if isinstance(error, QMPError) else _INTERNAL)
             raise
 
         def connect() -> Channel:
-            return opener.connect(where, None) if channel is None else channel
+            return channel or opener.open(where, None, write=True)
 
         self._host.machine.spawn(self._send(connect), "a migration")
 
@@ -336,7 +336,7 @@ class Migration:
             raise QMPError(f"Illegal migration incoming state: {self.incoming}")
         self._become_incoming("setup")
         given = opener.take(where)
-        channel = await Job(lambda: opener.listen(where, given))
+        channel = await Job(lambda: opener.open(where, given, write=False))
         self._may_come = False
         self._addresses = channel.listening
         self._host.machine.spawn(self._receive(channel, exits), "an incoming migration")

@@ -53,6 +53,8 @@ class StandIn:
         self._blocks: Blocks | None = None
         self._parameters: dict[str, JSON] = {}
         self._migration: Migration | None = None
+        self.host: Host | None = None
+        """What it is in, set once that is there."""
         self._tree = tree
         self._devices: Devices | None = None
         from memd.standin.types import CatalogueTypes
@@ -97,12 +99,14 @@ class StandIn:
             self._devices = Devices(self._tree, self.catalogue, self)
         return self._devices
 
-    def migration(self, host: Host) -> Migration:
-        """What migrates of the stand-in that this is of."""
+    @property
+    def migration(self) -> Migration:
+        """What migrates."""
         if self._migration is None:
             from memd.standin.migration import Migration
 
-            self._migration = Migration(host, self.migration_parameters)
+            assert self.host is not None
+            self._migration = Migration(self.host, self.migration_parameters)
         return self._migration
 
     async def reset(self) -> None:
