@@ -10,7 +10,9 @@ from benchmarks.servers import Server
 from benchmarks.waits import Prober
 
 MIB = 1 << 20
-KINDS = ("memfd", "ram")
+SIZES = {"memfd": 4096, "ram": 1024}
+"""MiB; private memory is refilled slowly."""
+
 _QUESTION = command("qom-get", {"path": "/objects", "property": "type"})
 
 
@@ -53,8 +55,8 @@ def rounds(client: Client, seconds: float) -> tuple[float, float]:
 
 def measure(scale: Scale, take: Take, _draw: Draw, sides: tuple[str, ...]) -> None:
     """One round."""
-    size = scale(4096, 512) * MIB
-    for kind in KINDS:
+    for kind, most in SIZES.items():
+        size = scale(most, 512) * MIB
         for side in sides:
             pool = f"memory-backend-{kind},size={size}"
             with Server(side, *(("--pool", pool) if side == "memd" else ())) as server:
@@ -92,9 +94,10 @@ def _figure(name: str, title: str, unit: str, target: float, note: str = "") -> 
 
 
 def _figures(kind: str) -> tuple[Figure, ...]:
+    size = SIZES[kind] >> 10
     refilled = f"while a pool of {kind} is refilled"
     return (
-        _figure(f"pool-{kind}", f"`object-add` of 4 GiB {kind}, `prealloc=on`", "ms", 3),
+        _figure(f"pool-{kind}", f"`object-add` of {size} GiB {kind}, `prealloc=on`", "ms", 3),
         _figure(
             f"pool-wait-{kind}",
             f"another client's wait {refilled}, 99.9th percentile",
@@ -112,4 +115,4 @@ def _figures(kind: str) -> tuple[Figure, ...]:
     )
 
 
-SUBJECT = Subject("pools", tuple(each for kind in KINDS for each in _figures(kind)), measure)
+SUBJECT = Subject("pools", tuple(each for kind in SIZES for each in _figures(kind)), measure)

@@ -49,8 +49,6 @@ class Ledger:
     def __init__(self) -> None:
         self.strict = False
         self._regions: list[tuple[Region, frozenset[int]]] = []
-        # What is being mapped, by page size.
-        self._coming: list[tuple[int, Claim]] = []
         # Bytes, by what they were thrown out of.
         self._discarded: dict[object, int] = {}
         self._lock = threading.Lock()
@@ -75,31 +73,25 @@ class Ledger:
         Raises:
             QMPError: it could end in SIGBUS, and `strict` is set.
         """
-        coming = spec.page_size, _new(spec, fd, nodes)
         with self._lock:
             if check:
-                self._check(spec, coming[1])
-            self._coming.append(coming)
-        region = None
-        try:
+                self._check(spec, fd, nodes)
             region = make()
-        finally:
-            with self._lock:
-                self._coming.remove(coming)
-                if region is not None:
-                    self._regions.append((region, nodes))
+            self._regions.append((region, nodes))
         region.on_discard = partial(self._discard, region)
         return region
 
     def check(self, spec: MapSpec, fd: int, nodes: frozenset[int]) -> None:
         """See whether `map` would refuse; raises `QMPError` if it would."""
         with self._lock:
-            self._check(spec, _new(spec, fd, nodes))
+            self._check(spec, fd, nodes)
 
-    def _check(self, spec: MapSpec, new: Claim) -> None:
+    def _check(self, spec: MapSpec, fd: int, nodes: frozenset[int]) -> None:
         if not self.strict:
             return
         size = spec.page_size
+        pages = _not_in_file(spec, fd) if spec.shared else spec.length // size
+        new = Claim(pages, pages, nodes)
         # What nobody else may claim, the kernel sets aside by itself, or refuses.
         alone = new.open if spec.reserve else 0
         lacking = _lacking(size, [*self._claims(size), new], alone)
@@ -127,7 +119,7 @@ class Ledger:
                 claim = _claim(region, nodes, self._discarded.get(file, 0))
                 key = file, region.offset if region.shared else 0, region.length, nodes
                 found[key] = max(claim, found.get(key, claim))
-        return [*found.values(), *(claim for size, claim in self._coming if size == page_size)]
+        return list(found.values())
 
     def rows(self) -> list[JSONObject]:
         """How it stands for each size of which there are pages, or claims."""
@@ -194,12 +186,6 @@ def _file_of(region: Region) -> object:
     """What is the same for regions that share their pages."""
     opened = region.opened
     return (opened.device, opened.inode) if region.shared and opened is not None else region
-
-
-def _new(spec: MapSpec, fd: int, nodes: frozenset[int]) -> Claim:
-    """What memory may claim that is not mapped yet."""
-    pages = _not_in_file(spec, fd) if spec.shared else spec.length // spec.page_size
-    return Claim(pages, pages, nodes)
 
 
 def _claim(region: Region, nodes: frozenset[int], discarded: int) -> Claim:
