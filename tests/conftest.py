@@ -181,9 +181,10 @@ def mount() -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def _alone(what: str) -> Iterator[None]:
+def alone(what: str) -> Iterator[None]:
     """What the machine has once: its tests wait for each other."""
-    with open(Path(tempfile.gettempdir()) / f"memd-test-{what}.lock", "w") as lock:
+    name = f"memd-test-{what}-{os.geteuid()}.lock"
+    with open(Path(tempfile.gettempdir()) / name, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -194,7 +195,7 @@ def merging() -> Iterator[None]:
     wanted = {"use_zero_pages": "1", "sleep_millisecs": "1", "pages_to_scan": "10000", "run": "1"}
     ksm = Path("/sys/kernel/mm/ksm")
     before: dict[str, str] = {}
-    with _alone("ksm"):
+    with alone("ksm"):
         try:
             for name, value in wanted.items():
                 held = (ksm / name).read_text()
@@ -238,7 +239,7 @@ def hugepages() -> Iterator[Callable[[int], None]]:
     pool = Path("/proc/sys/vm/nr_hugepages")
     if not pool.exists():
         pytest.skip(f"{NOT_HERE}huge pages")
-    with _alone("hugepages"):
+    with alone("hugepages"):
         before = pool.read_text()
 
         def provide(count: int) -> None:

@@ -27,7 +27,7 @@ from memd.qom.object import UserCreatable
 from memd.qom.types import OBJECT, ObjectType
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, region_of
-from tests.conftest import NOT_HERE, need_shm, need_sys
+from tests.conftest import NOT_HERE, alone, need_shm, need_sys
 from tests.differential.kernel import descriptors, files, regions
 from tests.hostmem.smaps import row_of
 from tests.kvm import needs_guest_memfd
@@ -279,7 +279,8 @@ def test_what_is_foretold_happens(
     foretold: Callable[[dict[str, JSON]], dict[str, Any]],
     options: dict[str, JSON],
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="memd-test-") as name:
+    # Nobody changes how many huge pages there are between the answer and the attempt.
+    with alone("hugepages"), tempfile.TemporaryDirectory(prefix="memd-test-") as name:
         directory = Path(name)
         furnish(directory)
         if "mem-path" in options:
