@@ -31,6 +31,12 @@ log = logging.getLogger("memd")
 
 _IGNORE_SHARED = "x-ignore-shared"
 _INTERNAL = "internal error, see the log"
+_STATES = (
+    *("running", "paused", "prelaunch", "shutdown", "suspended", "watchdog", "guest-panicked"),
+    *("io-error", "internal-error", "debug"),
+)
+"""Run states in which a machine can arrive."""
+
 _UNDER_WAY = ("setup", "active", "pre-switchover", "device", "postcopy-active", "cancelling")
 
 
@@ -77,6 +83,8 @@ class Migration:
         # Whether no machine has come or was awaited yet.
         self._may_come = True
         self._channel: Channel | None = None
+        self._awaited: Channel | None = None
+        self._given_up = False
         self._writer: Writer | None = None
         self._pause: Completion | None = None
         self._continue = self._urgent = False
@@ -300,6 +308,13 @@ class Migration:
             self._become("cancelling")
             self._wake()
 
+    def give_up(self) -> None:
+        """End what is under way, either way: it is forgotten."""
+        self.cancel()
+        self._given_up = True
+        if self._awaited is not None:
+            self._awaited.interrupt()
+
     def go_on(self, state: str) -> None:
         """`migrate-continue`; raises `QMPError` where it is in no such state."""
         if self.outgoing != state:
@@ -345,11 +360,14 @@ class Migration:
         host = self._host
         blocks: list[Block] = []
         try:
+            self._awaited = channel
             while channel.listening:
                 await channel.ready()
+                if self._given_up:
+                    return
                 listening, come = channel, channel.accept()
                 if come is not None:
-                    channel = come
+                    self._awaited = channel = come
                     await Job(listening.close)
             # The answer goes first.
             await self._wait(0.0)
@@ -360,8 +378,9 @@ class Migration:
             reader = Reader(self._check_header, {each.name: each for each in blocks})
             while not await Job(lambda: reader.pull(channel.fd)):
                 await channel.ready()
-            state = reader.state or {}
-            was = self._take_devices(state)
+                if self._given_up:
+                    return
+            was = self._take_devices(reader.state or {})
             if was == "running" and not host.autostart:
                 was = "paused"
             host.run_state = was
@@ -426,6 +445,8 @@ class Migration:
                     size, requested = map(int, state["devices"][path])
                     each.size = min(size, each.front.memory_size)
                     each.requested = min(requested, each.front.memory_size)
+            if state["run-state"] not in _STATES:
+                raise ValueError
             return str(state["run-state"])
         except (KeyError, TypeError, ValueError):
             raise NotLoaded("the stream is damaged") from None

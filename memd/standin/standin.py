@@ -112,7 +112,7 @@ class StandIn:
     async def reset(self) -> None:
         """Forget every register; what they hold is closed."""
         if self._migration is not None:
-            self._migration.cancel()
+            self._migration.give_up()
         if self._devices is not None:
             self._devices.clear()
         if self._netdevs is not None:

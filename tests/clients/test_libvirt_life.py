@@ -95,6 +95,10 @@ step detach v detach-disk vm vdb --live
 step link v domif-setlink vm 52:54:00:12:34:56 down
 step console v ttyconsole vm
 step stats v domstats vm
+step period v dommemstat vm --period 1 --live
+step memory v dommemstat vm
+step key v send-key vm KEY_A
+step nmi v inject-nmi vm
 """
     + monitor("v", "write", WRITE)
     + """
@@ -173,6 +177,11 @@ def test_disks_networks_and_consoles(life: Life) -> None:
     stats = life.out("stats")
     assert "block.0.capacity=33554432" in stats
     assert "net.count=1" in stats
+
+
+def test_balloon_and_keys(life: Life) -> None:
+    assert life.worked("period", "memory", "key", "nmi"), life.log
+    assert "actual 196608" in life.out("memory")
 
 
 def test_saved_and_restored(life: Life) -> None:

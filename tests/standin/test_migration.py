@@ -305,6 +305,22 @@ def test_paths_are_below_the_root(tmp_path: Path, start: Start) -> None:
     source.until("completed")
 
 
+def test_a_reset_gives_up_what_is_awaited(tmp_path: Path, start: Start) -> None:
+    control = tmp_path / "control"
+    target = start(
+        *("-S", "-incoming", "defer", "-test-faults"),
+        *("-test-control", f"unix:{control},server=on,wait=off"),
+    )
+    monitor = Monitor(control)
+    for _ in range(2):
+        assert target.ask("migrate-incoming", uri=f"unix:{tmp_path}/s") == {}
+        assert monitor.execute("x-test-reset") == {"return": {}}
+        settle(lambda: (tmp_path / "s").exists(), lambda there: not there)
+        assert not (tmp_path / "s").exists()
+        assert target.ask("query-migrate") == {}
+    monitor.close()
+
+
 @pytest.mark.parametrize(
     "address",
     [
