@@ -231,6 +231,7 @@ class MachineConfig:
         guest_reacts: what the guest that is not there does when it is asked
             for something: "immediately", "after", "never" or "refuses".
         guest_delay_ms: milliseconds that it takes, with "after".
+        cpu_type: the class of its CPUs; "" for that which the machine brings.
         smp: the CPUs: every level of their topology and how many, "cpus" and
             "maxcpus"; empty for one CPU.
     """
@@ -259,6 +260,7 @@ class MachineConfig:
         self.guest_reacts = guest_reacts
         self.guest_delay_ms = guest_delay_ms
         self.smp = smp or {}
+        self.cpu_type = ""
 
 
 class DeviceOption(NamedTuple):

@@ -158,10 +158,13 @@ class App:
         from memd.commands.standin import StandInDispatcher
         from memd.standin.standin import StandIn
 
-        empty = config.machine.type == "none"
         try:
             standin = StandIn(
-                self._tree, config.compat, config.catalogue, config.unmodelled, empty=empty
+                self._tree,
+                config.compat,
+                config.catalogue,
+                config.unmodelled,
+                machine=config.machine.type,
             )
         except QMPError as error:
             raise StartError(error.desc) from None

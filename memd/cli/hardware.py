@@ -27,6 +27,7 @@ class Hardware:
 
     Attributes:
         machine: what `-machine` and `-accel` say.
+        cpu_model: what `-cpu` names.
     """
 
     def __init__(self, config: Config) -> None:
@@ -38,6 +39,7 @@ class Hardware:
         self._device_ids: set[str] = set()
         self._reaction = ("immediately", 0)
         self._help_wanted: HelpWanted | None = None
+        self.cpu_model: str | None = None
 
     # One option at a time. Each raises `QMPError` where it can't be read, and
     # `Answered` where it asks what there is.
@@ -142,3 +144,5 @@ class Hardware:
             guest_delay_ms=self._reaction[1],
             smp=smp,
         )
+        if self.cpu_model is not None and kind.cpu_type.endswith("x86_64-cpu"):
+            config.machine.cpu_type = f"{self.cpu_model}-x86_64-cpu"

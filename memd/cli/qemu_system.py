@@ -46,7 +46,6 @@ _LISTS = {
 _READ_OVER = (
     *("append", "bios", "dtb", "fw_cfg", "initrd", "kernel", "smbios"),
     "boot",
-    "cpu",
     "d",
     "D",
     "global",
@@ -277,6 +276,10 @@ def _vga(line: QemuCommandLine, given: Given) -> None:
         raise CommandLineError(f"unknown vga type: {given.value}")
 
 
+def _cpu(line: QemuCommandLine, given: Given) -> None:
+    line.hardware.cpu_model = given.value.partition(",")[0]
+
+
 def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
     line.hardware.machine.take_accel(Given(given.name, "kvm", given.where))
 
@@ -320,6 +323,7 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "audiodev": Option(_audiodev),
     "vga": Option(_vga),
     "accel": Option(lambda line, given: line.hardware.machine.take_accel(given)),
+    "cpu": Option(_cpu),
     "enable-kvm": Option(_enable_kvm, argument=False),
     **options.HARDWARE,
     "action": Option(_action),

@@ -28,8 +28,7 @@ def query_balloon(daemon: Daemon, args: JSONObject) -> JSON:
 
 def _check(daemon: Daemon) -> None:
     """Raise `QMPError` where the machine has no balloon device."""
-    for place in ("peripheral", "peripheral-anon"):
-        there = daemon.tree.resolve(f"/machine/{place}").children or {}
-        if any(device.qom_type.name == "virtio-balloon-pci" for device in there.values()):
-            return
-    raise QMPError("No balloon device has been activated", "DeviceNotActive")
+    from memd.devices.placeholders import has_balloon
+
+    if not has_balloon(daemon.tree):
+        raise QMPError("No balloon device has been activated", "DeviceNotActive")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from memd import __version__
-from memd.commands import control, hmp_plug, machine, power, qom
+from memd.commands import control, hmp_info, hmp_plug, machine, power, qom
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
@@ -218,11 +218,16 @@ _COMMANDS: tuple[_Entry, ...] = (
     ("chardev-remove", "id", "remove a character device", hmp_plug.word(hmp_plug.chardev_remove)),
     ("device_add", "driver[,prop=value]", "plug a device in", hmp_plug.word(hmp_plug.device_add)),
     ("device_del", "device", "ask for a device back", hmp_plug.word(hmp_plug.device_del)),
+    ("balloon", "[target]", "ask the guest for memory", hmp_plug.word(hmp_plug.balloon)),
     ("help|?", "[cmd]", "show the help", _help),
     ("info", "[subcommand]", "show various information about the system state", _info),
+    ("netdev_add", "type,id=ID", "make a network backend", hmp_plug.word(hmp_plug.netdev_add)),
     ("netdev_del", "id", "remove a network backend", hmp_plug.word(hmp_plug.netdev_del)),
     ("object_add", "type,id=ID", "make an object", hmp_plug.word(hmp_plug.object_add)),
     ("object_del", "id", "delete an object", hmp_plug.word(hmp_plug.object_del)),
+    ("qom-get", "path property", "print a property", hmp_plug.word(hmp_info.qom_get)),
+    ("qom-list", "[path]", "list an object's properties", hmp_plug.word(hmp_info.qom_list)),
+    ("qom-set", "[-j] path property value", "set a property", hmp_plug.word(hmp_info.qom_set)),
     ("quit|q", "", "quit the emulator", _as_text(control.quit)),
     ("stop|s", "", "stop emulation", _as_text(machine.stop)),
     ("system_powerdown", "", "ask the guest to shut down", _as_text(power.system_powerdown)),
@@ -231,6 +236,16 @@ _COMMANDS: tuple[_Entry, ...] = (
 )
 
 _INFO: tuple[_Entry, ...] = (
+    ("balloon", "", "show balloon information", hmp_plug.word(hmp_info.info_balloon)),
+    ("block", "[-n] [-v] [device]", "show the block devices", hmp_plug.word(hmp_info.info_block)),
+    ("chardev", "", "show the character devices", hmp_plug.word(hmp_info.info_chardev)),
+    ("cpus", "", "show infos for each CPU", hmp_plug.word(hmp_info.info_cpus)),
+    (
+        "hotpluggable-cpus",
+        "",
+        "Show information about hotpluggable CPUs",
+        hmp_plug.word(hmp_info.info_hotpluggable_cpus),
+    ),
     ("kvm", "", "show KVM information", _info_kvm),
     ("memdev", "", "show memory backends", _info_memdev),
     ("memory-devices", "", "show memory devices", _info_memory_devices),
@@ -241,7 +256,10 @@ _INFO: tuple[_Entry, ...] = (
         " bytes.",
         _info_memory_size_summary,
     ),
+    ("network", "", "show the network state", hmp_plug.word(hmp_info.info_network)),
+    ("numa", "", "show NUMA information", hmp_plug.word(hmp_info.info_numa)),
     ("name", "", "show the current VM name", _info_name),
+    ("pci", "", "show PCI info", hmp_plug.word(hmp_info.info_pci)),
     ("qom-tree", "[path]", "show QOM composition tree", _info_qom_tree),
     ("status", "", "show the current VM status (running|paused)", _info_status),
     ("uuid", "", "show the current VM UUID", _info_uuid),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
+from memd.commands import balloon as balloon_command
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
@@ -18,20 +19,33 @@ from memd.work import Command, Outcome
 Act = Callable[[Daemon, str], Any]
 
 
+class Usage(Exception):
+    """A line that is no use of a word.
+
+    Args:
+        text: what is printed first, "" for nothing.
+        word: the word.
+    """
+
+    def __init__(self, text: str, word: str) -> None:
+        lines = [text] * bool(text) + [f'Try "help {word}" for more information']
+        super().__init__("".join(f"{line}\r\n" for line in lines))
+
+
 def word(act: Act) -> Callable[[Daemon, str], JSON]:
-    """A word that prints nothing, or why it could not be done."""
+    """A word that prints what its function returns, if that is text, or why it can't be done."""
 
     def run(daemon: Daemon, rest: str) -> JSON:
         try:
             result = act(daemon, rest)
-        except QMPError as error:
+        except (QMPError, Usage) as error:
             return _said(error)
         if type(result) is CoroutineType:
             return _wait(result)
         if type(result) is Outcome:
             result.value = ""
             return result
-        return ""
+        return result if type(result) is str else ""
 
     return run
 
@@ -39,13 +53,13 @@ def word(act: Act) -> Callable[[Daemon, str], JSON]:
 async def _wait(command: Command[Any]) -> str:
     try:
         await command
-    except QMPError as error:
+    except (QMPError, Usage) as error:
         return _said(error)
     return ""
 
 
-def _said(error: QMPError) -> str:
-    return f"Error: {error.desc}\r\n"
+def _said(error: QMPError | Usage) -> str:
+    return str(error) if isinstance(error, Usage) else f"Error: {error.desc}\r\n"
 
 
 def _options(text: str, implied: str) -> dict[str, str]:
@@ -85,6 +99,28 @@ async def object_add(daemon: Daemon, rest: str) -> None:
     kind = daemon.schema.commands["object-add"].arguments
     options: JSONObject = dict(_options(rest, "qom-type"))
     await daemon.tree.objects.create(check_keyval(kind, options))
+
+
+def netdev_add(daemon: Daemon, rest: str) -> None:
+    """`netdev_add TYPE,id=ID,...`."""
+    from memd.qapi.keyval import check_keyval
+
+    standin = _standin(daemon)
+    options: JSONObject = dict(_options(rest, "type"))
+    if standin.netdevs.find(str(options.get("id"))) is not None:
+        # QEMU says why on its standard error.
+        raise Usage("", "netdev_add")
+    kind = daemon.schema.commands["netdev_add"].arguments
+    checked = daemon.schema.checker("netdev_add")(check_keyval(kind, options))
+    standin.netdevs.add(checked, lambda name: None)
+
+
+def balloon(daemon: Daemon, rest: str) -> Any:
+    """`balloon MIB`."""
+    if not rest.isdecimal():
+        end = f"invalid char '{rest[0]}' in" if rest else "unexpected end of"
+        raise Usage(f"{end} expression", "balloon")
+    balloon_command.balloon(daemon, {"value": int(rest) << 20})
 
 
 def netdev_del(daemon: Daemon, rest: str) -> None:

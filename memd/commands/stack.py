@@ -54,16 +54,16 @@ def query_cpus_fast(daemon: Daemon, args: JSONObject) -> JSON:
 
     kind = daemon.machine_kind
     rows = []
-    for number, cpu in enumerate(cpus(daemon.tree)):
+    for cpu in cpus(daemon.tree):
         row: JSONObject = {
-            "cpu-index": number,
+            "cpu-index": cpu.number,
             "qom-path": daemon.tree.path_of(cpu),
             "thread-id": os.getpid(),
             "props": cpu.props,
             "target": kind.target,
         }
         if daemon.compat is not Compat.V10_0:
-            row["qom-type"] = kind.cpu_type
+            row["qom-type"] = daemon.machine.config.cpu_type or kind.cpu_type
         rows.append(row)
     return rows
 
@@ -79,11 +79,12 @@ def query_hotpluggable_cpus(daemon: Daemon, args: JSONObject) -> JSON:
         raise QMPError("machine does not support hot-plugging CPUs")
     from memd.devices.machine_object import cpu_places, cpus
 
-    present = cpus(daemon.tree)
+    present = {cpu.number: cpu for cpu in cpus(daemon.tree)}
     rows = []
-    for number, props in enumerate(cpu_places(kind, daemon.machine.config)):
-        row = {"type": kind.cpu_type, "vcpus-count": 1, "props": props}
-        if number < len(present):
+    config = daemon.machine.config
+    for number, props in enumerate(cpu_places(kind, config)):
+        row = {"type": config.cpu_type or kind.cpu_type, "vcpus-count": 1, "props": props}
+        if number in present:
             row["qom-path"] = daemon.tree.path_of(present[number])
         rows.append(row)
     return rows[::-1]

@@ -181,7 +181,15 @@ async def at_start(daemon: Daemon, command: str, options: JSONObject, is_json: b
             await blockdev_add(daemon, checked)
 
 
+def query_pci(daemon: Daemon, args: JSONObject) -> JSON:
+    """`query-pci`."""
+    from memd.standin.pci import pci_buses
+
+    return pci_buses(daemon.machine, _standin(daemon).catalogue)
+
+
 REGISTERS: dict[str, Handler] = {
+    "query-pci": query_pci,
     "query-cpu-definitions": lambda daemon, args: _section(daemon, "cpus")["definitions"],
     "query-cpu-model-expansion": query_cpu_model_expansion,
     "query-command-line-options": query_command_line_options,

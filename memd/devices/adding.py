@@ -35,6 +35,11 @@ def is_device(driver: str) -> bool:
     return driver in _DIMMS or driver in _VIRTIO or driver in PLACEHOLDERS
 
 
+def is_anothers(machine: Machine, driver: str) -> bool:
+    """Whether a stand-in's register has it, though there are such devices from the start."""
+    return driver in PLACEHOLDERS and machine.started
+
+
 async def add_device(machine: Machine, args: JSONObject) -> None:
     """Plug a device in, by `device_add`, or by `-device` before the start.
 
@@ -50,7 +55,7 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
         raise QMPError("Parameter 'driver' is missing")
     if machine.migrating:
         raise QMPError("device_add not allowed while migrating")
-    if not is_device(driver):
+    if not is_device(driver) or (machine.add_other and is_anothers(machine, driver)):
         if machine.add_other is None:
             raise QMPError(f"'{driver}' is not a valid device model name")
         await machine.add_other(args)

@@ -33,7 +33,7 @@ def arguments(device: DeviceOption, qom_type: ObjectType | None) -> JSONObject:
         prop = qom_type.all_properties.get(name)
         if prop is None:
             raise QMPError(f"Property '{qom_type.name}.{name}' not found")
-        typed[name] = _value(prop.type, name, text)
+        typed[name] = value_of(prop.type, name, text)
     return typed
 
 
@@ -46,7 +46,7 @@ _RANGES = {
 }
 
 
-def _value(kind: str, name: str, text: str) -> JSON:
+def value_of(kind: str, name: str, text: str) -> JSON:
     """A property's value from its text."""
     readers: dict[str, tuple[Callable[[str], JSON | None], str]] = {
         "bool": (numbers.parse_switch, "'on' or 'off'"),

@@ -84,16 +84,25 @@ class CPU(Device):
 
     Attributes:
         props: where it sits (QAPI `CpuInstanceProperties`).
+        number: of its place among all that there could be; -1 for none yet.
     """
 
-    def __init__(self, qom_type: ObjectType, tree: Tree, props: JSONObject) -> None:
-        super().__init__(qom_type, tree, None)
-        self.realized = True
+    def __init__(
+        self,
+        qom_type: ObjectType,
+        tree: Tree,
+        props: JSONObject,
+        number: int,
+        id: str | None = None,
+    ) -> None:
+        super().__init__(qom_type, tree, id)
+        self.realized = number >= 0
         self.props = props
+        self.number = number
 
     def check_bus(self) -> None:
         """See `Device.check_bus`."""
-        if self.name == "device[0]":
+        if self.number == 0:
             raise QMPError("Boot CPU is unpluggable")
 
     def removal(self, machine: MachinePort) -> None:
@@ -103,13 +112,13 @@ class CPU(Device):
             raise QMPError(f"acpi: device unplug request for not supported device type: {kind}")
 
 
-def _cpu_type(kind: MachineKind, device: ObjectType) -> ObjectType:
+def _cpu_type(kind: MachineKind, device: ObjectType, name: str) -> ObjectType:
     def place(level: str) -> Property:
         return Property(level, "int32", get=lambda cpu: cpu.props.get(level, 0))
 
     rare = [f"{plural.removesuffix('s')}-id" for plural in kind.cpu_levels]
     return ObjectType(
-        kind.cpu_type,
+        name,
         device,
         properties=(
             Property("unavailable-features", "strList", get=lambda cpu: []),
@@ -121,7 +130,7 @@ def _cpu_type(kind: MachineKind, device: ObjectType) -> ObjectType:
 
 def _add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
     unattached = (tree.machine.children or {})["unattached"]
-    qom_type = _cpu_type(kind, tree.types()["device"])
+    qom_type = _cpu_type(kind, tree.types()["device"], config.cpu_type or kind.cpu_type)
     tree.add_type(qom_type)
     count = config.smp.get("cpus", 1)
     for number, props in enumerate(cpu_places(kind, config)):
@@ -129,7 +138,7 @@ def _add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
             break
         # The first CPU brings another device with it.
         index = number + 1 if number else 0
-        unattached.add_child(f"device[{index}]", CPU(qom_type, tree, props))
+        unattached.add_child(f"device[{index}]", CPU(qom_type, tree, props, number))
 
 
 def cpu_places(kind: MachineKind, config: MachineConfig) -> Iterator[JSONObject]:
@@ -183,9 +192,10 @@ def check_initiators(kind: MachineKind, config: MachineConfig) -> None:
 
 def cpus(tree: Tree) -> list[CPU]:
     """The machine's CPUs, in the order of their numbers."""
-    unattached = (tree.machine.children or {}).get("unattached")
-    children = () if unattached is None else (unattached.children or {}).values()
-    return [child for child in children if isinstance(child, CPU)]
+    holders = (tree.machine.children or {}).values()
+    children = [child for each in holders for child in (each.children or {}).values()]
+    found = [child for child in children if isinstance(child, CPU) and child.number >= 0]
+    return sorted(found, key=lambda cpu: cpu.number)
 
 
 def check_limits(kind: MachineKind, config: MachineConfig) -> None:

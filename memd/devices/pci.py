@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from memd.devices.bus import ANY_PLACE, PciBus
-from memd.devices.device import Device, MachinePort
+from memd.devices.device import Device, MachinePort, deleted
 from memd.errors import QMPError
+from memd.work import Event
 
 if TYPE_CHECKING:
     from memd.qom.tree import Tree
@@ -69,6 +70,30 @@ class PciDevice(Device):
             hotplugged=machine.started,
             multifunction=self.values.get("multifunction", False),
         )
+
+
+class GuestsPciDevice(PciDevice):
+    """One that goes when the guest has let go of it, and that memory is not in."""
+
+    def removal(self, machine: MachinePort) -> None:
+        """See `Device.removal`."""
+        if not self.leaving:
+            self.leaving = True
+            machine.guest.ask(lambda: self.leave(machine), lambda: self._keep(machine))
+
+    def leave(self, machine: MachinePort) -> None:
+        """It has gone: its place is free."""
+        path = self.tree.path_of(self)
+        self.bus.vacate(self.place)
+        events = [Event("DEVICE_DELETED", {"path": f"{path}/virtio-backend"}), deleted(self, path)]
+        if self.parent is not None:
+            self.parent.remove_child(self.name)
+        machine.emit(tuple(events if self.qom_type.is_a("virtio-pci") else events[1:]))
+
+    def _keep(self, machine: MachinePort) -> None:
+        self.leaving = False
+        event = deleted(self, self.tree.path_of(self))
+        machine.emit((Event("DEVICE_UNPLUG_GUEST_ERROR", event.data),))
 
 
 def check_rom_and_index(device: Device, others: Iterable[Device]) -> None:

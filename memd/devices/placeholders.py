@@ -9,14 +9,18 @@ Names, defaults and texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from memd.devices.bus import PciBus
-from memd.devices.device import MachinePort, Row, stored
-from memd.devices.pci import ANY_VECTORS, PciDevice, vectors
+from memd.devices.device import Device, MachinePort, Row, stored
+from memd.devices.pci import ANY_VECTORS, GuestsPciDevice, vectors
 from memd.errors import QMPError
 from memd.qapi.visit import visit_int64
 from memd.qom.property import Property
 from memd.qom.types import ObjectType
+
+if TYPE_CHECKING:
+    from memd.qom.tree import Tree
 
 ROOT_PORT = "pcie-root-port"
 
@@ -96,7 +100,7 @@ _STATISTICS = (
 )
 
 
-class Placeholder(PciDevice):
+class Placeholder(GuestsPciDevice):
     """A PCI device that does nothing."""
 
     def realize(self, machine: MachinePort) -> None:
@@ -123,13 +127,7 @@ class Usb(Placeholder):
 
 
 class Balloon(Placeholder):
-    """A virtio device: it is legacy too, unless it is in a port of PCI Express.
-
-    Attributes:
-        interval: seconds after which its guest is asked for statistics, which it never gives.
-    """
-
-    interval = 0
+    """A virtio device: it is legacy too, unless it is in a port of PCI Express."""
 
     def realize(self, machine: MachinePort) -> None:
         """See `Placeholder.realize`."""
@@ -139,12 +137,20 @@ class Balloon(Placeholder):
             self.values["disable-legacy"] = "on" if self.on_port else "off"
 
 
-def _set_interval(balloon: Balloon, seconds: int) -> None:
+_INTERVAL = "guest-stats-polling-interval"
+"""Seconds after which its guest is asked for statistics, which it never gives."""
+
+
+def _no_statistics(balloon: Device, value: object) -> None:
+    raise QMPError("Property 'virtio-balloon-device.guest-stats' is not writable")
+
+
+def _set_interval(balloon: Device, seconds: int) -> None:
     if seconds < 0:
         raise QMPError("timer value must be greater than zero")
     if seconds >= 1 << 32:
         raise QMPError("timer value is too big")
-    balloon.interval = seconds
+    balloon.values[_INTERVAL] = seconds
 
 
 _GUEST_STATISTICS = (
@@ -155,12 +161,13 @@ _GUEST_STATISTICS = (
             "stats": {f"stat-{each}": _UNLIMITED for each in _STATISTICS},
             "last-update": 0,
         },
+        set=_no_statistics,
     ),
     Property(
-        "guest-stats-polling-interval",
+        _INTERVAL,
         "int",
         visit=visit_int64,
-        get=lambda balloon: balloon.interval,
+        get=lambda balloon: balloon.values.get(_INTERVAL, 0),
         set=_set_interval,
     ),
 )
@@ -191,6 +198,16 @@ class Bridge(Placeholder):
             )
         super().realize(machine)
         self._open(machine, "PCI", one_slot=False)
+
+
+def has_balloon(tree: Tree, besides: str = "") -> bool:
+    """Whether a machine has a balloon device, besides that of a name."""
+    places = (tree.resolve(f"/machine/peripheral{end}").children or {} for end in ("", "-anon"))
+    return any(
+        device.qom_type.name == "virtio-balloon-pci" and name != besides
+        for there in places
+        for name, device in there.items()
+    )
 
 
 PLACEHOLDERS: dict[str, type[Placeholder]] = {

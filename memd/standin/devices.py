@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.devices.bus import PciBus
 from memd.devices.device import Device, attempt, deleted
-from memd.devices.pci import PciDevice
+from memd.devices.kinds import find_kind
+from memd.devices.machine_object import CPU
+from memd.devices.pci import GuestsPciDevice, PciDevice
+from memd.devices.placeholders import has_balloon
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
@@ -35,9 +38,9 @@ from memd.qom.object import QObject
 from memd.qom.property import LinkProperty, Property
 from memd.qom.types import ObjectType
 from memd.standin.chardevs import Registered as RegisteredChardev
-from memd.work import Event
 
 if TYPE_CHECKING:
+    from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
     from memd.qom.tree import Tree
     from memd.standin.blocks import Blocks
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 _MOST = 8192
 """Devices that clients may have added at a time."""
 
+_BALLOON = "virtio-balloon-pci"
 _NOT_PROPERTIES = ("driver", "bus", "id")
 _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
 _WORD = re.compile(r"[A-Za-z][\w-]*")
@@ -91,7 +95,7 @@ _BUSES: tuple[tuple[str, str, int], ...] = (
     ("usb-bot", "SCSI", 1),
     ("usb-uas", "SCSI", 1),
 )
-_PLAIN_PCI = ("i82801b11-bridge", "pcie-pci-bridge", "x3130-upstream")
+_PLAIN_PCI = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge", "x3130-upstream")
 _PORTS = ("pcie-port",)
 
 
@@ -140,10 +144,17 @@ class OtherDevice(Device):
         """It goes as soon as that is answered: no guest is asked."""
         if not self.leaving:
             self.leaving = True
-            machine.later(0.0, lambda: self._register.remove(self, machine))
+            machine.later(0.0, lambda: self._leave(machine))
+
+    def _leave(self, machine: Any) -> None:
+        event = deleted(self, self.tree.path_of(self))
+        self._register.forget(self)
+        if self.parent is not None:
+            self.parent.remove_child(self.name)
+        machine.emit((event,))
 
 
-class OtherPciDevice(PciDevice):
+class OtherPciDevice(GuestsPciDevice):
     """A PCI device, or a virtio one behind it."""
 
     def __init__(
@@ -152,17 +163,10 @@ class OtherPciDevice(PciDevice):
         super().__init__(qom_type, tree, id, bus)
         self._register = register
 
-    def removal(self, machine: Any) -> None:
-        """See `Device.removal`."""
-        if self.leaving:
-            return
-        self.leaving = True
-        machine.guest.ask(lambda: self._register.remove(self, machine), lambda: self._keep(machine))
-
-    def _keep(self, machine: Any) -> None:
-        self.leaving = False
-        event = deleted(self, self.tree.path_of(self))
-        machine.emit((Event("DEVICE_UNPLUG_GUEST_ERROR", event.data),))
+    def leave(self, machine: Any) -> None:
+        """See `GuestsPciDevice.leave`."""
+        self._register.forget(self)
+        super().leave(machine)
 
 
 AnyDevice = OtherDevice | OtherPciDevice
@@ -202,6 +206,8 @@ class Devices:
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, PlainBus] = {}
         self._present: set[AnyDevice] = set()
+        # The last byte of the next network address.
+        self._number = 0x56
 
     def resolve(self, driver: str) -> str:
         """The type that a name stands for, which may be an alias."""
@@ -224,17 +230,23 @@ class Devices:
         """
         driver = args["driver"]
         told = self._admit(driver)
-        bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
-        if machine.started:
-            bus.check_hotplug()
+        socket = self._cpu_socket(machine, driver, args.get("bus"))
+        if socket is None:
+            if told["bus"] is None:
+                raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
+            bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
+            if machine.started:
+                bus.check_hotplug()
         given = args.get("id")
         id = given if type(given) is str else None
         if len(self._present) >= _MOST:
             raise QMPError(f"there are {_MOST} devices, and may be no more")
         name = machine.name_device(id)
         kind = self._type(driver)
-        device: AnyDevice
-        if isinstance(bus, PciBus):
+        device: AnyDevice | CPU
+        if socket is not None:
+            device = CPU(kind, self._tree, {}, -1, id)
+        elif isinstance(bus, PciBus):
             device = OtherPciDevice(kind, self._tree, id, bus, self)
         else:
             device = OtherDevice(kind, self._tree, id, bus, self)
@@ -245,7 +257,15 @@ class Devices:
             for each in object_order(reversed(args)):
                 if each not in _NOT_PROPERTIES:
                     device.set_property(each, args[each])
+            if isinstance(device, CPU):
+                from memd.standin.cpus import place_cpu
+
+                assert socket is not None
+                place_cpu(machine, socket, device)
+                return
             self._check(device, told["says"] or "", machine)
+            if driver == _BALLOON and has_balloon(self._tree, name):
+                raise QMPError("Only one balloon device is supported")
             self._take_drive(device)
             if isinstance(device, OtherPciDevice):
                 device.take_place(machine)
@@ -258,7 +278,9 @@ class Devices:
         self._add_buses(device, id, machine)
         if id is not None:
             if "netdev" in kind.all_properties:
-                self._netdevs.add_device(id, lambda up: None)
+                address = device.values.setdefault("mac", f"52:54:00:12:34:{self._number:02x}")
+                self._netdevs.add_device(id, driver, address)
+                self._number = (self._number + 1) % 256
 
     def _admit(self, driver: str) -> dict[str, Any]:
         kind = self._tree.type_by_name(driver)
@@ -269,9 +291,17 @@ class Devices:
         told: dict[str, Any] | None = self._catalogue.section("devices").get(driver)
         if told is None or not told["user"]:
             raise QMPError("Parameter 'driver' expects a pluggable device type")
-        if told["bus"] is None:
-            raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
         return told
+
+    def _cpu_socket(self, machine: Machine, driver: str, bus: JSON) -> MachineKind | None:
+        """The kind of the machine, where this is a CPU for it."""
+        kind = find_kind(machine.config.type, self._tree.compat)
+        if kind is None or not kind.hotpluggable_cpus or not driver.endswith("-cpu"):
+            return None
+        if type(bus) is str:
+            # No bus is for CPUs, and it says so.
+            machine.buses.find(bus, driver, on_pci=False, virtio=machine.has_virtio)
+        return kind
 
     def _find_bus(self, machine: Machine, driver: str, kind: str, name: JSON) -> PciBus | PlainBus:
         self._find_buses(machine)
@@ -362,31 +392,21 @@ class Devices:
             device.add_child(id, pci)
             machine.buses.add_port(pci)
 
-    def remove(self, device: AnyDevice, machine: Any) -> None:
-        """A device has gone: its place is free, and so is what it referred to."""
-        path = self._tree.path_of(device)
-        events = []
-        if isinstance(device, OtherPciDevice):
-            device.bus.vacate(device.place)
-            if device.qom_type.is_a("virtio-pci"):
-                events.append(Event("DEVICE_DELETED", {"path": f"{path}/virtio-backend"}))
-        events.append(deleted(device, path))
+    def forget(self, device: AnyDevice) -> None:
+        """A device is going: what it referred to is free, and its buses are gone."""
         for name in list(device.children or {}):
             self._buses.pop(name, None)
         self._release(device)
         self._present.discard(device)
         if device.id is not None:
             self._netdevs.remove_device(device.id)
-        if device.parent is not None:
-            device.parent.remove_child(device.name)
-        machine.emit(tuple(events))
 
     def clear(self) -> None:
         """Let go of what all devices refer to; their machine is gone."""
         for device in self._present:
             self._release(device)
 
-    def _release(self, device: AnyDevice) -> None:
+    def _release(self, device: Device) -> None:
         path = self._tree.path_of(device)
         node = self._blocks.find(device.values.get("drive", ""))
         if node is not None and node.device in (device.id, path, f"{path}/virtio-backend"):
@@ -412,7 +432,8 @@ class Devices:
         """A type whose properties can be set, made once from what the catalogue has."""
         found = self._types.get(driver)
         if found is None:
-            told = self._need(driver)
+            more = self._tree.more_types
+            told = (more and more.find(driver)) or self._need(driver)
             found = self._types[driver] = ObjectType(
                 driver,
                 told.parent,

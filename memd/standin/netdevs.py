@@ -6,7 +6,6 @@ held, and no helper is run. Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from memd.errors import QMPError, device_not_found, is_identifier
@@ -55,8 +54,8 @@ class Netdevs:
     def __init__(self, chardevs: Chardevs) -> None:
         self._chardevs = chardevs
         self._known: dict[str, Netdev] = {}
-        # What sets the link of a device, by the device's id.
-        self._devices: dict[str, Callable[[bool], None]] = {}
+        # The line that tells of a network device, by the device's id.
+        self._devices: dict[str, str] = {}
 
     def find(self, id: str) -> Netdev | None:
         """The backend of that id."""
@@ -135,14 +134,32 @@ class Netdevs:
         if found is not None:
             found.up = up
         elif name in self._devices:
-            self._devices[name](up)
+            # Its link is nobody's concern.
+            pass
         else:
             raise device_not_found(f"Device '{name}' not found")
 
-    def add_device(self, id: str, set_link: Callable[[bool], None]) -> None:
-        """Note a network device, whose link can be set by its id."""
-        self._devices[id] = set_link
+    def add_device(self, id: str, model: str, address: str) -> None:
+        """Note a network device, whose link can be set by its id.
+
+        Args:
+            address: on the network.
+        """
+        self._devices[id] = f"{id}: index=0,type=nic,model={model},macaddr={address}"
+
+    def lines(self) -> list[str]:
+        """What `info network` tells, a line each: devices with their backend, others alone."""
+        found = [_line(each) for each in self._known.values() if each.peer is None]
+        for id, line in self._devices.items():
+            found.append(line)
+            found += [f" \\ {_line(each)}" for each in self._known.values() if each.peer == id]
+        return found
 
     def remove_device(self, id: str) -> None:
         """A network device has gone."""
         self._devices.pop(id, None)
+
+
+def _line(netdev: Netdev) -> str:
+    told = ",net=10.0.2.0,restrict=off" if netdev.type == "user" else ""
+    return f"{netdev.id}: index=0,type={netdev.type}{told}"

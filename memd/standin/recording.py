@@ -61,6 +61,22 @@ _WITH_BUSES = (
 )
 """What brings buses that devices may go on."""
 
+_AT_HAND = (
+    *("-blockdev", "null-co,node-name=n0", "-m", "128M,slots=1,maxmem=1G"),
+    *("-object", "memory-backend-ram,id=m0,size=128M", "-audiodev", "none,id=a0"),
+)
+_NEEDED = {
+    "drive": ("drive", "n0"),
+    "serial": ("serial", "1"),
+    "chassis not": ("chassis_nr", "9"),
+    "memdev": ("memdev", "m0"),
+    "audiodev": ("audiodev", "a0"),
+}
+"""What a device may say that it lacks, and how it is given that."""
+
+PLACE = ("bus", "slot", "function", "qdev_id")
+"""What a row of query-pci tells of a device's place and name."""
+
 _NARROW = ("int8", "int16", "int32", "uint8", "uint16", "uint32")
 
 
@@ -126,19 +142,20 @@ class _Binary:
                 process.kill()
                 process.wait()
 
-    def plug_each(self, drivers: Sequence[str]) -> dict[str, str | None]:
+    def plug_each(self, drivers: Sequence[str]) -> dict[str, tuple[str | None, JSON]]:
         """What each device says that is plugged in with nothing given but its type.
 
         Returns:
-            the complaint, "" where there is none, None where there was no answer.
+            the complaint, "" where there is none, None where there was no answer; and the
+            device's row of query-pci without its place, None where it has none.
         """
         # QEMU sleeps 50 ms over each that it refuses.
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             parts = pool.map(self._plug, (drivers[at::_AT_ONCE] for at in range(_AT_ONCE)))
         return {driver: said for part in parts for driver, said in part.items()}
 
-    def _plug(self, drivers: Sequence[str]) -> dict[str, str | None]:
-        said: dict[str, str | None] = {}
+    def _plug(self, drivers: Sequence[str]) -> dict[str, tuple[str | None, JSON]]:
+        said: dict[str, tuple[str | None, JSON]] = {}
         todo = list(drivers)
         while todo:
             with self.run("pc", *_WITH_BUSES) as client:
@@ -146,14 +163,13 @@ class _Binary:
                 first = len(todo)
                 while todo:
                     driver = todo[0]
-                    said[driver] = None
+                    said[driver] = None, None
+                    id = f"plugged{len(said)}"
                     try:
-                        client.execute(
-                            "device_add", {"driver": driver, "id": f"plugged{len(said)}"}
-                        )
-                        said[driver] = ""
+                        client.execute("device_add", {"driver": driver, "id": id})
+                        said[driver] = "", _pci(client, id)
                     except QMPError as error:
-                        said[driver] = error.desc
+                        said[driver] = error.desc, self._plug_first(driver, error.desc)
                         if "no slot/function available" in error.desc and len(todo) < first:
                             # Another one has the room.
                             break
@@ -162,6 +178,22 @@ class _Binary:
                         break
                     todo.pop(0)
         return said
+
+    def _plug_first(self, driver: str, said: str) -> JSON:
+        """The row of query-pci of a device that is plugged in before the start, if it can be."""
+        given: dict[str, str] = {}
+        while True:
+            given |= {name: value for word, (name, value) in _NEEDED.items() if word in said}
+            device = ",".join((f"{driver},id=d0", *map("=".join, given.items())))
+            try:
+                with self.run("q35", *_AT_HAND, "-device", device) as client:
+                    return _pci(client, "d0")
+            except RecordingError as error:
+                before, said = said, str(error)
+                if not any(word in said and word not in before for word in _NEEDED):
+                    return None
+            except (QMPError, ConnectionError, TimeoutError):
+                return None
 
     def ask_each(
         self, machine: str, questions: Sequence[tuple[str, dict[str, JSON] | None]]
@@ -204,7 +236,7 @@ def _record(binary: _Binary, path: str) -> None:
             )
             if answer is not None
         }
-        for machine in ("none", "q35")
+        for machine in ("none", "q35", "pc")
     }
     version = (release["major"], release["minor"], release["micro"])
     write_catalogue(path, version, sections)
@@ -331,8 +363,17 @@ def _devices(binary: _Binary) -> JSON:
             }
     said = binary.plug_each([name for name, each in found.items() if each["user"] and each["bus"]])
     for name, each in found.items():
-        each["says"] = said.get(name)
+        each["says"], each["pci"] = said.get(name, (None, None))
     return found
+
+
+def _pci(client: Client, id: str) -> JSON:
+    """What query-pci tells of a device, wherever it is; None for nothing."""
+    for bus in client.execute("query-pci"):
+        for each in bus["devices"]:
+            if each["qdev_id"] == id:
+                return {name: value for name, value in each.items() if name not in PLACE}
+    return None
 
 
 def _names(listed: list[dict[str, JSON]]) -> set[str]:

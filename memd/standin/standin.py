@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 """What a command gets that is only known: an error, or an answer that is made up."""
 
-_EMPTY = "none"
 _FULL = "q35"
 
 
@@ -34,19 +33,19 @@ class StandIn:
         compat: whose catalogue is served where no other one is named.
         path: the catalogue, or None for that which comes with memd.
         unmodelled: one of `UNMODELLED`.
-        empty: whether there is no machine.
+        machine: the type of the machine.
 
     Raises:
         QMPError: the catalogue can't be read.
     """
 
     def __init__(
-        self, tree: Tree, compat: Compat, path: str | None, unmodelled: str, *, empty: bool
+        self, tree: Tree, compat: Compat, path: str | None, unmodelled: str, *, machine: str
     ) -> None:
         self.catalogue = Catalogue(packaged(compat) if path is None else path)
         self._compat = compat
         self._unmodelled = unmodelled
-        self._recorded = _EMPTY if empty else _FULL
+        self._machine = machine
         self._asked = 0
         self._chardevs: Chardevs | None = None
         self._netdevs: Netdevs | None = None
@@ -131,11 +130,11 @@ class StandIn:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        from memd.devices.adding import add_device, is_device
+        from memd.devices.adding import add_device, is_anothers, is_device
 
         driver = args["driver"]
         resolved = self.devices.resolve(driver)
-        if is_device(resolved):
+        if is_device(resolved) and not is_anothers(machine, resolved):
             await add_device(machine, {**args, "driver": resolved})
         else:
             self.devices.add(machine, {**args, "driver": resolved})
@@ -152,9 +151,15 @@ class StandIn:
 
     def migration_parameters(self) -> dict[str, JSON]:
         """What `query-migrate-parameters` tells: the recorded QEMU's, and what was set."""
-        recorded = self.catalogue.section("answers")[self._recorded]
+        recorded = self._answers()
         told = recorded.get("query-migrate-parameters", {}).get("return", {})
         return {**told, **self._parameters}
+
+    def _answers(self) -> dict[str, JSON]:
+        """What the recorded QEMU answered with such a machine, or one most like it."""
+        answers = self.catalogue.section("answers")
+        found: dict[str, JSON] = answers.get(self._machine) or answers[_FULL]
+        return found
 
     def set_migration_parameters(self, parameters: dict[str, JSON]) -> None:
         """`migrate-set-parameters`; a null takes away what was set.
@@ -179,7 +184,7 @@ class StandIn:
             QMPError: what the recorded QEMU said, or that memd does not act on it.
         """
         if not arguments:
-            recorded = self.catalogue.section("answers")[self._recorded].get(command.name)
+            recorded = self._answers().get(command.name)
             if recorded is not None:
                 if "error" in recorded:
                     raise QMPError(recorded["error"]["desc"], recorded["error"]["class"])

@@ -15,7 +15,7 @@ from memd.standin.catalogue import Catalogue
 from memd.standin.objects import make_creatable
 
 _INCOMPLETE = ("virtio-blk-pci-base", "virtio-blk-pci-non-transitional")
-"""Types that memd has for their names alone."""
+"""Types that memd has for their names alone, as are those of CPUs."""
 
 
 class CatalogueTypes:
@@ -78,6 +78,6 @@ class CatalogueTypes:
         return found
 
     def _own(self, name: str) -> ObjectType | None:
-        if name in _INCOMPLETE:
+        if name in _INCOMPLETE or name.endswith("-cpu"):
             return None
         return {"object": OBJECT, "interface": INTERFACE}.get(name) or self._tree.types().get(name)

@@ -58,8 +58,10 @@ def test_help_lists_every_word_and_info_every_subject() -> None:
     words = [line.split()[0] for line in say(console, "help").splitlines()]
     power = ["system_powerdown", "system_reset", "system_wakeup"]
     plug = ["chardev-remove", "device_add", "device_del"]
-    made = ["netdev_del", "object_add", "object_del"]
-    assert words == ["cont|c", *plug, "help|?", "info", *made, "quit|q", "stop|s", *power]
+    made = ["netdev_add", "netdev_del", "object_add", "object_del"]
+    tree = ["qom-get", "qom-list", "qom-set"]
+    rest = ["quit|q", "stop|s", *power]
+    assert words == ["cont|c", *plug, "balloon", "help|?", "info", *made, *tree, *rest]
     subjects = say(console, "info")
     assert say(console, "help info") == subjects
     assert "info memdev  -- show memory backends\r\n" in subjects

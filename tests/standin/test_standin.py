@@ -14,9 +14,9 @@ from memd.qom import Tree
 from memd.standin.standin import REFUSE, SAMPLE, StandIn
 
 
-def make(unmodelled: str = REFUSE, *, empty: bool = True) -> tuple[StandIn, Schema, Tree]:
+def make(unmodelled: str = REFUSE, machine: str = "none") -> tuple[StandIn, Schema, Tree]:
     tree = Tree()
-    standin = StandIn(tree, Compat.V10_0, None, unmodelled, empty=empty)
+    standin = StandIn(tree, Compat.V10_0, None, unmodelled, machine=machine)
     return standin, standin.schema(test=False), tree
 
 
@@ -26,7 +26,7 @@ def test_a_query_without_arguments_answers_as_a_paused_qemu() -> None:
     assert standin.answer(schema.commands["query-mice"], {}) == []
     with pytest.raises(QMPError, match="missing ACPI device"):
         standin.answer(schema.commands["query-acpi-ospm-status"], {})
-    standin, schema, _tree = make(empty=False)
+    standin, schema, _tree = make(machine="q35")
     assert standin.answer(schema.commands["query-acpi-ospm-status"], {}) == []
     assert standin.answer(schema.commands["query-mice"], {})[0]["current"] is True
 

@@ -1,0 +1,154 @@
+"""The human monitor's words that tell of the machine, and those that read and set properties.
+
+What they print was observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from memd.commands import balloon, chardev, qom, stack
+from memd.commands.daemon import Daemon
+from memd.commands.hmp_plug import Usage
+from memd.devices.machine_object import cpus
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.wire import encode
+
+_MIB = 1 << 20
+
+
+def info_balloon(daemon: Daemon, rest: str) -> str:
+    """`info balloon`."""
+    return f"balloon: actual={balloon.query_balloon(daemon, {})['actual'] // _MIB}\r\n"
+
+
+def info_block(daemon: Daemon, rest: str) -> str:
+    """`info block [-n] [-v] [NODE]`: block nodes that a device uses, or all that have names."""
+    words = rest.split()
+    named = [word for word in words if not word.startswith("-")]
+    found = []
+    for device in [] if daemon.standin is None else daemon.standin.blocks.devices():
+        node = device["inserted"]
+        if named and node["node-name"] not in named:
+            continue
+        kind = node["drv"] + (", read-only" if node["ro"] else "")
+        lines = [f"{node['node-name']}: {node['file']} ({kind})"]
+        lines.append(f"    Attached to:      {device['qdev']}")
+        lines.append("    Cache mode:       writeback")
+        found.append("".join(f"{line}\r\n" for line in lines))
+    return "\r\n".join(found)
+
+
+def info_chardev(daemon: Daemon, rest: str) -> str:
+    """`info chardev`."""
+    rows = chardev.query_chardev(daemon, {})
+    return "".join(f"{row['label']}: filename={row['filename']}\r\n" for row in rows)
+
+
+def info_cpus(daemon: Daemon, rest: str) -> str:
+    """`info cpus`."""
+    return "".join(
+        f"{' ' if row['cpu-index'] else '*'} CPU #{row['cpu-index']}:"
+        f" thread_id={row['thread-id']}\r\n"
+        for row in stack.query_cpus_fast(daemon, {})
+    )
+
+
+def info_hotpluggable_cpus(daemon: Daemon, rest: str) -> str:
+    """`info hotpluggable-cpus`."""
+    lines = ["Hotpluggable CPUs:"]
+    for row in stack.query_hotpluggable_cpus(daemon, {}):
+        lines += [f'  type: "{row["type"]}"', f'  vcpus_count: "{row["vcpus-count"]}"']
+        if "qom-path" in row:
+            lines.append(f'  qom_path: "{row["qom-path"]}"')
+        lines.append("  CPUInstance Properties:")
+        props = row["props"]
+        lines += [f'    {name}: "{props[name]}"' for name in _LEVELS if name in props]
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+_LEVELS = ("node-id", "socket-id", "die-id", "module-id", "cluster-id", "core-id", "thread-id")
+
+
+def info_network(daemon: Daemon, rest: str) -> str:
+    """`info network`."""
+    if daemon.standin is None:
+        return ""
+    return "".join(f"{line}\r\n" for line in daemon.standin.netdevs.lines())
+
+
+def info_numa(daemon: Daemon, rest: str) -> str:
+    """`info numa`."""
+    config = daemon.machine.config
+    sizes = {}
+    for node in config.numa_nodes:
+        backend = daemon.tree.user_object((node.memdev or "").rpartition("/")[2])
+        sizes[node.nodeid] = 0 if backend is None else backend.memory_size
+    if not sizes and (config.slots or config.maxmem > config.ram_size):
+        # Room for memory brings a node.
+        sizes[0] = config.ram_size
+    plugged = dict.fromkeys(sizes, 0)
+    for row in daemon.machine.devices():
+        at = row["data"].get("node", 0)
+        if at in plugged:
+            plugged[at] += row["data"]["size"]
+    lines = [f"{len(sizes)} nodes"]
+    for number, size in sizes.items():
+        there = [str(c.number) for c in cpus(daemon.tree) if c.props.get("node-id", 0) == number]
+        lines.append(" ".join([f"node {number} cpus:", *there]))
+        lines.append(f"node {number} size: {(size + plugged[number]) // _MIB} MB")
+        lines.append(f"node {number} plugged: {plugged[number] // _MIB} MB")
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def info_pci(daemon: Daemon, rest: str) -> str:
+    """`info pci`."""
+    if daemon.standin is None:
+        return ""
+    from memd.standin.pci import pci_buses, pci_lines
+
+    buses = pci_buses(daemon.machine, daemon.standin.catalogue)
+    return "".join(f"{line}\r\n" for line in pci_lines(buses))
+
+
+def qom_list(daemon: Daemon, rest: str) -> str:
+    """`qom-list [PATH]`."""
+    if not rest:
+        return "/\r\n"
+    rows = qom.qom_list(daemon, {"path": rest})
+    return "".join(f"{row['name']} ({row['type']})\r\n" for row in rows)
+
+
+def qom_get(daemon: Daemon, rest: str) -> str:
+    """`qom-get PATH PROPERTY`."""
+    path, name = _words(rest, "qom-get", 2)
+    value = qom.qom_get(daemon, {"path": path, "property": name})
+    text = encode(value, True).decode("ascii").replace("\r\n", "\n").rstrip("\n")
+    return text.replace("\n", "\r\n") + "\r\n"
+
+
+async def qom_set(daemon: Daemon, rest: str) -> None:
+    """`qom-set [-j] PATH PROPERTY VALUE`: a text, or JSON with -j."""
+    is_json = rest.startswith("-j ")
+    path, name, text = _words(rest[3:] if is_json else rest, "qom-set", 3)
+    value: JSON = text
+    known = daemon.tree.resolve(path).qom_type.all_properties.get(name)
+    if is_json:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            raise QMPError("JSON parse error, invalid keyword") from None
+    elif known is not None:
+        from memd.devices.arguments import value_of
+
+        value = value_of(known.type, name, text)
+    await qom.qom_set(daemon, {"path": path, "property": name, "value": value})
+
+
+def _words(rest: str, word: str, count: int) -> list[Any]:
+    found = rest.split(None, count - 1)
+    if len(found) < count:
+        raise Usage(f"{word}: string expected", word)
+    return found

@@ -1,0 +1,157 @@
+"""CPUs that come later, the balloon, and what the human monitor tells of them and of others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.differential.harness import Side
+from tests.differential.standin import standin_pair, tell
+
+
+def cpu(id: str | None = None, model: str = "qemu64", **props: Any) -> tuple[str, Any]:
+    named = {name.replace("_", "-"): value for name, value in props.items()}
+    return "device_add", {"driver": f"{model}-x86_64-cpu", **named, **({"id": id} if id else {})}
+
+
+def word(line: str) -> tuple[str, Any]:
+    return "human-monitor-command", {"command-line": line}
+
+
+def of_peripheral(id: str, name: str) -> tuple[str, Any]:
+    return "qom-get", {"path": f"/machine/peripheral/{id}", "property": name}
+
+
+def test_cpus_come(directory: Path) -> None:
+    present = ("query-hotpluggable-cpus", None)
+    steps: list[tuple[str, Any]] = [
+        present,
+        cpu("c1", socket_id=0, core_id=1, thread_id=0),
+        present,
+        word("info hotpluggable-cpus"),
+        cpu("c1", socket_id=1, core_id=1, thread_id=0),
+        cpu("c2", socket_id=0, core_id=1, thread_id=0),
+        cpu("c2", socket_id=5, core_id=1, thread_id=0),
+        cpu("c2", socket_id=1, core_id=5, thread_id=0),
+        cpu("c2", socket_id=1, core_id=1, thread_id=5),
+        cpu("c2", socket_id=1, core_id=1, thread_id=0, die_id=2),
+        cpu("c2"),
+        cpu("c2", socket_id=1),
+        cpu("c2", socket_id=1, core_id=0),
+        cpu("c2", socket_id=1, core_id=0, thread_id=0, node_id=3),
+        cpu("c2", socket_id="1", core_id=0, thread_id=0),
+        cpu("c2", socket_id=1, core_id=0, thread_id=0, foo=1),
+        cpu("c2", socket_id=1, core_id=0, thread_id=0, bus="pcie.0"),
+        cpu("c2", socket_id=1, core_id=0, thread_id=0, bus="nope"),
+        cpu(None, "host", socket_id=1, core_id=1, thread_id=0),
+        cpu(None, "qemu32", socket_id=1, core_id=1, thread_id=0),
+        cpu("c2", socket_id=1, core_id=0, thread_id=0, die_id=0),
+        cpu(None, socket_id=2, core_id=2, thread_id=1),
+        present,
+        *(of_peripheral("c2", name) for name in ("socket-id", "core-id", "apic-id", "hotplugged")),
+        of_peripheral("c2", "type"),
+        ("device_del", {"id": "c2"}),
+        ("device_del", {"id": "/machine/unattached/device[0]"}),
+        present,
+    ]
+    topology = "2,maxcpus=18,sockets=3,cores=3,threads=2"
+    with standin_pair(directory, "-machine", "q35", "-smp", topology) as pair:
+        tell(pair, steps)
+
+        def rows(side: Side) -> list[Any]:
+            found = side.ask("query-cpus-fast")["return"]
+            return [{name: row[name] for name in row if name != "thread-id"} for row in found]
+
+        assert len(pair.same("query-cpus-fast", rows)) == 5
+
+
+def test_the_model_that_was_named(directory: Path) -> None:
+    options = ("-machine", "pc", "-cpu", "Nehalem,+x2apic", "-smp", "1,maxcpus=2")
+    place: dict[str, Any] = {"socket_id": 1, "core_id": 0, "thread_id": 0}
+    with standin_pair(directory, *options) as pair:
+        tell(
+            pair,
+            [
+                ("query-hotpluggable-cpus", None),
+                cpu("c1", **place),
+                cpu("c1", "Nehalem", **place),
+                ("query-hotpluggable-cpus", None),
+                of_peripheral("c1", "socket-id"),
+            ],
+        )
+
+
+def test_the_balloon_tells_what_guests_did(directory: Path) -> None:
+    interval = "guest-stats-polling-interval"
+
+    def set_it(value: Any) -> tuple[str, Any]:
+        path = "/machine/peripheral/b0"
+        return "qom-set", {"path": path, "property": interval, "value": value}
+
+    told = of_peripheral("b0", interval)
+    steps: list[tuple[str, Any]] = [
+        word("info balloon"),
+        ("device_add", {"driver": "virtio-balloon-pci", "id": "b0"}),
+        ("device_add", {"driver": "virtio-balloon-pci", "id": "b1"}),
+        *(told, of_peripheral("b0", "guest-stats"), set_it(2), told, set_it(-1), set_it(1 << 33)),
+        *(set_it("x"), set_it(0), told),
+        ("qom-set", {"path": "b0", "property": "guest-stats", "value": 1}),
+        ("query-balloon", None),
+        *(word("info balloon"), word("balloon 64"), word("balloon x"), word("balloon")),
+        ("device_del", {"id": "b0"}),
+        ("device_del", {"id": "b0"}),
+    ]
+    with standin_pair(directory, "-machine", "pc", own=("-guest-reacts", "never")) as pair:
+        tell(pair, steps)
+
+
+def test_words_of_the_human_monitor(directory: Path) -> None:
+    options = (
+        *("-machine", "q35", "-smp", "2", "-m", "512,slots=2,maxmem=2G"),
+        *("-object", "memory-backend-ram,id=r0,size=512M", "-numa", "node,memdev=r0,cpus=0-1"),
+        *("-netdev", "user,id=n0", "-device", "e1000e,netdev=n0,id=e0"),
+        *("-blockdev", "null-co,node-name=b0,size=1048576", "-device", "virtio-blk-pci,drive=b0"),
+    )
+    lines = (
+        *("info network", "info block", "info block nope", "info numa", "info hotpluggable-cpus"),
+        *("qom-list", "qom-list /nope", "qom-get /machine type", "qom-get /machine nope"),
+        *("qom-get /nope a", "qom-get /objects/r0 share", "qom-get /objects/r0 host-nodes"),
+        *("qom-set /objects/r0 merge off", "qom-get /objects/r0 merge"),
+        *("qom-set /objects/r0 merge x", "qom-set /objects/r0 nope x", "qom-set /objects/r0"),
+        *("qom-set -j /objects/r0 dump false", "qom-get /objects/r0 dump", "qom-get /machine"),
+        *("netdev_add user,id=n2", "netdev_add user,id=n2", "netdev_add foo,id=n3"),
+        *("netdev_add user", "netdev_del n2", "info nothing", "nothing"),
+    )
+    with standin_pair(directory, *options) as pair:
+        tell(pair, [word(line) for line in lines])
+
+        def count(text: str) -> str:
+            return re.sub(r"thread_id=\d+", "thread_id=N", text)
+
+        pair.same("info cpus", lambda side: count(side.ask(*word("info cpus"))["return"]))
+
+
+def test_pci_devices(directory: Path) -> None:
+    """Before firmware has run, what is behind a bridge is not seen."""
+    on_q35 = (
+        *("pcie-root-port,id=p0", "e1000e,id=e0", "virtio-blk-pci,drive=b0,id=d0,addr=9"),
+        *("qemu-xhci", "virtio-balloon-pci,id=b0", "virtio-rng-pci,bus=p0,id=r0"),
+        *("virtio-scsi-pci,addr=8.0,multifunction=on", "virtio-serial-pci,id=s1,addr=8.1"),
+        "virtio-mem-pci,memdev=m0,id=vm0",
+    )
+    on_pc = ("pci-bridge,id=p0,chassis_nr=2", "e1000,id=e0", "cirrus-vga,id=v", "ich9-ahci")
+    more: tuple[str, ...] = (
+        *("-blockdev", "null-co,node-name=b0", "-m", "128M,slots=1,maxmem=1G"),
+        *("-object", "memory-backend-ram,id=m0,size=128M"),
+    )
+    plug = ("device_add", {"driver": "virtio-net-pci", "id": "n0"})
+    for machine, devices in (("q35", on_q35), ("pc", on_pc), ("none", ())):
+        place = directory / machine
+        place.mkdir()
+        options = [*(more if devices else ())]
+        for device in devices:
+            options += ["-device", device]
+        with standin_pair(place, "-machine", machine, *options) as pair:
+            asked = [("query-pci", None), word("info pci")]
+            tell(pair, [*asked, plug, *asked, ("device_del", {"id": "n0"}), *asked])
