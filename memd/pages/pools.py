@@ -42,7 +42,7 @@ SLICE = 64 << 20
 STEP = 0.00025
 """Seconds of a step on the event loop."""
 
-PAUSE = 8
+PAUSE = 12
 """For how many times a step's length the loop is left alone after it."""
 
 PIECE = 128 << 10
