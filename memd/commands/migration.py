@@ -140,4 +140,5 @@ async def incoming_at_start(daemon: Daemon, args: JSONObject) -> None:
     """`-incoming`: await a machine; raises `QMPError`."""
     from memd.standin.channels import Opener
 
-    await _migration(daemon).receive(args, Opener(None, inherited, may_run=True))
+    opener = Opener(daemon.tree.host.roots, inherited, may_run=True)
+    await _migration(daemon).receive(args, opener)
