@@ -11,6 +11,7 @@ import pytest
 
 from memd.errors import QMPError
 from tests.commands.fakes import Console
+from tests.descriptors import open_descriptors
 from tests.stepping import Running
 
 NOTHING = "memd has no block devices"
@@ -58,10 +59,10 @@ def test_what_is_refused_at_once(arguments: dict[str, Any], text: str) -> None:
 )
 def test_how_reading_ends(config: str, text: str) -> None:
     console = Console()
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     for _ in range(2):
         assert ending(console.begin("blockdev-add", **blkdebug(config))) == text
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert open_descriptors() == before
     assert not console.daemon.reading_config
 
 

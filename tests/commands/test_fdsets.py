@@ -10,10 +10,7 @@ from hypothesis import strategies as st
 from memd.commands.fdsets import FdSets
 from memd.errors import QMPError
 from memd.session.places import Descriptor, Places
-
-
-def open_fds() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))
+from tests.descriptors import open_descriptors, wait_for_closing
 
 
 @given(
@@ -27,7 +24,7 @@ def open_fds() -> list[str]:
     )
 )
 def test_whatever_is_done_no_descriptor_is_lost(steps: list[tuple[str, int | None]]) -> None:
-    before = open_fds()
+    before = open_descriptors()
     sets = FdSets()
     places = Places()
     model: dict[int, set[int]] = {}
@@ -58,8 +55,10 @@ def test_whatever_is_done_no_descriptor_is_lost(steps: list[tuple[str, int | Non
     told = {each["fdset-id"]: {item["fd"] for item in each["fds"]} for each in sets.query()}
     assert told == model
     assert list(told) == sorted(told, reverse=True)
+    wait_for_closing()
     assert places.of(0) == sum(map(len, model.values()))
     sets.close()
+    wait_for_closing()
     assert places.taken == 0
     assert sets.query() == []
-    assert open_fds() == before
+    assert open_descriptors() == before

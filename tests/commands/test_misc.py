@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.commands.fakes import Console
+from tests.descriptors import is_open, open_descriptors
 
 GENERIC = "GenericError"
 
@@ -15,11 +16,11 @@ GENERIC = "GenericError"
 @pytest.fixture
 def console() -> Iterator[Console]:
     console = Console()
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     yield console
     console.client.monitor.close()
     console.daemon.fdsets.close()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def send(console: Console) -> int:
@@ -27,14 +28,6 @@ def send(console: Console) -> int:
     fd = os.open(os.devnull, os.O_RDONLY)
     console.client.fds.append(fd)
     return fd
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def test_without_a_descriptor_there_is_nothing_to_keep(console: Console) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.descriptors import wait_for_closing
 
 PLACE = "@DIR@"
 """Stands for a side's own scratch directory in commands, answers and names."""
@@ -115,9 +116,7 @@ def descriptors(pid: int) -> Counter[str]:
     Of this process: once those that it is closing are closed (`Host.close_beside`).
     """
     if pid == os.getpid():
-        for thread in threading.enumerate():
-            if thread.name == "memd-close":
-                thread.join()
+        wait_for_closing()
     found: Counter[str] = Counter()
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:

@@ -16,6 +16,7 @@ from memd.server.stream import SocketStream
 from memd.session import Monitor, Session
 from memd.session.places import Places
 from memd.work import Event, Outcome, Resume, Wait
+from tests.descriptors import open_descriptors
 
 
 class Hub:
@@ -129,7 +130,7 @@ async def test_events_that_nobody_reads_end_the_connection() -> None:
 
 
 async def test_descriptors_leave_with_their_answer_and_are_closed() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
     served = Served()
     await served.ask("a", "give", "b")
     await asyncio.sleep(0.01)
@@ -142,17 +143,17 @@ async def test_descriptors_leave_with_their_answer_and_are_closed() -> None:
     assert os.path.samestat(os.fstat(fds[0]), os.stat(os.devnull))
     os.close(fds[0])
     served.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
 
 
 async def test_descriptors_for_a_client_that_left_are_closed() -> None:
     served = Served()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
     served.client.close()
     served.connection.write(b"x" * 10, (os.dup(0),))
     assert served.lost == [served.connection]
     served.connection.write(b"x" * 10, (os.dup(0),))
-    assert len(os.listdir("/proc/self/fd")) == before - 2
+    assert len(open_descriptors()) == before - 2
     served.close()
 
 

@@ -17,6 +17,7 @@ from memd.session.places import Places
 from memd.session.session import QUEUE_LIMIT
 from memd.session.state import NEXT, Happening, Phase, following
 from memd.work import Constant, Encoded, Event, Job, Outcome, Resume, Wait
+from tests.descriptors import is_open
 
 CONSTANT = Constant([{"name": "x"}])
 
@@ -302,8 +303,7 @@ def test_a_lost_client_leaves_nothing_behind() -> None:
     talk.hub.end_job()
     assert talk.hub.run == ["slow"]
     for fd in (read, write):
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(fd)
+        assert not is_open(fd)
 
 
 def test_only_the_last_messages_descriptors_are_kept() -> None:
@@ -316,8 +316,7 @@ def test_only_the_last_messages_descriptors_are_kept() -> None:
     assert taken.fd == second
     assert talk.session.take_fd() is None
     for fd in (first, third):
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(fd)
+        assert not is_open(fd)
     assert talk.hub.descriptors.taken == 1
     taken.close()
     assert talk.hub.descriptors.taken == 0
@@ -334,8 +333,7 @@ def test_descriptors_that_nothing_takes_are_closed(readonly: bool) -> None:
     talk.session.receive_fds([*pair])
     talk.say(ask("query-name"))
     for fd in pair:
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(fd)
+        assert not is_open(fd)
     assert talk.hub.descriptors.taken == 0
 
 
@@ -347,8 +345,7 @@ def test_descriptors_beyond_a_users_share_are_closed() -> None:
         talk.session.take_fd()
     assert talk.session.take_fd() is None
     for fd in fds:
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(fd)
+        assert not is_open(fd)
     assert talk.hub.descriptors.taken == 0
 
 

@@ -1,0 +1,29 @@
+"""The descriptors of this process, once those that are being closed are closed."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+
+def wait_for_closing() -> None:
+    """Wait until what memd closes in threads of their own is closed (`memd.hostmem.closing`)."""
+    for thread in threading.enumerate():
+        if thread.name == "memd-close":
+            thread.join()
+
+
+def open_descriptors() -> list[str]:
+    """Their numbers, sorted as texts."""
+    wait_for_closing()
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+def is_open(fd: int) -> bool:
+    """Whether a number is a descriptor's."""
+    wait_for_closing()
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
