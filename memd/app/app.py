@@ -132,6 +132,7 @@ class App:
         self._daemon.fail = self._hub.fail
         self._daemon.start_again = self._begin_again
         self._daemon.allow_exec = config.allow_exec
+        self._resetting = asyncio.Lock()
         self._ports = Ports(config, loop, self._tree, self._hub)
         self._pools: Pools | None = None
         self._watching: asyncio.Future[None] | None = None
@@ -278,13 +279,18 @@ class App:
         """
         done = Completion()
         # Its steps are waited for in a task, which commands are not.
-        task = asyncio.ensure_future(self._reset())
+        task = asyncio.ensure_future(self._reset_alone())
         task.add_done_callback(lambda _task: done.set())
         await done
         try:
             task.result()
         except StartError as error:
             raise QMPError(error.text) from None
+
+    async def _reset_alone(self) -> None:
+        """One at a time: the next finds everything made."""
+        async with self._resetting:
+            await self._reset()
 
     async def _reset(self) -> None:
         daemon, tree = self._daemon, self._tree

@@ -283,6 +283,19 @@ def test_what_can_not_be_made_again(tmp_path: Path) -> None:
         assert len(server.connect().execute("query-memdev")) == 1
 
 
+def test_resets_at_once() -> None:
+    """Several tests' ends come one after the other."""
+    options = ["--object", "memory-backend-memfd,id=m0,size=64M,prealloc=on"]
+    with Server(options) as server:
+        controls = [Monitor(server.control) for _ in range(4)]
+        for each in controls:
+            each.send(b'{"execute": "x-test-reset"}\n')
+        assert [each.read_answer() for each in controls] == [{"return": {}}] * 4
+        for each in controls:
+            each.close()
+        assert len(server.connect().execute("query-memdev")) == 1
+
+
 def test_the_control_socket_gets_no_events(server: Server) -> None:
     control, client = Monitor(server.control), Monitor(server.socket)
     server.emit("BALLOON_CHANGE", {"actual": 1})
