@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.differential.harness import Kept, Side, settle
+from tests.differential.harness import Side, Storage, settle
 from tests.differential.server import TREE, Server, memd_argv
 from tests.manager import ServiceManager
 from tests.tls import Certificates
@@ -81,15 +81,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def kept_memd() -> Iterator[Kept]:
+def kept_memd() -> Iterator[Storage]:
     """memd, one process for all tests of a worker."""
-    kept = Kept("memd", memd_argv)
+    kept = Storage("memd", memd_argv)
     yield kept
     kept.stop()
 
 
 @pytest.fixture
-def memd(kept_memd: Kept) -> Iterator[Side]:
+def memd(kept_memd: Storage) -> Iterator[Side]:
     """A memd with a connection of this test's own, which ends alive and empty."""
     with kept_memd.side() as side:
         before = side.regions()

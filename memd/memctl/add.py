@@ -11,7 +11,7 @@ from memd.memctl.context import Context, Trouble
 from memd.memctl.objects import METAVAR, compat_of, parse
 from memd.memctl.progress import Bar
 
-_SETTLES = 5.0
+_ANSWERED_WITHIN = 5.0
 """Seconds in which a command is answered that only waits for its turn."""
 
 
@@ -84,7 +84,7 @@ def _give_up(context: Context, client: Client, id: str) -> None:
         # It may not have got its turn when that was said: it has now, since
         # answers come in order.
         try:
-            client.set_timeout(_SETTLES)
+            client.set_timeout(_ANSWERED_WITHIN)
             client.execute("query-status")
         except (OSError, ValueError):
             raise Trouble(

@@ -29,8 +29,8 @@ another object's path, or nodes that are added."""
 log = logging.getLogger("memd")
 
 
-class Kept(NamedTuple):
-    """Where the last daemon's objects were, and this one's are going to be."""
+class Storage(NamedTuple):
+    """The store and the log: the last daemon's, until this one has committed its own."""
 
     fdstore: FdStore
     log: ObjectLog
@@ -45,7 +45,7 @@ class Recorder:
         lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).
 
     Attributes:
-        kept: where it is recorded; None where the manager keeps nothing.
+        storage: where it is recorded; None where the manager keeps nothing.
         numbers: by which numbers the objects are in the log, by id.
         committed: whether the log is this daemon's; before that, what is made
             waits to be recorded.
@@ -58,23 +58,23 @@ class Recorder:
         self._waiting: list[tuple[UserCreatable, JSONObject]] = []
         # What is being deleted: its number, whether its data goes, whether it is much.
         self._deleting: dict[UserCreatable, tuple[int, bool, bool]] = {}
-        self.kept: Kept | None = None
+        self.storage: Storage | None = None
         self.numbers: dict[str, int] = {}
         self.committed = False
 
     async def on_created(self, obj: UserCreatable, options: JSONObject) -> None:
         """Store its memory, then log it; later, where the log is not this daemon's yet."""
         self._status.changed()
-        if self.kept is None:
+        if self.storage is None:
             return
         if self.committed:
-            await self._record(self.kept, obj, options)
+            await self._record(self.storage, obj, options)
         else:
             self._waiting.append((obj, options))
 
-    async def _record(self, kept: Kept, obj: UserCreatable, options: JSONObject) -> None:
-        number = kept.log.number()
-        stored = obj.memory_fd >= 0 and await _store(kept.fdstore, number, obj.memory_fd)
+    async def _record(self, storage: Storage, obj: UserCreatable, options: JSONObject) -> None:
+        number = storage.log.number()
+        stored = obj.memory_fd >= 0 and await _store(storage.fdstore, number, obj.memory_fd)
         try:
             described = obj.describe()
             described["options"] = options
@@ -83,24 +83,24 @@ class Recorder:
             if obj.memory_fd >= 0 and not stored:
                 described["lost"] = NOT_STORED
                 log.warning("'%s' is not kept: the service manager has no room for it", obj.name)
-            _write(kept.log, {"is": number, **described})
+            _write(storage.log, {"is": number, **described})
         except BaseException:
             if stored:
-                kept.fdstore.remove(number)
+                storage.fdstore.remove(number)
             raise
         self.numbers[obj.name] = number
         obj.kept = stored
         if self.committed and obj.name in self._lost:
             # The client that makes it again knows.
-            _try_to_write(kept.log, {"found": obj.name})
-        _settle(kept.log, described)
+            _try_to_write(storage.log, {"found": obj.name})
+        _settle(storage.log, described)
 
     def on_changing(self, obj: UserCreatable, value: JSON) -> AbstractContextManager[None]:
         """Set room aside for what it is going to be, which is recorded at the end."""
         number = self.numbers.get(obj.name)
-        if self.kept is None or number is None:
+        if self.storage is None or number is None:
             return nullcontext()
-        return self._change(self.kept.log, number, obj, value)
+        return self._change(self.storage.log, number, obj, value)
 
     @contextmanager
     def _change(
@@ -118,39 +118,39 @@ class Recorder:
     def on_deleting(self, obj: UserCreatable) -> None:
         """Strike it off the log, while all of it is still there."""
         self._status.changed()
-        kept = self.kept
+        storage = self.storage
         number = self.numbers.get(obj.name)
-        if kept is None or number is None:
+        if storage is None or number is None:
             return
         span = obj.to_discard()
         entry: Entry = {"gone": number}
         if span is not None:
             entry["discard"] = span
-        _write(kept.log, entry)
+        _write(storage.log, entry)
         del self.numbers[obj.name]
         self._deleting[obj] = number, span is not None, obj.holds_much
 
     async def on_deleted(self, obj: UserCreatable) -> None:
         """Have the manager close its descriptor, too; of much memory, wait until it has."""
-        kept = self.kept
-        if kept is None or obj not in self._deleting:
+        storage = self.storage
+        if storage is None or obj not in self._deleting:
             return
         number, discarded, much = self._deleting.pop(obj)
         if discarded and obj.lingers:
             # The next daemon does what may not be done yet.
             return
         if discarded:
-            _try_to_write(kept.log, {"discarded": number})
-        kept.fdstore.remove(number)
+            _try_to_write(storage.log, {"discarded": number})
+        storage.fdstore.remove(number)
         if much:
-            await Job(kept.fdstore.wait_for_manager)
+            await Job(storage.fdstore.wait_for_manager)
 
     async def record_waiting(self) -> None:
         """Record what was made before the log was this daemon's; raises `QMPError`."""
         waiting, self._waiting = self._waiting, []
-        if self.kept is not None:
+        if self.storage is not None:
             for obj, options in waiting:
-                await self._record(self.kept, obj, options)
+                await self._record(self.storage, obj, options)
 
     async def store_again(self) -> None:
         """Store what is stored already: a manager may have dropped it, as when its room shrinks.
@@ -158,9 +158,9 @@ class Recorder:
         Raises:
             OSError: it can't be reached.
         """
-        if self.kept is None:
+        if self.storage is None:
             return
-        fdstore, log = self.kept
+        fdstore, log = self.storage
         while not fdstore.store_log(log.fd):
             await asyncio.sleep(_AGAIN)
         for id, number in list(self.numbers.items()):
@@ -176,15 +176,15 @@ class Recorder:
 
         It is not deleted, so its data stays whatever `discard-data` says.
         """
-        if self.kept is None:
+        if self.storage is None:
             return
         for obj, _options in self._waiting:
             # It was whole; what was made for it is not removed by the next start.
-            _settle(self.kept.log, obj.describe())
+            _settle(self.storage.log, obj.describe())
         found = [self._tree.user_object(id) for id in self.numbers]
         kept = [obj for obj in found if obj is not None]
         if self.committed:
-            self._note_clean(self.kept.log, [obj for obj in kept if obj.lost_reason() == COPIED])
+            self._note_clean(self.storage.log, [obj for obj in kept if obj.lost_reason() == COPIED])
         for obj in kept:
             obj.keep_data()
 

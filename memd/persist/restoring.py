@@ -14,7 +14,7 @@ from memd.json_types import JSONObject
 from memd.persist.crash_recovery import discard_rest, remove_half_made
 from memd.persist.fdstore import LIST, name_of, number_of
 from memd.persist.object_log import Unreadable
-from memd.persist.recorder import NOT_STORED, Kept, Recorder
+from memd.persist.recorder import NOT_STORED, Recorder, Storage
 from memd.qom.object import ANONYMOUS, COPIED, Description, UserCreatable
 from memd.qom.quota import NOBODY
 from memd.qom.tree import Tree
@@ -70,7 +70,7 @@ class Restoring:
     Args:
         tree: where they go.
         recorder: told by which number each is known.
-        kept: the log and the store.
+        storage: the log and the store.
         found: the descriptors that were in the store, by name; taken over.
         run: runs commands.
         accept_loss: whether what can't be had is given up.
@@ -83,7 +83,7 @@ class Restoring:
         self,
         tree: Tree,
         recorder: Recorder,
-        kept: Kept,
+        storage: Storage,
         found: dict[str, int],
         run: Run,
         *,
@@ -91,14 +91,14 @@ class Restoring:
     ) -> None:
         self._tree = tree
         self._recorder = recorder
-        self._kept = kept
+        self._storage = storage
         self._run = run
         self._accept_loss = accept_loss
         # Descriptors that were passed and are nobody's yet, by name.
         self._found = {name: fd for name, fd in found.items() if name != LIST}
         self._last: dict[int, Description] = {}
-        for number in sorted(kept.log.state.objects):
-            described = kept.log.state.described(number)
+        for number in sorted(storage.log.state.objects):
+            described = storage.log.state.described(number)
             self._check(number, described)
             self._last[number] = described
 
@@ -134,7 +134,7 @@ class Restoring:
         Raises:
             StartError: that can't be noted.
         """
-        fdstore, object_log = self._kept
+        fdstore, object_log = self._storage
         state = object_log.state
         if not state.creations:
             return
@@ -171,7 +171,7 @@ class Restoring:
         for number, described in self._last.items():
             if is_credential(described["qom-type"]) == credentials:
                 reason = described["lost"]
-                if reason == COPIED and number in self._kept.log.state.clean:
+                if reason == COPIED and number in self._storage.log.state.clean:
                     reason = None
                 if credentials:
                     # Nobody's are those of the command line, which is not confined.
@@ -187,7 +187,7 @@ class Restoring:
                 obj.relink(described)
             except QMPError as error:
                 if not self._accept_loss:
-                    raise self._cannotrestore(described, error) from None
+                    raise self._cannot_restore(described, error) from None
                 log.warning("'%s' is not as it was: %s", obj.name, error.desc)
 
     async def _make_one(self, number: int, described: Description) -> UserCreatable | None:
@@ -203,12 +203,12 @@ class Restoring:
             if self._accept_loss or is_credential(described["qom-type"]):
                 log.warning("cannot restore '%s': %s", id, error.desc)
                 return None
-            raise self._cannotrestore(described, error) from None
+            raise self._cannot_restore(described, error) from None
         self._recorder.numbers[id] = number
         obj.kept = described["parked"]
         return obj
 
-    def _cannotrestore(self, described: Description, error: QMPError) -> StartError:
+    def _cannot_restore(self, described: Description, error: QMPError) -> StartError:
         text = f"cannot restore '{described['id']}': {error.desc}"
         return StartError(text, hint=WAY_OUT)
 
@@ -245,7 +245,7 @@ class Restoring:
         Raises:
             OSError: it can't be noted.
         """
-        fdstore, object_log = self._kept
+        fdstore, object_log = self._storage
         # What is left was being made or deleted, or belongs to what is lost.
         for number, span in list(object_log.state.discards.items()):
             discard_rest(self._found.get(name_of(number), -1), span)
@@ -271,7 +271,7 @@ class Restoring:
             size = described.get("map", {}).get("size")
             if size is not None:
                 loss["size"] = size
-            self._kept.log.write({"lost": loss, "was": number})
+            self._storage.log.write({"lost": loss, "was": number})
             log.warning(
                 "lost with the restart: '%s': %s", described["id"], REASONS.get(reason, reason)
             )

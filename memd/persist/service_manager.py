@@ -17,7 +17,7 @@ from memd.errors import QMPError, StartError, printable
 from memd.json_types import JSON, JSONObject
 from memd.persist.fdstore import LEAST, LIST, FdStore, room
 from memd.persist.object_log import ObjectLog, Unreadable
-from memd.persist.recorder import Kept, Recorder
+from memd.persist.recorder import Recorder, Storage
 from memd.persist.restoring import ALL_KEPT, WAY_OUT, Restoring
 from memd.persist.sd_notify import Notifier, Watchdog, monotonic_usec, watchdog_period
 from memd.persist.status import Status
@@ -97,7 +97,7 @@ class ServiceManager:
         for fd in found.values():
             os.set_inheritable(fd, False)
         try:
-            kept = self._open(found, capacity)
+            storage = self._open(found, capacity)
         except Unreadable as wrong:
             raise StartError(f"{_UNREADABLE}: {wrong}", hint=ALL_KEPT) from None
         except OSError as failed:
@@ -108,16 +108,16 @@ class ServiceManager:
             return
         try:
             self._restoring = Restoring(
-                self._tree, self._recorder, kept, found, self._run, accept_loss=self._accept_loss
+                self._tree, self._recorder, storage, found, self._run, accept_loss=self._accept_loss
             )
         except Unreadable as wrong:
             raise StartError(f"{_UNREADABLE}: {wrong}", hint=WAY_OUT) from None
-        self._recorder.kept = kept
-        self.lost.update(kept.log.state.lost)
-        kept.log.state.lost = self.lost
-        self._tree.host.creations = kept.log
+        self._recorder.storage = storage
+        self.lost.update(storage.log.state.lost)
+        storage.log.state.lost = self.lost
+        self._tree.host.creations = storage.log
 
-    def _open(self, found: dict[str, int], capacity: int) -> Kept:
+    def _open(self, found: dict[str, int], capacity: int) -> Storage:
         """The store, and the log that is in it; a new one where the store is empty.
 
         Raises:
@@ -126,7 +126,7 @@ class ServiceManager:
         """
         fdstore = FdStore(self._notifier, self._loop, capacity, found)
         if LIST in found:
-            return Kept(fdstore, ObjectLog(found[LIST]))
+            return Storage(fdstore, ObjectLog(found[LIST]))
         if found:
             raise Unreadable(f"there is no list ({LIST}) with the descriptors in it")
         object_log = ObjectLog()
@@ -134,7 +134,7 @@ class ServiceManager:
         self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={LIST}", wait=True)
         if not fdstore.store_log(object_log.fd, wait=True):
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        return Kept(fdstore, object_log)
+        return Storage(fdstore, object_log)
 
     async def restore(self, *, credentials: bool, roots: Roots | None = None) -> None:
         """Make again what the last daemon had.
@@ -165,13 +165,13 @@ class ServiceManager:
         Raises:
             StartError: what there is can't be noted.
         """
-        kept, restoring = self._recorder.kept, self._restoring
-        if kept is not None and restoring is not None:
+        storage, restoring = self._recorder.storage, self._restoring
+        if storage is not None and restoring is not None:
             try:
                 restoring.name_lost()
                 await self._run(self._recorder.record_waiting())
-                kept.log.state.clean.clear()
-                kept.log.shorten()
+                storage.log.state.clean.clear()
+                storage.log.shorten()
                 restoring.finish()
             except OSError as failed:
                 raise StartError(f"the list of objects can't be kept: {failed.strerror}") from None
@@ -239,8 +239,8 @@ class ServiceManager:
         self._tree.host.creations = None
         self._status.close()
         self._recorder.end()
-        if self._recorder.kept is not None:
-            fdstore, object_log = self._recorder.kept
+        if self._recorder.storage is not None:
+            fdstore, object_log = self._recorder.storage
             fdstore.close()
             object_log.close()
         self._notifier.close()

@@ -40,6 +40,7 @@ class Connection:
     """The `Transport` of a session, on a stream and the event loop."""
 
     __slots__ = (
+        "_accounted",
         "_corked",
         "_descriptors",
         "_held",
@@ -55,7 +56,6 @@ class Connection:
         "_reading",
         "_shared",
         "_stream",
-        "_told",
         "_turn_end",
         "_writing",
         "full",
@@ -76,7 +76,7 @@ class Connection:
         self._on_lost = on_lost
         self._shared = shared
         # Bytes that `shared` was last told are held for this client.
-        self._told = 0
+        self._accounted = 0
         self._turn_end = 0.0
         self._queued = False
         # Bytes not yet sent; descriptors ride on the first byte of their chunk.
@@ -183,13 +183,13 @@ class Connection:
         if fds:
             self.session.receive_fds(fds)
         if data:
-            self._gathered(lambda: self.session.receive(data))
+            self._in_one_write(lambda: self.session.receive(data))
             return True
         self.pause_reading()
-        self._gathered(self.session.receive_eof)
+        self._in_one_write(self.session.receive_eof)
         return False
 
-    def _gathered(self, work: Callable[[], None]) -> None:
+    def _in_one_write(self, work: Callable[[], None]) -> None:
         """Do `work` and let what it writes leave in one go."""
         self._corked = True
         self._turn_end = self._shared.turns.begin()
@@ -243,7 +243,7 @@ class Connection:
         ):
             self.close()
             return
-        self._tell()
+        self._account()
         if not (held or self.full or self._descriptors) or self._stream is None:
             return
         high = self._high_water()
@@ -277,19 +277,19 @@ class Connection:
             return PRESSED_WATER
         return min(HIGH_WATER, shared.limits.held_output // 2)
 
-    def _tell(self) -> None:
+    def _account(self) -> None:
         """Tell what is held for this client now."""
         held = self._held + self.session.held
-        if held != self._told:
-            self._shared.held += held - self._told
-            self._told = held
+        if held != self._accounted:
+            self._shared.held += held - self._accounted
+            self._accounted = held
             if self._shared.held > self._shared.limits.held:
                 self._shared.relieve(False)
 
     @property
     def held(self) -> int:
         """Bytes held for this client, coming and going."""
-        return self._told if self._phase is Phase.OPEN else 0
+        return self._accounted if self._phase is Phase.OPEN else 0
 
     def cut_off(self, text: str) -> None:
         """Let go of a client, and of what is held for it; tell it why if it may listen."""
@@ -308,7 +308,7 @@ class Connection:
         self._update_reading()
 
     def _resume(self) -> None:
-        self._gathered(self.session.resume)
+        self._in_one_write(self.session.resume)
 
     def _update_reading(self) -> None:
         stream = self._stream
@@ -341,8 +341,8 @@ class Connection:
         for _data, fds in self._out:
             _close_all(fds)
         self._out.clear()
-        self._shared.held -= self._told
-        self._told = 0
+        self._shared.held -= self._accounted
+        self._accounted = 0
         self.session.lost()
         if self._descriptors and stream.unread():
             # They stay where the client can read them, and count until then.

@@ -43,17 +43,17 @@ class Places:
     @property
     def taken(self) -> int:
         """How many are taken."""
-        self._settle()
+        self._count_returned()
         return self._taken.total()
 
     def of(self, user: int) -> int:
         """How many a user has."""
-        self._settle()
+        self._count_returned()
         return self._taken[user]
 
     def has_room(self, user: int, count: int = 1) -> bool:
         """Whether a user may take so many more."""
-        self._settle()
+        self._count_returned()
         spare = self._spare if user in self._apart else 0
         after = self._taken[user] + count - spare
         if after <= 0:
@@ -77,7 +77,7 @@ class Places:
         """Count a place as free again when next the places are looked at; from any thread."""
         self._returned.append(user)
 
-    def _settle(self) -> None:
+    def _count_returned(self) -> None:
         while self._returned:
             self.give_back(self._returned.popleft())
 

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.differential.harness import Kept, Pair, Side, settle
+from tests.differential.harness import Pair, Side, Storage, settle
 from tests.differential.server import memd_argv, qemu_argv
 
 
-def reference() -> Kept:
+def reference() -> Storage:
     """A reference to be started; skips where there is none."""
     argv = qemu_argv()
-    return Kept("QEMU", lambda: argv)
+    return Storage("QEMU", lambda: argv)
 
 
 @pytest.fixture(scope="session")
-def kept_qemu() -> Iterator[Kept]:
+def kept_qemu() -> Iterator[Storage]:
     """The reference, one process for all tests of a worker."""
     kept = reference()
     yield kept
@@ -25,7 +25,7 @@ def kept_qemu() -> Iterator[Kept]:
 
 
 @pytest.fixture(scope="session")
-def qemu_version(kept_qemu: Kept) -> tuple[int, int]:
+def qemu_version(kept_qemu: Storage) -> tuple[int, int]:
     """The reference's major and minor version."""
     monitor = kept_qemu.server().monitor()
     version = monitor.greeting["QMP"]["version"]["qemu"]
@@ -34,15 +34,15 @@ def qemu_version(kept_qemu: Kept) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="session")
-def kept_memd(qemu_version: tuple[int, int]) -> Iterator[Kept]:
+def kept_memd(qemu_version: tuple[int, int]) -> Iterator[Storage]:
     """memd, speaking as the reference's version does."""
-    kept = Kept("memd", lambda: memd_argv(qemu_version))
+    kept = Storage("memd", lambda: memd_argv(qemu_version))
     yield kept
     kept.stop()
 
 
 @pytest.fixture
-def qemu(kept_qemu: Kept) -> Iterator[Side]:
+def qemu(kept_qemu: Storage) -> Iterator[Side]:
     """The reference with a connection of this test's own."""
     with kept_qemu.side() as side:
         yield side
@@ -59,7 +59,7 @@ def pair(qemu: Side, memd: Side) -> Pair:
 def new_pair(qemu_version: tuple[int, int]) -> Iterator[Pair]:
     """Both newly started, for what has to go the same way each time it is repeated."""
     kept_qemu = reference()
-    kept_memd = Kept("memd", lambda: memd_argv(qemu_version))
+    kept_memd = Storage("memd", lambda: memd_argv(qemu_version))
     try:
         with kept_qemu.side() as qemu, kept_memd.side() as memd:
             yield Pair(qemu, memd)

@@ -199,7 +199,7 @@ class Side:
                 path.unlink()
 
 
-class Kept:
+class Storage:
     """A server that is started when first wanted, and again when it has died.
 
     Args:

@@ -54,7 +54,7 @@ def machines(qemu_version: tuple[int, int]) -> Iterator[Make]:
         def start(*machine: str) -> Pair:
             sides = []
             for name, command in (("QEMU", qemu), ("memd", memd)):
-                # Short and of one length for both; see `Kept`.
+                # Short and of one length for both; see `Storage`.
                 directory = Path(tempfile.mkdtemp(prefix="memd-test-"))
                 stack.callback(shutil.rmtree, directory, ignore_errors=True)
                 scratch = directory / "scratch"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.differential.harness import Kept, Pair, Side, exact, normalise
+from tests.differential.harness import Pair, Side, Storage, exact, normalise
 from tests.differential.server import Message, Monitor, Server, memd_argv, qemu_argv
 
 MIB = 1 << 20
@@ -238,7 +238,7 @@ def test_a_client_that_comes_again(pair: Pair) -> None:
 
 @pytest.fixture
 def own_pair(
-    kept_qemu: Kept, qemu_version: tuple[int, int], directory: Path
+    kept_qemu: Storage, qemu_version: tuple[int, int], directory: Path
 ) -> Iterator[Callable[[], tuple[Server, Server]]]:
     """Starts a reference and a memd that the test may end."""
     servers: list[Server] = []

@@ -11,7 +11,7 @@ from memd.qapi.introspect import introspect
 from memd.qapi.reader import load_schema
 from memd.qapi.schema import Schema
 from tests.differential._reference_qapi import Comparison, compat_of
-from tests.differential.harness import Kept
+from tests.differential.harness import Storage
 from tests.qapi.files import whole_schema
 
 FEWER = {
@@ -23,7 +23,7 @@ FEWER = {
 
 
 @pytest.fixture(scope="module")
-def theirs(kept_qemu: Kept) -> list[dict[str, Any]]:
+def theirs(kept_qemu: Storage) -> list[dict[str, Any]]:
     monitor = kept_qemu.server().monitor()
     told: list[dict[str, Any]] = monitor.execute("query-qmp-schema")["return"]
     monitor.close()

@@ -19,7 +19,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qapi.numbers import parse_size
 from tests.differential._reference_qapi import compat_of
-from tests.differential.harness import Kept
+from tests.differential.harness import Storage
 from tests.differential.server import PATIENCE, Monitor
 from tests.differential.test_arguments import COUNT, NO_ID, seeds
 from tests.qapi.files import whole_schema
@@ -39,7 +39,7 @@ SIZE_LETTERS = "0123456789" * 2 + ".." + "kKmMgGtTpPeEbB" + "xX+-"
 
 
 @pytest.fixture
-def monitor(kept_qemu: Kept) -> Iterator[Monitor]:
+def monitor(kept_qemu: Storage) -> Iterator[Monitor]:
     monitor = kept_qemu.server().monitor()
     yield monitor
     assert "return" in monitor.execute("query-status")
@@ -135,7 +135,7 @@ OPTIONS: list[list[str]] = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ",".join(options))
-def test_object_option(kept_qemu: Kept, compat: Compat, options: list[str]) -> None:
+def test_object_option(kept_qemu: Storage, compat: Compat, options: list[str]) -> None:
     pairs: list[Any] = [option.split("=", 1) for option in options]
     with pytest.raises(QMPError) as caught:
         whole_schema(compat).check_opts("ObjectOptions", pairs)

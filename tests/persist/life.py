@@ -20,7 +20,7 @@ from memd.errors import StartError
 from memd.hostmem.paths import Roots
 from memd.hostmem.region import Region
 from memd.json_types import JSON
-from memd.persist.recorder import Kept
+from memd.persist.recorder import Storage
 from memd.persist.service_manager import ServiceManager as Service
 from memd.qom import Tree
 from memd.work import Command, run_here
@@ -117,11 +117,11 @@ class Life:
         self.manager.catch_up()
 
     @property
-    def kept(self) -> Kept:
+    def storage(self) -> Storage:
         """The store and the log, of a life that has them."""
         [recorder] = cast("Any", self.tree.objects.listeners)
-        assert recorder.kept is not None
-        return cast("Kept", recorder.kept)
+        assert recorder.storage is not None
+        return cast("Storage", recorder.storage)
 
     def set(self, id: str, name: str, value: JSON) -> None:
         """`qom-set`"""
@@ -141,8 +141,8 @@ class Life:
         cast("Any", self.service)._status.close()
         cast("Any", self.service)._notifier.close()
         [recorder] = cast("Any", self.tree.objects.listeners) or [None]
-        if recorder is not None and recorder.kept is not None:
-            if (timer := recorder.kept.fdstore._timer) is not None:
+        if recorder is not None and recorder.storage is not None:
+            if (timer := recorder.storage.fdstore._timer) is not None:
                 timer.cancel()
         self._gone()
 

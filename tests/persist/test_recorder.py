@@ -129,12 +129,12 @@ async def test_what_is_set_elsewhere(begin: Begin) -> None:
     """Objects that are not kept, such as the machine, are changed as ever."""
     life = await begin()
     add(life, "memfd", size=4096)
-    before = life.kept.log.state.objects.copy()
+    before = life.storage.log.state.objects.copy()
     for path, name in (("/machine", "mem-merge"), ("/objects/m0/m0[0]", "priority")):
         obj = life.tree.resolve(path)
         with contextlib.suppress(QMPError):
             run_here(life.tree.objects.change(obj, name, False))
-    assert life.kept.log.state.objects == before
+    assert life.storage.log.state.objects == before
 
 
 async def test_deleted(begin: Begin) -> None:
@@ -280,7 +280,7 @@ async def test_killed_while_deleting(begin: Begin, directory: Path, discard: boo
 
 def clog(life: Life) -> None:
     """Have the manager's socket full."""
-    notifier: Notifier = cast("Any", life.kept.fdstore)._notifier
+    notifier: Notifier = cast("Any", life.storage.fdstore)._notifier
     while notifier.send("X=1"):
         pass
 
@@ -372,7 +372,7 @@ async def test_the_last_room_is_one_objects(begin: Begin) -> None:
     life.kill()
     life = await begin()
     with life.manager.deaf():
-        while life.kept.fdstore.store_log(life.kept.log.fd):
+        while life.storage.fdstore.store_log(life.storage.log.fd):
             pass
         waiting = []
         for id in ("m0", "m1", "m2"):
@@ -603,7 +603,7 @@ async def test_what_can_not_be_recorded_has_not_changed(begin: Begin) -> None:
     ]
     for id, name, value in changes:
         was = get(life.tree, name, id)
-        size = os.fstat(life.kept.log.fd).st_size
+        size = os.fstat(life.storage.log.fd).st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         try:
             with pytest.raises(QMPError, match="cannot note it for a restart"):

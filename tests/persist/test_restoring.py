@@ -310,10 +310,10 @@ async def describe_otherwise(begin: Begin, **members: Any) -> None:
     add(life, "memfd", "m1", size=MIB)
     import json
 
-    described = json.loads(life.kept.log.state.objects[1][9:])
+    described = json.loads(life.storage.log.state.objects[1][9:])
     for name, value in members.items():
         described[name.replace("_", "-")] = value
-    life.kept.log.write(described)
+    life.storage.log.write(described)
     life.kill()
 
 
@@ -593,7 +593,7 @@ async def test_odd_descriptions(begin: Begin) -> None:
     add(life, "memfd", size=MIB)
     add(life, "secret", "s0", data="x")
     add(life, "thread-context", "t0")
-    whole = [life.kept.log.state.described(number) for number in (1, 2, 3)]
+    whole = [life.storage.log.state.described(number) for number in (1, 2, 3)]
     life.kill()
     manager = life.manager
     (memory,) = [os.dup(each.fd) for each in manager.store if each.name == "memd-1"]
