@@ -198,22 +198,12 @@ def _check(kind: str, key: str, value: str) -> None:
         if numbers.parse_size(value) is None:
             # Too large for its suffix is another matter than no size at all.
             suffixed = value[-1:].lower() in tuple("kmgtpe")
-            if _is_number(value) or (suffixed and numbers.parse_size(f"{value[:-1]}k")):
+            if numbers.is_integer(value) or (suffixed and numbers.parse_size(f"{value[:-1]}k")):
                 raise QMPError(f"Value '{value}' is out of range for parameter '{key}'")
             raise QMPError(
                 f"Parameter '{key}' expects a non-negative number below 2^64", hint=SIZE_HINT
             )
     elif numbers.parse_uint64(value) is None:
-        if _is_number(value):
+        if numbers.is_integer(value):
             raise QMPError(f"Value '{value}' is too large for parameter '{key}'")
         raise QMPError(f"Parameter '{key}' expects a number")
-
-
-def _is_number(text: str) -> bool:
-    """Whether it is one to C's strtoull with base 0, however large."""
-    digits = text.lstrip(" \t\n\v\f\r")
-    digits = digits[1:] if digits[:1] in ("-", "+") else digits
-    if digits[:2] in ("0x", "0X"):
-        return digits[2:] != "" and set("0123456789abcdefABCDEF").issuperset(digits[2:])
-    alphabet = "01234567" if digits[:1] == "0" else "0123456789"
-    return digits != "" and set(alphabet).issuperset(digits)

@@ -243,12 +243,12 @@ def _name_messages(line: QemuCommandLine) -> None:
 
 
 def _uuid(line: QemuCommandLine, given: Given) -> None:
-    text = given.value
-    digits = text.replace("-", "")
-    groups = [len(group) for group in text.split("-")]
-    if groups != [8, 4, 4, 4, 12] or not set("0123456789abcdefABCDEF").issuperset(digits):
+    from memd.qapi.numbers import parse_uuid
+
+    uuid = parse_uuid(given.value)
+    if uuid is None:
         raise QMPError("failed to parse UUID string: wrong format")
-    line.config.uuid = text.lower()
+    line.config.uuid = uuid
 
 
 def _compat(line: QemuCommandLine, given: Given) -> None:

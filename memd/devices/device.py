@@ -13,16 +13,10 @@ from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import (
+    BUILTIN_VISITS,
     Visit,
     visit_bool,
     visit_enum,
-    visit_int32,
-    visit_size,
-    visit_str,
-    visit_uint8,
-    visit_uint16,
-    visit_uint32,
-    visit_uint64,
 )
 from memd.qom.object import QObject
 from memd.qom.property import LinkProperty, Property
@@ -42,14 +36,7 @@ Row = tuple[str, str, JSON] | tuple[str, str, JSON, str]
 description."""
 
 _VISITS: dict[str, Visit] = {
-    "bool": visit_bool,
-    "int32": visit_int32,
-    "uint8": visit_uint8,
-    "uint16": visit_uint16,
-    "uint32": visit_uint32,
-    "uint64": visit_uint64,
-    "size": visit_size,
-    "str": visit_str,
+    **BUILTIN_VISITS,
     "OnOffAuto": visit_enum(("auto", "on", "off")),
     "PCIELinkSpeed": visit_enum(("2_5", "5", "8", "16", "32", "64")),
     "PCIELinkWidth": visit_enum(("1", "2", "4", "8", "12", "16", "32")),

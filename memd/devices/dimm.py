@@ -25,6 +25,7 @@ from memd.devices.device import (
 )
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
+from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import visit_str, visit_uint64
 from memd.qom.builtin_objects import MemoryRegion
 from memd.qom.property import Property
@@ -245,19 +246,15 @@ def _set_label(device: Nvdimm, size: int) -> None:
 
 
 def _set_uuid(device: Nvdimm, text: str) -> None:
-    parts = text.split("-")
-    digits = "".join(parts)
-    if [len(part) for part in parts] != [8, 4, 4, 4, 12] or not _HEX.issuperset(digits):
+    uuid = parse_uuid(text)
+    if uuid is None:
         raise QMPError("Property 'nvdimm.uuid' has invalid value")
-    device.values["uuid"] = text.lower()
+    device.values["uuid"] = uuid
 
 
 def _get_uuid(device: Nvdimm) -> str:
     uuid: str = device.values.get("uuid", "00000000-0000-0000-0000-000000000000")
     return uuid
-
-
-_HEX = frozenset("0123456789abcdefABCDEF")
 
 
 def dimm_types(compat: Compat) -> tuple[ObjectType, ObjectType]:

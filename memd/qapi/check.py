@@ -23,46 +23,18 @@ from memd.qapi.types import (
     Type,
 )
 from memd.qapi.visit import (
+    BUILTIN_VISITS,
     Visit,
     bad_type,
     last_name,
     missing,
     unexpected,
-    visit_any,
     visit_bool,
     visit_enum,
-    visit_int8,
-    visit_int16,
-    visit_int32,
-    visit_int64,
     visit_list,
-    visit_null,
-    visit_number,
-    visit_size,
     visit_str,
-    visit_uint8,
-    visit_uint16,
-    visit_uint32,
-    visit_uint64,
 )
 
-_BUILTIN_VISITS: dict[str, Visit] = {
-    "str": visit_str,
-    "number": visit_number,
-    "int": visit_int64,
-    "int8": visit_int8,
-    "int16": visit_int16,
-    "int32": visit_int32,
-    "int64": visit_int64,
-    "uint8": visit_uint8,
-    "uint16": visit_uint16,
-    "uint32": visit_uint32,
-    "uint64": visit_uint64,
-    "size": visit_size,
-    "bool": visit_bool,
-    "null": visit_null,
-    "any": visit_any,
-}
 # How JSON writes the values of a built-in type.
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -91,7 +63,7 @@ class Visits:
 
     def builtin(self, type_: BuiltinType) -> Visit:
         """The visit of one of the language's own types."""
-        return _BUILTIN_VISITS[type_.name]
+        return BUILTIN_VISITS[type_.name]
 
     def enum(self, type_: EnumType) -> Visit:
         """The visit of an enum."""

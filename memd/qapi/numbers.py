@@ -41,26 +41,40 @@ def _magnitude(digits: str) -> int | None:
     return int(digits, base) if len(digits) <= 4000 else UINT64_MAX + 1
 
 
+def _signed(text: str) -> tuple[str, int | None]:
+    """A sign or none, and the magnitude behind it; leading white space is fine."""
+    text = text.lstrip(_SPACE)
+    sign = text[:1] if text[:1] in ("-", "+") else ""
+    return sign, _magnitude(text.removeprefix(sign))
+
+
+def is_integer(text: str) -> bool:
+    """Whether it is an integer to C's strtoull with base 0, however large."""
+    return _signed(text)[1] is not None
+
+
 def parse_int64(text: str) -> int | None:
     """A signed integer of 64 bits; leading white space and a sign are fine."""
-    text = text.lstrip(_SPACE)
-    sign = text[:1]
-    value = _magnitude(text[1:] if sign in ("-", "+") and sign else text)
+    sign, value = _signed(text)
     if value is None:
         return None
-    if sign == "-":
-        value = -value
+    value = -value if sign == "-" else value
     return value if INT64_MIN <= value <= INT64_MAX else None
 
 
 def parse_uint64(text: str) -> int | None:
     """An unsigned integer of 64 bits; as in strtoull, a minus sign wraps around."""
-    text = text.lstrip(_SPACE)
-    sign = text[:1]
-    value = _magnitude(text[1:] if sign in ("-", "+") and sign else text)
+    sign, value = _signed(text)
     if value is None or value > UINT64_MAX:
         return None
     return -value & UINT64_MAX if sign == "-" else value
+
+
+def parse_uuid(text: str) -> str | None:
+    """A UUID in lower case; dashes stand where they always do."""
+    groups = text.split("-")
+    right = [len(group) for group in groups] == [8, 4, 4, 4, 12]
+    return text.lower() if right and _HEX.issuperset("".join(groups)) else None
 
 
 def parse_unsigned(text: str) -> int | None:

@@ -95,10 +95,6 @@ def visit_uint64(value: JSON, path: str) -> JSON:
     return value if value >= 0 else value & UINT64_MAX
 
 
-visit_size = visit_uint64
-"""QAPI's size, in bytes: over QMP the same as uint64."""
-
-
 def narrow(wide: Visit, low: int, high: int, c_type: str) -> Visit:
     """An integer that `wide` takes and that fits into [low, high] as well.
 
@@ -117,12 +113,30 @@ def narrow(wide: Visit, low: int, high: int, c_type: str) -> Visit:
     return visit
 
 
-visit_int8 = narrow(visit_int64, -(1 << 7), (1 << 7) - 1, "int8_t")
-visit_int16 = narrow(visit_int64, -(1 << 15), (1 << 15) - 1, "int16_t")
-visit_int32 = narrow(visit_int64, -(1 << 31), (1 << 31) - 1, "int32_t")
-visit_uint8 = narrow(visit_uint64, 0, (1 << 8) - 1, "uint8_t")
-visit_uint16 = narrow(visit_uint64, 0, (1 << 16) - 1, "uint16_t")
-visit_uint32 = narrow(visit_uint64, 0, (1 << 32) - 1, "uint32_t")
+BUILTIN_VISITS: dict[str, Visit] = {
+    "str": visit_str,
+    "number": visit_number,
+    "int": visit_int64,
+    "int64": visit_int64,
+    "uint64": visit_uint64,
+    "size": visit_uint64,
+    "bool": visit_bool,
+    "null": visit_null,
+    "any": visit_any,
+}
+"""The visit of each type of the language itself; over QMP a size is a uint64."""
+
+for _bits in (8, 16, 32):
+    _half = INT64_MAX >> (64 - _bits)
+    BUILTIN_VISITS[f"int{_bits}"] = narrow(visit_int64, -_half - 1, _half, f"int{_bits}_t")
+    BUILTIN_VISITS[f"uint{_bits}"] = narrow(
+        visit_uint64, 0, UINT64_MAX >> (64 - _bits), f"uint{_bits}_t"
+    )
+
+visit_size = BUILTIN_VISITS["size"]
+visit_int32 = BUILTIN_VISITS["int32"]
+visit_uint16 = BUILTIN_VISITS["uint16"]
+visit_uint32 = BUILTIN_VISITS["uint32"]
 
 
 def visit_enum(members: Iterable[str], string: Visit = visit_str) -> Visit:

@@ -19,21 +19,7 @@ from memd.devices.placeholders import has_balloon
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
-from memd.qapi.visit import (
-    Visit,
-    visit_bool,
-    visit_enum,
-    visit_int8,
-    visit_int16,
-    visit_int32,
-    visit_int64,
-    visit_size,
-    visit_str,
-    visit_uint8,
-    visit_uint16,
-    visit_uint32,
-    visit_uint64,
-)
+from memd.qapi.visit import BUILTIN_VISITS, Visit, visit_enum, visit_str
 from memd.qom.object import QObject
 from memd.qom.property import LinkProperty, Property
 from memd.qom.types import ObjectType
@@ -57,17 +43,7 @@ _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
 _WORD = re.compile(r"[A-Za-z][\w-]*")
 
 _VISITS: dict[str, Visit] = {
-    "bool": visit_bool,
-    "int8": visit_int8,
-    "int16": visit_int16,
-    "int32": visit_int32,
-    "int64": visit_int64,
-    "int": visit_int64,
-    "uint8": visit_uint8,
-    "uint16": visit_uint16,
-    "uint32": visit_uint32,
-    "uint64": visit_uint64,
-    "size": visit_size,
+    **BUILTIN_VISITS,
     "OnOffAuto": visit_enum(("auto", "on", "off")),
 }
 
