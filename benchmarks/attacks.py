@@ -92,17 +92,17 @@ def connect(path: str, *, negotiate: bool = True) -> socket.socket:
 
 
 def line(sock: socket.socket) -> bytes:
-    """What comes next that is no event, up to the end of its line."""
+    """The next line that is no event; what comes with it and after it is dropped."""
     data = b""
     while True:
         more = sock.recv(1 << 20)
         if not more:
             raise ConnectionResetError
         data += more
-        while b'"event"' in data[:120] and b"\n" in data:
-            data = data.partition(b"\n")[2]
-        if data.endswith(b"\n"):
-            return data
+        while b"\n" in data:
+            first, _, data = data.partition(b"\n")
+            if b'"event"' not in first[:120]:
+                return first
 
 
 def command(name: str, **arguments: object) -> bytes:

@@ -9,31 +9,50 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import json
 import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple, cast
 
 from memd.client import Client, QMPError
+from memd.server.jobs import THREADS
 from tests.differential.kernel import descriptors
-from tests.differential.server import PATIENCE, Server, memd_argv
+from tests.differential.server import PATIENCE, TREE, Server, memd_argv
+from tests.manager import ServiceManager
 
-OPTIONS = (
-    *("--max-clients", "60", "--max-descriptors", "60", "--max-objects", "12"),
-    *("--max-memory", "64M", "--max-held", "64M", "--negotiation-timeout", "5"),
-)
-MOST_OBJECTS = 12
-MOST_MEMORY = 64 << 20
 SIZES = (4096, 1 << 20, 8 << 20, 40 << 20)
 GOOD = 3
 """Good clients at a time."""
 
-MOST_DESCRIPTORS = 60 + 60 + 3 * MOST_OBJECTS + 30
-"""What the daemon may have open: clients, their descriptors, memory, and its own."""
+CALLS = ("getattr", "open", "read", "write", "fsync", "flush", "release", "statfs")
+"""Of the FUSE file system that stalls."""
+
+FILES = 4
+"""On it."""
+
+SYSCALLS = {
+    "mmap": "ENOMEM",
+    "madvise": "ENOMEM",
+    "memfd-create": "EMFILE",
+    "ftruncate": "ENOSPC",
+    "populate": "ENOMEM",
+    "pwrite": "EIO",
+    "fsync": "EIO",
+}
+"""System calls that fail, and how."""
+
+END = 5.0
+"""Seconds until a daemon that is told to end calls exit(2)."""
 
 
 class Wrong(AssertionError):
@@ -63,8 +82,22 @@ class Waits:
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
+class Memory(NamedTuple):
+    """An object of the model.
+
+    Attributes:
+        size: in bytes.
+        data: what it begins with.
+        kept: whether it outlives the daemon.
+    """
+
+    size: int
+    data: bytes
+    kept: bool
+
+
 class Attack:
-    """A daemon under attack.
+    """A daemon under attack. A service manager starts it, and again when it was killed.
 
     Args:
         seed: what everything is drawn from.
@@ -77,25 +110,68 @@ class Attack:
         self.starts = 0
         self.steps = 0
         self.waits, self.control_waits = Waits(), Waits()
-        self._control = self._start(())
+        self.done: Counter[str] = Counter()
+        place = directory / "control"
+        place.mkdir()
+        self._control = Server("memd", memd_argv(), place)
         self._control_client = Client(self._control.path, timeout=PATIENCE)
         self._hostile: list[socket.socket] = []
-        self.server: Server
         self._good: list[Client] = []
-        # What there is: sizes and first bytes, by id.
-        self.objects: dict[str, tuple[int, bytes]] = {}
-        self._restart()
+        # What there is, by id.
+        self.objects: dict[str, Memory] = {}
+        self._most_objects = self._most_memory = 0
+        self._broken = self._mount()
+        # Commands on files that stall, by the id of what they are about.
+        self._stuck: dict[str, Pending] = {}
+        self._stalled = False
+        # Files that are memory, as far as is known.
+        self._files: set[str] = set()
+        self.path = directory / "sock"
+        self._manager = ServiceManager([], directory)
+        self._start()
 
-    def _start(self, options: tuple[str, ...]) -> Server:
+    def _mount(self) -> tuple[Path, subprocess.Popen[bytes]] | None:
+        """A file system that can stall, where one can be had."""
+        path = self.directory / "broken"
+        (self.directory / "calls").mkdir()
+        path.mkdir()
+        if os.geteuid() != 0 or not os.path.exists("/dev/fuse") or not find_spec("mfusepy"):
+            return None
+        command = [sys.executable, "-m", "tests.faults.broken_fs", str(path)]
+        process = subprocess.Popen([*command, str(self.directory / "calls")], cwd=TREE)
+        while not os.path.ismount(path):
+            if process.poll() is not None:
+                return None
+            time.sleep(0.01)
+        for number in range(FILES):
+            (path / f"f{number}").write_bytes(bytes(1 << 20))
+        return path, process
+
+    def _start(self) -> None:
+        """Start the daemon, with limits that are drawn; what was kept is there again."""
         self.starts += 1
-        place = self.directory / f"d{self.starts}"
-        place.mkdir()
-        return Server("memd", [*memd_argv(), *options], place)
-
-    def _restart(self) -> None:
-        self.server = self._start(OPTIONS)
-        self.objects.clear()
-        self._good = [Client(self.server.path, timeout=PATIENCE) for _ in range(GOOD)]
+        draw = self.random
+        self._most_objects = draw.choice((6, 12, 40))
+        self._most_memory = draw.choice((16, 64, 256)) << 20
+        taken = sum(each.size for each in self.objects.values())
+        clients, fds = draw.choice((24, 60, 200)), draw.choice((32, 60, 200))
+        self._most_descriptors = clients + fds + 3 * self._most_objects + 3 * FILES + 60
+        self._most_objects = max(self._most_objects, len(self.objects) + FILES)
+        self._most_memory = max(self._most_memory, taken + (FILES << 20))
+        options = {
+            "--max-clients": clients,
+            "--max-descriptors": fds,
+            "--max-objects": self._most_objects,
+            "--max-memory": self._most_memory,
+            "--max-held": draw.choice((64, 128)) << 20,
+            "--negotiation-timeout": 5,
+        }
+        self._faulty = draw.random() < 0.5
+        argv = [*memd_argv(), "--qmp", f"unix:{self.path},server=on,wait=off", "--accept-loss"]
+        argv += [str(each) for pair in options.items() for each in pair]
+        self._manager.argv = [*argv, *(["--test-faults"] if self._faulty else [])]
+        self._manager.start_and_wait()
+        self._good = [Client(self.path, timeout=PATIENCE) for _ in range(GOOD)]
 
     def run(self, seconds: float) -> None:
         """Attack for so long.
@@ -109,11 +185,15 @@ class Attack:
             *((self._list, 8), (self._silent, 6), (self._garbage, 8), (self._half, 6)),
             *((self._descriptors, 6), (self._unread, 4), (self._flood, 3), (self._long, 2)),
             *((self._leave, 12), (self._stop_reading, 3), (self._kill, 1)),
+            *((self._stall, 3), (self._use_file, 6), (self._delete_file, 4), (self._mend, 4)),
+            *((self._fault, 4), (self._save, 2)),
         )
         names, weights = zip(*actions, strict=True)
         while time.monotonic() < end:
             self.steps += 1
-            self.random.choices(names, weights)[0]()
+            act = self.random.choices(names, weights)[0]
+            self.done[act.__name__] += 1
+            act()
             self.waits.ask(self.random.choice(self._good))
             self.control_waits.ask(self._control_client)
             if self.steps % 50 == 0:
@@ -122,51 +202,74 @@ class Attack:
 
     def close(self) -> None:
         """End both daemons, which have to end well."""
-        self._drop_hostile()
-        for client in (*self._good, self._control_client):
-            client.close()
-        for server in (self.server, self._control):
-            if server.alive():
-                server.process.send_signal(signal.SIGTERM)
-                _see(server.wait() == 0, "the daemon did not end with status 0")
-            server.stop()
+        try:
+            self._drop_hostile()
+            self._mend()
+            for client in (*self._good, self._control_client):
+                client.close()
+            _see(self._manager.end() == 0, "the daemon did not end with status 0")
+        finally:
+            self._control.stop()
+            self._manager.close()
+            if self._broken is not None:
+                path, process = self._broken
+                subprocess.run(["umount", "-l", str(path)], check=False, capture_output=True)
+                process.kill()
+                process.wait()
 
     # What good clients do, and what they have to be answered.
 
-    def _expect(self, error: str | None, command: str, **arguments: object) -> object:
+    def _expect(
+        self, errors: Collection[str], command: str, *, may: bool = False, **arguments: object
+    ) -> object:
+        """The value, or None where one of these errors came of it.
+
+        Args:
+            may: whether it may come to a value all the same.
+        """
         client = self.random.choice(self._good)
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         try:
             value = client.execute(command, named)
         except QMPError as refused:
-            _see(error is not None and error in refused.desc, f"{command}: {refused.desc}")
+            known = any(each in refused.desc for each in errors)
+            _see(known, f"{command} {named}: {refused.desc}, not {errors}")
             return None
-        _see(error is None, f"{command} {named}: no error, but {error!r} was expected")
+        _see(may or not errors, f"{command} {named}: no error, but {errors} were expected")
         return value
 
     def _id(self) -> str:
         return f"m{self.random.randrange(16)}"
 
-    def _add(self) -> None:
+    def _add(self, *faults: str) -> None:
         id, size = self._id(), self.random.choice(SIZES)
-        error = None
-        taken = sum(size for size, _data in self.objects.values())
+        # Files may be there, or just not.
+        files = len(self._files | self._stuck.keys())
+        taken = sum(each.size for each in self.objects.values())
+        errors, may = list(faults), bool(faults)
         if id in self.objects:
-            error = "duplicate property"
-        elif len(self.objects) >= MOST_OBJECTS:
-            error = "--max-objects"
-        elif taken + size > MOST_MEMORY:
-            error = "--max-memory"
+            errors, may = ["duplicate property"], False
+        elif len(self.objects) + files >= self._most_objects:
+            errors.append("--max-objects")
+            may = len(self.objects) < self._most_objects
+        elif taken + size + (files << 20) > self._most_memory:
+            errors.append("--max-memory")
+            may = taken + size <= self._most_memory
         kind = self.random.choice(("memfd", "ram", "shm"))
         share = kind != "ram" or self.random.random() < 0.5
         options = {"qom_type": f"memory-backend-{kind}", "share": share}
-        self._expect(error, "object-add", id=id, size=size, **options)
-        if error is None:
-            self.objects[id] = size, bytes(4)
+        options["prealloc"] = size <= 1 << 20 and self.random.random() < 0.3
+        made = self._expect(errors, "object-add", may=may, id=id, size=size, **options)
+        if made is None:
+            return
+        (told,) = cast("list[dict[str, bool]]", self._good[0].execute("x-memdev-stat", {"id": id}))
+        # Room for it is set aside, whatever hostile clients take.
+        _see(told["kept"] or kind == "ram", f"'{id}' is not kept")
+        self.objects[id] = Memory(size, bytes(4), told["kept"])
 
     def _delete(self) -> None:
         id = self._id()
-        self._expect(None if id in self.objects else "not found", "object-del", id=id)
+        self._expect([] if id in self.objects else ["not found"], "object-del", id=id)
         self.objects.pop(id, None)
 
     def _write(self) -> None:
@@ -175,7 +278,7 @@ class Attack:
         if id in self.objects:
             data = self.random.randbytes(4)
             client.write(id, 0, data)
-            self.objects[id] = self.objects[id][0], data
+            self.objects[id] = self.objects[id]._replace(data=data)
             _see(client.read(id, 0, 4) == data, "what was written is not read")
 
     def _export(self) -> None:
@@ -189,12 +292,94 @@ class Attack:
             known = "share=on" in refused.desc or "--max-descriptors" in refused.desc
             _see(known, f"export: {refused.desc}")
         else:
-            _see(found == self.objects[id][1], "an export has other content")
+            _see(found == self.objects[id].data, "an export has other content")
+
+    def _save(self, *faults: str) -> None:
+        id = self._id()
+        path = self.directory / "saved"
+        errors = faults if id in self.objects else ["not found"]
+        known = id in self.objects
+        value = self._expect(errors, "x-memdev-save", may=known, id=id, filename=str(path))
+        if value is not None:
+            with path.open("rb") as file:
+                _see(file.read(4) == self.objects[id].data, "what was saved has other content")
+        left = [each for each in os.listdir(self.directory) if "saved" in each]
+        _see(set(left) <= {"saved"}, f"saving has left {left}")
 
     def _list(self) -> None:
         found = self.random.choice(self._good).execute("query-memdev")
-        told = {each["id"]: each["size"] for each in found}
-        _see(told == {id: size for id, (size, _data) in self.objects.items()}, "query-memdev")
+        told = {each["id"]: each["size"] for each in found if each["id"][0] != "f"}
+        _see(told == {id: each.size for id, each in self.objects.items()}, "query-memdev")
+
+    def _fault(self) -> None:
+        """A system call fails, the next time that it is made."""
+        if not self._faulty:
+            return
+        call = self.random.choice(sorted(SYSCALLS))
+        number = getattr(errno, SYSCALLS[call])
+        fault = {"id": "x", "syscall": call, "errno": SYSCALLS[call], "times": 1}
+        self._good[0].execute("x-test-fault-add", fault)
+        self.random.choice((self._add, self._save))(os.strerror(number), "cannot be mapped")
+        with contextlib.suppress(QMPError):
+            self._good[0].execute("x-test-fault-del", {"id": "x"})
+        self._list()
+
+    # What stalls.
+
+    def _stall(self) -> None:
+        if self._broken is not None:
+            self._stalled = True
+            (self.directory / "calls" / self.random.choice(CALLS)).write_text("stall")
+
+    def _mend(self) -> None:
+        """Every call works again, and every command that waited is answered."""
+        self._stalled = False
+        for each in (self.directory / "calls").iterdir():
+            each.unlink()
+        for client in self._stuck.values():
+            client.end()
+        self._stuck.clear()
+        found = self._good[0].execute("query-memdev") if self._good else []
+        self._files = {each["id"] for each in found if each["id"][0] == "f"}
+
+    def _use_file(self) -> None:
+        """A command on the file system, for which nobody waits while it stalls."""
+        if self._broken is None:
+            return
+        id = f"f{self.random.randrange(FILES)}"
+        if id in self._stuck or len(self._stuck) >= FILES:
+            return
+        add = {
+            "qom-type": "memory-backend-file",
+            "id": id,
+            "size": 1 << 20,
+            "share": True,
+            "mem-path": str(self._broken[0] / id),
+        }
+        command, arguments = self.random.choice(
+            (
+                ("object-add", add),
+                ("object-add", add),
+                ("x-memdev-read", {"id": id, "offset": 0, "length": 4}),
+                ("x-memdev-write", {"id": id, "offset": 0, "data": "AAAA"}),
+                ("x-memdev-export", {"id": id}),
+                ("x-memdev-explain", add),
+                ("x-memdev-save", {"id": id, "filename": str(self._broken[0] / "saved")}),
+            )
+        )
+        client = Pending(self.path, command, arguments)
+        self._stuck[id] = client
+        if not self._stalled:
+            self._mend()
+
+    def _delete_file(self) -> None:
+        """Which is answered, whatever stalls."""
+        id = f"f{self.random.randrange(FILES)}"
+        if id not in self._stuck:
+            begin = time.monotonic()
+            self._expect(["not found"], "object-del", may=True, id=id)
+            _see(time.monotonic() - begin < END, "object-del waited for a file system")
+            self._files.discard(id)
 
     # What hostile ones do.
 
@@ -202,7 +387,7 @@ class Attack:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(PATIENCE)
         try:
-            sock.connect(str(self.server.path))
+            sock.connect(str(self.path))
             greeted = bool(sock.recv(4096))
             if greeted and negotiate:
                 sock.sendall(b'{"execute":"qmp_capabilities"}')
@@ -273,36 +458,94 @@ class Attack:
     def _kill(self) -> None:
         if self.random.random() < 0.7:
             return
-        number = self.random.choice((signal.SIGTERM, signal.SIGKILL, signal.SIGINT))
+        number = self.random.choice((signal.SIGTERM, signal.SIGKILL, signal.SIGKILL))
+        process = self._manager.process
+        assert process is not None
+        begin = time.monotonic()
+        process.send_signal(number)
+        status = Path(f"/proc/{process.pid}/stat")
+        # Its first thread is a zombie, however long the kernel keeps the others.
+        while process.poll() is None and status.read_text().rpartition(") ")[2][0] != "Z":
+            _see(time.monotonic() - begin < 2 * END, f"signal {number} does not end it")
+            time.sleep(0.01)
         for client in self._good:
             client.close()
-        self.server.process.send_signal(number)
+        for waiting in self._stuck.values():
+            waiting.close()
+        self._good = []
+        self._stuck.clear()
+        self._mend()
         wanted = -signal.SIGKILL if number == signal.SIGKILL else 0
-        _see(self.server.wait() == wanted, "the daemon ended otherwise")
+        _see(process.wait(PATIENCE) == wanted, "the daemon ended otherwise")
         self._drop_hostile()
-        self._restart()
+        # Neither what was answered goes, nor does more stay than can.
+        self.objects = {id: each for id, each in self.objects.items() if each.kept}
+        self._start()
+        self._list()
+        self._mend()
 
     # What has to be true at any time.
 
     def _check(self) -> None:
-        _see(self.server.alive(), f"the daemon has died: {self.server.stderr()[-2000:]}")
-        count = sum(descriptors(self.server.pid).values())
-        _see(count <= MOST_DESCRIPTORS, f"{count} descriptors are open")
+        _see(self._manager.process is not None, "there is no daemon")
+        pid = self._manager.pid
+        log = self._manager.output()
+        _see(os.path.exists(f"/proc/{pid}"), f"the daemon has died: {log[-2000:]}")
+        count = sum(descriptors(pid).values())
+        _see(count <= self._most_descriptors, f"{count} descriptors are open")
+        threads = len(os.listdir(f"/proc/{pid}/task"))
+        _see(threads <= THREADS + 30, f"{threads} threads run")
         self._list()
-        for id, (_size, data) in self.objects.items():
-            _see(self._good[0].read(id, 0, 4) == data, "memory has other content")
-        log = self.server.stderr()
+        for id, each in self.objects.items():
+            _see(self._good[0].read(id, 0, 4) == each.data, f"'{id}' has other content")
         _see("unexpectedly" not in log and "Traceback" not in log, log[-2000:])
 
     def figures(self) -> str:
         """What clients waited, in milliseconds."""
         longest = self.waits.longest - self.control_waits.longest
         return (
-            f"{self.steps} steps, {self.starts - 1} starts; waits: p99.9"
+            f"{self.steps} steps, {self.starts} starts; waits: p99.9"
             f" {self.waits.quantile(0.999) * 1e3:.1f} ms (idle control"
             f" {self.control_waits.quantile(0.999) * 1e3:.1f} ms), longest less the control's"
             f" {longest * 1e3:.1f} ms"
         )
+
+
+class Pending:
+    """A client with a command that may wait for long.
+
+    Args:
+        path: the daemon's socket.
+        command, arguments: what it sends.
+    """
+
+    def __init__(self, path: Path, command: str, arguments: Mapping[str, object]) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(PATIENCE)
+        request = json.dumps({"execute": command, "arguments": arguments}).encode()
+        self._told = f"{command} {arguments}"
+        with contextlib.suppress(OSError):
+            self._socket.connect(str(path))
+            self._socket.sendall(b'{"execute":"qmp_capabilities"}' + request)
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def end(self) -> None:
+        """See that it is answered, or that there was no room for its client."""
+        data = b""
+        try:
+            while more := self._socket.recv(1 << 16):
+                data += more
+        except TimeoutError:
+            raise Wrong(f"{self._told} is not answered") from None
+        except ConnectionResetError:
+            pass
+        self._socket.close()
+        answers = [each for each in data.splitlines() if b'"event"' not in each[:120]]
+        _see(len(answers) in (0, 3), f"{self._told}: {answers}")
+
+    def close(self) -> None:
+        """Leave."""
+        self._socket.close()
 
 
 def _see(is_right: bool, otherwise: str) -> None:
