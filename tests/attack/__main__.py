@@ -24,7 +24,8 @@ def main() -> None:
             attack.run(options.minutes * 60)
         finally:
             print(attack.figures(), flush=True)
-        attack.close()
+            print(dict(attack.done), flush=True)
+            attack.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A few seconds of the attack; `python -m tests.attack` goes on for longer."""
+"""A quarter of a minute of the attack; `python -m tests.attack` goes on for longer."""
 
 from __future__ import annotations
 
