@@ -63,8 +63,9 @@ class Secret(Credentials):
 
     @property
     def memory_size(self) -> int:
-        """What it takes of the daemon's own memory; see `UserCreatable.memory_size`."""
-        return sum(map(len, self._values.values()))
+        """What it takes of the daemon's own memory, or may; see `UserCreatable.memory_size`."""
+        of_file = MOST if "file" in self._values else 0
+        return of_file + sum(map(len, self._values.values()))
 
     async def complete(self) -> None:
         """Read it; see `UserCreatable.complete`."""

@@ -1,4 +1,4 @@
-"""A quarter of a minute of the attack; `python -m tests.attack` goes on for longer."""
+"""A few seconds of the attack; `python -m tests.attack` goes on for longer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ def test_nothing_goes_wrong(directory: Path) -> None:
     seed = int(os.environ.get("MEMD_SEED", "0")) or int.from_bytes(os.urandom(4), "little")
     print(f"MEMD_SEED={seed}")
     attack = Attack(seed, directory)
-    attack.run(4)
-    print(attack.figures())
-    attack.close()
+    try:
+        attack.run(8)
+        print(attack.figures())
+    finally:
+        attack.close()
