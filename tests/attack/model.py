@@ -249,12 +249,14 @@ class Attack:
         errors, may = list(faults), bool(faults)
         if id in self.objects:
             errors, may = ["duplicate property"], False
-        elif len(self.objects) + files >= self._most_objects:
-            errors.append("--max-objects")
-            may = len(self.objects) < self._most_objects
-        elif taken + size + (files << 20) > self._most_memory:
-            errors.append("--max-memory")
-            may = taken + size <= self._most_memory
+        else:
+            # Memory of a file that was deleted counts until its file system lets it go.
+            most = taken + size + (2 * FILES << 20)
+            if len(self.objects) + files >= self._most_objects:
+                errors.append("--max-objects")
+            if most > self._most_memory:
+                errors.append("--max-memory")
+            may |= len(self.objects) < self._most_objects and taken + size <= self._most_memory
         kind = self.random.choice(("memfd", "ram", "shm"))
         share = kind != "ram" or self.random.random() < 0.5
         options = {"qom_type": f"memory-backend-{kind}", "share": share}
