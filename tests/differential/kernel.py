@@ -126,6 +126,12 @@ def descriptors(pid: int) -> Counter[str]:
     return found
 
 
+def is_exiting(pid: int) -> bool:
+    """Whether a process's first thread has called exit(2), or was killed (PF_EXITING)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return bool(int(fields[6]) & 0x4)
+
+
 @dataclass(frozen=True)
 class File:
     """A file left in a scratch directory; sizes in bytes."""

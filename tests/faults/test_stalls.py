@@ -18,6 +18,7 @@ import pytest
 
 from memd.server.jobs import LIGHT
 from tests.differential.harness import settle
+from tests.differential.kernel import is_exiting
 from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
 from tests.faults.conftest import MIB, Broken, arguments
 
@@ -175,11 +176,9 @@ def ends(process: subprocess.Popen[bytes]) -> float:
     """Seconds until it calls exit(2); that its threads are in the kernel yet is the kernel's."""
     process.send_signal(signal.SIGTERM)
     begin = time.monotonic()
-    status = Path(f"/proc/{process.pid}/stat")
 
     def gone() -> bool:
-        # Its first thread is a zombie, however long the others take.
-        return process.poll() is not None or status.read_text().split(") ")[1][0] == "Z"
+        return process.poll() is not None or is_exiting(process.pid)
 
     assert settle(gone, bool)
     return time.monotonic() - begin
