@@ -264,8 +264,9 @@ class Attack:
         if made is None:
             return
         (told,) = cast("list[dict[str, bool]]", self._good[0].execute("x-memdev-stat", {"id": id}))
-        # Room for it is set aside, whatever hostile clients take.
-        _see(told["kept"] or kind == "ram", f"'{id}' is not kept")
+        # Room for it is set aside, whatever hostile clients take. (A manager that closes
+        # what stalls may stall itself, as the one here does.)
+        _see(told["kept"] or kind == "ram" or self._stalled, f"'{id}' is not kept")
         self.objects[id] = Memory(size, bytes(4), told["kept"])
 
     def _delete(self) -> None:
