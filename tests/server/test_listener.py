@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import socket
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,24 @@ def test_a_live_socket_is_left_alone(tmp_path: Path) -> None:
         assert caught.value.errno == errno.EADDRINUSE
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(path)
+
+
+def test_one_that_is_bound_and_does_not_listen_yet_is_waited_for(tmp_path: Path) -> None:
+    """It looks stale; whoever makes it has locked the directory."""
+    path = str(tmp_path / "s")
+    directory = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    with socket.socket(socket.AF_UNIX) as first, ThreadPoolExecutor() as pool:
+        first.bind(path)
+        second = pool.submit(listen_unix, path)
+        # Were it not waited for, the second would have replaced it by then.
+        time.sleep(0.1)
+        first.listen()
+        os.close(directory)
+        assert isinstance(second.exception(), OSError)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            first.accept()[0].close()
 
 
 @pytest.mark.parametrize("make", ["file", "directory", "link"])
