@@ -33,7 +33,7 @@ def of_path(path: bytes, in_memory: set[int]) -> frozenset[int]:
     is whom it would ask next.
 
     Args:
-        in_memory: the mounts (`libc.mount_of`) that are never waited for.
+        in_memory: the numbers of those that are never waited for.
     """
     if len(path) >= _LONGEST:
         # The kernel takes none so long.
@@ -48,9 +48,10 @@ def of_path(path: bytes, in_memory: set[int]) -> frozenset[int]:
                 return ELSEWHERE
             path = shorter
     try:
-        if in_memory and libc.mount_of(fd) in in_memory:
-            return MEMORY
         found = libc.known(fd)
-        return ELSEWHERE if found is None else frozenset((number(*found[:3]),))
+        if found is None:
+            return ELSEWHERE
+        waited_for = number(*found[:3])
+        return MEMORY if waited_for in in_memory else frozenset((waited_for,))
     finally:
         os.close(fd)

@@ -93,6 +93,8 @@ class Host:
         self.creations: CreationLog | None = None
         # The mounts that have been seen to be in memory.
         self._tmpfs: set[int] = set()
+        # And the numbers of such file systems.
+        self._in_memory: set[int] = set()
 
     def warn(self, line: str) -> None:
         """Put a warning into the log."""
@@ -131,7 +133,7 @@ class Host:
 
     def waits_on(self, path: bytes) -> frozenset[int]:
         """What opening a path may wait for, as far as is known at once; see `Job.on`."""
-        return file_systems.of_path(path, self._tmpfs)
+        return file_systems.of_path(path, self._in_memory)
 
     def open_near(self, entry: Entry, flags: int) -> int:
         """Open what is there, on the file system of its directory; BlockingIOError for all else."""
@@ -229,6 +231,8 @@ class Host:
         opened = look(fd)
         if opened.magic == libc.TMPFS_MAGIC and (mount := libc.mount_of(fd)):
             self._tmpfs.add(mount)
+        if opened.in_memory:
+            self._in_memory.add(opened.number)
         return opened
 
     def truncate(self, fd: int, size: int) -> None:

@@ -180,13 +180,7 @@ class Jobs:
             if job.copies:
                 # Whole for each: to whichever a stall belongs.
                 self._copies[each] += by * job.copies
-            if by < 0 and not self._busy[each, job.heavy]:
-                del self._busy[each, job.heavy]
-            if not self._copies[each]:
-                del self._copies[each]
         self._users[user] += by
-        if not self._users[user]:
-            del self._users[user]
         if job.on:
             self._places.take(user) if by > 0 else self._places.give_back(user)
 
