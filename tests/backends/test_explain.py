@@ -656,3 +656,6 @@ def test_on_every_file_system(
             raise AssertionError(f"MEMD_SEED={seed}: {chosen}") from wrong
         (place / "new").unlink(missing_ok=True)
         os.truncate(place / "empty", 0)
+        # What was written gets its blocks now, and not while the next one is explained.
+        with (place / "full").open("rb") as full:
+            os.fsync(full.fileno())
