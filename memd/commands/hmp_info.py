@@ -11,7 +11,6 @@ from typing import Any
 from memd.commands import balloon, chardev, qom, stack
 from memd.commands.daemon import Daemon
 from memd.commands.hmp_plug import Usage
-from memd.devices.machine_object import cpus
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.wire import encode
@@ -81,6 +80,9 @@ def info_network(daemon: Daemon, rest: str) -> str:
 
 def info_numa(daemon: Daemon, rest: str) -> str:
     """`info numa`."""
+    # Only a machine has CPUs: a daemon without one does not load its types.
+    from memd.devices.machine_object import cpus
+
     config = daemon.machine.config
     sizes = {}
     for node in config.numa_nodes:

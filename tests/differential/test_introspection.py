@@ -54,7 +54,7 @@ def test_what_is_written(theirs: list[dict[str, Any]], compat: Compat, meta_type
     assert compare(whole_schema(compat), theirs, meta_type) == []
 
 
-_OWN = ("x-memdev-", "X_MEMDEV_", "x-template-", "X_TEMPLATE_", "x-test-")
+_OWN = ("x-memdev-", "X_MEMDEV_", "x-template-", "X_TEMPLATE_", "x-test-", "x-pool-", "x-hugepage-")
 
 
 def test_what_is_memds_own_says_so(theirs: list[dict[str, Any]], compat: Compat) -> None:

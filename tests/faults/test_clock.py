@@ -40,6 +40,7 @@ TOLD_IN = {
     "persist/restoring.py",
     "backends/tls_load.py",
     "cli/report.py",
+    "config.py",
     "memctl/top.py",
     "server/audit_sinks.py",
     "server/hub.py",

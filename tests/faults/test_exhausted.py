@@ -182,7 +182,7 @@ def test_no_further_thread(
     for number, monitor in enumerate(monitors):
         assert monitor.execute("object-del", {"id": f"m{number}"}) == {"return": {}}
     assert regions(server.pid, directory) == []
-    assert "cannot start a thread: a command keeps others waiting" in server.stderr()
+    assert "cannot start a thread: " in server.stderr()
 
 
 def test_no_thread_at_the_start() -> None:
