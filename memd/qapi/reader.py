@@ -48,6 +48,7 @@ def load_schema(compat: Compat = Compat.V10_0, *, test: bool = False) -> Schema:
 
     Raises:
         SchemaError: for a mistake in the files.
+        OSError: they can't be read for the moment.
     """
     schema = _cache.get((compat, test))
     if schema is None:
@@ -82,7 +83,8 @@ def read(
         decoder: reads an expression; it may raise `ValueError` for more than JSON's mistakes.
 
     Raises:
-        SchemaError: for a file that can't be read, and for what is no expression.
+        SchemaError: for a file that isn't there or open to nobody, and for what is no expression.
+        OSError: what else keeps a file from being read, such as a lack of descriptors.
     """
     seen.add(os.path.normpath(path))
     text = _text(path)
@@ -114,7 +116,8 @@ def _text(path: str) -> str:
     try:
         with open(path, encoding="ascii") as file:
             lines = ["\n" if line.lstrip().startswith("#") else line for line in file]
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError) as error:
+        # What the host lacks for the moment, such as descriptors, is no mistake of the file.
         reason = error.strerror if isinstance(error, OSError) else "not ASCII"
         raise SchemaError(path, 1, f"can't be read: {reason}") from None
     text = "".join(lines)
