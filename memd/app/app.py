@@ -330,7 +330,11 @@ class App:
         ledger = self._tree.ledger
         while True:
             await asyncio.sleep(WATCH)
-            short = await self._hub.in_thread(ledger.lacking)
+            try:
+                short = await self._hub.in_thread(ledger.lacking)
+            except QMPError:
+                # Nothing here tells how many there are.
+                return
             if short == self._tree.shortage:
                 continue
             self._tree.shortage = short

@@ -122,8 +122,15 @@ class Ledger:
         return list(found.values())
 
     def rows(self) -> list[JSONObject]:
-        """How it stands for each size of which there are pages, or claims."""
-        rows = map(self.row, capacity.huge_page_sizes())
+        """How it stands for each size of which there are pages, or claims.
+
+        Raises:
+            QMPError: /sys is not mounted.
+        """
+        try:
+            rows = map(self.row, capacity.huge_page_sizes())
+        except capacity.CannotTell as why:
+            raise QMPError(str(why)) from None
         return [row for row in rows if row["total"] or row["claims"]]
 
     def row(self, size: int) -> JSONObject:
@@ -148,7 +155,11 @@ class Ledger:
         }
 
     def lacking(self) -> str:
-        """What there is too little of at present, which other processes may have taken; or ""."""
+        """What there is too little of at present, which other processes may have taken; or "".
+
+        Raises:
+            QMPError: /sys is not mounted.
+        """
         return "; ".join(
             f"huge pages of {human_size(row['page-size'])}: {row['lacking']}"
             for row in self.rows()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from functools import partial
@@ -13,6 +14,9 @@ import pytest
 from memd.errors import QMPError
 from memd.server.jobs import COPIES, HEAVY, IDLE_THREADS, LIGHT, LINE, THREADS, Jobs
 from memd.work import MEMORY, Job
+
+USER, OTHER = (os.geteuid() + more for more in (1, 2))
+"""Neither is root or who runs the tests: for these some places are set aside."""
 
 
 async def result_of(job: Job[Any]) -> Any:
@@ -236,10 +240,10 @@ def one_file_system(number: int) -> frozenset[int]:
 async def test_a_file_system_that_stalls_has_its_share_and_no_more() -> None:
     jobs = Jobs(asyncio.get_running_loop())
     stalled = Stalled(jobs)
-    stalled.start(50, one_file_system(7), 1000)
-    stalled.start(50, one_file_system(7), 1000, heavy=True)
+    stalled.start(50, one_file_system(7), USER)
+    stalled.start(50, one_file_system(7), USER, heavy=True)
     # What needs it among others waits with it.
-    stalled.start(1, frozenset((7, 8)), 1000)
+    stalled.start(1, frozenset((7, 8)), USER)
     others = Results()
     for on in (MEMORY, one_file_system(8), one_file_system(9)):
         for heavy in (False, True):
@@ -255,9 +259,9 @@ async def test_many_file_systems_that_stall_for_one_user() -> None:
     jobs = Jobs(asyncio.get_running_loop())
     stalled = Stalled(jobs)
     for number in range(1, 60):
-        stalled.start(2, one_file_system(number), 1000)
+        stalled.start(2, one_file_system(number), USER)
     job = Job(lambda: "another user's", on=one_file_system(100))
-    job.user = 1001
+    job.user = OTHER
     done = Results()
     jobs.start(job, done.take)
     while not done:
@@ -275,7 +279,7 @@ async def test_next_in_line_is_who_has_fewest_under_way() -> None:
         go_on.acquire()
         return user
 
-    for user in [1000] * 20 + [1001]:
+    for user in [USER] * 20 + [OTHER]:
         job = Job(partial(work, user), on=on)
         job.user = user
         jobs.start(job, order.take)
@@ -284,16 +288,16 @@ async def test_next_in_line_is_who_has_fewest_under_way() -> None:
         while len(order) < count:
             await asyncio.sleep(0.001)
     # The one that came last is begun as soon as one has ended, and so is one of the next.
-    assert order.index(1001) <= LIGHT
+    assert order.index(OTHER) <= LIGHT
     jobs.close()
 
 
 async def test_too_many_of_a_user_in_line() -> None:
     jobs = Jobs(asyncio.get_running_loop())
     stalled = Stalled(jobs)
-    stalled.start(LIGHT + LINE, one_file_system(7), 1000)
+    stalled.start(LIGHT + LINE, one_file_system(7), USER)
     refused = Job(int, on=one_file_system(8))
-    refused.user = 1000
+    refused.user = USER
     done = Results()
     jobs.start(refused, done.take)
     while not done:
@@ -303,7 +307,7 @@ async def test_too_many_of_a_user_in_line() -> None:
     # Another user's is not, nor what lets go of something.
     jobs.start(Job(lambda: 1, on=one_file_system(8)), done.take)
     releasing = Job(lambda: 2, on=one_file_system(8), patience=60)
-    releasing.user = 1000
+    releasing.user = USER
     jobs.start(releasing, done.take)
     while len(done) < 3:
         await asyncio.sleep(0.001)
