@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import need_shm
 from tests.differential.server import Died, Monitor
 from tests.manager import ServiceManager
 
@@ -265,6 +266,7 @@ def place(directory: Path) -> Path:
 
 
 @pytest.mark.timeout(60 + 5 * KILLS)
+@need_shm
 def test_kill_at_random_moments(place: Path, manage: Callable[..., ServiceManager]) -> None:
     chance = random.Random(SEED)
     print(f"MEMD_SEED={SEED} MEMD_KILLS={KILLS}")

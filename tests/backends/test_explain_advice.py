@@ -12,7 +12,7 @@ from memd.qom import Tree
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete
 from tests.backends.test_explain import arguments, happened, told
-from tests.conftest import need_shm
+from tests.conftest import need_shm, need_sys
 from tests.kvm import needs_guest_memfd
 
 Warnings = dict[str, str]
@@ -146,6 +146,7 @@ def test_shared_ram(tree: Tree) -> None:
     assert suggestion(tree, "ram", size=4097, share=True) == {}
 
 
+@need_sys
 def test_huge_page_sizes(tree: Tree) -> None:
     assert (
         "without hugetlb=on"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from benchmarks.templating import MIB, PAGE, measure, report
+from tests.conftest import need_shm
 
 
+@need_shm
 def test_clones_share_a_template() -> None:
     """Three map it, each copies a tenth of it; the rest is there once."""
     size, clones = 8 * MIB, 3

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.clients.harness_server import qemu_system_memd
+from tests.conftest import need_shm
 from tests.differential.kernel import descriptors
 from tests.differential.server import PATIENCE, TREE, Monitor
 
@@ -23,6 +24,8 @@ LINE_LIMIT = 64 * 1024
 MIB = 1 << 20
 
 NO_MACHINE = ("-machine", "none")
+
+pytestmark = need_shm
 
 AS_NUMBER_3 = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from memd.client import Client, QMPError
-from tests.conftest import NOT_HERE
+from tests.conftest import NOT_HERE, need_shm
 from tests.differential.harness import Side, settle
 from tests.differential.kernel import descriptors
 from tests.differential.server import TREE, Monitor, Server, qemu_argv, running
@@ -208,6 +208,7 @@ def test_eight_clones(client: Client, tmp_path: Path) -> None:
     assert hashlib.sha256(template.read_bytes()).digest() == before
 
 
+@need_shm
 def test_memd_outlives_a_taker_that_truncates(client: Client, memd: Side) -> None:
     """shm and ram are not sealed: a taker that may write may make them shorter."""
     add(client, "shm", size=MIB)

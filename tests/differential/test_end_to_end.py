@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import need_shm
 from tests.differential.harness import Pair, Side, Storage, exact, normalise
 from tests.differential.server import Message, Monitor, Server, memd_argv, qemu_argv
 
@@ -293,6 +294,7 @@ def test_signals(own_pair: Callable[[], tuple[Server, Server]], number: signal.S
     assert heard[1][-2:] == [0, False]
 
 
+@need_shm
 def test_everything_goes_at_the_end(start_memd: Callable[..., Server], directory: Path) -> None:
     """With backends in use the end is as clean: no file, no socket, no shared memory left."""
     server = start_memd()

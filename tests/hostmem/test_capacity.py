@@ -36,6 +36,7 @@ def test_a_control_group_limits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert capacity.left_to_use() > GIB
 
 
+@need_sys
 def test_huge_page_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sizes = capacity.huge_page_sizes()
     assert sizes == sorted(sizes)

@@ -19,6 +19,7 @@ from memd.hostmem.opened import MEMFD
 from memd.hostmem.planning import PlannedFile, PlanningHost
 from memd.hostmem.region import Region
 from memd.hostmem.spec import READ, MapSpec
+from tests.conftest import need_sys
 from tests.hostmem.made import HOST
 from tests.users import NOBODY, need_root
 
@@ -200,6 +201,7 @@ def test_getting_a_size(directory: Path) -> None:
     assert (directory / "empty").stat().st_size == 0
 
 
+@need_sys
 def test_memfds() -> None:
     host, plain = PlanningHost(None), os.MFD_CLOEXEC
     host.close(host.memfd("x" * 249, plain))

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from memd.memctl.host import Host
+from tests.conftest import need_sys
 from tests.memctl.conftest import Memctl, in_terminal
 
 STATES = {"ok", "warn", "bad"}
 
 
+@need_sys
 def test_this_host(memctl: Memctl) -> None:
     status, out, err = memctl("doctor")
     assert err == ""

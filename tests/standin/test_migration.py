@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import need_shm
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors
 from tests.differential.server import TREE, Monitor, Server, running
@@ -125,6 +126,7 @@ def kinds(directory: Path) -> tuple[str, ...]:
 IDS = ("pc.ram", "anonymous", "together", "memfd", "shm", "file", "copied", "clone")
 
 
+@need_shm
 def test_every_byte_of_every_kind_of_memory(tmp_path: Path, start: Start) -> None:
     """The targets had other content, and their files other bytes."""
     for side in ("here", "there"):
