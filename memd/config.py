@@ -340,6 +340,7 @@ class Config:
         machine: what was said of it.
         machine_values: its properties that were given, by name.
         devices: what is plugged into it, in the order in which QEMU does it.
+        mem_path: the file, or the directory of a file, that is the machine's memory.
         one_client: whether a monitor has one client at a time, as in QEMU.
         qtest: where the qtest protocol is spoken, or None.
         qtest_log: the file for what is spoken there, or None.
@@ -374,6 +375,7 @@ class Config:
         self.stored: dict[str, int] = {}
         self.accept_loss = False
         self.one_client = False
+        self.mem_path: str | None = None
         self.audit: str | None = None
         self.metrics: Chardev | None = None
         self.limits: dict[str, int] = {}

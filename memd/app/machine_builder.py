@@ -58,16 +58,20 @@ class MachineBuilder:
         machine = self._machine
         by_node = [node for node in machine.numa_nodes if node.memdev is not None]
         own = machine.memory_backend is None and not by_node and machine.ram_size > 0
+        path = self._config.mem_path
         if machine.memory_backend is not None:
+            if path is not None:
+                raise StartError("'-mem-path' can't be used together with'-machine memory-backend'")
             self._take_backend(machine.memory_backend, by_node)
         elif own:
             self._check_reserved()
         self._check_nodes(by_node)
         if own:
             id = self._kind.ram_id
-            await make_object(
-                {"qom-type": "memory-backend-ram", "id": id, "size": machine.ram_size}
-            )
+            options: JSONObject = {"qom-type": "memory-backend-ram"}
+            if path is not None:
+                options = {"qom-type": "memory-backend-file", "mem-path": path}
+            await make_object({**options, "id": id, "size": machine.ram_size})
             self._install(self._backend(id))
         try:
             check_initiators(self._kind, machine)

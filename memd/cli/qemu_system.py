@@ -61,7 +61,7 @@ REFUSED = (
     *("acpitable", "add-fd", "cdrom", "debugcon"),
     *("dfilter", "drive", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "gdb"),
     *("hda", "hdb", "hdc", "hdd", "icount", "iscsi", "loadvm"),
-    *("mem-path", "mtdblock", "option-rom", "pflash", "plugin", "readconfig"),
+    *("mtdblock", "option-rom", "pflash", "plugin", "readconfig"),
     *("run-with", "sd", "set", "shim", "spice", "tpmdev", "usbdevice", "virtfs"),
     *("vnc", "xen-domid"),
 )
@@ -324,6 +324,7 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "vga": Option(_vga),
     "accel": Option(lambda line, given: line.hardware.machine.take_accel(given)),
     "cpu": Option(_cpu),
+    "mem-path": Option(lambda line, given: setattr(line.config, "mem_path", given.value)),
     "enable-kvm": Option(_enable_kvm, argument=False),
     **options.HARDWARE,
     "action": Option(_action),

@@ -157,7 +157,7 @@ Same effect as in QEMU:
   -pidfile FILE, -daemonize, -S, -preconfig, -msg timestamp=on|off
   -qtest ADDRESS, -qtest-log FILE
   -machine none|q35|pc|virt[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID]
-  -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -smp N, -numa SPEC
+  -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -mem-path PATH, -smp N, -numa SPEC
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION

@@ -150,6 +150,14 @@ def test_a_guest_that_stands_still(start: Start) -> None:
             "'-machine memory-backend' and '-numa memdev' properties are mutually exclusive",
         ),
         (
+            ("-machine", "q35,memory-backend=m0", *M0, "-mem-path", "/tmp/m"),
+            "'-mem-path' can't be used together with'-machine memory-backend'",
+        ),
+        (
+            (*Q35, "-mem-path", "/no/where"),
+            "can't open backing store /no/where for guest RAM: No such file or directory",
+        ),
+        (
             (*Q35, "-object", "memory-backend-ram,id=pc.ram,size=64M"),
             "object's id 'pc.ram' is reserved for the default RAM backend,",
         ),

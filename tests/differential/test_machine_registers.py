@@ -155,3 +155,11 @@ def test_pci_devices(directory: Path) -> None:
         with standin_pair(place, "-machine", machine, *options) as pair:
             asked = [("query-pci", None), word("info pci")]
             tell(pair, [*asked, plug, *asked, ("device_del", {"id": "n0"}), *asked])
+
+
+def test_the_file_that_is_the_memory(directory: Path) -> None:
+    with standin_pair(directory, "-machine", "q35", "-m", "16M", "-mem-path", "@DIR@/f") as pair:
+        asked = ("type", "share", "size")
+        ram = [("qom-get", {"path": "/objects/pc.ram", "property": name}) for name in asked]
+        tell(pair, [("query-memdev", None), *ram])
+        pair.same("files", lambda side: sorted(side.files()))
