@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 
 from memd.client import Client
 from memd.errors import QMPError
@@ -23,9 +25,8 @@ _QEMU = "qemu-system-x86_64"
 _LAST_WORDS = 5.0
 """Seconds in which the daemon has to tell of a machine that has ended."""
 
-_PAUSE = 0.005
-_PATIENCE = 30.0
-"""Seconds in which QEMU has to make its monitor's socket."""
+_ITS_END = 0.2
+"""Seconds in which a QEMU that has closed its monitor has ended."""
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -62,20 +63,30 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         return NOT_FOUND
     with context.connect() as client, tempfile.TemporaryDirectory(prefix="memctl-") as place:
         monitor = os.path.join(place, "qmp")
-        command += ["-incoming", "defer", "-qmp", f"unix:{monitor},server=on,wait=off"]
-        try:
-            machine = subprocess.Popen(command)
-        except OSError as failed:
-            print(f"memctl: cannot run {command[0]}: {failed.strerror}", file=sys.stderr)
-            return CANNOT_RUN
+        # QEMU is given a socket that listens already: the daemon connects without waiting for it.
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(monitor)
+            listening.listen(1)
+            fd = listening.fileno()
+            command += ["-incoming", "defer", "-mon", "chardev=memctl,mode=control"]
+            command += ["-chardev", f"socket,id=memctl,fd={fd},server=on,wait=off"]
+            try:
+                machine = subprocess.Popen(command, pass_fds=[fd])
+            except OSError as failed:
+                print(f"memctl: cannot run {command[0]}: {failed.strerror}", file=sys.stderr)
+                return CANNOT_RUN
         try:
             request: JSONObject = {"name": arguments.name, "qmp": monitor}
             if arguments.record:
                 request["record"] = True
-            if not _wait_for(monitor, machine):
-                return machine.wait()
             began = time.monotonic()
-            client.execute("x-template-serve", request)
+            try:
+                client.execute("x-template-serve", request)
+            except QMPError:
+                # A QEMU that has ended has said why itself.
+                with suppress(subprocess.TimeoutExpired):
+                    return machine.wait(_ITS_END)
+                raise
             _say(f"{arguments.name}: connected after {(time.monotonic() - began) * 1000:.0f} ms")
             teller = threading.Thread(target=_tell, args=(client, request), daemon=True)
             teller.start()
@@ -86,18 +97,6 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             if machine.poll() is None:
                 machine.terminate()
                 machine.wait()
-
-
-def _wait_for(monitor: str, machine: subprocess.Popen[bytes]) -> bool:
-    """Wait until QEMU has made its monitor; False if it has ended."""
-    deadline = time.monotonic() + _PATIENCE
-    while not os.path.exists(monitor):
-        if machine.poll() is not None:
-            return False
-        if time.monotonic() > deadline:
-            raise Trouble("QEMU makes no monitor")
-        time.sleep(_PAUSE)
-    return True
 
 
 def _tell(client: Client, request: JSONObject) -> None:

@@ -142,12 +142,18 @@ def test_run(recorded: Path, directory: Path, start_memd: Callable[..., Server])
     words = ["template", "run", "--record", "first", "--", *MACHINE.split()]
     words += ["-object", memory("memfd"), "-serial", "stdio"]
     words += ["-qmp", f"unix:{directory}/own,server=on,wait=off"]
+    memctl = [sys.executable, "-m", "tests.memctl.program", "-s", str(server.path)]
+    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    refused = ["template", "run", "first", "--", "-no-such-option"]
+    ended = subprocess.run([*memctl, *refused], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 1
+    assert ended.stderr == "qemu-system-x86_64: -no-such-option: invalid option\n"
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.memctl.program", "-s", str(server.path), *words],
+        [*memctl, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(TREE)},
+        env=environment,
     ) as running:
         assert running.stdin is not None
         assert running.stdout is not None
