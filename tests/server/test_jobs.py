@@ -39,8 +39,18 @@ class Results(list[Any]):
         self.append(value if error is None else error)
 
 
+_before: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_before() -> None:
+    """What other tests of this process have left idle is not counted."""
+    _before.clear()
+    _before.update(threading.enumerate())
+
+
 def job_threads() -> int:
-    return sum(thread.name == "memd-job" for thread in threading.enumerate())
+    return sum(thread.name == "memd-job" for thread in {*threading.enumerate()} - _before)
 
 
 async def test_work_runs_beside_the_loop() -> None:
