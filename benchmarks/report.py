@@ -83,7 +83,8 @@ def machine() -> dict[str, str]:
 def markdown(results: list[Samples], rounds: int) -> str:
     """The whole report."""
     lines = [f"- {name}: {value}" for name, value in machine().items()]
-    return "\n".join([f"Medians of {rounds} rounds.", "", table(results), *lines, ""])
+    ran = "One round." if rounds == 1 else f"Medians of {rounds} rounds."
+    return "\n".join([ran, "", table(results), *lines, ""])
 
 
 def as_json(results: list[Samples], curves: dict[str, dict[str, Curve]]) -> dict[str, Any]:
