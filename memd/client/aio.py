@@ -7,6 +7,7 @@ import io
 import socket
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 from memd.client.conversation import (
     Answer,
@@ -283,6 +284,22 @@ def _finish(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+async def connect_to(family: int, kind: int, number: int, where: Any) -> socket.socket:
+    """A socket that is connected to one place; raises `OSError`.
+
+    Args:
+        family, kind, number, where: as `socket.getaddrinfo` has them.
+    """
+    sock = socket.socket(family, kind, number)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 async def _connected(address: Address) -> socket.socket:
     """A socket that is connected to the first that takes it; raises `OSError`."""
     loop = asyncio.get_running_loop()
@@ -293,14 +310,8 @@ async def _connected(address: Address) -> socket.socket:
     else:
         found = candidates(address)
     for family, kind, number, where in found:
-        sock = socket.socket(family, kind, number)
-        sock.setblocking(False)
         try:
-            await loop.sock_connect(sock, where)
-            return sock
-        except BaseException as failed:
-            sock.close()
-            if not isinstance(failed, OSError):
-                raise
+            return await connect_to(family, kind, number, where)
+        except OSError as failed:
             refusal = failed
     raise refusal or OSError("the host has no address")

@@ -3,8 +3,8 @@
 The kernel sets pages aside for a mapping with reserve=on. Nobody does for one with
 reserve=off, such as a clone that copies a template's pages on write, nor again for
 what was discarded. Such a claim that finds no page free ends its process by SIGBUS:
-the daemon, or whoever has the memory's descriptor. A page that memory bound to nodes
-may want has to be free there, which no reservation sees to.
+the daemon, or a process that has the memory's descriptor. A page that memory bound to
+nodes may want has to be free there, which no reservation sees to.
 """
 
 from __future__ import annotations

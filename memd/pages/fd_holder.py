@@ -29,7 +29,7 @@ class Holder:
     """A connection to that process. Its methods wait for it, and may be called in any thread.
 
     Args:
-        directory: where its socket is; one process is started for each, by whoever is first.
+        directory: where its socket is; one process is started for each, by the first that needs it.
             This process has no threads yet.
 
     Raises:

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from memd.client.aio import connect_to
 from memd.errors import QMPError
 from memd.hostmem.paths import Roots, open_path
 from memd.pages.sources import is_loopback
@@ -85,15 +86,8 @@ class Reach:
         raise QMPError(f"'{uri}' is no address: unix:PATH or tcp:HOST:PORT is expected")
 
     async def _connect_unix(self, path: str) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            with self.opened(path) as place:
-                await asyncio.get_running_loop().sock_connect(sock, place)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        with self.opened(path) as place:
+            return await connect_to(socket.AF_UNIX, socket.SOCK_STREAM, 0, place)
 
     async def _connect_tcp(self, host: str, port: int) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -104,16 +98,9 @@ class Reach:
             if not self._tcp and not is_loopback(str(where[0])):
                 failure = failure or OSError(0, "it is another host (--insecure-tcp permits that)")
                 continue
-            sock = socket.socket(family, kind, number)
-            sock.setblocking(False)
             try:
-                await loop.sock_connect(sock, where)
-                return sock
+                return await connect_to(family, kind, number, where)
             except OSError as failed:
-                sock.close()
                 # asyncio says something else for every refusal.
                 failure = OSError(failed.errno, os.strerror(failed.errno or 0))
-            except BaseException:
-                sock.close()
-                raise
         raise failure or OSError(0, "the host has no address")

@@ -13,8 +13,6 @@ import pytest
 
 from tests.clients.libvirt import SECOND, nothing_stays, run_libvirt
 
-pytestmark = pytest.mark.xdist_group("libvirt")
-
 DOMAIN = """
 <domain type='qemu'>
   <name>vm</name>

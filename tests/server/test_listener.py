@@ -56,7 +56,7 @@ def test_a_live_socket_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_one_that_is_bound_and_does_not_listen_yet_is_waited_for(tmp_path: Path) -> None:
-    """It looks stale; whoever makes it has locked the directory."""
+    """It looks stale; the one that makes it has locked the directory."""
     path = str(tmp_path / "s")
     directory = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_EX)
