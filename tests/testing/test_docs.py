@@ -41,7 +41,7 @@ def run(directory: Path, *command: str, **environment: str) -> subprocess.Comple
 def test_the_examples_are_found() -> None:
     assert set(FILES) == {
         *("manager.py", "test_manager.py", "test_unittest.py", "test.sh", "plug_test.go"),
-        *("plug.c", "recorded.jsonl"),
+        *("unplug.rs", "plug.c", "recorded.jsonl"),
     }
 
 
@@ -75,6 +75,18 @@ def test_go(tmp_path: Path) -> None:
     done = run(tmp_path, "--", "go", "test", "./...", **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("ok")
+
+
+def test_rust(tmp_path: Path) -> None:
+    # Where rustc is rustup's, the compiler itself is below the home that `run` hides.
+    rustup = os.environ.get("RUSTUP_HOME", os.path.expanduser("~/.rustup"))
+    if shutil.which("rustc") is None or shutil.which("cc") is None:
+        pytest.skip("needs Rust and a linker: there is no rustc or no cc on PATH")
+    (tmp_path / "unplug.rs").write_text(FILES["unplug.rs"], encoding="utf-8")
+    script = "rustc --test unplug.rs && ./unplug"
+    done = run(tmp_path, "--", "sh", "-c", script, RUSTUP_HOME=rustup)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
 
 
 def test_c(tmp_path: Path) -> None:
