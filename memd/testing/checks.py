@@ -24,7 +24,8 @@ def check_schema(
 ) -> None:
     """Raise `Unexpected` unless each message fits the schema; see `Server.check_schema`."""
     validator, known = _schema(compat, catalogue)
-    wrong: list[str] = []
+    transcript = list(transcript)
+    wrong = _too_early(transcript)
     # What is said again and again is looked at once: that takes a millisecond.
     seen: dict[str, list[str]] = {}
     for entry in transcript:
@@ -41,6 +42,35 @@ def check_schema(
             wrong.append(f"{entry['from']}: {each}\n    {said[:500]}")
     if wrong:
         raise Unexpected("\n".join([f"{len(wrong)} mistakes against the schema:", *wrong]))
+
+
+def _too_early(transcript: Iterable[Message]) -> list[str]:
+    """The commands that clients sent before they negotiated, which an answer that was told hides.
+
+    Of a connection whose greeting is not in the transcript nothing is known.
+    """
+    wrong: list[str] = []
+    greeted: set[int | None] = set()
+    asked: set[int | None] = set()
+    for entry in transcript:
+        connection, message = entry.get("connection"), entry.get("message")
+        if not isinstance(message, dict):
+            continue
+        negotiates = "qmp_capabilities" in (message.get("execute"), entry.get("command"))
+        if entry["from"] == "client":
+            if negotiates and connection in greeted:
+                greeted.remove(connection)
+                asked.add(connection)
+            elif connection in greeted:
+                said = json.dumps(message)[:500]
+                wrong.append(f"client: it has not negotiated\n    {said}")
+        elif "QMP" in message:
+            greeted.add(connection)
+        elif negotiates and connection in asked:
+            asked.remove(connection)
+            if "error" in message:
+                greeted.add(connection)
+    return wrong
 
 
 @functools.cache

@@ -355,7 +355,8 @@ class Server:
     ) -> None:
         """Raise `Unexpected` unless each message is as QEMU's schema and memd's own have it.
 
-        A command or an event that there is in neither is a mistake, also if it was told.
+        A command or an event that there is in neither is a mistake, also if it was told,
+        and so is a command before `qmp_capabilities` was sent and not refused.
 
         Args:
             answers: whether the server's are looked at as well, which shows what

@@ -20,6 +20,7 @@ TWO = client(
     {"execute": "object-add", "arguments": {"id": "m0", "size": 1}, "id": 5},
 )
 
+VERSION = {"qemu": {"major": 1, "minor": 2, "micro": 3}, "package": ""}
 TIME = {"seconds": 1, "microseconds": 2}
 
 
@@ -56,8 +57,58 @@ def test_what_does_not_fit_the_schema(entry: dict[str, Any], complaint: str) -> 
         check_schema([entry], "10.0", answers=True)
 
 
+GREETING = {"QMP": {"version": VERSION, "capabilities": []}}
+REFUSED = {"error": {"class": "GenericError", "desc": "x"}}
+
+
+def conversation(*messages: dict[str, Any]) -> list[dict[str, Any]]:
+    """What one client and the server say; an answer is to the command before it."""
+    entries: list[dict[str, Any]] = []
+    for message in messages:
+        entry: dict[str, Any] = {"connection": 1, "message": message}
+        if "execute" in message:
+            entry["from"] = "client"
+        else:
+            entry["from"] = "server"
+            if entries and "execute" in entries[-1]["message"]:
+                entry["command"] = entries[-1]["message"]["execute"]
+        entries.append(entry)
+    return entries
+
+
+CAPABILITIES = {"execute": "qmp_capabilities"}
+STOP = {"execute": "stop"}
+DONE: dict[str, Any] = {"return": {}}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (GREETING, STOP, DONE),
+        (GREETING, STOP, DONE, CAPABILITIES, DONE),
+        (GREETING, CAPABILITIES, REFUSED, STOP, DONE),
+    ],
+)
+def test_a_command_before_the_negotiation(messages: tuple[dict[str, Any], ...]) -> None:
+    with pytest.raises(Unexpected, match=r"^1 mistakes .*\n.*has not negotiated\n.*stop"):
+        check_schema(conversation(*messages), "10.0", answers=True)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (GREETING, CAPABILITIES, DONE, STOP, DONE),
+        (GREETING, CAPABILITIES, STOP, DONE, DONE),
+        (GREETING, CAPABILITIES, DONE, CAPABILITIES, REFUSED, STOP, DONE),
+        # The transcript begins after a reset: it had negotiated before.
+        (STOP, DONE),
+    ],
+)
+def test_a_client_that_negotiates(messages: tuple[dict[str, Any], ...]) -> None:
+    check_schema(conversation(*messages), "10.0", answers=True)
+
+
 def test_what_fits_the_schema() -> None:
-    version = {"qemu": {"major": 1, "minor": 2, "micro": 3}, "package": ""}
     rtc = {"offset": 1, "qom-path": "/machine"}
     device = {"driver": "e1000", "netdev": "n0"}
     check_schema(
@@ -65,7 +116,7 @@ def test_what_fits_the_schema() -> None:
             *(
                 {"from": "server", "message": message}
                 for message in (
-                    {"QMP": {"version": version, "capabilities": []}},
+                    GREETING,
                     {"timestamp": TIME, "event": "STOP"},
                     {"error": {"class": "GenericError", "desc": "x"}, "id": 1},
                 )
