@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import base64
+import errno
+import http.client
+import io
 import json
 import os
 import re
+import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import urllib3
 from urllib3 import BaseHTTPResponse
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from memd.pages.directory import PIECE, read_name
 from memd.pages.names import Version
@@ -22,9 +28,13 @@ from memd.pages.sources import SourceError, is_loopback
 CONNECTIONS = 8
 """Requests to one host at once, as a rule; more wait for no other."""
 
-_TIMEOUT = urllib3.Timeout(connect=3, read=5)
+PATIENCE = 5.0
 """Seconds without a byte after which a request is made again: a machine waits for what is
 asked for, 15 s in all until it is told that there is none."""
+
+_LEAST = 4096
+"""Bytes a second that have to come while an answer is waited for. A link of 128 kbit/s brings
+four at once."""
 
 _RETRY = urllib3.Retry(
     total=2,
@@ -37,24 +47,85 @@ _RETRY = urllib3.Retry(
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
+class _Steady(io.RawIOBase):
+    """What a connection brings; a `TimeoutError` where it comes too slowly.
+
+    Only the time in which it is waited for counts, so that one who reads slowly may.
+
+    Args:
+        raw: the connection's stream.
+        patience: seconds over which the rate is taken.
+    """
+
+    def __init__(self, raw: io.RawIOBase, patience: float) -> None:
+        self._raw = raw
+        self._patience = patience
+        self._waited = 0.0
+        self._came = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        began = time.monotonic()
+        count: int | None = self._raw.readinto(buffer)
+        self._waited += time.monotonic() - began
+        self._came += count or 0
+        if self._waited >= self._patience:
+            if count and self._came < _LEAST * self._patience:
+                raise TimeoutError(
+                    errno.ETIMEDOUT, f"it sends less than {_LEAST >> 10} KiB a second"
+                )
+            self._waited, self._came = 0.0, 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
+        super().__init__(sock, *arguments, **named)
+        patience = sock.gettimeout()
+        assert patience is not None
+        self.fp: io.BufferedReader = io.BufferedReader(_Steady(self.fp.detach(), patience))
+
+
+class _Clear(urllib3.HTTPConnectionPool):
+    class ConnectionCls(HTTPConnection):
+        """One whose answers come steadily."""
+
+        response_class = _Answer
+
+
+class _Secure(urllib3.HTTPSConnectionPool):
+    class ConnectionCls(HTTPSConnection):
+        """One whose answers come steadily."""
+
+        response_class = _Answer
+
+
 class Client:
     """Makes requests to a source, and logs in where it asks for that.
 
     Args:
         url: the source's, for messages.
         host: who may be sent what is kept to log in with.
+        patience: see `PATIENCE`.
     """
 
-    def __init__(self, url: str, host: str) -> None:
+    def __init__(self, url: str, host: str, patience: float = PATIENCE) -> None:
         self.url = url
         self._host = host
         self._authorization = ""
         self._pool = urllib3.PoolManager(
             maxsize=CONNECTIONS,
-            timeout=_TIMEOUT,
+            timeout=urllib3.Timeout(connect=3, read=patience),
             retries=_RETRY,
             ssl_context=ssl.create_default_context(),
         )
+        self._pool.pool_classes_by_scheme = {"http": _Clear, "https": _Secure}
 
     def request(
         self,
@@ -191,10 +262,9 @@ class Client:
 
 def _words(error: object) -> str:
     """Why a request came to nothing, without the objects that the library puts into its texts."""
-    if isinstance(error, urllib3.exceptions.NewConnectionError):
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+    cause = getattr(error, "__cause__", None) or getattr(error, "__context__", None)
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "it does not answer in time"
     return str(error).rpartition("object at 0x")[2].rpartition(">: ")[2] or type(error).__name__
@@ -205,12 +275,13 @@ class Http:
 
     Args:
         url: as it was given.
+        patience: see `PATIENCE`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = PATIENCE) -> None:
         self.url = url
         self._base = url.rstrip("/")
-        self._client = Client(url, urlsplit(url).netloc)
+        self._client = Client(url, urlsplit(url).netloc, patience)
 
     def find(self, name: str) -> Version | None:
         """See `Source`."""

@@ -21,8 +21,8 @@ _PART = "application/vnd.memd.template.{}.v1"
 
 _REPOSITORY = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 
-_PIECE = 1 << 20
-"""Bytes that are sent between two reports."""
+_PIECE = 128 << 10
+"""Bytes that are sent between two reports; each has to go within the 3 s of a connection."""
 
 
 class Oci:

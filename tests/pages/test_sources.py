@@ -335,6 +335,25 @@ def test_a_source_that_stalls_holds_up_nothing_else(make: MakeStore, web: Web) -
     template.close()
 
 
+@pytest.mark.parametrize(
+    "trickle", [pytest.param((1, 0.01), id="headers"), pytest.param((512, 0.3), id="chunk")]
+)
+def test_a_source_that_trickles(make: MakeStore, web: Web, trickle: tuple[int, float]) -> None:
+    """A byte now and then is no answer; one that is slow and steady is."""
+    from memd.pages.http import Http
+
+    store = make("origin")
+    fill(store)
+    source = Http(web.url, patience=0.5)
+    pack = max(store.blobs.digests(), key=store.blobs.size)
+    web.trickle = trickle
+    # Under load it may be silent for so long.
+    with pytest.raises(SourceError, match=r"it sends less than 4 KiB a second|it does not answer"):
+        source.part(pack, 0, 100_000)
+    web.trickle = (512, 0.01)
+    assert len(source.part(pack, 0, 40_000)) == 40_000
+
+
 async def test_what_is_here_does_not_wait_for_what_stalls(make: MakeStore, web: Web) -> None:
     """Machines are sent the pages that are here while others of the same template are awaited."""
     origin = make("origin")

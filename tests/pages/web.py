@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+
+class _Slowly(io.BufferedIOBase):
+    """Writes in pieces; all the rest at once when it is told to go on."""
+
+    def __init__(
+        self, out: io.BufferedIOBase, piece: int, pause: float, go_on: threading.Event
+    ) -> None:
+        self._out = out
+        self._piece = piece
+        self._pause = pause
+        self._go_on = go_on
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        for at in range(0, len(data), self._piece):
+            self._go_on.wait(self._pause)
+            self._out.write(data[at : at + self._piece])
+        return len(data)
 
 
 class Web:
@@ -14,6 +37,7 @@ class Web:
     Attributes:
         asked: what was asked for: path and range.
         stall: requests whose path has this in it get no answer until `go_on`.
+        trickle: answers come in pieces of so many bytes, with so many seconds in between.
         fail: how many requests are answered with an error from now on.
         corrupt: whether blobs' bytes are changed on the way.
         login: what has to be sent as Authorization, if anything.
@@ -23,6 +47,7 @@ class Web:
     def __init__(self, root: Path, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[tuple[str, str]] = []
         self.stall = ""
+        self.trickle: tuple[int, float] | None = None
         self.fail = 0
         self.corrupt = False
         self.login = ""
@@ -69,6 +94,8 @@ class Web:
                 for name, value in headers:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
+                if web.trickle is not None:
+                    self.wfile = _Slowly(self.wfile, *web.trickle, web.go_on)
                 self.end_headers()
                 try:
                     self.wfile.write(data)
