@@ -73,8 +73,16 @@ need_sys = pytest.mark.skipif(
 """For tests that ask the kernel for its nodes, processors or huge pages."""
 
 
+_LONG = re.compile("test_mypy|test_docs_commands|test_kill_at_random_moments")
+"""In the names of tests that take many seconds each."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that names shm, or has it as a parameter, needs it."""
+    """A test that names shm, or has it as a parameter, needs it. The long ones come first.
+
+    So no worker is left alone with one at the end.
+    """
+    items.sort(key=lambda item: _LONG.search(item.nodeid) is None)
     for item in items:
         if "shm" in item.name or "shared_memory_object" in item.name:
             item.add_marker(need_shm)

@@ -7,6 +7,7 @@ together: run `python -m tests.house --write` after a room has come to import an
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,19 +62,24 @@ def room_of(module: str) -> str:
     return room if RANKS.get(room) else "memd.__init__"
 
 
+@functools.cache
+def import_statements(path: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """All of a file's, wherever in it."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return tuple(node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+
+
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """Every module of memd that a file imports, wherever in it, with the line."""
     package = path.relative_to(TREE).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             parts = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join([*parts, *([node.module] if node.module else [])])
             # `from memd import app` imports memd.app.
             names = [f"{base}.{alias.name}" for alias in node.names] if base == "memd" else [base]
-        else:
-            continue
         yield from ((node.lineno, name) for name in names if name.split(".")[0] == "memd")
 
 

@@ -9,7 +9,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.house import ARCHITECTURE, MODULES, RANKS, TREE, drawn, imports, name_of, room_of
+from tests.house import (
+    ARCHITECTURE,
+    MODULES,
+    RANKS,
+    TREE,
+    drawn,
+    import_statements,
+    imports,
+    name_of,
+    room_of,
+)
 
 
 def test_imports_go_down() -> None:
@@ -45,15 +55,14 @@ def imported_modules(path: Path) -> Iterator[str]:
     """The modules of its own room that a file imports, types included."""
     here = name_of(path)
     names = {name_of(each) for each in MODULES if room_of(name_of(each)) == room_of(here)}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            inside = [f"{node.module}.{alias.name}" for alias in node.names]
-            # What is no module is a name in the one that it is imported from.
-            found = [each if each in names else node.module for each in inside]
         else:
-            continue
+            module = node.module or ""
+            inside = [f"{module}.{alias.name}" for alias in node.names]
+            # What is no module is a name in the one that it is imported from.
+            found = [each if each in names else module for each in inside]
         yield from (each for each in found if each in names and each != here)
 
 
@@ -70,10 +79,10 @@ def test_no_circle_of_modules() -> None:
 
 def outside(path: Path) -> Iterator[str]:
     """The top-level names of every module that a file imports."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
+        elif not node.level:
             yield (node.module or "").split(".")[0]
 
 

@@ -98,7 +98,7 @@ class App:
             self._machine_builder = MachineBuilder(config, self._daemon)
         make_hub: Callable[..., Hub] = Hub
         if config.test_faults:
-            from memd.faulty import faulty_hub
+            from memd.faulty.injection import faulty_hub
 
             lifelines = [
                 each.id or each.chardev.id for each in config.monitors if not each.chardev.server

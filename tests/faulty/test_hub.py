@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from memd.errors import QMPError
-from memd.faulty import faulty_hub
 from memd.faulty.dispatcher import FaultyDispatcher
+from memd.faulty.injection import faulty_hub
 from memd.testing import Server
 from tests.commands.fakes import Console, make_daemon
 from tests.differential.server import PATIENCE, Monitor

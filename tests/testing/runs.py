@@ -19,6 +19,9 @@ asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
 """
 
+QUICK = ("-p", "no:hypothesispytest")
+"""Options of a run that needs no Hypothesis, whose import takes most of a second."""
+
 
 def run_python(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run this Python away from the tree."""
@@ -41,7 +44,7 @@ def run_pytest(directory: Path, text: str, *options: str) -> subprocess.Complete
     """Run a file of tests; every outcome is listed at the end of its output."""
     (directory / "test_it.py").write_text(text, encoding="utf-8")
     (directory / "pytest.ini").write_text(INI, encoding="utf-8")
-    return run_python("-m", "pytest", "-rA", *options, cwd=directory)
+    return run_python("-m", "pytest", "-rA", *QUICK, *options, cwd=directory)
 
 
 def outcomes(run: subprocess.CompletedProcess[str]) -> dict[str, str]:

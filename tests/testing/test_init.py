@@ -27,3 +27,10 @@ def test_what_pytest_imports_of_it(tmp_path: Path) -> None:
     )
     done = run_python("-c", program, cwd=tmp_path)
     assert done.stdout == "['memd', 'memd.testing', 'memd.testing.plugin']\n", done.stderr
+
+
+def test_what_the_command_imports(tmp_path: Path) -> None:
+    """It starts a daemon, and needs nothing of what one is made of."""
+    program = "import sys, memd.testing.run; print({*sys.modules} & {*sys.argv[1:]})"
+    done = run_python("-c", program, "memd.server", "memd.qom", "asyncio", cwd=tmp_path)
+    assert done.stdout == "set()\n", done.stderr
