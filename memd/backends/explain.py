@@ -14,7 +14,7 @@ from memd.backends.allocation import realize
 from memd.backends.base import MemoryBackend
 from memd.backends.explain_data import describe, error_data
 from memd.backends.explain_words import words
-from memd.backends.plan import Plan, Proposals, Warnings, about, size_text
+from memd.backends.plan import Plan, Proposals, Warnings
 from memd.errors import QMPError
 from memd.hostmem import capacity, libc
 from memd.hostmem.capacity import CannotTell
@@ -30,6 +30,7 @@ from memd.hostmem.spec import READ_WRITE, MapSpec, round_up
 from memd.json_types import JSONObject
 from memd.qom.object import UserCreatable
 from memd.qom.tree import Tree
+from memd.sizes import rounded, size_text
 from memd.work import MEMORY, Job
 
 Explanation = JSONObject
@@ -180,16 +181,16 @@ def _of_room(backend: MemoryBackend, plan: Plan, spec: MapSpec) -> Warnings:
             place = backend.file_path or "/dev/shm"
             yield (
                 "space",
-                f"the file system of {place} has {about(file.free)} left, and the memory may need"
-                f" {about(wanted)}: pages that do not fit can't be had.",
+                f"the file system of {place} has {rounded(file.free)} left, and the memory may need"
+                f" {rounded(wanted)}: pages that do not fit can't be had.",
             )
     wanted = memory_wanted(spec, file)
     left = capacity.left_to_use()
     if wanted > left:
         yield (
             "memory",
-            f"all of it in use takes {about(wanted)} of memory, and {about(left)} are available,"
-            " swap included: the kernel may end the daemon for it.",
+            f"all of it in use takes {rounded(wanted)} of memory, and {rounded(left)} are"
+            " available, swap included: the kernel may end the daemon for it.",
         )
 
 

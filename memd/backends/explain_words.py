@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memd.backends.plan import size_text
 from memd.hostmem.spec import DENIED, FILE, PRIVATE
 from memd.json_types import JSONObject
+from memd.sizes import size_option, size_text
 
 if TYPE_CHECKING:
     from memd.backends.base import MemoryBackend
@@ -65,17 +65,11 @@ def spelled(options: JSONObject) -> str:
         if isinstance(value, bool):
             text = "on" if value else "off"
         elif name in _SIZES:
-            text = _short(value)
+            text = size_option(value)
         else:
             text = str(value).replace(",", ",,")
         parts.append(f"{name}={text}")
     return ",".join(parts)
-
-
-def _short(size: int) -> str:
-    """A size with the suffix that the command line takes."""
-    number, unit = size_text(size).split()
-    return number if unit == "bytes" else number + unit[0]
 
 
 def words(backend: MemoryBackend, plan: Plan, told: JSONObject) -> list[str]:

@@ -10,13 +10,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MEMORY_BACKEND
-from memd.backends.plan import Plan, Proposals, Warnings, size_text
+from memd.backends.plan import Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.hostmem.spec import READ_WRITE, FileAccess, file_access
 from memd.qapi.visit import visit_bool, visit_enum, visit_size, visit_str
 from memd.qom.property import attribute
 from memd.qom.types import ObjectType
+from memd.sizes import size_text
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memd.backends.base import MEMORY_BACKEND, unless_made
-from memd.backends.plan import Plan, Proposals, Warnings, size_text
+from memd.backends.plan import Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.hostmem.spec import round_up
 from memd.qapi.visit import visit_bool, visit_size
 from memd.qom.property import attribute
 from memd.qom.types import ObjectType
+from memd.sizes import size_text
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from memd.hostmem.planning import PlannedFile
     from memd.hostmem.spec import MapSpec
 
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
-
 Warnings = Iterator[tuple[str, str]]
 """What each is about, and a sentence."""
 
@@ -58,21 +56,3 @@ class Plan:
         if self.error is not None:
             return "fails"
         return "works" if self.unsure is None else "unknown"
-
-
-def size_text(size: int) -> str:
-    """A size in the largest unit that divides it: "64 MiB", "4097 bytes"."""
-    unit = 0
-    while size and not size % 1024 and unit < len(_UNITS) - 1:
-        size //= 1024
-        unit += 1
-    return f"{size} {_UNITS[unit]}"
-
-
-def about(size: int) -> str:
-    """A size for people, with one decimal where it is not even."""
-    unit, rest = 0, float(size)
-    while rest >= 1024 and unit < len(_UNITS) - 1:
-        rest /= 1024
-        unit += 1
-    return f"{rest:.1f}".removesuffix(".0") + f" {_UNITS[unit]}"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
-from memd.hostmem.spec import MapSpec, human_size
+from memd.hostmem.spec import MapSpec
+from memd.sizes import size_text
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
@@ -57,5 +58,5 @@ class WholePagesBackend(MemoryBackend):
         if self.size % page_size:
             raise QMPError(
                 f"backend '{self.qom_type.name}' memory size must be multiple of"
-                f" {human_size(page_size)}"
+                f" {size_text(page_size)}"
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from memd.client.conversation import (
@@ -17,8 +17,7 @@ from memd.client.conversation import (
     export_arguments,
 )
 from memd.client.sockets import Address, candidates, receive
-from memd.client.transfers import Data, Steps, Transfers
-from memd.errors import QMPError
+from memd.client.transfers import Data, Transfers
 from memd.json_types import JSON
 
 
@@ -119,7 +118,8 @@ class AsyncClient:
     async def read(self, id: str, offset: int, length: int) -> bytes:
         """Bytes of a backend's memory (`x-memdev-read`), however many."""
         data = io.BytesIO()
-        await self._transfer(lambda way: way.read(id, offset, length, data.write))
+        with closing(self._transfers()) as transfers:
+            await transfers.read(id, offset, length, data.write)
         return data.getvalue()
 
     async def write(self, id: str, offset: int, data: Data) -> None:
@@ -127,7 +127,8 @@ class AsyncClient:
 
         Beyond 16 MiB it goes in pieces: an error may leave a part of it written.
         """
-        await self._transfer(lambda way: way.write(id, offset, data))
+        with closing(self._transfers()) as transfers:
+            await transfers.write(id, offset, data)
 
     def close(self) -> None:
         """Leave; commands under way end with a `ConnectionError`."""
@@ -136,31 +137,12 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         self.close()
 
-    async def _transfer(self, begin: Callable[[Transfers], Steps]) -> None:
+    def _transfers(self) -> Transfers:
         # Others may be under way, each with a window of its own.
-        transfers = Transfers(self._socket)
-        steps = begin(transfers)
-        try:
-            command, arguments, fds = next(steps)
-            while True:
-                try:
-                    value = await self.execute(command, arguments, fds=fds)
-                except QMPError as refused:
-                    command, arguments, fds = steps.throw(refused)
-                else:
-                    command, arguments, fds = steps.send(value)
-        except StopIteration:
-            pass
-        finally:
-            transfers.close()
+        return Transfers(self._socket, lambda name, args, fds: self.execute(name, args, fds=fds))
 
     async def _ask(
         self,

@@ -6,8 +6,7 @@ import io
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable, Coroutine, Sequence
 
 from memd.client.conversation import (
     Answer,
@@ -17,8 +16,7 @@ from memd.client.conversation import (
     export_arguments,
 )
 from memd.client.sockets import Address, connect, receive
-from memd.client.transfers import Data, Steps, Transfers
-from memd.errors import QMPError
+from memd.client.transfers import Data, Transfers
 from memd.json_types import JSON
 
 
@@ -48,7 +46,7 @@ class Client:
         # Whether a command was sent in part: what follows would be read as the rest of it.
         self._cut = False
         self._socket = connect(address, timeout)
-        self._transfers = Transfers(self._socket)
+        self._transfers = Transfers(self._socket, self._execute)
         try:
             while not self._conversation.greeting:
                 self._receive()
@@ -159,24 +157,16 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def _transfer(self, steps: Steps) -> None:
+    async def _execute(self, command: str, arguments: Message, fds: Sequence[int]) -> JSON:
+        return self.execute(command, arguments, fds=fds)
+
+    def _transfer(self, transfer: Coroutine[None, None, None]) -> None:
         try:
-            command, arguments, fds = next(steps)
-            while True:
-                try:
-                    value = self.execute(command, arguments, fds=fds)
-                except QMPError as refused:
-                    command, arguments, fds = steps.throw(refused)
-                else:
-                    command, arguments, fds = steps.send(value)
+            # It never suspends: `_execute` waits in place.
+            transfer.send(None)
         except StopIteration:
             pass
         except BaseException:

@@ -7,7 +7,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
 
 from memd.client.sockets import LOST
 from memd.errors import QMPError
@@ -234,12 +233,7 @@ class Export:
     def __enter__(self) -> Export:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 

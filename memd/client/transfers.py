@@ -1,4 +1,4 @@
-"""Reading and writing memory through a connection: which commands, without sending them.
+"""Reading and writing memory through a connection, by commands that the client sends.
 
 Where the connection carries descriptors, what is long goes through a window: a memfd
 of this process that goes along with the command, and is sealed against shrinking.
@@ -10,7 +10,7 @@ import base64
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from memd.errors import NO_DESCRIPTOR, QMPError
 from memd.json_types import JSON
@@ -26,11 +26,8 @@ LEAST = 256 << 10
 
 Data = bytes | bytearray | memoryview
 
-Request = tuple[str, dict[str, JSON], tuple[int, ...]]
-"""A command, its arguments, and the descriptors that go along."""
-
-Steps = Generator[Request, JSON, None]
-"""Yields what to execute; is sent the value, or has the `QMPError` thrown in."""
+Execute = Callable[[str, dict[str, JSON], tuple[int, ...]], Awaitable[JSON]]
+"""Executes a command with these arguments, sending these descriptors along."""
 
 
 class Transfers:
@@ -38,27 +35,30 @@ class Transfers:
 
     Args:
         sock: the connection.
+        execute: sends a command through it; raises `QMPError`.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, execute: Execute) -> None:
+        self._execute = execute
         self._carries = sock.family == socket.AF_UNIX
         # The window's descriptor, or -1, and what is read from it.
         self._window = -1
         self._buffer = bytearray()
 
     def close(self) -> None:
-        """Let go of the window."""
+        """Close the window."""
         if self._window >= 0:
             os.close(self._window)
             self._window = -1
 
-    def read(self, id: str, offset: int, length: int, take: Callable[[Data], object]) -> Steps:
+    async def read(self, id: str, offset: int, length: int, take: Callable[[Data], object]) -> None:
         """Read; `take` is called with each piece, which is good until it returns."""
         for at, size in _pieces(offset, length, READ_CHUNK):
             arguments: dict[str, JSON] = {"id": id, "offset": at, "length": size}
             if self._passes(size):
                 try:
-                    yield "x-memdev-read", {**arguments, "descriptor": True}, (self._window,)
+                    wanted = {**arguments, "descriptor": True}
+                    await self._execute("x-memdev-read", wanted, (self._window,))
                 except QMPError as refused:
                     self._expect_none(refused)
                 else:
@@ -67,10 +67,10 @@ class Transfers:
                         os.preadv(self._window, [piece], 0)
                         take(piece)
                     continue
-            value = yield "x-memdev-read", arguments, ()
+            value = await self._execute("x-memdev-read", arguments, ())
             take(base64.b64decode(value["data"]))
 
-    def write(self, id: str, offset: int, data: Data) -> Steps:
+    async def write(self, id: str, offset: int, data: Data) -> None:
         """Write."""
         with memoryview(data).cast("B") as view:
             for at, size in _pieces(offset, len(view), CHUNK):
@@ -79,13 +79,14 @@ class Transfers:
                 if self._passes(size):
                     os.pwrite(self._window, part, 0)
                     try:
-                        yield "x-memdev-write", {**arguments, "length": size}, (self._window,)
+                        passed = {**arguments, "length": size}
+                        await self._execute("x-memdev-write", passed, (self._window,))
                     except QMPError as refused:
                         self._expect_none(refused)
                     else:
                         continue
                 text = base64.b64encode(part).decode("ascii")
-                yield "x-memdev-write", {**arguments, "data": text}, ()
+                await self._execute("x-memdev-write", {**arguments, "data": text}, ())
 
     def _passes(self, size: int) -> bool:
         """Whether so many bytes go through the window, which is there then."""

@@ -20,9 +20,10 @@ from memd.hostmem import capacity, cgroup
 from memd.hostmem.capacity import HugePool
 from memd.hostmem.pages import PageMap
 from memd.hostmem.region import Region
-from memd.hostmem.spec import MapSpec, human_size
+from memd.hostmem.spec import MapSpec
 from memd.hostmem.usage import taken
 from memd.json_types import JSONObject
+from memd.sizes import size_text
 
 
 class Claim(NamedTuple):
@@ -97,7 +98,7 @@ class Ledger:
         lacking = _lacking(size, [*self._claims(size), new], alone)
         if lacking:
             raise QMPError(
-                f"{new.missing} huge pages of {human_size(size)} can't be committed:"
+                f"{new.missing} huge pages of {size_text(size)} can't be committed:"
                 f" {lacking} (--commit strict)"
             )
 
@@ -161,7 +162,7 @@ class Ledger:
             QMPError: /sys is not mounted.
         """
         return "; ".join(
-            f"huge pages of {human_size(row['page-size'])}: {row['lacking']}"
+            f"huge pages of {size_text(row['page-size'])}: {row['lacking']}"
             for row in self.rows()
             if "lacking" in row
         )

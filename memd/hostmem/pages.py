@@ -12,7 +12,6 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from types import TracebackType
 
 from memd.hostmem.libc import PAGE_SIZE
 
@@ -59,12 +58,7 @@ class PageMap:
     def __enter__(self) -> PageMap:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         os.close(self._fd)
 
     def runs(

@@ -125,12 +125,3 @@ def file_access(share: bool, readonly: bool, rom: str = "auto") -> FileAccess:
 def round_up(value: int, multiple: int) -> int:
     """`value` rounded up to whole `multiple`s, a power of two."""
     return (value + multiple - 1) & -multiple
-
-
-def human_size(size: int) -> str:
-    """A page size as QEMU's messages name it: "4 KiB", "2 MiB", "1 GiB"."""
-    unit = 0
-    while size >= 1024 and unit < 3:
-        size //= 1024
-        unit += 1
-    return f"{size} {('B', 'KiB', 'MiB', 'GiB')[unit]}"

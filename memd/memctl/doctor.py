@@ -12,8 +12,8 @@ from memd.memctl import host_checks, memory_checks
 from memd.memctl.context import FAILED, NO_DAEMON, USAGE, Context, Trouble
 from memd.memctl.context import OK as SUCCESS
 from memd.memctl.host import BAD, OK, WARN, Check, Host
-from memd.memctl.sizes import rounded
 from memd.memctl.tables import console
+from memd.sizes import rounded
 
 _STYLES = {OK: "green", WARN: "yellow", BAD: "bold red"}
 _LITTLE_ROOM = 4 << 30

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from memd.errors import QMPError
 from memd.memctl.host import BAD, OK, WARN, Check, Host
-from memd.memctl.sizes import rounded
+from memd.sizes import rounded
 
 _SHM = "/dev/shm"
 _KVM = "/dev/kvm"

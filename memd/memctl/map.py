@@ -12,8 +12,9 @@ from memd.json_types import JSONObject
 from memd.memctl.backends import PREFIX, access, stat
 from memd.memctl.cells import KINDS, NONE, Cell, cells_of, totals
 from memd.memctl.context import Context
-from memd.memctl.sizes import rounded, size
+from memd.memctl.sizes import size
 from memd.memctl.tables import console
+from memd.sizes import rounded
 
 if TYPE_CHECKING:
     from rich.console import Console

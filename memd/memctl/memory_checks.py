@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memd.memctl.host import OK, WARN, Check, Host
-from memd.memctl.sizes import rounded, short
+from memd.memctl.sizes import short
+from memd.sizes import rounded
 
 _POOLS = "/sys/kernel/mm/hugepages"
 _THP = "/sys/kernel/mm/transparent_hugepage"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from memd.memctl.cells import NONE, Cell, Kind, totals
 from memd.memctl.context import Trouble
-from memd.memctl.sizes import rounded
+from memd.sizes import rounded
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from memd.client import Client
 from memd.json_types import JSONObject
-from memd.memctl.sizes import rounded
+from memd.sizes import rounded
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -81,12 +80,7 @@ class Bar:
             self._client.on_event = self.see
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.clear()
         if self._client is not None:
             self._client.on_event = None

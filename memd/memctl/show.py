@@ -9,8 +9,9 @@ from memd.errors import COMMAND_NOT_FOUND, QMPError, printable
 from memd.json_types import JSON, JSONObject
 from memd.memctl.backends import STYLES, access, spelled, stat
 from memd.memctl.context import Context
-from memd.memctl.sizes import exact, rounded, short
+from memd.memctl.sizes import exact, short
 from memd.memctl.tables import console
+from memd.sizes import rounded
 
 _ASKED = frozenset(
     ("share", "size", "policy", "host-nodes", "reserve", "discard-data")

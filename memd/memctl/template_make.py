@@ -13,7 +13,6 @@ import os
 import stat as modes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import IO
 
 from memd.client import Client
@@ -26,6 +25,7 @@ from memd.memctl.progress import Bar
 from memd.memctl.save import save
 from memd.memctl.sizes import exact, size
 from memd.memctl.write import CHUNK, length_of, opened
+from memd.sizes import size_option
 
 _PAGE = 4096
 
@@ -192,12 +192,7 @@ class _Draft:
     def __enter__(self) -> _Draft:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._made is not None and not self._kept:
             with suppress(OSError):
                 there = os.stat(self._path, follow_symlinks=False)
@@ -354,7 +349,7 @@ def _clone(path: str, length: int) -> JSONObject:
 
 def _lines(path: str, length: int) -> dict[str, str]:
     """How QEMU and memd make a clone, as their command lines have it."""
-    short = _short(length)
+    short = size_option(length)
     # A comma in a value is written twice.
     escaped = path.replace(",", ",,")
     options = f"size={short},mem-path={escaped},share=off,readonly=on,rom=off"
@@ -363,14 +358,6 @@ def _lines(path: str, length: int) -> dict[str, str]:
         "qemu": f"-m {short} -machine q35,memory-backend=ram {object_option}",
         "memd": _quoted(f"{PREFIX}file,id=clone,{options}"),
     }
-
-
-def _short(length: int) -> str:
-    """A size as an option has it, in the largest unit that divides it."""
-    for shift, unit in ((30, "G"), (20, "M"), (10, "K")):
-        if not length & ((1 << shift) - 1):
-            return f"{length >> shift}{unit}"
-    return str(length)
 
 
 def _quoted(text: str) -> str:

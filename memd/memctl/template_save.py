@@ -13,7 +13,7 @@ from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.memctl.context import PATIENCE, Context, Trouble, no_daemon
 from memd.memctl.progress import Bar
-from memd.memctl.sizes import rounded
+from memd.sizes import rounded
 
 _PAUSE = 0.002
 """Seconds between two looks at a migration that takes 5 to 12 ms."""

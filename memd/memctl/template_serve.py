@@ -11,7 +11,8 @@ from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.memctl.context import FAILED, OK, USAGE, Context, Trouble
 from memd.memctl.progress import Bar
-from memd.memctl.sizes import rounded, size
+from memd.memctl.sizes import size
+from memd.sizes import rounded
 
 _LOOK = 0.5
 """Seconds between two looks at how far a clone is; the daemon is told once a second."""

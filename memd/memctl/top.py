@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from memd.json_types import JSONObject
 from memd.memctl.backends import COLUMNS, row
 from memd.memctl.context import USAGE, Context, Trouble
-from memd.memctl.sizes import rounded, short
+from memd.memctl.sizes import short
 from memd.memctl.tables import Cell, console, on_terminal, plain, rich_table
+from memd.sizes import rounded
 
 if TYPE_CHECKING:
     from rich.live import Live

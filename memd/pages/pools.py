@@ -27,11 +27,11 @@ from memd.errors import QMPError, answer_to
 from memd.hostmem import capacity, cgroup, libc
 from memd.hostmem.populate import populate_range
 from memd.hostmem.region import Region
-from memd.hostmem.spec import human_size
 from memd.json_types import JSON, JSONObject
 from memd.pages.servers import InThread
 from memd.qom.object import UserCreatable
 from memd.qom.tree import Tree
+from memd.sizes import size_text
 
 RESERVE = 512 << 20
 """Bytes of the host's memory that refilling leaves free, unless it is told otherwise."""
@@ -202,7 +202,7 @@ class Pools:
         self._changed()
         if reason != pool.stopped:
             pool.stopped = reason
-            what = f"pool of {pool.options['qom-type']}, {human_size(pool.size)}"
+            what = f"pool of {pool.options['qom-type']}, {size_text(pool.size)}"
             if reason is None:
                 log.info("%s: refilling goes on", what)
             else:
@@ -237,7 +237,7 @@ class Pools:
         """Raise `QMPError` where so many bytes more are not to be taken."""
         if region.page_size > libc.PAGE_SIZE:
             if not region.shared and region.page_size > LARGEST_PAGE:
-                size = human_size(region.page_size)
+                size = size_text(region.page_size)
                 raise QMPError(f"private memory in pages of {size} can't be made in short steps")
             return
         left = cgroup.room(cgroup.groups())

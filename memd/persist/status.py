@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from memd.json_types import JSON
 from memd.persist.sd_notify import Notifier
 from memd.qom.tree import Tree
+from memd.sizes import rounded
 
 INTERVAL = 0.2
 """Seconds between two messages: objects come and go by the thousand a second."""
@@ -61,7 +62,7 @@ class Status:
         """What there is, such as `STATUS=12 backends, 48 GiB`."""
         backends = [obj for obj in self._tree.objects.each() if obj.qom_type.is_a("memory-backend")]
         sizes = [obj.memory_size for obj in backends]
-        text = f"{len(sizes)} backend{'' if len(sizes) == 1 else 's'}, {spell_size(sum(sizes))}"
+        text = f"{len(sizes)} backend{'' if len(sizes) == 1 else 's'}, {rounded(sum(sizes))}"
         not_kept = sum(obj.kept is False and obj.memory_fd >= 0 for obj in backends)
         if not_kept:
             text += f"; not kept: {not_kept}"
@@ -80,13 +81,3 @@ class Status:
         """Tell nothing more."""
         if self._timer is not None:
             self._timer.cancel()
-
-
-def spell_size(size: int) -> str:
-    """Bytes for people: "48 GiB", "1.5 MiB"; a tenth of a unit is what is told at best."""
-    unit = 0
-    while size >> 10 * (unit + 1) and unit < 5:
-        unit += 1
-    tenths = (size * 10) >> (10 * unit)
-    number = f"{tenths // 10}" if tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10}"
-    return f"{number} {('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[unit]}"

@@ -11,7 +11,7 @@
                   CLOSED: nothing more is run
 
 A command runs, or none does: `busy`. Only what stands in the table can happen;
-anything else is a bug and raises `RuntimeError`, so that no other part of the
+anything else is a bug and raises `KeyError`, so that no other part of the
 session has to ask whether it may.
 """
 
@@ -49,11 +49,3 @@ NEXT: dict[tuple[Phase, Happening], Phase] = {
     # Both ends may end it.
     (Phase.CLOSED, Happening.CLOSE): Phase.CLOSED,
 }
-
-
-def following(phase: Phase, happening: Happening) -> Phase:
-    """The phase after something has happened; raises `RuntimeError` if it can't happen."""
-    found = NEXT.get((phase, happening))
-    if found is None:
-        raise RuntimeError(f"{happening.name} can't happen while {phase.name}")
-    return found

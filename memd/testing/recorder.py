@@ -10,7 +10,6 @@ import select
 import socket
 import threading
 import time
-from types import TracebackType
 from typing import TextIO
 
 from memd.client.sockets import LOST, Address, connect, receive
@@ -92,12 +91,7 @@ class Recorder:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
     def _accept(self) -> None:

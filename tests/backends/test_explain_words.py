@@ -2,10 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from memd.backends.explain_words import spelled
-from memd.backends.plan import about, size_text
 from memd.cli.objects import parse_object
 from memd.compat import Compat
 from memd.json_types import JSON
@@ -20,24 +17,6 @@ def text(tree: Tree, kind: str, **options: JSON) -> str:
     lines: list[str] = told(tree, arguments(kind, **options))["text"]
     assert all(line and line == line.strip() and "\n" not in line for line in lines)
     return "\n".join(lines)
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        *[(0, "0 bytes"), (1, "1 bytes"), (4097, "4097 bytes"), (4096, "4 KiB")],
-        *[(64 << 20, "64 MiB"), (3 << 30, "3 GiB"), (1 << 50, "1024 TiB"), (1 << 40, "1 TiB")],
-    ],
-)
-def test_sizes(size: int, expected: str) -> None:
-    assert size_text(size) == expected
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"), [(0, "0 bytes"), (1536, "1.5 KiB"), (24 << 30, "24 GiB")]
-)
-def test_rough_sizes(size: int, expected: str) -> None:
-    assert about(size) == expected
 
 
 def test_arguments_as_the_command_line_takes_them() -> None:

@@ -16,7 +16,6 @@ from memd.hostmem.spec import (
     READ_WRITE,
     FileAccess,
     file_access,
-    human_size,
     round_up,
 )
 
@@ -74,19 +73,3 @@ def test_round_up(value: int, shift: int) -> None:
     found = round_up(value, multiple)
     assert found % multiple == 0
     assert value <= found < value + multiple
-
-
-@pytest.mark.parametrize(
-    ("size", "name"),
-    [
-        (512, "512 B"),
-        (4096, "4 KiB"),
-        (65536, "64 KiB"),
-        (2 << 20, "2 MiB"),
-        (1 << 30, "1 GiB"),
-        (16 << 30, "16 GiB"),
-        (1 << 40, "1024 GiB"),
-    ],
-)
-def test_human_size(size: int, name: str) -> None:
-    assert human_size(size) == name

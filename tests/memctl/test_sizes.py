@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from memd.memctl.sizes import exact, rounded, short, size
+from memd.memctl.sizes import exact, short, size
 
 
 @pytest.mark.parametrize(
@@ -27,19 +27,6 @@ def test_what_is_no_size(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError) as refused:
         size(text)
     assert str(refused.value).startswith(f"'{text}' is no size")
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        *((0, "0 bytes"), (1, "1 byte"), (1023, "1023 bytes"), (1024, "1 KiB")),
-        *((1536, "1.5 KiB"), (1025, "1 KiB"), (100 << 10, "100 KiB"), (102_350, "100 KiB")),
-        *(((1 << 20) - 1, "1 MiB"), ((1 << 30) - 1, "1 GiB"), (5 << 40, "5 TiB")),
-        *((1023 << 10, "1023 KiB"), ((1 << 64) - 1, "16 EiB")),
-    ],
-)
-def test_what_is_written(count: int, text: str) -> None:
-    assert rounded(count) == text
 
 
 def test_in_tables_and_in_full() -> None:

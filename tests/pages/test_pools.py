@@ -275,7 +275,7 @@ def test_a_restart_keeps_what_was_taken_and_makes_the_pool_anew(
     monitor = Monitor(manager.directory / "qmp.sock")
     settled(monitor)
     settle(lambda: manager.status, lambda line: "2 of 2" in line)
-    assert manager.status == "0 backends, 0 B; pools: 2 of 2 ready"
+    assert manager.status == "0 backends, 0 bytes; pools: 2 of 2 ready"
     assert add(monitor, kind, "m0") == {"return": {}}
     told(monitor, "x-memdev-write", id="m0", offset=0, data="a2VwdA==")
     settled(monitor)

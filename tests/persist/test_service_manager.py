@@ -318,7 +318,7 @@ def test_reloading(manage: Manage, certificates: Certificates) -> None:
         os.kill(manager.pid, signal.SIGUSR1)
         reloading = manager.wait_for("RELOADING", "1")
         assert 0 < int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
-        assert manager.wait_for("READY", "1")["STATUS"] == "0 backends, 0 B"
+        assert manager.wait_for("READY", "1")["STATUS"] == "0 backends, 0 bytes"
         # The log is written beside the loop.
         assert complaint in settle(manager.output, says(complaint))
 

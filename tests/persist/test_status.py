@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from memd.persist.sd_notify import Notifier
-from memd.persist.status import Status, spell_size
+from memd.persist.status import Status
 from memd.qom import Tree
 from tests.backends.doing import add
 
@@ -21,28 +21,11 @@ def manager(directory: Path) -> Iterator[socket.socket]:
         yield sock
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1 KiB"),
-        (1536, "1.5 KiB"),
-        ((1 << 20) - 1, "1023.9 KiB"),
-        (48 << 30, "48 GiB"),
-        ((1 << 40) + (1 << 39), "1.5 TiB"),
-        (3 << 60, "3072 PiB"),
-    ],
-)
-def test_sizes(size: int, text: str) -> None:
-    assert spell_size(size) == text
-
-
 async def test_the_line(tree: Tree, manager: socket.socket) -> None:
     lost: dict[str, object] = {}
     notifier = Notifier(manager.getsockname())
     status = Status(asyncio.get_running_loop(), notifier, tree, lost)
-    assert status.line() == "STATUS=0 backends, 0 B"
+    assert status.line() == "STATUS=0 backends, 0 bytes"
     add(tree, "memfd", size=8 << 20)
     assert status.line() == "STATUS=1 backend, 8 MiB"
     for name in ("a", "b", "x" * 1000):
