@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.starting import Start
-from tests.clients.harness_server import qemu_system_memd
-from tests.differential.server import Server
+from tests.differential.server import Server, qemu_system_memd
 
 
 @pytest.fixture

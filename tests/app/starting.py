@@ -9,8 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.clients.harness_server import qemu_system_memd
-from tests.differential.server import PATIENCE, TREE, Server
+from tests.differential.server import PATIENCE, TREE, Server, qemu_system_memd
 
 Start = Callable[..., Server]
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(TREE))

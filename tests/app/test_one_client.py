@@ -12,8 +12,7 @@ import pytest
 
 from memd.client import Client
 from tests.app.starting import ENVIRONMENT, Start, filenames, run
-from tests.clients.harness_server import qemu_system_memd
-from tests.differential.server import PATIENCE, Monitor, qemu_argv, running
+from tests.differential.server import PATIENCE, Monitor, qemu_argv, qemu_system_memd, running
 from tests.tls import Certificates, is_served, server_options
 
 

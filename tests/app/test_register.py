@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.starting import Start
-from tests.clients.harness_server import qemu_system_memd
+from tests.differential.server import qemu_system_memd
 
 
 def test_what_a_client_starts_a_machine_with(start: Start, directory: Path) -> None:

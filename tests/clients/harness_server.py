@@ -11,14 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.differential.server import PATIENCE, TREE, Monitor
-
-ENTRY = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
-
-
-def qemu_system_memd() -> list[str]:
-    """The command under test: what the package installs as `qemu-system-memd`."""
-    return [sys.executable, "-c", ENTRY]
+from tests.differential.server import PATIENCE, TREE, Monitor, qemu_system_memd
 
 
 class Accepted(Monitor):

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.harness_server import qemu_system_memd
 from tests.conftest import NOT_HERE
-from tests.differential.server import TREE
+from tests.differential.server import TREE, qemu_system_memd
 
 BEGIN = """
 set -e

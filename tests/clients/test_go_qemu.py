@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.differential.server import qemu_argv, running
-from tests.differential.standin import SCRIPT
+from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd, running
 
 SOURCES = "/usr/share/gocode"
 OPTIONS = (
@@ -38,7 +36,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_go_qemu(client: Path, tmp_path: Path) -> None:
     told = {}
-    for name, argv in (("QEMU", [qemu_argv()[0]]), ("memd", [sys.executable, "-c", SCRIPT])):
+    for name, argv in (("QEMU", qemu_binary()), ("memd", qemu_system_memd(qemu_compat()))):
         place = tmp_path / name
         place.mkdir()
         with running(name, [*argv, *OPTIONS], place) as server:

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.clients.harness_server import qemu_system_memd
 from tests.conftest import need_shm
 from tests.differential.kernel import descriptors
-from tests.differential.server import PATIENCE, TREE, Monitor
+from tests.differential.server import PATIENCE, TREE, Monitor, qemu_system_memd
 
 LINE_LIMIT = 64 * 1024
 """Bytes of an answer's line beyond which its reader gives up."""

@@ -10,15 +10,13 @@ import json
 import os
 import shlex
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import need_shm
-from tests.differential.server import running
-from tests.differential.standin import SCRIPT
+from tests.differential.server import qemu_system_memd, running
 
 Step = tuple[str, dict[str, Any]]
 
@@ -231,7 +229,7 @@ def test_what_clients_send(directory: Path, line: str, steps: list[Step]) -> Non
     # What a shell opens is handed on to what it runs.
     shell = ["sh", "-c", 'exec "$0" "$@" 7<>/dev/null 8<>/dev/null 9<>/dev/null']
     words = shlex.split(line.replace("@NEXT@\n", "").replace("@DIR@", str(directory)))
-    argv = [*shell, sys.executable, "-c", SCRIPT, *words]
+    argv = [*shell, *qemu_system_memd(), *words]
     with listening, running("memd", argv, directory) as server:
         monitor = server.monitor()
         for command, arguments in steps:

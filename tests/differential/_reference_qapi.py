@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from memd.compat import Compat
 from tests.differential.harness import OWN_TYPES
 
 Entry = dict[str, Any]
-
-
-def compat_of(version: tuple[int, int]) -> Compat:
-    """Whose behaviour memd shows beside a QEMU of that version."""
-    return Compat.V10_0 if version < (11, 0) else Compat.V11_1
 
 
 class Comparison:

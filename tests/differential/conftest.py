@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from memd.compat import Compat
 from tests.differential.harness import Pair, Side, Storage, settle
-from tests.differential.server import memd_argv, qemu_argv
+from tests.differential.server import memd_argv, qemu_argv, qemu_compat
 
 
 def reference() -> Storage:
@@ -25,18 +26,15 @@ def kept_qemu() -> Iterator[Storage]:
 
 
 @pytest.fixture(scope="session")
-def qemu_version(kept_qemu: Storage) -> tuple[int, int]:
-    """The reference's major and minor version."""
-    monitor = kept_qemu.server().monitor()
-    version = monitor.greeting["QMP"]["version"]["qemu"]
-    monitor.close()
-    return version["major"], version["minor"]
+def compat() -> Compat:
+    """The release that the reference is of."""
+    return qemu_compat()
 
 
 @pytest.fixture(scope="session")
-def kept_memd(qemu_version: tuple[int, int]) -> Iterator[Storage]:
+def kept_memd(compat: Compat) -> Iterator[Storage]:
     """memd, speaking as the reference's version does."""
-    kept = Storage("memd", lambda: memd_argv(qemu_version))
+    kept = Storage("memd", lambda: memd_argv(compat))
     yield kept
     kept.stop()
 
@@ -56,10 +54,10 @@ def pair(qemu: Side, memd: Side) -> Pair:
 
 
 @pytest.fixture
-def new_pair(qemu_version: tuple[int, int]) -> Iterator[Pair]:
+def new_pair(compat: Compat) -> Iterator[Pair]:
     """Both newly started, for what has to go the same way each time it is repeated."""
     kept_qemu = reference()
-    kept_memd = Storage("memd", lambda: memd_argv(qemu_version))
+    kept_memd = Storage("memd", lambda: memd_argv(compat))
     try:
         with kept_qemu.side() as qemu, kept_memd.side() as memd:
             yield Pair(qemu, memd)

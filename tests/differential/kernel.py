@@ -76,17 +76,11 @@ def _size(head: list[str]) -> int:
     return int(end, 16) - int(start, 16)
 
 
-def root_of(pid: int) -> str:
-    """What begins the names of a process's files as they are seen from here: its chroot."""
-    return os.readlink(f"/proc/{pid}/root").rstrip("/")
-
-
 def regions(pid: int, directory: Path) -> list[Mapping]:
     """The mappings of memory backends in a process, sorted."""
-    root = root_of(pid)
     return sorted(
         Mapping(
-            place(head[5].strip().removeprefix(root), directory) if len(head) > 5 else "",
+            place(head[5].strip(), directory) if len(head) > 5 else "",
             _size(head),
             head[1],
             int(head[2], 16),
@@ -165,11 +159,10 @@ def files(directory: Path) -> dict[str, File]:
 def open_files(pid: int, directory: Path) -> list[tuple[str, str]]:
     """The files of a scratch directory that a process has open, each with its access mode."""
     modes = {os.O_RDONLY: "read-only", os.O_WRONLY: "write-only", os.O_RDWR: "read-write"}
-    root = root_of(pid)
     found = []
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:
-            target = os.readlink(f"/proc/{pid}/fd/{number}").removeprefix(root)
+            target = os.readlink(f"/proc/{pid}/fd/{number}")
             info = Path(f"/proc/{pid}/fdinfo/{number}").read_text(encoding="ascii")
         except FileNotFoundError:
             continue

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pytest
 
+from memd.compat import Compat
 from memd.json_types import JSON
 
 Message = dict[str, JSON]
@@ -43,45 +44,64 @@ class Died(Exception):
     """The server ended, or closed the connection, instead of answering."""
 
 
-def memd_argv(like: tuple[int, int] = (10, 0)) -> list[str]:
+def memd_argv(compat: Compat = Compat.V10_0) -> list[str]:
     """The command under test; MEMD_UNDER_TEST names another, shell-like.
 
     Args:
-        like: the major and minor version of the QEMU that it is to speak as.
+        compat: whose texts and introspection it has.
     """
     named = os.environ.get("MEMD_UNDER_TEST")
     if named:
         return shlex.split(named)
-    return [sys.executable, "-m", "memd", *(["--compat", "11.1"] if like > (10, 0) else [])]
+    return [sys.executable, "-m", "memd", *compat_options(compat)]
 
 
-JUDGES = ("10.0", "11.1")
-"""The releases whose behaviour memd has; a differential test with another says nothing."""
+def qemu_system_memd(compat: Compat = Compat.V10_0) -> list[str]:
+    """The command `qemu-system-memd`, as for `memd_argv`."""
+    script = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
+    return [sys.executable, "-c", script, *compat_options(compat)]
+
+
+def compat_options(compat: Compat) -> list[str]:
+    """The options that choose a release, none for the default."""
+    return [] if compat is Compat.V10_0 else ["-compat", compat.value]
+
+
+def qemu_binary() -> list[str]:
+    """The reference; skips where there is none. MEMD_QEMU names another command, shell-like."""
+    qemu_compat()
+    return shlex.split(_command())
 
 
 def qemu_argv() -> list[str]:
-    """The reference and what makes it comparable; skips where there is none.
+    """The reference and what makes it comparable, without a machine."""
+    return [*qemu_binary(), "-machine", "none", "-nodefaults", "-nographic"]
 
-    MEMD_QEMU names another command, shell-like (`chroot DIR qemu-system-x86_64`).
-    """
-    command = os.environ.get("MEMD_QEMU", "qemu-system-x86_64")
-    lack = _lack(command)
-    if lack:
-        pytest.skip(f"needs QEMU {' or '.join(JUDGES)}: {lack}")
-    return [*shlex.split(command), "-machine", "none", "-nodefaults", "-nographic"]
+
+def qemu_compat() -> Compat:
+    """The release that the reference is of; skips where there is none."""
+    found = _release(_command())
+    if isinstance(found, str):
+        judges = " or ".join(compat.value for compat in Compat)
+        pytest.skip(f"needs QEMU {judges}: {found}")
+    return found
+
+
+def _command() -> str:
+    return os.environ.get("MEMD_QEMU", "qemu-system-x86_64")
 
 
 @functools.cache
-def _lack(command: str) -> str:
-    """Why a command is no reference, or nothing."""
+def _release(command: str) -> Compat | str:
+    """The release of a command, or why it is no reference."""
     words = shlex.split(command)
     if shutil.which(words[0]) is None:
         return f"there is no {words[0]} on PATH, and MEMD_QEMU is not set"
     done = subprocess.run([*words, "-version"], capture_output=True, text=True, check=False)
     found = re.search(r"version (\d+\.\d+)\.", done.stdout)
-    if found is None or found[1] not in JUDGES:
-        return f"{command} is {found[1] if found else 'none'}"
-    return ""
+    # A comparison with another release says nothing.
+    of = [compat for compat in Compat if found and compat.value == found[1]]
+    return of[0] if of else f"{command} is {found[1] if found else 'none'}"
 
 
 def _die_with_parent() -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.differential.harness import Pair, Side
-from tests.differential.server import qemu_argv, running
-
-SCRIPT = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
+from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd, running
 
 
 @contextlib.contextmanager
@@ -24,13 +21,12 @@ def standin_pair(directory: Path, *options: str, own: Sequence[str] = ()) -> Ite
         options: of both; `@DIR@` in them is each one's own directory.
         own: memd's own, besides.
     """
-    reference = qemu_argv()[0]
     common = ["-S", "-display", "none", "-nodefaults", *options]
     with contextlib.ExitStack() as stack:
         sides = []
         for name, argv in (
-            ("QEMU", [reference]),
-            ("memd", [sys.executable, "-c", SCRIPT, *own]),
+            ("QEMU", qemu_binary()),
+            ("memd", [*qemu_system_memd(qemu_compat()), *own]),
         ):
             place, scratch = directory / name[:4], directory / f"{name[:4]}-s"
             place.mkdir()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.differential.server import TREE, memd_argv, qemu_argv, running
+from tests.differential.server import TREE, memd_argv, qemu_argv, qemu_compat, running
 
 HOSTS = ("", "127.0.0.1", "::", "::1", "localhost")
 SWITCHES = ("", "=on", "=off")
@@ -81,7 +81,7 @@ def taken(name: str, argv: list[str], directory: Path) -> dict[Case, set[str]]:
 def test_where_connections_are_taken(directory: Path) -> None:
     if not has_ipv6():
         pytest.skip("not here: there is no IPv6")
-    memd = taken("memd", [*memd_argv(), "--insecure-tcp"], directory / "m")
+    memd = taken("memd", [*memd_argv(qemu_compat()), "--insecure-tcp"], directory / "m")
     assert memd["", ""] == {"127.0.0.1", "::1"}
     assert memd["", "ipv4=off"] == {"::1"}
     assert memd["", "ipv6=off"] == {"127.0.0.1"}
@@ -100,7 +100,7 @@ def test_where_connections_are_taken(directory: Path) -> None:
 def test_an_address_of_the_other_family(directory: Path, host: str, options: str) -> None:
     argument = f"socket,id=c,host={host},port=1,server=on,wait=off,{options}"
     texts = []
-    for argv in (memd_argv(), qemu_argv()):
+    for argv in (memd_argv(qemu_compat()), qemu_argv()):
         done = subprocess.run(
             [*argv, "-qmp", f"unix:{directory}/qmp,server=on,wait=off", "-chardev", argument],
             capture_output=True,

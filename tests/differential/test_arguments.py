@@ -21,7 +21,6 @@ import pytest
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qapi.schema import Schema
-from tests.differential._reference_qapi import compat_of
 from tests.differential.conftest import reference
 from tests.differential.harness import OWN_TYPES
 from tests.differential.server import Died, Monitor
@@ -51,11 +50,6 @@ def monitor() -> Iterator[Monitor]:
     assert "return" in monitor.execute("query-status")
     monitor.close()
     kept.stop()
-
-
-@pytest.fixture(scope="module")
-def compat(qemu_version: tuple[int, int]) -> Compat:
-    return compat_of(qemu_version)
 
 
 def candidates(schema: Schema, monitor: Monitor) -> list[str]:

@@ -136,12 +136,6 @@ def both_files(pair: Pair, name: str, size: int, mode: int = 0o644) -> None:
 ABSENT = object()
 
 
-def need_mounts(pair: Pair) -> None:
-    """A reference in a chroot has its own view of what is mounted."""
-    if pair.reference.server.argv[0] == "chroot":
-        pytest.skip("not here: a reference that sees the mounts of a test")
-
-
 def given(**options: Any) -> Options:
     return {name.replace("_", "-"): value for name, value in options.items() if value is not ABSENT}
 
@@ -308,8 +302,6 @@ def test_paths(pair: Pair, path: str) -> None:
         (side.scratch / "link").symlink_to("f")
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(str(side.scratch / "socket"))
-    if path == "." and pair.reference.server.argv[0] == "chroot":
-        pytest.skip("not here: a reference that runs in the scratch directory")
     cases = []
     here = os.getcwd()
     os.chdir(pair.subject.scratch)
@@ -332,7 +324,6 @@ def test_a_fifo_that_is_written_to_as_well(pair: Pair) -> None:
 
 
 def test_a_read_only_file_system(pair: Pair, read_only: Callable[[Path], None]) -> None:
-    need_mounts(pair)
     for side in (pair.reference, pair.subject):
         directory = side.scratch / "ro"
         directory.mkdir()
@@ -407,7 +398,6 @@ HUGE: list[tuple[str, Options]] = (
 
 @pytest.fixture
 def huge_mounts(pair: Pair, hugepages: Callable[[int], None], mount: Callable[..., None]) -> None:
-    need_mounts(pair)
     # QEMU keeps the memory of what it refuses late.
     hugepages(160)
     for side in (pair.reference, pair.subject):
@@ -444,7 +434,6 @@ def test_preallocation(pair: Pair, kind: str, own: Options) -> None:
 def test_a_full_file_system(
     pair: Pair, mount: Callable[..., None], threads: int, share: bool, later: bool
 ) -> None:
-    need_mounts(pair)
     for side in (pair.reference, pair.subject):
         mount("tmpfs", side.scratch / "small", "size=1m")
     options: Options = {"size": 2 * MIB, "share": share, "prealloc-threads": threads}

@@ -16,7 +16,7 @@ import pytest
 from memd.cli.keyval import parse_keyval
 from memd.errors import QMPError
 from tests.cli.lines import qemu as memd_side
-from tests.differential.server import TREE, qemu_argv
+from tests.differential.server import TREE, compat_options, qemu_argv, qemu_compat
 
 READ = ("-uuid", "?")
 READ_SAYS = "-uuid ?: failed to parse UUID string: wrong format\n"
@@ -46,8 +46,7 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.fixture(scope="module")
 def release() -> tuple[str, ...]:
     """The options that make memd's texts those of the reference."""
-    first = qemu("-version").stdout.split("version ")[1]
-    return () if first.startswith("10.") else ("-compat", "11.1")
+    return tuple(compat_options(qemu_compat()))
 
 
 def compare(argv: tuple[str, ...], release: tuple[str, ...]) -> None:

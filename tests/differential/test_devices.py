@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.differential.harness import Pair, Side, fresh_id
-from tests.differential.server import memd_argv, qemu_argv, running
+from tests.differential.server import memd_argv, qemu_binary, qemu_compat, running
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -44,11 +44,10 @@ def seeded() -> tuple[int, random.Random]:
 
 
 @pytest.fixture
-def machines(qemu_version: tuple[int, int]) -> Iterator[Make]:
+def machines() -> Iterator[Make]:
     """Starts a QEMU and a memd with the same machine, neither of which ever runs."""
-    argv = qemu_argv()
-    qemu = [*argv[: argv.index("-machine")], "-nodefaults", "-nographic", "-S"]
-    memd = [*memd_argv(qemu_version), "--guest-reacts", "never"]
+    qemu = [*qemu_binary(), "-nodefaults", "-nographic", "-S"]
+    memd = [*memd_argv(qemu_compat()), "--guest-reacts", "never"]
     with ExitStack() as stack:
 
         def start(*machine: str) -> Pair:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import need_shm
-from tests.differential.harness import Pair, Side, Storage, exact, normalise
-from tests.differential.server import Message, Monitor, Server, memd_argv, qemu_argv
+from tests.differential.harness import Pair, Side, exact, normalise
+from tests.differential.server import Message, Monitor, Server, memd_argv, qemu_argv, qemu_compat
 
 MIB = 1 << 20
 
@@ -238,15 +238,13 @@ def test_a_client_that_comes_again(pair: Pair) -> None:
 
 
 @pytest.fixture
-def own_pair(
-    kept_qemu: Storage, qemu_version: tuple[int, int], directory: Path
-) -> Iterator[Callable[[], tuple[Server, Server]]]:
+def own_pair(directory: Path) -> Iterator[Callable[[], tuple[Server, Server]]]:
     """Starts a reference and a memd that the test may end."""
     servers: list[Server] = []
 
     def start() -> tuple[Server, Server]:
         argv = qemu_argv()
-        for name, command in (("QEMU", argv), ("memd", memd_argv(qemu_version))):
+        for name, command in (("QEMU", argv), ("memd", memd_argv(qemu_compat()))):
             place = directory / str(len(servers))
             place.mkdir()
             servers.append(Server(name, command, place))

@@ -10,7 +10,7 @@ from memd.compat import Compat
 from memd.qapi.introspect import introspect
 from memd.qapi.reader import load_schema
 from memd.qapi.schema import Schema
-from tests.differential._reference_qapi import Comparison, compat_of
+from tests.differential._reference_qapi import Comparison
 from tests.differential.harness import Storage
 from tests.qapi.files import whole_schema
 
@@ -28,11 +28,6 @@ def theirs(kept_qemu: Storage) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = monitor.execute("query-qmp-schema")["return"]
     monitor.close()
     return told
-
-
-@pytest.fixture(scope="module")
-def compat(qemu_version: tuple[int, int]) -> Compat:
-    return compat_of(qemu_version)
 
 
 def compare(schema: Schema, theirs: list[dict[str, Any]], meta_type: str) -> list[str]:

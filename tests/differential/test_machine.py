@@ -16,7 +16,7 @@ from memd.app import run
 from memd.cli import qemu_system
 from memd.cli.report import CommandLineError
 from memd.config import Report
-from tests.differential.server import qemu_argv
+from tests.differential.server import qemu_binary
 from tests.differential.test_cli import qemu, release, said
 
 __all__ = ["release"]
@@ -216,10 +216,9 @@ def test_speeds_without_a_table(option: str, release: tuple[str, ...]) -> None:
     ids=" ".join,
 )
 def test_a_serial_port_on_standard_input(argv: tuple[str, ...], release: tuple[str, ...]) -> None:
-    command = qemu_argv()
     line = ("-S", "-nographic", "-machine", *argv, *ENDS)
-    bare = command[: command.index("-machine")]
-    done = subprocess.run([*bare, *line], input="", capture_output=True, text=True, check=False)
+    command = [*qemu_binary(), *line]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
     assert memd(*release, *line) == said(done)
 
 

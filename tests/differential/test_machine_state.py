@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from memd.json_types import JSON
-from tests.clients.harness_server import qemu_system_memd
-from tests.differential.server import Monitor, Server, qemu_argv
+from tests.differential.server import Monitor, Server, qemu_argv, qemu_compat, qemu_system_memd
 
 MACHINES = [
     "-machine q35,smp.cpus=2,boot.menu=on -m 64M,slots=2,maxmem=1G -smp maxcpus=3",
@@ -82,7 +81,6 @@ def monitors(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Monitor, Monitor]]:
     """QEMU and memd with the same machine, stopped."""
-    reference = qemu_argv()
     options = ["-S", "-nodefaults", "-nographic", *shlex.split(request.param)]
     servers: list[Server] = []
 
@@ -91,10 +89,8 @@ def monitors(
         return servers[-1].monitor()
 
     try:
-        theirs = serve("qemu", reference)
-        version = theirs.greeting["QMP"]["version"]["qemu"]
-        later = (version["major"], version["minor"]) > (10, 0)
-        yield theirs, serve("memd", [*qemu_system_memd(), *(["-compat", "11.1"] if later else [])])
+        theirs = serve("qemu", qemu_argv())
+        yield theirs, serve("memd", qemu_system_memd(qemu_compat()))
     finally:
         for server in servers:
             server.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,8 @@ import pytest
 
 from memd.json_types import JSON
 from tests.differential.harness import Side, settle
-from tests.differential.server import qemu_argv, running
-from tests.differential.standin import SCRIPT, standin_pair, tell
+from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd, running
+from tests.differential.standin import standin_pair, tell
 
 ENDED = ("completed", "failed", "cancelled")
 
@@ -99,7 +98,7 @@ Script = Callable[[Side, Side, Callable[..., None]], None]
 @contextlib.contextmanager
 def machines(binary: str, directory: Path, *options: str) -> Iterator[Any]:
     """Starts a QEMU, or a stand-in, with options."""
-    argv = [sys.executable, "-c", SCRIPT] if binary == "memd" else [qemu_argv()[0]]
+    argv = qemu_system_memd(qemu_compat()) if binary == "memd" else qemu_binary()
     common = ["-display", "none", "-nodefaults"]
     with contextlib.ExitStack() as stack:
 

@@ -311,11 +311,6 @@ def test_permission_denied(pair: Pair, mode: int) -> None:
             pair.ask("object-del", {"id": "m"})
 
 
-def need_the_same_mounts(pair: Pair) -> None:
-    if pair.reference.server.argv[0] == "chroot":
-        pytest.skip("not here: the reference does not see what is mounted")
-
-
 @pytest.mark.parametrize(
     "case",
     [
@@ -338,7 +333,6 @@ def need_the_same_mounts(pair: Pair) -> None:
     ids=label,
 )
 def test_huge_pages(pair: Pair, hugepages: Any, mount: Any, case: dict[str, Any]) -> None:
-    need_the_same_mounts(pair)
     hugepages(16)
     pair.each(lambda side: mount("hugetlbfs", side.scratch / "huge", "pagesize=2M"))
     before = pair.subject.holdings()
@@ -355,7 +349,6 @@ def test_huge_pages(pair: Pair, hugepages: Any, mount: Any, case: dict[str, Any]
 
 def test_a_full_file_system(pair: Pair, mount: Any) -> None:
     """The same error; a file that was there stays, one that was made goes (see test_survives)."""
-    need_the_same_mounts(pair)
     pair.each(lambda side: mount("tmpfs", side.scratch / "small", "size=1m"))
     for side in (pair.reference, pair.subject):
         with (side.scratch / "small" / "there").open("wb") as file:

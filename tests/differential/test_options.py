@@ -18,7 +18,6 @@ import pytest
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qapi.numbers import parse_size
-from tests.differential._reference_qapi import compat_of
 from tests.differential.harness import Storage
 from tests.differential.server import PATIENCE, Monitor
 from tests.differential.test_arguments import COUNT, NO_ID, seeds
@@ -44,11 +43,6 @@ def monitor(kept_qemu: Storage) -> Iterator[Monitor]:
     yield monitor
     assert "return" in monitor.execute("query-status")
     monitor.close()
-
-
-@pytest.fixture(scope="module")
-def compat(qemu_version: tuple[int, int]) -> Compat:
-    return compat_of(qemu_version)
 
 
 def object_add(monitor: Monitor, options: str) -> str:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.differential.conftest import reference
-from tests.differential.server import Died, Server
-
-SCRIPT = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
+from tests.differential.server import Died, Server, qemu_binary, qemu_compat, qemu_system_memd
 
 Step = str | tuple[str, dict[str, Any]]
 
@@ -57,12 +53,9 @@ WATCHDOG: Step = ("watchdog-set-action", {"action": "pause"})
     ],
 )
 def test_power(tmp_path: Path, machine: str, options: str, steps: list[Step]) -> None:
-    kept = reference()
-    binary = kept.server().argv[0]
-    kept.stop()
     common = ["-S", "-machine", machine, "-display", "none", "-nodefaults", *shlex.split(options)]
     told = []
-    for name, argv in (("QEMU", [binary]), ("memd", [sys.executable, "-c", SCRIPT])):
+    for name, argv in (("QEMU", qemu_binary()), ("memd", qemu_system_memd(qemu_compat()))):
         place = tmp_path / name
         place.mkdir()
         more = ["-guest-reacts", "never"] if name == "memd" else []

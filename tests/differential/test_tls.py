@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from memd.compat import Compat
 from tests.backends.tls_cases import Case, cases, expected
 from tests.differential.harness import Pair, fresh_id
-from tests.differential.server import PATIENCE, Server, memd_argv, qemu_argv
+from tests.differential.server import PATIENCE, Server, memd_argv, qemu_argv, qemu_compat
 from tests.tls import (
     PAST,
     Certificates,
@@ -33,9 +32,9 @@ def made(certificates: Certificates) -> list[Case]:
     return cases(certificates)
 
 
-def test_credentials(pair: Pair, qemu_version: tuple[int, int], made: list[Case]) -> None:
+def test_credentials(pair: Pair, made: list[Case]) -> None:
     """What object-add says of each directory."""
-    compat = Compat.V10_0 if qemu_version < (11, 0) else Compat.V11_1
+    compat = qemu_compat()
     for name, folder, options, text in made:
         id = fresh_id()
         arguments = {"qom-type": "tls-creds-x509", "id": id, "dir": str(folder)}
@@ -79,14 +78,14 @@ Start = Callable[..., tuple[int, int]]
 
 
 @pytest.fixture
-def both(qemu_version: tuple[int, int], directory: Path) -> Iterator[Start]:
+def both(directory: Path) -> Iterator[Start]:
     """Starts a QEMU and a memd with the same options; the ports that they serve at."""
     with contextlib.ExitStack() as stack:
 
         def start(folder: Path, **more: str) -> tuple[int, int]:
             argv = qemu_argv()
             ports = []
-            for name, command in (("qemu", argv), ("memd", memd_argv(qemu_version))):
+            for name, command in (("qemu", argv), ("memd", memd_argv(qemu_compat()))):
                 place = directory / name
                 place.mkdir()
                 ports.append(free_port())

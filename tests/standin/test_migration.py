@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,13 +20,12 @@ import pytest
 from tests.conftest import need_shm
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors
-from tests.differential.server import TREE, Monitor, Server, running
-from tests.differential.standin import SCRIPT
+from tests.differential.server import TREE, Monitor, Server, qemu_system_memd, running
 
 MIB = 1 << 20
 PAGE = 4096
 SIZE = 2 * MIB
-COMMAND = (sys.executable, "-c", SCRIPT, "-nodefaults")
+COMMAND = (*qemu_system_memd(), "-nodefaults")
 
 
 class Machine:

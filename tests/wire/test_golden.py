@@ -2,7 +2,7 @@
 
 The answers stand in golden/RELEASE.json, one input a line (bytes as Latin-1). To
 observe them anew, after adding to inputs.py, for the QEMU on PATH or the one that
-MEMD_QEMU names (`chroot DIR qemu-system-x86_64`):
+MEMD_QEMU names (see tests/against):
 
     MEMD_RENEW_GOLDEN=1 pytest -n0 tests/wire/test_golden.py
 """
