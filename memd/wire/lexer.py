@@ -130,6 +130,8 @@ _QUOTES = (b'"', b"'")
 _BACKSLASH = ord("\\")
 _SHORT = 1024
 """Bytes of a string that are gone through as quickly one way as the other."""
+_WINDOW = 8192
+"""Bytes in which the end of a string is looked for behind a quote that may not be it."""
 _RESYNC = re.compile(rb"[\[\]{}:,\x00-\x08\x0a-\x1f\xfe\xff]").search
 _KINDS = {_END_STRING: STRING, _END_NUMBER: NUMBER, _END_KEYWORD: KEYWORD}
 
@@ -141,15 +143,22 @@ it byte by byte."""
 
 def _end_of_body(state: int, data: bytes, pos: int, end: int) -> int:
     """Where the run of a string's bytes ends that begins at `pos`; it has whole escapes only."""
-    stop = data.find(_CLOSING[state], pos, end)
+    quote = _CLOSING[state]
+    stop = data.find(quote, pos, end)
     if stop < 0:
         stop = end
-    # Where no backslash is last, no escape is cut, and the quote ends the string.
-    if stop - pos >= _SHORT and data[stop - 1] != _BACKSLASH:
+    if stop - pos >= _SHORT:
         run = data[pos:stop]
+        if stop < end and run[-1] == _BACKSLASH:
+            # Perhaps it takes the quote with it, and so on: what is hidden, from the left to
+            # the right, is no end.
+            run = data[pos : min(end, stop + _WINDOW)]
+            run = run.replace(b"\\\\", b"__").replace(b"\\" + quote, b"__").partition(quote)[0]
+        # One at the end that none before it takes with it begins an escape that is cut.
+        cut = (len(run) - len(run.rstrip(b"\\"))) % 2
         # Each of them is looked for: ten times as fast as a regular expression.
         if not any(map(run.__contains__, _NOT_IN_STRING)):
-            return stop
+            return pos + len(run) - cut
     match = _BODY[state](data, pos, end)
     return pos if match is None else match.end()
 
@@ -339,7 +348,8 @@ class Lexer:
         elif self._partial_bytes > LONG and (partial or [data])[0][:1] in _QUOTES:
             partial.append(data)
             whole = b"".join(partial)
-            self._long = LongString(whole[:1])
+            # No message is a string: of one that is, nobody reads the text.
+            self._long = LongString(whole[:1], kept=self._parser.tokens > 0)
             self._long.add(whole[1:])
             # An error quotes no more.
             self._partial = [whole[:LONG]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from _codecs import escape_decode, unicode_escape_decode
 from _json import scanstring
 
 from memd.wire.utf8 import INVALID, decode, is_character
@@ -28,6 +29,14 @@ _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 _DOUBLE_QUOTE = ord('"')
 _BACKSLASH = ord("\\")
 _INVALID_UTF8 = b"invalid UTF-8 sequence in string"
+
+_SAMPLE = 1024
+"""Bytes of a string in which escapes are counted, to see whether it is full of them."""
+
+_HIDDEN = b"\x0e"
+_NOT_OF_JSON = b"\0\1\2\3\4\5\6\7\x0b\\"
+"""What Python makes of `\\0` to `\\7`, `\\a` and `\\v`, and leaves of what it does not know."""
+
 _KEYWORDS = {b"null": None, b"true": True, b"false": False}
 
 
@@ -65,12 +74,14 @@ class LongString:
 
     Args:
         quote: the byte that it begins with.
+        kept: whether its text is wanted; memory that is fresh takes longer than all else.
     """
 
-    __slots__ = ("_error", "_parts", "_quote", "_rest", "_size")
+    __slots__ = ("_error", "_kept", "_parts", "_quote", "_rest", "_size")
 
-    def __init__(self, quote: bytes) -> None:
+    def __init__(self, quote: bytes, kept: bool = True) -> None:
         self._quote = quote
+        self._kept = kept
         self._parts: list[str] = []
         # What may be the beginning of an escape or a character.
         self._rest = b""
@@ -95,17 +106,22 @@ class LongString:
         self._rest = data[cut:]
         if self._error is None:
             try:
-                self._parts.append(
-                    data.decode("ascii")
-                    if cut == len(data) and data.isascii() and b"\\" not in data
-                    else parse_string(self._quote + data[:cut] + self._quote)
-                )
+                if cut == len(data) and data.isascii() and b"\\" not in data:
+                    part = data.decode("ascii") if self._kept else ""
+                else:
+                    part = parse_string(self._quote + data[:cut] + self._quote)
+                if self._kept:
+                    self._parts.append(part)
             except LiteralError as error:
                 self._error = error
                 self._parts = []
 
     def text(self) -> str:
-        """The text, once the last bytes were added; raises `LiteralError` for the first mistake."""
+        """The text, once the last bytes were added ("" where it is not kept).
+
+        Raises:
+            LiteralError: for the first mistake.
+        """
         if self._error is not None:
             raise self._error
         return "".join(self._parts)
@@ -164,11 +180,12 @@ def parse_string(token: bytes) -> str:
         if text is None:
             raise LiteralError(_INVALID_UTF8)
         return text[1:-1]
-    if token[0] == _DOUBLE_QUOTE:
+    text = None
+    if token.count(b"\\", 0, _SAMPLE) > _SAMPLE // 8:
+        text = _parse_dense(token)
+    if text is None and token[0] == _DOUBLE_QUOTE:
         text = _parse_ordinary(token)
-        if text is not None:
-            return text
-    return _parse_piecewise(token)
+    return _parse_piecewise(token) if text is None else text
 
 
 def _parse_ordinary(token: bytes) -> str | None:
@@ -182,6 +199,32 @@ def _parse_ordinary(token: bytes) -> str | None:
         return None
     # What stands there itself was looked at.
     return None if b"\\u" in token and INVALID.search(value) else value
+
+
+def _parse_dense(token: bytes) -> str | None:
+    r"""What a string full of escapes stands for; None where it takes another way to tell.
+
+    Python's decoders of its own literals are five times as fast as JSON's then. They are
+    asked where JSON has the same escapes: what is left of any other gives it away, or the
+    length. (A backslash that stands for itself is hidden from them meanwhile.)
+    """
+    body = token[1:-1].replace(b"\\\\", _HIDDEN)
+    escapes = body.count(b"\\")
+    try:
+        if b"u" in body and body.isascii():
+            text, _ = unicode_escape_decode(body)
+            length = len(text) + escapes + 4 * body.count(b"\\u")
+            plain = text.encode()
+        else:
+            plain, _ = escape_decode(body)
+            length = len(plain) + escapes
+    except (ValueError, DeprecationWarning):
+        return None
+    if length != len(body) or any(map(plain.__contains__, _NOT_OF_JSON)):
+        return None
+    if _HIDDEN in plain and (_HIDDEN in token or plain.count(_HIDDEN) != body.count(_HIDDEN)):
+        return None
+    return decode(plain.replace(_HIDDEN, b"\\"))
 
 
 def _parse_piecewise(token: bytes) -> str:

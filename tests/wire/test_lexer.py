@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -12,6 +14,7 @@ from memd.wire import lexer as lexer_module
 from memd.wire import limits
 from memd.wire.lexer import Lexer
 from memd.wire.position import Position
+from tests.wire import untimed
 
 BOTH = pytest.mark.parametrize("compat", list(Compat), ids=[compat.value for compat in Compat])
 
@@ -150,8 +153,43 @@ def test_each_byte_of_a_long_string_is_read_once(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(lexer_module, "_end_of_body", counting)
     piece = b"a" * 1000
-    assert lex(Compat.V10_0, b'"', *[piece] * 200, b'"') == ["a" * 200_000]
+    assert lex(Compat.V10_0, b'["', *[piece] * 200, b'"]') == [["a" * 200_000]]
     assert read == 200_000
+
+
+parts = st.sampled_from(
+    [b"a", b"\\", b'"', b"'", b"\\n", b"\\\\", b'\\"', b"\x1f", b"\xfe", b"\xc3\xa9"]
+)
+
+
+@untimed
+@given(st.lists(parts, max_size=40).map(b"".join), st.integers(0, 60), st.integers(1, 20))
+def test_long_runs_of_a_string_end_where_short_ones_do(body: bytes, end: int, window: int) -> None:
+    """At a quote that no backslash takes with it, or a byte that may not stand there."""
+    for state, quote in lexer_module._CLOSING.items():
+        expected = lexer_module._end_of_body(state, body, 0, end)
+        at = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lexer_module, "_SHORT", 1)
+            patch.setattr(lexer_module, "_WINDOW", window)
+            while (stop := lexer_module._end_of_body(state, body, at, end)) > at:
+                at = stop
+        assert at == expected, quote
+
+
+@BOTH
+def test_a_long_string_that_is_a_message_is_judged_and_not_kept(compat: Compat) -> None:
+    """Nobody reads its text: a message is an object."""
+    for text, found in (
+        (b"a" * 100_000, ""),
+        (b"\\n" * 50_000 + b"\\q", "invalid escape sequence in string"),
+        (b"a" * 100_000 + b"\xc3", "invalid UTF-8 sequence in string"),
+        (b"a" * 100_000 + b"\x01", "stray '\"" + "a" * (limits.MAX_MESSAGE_TEXT - 8)),
+    ):
+        sent = b'"' + text + b'"'
+        pieces = [sent[i : i + 30_000] for i in range(0, len(sent), 30_000)]
+        (item, *_more) = lex(compat, *pieces)
+        assert item.partition("error, ")[2].startswith(found) if found else item == found
 
 
 @BOTH

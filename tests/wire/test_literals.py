@@ -124,6 +124,23 @@ pieces = st.sampled_from(
     ]
 )
 
+# Escapes of Python's own, and bytes that stand for something meanwhile.
+pythons = st.sampled_from(
+    [
+        rb"\a",
+        rb"\v",
+        rb"\x41",
+        rb"\7",
+        rb"\101",
+        rb"\N{DASH}",
+        rb"\u000e",
+        rb"\U00000041",
+        b"\x0e",
+        b"\\\n",
+        rb"\/",
+    ]
+)
+
 
 @untimed
 @given(st.lists(pieces).map(b"".join))
@@ -138,6 +155,24 @@ def test_the_short_way_says_what_the_long_one_says(body: bytes) -> None:
 
     token = b'"' + body + b'"'
     assert outcome(parse_string, token) == outcome(literals._parse_piecewise, token)
+
+
+@untimed
+@given(st.lists(pieces | pythons).map(b"".join))
+def test_the_way_for_many_escapes_says_what_the_long_one_says(body: bytes) -> None:
+    token = b"'" + body + b"'"
+    text = literals._parse_dense(token)
+    if text is not None:
+        assert text == literals._parse_piecewise(token)
+
+
+def test_many_escapes_go_the_way_for_them() -> None:
+    for body, text in (
+        (rb"\n\'\\\"", "\n'\\\""),
+        (rb"\u4e2d\n\\u", "\u4e2d\n\\u"),
+        (b"\xc3\xa9\\n", "é\n"),
+    ):
+        assert literals._parse_dense(b'"' + body + b'"') == text
 
 
 @untimed
