@@ -1,6 +1,7 @@
 """The daemon's side of the processes that serve pages: they are started, told, and replaced.
 
-A process is started when the first clone comes, at most one a core. It outlives
+A process is started when the first clone comes, or ahead of it where there are templates
+already; at most one a core. It outlives
 the daemon: it serves the clones that it has to their end. What is being served
 stands in the store's directory, a file a clone, which the process that serves it
 has locked; the next daemon recovers those that nobody serves any more.
@@ -48,6 +49,9 @@ MOST = 1024
 """Clones served at once at most. Each takes a descriptor and a byte for each of its pages."""
 
 _NO_PAGES = {"asked": 0, "zeroes": 0, "working-set": 0, "rest": 0}
+
+_AHEAD = 0.1
+"""Seconds after the start until a process is started ahead, so that its clients come first."""
 
 _PAUSE = 0.2
 """Seconds between looks at a clone that a process of an earlier daemon serves."""
@@ -202,6 +206,7 @@ class Servers:
         self._most = most or len(os.sched_getaffinity(0))
         self._processes: list[_Process] = []
         self._starting: asyncio.Task[_Process] | None = None
+        self._ahead: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         # What is being written of clones that have ended.
         self._ending: set[asyncio.Task[None]] = set()
@@ -218,6 +223,10 @@ class Servers:
         """A clone is about to come: a process for it is started, if there is none."""
         if not self._processes:
             self._begin_starting()
+
+    def prepare_soon(self) -> None:
+        """The same, once the daemon is up: what it imports takes some 0.1 s."""
+        self._ahead = asyncio.get_running_loop().call_later(_AHEAD, self.prepare)
 
     def serve(self, request: Message, begun: Begun) -> None:
         """Serve a clone.
@@ -271,10 +280,13 @@ class Servers:
     async def close(self) -> None:
         """Leave the processes; they go on until their clones are whole."""
         self._closed = True
+        if self._ahead is not None:
+            self._ahead.cancel()
         for task in tuple(self._tasks):
             task.cancel()
-        if self._ending:
-            await asyncio.wait(self._ending)
+        unfinished = {*self._ending, *([self._starting] if self._starting else [])}
+        if unfinished:
+            await asyncio.wait(unfinished)
         for process in self._processes:
             process.channel.close()
             # It is left alone: the process that inherits it reaps it.

@@ -37,6 +37,8 @@ class Templates:
         self._settings = Settings(directory, sources, roots, tcp)
         self._cache_limit = cache_limit
         self._store: Store | None = None
+        # Whether there is anything to serve yet.
+        self._some = False
         self._servers: Servers | None = None
 
     async def open(self) -> None:
@@ -47,7 +49,12 @@ class Templates:
         """
         directory, sources = self._settings.directory, self._settings.sources
         limit = self._cache_limit
-        self._store = await Job(lambda: Store(directory, sources=sources, cache_limit=limit))
+
+        def look() -> tuple[Store, bool]:
+            store = Store(directory, sources=sources, cache_limit=limit)
+            return store, bool(sources or store.names())
+
+        self._store, self._some = await Job(look)
 
     @property
     def store(self) -> Store:
@@ -84,6 +91,8 @@ class Templates:
         settings = replace(self._settings, directory=store.directory)
         self._servers = Servers(settings, emit, learnt, in_thread)
         await self._servers.resume()
+        if self._some:
+            self._servers.prepare_soon()
 
     def clones_of(self, name: str) -> list[dict[str, JSON]]:
         """The machines that are being sent a template, as QMP tells of them."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.differential.server import TREE, Server, memd_argv
+from memd.pages.store import Store
+from tests.differential.server import PATIENCE, TREE, Server, memd_argv
 
 
 def refused(*options: str, **environment: str) -> str:
@@ -59,6 +61,32 @@ def test_a_library_that_is_not_there(directory: Path) -> None:
     first, second = said.splitlines()
     assert first == f"memd: --templates {store}: template source 'oci://host/x' needs urllib3"
     assert second.startswith("the extra templates brings it")
+
+
+def serves(server: Server) -> bool:
+    """Whether a process that serves pages was started by a daemon."""
+    lists = Path(f"/proc/{server.pid}/task").glob("*/children")
+    children = [child for each in lists for child in each.read_text().split()]
+    return any(b"memd.pages.serving" in Path(f"/proc/{n}/cmdline").read_bytes() for n in children)
+
+
+def test_a_process_that_serves_is_there_before_the_first_clone(
+    directory: Path, start_memd: Callable[..., Server]
+) -> None:
+    """Where there is something to serve; else nothing is started."""
+    full, empty = str(directory / "full"), str(directory / "empty")
+    store = Store(full)
+    with store.begin("a") as writer:
+        writer.write(0, bytes(range(256)) * 16)
+        writer.commit()
+    store.close()
+    without = start_memd("--templates", empty)
+    with_one = start_memd("--templates", full)
+    deadline = time.monotonic() + PATIENCE
+    while not serves(with_one):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not serves(without)
 
 
 def test_a_daemon_without_a_store_loads_nothing_of_it() -> None:
