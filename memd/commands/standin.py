@@ -21,6 +21,7 @@ from memd.work import Command, Outcome
 
 if TYPE_CHECKING:
     from memd.standin.chardevs import TakeFd
+    from memd.standin.images import Images
 
 
 class StandInDispatcher(Dispatcher):
@@ -74,17 +75,6 @@ def _of_client(act: Callable[[StandIn, JSONObject, TakeFd], Any]) -> SessionHand
         return _register(lambda standin, args: act(standin, args, take_fd(session)))(daemon, args)
 
     return handle
-
-
-def no_job(daemon: Daemon, args: JSONObject) -> JSON:
-    """`job-*`: raise `QMPError`, as there is none."""
-    raise QMPError("Job not found")
-
-
-def no_block_job(daemon: Daemon, args: JSONObject) -> JSON:
-    """`block-job-*`: raise `QMPError`, as there is none."""
-    id = args.get("device", args.get("id"))
-    raise QMPError(f"Block job '{id}' not found", "DeviceNotActive")
 
 
 def inject_nmi(daemon: Daemon, args: JSONObject) -> JSON:
@@ -188,6 +178,50 @@ def query_pci(daemon: Daemon, args: JSONObject) -> JSON:
     return pci_buses(daemon.machine, _standin(daemon).catalogue)
 
 
+_ACTS: dict[str, Callable[[Images, JSONObject], Any]] = {
+    "blockdev-create": lambda images, args: images.create(args),
+    "blockdev-snapshot": lambda images, args: images.snapshot(args),
+    "blockdev-snapshot-sync": lambda images, args: images.snapshot_sync(args),
+    "transaction": lambda images, args: images.transaction(args["actions"]),
+    "block-commit": lambda images, args: images.commit(args),
+    "block-stream": lambda images, args: images.stream(args),
+    "blockdev-mirror": lambda images, args: images.mirror(args),
+    "drive-mirror": lambda images, args: images.drive_mirror(args),
+    "blockdev-backup": lambda images, args: images.backup(args),
+    "drive-backup": lambda images, args: images.drive_backup(args),
+}
+
+
+def _image(act: Callable[[Images, JSONObject], Any]) -> Handler:
+    """What is done with images, as a command that returns nothing but events."""
+
+    async def handle(daemon: Daemon, args: JSONObject) -> JSON:
+        result = act(_standin(daemon).images, args)
+        events = await result if type(result) is CoroutineType else result
+        return Outcome(events=events) if type(events) is tuple else {}
+
+    return handle
+
+
+_IMAGES = {name: _image(act) for name, act in _ACTS.items()}
+
+
+def _jobs(prefix: str, id: str, *, block: bool) -> dict[str, Handler]:
+    """The commands about a job: those about any, or about one of a block device."""
+
+    def of(verb: str, id: str) -> Handler:
+        def act(images: Images, args: JSONObject) -> Any:
+            more = {"force": args.get("force", False)} if block and verb == "cancel" else {}
+            return getattr(images.jobs, verb)(args[id], block=block, **more)
+
+        return _image(act)
+
+    return {
+        **{f"{prefix}{verb}": of(verb, id) for verb in ("pause", "resume", "cancel", "complete")},
+        **{f"{prefix}{verb}": of(verb, "id") for verb in ("finalize", "dismiss")},
+    }
+
+
 REGISTERS: dict[str, Handler] = {
     "query-pci": query_pci,
     "query-cpu-definitions": lambda daemon, args: _section(daemon, "cpus")["definitions"],
@@ -227,7 +261,9 @@ REGISTERS: dict[str, Handler] = {
     "query-blockstats": _register(
         lambda standin, args: standin.blocks.statistics(by_node=args.get("query-nodes", False))
     ),
-    "query-named-block-nodes": _register(lambda standin, args: standin.blocks.nodes()),
+    "query-named-block-nodes": _register(
+        lambda standin, args: standin.blocks.nodes(flat=args.get("flat", False))
+    ),
     "query-block-exports": _register(lambda standin, args: standin.blocks.exports()),
     "nbd-server-start": _register(lambda standin, args: standin.blocks.start_serving()),
     "nbd-server-stop": _register(
@@ -241,17 +277,17 @@ REGISTERS: dict[str, Handler] = {
     "nbd-server-remove": _register(
         lambda standin, args: Outcome(events=standin.blocks.unexport(args["name"]))
     ),
-    **dict.fromkeys(
-        ("job-pause", "job-resume", "job-cancel", "job-complete", "job-dismiss", "job-finalize"),
-        no_job,
+    **_IMAGES,
+    **_jobs("job-", "id", block=False),
+    **_jobs("block-job-", "device", block=True),
+    "block-job-set-speed": _register(
+        lambda standin, args: standin.images.jobs.set_speed(args["device"], args["speed"])
     ),
-    **dict.fromkeys(
-        (
-            *("block-job-pause", "block-job-resume", "block-job-cancel", "block-job-complete"),
-            "block-job-set-speed",
-        ),
-        no_block_job,
+    "block-job-change": _register(
+        lambda standin, args: standin.images.jobs.change(args["id"], args["copy-mode"])
     ),
+    "query-jobs": _register(lambda standin, args: standin.images.jobs.query()),
+    "query-block-jobs": _register(lambda standin, args: standin.images.jobs.query_block()),
     "watchdog-set-action": watchdog_set_action,
 }
 """What a stand-in does otherwise than memd, or besides."""

@@ -1,20 +1,21 @@
 """The register of block nodes: real files, opened and sized by the driver that is named.
 
-Nobody reads or writes what is in them; of a qcow2 image the header is read. What
-is known of drivers, rules and texts was observed on QEMU 10.0.2.
+Nobody reads or writes a guest's data in them; of qcow2 images there is the
+metadata. What is known of drivers, rules and texts was observed on QEMU 10.0.2.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError
 from memd.hostmem.files import encode_path
 from memd.hostmem.paths import open_path
 from memd.json_types import JSON
+from memd.standin.qcow2 import Header
 from memd.work import Event, Job
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ _MOST = 1024
 
 _SECTOR = 512
 _NULL_SIZE = 1 << 30
-_DRIVERS = ("file", "raw", "qcow2", "null-co", "null-aio")
+DRIVERS = ("file", "raw", "qcow2", "null-co", "null-aio")
+"""Those that memd has."""
+
 _ACCESS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-_QCOW2 = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 _CACHE = {"no-flush": False, "direct": False, "writeback": True}
 _LIMITS = ("iops", "iops_rd", "iops_wr", "bps", "bps_rd", "bps_wr")
 _COUNTS = (
@@ -41,6 +43,8 @@ _COUNTS = (
     *("invalid_flush_operations", "invalid_unmap_operations", "wr_highest_offset"),
 )
 
+_DISCARDS = ("discard-nb-ok", "discard-nb-failed", "discard-bytes-ok")
+
 
 class Node:
     """A block node.
@@ -51,9 +55,12 @@ class Node:
         filename: what it is told to be.
         size: its bytes as a guest would see them.
         read_only: whether nothing may be written to it.
-        child: the node below it, or None.
-        own_child: whether that one goes with it.
-        parents: the names of the nodes above it.
+        child: the node that has its bytes, or None.
+        backing: the node that has what this one has not, or None.
+        owned: whether it stays until it is deleted by name.
+        job: the kind of the block job that keeps others from it, or None.
+        holds: what else uses it, each as an error calls the node then.
+        header: a qcow2 image's.
         device: what uses it: a device's id or path, None for nobody.
         qdev: the same as clients are told of it.
         facts: what else is told of the image.
@@ -67,8 +74,11 @@ class Node:
         self.size = 0
         self.fd = -1
         self.child: Node | None = None
-        self.own_child = False
-        self.parents: set[str] = set()
+        self.backing: Node | None = None
+        self.owned = False
+        self.job: str | None = None
+        self.holds: list[str] = []
+        self.header: Header | None = None
         self.device: str | None = None
         self.qdev = ""
         self.facts: dict[str, JSON] = {}
@@ -80,6 +90,20 @@ class Node:
         while at is not None and at.fd < 0:
             at = at.child
         return at
+
+    def chain(self) -> Iterator[Node]:
+        """The node, its backing node, that one's and so on."""
+        at: Node | None = self
+        while at is not None:
+            yield at
+            at = at.backing
+
+    def set_read_only(self, read_only: bool) -> None:
+        """Have it and the node that has its bytes written to or not."""
+        at: Node | None = self
+        while at is not None:
+            at.read_only = read_only
+            at = at.child
 
     def close(self) -> None:
         """Close its file. May wait."""
@@ -108,62 +132,68 @@ class Blocks:
         """The node of that name."""
         return self._nodes.get(name)
 
-    async def add(self, args: dict[str, Any], roots: Roots | None) -> None:
-        """`blockdev-add`.
+    def users(self, node: Node) -> list[Node]:
+        """The nodes above a node."""
+        return [each for each in self._nodes.values() if node in (each.child, each.backing)]
+
+    def named(self, name: str, device: str | None = None) -> Node:
+        """The node of that name; raises `QMPError` where there is none.
+
+        Args:
+            device: another name for it, where a client may give one of two.
+        """
+        node = self._nodes.get(name or device or "")
+        if node is None:
+            raise QMPError(
+                f"Cannot find device='{name if device is None else device}' nor node-name='{name}'"
+            )
+        return node
+
+    async def add(self, args: dict[str, Any], roots: Roots | None, *, owned: bool = True) -> Node:
+        """`blockdev-add`; gives the node.
 
         Args:
             roots: what its files have to be below.
+            owned: whether it stays until it is deleted by name.
 
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        name = args["node-name"]
+        plan = _Plan(self)
+        top = plan.node(args)
+        named = [node.name for node in plan.made]
+        self._making.update(named)
+        try:
+            await Job(lambda: _open(plan, roots))
+        finally:
+            self._making.difference_update(named)
+        top.owned = owned
+        for node in plan.made:
+            self._nodes[node.name] = node
+        return top
+
+    def take_name(self, name: str | None) -> str:
+        """The name of a node that is to be; raises `QMPError` where it can't be."""
+        if name is None:
+            self._numbers += 1
+            name = f"#block{self._numbers:03}"
         if name in self._nodes or name in self._making:
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
         if len(self._nodes) + len(self._making) >= _MOST:
             raise QMPError(f"there are {_MOST} block nodes, and may be no more")
-        made: list[Node] = []
-        top = self._plan(args, made)
-        self._making.add(name)
-        try:
-            await Job(lambda: _open(made, roots))
-        finally:
-            self._making.discard(name)
-        for node in made:
-            self._nodes[node.name] = node
-            if node.child is not None:
-                node.child.parents.add(node.name)
-        assert top is made[-1]
+        return name
 
-    def _plan(self, options: dict[str, Any], made: list[Node]) -> Node:
-        """A node and those below it that come with it, the lowest first."""
-        driver = options["driver"]
-        if driver not in _DRIVERS:
-            raise QMPError(f"memd has no block driver '{driver}'")
-        name = options.get("node-name")
-        if name is None:
-            self._numbers += 1
-            name = f"#block{self._numbers:03}"
-        node = Node(name, driver, read_only=options.get("read-only", False))
-        if driver == "file":
-            node.filename = options["filename"]
-        elif driver.startswith("null"):
-            node.size = options.get("size", _NULL_SIZE)
-            node.filename = f'json:{{"driver": "{driver}", "size": {node.size}}}'
-        else:
-            below = options["file"]
-            if type(below) is dict:
-                inner = {"read-only": node.read_only, **below}
-                node.child, node.own_child = self._plan(inner, made), True
-            else:
-                node.child = self._nodes.get(below)
-                if node.child is None:
-                    raise _unknown(below, below)
-            node.facts["options"] = {
-                key: options[key] for key in ("offset", "size") if key in options
-            }
-        made.append(node)
-        return node
+    def check_free(self, node: Node) -> None:
+        """Raise `QMPError` where a node above or a block job keeps others from it."""
+        if node.job is not None:
+            raise QMPError(
+                f"Node '{node.name}' is busy: block device is in use by block job: {node.job}"
+            )
+        for each in self.users(node):
+            if each.backing is node:
+                raise QMPError(
+                    f"Node '{node.name}' is busy: node is used as backing hd of '{each.name}'"
+                )
 
     async def delete(self, name: str) -> None:
         """`blockdev-del`.
@@ -174,20 +204,46 @@ class Blocks:
         node = self._nodes.get(name)
         if node is None:
             raise QMPError(f"Failed to find node with node-name='{name}'")
-        if node.device is not None:
-            raise QMPError(f"Node {name} is in use")
-        if node.parents or name in self._exports.values():
+        if node.job is None and (node.device is not None or node.holds):
+            raise QMPError(f"{(*node.holds, 'Node')[0]} {name} is in use")
+        self.check_free(node)
+        if self.users(node) or name in self._exports.values():
             raise QMPError(f"Block device {name} is in use")
-        closing = []
-        at: Node | None = node
-        while at is not None:
+        if not node.owned:
+            raise QMPError(f"Node {name} is not owned by the monitor")
+        node.owned = False
+        await self.collect(node)
+
+    async def collect(self, node: Node | None) -> None:
+        """Close a node that has neither a user nor a name of a client's, and those below it."""
+        gone: list[Node] = []
+        todo = [node]
+        while todo:
+            at = todo.pop()
+            if at is None or at.owned or at.holds or at.job or at.device is not None:
+                continue
+            if self.users(at) or self._nodes.get(at.name) is not at:
+                continue
             del self._nodes[at.name]
-            closing.append(at)
-            below = at.child
-            if below is not None:
-                below.parents.discard(at.name)
-            at = below if at.own_child and below is not None and not below.parents else None
-        await Job(lambda: _close(closing))
+            gone.append(at)
+            todo += [at.child, at.backing]
+        if gone:
+            await Job(lambda: _close(gone))
+
+    def replace(self, old: Node, new: Node) -> None:
+        """Have what uses a node use another one."""
+        new.device, new.qdev, old.device, old.qdev = old.device, old.qdev, None, ""
+        for each in self._nodes.values():
+            if each is not new and each.child is old:
+                each.child = new
+            if each is not new and each.backing is old:
+                each.backing = new
+
+    def release(self, names: tuple[str | None, ...]) -> None:
+        """A device, of which these are names, uses no node any more."""
+        for node in self._nodes.values():
+            if node.device is not None and node.device in names:
+                node.device = None
 
     async def resize(self, device: str | None, name: str | None, size: int) -> None:
         """`block_resize`: the file behind a raw node has another size.
@@ -195,11 +251,10 @@ class Blocks:
         Raises:
             QMPError: it can't have.
         """
-        node = self._nodes.get(name or device or "")
-        if node is None:
-            raise _unknown(device or "", name or "")
+        node = self.named(name or "", device or "")
         if size < 0:
             raise QMPError("Parameter 'size' expects a >0 size")
+        self.check_free(node)
         file = node.file
         if node.driver.startswith("null"):
             raise QMPError("Image format driver does not support resize")
@@ -226,9 +281,13 @@ class Blocks:
             f" by block device '{who}' (uses node '{node.name}' as 'root' child)."
         )
 
-    def nodes(self) -> list[JSON]:
-        """The value of `query-named-block-nodes`, the youngest first."""
-        return [_info(node) for node in reversed(self._nodes.values())]
+    def nodes(self, *, flat: bool) -> list[JSON]:
+        """The value of `query-named-block-nodes`, the youngest first.
+
+        Args:
+            flat: whether nothing is told there of backing nodes.
+        """
+        return [_info(node, flat=flat) for node in reversed(self._nodes.values())]
 
     def devices(self) -> list[JSON]:
         """The value of `query-block`: what devices use."""
@@ -248,17 +307,13 @@ class Blocks:
 
     def statistics(self, *, by_node: bool) -> list[JSON]:
         """The value of `query-blockstats`: nothing was ever read or written."""
-        found = []
-        for node in self._nodes.values():
-            if node.device is None and not by_node:
-                continue
-            stats: dict[str, JSON] = dict.fromkeys(_COUNTS, 0)
-            stats |= {"timed_stats": [], "account_invalid": True, "account_failed": True}
-            row: dict[str, JSON] = {"node-name": node.name, "stats": stats}
-            if not by_node:
-                row |= {"device": "", "qdev": node.qdev}
-            found.append(row)
-        return found
+        if by_node:
+            return [_statistics(node, backing=False) for node in reversed(self._nodes.values())]
+        return [
+            {**_statistics(node, backing=True), "device": "", "qdev": node.qdev}
+            for node in self._nodes.values()
+            if node.device is not None
+        ]
 
     # The NBD server
 
@@ -282,8 +337,7 @@ class Blocks:
             QMPError: there is no such node, no server, or an export of that name.
         """
         self._need_server()
-        if name not in self._nodes:
-            raise _unknown(name, name)
+        self.named(name)
         if id in self._exports:
             raise QMPError(f"NBD server already has export named '{id}'")
         self._exports[id] = name
@@ -307,11 +361,85 @@ class Blocks:
             raise QMPError("NBD server not running")
 
 
-def _unknown(device: str, name: str) -> QMPError:
-    return QMPError(f"Cannot find device='{device}' nor node-name='{name}'")
+class _Plan:
+    """Nodes that are to be made, the lowest first."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self.made: list[Node] = []
+
+    def node(self, options: dict[str, Any]) -> Node:
+        """A node and those below it that come with it."""
+        driver = options["driver"]
+        if driver not in DRIVERS:
+            raise QMPError(f"memd has no block driver '{driver}'")
+        name = self._blocks.take_name(options.get("node-name"))
+        if any(each.name == name for each in self.made):
+            raise QMPError(f"Duplicate nodes with node-name='{name}'")
+        node = Node(name, driver, read_only=options.get("read-only", False))
+        if driver == "file":
+            node.filename = options["filename"]
+        elif driver.startswith("null"):
+            node.size = options.get("size", _NULL_SIZE)
+            node.filename = f'json:{{"driver": "{driver}", "size": {node.size}}}'
+        else:
+            node.child = self._below(options["file"], node.read_only)
+            node.facts["options"] = {
+                key: options[key] for key in ("offset", "size") if key in options
+            }
+            try:
+                if options.get("backing") is not None:
+                    node.backing = self._below(options["backing"], True)
+            except QMPError as error:
+                raise QMPError(f"Could not open backing file: {error.desc}") from None
+        self.made.append(node)
+        return node
+
+    def _below(self, told: Any, read_only: bool) -> Node:
+        if type(told) is dict:
+            return self.node({"read-only": read_only, **told})
+        return self._blocks.named(told)
 
 
-def _info(node: Node) -> dict[str, JSON]:
+def _statistics(node: Node, *, backing: bool) -> dict[str, JSON]:
+    """QAPI's `BlockStats` of a node and those below it."""
+    stats: dict[str, JSON] = dict.fromkeys(_COUNTS, 0)
+    stats |= {"timed_stats": [], "account_invalid": False, "account_failed": False}
+    if backing and node.device is not None:
+        stats |= {"account_invalid": True, "account_failed": True}
+    row: dict[str, JSON] = {"node-name": node.name, "stats": stats}
+    if node.driver == "file":
+        row["driver-specific"] = {"driver": "file", **dict.fromkeys(_DISCARDS, 0)}
+    if node.child is not None:
+        row["parent"] = _statistics(node.child, backing=backing)
+    if backing and node.backing is not None:
+        row["backing"] = _statistics(node.backing, backing=True)
+    return row
+
+
+def _info(node: Node, *, flat: bool = False) -> dict[str, JSON]:
+    chain = [*node.chain()]
+    info = {
+        "node-name": node.name,
+        "drv": node.driver,
+        "ro": node.read_only,
+        "file": node.filename,
+        "image": _image(node, None if flat else node.backing),
+        "encrypted": False,
+        "detect_zeroes": "off",
+        "active": True,
+        "backing_file_depth": 0 if flat else len(chain) - 1,
+        "write_threshold": 0,
+        "cache": _CACHE,
+        **dict.fromkeys(_LIMITS, 0),
+    }
+    if node.backing is not None:
+        info["backing_file"] = node.backing.filename
+    return info
+
+
+def _image(node: Node, backing: Node | None) -> dict[str, JSON]:
+    """QAPI's `ImageInfo`."""
     image: dict[str, JSON] = {
         "filename": node.filename,
         "format": node.driver,
@@ -325,37 +453,34 @@ def _info(node: Node) -> dict[str, JSON]:
     image |= {
         name: value for name, value in node.facts.items() if name not in ("options", "actual-size")
     }
-    return {
-        "node-name": node.name,
-        "drv": node.driver,
-        "ro": node.read_only,
-        "file": node.filename,
-        "image": image,
-        "encrypted": False,
-        "detect_zeroes": "off",
-        "active": True,
-        "backing_file_depth": 0,
-        "write_threshold": 0,
-        "cache": _CACHE,
-        **dict.fromkeys(_LIMITS, 0),
-    }
+    if node.header is not None and node.header.backing is not None:
+        image["backing-filename"] = node.header.backing
+        image["full-backing-filename"] = os.path.join(
+            os.path.dirname(node.filename), node.header.backing
+        )
+        if node.header.backing_format is not None:
+            image["backing-filename-format"] = node.header.backing_format
+    if backing is not None:
+        image["backing-image"] = _image(backing, backing.backing)
+    return image
 
 
-def _open(made: list[Node], roots: Roots | None) -> None:
+def _open(plan: _Plan, roots: Roots | None) -> None:
     """Open the files of nodes, the lowest first. Runs in a thread."""
     try:
-        for node in made:
+        for node in plan.made:
             if node.driver == "file":
                 _open_file(node, roots)
             elif node.child is not None:
                 node.filename = node.child.filename
                 node.size = node.child.size
+                options = node.facts.pop("options")
                 if node.driver == "qcow2":
-                    _read_header(node)
+                    read_header(node)
                 else:
-                    _cut(node, node.facts["options"])
+                    _cut(node, options)
     except BaseException:
-        _close(made)
+        _close(plan.made)
         raise
 
 
@@ -371,12 +496,17 @@ def _open_file(node: Node, roots: Roots | None) -> None:
         node.fd = open_path(encode_path(path), access | _ACCESS, roots)
     except OSError as error:
         raise QMPError(f"Could not open '{path}': {error.strerror}") from None
-    found = os.fstat(node.fd)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(os.fstat(node.fd).st_mode):
         raise QMPError(f"'file' driver requires '{path}' to be a regular file")
-    node.size = -(-found.st_size // _SECTOR) * _SECTOR
-    node.facts["actual-size"] = found.st_blocks * 512
+    measure(node)
     node.facts["format-specific"] = {"type": "file", "data": {}}
+
+
+def measure(file: Node) -> None:
+    """See how large the file of a node is; in a thread."""
+    found = os.fstat(file.fd)
+    file.size = -(-found.st_size // _SECTOR) * _SECTOR
+    file.facts["actual-size"] = found.st_blocks * 512
 
 
 def _cut(node: Node, options: dict[str, int]) -> None:
@@ -389,29 +519,11 @@ def _cut(node: Node, options: dict[str, int]) -> None:
     node.size = options.get("size", node.size - offset)
 
 
-def _read_header(node: Node) -> None:
+def read_header(node: Node) -> None:
+    """Take over what an image's header tells; in a thread."""
     file = node.file
-    data = b"" if file is None else os.pread(file.fd, _QCOW2.size + 1, 0)
-    if data[:4] != b"QFI\xfb":
+    if file is None:
         raise QMPError("Image is not in qcow2 format")
-    fields = _QCOW2.unpack(data[: _QCOW2.size].ljust(_QCOW2.size, b"\0"))
-    version, bits, size = fields[1], fields[4], fields[5]
-    if version not in (2, 3):
-        raise QMPError(f"Unsupported qcow2 version {version}")
-    if not 9 <= bits <= 21:
-        raise QMPError(f"Unsupported cluster size: 2^{bits}")
-    incompatible, compatible, order = (
-        (fields[13], fields[14], fields[16]) if version > 2 else (0, 0, 4)
-    )
-    node.size = size
-    told: dict[str, JSON] = {
-        "compat": "1.1" if version > 2 else "0.10",
-        "compression-type": "zstd" if incompatible & 8 and data[_QCOW2.size :] == b"\1" else "zlib",
-        "refcount-bits": 1 << order,
-    }
-    if version > 2:
-        told["lazy-refcounts"] = bool(compatible & 1)
-        told["corrupt"] = bool(incompatible & 2)
-        told["extended-l2"] = bool(incompatible & 16)
-    node.facts["cluster-size"] = 1 << bits
-    node.facts["format-specific"] = {"type": "qcow2", "data": told}
+    node.header = Header(file.fd)
+    node.size = node.header.size
+    node.facts |= node.header.facts

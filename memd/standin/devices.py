@@ -384,9 +384,8 @@ class Devices:
 
     def _release(self, device: Device) -> None:
         path = self._tree.path_of(device)
-        node = self._blocks.find(device.values.get("drive", ""))
-        if node is not None and node.device in (device.id, path, f"{path}/virtio-backend"):
-            node.device = None
+        if "drive" in device.values:
+            self._blocks.release((device.id, path, f"{path}/virtio-backend"))
         netdev = self._netdevs.find(device.values.get("netdev", ""))
         if netdev is not None and netdev.peer == device.name:
             netdev.peer = None

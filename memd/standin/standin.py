@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memd.standin.blocks import Blocks
     from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
+    from memd.standin.images import Images
     from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
 
@@ -50,6 +51,7 @@ class StandIn:
         self._chardevs: Chardevs | None = None
         self._netdevs: Netdevs | None = None
         self._blocks: Blocks | None = None
+        self._images: Images | None = None
         self._parameters: dict[str, JSON] = {}
         self._migration: Migration | None = None
         self.host: Host | None = None
@@ -90,6 +92,15 @@ class StandIn:
         return self._blocks
 
     @property
+    def images(self) -> Images:
+        """What is done with block nodes."""
+        if self._images is None:
+            from memd.standin.images import Images
+
+            self._images = Images(self.blocks, self._tree.host.roots)
+        return self._images
+
+    @property
     def devices(self) -> Devices:
         """The devices that are not memory's."""
         if self._devices is None:
@@ -120,7 +131,8 @@ class StandIn:
             await self._chardevs.clear()
         if self._blocks is not None:
             await self._blocks.clear()
-        self._migration = self._devices = self._netdevs = self._chardevs = self._blocks = None
+        self._migration = self._devices = self._netdevs = self._chardevs = None
+        self._blocks = self._images = None
         self._parameters.clear()
         self._asked = 0
 

@@ -1,0 +1,453 @@
+"""What is done with block nodes: images made, snapshots, and the jobs that move data.
+
+There is no guest that writes, so snapshots and jobs change which node is above
+which, and what images name as their backing files. A job that would have to copy
+data is refused. Rules and texts were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError, device_not_found
+from memd.hostmem.files import encode_path
+from memd.hostmem.paths import target
+from memd.standin.blocks import DRIVERS, Blocks, Node, measure, read_header
+from memd.standin.jobs import Jobs, Task
+from memd.standin.qcow2 import empty_image
+from memd.work import Event, Job
+
+if TYPE_CHECKING:
+    from memd.hostmem.paths import Roots
+
+Args = dict[str, Any]
+
+_SECTOR = 512
+_FORMATS = ("raw", "qcow2")
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_MODE = 0o644
+
+
+class Images:
+    """Commands about block nodes that are more than a node's own.
+
+    Args:
+        blocks: the nodes.
+        roots: what files have to be below.
+    """
+
+    def __init__(self, blocks: Blocks, roots: Roots | None) -> None:
+        self._blocks = blocks
+        self._roots = roots
+        self.jobs = Jobs(blocks)
+
+    async def create(self, args: Args) -> tuple[Event, ...]:
+        """`blockdev-create`; raises `QMPError` where no job is made of it."""
+        self.jobs.check(args["job-id"], {})
+        options = args["options"]
+        error = None
+        try:
+            await self._create(options)
+        except QMPError as failed:
+            error = failed.desc
+        return await self.jobs.start(args["job-id"], Task("create", error=error), {})
+
+    async def _create(self, options: Args) -> None:
+        if options["driver"] == "file":
+            if options.get("preallocation", "off") != "off":
+                raise QMPError("memd allocates no blocks of images")
+            await Job(lambda: _make(options["filename"], options["size"], {}, self._roots))
+            return
+        below = options.get("file")
+        if options["driver"] not in _FORMATS or type(below) is not str:
+            raise QMPError(f"memd makes no images of the format '{options['driver']}' like this")
+        node = self._blocks.named(below)
+        if node.fd < 0 or node.read_only:
+            raise QMPError(f"Block node '{node.name}' is read-only")
+        content = empty_image(options) if options["driver"] == "qcow2" else {}
+        node.holds.append("Node")
+        try:
+            await Job(lambda: _fill(node, content))
+        finally:
+            node.holds.remove("Node")
+
+    # Snapshots
+
+    async def snapshot(self, args: Args) -> None:
+        """`blockdev-snapshot`; raises `QMPError`."""
+        await self._append(args["node"], self._blocks.named(args["overlay"]))
+
+    async def snapshot_sync(self, args: Args) -> Node:
+        """`blockdev-snapshot-sync`; gives the node that was made, or raises `QMPError`."""
+        node = self._blocks.named(args.get("node-name", ""), args.get("device", ""))
+        self._blocks.check_free(node)
+        overlay = args.get("snapshot-node-name")
+        if overlay is None:
+            raise QMPError("New overlay node-name missing")
+        if self._blocks.find(overlay) is not None:
+            raise QMPError("New overlay node-name already in use")
+        kind = args.get("format", "qcow2")
+        made = await self._target(
+            args["snapshot-file"], kind, node.size, args, backing=node, name=overlay
+        )
+        try:
+            await self._append(node.name, made)
+        except QMPError:
+            await self._blocks.collect(made)
+            raise
+        return made
+
+    async def _append(self, name: str, overlay: Node) -> None:
+        node = self._blocks.named(name)
+        self._blocks.check_free(node)
+        if overlay.device is not None or self._blocks.users(overlay) or overlay.job:
+            raise QMPError("The overlay is already in use")
+        if overlay.backing is not None:
+            raise QMPError("The overlay already has a backing image")
+        if overlay.driver != "qcow2":
+            raise QMPError("The overlay does not support backing images")
+        overlay.backing = node
+        self._blocks.replace(node, overlay)
+        node.set_read_only(True)
+
+    async def transaction(self, actions: list[Args]) -> tuple[Event, ...]:
+        """`transaction`: all of the actions, or none.
+
+        Raises:
+            QMPError: one can't be done; the others are undone.
+        """
+        undo: list[tuple[Node, Node | None]] = []
+        jobs: list[Callable[[], Awaitable[tuple[Event, ...]]]] = []
+        try:
+            for action in actions:
+                await self._act(action["type"], action["data"], undo, jobs)
+        except QMPError:
+            for overlay, made in reversed(undo):
+                below = overlay.backing
+                assert below is not None
+                overlay.backing = None
+                self._blocks.replace(overlay, below)
+                below.set_read_only(False)
+                await self._blocks.collect(made)
+            raise
+        return tuple([event for start in jobs for event in await start()])
+
+    async def _act(self, kind: str, data: Args, undo: Any, jobs: Any) -> None:
+        if kind == "blockdev-snapshot":
+            await self.snapshot(data)
+            undo.append((self._blocks.named(data["overlay"]), None))
+        elif kind == "blockdev-snapshot-sync":
+            made = await self.snapshot_sync(data)
+            undo.append((made, made))
+        elif kind == "blockdev-backup":
+            self._check_backup(data, self._blocks.named(data["target"]))
+            jobs.append(lambda: self.backup(data))
+        elif kind == "abort":
+            raise QMPError("Transaction aborted using Abort action")
+        else:
+            raise QMPError(f"memd has no action '{kind}' in a transaction")
+
+    # Jobs
+
+    def _source(self, args: Args) -> Node:
+        return self._blocks.named(args["device"])
+
+    def _root(self, node: Node) -> Node:
+        if node.job is not None or node.holds or self._blocks.users(node):
+            raise QMPError("Need a root block node")
+        return node
+
+    def _in_chain(self, node: Node, args: Args, what: str) -> Node | None:
+        """The node of a chain that is named by its name or by its file."""
+        if f"{what}-node" in args:
+            return self._blocks.named(args[f"{what}-node"], "")
+        if what not in args:
+            return None
+        for each in node.chain():
+            if each.filename == args[what] and (each is not node or what == "top"):
+                return each
+        if what == "top":
+            raise QMPError(f"Top image file {args['top']} not found")
+        raise QMPError(f"Can't find '{args[what]}' in the backing chain")
+
+    async def commit(self, args: Args) -> tuple[Event, ...]:
+        """`block-commit`; raises `QMPError`."""
+        node = self._blocks.find(args["device"])
+        if node is None:
+            raise device_not_found(f"Device '{args['device']}' not found")
+        self._root(node)
+        if "base" in args and "base-node" in args:
+            raise QMPError("'base-node' and 'base' are mutually exclusive")
+        if "top" in args and "top-node" in args:
+            raise QMPError("'top-node' and 'top' are mutually exclusive")
+        top = self._in_chain(node, args, "top") or node
+        base = self._in_chain(node, args, "base") or [*top.chain()][-1]
+        for each, chain in ((top, node.chain()), (base, top.chain())):
+            if each not in chain:
+                raise QMPError(f"'{each.name}' is not in this backing file chain")
+        if top is base:
+            raise QMPError("cannot commit an image into itself")
+        id = self._id(args)
+        upper = [*takewhile(lambda each: each is not base, top.chain())]
+        await self._needs_no_copy(upper, base)
+        overlays = [each for each in self._blocks.users(top) if each.backing is top]
+
+        async def finish(pivots: bool) -> None:
+            for overlay in overlays:
+                await self._set_backing(overlay, base, args.get("backing-file"))
+            if pivots and top is node:
+                base.set_read_only(False)
+                self._blocks.replace(top, base)
+
+        task = Task(
+            "commit",
+            node,
+            (*upper, base),
+            length=0 if top is node else base.size,
+            end="ready" if top is node else "pending",
+            finish=finish,
+        )
+        return await self.jobs.start(id, task, args)
+
+    async def stream(self, args: Args) -> tuple[Event, ...]:
+        """`block-stream`; raises `QMPError`."""
+        node = self._source(args)
+        if "base" in args and "base-node" in args:
+            raise QMPError("'base' and 'base-node' cannot be specified at the same time")
+        base = self._in_chain(node, args, "base")
+        if base is not None and (base is node or base not in node.chain()):
+            raise QMPError(f"Node '{base.name}' is not a backing image of '{node.name}'")
+        self._check_job(node)
+        id = self._id(args)
+        between = [*takewhile(lambda each: each is not base, node.chain())][1:]
+        await self._needs_no_copy(between, node)
+
+        async def finish(pivots: bool) -> None:
+            if between:
+                await self._set_backing(node, base, args.get("backing-file"))
+
+        length = node.size if between else 0
+        task = Task("stream", node, tuple(between), length=length, finish=finish)
+        return await self.jobs.start(id, task, args)
+
+    async def mirror(self, args: Args) -> tuple[Event, ...]:
+        """`blockdev-mirror`; raises `QMPError`."""
+        return await self._mirror(args, self._blocks.named(args["target"]))
+
+    async def _mirror(self, args: Args, to: Node) -> tuple[Event, ...]:
+        node = self._source(args)
+        if args["sync"] in ("incremental", "bitmap"):
+            raise QMPError(f"Sync mode '{args['sync']}' not supported")
+        granularity = args.get("granularity", 0)
+        if granularity and not 512 <= granularity <= 64 << 20:
+            raise QMPError("Parameter 'granularity' expects a value in range [512B, 64MB]")
+        if granularity & (granularity - 1):
+            raise QMPError("Parameter 'granularity' expects a power of 2")
+        if args.get("buf-size", 0) < 0:
+            raise QMPError("Invalid parameter 'buf-size'")
+        if node is to:
+            raise QMPError("Can't mirror node into itself")
+        replaced = node
+        if "replaces" in args:
+            found = self._blocks.find(args["replaces"])
+            if found is None:
+                raise QMPError(f"Failed to find node with node-name='{args['replaces']}'")
+            replaced = found
+        self._root(node)
+        self._root(to)
+        id = self._id(args)
+        await self._needs_no_copy(_moved(node, args["sync"]), node, to)
+
+        async def finish(pivots: bool) -> None:
+            if pivots:
+                self._blocks.replace(replaced, to)
+                if args["sync"] != "full" and to.backing is None and to.driver == "qcow2":
+                    to.backing = node.backing if args["sync"] == "top" else node
+
+        task = Task("mirror", node, (to,), end="ready", finish=finish)
+        if node.size != to.size:
+            task.error = "Source and target image have different sizes"
+        elif to.driver.startswith("null") and args["sync"] == "full":
+            task.length = node.size
+        return await self.jobs.start(id, task, args)
+
+    async def drive_mirror(self, args: Args) -> tuple[Event, ...]:
+        """`drive-mirror`; raises `QMPError`."""
+        self._id(args)
+        made = await self._drive_target(args, args.get("node-name"))
+        try:
+            return await self._mirror(args, made)
+        finally:
+            await self._blocks.collect(made)
+
+    async def backup(self, args: Args) -> tuple[Event, ...]:
+        """`blockdev-backup`; raises `QMPError`."""
+        return await self._backup(args, self._blocks.named(args["target"]))
+
+    def _check_backup(self, args: Args, to: Node) -> None:
+        node = self._source(args)
+        if "bitmap" in args:
+            raise QMPError(f"Bitmap '{args['bitmap']}' could not be found")
+        if args["sync"] in ("incremental", "bitmap"):
+            raise QMPError(f"must provide a valid bitmap name for '{args['sync']}' sync mode")
+        if node is to:
+            raise QMPError("Source and target cannot be the same")
+        for each in (to, node):
+            self._check_job(each)
+        if node.size != to.size:
+            raise QMPError("Source and target image have different sizes")
+        self._id(args)
+
+    async def _backup(self, args: Args, to: Node) -> tuple[Event, ...]:
+        self._check_backup(args, to)
+        node = self._source(args)
+        await self._needs_no_copy(_moved(node, args["sync"]), node, to)
+        end = "running" if args["sync"] == "none" else "pending"
+        task = Task("backup", to, (node,), length=node.size, end=end)
+        return await self.jobs.start(self._id(args), task, args)
+
+    async def drive_backup(self, args: Args) -> tuple[Event, ...]:
+        """`drive-backup`; raises `QMPError`."""
+        self._id(args)
+        made = await self._drive_target(args, None)
+        try:
+            return await self._backup(args, made)
+        finally:
+            await self._blocks.collect(made)
+
+    async def _drive_target(self, args: Args, name: str | None) -> Node:
+        node = self._source(args)
+        kind = args.get("format", node.driver)
+        backing = {"top": node.backing, "none": node}.get(args["sync"])
+        return await self._target(args["target"], kind, node.size, args, backing=backing, name=name)
+
+    async def _target(
+        self, path: str, kind: str, size: int, args: Args, *, backing: Node | None, name: str | None
+    ) -> Node:
+        """An image that is made, where it is not there already, and opened."""
+        if kind not in DRIVERS:
+            raise QMPError(f"Unknown file format '{kind}'")
+        if args.get("mode", "absolute-paths") != "existing":
+            if kind not in _FORMATS:
+                raise QMPError(f"Format driver '{kind}' does not support image creation")
+            content = {}
+            options: Args = {"size": size}
+            if backing is not None:
+                if kind == "raw":
+                    raise QMPError("Backing file not supported for file format 'raw'")
+                options |= {"backing-file": backing.filename, "backing-fmt": backing.driver}
+            if kind == "qcow2":
+                content = empty_image(options)
+            length = size if kind == "raw" else 0
+            await Job(lambda: _make(path, length, content, self._roots))
+        named = {} if name is None else {"node-name": name}
+        below = {"driver": "file", "filename": path}
+        return await self._blocks.add(
+            {"driver": kind, **named, "file": below}, self._roots, owned=False
+        )
+
+    def _check_job(self, node: Node) -> None:
+        if node.job is not None:
+            self._blocks.check_free(node)
+
+    def _id(self, args: Args) -> str:
+        id: str = args.get("job-id", "")
+        self.jobs.check(id, args)
+        return id
+
+    async def _needs_no_copy(self, moved: list[Node], *others: Node) -> None:
+        """Raise `QMPError` where a node holds data that would have to be copied.
+
+        Args:
+            moved: the nodes whose data it is.
+            others: further nodes that may not go meanwhile.
+        """
+        files = [node for node in moved if not node.driver.startswith("null")]
+        if not files:
+            return
+        held = (*moved, *others)
+        for node in held:
+            node.holds.append("Node")
+        try:
+            full = await Job(lambda: next(filter(_has_data, files), None))
+        finally:
+            for node in held:
+                node.holds.remove("Node")
+        if full is not None:
+            raise QMPError(f"memd copies no data of images, and node '{full.name}' holds some")
+
+    async def _set_backing(self, node: Node, base: Node | None, told: str | None) -> None:
+        """Have an image and its node stand on another one, or on none."""
+        await self.change_backing(node, told or (None if base is None else base.filename), base)
+        old, node.backing = node.backing, base
+        await self._blocks.collect(old)
+
+    async def change_backing(self, node: Node, name: str | None, base: Node | None) -> None:
+        """Write another backing file's name into an image; raises `QMPError`."""
+        kind = None if base is None else base.driver
+
+        def write() -> None:
+            file = node.file
+            if node.header is not None and file is not None:
+                try:
+                    node.header.set_backing(file.fd, name, kind)
+                except OSError as error:
+                    raise QMPError(f"Could not change the backing file: {error.strerror}") from None
+                read_header(node)
+
+        await Job(write)
+
+
+def _moved(node: Node, sync: str) -> list[Node]:
+    """The nodes whose data a copy of a node would have."""
+    return {"full": [*node.chain()], "top": [node]}.get(sync, [])
+
+
+def _has_data(node: Node) -> bool:
+    """Whether an image may hold data; in a thread."""
+    file = node.file
+    if file is None:
+        return False
+    if node.header is not None:
+        return node.header.has_data(file.fd)
+    try:
+        os.lseek(file.fd, 0, os.SEEK_DATA)
+    except OSError:
+        return False
+    return True
+
+
+def _make(path: str, size: int, content: dict[int, bytes], roots: Roots | None) -> None:
+    """Make the file of an image; in a thread."""
+    try:
+        entry = target(encode_path(path), roots)
+        try:
+            fd = entry.open(_CREATE, _MODE)
+        finally:
+            entry.close()
+    except OSError as error:
+        raise QMPError(f"Could not create '{path}': {error.strerror}") from None
+    try:
+        os.ftruncate(fd, -(-size // _SECTOR) * _SECTOR)
+        _write(fd, content)
+    except OSError as error:
+        raise QMPError(f"Could not resize file: {error.strerror}") from None
+    finally:
+        os.close(fd)
+
+
+def _fill(node: Node, content: dict[int, bytes]) -> None:
+    """Write an image into an open file; in a thread."""
+    try:
+        _write(node.fd, content)
+        measure(node)
+    except OSError as error:
+        raise QMPError(f"Could not write to '{node.filename}': {error.strerror}") from None
+
+
+def _write(fd: int, content: dict[int, bytes]) -> None:
+    for offset, data in content.items():
+        os.pwrite(fd, data, offset)

@@ -1,0 +1,335 @@
+"""The register of jobs: states, what may be asked of a job in which, and the events.
+
+A job has nothing to copy: it becomes ready or is done as soon as it starts.
+Observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.work import Command, Event
+
+if TYPE_CHECKING:
+    from memd.standin.blocks import Blocks, Node
+
+_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
+_MOST = 1024
+"""Jobs that clients may have at a time."""
+
+_ACTIVE = ("running", "paused", "ready", "standby")
+_VERBS = {
+    "cancel": (*_ACTIVE, "pending"),
+    "pause": _ACTIVE,
+    "set-speed": _ACTIVE,
+    "complete": ("ready", "standby"),
+    "finalize": ("pending",),
+    "dismiss": ("concluded",),
+}
+"""In which states a job takes a command; in any it may be resumed, if it was paused."""
+
+Finish = Callable[[bool], Command[None]]
+"""Does what a job is for; told whether it was completed and not cancelled when it was ready."""
+
+
+class Task:
+    """What a job does.
+
+    Attributes:
+        kind: QAPI's `JobType`.
+        busy: the node that it keeps others from, or None.
+        held: the nodes that it uses besides.
+        length: what there is to do.
+        end: "ready" where a client completes it, "running" where one cancels it, or
+            "pending" where it ends by itself.
+        finish: does it; None where there is nothing to do.
+        error: why it fails, or None.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        busy: Node | None = None,
+        held: tuple[Node, ...] = (),
+        *,
+        length: int = 0,
+        end: str = "pending",
+        finish: Finish | None = None,
+        error: str | None = None,
+    ) -> None:
+        self.kind = kind
+        self.busy = busy
+        self.held = held
+        self.length = length
+        self.end = end
+        self.finish = finish
+        self.error = error
+        # A backup has a filter above its source.
+        self.called = "Block device" if kind == "backup" else "Node"
+
+
+class _Job:
+    """A job that a client has started."""
+
+    def __init__(self, id: str, task: Task, args: dict[str, Any]) -> None:
+        self.id = id
+        self.task = task
+        self.is_block = task.kind != "create"
+        self.keeps_result = not args.get("auto-dismiss", self.is_block)
+        self.waits = not args.get("auto-finalize", True)
+        self.speed = args.get("speed", 0)
+        self.status = "created"
+        self.error = task.error
+        self.pauses = self.completes = self.ends = False
+        self.pivots = True
+        self.syncs = args.get("copy-mode") == "write-blocking"
+        self.events: list[Event] = []
+        self.go("created")
+
+    def go(self, status: str) -> None:
+        self.status = status
+        self.events.append(Event("JOB_STATUS_CHANGE", {"status": status, "id": self.id}))
+
+    @property
+    def offset(self) -> int:
+        return 0 if self.task.end == "running" else self.task.length
+
+    def tell(self, name: str, **more: JSON) -> None:
+        if self.is_block:
+            data = {"device": self.id, "len": self.task.length, "offset": self.offset}
+            data |= {"speed": self.speed, "type": self.task.kind}
+            self.events.append(Event(name, {**data, **more}))
+
+
+class Jobs:
+    """The jobs of a stand-in.
+
+    Args:
+        blocks: the nodes that they are about.
+    """
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self._jobs: dict[str, _Job] = {}
+
+    def check(self, id: str, args: dict[str, Any]) -> None:
+        """Raise `QMPError` where there can't be a job of that id with these arguments."""
+        if not _ID.fullmatch(id):
+            raise QMPError(f"Invalid job ID '{id}'")
+        if id in self._jobs:
+            raise QMPError(f"Job ID '{id}' already in use")
+        if len(self._jobs) >= _MOST:
+            raise QMPError(f"there are {_MOST} jobs, and may be no more")
+        _check_speed(args.get("speed", 0))
+
+    async def start(self, id: str, task: Task, args: dict[str, Any]) -> tuple[Event, ...]:
+        """Start a job, and have it do what it can.
+
+        Args:
+            id: its id, which has been checked, as have been
+            args: the command's arguments.
+        """
+        self.check(id, args)
+        job = self._jobs[id] = _Job(id, task, args)
+        if task.busy is not None:
+            task.busy.job = task.kind
+        for node in task.held:
+            node.holds.append(task.called)
+        job.go("running")
+        if task.kind == "backup":
+            job.go("paused")
+            job.go("running")
+        if task.error is not None:
+            await self._conclude(job, "BLOCK_JOB_COMPLETED", error=task.error)
+        elif task.end == "ready":
+            job.go("ready")
+            job.tell("BLOCK_JOB_READY")
+        elif task.end == "pending":
+            await self._wait(job)
+        return _taken(job)
+
+    async def _wait(self, job: _Job) -> None:
+        """It has done all but its last step."""
+        job.go("waiting")
+        job.go("pending")
+        if not job.waits:
+            await self._finish(job)
+        elif job.is_block:
+            job.events.append(Event("BLOCK_JOB_PENDING", {"type": job.task.kind, "id": job.id}))
+
+    async def _finish(self, job: _Job) -> None:
+        try:
+            if job.task.finish is not None:
+                job.ends = True
+                await job.task.finish(job.pivots)
+        except QMPError as error:
+            job.error = error.desc
+        if job.error is not None:
+            await self._conclude(job, "BLOCK_JOB_COMPLETED", error=job.error)
+            return
+        job.tell("BLOCK_JOB_COMPLETED")
+        await self._end(job)
+
+    async def _conclude(self, job: _Job, event: str, **more: JSON) -> None:
+        job.go("aborting")
+        job.tell(event, **more)
+        await self._end(job)
+
+    async def _end(self, job: _Job) -> None:
+        job.ends = False
+        job.go("concluded")
+        task = job.task
+        if task.busy is not None:
+            task.busy.job = None
+        for node in task.held:
+            node.holds.remove(task.called)
+        for each in (task.busy, *task.held):
+            await self._blocks.collect(each)
+        if not job.keeps_result:
+            self._remove(job)
+
+    def _remove(self, job: _Job) -> None:
+        job.go("null")
+        del self._jobs[job.id]
+
+    def _find(self, id: str, verb: str, *, block: bool) -> _Job:
+        job = self._jobs.get(id)
+        if job is None or (block and not job.is_block):
+            if block:
+                raise QMPError(f"Block job '{id}' not found", "DeviceNotActive")
+            raise QMPError("Job not found")
+        if job.ends or job.status not in _VERBS.get(verb, (job.status,)):
+            raise QMPError(
+                f"Job '{id}' in state '{job.status}' cannot accept command verb '{verb}'"
+            )
+        return job
+
+    def pause(self, id: str, *, block: bool) -> tuple[Event, ...]:
+        """`job-pause` and, with `block`, `block-job-pause`; raises `QMPError`."""
+        job = self._find(id, "pause", block=block)
+        if job.pauses:
+            raise QMPError("Job is already paused")
+        job.pauses = True
+        job.go("paused" if job.status == "running" else "standby")
+        return _taken(job)
+
+    async def resume(self, id: str, *, block: bool) -> tuple[Event, ...]:
+        """`job-resume` and `block-job-resume`; raises `QMPError`."""
+        job = self._find(id, "resume", block=block)
+        if not job.pauses:
+            raise QMPError("Can't resume a job that was not paused")
+        self._go_on(job)
+        if job.completes:
+            await self._wait(job)
+        return _taken(job)
+
+    def _go_on(self, job: _Job) -> None:
+        if job.pauses:
+            job.pauses = False
+            job.go("running" if job.status == "paused" else "ready")
+
+    async def cancel(self, id: str, *, block: bool, force: bool = True) -> tuple[Event, ...]:
+        """`job-cancel` and `block-job-cancel`; raises `QMPError`.
+
+        Args:
+            force: whether a job that is ready is given up, and not ended as it is.
+        """
+        job = self._find(id, "cancel", block=block)
+        if job.pauses and not force:
+            raise QMPError(f"The block job for device '{id}' is currently paused")
+        self._go_on(job)
+        if job.status == "ready" and not force:
+            job.pivots = False
+            await self._wait(job)
+        else:
+            job.error = "Operation canceled"
+            await self._conclude(job, "BLOCK_JOB_CANCELLED")
+        return _taken(job)
+
+    async def complete(self, id: str, *, block: bool) -> tuple[Event, ...]:
+        """`job-complete` and `block-job-complete`; raises `QMPError`."""
+        job = self._find(id, "complete", block=block)
+        if job.pauses:
+            job.completes = True
+        else:
+            await self._wait(job)
+        return _taken(job)
+
+    async def finalize(self, id: str, *, block: bool) -> tuple[Event, ...]:
+        """`job-finalize` and `block-job-finalize`; raises `QMPError`."""
+        job = self._find(id, "finalize", block=block)
+        await self._finish(job)
+        return _taken(job)
+
+    def dismiss(self, id: str, *, block: bool) -> tuple[Event, ...]:
+        """`job-dismiss` and `block-job-dismiss`; raises `QMPError`."""
+        job = self._find(id, "dismiss", block=block)
+        self._remove(job)
+        return _taken(job)
+
+    def set_speed(self, id: str, speed: int) -> None:
+        """`block-job-set-speed`; raises `QMPError`."""
+        job = self._find(id, "set-speed", block=True)
+        _check_speed(speed)
+        job.speed = speed
+
+    def change(self, id: str, mode: str) -> None:
+        """`block-job-change`; raises `QMPError`."""
+        job = self._find(id, "change", block=True)
+        if job.task.kind != "mirror":
+            raise QMPError("Job type does not support change")
+        if mode == "background":
+            raise QMPError("Change to copy mode 'background' is not implemented")
+        job.syncs = True
+
+    def query(self) -> list[JSON]:
+        """The value of `query-jobs`."""
+        return [
+            {
+                "id": job.id,
+                "type": job.task.kind,
+                "status": job.status,
+                "current-progress": job.offset if job.is_block else 1,
+                "total-progress": job.task.length if job.is_block else 1,
+                **({} if job.error is None else {"error": job.error}),
+            }
+            for job in reversed(self._jobs.values())
+        ]
+
+    def query_block(self) -> list[JSON]:
+        """The value of `query-block-jobs`."""
+        return [
+            {
+                "type": job.task.kind,
+                "device": job.id,
+                "len": job.task.length,
+                "offset": job.offset,
+                "busy": False,
+                "paused": job.pauses or (job.status == "pending" and job.task.end == "ready"),
+                "speed": job.speed,
+                "io-status": "ok",
+                "ready": job.status in ("ready", "standby"),
+                "status": job.status,
+                "auto-finalize": not job.waits,
+                "auto-dismiss": not job.keeps_result,
+                **({} if job.error is None else {"error": job.error}),
+                **({"actively-synced": job.syncs} if job.task.kind == "mirror" else {}),
+            }
+            for job in reversed(self._jobs.values())
+            if job.is_block
+        ]
+
+
+def _check_speed(speed: int) -> None:
+    if speed < 0:
+        raise QMPError("Parameter 'speed' expects a non-negative value")
+
+
+def _taken(job: _Job) -> tuple[Event, ...]:
+    events = tuple(job.events)
+    job.events.clear()
+    return events

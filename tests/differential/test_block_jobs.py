@@ -1,0 +1,408 @@
+"""Images, snapshots and block jobs: states, events, errors and the graph, as a paused QEMU's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.differential.harness import Pair, settle
+from tests.differential.standin import standin_pair
+
+Step = tuple[str, Any]
+SIZE = 4 << 20
+DISK: Step = ("device_add", {"driver": "virtio-blk-pci", "id": "vb", "drive": "r0"})
+NODES: Step = ("query-named-block-nodes", {"flat": True})
+
+
+def node(driver: str, name: str, **options: Any) -> Step:
+    return "blockdev-add", {"driver": driver, "node-name": name, **options}
+
+
+def run(pair: Pair, steps: Sequence[Step]) -> None:
+    """Execute commands on both; jobs of a QEMU may end after the answer, memd's with it."""
+    for step in steps:
+        _run(pair, *step)
+
+
+def _run(pair: Pair, command: str, arguments: Any) -> None:
+    what = f"{command} {arguments}"
+    pair.same(what, lambda side: _answer(side.ask(command, arguments)))
+    wanted = pair.subject.take_events()
+    seen: list[Any] = []
+
+    def come() -> list[Any]:
+        pair.reference.ask("query-name")
+        seen.extend(pair.reference.take_events())
+        return seen
+
+    settle(come, lambda seen: len(seen) >= len(wanted))
+    assert seen == wanted, what
+
+
+_VARIES = ("actual-size", "wr_highest_offset")
+
+
+def _answer(value: Any) -> Any:
+    """An answer without names that nodes get by themselves, and what a file system decides.
+
+    How far a file was written to counts in QEMU what it wrote when it made an image.
+    """
+    if isinstance(value, list):
+        return [_answer(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: _answer(each) for name, each in value.items() if name not in _VARIES}
+    if str(found.get("node-name", "")).startswith("#block"):
+        found["node-name"] = "#block"
+    return found
+
+
+def create(options: dict[str, Any]) -> list[Step]:
+    return [("blockdev-create", {"job-id": "c", "options": options}), ("job-dismiss", {"id": "c"})]
+
+
+def image(name: str, backing: str | None = None, *, stands: bool = True) -> list[Step]:
+    """A qcow2 image is made and opened, its protocol node and its own one by name."""
+    path = f"@DIR@/{name}"
+    named = {} if backing is None else {"backing-file": f"@DIR@/{backing}", "backing-fmt": "qcow2"}
+    return [
+        *create({"driver": "file", "filename": path, "size": 0}),
+        node("file", f"p{name}", filename=path),
+        *create({"driver": "qcow2", "file": f"p{name}", "size": SIZE, **named}),
+        node("qcow2", name, file=f"p{name}", backing=backing if stands else None),
+    ]
+
+
+RAW: list[Step] = [
+    *create({"driver": "file", "filename": "@DIR@/base", "size": SIZE}),
+    node("raw", "r0", file={"driver": "file", "node-name": "p0", "filename": "@DIR@/base"}),
+    DISK,
+]
+
+
+def test_images_are_made(directory: Path) -> None:
+    def job(id: str, driver: str, **options: Any) -> Step:
+        return "blockdev-create", {"job-id": id, "options": {"driver": driver, **options}}
+
+    steps: list[Step] = [
+        job("c0", "file", filename="@DIR@/i", size=1000),
+        job("c0", "file", filename="@DIR@/i", size=1000),
+        job("1x", "file", filename="@DIR@/i", size=1000),
+        job("c1", "file", filename="/nonexistent/i", size=1000),
+        ("query-jobs", None),
+        ("query-block-jobs", None),
+        *((verb, {"id": "c1"}) for verb in ("job-complete", "job-pause", "job-resume")),
+        *((verb, {"id": "c1"}) for verb in ("job-cancel", "job-finalize", "job-dismiss")),
+        ("job-dismiss", {"id": "c1"}),
+        ("block-job-cancel", {"device": "c0"}),
+        ("block-job-dismiss", {"id": "c0"}),
+        ("job-dismiss", {"id": "c0"}),
+        node("file", "f", filename="@DIR@/i"),
+        job("c2", "qcow2", file="nope", size=SIZE),
+        job("c3", "qcow2", file="f", size=1),
+        job("c4", "qcow2", file="f", size=SIZE, **{"cluster-size": 5}),
+        job("c5", "qcow2", file="f", size=SIZE),
+        ("query-jobs", None),
+        node("qcow2", "q", file="f"),
+        NODES,
+    ]
+    with standin_pair(directory, "-machine", "none") as pair:
+        run(pair, steps)
+        pair.same("files", lambda side: {n: f.size for n, f in side.files().items()})
+
+
+def test_an_image_of_memds_is_one_for_qemu(directory: Path) -> None:
+    """What memd makes, and what it writes into a header, is what QEMU reads there."""
+    chain = [*image("a"), *image("b", "a"), *image("d", "b")]
+    steps = [*chain, ("block-stream", {"device": "d", "job-id": "j", "base-node": "a"})]
+    with standin_pair(directory, "-machine", "none") as pair:
+        for command, arguments in steps:
+            assert "return" in pair.subject.ask(command, arguments)
+        there = str(pair.subject.scratch)
+        for name in "abd":
+            below = {"driver": "file", "filename": f"{there}/{name}", "locking": "off"}
+            told = {"driver": "qcow2", "node-name": name, "file": below, "backing": None}
+            assert "return" in pair.reference.ask("blockdev-add", told)
+        images = {
+            each["node-name"]: each["image"]
+            for each in pair.reference.ask("query-named-block-nodes")["return"]
+        }
+        assert images["b"]["full-backing-filename"] == f"{there}/a"
+        assert images["d"]["full-backing-filename"] == f"{there}/a"
+        assert images["d"]["backing-filename-format"] == "qcow2"
+        assert images["a"]["virtual-size"] == SIZE
+
+
+def test_snapshots(directory: Path) -> None:
+    def sync(name: str | None = "r0", file: str = "@DIR@/s", **options: Any) -> Step:
+        named = {} if name is None else {"node-name": name}
+        told = {name.replace("_", "-"): value for name, value in options.items()}
+        return "blockdev-snapshot-sync", {**named, "snapshot-file": file, **told}
+
+    steps: list[Step] = [
+        *RAW,
+        node("null-co", "n", size=SIZE),
+        sync(),
+        sync(None),
+        sync(None, device="vb"),
+        sync("nope", snapshot_node_name="s"),
+        sync(snapshot_node_name="n"),
+        sync(snapshot_node_name="s", format="nope"),
+        sync(snapshot_node_name="s", format="raw"),
+        sync(snapshot_node_name="s", format="null-co"),
+        sync(snapshot_node_name="s", mode="existing"),
+        sync(file="/nonexistent/s", snapshot_node_name="s"),
+        sync(snapshot_node_name="s"),
+        ("query-block", None),
+        NODES,
+        ("query-named-block-nodes", None),
+        sync(snapshot_node_name="t"),
+        ("blockdev-del", {"node-name": "s"}),
+        ("blockdev-del", {"node-name": "r0"}),
+        *image("over", "s", stands=False),
+        ("blockdev-snapshot", {"node": "nope", "overlay": "over"}),
+        ("blockdev-snapshot", {"node": "s", "overlay": "nope"}),
+        ("blockdev-snapshot", {"node": "s", "overlay": "n"}),
+        ("blockdev-snapshot", {"node": "r0", "overlay": "over"}),
+        (
+            "transaction",
+            {"actions": [{"type": "blockdev-snapshot", "data": {"node": "s", "overlay": "over"}}]},
+        ),
+        NODES,
+        ("query-block", None),
+        ("query-blockstats", None),
+        ("query-blockstats", {"query-nodes": True}),
+        ("blockdev-snapshot", {"node": "over", "overlay": "s"}),
+        ("blockdev-del", {"node-name": "over"}),
+    ]
+    with standin_pair(directory, "-machine", "pc") as pair:
+        run(pair, steps)
+
+
+def test_a_transaction_is_whole_or_nothing(directory: Path) -> None:
+    def action(type: str, **data: Any) -> dict[str, Any]:
+        return {"type": type, "data": {n.replace("_", "-"): v for n, v in data.items()}}
+
+    taken = action(
+        "blockdev-snapshot-sync",
+        node_name="r0",
+        snapshot_file="@DIR@/t",
+        snapshot_node_name="t",
+    )
+    backup = {"device": "n0", "target": "n1", "sync": "none", "job_id": "b"}
+    steps: list[Step] = [
+        *RAW,
+        node("null-co", "n0", size=SIZE),
+        node("null-co", "n1", size=SIZE),
+        ("transaction", {"actions": []}),
+        ("transaction", {"actions": [taken, action("abort")]}),
+        ("transaction", {"actions": [taken, taken]}),
+        NODES,
+        ("query-jobs", None),
+        ("transaction", {"actions": [taken, action("blockdev-backup", **backup)]}),
+        ("query-jobs", None),
+        ("job-cancel", {"id": "b"}),
+        NODES,
+    ]
+    with standin_pair(directory, "-machine", "pc") as pair:
+        run(pair, steps)
+
+
+KEEP: dict[str, Any] = {"auto-finalize": False, "auto-dismiss": False}
+
+
+def test_commit_and_stream(directory: Path) -> None:
+    def commit(id: str = "j", **options: Any) -> Step:
+        told = {name.replace("_", "-"): value for name, value in options.items()}
+        return "block-commit", {"job-id": id, "device": "e", **told}
+
+    def stream(id: str = "j", device: str = "e", **options: Any) -> Step:
+        return "block-stream", {"job-id": id, "device": device, **options}
+
+    steps: list[Step] = [
+        *image("a"),
+        *image("b", "a"),
+        *image("c", "b"),
+        *image("d", "c"),
+        *image("e", "d"),
+        ("device_add", {"driver": "virtio-blk-pci", "id": "vb", "drive": "e"}),
+        node("null-co", "n0", size=SIZE),
+        commit(device="nope"),
+        commit(device="c", top_node="b", base_node="a"),
+        commit(top_node="nope"),
+        commit(top_node="a", base_node="b"),
+        commit(top_node="n0", base_node="b"),
+        commit(top_node="b", base_node="n0"),
+        commit(top_node="b", base_node="b"),
+        commit(top="x"),
+        commit(base="x"),
+        commit(base="x", base_node="a"),
+        commit("1x"),
+        commit(top_node="d", base_node="c"),
+        NODES,
+        commit(top="@DIR@/c", base="@DIR@/b", **KEEP),
+        ("query-block-jobs", None),
+        ("job-finalize", {"id": "j"}),
+        ("query-jobs", None),
+        ("block-job-dismiss", {"id": "j"}),
+        NODES,
+        stream(base="x"),
+        stream(base="x", **{"base-node": "b"}),
+        stream(device="nope"),
+        stream(**{"base-node": "nope"}),
+        stream(**{"base-node": "e"}),
+        stream(**{"base-node": "b"}),
+        stream(**{"base-node": "a"}),
+        NODES,
+        ("query-named-block-nodes", None),
+        commit(**KEEP),
+        commit(),
+        commit("k"),
+        stream("k"),
+        ("query-block-jobs", None),
+        ("query-jobs", None),
+        ("blockdev-del", {"node-name": "a"}),
+        ("blockdev-del", {"node-name": "e"}),
+        ("job-pause", {"id": "j"}),
+        ("job-pause", {"id": "j"}),
+        ("query-block-jobs", None),
+        ("job-complete", {"id": "j"}),
+        ("block-job-cancel", {"device": "j"}),
+        ("job-resume", {"id": "j"}),
+        ("job-resume", {"id": "j"}),
+        ("query-block-jobs", None),
+        ("job-dismiss", {"id": "j"}),
+        ("job-finalize", {"id": "j"}),
+        ("job-dismiss", {"id": "j"}),
+        ("query-block", None),
+        *(("blockdev-del", {"node-name": name}) for name in ("e", "pe", "pc", "a")),
+    ]
+    with standin_pair(directory, "-machine", "pc") as pair:
+        run(pair, steps)
+
+
+def test_mirror_and_backup(directory: Path) -> None:
+    def mirror(id: str = "m", device: str = "n0", target: str = "n1", **options: Any) -> Step:
+        told = {name.replace("_", "-"): value for name, value in options.items()}
+        told = {"sync": "full", **told}
+        return "blockdev-mirror", {"job-id": id, "device": device, "target": target, **told}
+
+    def backup(id: str = "b", device: str = "n1", target: str = "n0", **options: Any) -> Step:
+        told = {"sync": "full", **options}
+        return "blockdev-backup", {"job-id": id, "device": device, "target": target, **told}
+
+    def job(verb: str, id: str = "m", **options: Any) -> Step:
+        named = "device" if verb.startswith("block-job-") else "id"
+        named = "id" if verb.endswith(("finalize", "dismiss", "change")) else named
+        return verb, {named: id, **options}
+
+    errors = [
+        mirror(device="nope"),
+        mirror(target="nope"),
+        mirror(target="n0"),
+        mirror("1x"),
+        mirror("", target="n1"),
+        mirror(sync="incremental"),
+        mirror(granularity=5),
+        mirror(granularity=513),
+        mirror(buf_size=-5),
+        mirror(replaces="nope"),
+        mirror(target="n2"),
+        backup(device="nope"),
+        backup(target="nope"),
+        backup(target="n1"),
+        backup(target="n2"),
+        backup(sync="incremental"),
+        backup(bitmap="x"),
+        backup("1x"),
+        *(job(verb, "nope") for verb in ("job-pause", "job-complete", "job-cancel")),
+        *(job(f"block-job-{verb}", "nope") for verb in ("pause", "complete", "cancel")),
+        *(job(f"block-job-{verb}", "nope") for verb in ("resume", "finalize", "dismiss")),
+        job("block-job-set-speed", "nope", speed=1),
+        job("block-job-change", "nope", type="mirror", **{"copy-mode": "background"}),
+    ]
+    ready = [
+        mirror(**KEEP),
+        ("query-jobs", None),
+        ("query-block-jobs", None),
+        mirror(),
+        mirror("m2", "n1", "n0"),
+        job("job-finalize"),
+        job("block-job-set-speed", speed=-1),
+        job("block-job-set-speed", speed=7),
+        job("block-job-change", type="mirror", **{"copy-mode": "write-blocking"}),
+        job("block-job-change", type="mirror", **{"copy-mode": "background"}),
+        ("blockdev-del", {"node-name": "n0"}),
+        ("blockdev-del", {"node-name": "n1"}),
+        ("block_resize", {"node-name": "n0", "size": 5 << 20}),
+        ("block-stream", {"device": "n0", "job-id": "x"}),
+    ]
+    ends = [
+        [job("job-cancel"), ("query-jobs", None), job("job-dismiss")],
+        [job("block-job-cancel"), ("query-block-jobs", None), job("block-job-set-speed", speed=1)]
+        + [job(verb) for verb in ("job-pause", "job-resume", "job-complete")]
+        + [job("block-job-cancel"), ("query-jobs", None), job("block-job-dismiss")],
+        [job("block-job-cancel", force=True), job("block-job-dismiss")],
+        [job("block-job-pause"), job("block-job-cancel", force=True), job("block-job-dismiss")],
+        [job("block-job-cancel"), job("block-job-finalize"), job("block-job-dismiss"), NODES],
+        [job("job-complete"), job("job-finalize"), job("job-dismiss"), NODES],
+    ]
+    backups = [
+        backup(),
+        backup(**KEEP),
+        *(job(verb, "b") for verb in ("job-pause", "job-resume", "job-complete")),
+        job("job-finalize", "b"),
+        job("job-dismiss", "b"),
+        backup(sync="none"),
+        *(job(verb, "b") for verb in ("job-complete", "job-finalize", "job-dismiss")),
+        *(job(verb, "b") for verb in ("job-resume", "job-pause", "job-pause")),
+        ("query-block-jobs", None),
+        job("job-complete", "b"),
+        job("job-resume", "b"),
+        ("blockdev-del", {"node-name": "n0"}),
+        ("blockdev-del", {"node-name": "n1"}),
+        job("block-job-cancel", "b"),
+    ]
+    targets: list[Step] = [
+        ("drive-backup", {"device": "n0", "target": "@DIR@/b", "sync": "full", "job-id": "b"}),
+        (
+            "drive-backup",
+            {"device": "n0", "target": "@DIR@/b", "sync": "top", "job-id": "b", "format": "qcow2"},
+        ),
+        ("drive-backup", {"device": "nope", "target": "@DIR@/b", "sync": "full", "job-id": "b"}),
+        (
+            "drive-mirror",
+            {"device": "n0", "target": "@DIR@/m", "sync": "full", "job-id": "m", "format": "x"},
+        ),
+        (
+            "drive-mirror",
+            {"device": "n0", "target": "@DIR@/m", "sync": "full", "job-id": "m", "format": "raw"},
+        ),
+        job("job-complete"),
+        NODES,
+    ]
+    with standin_pair(directory, "-machine", "pc") as pair:
+        run(pair, [node("null-co", f"n{n}", size=SIZE) for n in (0, 1)])
+        run(pair, [node("null-co", "n2", size=SIZE // 2), *errors])
+        run(pair, [("device_add", {"driver": "virtio-blk-pci", "id": "vb", "drive": "n0"})])
+        for end in ends:
+            run(pair, [*ready, *end])
+        run(pair, [*backups, *targets])
+
+
+def test_data_is_not_left_behind_silently(directory: Path) -> None:
+    """memd copies no data: a job that would have to is refused, and nothing has changed."""
+    with standin_pair(directory, "-machine", "none") as pair:
+        memd = pair.subject
+        (memd.scratch / "full").write_bytes(b"x" * SIZE)
+        for command, arguments in (
+            node("raw", "r0", file={"driver": "file", "filename": "@DIR@/full"}),
+            node("null-co", "n0", size=SIZE),
+        ):
+            assert "return" in memd.ask(command, arguments)
+        for command in ("blockdev-mirror", "blockdev-backup"):
+            told = {"device": "r0", "target": "n0", "sync": "full", "job-id": "j"}
+            assert "copies no data" in memd.ask(command, told)["error"]["desc"]
+        assert memd.ask("query-jobs")["return"] == []
+        assert "return" in memd.ask("blockdev-del", {"node-name": "r0"})
