@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http.server import HTTPServer
+from itertools import accumulate
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 
 AT_ONCE = 4
-"""Scrapes that are answered at the same time. Who comes besides is let go, unless
+"""Scrapes that are answered at the same time. A further one is disconnected, unless
 somebody has taken longer than `GRACE` to say what it wants: then that one is."""
 
 GRACE = 1.0
@@ -115,18 +116,44 @@ class Collector:
             "Bytes held for clients: unfinished messages, and answers that nobody has read.",
             value=seen.held,
         )
-        lost = GaugeMetricFamily(
+        yield _labelled(
+            GaugeMetricFamily,
             "memd_lost_regions",
             "Regions that ended with the last daemon, by why.",
-            labels=["reason"],
+            ["reason"],
+            Counter((str(each["reason"]),) for each in seen.lost),
         )
-        for reason, count in sorted(Counter(str(each["reason"]) for each in seen.lost).items()):
-            lost.add_metric([reason], count)
-        yield lost
         if seen.templates is not None:
             yield from _of_templates(seen.templates)
         if seen.sent is not None:
             yield from _of_clones(seen.sent)
+
+
+def _labelled(
+    kind: Callable[..., Any],
+    name: str,
+    text: str,
+    labels: Sequence[str],
+    values: Mapping[tuple[str, ...], float],
+) -> Metric:
+    """A metric with these values, by their labels."""
+    family = kind(name, text, labels=labels)
+    for each, value in sorted(values.items()):
+        family.add_metric(each, value)
+    return cast(Metric, family)
+
+
+def _sums(rows: Iterable[tuple[tuple[str, ...], int]]) -> Counter[tuple[str, ...]]:
+    sums: Counter[tuple[str, ...]] = Counter()
+    for labels, value in rows:
+        sums[labels] += value
+    return sums
+
+
+def _buckets(bounds: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
+    """Counts by upper bound, each with those below it, as a histogram has them."""
+    names = [*map(str, bounds), "+Inf"]
+    return list(zip(names, map(float, accumulate(counts)), strict=True))
 
 
 _SUMS = (
@@ -139,28 +166,32 @@ _SUMS = (
 
 
 def _of_backends(backends: list[JSONObject]) -> Iterator[Metric]:
-    counted = GaugeMetricFamily("memd_backends", "Memory backends, by type.", labels=["type"])
-    for kind, count in sorted(Counter(each["qom-type"] for each in backends).items()):
-        counted.add_metric([kind], count)
-    yield counted
-    for name, member, text in _SUMS:
-        family = GaugeMetricFamily(name, text, labels=["type"])
-        sums: Counter[str] = Counter()
-        for each in backends:
-            sums[each["qom-type"]] += each[member]
-        for kind, total in sorted(sums.items()):
-            family.add_metric([kind], total)
-        yield family
-    nodes = GaugeMetricFamily(
-        "memd_node_bytes", "Bytes that are in memory, by NUMA node.", labels=["type", "node"]
+    yield _labelled(
+        GaugeMetricFamily,
+        "memd_backends",
+        "Memory backends, by type.",
+        ["type"],
+        Counter((each["qom-type"],) for each in backends),
     )
-    shares: Counter[tuple[str, str]] = Counter()
-    for each in backends:
-        for share in each["nodes"]:
-            shares[each["qom-type"], str(share["node"])] += share["bytes"]
-    for labels, total in sorted(shares.items()):
-        nodes.add_metric(list(labels), total)
-    yield nodes
+    for name, member, text in _SUMS:
+        yield _labelled(
+            GaugeMetricFamily,
+            name,
+            text,
+            ["type"],
+            _sums(((each["qom-type"],), each[member]) for each in backends),
+        )
+    yield _labelled(
+        GaugeMetricFamily,
+        "memd_node_bytes",
+        "Bytes that are in memory, by NUMA node.",
+        ["type", "node"],
+        _sums(
+            ((each["qom-type"], str(share["node"])), share["bytes"])
+            for each in backends
+            for share in each["nodes"]
+        ),
+    )
     yield GaugeMetricFamily(
         "memd_backends_not_kept",
         "Memory backends that the service manager does not hold for a restart.",
@@ -179,13 +210,16 @@ _POOLS = (
 
 def _of_pools(pools: list[JSONObject]) -> Iterator[Metric]:
     for family, name, member, text in _POOLS:
-        metric = family(f"memd_pool_{name}", text, labels=["type", "size"])
-        sums: Counter[tuple[str, str]] = Counter()
-        for each in pools:
-            sums[each["qom-type"], str(each["properties"]["size"])] += each[member]
-        for labels, total in sorted(sums.items()):
-            metric.add_metric(list(labels), total)
-        yield metric
+        yield _labelled(
+            family,
+            f"memd_pool_{name}",
+            text,
+            ["type", "size"],
+            _sums(
+                ((each["qom-type"], str(each["properties"]["size"])), each[member])
+                for each in pools
+            ),
+        )
 
 
 def _of_commands(commands: list[tuple[str, list[int], float, dict[str, int]]]) -> Iterator[Metric]:
@@ -199,14 +233,8 @@ def _of_commands(commands: list[tuple[str, list[int], float, dict[str, int]]]) -
         "Commands, and how long each took, from when it was read to its answer.",
         labels=["command"],
     )
-    names = [*(str(bound) for bound in BOUNDS), "+Inf"]
-    for command, buckets, seconds, refused in sorted(commands):
-        total = 0
-        cumulated = []
-        for name, count in zip(names, buckets, strict=True):
-            total += count
-            cumulated.append((name, float(total)))
-        times.add_metric([command], cumulated, seconds)
+    for command, counts, seconds, refused in sorted(commands):
+        times.add_metric([command], _buckets(BOUNDS, counts), seconds)
         for error_class, count in sorted(refused.items()):
             errors.add_metric([command, error_class], count)
     yield times
@@ -221,14 +249,13 @@ def _of_templates(held: Holdings) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "memd_template_cache_bytes", "Fetched chunks that are kept besides.", value=held.cached
     )
-    chunks = CounterMetricFamily(
+    yield _labelled(
+        CounterMetricFamily,
         "memd_template_chunks",
         "Chunks that were read, by where they came from; damaged ones from anywhere.",
-        labels=["from"],
+        ["from"],
+        {(origin,): held.counts[origin] for origin in ("stored", "kept", "fetched", "damaged")},
     )
-    for origin in ("stored", "kept", "fetched", "damaged"):
-        chunks.add_metric([origin], held.counts[origin])
-    yield chunks
     yield CounterMetricFamily(
         "memd_template_fetched_bytes",
         "Bytes that came from sources, packs that were pulled apart.",
@@ -242,17 +269,20 @@ def _of_clones(sent: Totals) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "memd_template_clones", "Machines that are being sent a template.", value=sent.clones
     )
-    pages = CounterMetricFamily(
+    zeroes = sent.pages["zeroes"]
+    pages = {
+        "asked": sent.pages["asked"] - zeroes,
+        "asked-zero": zeroes,
+        "working-set": sent.pages["working-set"],
+        "rest": sent.pages["rest"],
+    }
+    yield _labelled(
+        CounterMetricFamily,
         "memd_template_pages",
         "Pages of 4 KiB that machines were sent, by why.",
-        labels=["cause"],
+        ["cause"],
+        {(cause,): count for cause, count in pages.items()},
     )
-    zeroes = sent.pages["zeroes"]
-    pages.add_metric(["asked"], sent.pages["asked"] - zeroes)
-    pages.add_metric(["asked-zero"], zeroes)
-    for cause in ("working-set", "rest"):
-        pages.add_metric([cause], sent.pages[cause])
-    yield pages
     yield CounterMetricFamily(
         "memd_template_sent_bytes", "Bytes that machines were sent.", value=sent.bytes
     )
@@ -261,21 +291,15 @@ def _of_clones(sent: Totals) -> Iterator[Metric]:
         "Requests of machines for a page, and how long each waited until it was sent.",
         labels=[],
     )
-    total = 0
-    cumulated = []
-    for name, count in zip([*map(str, WAITS), "+Inf"], sent.waits, strict=True):
-        total += count
-        cumulated.append((name, float(total)))
-    waits.add_metric([], cumulated, sent.waited)
+    waits.add_metric([], _buckets(WAITS, sent.waits), sent.waited)
     yield waits
-    outcomes = CounterMetricFamily(
+    yield _labelled(
+        CounterMetricFamily,
         "memd_template_served",
         "Machines that were sent a template, by outcome.",
-        labels=["outcome"],
+        ["outcome"],
+        {(outcome,): count for outcome, count in sent.outcomes.items()},
     )
-    for outcome, count in sorted(sent.outcomes.items()):
-        outcomes.add_metric([outcome], count)
-    yield outcomes
 
 
 class _Server(ThreadingMixIn, HTTPServer):
@@ -449,15 +473,11 @@ class Metrics:
             from memd.hostmem.populate import populated
 
             seen.populated = populated()
-        seen.backends = await self._stat()
+        seen.backends = await self._run(x_memdev_stat(self._daemon, {}))
         if self._daemon.templates is not None:
             seen.templates = await self._run(self._daemon.templates.holdings())
             seen.sent = self._daemon.templates.servers.totals()
         return seen
-
-    async def _stat(self) -> list[JSONObject]:
-        found: list[JSONObject] = await self._run(x_memdev_stat(self._daemon, {}))
-        return found
 
 
 async def open_metrics(

@@ -13,6 +13,20 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from ctypes import (
+    POINTER,
+    c_char,
+    c_char_p,
+    c_int,
+    c_int64,
+    c_long,
+    c_size_t,
+    c_ssize_t,
+    c_uint64,
+    c_ulong,
+    c_void_p,
+)
 from typing import Any, NamedTuple
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -65,7 +79,7 @@ RESIDENT_MAP = 1 << 30
 FALLOC_FL_KEEP_SIZE = 1
 FALLOC_FL_PUNCH_HOLE = 2
 
-_MAP_FAILED = (1 << (8 * ctypes.sizeof(ctypes.c_void_p))) - 1
+_MAP_FAILED = c_size_t(-1).value
 _SYS_OPENAT2 = 437
 _SYS_CACHESTAT = 451
 _SYS_MBIND = 237 if os.uname().machine == "x86_64" else 235
@@ -82,110 +96,74 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _IoVec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_size_t), ("length", ctypes.c_size_t))
+    _fields_ = (("base", c_size_t), ("length", c_size_t))
 
 
 class _OpenHow(ctypes.Structure):
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
+    _fields_ = (("flags", c_uint64), ("mode", c_uint64), ("resolve", c_uint64))
 
 
 class _StatFs(ctypes.Structure):
-    # Only the first member is looked at; the rest is room for what follows it.
-    _fields_ = (("type", ctypes.c_long), ("rest", ctypes.c_long * 32))
+    # Only the first member is looked at; the rest is space for what follows it.
+    _fields_ = (("type", c_long), ("rest", c_long * 32))
 
 
 class _Range(ctypes.Structure):
-    _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
+    _fields_ = (("offset", c_uint64), ("length", c_uint64))
 
 
 class _CacheStat(ctypes.Structure):
-    _fields_ = (
-        ("cached", ctypes.c_uint64),
-        ("dirty", ctypes.c_uint64),
-        ("writeback", ctypes.c_uint64),
-        ("evicted", ctypes.c_uint64),
-        ("recently_evicted", ctypes.c_uint64),
+    _fields_ = tuple(
+        (name, c_uint64) for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
     )
-
-
-_mmap = _libc.mmap
-_mmap.restype = ctypes.c_size_t
-_mmap.argtypes = (
-    ctypes.c_size_t,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int64,
-)
-_munmap = _libc.munmap
-_munmap.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
-_pread = _libc.pread
-_pread.restype = ctypes.c_ssize_t
-_pread.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int64)
-_madvise = _libc.madvise
-_madvise.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
-_mincore = _libc.mincore
-_mincore.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p)
-_fallocate = _libc.fallocate
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-_faccessat = _libc.faccessat
-_faccessat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int)
-_statx = getattr(_libc, "statx", None)
-_fstatfs = _libc.fstatfs
-_fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_StatFs))
-_syscall_openat2 = ctypes.CDLL(None, use_errno=True).syscall
-_syscall_openat2.restype = ctypes.c_long
-_syscall_openat2.argtypes = (
-    ctypes.c_long,
-    ctypes.c_long,
-    ctypes.c_char_p,
-    ctypes.POINTER(_OpenHow),
-    ctypes.c_size_t,
-)
-_syscall_mbind = ctypes.CDLL(None, use_errno=True).syscall
-_syscall_mbind.restype = ctypes.c_long
-_syscall_mbind.argtypes = (
-    ctypes.c_long,
-    ctypes.c_size_t,
-    ctypes.c_size_t,
-    ctypes.c_long,
-    ctypes.POINTER(ctypes.c_ulong),
-    ctypes.c_ulong,
-    ctypes.c_ulong,
-)
-_syscall_cachestat = ctypes.CDLL(None, use_errno=True).syscall
-_syscall_cachestat.restype = ctypes.c_long
-_syscall_cachestat.argtypes = (
-    ctypes.c_long,
-    ctypes.c_long,
-    ctypes.POINTER(_Range),
-    ctypes.POINTER(_CacheStat),
-    ctypes.c_long,
-)
-_VM_ARGUMENTS = (
-    ctypes.c_int,
-    ctypes.POINTER(_IoVec),
-    ctypes.c_ulong,
-    ctypes.POINTER(_IoVec),
-    ctypes.c_ulong,
-    ctypes.c_ulong,
-)
-_readv = _libc.process_vm_readv
-_readv.restype = ctypes.c_ssize_t
-_readv.argtypes = _VM_ARGUMENTS
-_writev = _libc.process_vm_writev
-_writev.restype = ctypes.c_ssize_t
-_writev.argtypes = _VM_ARGUMENTS
 
 
 def os_error(number: int) -> OSError:
     """The exception for an errno value."""
     return OSError(number, os.strerror(number))
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of the C library; by item, as several have another prototype of syscall(2)."""
+    function = _libc[name]
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+def _raising(name: str, result: Any, *arguments: Any) -> Any:
+    """The same; where it returns -1, `OSError` is raised."""
+
+    def check(returned: int, *_call: object) -> int:
+        if returned == failed:
+            raise os_error(ctypes.get_errno())
+        return returned
+
+    function = _function(name, result, *arguments)
+    failed = result(-1).value
+    function.errcheck = check
+    return function
+
+
+# Every object is mapped and unmapped: these two are checked in place.
+_mmap = _function("mmap", c_size_t, c_size_t, c_size_t, c_int, c_int, c_int, c_int64)
+_munmap = _function("munmap", c_int, c_size_t, c_size_t)
+_pread = _function("pread", c_ssize_t, c_int, c_size_t, c_size_t, c_int64)
+_madvise = _function("madvise", c_int, c_size_t, c_size_t, c_int)
+_mincore = _raising("mincore", c_int, c_size_t, c_size_t, c_void_p)
+_fallocate = _raising("fallocate", c_int, c_int, c_int, c_int64, c_int64)
+_faccessat = _raising("faccessat", c_int, c_int, c_char_p, c_int, c_int)
+_statx = getattr(_libc, "statx", None)
+_fstatfs = _function("fstatfs", c_int, c_int, POINTER(_StatFs))
+_openat2 = _raising("syscall", c_long, c_long, c_long, c_char_p, POINTER(_OpenHow), c_size_t)
+_mbind = _raising(
+    "syscall", c_long, c_long, c_size_t, c_size_t, c_long, POINTER(c_ulong), c_ulong, c_ulong
+)
+_cachestat = _raising(
+    "syscall", c_long, c_long, c_long, POINTER(_Range), POINTER(_CacheStat), c_long
+)
+_VM = c_ssize_t, c_int, POINTER(_IoVec), c_ulong, POINTER(_IoVec), c_ulong, c_ulong
+_readv = _function("process_vm_readv", *_VM)
+_writev = _function("process_vm_writev", *_VM)
 
 
 def mmap(address: int, length: int, protection: int, flags: int, fd: int, offset: int) -> int:
@@ -236,14 +214,14 @@ def check_access(file: int | bytes, mode: int) -> None:
         OSError: why it may not.
     """
     if isinstance(file, int):
-        if not _faccessat(file, b"", mode, _AT_EACCESS | _AT_EMPTY_PATH):
+        try:
+            _faccessat(file, b"", mode, _AT_EACCESS | _AT_EMPTY_PATH)
             return
-        number = ctypes.get_errno()
-        if number != errno.EINVAL:
-            raise os_error(number)
+        except OSError as failed:
+            if failed.errno != errno.EINVAL:
+                raise
         file = b"/proc/self/fd/%d" % file
-    if _faccessat(AT_FDCWD, file, mode, _AT_EACCESS):
-        raise os_error(ctypes.get_errno())
+    _faccessat(AT_FDCWD, file, mode, _AT_EACCESS)
 
 
 def is_append_only(fd: int) -> bool:
@@ -321,12 +299,9 @@ def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
     """
     how = _OpenHow(flags, 0, resolve)
     while True:
-        fd: int = _syscall_openat2(_SYS_OPENAT2, directory, path, how, ctypes.sizeof(how))
-        if fd >= 0:
+        with suppress(InterruptedError):
+            fd: int = _openat2(_SYS_OPENAT2, directory, path, how, ctypes.sizeof(how))
             return fd
-        number = ctypes.get_errno()
-        if number != errno.EINTR:
-            raise os_error(number)
 
 
 def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:
@@ -340,13 +315,12 @@ def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) ->
     Raises:
         OSError: the kernel refused.
     """
-    mask = (ctypes.c_ulong * _NODE_WORDS)()
+    mask = (c_ulong * _NODE_WORDS)()
     for node in nodes:
         mask[node // 64] |= 1 << node % 64
     # The kernel takes one bit less than it is told there are.
     bits = nodes[-1] + 2
-    if _syscall_mbind(_SYS_MBIND, address, length, mode, mask, bits, flags):
-        raise os_error(ctypes.get_errno())
+    _mbind(_SYS_MBIND, address, length, mode, mask, bits, flags)
 
 
 def touch(address: int, count: int, stride: int, write: bool) -> int:
@@ -361,7 +335,7 @@ def touch(address: int, count: int, stride: int, write: bool) -> int:
     pid = os.getpid()
     while count:
         batch = min(count, _IOV_MAX)
-        buffer = (ctypes.c_char * batch)()
+        buffer = (c_char * batch)()
         local = _IoVec(ctypes.addressof(buffer), batch)
         places = (_IoVec * batch)()
         for index in range(batch):
@@ -389,7 +363,7 @@ def read_memory(address: int, into: bytearray | memoryview) -> int:
     if not length:
         return 0
     # As long as this exists, the buffer stays where it is.
-    begin = ctypes.c_char.from_buffer(into)
+    begin = c_char.from_buffer(into)
     return _moved(_readv, ctypes.addressof(begin), address, length)
 
 
@@ -405,7 +379,7 @@ def write_memory(address: int, data: bytes) -> int:
     length = len(data)
     if not length:
         return 0
-    begin = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    begin = ctypes.cast(c_char_p(data), c_void_p).value or 0
     return _moved(_writev, begin, address, length)
 
 
@@ -467,9 +441,8 @@ def resident_maps(address: int, length: int) -> Iterator[bytearray]:
     for at in range(0, length, RESIDENT_MAP):
         part = min(length - at, RESIDENT_MAP)
         pages = bytearray(-(-part // PAGE_SIZE))
-        begin = ctypes.c_char.from_buffer(pages)
-        if _mincore(address + at, part, ctypes.addressof(begin)):
-            raise os_error(ctypes.get_errno())
+        begin = c_char.from_buffer(pages)
+        _mincore(address + at, part, ctypes.addressof(begin))
         yield pages
 
 
@@ -488,21 +461,22 @@ def use_one_heap() -> None:
 
 def allocate(fd: int, offset: int, length: int) -> None:
     """Have a range of a file take its space, where its file system can; raises `OSError`."""
-    if length and _fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length):
-        number = ctypes.get_errno()
-        if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
-            raise os_error(number)
+    try:
+        if length:
+            _fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length)
+    except OSError as failed:
+        if failed.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Take a range out of a file, which keeps its size; raises `OSError`."""
-    if _fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length):
-        raise os_error(ctypes.get_errno())
+    _fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
 
 
 def swap_used() -> bool:
     """Whether anything of this host is swapped out (sysinfo(2))."""
-    found = (ctypes.c_ulong * 16)()
+    found = (c_ulong * 16)()
     # What is there and what is free are in one unit.
     return bool(_libc.sysinfo(found)) or found[8] != found[9]
 
@@ -519,6 +493,5 @@ def cachestat(fd: int, offset: int, length: int) -> tuple[int, int]:
             the file is somebody else's and can't be written.
     """
     found = _CacheStat()
-    if _syscall_cachestat(_SYS_CACHESTAT, fd, _Range(offset, length), found, 0):
-        raise os_error(ctypes.get_errno())
+    _cachestat(_SYS_CACHESTAT, fd, _Range(offset, length), found, 0)
     return found.cached, found.evicted
