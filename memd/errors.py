@@ -102,7 +102,7 @@ def _log() -> Logger:
 
 
 def forget_frames(error: BaseException) -> None:
-    """Have an error that was caught let go of the frames it came through.
+    """Have an error that was caught release the frames it came through.
 
     A function that keeps it in a local variable is among them, and so all of their local
     variables stay until the garbage collector comes: megabytes, of some commands.

@@ -65,7 +65,7 @@ class ServiceManager:
     Attributes:
         process: the service, while there is one.
         main: the process that is listened to (NotifyAccess=main).
-        store: what it parked.
+        store: what it stored.
         messages: what it said since it was started, a dictionary each.
         status: its last STATUS=.
     """

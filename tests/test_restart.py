@@ -68,7 +68,7 @@ class Object:
         return self.kind != PRIVATE or bool(self.options.get("share"))
 
     @property
-    def parked(self) -> bool:
+    def stored(self) -> bool:
         """Whether it has a descriptor."""
         return self.kept and self.kind != "thread-context"
 
@@ -251,8 +251,8 @@ def compare(mix: Mix, manager: ServiceManager, look: Look) -> None:
     assert set(look.lost.values()) <= {"anonymous"}
     for id, obj in mix.objects.items():
         assert look.is_as(id, obj), id
-    parked = [obj for obj in mix.objects.values() if obj.parked]
-    assert len(manager.names()) == 1 + len(parked)
+    stored = [obj for obj in mix.objects.values() if obj.stored]
+    assert len(manager.names()) == 1 + len(stored)
     assert {each.name for each in mix.directory.iterdir()} == mix.files
     for name in mix.discarded:
         content = (mix.directory / name).read_bytes()

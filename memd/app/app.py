@@ -437,7 +437,7 @@ class App:
             self._hub.shut_down("host-signal")
 
     async def _close(self) -> None:
-        """Let go of everything. A step that fails is logged and stops no other."""
+        """Free everything. A step that fails is logged and stops no other."""
         manager, metrics, templates = self._manager, self._metrics, self._daemon.templates
         pools = self._pools
         steps: tuple[Callable[[], Awaitable[object] | None] | None, ...] = (

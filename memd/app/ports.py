@@ -111,7 +111,7 @@ class Ports:
         for chardev in config.chardevs:
             if chardev.id not in used:
                 seen = self._add_chardev(chardev, used=False)
-                # Who comes finds nothing served, and is let go.
+                # Who comes finds nothing served, and is disconnected.
                 adopt = socket.socket.close if chardev.server else self._unused.append
                 await self._open_chardev(chardev, seen, adopt)
 

@@ -286,7 +286,7 @@ async def set_merge(backend: Memory, region: Region, merge: bool) -> None:
     backend.merge = merge
 
 
-async def let_go(region: Region, discard: bool = False, slow: bool = False) -> bool:
+async def free(region: Region, discard: bool = False, slow: bool = False) -> bool:
     """Unmap memory and close its file.
 
     Args:

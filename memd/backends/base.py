@@ -62,7 +62,7 @@ class MemoryBackend(UserCreatable, ABC):
         policy: of NUMA, one of `POLICIES`.
         host_nodes: the nodes that the policy is about, ascending.
         canonical_path: whether the memory is named after the object's path.
-        region: the memory; None before it is made and once it is let go.
+        region: the memory; None before it is made and once it is freed.
         mapped_by: the device, or machine, that has it as its memory, or None.
         shown: the object that tells where in a machine the memory is; None until
             it is made.
@@ -198,15 +198,15 @@ class MemoryBackend(UserCreatable, ABC):
 
     async def finalize(self) -> None:
         """Let the memory go; see `UserCreatable.finalize`."""
-        from memd.backends.allocation import let_go
+        from memd.backends.allocation import free
 
         region, self.region = self.region, None
         if region is not None:
-            self.lingers = not await let_go(region, **self.letting_go)
+            self.lingers = not await free(region, **self.freeing)
 
     @property
-    def letting_go(self) -> dict[str, bool]:
-        """How its memory is let go: arguments of `allocation.let_go`."""
+    def freeing(self) -> dict[str, bool]:
+        """How its memory is freed: arguments of `allocation.free`."""
         return {}
 
     def refresh(self) -> None:
@@ -301,7 +301,7 @@ class MemoryBackend(UserCreatable, ABC):
         if self.charge is not None:
             # A thread that uses it may keep it for longer than the object.
             self.charge.hold()
-            region.on_release = self.charge.let_go
+            region.on_release = self.charge.memory_freed
         # QEMU spells a slash so that the name stays one part of a path.
         name = self.memory_name.replace("/", "\\x2f")
         self.shown = MemoryRegion(self.tree, self.size)

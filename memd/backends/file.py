@@ -156,7 +156,7 @@ class FileBackend(WholePagesBackend):
         self.discard_data = False
 
     @property
-    def letting_go(self) -> dict[str, bool]:
+    def freeing(self) -> dict[str, bool]:
         """With its data, if that is told."""
         return {"discard": self.discard_data}
 

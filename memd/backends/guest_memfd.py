@@ -56,7 +56,7 @@ class GuestMemfdBackend(WholePagesBackend):
         return Backing(host, host.guest_memfd(size), GUEST_MEMFD)
 
     @property
-    def letting_go(self) -> dict[str, bool]:
+    def freeing(self) -> dict[str, bool]:
         """Slowly: the virtual machine goes with it."""
         return {"slow": True}
 

@@ -64,7 +64,7 @@ class PidFile:
             raise QMPError(f"cannot create PID file: {error.desc}") from None
 
     def close(self) -> None:
-        """Remove the file, if it is still the one made, and let go of it.
+        """Remove the file, if it is still the one made, and close it.
 
         A file system that stalls keeps nobody waiting for long.
         """
@@ -165,7 +165,7 @@ class Background:
         os.umask(0o027)
 
     def ready(self) -> None:
-        """Let go of the terminal and the directory, and of who waits."""
+        """Leave the terminal and the directory, and release the process that waits."""
         if self._tell < 0:
             return
         os.chdir("/")

@@ -60,7 +60,7 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
 
 
 class Audit:
@@ -137,7 +137,7 @@ class Audit:
         return value
 
     def close(self) -> None:
-        """Write what waits, if it is taken by now, and let go of the sink. May wait."""
+        """Write what waits, if it is taken by now, and close the sink. May wait."""
         if not self._writing:
             count, too_long, _failed = _write(self._sink, tuple(self._held))
             for _ in range(count):

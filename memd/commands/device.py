@@ -15,7 +15,7 @@ async def device_add(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def device_del(daemon: Daemon, args: JSONObject) -> JSON:
-    """`device_del`: ask the guest to let go of a device."""
+    """`device_del`: ask the guest to release a device."""
     return daemon.machine.del_device(args["id"])
 
 

@@ -11,7 +11,7 @@ from memd.backends.base import MemoryBackend
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
 from memd.qom import QObject, Tree
-from memd.qom.quota import STRANGER
+from memd.qom.quota import NO_USER
 from memd.wire import encode
 from memd.work import Encoded, Job
 
@@ -34,7 +34,7 @@ async def object_add(daemon: Daemon, session: Session, args: JSONObject) -> JSON
 
 def owner_of(session: Session) -> int:
     """The user whom what a client makes is counted for."""
-    return STRANGER if session.peer is None else session.peer.uid
+    return NO_USER if session.peer is None else session.peer.uid
 
 
 async def object_del(daemon: Daemon, args: JSONObject) -> JSON:

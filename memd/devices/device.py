@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memd.qom.tree import Tree
 
 Row = tuple[str, str, JSON] | tuple[str, str, JSON, str]
-"""A property that is merely kept: name, type, default and, unless its type tells,
+"""A property that is only stored: name, type, default and, unless its type tells,
 description."""
 
 _VISITS: dict[str, Visit] = {
@@ -86,7 +86,7 @@ class MachinePort(Protocol):
         """Tell clients that a device has another size."""
 
     def remove(self, device: MemoryDevice) -> None:
-        """Take away a device that the guest has let go of."""
+        """Take away a device that the guest has released."""
 
 
 class Device(QObject):
@@ -94,10 +94,10 @@ class Device(QObject):
 
     Attributes:
         id: the one that it was given, or None.
-        leaving: whether the guest was asked to let go of it.
+        leaving: whether the guest was asked to release it.
         realized: whether it is real.
         hotplugged: whether it came after the machine had started.
-        values: what the properties that are merely kept were set to, by name.
+        values: what the properties that are only stored were set to, by name.
     """
 
     __slots__ = ("hotplugged", "id", "leaving", "realized", "values")
@@ -126,7 +126,7 @@ class Device(QObject):
         """Raise `QMPError` where nothing can be removed from the bus that it is on."""
 
     def removal(self, machine: MachinePort) -> None:
-        """Ask the guest to let go of it.
+        """Ask the guest to release it.
 
         Raises:
             QMPError: that can't be.

@@ -150,9 +150,9 @@ class PcDimm(MemoryDevice):
         if self.leaving:
             return
         self.leaving = True
-        machine.guest.ask(lambda: self._let_go(machine), lambda: self._keep(machine))
+        machine.guest.ask(lambda: self._release(machine), lambda: self._keep(machine))
 
-    def _let_go(self, machine: MachinePort) -> None:
+    def _release(self, machine: MachinePort) -> None:
         self._report(machine, _EJECT, _IN_PROGRESS)
         machine.remove(self)
         # It is unknown by now who was in the slot.

@@ -2,7 +2,7 @@
 
 What Linux 6.1 does in a QEMU 10.0.2 or 11.1.3, and what is heard of it, was
 observed: a DIMM that is plugged in is acknowledged; one that is to go is first
-acknowledged, then let go or, where its memory can't be emptied, kept.
+acknowledged, then released or, where its memory can't be emptied, kept.
 """
 
 from __future__ import annotations

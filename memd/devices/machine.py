@@ -185,7 +185,7 @@ class Machine:
         self._sizes.send(path, Event("MEMORY_DEVICE_SIZE_CHANGE", data))
 
     def remove(self, device: MemoryDevice) -> None:
-        """The guest has let go of a device: it is gone."""
+        """The guest has released a device: it is gone."""
         events = device.removed()
         if device.parent is not None:
             device.parent.remove_child(device.name)
@@ -221,7 +221,7 @@ class Machine:
     # What clients ask of it
 
     def del_device(self, id: str) -> JSON:
-        """`device_del`: the guest is asked to let go of a device.
+        """`device_del`: the guest is asked to release a device.
 
         Raises:
             QMPError: there is no such device, or it has to stay.

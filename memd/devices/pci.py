@@ -73,7 +73,7 @@ class PciDevice(Device):
 
 
 class GuestsPciDevice(PciDevice):
-    """One that goes when the guest has let go of it, and that memory is not in."""
+    """One that goes when the guest has released it, and that memory is not in."""
 
     def removal(self, machine: MachinePort) -> None:
         """See `Device.removal`."""

@@ -1,4 +1,4 @@
-"""How much of what memory is made of this host has: numbers to foresee with.
+"""How much of what memory is made of this host has: numbers to plan with.
 
 Read from /proc and /sys as proc(5) and the kernel's documentation of huge
 pages tell; all in bytes unless said. Nothing is changed.

@@ -75,7 +75,7 @@ def _create(machine: int, size: int) -> int:
     return fd
 
 
-def foresee(size: int) -> None:
+def plan(size: int) -> None:
     """Raise what `guest_memfd` would raise, without making anything.
 
     Raises:

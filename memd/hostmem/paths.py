@@ -149,7 +149,7 @@ class Entry:
         os.unlink(self.name, dir_fd=self.directory)
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory."""
         if self.directory >= 0:
             os.close(self.directory)
             self.directory = -1
@@ -308,7 +308,7 @@ class _Walk:
             self.finish()
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory."""
         if self.directory >= 0:
             os.close(self.directory)
             self.directory = -1
@@ -405,7 +405,7 @@ def is_trusted(user: int) -> bool:
 
 
 def _is_open(directory: os.stat_result) -> bool:
-    """Whether strangers can put links into a directory."""
+    """Whether other users can put links into a directory."""
     mode = directory.st_mode
     return bool(mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not is_trusted(directory.st_uid)))
 

@@ -220,7 +220,7 @@ class PlanningHost(Host):
 
     def guest_memfd(self, size: int) -> int:
         """See whether a guest_memfd could be made."""
-        kvm.foresee(size)
+        kvm.plan(size)
         file = PlannedFile("guest-memfd", GUEST_MEMFD, kvm.MMAP | kvm.INIT_SHARED)
         file.gets = size
         return self._without_name(file)

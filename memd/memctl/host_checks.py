@@ -136,7 +136,7 @@ def kvm(host: Host) -> Iterator[Check]:
     from memd.hostmem import kvm as device
 
     try:
-        device.foresee(1 << 20)
+        device.plan(1 << 20)
     except QMPError as error:
         yield Check("guest_memfd", WARN, error.desc, "Linux 6.18 is needed to map one.")
     else:

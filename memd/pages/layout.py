@@ -118,7 +118,7 @@ class Layout:
 
     @classmethod
     def decode(cls, data: bytes) -> Layout:
-        """From bytes that were verified, but may be of a stranger's making.
+        """From bytes that were verified, but may come from an attacker.
 
         Raises:
             Damaged: they are no layout.

@@ -1,7 +1,7 @@
 """Where the machines may be that clients name: what is connected to, and what is not.
 
 A client could have memd connect to what it can't reach itself. Sockets are found as
-files are: below `--mem-root` if there is one, and through no link of a stranger's. TCP
+files are: below `--mem-root` if there is one, and through no link of another user's. TCP
 leads to this host alone, unless the operator says otherwise: what is sent is a guest's
 memory, in clear.
 """

@@ -33,7 +33,7 @@ from memd.json_types import JSONObject
 
 Entry = JSONObject
 
-FORMAT = 1
+FORMAT = 2
 """The version of what is written here. One that reads less refuses what has more."""
 
 _SLOT = 256
@@ -350,6 +350,9 @@ class ObjectLog:
             return
         self._file = LogFile(fd)
         for entry in self._file.read():
+            if "parked" in entry:
+                # Format 1 called it so.
+                entry["stored"] = entry.pop("parked")
             self.state.apply(entry, line_of(entry))
 
     @property

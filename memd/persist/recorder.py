@@ -78,7 +78,7 @@ class Recorder:
         try:
             described = obj.describe()
             described["options"] = options
-            described["parked"] = stored
+            described["stored"] = stored
             described["lost"] = obj.lost_reason()
             if obj.memory_fd >= 0 and not stored:
                 described["lost"] = NOT_STORED

@@ -48,7 +48,7 @@ _MEMBERS: dict[str, type | tuple[type, ...]] = {
     "properties": dict,
     "options": dict,
     "owner": (int, type(None)),
-    "parked": bool,
+    "stored": bool,
     "lost": (str, type(None)),
 }
 """What each description has, besides what an object's type adds."""
@@ -105,7 +105,7 @@ class Restoring:
     def _check(self, number: int, described: Description) -> None:
         """See that an object's descriptor is there, and the right one."""
         _check_members(described, _MEMBERS)
-        if not described["parked"]:
+        if not described["stored"]:
             return
         _check_members(described, _OF_MEMORY)
         fd = self._found.get(name_of(number))
@@ -123,7 +123,7 @@ class Restoring:
             return
         if not self._accept_loss:
             raise Unreadable(f"object '{described['id']}': {wrong}")
-        described["parked"], described["lost"] = False, MISSING
+        described["stored"], described["lost"] = False, MISSING
 
     async def clear_up(self, roots: Roots | None) -> None:
         """Remove the files of what was being made, in a thread.
@@ -194,7 +194,7 @@ class Restoring:
         """One object; None where that fails and may."""
         id, name = described["id"], name_of(number)
         try:
-            fd = self._found.get(name, -1) if described["parked"] else -1
+            fd = self._found.get(name, -1) if described["stored"] else -1
             obj: UserCreatable = await self._run(restore(self._tree, described, fd))
             self._found.pop(name, None)
             self._tree.objects.attach(obj)
@@ -205,7 +205,7 @@ class Restoring:
                 return None
             raise self._cannot_restore(described, error) from None
         self._recorder.numbers[id] = number
-        obj.kept = described["parked"]
+        obj.kept = described["stored"]
         return obj
 
     def _cannot_restore(self, described: Description, error: QMPError) -> StartError:

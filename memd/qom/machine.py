@@ -55,7 +55,7 @@ class MachineObject(QObject):
     """The object `/machine`.
 
     Attributes:
-        values: what the properties that are merely stored hold, by name.
+        values: what the properties that are only stored hold, by name.
         links: the same for links.
     """
 

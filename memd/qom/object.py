@@ -152,7 +152,7 @@ class UserCreatable(QObject):
     Attributes:
         charge: what it is counted as; None before its id is taken.
         kept: whether its memory outlives this daemon; None where nothing keeps any.
-        lingers: whether it was deleted, and a file system has not let go of its file yet.
+        lingers: whether it was deleted, and a file system has not closed its file yet.
 
     Its own children, if any, carry an index in their names (`m0[0]`): an id
     can't, so a partial path that begins with an id need not be looked for here.
@@ -211,7 +211,7 @@ class UserCreatable(QObject):
         """Raise `QMPError` where it is in use and has to stay."""
 
     async def finalize(self) -> None:
-        """Let go of what it holds."""
+        """Free what it holds."""
 
     # A restart
 
@@ -273,7 +273,7 @@ class UserCreatable(QObject):
         return None
 
     def keep_data(self) -> None:
-        """Have its file's data left alone when it is let go: it is not deleted."""
+        """Have its file's data left alone when it is freed: it is not deleted."""
 
     def would_be(self, other: UserCreatable) -> bool:
         """Whether making the other one, neither of them made yet, comes to the same."""

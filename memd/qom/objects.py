@@ -250,7 +250,7 @@ class Objects(QObject):
     def delete_all(self, start: Start) -> Completion:
         """Let all objects go, as at the daemon's end; no listener is told.
 
-        One that can't be let go is logged and keeps no other.
+        One that can't be freed is logged and keeps no other.
 
         Args:
             start: has what they wait for end.
@@ -266,7 +266,7 @@ class Objects(QObject):
             if error is not None:
                 import logging
 
-                logging.getLogger("memd").error("cannot let go of '%s'", what, exc_info=error)
+                logging.getLogger("memd").error("cannot free '%s'", what, exc_info=error)
             left -= 1
             if not left:
                 gone.set()

@@ -9,7 +9,7 @@ from memd.errors import QMPError
 NOBODY = None
 """The owner of what the command line makes: counted, but for no user."""
 
-STRANGER = -1
+NO_USER = -1
 """The owner of what clients make whom the kernel knows no user of, as over TCP:
 together they are one user."""
 
@@ -31,10 +31,10 @@ class Charge:
         self.size = size
 
     def hold(self) -> None:
-        """The object has its memory; `let_go` will tell of its end."""
+        """The object has its memory; `memory_freed` will tell of its end."""
         self._held = True
 
-    def let_go(self) -> None:
+    def memory_freed(self) -> None:
         """The memory is no more."""
         with self._quota.lock:
             self._held = False
@@ -94,7 +94,7 @@ class Quota:
         Args:
             id: for messages.
             size: bytes of its memory, 0 for none.
-            owner: the user whose client makes it, `STRANGER` or `NOBODY`.
+            owner: the user whose client makes it, `NO_USER` or `NOBODY`.
             pooled: how many of these bytes a pool has, which are counted already.
 
         Raises:
@@ -114,7 +114,7 @@ class Quota:
             return
         mine = self.users.get(owner, 0)
         if mine + size > self.max_memory_per_user:
-            whom = "those without a user id" if owner == STRANGER else f"user {owner}"
+            whom = "those without a user id" if owner == NO_USER else f"user {owner}"
             raise QMPError(
                 f"cannot make object '{id}' of {size} bytes: {mine} bytes are in use by {whom},"
                 f" --max-memory-per-user allows {self.max_memory_per_user}"

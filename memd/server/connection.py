@@ -292,7 +292,7 @@ class Connection:
         return self._accounted if self._phase is Phase.OPEN else 0
 
     def cut_off(self, text: str) -> None:
-        """Let go of a client, and of what is held for it; tell it why if it may listen."""
+        """Disconnect a client and free what is held for it; tell it why if it may listen."""
         if self._held:
             self.close()
         else:

@@ -4,7 +4,7 @@
       │                  │
       └──────close───────┤
                          ▼
-                      CLOSED: its stream is let go of
+                      CLOSED: its stream is closed
 
 An open connection reads, unless its session has paused it (a command runs), or it is full
 (the client does not read what is written), or it waits for its turn (other clients send

@@ -63,7 +63,7 @@ class Stream(Protocol):
         """End both directions; what was sent can be read still."""
 
     def close(self) -> None:
-        """Let go of the stream."""
+        """Close the stream."""
 
 
 class SocketStream:

@@ -37,7 +37,7 @@ class Unread:
             self._timer = self._loop.call_later(PAUSE, self._tick)
 
     def look(self) -> None:
-        """Let go of those that have been read."""
+        """Close those that have been read."""
         left = []
         for each in self._kept:
             stream, user, count = each
@@ -55,7 +55,7 @@ class Unread:
             self._timer = self._loop.call_later(PAUSE, self._tick)
 
     def close(self) -> None:
-        """Let go of all."""
+        """Close all."""
         if self._timer is not None:
             self._timer.cancel()
         for stream, _user, _count in self._kept:

@@ -236,7 +236,7 @@ class Session:
             return
         self._pump()
         if self._arrived and not self.negotiated:
-            self._let_go_of_arrived()
+            self._close_arrived()
 
     def _is_open(self) -> bool:
         return self._phase is Phase.COMMANDS or self._phase is Phase.NEGOTIATING
@@ -276,7 +276,7 @@ class Session:
         read-only monitor, and if the client has not negotiated once what came with
         them has been run.
         """
-        self._let_go_of_arrived()
+        self._close_arrived()
         places, user = self._hub.descriptors, self.user
         self._refused = not places.has_room(user, len(fds))
         if self._refused or self.monitor.readonly:
@@ -300,7 +300,7 @@ class Session:
                 raise QMPError(_TOO_MANY_DESCRIPTORS)
             return None
         first = self._arrived.pop(0)
-        self._let_go_of_arrived()
+        self._close_arrived()
         return first
 
     def check_descriptor_to_send(self) -> None:
@@ -308,7 +308,7 @@ class Session:
         if not self._hub.has_descriptor_to_spare(self.user):
             raise QMPError(_TOO_MANY_DESCRIPTORS)
 
-    def _let_go_of_arrived(self) -> None:
+    def _close_arrived(self) -> None:
         for descriptor in self._arrived:
             descriptor.close()
         self._arrived = []
@@ -330,7 +330,7 @@ class Session:
         """The connection is gone: drop what waits, close what was not taken."""
         self._close()
         self.negotiated = False
-        self._let_go_of_arrived()
+        self._close_arrived()
 
     def send_event(self, encoded: bytes) -> None:
         """Send an event to this client, if it has negotiated."""

@@ -157,7 +157,7 @@ class Channel:
         return None
 
     def close(self, *, kill: bool = False) -> None:
-        """Let go of it; may wait for a file system.
+        """Close it; may wait for a file system.
 
         Args:
             kill: whether a command is ended too, where it has not yet.

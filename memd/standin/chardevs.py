@@ -70,7 +70,7 @@ class Registered(ChardevObject):
         self.ring_size = 0
 
     def close(self) -> None:
-        """Let go of what is behind it; a socket that it made is removed. May wait."""
+        """Close what is behind it; a socket that it made is removed. May wait."""
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
@@ -188,7 +188,7 @@ class Chardevs:
         except BaseException:
             self._tree.chardevs.add_child(id, old)
             raise
-        await self._let_go(old)
+        await self._close_behind(old)
         return answer
 
     async def remove(self, id: str) -> None:
@@ -203,9 +203,9 @@ class Chardevs:
         if not isinstance(device, Registered) or device.user is not None:
             raise QMPError(f"Chardev '{id}' is busy")
         self._tree.chardevs.remove_child(id)
-        await self._let_go(device)
+        await self._close_behind(device)
 
-    async def _let_go(self, device: Registered) -> None:
+    async def _close_behind(self, device: Registered) -> None:
         if device.below is not None:
             device.below.user = None
         if device.given is not None:
@@ -218,7 +218,7 @@ class Chardevs:
         for id, device in [*children.items()]:
             if isinstance(device, Registered):
                 self._tree.chardevs.remove_child(id)
-                await self._let_go(device)
+                await self._close_behind(device)
         for other in self._ports:
             other.used = False
 

@@ -378,7 +378,7 @@ class Devices:
             self._netdevs.remove_device(device.id)
 
     def clear(self) -> None:
-        """Let go of what all devices refer to; their machine is gone."""
+        """Drop what all devices refer to; their machine is gone."""
         for device in self._present:
             self._release(device)
 

@@ -226,7 +226,7 @@ class Migration:
         finally:
             channel, self._channel = self._channel, None
 
-            def let_go() -> None:
+            def release() -> None:
                 if self._writer is not None:
                     self._writer.close()
                 for each in blocks:
@@ -234,7 +234,7 @@ class Migration:
                 if channel is not None:
                     channel.close(kill=not done)
 
-            await Job(let_go)
+            await Job(release)
             if self.is_under_way and not done and self.outgoing != "cancelling":
                 self._fail(_INTERNAL)
             if done:
@@ -395,12 +395,12 @@ class Migration:
                 host.fail(self._incoming_error)
         finally:
 
-            def let_go() -> None:
+            def release() -> None:
                 for each in blocks:
                     each.region.unpin()
                 channel.close()
 
-            await Job(let_go)
+            await Job(release)
             await channel.ended()
 
     def _check_header(self, header: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ class Netdev:
         self._fds = fds
 
     def close(self) -> None:
-        """Let go of the descriptors that were handed over."""
+        """Close the descriptors that were handed over."""
         for each in self._fds:
             each.close()
         self._fds.clear()

@@ -228,7 +228,7 @@ class Lexer:
         return self._stale != len(self._data)
 
     def drop(self) -> None:
-        """Let go of the message under construction: nothing more comes."""
+        """Drop the message under construction: nothing more comes."""
         # It and its parser know each other, and would keep it until they are collected.
         self._forget()
         self._parser.reset()

@@ -99,7 +99,7 @@ def test_a_device_that_takes_long(start: Start) -> None:
 
 
 def plugged(start: Start, *options: str) -> Monitor:
-    """A monitor of a running machine with a DIMM that the guest is asked to let go of."""
+    """A monitor of a running machine with a DIMM that the guest is asked to release."""
     monitor = start(*Q35, *ROOM, *M0, "-device", "pc-dimm,id=d0,memdev=m0", *options).monitor()
     assert ask(monitor, "device_del", id="d0") == {}
     return monitor

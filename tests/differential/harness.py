@@ -338,7 +338,7 @@ class Pair:
     def _expect_same(
         self, what: str, observe: Callable[[Side], list[T]], count: int | None = None
     ) -> list[T]:
-        # QEMU lets go of a deleted backend's memory after a grace period.
+        # QEMU frees a deleted backend's memory after a grace period.
         seen = settle(
             lambda: self.each(observe),
             lambda both: both[0] == both[1] and count in (None, len(both[0])),
@@ -356,7 +356,7 @@ class Pair:
         return seen[1]
 
     def expect_nothing_mapped(self) -> None:
-        """Fail unless both let go of every region, and left the same files."""
+        """Fail unless both free every region, and left the same files."""
         self.expect_same_regions(count=0)
         self.expect_same_files()
 

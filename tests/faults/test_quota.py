@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from memd.errors import QMPError
-from memd.qom.quota import STRANGER, Quota
+from memd.qom.quota import NO_USER, Quota
 from memd.session import Peer
 from memd.work import value_of
 from tests.commands.fakes import Console
@@ -178,7 +178,7 @@ class Lives(RuleBasedStateMachine):
         free = id not in there and not any(name == id for _job, name in self.jobs)
         self.run("object-add", id, {"id": id, "size": pages * PAGE, **kind})
         if free:
-            self.owners[id] = STRANGER if uid is None else uid
+            self.owners[id] = NO_USER if uid is None else uid
 
     @rule(id=st.sampled_from(IDS))
     def delete(self, id: str) -> None:

@@ -59,7 +59,7 @@ def test_sizes_that_kvm_refuses(size: int) -> None:
 
 @needs_guest_memfd
 @pytest.mark.parametrize("size", [SIZE, 1 << 62, (1 << 64) - 4096, 1 << 64])
-def test_what_is_foreseen(size: int) -> None:
+def test_what_is_planned(size: int) -> None:
     def comes_to(work: Callable[[int], int | None]) -> str:
         try:
             fd = work(size)
@@ -69,12 +69,12 @@ def test_what_is_foreseen(size: int) -> None:
             os.close(fd)
         return "made"
 
-    assert comes_to(kvm.foresee) == comes_to(kvm.guest_memfd)
+    assert comes_to(kvm.plan) == comes_to(kvm.guest_memfd)
 
 
 def test_without_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(kvm, "DEVICE", str(tmp_path / "kvm"))
-    for work in (kvm.guest_memfd, kvm.foresee):
+    for work in (kvm.guest_memfd, kvm.plan):
         assert refusal(lambda work=work: work(SIZE)) == (  # type: ignore[misc]
             f"can't create guest_memfd: {tmp_path}/kvm: No such file or directory"
         )
@@ -82,7 +82,7 @@ def test_without_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_a_device_that_makes_no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm, "DEVICE", "/dev/null")
-    for work in (kvm.guest_memfd, kvm.foresee):
+    for work in (kvm.guest_memfd, kvm.plan):
         assert refusal(lambda work=work: work(SIZE)) == (  # type: ignore[misc]
             "can't create guest_memfd: KVM_CREATE_VM: Inappropriate ioctl for device"
         )
@@ -111,7 +111,7 @@ def test_a_kernel_without_the_flags(
 def test_a_machine_without_the_flags_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm, "supported_flags", lambda fd: 0)
     assert "lacks" in refusal(lambda: kvm.guest_memfd(SIZE))
-    assert "lacks" in refusal(lambda: kvm.foresee(SIZE))
+    assert "lacks" in refusal(lambda: kvm.plan(SIZE))
 
 
 def test_what_does_not_know_the_question() -> None:

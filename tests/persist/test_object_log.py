@@ -179,7 +179,8 @@ def test_a_newer_format(file: LogFile) -> None:
     with pytest.raises(Unreadable) as caught:
         again(file)
     assert str(caught.value) == (
-        f"it is of format {FORMAT + 1}, written by a newer memd (9.9): this one reads format 1"
+        f"it is of format {FORMAT + 1}, written by a newer memd (9.9):"
+        f" this one reads format {FORMAT}"
     )
 
 

@@ -225,13 +225,13 @@ async def test_killed_while_adding(
         life = await begin()
         there = life.ids() == ["m0"]
         outcomes.add(there)
-        parked = there and kind != "thread-context"
-        assert len(life.manager.names()) == 1 + parked
+        stored = there and kind != "thread-context"
+        assert len(life.manager.names()) == 1 + stored
         if "mem-path" in options:
             left = os.listdir(directory / "files")
             assert left == (["new"] if there and options["mem-path"].endswith("new") else [])
         if there:
-            if parked:
+            if stored:
                 assert region_of(life.tree).length == os.fstat(region_of(life.tree).fd).st_size
             delete(life.tree)
             for name in os.listdir(directory / "files") if "mem-path" in options else ():
@@ -286,7 +286,7 @@ def clog(life: Life) -> None:
 
 
 async def test_a_manager_without_an_ear_for_an_addition(begin: Begin) -> None:
-    """It is waited for beside the loop, and the object is listed when it is parked."""
+    """It is waited for beside the loop, and the object is listed when it is stored."""
     life = await begin()
     with life.manager.deaf():
         clog(life)

@@ -263,8 +263,8 @@ def test_a_newer_daemon_s_store(manage: Manage) -> None:
     manager.start()
     assert manager.wait() == 1
     text = (
-        "what the service manager's store holds can't be read: it is of format 2,"
-        " written by a newer memd (9.9): this one reads format 1"
+        f"what the service manager's store holds can't be read: it is of format {FORMAT + 1},"
+        f" written by a newer memd (9.9): this one reads format {FORMAT}"
     )
     assert f"memd: {text}\n" in manager.output()
     assert manager.status == text

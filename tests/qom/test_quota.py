@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from memd.errors import QMPError
-from memd.qom.quota import STRANGER, Charge, Quota
+from memd.qom.quota import NO_USER, Charge, Quota
 
 
 def refusal(quota: Quota, size: int, owner: int | None = None) -> str:
@@ -49,7 +49,7 @@ def test_memory() -> None:
 def test_each_user() -> None:
     quota = Quota(max_memory_per_user=100)
     quota.charge(60, 1000)
-    quota.charge(80, STRANGER)
+    quota.charge(80, NO_USER)
     # What the command line makes is nobody's.
     quota.check("m0", 1000, None)
     quota.check("m0", 100, 0)
@@ -57,7 +57,7 @@ def test_each_user() -> None:
         "cannot make object 'm0' of 41 bytes: 60 bytes are in use by user 1000,"
         " --max-memory-per-user allows 100"
     )
-    assert refusal(quota, 21, STRANGER) == (
+    assert refusal(quota, 21, NO_USER) == (
         "cannot make object 'm0' of 21 bytes: 80 bytes are in use by those without a user id,"
         " --max-memory-per-user allows 100"
     )
@@ -69,8 +69,8 @@ def test_memory_that_outlives_its_object() -> None:
     charge.hold()
     charge.end()
     assert (quota.objects, quota.memory, quota.users) == (0, 10, {5: 10})
-    charge.let_go()
-    charge.let_go()
+    charge.memory_freed()
+    charge.memory_freed()
     charge.end()
     assert (quota.objects, quota.memory, quota.users) == (0, 0, {})
 
@@ -86,7 +86,7 @@ class Life(RuleBasedStateMachine):
         self.objects: set[int] = set()
         self.memory: set[int] = set()
 
-    @rule(size=st.integers(0, 5), owner=st.sampled_from([None, STRANGER, 0, 1000]))
+    @rule(size=st.integers(0, 5), owner=st.sampled_from([None, NO_USER, 0, 1000]))
     def make(self, size: int, owner: int | None) -> None:
         self.objects.add(len(self.charges))
         self.charges.append((self.quota.charge(size, owner), size, owner))
@@ -106,7 +106,7 @@ class Life(RuleBasedStateMachine):
     @rule(which=st.integers(0, 9))
     def unmap(self, which: int) -> None:
         if which < len(self.charges):
-            self.charges[which][0].let_go()
+            self.charges[which][0].memory_freed()
             self.memory.discard(which)
 
     @invariant()
@@ -114,7 +114,7 @@ class Life(RuleBasedStateMachine):
         there = [self.charges[which][1:] for which in self.objects | self.memory]
         assert self.quota.objects == len(self.objects)
         assert self.quota.memory == sum(size for size, _owner in there)
-        for user in (STRANGER, 0, 1000):
+        for user in (NO_USER, 0, 1000):
             mine = sum(size for size, owner in there if owner == user)
             assert self.quota.users.get(user, 0) == mine
         assert 0 not in self.quota.users.values()

@@ -162,7 +162,7 @@ def test_questions(client: Client, command: str, arguments: dict[str, Any]) -> N
     client.execute(command, arguments)
 
 
-def test_it_foresees_what_the_sandbox_refuses(client: Client, running: Machine) -> None:
+def test_it_plans_for_what_the_sandbox_refuses(client: Client, running: Machine) -> None:
     """`x-memdev-explain` says what `object-add` would."""
     running.run("mkdir", "-p", "-m", "777", "/srv/open")
     backend = {"qom-type": "memory-backend-file", "id": "m", "size": MIB, "share": True}
