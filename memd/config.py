@@ -48,7 +48,10 @@ class Report:
             parts.insert(0, f"{self.name} ")
         if self.timestamp:
             parts.insert(0, f"{_now()} ")
-        if where:
+        if where.startswith(":"):
+            # A place in a file follows the program's name at once.
+            parts[-1] = f"{self.program}{where}: "
+        elif where:
             parts.append(f"{where}: ")
         parts += [kind, text, "\n"]
         if hint is not None:

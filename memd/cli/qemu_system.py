@@ -18,7 +18,7 @@ from memd.cli.reading import Given, Option, apply_options, compat_of, read_optio
 from memd.cli.report import Answered, CommandLineError
 from memd.cli.start import run_command
 from memd.compat import Compat
-from memd.config import Config, Report
+from memd.config import Chardev, Config, Report
 from memd.errors import QMPError
 
 _LISTS = {
@@ -61,7 +61,7 @@ REFUSED = (
     *("acpitable", "add-fd", "cdrom", "debugcon"),
     *("dfilter", "drive", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "gdb"),
     *("hda", "hdb", "hdc", "hdd", "icount", "iscsi", "loadvm"),
-    *("mtdblock", "option-rom", "pflash", "plugin", "readconfig"),
+    *("mtdblock", "option-rom", "pflash", "plugin"),
     *("run-with", "sd", "set", "shim", "spice", "tpmdev", "usbdevice", "virtfs"),
     *("vnc", "xen-domid"),
 )
@@ -347,6 +347,7 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "nic": Option(_nic),
     "incoming": Option(_incoming),
     **{name: options.OPTIONS[name] for name in ("allow-exec", "mem-root")},
+    "readconfig": Option(_nothing),
     "nodefaults": Option(_nodefaults, argument=False),
     "nographic": Option(_nographic, argument=False),
     **{name: Option(_nothing) for name in _READ_OVER},
@@ -373,6 +374,9 @@ def _open_qtest(line: QemuCommandLine) -> None:
     if spec is None:
         return
     config = line.config
+    if spec.startswith("chardev:"):
+        config.qtest = _named_chardev(config, spec)
+        return
     try:
         opts = parse_device(spec, chardev_list(config.compat))
         config.qtest = make_chardev(opts, "qtest", config.compat, spec=spec)
@@ -382,6 +386,19 @@ def _open_qtest(line: QemuCommandLine) -> None:
             f'Failed to initialize device for qtest: "{spec}"',
             hint=error.hint,
         ) from None
+
+
+def _named_chardev(config: Config, spec: str) -> Chardev:
+    """The `-chardev` that `-qtest chardev:ID` names, which is nobody else's then."""
+    id = spec.removeprefix("chardev:")
+    for monitor in config.monitors:
+        if monitor.chardev.id == id:
+            raise CommandLineError(f"chardev '{id}' is already in use", where=monitor.where)
+    for chardev in config.chardevs:
+        if chardev.id == id:
+            config.chardevs.remove(chardev)
+            return chardev
+    raise CommandLineError(f'Failed to initialize device for qtest: "{spec}"')
 
 
 def parse_arguments(argv: Sequence[str], report: Report) -> Config:
@@ -397,6 +414,10 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     """
     line = QemuCommandLine(report)
     given = read_options(argv, OPTIONS)
+    if any(each.name == "readconfig" for each in given):
+        from memd.cli.readconfig import expand
+
+        given = expand(given, OPTIONS)
     line.find_compat(given)
     line.hardware.machine.set("graphics", "on")
     apply_options(given, OPTIONS, line)

@@ -155,7 +155,7 @@ Same effect as in QEMU:
   -qmp, -qmp-pretty, -monitor ADDRESS
   -chardev SPEC, -mon SPEC, -object SPEC, -name SPEC, -uuid UUID
   -pidfile FILE, -daemonize, -S, -preconfig, -msg timestamp=on|off
-  -qtest ADDRESS, -qtest-log FILE
+  -qtest ADDRESS, -qtest-log FILE, -readconfig FILE
   -machine none|q35|pc|virt[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID]
   -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -mem-path PATH, -smp N, -numa SPEC
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...

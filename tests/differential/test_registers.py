@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from pathlib import Path
 from typing import Any
 
+from tests.differential.harness import Side
+from tests.differential.server import PATIENCE
 from tests.differential.standin import standin_pair, tell
 
 
@@ -392,3 +395,19 @@ def test_migration_parameters_are_kept(directory: Path) -> None:
     ]
     with standin_pair(directory, "-machine", "q35") as pair:
         tell(pair, steps)
+
+
+def test_the_qtest_protocol_on_a_named_device(directory: Path) -> None:
+    options = ("-qtest", "chardev:q0", "-qtest-log", "none")
+    device = "socket,id=q0,path=@DIR@/q0,server=on,wait=off"
+    with standin_pair(directory, "-machine", "none", "-chardev", device, *options) as pair:
+
+        def endianness(side: Side) -> str:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(PATIENCE)
+                sock.connect(str(side.scratch / "q0"))
+                sock.sendall(b"endianness\n")
+                with sock.makefile("rb") as answers:
+                    return answers.readline().decode()
+
+        assert pair.same("endianness", endianness) == "OK little\n"
