@@ -47,7 +47,7 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
         entry = _find(_INFO, name)
     typed = line[:end]
     if entry is None:
-        return f"unknown command: '{typed}'\r\n"
+        return _unmodelled(daemon, typed) or f"unknown command: '{typed}'\r\n"
     names, parameters, _description, run = entry
     rest = line[end:].strip(_BLANKS)
     if rest and not parameters:
@@ -59,6 +59,18 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
         if names != "device_add":
             return f'{names}: string expected\r\nTry "help {typed}" for more information\r\n'
     return run(daemon, rest)
+
+
+def _unmodelled(daemon: Daemon, typed: str) -> str:
+    """What is said of a line that begins with a word that QEMU has and memd has not."""
+    if daemon.standin is None:
+        return ""
+    first, *rest = typed.split()
+    known = daemon.standin.catalogue.section("monitor")
+    names = known["info"] if first == "info" else known["commands"]
+    if not any((rest or [first])[0] in each for each in names):
+        return ""
+    return f"Error: memd knows '{typed.strip()}' and does not act on it\r\n"
 
 
 def is_command(word: str) -> bool:
@@ -221,6 +233,7 @@ _COMMANDS: tuple[_Entry, ...] = (
     ("balloon", "[target]", "ask the guest for memory", hmp_plug.word(hmp_plug.balloon)),
     ("help|?", "[cmd]", "show the help", _help),
     ("info", "[subcommand]", "show various information about the system state", _info),
+    ("migrate_cancel", "", "cancel the migration", hmp_plug.word(hmp_plug.migrate_cancel)),
     ("netdev_add", "type,id=ID", "make a network backend", hmp_plug.word(hmp_plug.netdev_add)),
     ("netdev_del", "id", "remove a network backend", hmp_plug.word(hmp_plug.netdev_del)),
     ("object_add", "type,id=ID", "make an object", hmp_plug.word(hmp_plug.object_add)),
@@ -229,10 +242,18 @@ _COMMANDS: tuple[_Entry, ...] = (
     ("qom-list", "[path]", "list an object's properties", hmp_plug.word(hmp_info.qom_list)),
     ("qom-set", "[-j] path property value", "set a property", hmp_plug.word(hmp_info.qom_set)),
     ("quit|q", "", "quit the emulator", _as_text(control.quit)),
+    ("sendkey", "keys [hold_ms]", "press keys", hmp_plug.word(hmp_plug.sendkey)),
+    ("set_link", "name on|off", "set a network link", hmp_plug.word(hmp_plug.set_link)),
     ("stop|s", "", "stop emulation", _as_text(machine.stop)),
     ("system_powerdown", "", "ask the guest to shut down", _as_text(power.system_powerdown)),
     ("system_reset", "", "reset the machine", _as_text(power.system_reset)),
     ("system_wakeup", "", "wake a guest that is suspended", _as_text(power.system_wakeup)),
+    (
+        "watchdog_action",
+        "action",
+        "set what follows of a watchdog",
+        hmp_plug.word(hmp_plug.watchdog_action),
+    ),
 )
 
 _INFO: tuple[_Entry, ...] = (
@@ -246,6 +267,7 @@ _INFO: tuple[_Entry, ...] = (
         "Show information about hotpluggable CPUs",
         hmp_plug.word(hmp_info.info_hotpluggable_cpus),
     ),
+    ("iothreads", "", "show iothreads", hmp_plug.word(hmp_info.info_iothreads)),
     ("kvm", "", "show KVM information", _info_kvm),
     ("memdev", "", "show memory backends", _info_memdev),
     ("memory-devices", "", "show memory devices", _info_memory_devices),

@@ -6,6 +6,7 @@ What they print was observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from memd.commands import balloon, chardev, qom, stack
@@ -53,6 +54,18 @@ def info_cpus(daemon: Daemon, rest: str) -> str:
         f" thread_id={row['thread-id']}\r\n"
         for row in stack.query_cpus_fast(daemon, {})
     )
+
+
+def info_iothreads(daemon: Daemon, rest: str) -> str:
+    """`info iothreads`."""
+    from memd.standin.tunable import query_iothreads
+
+    lines = []
+    for row in query_iothreads(daemon.tree.objects.each(), os.getpid()):
+        lines += [f"{row['id']}:", f"  thread_id={row['thread-id']}"]
+        names = ("poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch")
+        lines += [f"  {name}={row[name]}" for name in names]
+    return "".join(f"{line}\r\n" for line in lines)
 
 
 def info_hotpluggable_cpus(daemon: Daemon, rest: str) -> str:

@@ -5,6 +5,7 @@ What they print was observed on QEMU 10.0.2: nothing, or `Error: ` and why.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
@@ -15,6 +16,8 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.standin.standin import StandIn
 from memd.work import Command, Outcome
+
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+")
 
 Act = Callable[[Daemon, str], Any]
 
@@ -126,6 +129,58 @@ def balloon(daemon: Daemon, rest: str) -> Any:
 def netdev_del(daemon: Daemon, rest: str) -> None:
     """`netdev_del ID`."""
     _standin(daemon).netdevs.delete(rest)
+
+
+def sendkey(daemon: Daemon, rest: str) -> str:
+    """`sendkey KEY-KEY [MILLISECONDS]`: checked, and pressed nowhere."""
+    keys, time = _words(rest, "sendkey", 2)
+    if time and not time.isdecimal():
+        raise Usage(f"invalid char '{time[0]}' in expression", "sendkey")
+    for key in ["less"] if keys == "<" else keys.split("-"):
+        if not _NUMBER.fullmatch(key) and not _fits(
+            daemon, "send-key", {"keys": [{"type": "qcode", "data": key}]}
+        ):
+            return f"invalid parameter: {key}\r\n"
+    return ""
+
+
+def watchdog_action(daemon: Daemon, rest: str) -> None:
+    """`watchdog_action ACTION`."""
+    (action,) = _words(rest, "watchdog_action", 1)
+    if not _fits(daemon, "watchdog-set-action", {"action": action}):
+        raise QMPError(f"invalid parameter value: {action}")
+    daemon.actions["watchdog"] = action
+
+
+def set_link(daemon: Daemon, rest: str) -> None:
+    """`set_link NAME on|off`."""
+    name, state = _words(rest, "set_link", 2)
+    if state not in ("on", "off"):
+        raise Usage("Expected 'on' or 'off'", "set_link")
+    _standin(daemon).netdevs.set_link(name, state == "on")
+
+
+def migrate_cancel(daemon: Daemon, rest: str) -> Any:
+    """`migrate_cancel`."""
+    return _standin(daemon).migration.cancel()
+
+
+def _words(rest: str, word: str, most: int) -> list[str]:
+    """The words after a word, "" for each that is missing of so many."""
+    found = rest.split()
+    if len(found) > most:
+        raise Usage(f"{word}: extraneous characters at the end of line", word)
+    return found + [""] * (most - len(found))
+
+
+def _fits(daemon: Daemon, command: str, arguments: JSONObject) -> bool:
+    """Whether a command that the stand-in knows takes these arguments."""
+    _standin(daemon)
+    try:
+        daemon.schema.checker(command)(arguments)
+    except QMPError:
+        return False
+    return True
 
 
 async def chardev_remove(daemon: Daemon, rest: str) -> None:

@@ -16,7 +16,8 @@ from memd.json_types import JSON, JSONObject
 from memd.session import Session
 
 if TYPE_CHECKING:
-    from memd.standin.chardevs import Held
+    from memd.standin.channels import Opener
+    from memd.standin.chardevs import Held, TakeFd
     from memd.standin.migration import Migration
 
 _NOT_IN_BACKGROUND = (
@@ -111,34 +112,36 @@ def _migration(daemon: Daemon) -> Migration:
     return daemon.standin.migration
 
 
-async def migrate(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
-    """`migrate`: begin to send the machine."""
+def _opener(daemon: Daemon, take: TakeFd, *, may_run: bool) -> Opener:
     from memd.standin.channels import Opener
 
+    return Opener(
+        daemon.tree.host.roots, take, may_run=may_run, fd_files=daemon.compat is Compat.V10_0
+    )
+
+
+async def migrate(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
+    """`migrate`: begin to send the machine."""
     if args.get("resume"):
         raise QMPError("Cannot resume if there is no paused migration")
-    opener = Opener(daemon.tree.host.roots, take_fd(session), may_run=daemon.allow_exec)
+    opener = _opener(daemon, take_fd(session), may_run=daemon.allow_exec)
     await _migration(daemon).send(args, opener)
     return {}
 
 
 async def migrate_incoming(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`migrate-incoming`: await a machine, now that clients have set all up."""
-    from memd.standin.channels import Opener
-
     named = take_fd(session)
 
     def take(name: str) -> Held | None:
         return inherited(name) if name[:1].isdecimal() else named(name)
 
-    opener = Opener(daemon.tree.host.roots, take, may_run=daemon.allow_exec)
+    opener = _opener(daemon, take, may_run=daemon.allow_exec)
     await _migration(daemon).receive(args, opener)
     return {}
 
 
 async def incoming_at_start(daemon: Daemon, args: JSONObject) -> None:
     """`-incoming`: await a machine; raises `QMPError`."""
-    from memd.standin.channels import Opener
-
-    opener = Opener(daemon.tree.host.roots, inherited, may_run=True)
+    opener = _opener(daemon, inherited, may_run=True)
     await _migration(daemon).receive(args, opener)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -178,6 +180,39 @@ def query_pci(daemon: Daemon, args: JSONObject) -> JSON:
     return pci_buses(daemon.machine, _standin(daemon).catalogue)
 
 
+def query_iothreads(daemon: Daemon, args: JSONObject) -> JSON:
+    """`query-iothreads`: each is told to run in memd's main thread."""
+    from memd.standin import tunable
+
+    return tunable.query_iothreads(daemon.tree.objects.each(), os.getpid())
+
+
+def set_password(daemon: Daemon, args: JSONObject) -> JSON:
+    """`set_password`, `change-vnc-password`: raise `QMPError`, as there is no display."""
+    _check_spice(args)
+    if args.get("connected", "keep") != "keep":
+        raise QMPError("parameter 'connected' must be 'keep' when 'protocol' is 'vnc'")
+    raise QMPError("Could not set password")
+
+
+def expire_password(daemon: Daemon, args: JSONObject) -> JSON:
+    """`expire_password`: raise `QMPError`, as there is no display."""
+    time = args["time"]
+    number = time.removeprefix("+") if _SECONDS.fullmatch(time) else None
+    if time not in ("now", "never") and (number is None or abs(int(number)) >= 1 << 64):
+        raise QMPError(f"Parameter 'time' doesn't take value '{time}'")
+    _check_spice(args)
+    raise QMPError("Could not set password expire time")
+
+
+_SECONDS = re.compile(r"\+?\s*[+-]?[0-9]{1,20}")
+
+
+def _check_spice(args: JSONObject) -> None:
+    if args.get("protocol") == "spice":
+        raise QMPError("SPICE is not in use", "DeviceNotActive")
+
+
 _ACTS: dict[str, Callable[[Images, JSONObject], Any]] = {
     "blockdev-create": lambda images, args: images.create(args),
     "blockdev-snapshot": lambda images, args: images.snapshot(args),
@@ -289,6 +324,9 @@ REGISTERS: dict[str, Handler] = {
     "query-jobs": _register(lambda standin, args: standin.images.jobs.query()),
     "query-block-jobs": _register(lambda standin, args: standin.images.jobs.query_block()),
     "watchdog-set-action": watchdog_set_action,
+    "query-iothreads": query_iothreads,
+    **dict.fromkeys(("set_password", "change-vnc-password"), set_password),
+    "expire_password": expire_password,
 }
 """What a stand-in does otherwise than memd, or besides."""
 

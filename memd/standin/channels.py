@@ -195,12 +195,16 @@ class Opener:
         roots: what paths have to be below; None for anywhere.
         take_fd: gives a descriptor by its name.
         may_run: whether a command may be named.
+        fd_files: whether a descriptor may be a file's, which QEMU 11.1 refuses.
     """
 
-    def __init__(self, roots: Roots | None, take_fd: TakeFd, *, may_run: bool) -> None:
+    def __init__(
+        self, roots: Roots | None, take_fd: TakeFd, *, may_run: bool, fd_files: bool
+    ) -> None:
         self._roots = roots
         self._take_fd = take_fd
         self._may_run = may_run
+        self._fd_files = fd_files
 
     def take(self, where: Address) -> Held | None:
         """Take the descriptor that an address names, if it names one.
@@ -228,7 +232,11 @@ class Opener:
         """
         transport, kind = where["transport"], where.get("type")
         if given is not None:
-            is_socket = stat.S_ISSOCK(os.fstat(given.fd).st_mode)
+            mode = os.fstat(given.fd).st_mode
+            is_socket = stat.S_ISSOCK(mode)
+            if not (is_socket or stat.S_ISFIFO(mode) or self._fd_files):
+                given.close()
+                raise QMPError("fd: migration to a file is not supported. Use file: instead.")
             return Channel("socket" if is_socket else "file", [given.fd], given.close)
         if transport == "exec":
             return self._run(where["args"], write=write)

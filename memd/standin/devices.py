@@ -40,6 +40,8 @@ _MOST = 8192
 _BALLOON = "virtio-balloon-pci"
 _NOT_PROPERTIES = ("driver", "bus", "id")
 _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
+
 _WORD = re.compile(r"[A-Za-z][\w-]*")
 
 _VISITS: dict[str, Visit] = {
@@ -434,6 +436,8 @@ class Devices:
             return _reference(name, lambda device, value: self._take_chardev(owner, device, value))
         if name == "drive":
             return _reference(name, lambda device, value: self._find_drive(owner, value))
+        if name == "mac":
+            return _kept(name, kind, "", _visit_mac(owner))
         if kind not in _VISITS and told.default is None:
             default = ""
         return _kept(name, kind, default, _VISITS.get(kind, visit_str))
@@ -482,6 +486,18 @@ class Devices:
         chardev.used = True
         if isinstance(chardev, RegisteredChardev):
             chardev.user = device.name
+
+
+def _visit_mac(owner: str) -> Visit:
+    """An address of a network card's, which is told in small letters."""
+
+    def visit(value: JSON, path: str) -> JSON:
+        visit_str(value, path)
+        if not _MAC.fullmatch(value):
+            raise QMPError(f"Property '{owner}.mac' doesn't take value '{value}'")
+        return value.replace("-", ":").lower()
+
+    return visit
 
 
 def _reference(name: str, take: Any) -> Property:

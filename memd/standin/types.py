@@ -13,6 +13,7 @@ from memd.qom.tree import Tree
 from memd.qom.types import INTERFACE, OBJECT, ObjectType
 from memd.standin.catalogue import Catalogue
 from memd.standin.objects import make_creatable
+from memd.standin.tunable import make_tunable
 
 _INCOMPLETE = ("virtio-blk-pci-base", "virtio-blk-pci-non-transitional")
 """Types that memd has for their names alone, as are those of CPUs."""
@@ -74,6 +75,7 @@ class CatalogueTypes:
                     found.all_properties.pop(gone, None)
                 if "user-creatable" in found.interfaces and not found.abstract:
                     make_creatable(found)
+                    make_tunable(found)
             self._made[name] = found
         return found
 

@@ -58,9 +58,9 @@ def test_help_lists_every_word_and_info_every_subject() -> None:
     words = [line.split()[0] for line in say(console, "help").splitlines()]
     power = ["system_powerdown", "system_reset", "system_wakeup"]
     plug = ["chardev-remove", "device_add", "device_del"]
-    made = ["netdev_add", "netdev_del", "object_add", "object_del"]
+    made = ["migrate_cancel", "netdev_add", "netdev_del", "object_add", "object_del"]
     tree = ["qom-get", "qom-list", "qom-set"]
-    rest = ["quit|q", "stop|s", *power]
+    rest = ["quit|q", "sendkey", "set_link", "stop|s", *power, "watchdog_action"]
     assert words == ["cont|c", *plug, "balloon", "help|?", "info", *made, *tree, *rest]
     subjects = say(console, "info")
     assert say(console, "help info") == subjects

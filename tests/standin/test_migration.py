@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -52,8 +52,8 @@ class Machine:
             if status in statuses:
                 return status
 
-    def give(self, end: socket.socket) -> None:
-        """Hand a socket over, by the name `given`."""
+    def give(self, end: socket.socket | IO[bytes]) -> None:
+        """Hand a descriptor over, by the name `given`."""
         request = json.dumps({"execute": "getfd", "arguments": {"fdname": "given"}})
         self.monitor.send(request.encode(), [end.fileno()])
         assert self.monitor.read_answer() == {"return": {}}
@@ -376,6 +376,23 @@ def test_memds_own_descriptors_cannot_be_named(start: Start) -> None:
         told = target.ask("migrate-incoming", uri=f"fd:{number}")
         assert "has not been found" in told or "Illegal" in told, told
     assert target.ask("query-status")["status"] == "inmigrate"
+
+
+FD_FILE = "fd: migration to a file is not supported. Use file: instead."
+
+
+@pytest.mark.parametrize(("release", "said"), [("10.0", {}), ("11.1", FD_FILE)])
+def test_a_files_descriptor(tmp_path: Path, start: Start, release: str, said: Any) -> None:
+    source = start("-S", "-compat", release)
+    source.give((tmp_path / "stream").open("wb"))
+    assert source.ask("migrate", uri="fd:given") == said
+    if said:
+        assert source.ask("query-migrate") == {"status": "failed", "error-desc": said}
+        # A pipe's is no file's.
+        reader, writer = os.pipe()
+        source.give(os.fdopen(writer, "wb"))
+        assert source.ask("migrate", uri="fd:given") == {}
+        os.close(reader)
 
 
 def test_a_descriptor_at_the_start(tmp_path: Path, start: Start) -> None:

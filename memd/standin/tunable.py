@@ -1,0 +1,200 @@
+"""Objects whose properties are checked and can be changed: `throttle-group`, `iothread`.
+
+Rules and texts were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memd.errors import QMPError
+from memd.json_types import JSON, JSONObject
+from memd.qapi.visit import bad_type, unexpected, visit_int64
+from memd.qom.property import Property
+from memd.qom.types import ObjectType
+from memd.standin.objects import KnownObject
+
+_BUCKETS = tuple(
+    f"{kind}-{part}" for kind in ("bps", "iops") for part in ("total", "read", "write")
+)
+
+NO_LIMITS: dict[str, int] = {
+    **dict.fromkeys(_BUCKETS, 0),
+    **{f"{bucket}-max": 0 for bucket in _BUCKETS},
+    **{f"{bucket}-max-length": 1 for bucket in _BUCKETS},
+    "iops-size": 0,
+}
+"""QAPI `ThrottleLimits`, as they are where none is set."""
+
+_HIGHEST = 10**15
+_LONGEST = (1 << 32) - 1
+_INT64_MAX = (1 << 63) - 1
+
+
+def check_limits(limits: dict[str, int]) -> None:
+    """Raise `QMPError` where limits of throughput contradict each other.
+
+    Args:
+        limits: all of `NO_LIMITS`.
+    """
+    for name, value in limits.items():
+        if name.endswith("-length") and value > _LONGEST:
+            raise QMPError(f"{name} value must be in the range [0, {_LONGEST}]")
+    for kind in ("bps", "iops"):
+        for end in ("", "-max"):
+            parts = limits[f"{kind}-read{end}"] or limits[f"{kind}-write{end}"]
+            if limits[f"{kind}-total{end}"] and parts:
+                raise QMPError(
+                    "bps/iops/max total values and read/write values cannot be used at the same"
+                    " time"
+                )
+    if limits["iops-size"] and not any(limits[name] for name in _BUCKETS[3:]):
+        raise QMPError("iops size requires an iops value to be set")
+    for bucket in _BUCKETS:
+        _check_bucket(limits[bucket], limits[f"{bucket}-max"], limits[f"{bucket}-max-length"])
+
+
+def _check_bucket(average: int, most: int, length: int) -> None:
+    if not (0 <= average <= _HIGHEST and 0 <= most <= _HIGHEST):
+        raise QMPError(f"bps/iops/max values must be within [0, {_HIGHEST}]")
+    if not length:
+        raise QMPError("the burst length cannot be 0")
+    if length != 1 and not most:
+        raise QMPError("burst length set without burst rate")
+    if most and not average:
+        raise QMPError("bps_max/iops_max require corresponding bps/iops values")
+    if most and most < average:
+        raise QMPError("bps_max/iops_max cannot be lower than bps/iops")
+    if most * (length % (1 << 32)) > _HIGHEST:
+        raise QMPError("burst length too high for this burst rate")
+
+
+class ThrottleGroup(KnownObject):
+    """A `throttle-group`, whose limits can be read and changed and hold nothing back."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.limits = dict(NO_LIMITS)
+
+    async def complete(self) -> None:
+        """See `UserCreatable.complete`."""
+        check_limits(self.limits)
+
+
+def _visit_limits(value: JSON, name: str) -> JSONObject:
+    if type(value) is not dict:
+        raise bad_type(name, "object")
+    for member in NO_LIMITS:
+        if member in value:
+            visit_int64(value[member], f"{name}.{member}")
+    for member in value:
+        if member not in NO_LIMITS:
+            raise unexpected(f"{name}.{member}")
+    return value
+
+
+def _set_limits(group: ThrottleGroup, value: JSONObject) -> None:
+    limits = {**group.limits, **value}
+    if group.parent is not None:
+        check_limits(limits)
+    group.limits = limits
+
+
+def _limit(name: str) -> Property:
+    """One limit as a property of its own, which can be set at the start only."""
+
+    def guard(group: ThrottleGroup) -> None:
+        if group.parent is not None:
+            raise QMPError("Property cannot be set after initialization")
+
+    def setter(group: ThrottleGroup, value: JSON) -> None:
+        if value < 0:
+            raise QMPError("Property values cannot be negative")
+        group.limits[name] = value
+
+    return Property(
+        f"x-{name}",
+        "int",
+        visit=visit_int64,
+        guard=guard,
+        get=lambda group: group.limits[name],
+        set=setter,
+    )
+
+
+class IOThread(KnownObject):
+    """An `iothread`, in which nothing runs."""
+
+    async def complete(self) -> None:
+        """See `UserCreatable.complete`."""
+        _check_pool(self.values)
+
+
+def _check_pool(values: JSONObject) -> None:
+    least, most = (values.get(name, _POOL[name]) for name in _POOL)
+    if not most or least > most:
+        raise QMPError("bad thread-pool-min/thread-pool-max values")
+
+
+_POOL = {"thread-pool-min": 0, "thread-pool-max": 64}
+_IOTHREAD = {"aio-max-batch": 0, "poll-grow": 0, "poll-max-ns": 32768, "poll-shrink": 0, **_POOL}
+
+
+def _number(name: str, default: int) -> Property:
+    def setter(thread: IOThread, value: JSON) -> None:
+        if not 0 <= value <= _INT64_MAX:
+            raise QMPError(f"{name} value must be in range [0, {_INT64_MAX}]")
+        if thread.parent is not None:
+            _check_pool({**thread.values, name: value})
+        thread.values[name] = value
+
+    return Property(
+        name,
+        "int",
+        visit=visit_int64,
+        get=lambda thread: thread.values.get(name, default),
+        set=setter,
+    )
+
+
+_THROTTLE_GROUP = [
+    Property(
+        "limits",
+        "ThrottleLimits",
+        visit=_visit_limits,
+        get=lambda group: dict(group.limits),
+        set=_set_limits,
+    ),
+    *(_limit(name) for name in NO_LIMITS),
+]
+
+
+def make_tunable(kind: ObjectType) -> None:
+    """Give a type that a catalogue brought its class and properties, if it is one of these."""
+    properties: list[Property]
+    if kind.name == "throttle-group":
+        kind.factory, properties = ThrottleGroup, _THROTTLE_GROUP
+    elif kind.name == "iothread":
+        kind.factory, properties = IOThread, [_number(*each) for each in _IOTHREAD.items()]
+    else:
+        return
+    kind.all_properties.update((each.name, each) for each in properties)
+
+
+def query_iothreads(objects: list[Any], thread: int) -> list[JSON]:
+    """`query-iothreads`.
+
+    Args:
+        objects: all that clients made.
+        thread: what each is told to run in.
+    """
+    names = [name for name in _IOTHREAD if name not in _POOL]
+    return [
+        {
+            "id": each.name,
+            "thread-id": thread,
+            **{name: each.qom_type.all_properties[name].get(each) for name in names},
+        }
+        for each in objects
+        if isinstance(each, IOThread)
+    ]
