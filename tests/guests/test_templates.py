@@ -231,6 +231,47 @@ def test_memd_is_killed(
     print(dict(seen))
 
 
+def test_memory_given_as_a_dimm(
+    directory: Path, start_memd: Callable[..., Server], start_guest: Start
+) -> None:
+    """A DIMM that the guest uses is a block of the template; saved as it runs, and served."""
+    server = start_memd("--templates", str(directory / "store"))
+    # A machine whose memory may grow sets 64 MiB aside to copy through.
+    machine = MACHINE.replace("-m 128M", "-m 256M,slots=1,maxmem=1G")
+    slot = ("-device", "pc-dimm,id=d1,memdev=dimm")
+
+    def blocks(**options: object) -> list[str]:
+        kind = "file" if options else "memfd"
+        sizes = (("ram", 2 * SIZE), ("dimm", SIZE))
+        named = {
+            key: f"{value}-{{}}" if key == "mem_path" else value for key, value in options.items()
+        }
+        return [
+            memory(kind, **{**named, "id": name, "size": size}).format(name) for name, size in sizes
+        ]
+
+    main, dimm = blocks(mem_path=directory / "block", share="on")
+    guest = start_guest(main, "-object", dimm, *slot, machine=machine, boots=True)
+    guest.hear("READY")
+    # Here files come to lie in it, once it is online.
+    state = "/sys/devices/system/memory/memory32/state"
+    busybox = "/bin/busybox"
+    guest.run(f"{busybox} mkdir /sys && {busybox} mount -t sysfs sys /sys")
+    guest.run(f"echo online_movable > {state}")
+    guest.run("cp /pattern /copy && rm /pattern && cp /copy /pattern")
+    assert image.pattern()[:4096] in (directory / "block-dimm").read_bytes()
+    memctl(server, "template", "save", "grown", "--qmp", str(guest.pages))
+    guest.check()
+    shown = memctl(server, "template", "show", "grown")
+    assert f"block dimm: 128 MiB, the template's memory from byte {2 * SIZE} on" in shown
+    main, dimm = blocks()
+    clone = start_guest(main, "-object", dimm, *slot, machine=machine)
+    told = memctl(server, "template", "serve", "grown", "--qmp", str(clone.pages))
+    assert "the machine has all of its memory" in told
+    clone.check()
+    assert clone.run(f"cat {state}") == "online"
+
+
 def digest_of_more() -> str:
     import hashlib
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import struct
 import sys
@@ -9,6 +10,7 @@ import threading
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,8 +150,6 @@ def test_without_a_library_for_zstd(without_zstd: None) -> None:
     record = in_thread(lambda: chunks.pack(DATA[:PAGE]))
     assert isinstance(record, bytes)
     assert record[:1] == b"d"
-    import hashlib
-
     digest = hashlib.sha256(DATA[:PAGE]).digest()
     assert chunks.unpack(record, PAGE, digest) == DATA[:PAGE]
 
@@ -161,6 +161,32 @@ def test_without_a_library_for_zstd(without_zstd: None) -> None:
         return ""
 
     assert "there is no library here" in str(in_thread(unpack))
+
+
+def test_the_standard_library_has_zstd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.14 on no other library is needed, and hosts with either share chunks."""
+    zstandard = pytest.importorskip("zstandard", reason="needs zstandard")
+    page = b"memd" * (PAGE // 4)
+    digest = hashlib.sha256(page).digest()
+    # As Python 3.14.8 packs it.
+    packed = bytes.fromhex("7a28b52ffd60000f5d0000206d656d640100f9df7744")
+    assert in_thread(lambda: chunks.unpack(packed, PAGE, digest)) == page
+    standard = SimpleNamespace(
+        ZstdError=zstandard.ZstdError,
+        compress=lambda data, level: zstandard.ZstdCompressor(level=level).compress(data),
+        ZstdDecompressor=lambda: SimpleNamespace(
+            decompress=lambda data, most: (
+                zstandard.ZstdDecompressor().stream_reader(data).read(most)
+            )
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "compression.zstd", standard)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    record = in_thread(lambda: chunks.pack(page))
+    assert isinstance(record, bytes)
+    assert record[:1] == b"z"
+    assert in_thread(lambda: chunks.unpack(record, PAGE, digest)) == page
+    assert in_thread(lambda: chunks.unpack(packed, PAGE, digest)) == page
 
 
 @pytest.mark.parametrize("coding", [b"0", b"d", b"z", b"x", b""])
