@@ -68,7 +68,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             listening.bind(monitor)
             listening.listen(1)
             fd = listening.fileno()
-            command += ["-incoming", "defer", "-mon", "chardev=memctl,mode=control"]
+            command += ["-incoming", "defer", "-qmp", "chardev:memctl"]
             command += ["-chardev", f"socket,id=memctl,fd={fd},server=on,wait=off"]
             try:
                 machine = subprocess.Popen(command, pass_fds=[fd])
