@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -271,6 +272,18 @@ class Template:
         """
         blob = self.manifest.working_set
         return decode_numbers("I", b"" if blob is None else self._blobs.get(blob.digest))
+
+    def rest(self) -> None:
+        """Let it be deleted, until `use`; what is mapped stays so."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._unpacked is not None:
+                self._unpacked.rest()
+
+    def use(self) -> bool:
+        """Use it again; False where its unpacked copy was removed meanwhile."""
+        with self._lock, contextlib.suppress(OSError):
+            return self._unpacked is None or self._unpacked.use()
+        return False
 
     def close(self) -> None:
         """Use it no longer."""

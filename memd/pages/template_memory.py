@@ -96,10 +96,15 @@ class TemplateMemory:
         if self._task is None and self._all is None:
             self._task = asyncio.ensure_future(self._run_ahead(working_set))
 
-    async def close(self) -> None:
-        """Stop fetching, and close the template."""
+    def stop(self) -> None:
+        """Fetch ahead no longer."""
         if self._task is not None:
             self._task.cancel()
+            self._task = None
+
+    async def close(self) -> None:
+        """Stop fetching, and close the template."""
+        self.stop()
         for executor in (self._here, self._far, self._ahead):
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
         self._all = None

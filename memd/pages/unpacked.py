@@ -54,6 +54,7 @@ class Unpacked:
 
     def __init__(self, directory: str, key: str, layout: Layout) -> None:
         data, there = paths(directory, key)
+        self._path = there
         os.makedirs(os.path.dirname(data), mode=0o700, exist_ok=True)
         size = layout.pages * PAGE
         while True:
@@ -91,6 +92,15 @@ class Unpacked:
                 done += os.pwrite(self._fd, left[done:], page * PAGE + done)
         count = len(data) // PAGE
         self._there.memory[page : page + count] = _THERE * count
+
+    def rest(self) -> None:
+        """Let others remove it, until `use`. Raises `OSError`."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def use(self) -> bool:
+        """Use it again; False where it was removed meanwhile. Raises `OSError`."""
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        return _is_at(self._lock, self._path)
 
     def close(self) -> None:
         """Use it no longer; slices of the view that are left stay valid."""

@@ -90,6 +90,10 @@ def test_save_and_serve(
     assert "the machine has all of its memory" in text
     second.check()
     assert second.run("cat /more | md5sum") == f"{digest_of_more()}  -"
+    # The process that served it keeps it for the next clone, and not from being deleted.
+    execute("x-template-delete", name="second")
+    refused = monitor.execute("x-template-serve", {"name": "second", "qmp": str(second.pages)})
+    assert refused["error"]["desc"] == "template 'second' not found"
 
 
 def nodes(**options: object) -> list[str]:
