@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,14 @@ from tests.differential.harness import Side, Storage, settle
 from tests.differential.server import TREE, Server, memd_argv
 from tests.manager import ServiceManager
 from tests.tls import Certificates
+
+if sys.dont_write_bytecode:
+    # Not beside the sources, then. The tests start memd some thousand times, and
+    # without bytecode half of a start is spent on compiling it.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(TREE / ".pytest_cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 # How long something takes is no test's concern: the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -213,7 +213,7 @@ def test_both_paths_agree_on_what_is_doubtful(compat: Compat, data: bytes) -> No
 
 
 @BOTH
-@pytest.mark.parametrize("depth", [500, 990, 1023, 1024, 1025, 2000, 100_000])
+@pytest.mark.parametrize("depth", [500, 990, 1023, 1024, 1025, 2000, 20_000])
 def test_both_paths_agree_on_deep_nesting(compat: Compat, depth: int) -> None:
     opened = b'{"a":' + b"[" * (depth - 1)
     for data in (opened + b"]" * (depth - 1) + b"}", opened.replace(b"[", b'{"a":')):
