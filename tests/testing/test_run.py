@@ -360,7 +360,7 @@ def test_a_server_that_knows_all_of_qemus_commands(
         "with Client(os.environ['MEMD_SOCKET']) as client:\n"
         "    print(client.execute('query-tpm-models'))\n"
         "    try:\n"
-        "        print(client.execute('block-stream', {'device': 'd0'}))\n"
+        "        print(client.execute('xen-load-devices-state', {'filename': 'f'}))\n"
         "    except QMPError as error:\n"
         "        print(error)\n"
     )
