@@ -154,11 +154,10 @@ class _Part:
             view = memoryview(
                 b"".join(pages.get(at, NO_PAGE) for at in range(start, start + step, PAGE))
             )
-        headers = array("Q", range(start | DATA | SAME_BLOCK, start + step, PAGE))
-        headers.byteswap()
-        heads = headers.tobytes()
-        out: list[Buffer] = [b""] * (2 * len(headers))
-        out[::2] = [heads[at : at + 8] for at in range(0, len(heads), 8)]
+        words = range(start | DATA | SAME_BLOCK, start + step, PAGE)
+        heads = struct.pack(f">{len(words)}Q", *words)
+        out: list[Buffer] = [b""] * (2 * len(words))
+        out[::2] = struct.unpack("8s" * len(words), heads)
         out[1::2] = [view[at : at + PAGE] for at in range(0, step, PAGE)]
         zero = content.find(0, start // PAGE, (start + step) // PAGE)
         while zero >= 0:
@@ -404,7 +403,8 @@ class Source:
             counts.waited += now - since
             part.state[unit] = _ASKED
             return self._section(found, part.unit // PAGE)
-        if self._on_demand:
+        # Until it runs, it needs the processor for its devices.
+        if self._on_demand or not self.running:
             return []
         return self._next_pushed()
 
@@ -447,7 +447,7 @@ class Source:
             ]
             self._missing.clear()
             return []
-        if self._requests or not self.running:
+        if self._requests:
             return []
         self._end_sent = True
         return self._count(

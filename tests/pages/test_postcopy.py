@@ -108,6 +108,18 @@ def test_opening() -> None:
     assert there.package == b"\x08\0\x04\0\0" + DEVICES + ping + b"\x08\0\x05\0\0"
 
 
+def test_a_machine_that_loads_its_devices_is_sent_what_it_asks_for_alone() -> None:
+    pair = Pair(Memory(16, empty=set()), working_set=(3, 4))
+    pair.step()
+    assert not pair.step()
+    pair.source.receive(ask(5 * PAGE))
+    assert pair.step()
+    assert pair.destination.order == [("ram", 5 * PAGE)]
+    assert not pair.step()
+    pair.source.receive(PONG)
+    pair.finish()
+
+
 def test_pages_of_zeroes_stay_where_nobody_asks() -> None:
     pair = Pair(Memory(300, empty={0, 5, *range(100, 200)}))
     pair.source.receive(PONG)
