@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from memd.errors import QMPError
 from memd.json_types import JSONObject
+from memd.option_text import key_at, split_value
 
 HELP = ("help", "?")
 """The keys that ask what there is, written without a value."""
@@ -36,8 +37,7 @@ def parse_keyval(text: str, implied: str | None = None) -> tuple[JSONObject, boo
     wants_help = False
     position = 0
     while position < len(text):
-        at, key_end = position, _span(text, position)
-        written = text[at:key_end]
+        written, key_end = key_at(text, position)
         has_value = text[key_end : key_end + 1] == "="
         if not has_value:
             if written in HELP:
@@ -57,25 +57,3 @@ def parse_keyval(text: str, implied: str | None = None) -> tuple[JSONObject, boo
         value, position = split_value(text, key_end + 1)
         put(where, last, value, written)
     return members(options, object_order), wants_help
-
-
-def split_value(text: str, start: int) -> tuple[str, int]:
-    """The value that begins at `start`, and where the text goes on after its comma."""
-    parts = []
-    while True:
-        comma = text.find(",", start)
-        if comma < 0:
-            parts.append(text[start:])
-            return ",".join(parts), len(text)
-        parts.append(text[start:comma])
-        start = comma + 1
-        if text[start : start + 1] != ",":
-            return ",".join(parts), start
-        start += 1
-
-
-def _span(text: str, start: int) -> int:
-    end = start
-    while end < len(text) and text[end] not in "=,":
-        end += 1
-    return end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 from memd.cli.bounds import NAMES as BOUNDS
@@ -11,6 +11,7 @@ from memd.cli.objects import parse_object
 from memd.cli.opts import OptsList, parse_opts
 from memd.cli.reading import Given, Option, apply_options, compat_of, read_options
 from memd.cli.report import Answered, CommandLineError
+from memd.compat import Compat
 from memd.config import Chardev, Config, MonitorSpec, Report
 from memd.errors import QMPError
 
@@ -114,9 +115,40 @@ def text(name: str) -> Option[CommandLine]:
     return Option(lambda line, given: setattr(line.config, name, given.value))
 
 
+def several(name: str) -> Option[CommandLine]:
+    """An option that is given once for each member of a list of the config."""
+    return Option(lambda line, given: getattr(line.config, name).append(given.value))
+
+
+def choice(name: str, *values: str) -> Option[CommandLine]:
+    """An option whose argument is one of a few values of a member of the config."""
+
+    def apply(line: CommandLine, given: Given) -> None:
+        setattr(line.config, name, one_of(given.name, given.value, values))
+
+    return Option(apply)
+
+
+def size(name: str) -> Option[CommandLine]:
+    """An option whose argument is a member of the config, in bytes."""
+
+    def apply(line: CommandLine, given: Given) -> None:
+        from memd.cli.bounds import size_of
+
+        setattr(line.config, name, size_of(given.name, given.value))
+
+    return Option(apply)
+
+
+def one_of(name: str, value: str, values: Container[str]) -> str:
+    """A value; raises `QMPError` where it is none of those that a parameter takes."""
+    if value not in values:
+        raise QMPError(f"Parameter '{name}' does not accept value '{value}'")
+    return value
+
+
 def _compat(line: CommandLine, given: Given) -> None:
-    if compat_of(given.value) is None:
-        raise QMPError(f"Parameter 'compat' does not accept value '{given.value}'")
+    one_of("compat", given.value, [each.value for each in Compat])
 
 
 def _allow_user(line: CommandLine, given: Given) -> None:
@@ -140,9 +172,7 @@ def _test_control(line: CommandLine, given: Given) -> None:
 
 
 def _clients(line: CommandLine, given: Given) -> None:
-    if given.value not in ("one", "many"):
-        raise QMPError(f"Parameter 'clients' does not accept value '{given.value}'")
-    line.config.one_client = given.value == "one"
+    line.config.one_client = one_of("clients", given.value, ("one", "many")) == "one"
 
 
 def _bound(line: CommandLine, given: Given) -> None:
@@ -155,24 +185,6 @@ def _metrics(line: CommandLine, given: Given) -> None:
     from memd.cli.metrics import metrics_address
 
     line.config.metrics = metrics_address(given.value)
-
-
-def _template_cache(line: CommandLine, given: Given) -> None:
-    from memd.cli.bounds import size_of
-
-    line.config.template_cache = size_of(given.name, given.value)
-
-
-def _commit(line: CommandLine, given: Given) -> None:
-    if given.value not in ("strict", "off"):
-        raise QMPError(f"Parameter 'commit' does not accept value '{given.value}'")
-    line.config.commit = given.value
-
-
-def _pool_reserve(line: CommandLine, given: Given) -> None:
-    from memd.cli.bounds import size_of
-
-    line.config.pool_reserve = size_of(given.name, given.value)
 
 
 HARDWARE: dict[str, Option[CommandLine]] = {
@@ -205,8 +217,8 @@ OPTIONS: dict[str, Option[CommandLine]] = {
     "qmp-pretty": Option(lambda line, given: line.add_qmp(given, pretty=True)),
     "object": Option(CommandLine.add_object),
     "pool": Option(CommandLine.add_pool),
-    "pool-reserve": Option(_pool_reserve),
-    "commit": Option(_commit),
+    "pool-reserve": size("pool_reserve"),
+    "commit": choice("commit", "strict", "off"),
     "chardev": Option(lambda line, given: line.monitors.add_chardev(given)),
     **dict.fromkeys(
         ("monitor", "mon"), Option(lambda line, given: line.monitors.add_monitor(given))
@@ -221,13 +233,13 @@ OPTIONS: dict[str, Option[CommandLine]] = {
     "allow-user": Option(_allow_user),
     "allow-group": Option(_allow_group),
     "allow-exec": flag("allow_exec"),
-    "mem-root": Option(lambda line, given: line.config.mem_roots.append(given.value)),
+    "mem-root": several("mem_roots"),
     "metrics": Option(_metrics),
     "audit": text("audit"),
     "clients": Option(_clients),
     "templates": text("templates"),
-    "template-source": Option(lambda line, given: line.config.template_sources.append(given.value)),
-    "template-cache": Option(_template_cache),
+    "template-source": several("template_sources"),
+    "template-cache": size("template_cache"),
     "test-faults": flag("test_faults"),
     "test-control": Option(_test_control),
     **{name: Option(_bound) for name in BOUNDS},

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple
 
-from memd.cli.keyval import HELP, split_value
+from memd.cli.keyval import HELP
 from memd.cli.report import Answered
 from memd.errors import QMPError, bad_identifier, is_identifier
+from memd.option_text import pairs
 
 Warn = Callable[[str, str], None]
 """Takes a warning and its hint."""
@@ -130,11 +131,7 @@ def extend(
     Args:
         answer_help: whether `help` is a question, and not a key.
     """
-    implied = known.implied
-    position = 0
-    while position < len(text):
-        key, value, position = _next(text, position, implied)
-        implied = None
+    for key, value in pairs(text, known.implied):
         if value is None:
             if known.kinds is not None and answer_help and key in HELP:
                 raise Answered(known.describe(), 1)
@@ -150,25 +147,9 @@ def extend(
         opts.pairs.append((key, value))
 
 
-def _next(text: str, start: int, implied: str | None) -> tuple[str, str | None, int]:
-    """A key, its value or None, and where the text goes on."""
-    end = start
-    while end < len(text) and text[end] not in "=,":
-        end += 1
-    if text[end : end + 1] == "=":
-        value, after = split_value(text, end + 1)
-        return text[start:end], value, after
-    if implied is not None:
-        value, after = split_value(text, start)
-        return implied, value, after
-    return text[start:end], None, end + 1
-
-
 def _find_id(text: str) -> str | None:
     """The first id. Nothing is implied here: QEMU looks for it before all else."""
-    position = 0
-    while position < len(text):
-        key, value, position = _next(text, position, None)
+    for key, value in pairs(text):
         if value is None:
             key, value = _short(key, None)
         if key == "id":

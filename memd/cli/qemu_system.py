@@ -7,7 +7,7 @@ put something into one is refused. Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
@@ -54,7 +54,7 @@ _READ_OVER = (
     "seed",
     "trace",
 )
-_FLAGS_READ_OVER = (*("full-screen", "no-user-config", "only-migratable", "usb"),)
+_FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migratable", "usb")
 _MUST_BE_NONE = ("net",)
 
 REFUSED = (
@@ -78,9 +78,6 @@ class QemuCommandLine(CommandLine):
         qtest: the address of the qtest protocol, or None.
         guest_name: whether messages begin with the guest's name.
         mon_seen: whether there was a `-mon`, which is warned about once.
-        default_monitor: whether the machine has the monitor that it has by itself.
-        default_serial: whether the machine has the serial port that it has by itself.
-        nographic: whether that port is on standard input and output.
     """
 
     def __init__(self, report: Report) -> None:
@@ -90,8 +87,6 @@ class QemuCommandLine(CommandLine):
         self.qtest: str | None = None
         self.guest_name = False
         self.mon_seen = False
-        self.default_monitor = self.default_serial = True
-        self.nographic = False
 
     def parse(self, known: OptsList, given: Given) -> Opts:
         """The options in an argument."""
@@ -119,9 +114,7 @@ _ACTIONS = {
 
 
 def _set_action(line: QemuCommandLine, name: str, action: str) -> None:
-    if action not in _ACTIONS[name]:
-        raise QMPError(f"Parameter '{name}' does not accept value '{action}'")
-    line.config.actions[name] = action
+    line.config.actions[name] = options.one_of(name, action, _ACTIONS[name])
 
 
 def _action(line: QemuCommandLine, given: Given) -> None:
@@ -149,18 +142,15 @@ def _must_be_none(line: QemuCommandLine, given: Given) -> None:
         _refuse(line, given)
 
 
-def _serial(line: QemuCommandLine, given: Given) -> None:
-    from memd.cli.register import take_port
+def _registered(take: str) -> Option[QemuCommandLine]:
+    """An option that a function of `memd.cli.register` takes, which is imported for it."""
 
-    take_port(line, given)
-    if given.name == "serial":
-        line.default_serial = False
+    def apply(line: QemuCommandLine, given: Given) -> None:
+        from memd.cli import register
 
+        getattr(register, take)(line, given)
 
-def _register(line: QemuCommandLine, given: Given) -> None:
-    from memd.cli.register import register_option
-
-    register_option(line, given)
+    return Option(apply)
 
 
 def _object(line: QemuCommandLine, given: Given) -> None:
@@ -177,24 +167,7 @@ def _chardev(line: QemuCommandLine, given: Given) -> None:
         options.OPTIONS["chardev"].apply(line, given)
 
 
-def _nic(line: QemuCommandLine, given: Given) -> None:
-    from memd.cli.register import take_nic
-
-    take_nic(line, given)
-
-
-def _incoming(line: QemuCommandLine, given: Given) -> None:
-    from memd.cli.register import incoming
-
-    line.config.incoming = incoming(line, given)
-
-
-def _nodefaults(line: QemuCommandLine, given: Given) -> None:
-    line.default_serial = False
-
-
 def _nographic(line: QemuCommandLine, given: Given) -> None:
-    line.nographic = True
     line.hardware.machine.set("graphics", "off")
 
 
@@ -220,7 +193,6 @@ def _mon(line: QemuCommandLine, given: Given) -> None:
 
 
 def _monitor(line: QemuCommandLine, given: Given) -> None:
-    line.default_monitor = False
     if given.value not in ("none", "vc"):
         line.monitors.add_device(given, mode="readline")
 
@@ -284,12 +256,6 @@ def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
     line.hardware.machine.take_accel(Given(given.name, "kvm", given.where))
 
 
-def _unmodelled(line: QemuCommandLine, given: Given) -> None:
-    if given.value not in ("refuse", "sample"):
-        raise QMPError(f"Parameter 'unmodelled' does not accept value '{given.value}'")
-    line.config.unmodelled = given.value
-
-
 def _help(line: QemuCommandLine, given: Given) -> None:
     from memd.cli.usage import QEMU_USAGE
 
@@ -324,7 +290,7 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "vga": Option(_vga),
     "accel": Option(lambda line, given: line.hardware.machine.take_accel(given)),
     "cpu": Option(_cpu),
-    "mem-path": Option(lambda line, given: setattr(line.config, "mem_path", given.value)),
+    "mem-path": options.text("mem_path"),
     "enable-kvm": Option(_enable_kvm, argument=False),
     **options.HARDWARE,
     "action": Option(_action),
@@ -332,7 +298,7 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     "no-shutdown": Option(_no_shutdown, argument=False),
     "no-reboot": Option(_no_reboot, argument=False),
     "catalogue": options.text("catalogue"),
-    "unmodelled": Option(_unmodelled),
+    "unmodelled": options.choice("unmodelled", "refuse", "sample"),
     "help": Option(_help, argument=False),
     "h": Option(_help, argument=False),
     "version": Option(_version, argument=False),
@@ -340,15 +306,12 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
     **{name: Option(_must_be_none) for name in _MUST_BE_NONE},
     "chardev": Option(_chardev),
     "object": Option(_object),
-    "serial": Option(_serial),
-    "parallel": Option(_serial),
-    "netdev": Option(_register),
-    "blockdev": Option(_register),
-    "nic": Option(_nic),
-    "incoming": Option(_incoming),
+    **dict.fromkeys(("serial", "parallel"), _registered("take_port")),
+    **dict.fromkeys(("netdev", "blockdev"), _registered("register_option")),
+    "nic": _registered("take_nic"),
+    "incoming": _registered("take_incoming"),
     **{name: options.OPTIONS[name] for name in ("allow-exec", "mem-root")},
     "readconfig": Option(_nothing),
-    "nodefaults": Option(_nodefaults, argument=False),
     "nographic": Option(_nographic, argument=False),
     **{name: Option(_nothing) for name in _READ_OVER},
     **{name: Option(_nothing, argument=False) for name in _FLAGS_READ_OVER},
@@ -357,12 +320,18 @@ OPTIONS: dict[str, Option[QemuCommandLine]] = {
 }
 
 
-def _check_stdio(line: QemuCommandLine) -> None:
-    """Raise `CommandLineError` where the machine's serial port would be on stdio too."""
-    if not (line.nographic and line.default_serial) or line.hardware.machine.kind.kind == "none":
+def _check_stdio(line: QemuCommandLine, given: Container[str]) -> None:
+    """Raise `CommandLineError` where the machine's own serial port would be on stdio too.
+
+    Args:
+        given: the names of the options.
+    """
+    if "nographic" not in given or "serial" in given or "nodefaults" in given:
+        return
+    if line.hardware.machine.kind.kind == "none":
         return
     if any(chardev.kind == "stdio" for chardev in line.config.chardevs):
-        port = "mon:stdio" if line.default_monitor and not line.config.monitors else "stdio"
+        port = "mon:stdio" if "monitor" not in given and not line.config.monitors else "stdio"
         raise CommandLineError(
             "cannot use stdio by multiple character devices",
             f"could not connect serial device to character backend '{port}'",
@@ -430,7 +399,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     config.insecure_tcp = True
     line.check_machine()
     line.monitors.finish()
-    _check_stdio(line)
+    _check_stdio(line, {each.name for each in given})
     line.hardware.resolve()
     config.accels = line.hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)

@@ -60,22 +60,23 @@ def take_nic(line: CommandLine, given: Given) -> None:
     line.config.startup.append(StartCommand("netdev_add", options, False, given.where))
 
 
-def incoming(line: CommandLine, given: Given) -> StartCommand:
-    """How `-incoming` has a machine awaited that migrates; raises `QMPError`."""
-    value = given.value
+def take_incoming(line: CommandLine, given: Given) -> None:
+    """Take `-incoming`: how a machine is awaited that migrates; raises `QMPError`."""
+    value, command = given.value, "migrate-incoming"
+    options: JSONObject = {}
     if value == "defer":
-        return StartCommand("defer", {}, True, given.where)
-    if value.startswith("{"):
+        command = "defer"
+    elif value.startswith("{"):
         from memd.cli.json_argument import parse_json_argument
 
-        options: JSONObject = {"channels": [parse_json_argument(value, line.config.compat)]}
+        options = {"channels": [parse_json_argument(value, line.config.compat)]}
     elif ":" in value:
         options = {"uri": value}
     elif value:
         raise QMPError(f"Parameter 'channel-type' does not accept value '{value}'")
     else:
         raise QMPError("Parameter 'channel-type' is missing")
-    return StartCommand("migrate-incoming", options, True, given.where)
+    line.config.incoming = StartCommand(command, options, True, given.where)
 
 
 def take_object(line: CommandLine, given: Given) -> bool:

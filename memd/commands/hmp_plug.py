@@ -14,6 +14,7 @@ from memd.commands import balloon as balloon_command
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
+from memd.option_text import pairs
 from memd.standin.standin import StandIn
 from memd.work import Command, Outcome
 
@@ -65,15 +66,9 @@ def _said(error: QMPError | Usage) -> str:
     return str(error) if isinstance(error, Usage) else f"Error: {error.desc}\r\n"
 
 
-def _options(text: str, implied: str) -> dict[str, str]:
-    """`VALUE,KEY=VALUE,...`, a comma in a value being written twice."""
-    found: dict[str, str] = {}
-    for number, part in enumerate(text.replace(",,", "\0").split(",")):
-        key, equals, value = part.replace("\0", ",").partition("=")
-        if not equals:
-            key, value = (implied, key) if number == 0 else (key, "on")
-        found[key] = value
-    return found
+def _options(text: str, implied: str) -> JSONObject:
+    """`VALUE,KEY=VALUE,...`."""
+    return {key: "on" if value is None else value for key, value in pairs(text, implied)}
 
 
 async def device_add(daemon: Daemon, rest: str) -> None:
@@ -82,7 +77,7 @@ async def device_add(daemon: Daemon, rest: str) -> None:
     from memd.devices.adding import add_device
     from memd.devices.arguments import arguments
 
-    options: JSONObject = dict(_options(rest, "driver"))
+    options = _options(rest, "driver")
     driver = options.get("driver")
     if type(driver) is not str or not driver:
         raise QMPError("Parameter 'driver' is missing")
@@ -100,7 +95,7 @@ async def object_add(daemon: Daemon, rest: str) -> None:
     from memd.qapi.keyval import check_keyval
 
     kind = daemon.schema.commands["object-add"].arguments
-    options: JSONObject = dict(_options(rest, "qom-type"))
+    options = _options(rest, "qom-type")
     await daemon.tree.objects.create(check_keyval(kind, options))
 
 
@@ -109,7 +104,7 @@ def netdev_add(daemon: Daemon, rest: str) -> None:
     from memd.qapi.keyval import check_keyval
 
     standin = _standin(daemon)
-    options: JSONObject = dict(_options(rest, "type"))
+    options = _options(rest, "type")
     if standin.netdevs.find(str(options.get("id"))) is not None:
         # QEMU says why on its standard error.
         raise Usage("", "netdev_add")

@@ -7,6 +7,7 @@ observed on QEMU 10.0.2 and 11.1.3, which agree.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from memd.errors import QMPError
@@ -16,10 +17,10 @@ from memd.qapi.hash_order import object_order
 _LONGEST_FRAGMENT = 127
 """Characters between two dots of a key; QEMU keeps a fragment in 128 bytes."""
 
-_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_DIGITS = frozenset("0123456789")
-_NAME = _LETTERS | _DIGITS | frozenset("-_")
-_PREFIX = _LETTERS | _DIGITS | frozenset(".-")
+_name = re.compile(r"(?:__[A-Za-z0-9.-]+_)?[A-Za-z][A-Za-z0-9_-]*")
+"""A QAPI name, a vendor's `__PREFIX_` included."""
+
+_digits = re.compile("[0-9]+")
 
 
 class Nest(JSONObject):
@@ -36,14 +37,13 @@ def descend(root: Nest, key: str) -> tuple[Nest, str]:
     start = 0
     last: str | None = None
     while True:
-        length = _name_length(key[start:])
-        if not length and last is not None:
-            length = _digits_length(key[start:])
-        end = start + length
-        if not length or (end < len(key) and key[end] != "."):
+        found = _name.match(key, start)
+        if found is None and last is not None:
+            found = _digits.match(key, start)
+        if found is None or key[found.end() : found.end() + 1] not in ("", "."):
             raise QMPError(f"Invalid parameter '{key}'")
-        fragment = key[start:end]
-        if length > _LONGEST_FRAGMENT:
+        fragment, end = found[0], found.end()
+        if len(fragment) > _LONGEST_FRAGMENT:
             what = "Parameter" if fragment == key else "Parameter fragment"
             raise QMPError(f"{what} '{fragment}' is too long")
         if last is not None:
@@ -66,32 +66,8 @@ def put(where: Nest, last: str, value: JSON, key: str) -> None:
 
 def dotted(key: str) -> bool:
     """Whether a key goes down a level, apart from a vendor's prefix."""
-    return "." in key[_name_length(key) :]
-
-
-def _name_length(text: str) -> int:
-    """How much of the beginning is a QAPI name, a vendor's `__PREFIX_` included; 0 for none."""
-    start = 0
-    if text.startswith("__"):
-        start = 2
-        while start < len(text) and text[start] in _PREFIX:
-            start += 1
-        if start == 2 or text[start : start + 1] != "_":
-            return 0
-        start += 1
-    if text[start : start + 1] not in _LETTERS:
-        return 0
-    end = start
-    while end < len(text) and text[end] in _NAME:
-        end += 1
-    return end
-
-
-def _digits_length(text: str) -> int:
-    end = 0
-    while end < len(text) and text[end] in _DIGITS:
-        end += 1
-    return end
+    name = _name.match(key)
+    return key.find(".", name.end() if name else 0) >= 0
 
 
 Order = Callable[[Iterable[str]], Iterable[str]]
@@ -117,7 +93,7 @@ def _whole(value: JSON, path: str, order: Order) -> JSON:
     if not isinstance(value, Nest):
         return value
     inner = {key: _whole(value[key], f"{path}.{key}", order) for key in object_order(value)}
-    indices = [key for key in inner if key[0] in _DIGITS]
+    indices = [key for key in inner if _digits.match(key)]
     if not indices:
         return {key: inner[key] for key in order(value)}
     if len(indices) < len(inner):

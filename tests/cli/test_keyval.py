@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memd.cli.keyval import parse_keyval, split_value
+from memd.cli.keyval import parse_keyval
 from memd.errors import QMPError
+from memd.option_text import split_value
 from memd.qapi.dotted_keys import dotted
 
 LONG = "a" * 128
