@@ -104,10 +104,10 @@ def save_new(
     """
     saving = Saving()
 
-    def fill_output(output: _Output) -> None:
+    def fill_output(output: Output) -> None:
         def put(at: int, data: bytes) -> None:
             with saving.taking(len(data)):
-                output.put(at, data, False)
+                output.put(at, data)
 
         fill(put)
 
@@ -120,12 +120,12 @@ def _save_as(
     filename: str,
     length: int,
     saving: Saving,
-    fill: Callable[[_Output], None],
+    fill: Callable[[Output], None],
     replace: bool,
 ) -> None:
     def fill_file(fd: int) -> None:
         saving.begin(fd)
-        output = _Output(host, fd, length)
+        output = Output(host, fd, length)
         try:
             fill(output)
         finally:
@@ -377,14 +377,17 @@ def _check_renaming(directory: int) -> None:
         raise libc.os_error(errno.EPERM)
 
 
-class _Output:
-    """What is written to: a new file, of which only what is written takes room.
+class Output:
+    """What is written to: a new file, of which only what is written takes space.
 
     A file on hugetlbfs can't be written to, but be mapped.
 
     Args:
         fd: of the file, which is empty.
         length: bytes that there will be, on hugetlbfs in whole huge pages.
+
+    Raises:
+        OSError: it can't have its size, or can't be mapped.
     """
 
     def __init__(self, host: Host, fd: int, length: int) -> None:
@@ -401,7 +404,7 @@ class _Output:
         else:
             host.truncate(fd, length)
 
-    def put(self, at: int, data: bytes | bytearray, over: bool) -> None:
+    def put(self, at: int, data: bytes | bytearray, over: bool = False) -> None:
         """Write pages, those of zeroes as holes.
 
         Args:
@@ -441,7 +444,7 @@ class _Output:
             self._mapped.close()
 
 
-def _copy(region: Region, to: _Output, saving: Saving) -> None:
+def _copy(region: Region, to: Output, saving: Saving) -> None:
     """Copy what a region holds: what its file does, then what is a private mapping's own."""
     twice = region.reads_as_file and not region.shared
     for at, data, over in pieces(region):

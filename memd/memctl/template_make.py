@@ -11,8 +11,7 @@ import argparse
 import errno
 import os
 import stat as modes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from typing import IO
 
 from memd.client import Client
@@ -28,11 +27,6 @@ from memd.memctl.write import CHUNK, length_of, opened
 from memd.sizes import size_option
 
 _PAGE = 4096
-
-_BLOCK = 64 << 10
-"""Bytes that are left out where they are all zeroes, as those of a new file are."""
-
-_ZEROES = bytes(_BLOCK)
 
 _NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
 """What open(2) says with O_TMPFILE where the file system has no such files."""
@@ -226,73 +220,24 @@ def _fill(fd: int, length: int, image: str | None) -> None:
             wanted = length_of(source)
             if wanted is not None and wanted > length:
                 raise Trouble(f"{image} has {wanted} bytes, and the template is to have {length}")
-            os.truncate(fd, length)
-            if os.fstat(fd).st_blksize > _PAGE and _is_of_huge_pages(fd):
-                with _mapped(fd, length) as put:
-                    _copy(put, source, length, wanted)
-            else:
-                _copy(lambda at, data: _write(fd, at, data), source, length, wanted)
+            _copy(fd, source, length, wanted)
     except OSError as failed:
         raise Trouble(f"cannot write the template: {failed.strerror}") from None
 
 
-def _write(fd: int, at: int, data: bytes) -> None:
-    done = 0
-    with memoryview(data) as left:
-        while done < len(data):
-            done += os.pwrite(fd, left[done:], at + done)
-
-
-def _is_of_huge_pages(fd: int) -> bool:
-    from memd.hostmem import libc
-
-    return libc.file_system_type(fd) == libc.HUGETLBFS_MAGIC
-
-
-@contextmanager
-def _mapped(fd: int, length: int) -> Iterator[Callable[[int, bytes], None]]:
-    """A file of hugetlbfs, which can be mapped and not written to."""
-    from memd.hostmem import access
+def _copy(fd: int, source: IO[bytes], length: int, wanted: int | None) -> None:
     from memd.hostmem.host import Host
-    from memd.hostmem.region import Region
-    from memd.hostmem.spec import READ_WRITE, MapSpec
+    from memd.hostmem.save import Output
 
-    page = os.fstat(fd).st_blksize
-    spec = MapSpec(length, length, page, page, 0, READ_WRITE, True)
-    region = Region(Host(), spec, os.dup(fd))
-    try:
-        yield lambda at, data: access.write(region, "the template", at, data)
-    finally:
-        region.close()
-
-
-def _copy(
-    put: Callable[[int, bytes], None], source: IO[bytes], length: int, wanted: int | None
-) -> None:
     done = 0
-    with Bar("the template", "filling") as bar:
+    with closing(Output(Host(), fd, length)) as output, Bar("the template", "filling") as bar:
         while data := source.read(CHUNK):
             if done + len(data) > length:
                 raise Trouble(f"there is more to come than the {length} bytes of the template")
-            for start, end in _runs(data):
-                put(done + start, data[start:end])
+            output.put(done, data)
             done += len(data)
             if wanted is not None and wanted > CHUNK:
                 bar.at(done, wanted)
-
-
-def _runs(data: bytes) -> Iterator[tuple[int, int]]:
-    """The stretches of bytes that are not blocks of zeroes."""
-    start = None
-    for at in range(0, len(data), _BLOCK):
-        if data[at : at + _BLOCK] == _ZEROES[: len(data) - at]:
-            if start is not None:
-                yield start, at
-            start = None
-        elif start is None:
-            start = at
-    if start is not None:
-        yield start, len(data)
 
 
 def _umask() -> int:

@@ -338,18 +338,3 @@ def test_over_tcp(start_memd: Callable[..., Server], tmp_path: Path, capsys: Any
     path = tmp_path / "template"
     Memctl(address, capsys).out("template", "make", str(path), "--size", "1M")
     assert path.read_bytes() == bytes(MIB)
-
-
-@pytest.mark.parametrize(
-    ("data", "runs"),
-    [
-        (b"", []),
-        (bytes(200 << 10), []),
-        (b"x", [(0, 1)]),
-        (bytes(64 << 10) + b"x" + bytes(100 << 10), [(64 << 10, 128 << 10)]),
-        (b"x" + bytes(127 << 10) + b"x", [(0, (127 << 10) + 2)]),
-        (bytes((192 << 10) - 1) + b"x", [(128 << 10, 192 << 10)]),
-    ],
-)
-def test_blocks_of_zeroes_are_left_out(data: bytes, runs: list[tuple[int, int]]) -> None:
-    assert list(template_make._runs(data)) == runs
