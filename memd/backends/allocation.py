@@ -177,10 +177,11 @@ def realize(backend: Memory, host: Host, preallocation: Preallocation | None = N
         backend.check_mapped(region)
         region.prepare(backend.merge, backend.dump)
         _bind(backend, region)
-        preallocation = preallocation or Preallocation(backend)
         if backend.prealloc:
+            preallocation = preallocation or Preallocation(backend)
             preallocation.populate(region)
-        preallocation.check()
+        if preallocation is not None:
+            preallocation.check()
     except BaseException:
         if region is not None:
             region.disown()

@@ -121,9 +121,7 @@ class FileBackend(WholePagesBackend):
     def spec(self, backing: Backing | None) -> MapSpec:
         """See `MemoryBackend.spec`."""
         access = self.access
-        return self.fit(backing, self.offset, self.align)._replace(
-            protection=access.protection, sync=self.pmem
-        )
+        return self.fit(backing, self.offset, self.align, access.protection, self.pmem)
 
     def check_mapped(self, region: Region) -> None:
         """See `MemoryBackend.check_mapped`."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError
-from memd.hostmem.spec import MapSpec
+from memd.hostmem.spec import READ_WRITE, MapSpec
 from memd.sizes import size_text
 
 if TYPE_CHECKING:
@@ -23,13 +23,21 @@ class WholePagesBackend(MemoryBackend):
         """See `MemoryBackend.spec`."""
         return self.fit(backing)
 
-    def fit(self, backing: Backing | None, offset: int = 0, align: int = 0) -> MapSpec:
+    def fit(
+        self,
+        backing: Backing | None,
+        offset: int = 0,
+        align: int = 0,
+        protection: int = READ_WRITE,
+        sync: bool = False,
+    ) -> MapSpec:
         """What is to be mapped of the file, once it was found to fit.
 
         Args:
             backing: the file.
             offset: in the file, in bytes.
             align: of the mapping, in bytes; 0 for that of the file's pages.
+            protection, sync: of the mapping, see `MapSpec`.
 
         Raises:
             QMPError: it does not fit.
@@ -45,8 +53,10 @@ class WholePagesBackend(MemoryBackend):
             page_size=backing.page_size,
             align=max(align, backing.page_size),
             offset=offset,
+            protection=protection,
             shared=self.share,
             reserve=self.reserve,
+            sync=sync,
         )
 
     def check_mapped(self, region: Region) -> None:

@@ -13,7 +13,7 @@ import stat
 from memd.errors import QMPError
 from memd.hostmem import libc
 from memd.hostmem.host import Host
-from memd.hostmem.opened import MEMFD, Opened
+from memd.hostmem.opened import MEMFD, Opened, look
 from memd.hostmem.paths import Entry, Roots, new_entry, open_path
 from memd.hostmem.spec import UINT64, round_up
 
@@ -128,7 +128,7 @@ def open_file(
     Raises:
         OSError: why it can't be opened; BlockingIOError where it has to be waited for.
     """
-    raw = encode_path(path)
+    raw = near.path if near else encode_path(path)
     access = (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC
     before = None
     for _ in range(_TRIES):
@@ -142,7 +142,8 @@ def open_file(
                 raise
             return _open_unnamed(host, raw, name)
         else:
-            found = host.look(fd)
+            # What is near is on a tmpfs.
+            found = look(fd, libc.TMPFS_MAGIC, readonly) if near else host.look(fd)
             if stat.S_ISDIR(found.mode):
                 host.close(fd)
                 raise libc.os_error(errno.EISDIR)

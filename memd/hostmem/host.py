@@ -23,6 +23,8 @@ _OFF_T_MAX = (1 << 63) - 1
 _F_SETSIG = 10
 _F_ADD_SEALS = 1033
 _ELSEWHERE = frozenset((errno.ELOOP, errno.EXDEV, errno.EISDIR))
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_KNOWN = libc.RESOLVE_CACHED | libc.RESOLVE_NO_SYMLINKS
 _SEAL_SHRINK_GROW_SEAL = 0x2 | 0x4 | 0x1
 
 NO_RESERVE_UNSUPPORTED = (
@@ -116,14 +118,9 @@ class Host:
         """
         if not self._tmpfs or self.roots is not None:
             return None
-        directory, name = os.path.split(path)
+        directory, slash, name = path.rpartition(b"/")
         try:
-            fd = libc.openat2(
-                libc.AT_FDCWD,
-                directory or b".",
-                os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC,
-                libc.RESOLVE_CACHED | libc.RESOLVE_NO_SYMLINKS,
-            )
+            fd = libc.openat2(libc.AT_FDCWD, directory or slash or b".", _DIRECTORY, _KNOWN)
         except OSError:
             return None
         if name and libc.mount_of(fd) in self._tmpfs:

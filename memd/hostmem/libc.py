@@ -13,7 +13,6 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from ctypes import (
     POINTER,
     c_char,
@@ -27,6 +26,7 @@ from ctypes import (
     c_ulong,
     c_void_p,
 )
+from functools import cache
 from typing import Any, NamedTuple
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -103,6 +103,9 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", c_uint64), ("mode", c_uint64), ("resolve", c_uint64))
 
 
+_SIZE_OF_HOW = ctypes.sizeof(_OpenHow)
+
+
 class _StatFs(ctypes.Structure):
     # Only the first member is looked at; the rest is space for what follows it.
     _fields_ = (("type", c_long), ("rest", c_long * 32))
@@ -144,7 +147,7 @@ def _raising(name: str, result: Any, *arguments: Any) -> Any:
     return function
 
 
-# Every object is mapped and unmapped: these two are checked in place.
+# Every object is mapped and unmapped, and many a file opened: these are checked in place.
 _mmap = _function("mmap", c_size_t, c_size_t, c_size_t, c_int, c_int, c_int, c_int64)
 _munmap = _function("munmap", c_int, c_size_t, c_size_t)
 _pread = _function("pread", c_ssize_t, c_int, c_size_t, c_size_t, c_int64)
@@ -154,7 +157,7 @@ _fallocate = _raising("fallocate", c_int, c_int, c_int, c_int64, c_int64)
 _faccessat = _raising("faccessat", c_int, c_int, c_char_p, c_int, c_int)
 _statx = getattr(_libc, "statx", None)
 _fstatfs = _function("fstatfs", c_int, c_int, POINTER(_StatFs))
-_openat2 = _raising("syscall", c_long, c_long, c_long, c_char_p, POINTER(_OpenHow), c_size_t)
+_openat2 = _function("syscall", c_long, c_long, c_long, c_char_p, POINTER(_OpenHow), c_size_t)
 _mbind = _raising(
     "syscall", c_long, c_long, c_size_t, c_size_t, c_long, POINTER(c_ulong), c_ulong, c_ulong
 )
@@ -230,7 +233,7 @@ def is_append_only(fd: int) -> bool:
     Nothing in such a directory can be removed or renamed. False where it can't be told.
     """
     found = _look(fd, 0)
-    attributes = 0 if found is None else int.from_bytes(found[8:16], sys.byteorder)
+    attributes = 0 if found is None else int.from_bytes(found.raw[8:16], sys.byteorder)
     return bool(attributes & _STATX_ATTR_APPEND)
 
 
@@ -241,9 +244,10 @@ def mount_of(fd: int) -> int:
     Linux 6.8.
     """
     found = _look(fd, _STATX_MNT_ID_UNIQUE)
-    if found is None or not int.from_bytes(found[:4], sys.byteorder) & _STATX_MNT_ID_UNIQUE:
+    if found is None:
         return 0
-    return int.from_bytes(found[144:152], sys.byteorder)
+    mask, mount = _MOUNT.unpack_from(found)
+    return mount if mask & _STATX_MNT_ID_UNIQUE else 0
 
 
 class Known(NamedTuple):
@@ -262,7 +266,9 @@ class Known(NamedTuple):
     blocks: int
 
 
+_STATX = ctypes.c_char * 256
 _KNOWN = struct.Struct("=28xH18xQ72xIIII")
+_MOUNT = struct.Struct("=I140xQ")
 
 
 def known(fd: int) -> Known | None:
@@ -275,12 +281,18 @@ def known(fd: int) -> Known | None:
     return Known(mode, os.makedev(major, minor), os.makedev(special_major, special_minor), blocks)
 
 
-def _look(fd: int, mask: int) -> bytes | None:
+def _look(fd: int, mask: int) -> ctypes.Array[ctypes.c_char] | None:
     """What statx(2) tells of a file, as it is known already."""
-    found = ctypes.create_string_buffer(256)
+    found = _STATX()
     if _statx is None or _statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, mask, found):
         return None
-    return found.raw
+    return found
+
+
+@cache
+def _how(flags: int, resolve: int) -> Any:
+    """A pointer to what openat2(2) is told; it only reads it."""
+    return ctypes.byref(_OpenHow(flags, 0, resolve))
 
 
 def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
@@ -297,11 +309,13 @@ def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
     Raises:
         OSError: ENOSYS before Linux 5.6, or why the file can't be opened.
     """
-    how = _OpenHow(flags, 0, resolve)
-    while True:
-        with suppress(InterruptedError):
-            fd: int = _openat2(_SYS_OPENAT2, directory, path, how, ctypes.sizeof(how))
-            return fd
+    how = _how(flags, resolve)
+    fd: int
+    while (fd := _openat2(_SYS_OPENAT2, directory, path, how, _SIZE_OF_HOW)) < 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise os_error(number)
+    return fd
 
 
 def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:

@@ -103,8 +103,16 @@ class Opened(NamedTuple):
         return self.size >= 0 and kind in (stat.S_IFREG, stat.S_IFBLK) and not self.can_go_apart
 
 
-def look(fd: int) -> Opened:
-    """What there is to know of an open file; raises `OSError`."""
+def look(fd: int, magic: int | None = None, read_only: bool | None = None) -> Opened:
+    """What there is to know of an open file.
+
+    Args:
+        magic: of its file system, where that is known.
+        read_only: whether it was opened to read only, where that is known.
+
+    Raises:
+        OSError: it can't be told.
+    """
     found = os.fstat(fd)
     try:
         size = os.lseek(fd, 0, os.SEEK_END)
@@ -118,8 +126,12 @@ def look(fd: int) -> Opened:
         found.st_rdev,
         found.st_blksize,
         size,
-        libc.file_system_type(fd),
-        fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY,
+        libc.file_system_type(fd) if magic is None else magic,
+        (
+            fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            if read_only is None
+            else read_only
+        ),
         found.st_ctime_ns,
     )
 

@@ -114,6 +114,8 @@ class Entry:
         name: in it; "." for the directory itself.
     """
 
+    __slots__ = ("directory", "name", "path")
+
     def __init__(self, path: bytes, directory: int, name: bytes) -> None:
         self.path = path
         self.directory = directory

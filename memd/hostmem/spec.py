@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import cache
 from typing import NamedTuple
 
 from memd.errors import QMPError
@@ -101,6 +102,7 @@ class MapSpec(NamedTuple):
         return both
 
 
+@cache
 def file_access(share: bool, readonly: bool, rom: str = "auto") -> FileAccess:
     """How a file is opened and mapped for these options.
 

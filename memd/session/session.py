@@ -348,11 +348,12 @@ class Session:
         while not (transport.full or self._phase is Phase.CLOSED):
             if self._running and (not self.oob_enabled or len(queue) >= QUEUE_LIMIT):
                 break
-            if begun and transport.turn_over():
-                if queue or decoder.pending:
+            if begun:
+                if not (queue or decoder.pending):
+                    break
+                if transport.turn_over():
                     self._wait_for_turn()
                     return
-                break
             begun = True
             if queue and not self._running:
                 self._run(queue.popleft())
@@ -453,6 +454,10 @@ class Session:
                 self._transport.write(_around(result.text, request_id, has_id))
                 return
             result = result.value()
+        elif result == {} and not self.monitor.pretty:
+            # As most commands are answered.
+            self._transport.write(_around(b"{}", request_id, has_id))
+            return
         fds: tuple[int, ...] = ()
         shutdown = None
         if type(result) is Outcome:

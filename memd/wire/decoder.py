@@ -43,6 +43,9 @@ _WHITE = " \t\r\n"
 _SURELY_FLAT = 1024
 _SURELY_SMALL = 4096
 
+# Characters that may end a line, behind a message.
+_LINE_END = 2
+
 # How an escape begins that may name a surrogate or a noncharacter.
 _DOUBTFUL_ESCAPES = (b"\\ud", b"\\uD", b"\\uf", b"\\uF")
 
@@ -220,6 +223,10 @@ class Decoder:
                 else:
                     if stop - at <= _SURELY_FLAT:
                         self._at = stop
+                        if end - stop <= _LINE_END and not text[stop:].strip(_WHITE):
+                            # That was all.
+                            self._at = end
+                            self._leave_text()
                         return value
                     judged = self._judge(value, text, at, stop)
                     if judged is not None:

@@ -80,7 +80,11 @@ def test_what_is_in_memory_is_opened_at_once(directory: Path, mount: Callable[..
     if near is None:
         pytest.skip(f"{NOT_HERE}Linux 6.8")
     for readonly in (False, True):
-        open_file(host, str(path), readonly, "m0", near).undo()
+        for way in (near, None):
+            backing = open_file(host, str(path), readonly, "m0", way)
+            # It is known without asking, and so that is what asking says.
+            assert backing.opened == HOST.look(backing.fd)
+            backing.undo()
     near.name = b"new"
     open_file(host, str(directory / "d/new"), False, "m0", near).undo()
     assert names(directory / "d") == ["f", "link"]
