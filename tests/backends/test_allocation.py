@@ -12,7 +12,7 @@ import pytest
 
 from memd.backends import allocation
 from memd.errors import QMPError
-from memd.hostmem import libc, populate
+from memd.hostmem import populate
 from memd.hostmem.region import Region
 from memd.json_types import JSON
 from memd.qom import Tree
@@ -230,21 +230,12 @@ def test_merge_of_large_memory_is_undone_beside(tree: Tree) -> None:
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
-    """Populating stops after its first chunk: (has begun, may go on)."""
-    begun, go_on = threading.Event(), threading.Event()
-    real = libc.madvise
-
-    def madvise(address: int, length: int, advice: int) -> int:
-        result = real(address, length, advice)
-        if advice == libc.MADV_POPULATE_WRITE:
-            begun.set()
-            go_on.wait(20)
-        return result
-
+def held(
+    held: tuple[threading.Event, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> tuple[threading.Event, threading.Event]:
+    """As everywhere, after the first page."""
     monkeypatch.setattr(populate, "CHUNK", 4096)
-    monkeypatch.setattr(libc, "madvise", madvise)
-    return begun, go_on
+    return held
 
 
 def beside(slow: Running) -> tuple[threading.Thread, list[JSON]]:

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,7 @@ def run_libvirt(directory: Path, script: str, emulator: str | None = None) -> No
         "#!/bin/sh\n"
         f'echo "$*" >>{directory}/started\n'
         f"PYTHONPATH={shlex.quote(str(TREE))}"
+        f" PYTHONPYCACHEPREFIX={shlex.quote(sys.pycache_prefix or '')}"
         f' exec {emulator or shlex.join(qemu_system_memd())} "$@"\n'
     )
     wrapper.chmod(0o755)

@@ -5,7 +5,7 @@ import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -170,24 +170,6 @@ def test_no_huge_pages_left(hugepages: Callable[[int], None]) -> None:
     assert failed.value.errno in (errno.EFAULT, errno.ENOMEM)
     assert run.done < size
     region.close()
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """Populating waits after its first chunk: (has begun, may go on)."""
-    begun, go_on = threading.Event(), threading.Event()
-    real = libc.madvise
-
-    def madvise(address: int, length: int, advice: int) -> int:
-        result = real(address, length, advice)
-        if advice == libc.MADV_POPULATE_WRITE:
-            begun.set()
-            go_on.wait(20)
-        return result
-
-    monkeypatch.setattr(libc, "madvise", madvise)
-    yield begun, go_on
-    go_on.set()
 
 
 @pytest.mark.usefixtures("many_threads")
