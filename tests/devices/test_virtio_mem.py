@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from memd.errors import QMPError
+from memd.faulty.kernel import FaultyHost
 from memd.hostmem import libc
-from memd.hostmem.region import Region
 from memd.json_types import JSON
 from tests.devices.bench import MIB, Bench
 
@@ -126,21 +126,26 @@ def test_it_populates_what_is_plugged(bench: Bench) -> None:
 
 
 def test_what_can_not_be_populated_is_not_plugged(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def no_memory(region: Region, start: int, end: int) -> None:
-        libc.madvise(region.address, MIB, libc.MADV_POPULATE_WRITE)
-        raise libc.os_error(errno.ENOMEM)
+    lack = errno.ENOMEM
 
+    def refusal(kind: str) -> int:
+        if kind != "populate":
+            return 0
+        # There is some memory, and then none.
+        libc.madvise(bench.backend("m0").region.address, MIB, libc.MADV_POPULATE_WRITE)
+        return lack
+
+    bench.daemon.tree.host = FaultyHost(refusal)
     bench.ram("m0", 32 * MIB)
     bench.add("virtio-mem-pci", id="v0", memdev="m0", prealloc=True)
-    monkeypatch.setattr("memd.hostmem.populate.populate_range", no_memory)
     request(bench, 4 * MIB)
     assert bench.take() == []
     assert (bench.info("v0")["size"], resident(bench, "m0")) == (0, 0)
     assert "Cannot allocate memory" in caplog.text
     assert not bench.backend("m0").region.pinned
-    monkeypatch.undo()
+    lack = 0
     request(bench, 6 * MIB)
     assert bench.take() == [changed(6 * MIB)]
 
@@ -394,18 +399,15 @@ def test_large_ones_are_emptied_beside_the_loop(bench: Bench) -> None:
     assert bench.info("v1")["memaddr"] == (4 << 30) + 128 * MIB
 
 
-def test_what_could_not_be_emptied_leaves_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(region: object, name: str, offset: int, length: int) -> None:
-        raise QMPError(f"cannot discard memory of '{name}': Input/output error")
-
+def test_what_could_not_be_emptied_leaves_nothing(bench: Bench) -> None:
+    failure = 0
+    bench.daemon.tree.host = FaultyHost(lambda kind: failure if kind == "madvise" else 0)
     bench.ram("m0", 128 * MIB)
-    monkeypatch.setattr("memd.hostmem.discard.discard", fail)
+    failure = errno.EIO
     assert bench.refuse("virtio-mem-pci", id="v0", memdev="m0") == (
         "Unexpected error discarding RAM: Input/output error"
     )
-    monkeypatch.undo()
+    failure = 0
     bench.add("virtio-mem-pci", id="v0", memdev="m0")
     assert bench.info("v0")["memaddr"] == 4 << 30
     assert bench.get("v0", "legacy-addr") == "02.0"
