@@ -240,6 +240,14 @@ class Places:
         """A chunk's pack, and its record's offset and length there."""
         return self.packs[self.pack[chunk]], self.offset[chunk], self.length[chunk]
 
+    def add(self, pack: str, offset: int, length: int) -> None:
+        """The next chunk is there."""
+        if pack not in self.packs:
+            self.packs.append(pack)
+        self.pack.append(self.packs.index(pack))
+        self.offset.append(offset)
+        self.length.append(length)
+
     def encode(self) -> bytes:
         """As bytes."""
         head = json.dumps({"packs": self.packs, "chunks": len(self.pack)}).encode()
@@ -268,21 +276,3 @@ class Places:
         if chunks and max(places.pack) >= len(packs):
             raise Damaged("a template's places are damaged")
         return places
-
-
-class PlacesBuilder:
-    """Collects where chunks are."""
-
-    def __init__(self) -> None:
-        self.places = Places()
-        self._numbers: dict[str, int] = {}
-
-    def add(self, pack: str, offset: int, length: int) -> None:
-        """The next chunk is there."""
-        number = self._numbers.get(pack)
-        if number is None:
-            number = self._numbers[pack] = len(self.places.packs)
-            self.places.packs.append(pack)
-        self.places.pack.append(number)
-        self.places.offset.append(offset)
-        self.places.length.append(length)

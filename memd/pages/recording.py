@@ -215,7 +215,7 @@ def _end_of_devices(data: bytes, start: int) -> int:
     Their length is not in the stream; a description in JSON follows, whose length is.
     """
     end = len(data)
-    while (end := data.rfind(b"\0\x06", start, end + 1)) >= 0:
+    while (end := data.rfind(bytes((END, DESCRIPTION)), start, end + 1)) >= 0:
         if end + 6 + int.from_bytes(data[end + 2 : end + 6], "big") == len(data):
             return end
     raise _cut()

@@ -35,7 +35,7 @@ from memd.pages.cache import Cache
 from memd.pages.chunks import PAGE, SET_PAGES, unpack
 from memd.pages.counts import Counts
 from memd.pages.directory import FORMAT
-from memd.pages.layout import Layout, Piece, Places, PlacesBuilder, encode_numbers
+from memd.pages.layout import Layout, Piece, Places, encode_numbers
 from memd.pages.manifest import Blob, Manifest
 from memd.pages.names import Entry, Origin, Version
 from memd.pages.remote import Place, RemoteChunks, fetch_blob, places_in, several
@@ -914,20 +914,18 @@ class Store:
         places = self._places(version)
         if not any(place in moved for place in _all_places(places)):
             return version
-        builder = PlacesBuilder()
+        changed = Places()
         for place in _all_places(places):
-            builder.add(*moved.get(place, place))
-        return replace(version, places=self.blobs.put(builder.places.encode()))
+            changed.add(*moved.get(place, place))
+        return replace(version, places=self.blobs.put(changed.encode()))
 
     def _without_unused(self, name: str, entry: Entry) -> Entry:
         """What a name leads to, without former versions that nobody uses any more."""
         used = [entry.version]
         for version in entry.versions[1:]:
             key = self._manifest(version).layout.digest
-            if unpacked.in_use(self.unpacked, key):
+            if not unpacked.drop(self.unpacked, key):
                 used.append(version)
-            else:
-                unpacked.drop(self.unpacked, key)
         if len(used) < len(entry.versions):
             entry = replace(entry, versions=used)
             self._name(name, entry)

@@ -10,7 +10,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
 from memd.pages.blobs import Blobs, Damaged
@@ -19,6 +19,9 @@ from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Piece, Places, decode_numbers
 from memd.pages.manifest import Manifest
 from memd.pages.unpacked import Unpacked
+
+if TYPE_CHECKING:
+    from memd.pages.remote import RemoteChunks
 
 log = logging.getLogger(__name__)
 
@@ -31,26 +34,6 @@ ReadPlaces = Callable[[str], tuple[str, Places] | None]
 
 _PIECE = 1 << 20
 """Bytes that are read at once where all are."""
-
-
-class Remote(Protocol):
-    """Where chunks are fetched from that the store has not."""
-
-    def keeps(self, number: int) -> bool:
-        """Whether a chunk of the layout was fetched before and is kept still."""
-
-    def kept(self, number: int) -> bytes | None:
-        """A chunk of the layout, verified, if it was fetched before and is kept still."""
-
-    def chunk(self, number: int) -> bytes:
-        """Fetch a chunk of the layout; verified.
-
-        Raises:
-            QMPError: it can't be fetched.
-        """
-
-    def prefetch(self, numbers: list[int]) -> None:
-        """See that these chunks are at hand, several at once; a failure is left to `chunk`."""
 
 
 class Template:
@@ -80,7 +63,7 @@ class Template:
         places: ReadPlaces,
         unpacked: str,
         counts: Counts,
-        remote: Remote | None = None,
+        remote: RemoteChunks | None = None,
     ) -> None:
         self.name = name
         self.manifest = manifest

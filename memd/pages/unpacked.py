@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
 
 from memd.hostmem.window import Window
 from memd.pages.blobs import DIGEST, remove, write_all
@@ -147,7 +146,7 @@ def _make_room(place: str, needed: int) -> None:
     for _made, key, taken in others:
         if room >= needed:
             return
-        if _unused(os.path.join(place, key), _remove_both):
+        if _drop(os.path.join(place, key)):
             room += taken
 
 
@@ -183,23 +182,12 @@ def _make(data: str, there: str, layout: Layout) -> None:
         remove(temporary)
 
 
-def in_use(directory: str, key: str) -> bool:
-    """Whether a process uses an unpacked copy. Raises `OSError`."""
-    return not _unused(paths(directory, key)[0], lambda _data, _there: None)
-
-
 def drop(directory: str, key: str) -> bool:
     """Remove an unpacked copy; False where a process uses it. Raises `OSError`."""
-    return _unused(paths(directory, key)[0], _remove_both)
+    return _drop(paths(directory, key)[0])
 
 
-def _remove_both(data: str, there: str) -> None:
-    # The notes first: without them, what is left of the pages is not looked at.
-    remove(there)
-    remove(data)
-
-
-def _unused(data: str, act: Callable[[str, str], None]) -> bool:
+def _drop(data: str) -> bool:
     there = f"{data}{_NOTES}"
     try:
         fd = os.open(there, os.O_RDWR | os.O_CLOEXEC)
@@ -210,7 +198,9 @@ def _unused(data: str, act: Callable[[str, str], None]) -> bool:
     except BlockingIOError:
         return False
     else:
-        act(data, there)
+        # The notes first: without them, what is left of the pages is not looked at.
+        remove(there)
+        remove(data)
         return True
     finally:
         os.close(fd)

@@ -14,7 +14,7 @@ from memd.errors import QMPError
 from memd.hostmem.content import Gone, data_ranges
 from memd.pages.blobs import Blobs, NewBlob
 from memd.pages.chunks import CHUNK_PAGES, PAGE, pack
-from memd.pages.layout import Layout, Piece, Places, PlacesBuilder
+from memd.pages.layout import Layout, Piece, Places
 from memd.pages.manifest import Blob, Block, Manifest
 from memd.pages.template import Template
 
@@ -131,9 +131,9 @@ class Chunks:
     def finish(self, pages: int) -> tuple[Layout, Places]:
         """The layout of a template of so many pages. Raises `OSError`."""
         self.close_pack()
-        builder = PlacesBuilder()
+        places = Places()
         for place in self._places:
-            builder.add(*place)
+            places.add(*place)
         starts, lengths, numbers = array("I"), array("I"), array("I")
         for page, count, stored in sorted(self._runs):
             if starts and starts[-1] + lengths[-1] == page and numbers[-1] + lengths[-1] == stored:
@@ -143,7 +143,7 @@ class Chunks:
                 lengths.append(count)
                 numbers.append(stored)
         layout = Layout(pages, bytes(self._digests), self._counts, starts, lengths, numbers)
-        return layout, builder.places
+        return layout, places
 
     def discard(self) -> None:
         """Give up; what is in packs that are closed is left to the garbage collection."""
