@@ -92,17 +92,45 @@ class PageMap:
             if found & of:
                 yield begin, end, found & kinds
 
+    def present(self, address: int, length: int) -> int | None:
+        """How many bytes of a range are in memory and mapped, pages of zeroes left out.
+
+        Returns:
+            None where these are many runs, or the kernel does not tell.
+
+        Raises:
+            OSError: as `runs`.
+        """
+        if not self._scans:
+            return None
+        try:
+            count, stopped = self._ask(address, address + length, ZERO, PRESENT | ZERO, 0, PRESENT)
+        except OSError as failed:
+            if failed.errno not in (errno.ENOTTY, errno.EINVAL):
+                raise
+            return None
+        if stopped < address + length:
+            return None
+        with memoryview(self._buffer) as found, found.cast("Q") as words:
+            return sum(words[1 : 3 * count : 3]) - sum(words[0 : 3 * count : 3])
+
+    def _ask(self, at: int, end: int, *masks: int) -> tuple[int, int]:
+        """How many runs of a range are in the buffer now, and where the kernel stopped.
+
+        Args:
+            masks: kinds that are taken for their opposite; that a page has to be all of,
+                or one of; that are told.
+        """
+        argument = bytearray(
+            _ARGUMENT.pack(_ARGUMENT.size, 0, at, end, 0, self._address, _RUNS, 0, *masks)
+        )
+        count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument)
+        return count, _ARGUMENT.unpack(argument)[4]
+
     def _scan(self, address: int, length: int, of: int, kinds: int) -> Iterator[Run]:
         at, end = address, address + length
         while at < end:
-            argument = bytearray(
-                _ARGUMENT.pack(
-                    *(_ARGUMENT.size, 0, at, end, 0, self._address, _RUNS, 0),
-                    *(0, 0, of, kinds),
-                )
-            )
-            count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument)
-            at = _ARGUMENT.unpack(argument)[4]
+            count, at = self._ask(at, end, 0, 0, of, kinds)
             with memoryview(self._buffer) as found:
                 for first, after, told in _RUN.iter_unpack(found[: count * _RUN.size]):
                     yield first - address, after - address, told

@@ -90,6 +90,11 @@ def taken(region: Region, pages: PageMap, start: int, length: int, *, huge: bool
     """
     address = region.address + start
     if region.anonymous:
+        if not (huge or region.shared or libc.swap_used()):
+            # One look is enough.
+            present = pages.present(address, length)
+            if present is not None:
+                return Taken(present, present, 0, 0)
         return _of_anonymous(pages, address, length, HUGE if huge else 0)
     held = _held(region, start, length) if region.shared and region.fd >= 0 else None
     if held is not None:

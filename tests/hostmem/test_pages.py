@@ -48,6 +48,16 @@ def test_kinds(way: str) -> None:
         private.disown()
 
 
+def test_how_much_is_present(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it is told at once."""
+    monkeypatch.setattr(pages, "_RUNS", 2)
+    with made() as region, PageMap() as map:
+        for page, expected in ((1, PAGE), (5, 2 * PAGE), (7, None)):
+            write(region, "m", page * PAGE, b"x")
+            told = map.present(region.address, region.length)
+            assert told == (expected if way == "scanned" else None)
+
+
 def test_the_page_of_zeroes_takes_no_memory() -> None:
     with made() as region:
         read(region, "m", 5 * PAGE, 1)
