@@ -96,12 +96,16 @@ class ServiceManager:
         self._paused = threading.RLock()
         address = f"@memd-test-{os.getpid()}-{id(self):x}" if abstract else f"{directory}/notify"
         self.address = address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_PASSCRED, 1)
-        self._socket.bind("\0" + address[1:] if abstract else address)
+        self._socket = self._bind()
         self._wake, self._waker = os.pipe()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
+
+    def _bind(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSCRED, 1)
+        sock.bind("\0" + self.address[1:] if self.address[0] == "@" else self.address)
+        return sock
 
     # The service
 
@@ -254,6 +258,17 @@ class ServiceManager:
         """Heed nothing for the length of a `with` block, as while systemd reloads."""
         with self._paused:
             yield
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Not be there for the length of a `with` block, and then with another socket."""
+        with self._paused:
+            # Wakes the thread that polls it, which would keep it open.
+            self._socket.shutdown(socket.SHUT_RD)
+            os.unlink(self.address)
+            yield
+            with self._bind() as fresh:
+                os.dup2(fresh.fileno(), self._socket.fileno(), inheritable=False)
 
     def close(self) -> None:
         """End the service, and drop everything."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.errors import StartError
+from memd.hostmem.deadline import within
 
 if TYPE_CHECKING:
     from memd.commands.audit import Sink
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 JOURNAL = "/run/systemd/journal/socket"
 """Where the journal takes entries in its native protocol."""
+
+_PATIENCE = 10.0
+"""Seconds that a start waits for the file system of the audit's file."""
 
 
 def open_roots(directories: Sequence[str]) -> Roots:
@@ -45,14 +50,16 @@ def open_audit(where: str | None) -> Sink | None:
         where: None for the journal if this process's standard error is in it.
 
     Raises:
-        StartError: it can't be opened.
+        StartError: it can't be opened, or its file system does not answer.
     """
     if where == "off" or (where is None and not _under_the_journal()):
         return None
     from memd.server.audit_sinks import FileSink, JournaldSink
 
     try:
-        return FileSink(where) if where not in (None, "journal") else JournaldSink(JOURNAL)
+        if where is None or where == "journal":
+            return JournaldSink(JOURNAL)
+        return within(_PATIENCE, partial(FileSink, where))
     except OSError as error:
         if where is None:
             return None

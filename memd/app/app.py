@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memd import backends
@@ -229,7 +230,7 @@ class App:
             self._tree.ledger.strict = True
             self._watching = asyncio.ensure_future(self._watch_huge_pages())
         if config.mem_roots:
-            self._roots = open_roots(config.mem_roots)
+            self._roots = await self._hub.in_thread(partial(open_roots, config.mem_roots))
         # Monitors may need TLS credentials, these a secret, and nothing else here.
         if manager is not None:
             await manager.restore(credentials=True, roots=self._roots)

@@ -177,7 +177,7 @@ class Ports:
 
         path = self._config.qtest_log
         try:
-            log = QTestLog(path)
+            log = await self._hub.in_thread(partial(QTestLog, path))
         except OSError as error:
             raise StartError(f"could not open '{path}': {os.strerror(error.errno or 0)}") from None
         self._qtest = QTest(self._loop, log, changed)

@@ -10,12 +10,16 @@ import io
 import os
 import stat
 import sys
-import threading
+from contextlib import suppress
 
 from memd.errors import QMPError
+from memd.hostmem.deadline import within
 
-_PATIENCE = 0.5
-"""Seconds that the end of the process waits for the PID file's file system."""
+_PATIENCE = 10.0
+"""Seconds that the start of the process waits for the PID file's file system."""
+
+_END_PATIENCE = 0.5
+"""Seconds that its end does."""
 
 _STARTED = b"\0"
 """What the background process tells the one that was started."""
@@ -52,16 +56,19 @@ class PidFile:
             another process has it locked.
 
     Raises:
-        QMPError: it can't be had.
+        QMPError: it can't be had, or its file system does not answer.
     """
 
     def __init__(self, path: str) -> None:
         try:
-            self._fd = _locked(path)
             # --daemonize changes the working directory.
-            self._path = os.path.realpath(path)
+            self._fd, self._path = within(
+                _PATIENCE, lambda: (_locked(path), os.path.realpath(path))
+            )
         except QMPError as error:
             raise QMPError(f"cannot create PID file: {error.desc}") from None
+        except TimeoutError as late:
+            raise QMPError(f"cannot create PID file: '{path}': {late.strerror}") from None
 
     def close(self) -> None:
         """Remove the file, if it is still the one made, and close it.
@@ -70,13 +77,8 @@ class PidFile:
         """
         if self._fd < 0:
             return
-        removing = threading.Thread(target=self._remove, name="memd-pidfile", daemon=True)
-        try:
-            removing.start()
-        except RuntimeError:
-            self._remove()
-        else:
-            removing.join(_PATIENCE)
+        with suppress(TimeoutError):
+            within(_END_PATIENCE, self._remove)
 
     def _remove(self) -> None:
         if _is_at(self._fd, self._path):

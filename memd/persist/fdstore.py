@@ -20,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 
+from memd.hostmem.deadline import within
 from memd.persist.sd_notify import Notifier
 
 LIST = "memd-list"
@@ -38,6 +39,9 @@ names are there too."""
 
 _AGAIN = 0.05
 """Seconds after which it is tried again to take out what the manager was too busy to read."""
+
+_END_PATIENCE = 1.0
+"""Seconds that the end of the daemon waits for a manager that does not read."""
 
 log = logging.getLogger("memd")
 
@@ -224,12 +228,15 @@ class FdStore:
             _warn(failed)
 
     def close(self) -> None:
-        """Send what is still to be sent."""
+        """Send what is still to be sent, if the manager takes it soon.
+
+        What it does not take is removed by the next start: no log has it.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         try:
-            self._send_removals(wait=True)
+            within(_END_PATIENCE, lambda: self._send_removals(wait=True))
         except OSError as failed:
             _warn(failed)
 

@@ -13,14 +13,12 @@ import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-PATIENCE = 10
-"""Seconds that a message may wait for a manager that does not read (`wait=True`)."""
+from memd.hostmem.datagrams import PATIENCE, Datagrams
 
 _LONGEST_ADDRESS = 107
 """Bytes of a socket's path, or of an abstract name (unix(7))."""
-
-_TIMEVAL = struct.Struct("ll")
 
 
 class Notifier:
@@ -42,9 +40,10 @@ class Notifier:
                 f"NOTIFY_SOCKET='{address}' is too long: a socket's path has at most"
                 f" {_LONGEST_ADDRESS} bytes"
             )
-        self._address = "\0" + address[1:] if address[0] == "@" else address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(PATIENCE, 0))
+        self._datagrams = Datagrams("\0" + address[1:] if address[0] == "@" else address)
+        # Where nobody is there, the first message says so.
+        with suppress(OSError):
+            self._datagrams.connect()
 
     def send(self, *lines: str, fds: Sequence[int] = (), wait: bool = False) -> bool:
         """Send one message.
@@ -56,7 +55,8 @@ class Notifier:
                 its reading, `PATIENCE` seconds at most.
 
         Returns:
-            False where the manager has too much to read yet; nothing was sent then.
+            False where the manager has too much to read yet, or its address can't be
+            looked up at once; nothing was sent then.
 
         Raises:
             OSError: the manager can't be reached.
@@ -65,9 +65,8 @@ class Notifier:
         if fds:
             packed = struct.pack(f"{len(fds)}i", *fds)
             about.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, packed))
-        flags = 0 if wait else socket.MSG_DONTWAIT
         try:
-            self._socket.sendmsg(["\n".join(lines).encode()], about, flags, self._address)
+            self._datagrams.send("\n".join(lines).encode(), about, wait=wait)
         except BlockingIOError:
             return False
         return True
@@ -94,7 +93,7 @@ class Notifier:
 
     def close(self) -> None:
         """Say nothing more."""
-        self._socket.close()
+        self._datagrams.close()
 
 
 def monotonic_usec() -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import struct
 import time
 
 from memd.commands.audit import Record
 from memd.errors import printable
+from memd.hostmem.datagrams import Datagrams
 from memd.hostmem.paths import open_own
 from memd.wire import encode
 
@@ -57,13 +57,11 @@ class JournaldSink:
     may_wait = False
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._datagrams = Datagrams(path)
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-                probe.connect(path)
+            self._datagrams.connect()
         except BaseException:
-            self._socket.close()
+            self._datagrams.close()
             raise
 
     def write(self, record: Record) -> None:
@@ -87,12 +85,11 @@ class JournaldSink:
             text = value if type(value) is str else encode(value).decode().rstrip()
             fields[f"MEMD_{name.upper()}"] = text
         entry = b"".join([_field(name, value) for name, value in fields.items()])
-        # By its path each time: a journal that was started anew has another socket.
-        self._socket.sendto(entry, self._path)
+        self._datagrams.send(entry)
 
     def close(self) -> None:
         """Close its socket."""
-        self._socket.close()
+        self._datagrams.close()
 
 
 def _priority(record: Record) -> str:

@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -274,6 +275,62 @@ def test_a_start_that_waits_can_be_ended(broken: Broken, directory: Path, call: 
     finally:
         broken.mend()
         assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("option", ["--pidfile", "--audit"])
+def test_a_start_does_not_wait_for_its_own_files(
+    broken: Broken, directory: Path, option: str
+) -> None:
+    """Nobody is served yet who could say what is wrong: the start fails."""
+    path = broken.path / "file"
+    path.touch()
+    script = (
+        "import sys; from memd.app import access; from memd.cli import main, process;"
+        " access._PATIENCE = process._PATIENCE = 0.3; sys.exit(main.main())"
+    )
+    argv = [sys.executable, "-c", script, "--qmp", f"unix:{directory}/sock", option, str(path)]
+    broken.stall("open")
+    try:
+        ended = subprocess.run(argv, cwd=TREE, capture_output=True, timeout=PATIENCE, check=False)
+        told = ended.stderr.decode()
+        assert told.count("\n") == 1, told
+        assert "the file system does not answer" in told
+        assert ended.returncode == 1
+    finally:
+        broken.mend()
+
+
+def test_messages_to_the_service_manager(
+    broken: Broken,
+    directory: Path,
+    start_memd: Callable[..., Server],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who does not read, whose address can't be looked up, and who is gone besides."""
+    path = f"{broken.path}/notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    monkeypatch.setenv("WATCHDOG_USEC", "20000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        server = start_memd()
+        broken.stall("getattr")
+        # The kernel remembers for a second where the address leads.
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            others_go_on(server)
+        while b"WATCHDOG=1" not in manager.recv(1000):
+            pass
+    for _ in range(20):
+        others_go_on(server)
+        time.sleep(0.02)
+    broken.mend()
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(PATIENCE)
+        assert manager.recv(1000)
+    server.stop()
 
 
 def test_a_secret_and_tls_files(broken: Broken, start_memd: Callable[..., Server]) -> None:
