@@ -50,8 +50,8 @@ records waits, and no further command does, until the file takes them again."""
 class Sink(Protocol):
     """Where records go."""
 
-    may_wait: bool
-    """Whether `write` may wait for a file system."""
+    on: frozenset[int]
+    """What `write` may wait for; see `Job.on`."""
 
     def write(self, record: Record) -> None:
         """Take a record, or raise `OSError`.
@@ -113,7 +113,7 @@ class Audit:
         if refusal is None and type(result) is CoroutineType:
             return self._recorded(result, begun)
         written = self._conclude(begun, refusal)
-        if self._sink.may_wait:
+        if self._sink.on:
             return self._once_written(written, refusal or result)
         if refusal is not None:
             raise refusal
@@ -130,7 +130,7 @@ class Audit:
 
     async def _once_written(self, written: Completion, value: JSON | QMPError) -> JSON:
         """What a command came to, once its record is written."""
-        if self._sink.may_wait and not self._stalled:
+        if self._sink.on and not self._stalled:
             await written
         if isinstance(value, QMPError):
             raise value
@@ -187,7 +187,7 @@ class Audit:
     def _write_held(self) -> None:
         """Write what waits, as much of it as is taken."""
         self._waiting = False
-        if not self._sink.may_wait:
+        if not self._sink.on:
             self._took(*_write(self._sink, tuple(self._held)))
         elif not self._writing:
             self._writing = True
@@ -198,7 +198,7 @@ class Audit:
         while self._held and not self._waiting:
             written, self._written = self._written, Completion()
             timer = self._loop.call_later(PATIENCE, self._go_on_without, written)
-            took = await Job(partial(_write, self._sink, tuple(self._held)))
+            took = await Job(partial(_write, self._sink, tuple(self._held)), on=self._sink.on)
             timer.cancel()
             self._stalled = False
             written.set()
@@ -221,14 +221,14 @@ class Audit:
             if self._lost:
                 self._held.append({"lost": self._lost})
                 self._lost = 0
-                if not self._sink.may_wait:
+                if not self._sink.on:
                     self._write_held()
             return
         if len(self._held) >= MOST_HELD:
             self._warn("audit records are being lost: %s", failed.strerror)
         self._waiting = True
         self._loop.call_later(RETRY, self._write_held)
-        if self._sink.may_wait:
+        if self._sink.on:
             self._go_on_without(self._written)
 
 

@@ -94,7 +94,7 @@ async def x_template_list(daemon: Daemon, args: JSONObject) -> JSON:
     def work() -> list[JSON]:
         return [_summary(usage) for usage in store.all_usage()]
 
-    return await Job(work)
+    return await Job(work, on=store.on)
 
 
 async def x_template_query(daemon: Daemon, args: JSONObject) -> JSON:
@@ -115,7 +115,7 @@ async def x_template_query(daemon: Daemon, args: JSONObject) -> JSON:
         ]
         return {**_summary(usage), "shared": usage.shared, "blocks": blocks}
 
-    told = await Job(work)
+    told = await Job(work, on=store.on)
     clones = [] if daemon.templates is None else daemon.templates.clones_of(name)
     return {**told, "clones": clones}
 
@@ -153,7 +153,7 @@ async def x_template_verify(daemon: Daemon, args: JSONObject) -> JSON:
 async def x_template_delete(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-delete`: remove a template, and what no other needs of it."""
     store = store_of(daemon)
-    await Job(lambda: store.delete(args["name"]))
+    await Job(lambda: store.delete(args["name"]), on=store.on)
     return {}
 
 

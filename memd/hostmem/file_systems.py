@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 
 from memd.hostmem import libc
 from memd.work import ELSEWHERE, MEMORY
@@ -24,6 +25,12 @@ def number(mode: int, device: int, device_number: int) -> int:
         # No file system's.
         return 1 << 64 | device_number
     return device
+
+
+def of_paths(paths: Iterable[str]) -> frozenset[int]:
+    """What opening any of these may wait for; of none it is not known."""
+    encoded = [each.encode("utf-8", "surrogateescape") for each in paths]
+    return frozenset().union(*(of_path(each, set()) for each in encoded)) or ELSEWHERE
 
 
 def of_path(path: bytes, in_memory: set[int]) -> frozenset[int]:

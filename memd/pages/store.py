@@ -173,6 +173,13 @@ class Store:
             self.close()
             raise
 
+    @property
+    def on(self) -> frozenset[int]:
+        """What a look at it may wait for; see `Job.on`. Other methods wait for sources, too."""
+        from memd.hostmem.file_systems import of_paths
+
+        return of_paths([self.directory])
+
     def close(self) -> None:
         """Leave it to others."""
         if self._lock >= 0:

@@ -70,7 +70,7 @@ class Templates:
 
     async def holdings(self) -> Holdings:
         """What the store holds, for metrics."""
-        return await Job(self.store.holdings)
+        return await Job(self.store.holdings, on=self.store.on)
 
     async def serve(self, emit: Emit, in_thread: InThread, spawn: Spawn) -> None:
         """Be ready to serve clones, and recover those that an earlier daemon has left.
@@ -83,7 +83,7 @@ class Templates:
         store = self.store
 
         async def learn(name: str, pages: array[int]) -> None:
-            await Job(lambda: store.set_working_set(name, pages))
+            await Job(lambda: store.set_working_set(name, pages), on=store.on)
 
         def learnt(name: str, pages: array[int]) -> None:
             spawn(learn(name, pages), f"storing the working set of template '{name}'")

@@ -10,8 +10,10 @@ import time
 from memd.commands.audit import Record
 from memd.errors import printable
 from memd.hostmem.datagrams import Datagrams
+from memd.hostmem.file_systems import number
 from memd.hostmem.paths import open_own
 from memd.wire import encode
+from memd.work import MEMORY
 
 MESSAGE_ID = "5f0b7c1d5d0a4f7b8a3f6d6c2e9b4a71"
 """By which the journal's records of commands are found (journalctl(1),
@@ -54,7 +56,7 @@ class JournaldSink:
         OSError: nobody is there.
     """
 
-    may_wait = False
+    on = MEMORY
 
     def __init__(self, path: str) -> None:
         self._datagrams = Datagrams(path)
@@ -115,11 +117,11 @@ class FileSink:
         OSError: it can't be opened.
     """
 
-    may_wait = True
-
     def __init__(self, path: str) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         self._fd = open_own(os.fsencode(path), flags, 0o600)
+        found = os.fstat(self._fd)
+        self.on = frozenset((number(found.st_mode, found.st_dev, found.st_rdev),))
         self._torn = False
 
     def write(self, record: Record) -> None:

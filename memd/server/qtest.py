@@ -15,6 +15,11 @@ import sys
 import time
 from collections.abc import Callable
 
+from memd.hostmem.writer import LineWriter
+
+_PATIENCE = 0.5
+"""Seconds that the end waits for what is not in the log yet."""
+
 LINE_LIMIT = 65536
 """Bytes of a line that has not ended, beyond which its client is disconnected."""
 
@@ -39,38 +44,36 @@ class QTestLog:
 
     def __init__(self, path: str | None) -> None:
         self._fd = -1
+        self._lines: LineWriter | None = None
         if path is not None:
             from memd.hostmem.paths import open_own
 
             self._fd = open_own(os.fsencode(path), os.O_WRONLY | os.O_CLOEXEC, 0o666)
             if stat.S_ISREG(os.fstat(self._fd).st_mode):
                 os.ftruncate(self._fd, 0)
+            self._lines = LineWriter(self._fd, b"lines are lost")
         self._opened = 0.0
 
     def opened(self) -> None:
         """A client has come; the log's times count from here."""
         self._opened = time.monotonic()
-        self._write(b"[I 0.000000] OPENED\n")
+        if self._lines is not None:
+            self._lines.write(b"[I 0.000000] OPENED\n")
 
     def write(self, what: bytes, text: bytes) -> None:
         """Note that something was received ("R"), sent ("S") or happened ("I")."""
-        if self._fd >= 0:
+        if self._lines is not None:
             passed = f"{time.monotonic() - self._opened:.6f}".encode()
-            self._write(b"[" + what + b" +" + passed + b"] " + text + b"\n")
-
-    def _write(self, data: bytes) -> None:
-        if self._fd >= 0:
-            try:
-                os.write(self._fd, data)
-            except OSError:
-                # A full disk takes the log, not the harness.
-                pass
+            self._lines.write(b"[" + what + b" +" + passed + b"] " + text + b"\n")
 
     def close(self) -> None:
-        """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Let go of the file, once all is written; one that takes nothing goes with the process."""
+        if self._lines is not None and self._lines.flush(_PATIENCE):
+            # Brings in ctypes, which a start need not pay for.
+            from memd.hostmem.closing import close
+
+            close(self._fd)
+        self._lines = None
 
 
 class QTestConnection:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError
+from memd.hostmem.file_systems import of_paths
 from memd.hostmem.files import encode_path
 from memd.hostmem.paths import open_path
 from memd.json_types import JSON
@@ -126,7 +127,7 @@ class Blocks:
         """Close every node."""
         nodes = [*self._nodes.values()]
         self._nodes.clear()
-        await Job(lambda: _close(nodes))
+        await Job(lambda: _close(nodes), on=_waits_for(nodes))
 
     def find(self, name: str) -> Node | None:
         """The node of that name."""
@@ -164,7 +165,7 @@ class Blocks:
         named = [node.name for node in plan.made]
         self._making.update(named)
         try:
-            await Job(lambda: _open(plan, roots))
+            await Job(lambda: _open(plan, roots), on=_waits_for(plan.made))
         finally:
             self._making.difference_update(named)
         top.owned = owned
@@ -228,7 +229,7 @@ class Blocks:
             gone.append(at)
             todo += [at.child, at.backing]
         if gone:
-            await Job(lambda: _close(gone))
+            await Job(lambda: _close(gone), on=_waits_for(gone))
 
     def replace(self, old: Node, new: Node) -> None:
         """Have what uses a node use another one."""
@@ -265,7 +266,7 @@ class Blocks:
         size = -(-size // _SECTOR) * _SECTOR
         fd = file.fd
         try:
-            await Job(lambda: os.ftruncate(fd, size))
+            await Job(lambda: os.ftruncate(fd, size), on=_waits_for([file]))
         except OSError as error:
             raise QMPError(f"Failed to resize underlying file: {error.strerror}") from None
         at: Node | None = node
@@ -463,6 +464,11 @@ def _image(node: Node, backing: Node | None) -> dict[str, JSON]:
     if backing is not None:
         image["backing-image"] = _image(backing, backing.backing)
     return image
+
+
+def _waits_for(nodes: list[Node]) -> frozenset[int]:
+    """What opening or closing their files may wait for; see `Job.on`."""
+    return of_paths(each.filename for each in nodes if each.driver == "file")
 
 
 def _open(plan: _Plan, roots: Roots | None) -> None:

@@ -16,12 +16,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.errors import QMPError
+from memd.hostmem.file_systems import of_paths
 from memd.hostmem.files import encode_path
 from memd.hostmem.paths import Entry, open_path, target
 from memd.hostmem.sockets import PATIENCE, connect_tcp, connect_unix, listen_tcp, listen_unix
 from memd.json_types import JSON
 from memd.qom.chardev import ChardevObject
-from memd.work import Job
+from memd.work import ELSEWHERE, Job
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
@@ -44,6 +45,10 @@ _MOST = 1024
 """Devices that clients may have added at a time: each may hold three descriptors."""
 
 _RING = 65536
+
+_PATHS = ("logfile", "in", "out", "device")
+"""Members of a backend that name files."""
+
 _ACCESS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
@@ -56,12 +61,14 @@ class Registered(ChardevObject):
         given: the socket that was handed over, or None.
         ring: what was written to it, for a ringbuf.
         ring_size: bytes that it keeps.
+        on: what closing it may wait for; see `Job.on`.
     """
 
     def __init__(self, tree: Tree, kind: str, addr: JSON, opened: _Opened) -> None:
         super().__init__(tree, kind, addr)
         self._fds = opened.fds
         self._entry = opened.entry
+        self.on = opened.on
         self.filename = opened.filename
         self.user: str | None = None
         self.below: Registered | None = None
@@ -89,6 +96,7 @@ class _Opened:
         self.entry: Entry | None = None
         self.filename: str | None = None
         self.addr: JSON = None
+        self.on = ELSEWHERE
 
     def close(self) -> None:
         for fd in self.fds:
@@ -137,8 +145,12 @@ class Chardevs:
         given = self._given(id, kind, data, take_fd)
         self._making.add(id)
         number = None if given is None else given.fd
+        # A socket may wait for who is at its other end.
+        paths = [data[each] for each in _PATHS if kind != "socket" and each in data]
+        on = of_paths(paths)
         try:
-            opened = await Job(lambda: _open(id, kind, data, self._tree.host.roots, number))
+            opened = await Job(lambda: _open(id, kind, data, self._tree.host.roots, number), on=on)
+            opened.on = on
         except BaseException:
             if given is not None:
                 given.close()
@@ -210,7 +222,7 @@ class Chardevs:
             device.below.user = None
         if device.given is not None:
             device.given.close()
-        await Job(device.close)
+        await Job(device.close, on=device.on)
 
     async def clear(self) -> None:
         """Remove every device that was registered here; no port is on any other."""
@@ -237,7 +249,8 @@ class Chardevs:
     async def make_log(self, path: str, *, append: bool) -> None:
         """Make the log of a device, in which nothing will be; raises `QMPError`."""
         end = os.O_APPEND if append else os.O_TRUNC
-        await Job(lambda: os.close(_create(path, end, self._tree.host.roots, "create")))
+        roots = self._tree.host.roots
+        await Job(lambda: os.close(_create(path, end, roots, "create")), on=of_paths([path]))
 
     def send_break(self, id: str) -> None:
         """`chardev-send-break`; raises `QMPError` where there is none."""

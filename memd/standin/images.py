@@ -13,6 +13,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, device_not_found
+from memd.hostmem.file_systems import of_paths
 from memd.hostmem.files import encode_path
 from memd.hostmem.paths import target
 from memd.standin.blocks import DRIVERS, Blocks, Node, measure, read_header
@@ -59,7 +60,9 @@ class Images:
         if options["driver"] == "file":
             if options.get("preallocation", "off") != "off":
                 raise QMPError("memd allocates no blocks of images")
-            await Job(lambda: _make(options["filename"], options["size"], {}, self._roots))
+            path = options["filename"]
+            make = lambda: _make(path, options["size"], {}, self._roots)  # noqa: E731
+            await Job(make, on=of_paths([path]))
             return
         below = options.get("file")
         if options["driver"] not in _FORMATS or type(below) is not str:
@@ -342,7 +345,7 @@ class Images:
             if kind == "qcow2":
                 content = empty_image(options)
             length = size if kind == "raw" else 0
-            await Job(lambda: _make(path, length, content, self._roots))
+            await Job(lambda: _make(path, length, content, self._roots), on=of_paths([path]))
         named = {} if name is None else {"node-name": name}
         below = {"driver": "file", "filename": path}
         return await self._blocks.add(

@@ -19,7 +19,7 @@ from memd.json_types import JSON
 from memd.server.audit_sinks import LOST_ID, MESSAGE_ID, FileSink, JournaldSink
 from memd.server.limits import LimitedLog
 from memd.session import Monitor, Peer
-from memd.work import Command, Job, Outcome, begin, run_here
+from memd.work import MEMORY, Command, Job, Outcome, begin, run_here
 from tests.commands.fakes import Console
 from tests.stepping import Running, close_all, here
 
@@ -31,7 +31,7 @@ class Sink:
     """Keeps records; takes none while it is full."""
 
     def __init__(self) -> None:
-        self.may_wait = False
+        self.on = MEMORY
         self.records: list[Record] = []
         self.full = False
         self.closed = False
