@@ -1,7 +1,7 @@
 """`--metrics`: what the daemon holds and does, for Prometheus (extra `metrics`).
 
-Scrapes are answered by a thread of their own, in the library's words; only what
-has to be read on the event loop is, and pages are counted beside it.
+Scrapes are read and answered on the event loop, in the library's words, which a thread
+puts together, for one scrape at a time; pages are counted beside the loop, too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import contextlib
 import io
 import socket
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from http.server import HTTPServer
+from functools import partial
 from itertools import accumulate
-from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, cast
 
 from prometheus_client import (
@@ -38,11 +35,12 @@ from prometheus_client.exposition import choose_encoder
 from memd import __version__
 from memd.commands.memdev import x_memdev_stat
 from memd.commands.metering import BOUNDS
+from memd.errors import QMPError
 from memd.hostmem.sockets import listen_tcp
 from memd.json_types import JSONObject
 from memd.server.endpoint import open_unix
 from memd.server.listener import Listener, SocketFile
-from memd.work import Run
+from memd.work import MEMORY, Job, Run
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
@@ -53,15 +51,16 @@ if TYPE_CHECKING:
     from memd.server.hub import Hub
 
 
-AT_ONCE = 4
-"""Scrapes that are answered at the same time. A further one is disconnected, unless
-somebody has taken longer than `GRACE` to say what it wants: then that one is."""
-
-GRACE = 1.0
-"""Seconds; a scraper says what it wants in one packet."""
+AT_ONCE = 64
+"""Scrapers that are connected at the same time. Where one comes besides, the first is let
+go that has not said what it wants, which takes one packet; or else the one that comes."""
 
 PATIENCE = 10.0
-"""Seconds for a scraper to say what it wants, and for the pages to be counted."""
+"""Seconds for a scraper to say what it wants, for the pages to be counted, and for it to
+read the answer."""
+
+LONGEST = 1 << 16
+"""Bytes of what a scraper says."""
 
 
 class Snapshot:
@@ -85,7 +84,7 @@ class Collector:
 
     Args:
         compat: whose behaviour is given, such as "10.0".
-        look: makes a snapshot, from any thread.
+        look: gives a snapshot.
     """
 
     def __init__(self, compat: str, look: Callable[[], Snapshot]) -> None:
@@ -302,80 +301,17 @@ def _of_clones(sent: Totals) -> Iterator[Metric]:
     )
 
 
-class _Server(ThreadingMixIn, HTTPServer):
-    """The library's answers to clients that somebody else has accepted."""
+def _answerer(registry: CollectorRegistry) -> Callable[[bytes], bytes]:
+    """The library's answers to requests."""
 
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(("", 0), _handler(registry), bind_and_activate=False)
-        self.server_close()
-        self._lock = threading.Lock()
-        # Who is being served, and since when; 0 once it has said what it wants.
-        self._present: dict[Any, float] = {}
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer beside the others, if there is room."""
-        if not self._let_in(request):
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:
-            # There is no thread for it.
-            self._leave(request)
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and make room."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._leave(request)
-
-    def asked(self, request: Any) -> None:
-        """A scraper has said what it wants."""
-        with self._lock:
-            if request in self._present:
-                self._present[request] = 0.0
-
-    def _let_in(self, request: Any) -> bool:
-        now = time.monotonic()
-        with self._lock:
-            if len(self._present) >= AT_ONCE:
-                slow = [each for each, since in self._present.items() if 0 < since < now - GRACE]
-                if not slow:
-                    return False
-                del self._present[slow[0]]
-                with contextlib.suppress(OSError):
-                    slow[0].shutdown(socket.SHUT_RDWR)
-            self._present[request] = now
-        return True
-
-    def _leave(self, request: Any) -> None:
-        with self._lock:
-            self._present.pop(request, None)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A scraper that goes away is no matter; all else is told."""
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            import logging
-
-            logging.getLogger("memd").error("a scrape failed", exc_info=error)
-
-
-def _handler(registry: CollectorRegistry) -> type[MetricsHandler]:
     class Handler(MetricsHandler.factory(registry)):  # type: ignore[misc]
-        timeout = PATIENCE
-
-        def address_string(self) -> str:
-            # Of a UNIX socket there is none.
-            return "scraper"
+        def __init__(self, request: bytes) -> None:
+            """Answer, without the socket that the library would have."""
+            self.rfile = io.BytesIO(request)
+            self.wfile = io.BytesIO()
+            self.handle_one_request()
 
         def do_GET(self) -> None:
-            self.server.asked(self.request)
             if self.path.partition("?")[0] != "/metrics":
                 self.send_error(404)
                 return
@@ -388,19 +324,18 @@ def _handler(registry: CollectorRegistry) -> type[MetricsHandler]:
 
         def do_HEAD(self) -> None:
             """What GET answers, without its body."""
-            out: Any = vars(self)["wfile"]
-            self.wfile = whole = io.BytesIO()
-            try:
-                self.do_GET()
-            finally:
-                self.wfile = out
-            head = whole.getvalue().partition(b"\r\n\r\n")[0]
-            out.write(head + b"\r\n\r\n")
+            self.do_GET()
+            head = self.wfile.getvalue().partition(b"\r\n\r\n")[0]
+            self.wfile = io.BytesIO(head + b"\r\n\r\n")
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: scrapers come every few seconds."""
 
-    return Handler
+    def answer(request: bytes) -> bytes:
+        written: bytes = Handler(request).wfile.getvalue()
+        return written
+
+    return answer
 
 
 class Metrics:
@@ -434,30 +369,75 @@ class Metrics:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        registry.register(Collector(daemon.compat.value, self._look))
-        self._server = _Server(registry)
+        registry.register(Collector(daemon.compat.value, lambda: self._seen))
+        self._answer = _answerer(registry)
+        self._seen = Snapshot()
+        self._one_at_a_time = asyncio.Lock()
+        # Those that have not said what they want, and all of them; in the order they came.
+        self._silent: dict[asyncio.Task[None], None] = {}
+        self._scrapes: set[asyncio.Task[None]] = set()
         self._listeners = [Listener(loop, each, self._serve, made=made) for each in socks]
         for listener in self._listeners:
             listener.start()
 
     async def close(self, patience: float) -> None:
-        """Serve no more. What is being answered is cut off with the process.
+        """Serve no more. What is being answered is cut off.
 
         Args:
             patience: seconds given to the file system of its socket.
         """
+        for scrape in self._scrapes:
+            scrape.cancel()
         for listener in self._listeners:
             if made := listener.close():
                 await self._hub.in_thread(made.remove, patience)
 
     def _serve(self, client: socket.socket) -> None:
-        client.setblocking(True)
-        self._server.process_request(client, "")
+        if len(self._scrapes) >= AT_ONCE:
+            if not self._silent:
+                client.close()
+                return
+            first = next(iter(self._silent))
+            del self._silent[first]
+            self._scrapes.discard(first)
+            first.cancel()
+        client.setblocking(False)
+        scrape = self._loop.create_task(self._scrape(client))
+        self._scrapes.add(scrape)
+        self._silent[scrape] = None
+        scrape.add_done_callback(partial(self._left, client))
 
-    def _look(self) -> Snapshot:
-        """A snapshot, waited for in the scrape's thread."""
-        looking = asyncio.run_coroutine_threadsafe(self._snapshot(), self._loop)
-        return looking.result(PATIENCE)
+    def _left(self, client: socket.socket, scrape: asyncio.Task[None]) -> None:
+        client.close()
+        self._silent.pop(scrape, None)
+        self._scrapes.discard(scrape)
+
+    async def _scrape(self, client: socket.socket) -> None:
+        # Who goes away, or takes too long, is no matter (a TimeoutError is an OSError).
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(PATIENCE):
+                request = await self._request(client)
+            self._silent.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
+            try:
+                async with asyncio.timeout(PATIENCE), self._one_at_a_time:
+                    self._seen = await self._snapshot()
+                    answer: bytes = await self._run(self._beside(request))
+            except (QMPError, TimeoutError):
+                answer = b"HTTP/1.0 503 Service Unavailable\r\n\r\n"
+            async with asyncio.timeout(PATIENCE):
+                await self._loop.sock_sendall(client, answer)
+
+    async def _request(self, client: socket.socket) -> bytes:
+        said = b""
+        while b"\r\n\r\n" not in said and b"\n\n" not in said and len(said) < LONGEST:
+            more = await self._loop.sock_recv(client, LONGEST)
+            if not more:
+                break
+            said += more
+        return said
+
+    async def _beside(self, request: bytes) -> bytes:
+        return await Job(partial(self._answer, request), on=MEMORY)
 
     async def _snapshot(self) -> Snapshot:
         seen = Snapshot()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from prometheus_client.samples import Sample
 from memd.app.metrics import AT_ONCE
 from memd.pages.store import Store
 from tests.differential.harness import settle
+from tests.differential.kernel import descriptors
 from tests.differential.server import PATIENCE, TREE, Server
 
 MIB = 1 << 20
@@ -128,15 +130,18 @@ def test_the_form_is_negotiated(scraped: Scraped) -> None:
     assert scraped.get("/elsewhere")[0] == 404
 
 
-def test_who_says_nothing_keeps_nobody_waiting(scraped: Scraped) -> None:
-    silent = []
-    for _ in range(3):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(str(scraped.path))
-        silent.append(sock)
-    assert scraped.value("memd_clients") is not None
-    for sock in silent:
-        sock.close()
+def test_silent_scrapers_keep_nobody_out(scraped: Scraped) -> None:
+    """Nor do they take a thread each."""
+    scraped.get()
+    threads = len(os.listdir(f"/proc/{scraped.server.pid}/task"))
+    with contextlib.ExitStack() as stack:
+        for _ in range(1000):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.settimeout(PATIENCE)
+            sock.connect(str(scraped.path))
+        assert scraped.value("memd_clients") is not None
+        assert len(os.listdir(f"/proc/{scraped.server.pid}/task")) <= threads + 1
+        assert sum(descriptors(scraped.server.pid).values()) < AT_ONCE + 50
 
 
 def test_rubbish_is_answered_and_nothing_is_lost(scraped: Scraped) -> None:
