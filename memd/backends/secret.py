@@ -42,9 +42,12 @@ class Secret(Credentials):
         content: the secret itself; empty before the object is whole.
     """
 
+    is_secret = True
+
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.content = b""
+        self._is_read = False
         self._values: dict[str, str] = {}
 
     def value(self, name: str) -> str:
@@ -55,17 +58,20 @@ class Secret(Credentials):
         """Set a property; once the object is whole that changes nothing.
 
         Raises:
-            QMPError: it is longer than any secret.
+            QMPError: it is longer than any secret, or its user has too much of them.
         """
         if len(value) > MOST:
             raise QMPError(f"Parameter '{name}' exceeds {MOST} bytes")
+        if self.charge is not None:
+            more = len(value) - len(self._values.get(name, ""))
+            self.charge.resize(self.name, self.memory_size + more)
         self._values[name] = value
 
     @property
     def memory_size(self) -> int:
         """What it takes of the daemon's own memory, or may; see `UserCreatable.memory_size`."""
-        of_file = MOST if "file" in self._values else 0
-        return of_file + sum(map(len, self._values.values()))
+        of_file = MOST if "file" in self._values and not self._is_read else 0
+        return len(self.content) + of_file + sum(map(len, self._values.values()))
 
     async def complete(self) -> None:
         """Read it; see `UserCreatable.complete`."""
@@ -89,6 +95,9 @@ class Secret(Credentials):
                 raise QMPError(f"Key should be {_KEY_LENGTH} bytes in length")
             raise QMPError("memd has no means to decrypt a secret: 'keyid' is not supported")
         self.content = _decode(content) if self.value("format") == "base64" else content
+        self._is_read = True
+        if self.charge is not None:
+            self.charge.resize(self.name, self.memory_size)
 
 
 def find_secret(tree: Tree, id: str) -> Secret:

@@ -293,7 +293,9 @@ async def restore(tree: Tree, described: Description, fd: int) -> UserCreatable:
         obj: UserCreatable = qom_type.factory(qom_type, tree, described["id"])
         obj.set_properties(obj.restoring(described))
         # It is there, whatever the limits are now.
-        obj.charge = tree.objects.quota.charge(obj.memory_size, described["owner"])
+        obj.charge = tree.objects.quota.charge(
+            obj.memory_size, described["owner"], secret=obj.is_secret
+        )
         try:
             await obj.restore(described, fd)
         except BaseException:

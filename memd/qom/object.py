@@ -160,6 +160,9 @@ class UserCreatable(QObject):
 
     __slots__ = ("charge", "kept", "lingers")
 
+    is_secret = False
+    """Whether its memory is the daemon's own, and holds a secret."""
+
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree)
         self.name = id

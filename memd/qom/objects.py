@@ -302,9 +302,9 @@ class Objects(QObject):
         if id in self.listed or id in self._creations or id in CONTAINER.all_properties:
             raise self.duplicate(id)
         pooled = size if self.pools is not None and self.pools.has(obj) else 0
-        self.quota.check(id, size, owner, pooled)
+        self.quota.check(id, size, owner, pooled, secret=obj.is_secret)
         self._creations[id] = Creation(obj)
-        obj.charge = self._charges[id] = self.quota.charge(size, owner)
+        obj.charge = self._charges[id] = self.quota.charge(size, owner, secret=obj.is_secret)
 
     def release(self, obj: UserCreatable) -> None:
         """The making of an object has ended; its id is free, unless it is listed."""
@@ -325,7 +325,7 @@ class Objects(QObject):
         charge = self._charges.get(obj.name)
         if charge is None:
             # Nobody asked for it: it is there, whatever the limits.
-            charge = obj.charge or self.quota.charge(obj.memory_size, None)
+            charge = obj.charge or self.quota.charge(obj.memory_size, None, secret=obj.is_secret)
             self._charges[obj.name] = charge
         obj.charge = charge
 

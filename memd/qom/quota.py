@@ -14,6 +14,10 @@ NO_USER = -1
 together they are one user."""
 
 
+SECRETS = 64 << 20
+"""Bytes of the secrets that one user's clients have made: they are held by the daemon itself."""
+
+
 class Charge:
     """What one object takes of a quota, from the moment its id is taken.
 
@@ -21,10 +25,11 @@ class Charge:
     yet. Both ends may come in any order, more than once, and from any thread.
     """
 
-    __slots__ = ("_held", "_object", "_quota", "owner", "size")
+    __slots__ = ("_held", "_object", "_quota", "_secret", "owner", "size")
 
-    def __init__(self, quota: Quota, owner: int | None, size: int) -> None:
+    def __init__(self, quota: Quota, owner: int | None, size: int, secret: bool) -> None:
         self._quota = quota
+        self._secret = secret
         self._object = True
         self._held = False
         self.owner = owner
@@ -51,14 +56,20 @@ class Charge:
             if not self._held:
                 self._give_back()
 
+    def resize(self, id: str, size: int) -> None:
+        """The object takes so many bytes from now on.
+
+        Raises:
+            QMPError: there is no room for them; nothing has changed.
+        """
+        self._quota.check_bytes(id, size - self.size, self.owner, secret=self._secret)
+        with self._quota.lock:
+            self._quota.count(size - self.size, self.owner, secret=self._secret)
+            self.size = size
+
     def _give_back(self) -> None:
         size, self.size = self.size, 0
-        self._quota.memory -= size
-        if self.owner is not None and size:
-            users = self._quota.users
-            users[self.owner] -= size
-            if not users[self.owner]:
-                del users[self.owner]
+        self._quota.count(-size, self.owner, secret=self._secret)
 
 
 class Quota:
@@ -73,6 +84,7 @@ class Quota:
         objects: how many there are, those that are being made included.
         memory: bytes of all memory backends.
         users: bytes by user id, of users that have any.
+        secrets: of these, bytes of secrets.
         lock: held to change these.
     """
 
@@ -85,10 +97,13 @@ class Quota:
         self.objects = 0
         self.memory = 0
         self.users: dict[int, int] = {}
+        self.secrets: dict[int, int] = {}
         # The end of memory may come in a worker thread.
         self.lock = threading.Lock()
 
-    def check(self, id: str, size: int, owner: int | None, pooled: int = 0) -> None:
+    def check(
+        self, id: str, size: int, owner: int | None, pooled: int = 0, *, secret: bool = False
+    ) -> None:
         """See that there is room for an object.
 
         Args:
@@ -96,6 +111,7 @@ class Quota:
             size: bytes of its memory, 0 for none.
             owner: the user whose client makes it, `NO_USER` or `NOBODY`.
             pooled: how many of these bytes a pool has, which are counted already.
+            secret: whether it is one.
 
         Raises:
             QMPError: there is not.
@@ -105,16 +121,30 @@ class Quota:
                 f"cannot make object '{id}': there are {self.objects} objects,"
                 f" --max-objects allows {self.max_objects}"
             )
+        self.check_bytes(id, size, owner, pooled, secret=secret)
+
+    def check_bytes(
+        self, id: str, size: int, owner: int | None, pooled: int = 0, *, secret: bool
+    ) -> None:
+        """See that there is room for so many bytes more; as `check`."""
+        if size <= 0:
+            return
         if 0 < self.max_memory < self.memory + size - pooled:
             raise QMPError(
                 f"cannot make object '{id}' of {size} bytes: {self.memory} bytes are in use,"
                 f" --max-memory allows {self.max_memory}"
             )
-        if owner is None or not self.max_memory_per_user:
+        if owner is None:
             return
+        whom = "those without a user id" if owner == NO_USER else f"user {owner}"
+        mine = self.secrets.get(owner, 0)
+        if secret and mine + size > SECRETS:
+            raise QMPError(
+                f"cannot keep {size} bytes of secret '{id}': {mine} bytes are in use by {whom},"
+                f" {SECRETS} are allowed, see docs/limits.md"
+            )
         mine = self.users.get(owner, 0)
-        if mine + size > self.max_memory_per_user:
-            whom = "those without a user id" if owner == NO_USER else f"user {owner}"
+        if 0 < self.max_memory_per_user < mine + size:
             raise QMPError(
                 f"cannot make object '{id}' of {size} bytes: {mine} bytes are in use by {whom},"
                 f" --max-memory-per-user allows {self.max_memory_per_user}"
@@ -125,11 +155,19 @@ class Quota:
         with self.lock:
             self.memory += size
 
-    def charge(self, size: int, owner: int | None) -> Charge:
+    def charge(self, size: int, owner: int | None, *, secret: bool = False) -> Charge:
         """Count an object, whether there is room or not; see `check`."""
         with self.lock:
             self.objects += 1
-            self.memory += size
-            if owner is not None and size:
-                self.users[owner] = self.users.get(owner, 0) + size
-        return Charge(self, owner, size)
+            self.count(size, owner, secret=secret)
+        return Charge(self, owner, size, secret)
+
+    def count(self, size: int, owner: int | None, *, secret: bool) -> None:
+        """Count bytes more, or less; with the lock held."""
+        self.memory += size
+        if owner is None or not size:
+            return
+        for each in (self.users, self.secrets) if secret else (self.users,):
+            each[owner] = each.get(owner, 0) + size
+            if not each[owner]:
+                del each[owner]

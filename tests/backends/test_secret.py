@@ -142,7 +142,10 @@ def test_it_has_a_limit_and_is_counted() -> None:
             f"Parameter '{name}' exceeds 1048576 bytes",
         )
     console("object-add", **add, data="x" * (1 << 20))
-    assert quota.memory == 1 << 20
+    # What was given, and what came of it.
+    assert quota.memory == 2 << 20
+    console("qom-set", path="/objects/s0", property="iv", value="x" * 5000)
+    assert quota.memory == (2 << 20) + 5000
     text = console.refusal("qom-set", path="/objects/s0", property="data", value=too_long)[1]
     assert text == "Parameter 'data' exceeds 1048576 bytes"
     console("object-del", id="s0")
