@@ -318,7 +318,7 @@ class ServiceManager:
                     self._heed(data, fds)
             finally:
                 for fd in fds:
-                    os.close(fd)
+                    _close(fd)
 
     def _heed(self, data: bytes, fds: Sequence[int]) -> None:
         lines = data.decode().split("\n")
@@ -329,7 +329,7 @@ class ServiceManager:
         if "FDSTOREREMOVE" in message:
             for each in [each for each in self.store if each.name == message["FDNAME"]]:
                 self.store.remove(each)
-                os.close(each.fd)
+                _close(each.fd)
         self.status = message.get("STATUS", self.status)
         if not {"FDSTORE", "FDSTOREREMOVE", "BARRIER"} & set(message):
             self.messages.append(message)
@@ -339,6 +339,14 @@ class ServiceManager:
             return
         if not any(_same(each.fd, fd) for each in self.store):
             self.store.append(Stored(name, os.dup(fd)))
+
+
+def _close(fd: int) -> None:
+    """Close a descriptor; what may wait for a file system is closed by a thread, as by systemd."""
+    if os.readlink(f"/proc/self/fd/{fd}").startswith(("/memfd:", "/dev/", "pipe:", "socket:")):
+        os.close(fd)
+    else:
+        threading.Thread(target=os.close, args=(fd,), daemon=True).start()
 
 
 def _same(one: int, other: int) -> bool:
