@@ -18,10 +18,9 @@ from typing import Any
 import pytest
 
 from memd.server.jobs import LIGHT, UNKNOWN
-from tests.clients.harness_server import qemu_system_memd
 from tests.differential.harness import settle
 from tests.differential.kernel import is_exiting
-from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
+from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv, qemu_system_memd
 from tests.faults.conftest import MIB, Broken, arguments
 
 
