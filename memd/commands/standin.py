@@ -93,6 +93,14 @@ def screendump(daemon: Daemon, args: JSONObject) -> JSON:
     raise QMPError("There is no console to take a screendump from")
 
 
+async def dump_guest_memory(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
+    """`dump-guest-memory`: write what the machine's memory holds."""
+    from memd.standin.channels import Opener
+
+    opener = Opener(daemon.tree.host.roots, take_fd(session), may_run=False, fd_files=True)
+    return Outcome(events=await _standin(daemon).dump.start(args, opener))
+
+
 def query_cpu_model_expansion(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-cpu-model-expansion`: what a model comes to, with what is changed about it."""
     model = args["model"]
@@ -279,6 +287,7 @@ REGISTERS: dict[str, Handler] = {
     "send-key": _register(lambda standin, args: None),
     "inject-nmi": inject_nmi,
     "screendump": screendump,
+    "query-dump": _register(lambda standin, args: standin.dump.query()),
     "set_link": _register(lambda standin, args: standin.netdevs.set_link(args["name"], args["up"])),
     "migrate-set-parameters": _register(StandIn.set_migration_parameters),
     "query-migrate-parameters": _register(lambda standin, args: standin.migration_parameters()),
@@ -339,6 +348,7 @@ OF_CLIENTS: dict[str, SessionHandler] = {
     ),
     "netdev_add": _of_client(lambda standin, args, take: standin.netdevs.add(args, take)),
     "migrate": migration.migrate,
+    "dump-guest-memory": dump_guest_memory,
     "migrate-incoming": migration.migrate_incoming,
 }
 """The same, of what takes descriptors that its client has named."""

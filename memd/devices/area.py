@@ -116,13 +116,23 @@ def area_of(config: MachineConfig) -> Area | None:
     total = config.maxmem - config.ram_size
     if config.type == "none" or total <= 0:
         return None
-    if config.type == "virt":
-        end = GIB + config.ram_size
-    else:
-        limit, below = _LOW[config.type]
-        above = 0 if config.ram_size < limit else config.ram_size - below
-        end = 4 * GIB + above
+    base, size = ram_ranges(config)[-1]
+    end = base + size
+    if config.type != "virt":
+        end = max(end, 4 * GIB)
     return Area(end + -end % GIB, total + config.slots * GIB, total)
+
+
+def ram_ranges(config: MachineConfig) -> list[tuple[int, int]]:
+    """Where in a machine the memory is that it starts with: addresses and sizes."""
+    if config.type == "none":
+        return []
+    if config.type == "virt":
+        return [(GIB, config.ram_size)]
+    limit, below = _LOW[config.type]
+    if config.ram_size < limit:
+        return [(0, config.ram_size)]
+    return [(0, below), (4 * GIB, config.ram_size - below)]
 
 
 def choose_slot(slots: int, taken: Collection[int], hint: int) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memd.standin.blocks import Blocks
     from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
+    from memd.standin.dump import Dump
     from memd.standin.images import Images
     from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
@@ -54,6 +55,7 @@ class StandIn:
         self._images: Images | None = None
         self._parameters: dict[str, JSON] = {}
         self._migration: Migration | None = None
+        self._dump: Dump | None = None
         self.host: Host | None = None
         """What it is in, set once that is there."""
         self._tree = tree
@@ -119,6 +121,16 @@ class StandIn:
             self._migration = Migration(self.host, self.migration_parameters)
         return self._migration
 
+    @property
+    def dump(self) -> Dump:
+        """What dumps the memory."""
+        if self._dump is None:
+            from memd.standin.dump import Dump
+
+            assert self.host is not None
+            self._dump = Dump(self.host.machine)
+        return self._dump
+
     async def reset(self) -> None:
         """Forget every register; what they hold is closed."""
         if self._migration is not None:
@@ -132,7 +144,7 @@ class StandIn:
         if self._blocks is not None:
             await self._blocks.clear()
         self._migration = self._devices = self._netdevs = self._chardevs = None
-        self._blocks = self._images = None
+        self._blocks = self._images = self._dump = None
         self._parameters.clear()
         self._asked = 0
 
