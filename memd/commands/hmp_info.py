@@ -49,11 +49,14 @@ def info_chardev(daemon: Daemon, rest: str) -> str:
 
 def info_cpus(daemon: Daemon, rest: str) -> str:
     """`info cpus`."""
-    return "".join(
-        f"{' ' if row['cpu-index'] else '*'} CPU #{row['cpu-index']}:"
-        f" thread_id={row['thread-id']}\r\n"
-        for row in stack.query_cpus_fast(daemon, {})
-    )
+    told = ""
+    for row in stack.query_cpus_fast(daemon, {}):
+        mark = " " if row["cpu-index"] else "*"
+        told += f"{mark} CPU #{row['cpu-index']}: thread_id={row['thread-id']}"
+        if "qom-type" in row:
+            told += f" model={row['qom-type'].rpartition('-' + row['target'])[0]}"
+        told += "\r\n"
+    return told
 
 
 def info_iothreads(daemon: Daemon, rest: str) -> str:

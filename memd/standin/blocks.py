@@ -1,7 +1,8 @@
 """The register of block nodes: real files, opened and sized by the driver that is named.
 
 Nobody reads or writes a guest's data in them; of qcow2 images there is the
-metadata. What is known of drivers, rules and texts was observed on QEMU 10.0.2.
+metadata. What is known of drivers, rules and texts was observed on QEMU
+10.0.2 and 11.1.3.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.files import encode_path
+from memd.hostmem.libc import PAGE_SIZE
 from memd.hostmem.paths import open_path
 from memd.json_types import JSON
 from memd.standin.qcow2 import Header
@@ -114,9 +117,14 @@ class Node:
 
 
 class Blocks:
-    """The block nodes of a stand-in, and its NBD server, to which nobody can connect."""
+    """The block nodes of a stand-in, and its NBD server, to which nobody can connect.
 
-    def __init__(self) -> None:
+    Args:
+        compat: whose nodes it tells of.
+    """
+
+    def __init__(self, compat: Compat) -> None:
+        self._compat = compat
         self._nodes: dict[str, Node] = {}
         self._making: set[str] = set()
         self._numbers = 0
@@ -288,7 +296,7 @@ class Blocks:
         Args:
             flat: whether nothing is told there of backing nodes.
         """
-        return [_info(node, flat=flat) for node in reversed(self._nodes.values())]
+        return [_info(node, self._compat, flat=flat) for node in reversed(self._nodes.values())]
 
     def devices(self) -> list[JSON]:
         """The value of `query-block`: what devices use."""
@@ -300,7 +308,7 @@ class Blocks:
                 "locked": False,
                 "removable": False,
                 "io-status": "ok",
-                "inserted": _info(node),
+                "inserted": _info(node, self._compat),
             }
             for node in self._nodes.values()
             if node.device is not None
@@ -418,14 +426,14 @@ def _statistics(node: Node, *, backing: bool) -> dict[str, JSON]:
     return row
 
 
-def _info(node: Node, *, flat: bool = False) -> dict[str, JSON]:
+def _info(node: Node, compat: Compat, *, flat: bool = False) -> dict[str, JSON]:
     chain = [*node.chain()]
-    info = {
+    info: dict[str, JSON] = {
         "node-name": node.name,
         "drv": node.driver,
         "ro": node.read_only,
         "file": node.filename,
-        "image": _image(node, None if flat else node.backing),
+        "image": _image(node, None if flat else node.backing, compat),
         "encrypted": False,
         "detect_zeroes": "off",
         "active": True,
@@ -436,10 +444,15 @@ def _info(node: Node, *, flat: bool = False) -> dict[str, JSON]:
     }
     if node.backing is not None:
         info["backing_file"] = node.backing.filename
+    if compat is not Compat.V10_0:
+        below = {"file": node.child, "backing": node.backing}
+        info["children"] = [
+            {"child": role, "node-name": each.name} for role, each in below.items() if each
+        ]
     return info
 
 
-def _image(node: Node, backing: Node | None) -> dict[str, JSON]:
+def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
     """QAPI's `ImageInfo`."""
     image: dict[str, JSON] = {
         "filename": node.filename,
@@ -461,8 +474,17 @@ def _image(node: Node, backing: Node | None) -> dict[str, JSON]:
         )
         if node.header.backing_format is not None:
             image["backing-filename-format"] = node.header.backing_format
+    if compat is not Compat.V10_0:
+        unit = image.get("cluster-size")
+        image["limits"] = {
+            "request-alignment": 1,
+            "min-mem-alignment": _SECTOR if file is None else 1,
+            "opt-mem-alignment": PAGE_SIZE,
+            "max-iov": 1024,
+            **({"discard-alignment": unit, "write-zeroes-alignment": unit} if unit else {}),
+        }
     if backing is not None:
-        image["backing-image"] = _image(backing, backing.backing)
+        image["backing-image"] = _image(backing, backing.backing, compat)
     return image
 
 

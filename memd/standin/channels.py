@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.files import encode_path
 from memd.hostmem.paths import Entry, Roots, open_path, target
@@ -34,13 +35,17 @@ from memd.work import Completion
 Address = dict[str, Any]
 """A QAPI `MigrationAddress`."""
 
-_INET = re.compile(r"(?:\[([^]]{1,64})\]|([^:]{0,64})):([^,]{1,32})(?:,.*)?", re.DOTALL)
+_INET = re.compile(r"(?:\[([^]]{1,64})\]|((?!\[)[^:]{0,64})):([^,]{1,32})(?:,.*)?", re.DOTALL)
 _MODE = 0o660
 _FLAGS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
-def address(args: dict[str, Any]) -> Address:
+def address(args: dict[str, Any], compat: Compat) -> Address:
     """The address that `migrate` and `migrate-incoming` are given, as a URI or as channels.
+
+    Args:
+        args: theirs.
+        compat: whose texts.
 
     Raises:
         QMPError: there is none, more than one, or it can't be understood.
@@ -49,7 +54,7 @@ def address(args: dict[str, Any]) -> Address:
     if ("uri" in args) == bool(channels):
         raise QMPError("need either 'uri' or 'channels' argument")
     if "uri" in args:
-        return _parse(args["uri"])
+        return _parse(args["uri"], compat)
     mains: list[Address] = [each["addr"] for each in channels if each["channel-type"] == "main"]
     if len(mains) > 1:
         raise QMPError("Channel list has more than one main entry")
@@ -58,7 +63,7 @@ def address(args: dict[str, Any]) -> Address:
     return mains[0]
 
 
-def _parse(uri: str) -> Address:
+def _parse(uri: str, compat: Compat) -> Address:
     kind, _, rest = uri.partition(":")
     if kind == "exec" and _:
         return {"transport": "exec", "args": ["/bin/sh", "-c", rest]}
@@ -79,7 +84,11 @@ def _parse(uri: str) -> Address:
     if kind in ("tcp", "vsock") and _:
         found = _INET.fullmatch(rest)
         if found is None:
-            what = {":": "port in address", "[": "IPv6 address"}.get(rest[:1], "address")
+            what = "address"
+            if kind == "tcp" and rest[:1] == "[":
+                what = "IPv6 address"
+            elif kind == "tcp" and rest[:1] == ":" and compat is Compat.V10_0:
+                what = "port in address"
             raise QMPError(f"error parsing {what} '{rest}'")
         of = {"host": found[1] or found[2] or "", "port": found[3]}
         return {"transport": "socket", "type": "inet" if kind == "tcp" else kind, **of}

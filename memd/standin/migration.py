@@ -1,7 +1,7 @@
 """Migration of a stand-in: its memory goes to another one, or comes from one.
 
 What a client sees of it (states, events, their order, errors) was observed on QEMU
-10.0.2. A machine that stands still is sent once. One that runs is sent while it
+10.0.2 and 11.1.3. A machine that stands still is sent once. One that runs is sent while it
 does, and then, once it stands, what has changed since.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
+from memd.compat import Compat
 from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioPci
 from memd.errors import QMPError
@@ -37,7 +38,8 @@ _STATES = (
 )
 """Run states in which a machine can arrive."""
 
-_UNDER_WAY = ("setup", "active", "pre-switchover", "device", "postcopy-active", "cancelling")
+_ENDING = ("cancelling", "failing")
+_UNDER_WAY = ("setup", "active", "pre-switchover", "device", "postcopy-active", *_ENDING)
 
 
 class Host(Protocol):
@@ -70,10 +72,14 @@ class Migration:
     Args:
         host: the stand-in.
         parameters: gives those of migration.
+        compat: whose events and texts.
     """
 
-    def __init__(self, host: Host, parameters: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, host: Host, parameters: Callable[[], dict[str, Any]], compat: Compat
+    ) -> None:
         self._host = host
+        self._compat = compat
         self._machine_name = "none" if host.machine_kind is None else host.machine_kind.name
         self._parameters = parameters
         self.outgoing = self.incoming = "none"
@@ -107,7 +113,7 @@ class Migration:
         told["status"] = self.outgoing
         if self._error is not None:
             told["error-desc"] = self._error
-        if self.outgoing in ("setup", "failed", "cancelled"):
+        if self.outgoing in ("setup", "failing", "failed", "cancelled"):
             return told
         if self.outgoing == "completed":
             told["downtime"] = self._downtime
@@ -116,7 +122,9 @@ class Migration:
             self._took = _milliseconds(self._began)
         told |= {"setup-time": self._setup, "total-time": self._took}
         if self._writer is not None:
-            told["ram"] = _ram(self._writer, self._took, self._syncs)
+            told["ram"] = ram = _ram(self._writer, self._took, self._syncs)
+            if self._compat is not Compat.V10_0 and self.is_under_way:
+                told["remaining"] = ram["remaining"]
         return told
 
     def _become(self, status: str) -> None:
@@ -137,7 +145,9 @@ class Migration:
 
     def _sync(self) -> None:
         self._syncs += 1
-        self._emit("MIGRATION_PASS", {"pass": self._syncs})
+        # Since QEMU 11, of the passes alone that follow the first one.
+        if self._compat is Compat.V10_0 or self._syncs > 1:
+            self._emit("MIGRATION_PASS", {"pass": self._syncs})
 
     @property
     def is_under_way(self) -> bool:
@@ -152,7 +162,7 @@ class Migration:
         Raises:
             QMPError: it can't be sent now, or not to there.
         """
-        where = address(args)
+        where = address(args, self._compat)
         if self.is_under_way:
             raise QMPError("There's a migration process in progress")
         if self._host.run_state == "inmigrate":
@@ -172,6 +182,7 @@ class Migration:
                 channel = await Job(lambda: opener.open(where, given, write=True))
         except Exception as error:
             self._fail(error.desc if isinstance(error, QMPError) else _INTERNAL)
+            self._have_failed()
             raise
 
         def connect() -> Channel:
@@ -198,6 +209,8 @@ class Migration:
             live = host.run_state == "running"
             writer.go_through(remember=live)
             await self._push(writer, limited=True)
+            if self._compat is not Compat.V10_0:
+                self._sync()
             was, stopped, self._stopped = host.run_state, True, monotonic()
             host.run_state = "finish-migrate"
             if was == "running":
@@ -207,7 +220,8 @@ class Migration:
                 while not self._continue:
                     await self._wait()
             self._become("device")
-            self._sync()
+            if self._compat is Compat.V10_0:
+                self._sync()
             if live or was == "running":
                 writer.go_through(remember=False)
                 await self._push(writer)
@@ -235,7 +249,7 @@ class Migration:
                     channel.close(kill=not done)
 
             await Job(release)
-            if self.is_under_way and not done and self.outgoing != "cancelling":
+            if self.is_under_way and not done and self.outgoing not in _ENDING:
                 self._fail(_INTERNAL)
             if done:
                 self._took = _milliseconds(self._began)
@@ -246,6 +260,7 @@ class Migration:
                 host.run_state = was
                 if was == "running":
                     host.machine.emit((Event("RESUME"),))
+            self._have_failed()
             if self.outgoing == "cancelling":
                 self._become("cancelled")
             if channel is not None:
@@ -300,11 +315,15 @@ class Migration:
 
     def _fail(self, why: str) -> None:
         self._error = why
-        self._become("failed")
+        self._become("failed" if self._compat is Compat.V10_0 else "failing")
+
+    def _have_failed(self) -> None:
+        if self.outgoing == "failing":
+            self._become("failed")
 
     def cancel(self) -> None:
         """`migrate_cancel`."""
-        if self.is_under_way and self.outgoing != "cancelling":
+        if self.is_under_way and self.outgoing not in _ENDING:
             self._become("cancelling")
             self._wake()
 
@@ -346,7 +365,7 @@ class Migration:
             raise QMPError("The incoming migration has already been started")
         if self._host.run_state != "inmigrate":
             raise QMPError("'-incoming' was not specified on the command line")
-        where, exits = address(args), args.get("exit-on-error", True)
+        where, exits = address(args, self._compat), args.get("exit-on-error", True)
         if self.incoming != "none":
             raise QMPError(f"Illegal migration incoming state: {self.incoming}")
         self._become_incoming("setup")
@@ -388,8 +407,9 @@ class Migration:
                 host.machine.emit((Event("RESUME"),))
             self._become_incoming("completed")
         except NotLoaded as error:
-            log.error("%s", error)
-            self._incoming_error = error.told
+            self._incoming_error = error.told(self._compat)
+            if str(error) not in self._incoming_error:
+                log.error("%s", error)
             self._become_incoming("failed")
             if exits:
                 host.fail(self._incoming_error)
@@ -405,15 +425,16 @@ class Migration:
 
     def _check_header(self, header: dict[str, Any]) -> None:
         if header["machine"] != self._machine_name:
-            raise NotLoaded(
+            raise _other_machine(
                 f"Machine type received is '{header['machine']}' and local is"
                 f" '{self._machine_name}'"
             )
         here = _IGNORE_SHARED in self._host.migration_capabilities
         if (_IGNORE_SHARED in header["capabilities"]) != here:
-            raise NotLoaded(
+            raise _other_machine(
                 f"Capability {_IGNORE_SHARED} is {'on' if here else 'off'}, but received"
-                f" capability is {'off' if here else 'on'}"
+                f" capability is {'off' if here else 'on'}",
+                "Failed to validate capabilities",
             )
 
     # What goes and comes
@@ -455,6 +476,11 @@ class Migration:
         for device in self._host.machine.plugged:
             if isinstance(device, VirtioPci) and isinstance(device.virtio, VirtioMem):
                 yield self._host.machine.tree.path_of(device), device.virtio
+
+
+def _other_machine(why: str, detail: str = "") -> NotLoaded:
+    where = "post load hook failed for: configuration, version_id: 1, minimum_version: 0"
+    return NotLoaded(why, detail=f"{where}: {detail or why}")
 
 
 def _milliseconds(since: float) -> int:

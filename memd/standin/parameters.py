@@ -1,7 +1,8 @@
-"""The parameters of migration, and what values they take, as in QEMU 10.0.2."""
+"""The parameters of migration, and what values they take, as in QEMU."""
 
 from __future__ import annotations
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
 
@@ -26,12 +27,13 @@ _RANGES = {
 _PAGE = 4096
 
 
-def check_parameters(given: dict[str, JSON], known: dict[str, JSON]) -> None:
+def check_parameters(given: dict[str, JSON], known: dict[str, JSON], compat: Compat) -> None:
     """See whether parameters can be set.
 
     Args:
         given: what is to be set.
         known: all of them, as they would be then.
+        compat: whose texts.
 
     Raises:
         QMPError: one has a value that it can't have.
@@ -40,19 +42,25 @@ def check_parameters(given: dict[str, JSON], known: dict[str, JSON]) -> None:
         if name in given and not low <= given[name] <= high:
             # It is 0 that is said to begin the range of what has to be more.
             told = text.format(0 if name == "announce-step" else low, high)
-            raise _wrong(name, told)
+            raise _wrong(name, told, compat)
     size = given.get("xbzrle-cache-size", _PAGE)
     if size < _PAGE or size & (size - 1):
-        raise _wrong(
-            "xbzrle-cache-size", "expects a power of two no less than the target page size"
-        )
+        told = "expects a power of two no less than the target page size"
+        raise _wrong("xbzrle-cache-size", told, compat)
     most = given.get("max-cpu-throttle", 99)
     if not known["cpu-throttle-initial"] <= most <= 99:
-        raise _wrong(
-            "max-cpu-throttle", "expects an integer in the range of cpu_throttle_initial to 99"
-        )
+        lowest = _spelled("cpu-throttle-initial", compat)
+        told = f"expects an integer in the range of {lowest} to 99"
+        raise _wrong("max-cpu-throttle", told, compat)
 
 
-def _wrong(name: str, text: str) -> QMPError:
-    spelled = name if name.startswith("x-") else name.replace("-", "_")
-    return QMPError(f"Parameter '{spelled}' {text}")
+def _spelled(name: str, compat: Compat) -> str:
+    kept = name.startswith("x-") or compat is not Compat.V10_0
+    return name if kept else name.replace("-", "_")
+
+
+def _wrong(name: str, text: str, compat: Compat) -> QMPError:
+    spelled = _spelled(name, compat)
+    if compat is Compat.V10_0 or name == "vcpu-dirty-limit":
+        return QMPError(f"Parameter '{spelled}' {text}")
+    return QMPError(f"Option {spelled} {text}")

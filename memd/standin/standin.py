@@ -90,7 +90,7 @@ class StandIn:
         if self._blocks is None:
             from memd.standin.blocks import Blocks
 
-            self._blocks = Blocks()
+            self._blocks = Blocks(self._compat)
         return self._blocks
 
     @property
@@ -118,7 +118,7 @@ class StandIn:
             from memd.standin.migration import Migration
 
             assert self.host is not None
-            self._migration = Migration(self.host, self.migration_parameters)
+            self._migration = Migration(self.host, self.migration_parameters, self._compat)
         return self._migration
 
     @property
@@ -194,7 +194,7 @@ class StandIn:
         from memd.standin.parameters import check_parameters
 
         given = {name: "" if value is None else value for name, value in parameters.items()}
-        check_parameters(given, {**self.migration_parameters(), **given})
+        check_parameters(given, {**self.migration_parameters(), **given}, self._compat)
         self._parameters.update(given)
 
     def answer(self, command: Command, arguments: dict[str, JSON]) -> JSON:

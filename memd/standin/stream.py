@@ -22,6 +22,7 @@ from collections.abc import Callable, Generator, Iterator
 from hashlib import blake2b
 from typing import Any
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem import access, content
 from memd.hostmem.libc import PAGE_SIZE
@@ -32,6 +33,7 @@ _START = struct.Struct(">8sI")
 _MAGIC = b"memdmigr"
 _VERSION = 1
 _QEMU = b"QEVM"
+_VMSTATE = "Failed to load vmstate version_id: 4, ret:"
 
 _HEAD = struct.Struct(">BHQI")
 _CHECK = struct.Struct(">I")
@@ -57,13 +59,26 @@ _ZERO_COST = 9
 class NotLoaded(Exception):
     """A stream can't be loaded.
 
-    Attributes:
-        told: what clients are told, which is as little as QEMU tells.
+    Args:
+        why: for the log.
+        number: the errno that clients are told, None for the reason itself.
+        detail: what a client of a QEMU after 10.0 is told besides, if it is not the reason.
     """
 
-    def __init__(self, why: str, number: int | None = errno.EINVAL) -> None:
+    def __init__(
+        self, why: str, number: int | None = errno.EINVAL, detail: str | None = None
+    ) -> None:
         super().__init__(why)
-        self.told = f"load of migration failed: {os.strerror(number) if number else why}"
+        self._number = number
+        self._detail = why if detail is None else detail
+
+    def told(self, compat: Compat) -> str:
+        """What clients are told, which is as little as QEMU tells."""
+        text = "load of migration failed: "
+        if self._number is None:
+            return f"{text}{self}"
+        text += os.strerror(self._number)
+        return text if compat is Compat.V10_0 else f"{text}: {self._detail}"
 
 
 class Block:
@@ -239,7 +254,7 @@ class Reader:
                         f"the stream can't be read: {error.strerror}", errno.EIO
                     ) from None
             if not count:
-                raise NotLoaded("the stream was cut off", errno.EIO)
+                raise NotLoaded("the stream was cut off", errno.EIO, f"{_VMSTATE} {-errno.EIO}")
             self._have += count
             left -= count
             while self._have == len(self._into):
@@ -258,12 +273,14 @@ class Reader:
         if start == _QEMU:
             raise NotLoaded("the stream is QEMU's, and memd loads its own", None)
         if start != _MAGIC[:4]:
-            raise NotLoaded("Not a migration stream")
+            raise _foreign(start)
         _magic, version = _START.unpack(start + (yield _START.size - 4))
         if _magic != _MAGIC:
-            raise NotLoaded("Not a migration stream")
+            raise _foreign(start)
         if version != _VERSION:
-            raise NotLoaded("Unsupported migration stream version", errno.EOPNOTSUPP)
+            why = "Unsupported migration stream version"
+            detail = f"{why}, file version {version:x} != {_VERSION:x}"
+            raise NotLoaded(why, errno.EOPNOTSUPP, detail)
         blocks: list[Block] = []
         seen: list[bytearray] = []
         while True:
@@ -307,14 +324,25 @@ class Reader:
             name, size = told["name"], told["size"]
             block = self._blocks.get(name)
             if block is None:
-                raise NotLoaded(f'Unknown ramblock "{name}", cannot accept migration')
+                raise _other_memory(f'Unknown ramblock "{name}", cannot accept migration')
             if size != block.region.length:
-                raise NotLoaded(
+                raise _other_memory(
                     f"Size mismatch: {name}: 0x{size:x} != 0x{block.region.length:x}:"
                     " Invalid argument"
                 )
             blocks.append(Block(name, block.region, carried=told["carried"]))
         return blocks
+
+
+def _foreign(start: bytearray) -> NotLoaded:
+    why = "Not a migration stream"
+    detail = f"{why}, magic: {int.from_bytes(start, 'big'):x} != {_QEMU.hex()}"
+    return NotLoaded(why, detail=detail)
+
+
+def _other_memory(why: str) -> NotLoaded:
+    where = "error while loading state for instance 0x0 of device 'ram'"
+    return NotLoaded(why, detail=f"{where}: {_VMSTATE} {-errno.EINVAL}")
 
 
 def _damaged() -> NotLoaded:
