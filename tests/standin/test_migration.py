@@ -194,6 +194,7 @@ def test_what_is_written_while_it_goes(tmp_path: Path, start: Start) -> None:
     source.ask("migrate-set-parameters", max_bandwidth=100_000)
     target.ask("migrate-incoming", uri=f"unix:{tmp_path}/s")
     source.ask("migrate", uri=f"unix:{tmp_path}/s")
+    source.until("active")
     # The first bytes of the memory are under way, and the last ones are not.
     settle(source.sent, lambda now: now > 4096)
     for number in range(8):
