@@ -8,10 +8,10 @@ import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from memd.faulty.kernel import FaultyHost
 from memd.hostmem import files, save
 from memd.hostmem.access import write
 from memd.hostmem.opened import MEMFD
@@ -379,20 +379,16 @@ def test_a_directory_that_can_only_be_appended_to(
 
 
 def test_a_directory_that_can_not_be_synced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The file has been replaced, so it is no error; that it may not last is logged."""
-    sync = os.fsync
-
-    def refuse(fd: int) -> None:
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            raise OSError(5, "Input/output error")
-        sync(fd)
-
-    monkeypatch.setattr(os, "fsync", refuse)
+    # The file is synced first, then its directory.
+    outcomes = iter((0, errno.EIO))
+    host = FaultyHost(lambda kind: next(outcomes) if kind == "fsync" else 0)
     path = tmp_path / "saved"
     path.write_bytes(b"old")
     with made() as region:
+        region.host = host
         save.save(region, "m", str(path), save.Saving())
     assert path.stat().st_size == MIB
     (line,) = caplog.messages
@@ -409,21 +405,21 @@ def test_a_truncated_file(tmp_path: Path, shared: bool) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_far_it_is(tmp_path: Path) -> None:
     """It is seen meanwhile, and only ever grows."""
     path = tmp_path / "file"
     path.write_bytes(b"f" * 4 * MIB)
     saving = save.Saving()
     seen = []
-    write_at = os.pwrite
 
-    def look(*arguments: Any) -> int:
-        seen.append(saving.done)
-        return write_at(*arguments)
+    def look(kind: str) -> int:
+        if kind == "pwrite":
+            seen.append(saving.done)
+        return 0
 
-    monkeypatch.setattr(os, "pwrite", look)
     with of_file(path, size=4 * MIB) as region:
         write(region, "m", 0, b"x" * 4 * MIB)
+        region.host = FaultyHost(look)
         save.save(region, "m", str(tmp_path / "saved"), saving)
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == (0, 3 * MIB)
