@@ -15,6 +15,7 @@ from memd.commands.dispatcher import Dispatcher
 from memd.commands.handed_over import inherited, take_fd
 from memd.commands.power import watchdog_set_action
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
+from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
 from memd.session import Session
@@ -200,7 +201,8 @@ def set_password(daemon: Daemon, args: JSONObject) -> JSON:
     _check_spice(args)
     if args.get("connected", "keep") != "keep":
         raise QMPError("parameter 'connected' must be 'keep' when 'protocol' is 'vnc'")
-    raise QMPError("Could not set password")
+    later = daemon.compat is not Compat.V10_0
+    raise QMPError("No VNC display is present" if later else "Could not set password")
 
 
 def expire_password(daemon: Daemon, args: JSONObject) -> JSON:
