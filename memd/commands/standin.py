@@ -196,6 +196,19 @@ def query_iothreads(daemon: Daemon, args: JSONObject) -> JSON:
     return tunable.query_iothreads(daemon.tree.objects.each(), os.getpid())
 
 
+def block_set_io_throttle(daemon: Daemon, args: JSONObject) -> JSON:
+    """`block_set_io_throttle`: limits of a device's, which can be read back."""
+    if ("id" in args) == ("device" in args):
+        raise QMPError("Need exactly one of 'device' and 'id'")
+    id = args.get("id", "")
+    if not _standin(daemon).blocks.limit(id, args):
+        path = id if id.startswith("/") else f"/machine/peripheral/{id}"
+        if "device" in args or daemon.tree.lookup(path)[0] is None:
+            raise device_not_found(f"Device '{args.get('device', id)}' not found")
+        raise QMPError("Device does not have a block device backend")
+    return {}
+
+
 def set_password(daemon: Daemon, args: JSONObject) -> JSON:
     """`set_password`, `change-vnc-password`: raise `QMPError`, as there is no display."""
     _check_spice(args)
@@ -336,6 +349,7 @@ REGISTERS: dict[str, Handler] = {
     "query-block-jobs": _register(lambda standin, args: standin.images.jobs.query_block()),
     "watchdog-set-action": watchdog_set_action,
     "query-iothreads": query_iothreads,
+    "block_set_io_throttle": block_set_io_throttle,
     **dict.fromkeys(("set_password", "change-vnc-password"), set_password),
     "expire_password": expire_password,
 }

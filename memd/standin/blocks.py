@@ -35,7 +35,12 @@ DRIVERS = ("file", "raw", "qcow2", "null-co", "null-aio")
 
 _ACCESS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _CACHE = {"no-flush": False, "direct": False, "writeback": True}
-_LIMITS = ("iops", "iops_rd", "iops_wr", "bps", "bps_rd", "bps_wr")
+_LIMITS = {
+    f"{kind}{short}": f"{kind}-{part}"
+    for kind in ("bps", "iops")
+    for short, part in (("", "total"), ("_rd", "read"), ("_wr", "write"))
+}
+"""The limits of throughput as `block_set_io_throttle` has them, and as a throttle group does."""
 _COUNTS = (
     *("rd_bytes", "wr_bytes", "zone_append_bytes", "unmap_bytes", "rd_operations"),
     *("wr_operations", "zone_append_operations", "flush_operations", "unmap_operations"),
@@ -68,6 +73,7 @@ class Node:
         device: what uses it: a device's id or path, None for nobody.
         qdev: the same as clients are told of it.
         facts: what else is told of the image.
+        limits: what `query-block` tells of the limits of throughput that were set.
     """
 
     def __init__(self, name: str, driver: str, *, read_only: bool) -> None:
@@ -86,6 +92,7 @@ class Node:
         self.device: str | None = None
         self.qdev = ""
         self.facts: dict[str, JSON] = {}
+        self.limits: dict[str, JSON] = {}
 
     @property
     def file(self) -> Node | None:
@@ -252,7 +259,7 @@ class Blocks:
         """A device, of which these are names, uses no node any more."""
         for node in self._nodes.values():
             if node.device is not None and node.device in names:
-                node.device = None
+                node.device, node.limits = None, {}
 
     async def resize(self, device: str | None, name: str | None, size: int) -> None:
         """`block_resize`: the file behind a raw node has another size.
@@ -308,11 +315,47 @@ class Blocks:
                 "locked": False,
                 "removable": False,
                 "io-status": "ok",
-                "inserted": _info(node, self._compat),
+                "inserted": {**_info(node, self._compat), **node.limits},
             }
             for node in self._nodes.values()
             if node.device is not None
         ]
+
+    def limit(self, id: str, args: dict[str, Any]) -> bool:
+        """`block_set_io_throttle`, which holds nothing back.
+
+        Args:
+            id: the device's, or its path.
+            args: the command's.
+
+        Returns:
+            Whether a device of that name uses a node.
+
+        Raises:
+            QMPError: the limits contradict each other.
+        """
+        from memd.standin.tunable import NO_LIMITS, check_limits
+
+        for node in self._nodes.values():
+            if node.device is not None and id in (node.qdev, f"/machine/peripheral/{node.qdev}"):
+                break
+        else:
+            return False
+        limits = {**NO_LIMITS, "iops-size": args.get("iops_size", 0)}
+        told: dict[str, JSON] = {}
+        for name, other in _LIMITS.items():
+            told[name] = limits[other] = args[name]
+            limits[f"{other}-max"] = most = args.get(f"{name}_max", 0)
+            limits[f"{other}-max-length"] = length = args.get(f"{name}_max_length", 1)
+            if most:
+                told |= {f"{name}_max": most, f"{name}_max_length": length}
+        check_limits(limits)
+        if any(told.values()):
+            told["group"] = args.get("group", node.limits.get("group", id))
+        if limits["iops-size"]:
+            told["iops_size"] = limits["iops-size"]
+        node.limits = told
+        return True
 
     def statistics(self, *, by_node: bool) -> list[JSON]:
         """The value of `query-blockstats`: nothing was ever read or written."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.differential.harness import Side
 from tests.differential.standin import standin_pair, tell
 
@@ -199,3 +201,29 @@ def test_a_display_that_is_not_there(directory: Path) -> None:
     ]
     with standin_pair(directory, "-machine", "q35") as pair:
         tell(pair, steps)
+
+
+def limit(id: str, **limits: Any) -> tuple[str, Any]:
+    none = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+    return "block_set_io_throttle", {**none, "id": id, **limits}
+
+
+@pytest.mark.parametrize("device", ["virtio-blk-pci,drive=n0,id=d0", "scsi-hd,drive=n0,id=d0"])
+def test_limits_of_a_disk(directory: Path, device: str) -> None:
+    told: tuple[str, Any] = ("query-block", {})
+    path = "/machine/peripheral/d0"
+    steps = [
+        step
+        for disk in ("d0", path, f"{path}/virtio-backend")
+        for step in (
+            *(limit(disk, iops=100), told),
+            limit(disk, bps=5, bps_rd=5),
+            limit(disk, bps=5, iops=9, iops_max=20, iops_max_length=2, iops_size=4, group="g"),
+            *(told, limit(disk, bps_rd=9), told),
+            *(limit(disk, device="n0"), limit(disk, bps=-1), limit(disk, bps=1, bps_max_length=0)),
+            *(limit(disk), told, limit(disk, bps=1, bps_max=10, bps_max_length=1), told),
+        )
+    ]
+    options = ("-blockdev", "null-co,node-name=n0,size=512", "-device", "virtio-scsi-pci,id=s")
+    with standin_pair(directory, "-machine", "q35", *options, "-device", device) as pair:
+        tell(pair, [*steps, limit("nope", iops=7)])
