@@ -66,8 +66,8 @@ def info_iothreads(daemon: Daemon, rest: str) -> str:
     lines = []
     for row in query_iothreads(daemon.tree.objects.each(), os.getpid()):
         lines += [f"{row['id']}:", f"  thread_id={row['thread-id']}"]
-        names = ("poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch")
-        lines += [f"  {name}={row[name]}" for name in names]
+        names = ("poll-max-ns", "poll-grow", "poll-shrink", "poll-weight", "aio-max-batch")
+        lines += [f"  {name}={row[name]}" for name in names if name in row]
     return "".join(f"{line}\r\n" for line in lines)
 
 

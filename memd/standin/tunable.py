@@ -138,6 +138,8 @@ def _check_pool(values: JSONObject) -> None:
 
 _POOL = {"thread-pool-min": 0, "thread-pool-max": 64}
 _IOTHREAD = {"aio-max-batch": 0, "poll-grow": 0, "poll-max-ns": 32768, "poll-shrink": 0, **_POOL}
+_WEIGHED = {**_IOTHREAD, "poll-grow": 2, "poll-shrink": 2, "poll-weight": 3}
+"""Since QEMU 11."""
 
 
 def _number(name: str, default: int) -> Property:
@@ -175,7 +177,8 @@ def make_tunable(kind: ObjectType) -> None:
     if kind.name == "throttle-group":
         kind.factory, properties = ThrottleGroup, _THROTTLE_GROUP
     elif kind.name == "iothread":
-        kind.factory, properties = IOThread, [_number(*each) for each in _IOTHREAD.items()]
+        defaults = _WEIGHED if "poll-weight" in kind.all_properties else _IOTHREAD
+        kind.factory, properties = IOThread, [_number(*each) for each in defaults.items()]
     else:
         return
     kind.all_properties.update((each.name, each) for each in properties)
@@ -188,13 +191,14 @@ def query_iothreads(objects: list[Any], thread: int) -> list[JSON]:
         objects: all that clients made.
         thread: what each is told to run in.
     """
-    names = [name for name in _IOTHREAD if name not in _POOL]
+    names = [name for name in _WEIGHED if name not in _POOL]
     return [
         {
             "id": each.name,
             "thread-id": thread,
-            **{name: each.qom_type.all_properties[name].get(each) for name in names},
+            **{name: kinds[name].get(each) for name in names if name in kinds},
         }
         for each in objects
         if isinstance(each, IOThread)
+        for kinds in (each.qom_type.all_properties,)
     ]
