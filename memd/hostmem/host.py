@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 from typing import NamedTuple, Protocol
 
 from memd.hostmem import file_systems, kvm, libc, numa
@@ -226,10 +227,11 @@ class Host:
     def look(self, fd: int) -> Opened:
         """What there is to know of an open file."""
         opened = look(fd)
-        if opened.magic == libc.TMPFS_MAGIC and (mount := libc.mount_of(fd)):
-            self._tmpfs.add(mount)
-        if opened.in_memory:
+        # A device may be waited for, though its name is on a tmpfs.
+        if opened.in_memory and stat.S_ISREG(opened.mode):
             self._in_memory.add(opened.number)
+            if opened.magic == libc.TMPFS_MAGIC and (mount := libc.mount_of(fd)):
+                self._tmpfs.add(mount)
         return opened
 
     def truncate(self, fd: int, size: int) -> None:

@@ -66,6 +66,15 @@ def test_an_existing_file(directory: Path) -> None:
     assert path.read_bytes() == b"x" * 5000
 
 
+def test_a_device_may_be_waited_for() -> None:
+    """Though its name is on a tmpfs, as all in /dev are."""
+    host, fd = Host(), os.open(os.devnull, os.O_RDWR)
+    opened = host.look(fd)
+    os.close(fd)
+    assert host.near(os.fsencode(os.devnull)) is None
+    assert host.waits_on(os.fsencode(os.devnull)) == {opened.number}
+
+
 def test_what_is_in_memory_is_opened_at_once(directory: Path, mount: Callable[..., None]) -> None:
     """Once a file there has been looked at, and nothing that is mounted there is gone into."""
     mount("tmpfs", directory)
