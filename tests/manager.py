@@ -60,6 +60,8 @@ class ServiceManager:
         watchdog: seconds within which a sign of life is asked for (WatchdogSec=),
             0 for none. It is written down, not acted upon.
         abstract: whether the notification socket is an abstract one.
+        stalls: whether what is stored may be on a file system that stalls; then a thread
+            closes it, as systemd does.
         environment: more of it.
 
     Attributes:
@@ -79,6 +81,7 @@ class ServiceManager:
         sockets: Sequence[tuple[str, socket.socket]] = (),
         watchdog: float = 0.0,
         abstract: bool = False,
+        stalls: bool = False,
         environment: dict[str, str] | None = None,
     ) -> None:
         self.argv = list(argv)
@@ -86,6 +89,7 @@ class ServiceManager:
         self.capacity = capacity
         self.sockets = list(sockets)
         self.watchdog = watchdog
+        self.stalls = stalls
         self.environment = environment or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.main = 0
@@ -318,7 +322,7 @@ class ServiceManager:
                     self._heed(data, fds)
             finally:
                 for fd in fds:
-                    _close(fd)
+                    self._close(fd)
 
     def _heed(self, data: bytes, fds: Sequence[int]) -> None:
         lines = data.decode().split("\n")
@@ -329,7 +333,7 @@ class ServiceManager:
         if "FDSTOREREMOVE" in message:
             for each in [each for each in self.store if each.name == message["FDNAME"]]:
                 self.store.remove(each)
-                _close(each.fd)
+                self._close(each.fd)
         self.status = message.get("STATUS", self.status)
         if not {"FDSTORE", "FDSTOREREMOVE", "BARRIER"} & set(message):
             self.messages.append(message)
@@ -340,13 +344,12 @@ class ServiceManager:
         if not any(_same(each.fd, fd) for each in self.store):
             self.store.append(Stored(name, os.dup(fd)))
 
-
-def _close(fd: int) -> None:
-    """Close a descriptor; what may wait for a file system is closed by a thread, as by systemd."""
-    if os.readlink(f"/proc/self/fd/{fd}").startswith(("/memfd:", "/dev/", "pipe:", "socket:")):
-        os.close(fd)
-    else:
-        threading.Thread(target=os.close, args=(fd,), daemon=True).start()
+    def _close(self, fd: int) -> None:
+        memory = ("/memfd:", "/dev/", "pipe:", "socket:")
+        if self.stalls and not os.readlink(f"/proc/self/fd/{fd}").startswith(memory):
+            threading.Thread(target=os.close, args=(fd,), daemon=True).start()
+        else:
+            os.close(fd)
 
 
 def _same(one: int, other: int) -> bool:

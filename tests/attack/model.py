@@ -127,7 +127,7 @@ class Attack:
         # Files that are memory, as far as is known.
         self._files: set[str] = set()
         self.path = directory / "sock"
-        self._manager = ServiceManager([], directory)
+        self._manager = ServiceManager([], directory, stalls=True)
         self._start()
 
     def _mount(self) -> tuple[Path, subprocess.Popen[bytes]] | None:
