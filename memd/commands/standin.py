@@ -24,7 +24,6 @@ from memd.work import Command, Outcome
 
 if TYPE_CHECKING:
     from memd.standin.chardevs import TakeFd
-    from memd.standin.images import Images
 
 
 class StandInDispatcher(Dispatcher):
@@ -54,7 +53,7 @@ def _section(daemon: Daemon, name: str) -> JSON:
 
 
 def _register(act: Callable[[StandIn, JSONObject], Any]) -> Handler:
-    """What a register does, as a command: what returns nothing is answered with `{}`."""
+    """What a register does, as a command; it returns a value, a tuple of events or nothing."""
 
     def handle(daemon: Daemon, args: JSONObject) -> JSON:
         result = act(_standin(daemon), args)
@@ -68,6 +67,8 @@ async def _later(command: Command[Any]) -> JSON:
 
 
 def _answer(result: Any) -> JSON:
+    if type(result) is tuple:
+        return Outcome(events=result)
     return {} if result is None else result
 
 
@@ -236,43 +237,15 @@ def _check_spice(args: JSONObject) -> None:
         raise QMPError("SPICE is not in use", "DeviceNotActive")
 
 
-_ACTS: dict[str, Callable[[Images, JSONObject], Any]] = {
-    "blockdev-create": lambda images, args: images.create(args),
-    "blockdev-snapshot": lambda images, args: images.snapshot(args),
-    "blockdev-snapshot-sync": lambda images, args: images.snapshot_sync(args),
-    "transaction": lambda images, args: images.transaction(args["actions"]),
-    "block-commit": lambda images, args: images.commit(args),
-    "block-stream": lambda images, args: images.stream(args),
-    "blockdev-mirror": lambda images, args: images.mirror(args),
-    "drive-mirror": lambda images, args: images.drive_mirror(args),
-    "blockdev-backup": lambda images, args: images.backup(args),
-    "drive-backup": lambda images, args: images.drive_backup(args),
-}
-
-
-def _image(act: Callable[[Images, JSONObject], Any]) -> Handler:
-    """What is done with images, as a command that returns nothing but events."""
-
-    async def handle(daemon: Daemon, args: JSONObject) -> JSON:
-        result = act(_standin(daemon).images, args)
-        events = await result if type(result) is CoroutineType else result
-        return Outcome(events=events) if type(events) is tuple else {}
-
-    return handle
-
-
-_IMAGES = {name: _image(act) for name, act in _ACTS.items()}
-
-
 def _jobs(prefix: str, id: str, *, block: bool) -> dict[str, Handler]:
     """The commands about a job: those about any, or about one of a block device."""
 
     def of(verb: str, id: str) -> Handler:
-        def act(images: Images, args: JSONObject) -> Any:
-            more = {"force": args.get("force", False)} if block and verb == "cancel" else {}
-            return getattr(images.jobs, verb)(args[id], block=block, **more)
+        def act(standin: StandIn, args: JSONObject) -> Any:
+            force = args.get("force", not block)
+            return standin.images.jobs.command(verb, args[id], block=block, force=force)
 
-        return _image(act)
+        return _register(act)
 
     return {
         **{f"{prefix}{verb}": of(verb, id) for verb in ("pause", "resume", "cancel", "complete")},
@@ -325,18 +298,23 @@ REGISTERS: dict[str, Handler] = {
     ),
     "query-block-exports": _register(lambda standin, args: standin.blocks.exports()),
     "nbd-server-start": _register(lambda standin, args: standin.blocks.start_serving()),
-    "nbd-server-stop": _register(
-        lambda standin, args: Outcome(events=standin.blocks.stop_serving())
-    ),
+    "nbd-server-stop": _register(lambda standin, args: standin.blocks.stop_serving()),
     "nbd-server-add": _register(
         lambda standin, args: standin.blocks.export(
             args["name"] if "name" in args else args["device"], args["device"]
         )
     ),
-    "nbd-server-remove": _register(
-        lambda standin, args: Outcome(events=standin.blocks.unexport(args["name"]))
-    ),
-    **_IMAGES,
+    "nbd-server-remove": _register(lambda standin, args: standin.blocks.unexport(args["name"])),
+    "blockdev-create": _register(lambda standin, args: standin.images.create(args)),
+    "blockdev-snapshot": _register(lambda standin, args: standin.images.snapshot(args)),
+    "blockdev-snapshot-sync": _register(lambda standin, args: standin.images.snapshot_sync(args)),
+    "transaction": _register(lambda standin, args: standin.images.transaction(args["actions"])),
+    "block-commit": _register(lambda standin, args: standin.images.commit(args)),
+    "block-stream": _register(lambda standin, args: standin.images.stream(args)),
+    "blockdev-mirror": _register(lambda standin, args: standin.images.mirror(args)),
+    "drive-mirror": _register(lambda standin, args: standin.images.drive_mirror(args)),
+    "blockdev-backup": _register(lambda standin, args: standin.images.backup(args)),
+    "drive-backup": _register(lambda standin, args: standin.images.drive_backup(args)),
     **_jobs("job-", "id", block=False),
     **_jobs("block-job-", "device", block=True),
     "block-job-set-speed": _register(

@@ -63,6 +63,8 @@ class Node:
         driver: which kind it is.
         filename: what it is told to be.
         size: its bytes as a guest would see them.
+        offset: where they begin in what is below it.
+        length: how many a raw node was told to have, None for all that there are.
         read_only: whether nothing may be written to it.
         child: the node that has its bytes, or None.
         backing: the node that has what this one has not, or None.
@@ -81,7 +83,8 @@ class Node:
         self.driver = driver
         self.read_only = read_only
         self.filename = ""
-        self.size = 0
+        self.size = self.offset = 0
+        self.length: int | None = None
         self.fd = -1
         self.child: Node | None = None
         self.backing: Node | None = None
@@ -97,10 +100,14 @@ class Node:
     @property
     def file(self) -> Node | None:
         """The node that has the file open."""
+        return next((each for each in self.layers() if each.fd >= 0), None)
+
+    def layers(self) -> Iterator[Node]:
+        """The node, the one that has its bytes, that one's and so on."""
         at: Node | None = self
-        while at is not None and at.fd < 0:
+        while at is not None:
+            yield at
             at = at.child
-        return at
 
     def chain(self) -> Iterator[Node]:
         """The node, its backing node, that one's and so on."""
@@ -110,11 +117,9 @@ class Node:
             at = at.backing
 
     def set_read_only(self, read_only: bool) -> None:
-        """Have it and the node that has its bytes written to or not."""
-        at: Node | None = self
-        while at is not None:
-            at.read_only = read_only
-            at = at.child
+        """Have it and the nodes that have its bytes written to or not."""
+        for each in self.layers():
+            each.read_only = read_only
 
     def close(self) -> None:
         """Close its file. May wait."""
@@ -175,20 +180,50 @@ class Blocks:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        plan = _Plan(self)
-        top = plan.node(args)
-        named = [node.name for node in plan.made]
+        made: list[Node] = []
+        top = self._plan(args, made)
+        named = [node.name for node in made]
         self._making.update(named)
         try:
-            await Job(lambda: _open(plan, roots), on=_waits_for(plan.made))
+            await Job(lambda: _open(made, roots), on=_waits_for(made))
         finally:
             self._making.difference_update(named)
         top.owned = owned
-        for node in plan.made:
+        for node in made:
             self._nodes[node.name] = node
         return top
 
-    def take_name(self, name: str | None) -> str:
+    def _plan(self, options: dict[str, Any], made: list[Node]) -> Node:
+        """A node that is to be; it is added to `made`, after those below that come with it."""
+        driver = options["driver"]
+        if driver not in DRIVERS:
+            raise QMPError(f"memd has no block driver '{driver}'")
+        name = self._take_name(options.get("node-name"))
+        if any(each.name == name for each in made):
+            raise QMPError(f"Duplicate nodes with node-name='{name}'")
+        node = Node(name, driver, read_only=options.get("read-only", False))
+        if driver == "file":
+            node.filename = options["filename"]
+        elif driver.startswith("null"):
+            node.size = options.get("size", _NULL_SIZE)
+            node.filename = f'json:{{"driver": "{driver}", "size": {node.size}}}'
+        else:
+            node.child = self._plan_below(options["file"], node.read_only, made)
+            node.offset, node.length = options.get("offset", 0), options.get("size")
+            try:
+                if options.get("backing") is not None:
+                    node.backing = self._plan_below(options["backing"], True, made)
+            except QMPError as error:
+                raise QMPError(f"Could not open backing file: {error.desc}") from None
+        made.append(node)
+        return node
+
+    def _plan_below(self, told: Any, read_only: bool, made: list[Node]) -> Node:
+        if type(told) is dict:
+            return self._plan({"read-only": read_only, **told}, made)
+        return self.named(told)
+
+    def _take_name(self, name: str | None) -> str:
         """The name of a node that is to be; raises `QMPError` where it can't be."""
         if name is None:
             self._numbers += 1
@@ -284,10 +319,8 @@ class Blocks:
             await Job(lambda: os.ftruncate(fd, size), on=_waits_for([file]))
         except OSError as error:
             raise QMPError(f"Failed to resize underlying file: {error.strerror}") from None
-        at: Node | None = node
-        while at is not None:
-            at.size = size
-            at = at.child
+        for each in node.layers():
+            each.size = size
 
     def conflict(self, node: Node, who: str) -> QMPError:
         """What is said to a second device that is to use a node."""
@@ -413,46 +446,6 @@ class Blocks:
             raise QMPError("NBD server not running")
 
 
-class _Plan:
-    """Nodes that are to be made, the lowest first."""
-
-    def __init__(self, blocks: Blocks) -> None:
-        self._blocks = blocks
-        self.made: list[Node] = []
-
-    def node(self, options: dict[str, Any]) -> Node:
-        """A node and those below it that come with it."""
-        driver = options["driver"]
-        if driver not in DRIVERS:
-            raise QMPError(f"memd has no block driver '{driver}'")
-        name = self._blocks.take_name(options.get("node-name"))
-        if any(each.name == name for each in self.made):
-            raise QMPError(f"Duplicate nodes with node-name='{name}'")
-        node = Node(name, driver, read_only=options.get("read-only", False))
-        if driver == "file":
-            node.filename = options["filename"]
-        elif driver.startswith("null"):
-            node.size = options.get("size", _NULL_SIZE)
-            node.filename = f'json:{{"driver": "{driver}", "size": {node.size}}}'
-        else:
-            node.child = self._below(options["file"], node.read_only)
-            node.facts["options"] = {
-                key: options[key] for key in ("offset", "size") if key in options
-            }
-            try:
-                if options.get("backing") is not None:
-                    node.backing = self._below(options["backing"], True)
-            except QMPError as error:
-                raise QMPError(f"Could not open backing file: {error.desc}") from None
-        self.made.append(node)
-        return node
-
-    def _below(self, told: Any, read_only: bool) -> Node:
-        if type(told) is dict:
-            return self.node({"read-only": read_only, **told})
-        return self._blocks.named(told)
-
-
 def _statistics(node: Node, *, backing: bool) -> dict[str, JSON]:
     """QAPI's `BlockStats` of a node and those below it."""
     stats: dict[str, JSON] = dict.fromkeys(_COUNTS, 0)
@@ -507,9 +500,7 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
     if file is not None:
         image["actual-size"] = file.facts.get("actual-size", 0)
         image["dirty-flag"] = False
-    image |= {
-        name: value for name, value in node.facts.items() if name not in ("options", "actual-size")
-    }
+    image |= node.facts
     if node.header is not None and node.header.backing is not None:
         image["backing-filename"] = node.header.backing
         image["full-backing-filename"] = os.path.join(
@@ -536,22 +527,21 @@ def _waits_for(nodes: list[Node]) -> frozenset[int]:
     return of_paths(each.filename for each in nodes if each.driver == "file")
 
 
-def _open(plan: _Plan, roots: Roots | None) -> None:
+def _open(nodes: list[Node], roots: Roots | None) -> None:
     """Open the files of nodes, the lowest first. Runs in a thread."""
     try:
-        for node in plan.made:
+        for node in nodes:
             if node.driver == "file":
                 _open_file(node, roots)
             elif node.child is not None:
                 node.filename = node.child.filename
                 node.size = node.child.size
-                options = node.facts.pop("options")
                 if node.driver == "qcow2":
                     read_header(node)
                 else:
-                    _cut(node, options)
+                    _cut(node)
     except BaseException:
-        _close(plan.made)
+        _close(nodes)
         raise
 
 
@@ -580,14 +570,14 @@ def measure(file: Node) -> None:
     file.facts["actual-size"] = found.st_blocks * 512
 
 
-def _cut(node: Node, options: dict[str, int]) -> None:
+def _cut(node: Node) -> None:
     """A raw node may be a part of what is below it."""
-    offset = options.get("offset", 0)
-    if offset > node.size:
+    if node.offset > node.size:
         raise QMPError(
-            f"Offset ({offset}) cannot be greater than size of the containing file ({node.size})"
+            f"Offset ({node.offset}) cannot be greater than size of the containing file"
+            f" ({node.size})"
         )
-    node.size = options.get("size", node.size - offset)
+    node.size = node.size - node.offset if node.length is None else node.length
 
 
 def read_header(node: Node) -> None:

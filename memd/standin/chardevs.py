@@ -56,7 +56,7 @@ class Registered(ChardevObject):
     """A character device that a client has added.
 
     Attributes:
-        user: what uses it: a device's path, another's id; None for nobody.
+        shared: whether a mux is above it.
         below: the device that it shares, for a mux.
         given: the socket that was handed over, or None.
         ring: what was written to it, for a ringbuf.
@@ -66,26 +66,23 @@ class Registered(ChardevObject):
 
     def __init__(self, tree: Tree, kind: str, addr: JSON, opened: _Opened) -> None:
         super().__init__(tree, kind, addr)
-        self._fds = opened.fds
-        self._entry = opened.entry
+        self._opened = opened
         self.on = opened.on
         self.filename = opened.filename
-        self.user: str | None = None
+        self.shared = False
         self.below: Registered | None = None
         self.given: Held | None = None
         self.ring: deque[int] = deque()
         self.ring_size = 0
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a device, a port or a mux uses it."""
+        return self.used or self.shared
+
     def close(self) -> None:
         """Close what is behind it; a socket that it made is removed. May wait."""
-        for fd in self._fds:
-            os.close(fd)
-        self._fds.clear()
-        if self._entry is not None:
-            with contextlib.suppress(OSError):
-                self._entry.unlink()
-            self._entry.close()
-            self._entry = None
+        self._opened.close()
 
 
 class _Opened:
@@ -101,10 +98,12 @@ class _Opened:
     def close(self) -> None:
         for fd in self.fds:
             os.close(fd)
+        self.fds.clear()
         if self.entry is not None:
             with contextlib.suppress(OSError):
                 self.entry.unlink()
             self.entry.close()
+            self.entry = None
 
 
 class Chardevs:
@@ -163,7 +162,7 @@ class Chardevs:
         device.given = given
         if below is not None:
             device.below = below
-            below.user = id
+            below.shared = True
         self._tree.chardevs.add_child(id, device)
         name = opened.filename
         return {} if name is None else {"pty": name.removeprefix("pty:")}
@@ -192,7 +191,7 @@ class Chardevs:
         old = self.find(id)
         if old is None:
             raise QMPError(f"Chardev '{id}' does not exist")
-        if not isinstance(old, Registered) or old.user is not None:
+        if not isinstance(old, Registered) or old.in_use:
             raise QMPError("Chardev user does not support chardev hotswap")
         self._tree.chardevs.remove_child(id)
         try:
@@ -212,14 +211,14 @@ class Chardevs:
         device = self.find(id)
         if device is None:
             raise QMPError(f"Chardev '{id}' not found")
-        if not isinstance(device, Registered) or device.user is not None:
+        if not isinstance(device, Registered) or device.in_use:
             raise QMPError(f"Chardev '{id}' is busy")
         self._tree.chardevs.remove_child(id)
         await self._close_behind(device)
 
     async def _close_behind(self, device: Registered) -> None:
         if device.below is not None:
-            device.below.user = None
+            device.below.shared = False
         if device.given is not None:
             device.given.close()
         await Job(device.close, on=device.on)
@@ -243,8 +242,6 @@ class Chardevs:
             raise QMPError(f"chardev '{id}' is already in use")
         device.used = True
         self._ports.append(device)
-        if isinstance(device, Registered):
-            device.user = "port"
 
     async def make_log(self, path: str, *, append: bool) -> None:
         """Make the log of a device, in which nothing will be; raises `QMPError`."""

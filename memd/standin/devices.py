@@ -8,7 +8,7 @@ what follow QEMU's rules, whose texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from memd.devices.bus import PciBus
 from memd.devices.device import Device, attempt, deleted
@@ -150,37 +150,23 @@ class OtherPciDevice(GuestsPciDevice):
 AnyDevice = OtherDevice | OtherPciDevice
 
 
-class Registers(Protocol):
-    """What devices refer to."""
-
-    @property
-    def chardevs(self) -> Chardevs:
-        """Character devices."""
-
-    @property
-    def netdevs(self) -> Netdevs:
-        """Network backends."""
-
-    @property
-    def blocks(self) -> Blocks:
-        """Block nodes."""
-
-
 class Devices:
     """The devices of a stand-in that are not memory's.
 
     Args:
         tree: where they are seen.
         catalogue: says which there are.
-        registers: what a `chardev`, a `netdev` and a `drive` refer to.
+        chardevs, netdevs, blocks: what a `chardev`, a `netdev` and a `drive` refer to.
     """
 
-    def __init__(self, tree: Tree, catalogue: Catalogue, registers: Registers) -> None:
+    def __init__(
+        self, tree: Tree, catalogue: Catalogue, chardevs: Chardevs, netdevs: Netdevs, blocks: Blocks
+    ) -> None:
         self._tree = tree
         self._catalogue = catalogue
-        self._chardevs = registers.chardevs
-        self._netdevs = registers.netdevs
-        self._blocks = registers.blocks
+        self._chardevs = chardevs
+        self._netdevs = netdevs
+        self._blocks = blocks
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, PlainBus] = {}
         self._present: set[AnyDevice] = set()
@@ -394,8 +380,6 @@ class Devices:
         chardev = self._chardevs.find(device.values.get("chardev", ""))
         if chardev is not None:
             chardev.used = False
-            if isinstance(chardev, RegisteredChardev):
-                chardev.user = None
 
     # Properties
 
@@ -478,14 +462,12 @@ class Devices:
         chardev = self._chardevs.find(id)
         if chardev is None:
             raise QMPError(f"Property '{owner}.chardev' can't find value '{id}'")
-        if chardev.used or (isinstance(chardev, RegisteredChardev) and chardev.user is not None):
+        if chardev.used or (isinstance(chardev, RegisteredChardev) and chardev.shared):
             raise QMPError(
                 f"Property '{owner}.chardev' can't take value '{id}': chardev '{id}' is already"
                 " in use"
             )
         chardev.used = True
-        if isinstance(chardev, RegisteredChardev):
-            chardev.user = device.name
 
 
 def _visit_mac(owner: str) -> Visit:

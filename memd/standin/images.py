@@ -8,7 +8,8 @@ data is refused. Rules and texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 Args = dict[str, Any]
 
 _SECTOR = 512
+Content = dict[int, bytes]
+"""Bytes by their offsets."""
+
 _FORMATS = ("raw", "qcow2")
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _MODE = 0o644
@@ -61,8 +65,7 @@ class Images:
             if options.get("preallocation", "off") != "off":
                 raise QMPError("memd allocates no blocks of images")
             path = options["filename"]
-            make = lambda: _make(path, options["size"], {}, self._roots)  # noqa: E731
-            await Job(make, on=of_paths([path]))
+            await self._make(path, options["size"])
             return
         below = options.get("file")
         if options["driver"] not in _FORMATS or type(below) is not str:
@@ -71,11 +74,12 @@ class Images:
         if node.fd < 0 or node.read_only:
             raise QMPError(f"Block node '{node.name}' is read-only")
         content = empty_image(options) if options["driver"] == "qcow2" else {}
-        node.holds.append("Node")
-        try:
+        with _held([node]):
             await Job(lambda: _fill(node, content))
-        finally:
-            node.holds.remove("Node")
+
+    async def _make(self, path: str, size: int, content: Content | None = None) -> None:
+        """Make the file of an image, or empty it."""
+        await Job(lambda: _make(path, size, content or {}, self._roots), on=of_paths([path]))
 
     # Snapshots
 
@@ -83,8 +87,8 @@ class Images:
         """`blockdev-snapshot`; raises `QMPError`."""
         await self._append(args["node"], self._blocks.named(args["overlay"]))
 
-    async def snapshot_sync(self, args: Args) -> Node:
-        """`blockdev-snapshot-sync`; gives the node that was made, or raises `QMPError`."""
+    async def snapshot_sync(self, args: Args) -> None:
+        """`blockdev-snapshot-sync`; raises `QMPError`."""
         node = self._blocks.named(args.get("node-name", ""), args.get("device", ""))
         self._blocks.check_free(node)
         overlay = args.get("snapshot-node-name")
@@ -101,7 +105,6 @@ class Images:
         except QMPError:
             await self._blocks.collect(made)
             raise
-        return made
 
     async def _append(self, name: str, overlay: Node) -> None:
         node = self._blocks.named(name)
@@ -122,32 +125,32 @@ class Images:
         Raises:
             QMPError: one can't be done; the others are undone.
         """
-        undo: list[tuple[Node, Node | None]] = []
-        jobs: list[Callable[[], Awaitable[tuple[Event, ...]]]] = []
+        overlays: list[Node] = []
+        backups: list[Args] = []
         try:
             for action in actions:
-                await self._act(action["type"], action["data"], undo, jobs)
+                await self._act(action["type"], action["data"], overlays, backups)
         except QMPError:
-            for overlay, made in reversed(undo):
+            for overlay in reversed(overlays):
                 below = overlay.backing
                 assert below is not None
                 overlay.backing = None
                 self._blocks.replace(overlay, below)
                 below.set_read_only(False)
-                await self._blocks.collect(made)
+                await self._blocks.collect(overlay)
             raise
-        return tuple([event for start in jobs for event in await start()])
+        return tuple([event for each in backups for event in await self.backup(each)])
 
-    async def _act(self, kind: str, data: Args, undo: Any, jobs: Any) -> None:
+    async def _act(self, kind: str, data: Args, overlays: list[Node], backups: list[Args]) -> None:
         if kind == "blockdev-snapshot":
             await self.snapshot(data)
-            undo.append((self._blocks.named(data["overlay"]), None))
+            overlays.append(self._blocks.named(data["overlay"]))
         elif kind == "blockdev-snapshot-sync":
-            made = await self.snapshot_sync(data)
-            undo.append((made, made))
+            await self.snapshot_sync(data)
+            overlays.append(self._blocks.named(data["snapshot-node-name"]))
         elif kind == "blockdev-backup":
             self._check_backup(data, self._blocks.named(data["target"]))
-            jobs.append(lambda: self.backup(data))
+            backups.append(data)
         elif kind == "abort":
             raise QMPError("Transaction aborted using Abort action")
         else:
@@ -236,11 +239,13 @@ class Images:
         task = Task("stream", node, tuple(between), length=length, finish=finish)
         return await self.jobs.start(id, task, args)
 
-    async def mirror(self, args: Args) -> tuple[Event, ...]:
-        """`blockdev-mirror`; raises `QMPError`."""
-        return await self._mirror(args, self._blocks.named(args["target"]))
+    async def mirror(self, args: Args, to: Node | None = None) -> tuple[Event, ...]:
+        """`blockdev-mirror`; raises `QMPError`.
 
-    async def _mirror(self, args: Args, to: Node) -> tuple[Event, ...]:
+        Args:
+            to: the target, None where the arguments name it.
+        """
+        to = to or self._blocks.named(args["target"])
         node = self._source(args)
         if args["sync"] in ("incremental", "bitmap"):
             raise QMPError(f"Sync mode '{args['sync']}' not supported")
@@ -279,16 +284,7 @@ class Images:
 
     async def drive_mirror(self, args: Args) -> tuple[Event, ...]:
         """`drive-mirror`; raises `QMPError`."""
-        self._id(args)
-        made = await self._drive_target(args, args.get("node-name"))
-        try:
-            return await self._mirror(args, made)
-        finally:
-            await self._blocks.collect(made)
-
-    async def backup(self, args: Args) -> tuple[Event, ...]:
-        """`blockdev-backup`; raises `QMPError`."""
-        return await self._backup(args, self._blocks.named(args["target"]))
+        return await self._with_new_target(self.mirror, args)
 
     def _check_backup(self, args: Args, to: Node) -> None:
         node = self._source(args)
@@ -304,7 +300,13 @@ class Images:
             raise QMPError("Source and target image have different sizes")
         self._id(args)
 
-    async def _backup(self, args: Args, to: Node) -> tuple[Event, ...]:
+    async def backup(self, args: Args, to: Node | None = None) -> tuple[Event, ...]:
+        """`blockdev-backup`; raises `QMPError`.
+
+        Args:
+            to: the target, None where the arguments name it.
+        """
+        to = to or self._blocks.named(args["target"])
         self._check_backup(args, to)
         node = self._source(args)
         await self._needs_no_copy(_moved(node, args["sync"]), node, to)
@@ -314,18 +316,21 @@ class Images:
 
     async def drive_backup(self, args: Args) -> tuple[Event, ...]:
         """`drive-backup`; raises `QMPError`."""
+        return await self._with_new_target(self.backup, args)
+
+    async def _with_new_target(
+        self, start: Callable[[Args, Node], Awaitable[tuple[Event, ...]]], args: Args
+    ) -> tuple[Event, ...]:
+        """Start a job whose target is an image that is made."""
         self._id(args)
-        made = await self._drive_target(args, None)
+        node = self._source(args)
+        kind, name = args.get("format", node.driver), args.get("node-name")
+        backing = {"top": node.backing, "none": node}.get(args["sync"])
+        made = await self._target(args["target"], kind, node.size, args, backing=backing, name=name)
         try:
-            return await self._backup(args, made)
+            return await start(args, made)
         finally:
             await self._blocks.collect(made)
-
-    async def _drive_target(self, args: Args, name: str | None) -> Node:
-        node = self._source(args)
-        kind = args.get("format", node.driver)
-        backing = {"top": node.backing, "none": node}.get(args["sync"])
-        return await self._target(args["target"], kind, node.size, args, backing=backing, name=name)
 
     async def _target(
         self, path: str, kind: str, size: int, args: Args, *, backing: Node | None, name: str | None
@@ -336,16 +341,15 @@ class Images:
         if args.get("mode", "absolute-paths") != "existing":
             if kind not in _FORMATS:
                 raise QMPError(f"Format driver '{kind}' does not support image creation")
-            content = {}
             options: Args = {"size": size}
             if backing is not None:
                 if kind == "raw":
                     raise QMPError("Backing file not supported for file format 'raw'")
                 options |= {"backing-file": backing.filename, "backing-fmt": backing.driver}
-            if kind == "qcow2":
-                content = empty_image(options)
-            length = size if kind == "raw" else 0
-            await Job(lambda: _make(path, length, content, self._roots), on=of_paths([path]))
+            if kind == "raw":
+                await self._make(path, size)
+            else:
+                await self._make(path, 0, empty_image(options))
         named = {} if name is None else {"node-name": name}
         below = {"driver": "file", "filename": path}
         return await self._blocks.add(
@@ -371,37 +375,39 @@ class Images:
         files = [node for node in moved if not node.driver.startswith("null")]
         if not files:
             return
-        held = (*moved, *others)
-        for node in held:
-            node.holds.append("Node")
-        try:
+        with _held([*moved, *others]):
             full = await Job(lambda: next(filter(_has_data, files), None))
-        finally:
-            for node in held:
-                node.holds.remove("Node")
         if full is not None:
             raise QMPError(f"memd copies no data of images, and node '{full.name}' holds some")
 
     async def _set_backing(self, node: Node, base: Node | None, told: str | None) -> None:
         """Have an image and its node stand on another one, or on none."""
-        await self.change_backing(node, told or (None if base is None else base.filename), base)
-        old, node.backing = node.backing, base
-        await self._blocks.collect(old)
-
-    async def change_backing(self, node: Node, name: str | None, base: Node | None) -> None:
-        """Write another backing file's name into an image; raises `QMPError`."""
-        kind = None if base is None else base.driver
+        name, kind = (None, None) if base is None else (base.filename, base.driver)
 
         def write() -> None:
             file = node.file
             if node.header is not None and file is not None:
                 try:
-                    node.header.set_backing(file.fd, name, kind)
+                    node.header.set_backing(file.fd, told or name, kind)
                 except OSError as error:
                     raise QMPError(f"Could not change the backing file: {error.strerror}") from None
                 read_header(node)
 
         await Job(write)
+        old, node.backing = node.backing, base
+        await self._blocks.collect(old)
+
+
+@contextmanager
+def _held(nodes: list[Node]) -> Iterator[None]:
+    """Have nodes stay, as they are in use."""
+    for node in nodes:
+        node.holds.append("Node")
+    try:
+        yield
+    finally:
+        for node in nodes:
+            node.holds.remove("Node")
 
 
 def _moved(node: Node, sync: str) -> list[Node]:
@@ -423,7 +429,7 @@ def _has_data(node: Node) -> bool:
     return True
 
 
-def _make(path: str, size: int, content: dict[int, bytes], roots: Roots | None) -> None:
+def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
     """Make the file of an image; in a thread."""
     try:
         entry = target(encode_path(path), roots)
@@ -442,7 +448,7 @@ def _make(path: str, size: int, content: dict[int, bytes], roots: Roots | None) 
         os.close(fd)
 
 
-def _fill(node: Node, content: dict[int, bytes]) -> None:
+def _fill(node: Node, content: Content) -> None:
     """Write an image into an open file; in a thread."""
     try:
         _write(node.fd, content)
@@ -451,6 +457,6 @@ def _fill(node: Node, content: dict[int, bytes]) -> None:
         raise QMPError(f"Could not write to '{node.filename}': {error.strerror}") from None
 
 
-def _write(fd: int, content: dict[int, bytes]) -> None:
+def _write(fd: int, content: Content) -> None:
     for offset, data in content.items():
         os.pwrite(fd, data, offset)

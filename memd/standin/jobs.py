@@ -208,68 +208,53 @@ class Jobs:
             )
         return job
 
-    def pause(self, id: str, *, block: bool) -> tuple[Event, ...]:
-        """`job-pause` and, with `block`, `block-job-pause`; raises `QMPError`."""
-        job = self._find(id, "pause", block=block)
-        if job.pauses:
-            raise QMPError("Job is already paused")
-        job.pauses = True
-        job.go("paused" if job.status == "running" else "standby")
-        return _taken(job)
-
-    async def resume(self, id: str, *, block: bool) -> tuple[Event, ...]:
-        """`job-resume` and `block-job-resume`; raises `QMPError`."""
-        job = self._find(id, "resume", block=block)
-        if not job.pauses:
-            raise QMPError("Can't resume a job that was not paused")
-        self._go_on(job)
-        if job.completes:
-            await self._wait(job)
-        return _taken(job)
-
-    def _go_on(self, job: _Job) -> None:
-        if job.pauses:
-            job.pauses = False
-            job.go("running" if job.status == "paused" else "ready")
-
-    async def cancel(self, id: str, *, block: bool, force: bool = True) -> tuple[Event, ...]:
-        """`job-cancel` and `block-job-cancel`; raises `QMPError`.
+    async def command(
+        self, verb: str, id: str, *, block: bool, force: bool = True
+    ) -> tuple[Event, ...]:
+        """`job-VERB` and, with `block`, `block-job-VERB`.
 
         Args:
-            force: whether a job that is ready is given up, and not ended as it is.
+            verb: pause, resume, cancel, complete, finalize or dismiss.
+            force: whether a job that is ready is given up by cancel, and not ended as it is.
+
+        Raises:
+            QMPError: there is no such job, or it does not take that now.
         """
-        job = self._find(id, "cancel", block=block)
+        job = self._find(id, verb, block=block)
+        match verb:
+            case "pause":
+                _pause(job)
+            case "resume":
+                await self._resume(job)
+            case "cancel":
+                await self._cancel(job, force)
+            case "complete" if job.pauses:
+                job.completes = True
+            case "complete":
+                await self._wait(job)
+            case "finalize":
+                await self._finish(job)
+            case "dismiss":
+                self._remove(job)
+        return _taken(job)
+
+    async def _resume(self, job: _Job) -> None:
+        if not job.pauses:
+            raise QMPError("Can't resume a job that was not paused")
+        _go_on(job)
+        if job.completes:
+            await self._wait(job)
+
+    async def _cancel(self, job: _Job, force: bool) -> None:
         if job.pauses and not force:
-            raise QMPError(f"The block job for device '{id}' is currently paused")
-        self._go_on(job)
+            raise QMPError(f"The block job for device '{job.id}' is currently paused")
+        _go_on(job)
         if job.status == "ready" and not force:
             job.pivots = False
             await self._wait(job)
         else:
             job.error = "Operation canceled"
             await self._conclude(job, "BLOCK_JOB_CANCELLED")
-        return _taken(job)
-
-    async def complete(self, id: str, *, block: bool) -> tuple[Event, ...]:
-        """`job-complete` and `block-job-complete`; raises `QMPError`."""
-        job = self._find(id, "complete", block=block)
-        if job.pauses:
-            job.completes = True
-        else:
-            await self._wait(job)
-        return _taken(job)
-
-    async def finalize(self, id: str, *, block: bool) -> tuple[Event, ...]:
-        """`job-finalize` and `block-job-finalize`; raises `QMPError`."""
-        job = self._find(id, "finalize", block=block)
-        await self._finish(job)
-        return _taken(job)
-
-    def dismiss(self, id: str, *, block: bool) -> tuple[Event, ...]:
-        """`job-dismiss` and `block-job-dismiss`; raises `QMPError`."""
-        job = self._find(id, "dismiss", block=block)
-        self._remove(job)
-        return _taken(job)
 
     def set_speed(self, id: str, speed: int) -> None:
         """`block-job-set-speed`; raises `QMPError`."""
@@ -327,6 +312,19 @@ class Jobs:
 def _check_speed(speed: int) -> None:
     if speed < 0:
         raise QMPError("Parameter 'speed' expects a non-negative value")
+
+
+def _pause(job: _Job) -> None:
+    if job.pauses:
+        raise QMPError("Job is already paused")
+    job.pauses = True
+    job.go("paused" if job.status == "running" else "standby")
+
+
+def _go_on(job: _Job) -> None:
+    if job.pauses:
+        job.pauses = False
+        job.go("running" if job.status == "paused" else "ready")
 
 
 def _taken(job: _Job) -> tuple[Event, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from memd.compat import Compat
@@ -25,6 +26,7 @@ REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 """What a command gets that is only known: an error, or an answer that is made up."""
 
 _FULL = "q35"
+_REGISTERS = ("chardevs", "netdevs", "blocks", "images", "devices", "migration", "dump")
 
 
 class StandIn:
@@ -49,102 +51,82 @@ class StandIn:
         self._unmodelled = unmodelled
         self._machine = machine
         self._asked = 0
-        self._chardevs: Chardevs | None = None
-        self._netdevs: Netdevs | None = None
-        self._blocks: Blocks | None = None
-        self._images: Images | None = None
         self._parameters: dict[str, JSON] = {}
-        self._migration: Migration | None = None
-        self._dump: Dump | None = None
         self.host: Host | None = None
         """What it is in, set once that is there."""
         self._tree = tree
-        self._devices: Devices | None = None
         from memd.standin.types import CatalogueTypes
 
         tree.more_types = CatalogueTypes(self.catalogue, tree)
 
     # Registers, each made when it is first asked for: a start that needs none imports none.
 
-    @property
+    @cached_property
     def chardevs(self) -> Chardevs:
         """The character devices that clients add."""
-        if self._chardevs is None:
-            from memd.standin.chardevs import Chardevs
+        from memd.standin.chardevs import Chardevs
 
-            self._chardevs = Chardevs(self._tree)
-        return self._chardevs
+        return Chardevs(self._tree)
 
-    @property
+    @cached_property
     def netdevs(self) -> Netdevs:
         """The network backends."""
-        if self._netdevs is None:
-            from memd.standin.netdevs import Netdevs
+        from memd.standin.netdevs import Netdevs
 
-            self._netdevs = Netdevs(self.chardevs)
-        return self._netdevs
+        return Netdevs(self.chardevs)
 
-    @property
+    @cached_property
     def blocks(self) -> Blocks:
         """The block nodes."""
-        if self._blocks is None:
-            from memd.standin.blocks import Blocks
+        from memd.standin.blocks import Blocks
 
-            self._blocks = Blocks(self._compat)
-        return self._blocks
+        return Blocks(self._compat)
 
-    @property
+    @cached_property
     def images(self) -> Images:
         """What is done with block nodes."""
-        if self._images is None:
-            from memd.standin.images import Images
+        from memd.standin.images import Images
 
-            self._images = Images(self.blocks, self._tree.host.roots)
-        return self._images
+        return Images(self.blocks, self._tree.host.roots)
 
-    @property
+    @cached_property
     def devices(self) -> Devices:
         """The devices that are not memory's."""
-        if self._devices is None:
-            from memd.standin.devices import Devices
+        from memd.standin.devices import Devices
 
-            self._devices = Devices(self._tree, self.catalogue, self)
-        return self._devices
+        return Devices(self._tree, self.catalogue, self.chardevs, self.netdevs, self.blocks)
 
-    @property
+    @cached_property
     def migration(self) -> Migration:
         """What migrates."""
-        if self._migration is None:
-            from memd.standin.migration import Migration
+        from memd.standin.migration import Migration
 
-            assert self.host is not None
-            self._migration = Migration(self.host, self.migration_parameters, self._compat)
-        return self._migration
+        assert self.host is not None
+        return Migration(self.host, self.migration_parameters, self._compat)
 
-    @property
+    @cached_property
     def dump(self) -> Dump:
         """What dumps the memory."""
-        if self._dump is None:
-            from memd.standin.dump import Dump
+        from memd.standin.dump import Dump
 
-            assert self.host is not None
-            self._dump = Dump(self.host.machine)
-        return self._dump
+        assert self.host is not None
+        return Dump(self.host.machine)
 
     async def reset(self) -> None:
         """Forget every register; what they hold is closed."""
-        if self._migration is not None:
-            self._migration.give_up()
-        if self._devices is not None:
-            self._devices.clear()
-        if self._netdevs is not None:
-            self._netdevs.clear()
-        if self._chardevs is not None:
-            await self._chardevs.clear()
-        if self._blocks is not None:
-            await self._blocks.clear()
-        self._migration = self._devices = self._netdevs = self._chardevs = None
-        self._blocks = self._images = self._dump = None
+        made = vars(self)
+        if "migration" in made:
+            self.migration.give_up()
+        if "devices" in made:
+            self.devices.clear()
+        if "netdevs" in made:
+            self.netdevs.clear()
+        if "chardevs" in made:
+            await self.chardevs.clear()
+        if "blocks" in made:
+            await self.blocks.clear()
+        for name in _REGISTERS:
+            made.pop(name, None)
         self._parameters.clear()
         self._asked = 0
 
