@@ -7,18 +7,20 @@ as the human monitor ends them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import CoroutineType
+from typing import Any
 
 from memd import __version__
 from memd.commands import control, hmp_info, hmp_plug, machine, power, qom
 from memd.commands.daemon import Daemon
+from memd.commands.hmp_plug import Usage
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom.dump import qom_tree_text
-from memd.work import Outcome
+from memd.work import Command, Outcome
 
-_Run = Callable[[Daemon, str], JSON]
-"""(daemon, argument) to the text, or an `Outcome` whose value is the text."""
-
+Act = Callable[[Daemon, str], Any]
+"""(daemon, argument) to what is printed: a text, or a list of lines; anything else is nothing."""
 
 _BLANKS = " \t\n\v\f\r"
 
@@ -48,7 +50,7 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     typed = line[:end]
     if entry is None:
         return _unmodelled(daemon, typed) or f"unknown command: '{typed}'\r\n"
-    names, parameters, _description, run = entry
+    names, parameters, _description, act = entry
     rest = line[end:].strip(_BLANKS)
     if rest and not parameters:
         return (
@@ -58,7 +60,30 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     if parameters and not parameters.startswith("[") and not rest:
         if names != "device_add":
             return f'{names}: string expected\r\nTry "help {typed}" for more information\r\n'
-    return run(daemon, rest)
+    try:
+        result = act(daemon, rest)
+    except (QMPError, Usage) as error:
+        return _said(error)
+    if type(result) is CoroutineType:
+        return _wait(result)
+    if type(result) is Outcome:
+        result.value = ""
+        return result
+    if type(result) is list:
+        return "".join(f"{line}\r\n" for line in result)
+    return result if type(result) is str else ""
+
+
+async def _wait(command: Command[Any]) -> str:
+    try:
+        await command
+    except (QMPError, Usage) as error:
+        return _said(error)
+    return ""
+
+
+def _said(error: QMPError | Usage) -> str:
+    return str(error) if isinstance(error, Usage) else f"Error: {error.desc}\r\n"
 
 
 def _unmodelled(daemon: Daemon, typed: str) -> str:
@@ -96,9 +121,9 @@ def _word(line: str, at: int) -> tuple[str, int]:
     return line[at:end], end
 
 
-def _help(daemon: Daemon, rest: str) -> str:
+def _help(daemon: Daemon, rest: str) -> list[str]:
     if not rest:
-        return "".join(_help_line(entry, "") for entry in _COMMANDS)
+        return [_help_line(entry) for entry in _COMMANDS]
     words = rest.split(None, 2)[:2]
     if words == ["info"]:
         return _info(daemon, "")
@@ -108,31 +133,31 @@ def _help(daemon: Daemon, rest: str) -> str:
         entry, prefix = _find(_COMMANDS, words[0]), ""
         words = words[:1]
     if entry is None:
-        return f"unknown command: '{' '.join(words)}'\r\n"
-    return _help_line(entry, prefix)
+        return [f"unknown command: '{' '.join(words)}'"]
+    return [_help_line(entry, prefix)]
 
 
-def _info(daemon: Daemon, rest: str) -> str:
-    return "".join(_help_line(entry, "info ") for entry in _INFO)
+def _info(daemon: Daemon, rest: str) -> list[str]:
+    return [_help_line(entry, "info ") for entry in _INFO]
 
 
-def _help_line(entry: _Entry, prefix: str) -> str:
-    names, parameters, description, _run = entry
-    return f"{prefix}{names} {parameters} -- {description}\r\n"
+def _help_line(entry: _Entry, prefix: str = "") -> str:
+    names, parameters, description, _act = entry
+    return f"{prefix}{names} {parameters} -- {description}"
 
 
-def _info_version(daemon: Daemon, rest: str) -> str:
+def _info_version(daemon: Daemon, rest: str) -> list[str]:
     major, minor, micro = daemon.compat.version
-    return f"{major}.{minor}.{micro}memd {__version__}\r\n"
+    return [f"{major}.{minor}.{micro}memd {__version__}"]
 
 
-def _info_status(daemon: Daemon, rest: str) -> str:
+def _info_status(daemon: Daemon, rest: str) -> list[str]:
     state = daemon.run_state
     detail = f" ({state})" if state not in ("running", "paused") else ""
-    return f"VM status: {'running' if state == 'running' else 'paused'}{detail}\r\n"
+    return [f"VM status: {'running' if state == 'running' else 'paused'}{detail}"]
 
 
-def _info_memdev(daemon: Daemon, rest: str) -> str:
+def _info_memdev(daemon: Daemon, rest: str) -> list[str]:
     text = []
     for memdev in qom.query_memdev(daemon, {}):
         text.append(f"memory backend: {memdev['id']}")
@@ -141,7 +166,7 @@ def _info_memdev(daemon: Daemon, rest: str) -> str:
             text.append(f"  {flag}: {'true' if memdev[flag] else 'false'}")
         text.append(f"  policy: {memdev['policy']}")
         text.append(f"  host nodes: {_ranges(memdev['host-nodes'])}")
-    return "".join(line + "\r\n" for line in [*text, ""])
+    return [*text, ""]
 
 
 def _ranges(numbers: list[int]) -> str:
@@ -155,13 +180,13 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
 
 
-def _info_memory_devices(daemon: Daemon, rest: str) -> str:
+def _info_memory_devices(daemon: Daemon, rest: str) -> list[str]:
     lines = []
     for row in daemon.machine.devices():
         data = row["data"]
         lines.append(f'Memory device [{row["type"]}]: "{data.get("id", "")}"')
         lines += [f"  {line}" for line in _memory_device(data)]
-    return "".join(line + "\r\n" for line in lines)
+    return lines
 
 
 def _memory_device(data: JSONObject) -> Iterator[str]:
@@ -183,91 +208,78 @@ _MEMORY_DEVICE = (
 """What is told of a memory device, in this order."""
 
 
-def _info_memory_size_summary(daemon: Daemon, rest: str) -> str:
+def _info_memory_size_summary(daemon: Daemon, rest: str) -> list[str]:
     summary = daemon.machine.memory_summary()
-    return (
-        f"base memory: {summary['base-memory']}\r\nplugged memory: {summary['plugged-memory']}\r\n"
-    )
+    return [f"{kind} memory: {summary[f'{kind}-memory']}" for kind in ("base", "plugged")]
 
 
-def _info_name(daemon: Daemon, rest: str) -> str:
-    return "" if daemon.name is None else f"{daemon.name}\r\n"
+def _info_name(daemon: Daemon, rest: str) -> list[str]:
+    return [] if daemon.name is None else [daemon.name]
 
 
-def _info_uuid(daemon: Daemon, rest: str) -> str:
-    return f"{daemon.uuid}\r\n"
+def _info_uuid(daemon: Daemon, rest: str) -> list[str]:
+    return [daemon.uuid]
 
 
-def _info_kvm(daemon: Daemon, rest: str) -> str:
-    return f"kvm support: {'enabled' if daemon.kvm_enabled else 'disabled'}\r\n"
+def _info_kvm(daemon: Daemon, rest: str) -> list[str]:
+    return [f"kvm support: {'enabled' if daemon.kvm_enabled else 'disabled'}"]
 
 
 def _info_qom_tree(daemon: Daemon, rest: str) -> str:
     return qom_tree_text(daemon.tree, rest) if rest else qom_tree_text(daemon.tree)
 
 
-def _as_text(handler: Callable[[Daemon, JSONObject], JSON]) -> _Run:
-    """Make a handler that returns nothing a word of the human monitor."""
-
-    def run(daemon: Daemon, rest: str) -> JSON:
-        try:
-            outcome = handler(daemon, {})
-        except QMPError as error:
-            return f"Error: {error.desc}\r\n"
-        if type(outcome) is Outcome:
-            outcome.value = ""
-            return outcome
-        return ""
-
-    return run
+def _plain(handler: Callable[[Daemon, JSONObject], JSON]) -> Act:
+    """A command of QMP that takes no arguments, as a word of the human monitor."""
+    return lambda daemon, rest: handler(daemon, {})
 
 
-_Entry = tuple[str, str, str, _Run]
+_Entry = tuple[str, str, str, Act]
 """Names separated by `|`, parameters, description, function."""
 
 _COMMANDS: tuple[_Entry, ...] = (
-    ("cont|c", "", "resume emulation", _as_text(machine.cont)),
-    ("chardev-remove", "id", "remove a character device", hmp_plug.word(hmp_plug.chardev_remove)),
-    ("device_add", "driver[,prop=value]", "plug a device in", hmp_plug.word(hmp_plug.device_add)),
-    ("device_del", "device", "ask for a device back", hmp_plug.word(hmp_plug.device_del)),
-    ("balloon", "[target]", "ask the guest for memory", hmp_plug.word(hmp_plug.balloon)),
+    ("cont|c", "", "resume emulation", _plain(machine.cont)),
+    ("chardev-remove", "id", "remove a character device", hmp_plug.chardev_remove),
+    ("device_add", "driver[,prop=value]", "plug a device in", hmp_plug.device_add),
+    ("device_del", "device", "ask for a device back", hmp_plug.device_del),
+    ("balloon", "[target]", "ask the guest for memory", hmp_plug.balloon),
     ("help|?", "[cmd]", "show the help", _help),
     ("info", "[subcommand]", "show various information about the system state", _info),
-    ("migrate_cancel", "", "cancel the migration", hmp_plug.word(hmp_plug.migrate_cancel)),
-    ("netdev_add", "type,id=ID", "make a network backend", hmp_plug.word(hmp_plug.netdev_add)),
-    ("netdev_del", "id", "remove a network backend", hmp_plug.word(hmp_plug.netdev_del)),
-    ("object_add", "type,id=ID", "make an object", hmp_plug.word(hmp_plug.object_add)),
-    ("object_del", "id", "delete an object", hmp_plug.word(hmp_plug.object_del)),
-    ("qom-get", "path property", "print a property", hmp_plug.word(hmp_info.qom_get)),
-    ("qom-list", "[path]", "list an object's properties", hmp_plug.word(hmp_info.qom_list)),
-    ("qom-set", "[-j] path property value", "set a property", hmp_plug.word(hmp_info.qom_set)),
-    ("quit|q", "", "quit the emulator", _as_text(control.quit)),
-    ("sendkey", "keys [hold_ms]", "press keys", hmp_plug.word(hmp_plug.sendkey)),
-    ("set_link", "name on|off", "set a network link", hmp_plug.word(hmp_plug.set_link)),
-    ("stop|s", "", "stop emulation", _as_text(machine.stop)),
-    ("system_powerdown", "", "ask the guest to shut down", _as_text(power.system_powerdown)),
-    ("system_reset", "", "reset the machine", _as_text(power.system_reset)),
-    ("system_wakeup", "", "wake a guest that is suspended", _as_text(power.system_wakeup)),
+    ("migrate_cancel", "", "cancel the migration", hmp_plug.migrate_cancel),
+    ("netdev_add", "type,id=ID", "make a network backend", hmp_plug.netdev_add),
+    ("netdev_del", "id", "remove a network backend", hmp_plug.netdev_del),
+    ("object_add", "type,id=ID", "make an object", hmp_plug.object_add),
+    ("object_del", "id", "delete an object", hmp_plug.object_del),
+    ("qom-get", "path property", "print a property", hmp_info.qom_get),
+    ("qom-list", "[path]", "list an object's properties", hmp_info.qom_list),
+    ("qom-set", "[-j] path property value", "set a property", hmp_info.qom_set),
+    ("quit|q", "", "quit the emulator", _plain(control.quit)),
+    ("sendkey", "keys [hold_ms]", "press keys", hmp_plug.sendkey),
+    ("set_link", "name on|off", "set a network link", hmp_plug.set_link),
+    ("stop|s", "", "stop emulation", _plain(machine.stop)),
+    ("system_powerdown", "", "ask the guest to shut down", _plain(power.system_powerdown)),
+    ("system_reset", "", "reset the machine", _plain(power.system_reset)),
+    ("system_wakeup", "", "wake a guest that is suspended", _plain(power.system_wakeup)),
     (
         "watchdog_action",
         "action",
         "set what follows of a watchdog",
-        hmp_plug.word(hmp_plug.watchdog_action),
+        hmp_plug.watchdog_action,
     ),
 )
 
 _INFO: tuple[_Entry, ...] = (
-    ("balloon", "", "show balloon information", hmp_plug.word(hmp_info.info_balloon)),
-    ("block", "[-n] [-v] [device]", "show the block devices", hmp_plug.word(hmp_info.info_block)),
-    ("chardev", "", "show the character devices", hmp_plug.word(hmp_info.info_chardev)),
-    ("cpus", "", "show infos for each CPU", hmp_plug.word(hmp_info.info_cpus)),
+    ("balloon", "", "show balloon information", hmp_info.info_balloon),
+    ("block", "[-n] [-v] [device]", "show the block devices", hmp_info.info_block),
+    ("chardev", "", "show the character devices", hmp_info.info_chardev),
+    ("cpus", "", "show infos for each CPU", hmp_info.info_cpus),
     (
         "hotpluggable-cpus",
         "",
         "Show information about hotpluggable CPUs",
-        hmp_plug.word(hmp_info.info_hotpluggable_cpus),
+        hmp_info.info_hotpluggable_cpus,
     ),
-    ("iothreads", "", "show iothreads", hmp_plug.word(hmp_info.info_iothreads)),
+    ("iothreads", "", "show iothreads", hmp_info.info_iothreads),
     ("kvm", "", "show KVM information", _info_kvm),
     ("memdev", "", "show memory backends", _info_memdev),
     ("memory-devices", "", "show memory devices", _info_memory_devices),
@@ -278,10 +290,10 @@ _INFO: tuple[_Entry, ...] = (
         " bytes.",
         _info_memory_size_summary,
     ),
-    ("network", "", "show the network state", hmp_plug.word(hmp_info.info_network)),
-    ("numa", "", "show NUMA information", hmp_plug.word(hmp_info.info_numa)),
+    ("network", "", "show the network state", hmp_info.info_network),
+    ("numa", "", "show NUMA information", hmp_info.info_numa),
     ("name", "", "show the current VM name", _info_name),
-    ("pci", "", "show PCI info", hmp_plug.word(hmp_info.info_pci)),
+    ("pci", "", "show PCI info", hmp_info.info_pci),
     ("qom-tree", "[path]", "show QOM composition tree", _info_qom_tree),
     ("status", "", "show the current VM status (running|paused)", _info_status),
     ("uuid", "", "show the current VM UUID", _info_uuid),

@@ -19,47 +19,47 @@ from memd.wire import encode
 _MIB = 1 << 20
 
 
-def info_balloon(daemon: Daemon, rest: str) -> str:
+def info_balloon(daemon: Daemon, rest: str) -> list[str]:
     """`info balloon`."""
-    return f"balloon: actual={balloon.query_balloon(daemon, {})['actual'] // _MIB}\r\n"
+    return [f"balloon: actual={balloon.query_balloon(daemon, {})['actual'] // _MIB}"]
 
 
-def info_block(daemon: Daemon, rest: str) -> str:
+def info_block(daemon: Daemon, rest: str) -> list[str]:
     """`info block [-n] [-v] [NODE]`: block nodes that a device uses, or all that have names."""
     words = rest.split()
     named = [word for word in words if not word.startswith("-")]
-    found = []
+    lines: list[str] = []
     for device in [] if daemon.standin is None else daemon.standin.blocks.devices():
         node = device["inserted"]
         if named and node["node-name"] not in named:
             continue
         kind = node["drv"] + (", read-only" if node["ro"] else "")
-        lines = [f"{node['node-name']}: {node['file']} ({kind})"]
+        lines += [""] if lines else []
+        lines.append(f"{node['node-name']}: {node['file']} ({kind})")
         lines.append(f"    Attached to:      {device['qdev']}")
         lines.append("    Cache mode:       writeback")
-        found.append("".join(f"{line}\r\n" for line in lines))
-    return "\r\n".join(found)
+    return lines
 
 
-def info_chardev(daemon: Daemon, rest: str) -> str:
+def info_chardev(daemon: Daemon, rest: str) -> list[str]:
     """`info chardev`."""
     rows = chardev.query_chardev(daemon, {})
-    return "".join(f"{row['label']}: filename={row['filename']}\r\n" for row in rows)
+    return [f"{row['label']}: filename={row['filename']}" for row in rows]
 
 
-def info_cpus(daemon: Daemon, rest: str) -> str:
+def info_cpus(daemon: Daemon, rest: str) -> list[str]:
     """`info cpus`."""
-    told = ""
+    lines = []
     for row in stack.query_cpus_fast(daemon, {}):
         mark = " " if row["cpu-index"] else "*"
-        told += f"{mark} CPU #{row['cpu-index']}: thread_id={row['thread-id']}"
+        line = f"{mark} CPU #{row['cpu-index']}: thread_id={row['thread-id']}"
         if "qom-type" in row:
-            told += f" model={row['qom-type'].rpartition('-' + row['target'])[0]}"
-        told += "\r\n"
-    return told
+            line += f" model={row['qom-type'].rpartition('-' + row['target'])[0]}"
+        lines.append(line)
+    return lines
 
 
-def info_iothreads(daemon: Daemon, rest: str) -> str:
+def info_iothreads(daemon: Daemon, rest: str) -> list[str]:
     """`info iothreads`."""
     from memd.standin.tunable import query_iothreads
 
@@ -68,10 +68,10 @@ def info_iothreads(daemon: Daemon, rest: str) -> str:
         lines += [f"{row['id']}:", f"  thread_id={row['thread-id']}"]
         names = ("poll-max-ns", "poll-grow", "poll-shrink", "poll-weight", "aio-max-batch")
         lines += [f"  {name}={row[name]}" for name in names if name in row]
-    return "".join(f"{line}\r\n" for line in lines)
+    return lines
 
 
-def info_hotpluggable_cpus(daemon: Daemon, rest: str) -> str:
+def info_hotpluggable_cpus(daemon: Daemon, rest: str) -> list[str]:
     """`info hotpluggable-cpus`."""
     lines = ["Hotpluggable CPUs:"]
     for row in stack.query_hotpluggable_cpus(daemon, {}):
@@ -81,20 +81,18 @@ def info_hotpluggable_cpus(daemon: Daemon, rest: str) -> str:
         lines.append("  CPUInstance Properties:")
         props = row["props"]
         lines += [f'    {name}: "{props[name]}"' for name in _LEVELS if name in props]
-    return "".join(f"{line}\r\n" for line in lines)
+    return lines
 
 
 _LEVELS = ("node-id", "socket-id", "die-id", "module-id", "cluster-id", "core-id", "thread-id")
 
 
-def info_network(daemon: Daemon, rest: str) -> str:
+def info_network(daemon: Daemon, rest: str) -> list[str]:
     """`info network`."""
-    if daemon.standin is None:
-        return ""
-    return "".join(f"{line}\r\n" for line in daemon.standin.netdevs.lines())
+    return [] if daemon.standin is None else daemon.standin.netdevs.lines()
 
 
-def info_numa(daemon: Daemon, rest: str) -> str:
+def info_numa(daemon: Daemon, rest: str) -> list[str]:
     """`info numa`."""
     # Only a machine has CPUs: a daemon without one does not load its types.
     from memd.devices.machine_object import cpus
@@ -118,33 +116,31 @@ def info_numa(daemon: Daemon, rest: str) -> str:
         lines.append(" ".join([f"node {number} cpus:", *there]))
         lines.append(f"node {number} size: {(size + plugged[number]) // _MIB} MB")
         lines.append(f"node {number} plugged: {plugged[number] // _MIB} MB")
-    return "".join(f"{line}\r\n" for line in lines)
+    return lines
 
 
-def info_pci(daemon: Daemon, rest: str) -> str:
+def info_pci(daemon: Daemon, rest: str) -> list[str]:
     """`info pci`."""
     if daemon.standin is None:
-        return ""
+        return []
     from memd.standin.pci import pci_buses, pci_lines
 
     buses = pci_buses(daemon.machine, daemon.standin.catalogue)
-    return "".join(f"{line}\r\n" for line in pci_lines(buses))
+    return [*pci_lines(buses)]
 
 
-def qom_list(daemon: Daemon, rest: str) -> str:
+def qom_list(daemon: Daemon, rest: str) -> list[str]:
     """`qom-list [PATH]`."""
     if not rest:
-        return "/\r\n"
-    rows = qom.qom_list(daemon, {"path": rest})
-    return "".join(f"{row['name']} ({row['type']})\r\n" for row in rows)
+        return ["/"]
+    return [f"{row['name']} ({row['type']})" for row in qom.qom_list(daemon, {"path": rest})]
 
 
-def qom_get(daemon: Daemon, rest: str) -> str:
+def qom_get(daemon: Daemon, rest: str) -> list[str]:
     """`qom-get PATH PROPERTY`."""
     path, name = _words(rest, "qom-get", 2)
     value = qom.qom_get(daemon, {"path": path, "property": name})
-    text = encode(value, True).decode("ascii").replace("\r\n", "\n").rstrip("\n")
-    return text.replace("\n", "\r\n") + "\r\n"
+    return encode(value, True).decode("ascii").rstrip("\r\n").replace("\r\n", "\n").split("\n")
 
 
 async def qom_set(daemon: Daemon, rest: str) -> None:

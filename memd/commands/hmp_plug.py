@@ -6,21 +6,16 @@ What they print was observed on QEMU 10.0.2: nothing, or `Error: ` and why.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from types import CoroutineType
 from typing import Any
 
 from memd.commands import balloon as balloon_command
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.json_types import JSON, JSONObject
+from memd.json_types import JSONObject
 from memd.option_text import pairs
 from memd.standin.standin import StandIn
-from memd.work import Command, Outcome
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+")
-
-Act = Callable[[Daemon, str], Any]
 
 
 class Usage(Exception):
@@ -34,36 +29,6 @@ class Usage(Exception):
     def __init__(self, text: str, word: str) -> None:
         lines = [text] * bool(text) + [f'Try "help {word}" for more information']
         super().__init__("".join(f"{line}\r\n" for line in lines))
-
-
-def word(act: Act) -> Callable[[Daemon, str], JSON]:
-    """A word that prints what its function returns, if that is text, or why it can't be done."""
-
-    def run(daemon: Daemon, rest: str) -> JSON:
-        try:
-            result = act(daemon, rest)
-        except (QMPError, Usage) as error:
-            return _said(error)
-        if type(result) is CoroutineType:
-            return _wait(result)
-        if type(result) is Outcome:
-            result.value = ""
-            return result
-        return result if type(result) is str else ""
-
-    return run
-
-
-async def _wait(command: Command[Any]) -> str:
-    try:
-        await command
-    except (QMPError, Usage) as error:
-        return _said(error)
-    return ""
-
-
-def _said(error: QMPError | Usage) -> str:
-    return str(error) if isinstance(error, Usage) else f"Error: {error.desc}\r\n"
 
 
 def _options(text: str, implied: str) -> JSONObject:
@@ -126,7 +91,7 @@ def netdev_del(daemon: Daemon, rest: str) -> None:
     _standin(daemon).netdevs.delete(rest)
 
 
-def sendkey(daemon: Daemon, rest: str) -> str:
+def sendkey(daemon: Daemon, rest: str) -> list[str]:
     """`sendkey KEY-KEY [MILLISECONDS]`: checked, and pressed nowhere."""
     keys, time = _words(rest, "sendkey", 2)
     if time and not time.isdecimal():
@@ -135,8 +100,8 @@ def sendkey(daemon: Daemon, rest: str) -> str:
         if not _NUMBER.fullmatch(key) and not _fits(
             daemon, "send-key", {"keys": [{"type": "qcode", "data": key}]}
         ):
-            return f"invalid parameter: {key}\r\n"
-    return ""
+            return [f"invalid parameter: {key}"]
+    return []
 
 
 def watchdog_action(daemon: Daemon, rest: str) -> None:

@@ -43,7 +43,7 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
     from memd.hostmem.region import job_on
 
     id, offset, length = args["id"], args["offset"], args["length"]
-    backend, region = _find(daemon, id)
+    backend, region = find_backend(daemon, id)
     access.check_length(length, "length")
     access.check_range(id, backend.size, offset, length)
     if args.get("descriptor"):
@@ -75,7 +75,7 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
     from memd.hostmem.region import job_on
 
     id, offset, text = args["id"], args["offset"], args.get("data", "")
-    backend, region = _find(daemon, id)
+    backend, region = find_backend(daemon, id)
     if "length" in args:
         if text:
             raise QMPError("Parameter 'length' is for what comes in a memfd, in place of 'data'")
@@ -119,7 +119,7 @@ async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     from memd.hostmem.region import job_on
 
     id, offset, length = args["id"], args["offset"], args["length"]
-    backend, region = _find(daemon, id)
+    backend, region = find_backend(daemon, id)
     discard.check(region, id, offset, length)
     if isinstance(backend, FileBackend) and not region.shared:
         daemon.machine.check_private_discard(backend)
@@ -134,7 +134,7 @@ async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
 async def x_memdev_stat(daemon: Daemon, args: JSONObject) -> list[JSONObject]:
     """`x-memdev-stat`: what backends take."""
     if "id" in args:
-        found = [_find(daemon, args["id"])]
+        found = [find_backend(daemon, args["id"])]
     else:
         found = [
             (backend, backend.region)
@@ -193,7 +193,7 @@ async def x_memdev_map(daemon: Daemon, args: JSONObject) -> JSON:
     from memd.hostmem.region import job_on
 
     id, offset, count = args["id"], args.get("offset", 0), args.get("cells", _CELLS)
-    _backend, region = _find(daemon, id)
+    _backend, region = find_backend(daemon, id)
     length = args.get("length", max(0, region.length - offset))
     check_range(id, region.length, offset, length)
     if not 0 < count <= _MAX_CELLS:
@@ -242,7 +242,7 @@ async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) ->
         raise QMPError(text)
     session.check_descriptor_to_send()
     id = args["id"]
-    backend, region = _find(daemon, id)
+    backend, region = find_backend(daemon, id)
     writable = args.get("writable", region.writable)
 
     def work() -> tuple[int, str]:
@@ -274,7 +274,7 @@ async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
     from memd.hostmem.save import Saving, save
 
     id, filename, replace = args["id"], args["filename"], args.get("replace", True)
-    _backend, region = _find(daemon, id)
+    _backend, region = find_backend(daemon, id)
     saving = Saving()
 
     def work() -> None:
@@ -353,8 +353,12 @@ def _not_base64() -> QMPError:
     return QMPError("Parameter 'data' expects base64")
 
 
-def _find(daemon: Daemon, id: str) -> tuple[MemoryBackend, Region]:
-    """A memory backend and its memory."""
+def find_backend(daemon: Daemon, id: str) -> tuple[MemoryBackend, Region]:
+    """A memory backend and its memory.
+
+    Raises:
+        QMPError: there is none of that id.
+    """
     backend = daemon.tree.user_object(id)
     if backend is None:
         raise device_not_found(f"Device '{id}' not found")

@@ -52,7 +52,10 @@ def _section(daemon: Daemon, name: str) -> JSON:
     return _standin(daemon).catalogue.section(name)
 
 
-def _register(act: Callable[[StandIn, JSONObject], Any]) -> Handler:
+Act = Callable[[StandIn, JSONObject], Any]
+
+
+def _register(act: Act) -> Handler:
     """What a register does, as a command; it returns a value, a tuple of events or nothing."""
 
     def handle(daemon: Daemon, args: JSONObject) -> JSON:
@@ -253,78 +256,75 @@ def _jobs(prefix: str, id: str, *, block: bool) -> dict[str, Handler]:
     }
 
 
+_ACTS: dict[str, Act] = {
+    "chardev-remove": lambda standin, args: standin.chardevs.remove(args["id"]),
+    "chardev-send-break": lambda standin, args: standin.chardevs.send_break(args["id"]),
+    "ringbuf-write": lambda standin, args: standin.chardevs.write(
+        args["device"], args["data"], args.get("format", "utf8")
+    ),
+    "ringbuf-read": lambda standin, args: standin.chardevs.read(
+        args["device"], args["size"], args.get("format", "utf8")
+    ),
+    "netdev_del": lambda standin, args: standin.netdevs.delete(args["id"]),
+    "send-key": lambda standin, args: None,
+    "query-dump": lambda standin, args: standin.dump.query(),
+    "set_link": lambda standin, args: standin.netdevs.set_link(args["name"], args["up"]),
+    "migrate-set-parameters": StandIn.set_migration_parameters,
+    "query-migrate-parameters": lambda standin, args: standin.migration_parameters(),
+    "query-migrate": lambda standin, args: standin.migration.query(),
+    "migrate_cancel": lambda standin, args: standin.migration.cancel(),
+    "migrate-continue": lambda standin, args: standin.migration.go_on(args["state"]),
+    "migrate-start-postcopy": lambda standin, args: standin.migration.hurry(),
+    "blockdev-del": lambda standin, args: standin.blocks.delete(args["node-name"]),
+    "block_resize": lambda standin, args: standin.blocks.resize(
+        args.get("device"), args.get("node-name"), args["size"]
+    ),
+    "query-block": lambda standin, args: standin.blocks.devices(),
+    "query-blockstats": lambda standin, args: standin.blocks.statistics(
+        by_node=args.get("query-nodes", False)
+    ),
+    "query-named-block-nodes": lambda standin, args: standin.blocks.nodes(
+        flat=args.get("flat", False)
+    ),
+    "query-block-exports": lambda standin, args: standin.blocks.exports(),
+    "nbd-server-start": lambda standin, args: standin.blocks.start_serving(),
+    "nbd-server-stop": lambda standin, args: standin.blocks.stop_serving(),
+    "nbd-server-add": lambda standin, args: standin.blocks.export(
+        args["name"] if "name" in args else args["device"], args["device"]
+    ),
+    "nbd-server-remove": lambda standin, args: standin.blocks.unexport(args["name"]),
+    "blockdev-create": lambda standin, args: standin.images.create(args),
+    "blockdev-snapshot": lambda standin, args: standin.images.snapshot(args),
+    "blockdev-snapshot-sync": lambda standin, args: standin.images.snapshot_sync(args),
+    "transaction": lambda standin, args: standin.images.transaction(args["actions"]),
+    "block-commit": lambda standin, args: standin.images.commit(args),
+    "block-stream": lambda standin, args: standin.images.stream(args),
+    "blockdev-mirror": lambda standin, args: standin.images.mirror(args),
+    "drive-mirror": lambda standin, args: standin.images.drive_mirror(args),
+    "blockdev-backup": lambda standin, args: standin.images.backup(args),
+    "drive-backup": lambda standin, args: standin.images.drive_backup(args),
+    "block-job-set-speed": lambda standin, args: standin.images.jobs.set_speed(
+        args["device"], args["speed"]
+    ),
+    "block-job-change": lambda standin, args: standin.images.jobs.change(
+        args["id"], args["copy-mode"]
+    ),
+    "query-jobs": lambda standin, args: standin.images.jobs.query(),
+    "query-block-jobs": lambda standin, args: standin.images.jobs.query_block(),
+}
+"""What registers do."""
+
 REGISTERS: dict[str, Handler] = {
+    **{name: _register(act) for name, act in _ACTS.items()},
     "query-pci": query_pci,
     "query-cpu-definitions": lambda daemon, args: _section(daemon, "cpus")["definitions"],
     "query-cpu-model-expansion": query_cpu_model_expansion,
     "query-command-line-options": query_command_line_options,
     "query-machines": query_machines,
-    "chardev-remove": _register(lambda standin, args: standin.chardevs.remove(args["id"])),
-    "chardev-send-break": _register(lambda standin, args: standin.chardevs.send_break(args["id"])),
-    "ringbuf-write": _register(
-        lambda standin, args: standin.chardevs.write(
-            args["device"], args["data"], args.get("format", "utf8")
-        )
-    ),
-    "ringbuf-read": _register(
-        lambda standin, args: standin.chardevs.read(
-            args["device"], args["size"], args.get("format", "utf8")
-        )
-    ),
-    "netdev_del": _register(lambda standin, args: standin.netdevs.delete(args["id"])),
-    "send-key": _register(lambda standin, args: None),
     "inject-nmi": inject_nmi,
     "screendump": screendump,
-    "query-dump": _register(lambda standin, args: standin.dump.query()),
-    "set_link": _register(lambda standin, args: standin.netdevs.set_link(args["name"], args["up"])),
-    "migrate-set-parameters": _register(StandIn.set_migration_parameters),
-    "query-migrate-parameters": _register(lambda standin, args: standin.migration_parameters()),
-    "query-migrate": _register(lambda standin, args: standin.migration.query()),
-    "migrate_cancel": _register(lambda standin, args: standin.migration.cancel()),
-    "migrate-continue": _register(lambda standin, args: standin.migration.go_on(args["state"])),
-    "migrate-start-postcopy": _register(lambda standin, args: standin.migration.hurry()),
-    "blockdev-del": _register(lambda standin, args: standin.blocks.delete(args["node-name"])),
-    "block_resize": _register(
-        lambda standin, args: standin.blocks.resize(
-            args.get("device"), args.get("node-name"), args["size"]
-        )
-    ),
-    "query-block": _register(lambda standin, args: standin.blocks.devices()),
-    "query-blockstats": _register(
-        lambda standin, args: standin.blocks.statistics(by_node=args.get("query-nodes", False))
-    ),
-    "query-named-block-nodes": _register(
-        lambda standin, args: standin.blocks.nodes(flat=args.get("flat", False))
-    ),
-    "query-block-exports": _register(lambda standin, args: standin.blocks.exports()),
-    "nbd-server-start": _register(lambda standin, args: standin.blocks.start_serving()),
-    "nbd-server-stop": _register(lambda standin, args: standin.blocks.stop_serving()),
-    "nbd-server-add": _register(
-        lambda standin, args: standin.blocks.export(
-            args["name"] if "name" in args else args["device"], args["device"]
-        )
-    ),
-    "nbd-server-remove": _register(lambda standin, args: standin.blocks.unexport(args["name"])),
-    "blockdev-create": _register(lambda standin, args: standin.images.create(args)),
-    "blockdev-snapshot": _register(lambda standin, args: standin.images.snapshot(args)),
-    "blockdev-snapshot-sync": _register(lambda standin, args: standin.images.snapshot_sync(args)),
-    "transaction": _register(lambda standin, args: standin.images.transaction(args["actions"])),
-    "block-commit": _register(lambda standin, args: standin.images.commit(args)),
-    "block-stream": _register(lambda standin, args: standin.images.stream(args)),
-    "blockdev-mirror": _register(lambda standin, args: standin.images.mirror(args)),
-    "drive-mirror": _register(lambda standin, args: standin.images.drive_mirror(args)),
-    "blockdev-backup": _register(lambda standin, args: standin.images.backup(args)),
-    "drive-backup": _register(lambda standin, args: standin.images.drive_backup(args)),
     **_jobs("job-", "id", block=False),
     **_jobs("block-job-", "device", block=True),
-    "block-job-set-speed": _register(
-        lambda standin, args: standin.images.jobs.set_speed(args["device"], args["speed"])
-    ),
-    "block-job-change": _register(
-        lambda standin, args: standin.images.jobs.change(args["id"], args["copy-mode"])
-    ),
-    "query-jobs": _register(lambda standin, args: standin.images.jobs.query()),
-    "query-block-jobs": _register(lambda standin, args: standin.images.jobs.query_block()),
     "watchdog-set-action": watchdog_set_action,
     "query-iothreads": query_iothreads,
     "block_set_io_throttle": block_set_io_throttle,

@@ -6,9 +6,9 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from memd.backends.base import MemoryBackend
+from memd.commands.memdev import find_backend
 from memd.commands.template import store_of
-from memd.errors import QMPError, device_not_found
+from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.work import Completion, Job
 
@@ -79,12 +79,7 @@ async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
 def _memory_of(daemon: Daemon, id: str) -> Memory:
     from memd.pages.capture import Memory
 
-    backend = daemon.tree.user_object(id)
-    if backend is None:
-        raise device_not_found(f"Device '{id}' not found")
-    if not isinstance(backend, MemoryBackend) or backend.region is None:
-        raise QMPError(f"object '{id}' is not a memory backend")
-    region = backend.region
+    backend, region = find_backend(daemon, id)
     if not region.shared or not region.reads_as_file:
         raise QMPError(f"the memory of '{id}' is memd's alone: no machine can have run in it")
     return Memory(os.dup(region.fd), region.offset, backend.size, region.page_size)
