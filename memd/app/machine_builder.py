@@ -13,7 +13,12 @@ from memd.backends.base import MemoryBackend
 from memd.config import Config, DeviceOption, NumaNode
 from memd.devices.arguments import arguments
 from memd.devices.kinds import NONE, find_kind
-from memd.devices.machine_object import check_initiators, check_limits, set_machine
+from memd.devices.machine_object import (
+    check_initiators,
+    check_limits,
+    set_machine,
+    settle_caches,
+)
 from memd.errors import QMPError, StartError
 from memd.json_types import JSONObject
 from memd.qom import MemoryRegion
@@ -75,6 +80,7 @@ class MachineBuilder:
             self._install(self._backend(id))
         try:
             check_initiators(self._kind, machine)
+            settle_caches(self._kind, self._tree.machine)
             check_limits(self._kind, machine)
         except QMPError as error:
             raise StartError(error.desc) from None

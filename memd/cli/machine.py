@@ -76,18 +76,13 @@ class MachineOptions:
             Answered: it asks which machines or properties there are.
         """
         options, wants_help = parse_keyval(given.value, "type")
-        for name, value in options.items():
-            self.set(name.replace("_", "-"), value)
+        _merge(self._options, {key.replace("_", "-"): value for key, value in options.items()})
         if wants_help:
             raise Answered(self._help(compat))
 
     def set(self, name: str, value: Any) -> None:
-        """Set a property; members add up."""
-        held = self._options.get(name)
-        if isinstance(held, dict) and isinstance(value, dict):
-            held.update(value)
-        else:
-            self._options[name] = value
+        """Set a property."""
+        self._options[name] = value
 
     def take_members(self, name: str) -> JSONObject:
         """What was given of a property with members by now, which goes elsewhere."""
@@ -160,6 +155,9 @@ class MachineOptions:
                     raise CommandLineError(_NO_OBJECT[name])
                 values[name] = _boot(value)
                 continue
+            if name == "smp-cache":
+                values[name] = _caches(value, self.kind.cache_levels)
+                continue
             kind = types.get(name)
             if kind is None:
                 raise CommandLineError(f"Property '{self.kind.type_name}.{name}' not found")
@@ -193,12 +191,40 @@ class MachineOptions:
         return "Supported machines are:\n" + "".join(f"{line}\n" for line in lines)
 
 
+def _merge(held: JSONObject, given: JSONObject, above: str = "") -> None:
+    """Add what is given to what is held: of a plain value the last counts, members add up."""
+    for name, value in given.items():
+        old = held.get(name)
+        if isinstance(old, dict) and isinstance(value, dict):
+            _merge(old, value, f"{above}{name}.")
+        elif old is None or (isinstance(old, str) and isinstance(value, str)):
+            held[name] = value
+        else:
+            raise QMPError(f"Parameters '{above}{name}.*' used inconsistently")
+
+
+def _caches(given: Any, levels: tuple[str, ...]) -> Any:
+    """The value of `smp-cache`, whose names are text still."""
+    from memd.qapi.keyval import visit_text
+    from memd.qom.machine_structs import shared_caches, visit_cache
+    from memd.qom.topology import NO_CACHES
+
+    if not isinstance(given, list):
+        raise CommandLineError("Invalid parameter type for 'smp-cache', expected: array")
+    visit = visit_cache(visit_text)
+    try:
+        caches = [visit(each, f"smp-cache.{index}") for index, each in enumerate(given)]
+        return shared_caches(NO_CACHES, caches, levels)
+    except QMPError as error:
+        raise CommandLineError(error.desc) from None
+
+
 def _boot(members: JSONObject) -> Any:
     """The value of `boot`, all of whose members are text still."""
     from memd.qom.machine_structs import visit_boot
 
     typed = {
-        name: _value(_BOOT.get(name, "string"), f"boot.{name}", text)
+        name: _value(_BOOT[name], f"boot.{name}", text) if name in _BOOT else text
         for name, text in members.items()
     }
     try:
@@ -211,9 +237,11 @@ def _value(kind: str, name: str, text: Any) -> Any:
     """A property's value from its text."""
     from memd.qapi import numbers
 
+    if kind in _ARRAYS:
+        raise CommandLineError(f"Invalid parameter type for '{name}', expected: array")
     if not isinstance(text, str):
         # Written with a dot, as if it had members.
-        raise CommandLineError(f"Invalid parameter type for '{name}', expected: string")
+        raise CommandLineError(f"Parameters '{name}.*' are unexpected")
     if kind == "bool":
         switch = numbers.parse_switch(text)
         if switch is None:
@@ -232,8 +260,6 @@ def _value(kind: str, name: str, text: Any) -> Any:
             expected = "size" if kind == "size" else "integer"
             raise CommandLineError(f"Parameter '{name}' expects {expected}")
         return number
-    if kind in _ARRAYS:
-        raise CommandLineError(f"Invalid parameter type for '{name}', expected: array")
     if name == "nvdimm-persistence" and text not in ("cpu", "mem-ctrl"):
         raise CommandLineError(f"-machine nvdimm-persistence={text}: unsupported option")
     return text

@@ -183,6 +183,9 @@ _VIRT: tuple[Row, ...] = (
 )
 
 
+_CACHE_LEVELS = ("core", "module", "die", "socket")
+
+
 class MachineKind(NamedTuple):
     """A machine that can be asked for.
 
@@ -195,6 +198,8 @@ class MachineKind(NamedTuple):
             is named.
         most_cpus: how many CPUs it could have.
         cpu_levels: the rarer levels of a CPU's place that it knows.
+        cache_levels: the levels that a cache can belong to; none where it knows
+            of no caches.
         hotpluggable_cpus: whether CPUs could be added while it runs.
         cpu_type: the class of its CPUs where none is named; "" for no CPUs.
         target: the architecture of the QEMU that has it; "" for each.
@@ -207,6 +212,7 @@ class MachineKind(NamedTuple):
     ram_id: str
     most_cpus: int = 1
     cpu_levels: tuple[str, ...] = ()
+    cache_levels: tuple[str, ...] = ()
     hotpluggable_cpus: bool = False
     cpu_type: str = ""
     target: str = ""
@@ -235,6 +241,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
             ram_id="pc.ram",
             most_cpus=255,
             cpu_levels=("dies", "modules"),
+            cache_levels=_CACHE_LEVELS,
             hotpluggable_cpus=True,
             cpu_type="qemu64-x86_64-cpu",
             target="x86_64",
@@ -247,6 +254,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
             ram_id="pc.ram",
             most_cpus=4096,
             cpu_levels=("dies", "modules"),
+            cache_levels=_CACHE_LEVELS,
             hotpluggable_cpus=True,
             cpu_type="qemu64-x86_64-cpu",
             target="x86_64",
@@ -259,6 +267,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
             ram_id="mach-virt.ram",
             most_cpus=512,
             cpu_levels=("clusters",),
+            cache_levels=("core", "cluster", "socket") if later else (),
             cpu_type="cortex-a15-arm-cpu",
             target="aarch64",
             properties=_VIRT,

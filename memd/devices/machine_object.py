@@ -28,6 +28,10 @@ _VISITS: dict[str, Visit] = {
 }
 
 
+# What shares the caches l1d, l1i, l2 and l3 of every model of x86.
+_CPU_CACHES = ("core", "core", "core", "die")
+
+
 def machine_type(tree: Tree, kind: MachineKind) -> ObjectType:
     """A machine's QOM type; that of `none` is the tree's own."""
     found = tree.type_by_name(kind.type_name)
@@ -73,6 +77,7 @@ def set_machine(tree: Tree, kind: MachineKind, config: MachineConfig, values: JS
     if config.slots:
         memory |= {"slots": config.slots, "max-size": config.maxmem}
     machine.values["memory"] = memory
+    machine.cache_levels, machine.caches_given = kind.cache_levels, "smp-cache" in values
     if config.smp:
         machine.values["smp"] = config.smp
     if kind.cpu_type:
@@ -207,6 +212,22 @@ def check_limits(kind: MachineKind, config: MachineConfig) -> None:
         raise QMPError(f"unsupported {what} of memory slots: {config.slots}")
     if kind.kind != "virt" and config.maxmem % 4096:
         raise QMPError("maximum memory size must by aligned to multiple of 4096 bytes")
+
+
+def settle_caches(kind: MachineKind, machine: QObject) -> None:
+    """A CPU comes: where `smp-cache` was set it tells what shares the other caches.
+
+    Raises:
+        QMPError: a cache would belong to less than one that is nearer to the CPU.
+    """
+    if isinstance(machine, MachineObject) and machine.caches_given and kind.hotpluggable_cpus:
+        from memd.qom.machine_structs import check_caches
+
+        machine.values["smp-cache"] = caches = [
+            {**each, "topology": own if each["topology"] == "default" else each["topology"]}
+            for each, own in zip(machine.values["smp-cache"], _CPU_CACHES, strict=True)
+        ]
+        check_caches(caches)
 
 
 class HostBridge(Device):

@@ -55,7 +55,7 @@ class KeyvalVisits(Visits):
 
     def enum(self, type_: EnumType) -> Visit:
         """The visit of an enum."""
-        return visit_enum((member.name for member in type_.members), _text)
+        return visit_enum((member.name for member in type_.members), visit_text)
 
     def array(self, type_: ArrayType) -> Visit:
         """The visit of an array, whose elements' paths are spelled with dots."""
@@ -75,7 +75,8 @@ class KeyvalVisits(Visits):
         return (str,)
 
 
-def _text(value: JSON, path: str) -> str:
+def visit_text(value: JSON, path: str) -> str:
+    """A string."""
     if type(value) is not str:
         raise QMPError(f"Parameters '{path}.*' are unexpected")
     return value
@@ -83,7 +84,7 @@ def _text(value: JSON, path: str) -> str:
 
 def _parsed(parse: Callable[[str], JSON], expected: str) -> Visit:
     def visit(value: JSON, path: str) -> JSON:
-        result = parse(_text(value, path))
+        result = parse(visit_text(value, path))
         if result is None:
             raise QMPError(f"Parameter '{path}' expects {expected}")
         return result
@@ -102,7 +103,7 @@ _int64 = _parsed(parse_int64, "integer")
 _uint64 = _parsed(parse_uint64, "integer")
 
 _SCALARS: dict[str, Visit] = {
-    "str": _text,
+    "str": visit_text,
     "number": _parsed(_number, "number"),
     "int": _int64,
     "int64": _int64,

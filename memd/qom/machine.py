@@ -13,7 +13,7 @@ from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import Visit, visit_bool, visit_int64, visit_str
 from memd.qom.object import QObject
 from memd.qom.property import LinkProperty, Paths, Property
-from memd.qom.topology import CACHES, ONE_CPU
+from memd.qom.topology import NO_CACHES, ONE_CPU
 from memd.qom.types import OBJECT, ObjectType
 
 # Name, value at the start, description.
@@ -57,9 +57,11 @@ class MachineObject(QObject):
     Attributes:
         values: what the properties that are only stored hold, by name.
         links: the same for links.
+        cache_levels: of the topology of its CPUs, what a cache can belong to.
+        caches_given: whether `smp-cache` was set.
     """
 
-    __slots__ = ("links", "values")
+    __slots__ = ("cache_levels", "caches_given", "links", "values")
 
     def __init__(self, qom_type: ObjectType, tree: Paths) -> None:
         super().__init__(qom_type, tree)
@@ -71,9 +73,11 @@ class MachineObject(QObject):
             "boot": {},
             "memory": {"size": 0},
             "smp": ONE_CPU,
-            "smp-cache": [{"cache": name, "topology": "default"} for name in CACHES],
+            "smp-cache": NO_CACHES,
         }
         self.links: dict[str, QObject | None] = {}
+        self.cache_levels: tuple[str, ...] = ()
+        self.caches_given = False
 
 
 def stored_property(name: str, type: str, visit: Visit, description: str | None) -> Property:
@@ -110,6 +114,14 @@ def _visit_struct(name: str) -> Visit:
 
 def _structure(name: str, type: str, description: str) -> Property:
     return stored_property(name, type, _visit_struct(name), description)
+
+
+def _set_caches(machine: MachineObject, value: JSON) -> None:
+    from memd.qom.machine_structs import shared_caches
+
+    values = machine.values
+    values["smp-cache"] = shared_caches(values["smp-cache"], value, machine.cache_levels)
+    machine.caches_given = True
 
 
 def _link(name: str, target_type: str, description: str) -> LinkProperty:
@@ -157,10 +169,13 @@ def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
             _structure("boot", "BootConfiguration", "Boot configuration"),
             _structure("memory", "MemorySizeConfiguration", "Memory size configuration"),
             _structure("smp", "SMPConfiguration", "CPU topology"),
-            _structure(
+            Property(
                 "smp-cache",
                 "SmpCachePropertiesWrapper",
-                "Cache properties list for SMP machine",
+                visit=_visit_struct("smp-cache"),
+                get=lambda machine: machine.values["smp-cache"],
+                set=_set_caches,
+                description="Cache properties list for SMP machine",
             ),
             stored_property(
                 "phandle-start",

@@ -63,9 +63,12 @@ _boot = _struct(
 )
 _memory = _struct({"size": visit_size, "max-size": visit_size, "slots": visit_uint64})
 _smp = _struct(dict.fromkeys(ONE_CPU, visit_int64))
-_caches = visit_list(
-    _struct({"cache": visit_enum(CACHES), "topology": visit_enum(_LEVELS)}, mandatory=True)
-)
+
+
+def visit_cache(string: Visit = visit_str) -> Visit:
+    """A cache and the level of the topology that shares it; `string` reads the names."""
+    members = {"cache": visit_enum(CACHES, string), "topology": visit_enum(_LEVELS, string)}
+    return _struct(members, mandatory=True)
 
 
 def visit_boot(value: JSON, path: str) -> JSON:
@@ -195,29 +198,58 @@ def visit_smp(value: JSON, path: str) -> JSON:
     return ONE_CPU
 
 
-def visit_smp_cache(value: JSON, path: str) -> JSON:
-    """A list of caches and what shares each; nothing but the default will do.
+def shared_caches(held: JSON, given: JSON, levels: tuple[str, ...]) -> JSON:
+    """What shares each cache once some of them are set.
 
-    Returns what is set then: all caches, whichever were named.
+    Args:
+        held: what shares each now.
+        given: those that are set.
+        levels: of a topology, what a cache can belong to in this machine; none
+            where it knows of no caches.
+
+    Raises:
+        QMPError: one is given twice, or can't belong to what it is to.
     """
-    taken = _caches(value, path)
-    topology: dict[str, str] = {}
-    for each in taken:
-        if each["cache"] in topology:
+    topology = {each["cache"]: each["topology"] for each in held}
+    seen = set()
+    for each in given:
+        cache = each["cache"]
+        if cache in seen:
             raise QMPError(
-                f"Invalid cache properties: {each['cache']}. The cache properties are duplicated"
+                f"Invalid cache properties: {cache}. The cache properties are duplicated"
             )
-        topology[each["cache"]] = each["topology"]
-    for cache in CACHES:
-        if topology.get(cache, "default") != "default":
+        seen.add(cache)
+        topology[cache] = each["topology"]
+    for cache, level in topology.items():
+        if level == "default":
+            continue
+        if not levels:
             raise QMPError(f"{cache} cache topology not supported by this machine")
-    return [{"cache": name, "topology": "default"} for name in CACHES]
+        if level == "thread":
+            raise QMPError("thread level cache not supported by this machine")
+        if level not in levels:
+            raise QMPError(
+                f"Invalid topology level: {level}. The topology level is not supported by this"
+                " machine"
+            )
+    return [{"cache": cache, "topology": level} for cache, level in topology.items()]
+
+
+def check_caches(caches: JSON) -> None:
+    """Raise `QMPError` where a cache belongs to less than one that is nearer to the CPU."""
+    l1d, l1i, l2, l3 = (_LEVELS.index(each["topology"]) for each in caches)
+    for lower, higher, name in ((max(l1d, l1i), l2, 2), (l2, l3, 3)):
+        if lower > higher:
+            raise QMPError(
+                f"Invalid smp cache topology. L{name} cache topology level shouldn't be lower"
+                f" than L{name - 1} cache"
+            )
 
 
 VISITS: dict[str, Visit] = {
     "boot": visit_boot,
     "memory": visit_memory,
     "smp": visit_smp,
-    "smp-cache": visit_smp_cache,
+    "smp-cache": visit_list(visit_cache()),
 }
 """The check of each such property: returns what it holds from then on."""

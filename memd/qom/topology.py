@@ -1,5 +1,7 @@
 """What the topology of CPUs is made of."""
 
+from memd.json_types import JSON
+
 ONE_CPU = dict.fromkeys(
     (
         "cpus",
@@ -19,3 +21,6 @@ ONE_CPU = dict.fromkeys(
 
 CACHES = ("l1d", "l1i", "l2", "l3")
 """The caches that a topology can be given for."""
+
+NO_CACHES: JSON = [{"cache": name, "topology": "default"} for name in CACHES]
+"""The property `smp-cache` of a machine where nothing is set."""

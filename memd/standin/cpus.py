@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memd.devices.machine_object import CPU, cpu_places, cpus
+from memd.devices.machine_object import CPU, cpu_places, cpus, settle_caches
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
@@ -52,5 +52,6 @@ def place_cpu(machine: Machine, kind: MachineKind, cpu: CPU) -> None:
     node = props.get("node-id", 0)
     if cpu.values.get("node-id", -1) not in (-1, node):
         raise QMPError(f"invalid node-id, must be {node}")
+    settle_caches(kind, machine.tree.machine)
     cpu.values |= {**props, "apic-id": apic}
     cpu.number, cpu.props, cpu.realized = number, props, True

@@ -7,6 +7,8 @@ seen to pass, and no machine goes on to run.
 from __future__ import annotations
 
 import io
+import os
+import random
 import subprocess
 from contextlib import redirect_stderr
 
@@ -104,9 +106,71 @@ MACHINES += [
 ]
 
 
+# Of a plain value the last one counts, and members add up.
+MACHINES += [
+    ("-machine", f"pc,{first}", "-machine", second)
+    for first, second in (
+        *(("boot.order=c", "boot=x"), ("boot=x", "boot.order=c"), ("boot.order=c", "boot.menu=x")),
+        *(("boot.order=c", "boot.order.x=c"), ("boot.order.x=c", "boot.order=c")),
+        *(("boot.order.x=c", "boot.order.y=c"), ("usb=on", "usb.x=c"), ("usb=on", "usb=x")),
+    )
+]
+
+# What has no members.
+MACHINES += [
+    *(
+        ("-machine", f"pc,{name}.x=1")
+        for name in ("usb", "kernel", "acpi", "max-fw-size", "sgx-epc")
+    ),
+    *(
+        ("-machine", f"pc,{name}.0=1")
+        for name in ("vmport", "memory-backend", "nvdimm-persistence")
+    ),
+    *(("-machine", f"pc,boot.{name}.x=1") for name in ("order", "menu", "splash-time", "foo")),
+]
+
+# What shares the caches of CPUs.
+ONE_CACHE = "smp-cache.0.cache=l3,smp-cache.0.topology=core"
+MACHINES += [
+    *(("-machine", f"pc,smp-cache{text}") for text in ("=l1", "=", ".x=1", ".0=1", ".0.0=l3")),
+    *(("-machine", f"pc,smp-cache.0.cache={text}") for text in ("l1i", "l1i,smp-cache.0.y=1")),
+    *(("-machine", f"pc,smp-cache.0.topology={text}") for text in ("core", "x")),
+    ("-machine", "pc,smp-cache.0.cache.0=l3,smp-cache.0.topology=core"),
+    ("-machine", "pc,smp-cache.1.cache=l3,smp-cache.1.topology=core"),
+    *(("-machine", f"pc,{ONE_CACHE},smp-cache.{text}=1") for text in ("0.x", "x")),
+    *(
+        ("-machine", f"pc,{ONE_CACHE}", "-machine", f"smp-cache{text}")
+        for text in ("=x", ".foo=l1")
+    ),
+    *(
+        ("-machine", f"pc,{ONE_CACHE.replace('core', level)}", *others)
+        for level in ("book", "thread", "core")
+        for others in (
+            *(("-smp", "5000"), ("-m", "64M,slots=300,maxmem=1G"), ("-numa", "node,memdev=m9")),
+            *(("-machine", "memory-backend=m9"), ("-machine", "foo=1"), M0),
+        )
+    ),
+    ("-machine", f"pc,{ONE_CACHE.replace('l3', 'l1d').replace('core', 'die')}", *ROOM),
+]
+
+
 @pytest.mark.parametrize("argv", MACHINES, ids=" ".join)
 def test_machines(argv: tuple[str, ...], release: tuple[str, ...]) -> None:
     compare(release, *argv, *ENDS)
+
+
+def test_any_caches(release: tuple[str, ...]) -> None:
+    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    draw = random.Random(seed)
+    print(f"MEMD_SEED={seed}")
+    levels = ["core", "module", "die", "socket", "default"] * 4
+    levels += ["thread", "cluster", "book", "drawer", "x", ""]
+    for _ in range(30):
+        given = [draw.choice(["pc", "pc", "q35", "none"])]
+        for index in range(draw.randrange(1, 5)):
+            cache, level = draw.choice(["l1d", "l1i", "l2", "l3", "l4"]), draw.choice(levels)
+            given += [f"smp-cache.{index}.cache={cache}", f"smp-cache.{index}.topology={level}"]
+        compare(release, "-machine", ",".join(given), *ENDS)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,47 @@ def test_the_model_that_was_named(directory: Path) -> None:
                 of_peripheral("c1", "socket-id"),
             ],
         )
+
+
+def test_what_shares_the_caches_of_cpus(directory: Path) -> None:
+    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    draw = random.Random(seed)
+    where = {"path": "/machine", "property": "smp-cache"}
+    levels = ["thread", "core", "module", "cluster", "die", "socket", "book", "drawer", "default"]
+
+    def caches(*topology: tuple[str, str]) -> tuple[str, Any]:
+        value = [{"cache": cache, "topology": level} for cache, level in topology]
+        return "qom-set", {**where, "value": value}
+
+    whole = caches(("l3", "die"), ("l2", "core"), ("l1i", "core"), ("l1d", "core"))
+    steps: list[tuple[str, Any]] = [("qom-get", where)]
+    for _ in range(60):
+        names = draw.choices(["l1d", "l1i", "l2", "l3"], k=draw.randrange(4))
+        # QEMU keeps half of what it refuses: all are set once more.
+        steps += [caches(*((name, draw.choice(levels)) for name in names)), whole]
+        steps += [
+            caches((draw.choice(["l2", "l3"]), draw.choice(levels[1::4]))),
+            ("qom-get", where),
+        ]
+    place: dict[str, Any] = {"core_id": 0, "thread_id": 0}
+    steps += [
+        *(whole, caches(("l2", "default")), cpu("c1", socket_id=1, **place), ("qom-get", where)),
+        *(caches(("l3", "core"), ("l2", "die")), cpu("c2", socket_id=2, **place)),
+        ("qom-get", where),
+    ]
+    given = "q35,smp-cache.0.cache=l3,smp-cache.0.topology=socket"
+    with standin_pair(directory, "-machine", given, "-smp", "1,maxcpus=3,sockets=3") as pair:
+        pair.note = f"MEMD_SEED={seed}"
+        tell(pair, steps)
+
+
+def test_a_cpu_tells_of_caches_once_they_were_set(directory: Path) -> None:
+    where = {"path": "/machine", "property": "smp-cache"}
+    place: dict[str, Any] = {"core_id": 0, "thread_id": 0}
+    with standin_pair(directory, "-machine", "pc", "-smp", "1,maxcpus=3,sockets=3") as pair:
+        for socket_id in (1, 2):
+            steps = [cpu(None, socket_id=socket_id, **place), ("qom-get", where)]
+            tell(pair, [*steps, ("qom-set", {**where, "value": []})])
 
 
 def test_the_balloon_tells_what_guests_did(directory: Path) -> None:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memd.errors import QMPError
-from memd.qom.machine_structs import VISITS, Processors, count_cpus
-from memd.qom.topology import ONE_CPU
+from memd.json_types import JSON
+from memd.qom.machine_structs import VISITS, Processors, count_cpus, shared_caches
+from memd.qom.topology import NO_CACHES, ONE_CPU
 
 MAXMEM = "invalid value of maxmem: "
 PRODUCT = "Invalid CPU topology: product of the hierarchy must match maxcpus: "
@@ -30,7 +31,7 @@ ACCEPTED: list[tuple[str, Any, Any]] = [
     ("smp", {}, ONE_CPU),
     ("smp", {"cpus": 1, "sockets": 1, "cores": 1, "threads": 1}, ONE_CPU),
     ("smp", {"cpus": 1 << 32}, ONE_CPU),
-    ("smp-cache", [], [{"cache": c, "topology": "default"} for c in ("l1d", "l1i", "l2", "l3")]),
+    ("smp-cache", [], []),
 ]
 REFUSED: list[tuple[str, Any, str]] = [
     ("boot", [], "Invalid parameter type for 'boot', expected: object"),
@@ -94,16 +95,6 @@ REFUSED: list[tuple[str, Any, str]] = [
         [{"cache": "l2", "topology": "invalid"}],
         "Parameter 'topology' does not accept value 'invalid'",
     ),
-    (
-        "smp-cache",
-        [{"cache": "l1d", "topology": "core"}, {"cache": "l1d", "topology": "core"}],
-        "Invalid cache properties: l1d. The cache properties are duplicated",
-    ),
-    (
-        "smp-cache",
-        [{"cache": "l3", "topology": "core"}, {"cache": "l1i", "topology": "core"}],
-        "l1i cache topology not supported by this machine",
-    ),
 ]
 
 
@@ -139,3 +130,28 @@ def test_any_topology_of_a_larger_machine_is_counted_or_refused(value: dict[str,
         return
     assert set(counted) == set(ONE_CPU)
     assert 1 <= counted["cpus"] <= counted["maxcpus"] <= 4096
+
+
+def caches(**topology: str) -> list[JSON]:
+    return [{"cache": cache, "topology": level} for cache, level in topology.items()]
+
+
+@pytest.mark.parametrize(
+    ("named", "levels", "text"),
+    [
+        (caches(l1d="core") * 2, (), "Invalid cache properties: l1d. The cache properties are dup"),
+        (caches(l3="core", l1i="core"), (), "l1i cache topology not supported by this machine"),
+        (caches(l1i="thread"), ("core",), "thread level cache not supported by this machine"),
+        (caches(l2="die"), ("core",), "Invalid topology level: die. The topology level is not sup"),
+    ],
+)
+def test_caches_that_can_not_be_shared(named: JSON, levels: tuple[str, ...], text: str) -> None:
+    with pytest.raises(QMPError) as caught:
+        shared_caches(NO_CACHES, named, levels)
+    assert caught.value.desc.startswith(text)
+
+
+def test_caches_that_are_not_named_stay() -> None:
+    held = shared_caches(NO_CACHES, caches(l3="socket", l1d="core"), ("core", "socket"))
+    held = shared_caches(held, caches(l3="core"), ("core", "socket"))
+    assert held == caches(l1d="core", l1i="default", l2="default", l3="core")
