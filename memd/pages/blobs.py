@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 
 from memd.errors import QMPError
@@ -73,12 +73,9 @@ class Blobs:
         """Store bytes; their digest. Raises `OSError`."""
         digest = sha256(data).hexdigest()
         if not self.has(digest):
-            new = self.create()
-            try:
+            with self.create() as new:
                 new.write(data)
                 new.finish()
-            finally:
-                new.discard()
         return digest
 
     def create(self) -> NewBlob:
@@ -112,7 +109,7 @@ class Blobs:
 
 
 class NewBlob:
-    """A blob that is being written.
+    """A blob that is being written; a `with` block discards it at its end, unless it is finished.
 
     Attributes:
         size: bytes written so far.
@@ -126,6 +123,12 @@ class NewBlob:
         self._hash = sha256()
         self.size = 0
 
+    def __enter__(self) -> NewBlob:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.discard()
+
     def write(self, data: bytes) -> int:
         """Append; the offset at which it begins. Raises `OSError`."""
         at = self.size
@@ -134,6 +137,12 @@ class NewBlob:
         self.size += len(data)
         return at
 
+    def fill(self, pieces: Iterable[bytes], progress: Callable[[int], None]) -> None:
+        """Append pieces; `progress` is told of how many more bytes. Raises `OSError`."""
+        for piece in pieces:
+            self.write(piece)
+            progress(len(piece))
+
     def digest(self) -> str:
         """The digest of what was written so far."""
         return self._hash.hexdigest()
@@ -141,7 +150,7 @@ class NewBlob:
     def finish(self) -> str:
         """Put it in its place, so that it outlives a crash; its digest. Raises `OSError`."""
         os.fsync(self._fd)
-        digest = self._hash.hexdigest()
+        digest = self.digest()
         os.rename(self._path, self._blobs.path(digest))
         self._close()
         sync_directory(self._blobs.directory)

@@ -116,10 +116,12 @@ class CloneMonitor:
             QMPError: it is lost, or does not answer.
         """
         backend = "/objects/" + block.rpartition("/")[2]
+        from memd.hostmem.capacity import default_huge_page_size
+
         try:
             if await self._execute("qom-get", {"path": backend, "property": "hugetlb"}):
                 size = await self._execute("qom-get", {"path": backend, "property": "hugetlbsize"})
-                return int(size) or _huge_page_size()
+                return int(size) or default_huge_page_size() or 2 << 20
         except QMPError:
             pass  # It is no memfd.
         try:
@@ -171,12 +173,3 @@ class CloneMonitor:
             raise QMPError(f"the monitor {self._path} does not answer") from None
         except OSError as failed:
             raise QMPError(f"the monitor {self._path} is lost: {failed}") from None
-
-
-def _huge_page_size() -> int:
-    """The host's default size of huge pages, in bytes."""
-    with open("/proc/meminfo", encoding="ascii") as rows:
-        for row in rows:
-            if row.startswith("Hugepagesize:"):
-                return int(row.split()[1]) << 10
-    return 2 << 20

@@ -76,17 +76,12 @@ class Directory:
         blobs = Blobs(os.path.join(self.path, "blobs"))
         try:
             self._make()
-            new = blobs.create()
-            try:
+            with blobs.create() as new:
                 with open(path, "rb") as file:
-                    while data := file.read(PIECE):
-                        new.write(data)
-                        progress(len(data))
+                    new.fill(iter(lambda: file.read(PIECE), b""), progress)
                 if new.digest() != digest:
                     raise SourceError(f"blob {digest} is damaged here")
                 new.finish()
-            finally:
-                new.discard()
         except OSError as failed:
             raise self._failed(failed) from None
 

@@ -69,7 +69,7 @@ class Holder:
 def _connect(directory: Path) -> socket.socket:
     """A connection to the process, which is started if there is none."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    with _locked(directory), _Place(directory) as place:
+    with _locked(directory), _short(directory) as place:
         path = f"{place}/{_SOCKET}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -100,17 +100,14 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-class _Place:
-    """A short name of a directory, for the length of a `with` block: a socket's has 107 bytes."""
-
-    def __init__(self, directory: Path) -> None:
-        self._fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-
-    def __enter__(self) -> str:
-        return f"/proc/self/fd/{self._fd}"
-
-    def __exit__(self, *_error: object) -> None:
-        os.close(self._fd)
+@contextmanager
+def _short(directory: Path) -> Iterator[str]:
+    """A short name of a directory: a socket's has 107 bytes."""
+    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def _run(listening: socket.socket, directory: Path) -> None:

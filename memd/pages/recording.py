@@ -139,12 +139,12 @@ def _configuration(reader: _Reader) -> str:
         reader.skip(4)
         if what != b"configuration/capabilities":
             raise QMPError(
-                f"the migration stream has a part that memd does not know: {_text(what)}"
+                f"the migration stream has a part that memd does not know: {block_name(what)}"
             )
         capabilities += [reader.name() for _ in range(reader.u32())]
     if _IGNORE_SHARED not in capabilities:
         raise QMPError("the migration stream was made without the capability x-ignore-shared")
-    return _text(name)
+    return block_name(name)
 
 
 def _block_list(reader: _Reader) -> tuple[int, list[Block]]:
@@ -278,12 +278,13 @@ class _Reader:
 
 
 def _unknown_part(name: bytes) -> QMPError:
-    return QMPError(f"the migration stream has a part that memd does not know: {_text(name)}")
+    return QMPError(f"the migration stream has a part that memd does not know: {block_name(name)}")
 
 
 def _cut() -> QMPError:
     return QMPError("the migration stream is cut")
 
 
-def _text(name: bytes) -> str:
+def block_name(name: bytes) -> str:
+    """A name in a stream as text."""
     return name.decode("ascii", "backslashreplace")

@@ -223,17 +223,12 @@ def fetch_blob(
     if not anew and blobs.has(digest):
         return
     try:
-        new = blobs.create()
-        try:
+        with blobs.create() as new:
             with source.blob(digest) as pieces:
-                for piece in pieces:
-                    new.write(piece)
-                    progress(len(piece))
+                new.fill(pieces, progress)
             if new.digest() != digest:
                 raise SourceError(f"template source '{source.url}': blob {digest} is damaged")
             new.finish()
-        finally:
-            new.discard()
     except OSError as failed:
         raise QMPError(f"cannot store blob {digest}: {failed.strerror}") from None
 

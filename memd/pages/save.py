@@ -12,7 +12,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.pages.capture import Memory, capture
 from memd.pages.manifest import Block
-from memd.pages.recording import PAGE, Recording, parse
+from memd.pages.recording import PAGE, Recording, block_name, parse
 from memd.work import Event, Job
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class MachineSave:
         Raises:
             QMPError: the stream has others.
         """
-        there = [_text(block.name) for block in recording.memory]
+        there = [block_name(block.name) for block in recording.memory]
         if len(there) == len(self._memories) == 1:
             return list(self._memories.values())
         # A block may have its backend's path for a name.
@@ -191,8 +191,8 @@ class MachineSave:
         for block, memory in zip(recording.memory, memories, strict=True):
             if block.length != memory.size:
                 raise QMPError(
-                    f"the block {_text(block.name)} has {block.length} bytes, and what is given"
-                    f" for it {memory.size}"
+                    f"the block {block_name(block.name)} has {block.length} bytes, and what is"
+                    f" given for it {memory.size}"
                 )
         return memories
 
@@ -212,7 +212,7 @@ class MachineSave:
             if block in recording.memory:
                 page_size, offset = next(left).page_size, at
                 at += block.length
-            blocks.append(Block(_text(block.name), block.length, page_size, offset))
+            blocks.append(Block(block_name(block.name), block.length, page_size, offset))
         self._writer.set_devices(
             data, machine=recording.machine, qemu_version=self._qemu_version, blocks=blocks
         )
@@ -224,7 +224,3 @@ class MachineSave:
     def _progress(self) -> Event:
         data = {"name": self._name, "done": self._done, "total": self._size}
         return Event("X_TEMPLATE_PROGRESS", data)
-
-
-def _text(name: bytes) -> str:
-    return name.decode("ascii", "backslashreplace")

@@ -471,12 +471,27 @@ class Store:
 
         return Writer(name, self.blobs, known, like, commit, lambda: self._end_writing(name))
 
-    def _begin_changing(self, name: str) -> None:
-        """Nobody else changes it, and no garbage is collected, until `_end_writing`."""
+    @contextmanager
+    def _change(self, name: str, what: str) -> Iterator[None]:
+        """Nobody else changes a template, and no garbage is collected, meanwhile.
+
+        Args:
+            name: the template's.
+            what: what is done, for the error where the file system fails.
+
+        Raises:
+            QMPError: it is being changed, or that fails.
+        """
         with self._changing:
             if name in self._writing:
                 raise QMPError(f"template '{name}' is being changed")
             self._writing.add(name)
+        try:
+            yield
+        except OSError as failed:
+            raise QMPError(f"cannot {what} template '{name}': {failed.strerror}") from None
+        finally:
+            self._end_writing(name)
 
     @contextmanager
     def _without_collecting(self) -> Iterator[None]:
@@ -540,20 +555,18 @@ class Store:
 
     def _in_use(self, name: str) -> bool:
         """Whether a process has it unpacked and in use; its unpacked copy goes if not."""
-        try:
-            layouts = {self._manifest(each).layout.digest for each in self._entry(name).versions}
-        except Damaged:
-            return False
-        elsewhere = set()
+        mine = self._layouts_of(name)
         for other in self.names():
             if other != name:
-                try:
-                    versions = self._entry(other).versions
-                    elsewhere |= {self._manifest(each).layout.digest for each in versions}
-                except Damaged:
-                    continue
-        mine = layouts - elsewhere
+                mine -= self._layouts_of(other)
         return not all(unpacked.drop(self.unpacked, key) for key in mine)
+
+    def _layouts_of(self, name: str) -> set[str]:
+        """The digests of the layouts of a template's versions; none where it is damaged."""
+        try:
+            return {self._manifest(each).layout.digest for each in self._entry(name).versions}
+        except Damaged:
+            return set()
 
     def set_working_set(self, name: str, pages: Iterable[int]) -> Manifest:
         """Record which pages a guest needs first, and store them so that they are fetched as one.
@@ -571,12 +584,9 @@ class Store:
         from memd.pages.writer import Chunks
 
         self._writable()
-        self._begin_changing(name)
-        chunks = None
-        try:
+        with self._change(name, "change"):
             entry = self._entry(name)
             template = self.open(name)
-            chunks = Chunks(self.blobs, self._known())
             layout, wanted = template.layout, array("I")
             hot: set[int] = set()
             for page in pages:
@@ -587,14 +597,15 @@ class Store:
                 ):
                     hot.add(page)
                     wanted.append(page)
-            for part, data in _parts(template, wanted):
-                stored = chunks.add(chunks.record(data), len(part))
-                for slot, page in enumerate(part):
-                    chunks.run(page, 1, stored + slot)
-            chunks.close_pack()
-            for piece in _without(layout, hot):
-                chunks.add_of(template, piece)
-            changed, places = chunks.finish(layout.pages)
+            with Chunks(self.blobs, self._known()) as chunks:
+                for part, data in _parts(template, wanted):
+                    stored = chunks.add(chunks.record(data), len(part))
+                    for slot, page in enumerate(part):
+                        chunks.run(page, 1, stored + slot)
+                chunks.close_pack()
+                for piece in _without(layout, hot):
+                    chunks.add_of(template, piece)
+                changed, places = chunks.finish(layout.pages)
             manifest = replace(
                 template.manifest,
                 layout=self._put(changed.encode()),
@@ -603,12 +614,6 @@ class Store:
             key = template.manifest.layout.digest
             unpacked.share(self.unpacked, key, manifest.layout.digest)
             self._commit(name, manifest, places, entry)
-        except OSError as failed:
-            raise QMPError(f"cannot change template '{name}': {failed.strerror}") from None
-        finally:
-            if chunks is not None:
-                chunks.discard()
-            self._end_writing(name)
         return manifest
 
     def _put(self, data: bytes) -> Blob:
@@ -774,8 +779,7 @@ class Store:
     ) -> None:
         """Take what is said of a template over from a source, and give it the name."""
         self._writable()
-        self._begin_changing(name)
-        try:
+        with self._change(name, "store"):
             for digest in (version.manifest, version.places):
                 fetch_blob(source, self.blobs, digest)
             manifest, places = self._manifest(version), self._places(version)
@@ -793,10 +797,6 @@ class Store:
             ]
             with self._changing:
                 self._name(name, Entry([version, *former], Origin(source.url, version)))
-        except OSError as failed:
-            raise QMPError(f"cannot store template '{name}': {failed.strerror}") from None
-        finally:
-            self._end_writing(name)
 
     def push(
         self, name: str, url: str | None = None, progress: Callable[[int, int], None] | None = None
@@ -818,8 +818,7 @@ class Store:
         source = self._source(self._chosen(url))
         if not isinstance(source, Target):
             raise QMPError(f"'{source.url}' can only be read from")
-        self._begin_changing(name)
-        try:
+        with self._change(name, "push"):
             entry = self._entry(name)
             manifest, places = self._manifest(entry.version), self._places(entry.version)
             kinds = {
@@ -847,10 +846,6 @@ class Store:
             source.name(name, entry.version, blobs)
             with self._changing:
                 self._name(name, replace(entry, origin=Origin(source.url, entry.version)))
-        except OSError as failed:
-            raise QMPError(f"cannot push template '{name}': {failed.strerror}") from None
-        finally:
-            self._end_writing(name)
         return source.url
 
     # Garbage
@@ -915,9 +910,7 @@ class Store:
                 live |= {blob.digest for blob in self._manifest(version).blobs}
         return live
 
-    def _moved(
-        self, version: Version, moved: dict[tuple[str, int, int], tuple[str, int, int]]
-    ) -> Version:
+    def _moved(self, version: Version, moved: dict[Place, Place]) -> Version:
         places = self._places(version)
         if not any(place in moved for place in _all_places(places)):
             return version
@@ -938,21 +931,16 @@ class Store:
             self._name(name, entry)
         return entry
 
-    def _rewrite(
-        self, packs: dict[str, list[tuple[int, int]]]
-    ) -> dict[tuple[str, int, int], tuple[str, int, int]]:
+    def _rewrite(self, packs: dict[str, list[tuple[int, int]]]) -> dict[Place, Place]:
         """Write what is used of packs into a new one each; where every record went."""
-        moved: dict[tuple[str, int, int], tuple[str, int, int]] = {}
+        moved: dict[Place, Place] = {}
         for pack, records in packs.items():
-            new = self.blobs.create()
-            try:
+            with self.blobs.create() as new:
                 at = [
                     (new.write(self.blobs.read_at(pack, offset, length)), offset, length)
                     for offset, length in records
                 ]
                 digest = new.finish()
-            finally:
-                new.discard()
             moved |= {(pack, offset, size): (digest, to, size) for to, offset, size in at}
         return moved
 
@@ -973,7 +961,7 @@ class _Count:
                 self._progress(self._done, self._all)
 
 
-def _all_places(places: Places) -> Iterator[tuple[str, int, int]]:
+def _all_places(places: Places) -> Iterator[Place]:
     return (places.place(number) for number in range(len(places)))
 
 

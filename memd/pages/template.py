@@ -106,11 +106,8 @@ class Template:
             QMPError: a chunk is damaged, and can't be fetched anew.
             ValueError: the range is not in the template.
         """
-        self._in_range(offset, length)
-        first = offset // PAGE
-        end = -(-(offset + length) // PAGE)
         parts: list[bytes] = []
-        pieces = list(self.layout.pieces(first, end - first))
+        pieces = self._pieces(offset, length)
         if self._remote is not None:
             self._prefetch(sorted({piece.chunk for piece in pieces if piece.chunk >= 0}))
         for piece in pieces:
@@ -119,7 +116,7 @@ class Template:
             else:
                 data = self.chunk(piece.chunk)
                 parts.append(data[piece.slot * PAGE : (piece.slot + piece.count) * PAGE])
-        skip = offset - first * PAGE
+        skip = offset % PAGE
         return b"".join(parts)[skip : skip + length]
 
     def pieces(self, progress: Callable[[int, int], None]) -> Iterator[tuple[int, bytes]]:
@@ -145,8 +142,7 @@ class Template:
         Raises:
             QMPError: there can be no unpacked copy.
         """
-        first = offset // PAGE
-        return self._copy().has(first, -(-(offset + length) // PAGE) - first)
+        return self._copy().has(*_pages(offset, length))
 
     def fetch(self, offset: int, length: int) -> None:
         """See that a range is ready; takes as long as it takes.
@@ -156,10 +152,7 @@ class Template:
                 no room to unpack it.
             ValueError: the range is not in the template.
         """
-        self._in_range(offset, length)
-        first = offset // PAGE
-        end = -(-(offset + length) // PAGE)
-        self._unpack(list(self.layout.pieces(first, end - first)))
+        self._unpack(self._pieces(offset, length))
 
     def fetch_here(self, offset: int, length: int) -> bool:
         """The same, if no source is needed for it; False if one is.
@@ -168,13 +161,12 @@ class Template:
             QMPError: as `fetch`.
             ValueError: as `fetch`.
         """
+        pieces = self._pieces(offset, length)
         if self._remote is not None:
-            first = offset // PAGE
-            pieces = self.layout.pieces(first, -(-(offset + length) // PAGE) - first)
             numbers = {piece.chunk for piece in pieces if piece.chunk >= 0}
             if not all(map(self._remote.keeps, self._far(sorted(numbers)))):
                 return False
-        self.fetch(offset, length)
+        self._unpack(pieces)
         return True
 
     def fetch_pages(self, pages: Iterable[int]) -> None:
@@ -187,11 +179,7 @@ class Template:
             QMPError: as `fetch`.
             ValueError: one is not in the template.
         """
-        pieces: list[Piece] = []
-        for page in pages:
-            self._in_range(page * PAGE, PAGE)
-            pieces += self.layout.pieces(page, 1)
-        self._unpack(pieces)
+        self._unpack([piece for page in pages for piece in self._pieces(page * PAGE, PAGE)])
 
     def _unpack(self, pieces: list[Piece]) -> None:
         copy = self._copy()
@@ -278,6 +266,11 @@ class Template:
     def _in_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise ValueError("the range is not in the template")
+
+    def _pieces(self, offset: int, length: int) -> list[Piece]:
+        """What a range is made of; raises `ValueError` where it is not in the template."""
+        self._in_range(offset, length)
+        return list(self.layout.pieces(*_pages(offset, length)))
 
     def _copy(self) -> Unpacked:
         with self._lock:
@@ -373,6 +366,12 @@ class Template:
             return False
         self._places_digest, self._places = told
         return True
+
+
+def _pages(offset: int, length: int) -> tuple[int, int]:
+    """The first page of a range of bytes, and how many pages it touches."""
+    first = offset // PAGE
+    return first, -(-(offset + length) // PAGE) - first
 
 
 def _no_copy(name: str, failed: OSError) -> QMPError:

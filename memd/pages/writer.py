@@ -145,6 +145,12 @@ class Chunks:
         layout = Layout(pages, bytes(self._digests), self._counts, starts, lengths, numbers)
         return layout, places
 
+    def __enter__(self) -> Chunks:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.discard()
+
     def discard(self) -> None:
         """Give up; what is in packs that are closed is left to the garbage collection."""
         if self._pack is not None:
