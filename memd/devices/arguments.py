@@ -9,6 +9,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi import numbers
 from memd.qapi.hash_order import object_order
+from memd.qapi.visit import BUILTIN_VISITS
 from memd.qom.types import ObjectType
 
 
@@ -37,31 +38,30 @@ def arguments(device: DeviceOption, qom_type: ObjectType | None) -> JSONObject:
     return typed
 
 
-_RANGES = {
-    # The type of a property, its limits, and what the error calls it.
-    "int32": (-(1 << 31), (1 << 31) - 1, "int32_t"),
-    "uint8": (0, (1 << 8) - 1, "uint8_t"),
-    "uint16": (0, (1 << 16) - 1, "uint16_t"),
-    "uint32": (0, (1 << 32) - 1, "uint32_t"),
+_NARROW = ("int32", "uint8", "uint16", "uint32")
+_READERS: dict[str, tuple[Callable[[str], JSON | None], str]] = {
+    "bool": (numbers.parse_switch, "'on' or 'off'"),
+    "int": (numbers.parse_size, "size"),
+    "size": (numbers.parse_size, "size"),
+    "uint64": (numbers.parse_uint64, "integer"),
+    **dict.fromkeys(("int64", *_NARROW), (numbers.parse_int64, "integer")),
 }
+"""How a property's text is read, by its type, and what the error calls it."""
 
 
 def value_of(kind: str, name: str, text: str) -> JSON:
-    """A property's value from its text."""
-    readers: dict[str, tuple[Callable[[str], JSON | None], str]] = {
-        "bool": (numbers.parse_switch, "'on' or 'off'"),
-        "int": (numbers.parse_size, "size"),
-        "size": (numbers.parse_size, "size"),
-        "int64": (numbers.parse_int64, "integer"),
-        "uint64": (numbers.parse_uint64, "integer"),
-    }
-    limits = _RANGES.get(kind)
-    reader, expected = readers.get(kind, (numbers.parse_int64, "integer"))
-    if kind not in readers and limits is None:
+    """A property's value from its text.
+
+    Args:
+        kind: the property's type; a text stays one where the type is none of numbers.
+
+    Raises:
+        QMPError: the type does not take it.
+    """
+    if kind not in _READERS:
         return text
+    reader, expected = _READERS[kind]
     value = reader(text)
     if value is None:
         raise QMPError(f"Parameter '{name}' expects {expected}")
-    if limits is not None and not limits[0] <= value <= limits[1]:
-        raise QMPError(f"Parameter '{name}' expects {limits[2]}")
-    return value
+    return BUILTIN_VISITS[kind](value, name) if kind in _NARROW else value

@@ -6,7 +6,7 @@ Names, types, defaults and texts were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.backends.base import MemoryBackend
@@ -35,12 +35,14 @@ Row = tuple[str, str, JSON] | tuple[str, str, JSON, str]
 """A property that is only stored: name, type, default and, unless its type tells,
 description."""
 
-_VISITS: dict[str, Visit] = {
+VISITS: dict[str, Visit] = {
     **BUILTIN_VISITS,
     "OnOffAuto": visit_enum(("auto", "on", "off")),
     "PCIELinkSpeed": visit_enum(("2_5", "5", "8", "16", "32", "64")),
     "PCIELinkWidth": visit_enum(("1", "2", "4", "8", "12", "16", "32")),
 }
+"""The check of each type of device properties."""
+
 _DESCRIPTIONS = {
     "bool": "on/off",
     "OnOffAuto": "on/off/auto",
@@ -203,26 +205,55 @@ def attempt(device: Device, what: str, name: str) -> QMPError:
 def stored(row: Row) -> Property:
     """A property that is kept, and can be set until the device is real."""
     name, type, default = row[:3]
-    description = row[3] if len(row) == 4 else _DESCRIPTIONS.get(type)
+    found = kept(name, type, default, VISITS[type])
+    # That a text is empty at the start is not told.
+    found.default = None if type == "str" else default
+    found.description = row[3] if len(row) == 4 else _DESCRIPTIONS.get(type)
+    return found
 
-    def guard(device: Device) -> None:
-        if device.realized:
-            raise attempt(device, "property", name)
+
+def kept(
+    name: str,
+    type: str,
+    default: JSON,
+    visit: Visit,
+    take: Callable[[Device, JSON], None] | None = None,
+) -> Property:
+    """The same, of which neither default nor description is told.
+
+    Args:
+        take: told a value before it is kept; it may refuse it.
+    """
 
     def setter(device: Device, value: JSON) -> None:
+        if take is not None:
+            take(device, value)
         device.values[name] = value
 
     return Property(
         name,
         type,
-        visit=_VISITS[type],
-        guard=guard,
+        visit=visit,
+        guard=unless_realized(name),
         get=lambda device: device.values.get(name, default),
         set=setter,
-        # That a text is empty at the start is not told.
-        default=None if type == "str" else default,
-        description=description,
     )
+
+
+def unless_realized(name: str) -> Callable[[Device], None]:
+    """The guard of a property that can't be set any more once the device is real."""
+
+    def guard(device: Device) -> None:
+        if device.realized:
+            raise attempt(device, "property", name)
+
+    return guard
+
+
+def peripherals(tree: Tree) -> Iterator[QObject]:
+    """What clients have plugged into the machine."""
+    for end in ("", "-anon"):
+        yield from (tree.resolve(f"/machine/peripheral{end}").children or {}).values()
 
 
 def memdev_property() -> LinkProperty:

@@ -7,7 +7,7 @@ were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from memd.devices.bus import ANY_PLACE, PciBus
@@ -71,15 +71,28 @@ class PciDevice(Device):
             multifunction=self.values.get("multifunction", False),
         )
 
+    def ask_guest(self, machine: MachinePort, leave: Callable[[], None]) -> None:
+        """Ask the guest to release it, unless it was asked; clients are told where it refuses.
+
+        Args:
+            leave: what happens once it is released.
+        """
+        if not self.leaving:
+            self.leaving = True
+            machine.guest.ask(leave, lambda: self._keep(machine))
+
+    def _keep(self, machine: MachinePort) -> None:
+        self.leaving = False
+        event = deleted(self, self.tree.path_of(self))
+        machine.emit((Event("DEVICE_UNPLUG_GUEST_ERROR", event.data),))
+
 
 class GuestsPciDevice(PciDevice):
     """One that goes when the guest has released it, and that memory is not in."""
 
     def removal(self, machine: MachinePort) -> None:
         """See `Device.removal`."""
-        if not self.leaving:
-            self.leaving = True
-            machine.guest.ask(lambda: self.leave(machine), lambda: self._keep(machine))
+        self.ask_guest(machine, lambda: self.leave(machine))
 
     def leave(self, machine: MachinePort) -> None:
         """It has gone: its place is free."""
@@ -89,11 +102,6 @@ class GuestsPciDevice(PciDevice):
         if self.parent is not None:
             self.parent.remove_child(self.name)
         machine.emit(tuple(events if self.qom_type.is_a("virtio-pci") else events[1:]))
-
-    def _keep(self, machine: MachinePort) -> None:
-        self.leaving = False
-        event = deleted(self, self.tree.path_of(self))
-        machine.emit((Event("DEVICE_UNPLUG_GUEST_ERROR", event.data),))
 
 
 def check_rom_and_index(device: Device, others: Iterable[Device]) -> None:

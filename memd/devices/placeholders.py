@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from memd.devices.bus import PciBus
-from memd.devices.device import Device, MachinePort, Row, stored
+from memd.devices.device import Device, MachinePort, Row, peripherals, stored
 from memd.devices.pci import ANY_VECTORS, GuestsPciDevice, vectors
 from memd.errors import QMPError
 from memd.qapi.visit import visit_int64
@@ -202,11 +202,9 @@ class Bridge(Placeholder):
 
 def has_balloon(tree: Tree, besides: str = "") -> bool:
     """Whether a machine has a balloon device, besides that of a name."""
-    places = (tree.resolve(f"/machine/peripheral{end}").children or {} for end in ("", "-anon"))
     return any(
-        device.qom_type.name == "virtio-balloon-pci" and name != besides
-        for there in places
-        for name, device in there.items()
+        device.qom_type.name == "virtio-balloon-pci" and device.name != besides
+        for device in peripherals(tree)
     )
 
 

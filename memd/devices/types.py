@@ -17,9 +17,9 @@ from memd.devices.device import (
     MEMORY_DEVICE,
     VMSTATE_IF,
     Row,
-    attempt,
     memdev_property,
     stored,
+    unless_realized,
     unreadable,
 )
 from memd.devices.dimm import dimm_types
@@ -107,11 +107,6 @@ def _set_place(device: PciDevice, value: JSON) -> None:
         ) from None
 
 
-def _guard_place(device: PciDevice) -> None:
-    if device.realized:
-        raise attempt(device, "property", "addr")
-
-
 def _legacy_place(device: PciDevice) -> str:
     return f"{device.place >> 3:02x}.{device.place & 7:x}"
 
@@ -194,7 +189,7 @@ def _virtio_types(later: bool) -> Iterator[ObjectType]:
             Property(
                 "addr",
                 "str",
-                guard=_guard_place,
+                guard=unless_realized("addr"),
                 get=lambda device: device.place,
                 set=_set_place,
                 default=ANY_PLACE,

@@ -14,6 +14,7 @@ from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.devices.area import ANYWHERE
 from memd.devices.device import MachinePort, alignment, is_rom, memdev_property, stored
+from memd.devices.pci import check_partners
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.errors import QMPError
 from memd.json_types import JSONObject
@@ -67,8 +68,8 @@ class VirtioMem(VirtioMemory):
         region = None if memdev is None else memdev.region
         return DEFAULT_BLOCK if region is None else max(DEFAULT_BLOCK, region.page_size)
 
-    def set_block(self, size: int) -> None:
-        """Have blocks of so many bytes."""
+    @block.setter
+    def block(self, size: int) -> None:
         self._block = size
 
     @property
@@ -106,7 +107,7 @@ class VirtioMem(VirtioMemory):
         region = memdev.region
         if region is None:
             raise QMPError("'memdev' property must be set")
-        self.front.check_partners()
+        check_partners(self.front)
         self._check_discard(machine, memdev, region)
         self._block = self.block
         self._machine = machine
@@ -159,7 +160,6 @@ class VirtioMem(VirtioMemory):
             )
 
     def _check_discard(self, machine: MachinePort, memdev: MemoryBackend, region: Region) -> None:
-
         if region.opened is not None and region.opened.read_only:
             raise QMPError("Unexpected error discarding RAM: Operation not permitted")
         if isinstance(memdev, FileBackend) and not region.shared:
@@ -303,7 +303,7 @@ def _set_block(virtio: VirtioMem, size: int) -> None:
         raise QMPError(f"'block-size' property has to be at least 0x{MIN_BLOCK:x}")
     if size & (size - 1):
         raise QMPError("'block-size' property has to be a power of two")
-    virtio.set_block(size)
+    virtio.block = size
 
 
 def _guard_block(virtio: VirtioMem) -> None:
@@ -316,10 +316,6 @@ def _guard_requested(virtio: VirtioMem) -> None:
         raise QMPError(
             "'requested-size' cannot be changed if the device is in the process of unplug"
         )
-
-
-def _set_requested(virtio: VirtioMem, size: int) -> None:
-    virtio.request(size)
 
 
 def virtio_mem_properties() -> tuple[Property, ...]:
@@ -347,6 +343,6 @@ def virtio_mem_properties() -> tuple[Property, ...]:
             visit=visit_size,
             guard=_guard_requested,
             get=lambda virtio: virtio.requested,
-            set=_set_requested,
+            set=VirtioMem.request,
         ),
     )

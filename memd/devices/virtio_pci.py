@@ -18,7 +18,6 @@ from memd.devices.pci import (
     ANY_VECTORS,
     PciDevice,
     check_modes,
-    check_partners,
     check_rom_and_index,
     interrupt_regions,
     vectors,
@@ -104,7 +103,7 @@ class VirtioMemory(Device, ABC):
         """Its half of `MemoryDevice.realize`; the backend is not taken yet.
 
         What is wrong with the PCI half is complained of after what is wrong here,
-        and before anything is done (`VirtioPci.check_partners`).
+        and before anything is done (`check_partners`).
         """
 
     def found(self, machine: MachinePort) -> None:
@@ -195,10 +194,6 @@ class VirtioPci(PciDevice, MemoryDevice):
         self._be_real()
         return realizing
 
-    def check_partners(self) -> None:
-        """Raise `QMPError` where it was told to belong to another device."""
-        check_partners(self)
-
     def _be_real(self) -> None:
         virtio_bus = QObject(self.tree.types()["virtio-pci-bus"], self.tree)
         self.add_child("virtio-bus", virtio_bus)
@@ -226,15 +221,7 @@ class VirtioPci(PciDevice, MemoryDevice):
     def removal(self, machine: MachinePort) -> None:
         """See `Device.removal`."""
         self.virtio.check_removal()
-        if self.leaving:
-            return
-        self.leaving = True
-        machine.guest.ask(lambda: machine.remove(self), lambda: self._keep(machine))
-
-    def _keep(self, machine: MachinePort) -> None:
-        self.leaving = False
-        event = deleted(self, self.tree.path_of(self))
-        machine.emit((Event("DEVICE_UNPLUG_GUEST_ERROR", event.data),))
+        self.ask_guest(machine, lambda: machine.remove(self))
 
     def removed(self) -> tuple[Event, ...]:
         """See `MemoryDevice.removed`."""

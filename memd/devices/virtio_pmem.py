@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from memd.backends.base import MemoryBackend
 from memd.devices.device import MachinePort
+from memd.devices.pci import check_partners
 from memd.devices.virtio_pci import VirtioMemory
 from memd.errors import QMPError
 from memd.json_types import JSONObject
@@ -34,7 +35,7 @@ class VirtioPmem(VirtioMemory):
         """See `VirtioMemory.realize`."""
         if memdev.mapped_by is not None:
             raise QMPError(f"can't use already busy memdev: {memdev.name}")
-        self.front.check_partners()
+        check_partners(self.front)
 
     def check_removal(self) -> None:
         """See `VirtioMemory.check_removal`."""

@@ -8,10 +8,11 @@ what follow QEMU's rules, whose texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.bus import PciBus
-from memd.devices.device import Device, attempt, deleted
+from memd.devices.device import VISITS, Device, attempt, deleted, kept, peripherals
 from memd.devices.kinds import find_kind
 from memd.devices.machine_object import CPU
 from memd.devices.pci import GuestsPciDevice, PciDevice
@@ -19,7 +20,7 @@ from memd.devices.placeholders import has_balloon
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
-from memd.qapi.visit import BUILTIN_VISITS, Visit, visit_enum, visit_str
+from memd.qapi.visit import Visit, visit_str
 from memd.qom.object import QObject
 from memd.qom.property import LinkProperty, Property
 from memd.qom.types import ObjectType
@@ -43,11 +44,6 @@ _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
 
 _WORD = re.compile(r"[A-Za-z][\w-]*")
-
-_VISITS: dict[str, Visit] = {
-    **BUILTIN_VISITS,
-    "OnOffAuto": visit_enum(("auto", "on", "off")),
-}
 
 _EMPTY: dict[str, JSON] = {"bool": False, "str": ""}
 
@@ -297,11 +293,10 @@ class Devices:
 
     def _find_buses(self, machine: Machine) -> None:
         """The buses of devices that memd has a part for."""
-        for container in (machine.container(""), machine.container(None)):
-            for device in (container.children or {}).values():
-                if isinstance(device, PciDevice) and device.qom_type.name == "qemu-xhci":
-                    if not any(bus.parent is device for bus in self._buses.values()):
-                        self._add_buses(device, device.id, machine)
+        for device in peripherals(self._tree):
+            if isinstance(device, PciDevice) and device.qom_type.name == "qemu-xhci":
+                if not any(bus.parent is device for bus in self._buses.values()):
+                    self._add_buses(device, device.id, machine)
 
     def _own_bus(self, kind: str, name: str) -> PlainBus:
         """A bus that the machine brings, on which nothing comes or goes while it runs."""
@@ -421,10 +416,10 @@ class Devices:
         if name == "drive":
             return _reference(name, lambda device, value: self._find_drive(owner, value))
         if name == "mac":
-            return _kept(name, kind, "", _visit_mac(owner))
-        if kind not in _VISITS and told.default is None:
+            return kept(name, kind, "", _visit_mac(owner))
+        if kind not in VISITS and told.default is None:
             default = ""
-        return _kept(name, kind, default, _VISITS.get(kind, visit_str))
+        return kept(name, kind, default, VISITS.get(kind, visit_str))
 
     def _owner(self, driver: str, name: str) -> str:
         """The type that complaints about a property name: of a virtio device's, its inner half."""
@@ -482,31 +477,9 @@ def _visit_mac(owner: str) -> Visit:
     return visit
 
 
-def _reference(name: str, take: Any) -> Property:
+def _reference(name: str, take: Callable[[Device, JSON], None]) -> Property:
     """A property that names something, which it takes."""
-    return _kept(name, "str", "", visit_str, take)
-
-
-def _kept(name: str, kind: str, default: JSON, visit: Visit, take: Any = None) -> Property:
-    """A property that is kept, and can be set until the device is real."""
-
-    def guard(device: Device) -> None:
-        if device.realized:
-            raise attempt(device, "property", name)
-
-    def setter(device: Device, value: JSON) -> None:
-        if take is not None:
-            take(device, value)
-        device.values[name] = value
-
-    return Property(
-        name,
-        kind,
-        visit=visit,
-        guard=guard,
-        get=lambda device: device.values.get(name, default),
-        set=setter,
-    )
+    return kept(name, "str", "", visit_str, take)
 
 
 def _link(name: str, kind: str) -> Property:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from memd.devices.device import peripherals
 from memd.devices.pci import PciDevice
 from memd.json_types import JSON, JSONObject
 
@@ -32,16 +33,14 @@ def pci_buses(machine: Machine, catalogue: Catalogue) -> list[JSON]:
 
 
 def _rows(machine: Machine, known: JSONObject) -> Iterator[JSONObject]:
-    for end in ("", "-anon"):
-        there = machine.tree.resolve(f"/machine/peripheral{end}").children or {}
-        for device in there.values():
-            if not isinstance(device, PciDevice) or device.bus.name not in ("pcie.0", "pci.0"):
-                continue
-            row = known.get(device.qom_type.name, {}).get("pci")
-            if row is not None:
-                slot, function = divmod(device.place, 8)
-                place = {"bus": 0, "slot": slot, "function": function}
-                yield {**row, **place, "qdev_id": device.id or ""}
+    for device in peripherals(machine.tree):
+        if not isinstance(device, PciDevice) or device.bus.name not in ("pcie.0", "pci.0"):
+            continue
+        row = known.get(device.qom_type.name, {}).get("pci")
+        if row is not None:
+            slot, function = divmod(device.place, 8)
+            place = {"bus": 0, "slot": slot, "function": function}
+            yield {**row, **place, "qdev_id": device.id or ""}
 
 
 def pci_lines(buses: list[JSON]) -> Iterator[str]:
