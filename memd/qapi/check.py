@@ -89,22 +89,19 @@ class Visits:
         if isinstance(type_, ArrayType):
             return self.array(type_)
         if isinstance(type_, AlternateType):
-            return _AlternateVisit(type_, self)
+            return self._alternate(type_)
         return ObjectVisit(type_, self)
 
+    def _alternate(self, type_: AlternateType) -> Visit:
+        """Takes the alternative that is written as the value is."""
 
-class _AlternateVisit:
-    """Takes the alternative that is written as the value is."""
+        def visit(value: JSON, path: str) -> JSON:
+            for alternative in type_.alternatives.values():
+                if type(value) in self.python_types(alternative):
+                    return self.of(alternative)(value, path)
+            raise bad_type(last_name(path), type_.name)
 
-    def __init__(self, type_: AlternateType, visits: Visits) -> None:
-        self._type = type_
-        self._visits = visits
-
-    def __call__(self, value: JSON, path: str) -> JSON:
-        for alternative in self._type.alternatives.values():
-            if type(value) in self._visits.python_types(alternative):
-                return self._visits.of(alternative)(value, path)
-        raise bad_type(last_name(path), self._type.name)
+        return visit
 
 
 class ObjectVisit:

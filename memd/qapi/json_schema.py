@@ -27,7 +27,7 @@ from memd.qapi.types import (
     ObjectType,
     Type,
 )
-from memd.qapi.visit import INT64_MAX, INT64_MIN, UINT64_MAX
+from memd.qapi.visit import INT64_MIN, INTEGERS, UINT64_MAX
 
 Docs = dict[str, Doc]
 
@@ -52,7 +52,11 @@ def json_schema(schema: Schema, docs: Docs | None = None) -> JSONObject:
     for event in schema.events.values():
         data = f"{event.name}.data"
         defs[data] = {**writer.struct(event.data, event.name), **_feature_keys(event.features)}
-    defs.update(_messages(schema))
+    defs |= {
+        "message.request": _request(schema),
+        "message.event": _event(schema),
+        "message.answer": _answer(),
+    }
     return {
         "$schema": DIALECT,
         "title": "A QMP message to or from memd",
@@ -207,15 +211,10 @@ def _builtin(type_: BuiltinType) -> JSONObject:
         return {}
     if type_.json_type != "int":
         return {"type": type_.json_type}
-    low, high = INT64_MIN, INT64_MAX
+    low, high = INTEGERS.get(type_.name, INTEGERS["int64"])
     remark = _INTEGER_REMARK
     if type_.name in ("size", "uint64"):
-        high, remark = UINT64_MAX, _WRAP_REMARK
-    elif type_.name.startswith("uint"):
-        low, high = 0, UINT64_MAX >> (64 - int(type_.name[4:]))
-    elif type_.name != "int":
-        high = INT64_MAX >> (64 - int(type_.name[3:]))
-        low = -high - 1
+        low, high, remark = INT64_MIN, UINT64_MAX, _WRAP_REMARK
     return {"type": "integer", "minimum": low, "maximum": high, "$comment": remark}
 
 
@@ -224,15 +223,6 @@ def _feature_keys(features: list[str]) -> JSONObject:
     if features:
         keys["$comment"] = f"features: {', '.join(features)}"
     return keys
-
-
-def _messages(schema: Schema) -> JSONObject:
-    """The definitions of messages: requests, events, and all else that is sent."""
-    return {
-        "message.request": _request(schema),
-        "message.event": _event(schema),
-        "message.answer": _answer(),
-    }
 
 
 def _request(schema: Schema) -> JSONObject:

@@ -16,11 +16,9 @@ from memd.qapi.dotted_keys import Nest, descend, members, put
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_uint64
 from memd.qapi.types import ArrayType, BuiltinType, EnumType, ObjectType, Type
 from memd.qapi.visit import (
-    INT64_MAX,
-    UINT64_MAX,
     Visit,
     bad_type,
-    narrow,
+    narrow_integers,
     visit_any,
     visit_enum,
     visit_null,
@@ -112,8 +110,5 @@ _SCALARS: dict[str, Visit] = {
     "bool": _parsed(parse_switch, "'on' or 'off'"),
     "null": visit_null,
     "any": visit_any,
+    **narrow_integers(_int64, _uint64),
 }
-for _bits in (8, 16, 32):
-    _half = INT64_MAX >> (64 - _bits)
-    _SCALARS[f"int{_bits}"] = narrow(_int64, -_half - 1, _half, f"int{_bits}_t")
-    _SCALARS[f"uint{_bits}"] = narrow(_uint64, 0, UINT64_MAX >> (64 - _bits), f"uint{_bits}_t")

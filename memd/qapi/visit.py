@@ -16,9 +16,14 @@ from memd.json_types import JSON
 Visit = Callable[[JSON, str], JSON]
 """(value, full path) -> the converted value; raises `QMPError`."""
 
-INT64_MIN = -(1 << 63)
-INT64_MAX = (1 << 63) - 1
-UINT64_MAX = (1 << 64) - 1
+INTEGERS = {
+    **{f"int{bits}": (-1 << (bits - 1), (1 << (bits - 1)) - 1) for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": (0, (1 << bits) - 1) for bits in (8, 16, 32, 64)},
+}
+"""The least and the largest number of each type of integers."""
+
+INT64_MIN, INT64_MAX = INTEGERS["int64"]
+UINT64_MAX = INTEGERS["uint64"][1]
 
 
 def bad_type(path: str, expected: str) -> QMPError:
@@ -95,19 +100,30 @@ def visit_uint64(value: JSON, path: str) -> JSON:
     return value if value >= 0 else value & UINT64_MAX
 
 
-def narrow(wide: Visit, low: int, high: int, c_type: str) -> Visit:
-    """An integer that `wide` takes and that fits into [low, high] as well.
+def narrow_integers(signed: Visit, unsigned: Visit) -> dict[str, Visit]:
+    """The visit of each type of integers with fewer than 64 bits.
 
     Args:
-        c_type: the name of the type in the error's text, such as "uint16_t".
+        signed: that of those with 64.
+        unsigned: the same.
     """
+    return {
+        name: _narrow(unsigned if name.startswith("u") else signed, name)
+        for name in INTEGERS
+        if not name.endswith("64")
+    }
+
+
+def _narrow(wide: Visit, name: str) -> Visit:
+    """An integer that `wide` takes and that is one of a type as well."""
+    low, high = INTEGERS[name]
 
     def visit(value: JSON, path: str) -> JSON:
         if type(value) is int and low <= value <= high:
             return value
         number = wide(value, path)
         if not low <= number <= high:
-            raise QMPError(f"Parameter '{last_name(path)}' expects {c_type}")
+            raise QMPError(f"Parameter '{last_name(path)}' expects {name}_t")
         return number
 
     return visit
@@ -123,15 +139,9 @@ BUILTIN_VISITS: dict[str, Visit] = {
     "bool": visit_bool,
     "null": visit_null,
     "any": visit_any,
+    **narrow_integers(visit_int64, visit_uint64),
 }
 """The visit of each type of the language itself; over QMP a size is a uint64."""
-
-for _bits in (8, 16, 32):
-    _half = INT64_MAX >> (64 - _bits)
-    BUILTIN_VISITS[f"int{_bits}"] = narrow(visit_int64, -_half - 1, _half, f"int{_bits}_t")
-    BUILTIN_VISITS[f"uint{_bits}"] = narrow(
-        visit_uint64, 0, UINT64_MAX >> (64 - _bits), f"uint{_bits}_t"
-    )
 
 visit_size = BUILTIN_VISITS["size"]
 visit_int32 = BUILTIN_VISITS["int32"]
