@@ -165,10 +165,11 @@ class Client:
     Args:
         port: where the server listens, on this machine.
         context: see `Certificates.client_context`.
+        host: an address of this machine.
     """
 
-    def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    def __init__(self, port: int, context: ssl.SSLContext, host: str = "127.0.0.1") -> None:
+        plain = socket.create_connection((host, port), PATIENCE)
         try:
             self.socket = context.wrap_socket(plain, server_hostname="localhost")
         except BaseException:
@@ -211,10 +212,10 @@ def negotiated(port: int, context: ssl.SSLContext) -> Client:
     return client
 
 
-def is_served(port: int, context: ssl.SSLContext) -> bool:
+def is_served(port: int, context: ssl.SSLContext, host: str = "127.0.0.1") -> bool:
     """Whether a client gets a greeting."""
     try:
-        with Client(port, context) as client:
+        with Client(port, context, host) as client:
             return "QMP" in client.read()
     except (OSError, EOFError):
         return False

@@ -182,6 +182,34 @@ def test_tls_beyond_this_machine(start_memd: Start, certificates: Certificates) 
     start_memd("--insecure-tcp", *options)
 
 
+def address_for_others() -> str | None:
+    """An address of this machine that others reach; None for none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            # Nothing is sent: the kernel chooses the address that it would send from.
+            sock.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        return str(sock.getsockname()[0])
+
+
+def test_strangers_where_a_client_has_opened_the_credentials(
+    start_memd: Start, certificates: Certificates
+) -> None:
+    """A client from another machine shows a certificate, whatever is set."""
+    host = address_for_others()
+    if host is None:
+        pytest.skip(f"{NOT_HERE}an address that others reach")
+    server = start_memd(*server_options(certificates.good, host="0.0.0.0"))
+    port = int(filenames(server)["secure"].partition(",")[0].rpartition(":")[2])
+    good = certificates.client_context()
+    assert is_served(port, good, host)
+    change = {"path": "/objects/tls0", "property": "verify-peer", "value": False}
+    assert server.monitor().execute("qom-set", change) == {"return": {}}
+    assert not is_served(port, good, host)
+    assert is_served(port, good)
+
+
 def test_credentials_that_a_client_has_opened(
     start_memd: Start, certificates: Certificates
 ) -> None:

@@ -349,6 +349,16 @@ async def test_a_handshake_takes_so_long_and_no_longer(
     client.close()
 
 
+async def test_a_peer_that_vanishes_is_found_out(certificates: Certificates) -> None:
+    ports = Ports(lambda: server_context(certificates))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with socket.create_connection(listening.getsockname(), PATIENCE):
+            ours, _address = listening.accept()
+            outcome = ports.port.start(ours)
+            assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert not await outcome
+
+
 async def test_one_handshake_too_many_ends_the_oldest(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
