@@ -1,4 +1,4 @@
-"""The walks of docs/architecture.md are what the code does."""
+"""The code does what docs/architecture.md says step by step."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ main(["--qmp", f"unix:{path},server=on,wait=off"])
 
 
 def section(title: str) -> list[tuple[str, str]]:
-    """The files and functions that a walk names, in its order."""
+    """The files and functions that a section names, in its order."""
     text = ARCHITECTURE.read_text(encoding="utf-8")
     walk = text.partition(f"## {title}")[2].partition("\n## ")[0]
     return _STEP.findall(walk)
@@ -66,7 +66,7 @@ def section(title: str) -> list[tuple[str, str]]:
 
 def test_object_add_from_the_socket_to_the_mapping(tmp_path: Path) -> None:
     """Each function is called after the one before it, and no file is entered a second time."""
-    steps = section("The way of a message")
+    steps = section("A request, in ten steps")
     assert len({file for file, _function in steps}) == len(steps) > 9
     command = [
         sys.executable,
@@ -84,8 +84,10 @@ def test_object_add_from_the_socket_to_the_mapping(tmp_path: Path) -> None:
         at = called.index([file, function], at + 1)
 
 
-@pytest.mark.parametrize("title", ["The way of a message", "The way of a region over a restart"])
-def test_what_a_walk_names_is_there(title: str) -> None:
+@pytest.mark.parametrize(
+    "title", ["A request", "`x-memdev-explain`", "A restart", "A served template"]
+)
+def test_what_a_section_names_is_there(title: str) -> None:
     steps = section(title)
     assert steps
     for file, function in steps:

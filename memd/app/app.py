@@ -382,7 +382,7 @@ class App:
         except QMPError as error:
             raise StartError(error.desc, f"--templates {directory}", error.hint) from None
         self._daemon.templates = templates
-        await templates.serve(self._hub.broadcast, self._hub.in_thread, self._hub.spawn)
+        await templates.start_serving(self._hub.broadcast, self._hub.in_thread, self._hub.spawn)
 
     async def _open_metrics(self, address: Chardev, meter: Meter) -> Metrics:
         try:

@@ -9,7 +9,7 @@ import json
 import os
 from typing import Any
 
-from memd.commands import balloon, chardev, qom, stack
+from memd.commands import balloon, chardev, probing, qom
 from memd.commands.daemon import Daemon
 from memd.commands.hmp_plug import Usage
 from memd.errors import QMPError
@@ -50,7 +50,7 @@ def info_chardev(daemon: Daemon, rest: str) -> list[str]:
 def info_cpus(daemon: Daemon, rest: str) -> list[str]:
     """`info cpus`."""
     lines = []
-    for row in stack.query_cpus_fast(daemon, {}):
+    for row in probing.query_cpus_fast(daemon, {}):
         mark = " " if row["cpu-index"] else "*"
         line = f"{mark} CPU #{row['cpu-index']}: thread_id={row['thread-id']}"
         if "qom-type" in row:
@@ -74,7 +74,7 @@ def info_iothreads(daemon: Daemon, rest: str) -> list[str]:
 def info_hotpluggable_cpus(daemon: Daemon, rest: str) -> list[str]:
     """`info hotpluggable-cpus`."""
     lines = ["Hotpluggable CPUs:"]
-    for row in stack.query_hotpluggable_cpus(daemon, {}):
+    for row in probing.query_hotpluggable_cpus(daemon, {}):
         lines += [f'  type: "{row["type"]}"', f'  vcpus_count: "{row["vcpus-count"]}"']
         if "qom-path" in row:
             lines.append(f'  qom_path: "{row["qom-path"]}"')

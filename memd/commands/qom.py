@@ -1,6 +1,6 @@
 """Commands of the object model: `qom-*`, `object-add`, `object-del`, `query-memdev`.
 
-JSONObject have passed the schema's checks when they come here.
+Arguments have passed the schema's checks before a handler gets them.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from memd.errors import QMPError
 from memd.pages.channel import Channel, Message
-from memd.pages.clone import Connection
+from memd.pages.clone_connection import CloneConnection
 from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.fd_holder import Holder
 from memd.pages.postcopy import Counts, Source
@@ -232,7 +232,7 @@ class _Served:
         self._reach = reach
         self._channel = channel
         self._monitor: CloneMonitor | None = None
-        self._connection: Connection | None = None
+        self._connection: CloneConnection | None = None
         self._source: Source | None = None
         self._began = time.monotonic()
         self._ran = self._recovering
@@ -352,7 +352,7 @@ class _Served:
         sock = await self._reach.connect(self._uri)
         self._counts.append(source.counts)
         self._channel.send({"id": self._id, "page-sizes": self._page_sizes})
-        connection = Connection(source, sock)
+        connection = CloneConnection(source, sock)
         self._source, self._connection = source, connection
         opened.memory.on_ready.add(connection.wake)
         told = seen = 0

@@ -64,7 +64,7 @@ class Templates:
 
     @property
     def servers(self) -> Servers:
-        """The processes that serve templates, once `serve` was called."""
+        """The processes that serve templates, once `start_serving` was called."""
         assert self._servers is not None
         return self._servers
 
@@ -72,8 +72,8 @@ class Templates:
         """What the store holds, for metrics."""
         return await Job(self.store.holdings, on=self.store.on)
 
-    async def serve(self, emit: Emit, in_thread: InThread, spawn: Spawn) -> None:
-        """Be ready to serve clones, and recover those that an earlier daemon has left.
+    async def start_serving(self, emit: Emit, in_thread: InThread, spawn: Spawn) -> None:
+        """Start to serve clones, and recover those that an earlier daemon has left.
 
         Args:
             emit: sends events to all clients.

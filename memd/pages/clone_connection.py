@@ -24,7 +24,7 @@ _IN_A_TURN = 4
 """Times that is sent before other clones have their turn: 1 MiB at most."""
 
 
-class Connection:
+class CloneConnection:
     """A source's connection to its destination, served on the event loop.
 
     Args:

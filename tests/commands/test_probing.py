@@ -1,4 +1,4 @@
-"""What a stack asks of every QEMU, answered by a daemon without a machine."""
+"""Queries of management software, answered with a machine and without."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a management stack asks of every QEMU: machines, CPUs, storage, threads.
+"""Queries by which management software probes a QEMU: machines, CPUs, storage, threads.
 
-memd has none of these, and says so as a QEMU without a machine does (observed
-on QEMU 10.0.2 and 11.1.3).
+Without a machine memd has none of these, and answers as QEMU does then (observed on
+QEMU 10.0.2 and 11.1.3).
 """
 
 from __future__ import annotations
