@@ -191,9 +191,9 @@ class Audit:
             self._took(*_write(self._sink, tuple(self._held)))
         elif not self._writing:
             self._writing = True
-            self._spawn(self._write_beside(), "writing the audit")
+            self._spawn(self._write_in_thread(), "writing the audit")
 
-    async def _write_beside(self) -> None:
+    async def _write_in_thread(self) -> None:
         """Have a thread write what waits, and what comes meanwhile."""
         while self._held and not self._waiting:
             written, self._written = self._written, Completion()

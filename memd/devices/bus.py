@@ -51,25 +51,34 @@ _STANDING = {
 }
 
 
-class PciBus(QObject):
-    """A bus for PCI devices.
+class Bus(QObject):
+    """A bus.
 
     Attributes:
         hotplug: whether devices may come and go while the machine runs.
+    """
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, *, hotplug: bool) -> None:
+        super().__init__(qom_type, tree)
+        self.hotplug = hotplug
+
+    def check_hotplug(self) -> None:
+        """Raise `QMPError` unless devices may come and go."""
+        if not self.hotplug:
+            raise QMPError(f"Bus '{self.name}' does not support hotplugging")
+
+
+class PciBus(Bus):
+    """A bus for PCI devices.
+
+    Attributes:
         one_slot: whether it is a port's, where only the first slot counts.
     """
 
     def __init__(
         self, qom_type: ObjectType, tree: Tree, *, hotplug: bool, one_slot: bool = False
     ) -> None:
-        """Make an empty one.
-
-        Args:
-            hotplug: see the attribute.
-            one_slot: see the attribute.
-        """
-        super().__init__(qom_type, tree)
-        self.hotplug = hotplug
+        super().__init__(qom_type, tree, hotplug=hotplug)
         self.one_slot = one_slot
         # By number: type, id, and whether it goes with others in its slot.
         self._taken: dict[int, tuple[str, str | None, bool]] = {}
@@ -151,11 +160,6 @@ class PciBus(QObject):
     def vacate(self, number: int) -> None:
         """Give a place back."""
         del self._taken[number]
-
-    def check_hotplug(self) -> None:
-        """Raise `QMPError` unless devices may come and go."""
-        if not self.hotplug:
-            raise QMPError(f"Bus '{self.name}' does not support hotplugging")
 
 
 class Buses:

@@ -212,6 +212,25 @@ def target(path: bytes, roots: Roots | None = None) -> Entry:
         walk.close()
 
 
+def create_path(path: bytes, flags: int, mode: int, roots: Roots | None = None) -> int:
+    """Open a file, or make it where nothing is; links are followed.
+
+    Args:
+        path: as the client named it.
+        flags: for open(2), with O_CREAT.
+        mode: of a new one.
+        roots: what it has to be below; None for anywhere.
+
+    Raises:
+        OSError: why it can't be opened.
+    """
+    entry = target(path, roots)
+    try:
+        return entry.open(flags, mode)
+    finally:
+        entry.close()
+
+
 def open_own(path: bytes, flags: int, mode: int) -> int:
     """Open a file that memd writes for its operator, or make it: a log, a PID file.
 

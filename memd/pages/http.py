@@ -216,6 +216,17 @@ class Client:
             f"template source '{self.url}': {what}: {answer.status} {answer.reason or ''}".rstrip()
         )
 
+    def find(self, url: str, name: str, headers: Mapping[str, str] | None = None) -> bytes | None:
+        """What is at a URL about a template, None for nothing.
+
+        Raises:
+            SourceError: that can't be told.
+        """
+        answer = self.request("GET", url, headers=headers)
+        if answer.status not in (200, 404):
+            raise self.refused(answer, f"template '{name}'")
+        return answer.data if answer.status == 200 else None
+
     def part(self, url: str, offset: int, length: int) -> bytes:
         """A range of what is at a URL.
 
@@ -285,12 +296,8 @@ class Http:
 
     def find(self, name: str) -> Version | None:
         """See `Source`."""
-        answer = self._client.request("GET", f"{self._base}/names/{name}")
-        if answer.status == 404:
-            return None
-        if answer.status != 200:
-            raise self._client.refused(answer, f"template '{name}'")
-        return read_name(self.url, name, answer.data)
+        data = self._client.find(f"{self._base}/names/{name}", name)
+        return None if data is None else read_name(self.url, name, data)
 
     def part(self, digest: str, offset: int, length: int) -> bytes:
         """See `Source`."""

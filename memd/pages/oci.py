@@ -51,13 +51,11 @@ class Oci:
     def find(self, name: str) -> Version | None:
         """See `Source`."""
         url = f"{self._base}/manifests/{name}"
-        answer = self._client.request("GET", url, headers={"Accept": _MANIFEST})
-        if answer.status == 404:
+        data = self._client.find(url, name, {"Accept": _MANIFEST})
+        if data is None:
             return None
-        if answer.status != 200:
-            raise self._client.refused(answer, f"template '{name}'")
         try:
-            told = json.loads(answer.data)
+            told = json.loads(data)
             kinds = {each["mediaType"]: each["digest"] for each in told["layers"]}
             digests = told["config"]["digest"], kinds[_PART.format("places")]
             return Version(*(str(each).removeprefix("sha256:") for each in digests))

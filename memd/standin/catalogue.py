@@ -118,13 +118,13 @@ def write_catalogue(path: str, version: tuple[int, int, int], sections: dict[str
         offset += len(data)
         packed.append(data)
     header = {_FORMAT: _EDITION, "version": version, "sections": places}
-    beside = f"{path}.{os.getpid()}"
+    temporary = f"{path}.{os.getpid()}"
     try:
-        with open(beside, "xb") as file:
+        with open(temporary, "xb") as file:
             file.write(json.dumps(header).encode("ascii") + b"\n")
             file.writelines(packed)
-        os.rename(beside, path)
+        os.rename(temporary, path)
     except BaseException:
-        if os.path.exists(beside):
-            os.unlink(beside)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
         raise

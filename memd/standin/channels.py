@@ -18,7 +18,7 @@ from typing import Any
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.files import encode_path
-from memd.hostmem.paths import Entry, Roots, open_path, target
+from memd.hostmem.paths import Entry, Roots, create_path, open_path
 from memd.hostmem.sockets import (
     PATIENCE,
     address_of,
@@ -275,11 +275,8 @@ class Opener:
             raise QMPError(f"Could not {what} '{path}': {os.strerror(errno.EINVAL)}")
         try:
             if write:
-                entry = target(encode_path(path), self._roots)
-                try:
-                    fd = entry.open(os.O_WRONLY | os.O_CREAT | _FLAGS, _MODE)
-                finally:
-                    entry.close()
+                flags = os.O_WRONLY | os.O_CREAT | _FLAGS
+                fd = create_path(encode_path(path), flags, _MODE, self._roots)
             else:
                 fd = open_path(encode_path(path), os.O_RDONLY | _FLAGS, self._roots)
             try:

@@ -11,14 +11,13 @@ import base64
 import contextlib
 import os
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.errors import QMPError
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.files import encode_path
-from memd.hostmem.paths import Entry, open_path, target
+from memd.hostmem.paths import Entry, create_path, open_path
 from memd.hostmem.sockets import PATIENCE, connect_tcp, connect_unix, listen_tcp, listen_unix
 from memd.json_types import JSON
 from memd.qom.chardev import ChardevObject
@@ -72,7 +71,7 @@ class Registered(ChardevObject):
         self.shared = False
         self.below: Registered | None = None
         self.given: Held | None = None
-        self.ring: deque[int] = deque()
+        self.ring = bytearray()
         self.ring_size = 0
 
     @property
@@ -256,7 +255,7 @@ class Chardevs:
 
     def write(self, id: str, data: str, encoding: str) -> None:
         """`ringbuf-write`; raises `QMPError` where that is no ring."""
-        ring = self._ring(id)
+        device = self._ring(id)
         if encoding == "base64":
             try:
                 raw = base64.b64decode(data, validate=True)
@@ -264,16 +263,16 @@ class Chardevs:
                 raise QMPError("Base64 data is not valid") from None
         else:
             raw = data.encode("utf-8", "surrogatepass")
-        ring.ring.extend(raw[-ring.ring_size :])
-        while len(ring.ring) > ring.ring_size:
-            ring.ring.popleft()
+        device.ring += raw
+        del device.ring[: -device.ring_size]
 
     def read(self, id: str, size: int, encoding: str) -> str:
         """`ringbuf-read`; raises `QMPError` where that is no ring."""
-        ring = self._ring(id)
+        ring = self._ring(id).ring
         if size <= 0:
             raise QMPError("size must be greater than zero")
-        raw = bytes(ring.ring.popleft() for _ in range(min(size, len(ring.ring))))
+        raw = bytes(ring[:size])
+        del ring[:size]
         if encoding == "base64":
             return base64.b64encode(raw).decode()
         return raw.decode("utf-8", "replace")
@@ -337,11 +336,9 @@ def _pipes(opened: _Opened, path: str, roots: Roots | None) -> bool:
 def _create(path: str, end: int, roots: Roots | None, what: str) -> int:
     """Open a file for writing, and make it where there is none."""
     try:
-        entry = target(encode_path(path), roots)
-        try:
-            return entry.open(os.O_WRONLY | os.O_CREAT | end | _ACCESS, 0o666)
-        finally:
-            entry.close()
+        return create_path(
+            encode_path(path), os.O_WRONLY | os.O_CREAT | end | _ACCESS, 0o666, roots
+        )
     except OSError as error:
         raise QMPError(f"Could not {what} '{path}': {error.strerror}") from None
 

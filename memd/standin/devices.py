@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from memd.devices.bus import PciBus
+from memd.devices.bus import Bus, PciBus
 from memd.devices.device import VISITS, Device, attempt, deleted, kept, peripherals
 from memd.devices.kinds import find_kind
 from memd.devices.machine_object import CPU
@@ -73,28 +73,11 @@ _PLAIN_PCI = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge", "x3130-upstre
 _PORTS = ("pcie-port",)
 
 
-class PlainBus(QObject):
-    """A bus of another kind than PCI's.
-
-    Attributes:
-        hotplug: whether devices may come and go while the machine runs.
-    """
-
-    def __init__(self, qom_type: ObjectType, tree: Tree, *, hotplug: bool) -> None:
-        super().__init__(qom_type, tree)
-        self.hotplug = hotplug
-
-    def check_hotplug(self) -> None:
-        """Raise `QMPError` unless devices may come and go."""
-        if not self.hotplug:
-            raise QMPError(f"Bus '{self.name}' does not support hotplugging")
-
-
 class OtherDevice(Device):
     """A device on another bus than PCI's."""
 
     def __init__(
-        self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PlainBus, register: Devices
+        self, qom_type: ObjectType, tree: Tree, id: str | None, bus: Bus, register: Devices
     ) -> None:
         super().__init__(qom_type, tree, id)
         self._bus = bus
@@ -164,7 +147,7 @@ class Devices:
         self._netdevs = netdevs
         self._blocks = blocks
         self._types: dict[str, ObjectType] = {}
-        self._buses: dict[str, PlainBus] = {}
+        self._buses: dict[str, Bus] = {}
         self._present: set[AnyDevice] = set()
         # The last byte of the next network address.
         self._number = 0x56
@@ -263,7 +246,7 @@ class Devices:
             machine.buses.find(bus, driver, on_pci=False, virtio=machine.has_virtio)
         return kind
 
-    def _find_bus(self, machine: Machine, driver: str, kind: str, name: JSON) -> PciBus | PlainBus:
+    def _find_bus(self, machine: Machine, driver: str, kind: str, name: JSON) -> Bus:
         self._find_buses(machine)
         if type(name) is str and name in self._buses:
             named = self._buses[name]
@@ -298,9 +281,9 @@ class Devices:
                 if not any(bus.parent is device for bus in self._buses.values()):
                     self._add_buses(device, device.id, machine)
 
-    def _own_bus(self, kind: str, name: str) -> PlainBus:
+    def _own_bus(self, kind: str, name: str) -> Bus:
         """A bus that the machine brings, on which nothing comes or goes while it runs."""
-        bus = PlainBus(self._need(kind), self._tree, hotplug=kind == "System")
+        bus = Bus(self._need(kind), self._tree, hotplug=kind == "System")
         bus.name = name
         return bus
 
@@ -330,7 +313,7 @@ class Devices:
         for above, bus_kind, count in _BUSES:
             if kind.is_a(above):
                 for number in range(count):
-                    bus = PlainBus(self._need(bus_kind), self._tree, hotplug=bus_kind != "IDE")
+                    bus = Bus(self._need(bus_kind), self._tree, hotplug=bus_kind != "IDE")
                     name = f"{id}.{number}"
                     if id is None:
                         # As many as there are of the kind by now.

@@ -10,7 +10,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.backends.base import MemoryBackend
 from memd.devices.area import ram_ranges
@@ -35,14 +35,13 @@ _SLICE = 8 << 20
 """Bytes that a thread writes at once."""
 
 
-class _Part:
+class _Part(NamedTuple):
     """A range of a machine's addresses and the memory that is there."""
 
-    def __init__(self, address: int, region: Region, offset: int, length: int) -> None:
-        self.address = address
-        self.region = region
-        self.offset = offset
-        self.length = length
+    address: int
+    region: Region
+    offset: int
+    length: int
 
     def cut(self, begin: int, end: int) -> _Part | None:
         """What of it is between two addresses."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memd.errors import QMPError, device_not_found
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.files import encode_path
-from memd.hostmem.paths import target
+from memd.hostmem.paths import create_path
 from memd.standin.blocks import DRIVERS, Blocks, Node, measure, read_header
 from memd.standin.jobs import Jobs, Task
 from memd.standin.qcow2 import empty_image
@@ -275,11 +275,11 @@ class Images:
                 if args["sync"] != "full" and to.backing is None and to.driver == "qcow2":
                     to.backing = node.backing if args["sync"] == "top" else node
 
-        task = Task("mirror", node, (to,), end="ready", finish=finish)
+        full = to.driver.startswith("null") and args["sync"] == "full"
+        length, error = node.size if full else 0, None
         if node.size != to.size:
-            task.error = "Source and target image have different sizes"
-        elif to.driver.startswith("null") and args["sync"] == "full":
-            task.length = node.size
+            length, error = 0, "Source and target image have different sizes"
+        task = Task("mirror", node, (to,), length=length, end="ready", finish=finish, error=error)
         return await self.jobs.start(id, task, args)
 
     async def drive_mirror(self, args: Args) -> tuple[Event, ...]:
@@ -432,11 +432,7 @@ def _has_data(node: Node) -> bool:
 def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
     """Make the file of an image; in a thread."""
     try:
-        entry = target(encode_path(path), roots)
-        try:
-            fd = entry.open(_CREATE, _MODE)
-        finally:
-            entry.close()
+        fd = create_path(encode_path(path), _CREATE, _MODE, roots)
     except OSError as error:
         raise QMPError(f"Could not create '{path}': {error.strerror}") from None
     try:

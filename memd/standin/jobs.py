@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.errors import QMPError
 from memd.json_types import JSON
@@ -36,7 +36,7 @@ Finish = Callable[[bool], Command[None]]
 """Does what a job is for; told whether it was completed and not cancelled when it was ready."""
 
 
-class Task:
+class Task(NamedTuple):
     """What a job does.
 
     Attributes:
@@ -50,26 +50,18 @@ class Task:
         error: why it fails, or None.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        busy: Node | None = None,
-        held: tuple[Node, ...] = (),
-        *,
-        length: int = 0,
-        end: str = "pending",
-        finish: Finish | None = None,
-        error: str | None = None,
-    ) -> None:
-        self.kind = kind
-        self.busy = busy
-        self.held = held
-        self.length = length
-        self.end = end
-        self.finish = finish
-        self.error = error
-        # A backup has a filter above its source.
-        self.called = "Block device" if kind == "backup" else "Node"
+    kind: str
+    busy: Node | None = None
+    held: tuple[Node, ...] = ()
+    length: int = 0
+    end: str = "pending"
+    finish: Finish | None = None
+    error: str | None = None
+
+    @property
+    def called(self) -> str:
+        """What errors call the nodes that it uses: a backup has a filter above its source."""
+        return "Block device" if self.kind == "backup" else "Node"
 
 
 class _Job:

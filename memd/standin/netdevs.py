@@ -133,10 +133,7 @@ class Netdevs:
         found = self._known.get(name)
         if found is not None:
             found.up = up
-        elif name in self._devices:
-            # Its link is nobody's concern.
-            pass
-        else:
+        elif name not in self._devices:
             raise device_not_found(f"Device '{name}' not found")
 
     def add_device(self, id: str, model: str, address: str) -> None:

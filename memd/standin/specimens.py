@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from memd.json_types import JSON
 from memd.qapi.schema import Command
@@ -64,7 +65,7 @@ def least_object(type_: ObjectType, depth: int = 0, case: str | None = None) -> 
     return found
 
 
-class Way:
+class Way(NamedTuple):
     """A member somewhere in a command's arguments.
 
     Attributes:
@@ -74,24 +75,15 @@ class Way:
             elements.
         wrap: from a value of the owner's to the command's arguments.
         siblings: the least value of the owner's.
+        listed: whether it is at an element of an array.
     """
 
-    def __init__(
-        self,
-        owner: ObjectType,
-        member: Member,
-        type_: Type,
-        wrap: Wrap,
-        siblings: dict[str, JSON],
-        *,
-        listed: bool,
-    ) -> None:
-        self.owner = owner
-        self.member = member
-        self.type = type_
-        self.wrap = wrap
-        self.siblings = siblings
-        self.listed = listed
+    owner: ObjectType
+    member: Member
+    type: Type
+    wrap: Wrap
+    siblings: dict[str, JSON]
+    listed: bool
 
     def arguments(self, value: JSON) -> dict[str, JSON]:
         """The command's arguments with a value at the end of the way."""

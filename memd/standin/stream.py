@@ -20,7 +20,7 @@ import struct
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -81,7 +81,7 @@ class NotLoaded(Exception):
         return text if compat is Compat.V10_0 else f"{text}: {self._detail}"
 
 
-class Block:
+class Block(NamedTuple):
     """A block of memory.
 
     Attributes:
@@ -90,10 +90,9 @@ class Block:
         carried: whether its content is in the stream.
     """
 
-    def __init__(self, name: str, region: Region, *, carried: bool) -> None:
-        self.name = name
-        self.region = region
-        self.carried = carried
+    name: str
+    region: Region
+    carried: bool
 
 
 class Writer:
