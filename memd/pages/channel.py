@@ -10,80 +10,60 @@ from typing import Any
 
 Message = dict[str, Any]
 
-_READ = 256 << 10
 
-
-class Channel:
-    """An end of a socket pair, on the running event loop.
+class Channel(asyncio.Protocol):
+    """An end of a socket pair, once `open` was called.
 
     Args:
-        sock: it is owned by this.
         on_message: told each message.
         on_end: told once that the other end is gone, or says what is no message.
     """
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        on_message: Callable[[Message], None],
-        on_end: Callable[[], None],
-    ) -> None:
-        self._socket = sock
+    def __init__(self, on_message: Callable[[Message], None], on_end: Callable[[], None]) -> None:
         self._on_message = on_message
         self._on_end = on_end
-        self._loop = asyncio.get_running_loop()
+        # The beginning of a message whose end is yet to come.
         self._parts: list[bytes] = []
-        # What is to be sent.
-        self._out = bytearray()
-        self._open = True
-        sock.setblocking(False)
-        self._loop.add_reader(sock.fileno(), self._readable)
+        self._transport: asyncio.Transport | None = None
+
+    async def open(self, sock: socket.socket) -> None:
+        """Begin, on the running event loop, with a socket that is owned by this."""
+        await asyncio.get_running_loop().create_connection(lambda: self, sock=sock)
 
     def send(self, message: Message) -> None:
         """Send a message. Nothing where nobody is there."""
-        if self._open:
-            waits = bool(self._out)
-            self._out += json.dumps(message).encode() + b"\n"
-            if not waits:
-                self._writable()
+        if self._transport is not None:
+            self._transport.write(json.dumps(message).encode() + b"\n")
 
     def close(self) -> None:
         """Leave; what is not sent yet is not."""
-        if self._open:
-            self._open = False
-            self._loop.remove_reader(self._socket.fileno())
-            self._loop.remove_writer(self._socket.fileno())
-            self._socket.close()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
 
-    def _readable(self) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        *lines, rest = data.split(b"\n")
         try:
-            data = self._socket.recv(_READ)
-            if not data:
-                raise ConnectionResetError("the other end is gone")
-            *lines, rest = data.split(b"\n")
             for line in lines:
-                self._parts.append(line)
-                message = json.loads(b"".join(self._parts))
+                message = json.loads(b"".join((*self._parts, line)))
                 self._parts.clear()
                 self._on_message(message)
-            if rest:
-                self._parts.append(rest)
-        except (BlockingIOError, InterruptedError):
-            return
-        except (OSError, ValueError):
-            if self._open:
-                self.close()
-                self._on_end()
+        except ValueError:
+            self._end()
+        if rest:
+            self._parts.append(rest)
 
-    def _writable(self) -> None:
-        try:
-            del self._out[: self._socket.send(self._out)]
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            # What there is to read says that the other end is gone.
-            self._out.clear()
-        if self._out:
-            self._loop.add_writer(self._socket.fileno(), self._writable)
-        else:
-            self._loop.remove_writer(self._socket.fileno())
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._end()
+
+    def _end(self) -> None:
+        if self._transport is not None:
+            self.close()
+            self._on_end()

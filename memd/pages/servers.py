@@ -25,6 +25,7 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -151,10 +152,7 @@ class Totals:
 
     def plus(self, clones: Iterable[Clone]) -> Totals:
         """The same, and what clones were sent so far that are being served."""
-        sums = Totals()
-        sums.outcomes = dict(self.outcomes)
-        mine = {"pages": self.pages, "waits": self.waits}
-        sums.add({**mine, "bytes": self.bytes, "waited": self.waited})
+        sums = deepcopy(self)
         for clone in clones:
             sums.clones += 1
             sums.add(clone.report)
@@ -167,13 +165,12 @@ class _Process:
     def __init__(
         self,
         popen: subprocess.Popen[bytes],
-        sock: socket.socket,
         take: Callable[[_Process, Message], None],
         ended: Callable[[_Process], None],
     ) -> None:
         self.popen = popen
         self.clones: dict[int, Clone] = {}
-        self.channel = Channel(sock, partial(take, self), partial(ended, self))
+        self.channel = Channel(partial(take, self), partial(ended, self))
 
 
 class Servers:
@@ -366,7 +363,8 @@ class Servers:
             raise
         finally:
             there.close()
-        process = _Process(popen, here, self._take, self._lost)
+        process = _Process(popen, self._take, self._lost)
+        await process.channel.open(here)
         self._processes.append(process)
         return process
 

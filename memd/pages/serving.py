@@ -95,12 +95,12 @@ class Process:
         self._opened: dict[str, Opened] = {}
         self._served: dict[asyncio.Task[None], _Served] = {}
         self._closings: set[asyncio.Task[None]] = set()
-        self._channel: Channel | None = None
         self._alone = asyncio.Event()
+        self._channel = Channel(self._begin, self._alone.set)
 
     async def run(self) -> None:
         """Serve until the daemon has ended, and no clone is left."""
-        self._channel = Channel(self._sock, self._begin, self._alone.set)
+        await self._channel.open(self._sock)
         await self._alone.wait()
         if self._served:
             log.warning("memd has ended; %d clones are served to the end", len(self._served))
@@ -110,7 +110,6 @@ class Process:
             await asyncio.wait(self._served)
 
     def _begin(self, request: Message) -> None:
-        assert self._channel is not None
         served = _Served(request, self._holder, self._reach, self._channel)
         task = asyncio.ensure_future(self._serve(request, served))
         self._served[task] = served
@@ -135,7 +134,6 @@ class Process:
         if request.get("record"):
             ended["working-set"] = served.learnt()
         ended |= served.report()
-        assert self._channel is not None
         self._channel.send({"id": request["id"], **ended})
         if note >= 0:
             if self._alone.is_set():
