@@ -10,7 +10,7 @@ from memd.commands.memdev import find_backend
 from memd.commands.template import store_of
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.work import Completion, Job
+from memd.work import Job
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
@@ -133,16 +133,5 @@ async def x_template_serve(daemon: Daemon, args: JSONObject) -> JSON:
     servers.prepare()
     await Job(lambda: store.locate(name))
     request = {key: value for key, value in args.items() if key != "name"}
-    begun = Completion()
-    refusals: list[QMPError] = []
-
-    def told(refusal: QMPError | None) -> None:
-        if refusal is not None:
-            refusals.append(refusal)
-        begun.set()
-
-    servers.serve({"template": name, **request}, told)
-    await begun
-    if refusals:
-        raise refusals[0]
+    await servers.serve({"template": name, **request})
     return {}

@@ -108,8 +108,7 @@ def parse(data: bytes, size: int) -> Recording:
             _pages(reader, blocks)
             reader.footer(section)
         elif kind == COMMAND:
-            reader.skip(3)
-            reader.skip(reader.u16())
+            reader.skip_command()
         else:
             raise reader.strange("a part", kind)
     memory = tuple(block for block in blocks if not block.sent)
@@ -127,10 +126,7 @@ def parse(data: bytes, size: int) -> Recording:
 
 def _configuration(reader: _Reader) -> str:
     """The machine's type; sees that the main memory was left out."""
-    kind = reader.peek()
-    if kind != CONFIGURATION:
-        raise reader.strange("a part", kind)
-    reader.skip(1)
+    reader.begin(CONFIGURATION)
     name = reader.take(reader.u32())
     capabilities: list[bytes] = []
     while reader.peek() == SUBSECTION:
@@ -138,9 +134,7 @@ def _configuration(reader: _Reader) -> str:
         what = reader.name()
         reader.skip(4)
         if what != b"configuration/capabilities":
-            raise QMPError(
-                f"the migration stream has a part that memd does not know: {block_name(what)}"
-            )
+            raise _unknown_part(what)
         capabilities += [reader.name() for _ in range(reader.u32())]
     if _IGNORE_SHARED not in capabilities:
         raise QMPError("the migration stream was made without the capability x-ignore-shared")
@@ -149,14 +143,9 @@ def _configuration(reader: _Reader) -> str:
 
 def _block_list(reader: _Reader) -> tuple[int, list[Block]]:
     """The number of the section that has the memory, and its blocks."""
-    kind = reader.peek()
-    while kind == COMMAND:
-        reader.skip(3)
-        reader.skip(reader.u16())
-        kind = reader.peek()
-    if kind != SECTION_START:
-        raise reader.strange("a part", kind)
-    reader.skip(1)
+    while reader.peek() == COMMAND:
+        reader.skip_command()
+    reader.begin(SECTION_START)
     section = reader.u32()
     name = reader.name()
     instance, version = reader.u32(), reader.u32()
@@ -236,6 +225,16 @@ class _Reader:
 
     def skip(self, length: int) -> None:
         self.take(length)
+
+    def skip_command(self) -> None:
+        self.skip(3)
+        self.skip(self.u16())
+
+    def begin(self, part: int) -> None:
+        kind = self.peek()
+        if kind != part:
+            raise self.strange("a part", kind)
+        self.skip(1)
 
     def peek(self) -> int:
         if self.at >= len(self._data):

@@ -35,11 +35,9 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.pages.channel import Channel, Message
 from memd.pages.postcopy import WAITS
-from memd.work import Event
+from memd.work import Completion, Event
 
 log = logging.getLogger("memd")
-
-Begun = Callable[[QMPError | None], None]
 
 Emit = Callable[[tuple[Event, ...]], None]
 
@@ -80,24 +78,25 @@ class Clone:
 
     Args:
         directory: where it is noted.
-        begun: told once it is connected to (None), or why it can't be; None where nobody
-            waits for that.
+        begun: happens once it is connected to, or can't be; None where nobody waits for that.
 
     Attributes:
         number: which one.
         request: what the process was told.
         file: where it is noted.
-        begun: as above; None once it was told.
+        begun: as above; None once it is connected to.
+        refusal: why it can't be connected to, or None.
         report: what the process last told of it.
     """
 
     def __init__(
-        self, number: int, request: Message, directory: Path, begun: Begun | None = None
+        self, number: int, request: Message, directory: Path, begun: Completion | None = None
     ) -> None:
         self.number = number
         self.request = request
         self.file = directory / f"{number}.json"
         self.begun = begun
+        self.refusal: QMPError | None = None
         self.report: Message = {}
         if "qmp" in request:
             request["file"] = str(self.file)
@@ -225,13 +224,12 @@ class Servers:
         """The same, once the daemon is up: what it imports takes some 0.1 s."""
         self._ahead = asyncio.get_running_loop().call_later(_AHEAD, self.prepare)
 
-    def serve(self, request: Message, begun: Begun) -> None:
-        """Serve a clone.
+    async def serve(self, request: Message) -> None:
+        """Serve a clone; the command ends once it is connected to.
 
         Args:
             request: its `template`, and `uri`, `qmp`, `page-size` and `record`
                 where they are given.
-            begun: see `Clone`.
 
         Raises:
             QMPError: it can't be served.
@@ -239,9 +237,13 @@ class Servers:
         if len(self.clones) >= MOST:
             raise QMPError(f"{MOST} clones are being served; no more are")
         self._last += 1
+        begun = Completion()
         clone = Clone(self._last, request, self._serving, begun)
         self.clones[clone.number] = clone
         self._run(self._begin(clone))
+        await begun
+        if clone.refusal is not None:
+            raise clone.refusal
 
     async def resume(self) -> None:
         """See to the clones that an earlier daemon has left."""
@@ -397,7 +399,7 @@ class Servers:
             self._ended(clone, message["outcome"], message.get("error"))
         elif clone.begun is not None:
             begun, clone.begun = clone.begun, None
-            begun(None)
+            begun.set()
 
     def _learn(self, clone: Clone, message: Message) -> None:
         if "working-set" in message:
@@ -426,7 +428,8 @@ class Servers:
             log.warning("serving a clone of '%s': %s", clone.name, error)
         if clone.begun is not None:
             # Its client is told.
-            clone.begun(QMPError(error or "the clone can't be served"))
+            clone.refusal = QMPError(error or "the clone can't be served")
+            clone.begun.set()
             return
         told = {"name": clone.name, **report, "outcome": outcome}
         if error is not None:

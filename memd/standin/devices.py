@@ -47,30 +47,23 @@ _WORD = re.compile(r"[A-Za-z][\w-]*")
 
 _EMPTY: dict[str, JSON] = {"bool": False, "str": ""}
 
-_BUSES: tuple[tuple[str, str, int], ...] = (
-    # What has a bus in it: the type or one that it derives from, the bus, how many.
-    ("virtio-scsi-pci-base", "SCSI", 1),
-    ("vhost-scsi-pci-base", "SCSI", 1),
-    ("lsi53c895a", "SCSI", 1),
-    ("megasas-base", "SCSI", 1),
-    ("mptsas1068", "SCSI", 1),
-    ("am53c974", "SCSI", 1),
-    ("pvscsi", "SCSI", 1),
-    ("virtio-serial-pci-base", "virtio-serial-bus", 1),
-    ("pci-xhci", "usb-bus", 1),
-    ("pci-ehci-usb", "usb-bus", 1),
-    ("pci-uhci-usb", "usb-bus", 1),
-    ("pci-ohci", "usb-bus", 1),
-    ("ich9-ahci", "IDE", 6),
-    ("pci-ide", "IDE", 2),
-    ("intel-hda-generic", "HDA", 1),
-    ("usb-ccid", "ccid-bus", 1),
-    ("usb-storage-dev", "SCSI", 1),
-    ("usb-bot", "SCSI", 1),
-    ("usb-uas", "SCSI", 1),
+_BUSES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
+    ("SCSI", 1, ("virtio-scsi-pci-base", "vhost-scsi-pci-base", "lsi53c895a", "megasas-base")),
+    ("SCSI", 1, ("mptsas1068", "am53c974", "pvscsi", "usb-storage-dev", "usb-bot", "usb-uas")),
+    ("virtio-serial-bus", 1, ("virtio-serial-pci-base",)),
+    ("usb-bus", 1, ("pci-xhci", "pci-ehci-usb", "pci-uhci-usb", "pci-ohci")),
+    ("IDE", 6, ("ich9-ahci",)),
+    ("IDE", 2, ("pci-ide",)),
+    ("HDA", 1, ("intel-hda-generic",)),
+    ("ccid-bus", 1, ("usb-ccid",)),
 )
+"""Which buses are in devices: the bus, how many, and the types of the devices or what these are
+derived from."""
+
 _PLAIN_PCI = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge", "x3130-upstream")
-_PORTS = ("pcie-port",)
+
+_HARMLESS = ("slot/function", "bus found", "maxmem", "Only one", "bus was found", "chassis slot")
+"""Words of complaints that a recorded device had on its machine, and need not have on this one."""
 
 
 class OtherDevice(Device):
@@ -293,15 +286,7 @@ class Devices:
             if machine.started and says.startswith("Device"):
                 raise QMPError(says)
             return
-        needless = (
-            "slot/function",
-            "bus found",
-            "maxmem",
-            "Only one",
-            "bus was found",
-            "chassis slot",
-        )
-        if not says or any(each in says for each in needless):
+        if not says or any(each in says for each in _HARMLESS):
             return
         given = {name for name in device.values if name not in _OF_A_PLACE}
         named = set(_WORD.findall(says)) & set(device.qom_type.all_properties)
@@ -310,8 +295,8 @@ class Devices:
 
     def _add_buses(self, device: Device, id: str | None, machine: Machine) -> None:
         kind = device.qom_type
-        for above, bus_kind, count in _BUSES:
-            if kind.is_a(above):
+        for bus_kind, count, types in _BUSES:
+            if any(map(kind.is_a, types)):
                 for number in range(count):
                     bus = Bus(self._need(bus_kind), self._tree, hotplug=bus_kind != "IDE")
                     name = f"{id}.{number}"
@@ -325,7 +310,7 @@ class Devices:
         if id is None:
             # Without a name nobody could refer to it.
             return
-        port = any(kind.is_a(each) for each in _PORTS)
+        port = kind.is_a("pcie-port")
         if port or kind.name in _PLAIN_PCI:
             express = port or kind.name == "x3130-upstream"
             pci = PciBus(

@@ -185,10 +185,9 @@ class Images:
         if node is None:
             raise device_not_found(f"Device '{args['device']}' not found")
         self._root(node)
-        if "base" in args and "base-node" in args:
-            raise QMPError("'base-node' and 'base' are mutually exclusive")
-        if "top" in args and "top-node" in args:
-            raise QMPError("'top-node' and 'top' are mutually exclusive")
+        for name in ("base", "top"):
+            if {name, f"{name}-node"} <= args.keys():
+                raise QMPError(f"'{name}-node' and '{name}' are mutually exclusive")
         top = self._in_chain(node, args, "top") or node
         base = self._in_chain(node, args, "base") or [*top.chain()][-1]
         for each, chain in ((top, node.chain()), (base, top.chain())):

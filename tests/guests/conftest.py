@@ -16,7 +16,7 @@ import pytest
 
 from memd.pages.servers import Servers, Settings
 from memd.pages.store import Store
-from memd.work import Event
+from memd.work import Completion, Event, Resume, Wait, begin
 from tests.conftest import NOT_HERE
 from tests.guests import image
 from tests.guests.guest import Guest, memory, record
@@ -91,14 +91,18 @@ class Serving:
         """Serve a clone; returns once it is connected to."""
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def tell(refusal: Exception | None) -> None:
+        def done(_value: Any, refusal: BaseException | None) -> None:
             if refusal is None:
                 begun.set_result(None)
             else:
                 begun.set_exception(refusal)
 
+        def start(wait: Wait, resume: Resume) -> None:
+            assert isinstance(wait, Completion)
+            wait.then(lambda: resume(None, None))
+
         named = {key.replace("_", "-"): value for key, value in request.items()}
-        self.servers.serve({"template": "guest", **named}, tell)
+        begin(self.servers.serve({"template": "guest", **named}), start, done)
         await asyncio.wait_for(begun, 30)
 
     async def ended(self) -> dict[str, Any]:
