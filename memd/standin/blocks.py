@@ -29,6 +29,9 @@ _MOST = 1024
 """Nodes that clients may have at a time: each may hold a descriptor."""
 
 _SECTOR = 512
+_LONGEST = (1 << 63) - (1 << 30)
+"""Bytes of a node at most."""
+
 _NULL_SIZE = 1 << 30
 DRIVERS = ("file", "raw", "qcow2", "null-co", "null-aio")
 """Those that memd has."""
@@ -152,6 +155,10 @@ class Blocks:
     def find(self, name: str) -> Node | None:
         """The node of that name."""
         return self._nodes.get(name)
+
+    def all(self) -> list[Node]:
+        """Every node, the oldest first."""
+        return [*self._nodes.values()]
 
     def users(self, node: Node) -> list[Node]:
         """The nodes above a node."""
@@ -312,15 +319,26 @@ class Blocks:
         if file is None or node.driver == "qcow2":
             raise QMPError(f"memd does not resize images of the format '{node.driver}'")
         if node.read_only:
-            raise QMPError(f"Block node '{node.name}' is read-only")
-        size = -(-size // _SECTOR) * _SECTOR
-        fd = file.fd
-        try:
-            await Job(lambda: os.ftruncate(fd, size), on=_waits_for([file]))
-        except OSError as error:
-            raise QMPError(f"Failed to resize underlying file: {error.strerror}") from None
+            raise QMPError("Image is read-only")
+        sizes: dict[Node, int] = {}
         for each in node.layers():
-            each.size = size
+            if size > _LONGEST:
+                raise QMPError(f"offset({size}) exceeds maximum({_LONGEST})")
+            if each.length is not None:
+                raise QMPError("Cannot resize fixed-size raw disks")
+            sizes[each] = size
+            size += each.offset
+
+        def work() -> None:
+            os.ftruncate(file.fd, size)
+            measure(file)
+
+        try:
+            await Job(work, on=_waits_for([file]))
+        except OSError as error:
+            raise QMPError(f"Could not resize file: {error.strerror}") from None
+        for each, its in sizes.items():
+            each.size = _sectors(its)
 
     def conflict(self, node: Node, who: str) -> QMPError:
         """What is said to a second device that is to use a node."""
@@ -563,10 +581,15 @@ def _open_file(node: Node, roots: Roots | None) -> None:
     node.facts["format-specific"] = {"type": "file", "data": {}}
 
 
+def _sectors(size: int) -> int:
+    """A size in whole sectors."""
+    return -(-size // _SECTOR) * _SECTOR
+
+
 def measure(file: Node) -> None:
     """See how large the file of a node is; in a thread."""
     found = os.fstat(file.fd)
-    file.size = -(-found.st_size // _SECTOR) * _SECTOR
+    file.size = _sectors(found.st_size)
     file.facts["actual-size"] = found.st_blocks * 512
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Args = dict[str, Any]
 
-_SECTOR = 512
 Content = dict[int, bytes]
 """Bytes by their offsets."""
 
@@ -125,6 +124,7 @@ class Images:
         Raises:
             QMPError: one can't be done; the others are undone.
         """
+        before = {node: node.read_only for node in self._blocks.all()}
         overlays: list[Node] = []
         backups: list[Args] = []
         try:
@@ -136,10 +136,11 @@ class Images:
                 assert below is not None
                 overlay.backing = None
                 self._blocks.replace(overlay, below)
-                below.set_read_only(False)
+                for each in below.layers():
+                    each.read_only = before.get(each, False)
                 await self._blocks.collect(overlay)
             raise
-        return tuple([event for each in backups for event in await self.backup(each)])
+        return tuple([event for data in backups for event in await self.backup(data)])
 
     async def _act(self, kind: str, data: Args, overlays: list[Node], backups: list[Args]) -> None:
         if kind == "blockdev-snapshot":
@@ -435,7 +436,8 @@ def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
     except OSError as error:
         raise QMPError(f"Could not create '{path}': {error.strerror}") from None
     try:
-        os.ftruncate(fd, -(-size // _SECTOR) * _SECTOR)
+        # A size of 64 bits, which the file system takes for a signed one.
+        os.ftruncate(fd, size if size < 1 << 63 else -1)
         _write(fd, content)
     except OSError as error:
         raise QMPError(f"Could not resize file: {error.strerror}") from None

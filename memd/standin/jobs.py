@@ -172,7 +172,8 @@ class Jobs:
         await self._end(job)
 
     async def _end(self, job: _Job) -> None:
-        job.ends = False
+        # No client may dismiss it before its nodes are free.
+        job.ends = True
         job.go("concluded")
         task = job.task
         if task.busy is not None:
@@ -181,6 +182,7 @@ class Jobs:
             node.holds.remove(task.called)
         for each in (task.busy, *task.held):
             await self._blocks.collect(each)
+        job.ends = False
         if not job.keeps_result:
             self._remove(job)
 

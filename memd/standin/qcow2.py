@@ -52,6 +52,10 @@ class Header:
         incompatible, compatible, order, length = (
             (fields[13], fields[14], fields[16], fields[17]) if version > 2 else (0, 0, 4, 72)
         )
+        if version > 2 and length < _HEADER.size:
+            raise QMPError("qcow2 header too short")
+        if length > 1 << bits:
+            raise QMPError("qcow2 header exceeds cluster size")
         zstd = incompatible & 8 and data[_COMPRESSION_BYTE : _COMPRESSION_BYTE + 1] == b"\1"
         told: dict[str, JSON] = {
             "compat": "1.1" if version > 2 else "0.10",
@@ -70,17 +74,19 @@ class Header:
         self._table = fields[8], fields[7]
         name = os.pread(fd, min(fields[3], _LONGEST_NAME), fields[2]) if fields[2] else b""
         self.backing = os.fsdecode(name) or None
-        self._extensions = self._read_extensions(fd)
+        self._extensions = self._read_extensions(fd, fields[2] or self._cluster)
         self.backing_format = next(
             (os.fsdecode(data) for kind, data in self._extensions if kind == _BACKING_FORMAT), None
         )
 
-    def _read_extensions(self, fd: int) -> list[tuple[int, bytes]]:
+    def _read_extensions(self, fd: int, end: int) -> list[tuple[int, bytes]]:
         data, at, found = os.pread(fd, self._cluster, 0), self._length, []
-        while at + _EXTENSION.size <= len(data):
+        while at < end and at + _EXTENSION.size <= len(data):
             kind, length = _EXTENSION.unpack_from(data, at)
             at += _EXTENSION.size
-            if kind == 0 or at + length > len(data):
+            if length > end - at:
+                raise QMPError("Header extension too large")
+            if kind == 0:
                 break
             found.append((kind, data[at : at + length]))
             at += -(-length // 8) * 8
@@ -132,6 +138,8 @@ def empty_image(options: dict[str, Any]) -> dict[int, bytes]:
         raise QMPError("Cluster size must be a power of two between 512 and 2048k")
     if size % 512:
         raise QMPError("Image size must be a multiple of 512 bytes")
+    if size >= 1 << 63:
+        raise QMPError("Could not resize image: Image size cannot be negative")
     for name, usual in _USUAL.items():
         if options.get(name, usual) != usual:
             raise QMPError(f"memd makes no qcow2 images with another '{name}' than {usual}")

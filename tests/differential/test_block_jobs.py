@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.differential.harness import Pair, settle
+from memd.standin.qcow2 import empty_image
+from tests.differential.harness import Pair, Side, settle
 from tests.differential.standin import standin_pair
 
 Step = tuple[str, Any]
@@ -112,6 +113,67 @@ def test_images_are_made(directory: Path) -> None:
         pair.same("files", lambda side: {n: f.size for n, f in side.files().items()})
 
 
+def test_sizes_that_are_odd_or_too_large(directory: Path) -> None:
+    steps: list[Step] = [
+        *create({"driver": "file", "filename": "@DIR@/odd", "size": 1000}),
+        *create({"driver": "file", "filename": "@DIR@/p", "size": 0}),
+        node("file", "p", filename="@DIR@/p"),
+    ]
+    for size in ((1 << 63) - 1, 1 << 63, (1 << 64) - 1, -1):
+        told = {"driver": "file", "filename": "@DIR@/large", "size": size}
+        steps += [("blockdev-create", {"job-id": "c", "options": told}), ("query-jobs", None)]
+        steps.append(("job-dismiss", {"id": "c"}))
+    told = {"driver": "qcow2", "file": "p", "size": 1 << 63}
+    steps += [("blockdev-create", {"job-id": "c", "options": told}), ("query-jobs", None)]
+    with standin_pair(directory, "-machine", "none") as pair:
+        run(pair, steps)
+        # QEMU has begun to write into the last one.
+        pair.same("files", lambda side: [side.files()[name].size for name in ("odd", "large")])
+
+
+def test_resizing(directory: Path) -> None:
+    def file(name: str) -> dict[str, Any]:
+        return {"driver": "file", "filename": f"@DIR@/{name}"}
+
+    longest = (1 << 63) - (1 << 30)
+    steps: list[Step] = [step for name in "abc" for step in create({**file(name), "size": SIZE})]
+    steps += [
+        node("raw", "whole", offset=1 << 20, file=file("a")),
+        node("raw", "part", size=1 << 20, file=file("b")),
+        node("raw", "rom", file=file("c"), **{"read-only": True}),
+        ("block_resize", {"node-name": "part", "size": 1 << 20}),
+        ("block_resize", {"node-name": "rom", "size": 1 << 20}),
+    ]
+    for size in ((1 << 63) - 1, 1 << 62, longest + 1, longest, longest - (1 << 20), 1000, 0, SIZE):
+        steps.append(("block_resize", {"node-name": "whole", "size": size}))
+
+    def sizes(side: Side) -> list[Any]:
+        """Of nodes and files; QEMU calls a node that is a part of a file by its options."""
+        nodes = side.ask(*NODES)["return"]
+        found = [[each["drv"], each["image"]["virtual-size"]] for each in nodes]
+        return [sorted(found), {name: file.size for name, file in side.files().items()}]
+
+    with standin_pair(directory, "-machine", "none") as pair:
+        for step in steps:
+            run(pair, [step])
+            pair.same(f"sizes after {step}", sizes)
+
+
+def test_headers_of_wrong_lengths(directory: Path) -> None:
+    image = empty_image({"size": SIZE})
+    with standin_pair(directory, "-machine", "none") as pair:
+        for length in (0, 72, 100, 104, 108, 70000, 112):
+            for side in (pair.reference, pair.subject):
+                with (side.scratch / "h").open("wb") as made:
+                    for offset, data in image.items():
+                        made.seek(offset)
+                        made.write(data)
+                    made.seek(100)
+                    made.write(length.to_bytes(4, "big"))
+            below = {"driver": "file", "filename": "@DIR@/h"}
+            run(pair, [node("qcow2", "h", file=below), ("blockdev-del", {"node-name": "h"})])
+
+
 def test_an_image_of_memds_is_one_for_qemu(directory: Path) -> None:
     """What memd makes, and what it writes into a header, is what QEMU reads there."""
     chain = [*image("a"), *image("b", "a"), *image("d", "b")]
@@ -191,8 +253,13 @@ def test_a_transaction_is_whole_or_nothing(directory: Path) -> None:
         snapshot_node_name="t",
     )
     backup = {"device": "n0", "target": "n1", "sync": "none", "job_id": "b"}
+    rom = action("blockdev-snapshot", node="rom", overlay="over")
     steps: list[Step] = [
         *RAW,
+        *image("over", stands=False),
+        node("null-co", "rom", size=SIZE, **{"read-only": True}),
+        ("transaction", {"actions": [rom, action("abort")]}),
+        NODES,
         node("null-co", "n0", size=SIZE),
         node("null-co", "n1", size=SIZE),
         ("transaction", {"actions": []}),
