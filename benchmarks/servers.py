@@ -19,7 +19,7 @@ SIDES = ("memd", "qemu")
 
 
 def environment() -> dict[str, str]:
-    """What servers run in: byte code is kept, as for whoever installs a package."""
+    """What servers run in: byte code is kept, as in an installed package."""
     kept = dict(os.environ)
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return kept

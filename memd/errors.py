@@ -1,6 +1,6 @@
 """The error that a client sees: a class and a text.
 
-Every room raises `QMPError` for what the client is to be told, and nothing
+All code raises `QMPError` for errors that a client is told, and nothing
 else reaches the wire: any other exception is logged (`answer_to`) and answered
 with a text that gives nothing away.
 """

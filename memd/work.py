@@ -1,4 +1,4 @@
-"""What a command comes to, and what it may wait for.
+"""The result of a command, and what it may wait for.
 
 A handler is a plain function where all that it does is quick; it returns a JSON
 value, an `Outcome` where events, descriptors or the daemon's end go with it, a
@@ -7,10 +7,10 @@ something may wait it is a coroutine:
 
     content = await Job(lambda: read(path))
 
-What it took before is given back in its `finally`, and what went wrong meanwhile
-is raised at the `await`. Such a coroutine is no asyncio task: its caller steps
-it by hand. It yields a `Wait`; it is sent the result, or the exception is thrown
-in. Most end without having waited. A session steps its client's command (its jobs
+It releases in a `finally` what it has acquired, and a failure is raised at the
+`await`. Such a coroutine is no asyncio task: its caller steps it. It yields a
+`Wait`; it is sent the result, or the exception is thrown in. Most end at the first
+step. A session steps its client's command (its jobs
 go to the server's threads); `follow` steps any other on the loop; `run_here` runs
 one to its end at once. Nothing in here knows sockets or threads.
 """
@@ -94,26 +94,26 @@ class Encoded:
 
 
 MEMORY: frozenset[int] = frozenset()
-"""What a job waits on that works on memory alone."""
+"""`Job.on` of a job that works on memory alone."""
 
 ELSEWHERE = frozenset((0,))
-"""What one waits on of which that is not known: another process, an unknown file system."""
+"""`Job.on` of one that waits for another process or an unknown file system."""
 
 
 class Job(Generic[T]):
     """Work for a thread; `await` it for what it returns or raises.
 
-    What may wait for a file system, a device or another process is one, and so
-    is what takes the kernel or the interpreter long. It runs on past its client's
-    connection; to be given up, it has to look by itself whether it is.
+    For work that may wait for a file system, a device or another process, and for work
+    that takes the kernel or the interpreter long. It goes on if its client disconnects; to
+    be cancelled, `work` has to check a flag of its own.
 
     Attributes:
         work: runs in a worker thread; touches no shared state but the kernel's.
         on: the numbers of the file systems and devices that `work` may wait for
             (`hostmem/file_systems.py`): each has a bounded share of the threads.
         heavy: whether `work` goes through much memory or many bytes of a file.
-        patience: seconds after which who awaits it goes on with None, while `work`
-            goes on, too; None to wait for its end.
+        patience: seconds after which the command continues with None while `work`
+            goes on; None to wait for its end.
         progress: asked on the event loop a few times a second while `work`
             runs; gives an event that tells how far it has come, or None.
         copies: bytes that `work` has to hold copies of, roughly; where that is
@@ -147,7 +147,7 @@ class Job(Generic[T]):
 
 
 class Completion:
-    """Happens once: that something has ended which another command waits for."""
+    """A one-shot event, for a command that waits for the end of something else."""
 
     __slots__ = ("_happened", "_then")
 
@@ -156,7 +156,7 @@ class Completion:
         self._then: list[Callable[[], object]] = []
 
     def set(self) -> None:
-        """It has happened; those who wait are called."""
+        """It has happened: call those that wait."""
         self._happened = True
         waiting, self._then = self._then, []
         for each in waiting:
@@ -181,13 +181,13 @@ Command = Coroutine[Wait, Any, T]
 """A command under way, that ends with a `T`."""
 
 Resume = Callable[[Any, BaseException | None], None]
-"""Goes on with what has waited: with a value, or with what was raised instead."""
+"""Continues what has waited: with a value, or with an exception."""
 
 Start = Callable[[Wait, Resume], None]
-"""Has a wait end, and then goes on; always later, on the event loop."""
+"""Starts a wait; `Resume` is called at its end, later, on the event loop."""
 
 Run = Callable[[Coroutine[Wait, Any, Any]], Awaitable[Any]]
-"""Runs a command for asyncio's code: gives its value, or raises what it raises."""
+"""Runs a command from asyncio code: returns its value, or raises."""
 
 
 def follow(command: Command[T], wait: Wait, start: Start, done: Resume) -> None:
@@ -195,7 +195,7 @@ def follow(command: Command[T], wait: Wait, start: Start, done: Resume) -> None:
 
     Args:
         wait: what it has yielded.
-        done: called with what it comes to, or what it raises.
+        done: called with its value, or the exception that it raises.
     """
 
     def resume(value: Any, error: BaseException | None) -> None:
@@ -215,8 +215,8 @@ def begin(command: Command[T], start: Start, done: Resume) -> None:
     """Run a command; one that does not wait has ended when this returns.
 
     Args:
-        start: has its waits end.
-        done: called with what it comes to, or what it raises.
+        start: starts its waits.
+        done: called with its value, or the exception that it raises.
     """
     try:
         wait = command.send(None)
@@ -251,5 +251,5 @@ def run_here(command: Command[T]) -> T:
 
 
 async def value_of(result: JSON) -> JSON:
-    """What a handler comes to, whether it has to be waited for or not."""
+    """A handler's value, whether it is a coroutine or not."""
     return await result if type(result) is CoroutineType else result

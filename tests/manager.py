@@ -4,7 +4,7 @@ It starts one service, listens to what it says, keeps what it parks, and starts 
 again with all of that, as systemd does (sd_listen_fds(3), systemd.service(5)):
 what was said before the service died is heeded before it is started again, a
 descriptor that is there already is not kept twice, and what there is no room for
-is dropped. Of the standard library alone, for whoever tests a service that is to
+is dropped. Of the standard library alone, for tests of a service that is to
 come back whole.
 """
 

@@ -76,7 +76,7 @@ def make(name: str, suite: str = SUITE) -> Path:
     if root.is_dir():
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all, and whoever else makes it meanwhile does not matter.
+    # Atomic: another process may make it at the same time.
     making = Path(tempfile.mkdtemp(prefix="making-", dir=root.parent))
     try:
         making.chmod(0o755)

@@ -131,7 +131,7 @@ def test_one_monitor_for_each(start: Start, directory: Path) -> None:
 @need_root
 @pytest.mark.parametrize("activated", [False, True])
 def test_inherited_sockets(directory: Path, activated: bool) -> None:
-    """Whoever made the socket, memd looks at who connects."""
+    """memd checks each peer, also on a socket that it has not made."""
     directory.chmod(0o755)
     path = directory / "inherited"
     with socket.socket(socket.AF_UNIX) as sock:

@@ -236,7 +236,7 @@ def _request(command: str, arguments: dict[str, Any]) -> bytes:
 
 
 def check(mix: Mix, manager: ServiceManager, path: Path) -> None:
-    """See that what is there is what has to be."""
+    """Check that the objects are the expected ones."""
     with closing(Monitor(path)) as monitor:
         compare(mix, manager, Look(monitor))
 

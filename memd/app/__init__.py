@@ -1,4 +1,4 @@
-"""Composition: what makes the rooms one daemon."""
+"""Composition: builds the daemon, starts and ends it."""
 
 from memd.app.app import run
 

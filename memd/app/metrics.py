@@ -1,7 +1,7 @@
 """`--metrics`: what the daemon holds and does, for Prometheus (extra `metrics`).
 
 Scrapes are read and answered on the event loop, in the library's words, which a thread
-puts together, for one scrape at a time; pages are counted beside the loop, too.
+puts together, for one scrape at a time; pages are counted in a thread, too.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 
 AT_ONCE = 64
-"""Scrapers that are connected at the same time. Where one comes besides, the first is let
-go that has not said what it wants, which takes one packet; or else the one that comes."""
+"""Scrapers that are connected at the same time. When one more connects, the
+first that has not sent its request is disconnected, or else the new one."""
 
 PATIENCE = 10.0
 """Seconds for a scraper to say what it wants, for the pages to be counted, and for it to
@@ -421,7 +421,7 @@ class Metrics:
             try:
                 async with asyncio.timeout(PATIENCE), self._one_at_a_time:
                     self._seen = await self._snapshot()
-                    answer: bytes = await self._run(self._beside(request))
+                    answer: bytes = await self._run(self._render(request))
             except (QMPError, TimeoutError):
                 answer = b"HTTP/1.0 503 Service Unavailable\r\n\r\n"
             async with asyncio.timeout(PATIENCE):
@@ -436,7 +436,7 @@ class Metrics:
             said += more
         return said
 
-    async def _beside(self, request: bytes) -> bytes:
+    async def _render(self, request: bytes) -> bytes:
         return await Job(partial(self._answer, request), on=MEMORY)
 
     async def _snapshot(self) -> Snapshot:

@@ -1,7 +1,7 @@
-"""The allocation of a backend's memory: making, populating, changing and freeing it.
+"""Allocating, populating, changing and freeing a backend's memory.
 
-Everything that may take the kernel long is a `Job`; what fails leaves no
-descriptor, no mapping and no file behind.
+Everything that may take the kernel long is a `Job`. A failure leaves no descriptor,
+no mapping and no file behind.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from memd.hostmem.spec import MapSpec
 from memd.work import MEMORY, Event, Job
 
 LARGE = 64 << 20
-"""Of mappings of more bytes than this, what goes through all their pages is
-done beside the event loop: it takes the kernel milliseconds."""
+"""Bytes of a mapping from which on an operation on all its pages is done in a
+thread: it takes the kernel milliseconds."""
 
 PATIENCE = 1.0
-"""Seconds that an `object-del` waits for a file system or device that has a part in it; what
-it has to do goes on."""
+"""Seconds that an `object-del` waits for a file system or device; the job goes on after
+that."""
 
 GIVEN_UP = os_error(errno.ECANCELED)
-"""Why memory that is deleted meanwhile can't be populated."""
+"""The error of populating memory that is deleted meanwhile."""
 
 
 class Memory(Protocol):
-    """What is asked of a memory backend; its attributes are told of there."""
+    """The members of `MemoryBackend` that are used here; see there."""
 
     name: str
     merge: bool
@@ -73,7 +73,7 @@ class Memory(Protocol):
 
 
 async def allocate(backend: Memory) -> None:
-    """Make a backend's memory, or take it from a pool, and have it adopted.
+    """Take a backend's memory from a pool, or allocate it, and have it adopted.
 
     Raises:
         QMPError: it can't be made.
@@ -89,7 +89,7 @@ async def allocate(backend: Memory) -> None:
             backend.adopt(realize(backend, host))
             return
         except BlockingIOError:
-            # Somebody has to give up a lease on the file, or it is elsewhere by now.
+            # A lease on the file has to be broken, or the path leads elsewhere by now.
             pass
     preallocation = backend.preallocation = Preallocation(backend)
     work = partial(realize, backend, host, preallocation)
@@ -100,7 +100,7 @@ async def allocate(backend: Memory) -> None:
 
 
 class Preallocation:
-    """Memory that is being populated in a thread: seeing how far it is, giving it up.
+    """The population of memory in a thread: its progress, and cancelling it.
 
     Args:
         backend: whose memory.
@@ -162,8 +162,8 @@ def realize(backend: Memory, host: Host, preallocation: Preallocation | None = N
     """Open, map, advise, bind, populate: QEMU's order, and so its order of complaints.
 
     Args:
-        host: by which all that is done; with one that only plans nothing is.
-        preallocation: where it can be given up and is watched.
+        host: does all that; a `PlanningHost` only predicts it.
+        preallocation: with which it can be cancelled and its progress seen.
 
     Raises:
         QMPError: it can't be made. Nothing of it is left.
@@ -195,7 +195,7 @@ def realize(backend: Memory, host: Host, preallocation: Preallocation | None = N
 
 
 def map_again(backend: Memory, spec: MapSpec, fd: int) -> Region:
-    """Map memory that is there already, as another daemon had it mapped.
+    """Map existing memory, as an earlier daemon had mapped it.
 
     Args:
         fd: its file, the region's once this returns.

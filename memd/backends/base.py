@@ -55,7 +55,7 @@ class MemoryBackend(UserCreatable, ABC):
         reserve: whether swap space or huge pages are set aside for it.
         prealloc: whether all its pages are there.
         prealloc_threads: how many threads may populate it.
-        preallocation: what gives its making up, where a thread does that; else None.
+        preallocation: cancels its allocation, if a thread does that; else None.
         prealloc_context: on whose CPUs these threads run, or None.
         merge: whether equal pages may be merged (KSM).
         dump: whether core dumps hold it.
@@ -66,8 +66,8 @@ class MemoryBackend(UserCreatable, ABC):
         mapped_by: the device, or machine, that has it as its memory, or None.
         shown: the object that tells where in a machine the memory is; None until
             it is made.
-        outlived: whether it was there before this daemon, and was kept.
-        row: what `query-memdev` says of it, in JSON.
+        outlived: whether it was restored from an earlier daemon.
+        row: its member of the answer of `query-memdev`, in JSON.
     """
 
     __slots__ = (
@@ -158,7 +158,7 @@ class MemoryBackend(UserCreatable, ABC):
     def check_mapped(self, region: Region) -> None:
         """Raise `QMPError` where memory that could be mapped can't be used."""
 
-    # What is said of it when it is to be explained
+    # For x-memdev-explain
 
     @property
     def file_path(self) -> str | None:
@@ -166,11 +166,11 @@ class MemoryBackend(UserCreatable, ABC):
         return None
 
     def warnings(self, plan: Plan) -> Warnings:
-        """What is probably not meant."""
+        """Options that are probably a mistake."""
         return iter(())
 
     def proposals(self, plan: Plan) -> Proposals:
-        """What would suit better, the best first."""
+        """Better options, the best first."""
         return iter(())
 
     # Life
@@ -182,7 +182,7 @@ class MemoryBackend(UserCreatable, ABC):
         return allocate(self)
 
     def give_up(self) -> bool:
-        """Give up what a thread does for it; see `UserCreatable.give_up`."""
+        """Cancel its allocation; see `UserCreatable.give_up`."""
         if self.preallocation is None:
             return False
         self.preallocation.cancel()
@@ -197,7 +197,7 @@ class MemoryBackend(UserCreatable, ABC):
         raise QMPError(f"Cannot delete host memory backend '{self.name}' which is mapped")
 
     async def finalize(self) -> None:
-        """Let the memory go; see `UserCreatable.finalize`."""
+        """Free the memory; see `UserCreatable.finalize`."""
         from memd.backends.allocation import free
 
         region, self.region = self.region, None

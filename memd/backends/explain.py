@@ -147,7 +147,7 @@ def _warnings(backend: MemoryBackend, plan: Plan) -> Warnings:
     if spec is not None and not plan.pooled:
         if file is not None and file.huge:
             yield from _of_huge_pages(backend, spec, file)
-        yield from _of_room(backend, plan, spec)
+        yield from _of_space(backend, plan, spec)
         yield from _without_effect(backend, plan, spec)
         yield from _of_reserve(plan, spec)
 
@@ -172,7 +172,7 @@ def _of_huge_pages(backend: MemoryBackend, spec: MapSpec, file: PlannedFile) -> 
         yield "huge-pages", f"{numbers}."
 
 
-def _of_room(backend: MemoryBackend, plan: Plan, spec: MapSpec) -> Warnings:
+def _of_space(backend: MemoryBackend, plan: Plan, spec: MapSpec) -> Warnings:
     """Where there is not enough of the file system, or of memory."""
     file = plan.file
     if file is not None and file.free is not None:

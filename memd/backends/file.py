@@ -150,15 +150,15 @@ class FileBackend(WholePagesBackend):
         return [region.offset, region.length]
 
     def keep_data(self) -> None:
-        """See to it that `discard-data` counts for nothing."""
+        """Ignore `discard-data` from now on."""
         self.discard_data = False
 
     @property
     def freeing(self) -> dict[str, bool]:
-        """With its data, if that is told."""
+        """With its data, if `discard-data` is set."""
         return {"discard": self.discard_data}
 
-    # What is said of it when it is to be explained
+    # For x-memdev-explain
 
     @property
     def file_path(self) -> str:

@@ -42,7 +42,7 @@ class AsyncClient:
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._sending = asyncio.Lock()
         # Done once the socket takes more, while somebody waits for that.
-        self._room: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._failure: Exception | None = None
@@ -190,7 +190,7 @@ class AsyncClient:
                     else:
                         sent = self._socket.send(left)
                 except (BlockingIOError, InterruptedError):
-                    await self._until_room()
+                    await self._until_writable()
                 else:
                     left = left[sent:]
         except BaseException:
@@ -199,14 +199,14 @@ class AsyncClient:
                 self._end(ConnectionError("a command was sent in part"))
             raise
 
-    async def _until_room(self) -> None:
-        room = self._room = self._loop.create_future()
+    async def _until_writable(self) -> None:
+        writable = self._writable = self._loop.create_future()
         fd = self._socket.fileno()
-        self._loop.add_writer(fd, _finish, room)
+        self._loop.add_writer(fd, _finish, writable)
         try:
-            await room
+            await writable
         finally:
-            self._room = None
+            self._writable = None
             if self._failure is None:
                 self._loop.remove_writer(fd)
 
@@ -254,7 +254,7 @@ class AsyncClient:
         self._conversation.close()
         # What the server said last is why.
         reason = self._conversation.error or failure
-        for waiting in [*self._waiting.values(), self._room]:
+        for waiting in [*self._waiting.values(), self._writable]:
             if waiting is not None and not waiting.done():
                 waiting.set_exception(reason)
         if not self._greeted.done():

@@ -1,4 +1,4 @@
-"""From a command's name and arguments to what its handler makes of them."""
+"""Checks a command and its arguments, and calls its handler."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Dispatcher:
 
     Args:
         daemon: the state.
-        handlers: those of the commands that do not concern the client.
-        of_clients: those of the commands that do.
+        handlers: those of all other commands.
+        of_clients: those of the commands that need the client's session.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Dispatcher:
         raise KeyError(name)
 
     def _admit(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> Any:
-        """The rarer checks; gives the command's argument check."""
+        """The checks before the arguments'; returns the command's argument check."""
         if not session.negotiated and name != "qmp_capabilities":
             raise command_not_found("Expecting capabilities negotiation with 'qmp_capabilities'")
         command = self._daemon.schema.commands.get(name)
@@ -95,7 +95,7 @@ class Dispatcher:
 
 
 async def _answered(name: str, command: Command[JSON]) -> JSON:
-    """A command that raises nothing but what its client is told."""
+    """Await a command; its exceptions become `QMPError`."""
     try:
         return await command
     except Exception as error:

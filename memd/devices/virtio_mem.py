@@ -54,7 +54,7 @@ class VirtioMem(VirtioMemory):
         self._machine: MachinePort | None = None
         # Whether the guest was asked, and has not reacted yet.
         self._asked = False
-        # Whether a change of the size is going on beside the event loop.
+        # Whether a change of the size is going on in a thread.
         self._changing = False
         self.requested = 0
         self.size = 0

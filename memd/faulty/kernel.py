@@ -1,6 +1,6 @@
 """The host whose system calls fail, or take long, by injected faults.
 
-What fails is not made: it leaves behind what the kernel would, nothing.
+A failing call is not made, so it leaves nothing behind.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ class FaultyTransport:
         self._put(Step("end"))
 
     def lost(self) -> None:
-        """The client is gone: what is there to be sent, or still comes, is dropped."""
+        """The client is gone: everything still to be sent or received is dropped."""
         self._ended = True
         self.drop()
 

@@ -118,7 +118,7 @@ def left_to_use() -> int:
     rows = meminfo()
     left = rows.get("MemAvailable", rows.get("MemFree", 0)) + rows.get("SwapFree", 0)
     limited = cgroup.groups()
-    allowed = cgroup.room(limited)
+    allowed = cgroup.memory_left(limited)
     if allowed is not None:
         left = min(left, allowed + cgroup.swap_left(limited))
     return max(0, left)

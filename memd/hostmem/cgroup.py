@@ -40,8 +40,8 @@ class Group(NamedTuple):
     limit: int
     version: int
 
-    def room(self) -> int:
-        """What is left; raises `OSError` or `ValueError` where the kernel does not tell.
+    def memory_left(self) -> int:
+        """Bytes left; raises `OSError` or `ValueError` where the kernel does not tell.
 
         Pages of files count as left: they are dropped where memory is short.
         """
@@ -55,7 +55,7 @@ class Group(NamedTuple):
         return left
 
     def swap(self) -> int:
-        """How much swap space its pages may take yet; raises as `room` does.
+        """How much swap space its pages may take yet; raises as `memory_left` does.
 
         With a swappiness of 0 a group's pages are not swapped out to keep to its limit.
         """
@@ -160,14 +160,14 @@ def _limit(path: str) -> int:
     return _NO_LIMIT if text == "max" else int(text)
 
 
-def room(limited: list[Group]) -> int | None:
+def memory_left(limited: list[Group]) -> int | None:
     """Bytes that all these groups allow yet; None where none of them limits, or tells."""
     least = None
     for group in limited:
         if group.limit >= _NO_LIMIT:
             continue
         try:
-            left = group.room()
+            left = group.memory_left()
         except (OSError, ValueError):
             continue
         least = left if least is None else min(least, left)
@@ -244,7 +244,7 @@ def charged(length: int, missing: Callable[[], int] | None = None) -> Iterator[N
 
 def _left_beyond(limited: list[Group], wanted: int, swap: bool = False) -> int:
     """Bytes that are left once so many are taken, and the margin; less than 0 for too many."""
-    left = room(limited)
+    left = memory_left(limited)
     if left is None:
         return _NO_LIMIT
     return left + (swap_left(limited) if swap else 0) - wanted - MARGIN

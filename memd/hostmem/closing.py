@@ -41,10 +41,10 @@ def close(fd: int, then: Then | None = None) -> None:
         if then is not None:
             then()
         return
-    close_beside(fd, 0 if found is None else number(*found[:3]), then)
+    close_in_thread(fd, 0 if found is None else number(*found[:3]), then)
 
 
-def close_beside(fd: int, where: int, then: Then | None = None) -> None:
+def close_in_thread(fd: int, where: int, then: Then | None = None) -> None:
     """Close a descriptor in the thread of what it may wait for; see `file_systems.number`."""
     with _lock:
         line = _lines.get(where)

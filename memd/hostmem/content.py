@@ -22,7 +22,7 @@ CHUNK = 1 << 20
 _NOT_OF_FILES = frozenset((errno.EINVAL, errno.EOPNOTSUPP))
 
 Piece = tuple[int, bytearray, bool]
-"""Where it is in the region, in bytes; what is there; whether it is in place of an earlier one."""
+"""Its offset in the region, in bytes; its data; whether it replaces an earlier one."""
 
 
 _ZEROES = bytes(libc.PAGE_SIZE)

@@ -1,9 +1,8 @@
-"""The one door to the kernel: what memory is made of, and what is done with it.
+"""The interface to the kernel for memory and its files.
 
-Three go through it: `Host`, which asks the kernel; `planning.PlanningHost`, which
-tells what the kernel would say and makes nothing; and the one of
-`memd.faulty.kernel`, which fails as told. What makes memory is the same code with
-each of them.
+There are three: `Host` calls the kernel; `planning.PlanningHost` predicts results and
+creates nothing; that of `memd.faulty.kernel` fails on request. Code that allocates
+memory is the same with each.
 """
 
 from __future__ import annotations
@@ -86,10 +85,10 @@ class Host:
     """
 
     plans = False
-    """Whether it only tells what the kernel would say."""
+    """Whether it only predicts what the kernel would do."""
 
     ready = False
-    """Whether the memory is there already, and only taken."""
+    """Whether the memory comes from a pool."""
 
     def __init__(self, roots: Roots | None = None) -> None:
         self.roots = roots
@@ -109,13 +108,13 @@ class Host:
     # Files
 
     def open(self, path: bytes, flags: int) -> int:
-        """Open what is there, by the rules of `memd.hostmem.paths`."""
+        """Open an existing file, by the rules of `memd.hostmem.paths`."""
         return open_path(path, flags, self.roots)
 
     def near(self, path: bytes) -> Entry | None:
-        """Where a path leads, if that is told at once, and nothing there is waited for.
+        """The directory entry of a path that can be opened without blocking; None if unknown.
 
-        That is on a tmpfs, once a file on it has been looked at.
+        That is one on a tmpfs on which a file has been opened before.
         """
         if not self._tmpfs or self.roots is not None:
             return None
@@ -134,7 +133,7 @@ class Host:
         return file_systems.of_path(path, self._in_memory)
 
     def open_near(self, entry: Entry, flags: int) -> int:
-        """Open what is there, on the file system of its directory; BlockingIOError for all else."""
+        """Open an existing file on the file system of its directory; else BlockingIOError."""
         try:
             return entry.open_at_once(flags)
         except FileNotFoundError:
@@ -184,7 +183,7 @@ class Host:
             try:
                 self.creations.settled(number)
             except OSError:
-                # Who looks for it will find that it is not there.
+                # Crash recovery will find that it does not exist.
                 pass
 
     def unlink(self, entry: Entry) -> None:

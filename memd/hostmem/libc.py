@@ -491,7 +491,7 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 def swap_used() -> bool:
     """Whether anything of this host is swapped out (sysinfo(2))."""
     found = (c_ulong * 16)()
-    # What is there and what is free are in one unit.
+    # Total and free are in one unit.
     return bool(_libc.sysinfo(found)) or found[8] != found[9]
 
 

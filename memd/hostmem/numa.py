@@ -12,7 +12,7 @@ _NODES = "/sys/devices/system/node"
 
 
 def bind(address: int, length: int, policy: str, nodes: list[int]) -> None:
-    """Take the memory of `length` bytes from these nodes, moving what is there.
+    """Take the memory of `length` bytes from these nodes, moving existing pages.
 
     Args:
         policy: one of `spec.POLICIES`; with "default" nothing is done.

@@ -126,7 +126,7 @@ class Entry:
         return Entry(self.path, os.dup(self.directory), self.name)
 
     def open_at_once(self, flags: int) -> int:
-        """Open what is there on this very file system; raises `OSError`."""
+        """Open an existing file on this very file system; raises `OSError`."""
         resolve = libc.RESOLVE_NO_XDEV | libc.RESOLVE_NO_SYMLINKS
         return libc.openat2(self.directory, self.name, flags, resolve)
 
@@ -135,7 +135,7 @@ class Entry:
         return os.open(self.name, flags | os.O_NOFOLLOW, mode, dir_fd=self.directory)
 
     def stat(self) -> os.stat_result:
-        """What is there, not through a link; raises `OSError`."""
+        """Its status, without following a link; raises `OSError`."""
         return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
 
     def is_there(self) -> bool:
@@ -158,7 +158,7 @@ class Entry:
 
 
 def open_path(path: bytes, flags: int, roots: Roots | None = None) -> int:
-    """Open what is there.
+    """Open an existing file.
 
     Args:
         path: as the client named it.
@@ -301,7 +301,7 @@ class _Walk:
         self._parts = _parts(path)
 
     def open(self, flags: int) -> int:
-        """Follow it to its end and open what is there."""
+        """Follow it to its end and open the file."""
         self.finish()
         if not self._magic:
             flags |= os.O_NOFOLLOW

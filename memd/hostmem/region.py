@@ -220,7 +220,7 @@ class Region:
             if opened is None or opened.local:
                 self.host.close(self.fd)
             else:
-                closing.close_beside(self.fd, opened.number)
+                closing.close_in_thread(self.fd, opened.number)
             self.fd = -1
         if self.on_release is not None:
             self.on_release()

@@ -21,7 +21,7 @@ class LineWriter:
 
     Args:
         fd: where to.
-        lost: what is written, after their number, of lines that there was no room for.
+        lost: what is written, after their number, of lines that did not fit.
     """
 
     def __init__(self, fd: int, lost: bytes) -> None:

@@ -1,1 +1,1 @@
-"""`memctl`: the people's tool, over the socket of a running memd."""
+"""`memctl`: the command-line client of a running memd."""

@@ -58,7 +58,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context, arguments: argparse.Namespace) -> None:
     """Draw it."""
-    columns, rows = (64, 64) if arguments.png else _room()
+    columns, rows = (64, 64) if arguments.png else _terminal_size()
     given = {"id": arguments.id, "offset": arguments.offset, "length": arguments.length}
     given["cells"] = arguments.cells
     if arguments.cells is None:
@@ -77,7 +77,7 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
         _draw(backend, told, columns)
 
 
-def _room() -> tuple[int, int]:
+def _terminal_size() -> tuple[int, int]:
     """Columns and rows for the picture."""
     try:
         columns, rows = os.get_terminal_size(sys.stdout.fileno())

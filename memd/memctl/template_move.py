@@ -14,7 +14,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "url", metavar="URL", nargs="?", help="which of the daemon's --template-source; the first"
     )
-    parser.epilog = "What is there already is not moved again."
+    parser.epilog = "Chunks that exist there already are not sent again."
 
 
 def run(context: Context, arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""One clone and its connection: what QEMU asks for is read, what is to be sent is sent."""
+"""The connection to a clone: reads QEMU's requests and sends pages."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """A process that holds the connections to clones' monitors, for the one that has to recover them.
 
-A QEMU whose main thread waits for a page negotiates with nobody: only who has
-negotiated before can have it recover, out of band. So the connection has to outlive
-the process that serves, and the daemon too. The first process that serves forks one
-that does nothing else; it ends when it holds nothing and nobody is connected. What is
-at the other end of a descriptor that is held ends its being held when it closes.
+A QEMU whose main thread waits for a page does not negotiate with new clients: it can
+be recovered only on a connection that has negotiated before, out of band. So that
+connection has to outlive the process that serves, and the daemon too. The first process
+that serves forks one that holds connections; it ends when it holds none and no process is
+connected. A connection that its peer closes is held no longer.
 
 A request is a packet, `keep N` with a descriptor, `take N` or `drop N`; the answer is a
 packet of one byte, with the descriptor where one was asked for and is held.

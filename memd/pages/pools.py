@@ -136,7 +136,7 @@ class Pools:
         self._task = asyncio.ensure_future(self._refill())
 
     def close(self) -> None:
-        """Make no more. What is ready goes with the daemon."""
+        """Stop filling. Ready memory is freed with the daemon."""
         self._task.cancel()
         self._end_filler()
 
@@ -240,7 +240,7 @@ class Pools:
                 size = size_text(region.page_size)
                 raise QMPError(f"private memory in pages of {size} can't be made in short steps")
             return
-        left = cgroup.room(cgroup.groups())
+        left = cgroup.memory_left(cgroup.groups())
         if left is not None and left < length + cgroup.MARGIN:
             raise QMPError("the control group allows no more memory")
         if capacity.meminfo().get("MemAvailable", 0) < length + self._reserve:

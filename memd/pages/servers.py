@@ -1,13 +1,12 @@
-"""The daemon's side of the processes that serve pages: they are started, told, and replaced.
+"""Starts, commands and replaces the processes that serve pages (`memd.pages.serving`).
 
-A process is started when the first clone comes, or ahead of it where there are templates
-already; at most one a core. It outlives
-the daemon: it serves the clones that it has to their end. What is being served
-stands in the store's directory, a file a clone, which the process that serves it
-has locked; the next daemon recovers those that nobody serves any more.
+A process is started for the first clone, or ahead of it if there are templates; at
+most one a core. It outlives the daemon, and serves its clones to their end. Each clone
+has a file in the store's directory, which the process that serves it has locked; the
+next daemon recovers clones whose file is not locked.
 
-A request has `id`, `template`, and of `uri`, `qmp`, `file`, `page-size`, `page-sizes`
-(of each block, once they are known), `record` and `recover` what there is. The process
+A request has `id` and `template`, and may have `uri`, `qmp`, `file`, `page-size`,
+`page-sizes` (of each block, once they are known), `record` and `recover`. The process
 answers with messages of the same `id`: one once it is connected, reports while it
 serves, and one with an `outcome` at the end.
 """
@@ -216,12 +215,12 @@ class Servers:
         return self._totals.plus(self.clones.values())
 
     def prepare(self) -> None:
-        """A clone is about to come: a process for it is started, if there is none."""
+        """Start a process for the next clone, if there is none."""
         if not self._processes:
             self._begin_starting()
 
     def prepare_soon(self) -> None:
-        """The same, once the daemon is up: what it imports takes some 0.1 s."""
+        """The same, once the daemon serves clients: its imports take some 0.1 s."""
         self._ahead = asyncio.get_running_loop().call_later(_AHEAD, self.prepare)
 
     async def serve(self, request: Message) -> None:
@@ -246,7 +245,7 @@ class Servers:
             raise clone.refusal
 
     async def resume(self) -> None:
-        """See to the clones that an earlier daemon has left."""
+        """Take over the clones of an earlier daemon."""
         for clone in await self._in_thread(self._left):
             self._last = max(self._last, clone.number)
             self.clones[clone.number] = clone
@@ -265,7 +264,7 @@ class Servers:
         return found
 
     async def _take_over(self, clone: Clone) -> None:
-        """Wait until nobody serves a clone any more; recover it if it is not whole then."""
+        """Wait until no process serves a clone; recover it if it is not complete then."""
         while (noted := await self._in_thread(partial(_noted, clone.file))) is None:
             await asyncio.sleep(_PAUSE)
         if "outcome" in noted:
@@ -277,7 +276,7 @@ class Servers:
             await self._place(clone)
 
     async def close(self) -> None:
-        """Leave the processes; they go on until their clones are whole."""
+        """Disconnect from the processes; they go on until their clones are complete."""
         self._closed = True
         if self._ahead is not None:
             self._ahead.cancel()

@@ -2,11 +2,10 @@
 
     python -m memd.pages.serving FD SETTINGS
 
-FD is its end of a socket pair with the daemon, which sends what is to be served
-and is told what comes of it; `memd.pages.servers` is the other end, and has the
-settings, in JSON. When the
-daemon ends, the process serves the clones that it has to their end, and notes what
-came of each in its file, for the next daemon.
+FD is its end of a socket pair with the daemon (`memd.pages.servers`), which sends
+requests and gets reports. SETTINGS are `servers.Settings` in JSON. When the daemon ends,
+the process serves its clones to their end, and writes each one's outcome to its file, for
+the next daemon.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class Opened:
 
 
 class Process:
-    """What this process does.
+    """Serves the requests of the daemon.
 
     Args:
         sock: its end of the socket pair.

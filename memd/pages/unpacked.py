@@ -76,7 +76,7 @@ class Unpacked:
 
     @property
     def view(self) -> memoryview:
-        """All of it; only what is there may be looked at."""
+        """All of it; only pages that are unpacked may be read."""
         return self._pages.view
 
     def has(self, page: int, count: int) -> bool:
@@ -119,7 +119,7 @@ def _open_there(data: str, there: str, layout: Layout) -> int:
         try:
             fd = os.open(there, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            _make_room(os.path.dirname(data), sum(layout.lengths) * PAGE)
+            _free_space(os.path.dirname(data), sum(layout.lengths) * PAGE)
             _make(data, there, layout)
             continue
         try:
@@ -133,10 +133,10 @@ def _open_there(data: str, there: str, layout: Layout) -> int:
         os.close(fd)
 
 
-def _make_room(place: str, needed: int) -> None:
-    """Remove copies that nobody uses, the latest made last, until there is room or none is left."""
+def _free_space(place: str, needed: int) -> None:
+    """Remove unused copies, the oldest first, until so many bytes are free or none is left."""
     found = os.statvfs(place)
-    room = found.f_bavail * found.f_frsize
+    free = found.f_bavail * found.f_frsize
     with os.scandir(place) as entries:
         others = sorted(
             (entry.stat().st_mtime_ns, entry.name, entry.stat().st_blocks * 512)
@@ -144,10 +144,10 @@ def _make_room(place: str, needed: int) -> None:
             if DIGEST.fullmatch(entry.name)
         )
     for _made, key, taken in others:
-        if room >= needed:
+        if free >= needed:
             return
         if _drop(os.path.join(place, key)):
-            room += taken
+            free += taken
 
 
 def _is_at(fd: int, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a kill -9 leaves outside of the daemon: files half made, data half discarded."""
+"""Cleans up after a kill -9: files of unfinished objects, data half discarded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("memd")
 
 
 def remove_half_made(object_log: ObjectLog, objects: Iterable[JSONObject], host: Host) -> None:
-    """Remove the files that were made for objects that never were.
+    """Remove the files that were created for unfinished objects.
 
     Args:
         objects: the descriptions of those that there are.
@@ -39,7 +39,7 @@ def remove_half_made(object_log: ObjectLog, objects: Iterable[JSONObject], host:
         try:
             _remove(creation, kept, host)
         except OSError:
-            # It is not there; or not to be removed, which nobody can help.
+            # It does not exist, or can't be removed.
             pass
         object_log.write({"settled": number})
 
@@ -49,7 +49,7 @@ def _remove(creation: Entry, kept: set[tuple[int, int]], host: Host) -> None:
     # One directory throughout, whatever becomes of its path meanwhile.
     entry = new_entry(os.fsencode(creation["path"]), host.roots)
     try:
-        # What is a device or a socket by now is not even opened.
+        # A device or a socket that has replaced it is not opened.
         if not stat.S_ISREG(entry.stat().st_mode):
             return
         fd = entry.open(_OPEN)

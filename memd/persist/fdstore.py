@@ -1,11 +1,11 @@
-"""What the service manager keeps while the daemon is not there: its descriptor store.
+"""The service manager's descriptor store, which survives the daemon.
 
 The manager (systemd's FileDescriptorStoreMax=, sd_notify(3)) holds descriptors by
 name and passes them to the next daemon of the unit. One is that of the log of
-objects; each further one is an object's memory. The log says what counts: memory is
-stored before its object is logged, and removed after that was struck off. What is
-found in the store and not in the log was being made, or deleted, when the daemon was
-killed.
+objects; each further one is an object's memory. The log is authoritative:
+memory is stored before its object is logged, and removed after the entry is. A
+descriptor without an entry is of an object that was being made or deleted when the
+daemon was killed.
 
 Names are short, as all of them are passed in one variable of the environment.
 """
@@ -30,7 +30,7 @@ _PREFIX = "memd-"
 _HEX = frozenset("0123456789abcdef")
 
 LEAST = 2
-"""Descriptors that a store has to have room for, to be of use: the log and one more."""
+"""The least useful capacity of a store, in descriptors: the log and one more."""
 
 _NAMES_LENGTH = (128 << 10) - 4096
 """Bytes that the names may have together: they are passed in one variable of the
@@ -46,7 +46,7 @@ _END_PATIENCE = 1.0
 log = logging.getLogger("memd")
 
 
-def room(environ: Mapping[str, str]) -> int:
+def capacity_of(environ: Mapping[str, str]) -> int:
     """How many descriptors the store holds ($FDSTORE, systemd 254); 0 where there is none."""
     value = environ.get("FDSTORE", "")
     return int(value) if value.isdecimal() else 0
@@ -118,25 +118,24 @@ class FdStore:
         # Held while removals are sent: they are in the order of their queue.
         self._sending = threading.Lock()
 
-    def has_room(self) -> bool:
-        """Whether the manager can take one descriptor more, once it has heard all."""
+    def has_free_place(self) -> bool:
+        """Whether the manager can take one more descriptor, once it has read all messages."""
         return self._length < _NAMES_LENGTH and (
             not self._capacity or len(self._names) - len(self._removals) < self._capacity
         )
 
     def reserve(self, number: int) -> bool:
-        """Keep room for an object's memory, which is going to be stored; False where there is none.
+        """Reserve a place for an object's memory; False if the store is full.
 
-        Several may wait for a manager that is behind with its reading, and it takes no
-        more than it has room for.
+        A manager that is slow to read would drop descriptors beyond its capacity.
         """
-        if not self.has_room():
+        if not self.has_free_place():
             return False
         self._account(name_of(number))
         return True
 
     def release(self, number: int) -> None:
-        """Give up room that was reserved, and is not needed."""
+        """Release a reserved place."""
         self._discount(name_of(number))
 
     def has(self, number: int) -> bool:

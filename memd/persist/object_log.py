@@ -1,8 +1,7 @@
-r"""The log of what the daemon has, kept where a kill -9 leaves it: in a memfd.
+r"""The log of objects: a memfd, which survives a kill -9.
 
 The service manager holds the memfd's descriptor, so a new daemon finds the log as
-the old one left it. What comes and goes is one write to memory; the manager is not
-bothered.
+the old one left it. An entry is one write to memory, without a message to the manager.
 
 The file begins with two headers of `_SLOT` bytes; the one of the higher generation
 says where the entries begin. Each header and each entry is a line: a CRC-32 in
@@ -34,7 +33,7 @@ from memd.json_types import JSONObject
 Entry = JSONObject
 
 FORMAT = 2
-"""The version of what is written here. One that reads less refuses what has more."""
+"""The version of the format. A memd refuses a higher one than its own."""
 
 _SLOT = 256
 _PAGE = 4096
@@ -380,11 +379,11 @@ class ObjectLog:
                 log.warning("the list of objects can't be shortened: %s", failed.strerror)
 
     @contextmanager
-    def room_for(self, length: int) -> Iterator[Callable[[Entry], None]]:
-        """Set so many bytes aside for one entry.
+    def reserve(self, length: int) -> Iterator[Callable[[Entry], None]]:
+        """Reserve so many bytes for one entry.
 
         Yields:
-            what writes the entry, once, and does not lack memory for it.
+            writes the entry, once; memory for it is reserved.
 
         Raises:
             QMPError: there is no memory.

@@ -1,4 +1,4 @@
-"""What becomes of objects is recorded while the daemon runs, so that the next one has them."""
+"""Records clients' objects while the daemon runs, so that the next one can restore them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from memd.qom.tree import Tree
 from memd.work import Job
 
 NOT_STORED = "not-stored"
-"""A further reason for a loss: the store had no room, or did not take the descriptor."""
+"""A further reason for a loss: the store was full, or did not take the descriptor."""
 
 _AGAIN = 0.05
 """Seconds after which a manager whose socket was full is tried again."""
@@ -96,7 +96,7 @@ class Recorder:
         _settle(storage.log, described)
 
     def on_changing(self, obj: UserCreatable, value: JSON) -> AbstractContextManager[None]:
-        """Set room aside for what it is going to be, which is recorded at the end."""
+        """Reserve space in the log for its new description, which is written at the end."""
         number = self.numbers.get(obj.name)
         if self.storage is None or number is None:
             return nullcontext()
@@ -107,7 +107,7 @@ class Recorder:
         self, log: ObjectLog, number: int, obj: UserCreatable, value: JSON
     ) -> Iterator[None]:
         length = len(log.state.objects[number]) + len(line_of({"": value})) + _GROWTH
-        with log.room_for(length) as write:
+        with log.reserve(length) as write:
             yield
             # It may have been deleted meanwhile.
             if self.numbers.get(obj.name) == number:
@@ -116,7 +116,7 @@ class Recorder:
                 write({**before, **obj.describe(before)})
 
     def on_deleting(self, obj: UserCreatable) -> None:
-        """Strike it off the log, while all of it is still there."""
+        """Remove it from the log, before anything of it is freed."""
         self._status.changed()
         storage = self.storage
         number = self.numbers.get(obj.name)
@@ -153,7 +153,7 @@ class Recorder:
                 await self._record(self.storage, obj, options)
 
     async def store_again(self) -> None:
-        """Store what is stored already: a manager may have dropped it, as when its room shrinks.
+        """Store all memory again: a manager drops some when its limit is lowered.
 
         Raises:
             OSError: it can't be reached.
@@ -172,9 +172,9 @@ class Recorder:
                 await asyncio.sleep(_AGAIN)
 
     def end(self) -> None:
-        """Nobody is served any more: see to what is kept, and leave it alone.
+        """Clients are no longer served: complete the log.
 
-        It is not deleted, so its data stays whatever `discard-data` says.
+        Kept objects are not deleted, so `discard-data` does not apply.
         """
         if self.storage is None:
             return
@@ -189,7 +189,7 @@ class Recorder:
             obj.keep_data()
 
     def _note_clean(self, object_log: ObjectLog, private: list[UserCreatable]) -> None:
-        """Note of which private mappings nothing would be lost."""
+        """Record the private mappings without copied pages."""
         try:
             for obj in private:
                 if obj.untouched():
@@ -214,7 +214,7 @@ async def _store(fdstore: FdStore, number: int, fd: int) -> bool:
 
 
 def _settle(object_log: ObjectLog, described: Description) -> None:
-    """Note that a file is an object's, if it was made for it."""
+    """Record that a file belongs to a complete object, if it was created for it."""
     creations = object_log.state.creations
     if creations and "file" in described:
         file = described["file"]["dev"], described["file"]["ino"]
@@ -225,7 +225,7 @@ def _settle(object_log: ObjectLog, described: Description) -> None:
 
 
 def _try_to_write(object_log: ObjectLog, entry: Entry) -> None:
-    """Log what only saves the next daemon work."""
+    """Write an entry that only saves the next daemon work."""
     try:
         object_log.write(entry)
     except OSError as failed:
@@ -233,7 +233,7 @@ def _try_to_write(object_log: ObjectLog, entry: Entry) -> None:
 
 
 def _write(object_log: ObjectLog, entry: Entry) -> None:
-    """Log something; raises `QMPError`."""
+    """Write an entry; raises `QMPError`."""
     try:
         object_log.write(entry)
     except OSError as failed:

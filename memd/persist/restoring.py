@@ -1,4 +1,4 @@
-"""Making again what the last daemon had, from what the service manager kept."""
+"""Restores the objects of the last daemon from the service manager's store."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ALL_KEPT = (
     " (systemctl clean --what=fdstore)."
 )
 WAY_OUT = f"{ALL_KEPT} To give up only what can't be had, start with --accept-loss."
-"""What can be done about what can't be read; about what can't be made again."""
+"""Hints: for a store that can't be read; for an object that can't be restored."""
 
 _MEMBERS: dict[str, type | tuple[type, ...]] = {
     "id": str,
@@ -65,7 +65,7 @@ log = logging.getLogger("memd")
 
 
 class Restoring:
-    """The objects of the last daemon, on their way into this one.
+    """The restoring of the last daemon's objects.
 
     Args:
         tree: where they go.
@@ -94,7 +94,7 @@ class Restoring:
         self._storage = storage
         self._run = run
         self._accept_loss = accept_loss
-        # Descriptors that were passed and are nobody's yet, by name.
+        # Descriptors that no object has taken yet, by name.
         self._found = {name: fd for name, fd in found.items() if name != LIST}
         self._last: dict[int, Description] = {}
         for number in sorted(storage.log.state.objects):
@@ -126,7 +126,7 @@ class Restoring:
         described["stored"], described["lost"] = False, MISSING
 
     async def clear_up(self, roots: Roots | None) -> None:
-        """Remove the files of what was being made, in a thread.
+        """Remove the files of unfinished objects, in a thread.
 
         Args:
             roots: what they have to be below; None for anywhere.
@@ -138,7 +138,7 @@ class Restoring:
         state = object_log.state
         if not state.creations:
             return
-        # Nobody was told of it, and nobody has its file open any more then.
+        # No client knows of them, and without these descriptors their files are unused.
         for number in {number_of(name) for name in self._found} - {*self._last, *state.discards}:
             os.close(self._found.pop(name_of(number)))
             fdstore.remove(number)
@@ -174,7 +174,7 @@ class Restoring:
                 if reason == COPIED and number in self._storage.log.state.clean:
                     reason = None
                 if credentials:
-                    # Nobody's are those of the command line, which is not confined.
+                    # Owner NOBODY: of the command line, which is not confined.
                     host.roots = None if described["owner"] is NOBODY else roots
                 obj = None if reason else await self._make_one(number, described)
                 if obj is not None:
@@ -240,7 +240,7 @@ class Restoring:
         return one.would_be(other)
 
     def finish(self) -> None:
-        """See to what can't be had again, and to what belongs to nothing.
+        """Remove from the store what belongs to no object, and complete discarding.
 
         Raises:
             OSError: it can't be noted.
@@ -292,7 +292,7 @@ async def restore(tree: Tree, described: Description, fd: int) -> UserCreatable:
             raise QMPError(f"invalid object type: {described['qom-type']}")
         obj: UserCreatable = qom_type.factory(qom_type, tree, described["id"])
         obj.set_properties(obj.restoring(described))
-        # It is there, whatever the limits are now.
+        # It is kept even above the present limits.
         obj.charge = tree.objects.quota.charge(
             obj.memory_size, described["owner"], secret=obj.is_secret
         )

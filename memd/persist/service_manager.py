@@ -1,8 +1,8 @@
-"""Restart without loss: what the service manager is told, and what it keeps.
+"""Restart without loss: messages to the service manager, and its store.
 
-At the start what the last daemon left is read and made again, and nothing in the
-manager's store is changed before all of it and the whole command line have come
-about (`commit`): a daemon that can't start leaves the store as it found it.
+At the start the objects of the last daemon are restored. None of them changes in the
+manager's store before all of them and those of the command line exist (`commit`), so a
+daemon that fails to start loses none. Only crash recovery removes leftovers before that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, StartError, printable
 from memd.json_types import JSON, JSONObject
-from memd.persist.fdstore import LEAST, LIST, FdStore, room
+from memd.persist.fdstore import LEAST, LIST, FdStore, capacity_of
 from memd.persist.object_log import ObjectLog, Unreadable
 from memd.persist.recorder import Recorder, Storage
 from memd.persist.restoring import ALL_KEPT, WAY_OUT, Restoring
@@ -36,7 +36,7 @@ log = logging.getLogger("memd")
 
 
 class ServiceManager:
-    """The daemon before its service manager.
+    """The connection to the service manager.
 
     Args:
         loop: the event loop.
@@ -88,7 +88,7 @@ class ServiceManager:
             StartError: it can't be read, or is not all there.
         """
         found = self._stored
-        capacity = room(os.environ)
+        capacity = capacity_of(os.environ)
         pid = str(os.getpid())
         # What the manager's child starts has the variable too, and no store.
         mine = os.environ.get("SYSTEMD_EXEC_PID", pid) == pid
@@ -130,7 +130,7 @@ class ServiceManager:
         if found:
             raise Unreadable(f"there is no list ({LIST}) with the descriptors in it")
         object_log = ObjectLog()
-        # One that was stored by a daemon that was killed at once comes to nothing.
+        # One of a daemon that was killed right after storing it is of no use.
         self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={LIST}", wait=True)
         if not fdstore.store_log(object_log.fd, wait=True):
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
@@ -181,7 +181,7 @@ class ServiceManager:
         self._recorder.committed = True
 
     def ask_for_time(self, done: asyncio.Future[JSON]) -> None:
-        """Have the manager be patient while something takes long (EXTEND_TIMEOUT_USEC)."""
+        """Extend the manager's timeout while something takes long (EXTEND_TIMEOUT_USEC)."""
 
         def ask() -> None:
             if not done.done():
@@ -234,7 +234,7 @@ class ServiceManager:
         self._tell("STOPPING=1")
 
     def end(self) -> None:
-        """Leave the store as the next daemon is to find it; nobody is served any more."""
+        """Complete the store for the next daemon; clients are no longer served."""
         self._tree.objects.listeners = ()
         self._tree.host.creations = None
         self._status.close()

@@ -1,4 +1,4 @@
-"""`/objects`: what clients make, change and delete there, and who follows it."""
+"""`/objects`: creating, changing and deleting clients' objects, and listeners for that."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from memd.work import Completion, Start, begin
 
 
 class Types(Paths, Protocol):
-    """What is asked of the tree."""
+    """The methods of the tree that are used here."""
 
     def type_by_name(self, name: str) -> ObjectType | None:
         """The type of that name, or None."""
 
 
 class Listener(Protocol):
-    """Follows what becomes of the objects that clients make."""
+    """Is told when clients' objects are created, changed and deleted."""
 
     async def on_created(self, obj: UserCreatable, options: JSONObject) -> None:
-        """An object is whole, and is going to be listed.
+        """An object is complete, and is going to be listed.
 
         Args:
             options: those of `object-add`.
 
         Raises:
-            QMPError: it is not to be listed, and goes again.
+            QMPError: it is not listed, and finalized.
         """
 
     def on_changing(self, obj: UserCreatable, value: JSON) -> AbstractContextManager[None]:
@@ -79,7 +79,7 @@ class Creation:
 
     Attributes:
         obj: the object.
-        given_up: what waits for its end, where somebody has given it up; else None.
+        given_up: set at its end, if an `object-del` has cancelled it; else None.
     """
 
     __slots__ = ("given_up", "obj")
@@ -93,10 +93,10 @@ class Objects(QObject):
     """The container `/objects`.
 
     Attributes:
-        listed: what is in it, by id; not what is being made.
-        listeners: follow what becomes of it.
-        pools: where memory may be ready for what is made; None where there are none.
-        quota: how much clients may make.
+        listed: the objects in it, by id; not those that are being made.
+        listeners: told of changes.
+        pools: the pools of memory; None where there are none.
+        quota: limits on what clients make.
     """
 
     def __init__(self, tree: Types) -> None:
@@ -115,7 +115,7 @@ class Objects(QObject):
     # What clients ask for
 
     def prepare(self, options: JSONObject) -> UserCreatable:
-        """An object with its properties set: not real yet, and not listed.
+        """An object with its properties set, neither completed nor listed.
 
         Args:
             options: the arguments, as for `create`.
@@ -148,8 +148,8 @@ class Objects(QObject):
 
         Raises:
             QMPError: it can't be made. QEMU's order of complaints: the id, the
-                type, the values, a duplicate id, then (memd's own) how much
-                there may be, then the making.
+                type, the values, a duplicate id, then (memd's own) limits, then the
+                allocation.
         """
         obj = self.prepare(options)
         self.reserve(obj, owner)
@@ -160,7 +160,7 @@ class Objects(QObject):
                     await listener.on_created(obj, options)
                 self.attach(obj)
             except BaseException:
-                # The data that it is of stays.
+                # `discard-data` does not apply.
                 obj.keep_data()
                 await obj.finalize()
                 raise
@@ -233,7 +233,7 @@ class Objects(QObject):
 
     @contextmanager
     def recorded(self, obj: QObject, value: JSON = None) -> Iterator[None]:
-        """Whatever object changes within, its listeners follow it.
+        """A context in which an object changes, as its listeners are told.
 
         Args:
             value: what a property is to have.
@@ -248,15 +248,15 @@ class Objects(QObject):
             yield
 
     def delete_all(self, start: Start) -> Completion:
-        """Let all objects go, as at the daemon's end; no listener is told.
+        """Finalize all objects, as at the daemon's end; no listener is told.
 
-        One that can't be freed is logged and keeps no other.
+        A failure is logged and does not stop the others.
 
         Args:
-            start: has what they wait for end.
+            start: starts what they wait for.
 
         Returns:
-            what happens when all are gone.
+            set when all are finalized.
         """
         gone = Completion()
         left = 1

@@ -50,7 +50,7 @@ class Tree:
         chardevs: the container `/chardevs`.
         machine: the object `/machine`.
         more_types: types that are only known; None where there are none.
-        shortage: what the host has too little of for what is there; "" for nothing.
+        shortage: a lack of huge pages on the host, in words; "" for none.
     """
 
     def __init__(self, compat: Compat = Compat.V10_0) -> None:

@@ -1,1 +1,1 @@
-"""Sockets and the event loop: listening, connections, work beside the loop."""
+"""Sockets and the event loop: listening, connections, worker threads."""

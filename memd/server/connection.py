@@ -30,10 +30,10 @@ BULK = 64 * 1024
 """Bytes of an unfinished message from which on the rest of it is read in turns."""
 
 LOOK_PAUSE = 0.02
-"""Seconds after which one looks again whether a client has read its descriptors."""
+"""Seconds between checks whether a client has read its descriptors."""
 
 PRESSED_WATER = 64 * 1024
-"""The same once half of what may be held for all clients is."""
+"""`HIGH_WATER` once half of what may be held for all clients is held."""
 
 
 class Connection:
@@ -82,11 +82,11 @@ class Connection:
         # Bytes not yet sent; descriptors ride on the first byte of their chunk.
         self._out: list[tuple[bytes | memoryview, tuple[int, ...]]] = []
         self._held = 0
-        # How many of these were written and are not known to have been read; what looks
-        # again whether they have been, while commands wait for that.
+        # How many descriptors were written and may still be unread; the timer that checks
+        # again, while commands wait for that.
         self._descriptors = 0
         self._look: asyncio.TimerHandle | None = None
-        # What may be held of it before what is written leaves at once.
+        # Bytes of `_held` from which on `write` flushes although it is corked.
         self._mark = 0
         self._corked = False
         self._pausing = False
@@ -160,13 +160,13 @@ class Connection:
 
     def _on_readable(self) -> None:
         if self.session.unfinished > BULK:
-            # A large message is under way, and no hurry: it takes its turns.
+            # The rest of a large message is read in turns with other clients.
             self.resume_later()
         elif self._read() and self._reading and not self._pollable:
             self._loop.call_soon(self._on_readable)
 
     def _read(self) -> bool:
-        """Take what has come; gives whether there may be more."""
+        """Read once, and pass it to the session; returns whether there may be more."""
         if self._stream is None:
             return False
         try:

@@ -70,11 +70,11 @@ class Hub:
     def has_descriptor_to_spare(self, user: int) -> bool:
         """Whether one more may be sent to a user's client; those that were read don't count."""
         places = self._shared.descriptors
-        if not places.has_room(user):
+        if not places.has_free_place(user):
             for connection in self._connections:
                 connection.descriptors_are_read()
             self._shared.unread.look()
-        return places.has_room(user)
+        return places.has_free_place(user)
 
     @property
     def clients(self) -> int:
@@ -111,7 +111,7 @@ class Hub:
     def serve(self, stream: Stream, monitor: Monitor, peer: Peer | None = None) -> None:
         """Greet the client at the other end of `stream`, and serve it."""
         user = ANYBODY if peer is None else peer.uid
-        if not self._has_room(user):
+        if not self._has_free_place(user):
             stream.close()
             # Where memd connects by itself, it tries again.
             monitor.client_came()
@@ -145,22 +145,22 @@ class Hub:
             max_tokens=limits.tokens,
         )
 
-    def _has_room(self, user: int) -> bool:
+    def _has_free_place(self, user: int) -> bool:
         """Whether one more client of a user's may be served; says so in the log if not."""
         if not self._shared.limits.clients:
             return True
         places, pending = self._places, self._pending
         most = self._shared.limits.clients_per_user or self._shared.limits.clients
         # Three quarters.
-        if pending.of(user) >= most - most // 4 and not pending.make_room(user):
+        if pending.of(user) >= most - most // 4 and not pending.drop_oldest(user):
             self._limited_log.warn(
                 "a client was turned away: too many of its user have not negotiated"
             )
             return False
         # Of its own user first: others are not to make room for whom has most.
-        if places.has_room(user):
+        if places.has_free_place(user):
             return True
-        if (pending.make_room(user) or pending.make_room()) and places.has_room(user):
+        if (pending.drop_oldest(user) or pending.drop_oldest()) and places.has_free_place(user):
             return True
         self._limited_log.warn(
             "a client was turned away: there are %d, %d of its user, see --max-clients",

@@ -1,7 +1,7 @@
-"""Work beside the event loop: a thread per job under way, kept for the next.
+"""Worker threads: one for each running job, reused for the next.
 
 `concurrent.futures` would wait for its threads when the process ends; a job
-here may be in the kernel for minutes, and the daemon's end does not wait.
+here may be in the kernel for minutes, and the daemon ends without it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEAVY_ON_MEMORY = max(2, min(HEAVY, os.cpu_count() or 1))
 """Those on memory alone: as many as there are processors, which is what they wait for."""
 
 UNKNOWN = 32
-"""Jobs at once of which nobody knows what they wait for, such as another process."""
+"""Jobs at once that wait for something unknown, such as another process."""
 
 THREADS = 64
 """Jobs at once that wait for file systems, whatever for; one user's three quarters of them."""
@@ -72,16 +72,16 @@ class _Waiting:
 
 
 class Jobs:
-    """Runs jobs in threads, and on the loop what follows.
+    """Runs jobs in threads, and continues their commands on the loop.
 
     Each file system has a bounded share of the threads, and so has each user, so that
-    one that stalls keeps nobody waiting who uses another. What finds no thread waits
-    in line: next is who has fewest under way, and of these who came first.
+    a stalled one does not delay jobs on others. Further jobs wait in line: next is that
+    of the user with the fewest running jobs, and of these the first.
 
-    Where the system refuses a thread, work waits for one that is there, and is
-    done on the loop where there is none. None is begun before there is work: a
-    second thread, even an idle one, makes what the loop asks of the kernel for an
-    object-add half as dear again (25 and 36 us, measured).
+    Where the system refuses a thread, a job waits for an existing one, or runs on the
+    loop if there is none. No thread is started before there is a job: a second thread,
+    even an idle one, makes the system calls of an object-add half as expensive again
+    (25 and 36 us, measured).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -133,7 +133,7 @@ class Jobs:
         return sum(each.user == user for each in self._line)
 
     def _for_so_long(self, seconds: float, done: Resume) -> Resume:
-        """Tells `done` once: of the end, or after so long of nothing."""
+        """Calls `done` once: at the end, or with None after so many seconds."""
         timer = self._loop.call_later(seconds, lambda: tell(None, None))
         told = False
 
@@ -157,7 +157,7 @@ class Jobs:
         most = HEAVY if heavy else LIGHT
         if any(busy[each, heavy] >= (most if each else UNKNOWN) for each in job.on):
             return False
-        return self._places.has_room(user) and self._may_copy(job)
+        return self._places.has_free_place(user) and self._may_copy(job)
 
     def _may_copy(self, job: Job[Any]) -> bool:
         """Whether its copies may be made now; what is more than there may ever be is made alone."""
@@ -240,7 +240,7 @@ class Jobs:
         self._threads += 1
 
     def close(self) -> None:
-        """Let the waiting threads go; a job under way ends by itself."""
+        """End the idle threads; a running job ends by itself."""
         for _ in range(self._idle):
             self._work.put(None)
         self._threads -= self._idle
@@ -265,7 +265,7 @@ class Jobs:
                 self._loop.call_soon_threadsafe(self._end, job, done, user, value, error)
             except RuntimeError:
                 return  # The loop is closed: the daemon has ended.
-            # Megabytes may hang on it, and the next job may be long in coming.
+            # They may refer to megabytes, and the next job may come much later.
             del item, job, done, value, error
 
     def _end(

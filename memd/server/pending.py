@@ -1,4 +1,4 @@
-"""Clients that have connected and not negotiated: for how long, and who makes room."""
+"""Clients that have connected and not negotiated: for how long, and which may be dropped."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class PendingNegotiation:
             each.session.user == user and not each.session.negotiated for each in self._since
         )
 
-    def make_room(self, user: int | None = None) -> bool:
-        """Disconnect who has been silent for longest, of a user's or of all, if it is long."""
+    def drop_oldest(self, user: int | None = None) -> bool:
+        """Disconnect the longest silent client, of a user or of all, if that is over `GRACE`."""
         first = self._first()
         if user is not None:
             for each in self._since:

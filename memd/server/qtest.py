@@ -67,7 +67,7 @@ class QTestLog:
             self._lines.write(b"[" + what + b" +" + passed + b"] " + text + b"\n")
 
     def close(self) -> None:
-        """Let go of the file, once all is written; one that takes nothing goes with the process."""
+        """Close the file once all is written; one that blocks is closed when the process ends."""
         if self._lines is not None and self._lines.flush(_PATIENCE):
             # Brings in ctypes, which a start need not pay for.
             from memd.hostmem.closing import close

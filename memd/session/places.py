@@ -51,7 +51,7 @@ class Places:
         self._count_returned()
         return self._taken[user]
 
-    def has_room(self, user: int, count: int = 1) -> bool:
+    def has_free_place(self, user: int, count: int = 1) -> bool:
         """Whether a user may take so many more."""
         self._count_returned()
         spare = self._spare if user in self._apart else 0

@@ -31,8 +31,8 @@ QUEUE_LIMIT = 8
 
 
 MOST_BYTES = 2 << 20
-"""Bytes that a message may have but for those that carry memory: a secret of 1 MiB in base64
-fits. What is longer is no path, name or list that anything could be done with."""
+"""Bytes of a message, except of one that carries memory. A secret of 1 MiB in base64 fits;
+no valid path, name or list is longer."""
 
 CARRIES_MEMORY = frozenset(("x-memdev-write",))
 """The commands whose messages may be as long as `--max-message` lets them be."""
@@ -41,7 +41,7 @@ MOST_TEXT = 65_536
 """Characters of an error's text. QEMU repeats what was sent whatever its length."""
 
 _SHORT_ID = 1024
-"""Characters of a request's id that is echoed even so."""
+"""Characters of the longest id of such a message."""
 
 BULK = 4096
 """Bytes that come at once from no client that waits for each answer. They wait for
@@ -58,7 +58,7 @@ class Transport(Protocol):
     """Where a session's bytes go; the server's connection."""
 
     full: bool
-    """More is held than a client that reads lets happen: run nothing until `resume`."""
+    """Too much is held for a client that does not read: run nothing until `resume`."""
 
     def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
         """Queue an answer or event; `fds` are closed once sent or lost."""
@@ -199,14 +199,14 @@ class Session:
         self.origin: dict[str, str] = {}
         self.negotiated = False
         self.oob_enabled = False
-        # Descriptors of the last message that carried any, not yet taken; whether there
-        # was no room for them.
+        # Descriptors of the last message that carried any, not yet taken; whether they were
+        # refused, as the user has too many.
         self._arrived: list[Descriptor] = []
         self._refused = False
         self._running = False
         # Bytes that the message that runs takes, if it is large.
         self._running_bytes = 0
-        # Accepted behind the running command (oob). What else came waits in the decoder.
+        # Accepted behind the running command (oob). Further messages wait in the decoder.
         self._queue: deque[Any] = deque()
         self._phase = Phase.NEGOTIATING
         # Whether the transport was told to stop feeding.
@@ -278,7 +278,7 @@ class Session:
         """
         self._close_arrived()
         places, user = self._hub.descriptors, self.user
-        self._refused = not places.has_room(user, len(fds))
+        self._refused = not places.has_free_place(user, len(fds))
         if self._refused or self.monitor.readonly:
             from memd.hostmem.closing import close
 
@@ -423,7 +423,7 @@ class Session:
         self._answer(result, request_id, has_id)
 
     def _start(self, wait: Wait, resume: Resume) -> None:
-        """Have what its command waits for end; see `memd.work.Start`."""
+        """Start what its command waits for; see `memd.work.Start`."""
         if type(wait) is Job:
             wait.user = self.user
         self._hub.start(wait, resume)

@@ -107,7 +107,7 @@ def resident(pid: int) -> list[tuple[int, int]]:
 def descriptors(pid: int) -> Counter[str]:
     """What the process's descriptors refer to, and how often.
 
-    Of this process: once those that it is closing are closed (`Host.close_beside`).
+    Of this process: once those that it is closing are closed (`Host.close_in_thread`).
     """
     if pid == os.getpid():
         wait_for_closing()

@@ -60,7 +60,7 @@ def test_version_1(system: Path) -> None:
     found = cgroup.groups()
     assert [each.limit for each in found] == [5000, 1000]
     # Of the group above nothing else is known: it limits nothing.
-    assert cgroup.room(found) == 2120
+    assert cgroup.memory_left(found) == 2120
 
 
 @pytest.mark.parametrize(("member", "mount"), [("/pod/a", V2), ("/pod/a", CONTAINER), ("/", V2)])
@@ -73,7 +73,7 @@ def test_version_2(system: Path, member: str, mount: str) -> None:
         "memory.stat": "anon 5\ninactive_file 100\nactive_file 20\n",
     }
     make_group(where, own)
-    assert cgroup.room(cgroup.groups()) == -880
+    assert cgroup.memory_left(cgroup.groups()) == -880
     (where / "memory.max").write_text("max\n")
     assert cgroup.groups() == []
 
@@ -82,11 +82,11 @@ def test_none_that_can_be_seen(system: Path) -> None:
     assert cgroup.groups() == []
     describe(system, "0::/../elsewhere\n", V2)
     assert cgroup.groups() == []
-    assert cgroup.room([]) is None
+    assert cgroup.memory_left([]) is None
 
 
 def test_this_machine() -> None:
-    left = cgroup.room(cgroup.groups())
+    left = cgroup.memory_left(cgroup.groups())
     assert left is None or left > 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from memd.persist import fdstore as module
-from memd.persist.fdstore import LIST, FdStore, name_of, room
+from memd.persist.fdstore import LIST, FdStore, capacity_of, name_of
 from memd.persist.sd_notify import Notifier
 from tests.manager import ServiceManager
 
@@ -22,8 +22,8 @@ Open = Callable[..., FdStore]
     ("environ", "capacity"),
     [({}, 0), ({"FDSTORE": "512"}, 512), ({"FDSTORE": "-1"}, 0), ({"FDSTORE": ""}, 0)],
 )
-def test_the_room(environ: dict[str, str], capacity: int) -> None:
-    assert room(environ) == capacity
+def test_the_capacity(environ: dict[str, str], capacity: int) -> None:
+    assert capacity_of(environ) == capacity
 
 
 @pytest.fixture
@@ -56,23 +56,23 @@ def memory() -> Iterator[int]:
     os.close(fd)
 
 
-async def test_room_for_so_many(
+async def test_capacity_for_so_many(
     manager: ServiceManager, open_store: Open, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store()
     for number in (1, 2, 3):
-        assert store.has_room()
+        assert store.has_free_place()
         assert store.store(number, memory)
         assert store.has(number)
-    assert not store.has_room()
+    assert not store.has_free_place()
     store.remove(2)
     store.remove(2)
     store.remove(99)
-    assert store.has_room()
+    assert store.has_free_place()
     manager.catch_up()
     assert "memd-2" not in manager.names()
     monkeypatch.setattr(module, "_NAMES_LENGTH", 20)
-    assert not store.has_room()
+    assert not store.has_free_place()
 
 
 async def test_removals_go_before(manager: ServiceManager, open_store: Open) -> None:
@@ -87,7 +87,7 @@ async def test_removals_go_before(manager: ServiceManager, open_store: Open) -> 
             pass
         store.remove(1)
         store.remove(2)
-        assert store.has_room()
+        assert store.has_free_place()
         assert not store.store(4, memories[4])
         parking = threading.Thread(target=store.store, args=(4, memories[4], True))
         parking.start()
@@ -105,7 +105,7 @@ async def test_names_fit_into_the_environment(open_store: Open, memory: int) -> 
     """Of a store of any size no more is used than can be passed on (execve(2))."""
     store = open_store(capacity=0)
     number = 1 << 20
-    while store.has_room():
+    while store.has_free_place():
         store._account(name_of(number))
         number += 1
     passed = "LISTEN_FDNAMES=" + ":".join(store._names)

@@ -361,13 +361,13 @@ def test_room_that_is_set_aside(log: ObjectLog) -> None:
     with no_larger_file(log.fd):
         with pytest.raises(OSError, match="File too large"):
             log.write({"is": 1})
-        with pytest.raises(QMPError, match="cannot note it for a restart"), log.room_for(100):
+        with pytest.raises(QMPError, match="cannot note it for a restart"), log.reserve(100):
             pass
-    with log.room_for(100) as write, no_larger_file(log.fd):
+    with log.reserve(100) as write, no_larger_file(log.fd):
         with pytest.raises(OSError, match="File too large"):
             log.write({"is": 1, "text": "x" * 200})
         write({"is": 2})
-    with log.room_for(100):
+    with log.reserve(100):
         pass
     for number in range(3000):
         log.write({"is": 3, "text": number})

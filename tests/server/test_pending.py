@@ -37,15 +37,15 @@ async def until_ended(callers: list[Caller]) -> None:
 
 async def test_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     pending = PendingNegotiation(asyncio.get_running_loop(), 0)
-    assert not pending.make_room()
+    assert not pending.drop_oldest()
     first, second, third = (Caller(pending) for _ in range(3))
-    assert not pending.make_room()
+    assert not pending.drop_oldest()
     monkeypatch.setattr(room, "GRACE", 0.0)
     first.negotiated = True
-    assert pending.make_room()
+    assert pending.drop_oldest()
     assert [each.end for each in (first, second, third)] == ["", "closed", ""]
     third.close()
-    assert not pending.make_room()
+    assert not pending.drop_oldest()
 
 
 async def test_time_is_up_for_whoever_has_not_negotiated() -> None:

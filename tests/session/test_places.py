@@ -12,31 +12,31 @@ ROOT, OWN, OTHER, ANOTHER = 0, 5, 1000, 1001
 
 def test_the_operator_gets_in_while_others_have_all_that_they_may() -> None:
     places = Places(40, 0, apart=(ROOT, OWN))
-    while places.has_room(OTHER):
+    while places.has_free_place(OTHER):
         places.take(OTHER)
     assert places.of(OTHER) == 40 - 2 * SPARE
     for user in (ROOT, OWN):
         for _ in range(SPARE):
-            assert places.has_room(user)
+            assert places.has_free_place(user)
             places.take(user)
-        assert not places.has_room(user)
+        assert not places.has_free_place(user)
     assert places.taken == 40
 
 
 def test_one_user_leaves_room_for_others() -> None:
     places = Places(40, 10, apart=())
     places.take(OTHER, 10)
-    assert not places.has_room(OTHER)
-    assert places.has_room(ANOTHER, 10)
-    assert not places.has_room(ANOTHER, 11)
+    assert not places.has_free_place(OTHER)
+    assert places.has_free_place(ANOTHER, 10)
+    assert not places.has_free_place(ANOTHER, 11)
     places.give_back(OTHER)
-    assert places.has_room(OTHER)
+    assert places.has_free_place(OTHER)
 
 
 def test_any_number() -> None:
     places = Places()
     places.take(OTHER, 10**6)
-    assert places.has_room(OTHER, 10**6)
+    assert places.has_free_place(OTHER, 10**6)
 
 
 @given(
@@ -50,7 +50,7 @@ def test_no_more_than_there_are(total: int, each: int, steps: list[tuple[bool, i
     for comes, user in steps:
         if not comes and places.of(user):
             places.give_back(user)
-        elif comes and places.has_room(user):
+        elif comes and places.has_free_place(user):
             places.take(user)
         if total:
             assert places.taken <= total
@@ -59,4 +59,4 @@ def test_no_more_than_there_are(total: int, each: int, steps: list[tuple[bool, i
     for user in (ROOT, OWN, OTHER, ANOTHER):
         places.give_back(user, places.of(user))
     assert places.taken == 0
-    assert places.has_room(OTHER) == (total == 0 or total > 2 * min(SPARE, total // 8))
+    assert places.has_free_place(OTHER) == (total == 0 or total > 2 * min(SPARE, total // 8))

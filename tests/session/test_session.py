@@ -98,7 +98,7 @@ class Backstage:
         return args or name
 
     def has_descriptor_to_spare(self, user: int) -> bool:
-        return self.descriptors.has_room(user)
+        return self.descriptors.has_free_place(user)
 
     def broadcast(self, events: tuple[Event, ...]) -> None:
         assert self.session is not None
