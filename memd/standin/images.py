@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, device_not_found
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.files import encode_path
-from memd.hostmem.paths import create_path
+from memd.hostmem.paths import target
 from memd.standin.blocks import DRIVERS, Blocks, Node, measure, read_header
 from memd.standin.jobs import Jobs, Task
 from memd.standin.qcow2 import empty_image
@@ -430,19 +430,29 @@ def _has_data(node: Node) -> bool:
 
 
 def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
-    """Make the file of an image; in a thread."""
-    try:
-        fd = create_path(encode_path(path), _CREATE, _MODE, roots)
-    except OSError as error:
-        raise QMPError(f"Could not create '{path}': {error.strerror}") from None
-    try:
-        # A size of 64 bits, which the file system takes for a signed one.
-        os.ftruncate(fd, size if size < 1 << 63 else -1)
-        _write(fd, content)
-    except OSError as error:
-        raise QMPError(f"Could not resize file: {error.strerror}") from None
-    finally:
-        os.close(fd)
+    """Make the file of an image, or empty it; in a thread. Where that fails no new file is left."""
+    with ExitStack() as opened:
+        try:
+            entry = target(encode_path(path), roots)
+            opened.callback(entry.close)
+            new = True
+            try:
+                fd = entry.open(_CREATE | os.O_EXCL, _MODE)
+            except FileExistsError:
+                new = False
+                fd = entry.open(_CREATE, _MODE)
+        except OSError as error:
+            raise QMPError(f"Could not create '{path}': {error.strerror}") from None
+        opened.callback(os.close, fd)
+        try:
+            # A size of 64 bits, which the file system takes for a signed one.
+            os.ftruncate(fd, size if size < 1 << 63 else -1)
+            _write(fd, content)
+        except OSError as error:
+            if new:
+                with suppress(OSError):
+                    entry.unlink()
+            raise QMPError(f"Could not resize file: {error.strerror}") from None
 
 
 def _fill(node: Node, content: Content) -> None:
@@ -456,4 +466,6 @@ def _fill(node: Node, content: Content) -> None:
 
 def _write(fd: int, content: Content) -> None:
     for offset, data in content.items():
-        os.pwrite(fd, data, offset)
+        done = 0
+        while done < len(data):
+            done += os.pwrite(fd, data[done:], offset + done)
