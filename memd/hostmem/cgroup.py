@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from memd.hostmem import libc
@@ -204,8 +204,10 @@ _SECONDS = 1.0
 
 
 @contextmanager
-def charged(length: int, missing: Callable[[], int] | None = None) -> Iterator[None]:
+def charged(length: int, missing: Callable[[], int] | None = None) -> Iterator[bool]:
     """While so many bytes of memory are made, which the groups are charged for.
+
+    Yields whether other pages have to be swapped out for them.
 
     Args:
         length: at most so many.
@@ -227,7 +229,7 @@ def charged(length: int, missing: Callable[[], int] | None = None) -> Iterator[N
             _underway += length
             others = _underway - length
     if free:
-        yield
+        yield False
         return
     try:
         left = _left_beyond(limited, length + others)
@@ -236,7 +238,7 @@ def charged(length: int, missing: Callable[[], int] | None = None) -> Iterator[N
             if wanted and _left_beyond(limited, wanted + others, swap=True) < 0:
                 raise libc.os_error(errno.ENOMEM)
         _allowance = max(0, min(_ALLOWANCE, left))
-        yield
+        yield left < 0
     finally:
         with _lock:
             _underway -= length
@@ -250,7 +252,8 @@ def _left_beyond(limited: list[Group], wanted: int, swap: bool = False) -> int:
     return left + (swap_left(limited) if swap else 0) - wanted - MARGIN
 
 
-def making(region: Region, start: int, length: int) -> AbstractContextManager[None]:
+@contextmanager
+def making(region: Region, start: int, length: int) -> Iterator[None]:
     """While pages of a range of a region are made, where they are memory.
 
     Args:
@@ -260,7 +263,8 @@ def making(region: Region, start: int, length: int) -> AbstractContextManager[No
         OSError: the groups do not allow so many (ENOMEM).
     """
     if not takes_memory(region):
-        return nullcontext()
+        yield
+        return
     begin = (region.address + start) & -libc.PAGE_SIZE
     end = region.address + start + length
     whole = end - begin + -(end - begin) % libc.PAGE_SIZE
@@ -271,7 +275,12 @@ def making(region: Region, start: int, length: int) -> AbstractContextManager[No
         # Of a private mapping of a file, the pages that are there are the file's.
         return whole
 
-    return charged(whole, missing)
+    with charged(whole, missing) as swapping:
+        yield
+    if swapping:
+        # Pages that MADV_POPULATE_WRITE made count as in use, and a group that has no
+        # others is killed in spite of free swap (seen on Linux 6.18).
+        libc.madvise(begin, whole, libc.MADV_COLD)
 
 
 def takes_memory(region: Region) -> bool:

@@ -48,7 +48,7 @@ class Saving:
         # A tmpfs is memory, of which the control groups may not allow so much.
         self._charged = libc.file_system_type(to) == libc.TMPFS_MAGIC
 
-    def taking(self, length: int) -> AbstractContextManager[None]:
+    def taking(self, length: int) -> AbstractContextManager[object]:
         """While a piece is written; raises `OSError` where there is no room for it."""
         return cgroup.charged(length) if self._charged else nullcontext()
 

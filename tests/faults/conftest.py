@@ -117,6 +117,18 @@ class ControlGroup:
         """Allow so much, in bytes, or so many."""
         (self._path / self._name).write_text(str(value))
 
+    def refuse_swap(self) -> None:
+        """Have its pages stay in memory."""
+        for name in ("memory.swappiness", "memory.swap.max"):
+            self.set(name, 0)
+
+    def set(self, name: str, value: int) -> bool:
+        """Write a file of the group's; gives whether there is one of that name."""
+        there = (self._path / name).exists()
+        if there:
+            (self._path / name).write_text(str(value))
+        return there
+
     def take(self, pid: int) -> None:
         """Put a process into the group."""
         (self._path / "cgroup.procs").write_text(str(pid))
@@ -166,9 +178,10 @@ def control_group() -> Iterator[Callable[[str], ControlGroup]]:
 def limited(
     control_group: Callable[[str], ControlGroup], start_memd: Callable[..., Server]
 ) -> Server:
-    """A daemon that may use 128 MiB."""
+    """A daemon that may use 128 MiB, and no swap."""
     group = control_group("memory")
     group.limit(128 * MIB)
+    group.refuse_swap()
     server = start_memd()
     group.take(server.pid)
     return server
