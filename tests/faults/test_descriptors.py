@@ -81,20 +81,21 @@ def read_exports(sock: socket.socket, count: int) -> int:
 
 def test_those_that_are_left(server: Server) -> None:
     """A clear error beyond the bound, in every command that takes one; others go on."""
-    with open("/dev/null") as null, Client(server.path, timeout=60) as client:
-        assert until_refused(lambda: client.execute("add-fd", fds=[null.fileno()])) >= 20
+    with open(os.memfd_create("given")) as given, Client(server.path, timeout=60) as client:
+        assert until_refused(lambda: client.execute("add-fd", fds=[given.fileno()])) >= 20
         left = len(client.execute("query-fdsets"))
         assert 20 <= left <= 24
         with pytest.raises(QMPError, match="--max-descriptors"):
-            client.execute("getfd", {"fdname": "x"}, fds=[null.fileno()])
+            client.execute("getfd", {"fdname": "x"}, fds=[given.fileno()])
         with pytest.raises(QMPError, match="--max-descriptors"):
             client.export("m")
         with Client(server.path, timeout=60) as other:
             options = {"qom-type": "memory-backend-memfd", "id": "n", "size": 1 << 20}
             other.execute("object-add", options)
             other.execute("object-del", {"id": "n"})
+        # A memfd's place is free as soon as it is given up; a device is closed by a thread.
         client.execute("remove-fd", {"fdset-id": 0})
-        client.execute("getfd", {"fdname": "x"}, fds=[null.fileno()])
+        client.execute("getfd", {"fdname": "x"}, fds=[given.fileno()])
         client.execute("closefd", {"fdname": "x"})
         client.export("m").close()
 
