@@ -1,4 +1,4 @@
-"""What a command line comes to: plain data, which `cli/` makes and others read.
+"""The parsed options: plain data, which `cli/` makes and others read.
 
 And `Report`, which says on standard error what may be wrong with it.
 """

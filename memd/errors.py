@@ -19,7 +19,7 @@ COMMAND_NOT_FOUND = "CommandNotFound"
 DEVICE_NOT_FOUND = "DeviceNotFound"
 
 NO_DESCRIPTOR = "No file descriptor supplied via SCM_RIGHTS"
-"""What is said where a command needs a descriptor that comes along."""
+"""The error of a command that needs a descriptor with its message."""
 
 
 class QMPError(Exception):
@@ -62,7 +62,7 @@ _SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, 
 
 
 def shortage(error: BaseException) -> QMPError | None:
-    """What a client is told where the system has run out of something; None for all else.
+    """The error for a client where the system has run out of something; None otherwise.
 
     That is no secret, and it may be otherwise when the client tries again. Other
     exceptions that nobody expected are for the log.
@@ -75,7 +75,7 @@ def shortage(error: BaseException) -> QMPError | None:
 
 
 def answer_to(error: Exception, what: str) -> QMPError:
-    """What a client is told of an exception; what it is not told is logged.
+    """The error for a client after an exception; an unexpected one is logged.
 
     The one place where any exception becomes an answer.
 

@@ -1,4 +1,4 @@
-"""What the command line says of access: directories for clients' files, the audit."""
+"""Options about access: directories for clients' files, the audit."""
 
 from __future__ import annotations
 

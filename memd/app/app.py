@@ -149,7 +149,7 @@ class App:
             self._daemon.lost = self._manager.lost
 
     def _dispatcher(self) -> Dispatcher:
-        """What runs commands.
+        """The dispatcher.
 
         Raises:
             StartError: the catalogue can't be read.
@@ -406,7 +406,7 @@ class App:
             raise StartError(error.desc, hint=error.hint) from None
 
     async def _run(self, command: Command[Any]) -> Any:
-        """Run a command; a `memd.work.Run`. What it raises is a `QMPError`."""
+        """Run a command; a `memd.work.Run`. It raises `QMPError` only."""
         done: asyncio.Future[Any] = self._loop.create_future()
 
         def end(value: Any, error: BaseException | None) -> None:

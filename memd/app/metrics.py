@@ -64,7 +64,7 @@ LONGEST = 1 << 16
 
 
 class Snapshot:
-    """What is read on the event loop for one scrape."""
+    """Values that are read on the event loop for one scrape."""
 
     def __init__(self) -> None:
         self.backends: list[JSONObject] = []

@@ -1,4 +1,4 @@
-"""What a service manager passes to the daemon (sd_listen_fds(3)): sockets, and what it kept."""
+"""Descriptors from a service manager (sd_listen_fds(3)): sockets, and kept memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _FIRST = 3
 
 
 def take_passed(config: Config) -> list[MonitorSpec]:
-    """Take what a service manager has passed (sd_listen_fds(3)): sockets, and what it kept.
+    """Take the descriptors that a service manager has passed (sd_listen_fds(3)).
 
     Returns:
-        monitors on the sockets. What was kept for the last daemon goes to `config`.
+        monitors on the sockets. Kept descriptors go to `config.stored`.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []

@@ -1,10 +1,10 @@
-"""A record of each command that acts: who, what, and what came of it.
+"""A record of each command that is not a query: client, command, outcome.
 
-Queries (`memd.commands.queries`) are not recorded. A record never holds
-anything of what memory holds, nor of secrets (`memd.commands.redaction`). What the
-journal does not take at once waits, and no command for it; to a file a thread writes,
-for which commands wait, but not for long. Where too many records wait, further ones are
-lost, which is told as soon as one is taken again.
+Queries are those of `memd.commands.queries`. A record contains neither content of
+memory nor secrets (`memd.commands.redaction`). Records that the journal does not take
+at once are queued, and no command waits for them; a file is written by a thread, for
+which commands wait, but not for long. If the queue is full, further records are lost;
+a record says how many as soon as one is taken again.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _values_of(daemon: Daemon, paths: list[str]) -> list[JSON]:
 
 
 async def _long_list(daemon: Daemon, paths: list[str]) -> Encoded:
-    # In JSON at once: to write megabytes in one go would keep the loop.
+    # In JSON at once: encoding megabytes in one go would block the loop.
     parts: list[bytes] = []
     size = 0
     for at in range(0, len(paths), _AT_ONCE):
@@ -187,7 +187,7 @@ def _values(obj: QObject) -> list[JSON]:
     found = []
     for prop in obj.qom_type.all_properties.values():
         info = {"name": prop.name, "type": prop.type}
-        # What can't be read is listed without a value.
+        # A property without a getter is listed without a value.
         if prop.getter is not None:
             info["value"] = prop.getter(obj)
         found.append(info)

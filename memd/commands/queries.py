@@ -1,12 +1,11 @@
-"""Which commands only ask: those a read-only monitor runs, and no audit record is made of.
+"""Queries: the commands that a read-only monitor runs and the audit does not record.
 
-Whatever is not named here acts, a new command included, until somebody says
-otherwise: it is refused on a read-only monitor, and audited. A test holds every
-command of the table against this.
+Any command not named here, a new one included, is refused on a read-only monitor, and
+audited. A test checks that each command of the table was considered.
 
 `x-memdev-read` and `x-memdev-export` are not queries though they change nothing:
-they give away what the memory holds. Neither is `qom-list-get`, nor `qom-get` of
-a `data`: that may be a secret. `x-memdev-explain` is one: it looks and makes
+they disclose content of memory. Neither is `qom-list-get`, nor `qom-get` of
+a `data`: that may be a secret. `x-memdev-explain` is one: it creates
 nothing.
 """
 
@@ -56,14 +55,14 @@ QUERIES = frozenset(
         "x-template-query",
     }
 )
-"""Commands that change nothing, and tell nothing of what memory holds, nor secrets."""
+"""Commands that change nothing, and disclose neither content of memory nor secrets."""
 
 _HUMAN_QUERIES = ("info", "help", "?")
-"""The human monitor's words that only ask."""
+"""The human monitor's query commands."""
 
 
 def is_query(name: str, arguments: JSONObject) -> bool:
-    """Whether a command only asks.
+    """Whether a command is a query.
 
     Args:
         name: the command.

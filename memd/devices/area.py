@@ -69,7 +69,7 @@ class Area(NamedTuple):
             hint: the address that is asked for, or `ANYWHERE`.
 
         Raises:
-            QMPError: there is no room. The order of complaints is QEMU's.
+            QMPError: there is no gap. The order of complaints is QEMU's.
         """
         there = sorted(placed, key=lambda device: device.address)
         used = sum(device.memory_size for device in there)

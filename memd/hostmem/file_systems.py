@@ -28,13 +28,13 @@ def number(mode: int, device: int, device_number: int) -> int:
 
 
 def of_paths(paths: Iterable[str]) -> frozenset[int]:
-    """What opening any of these may wait for; of none it is not known."""
+    """`Job.on` for opening any of these; unknown for none."""
     encoded = [each.encode("utf-8", "surrogateescape") for each in paths]
     return frozenset().union(*(of_path(each, set()) for each in encoded)) or ELSEWHERE
 
 
 def of_path(path: bytes, in_memory: set[int]) -> frozenset[int]:
-    """What opening a path may wait for, as far as is known at once; see `Job.on`.
+    """`Job.on` for opening a path, as far as is known without waiting.
 
     It is the file system of the last directory on the way that the kernel knows: this
     is whom it would ask next.

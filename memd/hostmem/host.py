@@ -129,7 +129,7 @@ class Host:
         return None
 
     def waits_on(self, path: bytes) -> frozenset[int]:
-        """What opening a path may wait for, as far as is known at once; see `Job.on`."""
+        """`Job.on` for opening a path, as far as is known without waiting."""
         return file_systems.of_path(path, self._in_memory)
 
     def open_near(self, entry: Entry, flags: int) -> int:
@@ -224,7 +224,7 @@ class Host:
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
     def look(self, fd: int) -> Opened:
-        """What there is to know of an open file."""
+        """The facts of an open file; see `Opened`."""
         opened = look(fd)
         # A device may be waited for, though its name is on a tmpfs.
         if opened.in_memory and stat.S_ISREG(opened.mode):

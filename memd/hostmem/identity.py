@@ -1,4 +1,4 @@
-"""What tells a file from others, and its descriptor from others of the file."""
+"""The identity of a file and of a descriptor of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEXTS = {
 
 
 def identify(fd: int, opened: Opened | None = None) -> dict[str, JSON]:
-    """What a descriptor leads to, as JSON; raises `OSError`.
+    """The identity of a descriptor's file, as JSON; raises `OSError`.
 
     Args:
         opened: what was noted of it, where its file system is not to be asked.
@@ -48,6 +48,6 @@ def _seals(fd: int) -> int | None:
 
 
 def difference(expected: dict[str, JSON], fd: int) -> str | None:
-    """What a descriptor is, where it is not the one that `identify` told of; else None."""
+    """How a descriptor differs from the one that was given to `identify`; None if not."""
     found = identify(fd)
     return next((text for name, text in _TEXTS.items() if found[name] != expected[name]), None)

@@ -27,7 +27,7 @@ from memd.sizes import size_text
 
 
 class Claim(NamedTuple):
-    """What memory may still claim, in pages.
+    """The pages that memory may still claim.
 
     Attributes:
         missing: pages that are not there yet.
@@ -109,7 +109,7 @@ class Ledger:
             self._discarded[key] = self._discarded.get(key, 0) + length
 
     def _claims(self, page_size: int) -> list[Claim]:
-        """What all memory may claim; each part of a file that is shared counts once."""
+        """The pages that all memory may claim; a shared part of a file counts once."""
         self._regions = [entry for entry in self._regions if entry[0].fd >= 0]
         files = {_file_of(region) for region, _nodes in self._regions}
         self._discarded = {key: size for key, size in self._discarded.items() if key in files}

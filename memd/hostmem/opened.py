@@ -1,4 +1,4 @@
-"""What is noted of a file when it is opened, so that it need not be asked for again.
+"""Facts of a file, noted when it is opened, so that it need not be asked again.
 
 A call to a file system may wait.
 """
@@ -104,7 +104,7 @@ class Opened(NamedTuple):
 
 
 def look(fd: int, magic: int | None = None, read_only: bool | None = None) -> Opened:
-    """What there is to know of an open file.
+    """The facts of an open file.
 
     Args:
         magic: of its file system, where that is known.

@@ -1,10 +1,9 @@
-"""The host that only plans: it tells what the kernel would say, and makes nothing.
+"""The planning host: predicts what the kernel would do, and creates nothing.
 
-It looks: paths are opened with O_PATH, which neither reads nor writes, and
-permissions are asked for with faccessat(2). And it tries what leaves no trace:
-whether so much anonymous memory can be mapped, whether a page can be bound to
-nodes. What only the attempt can tell (a device's driver, a file system that is not
-known here) is `CannotTell`.
+Paths are opened with O_PATH, which neither reads nor writes, and permissions are
+checked with faccessat(2). It tries what has no lasting effect: whether so much
+anonymous memory can be mapped, whether a page can be bound to nodes. If only a real
+attempt could tell (a device's driver, an unknown file system) it raises `CannotTell`.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ FILE_SYSTEMS = {
 
 
 class PlannedFile:
-    """What an open file would be.
+    """The facts that an open file would have.
 
     Attributes:
         kind: "file", "directory" (an unnamed file in it), "fifo", "device",
@@ -294,7 +293,7 @@ class PlanningHost(Host):
 
 
 def _existing(fd: int, flags: int) -> PlannedFile:
-    """What a file would be that is opened with these flags; raises `OSError`."""
+    """The file that would be opened with these flags; raises `OSError`."""
     status = os.fstat(fd)
     readonly = flags & os.O_ACCMODE == os.O_RDONLY
     kind = stat.S_IFMT(status.st_mode)

@@ -146,7 +146,7 @@ class Region:
 
     @property
     def waits_on(self) -> frozenset[int]:
-        """What work on it may wait for; see `Job.on`."""
+        """`Job.on` for work on it."""
         opened = self.opened
         if opened is None or opened.in_memory or opened.zero_device or not opened.inode:
             return MEMORY

@@ -49,7 +49,7 @@ class Saving:
         self._charged = libc.file_system_type(to) == libc.TMPFS_MAGIC
 
     def taking(self, length: int) -> AbstractContextManager[object]:
-        """While a piece is written; raises `OSError` where there is no room for it."""
+        """While a piece is written; raises `OSError` where the disk is full."""
         return cgroup.charged(length) if self._charged else nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""What a backend asks of the kernel, worked out before anything is done.
+"""Open flags, protection and mapping flags of a backend, computed before any call.
 
 Pure: no system calls. The table of `memory-backend-file`'s share, readonly and
 rom is here and nowhere else.

@@ -1,4 +1,4 @@
-"""What regions take: memory, copies on write, swap, by NUMA node."""
+"""The memory use of regions: resident memory, copies on write, swap, by NUMA node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NODES = "/sys/devices/system/node/has_memory"
 
 
 class Taken(NamedTuple):
-    """What a range of a region takes, in bytes; the members are those of `Usage`.
+    """The memory use of a range of a region, in bytes; members as of `Usage`.
 
     Attributes:
         huge: how much of what is resident is huge pages, as far as they are
@@ -32,7 +32,7 @@ class Taken(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a region takes, in bytes.
+    """The memory use of a region, in bytes.
 
     Attributes:
         resident: how much of it is in memory. Of a shared file everything
@@ -61,7 +61,7 @@ def untouched(region: Region) -> bool:
 
 
 def usage(regions: list[Region]) -> list[Usage]:
-    """What each of the regions takes, in their order.
+    """The memory use of each of the regions, in their order.
 
     Raises:
         OSError: the kernel does not tell.
@@ -78,7 +78,7 @@ def usage(regions: list[Region]) -> list[Usage]:
 
 
 def taken(region: Region, pages: PageMap, start: int, length: int, *, huge: bool = False) -> Taken:
-    """What a range of a region takes.
+    """The memory use of a range of a region.
 
     Args:
         pages: this process's.

@@ -1,4 +1,4 @@
-"""Chunks that were fetched: kept as long as there is room for them, the latest used longest."""
+"""The cache of fetched chunks; the least recently used are removed."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Cache:
             os.close(fd)
 
     def _trim(self, taken: int, more: int = 0) -> int:
-        """Make room, if there is none for so many bytes more; what is taken then."""
+        """Remove chunks, if so many bytes more do not fit; returns the bytes taken then."""
         if self.limit is None or taken + more <= self.limit:
             return taken
         left = list(self._records())

@@ -59,7 +59,7 @@ def capture(
         progress: told how many bytes were gone through.
 
     Raises:
-        QMPError: it can't be read, or there is no room.
+        QMPError: it can't be read, or the disk is full.
     """
     try:
         with tempfile.TemporaryFile(dir=directory, buffering=0) as copy:

@@ -218,7 +218,7 @@ def fetch_blob(
         anew: whether to replace one that is there.
 
     Raises:
-        QMPError: it is not to be had, or there is no room.
+        QMPError: it can't be fetched, or the disk is full.
     """
     if not anew and blobs.has(digest):
         return

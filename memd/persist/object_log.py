@@ -218,7 +218,7 @@ class LogFile:
 
 
 class ObjectLogState:
-    """What the entries come to.
+    """The state that the entries amount to.
 
     Attributes:
         objects: the line of each object's description, by its number.
@@ -455,7 +455,7 @@ def _may_be_log(data: bytes) -> bool:
 
 
 def cannot_record(failed: OSError) -> QMPError:
-    """What a client is told where there is no memory for an entry."""
+    """The error where there is no memory for an entry."""
     return QMPError(f"cannot note it for a restart: {os.strerror(failed.errno or 0)}")
 
 

@@ -56,7 +56,7 @@ class Recorder:
         self._status = status
         self._lost = lost
         self._waiting: list[tuple[UserCreatable, JSONObject]] = []
-        # What is being deleted: its number, whether its data goes, whether it is much.
+        # Objects being deleted: number, whether data is discarded, whether it is much.
         self._deleting: dict[UserCreatable, tuple[int, bool, bool]] = {}
         self.storage: Storage | None = None
         self.numbers: dict[str, int] = {}
@@ -112,7 +112,7 @@ class Recorder:
             # It may have been deleted meanwhile.
             if self.numbers.get(obj.name) == number:
                 before = log.state.described(number)
-                # What is described anew takes precedence, what only the log knows stays.
+                # New members take precedence; those that only the log has stay.
                 write({**before, **obj.describe(before)})
 
     def on_deleting(self, obj: UserCreatable) -> None:

@@ -51,7 +51,7 @@ _MEMBERS: dict[str, type | tuple[type, ...]] = {
     "stored": bool,
     "lost": (str, type(None)),
 }
-"""What each description has, besides what an object's type adds."""
+"""Members of every description, besides those that an object's type adds."""
 
 _OF_MEMORY: dict[str, type | tuple[type, ...]] = {
     "map": dict,
@@ -59,7 +59,7 @@ _OF_MEMORY: dict[str, type | tuple[type, ...]] = {
     "exports": int,
     "bound": list,
 }
-"""What one of stored memory has, too."""
+"""Further members of a description of stored memory."""
 
 log = logging.getLogger("memd")
 
@@ -246,7 +246,7 @@ class Restoring:
             OSError: it can't be noted.
         """
         fdstore, object_log = self._storage
-        # What is left was being made or deleted, or belongs to what is lost.
+        # The rest was being made or deleted, or belongs to lost objects.
         for number, span in list(object_log.state.discards.items()):
             discard_rest(self._found.get(name_of(number), -1), span)
             object_log.write({"discarded": number})

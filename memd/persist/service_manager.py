@@ -90,7 +90,7 @@ class ServiceManager:
         found = self._stored
         capacity = capacity_of(os.environ)
         pid = str(os.getpid())
-        # What the manager's child starts has the variable too, and no store.
+        # Children of the manager's child have the variable too, and no store.
         mine = os.environ.get("SYSTEMD_EXEC_PID", pid) == pid
         if not found and (capacity < LEAST or not mine):
             return

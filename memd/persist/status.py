@@ -59,7 +59,7 @@ class Status:
             log.warning("the service manager can't be reached: %s", failed.strerror)
 
     def line(self) -> str:
-        """What there is, such as `STATUS=12 backends, 48 GiB`."""
+        """The status line, such as `STATUS=12 backends, 48 GiB`."""
         backends = [obj for obj in self._tree.objects.each() if obj.qom_type.is_a("memory-backend")]
         sizes = [obj.memory_size for obj in backends]
         text = f"{len(sizes)} backend{'' if len(sizes) == 1 else 's'}, {rounded(sum(sizes))}"

@@ -1,4 +1,4 @@
-"""What stands in the tree from the start, as QEMU's `-machine none` shows it."""
+"""Objects of the tree at the start, as in QEMU's `-machine none`."""
 
 from __future__ import annotations
 

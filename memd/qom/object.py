@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memd.qom.quota import Charge
 
 Description = JSONObject
-"""What an object is, as JSON: what `UserCreatable.describe` gives."""
+"""The description of an object in JSON; see `UserCreatable.describe`."""
 
 ANONYMOUS = "anonymous"
 COPIED = "copied"
@@ -106,7 +106,7 @@ class QObject:
         self.children.pop(name).parent = None
 
     def duplicate(self, name: str) -> QMPError:
-        """What is said of a child whose name is taken."""
+        """The error for a child whose name is taken."""
         return QMPError(
             f"attempt to add duplicate property '{name}' to object (type '{self.qom_type.name}')"
         )
@@ -143,7 +143,7 @@ class QObject:
         raise not_found(self, name)
 
     def refresh(self) -> None:
-        """Make anew what is made of the properties: it is listed now, or they may have changed."""
+        """Update what is derived from the properties, which may have changed."""
 
 
 class UserCreatable(QObject):
@@ -189,7 +189,7 @@ class UserCreatable(QObject):
         return 0
 
     def explain(self) -> list[str]:
-        """What making it would come to, in words; nothing where only trying tells.
+        """What `object-add` would do, in words; empty if that can't be predicted.
 
         Raises:
             QMPError: it would fail.
@@ -219,7 +219,7 @@ class UserCreatable(QObject):
     # A restart
 
     def describe(self, before: Description | None = None) -> Description:
-        """What it is, as JSON, from which the next daemon makes it again.
+        """Its description in JSON, from which the next daemon restores it.
 
         Args:
             before: what this gave when it was made; None if that is now.
@@ -272,7 +272,7 @@ class UserCreatable(QObject):
         return False
 
     def to_discard(self) -> list[int] | None:
-        """What goes of its file when it is deleted: offset and length in bytes; else None."""
+        """The range of its file that a deletion discards: offset, length in bytes; or None."""
         return None
 
     def keep_data(self) -> None:

@@ -107,12 +107,12 @@ class Objects(QObject):
         self.listeners: tuple[Listener, ...] = ()
         self.pools: Pools | None = None
         self.quota = Quota()
-        # What is being made, by its id.
+        # Objects that are being made, by id.
         self._creations: dict[str, Creation] = {}
-        # What each object, and each that is being made, is counted as.
+        # The charge of each object, and of each that is being made, by id.
         self._charges: dict[str, Charge] = {}
 
-    # What clients ask for
+    # Requests of clients
 
     def prepare(self, options: JSONObject) -> UserCreatable:
         """An object with its properties set, neither completed nor listed.

@@ -19,7 +19,7 @@ SetLink = Callable[[Any, Any], None]
 
 
 class Paths(Protocol):
-    """What objects ask of the tree that they stand in."""
+    """The methods of the tree that objects use."""
 
     def path_of(self, obj: Any) -> str:
         """An object's absolute path; "" for one that is not in the tree."""
@@ -121,7 +121,7 @@ class Property:
         return None
 
     def info(self) -> JSONObject:
-        """What is told of it without an object (QAPI `ObjectPropertyInfo`)."""
+        """Its QAPI `ObjectPropertyInfo`, without an object."""
         info: JSONObject = {"name": self.name, "type": self.type}
         if self.description is not None:
             info["description"] = self.description
@@ -232,10 +232,10 @@ class LinkProperty(Property):
 
 
 def not_found(obj: Owner, name: str) -> QMPError:
-    """What is said of a property that an object does not have."""
+    """The error for a property that an object does not have."""
     return QMPError(f"Property '{obj.qom_type.name}.{name}' not found")
 
 
 def not_writable(obj: Owner, name: str) -> QMPError:
-    """What is said of a property that can't be set."""
+    """The error for a property that can't be set."""
     return QMPError(f"Property '{obj.qom_type.name}.{name}' is not writable")

@@ -19,7 +19,7 @@ SECRETS = 64 << 20
 
 
 class Charge:
-    """What one object takes of a quota, from the moment its id is taken.
+    """The share of one object in a quota, from the moment its id is taken.
 
     Its memory may be there for longer than the object: while a thread works on it
     yet. Both ends may come in any order, more than once, and from any thread.
@@ -60,7 +60,7 @@ class Charge:
         """The object takes so many bytes from now on.
 
         Raises:
-            QMPError: there is no room for them; nothing has changed.
+            QMPError: they exceed a limit; nothing has changed.
         """
         self._quota.check_bytes(id, size - self.size, self.owner, secret=self._secret)
         with self._quota.lock:
@@ -104,7 +104,7 @@ class Quota:
     def check(
         self, id: str, size: int, owner: int | None, pooled: int = 0, *, secret: bool = False
     ) -> None:
-        """See that there is room for an object.
+        """Check that an object is within the limits.
 
         Args:
             id: for messages.
@@ -126,7 +126,7 @@ class Quota:
     def check_bytes(
         self, id: str, size: int, owner: int | None, pooled: int = 0, *, secret: bool
     ) -> None:
-        """See that there is room for so many bytes more; as `check`."""
+        """Check that so many bytes more are within the limits; as `check`."""
         if size <= 0:
             return
         if 0 < self.max_memory < self.memory + size - pooled:
@@ -156,7 +156,7 @@ class Quota:
             self.memory += size
 
     def charge(self, size: int, owner: int | None, *, secret: bool = False) -> Charge:
-        """Count an object, whether there is room or not; see `check`."""
+        """Count an object, also beyond the limits; see `check`."""
         with self.lock:
             self.objects += 1
             self.count(size, owner, secret=secret)

@@ -84,7 +84,7 @@ class Tree:
 
     @property
     def ledger(self) -> Ledger:
-        """What huge pages the objects' memory may claim."""
+        """The huge pages that the objects' memory may claim."""
         if self._ledger is None:
             from memd.hostmem.ledger import Ledger
 

@@ -80,10 +80,10 @@ OBJECT = ObjectType(
     abstract=True,
     properties=(Property("type", "string", get=lambda obj: obj.qom_type.name),),
 )
-"""What every object derives from."""
+"""The base type of all objects."""
 
 INTERFACE = ObjectType("interface", None, abstract=True)
-"""What every interface derives from."""
+"""The base type of all interfaces."""
 
 USER_CREATABLE = ObjectType("user-creatable", INTERFACE, abstract=True)
 """The interface of what `object-add` can make."""

@@ -125,7 +125,7 @@ class FileSink:
         self._torn = False
 
     def write(self, record: Record) -> None:
-        """Append a record; raises `OSError` where there is no room for all of it."""
+        """Append a record; raises `OSError` where not all of it fits."""
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
         stamp += f".{now // 1000 % 1_000_000:06}Z"
@@ -133,7 +133,7 @@ class FileSink:
         if self._torn:
             line = b"\n" + line
         written = os.write(self._fd, line)
-        # A disk that is full may have had room for a part of it.
+        # A full disk may have taken a part of it.
         self._torn = written < len(line)
         if self._torn:
             raise OSError(0, "no room for all of it")

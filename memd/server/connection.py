@@ -197,7 +197,7 @@ class Connection:
         try:
             work()
         except MemoryError:
-            # What is held for it goes, which lets the others go on.
+            # Freeing what is held for it leaves memory for the others.
             log.warning("a client was disconnected: there is no memory for what it sent")
             self.session.cut_off("Cannot allocate memory")
         finally:
@@ -356,7 +356,7 @@ class Connection:
 
 
 def _rest(view: memoryview, sent: int) -> memoryview:
-    """What is left of a chunk, which keeps no more than twice as much in memory.
+    """The rest of a chunk, which keeps no more than twice as much in memory.
 
     16 MiB of memory leave in a hundred pieces: a copy each time would be too many.
     """

@@ -2,7 +2,7 @@
 
 Refusals are worded as QEMU words them on its standard error (observed on
 QEMU 10.0.2). Two are memd's own: a socket path that another process serves
-is left to it, and what is not a socket is never removed to make room.
+is left to it, and what is not a socket is never removed.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class Hub:
                 "a client was turned away: too many of its user have not negotiated"
             )
             return False
-        # Of its own user first: others are not to make room for whom has most.
+        # Of its own user first, so that others are not dropped for the one with most.
         if places.has_free_place(user):
             return True
         if (pending.drop_oldest(user) or pending.drop_oldest()) and places.has_free_place(user):
@@ -229,7 +229,7 @@ class Hub:
             self._jobs.start(wait, watched(self._loop, wait, resume, self.broadcast))
 
     async def in_thread(self, work: Callable[[], Any], patience: float | None = None) -> Any:
-        """What a function returns or raises that may wait; None if it takes too long."""
+        """Run a function that may wait in a thread; None if it takes too long."""
         done: asyncio.Future[Any] = self._loop.create_future()
 
         def end(value: Any, error: BaseException | None) -> None:

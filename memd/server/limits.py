@@ -1,4 +1,4 @@
-"""What clients may take of the daemon, each of them and all together; sizes in bytes.
+"""Limits on what the daemon holds for one client and for all; sizes in bytes.
 
 `docs/limits.md` tells an operator of each, and what a client sees of it.
 """
@@ -48,7 +48,7 @@ LOG_PAUSE = 1.0
 
 
 class Limits:
-    """What is allowed.
+    """The limits.
 
     Attributes:
         clients: how many may be connected; 0 for any number.
@@ -142,7 +142,7 @@ class LimitedLog:
 
 
 class ConnectionBudget:
-    """What the connections share.
+    """State that all connections share.
 
     Attributes:
         limits: what they may take.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from memd.server.connection import Connection
 
 GRACE = 10.0
-"""Seconds for which a client that has not negotiated need not make room for
+"""Seconds for which a client that has not negotiated is not dropped for
 another: the two messages that it takes are sent within milliseconds."""
 
 

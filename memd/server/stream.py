@@ -1,7 +1,7 @@
 """Byte streams that a monitor can sit on: a socket, or standard input and output.
 
 A stream never blocks: `receive` and `send` raise `BlockingIOError` when the
-kernel has nothing to give or no room to take.
+kernel has no data, or its buffer is full.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Stream(Protocol):
         """Send some of `data`, with `fds` on its first byte; returns how much.
 
         Raises:
-            BlockingIOError: no room now.
+            BlockingIOError: the buffer is full.
             OSError: the stream is broken.
         """
 

@@ -1,7 +1,7 @@
 """TLS under a monitor: the handshake on the loop, then a stream that encrypts.
 
 OpenSSL works on memory only (`ssl.MemoryBIO`): sockets stay non-blocking, and
-what it has to say is sent when there is room. Imported where a monitor has
+what it has to say is sent when the socket takes it. Imported where a monitor has
 credentials, since `ssl` takes longer to import than memd to start.
 """
 
@@ -25,7 +25,7 @@ HANDSHAKE_TIME = 10.0
 nothing for so long would else hold a descriptor for ever."""
 
 MAX_HANDSHAKES = 256
-"""Handshakes under way at one monitor; the oldest one makes room for one more,
+"""Handshakes under way at one monitor; the oldest one is ended for one more,
 so that idle connections cannot use up the descriptors."""
 
 CHUNK_SIZE = 64 * 1024
@@ -103,7 +103,7 @@ class TLSStream:
         raise BlockingIOError
 
     def _answer(self) -> None:
-        """Send what TLS itself has to say, as far as there is room."""
+        """Send TLS's own records, as far as the socket takes them."""
         if not self._out.pending:
             return
         try:
@@ -204,7 +204,7 @@ class _Handshake:
         except (BlockingIOError, InterruptedError):
             pass
         except ssl.SSLError as error:
-            # The alert, as far as there is room.
+            # The alert, as far as the socket takes it.
             self._sealed += self._out.read()
             with contextlib.suppress(OSError):
                 self._socket.send(self._sealed)

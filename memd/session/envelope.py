@@ -1,4 +1,4 @@
-"""What stands around a command: `execute`, `exec-oob`, `arguments`, `id`.
+"""The envelope of a command: `execute`, `exec-oob`, `arguments`, `id`.
 
 QMP specification, section 2.3 ("Issuing Commands"). The texts were observed on
 QEMU 10.0.2 and 11.1.3, and so was which of several mistakes is named: the first

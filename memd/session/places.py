@@ -64,7 +64,7 @@ class Places:
         return not self._common or self._taken_of_common + more <= self._common
 
     def take(self, user: int, count: int = 1) -> None:
-        """Count places as taken, whether there is room or not."""
+        """Count places as taken, also beyond the limit."""
         self._change(user, count)
 
     def give_back(self, user: int, count: int = 1) -> None:

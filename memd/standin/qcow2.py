@@ -102,7 +102,7 @@ class Header:
         """Name another backing file, or none; may wait.
 
         Raises:
-            QMPError: there is no room for the name.
+            QMPError: the name does not fit.
             OSError: it can't be written.
         """
         kept = [(k, data) for k, data in self._extensions if k != _BACKING_FORMAT]

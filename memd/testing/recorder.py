@@ -31,7 +31,7 @@ class Recorder:
     Bytes go through as they are, descriptors included, and nothing is read that the
     other side does not take: each direction of each connection has a thread of its
     own, which holds no more than it has read at once. A side whose descriptors this
-    process has no room for is disconnected, with a warning.
+    process can't receive is disconnected, with a warning.
 
     Args:
         path: the UNIX socket to make, where clients connect.
