@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from memd.server.limits import UNREAD_DESCRIPTORS, ConnectionBudget
-from memd.server.state import NEXT, Happening, Phase
+from memd.server.state import NEXT, Phase, Transition
 from memd.server.stream import Stream, is_pollable
 from memd.session import Session
 
@@ -132,7 +132,7 @@ class Connection:
 
     def finish(self) -> None:
         """See `Transport`."""
-        self._phase = NEXT[self._phase, Happening.FINISH]
+        self._phase = NEXT[self._phase, Transition.FINISH]
         self._update_reading()
         if not self._corked:
             self._flush()
@@ -331,7 +331,7 @@ class Connection:
         if stream is None:
             return
         self._stream = None
-        self._phase = NEXT[self._phase, Happening.CLOSE]
+        self._phase = NEXT[self._phase, Transition.CLOSE]
         if self._reading and self._pollable:
             self._loop.remove_reader(stream.read_fd)
         if self._writing:

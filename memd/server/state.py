@@ -1,4 +1,4 @@
-"""How far a connection is, and what may happen to it: one table.
+"""The states of a connection, and its transitions, in one table.
 
     OPEN ──finish──▶ FINISHING: what was written is still sent, nothing is read
       │                  │
@@ -9,8 +9,8 @@
 An open connection reads, unless its session has paused it (a command runs), or it is full
 (the client does not read what is written), or it waits for its turn (other clients send
 much at once). Each of these is set and cleared by itself, and reading goes on when none is
-set. What the client has said last, or that it is gone, is its session's matter, which then
-finishes or closes the connection; what fails here closes it.
+set. At the client's end of file or disconnect the session finishes or closes the
+connection; an error on the socket closes it.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import enum
 
 
 class Phase(enum.Enum):
-    """How far a connection is."""
+    """The state of a connection."""
 
     OPEN = "bytes come and go"
     FINISHING = "what was written is still sent"
     CLOSED = "nothing comes or goes"
 
 
-class Happening(enum.Enum):
-    """What changes that."""
+class Transition(enum.Enum):
+    """Changes of the state."""
 
     FINISH = "the session has nothing more to say"
     CLOSE = "the client is gone, or cut off, or all is sent"
 
 
-NEXT: dict[tuple[Phase, Happening], Phase] = {
-    (Phase.OPEN, Happening.FINISH): Phase.FINISHING,
-    (Phase.OPEN, Happening.CLOSE): Phase.CLOSED,
-    # Both the client's end and the daemon's may finish it.
-    (Phase.FINISHING, Happening.FINISH): Phase.FINISHING,
-    (Phase.FINISHING, Happening.CLOSE): Phase.CLOSED,
+NEXT: dict[tuple[Phase, Transition], Phase] = {
+    (Phase.OPEN, Transition.FINISH): Phase.FINISHING,
+    (Phase.OPEN, Transition.CLOSE): Phase.CLOSED,
+    # The client's end and the daemon's may both finish it.
+    (Phase.FINISHING, Transition.FINISH): Phase.FINISHING,
+    (Phase.FINISHING, Transition.CLOSE): Phase.CLOSED,
     # The session may learn of it late. That it is closed once is `Connection.close`'s care.
-    (Phase.CLOSED, Happening.FINISH): Phase.CLOSED,
+    (Phase.CLOSED, Transition.FINISH): Phase.CLOSED,
 }

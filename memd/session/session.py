@@ -21,7 +21,7 @@ from memd.json_types import JSON, JSONObject
 from memd.session.envelope import is_out_of_band, open_envelope
 from memd.session.peer import Peer
 from memd.session.places import ANYBODY, Descriptor, Places
-from memd.session.state import NEXT, Happening, Phase
+from memd.session.state import NEXT, Phase, Transition
 from memd.wire import MORE, NEED_DATA, Decoder, Large, encode
 from memd.wire.large import LARGE
 from memd.work import Constant, Encoded, Event, Job, Outcome, Resume, Wait, follow
@@ -218,7 +218,7 @@ class Session:
         Args:
             oob: whether out-of-band commands as well.
         """
-        self._phase = NEXT[self._phase, Happening.NEGOTIATED]
+        self._phase = NEXT[self._phase, Transition.NEGOTIATED]
         self.negotiated = True
         self.oob_enabled = oob
 
@@ -321,7 +321,7 @@ class Session:
         """
         if not self._is_open():
             return
-        self._phase = NEXT[self._phase, Happening.CLIENTS_END]
+        self._phase = NEXT[self._phase, Transition.CLIENTS_END]
         if self.oob_enabled or self._transport.peer_gone():
             self._drop()
         self._pump()
@@ -479,7 +479,7 @@ class Session:
             self._hub.shut_down(shutdown)
 
     def _close(self) -> None:
-        self._phase = NEXT[self._phase, Happening.CLOSE]
+        self._phase = NEXT[self._phase, Transition.CLOSE]
         self._drop()
 
     def _drop(self) -> None:

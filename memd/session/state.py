@@ -1,4 +1,4 @@
-"""How far a conversation is, and what may happen to it: one table.
+"""The states of a session, and its transitions, in one table.
 
     NEGOTIATING ──negotiated──▶ COMMANDS
          │                         │
@@ -10,9 +10,8 @@
                      ▼
                   CLOSED: nothing more is run
 
-A command runs, or none does: `busy`. Only what stands in the table can happen;
-anything else is a bug and raises `KeyError`, so that no other part of the
-session has to ask whether it may.
+Whether a command runs is kept apart (`Session._running`). A transition that is not in
+the table is a bug and raises `KeyError`, so other code need not check the state.
 """
 
 from __future__ import annotations
@@ -21,31 +20,31 @@ import enum
 
 
 class Phase(enum.Enum):
-    """How far a conversation is."""
+    """The state of a session."""
 
-    NEGOTIATING = "the client is to negotiate"
+    NEGOTIATING = "the client has to negotiate"
     COMMANDS = "the client may send commands"
     DRAINING = "the client sent its last byte, what it sent is still answered"
     CLOSED = "nothing more is run"
 
 
-class Happening(enum.Enum):
-    """What changes that."""
+class Transition(enum.Enum):
+    """Changes of the state."""
 
     NEGOTIATED = "qmp_capabilities succeeded"
     CLIENTS_END = "the client sends no more"
     CLOSE = "the daemon or the client ends it"
 
 
-NEXT: dict[tuple[Phase, Happening], Phase] = {
-    (Phase.NEGOTIATING, Happening.NEGOTIATED): Phase.COMMANDS,
-    (Phase.NEGOTIATING, Happening.CLIENTS_END): Phase.DRAINING,
-    (Phase.NEGOTIATING, Happening.CLOSE): Phase.CLOSED,
-    (Phase.COMMANDS, Happening.CLIENTS_END): Phase.DRAINING,
-    (Phase.COMMANDS, Happening.CLOSE): Phase.CLOSED,
-    # What it sent before its end may be the negotiation.
-    (Phase.DRAINING, Happening.NEGOTIATED): Phase.DRAINING,
-    (Phase.DRAINING, Happening.CLOSE): Phase.CLOSED,
-    # Both ends may end it.
-    (Phase.CLOSED, Happening.CLOSE): Phase.CLOSED,
+NEXT: dict[tuple[Phase, Transition], Phase] = {
+    (Phase.NEGOTIATING, Transition.NEGOTIATED): Phase.COMMANDS,
+    (Phase.NEGOTIATING, Transition.CLIENTS_END): Phase.DRAINING,
+    (Phase.NEGOTIATING, Transition.CLOSE): Phase.CLOSED,
+    (Phase.COMMANDS, Transition.CLIENTS_END): Phase.DRAINING,
+    (Phase.COMMANDS, Transition.CLOSE): Phase.CLOSED,
+    # The negotiation may be among its last commands.
+    (Phase.DRAINING, Transition.NEGOTIATED): Phase.DRAINING,
+    (Phase.DRAINING, Transition.CLOSE): Phase.CLOSED,
+    # Client and daemon may both close it.
+    (Phase.CLOSED, Transition.CLOSE): Phase.CLOSED,
 }

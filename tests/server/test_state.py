@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memd.server.state import NEXT, Happening, Phase
+from memd.server.state import NEXT, Phase, Transition
 
 
 def test_what_is_closed_stays_closed() -> None:
@@ -12,8 +12,8 @@ def test_what_is_closed_stays_closed() -> None:
 def test_whatever_is_open_can_be_closed() -> None:
     for phase in Phase:
         if phase is not Phase.CLOSED:
-            assert NEXT[phase, Happening.CLOSE] is Phase.CLOSED
+            assert NEXT[phase, Transition.CLOSE] is Phase.CLOSED
 
 
 def test_a_connection_is_closed_once() -> None:
-    assert (Phase.CLOSED, Happening.CLOSE) not in NEXT
+    assert (Phase.CLOSED, Transition.CLOSE) not in NEXT
