@@ -208,12 +208,16 @@ class Blocks:
         name = self._take_name(options.get("node-name"))
         if any(each.name == name for each in made):
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
+        for each in ("offset", "size"):
+            if options.get(each, 0) < 0:
+                raise QMPError(f"Value '{options[each]}' is out of range for parameter '{each}'")
         node = Node(name, driver, read_only=options.get("read-only", False))
         if driver == "file":
             node.filename = options["filename"]
         elif driver.startswith("null"):
-            node.size = options.get("size", _NULL_SIZE)
-            node.filename = f'json:{{"driver": "{driver}", "size": {node.size}}}'
+            size = options.get("size", _NULL_SIZE)
+            node.size = _sectors(size)
+            node.filename = f'json:{{"driver": "{driver}", "size": {size}}}'
         else:
             node.child = self._plan_below(options["file"], node.read_only, made)
             node.offset, node.length = options.get("offset", 0), options.get("size")
@@ -600,7 +604,15 @@ def _cut(node: Node) -> None:
             f"Offset ({node.offset}) cannot be greater than size of the containing file"
             f" ({node.size})"
         )
-    node.size = node.size - node.offset if node.length is None else node.length
+    length = node.size - node.offset if node.length is None else node.length
+    if length > node.size - node.offset:
+        raise QMPError(
+            f"The sum of offset ({node.offset}) and size ({length}) has to be smaller or equal to"
+            f" the  actual size of the containing file ({node.size})"
+        )
+    if node.length is not None and length % _SECTOR:
+        raise QMPError(f"Specified size is not multiple of {_SECTOR}")
+    node.size = _sectors(length)
 
 
 def read_header(node: Node) -> None:

@@ -28,6 +28,7 @@ NO_LIMITS: dict[str, int] = {
 
 _HIGHEST = 10**15
 _LONGEST = (1 << 32) - 1
+_INT_MAX = (1 << 31) - 1
 _INT64_MAX = (1 << 63) - 1
 
 
@@ -132,7 +133,7 @@ class IOThread(KnownObject):
 
 def _check_pool(values: JSONObject) -> None:
     least, most = (values.get(name, _POOL[name]) for name in _POOL)
-    if not most or least > most:
+    if not least <= most <= _INT_MAX or not most:
         raise QMPError("bad thread-pool-min/thread-pool-max values")
 
 

@@ -113,6 +113,13 @@ def test_images_are_made(directory: Path) -> None:
         pair.same("files", lambda side: {n: f.size for n, f in side.files().items()})
 
 
+def _sizes(side: Side) -> list[Any]:
+    """Of nodes and files; QEMU calls a node that is a part of a file by its options."""
+    nodes = side.ask(*NODES)["return"]
+    found = [[each["drv"], each["image"]["virtual-size"]] for each in nodes]
+    return [sorted(found), {name: file.size for name, file in side.files().items()}]
+
+
 def test_sizes_that_are_odd_or_too_large(directory: Path) -> None:
     steps: list[Step] = [
         *create({"driver": "file", "filename": "@DIR@/odd", "size": 1000}),
@@ -136,6 +143,23 @@ def test_sizes_that_are_odd_or_too_large(directory: Path) -> None:
         assert pair.reference.files()["large"].size == 0
 
 
+def test_parts_of_a_file(directory: Path) -> None:
+    steps: list[Step] = create({"driver": "file", "filename": "@DIR@/a", "size": SIZE})
+    below = {"driver": "file", "filename": "@DIR@/a"}
+    largest = (1 << 63) - 1
+    parts: list[dict[str, Any]] = [
+        *({"offset": offset} for offset in (-1, 511, SIZE, SIZE + 1, largest)),
+        *({"size": size} for size in (-1, 0, 511, 512, SIZE + 512, largest)),
+        *({"offset": 1 << 20, "size": size} for size in (3 << 20, 4 << 20)),
+    ]
+    for part in parts:
+        steps += [node("raw", "n", file=below, **part), ("blockdev-del", {"node-name": "n"})]
+    with standin_pair(directory, "-machine", "none") as pair:
+        for step in steps:
+            run(pair, [step])
+            pair.same(f"sizes after {step}", _sizes)
+
+
 def test_resizing(directory: Path) -> None:
     def file(name: str) -> dict[str, Any]:
         return {"driver": "file", "filename": f"@DIR@/{name}"}
@@ -152,16 +176,10 @@ def test_resizing(directory: Path) -> None:
     for size in ((1 << 63) - 1, 1 << 62, longest + 1, longest, longest - (1 << 20), 1000, 0, SIZE):
         steps.append(("block_resize", {"node-name": "whole", "size": size}))
 
-    def sizes(side: Side) -> list[Any]:
-        """Of nodes and files; QEMU calls a node that is a part of a file by its options."""
-        nodes = side.ask(*NODES)["return"]
-        found = [[each["drv"], each["image"]["virtual-size"]] for each in nodes]
-        return [sorted(found), {name: file.size for name, file in side.files().items()}]
-
     with standin_pair(directory, "-machine", "none") as pair:
         for step in steps:
             run(pair, [step])
-            pair.same(f"sizes after {step}", sizes)
+            pair.same(f"sizes after {step}", _sizes)
 
 
 def test_headers_of_wrong_lengths(directory: Path) -> None:

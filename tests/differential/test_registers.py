@@ -39,6 +39,7 @@ def test_chardevs(directory: Path) -> None:
         chardev("r2", "ringbuf", size=16),
         chardev("m0", "mux", chardev="c0"),
         chardev("m1", "mux", chardev="nope"),
+        chardev("m2", "mux", chardev="c0"),
         chardev("s0", "socket", addr=unix("@DIR@/s0"), server=True, wait=False),
         chardev("s1", "socket", addr=unix("@DIR@/nobody"), server=False),
         chardev("s1", "socket", addr=unix("/nonexistent/s1"), server=True, wait=False),
@@ -52,6 +53,11 @@ def test_chardevs(directory: Path) -> None:
         ("ringbuf-write", {"device": "r2", "data": "aGk=", "format": "base64"}),
         ("ringbuf-read", {"device": "r2", "size": 30, "format": "base64"}),
         ("ringbuf-read", {"device": "r2", "size": 0}),
+        *(
+            ("ringbuf-write", {"device": "r2", "data": text, "format": "base64"})
+            for text in ("@@@@", "aGk aGk=", "aG", "\u00e9", "aGk=")
+        ),
+        ("ringbuf-read", {"device": "r2", "size": 30}),
         ("ringbuf-read", {"device": "c0", "size": 3}),
         ("ringbuf-write", {"device": "nope", "data": ""}),
         ("chardev-send-break", {"id": "c0"}),

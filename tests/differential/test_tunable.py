@@ -106,6 +106,8 @@ def test_iothreads(directory: Path) -> None:
         get("i6", "thread-pool-max"),
         get("i6", "thread-pool-min"),
         put("i6", "thread-pool-min", 99),
+        put("i6", "thread-pool-max", 1 << 31),
+        put("i6", "thread-pool-max", (1 << 31) - 1),
         put("i6", "thread-pool-max", 0),
         put("i6", "aio-max-batch", -3),
         put("i6", "poll-grow", "x"),
