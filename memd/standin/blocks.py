@@ -301,11 +301,13 @@ class Blocks:
             if each is not new and each.backing is old:
                 each.backing = new
 
-    def release(self, names: tuple[str | None, ...]) -> None:
-        """A device, of which these are names, uses no node any more."""
+    def release(self, names: tuple[str | None, ...]) -> Node | None:
+        """A device, of which these are names, uses no node any more; the one that it used."""
         for node in self._nodes.values():
             if node.device is not None and node.device in names:
                 node.device, node.limits = None, {}
+                return node
+        return None
 
     async def resize(self, device: str | None, name: str | None, size: int) -> None:
         """`block_resize`: the file behind a raw node has another size.

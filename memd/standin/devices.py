@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
     from memd.qom.tree import Tree
-    from memd.standin.blocks import Blocks
+    from memd.standin.blocks import Blocks, Node
     from memd.standin.catalogue import Catalogue
     from memd.standin.chardevs import Chardevs
     from memd.standin.netdevs import Netdevs
@@ -98,7 +98,7 @@ class OtherDevice(Device):
 
     def _leave(self, machine: Any) -> None:
         event = deleted(self, self.tree.path_of(self))
-        self._register.forget(self)
+        self._register.forget(self, machine)
         if self.parent is not None:
             self.parent.remove_child(self.name)
         machine.emit((event,))
@@ -115,7 +115,7 @@ class OtherPciDevice(GuestsPciDevice):
 
     def leave(self, machine: Any) -> None:
         """See `GuestsPciDevice.leave`."""
-        self._register.forget(self)
+        self._register.forget(self, machine)
         super().leave(machine)
 
 
@@ -319,11 +319,13 @@ class Devices:
             device.add_child(id, pci)
             machine.buses.add_port(pci)
 
-    def forget(self, device: AnyDevice) -> None:
+    def forget(self, device: AnyDevice, machine: Machine) -> None:
         """A device is going: what it referred to is free, and its buses are gone."""
         for name in list(device.children or {}):
             self._buses.pop(name, None)
-        self._release(device)
+        # A node that blockdev-snapshot-sync made goes with the device.
+        used = self._blocks.collect(self._release(device))
+        machine.spawn(used, "closing the block node of a device")
         self._present.discard(device)
         if device.id is not None:
             self._netdevs.remove_device(device.id)
@@ -333,16 +335,19 @@ class Devices:
         for device in self._present:
             self._release(device)
 
-    def _release(self, device: Device) -> None:
+    def _release(self, device: Device) -> Node | None:
+        """What a device referred to is free; gives the block node that it used."""
+        node = None
         path = self._tree.path_of(device)
         if "drive" in device.values:
-            self._blocks.release((device.id, path, f"{path}/virtio-backend"))
+            node = self._blocks.release((device.id, path, f"{path}/virtio-backend"))
         netdev = self._netdevs.find(device.values.get("netdev", ""))
         if netdev is not None and netdev.peer == device.name:
             netdev.peer = None
         chardev = self._chardevs.find(device.values.get("chardev", ""))
         if chardev is not None:
             chardev.used = False
+        return node
 
     # Properties
 

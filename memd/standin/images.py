@@ -87,7 +87,13 @@ class Images:
         await self._append(args["node"], self._blocks.named(args["overlay"]))
 
     async def snapshot_sync(self, args: Args) -> None:
-        """`blockdev-snapshot-sync`; raises `QMPError`."""
+        """`blockdev-snapshot-sync`; raises `QMPError`.
+
+        The overlay is closed at once where no device uses the node below it.
+        """
+        await self._blocks.collect(await self._snapshot_sync(args))
+
+    async def _snapshot_sync(self, args: Args) -> Node:
         node = self._blocks.named(args.get("node-name", ""), args.get("device", ""))
         self._blocks.check_free(node)
         overlay = args.get("snapshot-node-name")
@@ -104,6 +110,7 @@ class Images:
         except QMPError:
             await self._blocks.collect(made)
             raise
+        return made
 
     async def _append(self, name: str, overlay: Node) -> None:
         node = self._blocks.named(name)
@@ -140,15 +147,17 @@ class Images:
                     each.read_only = before.get(each, False)
                 await self._blocks.collect(overlay)
             raise
-        return tuple([event for data in backups for event in await self.backup(data)])
+        events = [event for data in backups for event in await self.backup(data)]
+        for overlay in overlays:
+            await self._blocks.collect(overlay)
+        return tuple(events)
 
     async def _act(self, kind: str, data: Args, overlays: list[Node], backups: list[Args]) -> None:
         if kind == "blockdev-snapshot":
             await self.snapshot(data)
             overlays.append(self._blocks.named(data["overlay"]))
         elif kind == "blockdev-snapshot-sync":
-            await self.snapshot_sync(data)
-            overlays.append(self._blocks.named(data["snapshot-node-name"]))
+            overlays.append(await self._snapshot_sync(data))
         elif kind == "blockdev-backup":
             self._check_backup(data, self._blocks.named(data["target"]))
             backups.append(data)

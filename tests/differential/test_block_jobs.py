@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from memd.standin.qcow2 import empty_image
 from tests.differential.harness import Pair, Side, settle
@@ -262,6 +265,51 @@ def test_snapshots(directory: Path) -> None:
         ("blockdev-del", {"node-name": "over"}),
     ]
     with standin_pair(directory, "-machine", "pc") as pair:
+        run(pair, steps)
+
+
+def snapshot(below: str, name: str) -> dict[str, str]:
+    return {"node-name": below, "snapshot-file": f"@DIR@/{name}", "snapshot-node-name": name}
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_snapshots_go_with_the_device(directory: Path, depth: int) -> None:
+    disk: Step = ("device_add", {"driver": "scsi-hd", "id": "hd", "drive": "r0", "bus": "scsi.0"})
+    snapshots = [*pairwise(["r0", "s", "t"])][:depth]
+    steps: list[Step] = [
+        *RAW[:-1],
+        disk,
+        *(("blockdev-snapshot-sync", snapshot(*names)) for names in snapshots),
+        NODES,
+        *(("blockdev-del", {"node-name": name}) for name in ("s", "r0")),
+        ("device_del", {"id": "hd"}),
+    ]
+    deletions: list[Step] = [("blockdev-del", {"node-name": name}) for name in ("t", "s", "r0")]
+    options = ("-machine", "q35", "-device", "virtio-scsi-pci,id=scsi")
+    with standin_pair(directory, *options) as pair:
+        run(pair, steps)
+        # QEMU closes a device a little after the event that says so.
+        nodes = _answer(pair.subject.ask(*NODES))
+        assert settle(lambda: _answer(pair.reference.ask(*NODES)), nodes.__eq__) == nodes
+        run(pair, [*deletions, NODES])
+
+
+def test_snapshots_of_what_no_device_uses(directory: Path) -> None:
+    actions = [
+        {"type": "blockdev-snapshot-sync", "data": snapshot(*names)}
+        for names in (("r0", "s"), ("s", "t"))
+    ]
+    deletions = [("blockdev-del", {"node-name": name}) for name in ("s", "r0")]
+    steps: list[Step] = [
+        *RAW[:-1],
+        ("blockdev-snapshot-sync", snapshot("r0", "s")),
+        NODES,
+        ("transaction", {"actions": actions}),
+        NODES,
+        *deletions,
+        NODES,
+    ]
+    with standin_pair(directory, "-machine", "none") as pair:
         run(pair, steps)
 
 
