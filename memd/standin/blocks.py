@@ -7,6 +7,7 @@ metadata. What is known of drivers, rules and texts was observed on QEMU
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from memd.hostmem.files import encode_path
 from memd.hostmem.libc import PAGE_SIZE
 from memd.hostmem.paths import open_path
 from memd.json_types import JSON
+from memd.qapi.hash_order import object_order
 from memd.standin.qcow2 import Header
 from memd.work import Event, Job
 
@@ -65,6 +67,7 @@ class Node:
         name: its name; one of memd's making where it was given none.
         driver: which kind it is.
         filename: what it is told to be.
+        options: what `filename` is made of, where it is no file's path.
         size: its bytes as a guest would see them.
         offset: where they begin in what is below it.
         length: how many a raw node was told to have, None for all that there are.
@@ -86,6 +89,7 @@ class Node:
         self.driver = driver
         self.read_only = read_only
         self.filename = ""
+        self.options: dict[str, JSON] = {"driver": driver}
         self.size = self.offset = 0
         self.length: int | None = None
         self.fd = -1
@@ -213,14 +217,19 @@ class Blocks:
                 raise QMPError(f"Value '{options[each]}' is out of range for parameter '{each}'")
         node = Node(name, driver, read_only=options.get("read-only", False))
         if driver == "file":
-            node.filename = options["filename"]
+            node.filename = node.options["filename"] = options["filename"]
         elif driver.startswith("null"):
-            size = options.get("size", _NULL_SIZE)
-            node.size = _sectors(size)
-            node.filename = f'json:{{"driver": "{driver}", "size": {size}}}'
+            node.options["size"] = options.get("size", _NULL_SIZE)
+            node.size = _sectors(node.options["size"])
+            node.filename = _as_json(node)
         else:
             node.child = self._plan_below(options["file"], node.read_only, made)
             node.offset, node.length = options.get("offset", 0), options.get("size")
+            node.options |= {each: options[each] for each in ("offset", "size") if each in options}
+            node.options["file"] = node.child.options
+            node.filename = node.child.filename
+            if node.filename.startswith("json:") or len(node.options) > 2:
+                node.filename = _as_json(node)
             try:
                 if options.get("backing") is not None:
                     node.backing = self._plan_below(options["backing"], True, made)
@@ -470,6 +479,18 @@ class Blocks:
             raise QMPError("NBD server not running")
 
 
+def _as_json(node: Node) -> str:
+    """A node that is no file as a whole, as a file's name."""
+
+    def ordered(options: dict[str, JSON]) -> dict[str, JSON]:
+        return {
+            name: ordered(options[name]) if type(options[name]) is dict else options[name]
+            for name in object_order(options)
+        }
+
+    return f"json:{json.dumps(ordered(node.options))}"
+
+
 def _statistics(node: Node, *, backing: bool) -> dict[str, JSON]:
     """QAPI's `BlockStats` of a node and those below it."""
     stats: dict[str, JSON] = dict.fromkeys(_COUNTS, 0)
@@ -558,7 +579,6 @@ def _open(nodes: list[Node], roots: Roots | None) -> None:
             if node.driver == "file":
                 _open_file(node, roots)
             elif node.child is not None:
-                node.filename = node.child.filename
                 node.size = node.child.size
                 if node.driver == "qcow2":
                     read_header(node)
