@@ -11,6 +11,7 @@ import pytest
 
 from memd.standin.qcow2 import empty_image
 from tests.differential.harness import Pair, settle
+from tests.differential.server import PATIENCE
 from tests.differential.standin import standin_pair
 
 Step = tuple[str, Any]
@@ -275,15 +276,17 @@ def test_snapshots_go_with_the_device(directory: Path, depth: int) -> None:
         *(("blockdev-snapshot-sync", snapshot(*names)) for names in snapshots),
         NODES,
         *(("blockdev-del", {"node-name": name}) for name in ("s", "r0")),
-        ("device_del", {"id": "hd"}),
     ]
     deletions: list[Step] = [("blockdev-del", {"node-name": name}) for name in ("t", "s", "r0")]
     options = ("-machine", "q35", "-device", "virtio-scsi-pci,id=scsi")
     with standin_pair(directory, *options) as pair:
         run(pair, steps)
+        for side in (pair.reference, pair.subject):
+            assert side.monitor.execute("device_del", {"id": "hd"}) == {"return": {}}
+            side.monitor.read_event("DEVICE_DELETED")
         # QEMU closes a device a little after the event that says so.
         nodes = _answer(pair.subject.ask(*NODES))
-        assert settle(lambda: _answer(pair.reference.ask(*NODES)), nodes.__eq__) == nodes
+        assert settle(lambda: _answer(pair.reference.ask(*NODES)), nodes.__eq__, PATIENCE) == nodes
         run(pair, [*deletions, NODES])
 
 
