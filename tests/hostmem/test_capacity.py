@@ -30,9 +30,9 @@ def test_memory() -> None:
 
 def test_a_control_group_limits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for allowed, left in ((48576, 48576), (-4096, 0)):
-        monkeypatch.setattr(cgroup, "room", lambda _groups, allowed=allowed: allowed)
+        monkeypatch.setattr(cgroup, "memory_left", lambda _groups, allowed=allowed: allowed)
         assert capacity.left_to_use() == left
-    monkeypatch.setattr(cgroup, "room", lambda _groups: None)
+    monkeypatch.setattr(cgroup, "memory_left", lambda _groups: None)
     assert capacity.left_to_use() > GIB
 
 
