@@ -231,6 +231,7 @@ def _run(
 ) -> int:
     environment = dict(os.environ)
     server: Server | None = None
+    status = 0
     if options.server is None and options.connect is None:
         given = [*options.option, *shlex.split(options.options)]
         command = None
@@ -240,9 +241,11 @@ def _run(
             command = [sys.executable, "-P", "-c", script, "-unmodelled"]
             command += [options.unmodelled or "refuse", "-clients", "many"]
             command += ["-catalogue", options.catalogue] if options.catalogue else []
-        server = Server(
+        server = own = Server(
             given, faults, compat=options.compat, command=command, replay=options.replay
         )
+        # Once the daemon has ended: only then is all of it written.
+        stack.callback(lambda: _show_log(own.log, options.log, failed=status != 0))
         stack.enter_context(server)
         path = server.socket
         environment["MEMD_CONTROL"] = server.control
@@ -259,17 +262,21 @@ def _run(
     environment["MEMD_SOCKET"] = path
     status = _run_command(options.command, environment)
     if server is not None:
-        _look_back(options, server, status)
+        _look_back(options, server)
     return status
 
 
-def _look_back(options: argparse.Namespace, server: Server, status: int) -> None:
-    """Show the log, and make the checks, once the command has ended."""
-    if options.log is not None:
-        with open(options.log, "w", encoding="utf-8") as file:
-            file.write(server.log)
-    elif status and server.log:
-        sys.stderr.write(f"memd-test: memd's log:\n{server.log}")
+def _show_log(log: str, filename: str | None, *, failed: bool) -> None:
+    """Write the log to a file if one is named, else show it if the command failed."""
+    if filename is not None:
+        with open(filename, "w", encoding="utf-8") as file:
+            file.write(log)
+    elif failed and log:
+        sys.stderr.write(f"memd-test: memd's log:\n{log}")
+
+
+def _look_back(options: argparse.Namespace, server: Server) -> None:
+    """Make the checks, once the command has ended."""
     if server.alive:
         if options.check_schema:
             # The command may have had it reset, and what it sent before counts as well.
