@@ -283,22 +283,25 @@ async def test_many_file_systems_that_stall_for_one_user() -> None:
 
 async def test_next_in_line_is_who_has_fewest_under_way() -> None:
     jobs = Jobs(asyncio.get_running_loop())
-    on, go_on, order = one_file_system(7), threading.Semaphore(0), Results()
+    on, go_on, ended = one_file_system(7), threading.Semaphore(0), Results()
+    begun: list[int] = []
 
-    def work(user: int) -> int:
+    def work(user: int) -> None:
+        begun.append(user)
         go_on.acquire()
-        return user
 
-    for user in [USER] * 20 + [OTHER]:
+    users = [USER] * 20 + [OTHER]
+    for user in users:
         job = Job(partial(work, user), on=on)
         job.user = user
-        jobs.start(job, order.take)
-    for count in range(1, 22):
-        go_on.release()
-        while len(order) < count:
+        jobs.start(job, ended.take)
+    for count in range(len(users) + 1):
+        # One begins for each that has ended.
+        while len(ended) < count or len(begun) < min(LIGHT + count, len(users)):
             await asyncio.sleep(0.001)
-    # The one that came last is begun as soon as one has ended, and so is one of the next.
-    assert order.index(OTHER) <= LIGHT
+        go_on.release()
+    # The one that came last is begun as soon as one has ended.
+    assert begun.index(OTHER) == LIGHT
     jobs.close()
 
 
