@@ -192,6 +192,14 @@ def munmap(address: int, length: int) -> None:
         raise os_error(ctypes.get_errno())
 
 
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of it at an offset of a file, in as many calls as that takes; raises `OSError`."""
+    with memoryview(data) as left:
+        done = 0
+        while done < len(left):
+            done += os.pwrite(fd, left[done:], offset + done)
+
+
 def madvise(address: int, length: int, advice: int) -> int:
     """Advise the kernel about `length` bytes; returns 0 or the errno value."""
     return ctypes.get_errno() if _madvise(address, length, advice) else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from memd.hostmem.libc import write_at
 from memd.hostmem.window import Window
 from memd.pages.blobs import DIGEST, remove, write_all
 from memd.pages.chunks import PAGE
@@ -85,10 +86,7 @@ class Unpacked:
 
     def put(self, page: int, data: memoryview | bytes) -> None:
         """Pages are there, with this content, from now on. Raises `OSError`."""
-        with memoryview(data) as left:
-            done = 0
-            while done < len(left):
-                done += os.pwrite(self._fd, left[done:], page * PAGE + done)
+        write_at(self._fd, data, page * PAGE)
         count = len(data) // PAGE
         self._there.memory[page : page + count] = _THERE * count
 

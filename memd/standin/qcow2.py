@@ -11,6 +11,7 @@ import struct
 from typing import Any
 
 from memd.errors import QMPError
+from memd.hostmem.libc import write_at
 from memd.json_types import JSON
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
@@ -111,8 +112,8 @@ class Header:
         at = self._length + len(tail)
         if len(raw) > _LONGEST_NAME or at + len(raw) > self._cluster:
             raise QMPError("Could not change the backing file: no space left in the header")
-        os.pwrite(fd, tail + raw, self._length)
-        os.pwrite(fd, struct.pack(">QI", at if raw else 0, len(raw)), 8)
+        write_at(fd, tail + raw, self._length)
+        write_at(fd, struct.pack(">QI", at if raw else 0, len(raw)), 8)
 
 
 def _tail(extensions: list[tuple[int, bytes]], backing_format: str | None) -> bytes:
