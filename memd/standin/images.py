@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memd.errors import QMPError, device_not_found
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.files import encode_path
+from memd.hostmem.libc import write_at
 from memd.hostmem.paths import target
 from memd.standin.blocks import DRIVERS, Blocks, Node, measure, read_header
 from memd.standin.jobs import Jobs, Task
@@ -295,7 +296,8 @@ class Images:
         """`drive-mirror`; raises `QMPError`."""
         return await self._with_new_target(self.mirror, args)
 
-    def _check_backup(self, args: Args, to: Node) -> None:
+    def _check_backup(self, args: Args, to: Node) -> tuple[str, Node]:
+        """The id and the source of a backup; raises `QMPError` where there can't be one."""
         node = self._source(args)
         if "bitmap" in args:
             raise QMPError(f"Bitmap '{args['bitmap']}' could not be found")
@@ -307,7 +309,7 @@ class Images:
             self._check_job(each)
         if node.size != to.size:
             raise QMPError("Source and target image have different sizes")
-        self._id(args)
+        return self._id(args), node
 
     async def backup(self, args: Args, to: Node | None = None) -> tuple[Event, ...]:
         """`blockdev-backup`; raises `QMPError`.
@@ -316,12 +318,11 @@ class Images:
             to: the target, None where the arguments name it.
         """
         to = to or self._blocks.named(args["target"])
-        self._check_backup(args, to)
-        node = self._source(args)
+        id, node = self._check_backup(args, to)
         await self._needs_no_copy(_moved(node, args["sync"]), node, to)
         end = "running" if args["sync"] == "none" else "pending"
         task = Task("backup", to, (node,), length=node.size, end=end)
-        return await self.jobs.start(self._id(args), task, args)
+        return await self.jobs.start(id, task, args)
 
     async def drive_backup(self, args: Args) -> tuple[Event, ...]:
         """`drive-backup`; raises `QMPError`."""
@@ -475,6 +476,4 @@ def _fill(node: Node, content: Content) -> None:
 
 def _write(fd: int, content: Content) -> None:
     for offset, data in content.items():
-        done = 0
-        while done < len(data):
-            done += os.pwrite(fd, data[done:], offset + done)
+        write_at(fd, data, offset)

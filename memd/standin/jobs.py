@@ -122,8 +122,11 @@ class Jobs:
         """Start a job, and have it do what it can.
 
         Args:
-            id: its id, which has been checked, as have been
+            id: its id.
             args: the command's arguments.
+
+        Raises:
+            QMPError: there can't be one; another may have come since `check`.
         """
         self.check(id, args)
         job = self._jobs[id] = _Job(id, task, args)
