@@ -192,14 +192,11 @@ def query_iothreads(objects: list[Any], thread: int) -> list[JSON]:
         objects: all that clients made.
         thread: what each is told to run in.
     """
-    names = [name for name in _WEIGHED if name not in _POOL]
-    return [
-        {
-            "id": each.name,
-            "thread-id": thread,
-            **{name: kinds[name].get(each) for name in names if name in kinds},
-        }
-        for each in objects
-        if isinstance(each, IOThread)
-        for kinds in (each.qom_type.all_properties,)
-    ]
+    rows: list[JSON] = []
+    for each in objects:
+        if isinstance(each, IOThread):
+            properties = each.qom_type.all_properties
+            told = [name for name in _WEIGHED if name in properties and name not in _POOL]
+            values = {name: properties[name].get(each) for name in told}
+            rows.append({"id": each.name, "thread-id": thread, **values})
+    return rows
