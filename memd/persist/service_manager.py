@@ -2,7 +2,7 @@
 
 At the start the objects of the last daemon are restored. None of them changes in the
 manager's store before all of them and those of the command line exist (`commit`), so a
-daemon that fails to start loses none. Only crash recovery removes leftovers before that.
+daemon that fails to start loses none. Only crash recovery removes descriptors before that.
 """
 
 from __future__ import annotations
