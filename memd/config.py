@@ -6,7 +6,8 @@ And `Report`, which says on standard error what may be wrong with it.
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from memd.compat import Compat
 from memd.json_types import JSONObject
@@ -70,22 +71,6 @@ def _now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
-class Credentials(Protocol):
-    """A process's user and groups, as the kernel says."""
-
-    @property
-    def uid(self) -> int:
-        """Its effective user id."""
-
-    @property
-    def gid(self) -> int:
-        """Its effective group id."""
-
-    @property
-    def groups(self) -> frozenset[int]:
-        """Its supplementary group ids."""
-
-
 class Allowed(NamedTuple):
     """Whose processes may be clients.
 
@@ -97,13 +82,9 @@ class Allowed(NamedTuple):
     users: frozenset[int]
     groups: frozenset[int]
 
-    def admits(self, peer: Credentials | None) -> bool:
-        """Whether a process may; None, of whom the kernel knows nothing, may not."""
-        if peer is None:
-            return False
-        if peer.uid in self.users or peer.gid in self.groups:
-            return True
-        return not self.groups.isdisjoint(peer.groups)
+    def admits(self, uid: int, gid: int, groups: frozenset[int]) -> bool:
+        """Whether a process may, by its effective user and group and its supplementary groups."""
+        return uid in self.users or gid in self.groups or not self.groups.isdisjoint(groups)
 
 
 class Chardev:
@@ -129,24 +110,20 @@ class Chardev:
         spec: the argument as given.
     """
 
-    __slots__ = (
-        *("allowed", "family", "fd", "host", "id", "kind", "path", "port", "reconnect"),
-        *("server", "spec", "tls_creds", "wait", "where"),
-    )
+    path = ""
+    fd = -1
+    host = ""
+    port = ""
+    family = ""
+    server = False
+    wait = False
+    reconnect = 0
+    tls_creds: str | None = None
+    allowed: Allowed | None = None
 
     def __init__(self, id: str, kind: str, *, where: str = "", spec: str = "") -> None:
         self.id = id
         self.kind = kind
-        self.path = ""
-        self.fd = -1
-        self.host = ""
-        self.port = ""
-        self.family = ""
-        self.server = False
-        self.wait = False
-        self.reconnect = 0
-        self.tls_creds: str | None = None
-        self.allowed: Allowed | None = None
         self.where = where
         self.spec = spec
 
@@ -187,31 +164,20 @@ DEFAULT_RAM = 128 << 20
 """Bytes of memory of a machine that was given no `-m` (observed on QEMU 10.0.2)."""
 
 
-class NumaNode:
+class NumaNode(NamedTuple):
     """A node of `-numa node`.
 
     Attributes:
         nodeid: its number.
         cpus: the numbers of its CPUs.
-        mem: bytes of `mem=`, or None.
         memdev: the id of the memory backend that is its memory, or None.
         initiator: the node whose CPUs are the nearest to it, or None.
     """
 
-    def __init__(
-        self,
-        nodeid: int,
-        *,
-        cpus: list[int] | None = None,
-        mem: int | None = None,
-        memdev: str | None = None,
-        initiator: int | None = None,
-    ) -> None:
-        self.nodeid = nodeid
-        self.initiator = initiator
-        self.cpus = cpus or []
-        self.mem = mem
-        self.memdev = memdev
+    nodeid: int
+    cpus: Sequence[int] = ()
+    memdev: str | None = None
+    initiator: int | None = None
 
 
 def wrong_initiator(node: int, initiator: int) -> str:
@@ -219,15 +185,15 @@ def wrong_initiator(node: int, initiator: int) -> str:
     return f"The initiator of CPU NUMA node {node} should be itself (got {initiator})"
 
 
-class MachineConfig:
+class MachineConfig(NamedTuple):
     """The memory side of a machine.
 
     Attributes:
         type: "none", "q35", "pc" or "virt".
         ram_size: bytes of its memory at the start.
         slots: how many DIMMs can be plugged.
-        maxmem: bytes that it can have with all of them; `ram_size` where none
-            can be plugged.
+        maxmem: bytes that it can have with all of them; not more than `ram_size`
+            where none can be plugged.
         nvdimm: whether it takes NVDIMMs.
         memory_backend: the id of the backend that is its memory, or None.
         numa_nodes: the nodes of `-numa`, in their order.
@@ -239,31 +205,21 @@ class MachineConfig:
             "maxcpus"; empty for one CPU.
     """
 
-    def __init__(
-        self,
-        type: str = "none",
-        *,
-        ram_size: int = DEFAULT_RAM,
-        slots: int = 0,
-        maxmem: int | None = None,
-        nvdimm: bool = False,
-        memory_backend: str | None = None,
-        numa_nodes: list[NumaNode] | None = None,
-        guest_reacts: str = "immediately",
-        guest_delay_ms: int = 0,
-        smp: dict[str, int] | None = None,
-    ) -> None:
-        self.type = type
-        self.ram_size = ram_size
-        self.slots = slots
-        self.maxmem = ram_size if maxmem is None else maxmem
-        self.nvdimm = nvdimm
-        self.memory_backend = memory_backend
-        self.numa_nodes = numa_nodes or []
-        self.guest_reacts = guest_reacts
-        self.guest_delay_ms = guest_delay_ms
-        self.smp = smp or {}
-        self.cpu_type = ""
+    type: str = "none"
+    ram_size: int = DEFAULT_RAM
+    maxmem: int = DEFAULT_RAM
+    slots: int = 0
+    nvdimm: bool = False
+    memory_backend: str | None = None
+    numa_nodes: Sequence[NumaNode] = ()
+    guest_reacts: str = "immediately"
+    guest_delay_ms: int = 0
+    cpu_type: str = ""
+    smp: Mapping[str, int] = {}
+
+
+NO_MACHINE = MachineConfig(ram_size=0, maxmem=0)
+"""The machine `none` without memory."""
 
 
 class DeviceOption(NamedTuple):
@@ -333,9 +289,7 @@ class Config:
         pool_reserve: bytes of the host's memory that this leaves free, None for as many
             as usual.
         commit: whether a lack of huge pages later is refused: "strict" or "off".
-        max_objects: how many objects there may be, 0 for any number.
-        max_memory: bytes of all memory backends together, 0 for any number.
-        max_memory_per_user: of those that one user's clients have made.
+        quota: what clients may create: those of `memd.qom.quota.Quota`'s bounds that were given.
         accels: the accelerators that were asked for, the first first.
         stopped: whether it starts in run state "prelaunch" (`-S`).
         preconfig: whether it waits for x-exit-preconfig.
@@ -360,51 +314,50 @@ class Config:
         test_control: the ids of the monitors that are for those alone.
     """
 
+    compat = Compat.V10_0
+    default_socket = False
+    name: str | None = None
+    uuid = NO_UUID
+    pidfile: str | None = None
+    daemonize = False
+    insecure_tcp = False
+    deny_private_discard = False
+    allowed: Allowed | None = None
+    accept_loss = False
+    one_client = False
+    mem_path: str | None = None
+    audit: str | None = None
+    metrics: Chardev | None = None
+    templates: str | None = None
+    template_cache: int | None = None
+    pool_reserve: int | None = None
+    commit = "off"
+    stopped = False
+    preconfig = False
+    machine_kind: str | None = None
+    machine = NO_MACHINE
+    qtest: Chardev | None = None
+    qtest_log: str | None = None
+    incoming: StartCommand | None = None
+    allow_exec = False
+    catalogue: str | None = None
+    unmodelled: str | None = None
+    test_faults = False
+
     def __init__(self, report: Report) -> None:
         self.report = report
-        self.compat = Compat.V10_0
         self.chardevs: list[Chardev] = []
         self.monitors: list[MonitorSpec] = []
-        self.default_socket = False
         self.objects: list[JSONObject] = []
-        self.name: str | None = None
-        self.uuid = NO_UUID
-        self.pidfile: str | None = None
-        self.daemonize = False
-        self.insecure_tcp = False
-        self.deny_private_discard = False
-        self.allowed: Allowed | None = None
         self.mem_roots: list[str] = []
         self.stored: dict[str, int] = {}
-        self.accept_loss = False
-        self.one_client = False
-        self.mem_path: str | None = None
-        self.audit: str | None = None
-        self.metrics: Chardev | None = None
         self.limits: dict[str, int] = {}
-        self.templates: str | None = None
+        self.quota: dict[str, int] = {}
         self.template_sources: list[str] = []
-        self.template_cache: int | None = None
         self.pools: list[tuple[JSONObject, int]] = []
-        self.pool_reserve: int | None = None
-        self.commit = "off"
-        self.max_objects = 0
-        self.max_memory = 0
-        self.max_memory_per_user = 0
         self.accels: list[str] = []
-        self.stopped = False
-        self.preconfig = False
-        self.machine_kind: str | None = None
-        self.machine = MachineConfig(ram_size=0)
         self.machine_values: JSONObject = {}
         self.devices: list[DeviceOption] = []
-        self.qtest: Chardev | None = None
-        self.qtest_log: str | None = None
         self.actions: dict[str, str] = {}
         self.startup: list[StartCommand] = []
-        self.incoming: StartCommand | None = None
-        self.allow_exec = False
-        self.catalogue: str | None = None
-        self.unmodelled: str | None = None
-        self.test_faults = False
         self.test_control: list[str] = []

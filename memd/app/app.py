@@ -73,11 +73,7 @@ class App:
         self._loop = loop
         self._tree = Tree(config.compat)
         backends.register(self._tree)
-        self._tree.objects.quota = Quota(
-            max_objects=config.max_objects,
-            max_memory=config.max_memory,
-            max_memory_per_user=config.max_memory_per_user,
-        )
+        self._tree.objects.quota = Quota(**config.quota)
         self._daemon = Daemon(
             self._tree,
             config.compat,

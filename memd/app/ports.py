@@ -428,7 +428,7 @@ class Ports:
     def _admits(self, allowed: Allowed, sock: socket.socket) -> bool:
         """Whether the process at the other end may be a client; else it is disconnected."""
         peer = peer_of(sock)
-        if allowed.admits(peer):
+        if peer is not None and allowed.admits(peer.uid, peer.gid, peer.groups):
             return True
         self._limited_log.warn("refused a client: %s may not connect", peer or "an unknown process")
         sock.close()

@@ -12,20 +12,13 @@ _LARGEST_ID = (1 << 32) - 2
 """The largest id of a user or group; the one above it means none (chown(2))."""
 
 
-def allowed(users: Iterable[str], groups: Iterable[str]) -> Allowed | None:
-    """Who may connect, by name or number; None where nothing was said.
+def allowed(users: Iterable[int], groups: Iterable[int]) -> Allowed:
+    """Who may connect, where that is told.
 
     Root and memd's own user always may: they can read its memory and end it,
     whatever is asked of it.
-
-    Raises:
-        QMPError: there is no such user or group.
     """
-    user_ids = frozenset(user_id(user) for user in users)
-    group_ids = frozenset(group_id(group) for group in groups)
-    if not user_ids and not group_ids:
-        return None
-    return Allowed(user_ids | {0, os.geteuid()}, group_ids)
+    return Allowed(frozenset((*users, 0, os.geteuid())), frozenset(groups))
 
 
 def user_id(text: str) -> int:
@@ -43,17 +36,11 @@ def group_id(text: str) -> int:
 
 
 def _id(kind: str, text: str, find: Callable[[], int]) -> int:
-    number = _number(text)
+    if text.isascii() and text.isdigit():
+        if len(text) > 10 or int(text) > _LARGEST_ID:
+            raise QMPError(f"'{text}' is not the number of a user or group")
+        return int(text)
     try:
-        return find() if number is None else number
+        return find()
     except (KeyError, ValueError):
         raise QMPError(f"there is no {kind} '{text}'") from None
-
-
-def _number(text: str) -> int | None:
-    if not (text.isascii() and text.isdigit()):
-        return None
-    number = int(text) if len(text) < 11 else _LARGEST_ID + 1
-    if number > _LARGEST_ID:
-        raise QMPError(f"'{text}' is not the number of a user or group")
-    return number

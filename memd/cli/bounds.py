@@ -30,31 +30,23 @@ def set_bound(config: Config, name: str, value: str) -> None:
     from memd.server.limits import MIN_HELD, MIN_MESSAGE, MIN_TOKENS
     from memd.wire.limits import MAX_OPEN_TOKEN_BYTES, MAX_TOKEN_COUNT
 
-    if name.startswith("max-memory"):
-        size = size_of(name, value)
-        if name == "max-memory":
-            config.max_memory = size
-        else:
-            config.max_memory_per_user = size
-    elif name == "max-objects":
-        config.max_objects = _number(name, value)
-    elif name == "max-tokens":
-        tokens = config.limits["tokens"] = _number(name, value)
-        if not MIN_TOKENS <= tokens <= MAX_TOKEN_COUNT:
-            raise QMPError(
-                f"Parameter '{name}' expects a number from {MIN_TOKENS} to {MAX_TOKEN_COUNT}"
-            )
-    elif name == "max-message":
-        config.limits["message"] = size_of(name, value, MIN_MESSAGE, MAX_OPEN_TOKEN_BYTES)
-    elif name in ("max-held", "max-held-output"):
-        config.limits[_member(name)] = size_of(name, value, MIN_HELD)
+    sizes: dict[str, tuple[int, ...]] = {
+        "max-held": (MIN_HELD,),
+        "max-held-output": (MIN_HELD,),
+        "max-memory": (),
+        "max-memory-per-user": (),
+        "max-message": (MIN_MESSAGE, MAX_OPEN_TOKEN_BYTES),
+    }
+    number = size_of(name, value, *sizes[name]) if name in sizes else _number(name, value)
+    if name == "max-tokens" and not MIN_TOKENS <= number <= MAX_TOKEN_COUNT:
+        raise QMPError(
+            f"Parameter '{name}' expects a number from {MIN_TOKENS} to {MAX_TOKEN_COUNT}"
+        )
+    member = name.replace("-", "_")
+    if name.startswith(("max-memory", "max-objects")):
+        config.quota[member] = number
     else:
-        config.limits[_member(name)] = _number(name, value)
-
-
-def _member(name: str) -> str:
-    """The member of `memd.server.limits.Limits` that an option is about."""
-    return name.removeprefix("max-").removesuffix("-timeout").replace("-", "_")
+        config.limits[member.removeprefix("max_").removesuffix("_timeout")] = number
 
 
 def _number(name: str, value: str) -> int:

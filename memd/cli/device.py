@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from memd.cli.keyval import HELP
 from memd.cli.opts import OptsList, Warn, parse_opts
 from memd.cli.reading import Given
+from memd.cli.report import Answered
 from memd.config import DeviceOption
 from memd.errors import QMPError
 
@@ -36,7 +37,7 @@ def parse_device(given: Given, compat: Compat, ids: set[str], warn: Warn) -> Dev
 
     Raises:
         QMPError: it can't be read.
-        HelpWanted: it asks what there is.
+        Answered: it asks what there is.
     """
     text = given.value
     if text.startswith("{"):
@@ -48,28 +49,13 @@ def parse_device(given: Given, compat: Compat, ids: set[str], warn: Warn) -> Dev
         return DeviceOption(given.where, True, options)
     opts = parse_opts(DEVICE, text, None, ids)
     name = opts.get("driver")
-    if name in HELP:
-        raise HelpWanted(None)
-    if name is not None and any(opts.has(key) for key in HELP):
-        raise HelpWanted(name)
+    if name is not None and any(key == name or opts.has(key) for key in HELP):
+        from memd.cli.device_help import device_help
+
+        raise Answered(device_help(compat, None if name in HELP else name))
     opts = parse_opts(DEVICE, text, warn, ids)
     if name is None:
         raise QMPError("Parameter 'driver' is missing")
     if opts.id is not None:
         ids.add(opts.id)
-    options = dict(opts.pairs)
-    if opts.id is not None:
-        options["id"] = opts.id
-    return DeviceOption(given.where, False, options)
-
-
-class HelpWanted(Exception):
-    """A `-device` that asks what there is.
-
-    Args:
-        driver: the class that it is about, or None for the classes.
-    """
-
-    def __init__(self, driver: str | None) -> None:
-        super().__init__(driver)
-        self.driver = driver
+    return DeviceOption(given.where, False, dict(opts.with_id()))

@@ -6,15 +6,16 @@ may come before its backend, and a node before the machine that it belongs to.
 
 from __future__ import annotations
 
-from memd.cli.device import HelpWanted, parse_device
+from memd.cli.device import parse_device
 from memd.cli.machine import MachineOptions
 from memd.cli.memory import MemoryOption
-from memd.cli.numa import NumaOptions
+from memd.cli.numa import NUMA, numa_nodes
+from memd.cli.opts import Opts, parse_opts
 from memd.cli.reading import Given
-from memd.cli.report import Answered
-from memd.cli.smp import SmpOption
+from memd.cli.smp import parse_smp, topology
 from memd.config import DEFAULT_RAM, Config, MachineConfig
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
 REACTIONS = ("immediately", "never", "refuses")
 
@@ -34,11 +35,10 @@ class Hardware:
         self._config = config
         self.machine = MachineOptions()
         self._memory = MemoryOption()
-        self._numa = NumaOptions()
-        self._smp: SmpOption | None = None
+        self._numa: list[tuple[Given, Opts]] = []
+        self._smp: JSONObject | None = None
         self._device_ids: set[str] = set()
         self._reaction = ("immediately", 0)
-        self._help_wanted: HelpWanted | None = None
         self.cpu_model: str | None = None
 
     # One option at a time. Each raises `QMPError` where it can't be read, and
@@ -47,9 +47,9 @@ class Hardware:
     def take_machine(self, given: Given) -> None:
         """Take `-machine`."""
         self.machine.take(given, self._config.compat)
-        topology = self.machine.take_members("smp")
-        if topology:
-            self._cpus().add(topology)
+        members = self.machine.take_members("smp")
+        if members:
+            self._add_smp(members)
         self._memory.add(self.machine.take_members("memory"))
 
     def take_memory(self, given: Given) -> None:
@@ -58,26 +58,19 @@ class Hardware:
 
     def take_smp(self, given: Given) -> None:
         """Take `-smp`."""
-        self._cpus().take(given.value)
+        self._add_smp(parse_smp(given.value))
 
-    def _cpus(self) -> SmpOption:
-        if self._smp is None:
-            self._smp = SmpOption()
-        return self._smp
+    def _add_smp(self, options: JSONObject) -> None:
+        self._smp = {**(self._smp or {}), **options}
 
     def take_numa(self, given: Given) -> None:
         """Take `-numa`."""
-        self._numa.take(given, given.warn(self._config.report))
+        self._numa.append((given, parse_opts(NUMA, given.value, given.warn(self._config.report))))
 
     def take_device(self, given: Given) -> None:
         """Take `-device`."""
         config = self._config
-        try:
-            device = parse_device(given, config.compat, self._device_ids, given.warn(config.report))
-        except HelpWanted as wanted:
-            from memd.cli.device_help import device_help
-
-            raise Answered(device_help(config.compat, wanted.driver)) from None
+        device = parse_device(given, config.compat, self._device_ids, given.warn(config.report))
         config.devices.append(device)
 
     def take_guest_reacts(self, given: Given) -> None:
@@ -100,7 +93,8 @@ class Hardware:
         """Write into the config what they come to.
 
         Raises:
-            CommandLineError: they contradict each other, or the machine.
+            QMPError: they contradict each other, or the machine.
+            CommandLineError: one of them does, or can't be.
         """
         config, kind = self._config, self.machine.kind
         # QEMU makes the devices in its own spelling first, then those in JSON.
@@ -110,7 +104,7 @@ class Hardware:
             from memd.qom.machine_structs import Processors
 
             processors = Processors(kind.name, kind.most_cpus, kind.cpu_levels)
-            smp = self._smp.resolve(processors)
+            smp = topology(self._smp, processors)
         none = kind.kind == "none"
         default = 0 if none else DEFAULT_RAM
         memory = self._memory.resolve(default)
@@ -124,6 +118,7 @@ class Hardware:
         size = memory.size
         if size is None and backend is not None:
             size = backends[backend.rpartition("/")[2]]
+        named = self.cpu_model is not None and kind.cpu_type.endswith("x86_64-cpu")
         config.machine_kind = kind.name
         config.machine = MachineConfig(
             kind.kind,
@@ -133,7 +128,8 @@ class Hardware:
             maxmem=memory.maxmem or memory.size or default,
             nvdimm=values.get("nvdimm", False),
             memory_backend=backend,
-            numa_nodes=self._numa.resolve(
+            numa_nodes=numa_nodes(
+                self._numa,
                 kind.kind,
                 backends,
                 smp.get("maxcpus", 1),
@@ -142,7 +138,6 @@ class Hardware:
             ),
             guest_reacts=self._reaction[0],
             guest_delay_ms=self._reaction[1],
+            cpu_type=f"{self.cpu_model}-x86_64-cpu" if named else "",
             smp=smp,
         )
-        if self.cpu_model is not None and kind.cpu_type.endswith("x86_64-cpu"):
-            config.machine.cpu_type = f"{self.cpu_model}-x86_64-cpu"

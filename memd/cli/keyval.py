@@ -7,12 +7,33 @@ in a value. Texts and their order were observed on qemu-storage-daemon 10.0.2.
 
 from __future__ import annotations
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.option_text import key_at, split_value
 
 HELP = ("help", "?")
 """The keys that ask what there is, written without a value."""
+
+
+def parse_either(text: str, compat: Compat, implied: str) -> tuple[JSONObject, bool]:
+    """Options in this spelling or as a JSON object, and which it is.
+
+    Args:
+        compat: whose JSON.
+        implied: as for `parse_keyval`.
+
+    Returns:
+        The options, and whether they are JSON: then values have their types.
+
+    Raises:
+        QMPError: they can't be read.
+    """
+    if not text.startswith("{"):
+        return parse_keyval(text, implied)[0], False
+    from memd.cli.json_argument import parse_json_argument
+
+    return parse_json_argument(text, compat), True
 
 
 def parse_keyval(text: str, implied: str | None = None) -> tuple[JSONObject, bool]:

@@ -142,7 +142,7 @@ class MachineOptions:
             backends: the ids of the memory backends that there will be.
 
         Raises:
-            CommandLineError: there is no such property, or it can't be that.
+            QMPError: there is no such property, or it can't be that.
         """
         types = {row[0]: row[1] for row in self.kind.properties}
         types |= dict.fromkeys(_COMMON, "string") | dict.fromkeys(_SWITCHES, "bool")
@@ -152,7 +152,7 @@ class MachineOptions:
                 continue
             if name in _NO_OBJECT:
                 if not isinstance(value, dict):
-                    raise CommandLineError(_NO_OBJECT[name])
+                    raise QMPError(_NO_OBJECT[name])
                 values[name] = _boot(value)
                 continue
             if name == "smp-cache":
@@ -160,11 +160,11 @@ class MachineOptions:
                 continue
             kind = types.get(name)
             if kind is None:
-                raise CommandLineError(f"Property '{self.kind.type_name}.{name}' not found")
+                raise QMPError(f"Property '{self.kind.type_name}.{name}' not found")
             values[name] = _value(kind, name, value)
         backend = values.get("memory-backend")
         if backend is not None and backend.rpartition("/")[2] not in backends:
-            raise CommandLineError(f"Memory backend '{backend}' not found")
+            raise QMPError(f"Memory backend '{backend}' not found")
         return values
 
     def _help(self, compat: Compat) -> str:
@@ -210,13 +210,10 @@ def _caches(given: Any, levels: tuple[str, ...]) -> Any:
     from memd.qom.topology import NO_CACHES
 
     if not isinstance(given, list):
-        raise CommandLineError("Invalid parameter type for 'smp-cache', expected: array")
+        raise QMPError("Invalid parameter type for 'smp-cache', expected: array")
     visit = visit_cache(visit_text)
-    try:
-        caches = [visit(each, f"smp-cache.{index}") for index, each in enumerate(given)]
-        return shared_caches(NO_CACHES, caches, levels)
-    except QMPError as error:
-        raise CommandLineError(error.desc) from None
+    caches = [visit(each, f"smp-cache.{index}") for index, each in enumerate(given)]
+    return shared_caches(NO_CACHES, caches, levels)
 
 
 def _boot(members: JSONObject) -> Any:
@@ -227,10 +224,7 @@ def _boot(members: JSONObject) -> Any:
         name: _value(_BOOT[name], f"boot.{name}", text) if name in _BOOT else text
         for name, text in members.items()
     }
-    try:
-        return visit_boot(typed, "boot")
-    except QMPError as error:
-        raise CommandLineError(error.desc) from None
+    return visit_boot(typed, "boot")
 
 
 def _value(kind: str, name: str, text: Any) -> Any:
@@ -238,17 +232,17 @@ def _value(kind: str, name: str, text: Any) -> Any:
     from memd.qapi import numbers
 
     if kind in _ARRAYS:
-        raise CommandLineError(f"Invalid parameter type for '{name}', expected: array")
+        raise QMPError(f"Invalid parameter type for '{name}', expected: array")
     if not isinstance(text, str):
         # Written with a dot, as if it had members.
-        raise CommandLineError(f"Parameters '{name}.*' are unexpected")
+        raise QMPError(f"Parameters '{name}.*' are unexpected")
     if kind == "bool":
         switch = numbers.parse_switch(text)
         if switch is None:
-            raise CommandLineError(f"Parameter '{name}' expects 'on' or 'off'")
+            raise QMPError(f"Parameter '{name}' expects 'on' or 'off'")
         return switch
     if kind == "OnOffAuto" and text not in ("on", "off", "auto"):
-        raise CommandLineError(f"Parameter '{name}' does not accept value '{text}'")
+        raise QMPError(f"Parameter '{name}' does not accept value '{text}'")
     parse = {
         "size": numbers.parse_size,
         "uint64_t": numbers.parse_uint64,
@@ -258,8 +252,8 @@ def _value(kind: str, name: str, text: Any) -> Any:
         number = parse(text)
         if number is None:
             expected = "size" if kind == "size" else "integer"
-            raise CommandLineError(f"Parameter '{name}' expects {expected}")
+            raise QMPError(f"Parameter '{name}' expects {expected}")
         return number
     if name == "nvdimm-persistence" and text not in ("cpu", "mem-ctrl"):
-        raise CommandLineError(f"-machine nvdimm-persistence={text}: unsupported option")
+        raise QMPError(f"-machine nvdimm-persistence={text}: unsupported option")
     return text

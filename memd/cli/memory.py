@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given
-from memd.cli.report import CommandLineError
 from memd.config import Report
 from memd.errors import QMPError
 from memd.json_types import JSONObject
@@ -68,7 +67,7 @@ class MemoryOption:
             default: bytes of memory where no size is given.
 
         Raises:
-            CommandLineError: they contradict each other.
+            QMPError: they contradict each other.
         """
         self._check_members()
         size = self._size()
@@ -82,10 +81,7 @@ class MemoryOption:
             for name, value in members.items()
             if value is not None and (name != "slots" or self._opts.has("slots"))
         }
-        try:
-            rounded = visit_memory(given, "memory")["size"]
-        except QMPError as error:
-            raise CommandLineError(error.desc) from None
+        rounded = visit_memory(given, "memory")["size"]
         return MemorySizes(rounded if size else None, slots, maxmem)
 
     def _size(self) -> int | None:
@@ -96,7 +92,7 @@ class MemoryOption:
 
             size = parse_size(f"{text}M")
             if size is None:
-                raise CommandLineError("Parameter 'memory.size' expects size")
+                raise QMPError("Parameter 'memory.size' expects size")
             return size
         return _bytes(text or self._members.get("size"))
 
@@ -105,11 +101,11 @@ class MemoryOption:
 
         for name, text in self._members.items():
             if name not in ("max-size", "size", "slots"):
-                raise CommandLineError(f"Parameter 'memory.{name}' is unexpected")
+                raise QMPError(f"Parameter 'memory.{name}' is unexpected")
             parse = parse_int64 if name == "slots" else parse_size
             if not isinstance(text, str) or parse(text) is None:
                 expected = "integer" if name == "slots" else "size"
-                raise CommandLineError(f"Parameter 'memory.{name}' expects {expected}")
+                raise QMPError(f"Parameter 'memory.{name}' expects {expected}")
 
 
 def _bytes(text: str | None) -> int | None:

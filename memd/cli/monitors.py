@@ -104,19 +104,14 @@ class Monitors:
         """
         chardevs: dict[str, Chardev] = {}
         for opts, given in self._pending:
-            try:
+            with located(given.where):
                 chardev = self._make(opts, given)
-            except QMPError as error:
-                raise located(error, given) from None
             chardevs[chardev.id] = chardev
             self._config.chardevs.append(chardev)
         taken: set[str] = set()
         for opts, given in self._pending_monitors:
-            try:
-                monitor = self._join(opts, given, chardevs, taken)
-            except QMPError as error:
-                raise located(error, given) from None
-            self._config.monitors.append(monitor)
+            with located(given.where):
+                self._config.monitors.append(self._join(opts, given, chardevs, taken))
 
     def _device(self, given: Given, label: str) -> Opts:
         """The options of an address; QEMU says twice what is wrong with one."""
@@ -177,8 +172,8 @@ class Monitors:
         if users or groups:
             if chardev.kind not in ("unix", "fd"):
                 raise QMPError("who may connect can be told of UNIX sockets only")
-            from memd.cli.access import allowed
+            from memd.cli.access import allowed, group_id, user_id
 
-            chardev.allowed = allowed(users, groups)
+            chardev.allowed = allowed(map(user_id, users), map(group_id, groups))
         readonly = opts.switch("readonly") or False
         return MonitorSpec(opts.id, chardev, mode, pretty, given.where, readonly=readonly)

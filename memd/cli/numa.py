@@ -7,12 +7,11 @@ told when the machine starts.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 from memd.cli.hmat import Hmat
-from memd.cli.opts import OptsList, Warn, parse_opts
+from memd.cli.opts import Opts, OptsList
 from memd.cli.reading import Given, located
-from memd.cli.report import CommandLineError
 from memd.compat import Compat
 from memd.config import NumaNode, wrong_initiator
 from memd.errors import QMPError
@@ -29,55 +28,36 @@ _HMAT = (
 )
 
 
-class NumaOptions:
-    """The `-numa` options of a command line."""
+def numa_nodes(
+    given: Sequence[tuple[Given, Opts]],
+    machine: str,
+    backends: Container[str],
+    max_cpus: int,
+    compat: Compat,
+    *,
+    hmat: bool = False,
+) -> list[NumaNode]:
+    """The nodes that `-numa` options describe, by number.
 
-    def __init__(self) -> None:
-        self._given: list[tuple[Given, list[tuple[str, str]]]] = []
+    Args:
+        given: the options, and what is in each.
+        machine: the machine's type.
+        backends: the ids of the memory backends that there will be.
+        max_cpus: how many CPUs the machine can come to have.
+        compat: whose schema is meant.
+        hmat: whether nodes may say which is the nearest with CPUs.
 
-    def __bool__(self) -> bool:
-        return bool(self._given)
+    Raises:
+        QMPError: there can't be such nodes.
+        CommandLineError: it is one option's fault.
+    """
+    nodes = _Nodes(machine, backends, max_cpus, hmat=hmat)
+    for each, opts in given:
+        from memd.qapi import load_schema
 
-    def take(self, given: Given, warn: Warn) -> None:
-        """Take `-numa TYPE,...`.
-
-        Raises:
-            QMPError: it can't be read.
-        """
-        opts = parse_opts(NUMA, given.value, warn)
-        pairs = opts.pairs if opts.id is None else [("id", opts.id), *opts.pairs]
-        self._given.append((given, pairs))
-
-    def resolve(
-        self,
-        machine: str,
-        backends: Container[str],
-        max_cpus: int,
-        compat: Compat,
-        *,
-        hmat: bool = False,
-    ) -> list[NumaNode]:
-        """The nodes, by number.
-
-        Args:
-            machine: the machine's type.
-            backends: the ids of the memory backends that there will be.
-            max_cpus: how many CPUs the machine can come to have.
-            compat: whose schema is meant.
-            hmat: whether nodes may say which is the nearest with CPUs.
-
-        Raises:
-            CommandLineError: there can't be such nodes.
-        """
-        nodes = _Nodes(machine, backends, max_cpus, hmat=hmat)
-        for given, pairs in self._given:
-            from memd.qapi import load_schema
-
-            try:
-                nodes.take(load_schema(compat).check_opts("NumaOptions", pairs))
-            except QMPError as error:
-                raise located(error, given) from None
-        return nodes.finish()
+        with located(each.where):
+            nodes.take(load_schema(compat).check_opts("NumaOptions", opts.with_id()))
+    return nodes.finish()
 
 
 class _Nodes:
@@ -115,15 +95,15 @@ class _Nodes:
             self._speeds.take_cache(options, self._nodes)
 
     def finish(self) -> list[NumaNode]:
-        """The nodes; raises `CommandLineError` where one is missing."""
+        """The nodes; raises `QMPError` where one is missing."""
         highest = max(self._nodes, default=-1)
         for number in range(highest, -1, -1):
             if number not in self._nodes:
-                raise CommandLineError(f"numa: Node ID missing: {number}")
+                raise QMPError(f"numa: Node ID missing: {number}")
         for node in range(highest + 1 if self._distances else 0):
             for other in range(node + 1, highest + 1):
                 if frozenset((node, other)) not in self._distances:
-                    raise CommandLineError(
+                    raise QMPError(
                         f"The distance between node {node} and {other} is missing,"
                         " at least one distance value between each nodes should be provided."
                     )
@@ -159,27 +139,21 @@ class _Nodes:
         if cpus:
             self._with_cpus.add(number)
         self._nodes[number] = NumaNode(
-            number,
-            cpus=cpus,
-            mem=options.get("mem"),
-            memdev=options.get("memdev"),
-            initiator=initiator,
+            number, cpus=cpus, memdev=options.get("memdev"), initiator=initiator
         )
 
     def _check_memory(self, options: JSONObject) -> None:
-        others = list(self._nodes.values())
-        by_size = "mem" in options or any(node.mem is not None for node in others)
-        by_backend = "memdev" in options or any(node.memdev is not None for node in others)
-        if by_size and by_backend:
-            raise QMPError(
-                "numa configuration should use either mem= or memdev=,mixing both is not allowed"
-            )
-        if by_size:
+        memdev = options.get("memdev")
+        if "mem" in options:
+            if memdev is not None or any(node.memdev is not None for node in self._nodes.values()):
+                raise QMPError(
+                    "numa configuration should use either mem= or memdev=,mixing both is not"
+                    " allowed"
+                )
             raise QMPError(
                 "Parameter -numa node,mem is not supported by this machine type",
                 hint="Use -numa node,memdev instead",
             )
-        memdev = options.get("memdev")
         if memdev is not None and memdev.rpartition("/")[2] not in self._backends:
             raise QMPError(f"memdev={memdev} is ambiguous")
 

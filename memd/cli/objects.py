@@ -49,8 +49,11 @@ def parse_object(
     if text.startswith("{"):
         return _from_json(text, compat)
     opts = parse_opts(OBJECT, text, None, ids)
-    if nesting and any(_is_dotted(key) for key, _value in opts.pairs):
-        return _from_keyval(text, compat)
+    if nesting:
+        from memd.qapi.dotted_keys import dotted
+
+        if any(dotted(key) for key, _value in opts.pairs):
+            return _from_keyval(text, compat)
     if warn is not None:
         opts = parse_opts(OBJECT, text, warn, ids)
     if opts.id is not None:
@@ -88,16 +91,9 @@ def _from_opts(opts: Opts, compat: Compat) -> JSONObject:
         answer = object_type_help(_tree(compat), name)
         if answer is not None:
             raise Answered(answer)
-    pairs = opts.pairs if opts.id is None else [("id", opts.id), *opts.pairs]
     from memd.qapi import load_schema
 
-    return load_schema(compat).check_opts(_options_type(name, compat), pairs)
-
-
-def _is_dotted(key: str) -> bool:
-    from memd.qapi.dotted_keys import dotted
-
-    return dotted(key)
+    return load_schema(compat).check_opts(_options_type(name, compat), opts.with_id())
 
 
 def _options_type(name: JSON, compat: Compat) -> str:

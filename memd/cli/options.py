@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from memd.cli.bounds import NAMES as BOUNDS
 from memd.cli.monitors import Monitors
 from memd.cli.objects import parse_object
 from memd.cli.opts import OptsList, parse_opts
-from memd.cli.reading import Given, Option, apply_options, compat_of, read_options
+from memd.cli.reading import Apply, Given, apply_options, compat_of, located, read_options
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
-from memd.config import Chardev, Config, MonitorSpec, Report
+from memd.config import Config, Report
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
     from memd.cli.hardware import Hardware
-
-__all__ = ["Chardev", "Config", "MonitorSpec", "parse_arguments"]
 
 NAME = OptsList(
     "name", "guest", {"guest": "str", "process": "str", "debug-threads": "bool"}, takes_id=False
@@ -32,6 +30,9 @@ class CommandLine:
         report: writes warnings.
         default_mode: that of a `-mon` without one.
         extended: whether memd's own additions to QEMU's spellings are taken.
+
+    Attributes:
+        described: the machine; None where none is described.
     """
 
     def __init__(self, report: Report, *, default_mode: str, extended: bool) -> None:
@@ -39,32 +40,18 @@ class CommandLine:
         self.extended = extended
         self.monitors = Monitors(self.config, mode=default_mode, extended=extended)
         self.object_ids: set[str] = set()
-        self.allowed_users: list[str] = []
-        self.allowed_groups: list[str] = []
-        self._hardware: Hardware | None = None
+        self.allowed_users: list[int] = []
+        self.allowed_groups: list[int] = []
+        self.described: Hardware | None = None
 
     @property
     def hardware(self) -> Hardware:
         """The options that describe a machine; imported for those who want one."""
-        if self._hardware is None:
+        if self.described is None:
             from memd.cli.hardware import Hardware
 
-            self._hardware = Hardware(self.config)
-        return self._hardware
-
-    def check_machine(self) -> None:
-        """Raise `CommandLineError` for a machine that there is not."""
-        if self._hardware is not None:
-            self._hardware.machine.check_type(self.config.compat)
-
-    def resolve_machine(self) -> None:
-        """Make sense of what was said of a machine, if anything was.
-
-        Raises:
-            CommandLineError: there can't be such a machine.
-        """
-        if self._hardware is not None:
-            self._hardware.resolve()
+            self.described = Hardware(self.config)
+        return self.described
 
     def add_object(self, given: Given) -> None:
         """Take `-object`."""
@@ -80,12 +67,6 @@ class CommandLine:
         else:
             self.config.objects.append(options)
 
-    def add_pool(self, given: Given) -> None:
-        """Take `-pool`."""
-        from memd.cli.pools import parse_pool
-
-        self.config.pools.append(parse_pool(given.value, self.config.compat))
-
     def set_name(self, given: Given) -> None:
         """Take `-name`."""
         opts = parse_opts(NAME, given.value, given.warn(self.config.report))
@@ -94,10 +75,6 @@ class CommandLine:
             # It goes to clients, as UTF-8.
             self.config.name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
-    def add_qmp(self, given: Given, *, pretty: bool = False) -> None:
-        """Take `-qmp`, or `-qmp-pretty`."""
-        self.monitors.add_device(given, pretty=pretty)
-
     def find_compat(self, given: Sequence[Given]) -> None:
         """Look for a release among the options: it decides how others are read."""
         for each in given:
@@ -105,39 +82,38 @@ class CommandLine:
                 self.config.compat = compat_of(each.value) or self.config.compat
 
 
-def flag(name: str) -> Option[CommandLine]:
+Take = Apply[CommandLine]
+
+
+def flag(name: str) -> Take:
     """An option without an argument, that sets a member of the config."""
-    return Option(lambda line, given: setattr(line.config, name, True), argument=False)
+    return lambda line, given: setattr(line.config, name, True)
 
 
-def text(name: str) -> Option[CommandLine]:
+def text(name: str) -> Take:
     """An option whose argument is a member of the config."""
-    return Option(lambda line, given: setattr(line.config, name, given.value))
+    return lambda line, given: setattr(line.config, name, given.value)
 
 
-def several(name: str) -> Option[CommandLine]:
+def several(name: str) -> Take:
     """An option that is given once for each member of a list of the config."""
-    return Option(lambda line, given: getattr(line.config, name).append(given.value))
+    return lambda line, given: getattr(line.config, name).append(given.value)
 
 
-def choice(name: str, *values: str) -> Option[CommandLine]:
+def choice(name: str, *values: str) -> Take:
     """An option whose argument is one of a few values of a member of the config."""
-
-    def apply(line: CommandLine, given: Given) -> None:
-        setattr(line.config, name, one_of(given.name, given.value, values))
-
-    return Option(apply)
+    return lambda line, given: setattr(line.config, name, one_of(given.name, given.value, values))
 
 
-def size(name: str) -> Option[CommandLine]:
+def size(name: str) -> Take:
     """An option whose argument is a member of the config, in bytes."""
 
-    def apply(line: CommandLine, given: Given) -> None:
+    def take(line: CommandLine, given: Given) -> None:
         from memd.cli.bounds import size_of
 
         setattr(line.config, name, size_of(given.name, given.value))
 
-    return Option(apply)
+    return take
 
 
 def one_of(name: str, value: str, values: Container[str]) -> str:
@@ -154,16 +130,13 @@ def _compat(line: CommandLine, given: Given) -> None:
 def _allow_user(line: CommandLine, given: Given) -> None:
     from memd.cli.access import user_id
 
-    # Checked here, where messages name the option.
-    user_id(given.value)
-    line.allowed_users.append(given.value)
+    line.allowed_users.append(user_id(given.value))
 
 
 def _allow_group(line: CommandLine, given: Given) -> None:
     from memd.cli.access import group_id
 
-    group_id(given.value)
-    line.allowed_groups.append(given.value)
+    line.allowed_groups.append(group_id(given.value))
 
 
 def _test_control(line: CommandLine, given: Given) -> None:
@@ -173,6 +146,12 @@ def _test_control(line: CommandLine, given: Given) -> None:
 
 def _clients(line: CommandLine, given: Given) -> None:
     line.config.one_client = one_of("clients", given.value, ("one", "many")) == "one"
+
+
+def _pool(line: CommandLine, given: Given) -> None:
+    from memd.cli.pools import parse_pool
+
+    line.config.pools.append(parse_pool(given.value, line.config.compat))
 
 
 def _bound(line: CommandLine, given: Given) -> None:
@@ -187,68 +166,64 @@ def _metrics(line: CommandLine, given: Given) -> None:
     line.config.metrics = metrics_address(given.value)
 
 
-HARDWARE: dict[str, Option[CommandLine]] = {
-    **dict.fromkeys(
-        ("machine", "M"), Option(lambda line, given: line.hardware.take_machine(given))
-    ),
-    "m": Option(lambda line, given: line.hardware.take_memory(given)),
-    "smp": Option(lambda line, given: line.hardware.take_smp(given)),
-    "numa": Option(lambda line, given: line.hardware.take_numa(given)),
-    "device": Option(lambda line, given: line.hardware.take_device(given)),
-    "guest-reacts": Option(lambda line, given: line.hardware.take_guest_reacts(given)),
-}
-"""The options that describe a machine."""
-
-
-def _help(line: CommandLine, given: Given) -> None:
+def _help(line: CommandLine, given: Given) -> NoReturn:
     from memd.cli.usage import USAGE
 
     raise Answered(USAGE)
 
 
-def _version(line: CommandLine, given: Given) -> None:
+def _version(line: CommandLine, given: Given) -> NoReturn:
     from memd import __version__
 
     raise Answered(f"memd version {__version__}\n")
 
 
-OPTIONS: dict[str, Option[CommandLine]] = {
-    "qmp": Option(CommandLine.add_qmp),
-    "qmp-pretty": Option(lambda line, given: line.add_qmp(given, pretty=True)),
-    "object": Option(CommandLine.add_object),
-    "pool": Option(CommandLine.add_pool),
+HARDWARE: dict[str, Take] = {
+    **dict.fromkeys(("machine", "M"), lambda line, given: line.hardware.take_machine(given)),
+    "m": lambda line, given: line.hardware.take_memory(given),
+    "smp": lambda line, given: line.hardware.take_smp(given),
+    "numa": lambda line, given: line.hardware.take_numa(given),
+    "device": lambda line, given: line.hardware.take_device(given),
+    "guest-reacts": lambda line, given: line.hardware.take_guest_reacts(given),
+}
+"""The options that describe a machine."""
+
+OPTIONS: dict[str, Take] = {
+    "qmp": lambda line, given: line.monitors.add_device(given),
+    "qmp-pretty": lambda line, given: line.monitors.add_device(given, pretty=True),
+    "object": CommandLine.add_object,
+    "pool": _pool,
     "pool-reserve": size("pool_reserve"),
     "commit": choice("commit", "strict", "off"),
-    "chardev": Option(lambda line, given: line.monitors.add_chardev(given)),
-    **dict.fromkeys(
-        ("monitor", "mon"), Option(lambda line, given: line.monitors.add_monitor(given))
-    ),
-    "name": Option(CommandLine.set_name),
+    "chardev": lambda line, given: line.monitors.add_chardev(given),
+    **dict.fromkeys(("monitor", "mon"), lambda line, given: line.monitors.add_monitor(given)),
+    "name": CommandLine.set_name,
     "pidfile": text("pidfile"),
-    "daemonize": flag("daemonize"),
-    "compat": Option(_compat),
-    "insecure-tcp": flag("insecure_tcp"),
-    "deny-private-discard": flag("deny_private_discard"),
-    "accept-loss": flag("accept_loss"),
-    "allow-user": Option(_allow_user),
-    "allow-group": Option(_allow_group),
-    "allow-exec": flag("allow_exec"),
+    "compat": _compat,
+    "allow-user": _allow_user,
+    "allow-group": _allow_group,
     "mem-root": several("mem_roots"),
-    "metrics": Option(_metrics),
+    "metrics": _metrics,
     "audit": text("audit"),
-    "clients": Option(_clients),
+    "clients": _clients,
     "templates": text("templates"),
     "template-source": several("template_sources"),
     "template-cache": size("template_cache"),
-    "test-faults": flag("test_faults"),
-    "test-control": Option(_test_control),
-    **{name: Option(_bound) for name in BOUNDS},
+    "test-control": _test_control,
+    **dict.fromkeys(BOUNDS, _bound),
     **HARDWARE,
-    "help": Option(_help, argument=False),
-    "h": Option(_help, argument=False),
-    "version": Option(_version, argument=False),
-    "V": Option(_version, argument=False),
 }
+FLAGS: dict[str, Take] = {
+    "daemonize": flag("daemonize"),
+    "insecure-tcp": flag("insecure_tcp"),
+    "deny-private-discard": flag("deny_private_discard"),
+    "accept-loss": flag("accept_loss"),
+    "allow-exec": flag("allow_exec"),
+    "test-faults": flag("test_faults"),
+    **dict.fromkeys(("help", "h"), _help),
+    **dict.fromkeys(("version", "V"), _version),
+}
+"""The options with an argument, and those without one."""
 
 
 def parse_arguments(argv: Sequence[str], report: Report) -> Config:
@@ -263,18 +238,21 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         Answered: it asks a question.
     """
     line = CommandLine(report, default_mode="control", extended=True)
-    given = read_options(argv, OPTIONS)
+    given = read_options(argv, OPTIONS, FLAGS)
     line.find_compat(given)
-    apply_options(given, OPTIONS, line)
-    line.check_machine()
+    apply_options(given, OPTIONS | FLAGS, line)
+    config, hardware = line.config, line.described
+    if hardware is not None:
+        hardware.machine.check_type(config.compat)
     line.monitors.finish()
-    line.resolve_machine()
-    config = line.config
+    if hardware is not None:
+        with located():
+            hardware.resolve()
     if config.templates is None and (config.template_sources or config.template_cache is not None):
         raise CommandLineError("--template-source and --template-cache need --templates DIR")
     if line.allowed_users or line.allowed_groups:
         from memd.cli.access import allowed
 
-        line.config.allowed = allowed(line.allowed_users, line.allowed_groups)
-    line.config.default_socket = not line.config.monitors
-    return line.config
+        config.allowed = allowed(line.allowed_users, line.allowed_groups)
+    config.default_socket = not config.monitors
+    return config

@@ -74,6 +74,10 @@ class Opts:
         """Whether a key was given."""
         return any(name == key for name, _value in self.pairs)
 
+    def with_id(self) -> list[tuple[str, str]]:
+        """All of them, the `id` first."""
+        return self.pairs if self.id is None else [("id", self.id), *self.pairs]
+
     def switch(self, key: str) -> bool | None:
         """The value of a "bool", None where there is none."""
         from memd.qapi.numbers import parse_switch

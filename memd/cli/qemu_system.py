@@ -11,10 +11,10 @@ from collections.abc import Container, Sequence
 
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
-from memd.cli.keyval import parse_keyval
+from memd.cli.keyval import parse_either, parse_keyval
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList, parse_opts
-from memd.cli.reading import Given, Option, apply_options, compat_of, read_options
+from memd.cli.reading import Apply, Given, apply_options, compat_of, located, read_options
 from memd.cli.report import Answered, CommandLineError
 from memd.cli.start import run_command
 from memd.compat import Compat
@@ -55,7 +55,6 @@ _READ_OVER = (
     "trace",
 )
 _FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migratable", "usb")
-_MUST_BE_NONE = ("net",)
 
 REFUSED = (
     *("acpitable", "add-fd", "cdrom", "debugcon"),
@@ -93,6 +92,9 @@ class QemuCommandLine(CommandLine):
         return parse_opts(known, given.value, given.warn(self.config.report))
 
 
+Take = Apply[QemuCommandLine]
+
+
 def _nothing(line: QemuCommandLine, given: Given) -> None:
     pass
 
@@ -125,24 +127,12 @@ def _action(line: QemuCommandLine, given: Given) -> None:
             _set_action(line, name, action)
 
 
-def _no_shutdown(line: QemuCommandLine, given: Given) -> None:
-    line.config.actions["shutdown"] = "pause"
-
-
-def _no_reboot(line: QemuCommandLine, given: Given) -> None:
-    line.config.actions["reboot"] = "shutdown"
-
-
-def _watchdog_action(line: QemuCommandLine, given: Given) -> None:
-    _set_action(line, "watchdog", given.value)
-
-
-def _must_be_none(line: QemuCommandLine, given: Given) -> None:
+def _net(line: QemuCommandLine, given: Given) -> None:
     if given.value.split(",")[0] not in ("none", "null", "driver=none"):
         _refuse(line, given)
 
 
-def _registered(take: str) -> Option[QemuCommandLine]:
+def _registered(take: str) -> Take:
     """An option that a function of `memd.cli.register` takes, which is imported for it."""
 
     def apply(line: QemuCommandLine, given: Given) -> None:
@@ -150,35 +140,12 @@ def _registered(take: str) -> Option[QemuCommandLine]:
 
         getattr(register, take)(line, given)
 
-    return Option(apply)
-
-
-def _object(line: QemuCommandLine, given: Given) -> None:
-    from memd.cli.register import take_object
-
-    if not take_object(line, given):
-        options.OPTIONS["object"].apply(line, given)
-
-
-def _chardev(line: QemuCommandLine, given: Given) -> None:
-    from memd.cli.register import take_chardev
-
-    if not take_chardev(line, given):
-        options.OPTIONS["chardev"].apply(line, given)
-
-
-def _nographic(line: QemuCommandLine, given: Given) -> None:
-    line.hardware.machine.set("graphics", "off")
+    return apply
 
 
 def _audiodev(line: QemuCommandLine, given: Given) -> None:
-    if given.value.startswith("{"):
-        from memd.cli.json_argument import parse_json_argument
-
-        driver = parse_json_argument(given.value, line.config.compat).get("driver")
-    else:
-        driver = parse_keyval(given.value, "driver")[0].get("driver")
-    if driver != "none":
+    options, _is_json = parse_either(given.value, line.config.compat, "driver")
+    if options.get("driver") != "none":
         _refuse(line, given)
 
 
@@ -270,54 +237,58 @@ def _version(line: QemuCommandLine, given: Given) -> None:
     raise Answered(f"QEMU emulator version {release} (memd {__version__})\n")
 
 
-OPTIONS: dict[str, Option[QemuCommandLine]] = {
-    **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty")},
-    **{name: options.OPTIONS[name] for name in ("pidfile", "daemonize")},
-    **{name: options.OPTIONS[name] for name in ("test-faults", "test-control", "clients")},
-    "mon": Option(_mon),
-    "monitor": Option(_monitor),
-    "name": Option(_name),
-    "msg": Option(_msg),
-    "uuid": Option(_uuid),
-    "S": options.flag("stopped"),
-    "preconfig": options.flag("preconfig"),
-    "compat": Option(_compat),
-    "qtest": Option(_qtest),
-    "qtest-log": Option(_qtest_log),
-    "display": Option(_display),
-    "audio": Option(_display),
-    "audiodev": Option(_audiodev),
-    "vga": Option(_vga),
-    "accel": Option(lambda line, given: line.hardware.machine.take_accel(given)),
-    "cpu": Option(_cpu),
+OPTIONS: dict[str, Take] = {
+    **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty", "pidfile")},
+    **{name: options.OPTIONS[name] for name in ("test-control", "clients", "mem-root")},
+    "mon": _mon,
+    "monitor": _monitor,
+    "name": _name,
+    "msg": _msg,
+    "uuid": _uuid,
+    "compat": _compat,
+    "qtest": _qtest,
+    "qtest-log": _qtest_log,
+    "display": _display,
+    "audio": _display,
+    "audiodev": _audiodev,
+    "vga": _vga,
+    "accel": lambda line, given: line.hardware.machine.take_accel(given),
+    "cpu": _cpu,
     "mem-path": options.text("mem_path"),
-    "enable-kvm": Option(_enable_kvm, argument=False),
     **options.HARDWARE,
-    "action": Option(_action),
-    "watchdog-action": Option(_watchdog_action),
-    "no-shutdown": Option(_no_shutdown, argument=False),
-    "no-reboot": Option(_no_reboot, argument=False),
+    "action": _action,
+    "watchdog-action": lambda line, given: _set_action(line, "watchdog", given.value),
     "catalogue": options.text("catalogue"),
     "unmodelled": options.choice("unmodelled", "refuse", "sample"),
-    "help": Option(_help, argument=False),
-    "h": Option(_help, argument=False),
-    "version": Option(_version, argument=False),
-    **{name: Option(_only_checked) for name in ("overcommit", "rtc", "sandbox")},
-    **{name: Option(_must_be_none) for name in _MUST_BE_NONE},
-    "chardev": Option(_chardev),
-    "object": Option(_object),
+    **dict.fromkeys(("overcommit", "rtc", "sandbox"), _only_checked),
+    "net": _net,
+    "chardev": _registered("take_chardev"),
+    "object": _registered("take_object"),
     **dict.fromkeys(("serial", "parallel"), _registered("take_port")),
     **dict.fromkeys(("netdev", "blockdev"), _registered("register_option")),
     "nic": _registered("take_nic"),
     "incoming": _registered("take_incoming"),
-    **{name: options.OPTIONS[name] for name in ("allow-exec", "mem-root")},
-    "readconfig": Option(_nothing),
-    "nographic": Option(_nographic, argument=False),
-    **{name: Option(_nothing) for name in _READ_OVER},
-    **{name: Option(_nothing, argument=False) for name in _FLAGS_READ_OVER},
-    **{name: Option(_refuse) for name in REFUSED},
-    **{name: Option(_refuse, argument=False) for name in FLAGS_REFUSED},
+    "readconfig": _nothing,
+    **dict.fromkeys(_READ_OVER, _nothing),
+    **dict.fromkeys(REFUSED, _refuse),
 }
+FLAGS: dict[str, Take] = {
+    **{name: options.FLAGS[name] for name in ("daemonize", "test-faults", "allow-exec")},
+    "S": options.flag("stopped"),
+    "preconfig": options.flag("preconfig"),
+    "enable-kvm": _enable_kvm,
+    "no-shutdown": lambda line, given: line.config.actions.update(shutdown="pause"),
+    "no-reboot": lambda line, given: line.config.actions.update(reboot="shutdown"),
+    "nographic": lambda line, given: line.hardware.machine.set("graphics", "off"),
+    **dict.fromkeys(("help", "h"), _help),
+    "version": _version,
+    **dict.fromkeys(_FLAGS_READ_OVER, _nothing),
+    **dict.fromkeys(FLAGS_REFUSED, _refuse),
+}
+"""The options with an argument, and those without one."""
+
+_ORDER = ("logfile", "chardev-add", "object-add", "blockdev-add", "netdev_add", "use-chardev")
+"""What is registered before what: QEMU takes options by kind, not as they were written."""
 
 
 def _check_stdio(line: QemuCommandLine, given: Container[str]) -> None:
@@ -382,26 +353,24 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         Answered: it asks a question.
     """
     line = QemuCommandLine(report)
-    given = read_options(argv, OPTIONS)
+    config, hardware = line.config, line.hardware
+    given = read_options(argv, OPTIONS, FLAGS)
     if any(each.name == "readconfig" for each in given):
         from memd.cli.readconfig import expand
 
         given = expand(given, OPTIONS)
     line.find_compat(given)
-    line.hardware.machine.set("graphics", "on")
-    apply_options(given, OPTIONS, line)
-    config = line.config
-    if config.startup:
-        from memd.cli.register import in_order
-
-        config.startup = in_order(config.startup)
+    hardware.machine.set("graphics", "on")
+    apply_options(given, OPTIONS | FLAGS, line)
+    config.startup.sort(key=lambda each: _ORDER.index(each.command))
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
-    line.check_machine()
+    hardware.machine.check_type(config.compat)
     line.monitors.finish()
     _check_stdio(line, {each.name for each in given})
-    line.hardware.resolve()
-    config.accels = line.hardware.machine.choose_accelerators(report, config.compat)
+    with located():
+        hardware.resolve()
+    config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     return config
 

@@ -6,19 +6,20 @@ before the first of them is applied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
 
 from memd.cli.report import CommandLineError
 from memd.compat import Compat
 from memd.config import Report
 from memd.errors import QMPError
 
-T = TypeVar("T", contravariant=True)
+T = TypeVar("T")
 """What options are applied to: a command line."""
 
 
-class Given:
+class Given(NamedTuple):
     """An option that was given.
 
     Attributes:
@@ -27,31 +28,28 @@ class Given:
         where: as it was written, for messages.
     """
 
-    def __init__(self, name: str, value: str, where: str) -> None:
-        self.name = name
-        self.value = value
-        self.where = where
+    name: str
+    value: str
+    where: str
 
     def warn(self, report: Report) -> Callable[[str, str], None]:
         """What warns of this option: takes a text and a hint."""
         return lambda text, hint: report.warning(text, self.where, hint)
 
 
-class Option(Generic[T]):
-    """An option that there is.
+Apply = Callable[[T, Given], object]
+"""Does what an option asks for; raises `QMPError` or `CommandLineError`."""
+
+
+def read_options(
+    argv: Sequence[str], options: Container[str], flags: Container[str]
+) -> list[Given]:
+    """The options of a command line; `-x` and `--x` are the same.
 
     Args:
-        apply: does what it asks for; raises `QMPError` or `CommandLineError`.
-        argument: whether it takes an argument.
-    """
-
-    def __init__(self, apply: Callable[[T, Given], None], *, argument: bool = True) -> None:
-        self.apply = apply
-        self.argument = argument
-
-
-def read_options(argv: Sequence[str], options: Mapping[str, Option[T]]) -> list[Given]:
-    """The options of a command line; `-x` and `--x` are the same.
+        argv: without the program's name.
+        options: the names of those that take an argument.
+        flags: of those that take none.
 
     Raises:
         CommandLineError: for one that there is not, or that lacks its argument.
@@ -63,12 +61,11 @@ def read_options(argv: Sequence[str], options: Mapping[str, Option[T]]) -> list[
             found.append(Given("", word, word))
             continue
         name = word[2:] if word.startswith("--") else word[1:]
-        option = options.get(name)
-        if option is None:
-            raise CommandLineError("invalid option", where=word)
-        if not option.argument:
+        if name in flags:
             found.append(Given(name, "", word))
             continue
+        if name not in options:
+            raise CommandLineError("invalid option", where=word)
         value = next(words, None)
         if value is None:
             raise CommandLineError("requires an argument", where=word)
@@ -76,30 +73,32 @@ def read_options(argv: Sequence[str], options: Mapping[str, Option[T]]) -> list[
     return found
 
 
-def apply_options(given: Sequence[Given], options: Mapping[str, Option[T]], target: T) -> None:
+def apply_options(given: Sequence[Given], options: Mapping[str, Apply[T]], target: T) -> None:
     """Do what the options ask for, in their order.
+
+    Args:
+        options: those that there are, with and without an argument.
 
     Raises:
         CommandLineError: one can't be applied.
         Answered: one asks a question.
     """
     for each in given:
-        if not each.name:
-            raise CommandLineError("Unexpected argument", where=each.where)
-        try:
-            options[each.name].apply(target, each)
-        except QMPError as error:
-            raise located(error, each) from None
+        with located(each.where):
+            if not each.name:
+                raise QMPError("Unexpected argument")
+            options[each.name](target, each)
 
 
-def located(error: QMPError, given: Given) -> CommandLineError:
-    """An error, and the option that it is about."""
-    return CommandLineError(error.desc, where=given.where, hint=error.hint)
+@contextmanager
+def located(where: str = "") -> Iterator[None]:
+    """Have a `QMPError` name the option that it is about, if there is one: a `CommandLineError`."""
+    try:
+        yield
+    except QMPError as error:
+        raise CommandLineError(error.desc, where=where, hint=error.hint) from None
 
 
 def compat_of(text: str) -> Compat | None:
     """The release that a `--compat` names, None where memd knows none of that name."""
-    for each in Compat:
-        if each.value == text:
-            return each
-    return None
+    return next((each for each in Compat if each.value == text), None)

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from memd.cli.chardev import BACKENDS, chardev_list, parse_device
-from memd.cli.keyval import parse_keyval
+from memd.cli.keyval import parse_either, parse_keyval
 from memd.cli.opts import Opts, parse_opts
 from memd.config import Config, StartCommand
 from memd.errors import QMPError
@@ -21,9 +21,6 @@ from memd.json_types import JSONObject
 if TYPE_CHECKING:
     from memd.cli.options import CommandLine
     from memd.cli.reading import Given
-
-_ORDER = ("logfile", "chardev-add", "object-add", "blockdev-add", "netdev_add", "use-chardev")
-"""What is registered before what: QEMU takes options by kind, not as they were written."""
 
 _COMMANDS = {"netdev": ("netdev_add", "type"), "blockdev": ("blockdev-add", "driver")}
 _LOG = re.compile(r",log(file|append)=((?:,,|[^,])*)")
@@ -39,14 +36,13 @@ _NAMES_ALONE = ("null", "braille", "msmouse", "qemu-vdagent", "stdio", "testdev"
 def register_option(line: CommandLine, given: Given) -> None:
     """Take `-netdev` or `-blockdev`."""
     command, implied = _COMMANDS[given.name]
-    if given.value.startswith("{"):
-        from memd.cli.json_argument import parse_json_argument
+    _register(line, given, command, *parse_either(given.value, line.config.compat, implied))
 
-        options = parse_json_argument(given.value, line.config.compat)
-        line.config.startup.append(StartCommand(command, options, True, given.where))
-        return
-    options = parse_keyval(given.value, implied)[0]
-    line.config.startup.append(StartCommand(command, options, False, given.where))
+
+def _register(
+    line: CommandLine, given: Given, command: str, options: JSONObject, is_json: bool = True
+) -> None:
+    line.config.startup.append(StartCommand(command, options, is_json, given.where))
 
 
 def take_nic(line: CommandLine, given: Given) -> None:
@@ -57,7 +53,7 @@ def take_nic(line: CommandLine, given: Given) -> None:
     for name in ("addr", "mac", "macaddr", "model", "vectors"):
         options.pop(name, None)
     options.setdefault("id", f"nic{len(line.config.startup)}")
-    line.config.startup.append(StartCommand("netdev_add", options, False, given.where))
+    _register(line, given, "netdev_add", options, False)
 
 
 def take_incoming(line: CommandLine, given: Given) -> None:
@@ -79,23 +75,18 @@ def take_incoming(line: CommandLine, given: Given) -> None:
     line.config.incoming = StartCommand(command, options, True, given.where)
 
 
-def take_object(line: CommandLine, given: Given) -> bool:
-    """Take `-object` of a type that is only known; False for any other, right or wrong."""
-    is_json = given.value.startswith("{")
+def take_object(line: CommandLine, given: Given) -> None:
+    """Take `-object`, also of a type that is only known."""
     try:
-        if is_json:
-            from memd.cli.json_argument import parse_json_argument
-
-            options = parse_json_argument(given.value, line.config.compat)
-        else:
-            options = parse_keyval(given.value, "qom-type")[0]
+        options, is_json = parse_either(given.value, line.config.compat, "qom-type")
     except QMPError:
-        return False
+        # It is said elsewhere what is wrong with it.
+        options, is_json = {}, False
     kind = options.get("qom-type")
-    if not isinstance(kind, str) or "help" in options or not _is_only_known(kind, line.config):
-        return False
-    line.config.startup.append(StartCommand("object-add", options, is_json, given.where))
-    return True
+    if isinstance(kind, str) and "help" not in options and _is_only_known(kind, line.config):
+        _register(line, given, "object-add", options, is_json)
+    else:
+        line.add_object(given)
 
 
 def _is_only_known(kind: str, config: Config) -> bool:
@@ -113,33 +104,29 @@ def _is_only_known(kind: str, config: Config) -> bool:
     return kind in known.commands["object-add"].arguments.branches
 
 
-def in_order(commands: list[StartCommand]) -> list[StartCommand]:
-    """What is registered at the start, in QEMU's order."""
-    return sorted(commands, key=lambda each: _ORDER.index(each.command))
-
-
-def take_chardev(line: CommandLine, given: Given) -> bool:
-    """Take `-chardev` of a kind that no monitor sits on; False for one that may be under one.
+def take_chardev(line: CommandLine, given: Given) -> None:
+    """Take `-chardev`, also of a kind that no monitor sits on.
 
     A log file is made in any case; nothing is said that could come into it.
     """
     kind = given.value.partition(",")[0].removeprefix("backend=")
     if kind in BACKENDS or kind not in _KINDS:
-        _take_log(line, given)
-        return False
+        line.monitors.add_chardev(_take_log(line, given))
+        return
     opts = parse_opts(chardev_list(line.config.compat), given.value)
     if opts.id is None:
         raise QMPError("chardev: no id specified")
     _add(line, opts.id, opts, given)
-    return True
 
 
-def _take_log(line: CommandLine, given: Given) -> None:
+def _take_log(line: CommandLine, given: Given) -> Given:
+    """The option without its log file, which is registered."""
     log = {match[1]: match[2].replace(",,", ",") for match in _LOG.finditer(given.value)}
-    if "file" in log:
-        given.value = _LOG.sub("", given.value)
-        options = {"logfile": log["file"], "logappend": log.get("append") == "on"}
-        line.config.startup.append(StartCommand("logfile", options, True, given.where))
+    if "file" not in log:
+        return given
+    options = {"logfile": log["file"], "logappend": log.get("append") == "on"}
+    _register(line, given, "logfile", options)
+    return given._replace(value=_LOG.sub("", given.value))
 
 
 def take_port(line: CommandLine, given: Given) -> None:
@@ -148,8 +135,7 @@ def take_port(line: CommandLine, given: Given) -> None:
     if value in ("none", "null", "vc", "stdio"):
         return
     if value.startswith("chardev:"):
-        options = {"id": value.removeprefix("chardev:")}
-        line.config.startup.append(StartCommand("use-chardev", options, True, given.where))
+        _register(line, given, "use-chardev", {"id": value.removeprefix("chardev:")})
         return
     number = sum(each.command == "chardev-add" for each in line.config.startup)
     id = f"{given.name}{number}"
@@ -162,16 +148,14 @@ def take_port(line: CommandLine, given: Given) -> None:
     else:
         opts = parse_device(value, chardev_list(line.config.compat))
     _add(line, id, opts, given)
-    options = {"id": id}
-    line.config.startup.append(StartCommand("use-chardev", options, True, given.where))
+    _register(line, given, "use-chardev", {"id": id})
 
 
 def _add(line: CommandLine, id: str, opts: Opts, given: Given) -> None:
-    backend = {"id": id, "backend": _backend(id, opts)}
-    line.config.startup.append(StartCommand("chardev-add", backend, True, given.where))
+    _register(line, given, "chardev-add", {"id": id, "backend": _backend(opts)})
 
 
-def _backend(id: str, opts: Opts) -> JSONObject:
+def _backend(opts: Opts) -> JSONObject:
     """QAPI's `ChardevBackend` of options."""
     given = opts.get("backend") or ""
     kind = _ALIASES.get(given, given)

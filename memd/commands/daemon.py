@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from memd.commands.fdsets import FdSets
 from memd.compat import Compat
-from memd.config import MachineConfig
+from memd.config import NO_MACHINE, MachineConfig
 from memd.devices.machine import Machine
 from memd.json_types import JSON, JSONObject
 from memd.work import Command, Constant
@@ -62,7 +62,7 @@ class Daemon:
         autostart: bool = True,
         deny_private_discard: bool = False,
         test_faults: bool = False,
-        machine: MachineConfig | None = None,
+        machine: MachineConfig = NO_MACHINE,
         actions: dict[str, str] | None = None,
     ) -> None:
         self.tree = tree
@@ -89,7 +89,7 @@ class Daemon:
         self.preconfig = preconfig
         self.autostart = autostart
         self.machine_kind: MachineKind | None = None
-        self.machine = Machine(tree, machine or MachineConfig(ram_size=0))
+        self.machine = Machine(tree, machine)
         self.machine.deny_private_discard = deny_private_discard
         self.migration_capabilities: frozenset[str] = frozenset()
         self.reading_config = False

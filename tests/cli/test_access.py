@@ -8,8 +8,7 @@ import pytest
 
 from memd.cli.access import allowed, group_id, user_id
 from memd.errors import QMPError
-from memd.session import Peer
-from tests.cli.lines import memd
+from tests.cli.lines import config, memd
 
 
 def test_by_name_and_number() -> None:
@@ -32,15 +31,12 @@ def test_numbers_that_are_too_large(text: str) -> None:
         user_id(text)
 
 
-def test_nothing_said_is_nobody_refused() -> None:
-    assert allowed([], []) is None
-
-
 def test_root_and_the_own_user_always_may() -> None:
-    who = allowed([], ["4321"])
-    assert who is not None
+    who = allowed([], [4321])
     assert who.users == {0, os.geteuid()}
-    assert who.admits(Peer(1, 5, 4321, frozenset()))
+    assert who.admits(5, 4321, frozenset())
+    assert who.admits(5, 5, frozenset((4321,)))
+    assert not who.admits(5, 5, frozenset())
 
 
 def test_options() -> None:
@@ -50,6 +46,7 @@ def test_options() -> None:
     assert who is not None
     assert who.users == {17, 18, 0, os.geteuid()}
     assert who.groups == {0}
+    assert config(memd()).allowed is None
     assert memd("--allow-user", "no such").stderr == (
         "--allow-user no such: there is no user 'no such'\n"
     )

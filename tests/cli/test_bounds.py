@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from memd.cli.bounds import NAMES
+from memd.qom.quota import Quota
 from memd.server.limits import Limits
 from tests.cli.lines import config, memd
 
@@ -13,7 +14,7 @@ MIB = 1 << 20
 
 def test_defaults() -> None:
     found = config(memd())
-    assert (found.max_objects, found.max_memory, found.max_memory_per_user) == (0, 0, 0)
+    assert found.quota == {}
     limits, usual = Limits(**found.limits), Limits()
     for name in Limits.__slots__:
         assert getattr(limits, name) == getattr(usual, name)
@@ -37,11 +38,9 @@ def test_all_of_them() -> None:
     }
     assert sorted(values) == sorted(NAMES)
     found = config(memd(*(word for name in values for word in (f"--{name}", values[name]))))
-    assert (found.max_objects, found.max_memory, found.max_memory_per_user) == (
-        12,
-        1024 * MIB,
-        1536 * MIB,
-    )
+    quota = Quota(**found.quota)
+    assert (quota.max_objects, quota.max_memory) == (12, 1024 * MIB)
+    assert quota.max_memory_per_user == 1536 * MIB
     limits = Limits(**found.limits)
     assert (limits.clients, limits.clients_per_user, limits.negotiation) == (7, 5, 30)
     assert (limits.descriptors, limits.descriptors_per_user, limits.tokens) == (40, 30, 5000)

@@ -24,11 +24,10 @@ def make(text: str, compat: Compat = Compat.V10_0) -> Chardev:
 def shown(chardev: Chardev) -> dict[str, object]:
     """What is not as it is by default."""
     default = Chardev("c0", "unix")
-    names = [name for name in Chardev.__slots__ if name not in ("where", "spec")]
     return {
-        name: getattr(chardev, name)
-        for name in names
-        if getattr(chardev, name) != getattr(default, name)
+        name: value
+        for name, value in vars(chardev).items()
+        if value != getattr(default, name) and name not in ("where", "spec")
     }
 
 

@@ -7,6 +7,7 @@ from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
 from memd.config import Report
+from memd.errors import QMPError
 
 
 def given(value: str) -> Given:
@@ -115,9 +116,9 @@ def test_properties() -> None:
     ],
 )
 def test_properties_that_can_not_be(text: str, message: str) -> None:
-    with pytest.raises(CommandLineError) as caught:
+    with pytest.raises(QMPError) as caught:
         resolve(text)
-    assert caught.value.texts == (message,)
+    assert caught.value.desc == message
 
 
 def test_questions() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from memd.cli.memory import MemoryOption, MemorySizes
 from memd.cli.reading import Given
-from memd.cli.report import Answered, CommandLineError
+from memd.cli.report import Answered
 from memd.config import Report
 from memd.errors import QMPError
 
@@ -52,9 +52,9 @@ def test_sizes(texts: tuple[str, ...], sizes: tuple[int | None, int, int | None]
     ],
 )
 def test_what_contradicts_itself(text: str, message: str) -> None:
-    with pytest.raises(CommandLineError) as caught:
+    with pytest.raises(QMPError) as caught:
         resolve(text)
-    assert caught.value.texts == (message,)
+    assert caught.value.desc == message
 
 
 @pytest.mark.parametrize("text", ["x", "foo=1", "1.5", "256,slots=x", "256,id=m"])

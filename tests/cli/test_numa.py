@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from memd.cli.numa import NumaOptions
+from memd.cli.numa import NUMA, numa_nodes
+from memd.cli.opts import parse_opts
 from memd.cli.reading import Given
 from memd.cli.report import CommandLineError
 from memd.compat import Compat
@@ -11,10 +12,8 @@ from memd.errors import QMPError
 
 
 def resolve(*texts: str, machine: str = "q35", cpus: int = 4) -> list[NumaNode]:
-    options = NumaOptions()
-    for text in texts:
-        options.take(Given("numa", text, f"-numa {text}"), lambda text, hint: None)
-    return options.resolve(machine, {"m0", "m1"}, cpus, Compat.V10_0)
+    given = [(Given("numa", text, f"-numa {text}"), parse_opts(NUMA, text)) for text in texts]
+    return numa_nodes(given, machine, {"m0", "m1"}, cpus, Compat.V10_0)
 
 
 def test_nodes() -> None:
@@ -53,7 +52,7 @@ def test_what_there_can_not_be(texts: tuple[str, ...], message: str | None) -> N
 
 
 def test_a_node_is_missing() -> None:
-    with pytest.raises(CommandLineError, match=r"^numa: Node ID missing: 2$"):
+    with pytest.raises(QMPError, match=r"^numa: Node ID missing: 2$"):
         resolve("node,nodeid=3")
 
 

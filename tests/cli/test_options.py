@@ -5,7 +5,7 @@ import re
 import pytest
 
 from memd import __version__
-from memd.cli.options import OPTIONS
+from memd.cli.options import FLAGS, OPTIONS
 from memd.cli.usage import USAGE
 from memd.compat import Compat
 from memd.config import NO_UUID
@@ -117,7 +117,7 @@ def test_help(word: str) -> None:
 
 def test_help_knows_every_option_and_no_other() -> None:
     told = set(re.findall(r"(?<![\w-])--?([a-zA-Z][a-z-]*)", USAGE))
-    assert told - {"x"} == set(OPTIONS)
+    assert told - {"x"} == set(OPTIONS | FLAGS)
     assert max(map(len, USAGE.splitlines())) <= 80
 
 

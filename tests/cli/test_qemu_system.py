@@ -237,7 +237,7 @@ def test_help_knows_what_is_taken() -> None:
     }
     # Too small to name, or another name of one that is named.
     untold = {"L", "M", "h", "full-screen", "only-migratable", "seed"}
-    assert set(qemu_system.OPTIONS) - refused - untold <= told
+    assert set(qemu_system.OPTIONS | qemu_system.FLAGS) - refused - untold <= told
     assert not told & refused
 
 

@@ -2,19 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from memd.cli.report import Answered, CommandLineError
-from memd.cli.smp import SmpOption
+from memd.cli.report import Answered
+from memd.cli.smp import parse_smp, topology
 from memd.errors import QMPError
-from memd.qom.machine_structs import Processors
+from memd.qom.machine_structs import NO_PROCESSORS, Processors
 
 Q35 = Processors("pc-q35-10.0", 4096, ("dies", "modules"))
 
 
-def resolve(*texts: str, processors: Processors | None = Q35) -> dict[str, int]:
-    option = SmpOption()
-    for text in texts:
-        option.take(text)
-    return option.resolve(processors)
+def resolve(*texts: str, processors: Processors = Q35) -> dict[str, int]:
+    return topology({k: v for text in texts for k, v in parse_smp(text).items()}, processors)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +41,15 @@ def test_counts(texts: tuple[str, ...], cpus: int, maxcpus: int, sockets: int, c
     ],
 )
 def test_what_there_can_not_be(text: str, message: str | None) -> None:
-    with pytest.raises(CommandLineError) as caught:
+    with pytest.raises(QMPError) as caught:
         resolve(text)
-    assert message is None or caught.value.texts == (message,)
+    assert message is None or caught.value.desc == message
 
 
 def test_the_machine_none_has_one() -> None:
-    assert resolve("1", processors=None)["maxcpus"] == 1
-    with pytest.raises(CommandLineError, match=r"supported by machine 'none' is 1$"):
-        resolve("2", processors=None)
+    assert resolve("1", processors=NO_PROCESSORS)["maxcpus"] == 1
+    with pytest.raises(QMPError, match=r"supported by machine 'none' is 1$"):
+        resolve("2", processors=NO_PROCESSORS)
 
 
 def test_reading() -> None:

@@ -15,7 +15,7 @@ def test_without_a_device() -> None:
 
 
 def test_nobody_blows_it_up() -> None:
-    console = Console(machine=MachineConfig("q35", ram_size=64 << 20))
+    console = Console(machine=MachineConfig("q35", ram_size=64 << 20, maxmem=64 << 20))
     console.daemon.machine.started = False
     run_here(add_device(console.daemon.machine, {"driver": "virtio-balloon-pci"}))
     assert console("query-balloon") == {"actual": 64 << 20}

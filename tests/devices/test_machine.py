@@ -38,7 +38,7 @@ def test_devices_come_by_address(bench: Bench) -> None:
     ],
 )
 def test_no_room(make_bench: Callable[..., Bench], driver: str, text: str) -> None:
-    bench = make_bench(slots=0, maxmem=None)
+    bench = make_bench(slots=0, maxmem=0)
     assert bench.refuse(driver) == text
 
 
