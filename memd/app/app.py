@@ -29,8 +29,7 @@ from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
 from memd.errors import QMPError, StartError, answer_to, shortage
 from memd.json_types import JSONObject
-from memd.qom import Tree
-from memd.qom.quota import Quota
+from memd.qom import Quota, Tree
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog, Limits
 from memd.work import Command, Completion, begin

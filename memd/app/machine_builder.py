@@ -138,7 +138,7 @@ class MachineBuilder:
     def _check_reserved(self) -> None:
         """Raise `StartError` where an object has the id of the machine's own memory."""
         id = self._kind.ram_id
-        if self._tree.user_object(id) is not None:
+        if self._tree.objects.get(id) is not None:
             raise StartError(
                 f"object's id '{id}' is reserved for the default RAM backend,"
                 " it can't be used for any other purposes",

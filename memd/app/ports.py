@@ -352,7 +352,7 @@ class Ports:
         return start
 
     def _credentials(self, chardev: Chardev) -> TLSCredentials:
-        found = self._tree.user_object(chardev.tls_creds or "")
+        found = self._tree.objects.get(chardev.tls_creds or "")
         if not isinstance(found, TLSCredentials):
             text = f"No TLS credentials with id '{chardev.tls_creds}'"
             raise StartError(text, chardev.where)

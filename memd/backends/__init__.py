@@ -11,7 +11,7 @@ from memd.backends.secret import SECRET, SECRET_COMMON
 from memd.backends.shm import MEMORY_BACKEND_SHM
 from memd.backends.thread_context import THREAD_CONTEXT
 from memd.backends.tls_creds import TLS_CREDS, TLS_CREDS_X509
-from memd.qom.tree import Tree
+from memd.qom import Tree
 from memd.work import Job, Start
 
 TYPES = (

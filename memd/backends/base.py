@@ -7,6 +7,7 @@ Names, types, defaults, texts and what may change when were observed on QEMU
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd.compat import Compat
@@ -21,10 +22,19 @@ from memd.qapi.visit import (
     visit_uint16,
     visit_uint32,
 )
-from memd.qom.builtin_objects import MemoryRegion
-from memd.qom.object import ANONYMOUS, COPIED, Description, QObject, UserCreatable
-from memd.qom.property import LinkProperty, attribute
-from memd.qom.types import OBJECT, ObjectType
+from memd.qom import (
+    ANONYMOUS,
+    COPIED,
+    OBJECT,
+    Description,
+    LinkProperty,
+    MemoryRegion,
+    ObjectType,
+    QObject,
+    Tree,
+    UserCreatable,
+    attribute,
+)
 from memd.work import Command
 
 if TYPE_CHECKING:
@@ -37,7 +47,6 @@ if TYPE_CHECKING:
     from memd.hostmem.host import Host
     from memd.hostmem.region import Region
     from memd.hostmem.spec import MapSpec
-    from memd.qom.tree import Tree
 
 
 LINK = "prealloc-context"
@@ -70,48 +79,28 @@ class MemoryBackend(UserCreatable, ABC):
         row: its member of the answer of `query-memdev`, in JSON.
     """
 
-    __slots__ = (
-        "canonical_path",
-        "dump",
-        "host_nodes",
-        "mapped_by",
-        "merge",
-        "outlived",
-        "policy",
-        "prealloc",
-        "prealloc_context",
-        "prealloc_threads",
-        "preallocation",
-        "region",
-        "reserve",
-        "row",
-        "share",
-        "shown",
-        "size",
-    )
-
     tree: Tree
+    size = 0
+    share = False
+    reserve = True
+    prealloc = False
+    preallocation: Preallocation | None = None
+    prealloc_context: ThreadContext | None = None
+    policy = "default"
+    canonical_path = False
+    region: Region | None = None
+    mapped_by: QObject | None = None
+    shown: MemoryRegion | None = None
+    outlived = False
+    row = ""
 
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
-        self.size = 0
-        self.share = False
-        self.reserve = True
-        self.prealloc = False
         self.prealloc_threads = tree.machine.get_property("smp")["cpus"]
-        self.preallocation: Preallocation | None = None
-        self.prealloc_context: ThreadContext | None = None
         # The machine's word on it is the default.
         self.merge: bool = tree.machine.get_property("mem-merge")
         self.dump: bool = tree.machine.get_property("dump-guest-core")
-        self.policy = "default"
         self.host_nodes: list[int] = []
-        self.canonical_path = False
-        self.region: Region | None = None
-        self.mapped_by: QObject | None = None
-        self.shown: MemoryRegion | None = None
-        self.outlived = False
-        self.row = ""
 
     @property
     def memory_name(self) -> str:
@@ -151,9 +140,6 @@ class MemoryBackend(UserCreatable, ABC):
     def map_failure(self) -> str:
         """What is said where it can't be mapped, before the reason."""
         return "unable to map backing store for guest RAM"
-
-    def check_pages(self, page_size: int) -> None:
-        """Raise `QMPError` where the size does not suit pages of so many bytes."""
 
     def check_mapped(self, region: Region) -> None:
         """Raise `QMPError` where memory that could be mapped can't be used."""
@@ -307,31 +293,29 @@ class MemoryBackend(UserCreatable, ABC):
         self.shown = MemoryRegion(self.tree, self.size)
         self.add_child(f"{name}[0]", self.shown)
 
-    def doesnt_take(self, name: str) -> QMPError:
-        """What is said of a property that refuses 0."""
-        return QMPError(f"property '{name}' of {self.qom_type.name} doesn't take value '0'")
+
+def unless_made(text: str = "cannot change property value") -> Callable[..., None]:
+    """Refuses a change once the memory is made, with a text; `{}` in it is the type's name."""
+
+    def refuse(backend: MemoryBackend, _value: object = None) -> None:
+        if backend.region is not None:
+            raise QMPError(text.format(backend.qom_type.name))
+
+    return refuse
 
 
-def unless_made(backend: MemoryBackend, _value: object = None) -> None:
-    """Refuse a change once the memory is made."""
-    if backend.region is not None:
-        raise QMPError("cannot change property value")
+_unless_made = unless_made()
 
 
-def _guard_size(backend: MemoryBackend) -> None:
-    if backend.region is not None:
-        # A space ends QEMU's text.
-        raise QMPError(f"cannot change property size of {backend.qom_type.name} ")
+def _not_zero(name: str) -> Callable[[MemoryBackend, int], None]:
+    """Refuses 0 as the value of a property."""
 
+    def check(backend: MemoryBackend, value: int) -> None:
+        if value == 0:
+            kind = backend.qom_type.name
+            raise QMPError(f"property '{name}' of {kind} doesn't take value '0'")
 
-def _check_size(backend: MemoryBackend, size: int) -> None:
-    if size == 0:
-        raise backend.doesnt_take("size")
-
-
-def _check_threads(backend: MemoryBackend, threads: int) -> None:
-    if threads == 0:
-        raise backend.doesnt_take("prealloc-threads")
+    return check
 
 
 def _check_prealloc(prealloc: bool, reserve: bool) -> None:
@@ -340,7 +324,7 @@ def _check_prealloc(prealloc: bool, reserve: bool) -> None:
 
 
 def _check_reserve(backend: MemoryBackend, reserve: bool) -> None:
-    unless_made(backend)
+    _unless_made(backend)
     _check_prealloc(backend.prealloc, reserve)
 
 
@@ -356,11 +340,8 @@ def _set_prealloc(backend: MemoryBackend, prealloc: bool) -> Command[None] | Non
     return None
 
 
-def _set_prealloc_context(backend: MemoryBackend, context: QObject | None) -> None:
-    from memd.backends.thread_context import ThreadContext
-
-    if context is None or isinstance(context, ThreadContext):
-        backend.prealloc_context = context
+def _set_prealloc_context(backend: MemoryBackend, context: ThreadContext | None) -> None:
+    backend.prealloc_context = context
 
 
 def _set_merge(backend: MemoryBackend, merge: bool) -> Command[None] | None:
@@ -396,15 +377,16 @@ MEMORY_BACKEND = ObjectType(
             "share",
             "bool",
             visit_bool,
-            check=unless_made,
+            check=_unless_made,
             description="Mark the memory as private to QEMU or shared",
         ),
         attribute(
             "size",
             "int",
             visit_size,
-            guard=_guard_size,
-            check=_check_size,
+            # A space ends QEMU's text.
+            guard=unless_made("cannot change property size of {} "),
+            check=_not_zero("size"),
             description="Size of the memory region (ex: 500M)",
         ),
         attribute(
@@ -418,7 +400,7 @@ MEMORY_BACKEND = ObjectType(
             "prealloc-threads",
             "int",
             visit_uint32,
-            check=_check_threads,
+            check=_not_zero("prealloc-threads"),
             description="Number of CPU threads to use for prealloc",
         ),
         attribute("x-use-canonical-path-for-ramblock-id", "bool", visit_bool, of="canonical_path"),

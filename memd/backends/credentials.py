@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from memd.json_types import JSONObject
-from memd.qom.object import Description, UserCreatable
-from memd.qom.quota import NOBODY
-from memd.qom.tree import Tree
+from memd.qom import NOBODY, Description, Tree, UserCreatable
 
 
 class Credentials(UserCreatable):

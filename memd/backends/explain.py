@@ -28,8 +28,7 @@ from memd.hostmem.planning import (
 )
 from memd.hostmem.spec import READ_WRITE, MapSpec, round_up
 from memd.json_types import JSONObject
-from memd.qom.object import UserCreatable
-from memd.qom.tree import Tree
+from memd.qom import Tree, UserCreatable
 from memd.sizes import rounded, size_text
 from memd.work import MEMORY, Job
 

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from memd.backends.base import MEMORY_BACKEND
+from memd.backends.base import MEMORY_BACKEND, unless_made
 from memd.backends.plan import Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.hostmem.spec import READ_WRITE, FileAccess, file_access
 from memd.qapi.visit import visit_bool, visit_enum, visit_size, visit_str
-from memd.qom.property import attribute
-from memd.qom.types import ObjectType
+from memd.qom import ObjectType, attribute
 from memd.sizes import size_text
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from memd.hostmem.paths import Entry
     from memd.hostmem.planning import PlannedFile
     from memd.hostmem.region import Region
-    from memd.hostmem.spec import MapSpec
-    from memd.qom.tree import Tree
 
 _READ_ONLY_HINT = (
     "Consider opening the backing store read-only but still creating writable RAM using"
@@ -34,9 +31,7 @@ _READ_ONLY_HINT = (
     " documentation)"
 )
 
-
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-
 
 _OWN = ("align", "discard-data", "mem-path", "offset", "pmem", "readonly", "rom")
 _WITHOUT_FILE = dict.fromkeys(_OWN)
@@ -56,27 +51,19 @@ class FileBackend(WholePagesBackend):
         discard_data: whether the data goes when the backend does.
     """
 
-    __slots__ = ("_near", "align", "discard_data", "mem_path", "offset", "pmem", "readonly", "rom")
+    mem_path = ""
+    readonly = False
+    rom = "auto"
+    discard_data = False
+    _near: Entry | None = None
 
-    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
-        super().__init__(qom_type, tree, id)
-        self.mem_path = ""
-        self.offset = 0
-        self.align = 0
-        self.readonly = False
-        self.rom = "auto"
-        self.pmem = False
-        self.discard_data = False
-        self._near: Entry | None = None
-
-    @property
     def access(self) -> FileAccess:
         """How the file is opened and mapped; raises `QMPError`."""
         return file_access(self.share, self.readonly, self.rom)
 
     def check(self) -> None:
         """See `MemoryBackend.check`."""
-        file_access(self.share, self.readonly, self.rom)
+        self.access()
 
     def may_block(self) -> bool:
         """See `MemoryBackend.may_block`."""
@@ -118,10 +105,10 @@ class FileBackend(WholePagesBackend):
         finally:
             host.close(fd)
 
-    def spec(self, backing: Backing | None) -> MapSpec:
-        """See `MemoryBackend.spec`."""
-        access = self.access
-        return self.fit(backing, self.offset, self.align, access.protection, self.pmem)
+    @property
+    def protection(self) -> int:
+        """See `WholePagesBackend`."""
+        return self.access().protection
 
     def check_mapped(self, region: Region) -> None:
         """See `MemoryBackend.check_mapped`."""
@@ -139,7 +126,7 @@ class FileBackend(WholePagesBackend):
 
     def adopt(self, region: Region) -> None:
         """See `MemoryBackend.adopt`."""
-        self.rom = "on" if self.access.rom else "off"
+        self.rom = "on" if self.access().rom else "off"
         super().adopt(region)
 
     def to_discard(self) -> list[int] | None:
@@ -269,13 +256,8 @@ class FileBackend(WholePagesBackend):
 
 
 def _keep(name: str, end: str = "") -> Callable[..., None]:
-    """Refuse a change of the property once the memory is made."""
-
-    def refuse(backend: FileBackend, _value: object = None) -> None:
-        if backend.region is not None:
-            raise QMPError(f"cannot change property '{name}' of {backend.qom_type.name}{end}")
-
-    return refuse
+    """Refuses a change of the property once the memory is made."""
+    return unless_made(f"cannot change property '{name}' of {{}}{end}")
 
 
 MEMORY_BACKEND_FILE = ObjectType(
@@ -292,7 +274,12 @@ MEMORY_BACKEND_FILE = ObjectType(
             guard=_keep("offset"),
             description="Offset into the target file (ex: 1G)",
         ),
-        attribute("mem-path", "string", visit_str, check=_keep("mem-path")),
+        attribute(
+            "mem-path",
+            "string",
+            visit_str,
+            check=_keep("mem-path"),
+        ),
         attribute(
             "rom",
             "OnOffAuto",
@@ -301,6 +288,11 @@ MEMORY_BACKEND_FILE = ObjectType(
             description="Whether to create Read Only Memory (ROM)",
         ),
         attribute("discard-data", "bool", visit_bool),
-        attribute("readonly", "bool", visit_bool, check=_keep("readonly", ".")),
+        attribute(
+            "readonly",
+            "bool",
+            visit_bool,
+            check=_keep("readonly", "."),
+        ),
     ),
 )

@@ -13,22 +13,17 @@ from memd.backends.base import MEMORY_BACKEND
 from memd.backends.plan import NOBODY_SHARES, Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
-from memd.qom.types import ObjectType
+from memd.qom import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
     from memd.hostmem.host import Host
-    from memd.qom.tree import Tree
 
 
 class GuestMemfdBackend(WholePagesBackend):
     """Memory of a guest_memfd."""
 
-    __slots__ = ()
-
-    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
-        super().__init__(qom_type, tree, id)
-        self.share = True
+    share = True
 
     def check(self) -> None:
         """See `MemoryBackend.check`."""

@@ -10,14 +10,12 @@ from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.hostmem.spec import round_up
 from memd.qapi.visit import visit_bool, visit_size
-from memd.qom.property import attribute
-from memd.qom.types import ObjectType
+from memd.qom import ObjectType, attribute
 from memd.sizes import size_text
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
     from memd.hostmem.host import Host
-    from memd.qom.tree import Tree
 
 
 _WITHOUT_MEMFD = dict.fromkeys(("hugetlb", "hugetlbsize", "seal"))
@@ -32,14 +30,10 @@ class MemfdBackend(WholePagesBackend):
         seal: whether growing and shrinking it is forbidden.
     """
 
-    __slots__ = ("hugetlb", "hugetlbsize", "seal")
-
-    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
-        super().__init__(qom_type, tree, id)
-        self.share = True
-        self.hugetlb = False
-        self.hugetlbsize = 0
-        self.seal = True
+    share = True
+    hugetlb = False
+    hugetlbsize = 0
+    seal = True
 
     def may_block(self) -> bool:
         """See `MemoryBackend.may_block`."""
@@ -133,7 +127,7 @@ MEMORY_BACKEND_MEMFD = ObjectType(
             "hugetlbsize",
             "int",
             visit_size,
-            guard=unless_made,
+            guard=unless_made(),
             check=_check_hugetlbsize,
             description="Huge pages size (ex: 2M, 1G)",
         ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from memd.backends.base import MEMORY_BACKEND, MemoryBackend
 from memd.backends.plan import Plan, Proposals, Warnings
-from memd.qom.types import ObjectType
+from memd.qom import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 class RamBackend(MemoryBackend):
     """Memory without a name, whose size need not be whole pages."""
-
-    __slots__ = ()
 
     def open(self, host: Host) -> Backing | None:
         """Make the memfd behind shared memory; see `MemoryBackend.open`."""

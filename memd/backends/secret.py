@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 from memd.backends.credentials import Credentials
 from memd.errors import QMPError
 from memd.qapi.visit import visit_enum, visit_str
-from memd.qom.property import Property
-from memd.qom.types import OBJECT, ObjectType
+from memd.qom import OBJECT, ObjectType, Property, Tree
 from memd.work import Job
 
 if TYPE_CHECKING:
     from memd.hostmem.host import Host
-    from memd.qom.tree import Tree
 
 FORMATS = ("raw", "base64")
 
@@ -102,7 +100,7 @@ class Secret(Credentials):
 
 def find_secret(tree: Tree, id: str) -> Secret:
     """The secret of that id; raises `QMPError` where there is none."""
-    found = tree.user_object(id)
+    found = tree.objects.get(id)
     if found is None:
         raise QMPError(f"No secret with id '{id}'")
     if not isinstance(found, Secret):

@@ -9,12 +9,11 @@ from memd.backends.base import MEMORY_BACKEND
 from memd.backends.plan import NOBODY_SHARES, Plan, Proposals
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
-from memd.qom.types import ObjectType
+from memd.qom import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
     from memd.hostmem.host import Host
-    from memd.qom.tree import Tree
 
 _numbers = count()
 
@@ -22,11 +21,7 @@ _numbers = count()
 class ShmBackend(WholePagesBackend):
     """Memory of a file that shm_open(3) made and that has lost its name."""
 
-    __slots__ = ()
-
-    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
-        super().__init__(qom_type, tree, id)
-        self.share = True
+    share = True
 
     def check(self) -> None:
         """See `MemoryBackend.check`."""

@@ -10,16 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
 from memd.qapi.visit import visit_list, visit_uint16
-from memd.qom.object import Description, UserCreatable
-from memd.qom.property import Property
-from memd.qom.types import OBJECT, ObjectType
-
-if TYPE_CHECKING:
-    from memd.qom.tree import Tree
+from memd.qom import OBJECT, Description, ObjectType, Property, Tree, UserCreatable
 
 
 class ThreadContext(UserCreatable):

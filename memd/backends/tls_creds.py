@@ -14,14 +14,13 @@ from memd.backends.credentials import Credentials
 from memd.backends.secret import find_secret
 from memd.errors import QMPError
 from memd.qapi.visit import visit_bool, visit_enum, visit_str
-from memd.qom.property import Property, Set, attribute
-from memd.qom.types import OBJECT, ObjectType
+from memd.qom import OBJECT, ObjectType, Tree
+from memd.qom.object import Property, Set, attribute
 from memd.work import Job
 
 if TYPE_CHECKING:
     import ssl
 
-    from memd.qom.tree import Tree
 
 ENDPOINTS = ("client", "server")
 

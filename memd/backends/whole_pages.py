@@ -15,58 +15,46 @@ if TYPE_CHECKING:
 
 
 class WholePagesBackend(MemoryBackend):
-    """What `-file`, `-memfd` and `-shm` have in common."""
+    """What `-file`, `-memfd` and `-shm` have in common.
 
-    __slots__ = ()
+    Attributes:
+        offset: where in the file the memory begins, in bytes.
+        align: of the mapping's address, in bytes; 0 for the file's page size.
+        pmem: whether the file is persistent memory.
+        protection: of the mapping, see `MapSpec`.
+    """
+
+    offset = 0
+    align = 0
+    pmem = False
+
+    @property
+    def protection(self) -> int:
+        """See the class."""
+        return READ_WRITE
 
     def spec(self, backing: Backing | None) -> MapSpec:
         """See `MemoryBackend.spec`."""
-        return self.fit(backing)
-
-    def fit(
-        self,
-        backing: Backing | None,
-        offset: int = 0,
-        align: int = 0,
-        protection: int = READ_WRITE,
-        sync: bool = False,
-    ) -> MapSpec:
-        """What is to be mapped of the file, once it was found to fit.
-
-        Args:
-            backing: the file.
-            offset: in the file, in bytes.
-            align: of the mapping, in bytes; 0 for that of the file's pages.
-            protection, sync: of the mapping, see `MapSpec`.
-
-        Raises:
-            QMPError: it does not fit.
-        """
         from memd.hostmem.files import fit
 
         if backing is None:
             raise TypeError("memory of a file needs the file")
-        length = fit(backing, self.memory_name, self.size, offset, align)
         return MapSpec(
             size=self.size,
-            length=length,
+            length=fit(backing, self.memory_name, self.size, self.offset, self.align),
             page_size=backing.page_size,
-            align=max(align, backing.page_size),
-            offset=offset,
-            protection=protection,
+            align=max(self.align, backing.page_size),
+            offset=self.offset,
+            protection=self.protection,
             shared=self.share,
             reserve=self.reserve,
-            sync=sync,
+            sync=self.pmem,
         )
 
     def check_mapped(self, region: Region) -> None:
         """See `MemoryBackend.check_mapped`."""
-        self.check_pages(region.page_size)
-
-    def check_pages(self, page_size: int) -> None:
-        """See `MemoryBackend.check_pages`."""
-        if self.size % page_size:
+        if self.size % region.page_size:
             raise QMPError(
                 f"backend '{self.qom_type.name}' memory size must be multiple of"
-                f" {size_text(page_size)}"
+                f" {size_text(region.page_size)}"
             )

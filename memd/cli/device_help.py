@@ -8,7 +8,7 @@ from memd.errors import QMPError
 
 if TYPE_CHECKING:
     from memd.compat import Compat
-    from memd.qom.property import Property
+    from memd.qom import Property
 
 _GROUPS = (
     (

@@ -100,7 +100,7 @@ def info_numa(daemon: Daemon, rest: str) -> list[str]:
     config = daemon.machine.config
     sizes = {}
     for node in config.numa_nodes:
-        backend = daemon.tree.user_object((node.memdev or "").rpartition("/")[2])
+        backend = daemon.tree.objects.get((node.memdev or "").rpartition("/")[2])
         sizes[node.nodeid] = 0 if backend is None else backend.memory_size
     if not sizes and (config.slots or config.maxmem > config.ram_size):
         # Room for memory brings a node.

@@ -359,7 +359,7 @@ def find_backend(daemon: Daemon, id: str) -> tuple[MemoryBackend, Region]:
     Raises:
         QMPError: there is none of that id.
     """
-    backend = daemon.tree.user_object(id)
+    backend = daemon.tree.objects.get(id)
     if backend is None:
         raise device_not_found(f"Device '{id}' not found")
     if not isinstance(backend, MemoryBackend) or backend.region is None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, cast
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
-from memd.qom import QObject, Tree
-from memd.qom.quota import NO_USER
+from memd.qom import NO_USER, QObject, Tree
 from memd.wire import encode
 from memd.work import Encoded, Job
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from memd.compat import Compat
-    from memd.qom.tree import Tree
-    from memd.qom.types import ObjectType
+    from memd.qom import ObjectType, Tree
 
 
 def register(tree: Tree) -> None:
     """Make the types of devices known to a tree, once they are asked for."""
-    tree.add_source(_types)
+    tree.device_types = _types
 
 
 def _types(known: dict[str, ObjectType], compat: Compat) -> Iterable[ObjectType]:

@@ -10,7 +10,7 @@ from memd.json_types import JSON, JSONObject
 from memd.qapi import numbers
 from memd.qapi.hash_order import object_order
 from memd.qapi.visit import BUILTIN_VISITS
-from memd.qom.types import ObjectType
+from memd.qom import ObjectType
 
 
 def arguments(device: DeviceOption, qom_type: ObjectType | None) -> JSONObject:

@@ -6,16 +6,10 @@ texts and what stands where from the start were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
 from memd.qapi.visit import visit_int32
-from memd.qom.object import QObject
-from memd.qom.types import ObjectType
-
-if TYPE_CHECKING:
-    from memd.qom.tree import Tree
+from memd.qom import ObjectType, QObject, Tree
 
 ANY_PLACE = -1
 """The PCI address that asks for any."""

@@ -18,9 +18,16 @@ from memd.qapi.visit import (
     visit_bool,
     visit_enum,
 )
-from memd.qom.object import QObject
-from memd.qom.property import LinkProperty, Property
-from memd.qom.types import INTERFACE, OBJECT, ObjectType
+from memd.qom import (
+    INTERFACE,
+    OBJECT,
+    LinkProperty,
+    MemoryRegion,
+    ObjectType,
+    Property,
+    QObject,
+    Tree,
+)
 from memd.work import Command, Event
 
 if TYPE_CHECKING:
@@ -28,8 +35,6 @@ if TYPE_CHECKING:
     from memd.devices.area import Area
     from memd.devices.bus import Buses
     from memd.devices.guest import Guest
-    from memd.qom.builtin_objects import MemoryRegion
-    from memd.qom.tree import Tree
 
 Row = tuple[str, str, JSON] | tuple[str, str, JSON, str]
 """A property that is only stored: name, type, default and, unless its type tells,

@@ -6,8 +6,6 @@ what a Linux guest reports on both with Linux 6.1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from memd.backends.base import MemoryBackend
 from memd.compat import Compat
 from memd.devices.area import ANY_SLOT, ANYWHERE, choose_slot
@@ -27,13 +25,8 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import visit_str, visit_uint64
-from memd.qom.builtin_objects import MemoryRegion
-from memd.qom.property import Property
-from memd.qom.types import ObjectType
+from memd.qom import MemoryRegion, ObjectType, Property, Tree
 from memd.work import Event
-
-if TYPE_CHECKING:
-    from memd.qom.tree import Tree
 
 MIN_LABEL = 128 << 10
 """The least bytes of labels that an NVDIMM can have, if it has any."""

@@ -11,12 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from memd.compat import Compat
-from memd.json_types import JSON
-from memd.qom.property import Property
-from memd.qom.types import INTERFACE, ObjectType
-
-Row = tuple[str, str, JSON, str | None]
-"""A property: name, type, value at the start, description."""
+from memd.qom import INTERFACE, ObjectType, Property
+from memd.qom.machine import Row
 
 _X86: tuple[Row, ...] = (
     ("smm", "OnOffAuto", "auto", "Enable SMM"),

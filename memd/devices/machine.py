@@ -13,7 +13,7 @@ from memd.compat import Compat
 from memd.devices import register
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
-from memd.qom.builtin_objects import MemoryRegion
+from memd.qom import MemoryRegion, QObject, Tree
 from memd.work import Command, Event, run_here
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from memd.devices.device import Device, MemoryDevice
     from memd.devices.guest import Guest
     from memd.devices.throttle import Cancel, Throttle
-    from memd.qom.object import QObject
-    from memd.qom.tree import Tree
 
 _PRIVATE_DISCARD = (
     "discarding memory of '%s', a private mapping of a file, changes the file for everybody else"

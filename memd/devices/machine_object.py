@@ -16,17 +16,8 @@ from memd.devices.device import Device, MachinePort
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
 from memd.json_types import JSONObject
-from memd.qapi.visit import Visit, visit_bool, visit_enum, visit_size, visit_str, visit_uint64
 from memd.qom import ObjectType, Property, QObject, Tree
-from memd.qom.machine import MachineObject, stored_property
-
-_VISITS: dict[str, Visit] = {
-    "bool": visit_bool,
-    "size": visit_size,
-    "uint64_t": visit_uint64,
-    "OnOffAuto": visit_enum(("on", "off", "auto")),
-}
-
+from memd.qom.machine import MachineObject, stored
 
 # What shares the caches l1d, l1i, l2 and l3 of every model of x86.
 _CPU_CACHES = ("core", "core", "core", "die")
@@ -42,10 +33,7 @@ def machine_type(tree: Tree, kind: MachineKind) -> ObjectType:
         kind.type_name,
         tree.type_by_name(above),
         interfaces=("hotplug-handler",) if kind.kind == "virt" else (),
-        properties=[
-            stored_property(name, type, _VISITS.get(type, visit_str), text)
-            for name, type, _value, text in kind.properties
-        ],
+        properties=stored(kind.properties),
     )
 
 
@@ -59,8 +47,6 @@ def set_machine(tree: Tree, kind: MachineKind, config: MachineConfig, values: JS
         values: the properties that were given, by name.
     """
     machine = tree.machine
-    if not isinstance(machine, MachineObject):
-        return
     if kind.kind != "none":
         machine.qom_type = machine_type(tree, kind)
         tree.add_type(machine.qom_type)
@@ -214,13 +200,13 @@ def check_limits(kind: MachineKind, config: MachineConfig) -> None:
         raise QMPError("maximum memory size must by aligned to multiple of 4096 bytes")
 
 
-def settle_caches(kind: MachineKind, machine: QObject) -> None:
+def settle_caches(kind: MachineKind, machine: MachineObject) -> None:
     """A CPU comes: where `smp-cache` was set it tells what shares the other caches.
 
     Raises:
         QMPError: a cache would belong to less than one that is nearer to the CPU.
     """
-    if isinstance(machine, MachineObject) and machine.caches_given and kind.hotpluggable_cpus:
+    if machine.caches_given and kind.hotpluggable_cpus:
         from memd.qom.machine_structs import check_caches
 
         machine.values["smp-cache"] = caches = [

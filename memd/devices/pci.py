@@ -16,8 +16,7 @@ from memd.errors import QMPError
 from memd.work import Event
 
 if TYPE_CHECKING:
-    from memd.qom.tree import Tree
-    from memd.qom.types import ObjectType
+    from memd.qom import ObjectType, Tree
 
 ANY_VECTORS = 0xFFFFFFFF
 """The number of interrupt vectors that asks for what the device needs."""

@@ -9,18 +9,13 @@ Names, defaults and texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from memd.devices.bus import PciBus
 from memd.devices.device import Device, MachinePort, Row, peripherals, stored
 from memd.devices.pci import ANY_VECTORS, GuestsPciDevice, vectors
 from memd.errors import QMPError
 from memd.qapi.visit import visit_int64
-from memd.qom.property import Property
-from memd.qom.types import ObjectType
-
-if TYPE_CHECKING:
-    from memd.qom.tree import Tree
+from memd.qom import ObjectType, Property, Tree
 
 ROOT_PORT = "pcie-root-port"
 

@@ -30,8 +30,7 @@ from memd.devices.virtio_mem import virtio_mem_properties
 from memd.devices.virtio_pci import AliasProperty, ChildProperty
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.qom.property import LinkProperty, Property
-from memd.qom.types import INTERFACE, ObjectType
+from memd.qom import INTERFACE, LinkProperty, ObjectType, Property
 
 _PCI: tuple[Row, ...] = (
     ("acpi-index", "uint32", 0),

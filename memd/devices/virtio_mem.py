@@ -19,13 +19,11 @@ from memd.devices.virtio_pci import VirtioMemory, VirtioPci
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.qapi.visit import visit_size
-from memd.qom.property import Property
+from memd.qom import ObjectType, Property, Tree
 from memd.work import Command
 
 if TYPE_CHECKING:
     from memd.hostmem.region import Region
-    from memd.qom.tree import Tree
-    from memd.qom.types import ObjectType
 
 DEFAULT_BLOCK = 2 << 20
 """Bytes of a block where none are given: those of a transparent huge page."""

@@ -8,7 +8,7 @@ Names, defaults, texts and their order were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memd.backends.base import MemoryBackend
 from memd.devices.area import ANYWHERE
@@ -24,15 +24,9 @@ from memd.devices.pci import (
 )
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qom.builtin_objects import MemoryRegion
-from memd.qom.object import QObject
-from memd.qom.property import Owner, Property
-from memd.qom.types import ObjectType
+from memd.qom import MemoryRegion, ObjectType, QObject, Tree
+from memd.qom.object import Property
 from memd.work import Command, Event
-
-if TYPE_CHECKING:
-    from memd.qom.tree import Tree
-
 
 _ALL = (1 << 64) - 1
 
@@ -234,9 +228,10 @@ class VirtioPci(PciDevice, MemoryDevice):
 class ChildProperty(Property):
     """The virtio half, as a property of the PCI half's type."""
 
-    def target(self, obj: Owner) -> Any:
+    def target(self, obj: Any) -> VirtioMemory:
         """See `Property.target`."""
-        return _half(obj)
+        half: VirtioMemory = obj.virtio
+        return half
 
 
 class AliasProperty(Property):
@@ -247,34 +242,24 @@ class AliasProperty(Property):
     """
 
     def __init__(self, origin: Property) -> None:
-        name = origin.name
         super().__init__(
-            name,
+            origin.name,
             origin.type,
-            get=None if origin.getter is None else lambda device: _half(device).get_property(name),
-            set=None if origin.setter is None else self._forward,
+            get=None if origin.getter is None else self.get,
+            set=None if origin.setter is None else self.set,
             default=origin.default,
             description=origin.description,
         )
+        self._origin = origin
 
-    def _forward(self, device: Owner, value: JSON) -> Command[None] | None:
-        return _half(device).set_property(self.name, value)
-
-    def get(self, obj: Owner) -> JSON:
+    def get(self, obj: Any) -> JSON:
         """See `Property.get`; a refusal names the virtio half."""
-        return _half(obj).get_property(self.name)
+        return self._origin.get(obj.virtio)
 
-    def set(self, obj: Owner, value: JSON) -> Command[None] | None:
+    def set(self, obj: Any, value: JSON) -> Command[None] | None:
         """See `Property.set`; a refusal names the virtio half."""
-        return self._forward(obj, value)
+        return self._origin.set(obj.virtio, value)
 
-    def target(self, obj: Owner) -> Any:
+    def target(self, obj: Any) -> Any:
         """See `Property.target`."""
-        half = _half(obj)
-        return half.qom_type.all_properties[self.name].target(half)
-
-
-def _half(device: Owner) -> VirtioMemory:
-    if not isinstance(device, VirtioPci):
-        raise TypeError("only a virtio device on PCI has two halves")
-    return device.virtio
+        return self._origin.target(obj.virtio)

@@ -29,8 +29,7 @@ from memd.hostmem.populate import populate_range
 from memd.hostmem.region import Region
 from memd.json_types import JSON, JSONObject
 from memd.pages.servers import InThread
-from memd.qom.object import UserCreatable
-from memd.qom.tree import Tree
+from memd.qom import Tree, UserCreatable
 from memd.sizes import size_text
 
 RESERVE = 512 << 20

@@ -12,8 +12,7 @@ from memd.json_types import JSON, JSONObject
 from memd.persist.fdstore import FdStore
 from memd.persist.object_log import Entry, ObjectLog, cannot_record, line_of
 from memd.persist.status import Status
-from memd.qom.object import COPIED, Description, UserCreatable
-from memd.qom.tree import Tree
+from memd.qom import COPIED, Description, Tree, UserCreatable
 from memd.work import Job
 
 NOT_STORED = "not-stored"
@@ -166,7 +165,7 @@ class Recorder:
         for id, number in list(self.numbers.items()):
             # It may be deleted meanwhile.
             while self.numbers.get(id) == number and fdstore.has(number):
-                obj = self._tree.user_object(id)
+                obj = self._tree.objects.get(id)
                 if obj is None or fdstore.store(number, obj.memory_fd):
                     break
                 await asyncio.sleep(_AGAIN)
@@ -181,7 +180,7 @@ class Recorder:
         for obj, _options in self._waiting:
             # It was whole; what was made for it is not removed by the next start.
             _settle(self.storage.log, obj.describe())
-        found = [self._tree.user_object(id) for id in self.numbers]
+        found = [self._tree.objects.get(id) for id in self.numbers]
         kept = [obj for obj in found if obj is not None]
         if self.committed:
             self._note_clean(self.storage.log, [obj for obj in kept if obj.lost_reason() == COPIED])

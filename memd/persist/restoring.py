@@ -15,9 +15,7 @@ from memd.persist.crash_recovery import discard_rest, remove_half_made
 from memd.persist.fdstore import LIST, name_of, number_of
 from memd.persist.object_log import Unreadable
 from memd.persist.recorder import NOT_STORED, Recorder, Storage
-from memd.qom.object import ANONYMOUS, COPIED, Description, UserCreatable
-from memd.qom.quota import NOBODY
-from memd.qom.tree import Tree
+from memd.qom import ANONYMOUS, COPIED, NOBODY, Description, Tree, UserCreatable
 from memd.work import Job, Run
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from memd.persist.recorder import Recorder, Storage
 from memd.persist.restoring import ALL_KEPT, WAY_OUT, Restoring
 from memd.persist.sd_notify import Notifier, Watchdog, monotonic_usec, watchdog_period
 from memd.persist.status import Status
-from memd.qom.tree import Tree
+from memd.qom import Tree
 from memd.work import Run
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from memd.json_types import JSON
 from memd.persist.sd_notify import Notifier
-from memd.qom.tree import Tree
+from memd.qom import Tree
 from memd.sizes import rounded
 
 INTERVAL = 0.2

@@ -1,22 +1,41 @@
 """The object model: types, properties, objects, and the tree of them."""
 
 from memd.qom.builtin_objects import MemoryRegion
-from memd.qom.chardev import ChardevObject
-from memd.qom.monitor import MonitorObject
-from memd.qom.object import QObject, UserCreatable
-from memd.qom.property import LinkProperty, Property
+from memd.qom.monitor import ChardevObject, MonitorObject
+from memd.qom.object import (
+    INTERFACE,
+    OBJECT,
+    USER_CREATABLE,
+    LinkProperty,
+    ObjectType,
+    Paths,
+    Property,
+    QObject,
+    attribute,
+)
+from memd.qom.quota import NO_USER, NOBODY, Quota
 from memd.qom.tree import Tree
-from memd.qom.types import OBJECT, ObjectType
+from memd.qom.user_creatable import ANONYMOUS, COPIED, Description, UserCreatable
 
 __all__ = [
+    "ANONYMOUS",
+    "COPIED",
+    "INTERFACE",
+    "NOBODY",
+    "NO_USER",
     "OBJECT",
+    "USER_CREATABLE",
     "ChardevObject",
+    "Description",
     "LinkProperty",
     "MemoryRegion",
     "MonitorObject",
     "ObjectType",
+    "Paths",
     "Property",
     "QObject",
+    "Quota",
     "Tree",
     "UserCreatable",
+    "attribute",
 ]

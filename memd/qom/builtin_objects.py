@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from memd.json_types import JSON
 from memd.qapi.visit import visit_bool
-from memd.qom.object import QObject
-from memd.qom.property import LinkProperty, Paths, Property
-from memd.qom.types import INTERFACE, OBJECT, USER_CREATABLE, ObjectType
+from memd.qom.object import (
+    INTERFACE,
+    OBJECT,
+    USER_CREATABLE,
+    LinkProperty,
+    ObjectType,
+    Paths,
+    Property,
+    QObject,
+    attribute,
+)
 
 CONTAINER = ObjectType("container", OBJECT)
 """An object that only holds others."""
@@ -52,17 +59,7 @@ _RESETTABLE = ObjectType("resettable", INTERFACE, abstract=True)
 class SystemBus(QObject):
     """The bus of a machine that has nothing on it."""
 
-    def __init__(self, tree: Paths) -> None:
-        super().__init__(_SYSTEM, tree)
-        self.realized = False
-
-
-def _set_realized(bus: SystemBus, value: JSON) -> None:
-    bus.realized = value
-
-
-def _set_handler(bus: SystemBus, target: QObject | None) -> None:
-    """Nothing to do: no object is a hotplug handler, so only "" comes this far."""
+    realized = False
 
 
 _BUS = ObjectType("bus", OBJECT, abstract=True, interfaces=("resettable",))
@@ -70,15 +67,13 @@ _SYSTEM = ObjectType(
     "System",
     _BUS,
     properties=(
-        Property(
-            "realized",
-            "bool",
-            visit=visit_bool,
-            get=lambda bus: bus.realized,
-            set=_set_realized,
-        ),
+        attribute("realized", "bool", visit_bool),
+        # No object is a hotplug handler, so only "" is ever set.
         LinkProperty(
-            "hotplug-handler", "hotplug-handler", follow=lambda bus: None, set=_set_handler
+            "hotplug-handler",
+            "hotplug-handler",
+            follow=lambda bus: None,
+            set=lambda bus, target: None,
         ),
     ),
 )

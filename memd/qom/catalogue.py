@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from memd.compat import Compat
-from memd.qom.chardev import CHARDEV_TYPES
-from memd.qom.monitor import MONITOR_TYPES
-from memd.qom.property import Property
-from memd.qom.types import INTERFACE, OBJECT, ObjectType
+from memd.qom.monitor import CHARDEV_TYPES, MONITOR_TYPES
+from memd.qom.object import INTERFACE, OBJECT, ObjectType, Property
 
 # Name, type and, where there is one, description.
 _Row = tuple[str, str] | tuple[str, str, str]

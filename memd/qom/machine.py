@@ -7,48 +7,74 @@ there is nothing that they could act on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qapi.visit import Visit, visit_bool, visit_int64, visit_str
-from memd.qom.object import QObject
-from memd.qom.property import LinkProperty, Paths, Property
-from memd.qom.topology import NO_CACHES, ONE_CPU
-from memd.qom.types import OBJECT, ObjectType
-
-# Name, value at the start, description.
-_SWITCHES = (
-    ("graphics", False, "Set on/off to enable/disable graphics emulation"),
-    ("usb", False, "Set on/off to enable/disable usb"),
-    ("dump-guest-core", True, "Include guest memory in a core dump"),
-    ("mem-merge", True, "Enable/disable memory merge support"),
-    ("suppress-vmdesc", False, "Set on to disable self-describing migration"),
+from memd.qapi.visit import (
+    Visit,
+    visit_bool,
+    visit_enum,
+    visit_int64,
+    visit_size,
+    visit_str,
+    visit_uint64,
 )
-_AUX_RAM_SHARE = ("aux-ram-share", False, "Use anonymous shared memory for auxiliary guest RAMs")
-_SWITCHES_11_1 = (
-    _AUX_RAM_SHARE,
+from memd.qom.object import OBJECT, LinkProperty, ObjectType, Paths, Property, QObject
+from memd.qom.topology import NO_CACHES, ONE_CPU
+
+Row = tuple[str, str, JSON, str | None]
+"""A property that is only stored: name, type, value at the start, description."""
+
+_SIMPLE: tuple[Row, ...] = (
+    ("kernel", "string", "", "Linux kernel image file"),
+    (
+        "dt-compatible",
+        "string",
+        "",
+        'Overrides the "compatible" property of the dt root node',
+    ),
+    ("initrd", "string", "", "Linux initial ramdisk file"),
+    ("firmware", "string", "", "Firmware image"),
+    ("shim", "string", "", "shim.efi file"),
+    ("dumpdtb", "string", "", "Dump current dtb to a file and quit"),
+    ("dtb", "string", "", "Linux kernel device tree file"),
+    ("append", "string", "", "Linux kernel command line"),
+    ("graphics", "bool", False, "Set on/off to enable/disable graphics emulation"),
+    ("usb", "bool", False, "Set on/off to enable/disable usb"),
+    ("dump-guest-core", "bool", True, "Include guest memory in a core dump"),
+    ("mem-merge", "bool", True, "Enable/disable memory merge support"),
+    ("suppress-vmdesc", "bool", False, "Set on to disable self-describing migration"),
+)
+_AUX_10_0: tuple[Row, ...] = (("aux-ram-share", "bool", False, None),)
+_AUX_11_1: tuple[Row, ...] = (
+    (
+        "aux-ram-share",
+        "bool",
+        False,
+        "Use anonymous shared memory for auxiliary guest RAMs",
+    ),
     (
         "x-change-vmfd-on-reset",
+        "bool",
         False,
         "Set on/off to enable/disable generating new accelerator guest handle on guest reset."
         " Default: off (used only for testing/debugging).",
     ),
 )
-_SPCR = (
+_SPCR: Row = (
     "spcr",
+    "bool",
     True,
     "Set on/off to enable/disable ACPI Serial Port Console Redirection Table (spcr)",
 )
-_STRINGS = (
-    ("kernel", "Linux kernel image file"),
-    ("dt-compatible", 'Overrides the "compatible" property of the dt root node'),
-    ("initrd", "Linux initial ramdisk file"),
-    ("firmware", "Firmware image"),
-    ("shim", "shim.efi file"),
-    ("dumpdtb", "Dump current dtb to a file and quit"),
-    ("dtb", "Linux kernel device tree file"),
-    ("append", "Linux kernel command line"),
+_STRUCTURES: tuple[Row, ...] = (
+    ("boot", "BootConfiguration", {}, "Boot configuration"),
+    ("memory", "MemorySizeConfiguration", {"size": 0}, "Memory size configuration"),
+    ("smp", "SMPConfiguration", ONE_CPU, "CPU topology"),
 )
+_PHANDLE: Row = ("phandle-start", "int", 0, "The first phandle ID we may generate dynamically")
 
 
 class MachineObject(QObject):
@@ -61,43 +87,20 @@ class MachineObject(QObject):
         caches_given: whether `smp-cache` was set.
     """
 
-    __slots__ = ("cache_levels", "caches_given", "links", "values")
+    cache_levels: tuple[str, ...] = ()
+    caches_given = False
 
     def __init__(self, qom_type: ObjectType, tree: Paths) -> None:
         super().__init__(qom_type, tree)
-        self.values: JSONObject = {name: "" for name, _description in _STRINGS}
-        for name, value, _description in (*_SWITCHES, *_SWITCHES_11_1, _SPCR):
-            self.values[name] = value
-        self.values |= {
-            "phandle-start": 0,
-            "boot": {},
-            "memory": {"size": 0},
-            "smp": ONE_CPU,
-            "smp-cache": NO_CACHES,
-        }
+        rows = (*_SIMPLE, *_AUX_11_1, _SPCR, *_STRUCTURES, _PHANDLE)
+        self.values: JSONObject = {name: value for name, _type, value, _text in rows}
+        self.values["smp-cache"] = NO_CACHES
         self.links: dict[str, QObject | None] = {}
-        self.cache_levels: tuple[str, ...] = ()
-        self.caches_given = False
 
 
-def stored_property(name: str, type: str, visit: Visit, description: str | None) -> Property:
-    """A property that is stored among a machine's `values` and has no effect."""
-
-    def setter(machine: MachineObject, value: JSON) -> None:
-        machine.values[name] = value
-
-    return Property(
-        name,
-        type,
-        visit=visit,
-        get=lambda machine: machine.values[name],
-        set=setter,
-        description=description,
-    )
-
-
-def _switch(name: str, _value: bool, description: str | None) -> Property:
-    return stored_property(name, "bool", visit_bool, description)
+def _visit_int32(value: JSON, name: str) -> JSON:
+    """A QAPI int that QEMU keeps in 32 bits, cutting off the rest."""
+    return (visit_int64(value, name) + 2**31) % 2**32 - 2**31
 
 
 def _visit_struct(name: str) -> Visit:
@@ -112,8 +115,35 @@ def _visit_struct(name: str) -> Visit:
     return visit
 
 
-def _structure(name: str, type: str, description: str) -> Property:
-    return stored_property(name, type, _visit_struct(name), description)
+_VISITS: dict[str, Visit] = {
+    "bool": visit_bool,
+    "int": _visit_int32,
+    "size": visit_size,
+    "uint64_t": visit_uint64,
+    "OnOffAuto": visit_enum(("on", "off", "auto")),
+    "BootConfiguration": _visit_struct("boot"),
+    "MemorySizeConfiguration": _visit_struct("memory"),
+    "SMPConfiguration": _visit_struct("smp"),
+}
+
+
+def stored(rows: Iterable[Row]) -> list[Property]:
+    """Properties that are stored among a machine's `values` and have no effect."""
+    return [_stored(*row) for row in rows]
+
+
+def _stored(name: str, type: str, _value: JSON, description: str | None) -> Property:
+    def setter(machine: MachineObject, value: JSON) -> None:
+        machine.values[name] = value
+
+    return Property(
+        name,
+        type,
+        visit=_VISITS.get(type, visit_str),
+        get=lambda machine: machine.values[name],
+        set=setter,
+        description=description,
+    )
 
 
 def _set_caches(machine: MachineObject, value: JSON) -> None:
@@ -137,11 +167,6 @@ def _link(name: str, target_type: str, description: str) -> LinkProperty:
     )
 
 
-def _visit_int32(value: JSON, name: str) -> JSON:
-    """A QAPI int that QEMU keeps in 32 bits, cutting off the rest."""
-    return (visit_int64(value, name) + 2**31) % 2**32 - 2**31
-
-
 def _set_encryption(machine: MachineObject, id: str) -> None:
     objects, _ambiguous = machine.tree.lookup("/objects")
     if id not in objects.children:
@@ -155,20 +180,13 @@ def _set_encryption(machine: MachineObject, id: str) -> None:
 
 def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
     """The types `machine` and `none-machine` of a QEMU release."""
-    if compat is Compat.V10_0:
-        switches: tuple[tuple[str, bool, str | None], ...] = (("aux-ram-share", False, None),)
-    else:
-        switches = _SWITCHES_11_1
+    aux = _AUX_10_0 if compat is Compat.V10_0 else _AUX_11_1
     machine = ObjectType(
         "machine",
         OBJECT,
         abstract=True,
         properties=(
-            *(stored_property(name, "string", visit_str, text) for name, text in _STRINGS),
-            *(_switch(*each) for each in (*_SWITCHES, *switches)),
-            _structure("boot", "BootConfiguration", "Boot configuration"),
-            _structure("memory", "MemorySizeConfiguration", "Memory size configuration"),
-            _structure("smp", "SMPConfiguration", "CPU topology"),
+            *stored((*_SIMPLE, *aux, *_STRUCTURES)),
             Property(
                 "smp-cache",
                 "SmpCachePropertiesWrapper",
@@ -177,12 +195,7 @@ def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
                 set=_set_caches,
                 description="Cache properties list for SMP machine",
             ),
-            stored_property(
-                "phandle-start",
-                "int",
-                _visit_int32,
-                "The first phandle ID we may generate dynamically",
-            ),
+            *stored((_PHANDLE,)),
             Property(
                 "memory-encryption",
                 "string",
@@ -208,7 +221,7 @@ def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
     return machine, ObjectType(
         "none-machine",
         machine,
-        properties=(_switch(*_SPCR),),
+        properties=stored((_SPCR,)),
         interfaces=(
             "target-info-aarch64-machine",
             "target-info-arm-machine",

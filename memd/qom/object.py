@@ -1,63 +1,35 @@
-"""Objects: what stands in the tree, and what `object-add` makes."""
+"""Objects, their types, and the properties of these: each is declared once, with all that a
+client can see of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any, Protocol
 
-from memd.errors import QMPError
+from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
-from memd.qom.property import Paths, not_found, not_writable
-from memd.qom.types import ObjectType
+from memd.qapi.visit import Visit, bad_type, visit_any, visit_str
 from memd.work import Command
 
-if TYPE_CHECKING:
-    from memd.qom.quota import Charge
+Get = Callable[[Any], JSON]
+Set = Callable[[Any, JSON], Command[None] | None]
+Guard = Callable[[Any], None]
+Follow = Callable[[Any], Any]
+SetLink = Callable[[Any, Any], None]
 
-Description = JSONObject
-"""The description of an object in JSON; see `UserCreatable.describe`."""
 
-ANONYMOUS = "anonymous"
-COPIED = "copied"
-"""Why memory does not outlive its daemon (QAPI `MemdevLossReason`): it is in no file; or
-it is a private mapping, whose pages are the daemon's alone once they were written."""
+class Paths(Protocol):
+    """The methods of the tree that objects use."""
 
-# In which order properties are set, and so which of several refusals a client
-# gets to see. QEMU's is fixed by the names and does not follow the order in
-# which they were given (observed on 10.0.2 and 11.1.3).
-_SET_ORDER = {
-    name: at
-    for at, name in enumerate(
-        (
-            "share",
-            "prealloc-context",
-            "reserve",
-            "prealloc",
-            "cpu-affinity",
-            "chardev",
-            "offset",
-            "x-use-canonical-path-for-ramblock-id",
-            "close-action",
-            "hugetlbsize",
-            "readonly",
-            "rom",
-            "host-nodes",
-            "prealloc-threads",
-            "size",
-            "hugetlb",
-            "merge",
-            "dump",
-            "pmem",
-            "policy",
-            "seal",
-            "pretty",
-            "node-affinity",
-            "discard-data",
-            "mem-path",
-            "align",
-        )
-    )
-}
+    def path_of(self, obj: Any) -> str:
+        """An object's absolute path; "" for one that is not in the tree."""
+
+    def lookup(self, path: str, type_name: str | None = None) -> tuple[Any, bool]:
+        """The object of a type that a path leads to, or None; whether there are several."""
+
+    def type_by_name(self, name: str) -> ObjectType | None:
+        """The type of that name, or None."""
 
 
 class QObject:
@@ -146,158 +118,277 @@ class QObject:
         """Update what is derived from the properties, which may have changed."""
 
 
-class UserCreatable(QObject):
-    """An object that `object-add` makes: `/objects/<id>` once it is whole.
+class ObjectType:
+    """A type, or an interface, as `qom-list-types` shows it.
 
     Attributes:
-        charge: what it is counted as; None before its id is taken.
-        kept: whether its memory outlives this daemon; None where nothing keeps any.
-        lingers: whether it was deleted, and a file system has not closed its file yet.
-
-    Its own children, if any, carry an index in their names (`m0[0]`): an id
-    can't, so a partial path that begins with an id need not be looked for here.
+        name: as clients spell it.
+        parent: the type that it derives from; None for `object` and `interface`.
+        abstract: whether it has no objects of its own.
+        properties: its own properties, inherited ones left out.
+        all_properties: all its properties by name, inherited ones first.
+        interfaces: the names of the interfaces that it implements, inherited
+            ones included.
+        factory: makes an object for `object-add`, from this type, the tree and
+            the id; None where clients can't make one.
     """
 
-    __slots__ = ("charge", "kept", "lingers")
+    __slots__ = (
+        "_ancestry",
+        "abstract",
+        "all_properties",
+        "child_type",
+        "factory",
+        "interfaces",
+        "name",
+        "parent",
+        "properties",
+    )
 
-    is_secret = False
-    """Whether its memory is the daemon's own, and holds a secret."""
+    def __init__(
+        self,
+        name: str,
+        parent: ObjectType | None,
+        *,
+        abstract: bool = False,
+        properties: Iterable[Property] = (),
+        interfaces: Iterable[str] = (),
+        factory: Callable[[ObjectType, Any, str], Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.parent = parent
+        self.abstract = abstract
+        self.properties = tuple(properties)
+        self.factory = factory
+        self.child_type = f"child<{name}>"
+        """How `qom-list` shows a child of this type."""
+        self.all_properties: dict[str, Property] = {}
+        self.interfaces = frozenset(interfaces)
+        ancestry: set[str] = {name}
+        if parent is not None:
+            self.all_properties.update(parent.all_properties)
+            self.interfaces |= parent.interfaces
+            ancestry |= parent._ancestry
+        self.all_properties.update((own.name, own) for own in self.properties)
+        ancestry |= self.interfaces
+        # Observed on QEMU 10.0.2: what implements several interfaces does not
+        # count as implementing their common ancestor.
+        if len(self.interfaces) == 1:
+            ancestry.add("interface")
+        elif self.interfaces:
+            ancestry.discard("interface")
+        self._ancestry: frozenset[str] = frozenset(ancestry)
 
-    def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
-        super().__init__(qom_type, tree)
-        self.name = id
-        self.kept: bool | None = None
-        self.lingers = False
-        self.charge: Charge | None = None
+    def is_a(self, name: str) -> bool:
+        """Whether it is the type of that name, derives from it or implements it."""
+        return name in self._ancestry
 
-    def set_properties(self, options: JSONObject) -> None:
-        """Set the properties that `object-add` gave, in QEMU's order.
 
-        Args:
-            options: without `qom-type` and `id`.
+class Property:
+    """One property of a type.
+
+    A value from a client goes through `guard`, `visit` and `setter`, in this
+    order; each of them may refuse it by raising `QMPError`.
+
+    Attributes:
+        name: as clients spell it.
+        type: as `qom-list` shows it: "bool", "int", "link<thread-context>".
+        getter: gives the value from the object; None where it can't be read.
+        setter: stores a converted value; None where it can't be written. It
+            returns a `Command` where the kernel may take long over it, which
+            happens only once the object is whole.
+        visit: checks and converts what a client sent.
+        guard: refuses a change whatever the value is, as some properties do
+            before they look at it and others (in their setter) after.
+        description: as `qom-list-properties` shows it, or None.
+        default: the value at the start as it is shown there, or None.
+    """
+
+    __slots__ = ("default", "description", "getter", "guard", "name", "setter", "type", "visit")
+
+    def __init__(
+        self,
+        name: str,
+        type: str,
+        *,
+        get: Get | None = None,
+        set: Set | None = None,
+        visit: Visit = visit_any,
+        guard: Guard | None = None,
+        description: str | None = None,
+        default: JSON = None,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.getter = get
+        self.setter = set
+        self.visit = visit
+        self.guard = guard
+        self.description = description
+        self.default = default
+
+    def get(self, obj: QObject) -> JSON:
+        """The property's value, as JSON.
 
         Raises:
-            QMPError: a property refuses its value; the first one wins.
+            QMPError: the property can't be read.
         """
-        last = len(_SET_ORDER)
-        for name in sorted(options, key=lambda each: _SET_ORDER.get(each, last)):
-            self.set_property(name, options[name])
+        getter = self.getter
+        if getter is None:
+            raise QMPError(f"Property '{obj.qom_type.name}.{self.name}' is not readable")
+        return getter(obj)
 
-    @property
-    def memory_size(self) -> int:
-        """Bytes of memory that it has, or is to have."""
-        return 0
+    def set(self, obj: QObject, value: JSON) -> Command[None] | None:
+        """Take a new value from a client.
 
-    def explain(self) -> list[str]:
-        """What `object-add` would do, in words; empty if that can't be predicted.
+        Returns:
+            None, or a `Command` where the change takes long to bring about.
 
         Raises:
-            QMPError: it would fail.
+            QMPError: the property can't be written, or not now, or not to that.
         """
-        return []
+        setter = self.setter
+        if setter is None:
+            raise not_writable(obj, self.name)
+        if self.guard is not None:
+            self.guard(obj)
+        return setter(obj, self.visit(value, self.name))
 
-    async def complete(self) -> None:
-        """Make it real.
-
-        Raises:
-            QMPError: it can't be; nothing is left behind.
-        """
-
-    def give_up(self) -> bool:
-        """Have `complete`, which waits for a job, raise soon; gives whether that can be done."""
-        return False
-
-    async def reload(self) -> None:
-        """Read again what was read when it was made; raises `QMPError`, and is as it was."""
-
-    def check_delete(self) -> None:
-        """Raise `QMPError` where it is in use and has to stay."""
-
-    async def finalize(self) -> None:
-        """Free what it holds."""
-
-    # A restart
-
-    def describe(self, before: Description | None = None) -> Description:
-        """Its description in JSON, from which the next daemon restores it.
-
-        Args:
-            before: what this gave when it was made; None if that is now.
-        """
-        # Of what was never given some can't be given either.
-        usual = _defaults(self)
-        return {
-            "id": self.name,
-            "qom-type": self.qom_type.name,
-            "properties": {name: value for name, value in _values(self) if value != usual[name]},
-            "owner": None if self.charge is None else self.charge.owner,
-        }
-
-    def restoring(self, described: Description) -> JSONObject:
-        """The properties with which it is made again."""
-        properties: JSONObject = described["properties"]
-        return properties
-
-    async def restore(self, described: Description, fd: int) -> None:
-        """Make it real again; its properties are set.
-
-        Args:
-            described: what it was for the last daemon.
-            fd: its memory's file, the object's once this returns; -1 where there is none.
-
-        Raises:
-            QMPError: it can't be.
-        """
-        await self.complete()
-
-    def relink(self, described: Description) -> None:
-        """Set what it can be told only once all objects are there; raises `QMPError`."""
-
-    @property
-    def memory_fd(self) -> int:
-        """The descriptor with which its memory outlives the daemon; -1 for none."""
-        return -1
-
-    @property
-    def holds_much(self) -> bool:
-        """Whether others may wait for the memory that it holds."""
-        return False
-
-    def lost_reason(self) -> str | None:
-        """Why its memory does not outlive the daemon; None if it does, or it has none."""
+    def target(self, obj: QObject) -> Any:
+        """The object to which a path goes on through this property, if any."""
         return None
 
-    def untouched(self) -> bool:
-        """Whether none of its memory's pages is the daemon's alone; see COPIED."""
-        return False
-
-    def to_discard(self) -> list[int] | None:
-        """The range of its file that a deletion discards: offset, length in bytes; or None."""
-        return None
-
-    def keep_data(self) -> None:
-        """Have its file's data left alone when it is freed: it is not deleted."""
-
-    def would_be(self, other: UserCreatable) -> bool:
-        """Whether making the other one, neither of them made yet, comes to the same."""
-        return False
+    def info(self) -> JSONObject:
+        """Its QAPI `ObjectPropertyInfo`, without an object."""
+        info: JSONObject = {"name": self.name, "type": self.type}
+        if self.description is not None:
+            info["description"] = self.description
+        if self.default is not None:
+            info["default-value"] = self.default
+        return info
 
 
-def _values(obj: UserCreatable) -> Iterator[tuple[str, JSON]]:
-    """The properties that can be read and set, with their values."""
-    for name, prop in obj.qom_type.all_properties.items():
-        if prop.getter is not None and prop.setter is not None:
-            yield name, prop.getter(obj)
+def attribute(
+    name: str,
+    type: str,
+    visit: Visit,
+    *,
+    of: str = "",
+    get: Get | None = None,
+    set: Set | None = None,
+    guard: Guard | None = None,
+    check: Callable[[Any, Any], None] | None = None,
+    description: str | None = None,
+) -> Property:
+    """A property that is an attribute of its object: `mem-path` is `mem_path`.
+
+    Args:
+        of: the attribute, where it has another name.
+        get: gives the value, where it is not the attribute's.
+        set: takes a value, where it does not just become the attribute's.
+        check: raises `QMPError` for an object that can't take a value.
+    """
+    attr = of or name.replace("-", "_")
+
+    def assign(obj: Any, value: JSON) -> None:
+        if check is not None:
+            check(obj, value)
+        setattr(obj, attr, value)
+
+    return Property(
+        name,
+        type,
+        visit=visit,
+        get=get or attrgetter(attr),
+        set=set or assign,
+        guard=guard,
+        description=description,
+    )
 
 
-_usual: dict[str, JSONObject] = {}
-"""The properties that an object of a type has before any is set."""
+class LinkProperty(Property):
+    """A property that points at an object elsewhere in the tree.
+
+    Clients read and write it as a path, "" for none. A link whose target has
+    left the tree reads as "" too, yet paths still lead through it (observed on
+    QEMU 10.0.2).
+
+    Attributes:
+        follow: the object that is pointed at, or None.
+        target_type: the type, or interface, that a target has to be of.
+    """
+
+    __slots__ = ("follow", "target_type")
+
+    def __init__(
+        self,
+        name: str,
+        target_type: str,
+        *,
+        follow: Follow,
+        set: SetLink | None = None,
+        guard: Guard | None = None,
+        description: str | None = None,
+    ) -> None:
+        super().__init__(
+            name,
+            f"link<{target_type}>",
+            get=self._path,
+            set=None if set is None else self._point(set),
+            visit=visit_str,
+            guard=guard,
+            description=description,
+        )
+        self.follow = follow
+        self.target_type = target_type
+
+    def target(self, obj: QObject) -> Any:
+        """The object that is pointed at."""
+        return self.follow(obj)
+
+    def _path(self, obj: QObject) -> str:
+        target = self.follow(obj)
+        return "" if target is None else obj.tree.path_of(target)
+
+    def _point(self, set_link: SetLink) -> Set:
+        def setter(obj: QObject, path: str) -> None:
+            set_link(obj, self._find(obj, path) if path else None)
+
+        return setter
+
+    def _find(self, obj: QObject, path: str) -> Any:
+        tree = obj.tree
+        target, ambiguous = tree.lookup(path, self.target_type)
+        if target is not None:
+            return target
+        if ambiguous:
+            raise QMPError(f"Path '{path}' does not uniquely identify an object")
+        other, ambiguous = tree.lookup(path)
+        if other is not None or ambiguous:
+            raise bad_type(self.name, self.target_type)
+        raise device_not_found(f"Device '{path}' not found")
 
 
-def _defaults(obj: UserCreatable) -> JSONObject:
-    qom_type = obj.qom_type
-    found = _usual.get(qom_type.name)
-    if found is None and qom_type.factory is not None:
-        fresh = qom_type.factory(qom_type, obj.tree, obj.name)
-        found = _usual[qom_type.name] = dict(_values(fresh))
-    return found or {}
+def not_found(obj: QObject, name: str) -> QMPError:
+    """The error for a property that an object does not have."""
+    return QMPError(f"Property '{obj.qom_type.name}.{name}' not found")
+
+
+def not_writable(obj: QObject, name: str) -> QMPError:
+    """The error for a property that can't be set."""
+    return QMPError(f"Property '{obj.qom_type.name}.{name}' is not writable")
+
+
+OBJECT = ObjectType(
+    "object",
+    None,
+    abstract=True,
+    properties=(Property("type", "string", get=lambda obj: obj.qom_type.name),),
+)
+"""The base type of all objects."""
+
+INTERFACE = ObjectType("interface", None, abstract=True)
+"""The base type of all interfaces."""
+
+USER_CREATABLE = ObjectType("user-creatable", INTERFACE, abstract=True)
+"""The interface of what `object-add` can make."""

@@ -10,18 +10,10 @@ from typing import Any, Protocol
 from memd.errors import QMPError, bad_identifier, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.qom.builtin_objects import CONTAINER
-from memd.qom.object import QObject, UserCreatable
-from memd.qom.property import Paths
-from memd.qom.quota import Charge, Quota
-from memd.qom.types import ObjectType
+from memd.qom.object import Paths, QObject
+from memd.qom.quota import Quota
+from memd.qom.user_creatable import UserCreatable
 from memd.work import Completion, Start, begin
-
-
-class Types(Paths, Protocol):
-    """The methods of the tree that are used here."""
-
-    def type_by_name(self, name: str) -> ObjectType | None:
-        """The type of that name, or None."""
 
 
 class Listener(Protocol):
@@ -74,21 +66,6 @@ class Pools(Protocol):
         """How they are, in a few words."""
 
 
-class Creation:
-    """An object that is being made: its id is taken, and it is not listed.
-
-    Attributes:
-        obj: the object.
-        given_up: set at its end, if an `object-del` has cancelled it; else None.
-    """
-
-    __slots__ = ("given_up", "obj")
-
-    def __init__(self, obj: UserCreatable) -> None:
-        self.obj = obj
-        self.given_up: Completion | None = None
-
-
 class Objects(QObject):
     """The container `/objects`.
 
@@ -99,18 +76,15 @@ class Objects(QObject):
         quota: limits on what clients make.
     """
 
-    def __init__(self, tree: Types) -> None:
+    def __init__(self, tree: Paths) -> None:
         super().__init__(CONTAINER, tree)
-        self._types = tree
         self.listed: dict[str, QObject] = {}
         self.children = self.listed
         self.listeners: tuple[Listener, ...] = ()
         self.pools: Pools | None = None
         self.quota = Quota()
-        # Objects that are being made, by id.
-        self._creations: dict[str, Creation] = {}
-        # The charge of each object, and of each that is being made, by id.
-        self._charges: dict[str, Charge] = {}
+        # Objects that are being made, by id, which is taken.
+        self._making: dict[str, UserCreatable] = {}
 
     # Requests of clients
 
@@ -127,7 +101,7 @@ class Objects(QObject):
         if not is_identifier(id):
             raise bad_identifier()
         name = options["qom-type"]
-        qom_type = self._types.type_by_name(name)
+        qom_type = self.tree.type_by_name(name)
         if qom_type is None or qom_type.factory is None:
             raise QMPError(f"invalid object type: {name}")
         obj: UserCreatable = qom_type.factory(qom_type, self.tree, id)
@@ -178,13 +152,12 @@ class Objects(QObject):
         """
         obj = self.get(id)
         if obj is None:
-            creation = self._creations.get(id)
-            if creation is None or creation.given_up or not creation.obj.give_up():
+            obj = self._making.get(id)
+            if obj is None or obj.given_up or not obj.give_up():
                 raise QMPError(f"object '{id}' not found")
-            creation.given_up = Completion()
-            await creation.given_up
-            obj = self.get(id)
-            if obj is not creation.obj:
+            obj.given_up = Completion()
+            await obj.given_up
+            if self.get(id) is not obj:
                 return
             # It was too late to give it up.
         obj.check_delete()
@@ -215,7 +188,7 @@ class Objects(QObject):
         return left
 
     def _deletable(self) -> list[str]:
-        return [*(id for id in self.listed if self.get(id)), *self._creations]
+        return [*(id for id in self.listed if self.get(id)), *self._making]
 
     async def change(self, obj: QObject, name: str, value: JSON) -> None:
         """`qom-set`: set a property, of whatever object.
@@ -299,20 +272,20 @@ class Objects(QObject):
             QMPError: the id is taken, or there may be no more.
         """
         id, size = obj.name, obj.memory_size
-        if id in self.listed or id in self._creations or id in CONTAINER.all_properties:
+        if id in self.listed or id in self._making or id in CONTAINER.all_properties:
             raise self.duplicate(id)
         pooled = size if self.pools is not None and self.pools.has(obj) else 0
         self.quota.check(id, size, owner, pooled, secret=obj.is_secret)
-        self._creations[id] = Creation(obj)
-        obj.charge = self._charges[id] = self.quota.charge(size, owner, secret=obj.is_secret)
+        self._making[id] = obj
+        obj.charge = self.quota.charge(size, owner, secret=obj.is_secret)
 
     def release(self, obj: UserCreatable) -> None:
         """The making of an object has ended; its id is free, unless it is listed."""
-        creation = self._creations.pop(obj.name)
-        if obj.parent is None:
-            self._charges.pop(obj.name).end()
-        if creation.given_up is not None:
-            creation.given_up.set()
+        del self._making[obj.name]
+        if obj.parent is None and obj.charge is not None:
+            obj.charge.end()
+        if obj.given_up is not None:
+            obj.given_up.set()
 
     def attach(self, obj: UserCreatable) -> None:
         """List a whole object as `/objects/<id>`.
@@ -322,14 +295,12 @@ class Objects(QObject):
         """
         self.add_child(obj.name, obj)
         obj.refresh()
-        charge = self._charges.get(obj.name)
-        if charge is None:
+        if obj.charge is None:
             # Nobody asked for it: it is there, whatever the limits.
-            charge = obj.charge or self.quota.charge(obj.memory_size, None, secret=obj.is_secret)
-            self._charges[obj.name] = charge
-        obj.charge = charge
+            obj.charge = self.quota.charge(obj.memory_size, None, secret=obj.is_secret)
 
     def detach(self, obj: UserCreatable) -> None:
         """Take a listed object out; its id is free at once."""
         self.remove_child(obj.name)
-        self._charges.pop(obj.name).end()
+        if obj.charge is not None:
+            obj.charge.end()

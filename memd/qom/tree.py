@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from memd.compat import Compat
@@ -10,10 +11,8 @@ from memd.errors import device_not_found
 from memd.qom import builtin_objects
 from memd.qom.builtin_objects import CONTAINER, MemoryRegion, SystemBus
 from memd.qom.machine import MachineObject, machine_types
-from memd.qom.object import QObject, UserCreatable
+from memd.qom.object import LinkProperty, ObjectType, QObject
 from memd.qom.objects import Objects
-from memd.qom.property import LinkProperty
-from memd.qom.types import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.host import Host
@@ -49,47 +48,38 @@ class Tree:
         objects: the container `/objects`.
         chardevs: the container `/chardevs`.
         machine: the object `/machine`.
+        device_types: gives types that are made once they are asked for; None for none.
         more_types: types that are only known; None where there are none.
         shortage: a lack of huge pages on the host, in words; "" for none.
     """
 
     def __init__(self, compat: Compat = Compat.V10_0) -> None:
         self.compat = compat
-        self._host: Host | None = None
-        self._ledger: Ledger | None = None
         self.shortage = ""
         self._types: dict[str, ObjectType] = {}
         self._link_names: set[str] = set()
         self._catalogued = False
-        self._sources: list[Source] = []
+        self.device_types: Source | None = None
         self.more_types: MoreTypes | None = None
         self.root = QObject(CONTAINER, self)
         self.objects = Objects(self)
         self.chardevs = QObject(CONTAINER, self)
         self.machine = _add_builtin_objects(self)
 
-    @property
+    @cached_property
     def host(self) -> Host:
         """The kernel, as the objects ask it."""
-        if self._host is None:
-            # Brings ctypes along, which a start need not pay for.
-            from memd.hostmem.host import Host
+        # Brings ctypes along, which a start need not pay for.
+        from memd.hostmem.host import Host
 
-            self._host = Host()
-        return self._host
+        return Host()
 
-    @host.setter
-    def host(self, host: Host) -> None:
-        self._host = host
-
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
         """The huge pages that the objects' memory may claim."""
-        if self._ledger is None:
-            from memd.hostmem.ledger import Ledger
+        from memd.hostmem.ledger import Ledger
 
-            self._ledger = Ledger()
-        return self._ledger
+        return Ledger()
 
     def replace_machine(self) -> None:
         """Have a new `/machine`, a machine `none`, in the place of the old one."""
@@ -107,11 +97,6 @@ class Tree:
         for prop in type.properties:
             if isinstance(prop, LinkProperty):
                 self._link_names.add(prop.name)
-
-    def add_source(self, source: Source) -> None:
-        """Note where more types come from, once they are asked for."""
-        if source not in self._sources:
-            self._sources.append(source)
 
     def type_by_name(self, name: str) -> ObjectType | None:
         """The type of that name, or None."""
@@ -131,16 +116,12 @@ class Tree:
             from memd.qom.catalogue import catalogue
 
             self._catalogued = True
-            for source in (catalogue, *self._sources):
-                for each in source(self._types, self.compat):
+            for source in (catalogue, self.device_types):
+                for each in () if source is None else source(self._types, self.compat):
                     self.add_type(each)
         return self._types
 
     # Paths
-
-    def user_object(self, id: str) -> UserCreatable | None:
-        """The object `/objects/<id>` that clients may delete, or None."""
-        return self.objects.get(id)
 
     def path_of(self, obj: QObject) -> str:
         """An object's absolute path; "" for one that is not in the tree."""
@@ -225,7 +206,7 @@ def _walk(at: QObject, parts: list[str], type_name: str | None) -> QObject | Non
     return at if type_name is None or at.qom_type.is_a(type_name) else None
 
 
-def _add_builtin_objects(tree: Tree) -> QObject:
+def _add_builtin_objects(tree: Tree) -> MachineObject:
     """Put the built-in objects and their types into a new tree; gives `/machine`."""
     types = (*builtin_objects.TYPES, *machine_types(tree.compat))
     for each in types:
@@ -241,12 +222,12 @@ def _add_builtin_objects(tree: Tree) -> QObject:
     return machine
 
 
-def _new_machine(tree: Tree) -> QObject:
+def _new_machine(tree: Tree) -> MachineObject:
     """A machine `none`, with nothing plugged in."""
     machine = MachineObject(tree._types["none-machine"], tree)
     unattached = QObject(CONTAINER, tree)
     unattached.add_child("io[0]", MemoryRegion(tree, 0x10000))
-    unattached.add_child("sysbus", SystemBus(tree))
+    unattached.add_child("sysbus", SystemBus(tree._types["System"], tree))
     unattached.add_child("system[0]", MemoryRegion(tree, 2**64 - 1))
     machine.add_child("peripheral", QObject(CONTAINER, tree))
     machine.add_child("peripheral-anon", QObject(CONTAINER, tree))

@@ -21,12 +21,11 @@ from memd.hostmem.files import encode_path
 from memd.hostmem.paths import Entry, create_path, open_path
 from memd.hostmem.sockets import PATIENCE, connect_tcp, connect_unix, listen_tcp, listen_unix
 from memd.json_types import JSON
-from memd.qom.chardev import ChardevObject
+from memd.qom import ChardevObject, Tree
 from memd.work import ELSEWHERE, Job
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
-    from memd.qom.tree import Tree
 
 TakeFd = Callable[[str], "Held | None"]
 """Gives the descriptor that was named by getfd, which is the caller's then."""

@@ -21,15 +21,12 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
 from memd.qapi.visit import Visit, visit_str
-from memd.qom.object import QObject
-from memd.qom.property import LinkProperty, Property
-from memd.qom.types import ObjectType
+from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.standin.chardevs import Registered as RegisteredChardev
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
-    from memd.qom.tree import Tree
     from memd.standin.blocks import Blocks, Node
     from memd.standin.catalogue import Catalogue
     from memd.standin.chardevs import Chardevs

@@ -153,7 +153,7 @@ class Dump:
         names = [node.memdev for node in config.numa_nodes] or [config.memory_backend]
         ranges = ram_ranges(config)
         for name in names:
-            backend = None if name is None else tree.user_object(name.rpartition("/")[2])
+            backend = None if name is None else tree.objects.get(name.rpartition("/")[2])
             if not isinstance(backend, MemoryBackend) or backend.region is None:
                 continue
             at = 0

@@ -6,9 +6,7 @@ from typing import Any
 
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.qom.object import UserCreatable
-from memd.qom.property import Paths, Property
-from memd.qom.types import ObjectType
+from memd.qom import ObjectType, Paths, Property, UserCreatable
 
 _EMPTY: dict[str, JSON] = {"bool": False, "string": "", "str": ""}
 

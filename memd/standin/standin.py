@@ -9,7 +9,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.schema import Command, Schema
-from memd.qom.tree import Tree
+from memd.qom import Tree
 from memd.standin.catalogue import Catalogue, packaged
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import Any
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import bad_type, unexpected, visit_int64
-from memd.qom.property import Property
-from memd.qom.types import ObjectType
+from memd.qom import ObjectType, Property
 from memd.standin.objects import KnownObject
 
 _BUCKETS = tuple(

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memd.qom.property import Property
-from memd.qom.tree import Tree
-from memd.qom.types import INTERFACE, OBJECT, ObjectType
+from memd.qom import INTERFACE, OBJECT, ObjectType, Property, Tree
 from memd.standin.catalogue import Catalogue
 from memd.standin.objects import make_creatable
 from memd.standin.tunable import make_tunable

@@ -46,7 +46,7 @@ def test_what_may_take_long_is_made_beside(tree: Tree, kind: str) -> None:
     slow = start(tree, kind, size=MIB, prealloc=True)
     assert isinstance(slow.wait, Job)
     # The id is taken, the object is not there.
-    assert tree.user_object("m0") is None
+    assert tree.objects.get("m0") is None
     assert refusal(lambda: start(tree, "ram", size=MIB)) == (
         "attempt to add duplicate property 'm0' to object (type 'container')"
     )
@@ -133,7 +133,7 @@ def test_failures_leave_nothing(
         # Twice: the id is free again.
         assert text in refusal(lambda: add(tree, kind, **options, **more))
     assert os.listdir(directory) == []
-    assert tree.user_object("m0") is None
+    assert tree.objects.get("m0") is None
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -262,7 +262,7 @@ def test_deleted_while_it_is_populated(
     thread, outcome = beside(start_to_set(tree, "prealloc", True))
     assert begun.wait(20)
     slow = Running(tree.objects.delete("m0"))
-    assert tree.user_object("m0") is None
+    assert tree.objects.get("m0") is None
     slow.finish()
     # Whoever works on it still has it.
     assert row_of(region.address) is not None
@@ -307,9 +307,9 @@ def test_too_late_to_give_it_up(tree: Tree, size: int) -> None:
     region = slow.job.work()
     deleting = Running(tree.objects.delete("m0"))
     slow.resume(region)
-    assert tree.user_object("m0") is not None
+    assert tree.objects.get("m0") is not None
     deleting.finish()
-    assert tree.user_object("m0") is None
+    assert tree.objects.get("m0") is None
     assert row_of(region.address) is None
 
 

@@ -22,9 +22,7 @@ from memd.backends.explain import explain
 from memd.errors import QMPError
 from memd.hostmem import kvm, libc
 from memd.json_types import JSON
-from memd.qom import Tree
-from memd.qom.object import UserCreatable
-from memd.qom.types import OBJECT, ObjectType
+from memd.qom import OBJECT, ObjectType, Tree, UserCreatable
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, region_of
 from tests.conftest import NOT_HERE, alone, need_shm, need_sys

@@ -109,7 +109,7 @@ def test_a_key_may_be_encrypted_with_one(tree: Tree, certificates: Certificates)
     with pytest.raises(QMPError):
         run_here(tree.objects.create({**common, "id": "tls0", "passwordid": "wrong"}))
     run_here(tree.objects.create({**common, "id": "tls0", "passwordid": "right"}))
-    made = tree.user_object("tls0")
+    made = tree.objects.get("tls0")
     assert isinstance(made, TLSCredentials)
     assert made.context(server=True) is not None
 

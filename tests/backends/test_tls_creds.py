@@ -20,7 +20,7 @@ def add_credentials(tree: Tree, **options: Any) -> TLSCredentials:
     """object-add of `tls0`; underscores in options stand for dashes."""
     named = {name.replace("_", "-"): value for name, value in options.items()}
     run_here(tree.objects.create({"qom-type": "tls-creds-x509", "id": "tls0", **named}))
-    made = tree.user_object("tls0")
+    made = tree.objects.get("tls0")
     assert isinstance(made, TLSCredentials)
     return made
 

@@ -129,7 +129,7 @@ class Bench(Console):
 
     def backend(self, id: str) -> Any:
         """A backend."""
-        return self.daemon.tree.user_object(id)
+        return self.daemon.tree.objects.get(id)
 
     def close(self) -> None:
         """Let all memory go."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from memd.errors import QMPError
-from memd.qom.quota import NO_USER, Quota
+from memd.qom import NO_USER, Quota
 from memd.session import Peer
 from memd.work import value_of
 from tests.commands.fakes import Console

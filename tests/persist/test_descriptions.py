@@ -13,20 +13,19 @@ from memd.hostmem import access
 from memd.hostmem.identity import difference
 from memd.hostmem.region import Region
 from memd.persist.restoring import restore
-from memd.qom import Tree
-from memd.qom.object import UserCreatable
+from memd.qom import Tree, UserCreatable
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, get, refusal, region_of
 
 
 def backend(tree: Tree, id: str = "m0") -> UserCreatable:
-    obj = tree.user_object(id)
+    obj = tree.objects.get(id)
     assert obj is not None
     return obj
 
 
 def describe(tree: Tree, id: str = "m0") -> dict[str, Any]:
-    obj = tree.user_object(id)
+    obj = tree.objects.get(id)
     assert obj is not None
     return obj.describe()
 
@@ -137,7 +136,7 @@ def test_what_is_discarded(tree: Tree, directory: Path) -> None:
         ({"share": True, "readonly": True, "discard_data": True}, None),
     ):
         add(tree, "file", **options, **more)
-        obj = tree.user_object("m0")
+        obj = tree.objects.get("m0")
         assert obj is not None
         assert obj.to_discard() == span
         obj.keep_data()

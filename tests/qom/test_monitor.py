@@ -4,8 +4,7 @@ import pytest
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.qom import Tree
-from memd.qom.monitor import MonitorObject
+from memd.qom import MonitorObject, Tree
 
 
 def _listed() -> tuple[Tree, MonitorObject]:

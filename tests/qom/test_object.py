@@ -64,9 +64,3 @@ def test_an_object_by_itself_is_ready_at_once() -> None:
         assert Running(command).wait is None
     assert not plain.give_up()
     assert (plain.name, plain.parent) == ("m1", None)
-
-
-def test_objects_take_no_arbitrary_attributes() -> None:
-    [backend] = add(new_tree(), "m0")
-    assert not hasattr(backend, "__dict__")
-    assert not hasattr((backend.children or {})["m0[0]"], "__dict__")

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from memd.compat import Compat
 from memd.errors import DEVICE_NOT_FOUND, QMPError
-from memd.qom import ObjectType, QObject, Tree
-from memd.qom.types import OBJECT
+from memd.qom import OBJECT, ObjectType, QObject, Tree
 from tests.qom.stand_ins import Backend, add, add_context, new_tree, refusal
 
 
@@ -115,7 +114,7 @@ def test_paths_that_lead_to_several(tree: Tree, path: str) -> None:
 
 def test_a_type_narrows_the_search(tree: Tree) -> None:
     machine, ambiguous = tree.lookup("machine", "memory-backend")
-    assert machine is tree.user_object("machine")
+    assert machine is tree.objects.get("machine")
     assert not ambiguous
     assert tree.lookup("m0", "thread-context") == (None, False)
     assert tree.lookup("/objects/m0", "thread-context") == (None, False)
@@ -175,11 +174,11 @@ class TestIds:
         tree = new_tree()
         backend = Backend(tree, "m0")
         tree.objects.reserve(backend)
-        assert tree.user_object("m0") is None
+        assert tree.objects.get("m0") is None
         assert tree.lookup("m0") == (None, False)
         tree.objects.attach(backend)
         tree.objects.release(backend)
-        assert tree.user_object("m0") is backend
+        assert tree.objects.get("m0") is backend
         assert backend.parent is tree.objects
 
     def test_taken_while_it_is_made_and_while_it_is_there(self) -> None:
@@ -202,7 +201,7 @@ class TestIds:
         tree.objects.release(failed)
         [backend] = add(tree, "m0")
         tree.objects.detach(backend)
-        assert tree.user_object("m0") is None
+        assert tree.objects.get("m0") is None
         assert backend.parent is None
         assert tree.path_of(backend) == ""
         add(tree, "m0")
@@ -219,12 +218,12 @@ class TestIds:
         with pytest.raises(QMPError) as caught:
             tree.objects.attach(Backend(tree, "m0"))
         assert caught.value.desc == self.DUPLICATE.format("m0")
-        assert tree.user_object("m0") is backend
+        assert tree.objects.get("m0") is backend
 
     def test_what_nobody_made_is_no_user_object(self) -> None:
         tree = new_tree()
         tree.objects.add_child("odd", QObject(tree.root.qom_type, tree))
-        assert tree.user_object("odd") is None
+        assert tree.objects.get("odd") is None
 
 
 class TestTypes:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from memd.qom import OBJECT, ObjectType, Property
-from memd.qom.types import INTERFACE, USER_CREATABLE
+from memd.qom import INTERFACE, OBJECT, USER_CREATABLE, ObjectType, Property
 
 
 def test_properties_are_inherited_oldest_first() -> None:
