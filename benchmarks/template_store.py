@@ -88,10 +88,7 @@ def taken(store: Store) -> int:
 
 def save(store: Store, name: str, fd: int, size: int, base: str | None = None) -> None:
     """Store a template."""
-    with store.begin(name, base) as writer:
-        writer.add_file(fd, size)
-        writer.set_devices(os.urandom(780_000), machine="q35")
-        writer.commit()
+    store.begin(name, base).store(fd, size, devices=os.urandom(780_000), machine="q35")
 
 
 def serve(store: Store, name: str) -> None:

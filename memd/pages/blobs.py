@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 
 from memd.errors import QMPError
@@ -18,6 +19,19 @@ _NEW = "new."
 
 class Damaged(QMPError):
     """Something is not what its digest says, or is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One of them.
+
+    Attributes:
+        digest: its name.
+        size: in bytes.
+    """
+
+    digest: str
+    size: int
 
 
 class Blobs:
@@ -69,14 +83,14 @@ class Blobs:
         finally:
             os.close(fd)
 
-    def put(self, data: bytes) -> str:
-        """Store bytes; their digest. Raises `OSError`."""
+    def put(self, data: bytes) -> Blob:
+        """Store bytes. Raises `OSError`."""
         digest = sha256(data).hexdigest()
         if not self.has(digest):
             with self.create() as new:
                 new.write(data)
                 new.finish()
-        return digest
+        return Blob(digest, len(data))
 
     def create(self) -> NewBlob:
         """Begin a blob whose content is yet to come. Raises `OSError`."""

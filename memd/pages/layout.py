@@ -17,6 +17,9 @@ from itertools import accumulate
 from memd.pages.blobs import DIGEST, Damaged
 from memd.pages.chunks import MAX_PAGES
 
+MOST_PAGES = (1 << 32) - 1
+"""Pages of a template at most, some 16 TiB: they are counted in 32 bits."""
+
 _MAGIC = b"memd layout 1\n"
 _SIZES = struct.Struct("<III")
 _DIGEST = 32

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
-from memd.pages.blobs import DIGEST, Damaged
+from memd.pages.blobs import DIGEST, Blob, Damaged
 from memd.pages.chunks import CHUNK_PAGES, PAGE
 
 _FORMAT = 2
@@ -29,19 +29,6 @@ class Block:
     length: int
     page_size: int
     offset: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """A blob that belongs to a template.
-
-    Attributes:
-        digest: its name.
-        size: in bytes.
-    """
-
-    digest: str
-    size: int
 
 
 @dataclass(frozen=True, slots=True)

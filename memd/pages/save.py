@@ -204,8 +204,6 @@ class MachineSave:
         self, data: bytes, recording: Recording, memories: Sequence[Memory]
     ) -> Manifest:
         assert self._writer is not None
-        self._writer.add_file(self._copy, self._size, self._see)
-        self._writer.set_page_size(memories[0].page_size)
         left, at, blocks = iter(memories), 0, []
         for block in recording.blocks:
             page_size, offset = PAGE, None
@@ -213,10 +211,16 @@ class MachineSave:
                 page_size, offset = next(left).page_size, at
                 at += block.length
             blocks.append(Block(block_name(block.name), block.length, page_size, offset))
-        self._writer.set_devices(
-            data, machine=recording.machine, qemu_version=self._qemu_version, blocks=blocks
+        return self._writer.store(
+            self._copy,
+            self._size,
+            self._see,
+            devices=data,
+            page_size=memories[0].page_size,
+            machine=recording.machine,
+            qemu_version=self._qemu_version,
+            blocks=tuple(blocks),
         )
-        return self._writer.commit()
 
     def _see(self, done: int) -> None:
         self._done = done

@@ -36,7 +36,7 @@ from memd.pages.chunks import PAGE, SET_PAGES, unpack
 from memd.pages.counts import Counts
 from memd.pages.directory import FORMAT
 from memd.pages.layout import Layout, Piece, Places, encode_numbers
-from memd.pages.manifest import Blob, Manifest
+from memd.pages.manifest import Manifest
 from memd.pages.names import Entry, Origin, Version
 from memd.pages.remote import Place, RemoteChunks, fetch_blob, places_in, several
 from memd.pages.source_urls import open_source
@@ -516,7 +516,8 @@ class Store:
             self._try_collecting()
 
     def _commit(self, name: str, manifest: Manifest, places: Places, before: Entry) -> None:
-        version = Version(self.blobs.put(manifest.encode()), self.blobs.put(places.encode()))
+        blobs = [self.blobs.put(each.encode()) for each in (manifest, places)]
+        version = Version(*(blob.digest for blob in blobs))
         with self._changing:
             self._name(name, replace(before, versions=[version, *before.versions]))
 
@@ -608,16 +609,13 @@ class Store:
                 changed, places = chunks.finish(layout.pages)
             manifest = replace(
                 template.manifest,
-                layout=self._put(changed.encode()),
-                working_set=self._put(encode_numbers(wanted)),
+                layout=self.blobs.put(changed.encode()),
+                working_set=self.blobs.put(encode_numbers(wanted)),
             )
             key = template.manifest.layout.digest
             unpacked.share(self.unpacked, key, manifest.layout.digest)
             self._commit(name, manifest, places, entry)
         return manifest
-
-    def _put(self, data: bytes) -> Blob:
-        return Blob(self.blobs.put(data), len(data))
 
     def verify(self, name: str, progress: Callable[[int, int], None] | None = None) -> Verified:
         """Read all of a template as it is stored.
@@ -917,7 +915,7 @@ class Store:
         changed = Places()
         for place in _all_places(places):
             changed.add(*moved.get(place, place))
-        return replace(version, places=self.blobs.put(changed.encode()))
+        return replace(version, places=self.blobs.put(changed.encode()).digest)
 
     def _without_unused(self, name: str, entry: Entry) -> Entry:
         """What a name leads to, without former versions that nobody uses any more."""

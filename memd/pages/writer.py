@@ -1,11 +1,11 @@
-"""A template that is being stored: whole once it is committed, and not there before."""
+"""A template that is being stored: there whole, or not at all."""
 
 from __future__ import annotations
 
 import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ from memd.errors import QMPError
 from memd.hostmem.content import Gone, data_ranges
 from memd.pages.blobs import Blobs, NewBlob
 from memd.pages.chunks import CHUNK_PAGES, PAGE, pack
-from memd.pages.layout import Layout, Piece, Places
-from memd.pages.manifest import Blob, Block, Manifest
+from memd.pages.layout import MOST_PAGES, Layout, Piece, Places
+from memd.pages.manifest import Manifest
 from memd.pages.template import Template
 
 PACK = 64 << 20
@@ -179,7 +179,7 @@ class _Seen(NamedTuple):
 class Writer:
     """A template that is being stored. Made by a store; used by one thread at a time.
 
-    In a `with` block, it is given up at the end unless it is committed.
+    It is given up by `abort` unless it was stored.
 
     Args:
         name: the template's.
@@ -187,7 +187,7 @@ class Writer:
         known: chunks that the store has.
         base: a template that it is much like, or None.
         commit: gives it its name.
-        end: told once, when it is committed or given up.
+        end: told once, when it is stored or given up.
     """
 
     def __init__(
@@ -207,140 +207,71 @@ class Writer:
         self._chunks = Chunks(blobs, known)
         self._threads = ThreadPoolExecutor(_THREADS, "memd-store")
         self._seen: deque[Future[_Seen]] = deque()
-        self._partial: dict[int, tuple[bytearray, set[int]]] = {}
         self._changed: list[tuple[int, bytes]] = []
-        self._size = 0
-        self._manifest: dict[str, Any] = {}
-        self._devices = b""
 
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.abort()
-
-    def set_size(self, size: int) -> None:
-        """The memory has at least that many bytes, a multiple of 4096."""
-        self._size = max(self._size, -(-size // PAGE) * PAGE)
-
-    def write(self, offset: int, data: bytes) -> None:
-        """A part of the memory, in whole pages, each of them once; what is not written is zeroes.
-
-        Raises:
-            QMPError: it can't be stored.
-            ValueError: these are no whole pages.
-        """
-        if offset % PAGE or len(data) % PAGE:
-            raise ValueError("only whole pages can be written")
-        self.set_size(offset + len(data))
-        try:
-            at = offset
-            while at < offset + len(data):
-                end = min(at - at % _CHUNK + _CHUNK, offset + len(data))
-                self._put(at, data[at - offset : end - offset])
-                at = end
-        except OSError as failed:
-            raise self._failed(failed) from None
-
-    def add_file(
+    def store(
         self,
         fd: int,
-        length: int,
-        progress: Callable[[int], None] | None = None,
-        *,
-        offset: int = 0,
-    ) -> None:
-        """The memory is a file's content; its holes are not read.
+        size: int,
+        progress: Callable[[int], None] = lambda _done: None,
+        devices: bytes = b"",
+        **described: Any,
+    ) -> Manifest:
+        """Store a file's content as the memory, and give the template its name for good.
 
         Args:
-            fd: the file.
-            length: bytes of it.
+            fd: the file; its holes are not read.
+            size: bytes of it; less than whole pages are made up with zeroes.
             progress: told how many bytes were gone through.
-            offset: where it begins in the file.
+            devices: the machine's device stream; none for memory alone.
+            described: members of the manifest about the machine.
 
         Raises:
-            QMPError: it can't be read, or can't be stored.
+            QMPError: it can't be read or stored; nothing of it is there.
         """
-        self.set_size(length)
-        done = 0
+        pages = -(-size // PAGE)
         try:
-            for start, end in data_ranges(fd, offset, length):
-                # A hole may begin anywhere where the file system's blocks are small.
-                at = max(start - start % _CHUNK, done)
-                while at < end:
-                    piece = min(_PIECE, length - at, -(-(end - at) // _CHUNK) * _CHUNK)
-                    data = os.pread(fd, piece, offset + at)
-                    if len(data) < piece:
-                        raise QMPError(
-                            f"cannot store template '{self.name}': its file is cut short"
-                        )
-                    for part in range(0, piece, _CHUNK):
-                        chunk = data[part : part + _CHUNK]
-                        self._put(at + part, chunk + bytes(-len(chunk) % PAGE))
-                    at += piece
-                    done = at
-                    if progress is not None:
-                        progress(done)
-        except OSError as failed:
-            raise self._failed(failed) from None
-        except Gone as gone:
-            raise QMPError(f"cannot store template '{self.name}': {gone}") from None
-
-    def set_page_size(self, page_size: int) -> None:
-        """The pages of the machine's memory have that many bytes."""
-        self._manifest["page_size"] = page_size
-
-    def set_devices(
-        self,
-        data: bytes,
-        *,
-        machine: str = "",
-        qemu_version: str = "",
-        blocks: Iterable[Block] = (),
-    ) -> None:
-        """The machine's devices, and what the template says of it; as in `Manifest`."""
-        self._devices = data
-        self._manifest |= {
-            "machine": machine,
-            "qemu_version": qemu_version,
-            "blocks": tuple(blocks),
-        }
-
-    def commit(self) -> Manifest:
-        """Give it its name, so that it outlives a crash.
-
-        Raises:
-            QMPError: it can't be stored; nothing of it is there.
-        """
-        try:
-            if not self._size:
-                raise QMPError(f"cannot store template '{self.name}': it has no memory")
-            for chunk, (data, _pages) in sorted(self._partial.items()):
-                self._submit(chunk * CHUNK_PAGES, bytes(data))
+            if not 0 < pages <= MOST_PAGES:
+                raise Gone(f"{size} bytes are not 1 to {MOST_PAGES} pages of memory")
+            self._read(fd, size, progress)
             while self._seen:
                 self._take(self._seen.popleft().result())
             self._store_changed()
-            layout, places = self._chunks.finish(self._size // PAGE)
-            devices = None
-            if self._devices:
-                devices = Blob(self._blobs.put(self._devices), len(self._devices))
-            encoded = layout.encode()
+            layout, places = self._chunks.finish(pages)
             manifest = Manifest(
-                size=self._size,
+                size=pages * PAGE,
                 data=layout.data * PAGE,
-                layout=Blob(self._blobs.put(encoded), len(encoded)),
-                devices=devices,
-                **self._manifest,
+                layout=self._blobs.put(layout.encode()),
+                devices=self._blobs.put(devices) if devices else None,
+                **described,
             )
             self._commit(manifest, places)
-        except OSError as failed:
-            raise self._failed(failed) from None
+        except (OSError, Gone) as failed:
+            reason = failed.strerror if isinstance(failed, OSError) else failed
+            raise QMPError(f"cannot store template '{self.name}': {reason}") from None
         finally:
             self.abort()
         return manifest
 
+    def _read(self, fd: int, size: int, progress: Callable[[int], None]) -> None:
+        done = 0
+        for start, end in data_ranges(fd, 0, size):
+            # A hole may begin anywhere where the file system's blocks are small.
+            at = max(start - start % _CHUNK, done)
+            while at < end:
+                piece = min(_PIECE, size - at, -(-(end - at) // _CHUNK) * _CHUNK)
+                data = os.pread(fd, piece, at)
+                if len(data) < piece:
+                    raise Gone("its file is cut short")
+                for part in range(0, piece, _CHUNK):
+                    chunk = data[part : part + _CHUNK]
+                    self._submit((at + part) // PAGE, chunk + bytes(-len(chunk) % PAGE))
+                at += piece
+                done = at
+                progress(done)
+
     def abort(self) -> None:
-        """Give up, unless it is committed."""
+        """Give up, unless it is stored."""
         if self._end is None:
             return
         end, self._end = self._end, None
@@ -349,22 +280,6 @@ class Writer:
         if self._base is not None:
             self._base.close()
         end()
-
-    def _failed(self, failed: OSError) -> QMPError:
-        return QMPError(f"cannot store template '{self.name}': {failed.strerror}")
-
-    def _put(self, offset: int, data: bytes) -> None:
-        """A chunk, or pages of one."""
-        chunk, at = divmod(offset, _CHUNK)
-        if len(data) == _CHUNK:
-            self._submit(chunk * CHUNK_PAGES, data)
-            return
-        partial, pages = self._partial.setdefault(chunk, (bytearray(_CHUNK), set()))
-        partial[at : at + len(data)] = data
-        pages.update(range(at // PAGE, (at + len(data)) // PAGE))
-        if len(pages) == CHUNK_PAGES:
-            del self._partial[chunk]
-            self._submit(chunk * CHUNK_PAGES, bytes(partial))
 
     def _submit(self, page: int, data: bytes) -> None:
         self._seen.append(self._threads.submit(self._see, page, data))

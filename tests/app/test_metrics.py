@@ -20,6 +20,7 @@ from memd.pages.store import Store
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors
 from tests.differential.server import PATIENCE, TREE, Server
+from tests.pages.memory import save
 
 MIB = 1 << 20
 ACCEPT = "application/openmetrics-text; version=1.0.0"
@@ -212,9 +213,7 @@ def test_every_panel_asks_for_what_there_is(scraped: Scraped) -> None:
 def test_templates(start_memd: Callable[..., Server], directory: Path) -> None:
     path = directory / "m.sock"
     store = Store(str(directory / "store"))
-    with store.begin("a") as writer:
-        writer.write(0, bytes(range(256)) * 256)
-        writer.commit()
+    save(store, "a", bytes(range(256)) * 256)
     store.close()
     server = start_memd("--metrics", f"unix:{path}", "--templates", str(directory / "store"))
     scraped = Scraped(server, path)

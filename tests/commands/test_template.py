@@ -14,7 +14,7 @@ from memd.pages.manifest import Block
 from memd.pages.templates import Templates
 from memd.work import run_here
 from tests.commands.fakes import Console
-from tests.pages.memory import PAGE, memory
+from tests.pages.memory import PAGE, memory, save
 
 DATA = memory(300)
 
@@ -31,15 +31,13 @@ def console(tmp_path: Path) -> Iterator[Console]:
 
 def fill(console: Console, name: str = "a", base: str | None = None, data: bytes = DATA) -> None:
     assert console.daemon.templates is not None
-    with console.daemon.templates.store.begin(name, base) as writer:
-        writer.write(0, data)
-        writer.set_devices(
-            b"QEVM" * 100,
-            machine="pc-q35-10.0",
-            qemu_version="10.0.2",
-            blocks=[Block("ram", len(data), PAGE)],
-        )
-        writer.commit()
+    save(
+        *(console.daemon.templates.store, name, data, base),
+        devices=b"QEVM" * 100,
+        machine="pc-q35-10.0",
+        qemu_version="10.0.2",
+        blocks=(Block("ram", len(data), PAGE),),
+    )
 
 
 def test_without_a_store() -> None:

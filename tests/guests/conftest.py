@@ -61,10 +61,10 @@ def store(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A store that has the recorded machine as the template `guest`."""
     place = tmp_path_factory.mktemp("store")
     templates = Store(str(place))
-    with templates.begin("guest") as writer, (recorded / "memory").open("rb") as file:
-        writer.add_file(file.fileno(), 128 << 20)
-        writer.set_devices((recorded / "devices").read_bytes(), machine="q35")
-        writer.commit()
+    with (recorded / "memory").open("rb") as file:
+        devices = (recorded / "devices").read_bytes()
+        writer = templates.begin("guest")
+        writer.store(file.fileno(), 128 << 20, devices=devices, machine="q35")
     templates.close()
     yield place
     shutil.rmtree(place)

@@ -12,7 +12,7 @@ import pytest
 from memd.pages.store import Store
 from tests.differential.server import Server
 from tests.memctl.conftest import Memctl, in_terminal
-from tests.pages.memory import PAGE, change, memory
+from tests.pages.memory import PAGE, change, memory, save
 
 DATA = memory(256)
 
@@ -22,11 +22,8 @@ def daemon(directory: Path, start_memd: Callable[..., Server]) -> Server:
     """One with two templates, the second made with the first as its base."""
     store = Store(str(directory / "store"))
     for name, data, base in (("base", DATA, None), ("web", change(DATA, 0.1, seed=3), "base")):
-        with store.begin(name, base) as writer:
-            writer.write(0, data)
-            if base is None:
-                writer.set_devices(b"QEVM", machine="pc-q35-10.0\x1b[2J", qemu_version="10.0.2")
-            writer.commit()
+        machine = {} if base else {"machine": "pc-q35-10.0\x1b[2J", "qemu_version": "10.0.2"}
+        save(store, name, data, base, devices=b"" if base else b"QEVM", **machine)
     store.set_working_set("web", range(40))
     store.close()
     return start_memd(

@@ -7,6 +7,7 @@ import sys
 
 from memd.errors import QMPError
 from memd.pages.store import Store
+from tests.pages.memory import save
 
 PAGE = 4096
 PAGES = 96
@@ -33,10 +34,7 @@ def main() -> None:
         there = store.names()
         if name not in there:
             base = chance.choice([None, *there])
-            with store.begin(name, base) as writer:
-                writer.write(0, content(name))
-                writer.set_devices(name.encode())
-                writer.commit()
+            save(store, name, content(name), base, devices=name.encode())
         elif chance.random() < 0.4:
             store.set_working_set(name, chance.sample(range(PAGES), 20))
         else:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+from typing import Any
+
+from memd.pages.manifest import Manifest
+from memd.pages.store import Store
 
 PAGE = 4096
 
@@ -35,3 +40,16 @@ def change(data: bytes, part: float, *, seed: int) -> bytes:
     for page in chance.sample(range(pages), int(pages * part)):
         changed[page * PAGE : (page + 1) * PAGE] = one_page(chance)
     return bytes(changed)
+
+
+def save(
+    store: Store, name: str, data: bytes, base: str | None = None, **described: Any
+) -> Manifest:
+    """A template of these bytes; `described` as of `Writer.store`."""
+    fd = os.memfd_create("memory")
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        return store.begin(name, base).store(fd, len(data), **described)
+    finally:
+        os.close(fd)

@@ -16,7 +16,7 @@ from memd.errors import QMPError
 from memd.pages.store import Store
 from tests.differential.server import TREE
 from tests.pages import busy_store
-from tests.pages.memory import PAGE
+from tests.pages.memory import PAGE, save
 
 KILLS = 8
 
@@ -70,20 +70,16 @@ def test_a_full_disk(tmp_path: Path, mount: Callable[..., None]) -> None:
     small = tmp_path / "small"
     mount("tmpfs", small, "size=4M,mode=700")
     store = Store(str(small / "store"))
-    with store.begin("a") as writer:
-        writer.write(0, noise(200, 1))
-        writer.commit()
+    save(store, "a", noise(200, 1))
     there = set(os.listdir(store.blobs.directory))
     full = "No space left on device"
     stored = pytest.raises(QMPError, match=f"cannot store template 'b': {full}")
-    with store.begin("b", "a") as writer, stored:
-        writer.write(0, noise(2000, 2))
+    with stored:
+        save(store, "b", noise(2000, 2), "a")
     assert store.names() == ["a"]
     assert set(os.listdir(store.blobs.directory)) == there
     # The working set needs as much again, and the template is as it was.
-    with store.begin("c") as writer:
-        writer.write(0, noise(450, 3))
-        writer.commit()
+    save(store, "c", noise(450, 3))
     with pytest.raises(QMPError, match=f"cannot change template 'c': {full}"):
         store.set_working_set("c", range(450))
     assert store.verify("c").damaged == []
@@ -94,9 +90,7 @@ def test_a_full_disk(tmp_path: Path, mount: Callable[..., None]) -> None:
     assert template.read(0, template.size) == noise(450, 3)
     template.close()
     store.delete("c")
-    with store.begin("d") as writer:
-        writer.write(0, noise(100, 4))
-        writer.commit()
+    save(store, "d", noise(100, 4))
     store.close()
     # A new store where there is no room at all.
     with pytest.raises(OSError, match=full):
@@ -114,9 +108,7 @@ def test_unpacked_copies_make_room_for_each_other(
     mount("tmpfs", small, "size=7M,mode=700")
     store = Store(str(small / "store"))
     for name, seed in (("a", 1), ("b", 2), ("c", 3)):
-        with store.begin(name) as writer:
-            writer.write(0, noise(300, seed))
-            writer.commit()
+        save(store, name, noise(300, seed))
     used = store.open("a")
     used.fetch(0, used.size)
     for name, seed in (("b", 2), ("c", 3), ("b", 2)):
@@ -136,9 +128,7 @@ def test_fetched_without_room_to_keep_it(tmp_path: Path, mount: Callable[..., No
     small = tmp_path / "small"
     mount("tmpfs", small, "size=1M,mode=700")
     origin = Store(str(tmp_path / "origin"))
-    with origin.begin("a") as writer:
-        writer.write(0, noise(600, 5))
-        writer.commit()
+    save(origin, "a", noise(600, 5))
     origin.close()
     store = Store(str(small / "store"), sources=[f"file:{tmp_path}/origin"])
     store.locate("a")

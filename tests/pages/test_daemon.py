@@ -13,6 +13,7 @@ import pytest
 
 from memd.pages.store import Store
 from tests.differential.server import PATIENCE, TREE, Server, memd_argv
+from tests.pages.memory import save
 
 
 def refused(*options: str, **environment: str) -> str:
@@ -76,9 +77,7 @@ def test_a_process_that_serves_is_there_before_the_first_clone(
     """Where there is something to serve; else nothing is started."""
     full, empty = str(directory / "full"), str(directory / "empty")
     store = Store(full)
-    with store.begin("a") as writer:
-        writer.write(0, bytes(range(256)) * 16)
-        writer.commit()
+    save(store, "a", bytes(range(256)) * 16)
     store.close()
     without = start_memd("--templates", empty)
     with_one = start_memd("--templates", full)

@@ -20,7 +20,7 @@ from memd.pages.blobs import Damaged
 from memd.pages.layout import Layout, Places
 from memd.pages.manifest import Manifest
 from memd.pages.store import Store
-from tests.pages.memory import PAGE, memory
+from tests.pages.memory import PAGE, memory, save
 
 DATA = memory(100)
 
@@ -29,10 +29,8 @@ DATA = memory(100)
 def store(tmp_path: Path) -> Store:
     store = Store(str(tmp_path / "store"))
     for name in ("a", "b"):
-        with store.begin(name) as writer:
-            writer.write(0, DATA if name == "a" else memory(40, seed=2))
-            writer.set_devices(name.encode())
-            writer.commit()
+        data = DATA if name == "a" else memory(40, seed=2)
+        save(store, name, data, devices=name.encode())
     store.set_working_set("a", range(10))
     store.close()
     return store

@@ -18,7 +18,7 @@ from memd.pages.source_urls import open_source
 from memd.pages.sources import SourceError
 from memd.pages.store import Store
 from memd.pages.template_memory import TemplateMemory
-from tests.pages.memory import PAGE, change, memory
+from tests.pages.memory import PAGE, change, memory, save
 from tests.pages.registry import Registry, log_in
 from tests.pages.web import Web
 from tests.tls import Certificates
@@ -61,10 +61,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 def fill(store: Store, name: str = "a", data: bytes = DATA, base: str | None = None) -> Manifest:
-    with store.begin(name, base) as writer:
-        writer.write(0, data)
-        writer.set_devices(b"QEVM", machine="q35")
-        return writer.commit()
+    return save(store, name, data, base, devices=b"QEVM", machine="q35")
 
 
 def content(store: Store, name: str) -> bytes:
