@@ -99,7 +99,7 @@ class App:
             lifelines = [
                 each.id or each.chardev.id for each in config.monitors if not each.chardev.server
             ]
-            make_hub = faulty_hub(self._daemon, config.test_control, lifelines)
+            make_hub = partial(faulty_hub, self._daemon, config.test_control, lifelines)
         dispatch: Dispatch = self._dispatcher()
         self._meter: Meter | None = None
         if config.metrics is not None:

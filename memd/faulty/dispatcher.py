@@ -6,15 +6,14 @@ import json
 import os
 from collections.abc import Callable
 
-from memd.commands.daemon import Daemon
 from memd.errors import GENERIC_ERROR, QMPError
 from memd.faulty.checks import Expected, difference, unexpected
+from memd.faulty.connection import told_event
 from memd.faulty.fault import Effect, Spec, raw_bytes
 from memd.faulty.hub import FaultyHub
 from memd.faulty.replay import Script
 from memd.faulty.session import OWN, FaultySession
 from memd.faulty.transcript import load_transcript, read_transcript
-from memd.faulty.transport import told_event
 from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
 from memd.work import Constant, Job, Outcome, value_of
@@ -27,13 +26,11 @@ class FaultyDispatcher:
 
     Args:
         dispatch: runs those with which nothing goes wrong.
-        daemon: what they are run on.
         hub: what the faults are for.
     """
 
-    def __init__(self, dispatch: Dispatch, daemon: Daemon, hub: FaultyHub) -> None:
+    def __init__(self, dispatch: Dispatch, hub: FaultyHub) -> None:
         self._dispatch = dispatch
-        self._daemon = daemon
         self._hub = hub
 
     def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
@@ -41,52 +38,37 @@ class FaultyDispatcher:
         if name.startswith(OWN):
             return self._own(session, name, arguments, oob)
         effect = session.effect if isinstance(session, FaultySession) else None
-        if effect is None:
+        if effect is None or not (effect.answers or (effect.delay and not oob)):
             return self._run(session, name, arguments, oob)
-        delay, answers = effect.delay, effect.answers
-        if delay and not oob:
-            effect.delay = 0
-            return self._delayed(delay / 1000, effect, session, name, arguments)
-        if answers:
-            return self._as_told(effect, session, name, arguments, oob)
-        return self._run(session, name, arguments, oob)
+        return self._as_told(effect, session, name, arguments, oob)
 
-    async def _delayed(
-        self, seconds: float, effect: Effect, session: Session, name: str, arguments: JSONObject
+    async def _as_told(
+        self, effect: Effect, session: Session, name: str, arguments: JSONObject, oob: bool
     ) -> JSON:
-        await Job(lambda: self._wait(seconds))
-        return await value_of(self._as_told(effect, session, name, arguments, False))
+        """Run a command late, or answer it as its fault says, or both."""
+        if effect.delay and not oob:
+            seconds, effect.delay = effect.delay / 1000, 0
+            await Job(lambda: self._wait(seconds))
+        spec = effect.spec
+        if effect.answers and not spec.get("run"):
+            return _told(spec)
+        result = await value_of(self._run(session, name, arguments, oob))
+        if not effect.answers:
+            return result
+        outcome = result if type(result) is Outcome else Outcome(result)
+        try:
+            # Its events were sent, its descriptors and its end go with it.
+            return Outcome(_told(spec), outcome.events, outcome.fds, outcome.shutdown)
+        except QMPError:
+            # An error carries neither events nor descriptors.
+            self._hub.broadcast(outcome.events)
+            for fd in outcome.fds:
+                os.close(fd)
+            raise
 
     def _wait(self, seconds: float) -> None:
         if self._hub.ending.wait(seconds):
             raise QMPError("the daemon ends")
-
-    def _as_told(
-        self, effect: Effect, session: Session, name: str, arguments: JSONObject, oob: bool
-    ) -> JSON:
-        spec = effect.spec
-        if not effect.answers:
-            return self._run(session, name, arguments, oob)
-        if spec.get("run"):
-            return self._then(self._run(session, name, arguments, oob), spec)
-        return _told(spec)
-
-    async def _then(self, result: JSON, spec: Spec) -> JSON:
-        """Replace a command's result by the answer of its fault."""
-        result = await value_of(result)
-        try:
-            told = _told(spec)
-        except QMPError:
-            if type(result) is Outcome:
-                # An error carries neither events nor descriptors.
-                self._hub.broadcast(result.events)
-                for fd in result.fds:
-                    os.close(fd)
-            raise
-        if type(result) is Outcome:
-            # Its events were sent, its descriptors and its end go with it.
-            return Outcome(told, result.events, result.fds, result.shutdown)
-        return told
 
     def _run(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         value = self._dispatch(session, name, arguments, oob)
@@ -110,14 +92,14 @@ class FaultyDispatcher:
         return [*found, *({"name": each, **command} for each in new)]
 
     def _own(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
-        command = self._daemon.schema.commands.get(name)
+        command = self._hub.daemon.schema.commands.get(name)
         if command is None or not session.negotiated:
             # The daemon says it best.
             return self._dispatch(session, name, arguments, oob)
         if oob:
             raise QMPError(f"The command {name} does not support OOB")
-        checked = self._daemon.schema.checker(name)(arguments)
-        return OWN_HANDLERS[name](self._hub, self._daemon, checked)
+        checked = self._hub.daemon.schema.checker(name)(arguments)
+        return OWN_HANDLERS[name](self._hub, checked)
 
 
 def _told(spec: Spec) -> JSON:
@@ -132,11 +114,11 @@ def _told(spec: Spec) -> JSON:
     return spec["answer"]
 
 
-def _fault_add(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
-    return {"id": hub.add_fault(args)}
+def _fault_add(hub: FaultyHub, args: JSONObject) -> JSON:
+    return {"id": hub.faults.add(args)}
 
 
-def _fault_del(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+def _fault_del(hub: FaultyHub, args: JSONObject) -> JSON:
     if "id" in args:
         hub.faults.remove(args["id"])
     else:
@@ -144,24 +126,24 @@ def _fault_del(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     return {}
 
 
-def _faults(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+def _faults(hub: FaultyHub, args: JSONObject) -> JSON:
     return hub.faults.list()
 
 
-def _transcript(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+def _transcript(hub: FaultyHub, args: JSONObject) -> JSON:
     transcript, all = hub.transcript, args.get("all", False)
     messages, following = transcript.since(args.get("since", 0), all=all)
     return {"messages": messages, "next": following, "lost": transcript.lost(all=all)}
 
 
-def _emit(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+def _emit(hub: FaultyHub, args: JSONObject) -> JSON:
     encoded = told_event(args)
     for session in hub.sessions(args.get("client")):
         session.send_event(encoded, early=args.get("early", False))
     return {}
 
 
-def _send(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+def _send(hub: FaultyHub, args: JSONObject) -> JSON:
     if "raw" in args and "raw-base64" in args:
         raise QMPError("Parameters 'raw' and 'raw-base64' exclude each other")
     data = raw_bytes(args)
@@ -172,12 +154,12 @@ def _send(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     return {}
 
 
-def _answer(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+def _answer(hub: FaultyHub, args: JSONObject) -> JSON:
     listed = {"listed": args["listed"]} if "listed" in args else {}
-    return {"id": hub.add_fault({"command": args["command"], "answer": args["return"], **listed})}
+    return {"id": hub.faults.add({"command": args["command"], "answer": args["return"], **listed})}
 
 
-def _expect(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+def _expect(hub: FaultyHub, args: JSONObject) -> JSON:
     expected = [_expected(each) for each in args["commands"]]
     wrong = unexpected(expected, hub.transcript.all(), only=args.get("only", True))
     if wrong:
@@ -197,7 +179,7 @@ def _expected(told: JSON) -> Expected:
     return name, arguments
 
 
-async def _compare(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+async def _compare(hub: FaultyHub, args: JSONObject) -> JSON:
     if ("filename" in args) == ("messages" in args):
         raise QMPError("One of 'filename' and 'messages' is needed")
     if "filename" in args:
@@ -216,30 +198,29 @@ async def _compare(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
     return {}
 
 
-async def _replay(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
-    script = await Job(lambda: Script(args["filename"])) if "filename" in args else None
-    hub.script = script
+async def _replay(hub: FaultyHub, args: JSONObject) -> JSON:
+    hub.script = await Job(lambda: Script(args["filename"])) if "filename" in args else None
     return {}
 
 
-def _replay_status(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+def _replay_status(hub: FaultyHub, args: JSONObject) -> JSON:
     if hub.script is None:
         raise QMPError("nothing is replayed")
     return {"mismatches": hub.script.mismatches, "left": hub.script.left}
 
 
-async def _reset(hub: FaultyHub, daemon: Daemon, args: JSONObject) -> JSON:
+async def _reset(hub: FaultyHub, args: JSONObject) -> JSON:
     # First, as one may keep an object from going.
     hub.faults.clear()
     try:
-        if daemon.start_again is not None:
-            await daemon.start_again()
+        if hub.daemon.start_again is not None:
+            await hub.daemon.start_again()
     finally:
         hub.reset()
     return {}
 
 
-OWN_HANDLERS: dict[str, Callable[[FaultyHub, Daemon, JSONObject], JSON]] = {
+OWN_HANDLERS: dict[str, Callable[[FaultyHub, JSONObject], JSON]] = {
     "x-test-fault-add": _fault_add,
     "x-test-fault-del": _fault_del,
     "x-test-faults": _faults,

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 from memd.commands.control import shutdown_event
+from memd.commands.daemon import Daemon
 from memd.errors import QMPError
-from memd.faulty.fault import Spec
+from memd.faulty.connection import FaultyConnection
 from memd.faulty.registry import FaultRegistry
 from memd.faulty.replay import Script
 from memd.faulty.session import ControlSession, FaultySession
 from memd.faulty.transcript import Transcript
-from memd.faulty.transport import FaultyTransport
 from memd.server.connection import Connection
 from memd.server.hub import Hub
-from memd.session import Monitor, Peer, Session, Transport
+from memd.session import Monitor, Session
 
 
 class FaultyHub(Hub):
     """Every client's connection, and what goes wrong with it.
 
     Args:
+        daemon: what commands are run on.
         control: ids of the monitors whose clients are neither recorded nor
             counted, and with whom nothing goes wrong.
         lifelines: ids of monitors whose client was there when the daemon was
@@ -30,14 +32,18 @@ class FaultyHub(Hub):
         what: as for `Hub`.
 
     Attributes:
+        daemon: as above.
         ending: set when the daemon ends, for commands that are delayed.
         faults: what goes wrong.
         transcript: what was said.
         script: what clients that connect are answered from, or None.
     """
 
-    def __init__(self, control: Iterable[str], lifelines: Iterable[str], *what: Any) -> None:
+    def __init__(
+        self, daemon: Daemon, control: Iterable[str], lifelines: Iterable[str], *what: Any
+    ) -> None:
         super().__init__(*what)
+        self.daemon = daemon
         self.faults = FaultRegistry()
         self.transcript = Transcript()
         self.script: Script | None = None
@@ -45,14 +51,6 @@ class FaultyHub(Hub):
         self._control = frozenset(control)
         self._lifelines = self._control & frozenset(lifelines)
         self.ending = threading.Event()
-
-    def add_fault(self, spec: Spec) -> str:
-        """Add a fault (`TestFault`); its name.
-
-        Raises:
-            QMPError: its members contradict each other.
-        """
-        return self.faults.add(spec)
 
     def reset(self) -> None:
         """Forget everything that was told and said; clients are counted anew.
@@ -65,7 +63,7 @@ class FaultyHub(Hub):
         self.script = None
         self._clients = 0
         for session in self.sessions():
-            if session.peer_gone():
+            if session.connection.peer_gone():
                 session.number = 0
             else:
                 self._clients += 1
@@ -92,22 +90,18 @@ class FaultyHub(Hub):
     async def close(self, patience: float = 1.0) -> None:
         """See `Hub`."""
         self.ending.set()
+        for session in self.sessions():
+            session.connection.drop()
         await super().close(patience)
 
-    def _session(
-        self, make: type[Session], transport: Transport, monitor: Monitor, peer: Peer | None
-    ) -> Session:
+    def _makers(self, monitor: Monitor) -> tuple[type[Connection], Callable[..., Session]]:
         """See `Hub`."""
         if monitor.id in self._control:
-            return super()._session(ControlSession, transport, monitor, peer)
-        if not isinstance(transport, Connection):
-            return super()._session(make, transport, monitor, peer)
-        faulty = FaultyTransport(self._loop, transport)
-        session = cast(FaultySession, super()._session(FaultySession, faulty, monitor, peer))
+            return Connection, ControlSession
         self._clients += 1
         replay = None if self.script is None else self.script.next()
-        session.attend(self._clients, self.faults, self.transcript, replay)
-        return session
+        make = partial(FaultySession, self._clients, self.faults, self.transcript, replay)
+        return FaultyConnection, make
 
     def _lost(self, connection: Connection) -> None:
         super()._lost(connection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from memd.commands.daemon import Daemon
@@ -12,20 +12,10 @@ from memd.faulty.kernel import FaultyHost, refusal_of
 
 
 def faulty_hub(
-    daemon: Daemon, control: Iterable[str], lifelines: Iterable[str]
-) -> Callable[..., FaultyHub]:
-    """What makes a `FaultyHub` of what a `Hub` is made of.
-
-    Args:
-        daemon: what commands are run on.
-        control: as for `FaultyHub`.
-        lifelines: as for `FaultyHub`.
-    """
-
-    def make(*what: Any) -> FaultyHub:
-        hub = FaultyHub(control, lifelines, *what)
-        daemon.tree.host = FaultyHost(refusal_of(hub.faults))
-        hub.dispatch = FaultyDispatcher(hub.dispatch, daemon, hub)
-        return hub
-
-    return make
+    daemon: Daemon, control: Iterable[str], lifelines: Iterable[str], *what: Any
+) -> FaultyHub:
+    """A hub, dispatcher and host with faults; the arguments are those of `FaultyHub`."""
+    hub = FaultyHub(daemon, control, lifelines, *what)
+    daemon.tree.host = FaultyHost(refusal_of(hub.faults))
+    hub.dispatch = FaultyDispatcher(hub.dispatch, hub)
+    return hub

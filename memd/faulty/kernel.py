@@ -10,18 +10,33 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from memd.faulty.fault import errno_of
 from memd.faulty.registry import FaultRegistry
 from memd.hostmem import libc
-from memd.hostmem.host import Host, Mapping
+from memd.hostmem.host import Host
 from memd.hostmem.paths import Entry
-from memd.hostmem.spec import MapSpec
 
 STEP = 0.02
 """Seconds after which a stalled population looks whether it was given up."""
 
 _POPULATING = (libc.MADV_POPULATE_READ, libc.MADV_POPULATE_WRITE)
+
+
+_KINDS = {
+    "create": "open",
+    "truncate": "ftruncate",
+    "allocate": "fallocate",
+    "punch_hole": "fallocate",
+    "read": "pread",
+    "write": "pwrite",
+    "sync": "fsync",
+    "memfd": "memfd-create",
+    "map": "mmap",
+    "bind": "mbind",
+}
+"""The methods of `Host` that are one system call each, and its kind."""
 
 
 class FaultyHost(Host):
@@ -69,60 +84,25 @@ class FaultyHost(Host):
             self._may_fail("open")
         return super().open_at(directory, name, flags, mode)
 
-    def create(self, entry: Entry, mode: int) -> tuple[int, int | None]:
-        """See `Host`."""
-        self._may_fail("open")
-        return super().create(entry, mode)
-
-    def truncate(self, fd: int, size: int) -> None:
-        """See `Host`."""
-        self._may_fail("ftruncate")
-        super().truncate(fd, size)
-
-    def allocate(self, fd: int, offset: int, length: int) -> None:
-        """See `Host`."""
-        self._may_fail("fallocate")
-        super().allocate(fd, offset, length)
-
-    def punch_hole(self, fd: int, offset: int, length: int) -> None:
-        """See `Host`."""
-        self._may_fail("fallocate")
-        super().punch_hole(fd, offset, length)
-
-    def read(self, fd: int, into: bytearray | memoryview, offset: int) -> int:
-        """See `Host`."""
-        self._may_fail("pread")
-        return super().read(fd, into, offset)
-
-    def write(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-        """See `Host`."""
-        self._may_fail("pwrite")
-        return super().write(fd, data, offset)
-
-    def sync(self, fd: int) -> None:
-        """See `Host`."""
-        self._may_fail("fsync")
-        super().sync(fd)
-
-    def memfd(self, label: str, flags: int) -> int:
-        """See `Host`."""
-        self._may_fail("memfd-create")
-        return super().memfd(label, flags)
-
-    def map(self, spec: MapSpec, fd: int) -> Mapping:
-        """See `Host`."""
-        self._may_fail("mmap")
-        return super().map(spec, fd)
-
     def advise(self, address: int, length: int, advice: int) -> int:
         """See `Host`."""
         number = self._refusal("populate" if advice in _POPULATING else "madvise")
         return number or super().advise(address, length, advice)
 
-    def bind(self, address: int, length: int, policy: str, nodes: list[int]) -> None:
-        """See `Host`."""
-        self._may_fail("mbind")
-        super().bind(address, length, policy, nodes)
+
+def _failing(name: str, kind: str) -> Callable[..., Any]:
+    """A method of `Host` that fails where a call of its kind is to."""
+    call = getattr(Host, name)
+
+    def method(self: FaultyHost, *arguments: Any) -> Any:
+        self._may_fail(kind)
+        return call(self, *arguments)
+
+    return method
+
+
+for _name, _kind in _KINDS.items():
+    setattr(FaultyHost, _name, _failing(_name, _kind))
 
 
 def refusal_of(faults: FaultRegistry) -> Callable[[str], int]:

@@ -46,10 +46,9 @@ class FaultRegistry:
         """
         with self._lock:
             fault = self._faults.pop(id, None)
-            if fault is not None:
-                self._by_scope[fault.scope].remove(fault)
-        if fault is None:
-            raise QMPError(f"fault '{id}' not found")
+            if fault is None:
+                raise QMPError(f"fault '{id}' not found")
+            self._by_scope[fault.scope].remove(fault)
 
     def clear(self) -> None:
         """Take all faults away."""
@@ -94,11 +93,8 @@ class FaultRegistry:
 
     def version(self) -> Spec | None:
         """The version that is to be told, or None."""
-        for fault in self._by_scope["greeting"]:
-            if "version" in fault.spec:
-                version: Spec = fault.spec["version"]
-                return version
-        return None
+        specs = (fault.spec for fault in self._by_scope["greeting"])
+        return next((spec["version"] for spec in specs if "version" in spec), None)
 
     def listed(self) -> set[str]:
         """The commands that are told of, though there may be none such."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import Any
 
+from memd.faulty.connection import FaultyConnection
 from memd.faulty.fault import Effect
 from memd.faulty.registry import FaultRegistry
 from memd.faulty.replay import Replay
 from memd.faulty.transcript import Transcript
-from memd.faulty.transport import FaultyTransport
 from memd.json_types import JSON
 from memd.session import Session
 from memd.session.envelope import is_out_of_band
+from memd.session.session import Hub
 
 OWN = "x-test-"
 """How the commands begin that are about faults, and are neither recorded nor go wrong."""
@@ -30,33 +31,34 @@ class ControlSession(Session):
 class FaultySession(Session):
     """One client's conversation, with what is to go wrong in it.
 
-    It is made as `Session` is, its transport a `FaultyTransport`; then `attend`.
+    Args:
+        number: of the client, counted from 1.
+        faults: the faults.
+        transcript: where everything is recorded.
+        replay: what answers instead of the daemon, or None.
+        hub: as for `Session`, like all that follows.
 
     Attributes:
-        number: of the client, counted from 1; 0 for one that is not recorded any more.
+        connection: where what is sent goes.
+        number: as above; 0 for one that is not recorded any more.
         effect: what goes wrong with the command that is being run.
     """
 
-    _faults: FaultRegistry
-    _faulty: FaultyTransport
-    _replay: Replay | None
-    _transcript: Transcript
-    number: int
-
-    def attend(
-        self, number: int, faults: FaultRegistry, transcript: Transcript, replay: Replay | None
+    def __init__(
+        self,
+        number: int,
+        faults: FaultRegistry,
+        transcript: Transcript,
+        replay: Replay | None,
+        hub: Hub,
+        connection: FaultyConnection,
+        *what: Any,
+        **limits: Any,
     ) -> None:
-        """Say what there is besides; before the greeting.
-
-        Args:
-            number: of the client, counted from 1.
-            faults: the faults.
-            transcript: where everything is recorded.
-            replay: what answers instead of the daemon, or None.
-        """
-        self._faulty = cast(FaultyTransport, self._transport)
-        self._faulty.on_write = self._write
-        self._faulty.on_end = self._end
+        super().__init__(hub, connection, *what, **limits)
+        self.connection = connection
+        connection.on_write = self._write
+        connection.on_end = self._end
         self.number = number
         self._faults = faults
         self._transcript = transcript
@@ -97,20 +99,16 @@ class FaultySession(Session):
         if self._faults.has_events:
             name = json.loads(encoded)["event"]
             effect = self._faults.for_event(self.number, self.monitor.id, name)
-        self._faulty.send(encoded, (), effect, self._record)
-
-    def peer_gone(self) -> bool:
-        """Whether the client has closed both directions."""
-        return self._faulty.peer_gone()
+        self.connection.send(encoded, (), effect, self._record)
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they stand."""
-        self._faulty.send(data, (), None, self._record)
+        self.connection.send(data, (), None, self._record)
 
     def lost(self) -> None:
         """See `Session`."""
         self._record_end("client")
-        self._faulty.lost()
+        self.connection.lost()
         super().lost()
 
     def _end(self) -> None:
@@ -136,7 +134,7 @@ class FaultySession(Session):
         if not own:
             effect = self._faults.for_command(self.number, self.monitor.id, name, arguments)
         if effect is not None and effect.spec.get("disconnect") == "instead":
-            self._faulty.end()
+            self.connection.end()
             return
         before = self._command, self.effect
         self._command, self.effect = "" if own else name, effect
@@ -158,15 +156,15 @@ class FaultySession(Session):
             if command != "":
                 self._transcript.sent(self.number, data, command, fault)
 
-        self._faulty.send(data, fds, effect, record)
+        self.connection.send(data, fds, effect, record)
 
     def _say(self, messages: list[bytes | None]) -> None:
         """Send what a replay has next; None ends the connection."""
         for data in messages:
             if data is None:
-                self._faulty.end()
+                self.connection.end()
             else:
-                self._faulty.send(data, (), None, self._record)
+                self.send_raw(data)
 
     def _record(self, data: bytes) -> None:
         self._transcript.sent(self.number, data, None, False)

@@ -20,7 +20,7 @@ from memd.server.peer import Peer, peer_of
 from memd.server.pending import PendingNegotiation
 from memd.server.progress import watched
 from memd.server.stream import SocketStream, Stream
-from memd.session import Dispatch, Monitor, Session, Transport
+from memd.session import Dispatch, Monitor, Session
 from memd.session.places import ANYBODY, Places
 from memd.wire import encode
 from memd.work import Command, Completion, Event, Job, Resume, Wait, begin
@@ -125,8 +125,13 @@ class Hub:
 
     def _greet(self, stream: Stream, monitor: Monitor, peer: Peer | None) -> None:
         shared = self._shared
-        connection = Connection(self._loop, stream, self._lost, shared)
-        connection.session = self._session(Session, connection, monitor, peer)
+        make_connection, make_session = self._makers(monitor)
+        connection = make_connection(self._loop, stream, self._lost, shared)
+        connection.session = make_session(
+            *(self, connection, monitor, self._compat, peer),
+            max_message=shared.limits.message,
+            max_tokens=shared.limits.tokens,
+        )
         connection.session.origin = stream.origin
         self._connections.add(connection)
         self._pending.came(connection)
@@ -134,16 +139,9 @@ class Hub:
         connection.start()
         connection.session.greet(self._greeting())
 
-    def _session(
-        self, make: type[Session], transport: Transport, monitor: Monitor, peer: Peer | None
-    ) -> Session:
-        """A new client's session, of a class that is made as `Session` is."""
-        limits = self._shared.limits
-        return make(
-            *(self, transport, monitor, self._compat, peer),
-            max_message=limits.message,
-            max_tokens=limits.tokens,
-        )
+    def _makers(self, monitor: Monitor) -> tuple[type[Connection], Callable[..., Session]]:
+        """What makes the connection and the session of a monitor's new client."""
+        return Connection, Session
 
     def _has_free_place(self, user: int) -> bool:
         """Whether one more client of a user's may be served; says so in the log if not."""

@@ -115,9 +115,8 @@ def test_who_is_not_for_control_is_no_lifeline(directory: Path) -> None:
 
 async def test_a_delay_ends_with_the_daemon() -> None:
     daemon = make_daemon()
-    hub = faulty_hub(daemon, (), ())(
-        asyncio.get_running_loop(), Console().dispatch, dict, daemon.compat
-    )
+    loop = asyncio.get_running_loop()
+    hub = faulty_hub(daemon, (), (), loop, Console().dispatch, dict, daemon.compat)
     await hub.close()
     assert isinstance(hub.dispatch, FaultyDispatcher)
     with pytest.raises(QMPError, match="the daemon ends"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memd.faulty.transport import rewritten, told_event, unread
+from memd.faulty.connection import rewritten, told_event, unread
 from memd.testing import Server
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, Died
