@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from memd.hostmem.deadline import within
-from memd.persist.sd_notify import Notifier
+from memd.persist.sd_notify import Notifier, loss_logged
 
 LIST = "memd-list"
 """The name of the log of objects."""
@@ -55,11 +55,6 @@ def capacity_of(environ: Mapping[str, str]) -> int:
 def name_of(number: int) -> str:
     """The name for an object's memory."""
     return f"{_PREFIX}{number:x}"
-
-
-def number_of(name: str) -> int:
-    """The number that such a name holds."""
-    return int(name.removeprefix(_PREFIX), 16)
 
 
 def is_stored(name: str, fd: int) -> bool:
@@ -124,26 +119,22 @@ class FdStore:
             not self._capacity or len(self._names) - len(self._removals) < self._capacity
         )
 
-    def reserve(self, number: int) -> bool:
+    def reserve(self, name: str) -> bool:
         """Reserve a place for an object's memory; False if the store is full.
 
         A manager that is slow to read would drop descriptors beyond its capacity.
         """
         if not self.has_free_place():
             return False
-        self._account(name_of(number))
+        self._account(name)
         return True
 
-    def release(self, number: int) -> None:
-        """Release a reserved place."""
-        self._discount(name_of(number))
+    def has(self, name: str) -> bool:
+        """Whether the manager has, or is going to have, a descriptor of that name."""
+        return name in self._names
 
-    def has(self, number: int) -> bool:
-        """Whether the manager has, or is going to have, a descriptor of an object's memory."""
-        return name_of(number) in self._names
-
-    def store(self, number: int, fd: int, wait: bool = False) -> bool:
-        """Give a descriptor of an object's memory to the manager.
+    def store(self, name: str, fd: int, wait: bool = False) -> bool:
+        """Give a descriptor to the manager.
 
         What is to be removed is removed first: else much that comes and goes
         would fill the store of a manager that is behind with its reading.
@@ -159,13 +150,6 @@ class FdStore:
         """
         if self._removals and not self._send_removals(wait):
             return False
-        return self._store(name_of(number), fd, wait)
-
-    def store_log(self, fd: int, wait: bool = False) -> bool:
-        """Give the log's descriptor to the manager; as `store`."""
-        return self._store(LIST, fd, wait)
-
-    def _store(self, name: str, fd: int, wait: bool) -> bool:
         # With FDPOLL=0 nobody looks whether it is at its end: it is memory.
         sent = self._notifier.send("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", fds=(fd,), wait=wait)
         if sent:
@@ -178,30 +162,26 @@ class FdStore:
                 self._names.add(name)
                 self._length += len(name) + 1
 
-    def _discount(self, name: str) -> None:
+    def release(self, name: str) -> None:
+        """Release a place, reserved or not needed any more."""
         with self._lock:
             self._names.discard(name)
             self._length -= len(name) + 1
 
-    def remove(self, number: int) -> None:
+    def remove(self, name: str) -> None:
         """Have the manager close its descriptor of an object's memory, if it has one.
 
         If the manager is behind with its reading, it is tried again and again: the
         object is off the log, so nothing depends on it but its memory.
         """
-        name = name_of(number)
         if name in self._names:
             self._removals.append(name)
             self._remove()
 
     def _remove(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        try:
+        self._forget_timer()
+        with loss_logged():
             self._send_removals()
-        except OSError as failed:
-            _warn(failed)
         if self._removals:
             self._timer = self._loop.call_later(_AGAIN, self._remove)
 
@@ -214,31 +194,26 @@ class FdStore:
             while removals:
                 if not self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={removals[0]}", wait=wait):
                     return False
-                self._discount(removals.popleft())
+                self.release(removals.popleft())
             return True
         finally:
             self._sending.release()
 
     def wait_for_manager(self) -> None:
         """Wait until the manager has closed what was removed; in a worker thread."""
-        try:
+        with loss_logged():
             self._notifier.barrier()
-        except OSError as failed:
-            _warn(failed)
 
     def close(self) -> None:
         """Send what is still to be sent, if the manager takes it soon.
 
         What it does not take is removed by the next start: no log has it.
         """
+        self._forget_timer()
+        with loss_logged():
+            within(_END_PATIENCE, lambda: self._send_removals(wait=True))
+
+    def _forget_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        try:
-            within(_END_PATIENCE, lambda: self._send_removals(wait=True))
-        except OSError as failed:
-            _warn(failed)
-
-
-def _warn(failed: OSError) -> None:
-    log.warning("the service manager can't be reached: %s", os.strerror(failed.errno or 0))

@@ -117,16 +117,15 @@ class LogFile:
         header = _parse(text.partition(b"\n")[0])
         if header is None:
             return None
-        format, generation, begin = (header.get(each) for each in ("format", "generation", "begin"))
+        numbers: list[Any] = [header.get(each) for each in ("format", "generation", "begin")]
+        format, generation, begin = numbers
         if type(format) is int and format > FORMAT:
             raise Unreadable(
                 f"it is of format {format}, written by a newer memd"
                 f" ({header.get('by')}): this one reads format {FORMAT}"
             )
         if (
-            type(format) is not int
-            or type(generation) is not int
-            or type(begin) is not int
+            any(type(each) is not int for each in numbers)
             or generation % 2 != slot
             or begin % _PAGE
             or not _PAGE <= begin <= max(2 * _PAGE, round_up(os.fstat(self.fd).st_size, _PAGE))
@@ -162,7 +161,7 @@ class LogFile:
     def append(self, line: bytes) -> None:
         """Add an entry, made by `line_of`; raises `OSError`, and has not then."""
         if self.promised:
-            self._allocate(self._end, len(line) + self.promised)
+            os.posix_fallocate(self.fd, self._end, len(line) + self.promised)
         self._write(line, self._end)
         self._end += len(line)
 
@@ -171,18 +170,14 @@ class LogFile:
 
         Meanwhile it is not written anew. Who needs them no longer lowers `promised`.
         """
-        self._allocate(self._end, self.promised + length)
+        os.posix_fallocate(self.fd, self._end, self.promised + length)
         self.promised += length
 
-    def _allocate(self, offset: int, length: int) -> None:
-        os.posix_fallocate(self.fd, offset, length)
-
-    def shorten(self, lines: Iterable[bytes], between: Callable[[], None] = lambda: None) -> None:
+    def shorten(self, lines: Iterable[bytes]) -> None:
         """Write the log anew.
 
         Args:
             lines: its entries from now on, made by `line_of`.
-            between: called between one step and the next; for tests.
 
         Raises:
             OSError: there is no memory for it; it is as it was.
@@ -194,7 +189,6 @@ class LogFile:
         header = {"format": FORMAT, "by": __version__, "generation": generation, "begin": begin}
         try:
             self._write(data, begin)
-            between()
             self._write(line_of(header).ljust(_SLOT, b"\0"), generation % 2 * _SLOT)
         except OSError:
             # Entries that follow would run into it.
@@ -203,7 +197,6 @@ class LogFile:
         self._generation = generation
         self._begin, self._end = begin, begin + len(data)
         self._long = begin + max(_SHORTEN, 3 * len(data))
-        between()
         libc.punch_hole(self.fd, _PAGE, begin - _PAGE)
 
     def _write(self, data: bytes, offset: int) -> None:
@@ -388,22 +381,16 @@ class ObjectLog:
         Raises:
             QMPError: there is no memory.
         """
-        try:
-            with self._lock:
-                self._file.promise(length)
-        except OSError as failed:
-            raise cannot_record(failed) from None
+        with recording(), self._lock:
+            self._file.promise(length)
         left = length
 
         def write(entry: Entry) -> None:
             nonlocal left
-            try:
-                with self._lock:
-                    self._file.promised -= left
-                    left = 0
-                    self._write(entry)
-            except OSError as failed:
-                raise cannot_record(failed) from None
+            with recording(), self._lock:
+                self._file.promised -= left
+                left = 0
+                self._write(entry)
 
         try:
             yield write
@@ -454,9 +441,14 @@ def _may_be_log(data: bytes) -> bool:
     return not data[:1].strip(b"\0") or not end or _parse(line) is not None
 
 
-def cannot_record(failed: OSError) -> QMPError:
-    """The error where there is no memory for an entry."""
-    return QMPError(f"cannot note it for a restart: {os.strerror(failed.errno or 0)}")
+@contextmanager
+def recording() -> Iterator[None]:
+    """Raise `QMPError` where there is no memory for an entry."""
+    try:
+        yield
+    except OSError as failed:
+        text = f"cannot note it for a restart: {os.strerror(failed.errno or 0)}"
+        raise QMPError(text) from None
 
 
 def line_of(entry: Entry) -> bytes:

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 from memd.json_types import JSON, JSONObject
-from memd.persist.fdstore import FdStore
-from memd.persist.object_log import Entry, ObjectLog, cannot_record, line_of
+from memd.persist.fdstore import LIST, FdStore, name_of
+from memd.persist.object_log import Entry, ObjectLog, line_of, recording
 from memd.persist.status import Status
 from memd.qom import COPIED, Description, Tree, UserCreatable
 from memd.work import Job
@@ -73,7 +73,9 @@ class Recorder:
 
     async def _record(self, storage: Storage, obj: UserCreatable, options: JSONObject) -> None:
         number = storage.log.number()
-        stored = obj.memory_fd >= 0 and await _store(storage.fdstore, number, obj.memory_fd)
+        stored = obj.memory_fd >= 0 and await _store(
+            storage.fdstore, name_of(number), obj.memory_fd
+        )
         try:
             described = obj.describe()
             described["options"] = options
@@ -82,10 +84,11 @@ class Recorder:
             if obj.memory_fd >= 0 and not stored:
                 described["lost"] = NOT_STORED
                 log.warning("'%s' is not kept: the service manager has no room for it", obj.name)
-            _write(storage.log, {"is": number, **described})
+            with recording():
+                storage.log.write({"is": number, **described})
         except BaseException:
             if stored:
-                storage.fdstore.remove(number)
+                storage.fdstore.remove(name_of(number))
             raise
         self.numbers[obj.name] = number
         obj.kept = stored
@@ -125,7 +128,8 @@ class Recorder:
         entry: Entry = {"gone": number}
         if span is not None:
             entry["discard"] = span
-        _write(storage.log, entry)
+        with recording():
+            storage.log.write(entry)
         del self.numbers[obj.name]
         self._deleting[obj] = number, span is not None, obj.holds_much
 
@@ -140,7 +144,7 @@ class Recorder:
             return
         if discarded:
             _try_to_write(storage.log, {"discarded": number})
-        storage.fdstore.remove(number)
+        storage.fdstore.remove(name_of(number))
         if much:
             await Job(storage.fdstore.wait_for_manager)
 
@@ -160,13 +164,14 @@ class Recorder:
         if self.storage is None:
             return
         fdstore, log = self.storage
-        while not fdstore.store_log(log.fd):
+        while not fdstore.store(LIST, log.fd):
             await asyncio.sleep(_AGAIN)
         for id, number in list(self.numbers.items()):
+            name = name_of(number)
             # It may be deleted meanwhile.
-            while self.numbers.get(id) == number and fdstore.has(number):
+            while self.numbers.get(id) == number and fdstore.has(name):
                 obj = self._tree.objects.get(id)
-                if obj is None or fdstore.store(number, obj.memory_fd):
+                if obj is None or fdstore.store(name, obj.memory_fd):
                     break
                 await asyncio.sleep(_AGAIN)
 
@@ -197,18 +202,18 @@ class Recorder:
             log.warning("private mappings are not kept: %s", failed.strerror)
 
 
-async def _store(fdstore: FdStore, number: int, fd: int) -> bool:
+async def _store(fdstore: FdStore, name: str, fd: int) -> bool:
     """Give the manager a descriptor; whether it has it."""
-    if not fdstore.reserve(number):
+    if not fdstore.reserve(name):
         return False
     stored = False
     try:
-        stored = fdstore.store(number, fd) or await Job(lambda: fdstore.store(number, fd, True))
+        stored = fdstore.store(name, fd) or await Job(lambda: fdstore.store(name, fd, True))
     except OSError:
         pass
     finally:
         if not stored:
-            fdstore.release(number)
+            fdstore.release(name)
     return stored
 
 
@@ -229,11 +234,3 @@ def _try_to_write(object_log: ObjectLog, entry: Entry) -> None:
         object_log.write(entry)
     except OSError as failed:
         log.warning("the list of objects can't be kept in order: %s", failed.strerror)
-
-
-def _write(object_log: ObjectLog, entry: Entry) -> None:
-    """Write an entry; raises `QMPError`."""
-    try:
-        object_log.write(entry)
-    except OSError as failed:
-        raise cannot_record(failed) from None

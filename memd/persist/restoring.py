@@ -12,7 +12,7 @@ from memd.backends.credentials import is_credential
 from memd.errors import QMPError, StartError, printable
 from memd.json_types import JSONObject
 from memd.persist.crash_recovery import discard_rest, remove_half_made
-from memd.persist.fdstore import LIST, name_of, number_of
+from memd.persist.fdstore import LIST, name_of
 from memd.persist.object_log import Unreadable
 from memd.persist.recorder import NOT_STORED, Recorder, Storage
 from memd.qom import ANONYMOUS, COPIED, NOBODY, Description, Tree, UserCreatable
@@ -107,20 +107,18 @@ class Restoring:
             return
         _check_members(described, _OF_MEMORY)
         fd = self._found.get(name_of(number))
-        if fd is None:
-            wrong: str | None = "its descriptor is missing"
-        else:
+        wrong: str | None = "missing"
+        if fd is not None:
             from memd.hostmem.identity import difference
 
             try:
-                different = difference(described["file"], fd)
+                wrong = difference(described["file"], fd)
             except KeyError as missing:
                 raise Unreadable(f"object '{described['id']}': it has no {missing}") from None
-            wrong = f"its descriptor is {different}" if different else None
-        if wrong is None:
-            return
+            if not wrong:
+                return
         if not self._accept_loss:
-            raise Unreadable(f"object '{described['id']}': {wrong}")
+            raise Unreadable(f"object '{described['id']}': its descriptor is {wrong}")
         described["stored"], described["lost"] = False, MISSING
 
     async def clear_up(self, roots: Roots | None) -> None:
@@ -137,9 +135,9 @@ class Restoring:
         if not state.creations:
             return
         # No client knows of them, and without these descriptors their files are unused.
-        for number in {number_of(name) for name in self._found} - {*self._last, *state.discards}:
-            os.close(self._found.pop(name_of(number)))
-            fdstore.remove(number)
+        for name in self._found.keys() - set(map(name_of, (*self._last, *state.discards))):
+            os.close(self._found.pop(name))
+            fdstore.remove(name)
 
         def work() -> None:
             from memd.hostmem.host import Host
@@ -250,7 +248,7 @@ class Restoring:
             object_log.write({"discarded": number})
         for name, fd in self._found.items():
             os.close(fd)
-            fdstore.remove(number_of(name))
+            fdstore.remove(name)
         self._found.clear()
         self._last.clear()
 

@@ -7,18 +7,30 @@ names; descriptors may ride on it. Nothing here is imported where there is none.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import select
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from memd.hostmem.datagrams import PATIENCE, Datagrams
 
+log = logging.getLogger("memd")
+
 _LONGEST_ADDRESS = 107
 """Bytes of a socket's path, or of an abstract name (unix(7))."""
+
+
+@contextmanager
+def loss_logged() -> Iterator[None]:
+    """Log where the manager can't be reached; it may be back for the next message."""
+    try:
+        yield
+    except OSError as failed:
+        log.warning("the service manager can't be reached: %s", os.strerror(failed.errno or 0))
 
 
 class Notifier:
@@ -70,6 +82,11 @@ class Notifier:
         except BlockingIOError:
             return False
         return True
+
+    def tell(self, *lines: str) -> None:
+        """Send one message; that the manager can't be reached is logged."""
+        with loss_logged():
+            self.send(*lines)
 
     def barrier(self) -> None:
         """Wait until the manager has worked off all that was sent before (BARRIER=1).

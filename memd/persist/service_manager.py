@@ -19,7 +19,13 @@ from memd.persist.fdstore import LEAST, LIST, FdStore, capacity_of
 from memd.persist.object_log import ObjectLog, Unreadable
 from memd.persist.recorder import Recorder, Storage
 from memd.persist.restoring import ALL_KEPT, WAY_OUT, Restoring
-from memd.persist.sd_notify import Notifier, Watchdog, monotonic_usec, watchdog_period
+from memd.persist.sd_notify import (
+    Notifier,
+    Watchdog,
+    loss_logged,
+    monotonic_usec,
+    watchdog_period,
+)
 from memd.persist.status import Status
 from memd.qom import Tree
 from memd.work import Run
@@ -132,7 +138,7 @@ class ServiceManager:
         object_log = ObjectLog()
         # One of a daemon that was killed right after storing it is of no use.
         self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={LIST}", wait=True)
-        if not fdstore.store_log(object_log.fd, wait=True):
+        if not fdstore.store(LIST, object_log.fd, wait=True):
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         return Storage(fdstore, object_log)
 
@@ -185,21 +191,21 @@ class ServiceManager:
 
         def ask() -> None:
             if not done.done():
-                self._tell(f"EXTEND_TIMEOUT_USEC={int(MORE_TIME * 1_000_000)}")
+                self._notifier.tell(f"EXTEND_TIMEOUT_USEC={int(MORE_TIME * 1_000_000)}")
                 self._loop.call_later(MORE_TIME / 3, ask)
 
         self._loop.call_later(MORE_TIME / 3, ask)
 
     def ready(self) -> None:
         """Tell the manager that clients are served."""
-        self._tell("READY=1", self._status.line())
+        self._notifier.tell("READY=1", self._status.line())
         period = watchdog_period(os.environ, os.getpid())
         if period:
             self._watchdog = Watchdog(self._loop, self._notifier, period)
 
     def failed(self, text: str) -> None:
         """Tell the manager why the daemon can't start."""
-        self._tell(f"STATUS={printable(text)}")
+        self._notifier.tell(f"STATUS={printable(text)}")
 
     # While it runs
 
@@ -209,17 +215,15 @@ class ServiceManager:
             self._reloading = asyncio.ensure_future(self._reload())
 
     async def _reload(self) -> None:
-        self._tell("RELOADING=1", monotonic_usec())
+        self._notifier.tell("RELOADING=1", monotonic_usec())
         for obj in self._tree.objects.each():
             try:
                 await self._run(obj.reload())
             except QMPError as error:
                 log.warning("'%s' stays as it was: %s", obj.name, error.desc)
-        try:
+        with loss_logged():
             await self._recorder.store_again()
-        except OSError as failed:
-            log.warning("the service manager can't be reached: %s", failed.strerror)
-        self._tell("READY=1", self._status.line())
+        self._notifier.tell("READY=1", self._status.line())
 
     def status_changed(self) -> None:
         """There is something new to tell of what the daemon has."""
@@ -231,7 +235,7 @@ class ServiceManager:
         """Tell the manager that the daemon ends."""
         if self._watchdog is not None:
             self._watchdog.close()
-        self._tell("STOPPING=1")
+        self._notifier.tell("STOPPING=1")
 
     def end(self) -> None:
         """Complete the store for the next daemon; clients are no longer served."""
@@ -244,9 +248,3 @@ class ServiceManager:
             fdstore.close()
             object_log.close()
         self._notifier.close()
-
-    def _tell(self, *lines: str) -> None:
-        try:
-            self._notifier.send(*lines)
-        except OSError as failed:
-            log.warning("the service manager can't be reached: %s", failed.strerror)

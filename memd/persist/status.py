@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 
 from memd.json_types import JSON
@@ -19,8 +18,6 @@ NAMED = 3
 
 _LENGTH = 60
 """Characters of an id that are told; it may have any number."""
-
-log = logging.getLogger("memd")
 
 
 class Status:
@@ -53,10 +50,7 @@ class Status:
 
     def _send(self) -> None:
         self._timer = None
-        try:
-            self._notifier.send(self.line())
-        except OSError as failed:
-            log.warning("the service manager can't be reached: %s", failed.strerror)
+        self._notifier.tell(self.line())
 
     def line(self) -> str:
         """The status line, such as `STATUS=12 backends, 48 GiB`."""

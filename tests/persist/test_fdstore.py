@@ -62,12 +62,12 @@ async def test_capacity_for_so_many(
     store = open_store()
     for number in (1, 2, 3):
         assert store.has_free_place()
-        assert store.store(number, memory)
-        assert store.has(number)
+        assert store.store(name_of(number), memory)
+        assert store.has(name_of(number))
     assert not store.has_free_place()
-    store.remove(2)
-    store.remove(2)
-    store.remove(99)
+    store.remove(name_of(2))
+    store.remove(name_of(2))
+    store.remove(name_of(99))
     assert store.has_free_place()
     manager.catch_up()
     assert "memd-2" not in manager.names()
@@ -80,21 +80,21 @@ async def test_removals_go_before(manager: ServiceManager, open_store: Open) -> 
     memories = [os.memfd_create("memory") for _ in range(6)]
     store = open_store()
     for number in (1, 2, 3):
-        store.store(number, memories[number])
+        store.store(name_of(number), memories[number])
     manager.catch_up()
     with manager.deaf():
         while store._notifier.send("X=1"):
             pass
-        store.remove(1)
-        store.remove(2)
+        store.remove(name_of(1))
+        store.remove(name_of(2))
         assert store.has_free_place()
-        assert not store.store(4, memories[4])
-        parking = threading.Thread(target=store.store, args=(4, memories[4], True))
+        assert not store.store(name_of(4), memories[4])
+        parking = threading.Thread(target=store.store, args=(name_of(4), memories[4], True))
         parking.start()
         # The loop waits for nobody.
-        store.remove(3)
+        store.remove(name_of(3))
     parking.join(60)
-    assert store.store(5, memories[5], True)
+    assert store.store(name_of(5), memories[5], True)
     manager.catch_up()
     assert manager.names() == ["memd-4", "memd-5"]
     for fd in memories:
@@ -115,11 +115,11 @@ async def test_names_fit_into_the_environment(open_store: Open, memory: int) -> 
 async def test_another_daemon_has_it(
     manager: ServiceManager, open_store: Open, memory: int
 ) -> None:
-    open_store().store(2, memory)
+    open_store().store(name_of(2), memory)
     manager.catch_up()
     other = open_store(found=tuple(manager.names()))
-    assert other.has(2)
-    other.remove(2)
+    assert other.has(name_of(2))
+    other.remove(name_of(2))
     manager.catch_up()
     assert manager.names() == []
 
@@ -129,13 +129,13 @@ async def test_the_manager_goes_away(
 ) -> None:
     """What was to be removed is removed once it is back; nobody waits for it."""
     store = open_store()
-    store.store(1, memory)
+    store.store(name_of(1), memory)
     manager.catch_up()
     with manager.away():
-        store.remove(1)
+        store.remove(name_of(1))
         store.wait_for_manager()
         with pytest.raises(FileNotFoundError):
-            store.store(2, memory)
+            store.store(name_of(2), memory)
     while manager.names():
         await asyncio.sleep(0.01)
     assert "the service manager can't be reached: No such file or directory" in caplog.text

@@ -6,11 +6,12 @@ import random
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from memd.errors import QMPError
+from memd.hostmem import libc
 from memd.persist import object_log as module
 from memd.persist.object_log import FORMAT, LogFile, ObjectLog, ObjectLogState, Unreadable, line_of
 
@@ -79,37 +80,48 @@ class Killed(Exception):
     pass
 
 
+@contextmanager
+def killed(monkeypatch: pytest.MonkeyPatch, call: str) -> Iterator[None]:
+    """The daemon is killed while a list is written anew: before its header, or right after it."""
+
+    def kill(*_args: object) -> NoReturn:
+        raise Killed
+
+    def write(file: LogFile, data: bytes, offset: int) -> None:
+        if offset < 4096:
+            raise Killed
+        os.pwrite(file.fd, data, offset)
+
+    with monkeypatch.context() as patch:
+        if call == "_write":
+            patch.setattr(LogFile, call, write)
+        else:
+            patch.setattr(libc, call, kill)
+        with pytest.raises(Killed):
+            yield
+
+
 @pytest.mark.parametrize("size", [0, 4095, 4096, 9000])
-def test_shortening_is_cut_short(file: LogFile, size: int) -> None:
+def test_shortening_is_cut_short(file: LogFile, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Before the second header it is as before, from then on as it is to be."""
     before: list[dict[str, object]] = [{"is": 1, "text": "x" * size}, {"is": 2}]
     for each in before:
         file.append(line_of(each))
-    for steps, expected in ((1, before), (2, [{"is": 2}])):
-        left = steps
-
-        def kill() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                raise Killed
-
-        with pytest.raises(Killed):
-            file.shorten([line_of({"is": 2})], kill)
+    for call, expected in (("_write", before), ("punch_hole", [{"is": 2}])):
+        with killed(monkeypatch, call):
+            file.shorten([line_of({"is": 2})])
         assert again(file) == expected
 
 
-def test_what_was_to_be_the_list_is_not_read_later(file: LogFile) -> None:
+def test_what_was_to_be_the_list_is_not_read_later(
+    file: LogFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Shortening was cut short; another daemon goes on over what that has left."""
     entries: list[dict[str, object]] = [{"is": number} for number in range(200)]
     for each in entries:
         file.append(line_of(each))
-
-    def kill() -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        file.shorten(map(line_of, entries), kill)
+    with killed(monkeypatch, "_write"):
+        file.shorten(map(line_of, entries))
     other = LogFile(os.dup(file.fd))
     other.read()
     for number in range(400):

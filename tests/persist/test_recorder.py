@@ -19,6 +19,7 @@ from memd.commands.memdev import x_memdev_export
 from memd.errors import QMPError
 from memd.hostmem import access
 from memd.hostmem.host import Host
+from memd.persist.fdstore import LIST
 from memd.persist.object_log import LogFile
 from memd.persist.sd_notify import Notifier
 from memd.work import run_here
@@ -372,7 +373,7 @@ async def test_the_last_room_is_one_objects(begin: Begin) -> None:
     life.kill()
     life = await begin()
     with life.manager.deaf():
-        while life.storage.fdstore.store_log(life.storage.log.fd):
+        while life.storage.fdstore.store(LIST, life.storage.log.fd):
             pass
         waiting = []
         for id in ("m0", "m1", "m2"):
