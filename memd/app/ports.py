@@ -45,11 +45,16 @@ class ObjectMonitor(Monitor):
     """A monitor that is seen in the object tree, with its character device."""
 
     def __init__(self, tree: Tree, spec: MonitorSpec, chardev: qom.ChardevObject) -> None:
-        super().__init__(spec.id or spec.chardev.id, pretty=spec.pretty, readonly=spec.readonly)
+        super().__init__(
+            spec.id or spec.chardev.id,
+            pretty=spec.pretty,
+            readonly=spec.readonly,
+            human=spec.mode == "readline",
+        )
         self._chardev = chardev
         # Told when the last client has left.
         self.on_alone: Callable[[], None] = lambda: None
-        if tree.compat is not Compat.V10_0:
+        if tree.compat is not Compat.V10_0 and not self.human:
             seen = qom.MonitorObject(tree, self.id, spec.chardev.id, spec.pretty)
             seen.on_pretty = self._set_pretty
             tree.objects.attach(seen)
@@ -141,8 +146,6 @@ class Ports:
             monitor.close()
 
     async def _open_monitor(self, spec: MonitorSpec) -> None:
-        if spec.mode != "control":
-            raise StartError("only monitors in control mode (QMP) are served", spec.where)
         seen = self._add_chardev(spec.chardev, used=True)
         try:
             monitor = ObjectMonitor(self._tree, spec, seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from memd.commands.fdsets import FdSets
@@ -39,6 +39,7 @@ class Daemon:
         allow_exec: whether clients may name commands.
         preconfig: whether it waits for x-exit-preconfig.
         autostart: whether it runs from then on.
+        handlers: what runs the commands that need no client's session, by name.
         migration_capabilities: those that are switched on.
         reading_config: whether a blockdev-add is at its configuration file.
         machine_kind: the machine that was described; None for none that was.
@@ -88,6 +89,7 @@ class Daemon:
         self.allow_exec = False
         self.preconfig = preconfig
         self.autostart = autostart
+        self.handlers: Mapping[str, Callable[[Daemon, JSONObject], JSON]] = {}
         self.machine_kind: MachineKind | None = None
         self.machine = Machine(tree, machine)
         self.machine.deny_private_discard = deny_private_discard

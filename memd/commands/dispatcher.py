@@ -31,7 +31,7 @@ class Dispatcher:
         of_clients: Mapping[str, SessionHandler] = SESSION_HANDLERS,
     ) -> None:
         self._daemon = daemon
-        self._handlers = handlers
+        self._handlers = daemon.handlers = handlers
         self._of_clients = of_clients
         # The argument check of every command that was run so far.
         self._checks: JSONObject = {}

@@ -11,19 +11,16 @@ from types import CoroutineType
 from typing import Any
 
 from memd import __version__
-from memd.commands import control, hmp_info, hmp_plug, machine, power, qom
+from memd.commands import hmp_info, hmp_plug, qom
 from memd.commands.daemon import Daemon
-from memd.commands.hmp_plug import Usage
+from memd.commands.hmp_arguments import BLANKS, Usage, arguments, described
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom.dump import qom_tree_text
 from memd.work import Command, Outcome
 
-Act = Callable[[Daemon, str], Any]
-"""(daemon, argument) to what is printed: a text, or a list of lines; anything else is nothing."""
-
-_BLANKS = " \t\n\v\f\r"
-
+Act = Callable[[Daemon, JSONObject], Any]
+"""(daemon, arguments) to what is printed: a text, or a list of lines; anything else is nothing."""
 
 LONGEST_LINE = 16_384
 """Characters of a line. QEMU takes any number by QMP, and 4,095 on a terminal."""
@@ -40,32 +37,35 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     line = args["command-line"]
     if len(line) > LONGEST_LINE:
         raise QMPError(f"Parameter 'command-line' expects at most {LONGEST_LINE} characters")
-    if not line.strip(_BLANKS):
+    if not line.strip(BLANKS):
         return ""
     name, end = _word(line, 0)
     entry = _find(_COMMANDS, name)
-    if name == "info" and line[end:].strip(_BLANKS):
+    if name == "info" and line[end:].strip(BLANKS):
         name, end = _word(line, end)
         entry = _find(_INFO, name)
     typed = line[:end]
     if entry is None:
         return _unmodelled(daemon, typed) or f"unknown command: '{typed}'\r\n"
-    names, parameters, _description, act = entry
-    rest = line[end:].strip(_BLANKS)
-    if rest and not parameters:
-        return (
-            f"{names}: extraneous characters at the end of line\r\n"
-            f'Try "help {typed}" for more information\r\n'
-        )
-    if parameters and not parameters.startswith("[") and not rest:
-        if names != "device_add":
-            return f'{names}: string expected\r\nTry "help {typed}" for more information\r\n'
+    names, specification, _description, act = entry
     try:
-        result = act(daemon, rest)
+        given = arguments(names, typed, specification, line[end:])
+        result = _run(daemon, act, given) if isinstance(act, str) else act(daemon, given)
     except (QMPError, Usage) as error:
         return _said(error)
-    if type(result) is CoroutineType:
-        return _wait(result)
+    return _wait(result) if type(result) is CoroutineType else _printed(result)
+
+
+def _run(daemon: Daemon, command: str, arguments: JSONObject) -> Any:
+    """Run a command of QMP, whose value is not printed."""
+    handler = daemon.handlers.get(command)
+    if handler is None:
+        hmp_plug.standin(daemon)
+        raise KeyError(command)
+    return handler(daemon, hmp_plug.check(daemon, command, arguments))
+
+
+def _printed(result: Any) -> JSON:
     if type(result) is Outcome:
         result.value = ""
         return result
@@ -74,12 +74,11 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     return result if type(result) is str else ""
 
 
-async def _wait(command: Command[Any]) -> str:
+async def _wait(command: Command[Any]) -> JSON:
     try:
-        await command
+        return _printed(await command)
     except (QMPError, Usage) as error:
         return _said(error)
-    return ""
 
 
 def _said(error: QMPError | Usage) -> str:
@@ -113,20 +112,20 @@ def _check_cpu(daemon: Daemon, index: int) -> None:
 
 def _word(line: str, at: int) -> tuple[str, int]:
     """The name that comes next in a line, and where it ends: at a blank or a slash."""
-    while at < len(line) and line[at] in _BLANKS:
+    while at < len(line) and line[at] in BLANKS:
         at += 1
     end = at
-    while end < len(line) and line[end] not in _BLANKS and line[end] != "/":
+    while end < len(line) and line[end] not in BLANKS and line[end] != "/":
         end += 1
     return line[at:end], end
 
 
-def _help(daemon: Daemon, rest: str) -> list[str]:
-    if not rest:
+def _help(daemon: Daemon, args: JSONObject) -> list[str]:
+    words = args.get("cmd", "").split(None, 2)[:2]
+    if not words:
         return [_help_line(entry) for entry in _COMMANDS]
-    words = rest.split(None, 2)[:2]
     if words == ["info"]:
-        return _info(daemon, "")
+        return _info(daemon, {})
     if words[0] == "info":
         entry, prefix = _find(_INFO, words[1]), "info "
     else:
@@ -137,27 +136,27 @@ def _help(daemon: Daemon, rest: str) -> list[str]:
     return [_help_line(entry, prefix)]
 
 
-def _info(daemon: Daemon, rest: str) -> list[str]:
+def _info(daemon: Daemon, args: JSONObject) -> list[str]:
     return [_help_line(entry, "info ") for entry in _INFO]
 
 
 def _help_line(entry: _Entry, prefix: str = "") -> str:
-    names, parameters, description, _act = entry
-    return f"{prefix}{names} {parameters} -- {description}"
+    names, specification, description, _act = entry
+    return f"{prefix}{names} {described(specification)} -- {description}"
 
 
-def _info_version(daemon: Daemon, rest: str) -> list[str]:
+def _info_version(daemon: Daemon, args: JSONObject) -> list[str]:
     major, minor, micro = daemon.compat.version
     return [f"{major}.{minor}.{micro}memd {__version__}"]
 
 
-def _info_status(daemon: Daemon, rest: str) -> list[str]:
+def _info_status(daemon: Daemon, args: JSONObject) -> list[str]:
     state = daemon.run_state
     detail = f" ({state})" if state not in ("running", "paused") else ""
     return [f"VM status: {'running' if state == 'running' else 'paused'}{detail}"]
 
 
-def _info_memdev(daemon: Daemon, rest: str) -> list[str]:
+def _info_memdev(daemon: Daemon, args: JSONObject) -> list[str]:
     text = []
     for memdev in qom.query_memdev(daemon, {}):
         text.append(f"memory backend: {memdev['id']}")
@@ -180,7 +179,7 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
 
 
-def _info_memory_devices(daemon: Daemon, rest: str) -> list[str]:
+def _info_memory_devices(daemon: Daemon, args: JSONObject) -> list[str]:
     lines = []
     for row in daemon.machine.devices():
         data = row["data"]
@@ -208,69 +207,78 @@ _MEMORY_DEVICE = (
 """What is told of a memory device, in this order."""
 
 
-def _info_memory_size_summary(daemon: Daemon, rest: str) -> list[str]:
+def _info_memory_size_summary(daemon: Daemon, args: JSONObject) -> list[str]:
     summary = daemon.machine.memory_summary()
     return [f"{kind} memory: {summary[f'{kind}-memory']}" for kind in ("base", "plugged")]
 
 
-def _info_name(daemon: Daemon, rest: str) -> list[str]:
+def _info_name(daemon: Daemon, args: JSONObject) -> list[str]:
     return [] if daemon.name is None else [daemon.name]
 
 
-def _info_uuid(daemon: Daemon, rest: str) -> list[str]:
+def _info_uuid(daemon: Daemon, args: JSONObject) -> list[str]:
     return [daemon.uuid]
 
 
-def _info_kvm(daemon: Daemon, rest: str) -> list[str]:
+def _info_kvm(daemon: Daemon, args: JSONObject) -> list[str]:
     return [f"kvm support: {'enabled' if daemon.kvm_enabled else 'disabled'}"]
 
 
-def _info_qom_tree(daemon: Daemon, rest: str) -> str:
-    return qom_tree_text(daemon.tree, rest) if rest else qom_tree_text(daemon.tree)
+def _info_qom_tree(daemon: Daemon, args: JSONObject) -> str:
+    return qom_tree_text(daemon.tree, *args.values())
 
 
-def _plain(handler: Callable[[Daemon, JSONObject], JSON]) -> Act:
-    """A command of QMP that takes no arguments, as a word of the human monitor."""
-    return lambda daemon, rest: handler(daemon, {})
-
-
-_Entry = tuple[str, str, str, Act]
-"""Names separated by `|`, parameters, description, function."""
+_Entry = tuple[str, str, str, Act | str]
+"""Names separated by `|`, arguments as of `hmp_arguments`, description, and what it does: a
+function, or the command of QMP that takes these arguments."""
 
 _COMMANDS: tuple[_Entry, ...] = (
-    ("cont|c", "", "resume emulation", _plain(machine.cont)),
-    ("chardev-remove", "id", "remove a character device", hmp_plug.chardev_remove),
-    ("device_add", "driver[,prop=value]", "plug a device in", hmp_plug.device_add),
-    ("device_del", "device", "ask for a device back", hmp_plug.device_del),
-    ("balloon", "[target]", "ask the guest for memory", hmp_plug.balloon),
-    ("help|?", "[cmd]", "show the help", _help),
-    ("info", "[subcommand]", "show various information about the system state", _info),
-    ("migrate_cancel", "", "cancel the migration", hmp_plug.migrate_cancel),
-    ("netdev_add", "type,id=ID", "make a network backend", hmp_plug.netdev_add),
-    ("netdev_del", "id", "remove a network backend", hmp_plug.netdev_del),
-    ("object_add", "type,id=ID", "make an object", hmp_plug.object_add),
-    ("object_del", "id", "delete an object", hmp_plug.object_del),
-    ("qom-get", "path property", "print a property", hmp_info.qom_get),
-    ("qom-list", "[path]", "list an object's properties", hmp_info.qom_list),
-    ("qom-set", "[-j] path property value", "set a property", hmp_info.qom_set),
-    ("quit|q", "", "quit the emulator", _plain(control.quit)),
-    ("sendkey", "keys [hold_ms]", "press keys", hmp_plug.sendkey),
-    ("set_link", "name on|off", "set a network link", hmp_plug.set_link),
-    ("stop|s", "", "stop emulation", _plain(machine.stop)),
-    ("system_powerdown", "", "ask the guest to shut down", _plain(power.system_powerdown)),
-    ("system_reset", "", "reset the machine", _plain(power.system_reset)),
-    ("system_wakeup", "", "wake a guest that is suspended", _plain(power.system_wakeup)),
+    ("cont|c", "", "resume emulation", "cont"),
+    ("chardev-remove", "id:s", "remove a character device", "chardev-remove"),
+    ("chardev-send-break", "id:s", "send a break", "chardev-send-break"),
+    ("device_add", "device:S?", "plug a device in", hmp_plug.device_add),
+    ("device_del", "id:s", "ask for a device back", "device_del"),
+    ("balloon", "value:M", "ask the guest for memory", "balloon"),
+    ("block_resize", "device:B,size:o", "resize an image", "block_resize"),
+    ("help|?", "cmd:S?", "show the help", _help),
+    ("info", "item:s?", "show various information about the system state", _info),
+    ("migrate", "detach:-d,resume:-r,uri:s", "migrate to a URI", hmp_plug.migrate),
+    ("migrate_cancel", "", "cancel the migration", "migrate_cancel"),
+    ("migrate_continue", "state:s", "continue a migration that pauses", "migrate-continue"),
     (
-        "watchdog_action",
-        "action",
-        "set what follows of a watchdog",
-        hmp_plug.watchdog_action,
+        "migrate_set_capability",
+        "capability:s,state:b",
+        "switch a capability of migration",
+        hmp_plug.migrate_set_capability,
     ),
+    (
+        "migrate_set_parameter",
+        "parameter:s,value:s",
+        "set a parameter of migration",
+        hmp_plug.migrate_set_parameter,
+    ),
+    ("migrate_start_postcopy", "", "send as fast as can be", "migrate-start-postcopy"),
+    ("nbd_server_stop", "", "stop the NBD server", "nbd-server-stop"),
+    ("netdev_add", "netdev:S?", "make a network backend", hmp_plug.netdev_add),
+    ("netdev_del", "id:s", "remove a network backend", "netdev_del"),
+    ("object_add", "object:S", "make an object", hmp_plug.object_add),
+    ("object_del", "id:s", "delete an object", "object-del"),
+    ("qom-get", "path:s,property:s", "print a property", hmp_info.qom_get),
+    ("qom-list", "path:s?", "list an object's properties", hmp_info.qom_list),
+    ("qom-set", "json:-j,path:s,property:s,value:S", "set a property", hmp_info.qom_set),
+    ("quit|q", "", "quit the emulator", "quit"),
+    ("sendkey", "keys:s,hold-time:i?", "press keys", hmp_plug.sendkey),
+    ("set_link", "name:s,up:b", "set a network link", "set_link"),
+    ("stop|s", "", "stop emulation", "stop"),
+    ("system_powerdown", "", "ask the guest to shut down", "system_powerdown"),
+    ("system_reset", "", "reset the machine", "system_reset"),
+    ("system_wakeup", "", "wake a guest that is suspended", "system_wakeup"),
+    ("watchdog_action", "action:s", "set what a watchdog does", "watchdog-set-action"),
 )
 
 _INFO: tuple[_Entry, ...] = (
     ("balloon", "", "show balloon information", hmp_info.info_balloon),
-    ("block", "[-n] [-v] [device]", "show the block devices", hmp_info.info_block),
+    ("block", "nodes:-n,verbose:-v,device:B?", "show the block devices", hmp_info.info_block),
     ("chardev", "", "show the character devices", hmp_info.info_chardev),
     ("cpus", "", "show infos for each CPU", hmp_info.info_cpus),
     (
@@ -292,9 +300,22 @@ _INFO: tuple[_Entry, ...] = (
     ),
     ("network", "", "show the network state", hmp_info.info_network),
     ("numa", "", "show NUMA information", hmp_info.info_numa),
+    ("migrate", "", "show migration status", hmp_info.info_migrate),
+    (
+        "migrate_capabilities",
+        "",
+        "show the capabilities of migration",
+        hmp_info.info_migrate_capabilities,
+    ),
+    (
+        "migrate_parameters",
+        "",
+        "show the parameters of migration",
+        hmp_info.info_migrate_parameters,
+    ),
     ("name", "", "show the current VM name", _info_name),
     ("pci", "", "show PCI info", hmp_info.info_pci),
-    ("qom-tree", "[path]", "show QOM composition tree", _info_qom_tree),
+    ("qom-tree", "path:s?", "show QOM composition tree", _info_qom_tree),
     ("status", "", "show the current VM status (running|paused)", _info_status),
     ("uuid", "", "show the current VM UUID", _info_uuid),
     ("version", "", "show the version of QEMU", _info_version),

@@ -6,48 +6,206 @@ What they print was observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import json
+import math
 import os
-from typing import Any
 
-from memd.commands import balloon, chardev, probing, qom
+from memd.commands import balloon, chardev, migration, probing, qom
 from memd.commands.daemon import Daemon
-from memd.commands.hmp_plug import Usage
+from memd.commands.hmp_plug import standin
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.wire import encode
 
 _MIB = 1 << 20
 
 
-def info_balloon(daemon: Daemon, rest: str) -> list[str]:
+def info_balloon(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info balloon`."""
     return [f"balloon: actual={balloon.query_balloon(daemon, {})['actual'] // _MIB}"]
 
 
-def info_block(daemon: Daemon, rest: str) -> list[str]:
-    """`info block [-n] [-v] [NODE]`: block nodes that a device uses, or all that have names."""
-    words = rest.split()
-    named = [word for word in words if not word.startswith("-")]
-    lines: list[str] = []
-    for device in [] if daemon.standin is None else daemon.standin.blocks.devices():
-        node = device["inserted"]
-        if named and node["node-name"] not in named:
-            continue
-        kind = node["drv"] + (", read-only" if node["ro"] else "")
-        lines += [""] if lines else []
-        lines.append(f"{node['node-name']}: {node['file']} ({kind})")
-        lines.append(f"    Attached to:      {device['qdev']}")
-        lines.append("    Cache mode:       writeback")
+def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info block [-n] [-v] [NAME]`: what devices have as their disks, or all nodes."""
+    if daemon.standin is None:
+        return []
+    blocks, wanted = daemon.standin.blocks, args.get("device")
+    found: list[list[str]] = []
+    if not args.get("nodes"):
+        for row in blocks.devices():
+            if wanted in (None, row["device"]) and (row["device"] or row.get("qdev")):
+                found.append(_block(row, row.get("inserted"), verbose=args.get("verbose", False)))
+    if args.get("nodes") or (wanted is not None and not found):
+        for node in blocks.nodes(flat=False):
+            if wanted in (None, node["node-name"]):
+                found.append(_block(None, node, verbose=args.get("verbose", False)))
+        if wanted is not None:
+            found.insert(0, [])
+    return [line for each in found for line in ("", *each)][1:]
+
+
+def _block(device: JSONObject | None, node: JSONObject | None, *, verbose: bool) -> list[str]:
+    name = "" if device is None else device["device"]
+    if node is None:
+        lines = [f"{name or (device or {}).get('qdev', '')}: [not inserted]"]
+    else:
+        title = f"{name} ({node['node-name']})" if name else node["node-name"]
+        kind = node["drv"] + ", read-only" * node["ro"] + ", encrypted" * node["encrypted"]
+        lines = [f"{title}: {node['file']} ({kind})"]
+    if device is not None:
+        if "qdev" in device:
+            lines.append(f"    Attached to:      {device['qdev']}")
+        if device["removable"]:
+            locked = "" if device["locked"] else "not "
+            tray = "open" if device.get("tray_open") else "closed"
+            lines.append(f"    Removable device: {locked}locked, tray {tray}")
+    if node is None:
+        return lines
+    cache = node["cache"]
+    modes = (
+        "writeback" if cache["writeback"] else "writethrough",
+        *["direct"] * cache["direct"],
+        *["ignore flushes"] * cache["no-flush"],
+    )
+    lines.append(f"    Cache mode:       {', '.join(modes)}")
+    if node["detect_zeroes"] != "off":
+        lines.append(f"    Detect zeroes:    {node['detect_zeroes']}")
+    if "backing_file" in node:
+        depth = node["backing_file_depth"]
+        lines.append(f"    Backing file:     {node['backing_file']} (chain depth: {depth})")
+    if any(node[name] for name in _LIMITS):
+        told = " ".join(f"{name}={node[name]}" for name in _LIMITS)
+        lines.append(f"    I/O throttling:   {told} group={node['group']}")
+    if verbose:
+        lines += ["", "Images:"]
+        image = node["image"]
+        while image is not None:
+            lines += _image(image)
+            image = image.get("backing-image")
     return lines
 
 
-def info_chardev(daemon: Daemon, rest: str) -> list[str]:
+_LIMITS = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
+
+
+def _image(image: JSONObject) -> list[str]:
+    lines = [
+        f"image: {image['filename']}",
+        f"file format: {image['format']}",
+        f"virtual size: {_size(image['virtual-size'])} ({image['virtual-size']} bytes)",
+        f"disk size: {_size(image['actual-size'])}",
+    ]
+    if "cluster-size" in image:
+        lines.append(f"cluster_size: {image['cluster-size']}")
+    if "backing-filename" in image:
+        lines.append(f"backing file: {image['backing-filename']}")
+        if "backing-filename-format" in image:
+            lines.append(f"backing file format: {image['backing-filename-format']}")
+    told = image.get("format-specific", {}).get("data")
+    if told:
+        lines.append("Format specific information:")
+        lines += [f"    {name.replace('-', ' ')}: {_plain(told[name])}" for name in told]
+    return lines
+
+
+def _plain(value: JSON) -> str:
+    return str(value).lower() if type(value) is bool else str(value)
+
+
+def _size(size: int) -> str:
+    """A size with three digits and a unit."""
+    step = max(0, (math.frexp(size / (1000 / 1024))[1] - 1) // 10)
+    return f"{size / (1 << 10 * step):.3g} {('', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei')[step]}B"
+
+
+def info_migrate(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info migrate`."""
+    told = standin(daemon).migration.query()
+    lines = list(_GLOBALS)
+    if "status" in told:
+        why = f" ({told['error-desc']})" if "error-desc" in told else ""
+        lines.append(f"Migration status: {told['status']}{why}")
+    lines += [f"{name}: {told[key]} ms" for name, key in _TIMES if key in told]
+    ram = told.get("ram")
+    if ram is None:
+        return lines
+    lines.append(f"transferred ram: {ram['transferred'] >> 10} kbytes")
+    lines.append(f"throughput: {ram['mbps']:.2f} mbps")
+    for name, key, unit in _RAM:
+        lines.append(f"{name}: {ram[key] >> 10 if unit == ' kbytes' else ram[key]}{unit}")
+    lines.append(f"page size: {ram['page-size'] >> 10} kbytes")
+    lines.append(f"multifd bytes: {ram['multifd-bytes'] >> 10} kbytes")
+    lines.append(f"pages-per-second: {ram['pages-per-second']}")
+    if ram["precopy-bytes"]:
+        lines.append(f"precopy ram: {ram['precopy-bytes'] >> 10} kbytes")
+    return lines
+
+
+_GLOBALS = (
+    *("globals:", "store-global-state: on", "only-migratable: off", "send-configuration: on"),
+    *("send-section-footer: on", "send-switchover-start: on", "clear-bitmap-shift: 18"),
+)
+_TIMES = (
+    *(("total time", "total-time"), ("expected downtime", "expected-downtime")),
+    *(("downtime", "downtime"), ("setup", "setup-time")),
+)
+_RAM = (
+    ("remaining ram", "remaining", " kbytes"),
+    ("total ram", "total", " kbytes"),
+    ("duplicate", "duplicate", " pages"),
+    ("normal", "normal", " pages"),
+    ("normal bytes", "normal-bytes", " kbytes"),
+    ("dirty sync count", "dirty-sync-count", ""),
+)
+
+
+def info_migrate_capabilities(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info migrate_capabilities`."""
+    rows = migration.query_migrate_capabilities(daemon, {})
+    return [f"{row['capability']}: {'on' if row['state'] else 'off'}" for row in rows]
+
+
+def info_migrate_parameters(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info migrate_parameters`."""
+    told = standin(daemon).migration_parameters()
+    lines = []
+    for name, unit in _PARAMETERS.items():
+        value = told.get(name)
+        if type(value) is bool:
+            value = "on" if value else "off"
+        elif unit == "'":
+            value = f"'{value}'"
+        if value is not None:
+            lines.append(f"{name}: {value}{unit.strip(chr(39))}")
+    return lines
+
+
+_PARAMETERS = {
+    **dict.fromkeys(("announce-initial", "announce-max"), " ms"),
+    "announce-rounds": "",
+    "announce-step": " ms",
+    **dict.fromkeys(("throttle-trigger-threshold", "cpu-throttle-initial"), ""),
+    **dict.fromkeys(("cpu-throttle-increment", "cpu-throttle-tailslow", "max-cpu-throttle"), ""),
+    **dict.fromkeys(("tls-creds", "tls-hostname"), "'"),
+    **dict.fromkeys(("max-bandwidth", "avail-switchover-bandwidth"), " bytes/second"),
+    **dict.fromkeys(("downtime-limit", "x-checkpoint-delay"), " ms"),
+    **dict.fromkeys(("multifd-channels", "multifd-compression", "zero-page-detection"), ""),
+    "xbzrle-cache-size": " bytes",
+    "max-postcopy-bandwidth": "",
+    "tls-authz": "'",
+    "x-vcpu-dirty-limit-period": " ms",
+    "vcpu-dirty-limit": " MB/s",
+    **dict.fromkeys(("mode", "direct-io"), ""),
+}
+"""The parameters of migration that are told, each with its unit; a quote is around a text."""
+
+
+def info_chardev(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info chardev`."""
     rows = chardev.query_chardev(daemon, {})
     return [f"{row['label']}: filename={row['filename']}" for row in rows]
 
 
-def info_cpus(daemon: Daemon, rest: str) -> list[str]:
+def info_cpus(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info cpus`."""
     lines = []
     for row in probing.query_cpus_fast(daemon, {}):
@@ -59,7 +217,7 @@ def info_cpus(daemon: Daemon, rest: str) -> list[str]:
     return lines
 
 
-def info_iothreads(daemon: Daemon, rest: str) -> list[str]:
+def info_iothreads(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info iothreads`."""
     from memd.standin.tunable import query_iothreads
 
@@ -71,7 +229,7 @@ def info_iothreads(daemon: Daemon, rest: str) -> list[str]:
     return lines
 
 
-def info_hotpluggable_cpus(daemon: Daemon, rest: str) -> list[str]:
+def info_hotpluggable_cpus(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info hotpluggable-cpus`."""
     lines = ["Hotpluggable CPUs:"]
     for row in probing.query_hotpluggable_cpus(daemon, {}):
@@ -87,12 +245,12 @@ def info_hotpluggable_cpus(daemon: Daemon, rest: str) -> list[str]:
 _LEVELS = ("node-id", "socket-id", "die-id", "module-id", "cluster-id", "core-id", "thread-id")
 
 
-def info_network(daemon: Daemon, rest: str) -> list[str]:
+def info_network(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info network`."""
     return [] if daemon.standin is None else daemon.standin.netdevs.lines()
 
 
-def info_numa(daemon: Daemon, rest: str) -> list[str]:
+def info_numa(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info numa`."""
     # Only a machine has CPUs: a daemon without one does not load its types.
     from memd.devices.machine_object import cpus
@@ -119,7 +277,7 @@ def info_numa(daemon: Daemon, rest: str) -> list[str]:
     return lines
 
 
-def info_pci(daemon: Daemon, rest: str) -> list[str]:
+def info_pci(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info pci`."""
     if daemon.standin is None:
         return []
@@ -129,27 +287,25 @@ def info_pci(daemon: Daemon, rest: str) -> list[str]:
     return [*pci_lines(buses)]
 
 
-def qom_list(daemon: Daemon, rest: str) -> list[str]:
+def qom_list(daemon: Daemon, args: JSONObject) -> list[str]:
     """`qom-list [PATH]`."""
-    if not rest:
+    if "path" not in args:
         return ["/"]
-    return [f"{row['name']} ({row['type']})" for row in qom.qom_list(daemon, {"path": rest})]
+    return [f"{row['name']} ({row['type']})" for row in qom.qom_list(daemon, args)]
 
 
-def qom_get(daemon: Daemon, rest: str) -> list[str]:
+def qom_get(daemon: Daemon, args: JSONObject) -> list[str]:
     """`qom-get PATH PROPERTY`."""
-    path, name = _words(rest, "qom-get", 2)
-    value = qom.qom_get(daemon, {"path": path, "property": name})
+    value = qom.qom_get(daemon, args)
     return encode(value, True).decode("ascii").rstrip("\r\n").replace("\r\n", "\n").split("\n")
 
 
-async def qom_set(daemon: Daemon, rest: str) -> None:
+async def qom_set(daemon: Daemon, args: JSONObject) -> None:
     """`qom-set [-j] PATH PROPERTY VALUE`: a text, or JSON with -j."""
-    is_json = rest.startswith("-j ")
-    path, name, text = _words(rest[3:] if is_json else rest, "qom-set", 3)
-    value: JSON = text
-    known = daemon.tree.resolve(path).qom_type.all_properties.get(name)
-    if is_json:
+    value = text = args["value"]
+    name = args["property"]
+    known = daemon.tree.resolve(args["path"]).qom_type.all_properties.get(name)
+    if args.pop("json", False):
         try:
             value = json.loads(text)
         except ValueError:
@@ -158,11 +314,4 @@ async def qom_set(daemon: Daemon, rest: str) -> None:
         from memd.devices.arguments import value_of
 
         value = value_of(known.type, name, text)
-    await qom.qom_set(daemon, {"path": path, "property": name, "value": value})
-
-
-def _words(rest: str, word: str, count: int) -> list[Any]:
-    found = rest.split(None, count - 1)
-    if len(found) < count:
-        raise Usage(f"{word}: string expected", word)
-    return found
+    await qom.qom_set(daemon, {**args, "value": value})

@@ -1,4 +1,4 @@
-"""The human monitor's words that plug in and out: `device_add`, `object_del` and so on.
+"""The human monitor's words that plug in and out, change settings and migrate.
 
 What they print was observed on QEMU 10.0.2: nothing, or `Error: ` and why.
 """
@@ -6,29 +6,22 @@ What they print was observed on QEMU 10.0.2: nothing, or `Error: ` and why.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
-from memd.commands import balloon as balloon_command
+from memd.commands import migration
 from memd.commands.daemon import Daemon
+from memd.commands.hmp_arguments import Usage
 from memd.errors import QMPError
-from memd.json_types import JSONObject
+from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
-from memd.standin.standin import StandIn
+from memd.qapi.numbers import parse_size
+
+if TYPE_CHECKING:
+    from memd.standin.standin import StandIn
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+")
-
-
-class Usage(Exception):
-    """A line that is no use of a word.
-
-    Args:
-        text: what is printed first, "" for nothing.
-        word: the word.
-    """
-
-    def __init__(self, text: str, word: str) -> None:
-        lines = [text] * bool(text) + [f'Try "help {word}" for more information']
-        super().__init__("".join(f"{line}\r\n" for line in lines))
+_NO_MEMBER = re.compile(r"Parameter '[^']+' does not accept value '(.*)'", re.DOTALL)
+_IN_MIB = ("max-bandwidth", "avail-switchover-bandwidth", "max-postcopy-bandwidth")
 
 
 def _options(text: str, implied: str) -> JSONObject:
@@ -36,13 +29,13 @@ def _options(text: str, implied: str) -> JSONObject:
     return {key: "on" if value is None else value for key, value in pairs(text, implied)}
 
 
-async def device_add(daemon: Daemon, rest: str) -> None:
+async def device_add(daemon: Daemon, args: JSONObject) -> None:
     """`device_add DRIVER,id=ID,...`."""
     from memd.config import DeviceOption
     from memd.devices.adding import add_device
     from memd.devices.arguments import arguments
 
-    options = _options(rest, "driver")
+    options = _options(args.get("device", ""), "driver")
     driver = options.get("driver")
     if type(driver) is not str or not driver:
         raise QMPError("Parameter 'driver' is missing")
@@ -50,110 +43,111 @@ async def device_add(daemon: Daemon, rest: str) -> None:
     await add_device(daemon.machine, arguments(DeviceOption("", False, options), kind))
 
 
-def device_del(daemon: Daemon, rest: str) -> Any:
-    """`device_del ID`."""
-    return daemon.machine.del_device(rest)
-
-
-async def object_add(daemon: Daemon, rest: str) -> None:
+async def object_add(daemon: Daemon, args: JSONObject) -> None:
     """`object_add TYPE,id=ID,...`."""
-    from memd.qapi.keyval import check_keyval
-
-    kind = daemon.schema.commands["object-add"].arguments
-    options = _options(rest, "qom-type")
-    await daemon.tree.objects.create(check_keyval(kind, options))
+    options = _options(args["object"], "qom-type")
+    await daemon.tree.objects.create(_typed(daemon, "object-add", options))
 
 
-def netdev_add(daemon: Daemon, rest: str) -> None:
+def netdev_add(daemon: Daemon, args: JSONObject) -> None:
     """`netdev_add TYPE,id=ID,...`."""
-    from memd.qapi.keyval import check_keyval
-
-    standin = _standin(daemon)
-    options = _options(rest, "type")
-    if standin.netdevs.find(str(options.get("id"))) is not None:
+    netdevs = standin(daemon).netdevs
+    options = _options(args.get("netdev", ""), "type")
+    if netdevs.find(str(options.get("id"))) is not None:
         # QEMU says why on its standard error.
         raise Usage("", "netdev_add")
-    kind = daemon.schema.commands["netdev_add"].arguments
-    checked = daemon.schema.checker("netdev_add")(check_keyval(kind, options))
-    standin.netdevs.add(checked, lambda name: None)
+    netdevs.add(_typed(daemon, "netdev_add", options), _no_fd)
 
 
-def balloon(daemon: Daemon, rest: str) -> Any:
-    """`balloon MIB`."""
-    if not rest.isdecimal():
-        end = f"invalid char '{rest[0]}' in" if rest else "unexpected end of"
-        raise Usage(f"{end} expression", "balloon")
-    balloon_command.balloon(daemon, {"value": int(rest) << 20})
-
-
-def netdev_del(daemon: Daemon, rest: str) -> None:
-    """`netdev_del ID`."""
-    _standin(daemon).netdevs.delete(rest)
-
-
-def sendkey(daemon: Daemon, rest: str) -> list[str]:
+def sendkey(daemon: Daemon, args: JSONObject) -> list[str]:
     """`sendkey KEY-KEY [MILLISECONDS]`: checked, and pressed nowhere."""
-    keys, time = _words(rest, "sendkey", 2)
-    if time and not time.isdecimal():
-        raise Usage(f"invalid char '{time[0]}' in expression", "sendkey")
+    keys = args["keys"]
     for key in ["less"] if keys == "<" else keys.split("-"):
-        if not _NUMBER.fullmatch(key) and not _fits(
-            daemon, "send-key", {"keys": [{"type": "qcode", "data": key}]}
-        ):
+        pressed = {"keys": [{"type": "qcode", "data": key}]}
+        if not _NUMBER.fullmatch(key) and not _fits(daemon, "send-key", pressed):
             return [f"invalid parameter: {key}"]
     return []
 
 
-def watchdog_action(daemon: Daemon, rest: str) -> None:
-    """`watchdog_action ACTION`."""
-    (action,) = _words(rest, "watchdog_action", 1)
-    if not _fits(daemon, "watchdog-set-action", {"action": action}):
-        raise QMPError(f"invalid parameter value: {action}")
-    daemon.actions["watchdog"] = action
+async def migrate(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`migrate [-d] [-r] URI`: goes on in the background in any case."""
+    standin(daemon)
+    detached = args.pop("detach", False)
+    await migration.begin(daemon, args, _no_fd)
+    if detached:
+        return []
+    return ["terminal does not allow synchronous migration, continuing detached"]
 
 
-def set_link(daemon: Daemon, rest: str) -> None:
-    """`set_link NAME on|off`."""
-    name, state = _words(rest, "set_link", 2)
-    if state not in ("on", "off"):
-        raise Usage("Expected 'on' or 'off'", "set_link")
-    _standin(daemon).netdevs.set_link(name, state == "on")
+def migrate_set_capability(daemon: Daemon, args: JSONObject) -> JSON:
+    """`migrate_set_capability NAME on|off`."""
+    standin(daemon)
+    given = check(daemon, "migrate-set-capabilities", {"capabilities": [args]})
+    return migration.migrate_set_capabilities(daemon, given)
 
 
-def migrate_cancel(daemon: Daemon, rest: str) -> Any:
-    """`migrate_cancel`."""
-    return _standin(daemon).migration.cancel()
+def migrate_set_parameter(daemon: Daemon, args: JSONObject) -> None:
+    """`migrate_set_parameter NAME VALUE`."""
+    of, command = standin(daemon), "migrate-set-parameters"
+    name, text = args["parameter"], args["value"]
+    known = daemon.schema.commands[command].arguments
+    kind = next((each.type.name for each in known.members if each.name == name), None)
+    if kind is None:
+        raise QMPError(f"invalid parameter value: {name}")
+    if kind in ("size", "uint8", "uint32"):
+        # Of a bandwidth a number alone is one of MiB.
+        in_mib = name in _IN_MIB and text[-1:].isdigit()
+        size = parse_size(f"{text}M" if in_mib else text)
+        if size is None:
+            raise _no_size(name, kind, text)
+        text = str(size)
+    of.set_migration_parameters(_typed(daemon, command, {name: text}))
 
 
-def _words(rest: str, word: str, most: int) -> list[str]:
-    """The words after a word, "" for each that is missing of so many."""
-    found = rest.split()
-    if len(found) > most:
-        raise Usage(f"{word}: extraneous characters at the end of line", word)
-    return found + [""] * (most - len(found))
+def _no_size(name: str, kind: str, text: str) -> QMPError:
+    if name in _IN_MIB:
+        return QMPError(f"Invalid size {text}")
+    if kind != "size":
+        return QMPError(f"Parameter '{name}' expects uint64")
+    return QMPError(
+        f"Parameter '{name}' expects a non-negative number below 2^64\r\nOptional suffix k, M, G,"
+        " T, P or E means kilo-, mega-, giga-, tera-, peta-\r\nand exabytes, respectively."
+    )
 
 
-def _fits(daemon: Daemon, command: str, arguments: JSONObject) -> bool:
-    """Whether a command that the stand-in knows takes these arguments."""
-    _standin(daemon)
-    try:
-        daemon.schema.checker(command)(arguments)
-    except QMPError:
-        return False
-    return True
-
-
-async def chardev_remove(daemon: Daemon, rest: str) -> None:
-    """`chardev-remove ID`."""
-    await _standin(daemon).chardevs.remove(rest)
-
-
-def _standin(daemon: Daemon) -> StandIn:
+def standin(daemon: Daemon) -> StandIn:
+    """The daemon's stand-in; raises `QMPError` where it is none."""
     if daemon.standin is None:
         raise QMPError("there is nothing of that kind: this is memd")
     return daemon.standin
 
 
-async def object_del(daemon: Daemon, rest: str) -> None:
-    """`object_del ID`."""
-    await daemon.tree.objects.delete(rest)
+def check(daemon: Daemon, command: str, arguments: JSONObject) -> JSONObject:
+    """The arguments of a command of QMP, checked; raises `QMPError`."""
+    try:
+        return daemon.schema.checker(command)(arguments)
+    except QMPError as error:
+        if match := _NO_MEMBER.fullmatch(error.desc):
+            raise QMPError(f"invalid parameter value: {match[1]}") from None
+        raise
+
+
+def _typed(daemon: Daemon, command: str, options: JSONObject) -> JSONObject:
+    from memd.qapi.keyval import check_keyval
+
+    known = daemon.schema.commands[command].arguments
+    return daemon.schema.checker(command)(check_keyval(known, options))
+
+
+def _fits(daemon: Daemon, command: str, arguments: JSONObject) -> bool:
+    """Whether a command that the stand-in knows takes these arguments."""
+    standin(daemon)
+    try:
+        check(daemon, command, arguments)
+    except QMPError:
+        return False
+    return True
+
+
+def _no_fd(name: str) -> None:
+    """No descriptor has a name here."""

@@ -122,11 +122,20 @@ def _opener(daemon: Daemon, take: TakeFd, *, may_run: bool) -> Opener:
 
 async def migrate(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """`migrate`: begin to send the machine."""
+    await begin(daemon, args, take_fd(session))
+    return {}
+
+
+async def begin(daemon: Daemon, args: JSONObject, take: TakeFd) -> None:
+    """Begin to send the machine; raises `QMPError`.
+
+    Args:
+        take: gives a descriptor that the address names.
+    """
     if args.get("resume"):
         raise QMPError("Cannot resume if there is no paused migration")
-    opener = _opener(daemon, take_fd(session), may_run=daemon.allow_exec)
+    opener = _opener(daemon, take, may_run=daemon.allow_exec)
     await _migration(daemon).send(args, opener)
-    return {}
 
 
 async def migrate_incoming(daemon: Daemon, session: Session, args: JSONObject) -> JSON:

@@ -98,6 +98,8 @@ class FaultyHub(Hub):
         """See `Hub`."""
         if monitor.id in self._control:
             return Connection, ControlSession
+        if monitor.human:
+            return super()._makers(monitor)
         self._clients += 1
         replay = None if self.script is None else self.script.next()
         make = partial(FaultySession, self._clients, self.faults, self.transcript, replay)

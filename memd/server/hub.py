@@ -141,6 +141,10 @@ class Hub:
 
     def _makers(self, monitor: Monitor) -> tuple[type[Connection], Callable[..., Session]]:
         """What makes the connection and the session of a monitor's new client."""
+        if monitor.human:
+            from memd.session.human import HumanSession
+
+            return Connection, HumanSession
         return Connection, Session
 
     def _has_free_place(self, user: int) -> bool:

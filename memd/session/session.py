@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from types import CoroutineType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.compat import Compat
 from memd.errors import QMPError, forget_frames
@@ -25,6 +25,9 @@ from memd.session.state import NEXT, Phase, Transition
 from memd.wire import MORE, NEED_DATA, Decoder, Large, encode
 from memd.wire.large import LARGE
 from memd.work import Constant, Encoded, Event, Job, Outcome, Resume, Wait, follow
+
+if TYPE_CHECKING:
+    from memd.wire.readline import LineReader
 
 QUEUE_LIMIT = 8
 """In-band commands that may wait behind a running one once `oob` is on."""
@@ -95,12 +98,16 @@ class Monitor:
         id: its name.
         pretty: whether answers are spread over lines.
         readonly: whether only queries are run.
+        human: whether it is a human monitor.
         fds: the named descriptors, which are closed at the end.
         clients: how many are connected.
     """
 
-    def __init__(self, id: str, *, pretty: bool = False, readonly: bool = False) -> None:
+    def __init__(
+        self, id: str, *, pretty: bool = False, readonly: bool = False, human: bool = False
+    ) -> None:
         self.id = id
+        self.human = human
         self.pretty = pretty
         self.readonly = readonly
         self.fds: dict[str, Descriptor] = {}
@@ -193,7 +200,7 @@ class Session:
     ) -> None:
         self._hub = hub
         self._transport = transport
-        self._decoder = Decoder(compat, max_message, max_tokens)
+        self._decoder: Decoder | LineReader = Decoder(compat, max_message, max_tokens)
         self.monitor = monitor
         self.peer = peer
         self.origin: dict[str, str] = {}
@@ -473,10 +480,13 @@ class Session:
             answer = {"return": result}
         if has_id:
             answer["id"] = request_id
-        self._transport.write(encode(answer, self.monitor.pretty), fds)
+        self._transport.write(self._encode(answer), fds)
         if shutdown is not None:
             self._close()
             self._hub.shut_down(shutdown)
+
+    def _encode(self, answer: JSONObject) -> bytes:
+        return encode(answer, self.monitor.pretty)
 
     def _close(self) -> None:
         self._phase = NEXT[self._phase, Transition.CLOSE]

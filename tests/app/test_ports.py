@@ -117,10 +117,6 @@ def test_qtest_as_a_server(start: Start, directory: Path) -> None:
             ["-qtest", "null", "-qtest-log", "/nonexistent/log"],
             "could not open '/nonexistent/log': No such file or directory",
         ),
-        (
-            ["-monitor", "null", "-S"],
-            "-monitor null: only monitors in control mode (QMP) are served",
-        ),
     ],
 )
 def test_what_is_refused(options: list[str], text: str) -> None:

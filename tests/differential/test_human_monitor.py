@@ -1,0 +1,94 @@
+"""The human monitor: what its words take and print, and its terminal on a socket."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.differential.server import qemu_argv, qemu_compat, qemu_system_memd, running
+from tests.differential.standin import standin_pair, tell
+
+OF_MIGRATION = (
+    *("info migrate", "info migrate_capabilities", "info migrate_parameters", "migrate"),
+    *("migrate -x unix:/no", "migrate unix:@DIR@/no", "migrate -d nope", "migrate -d -r unix:x"),
+    *("migrate -dr unix:x", "migrate -b unix:x", "migrate unix:x y", "migrate_cancel"),
+    *("info migrate -a", "info migrate x", "migrate_set_capability events on"),
+    *("migrate_set_capability nope on", "migrate_set_capability events maybe"),
+    *("migrate_set_capability events", "migrate_set_capability", "info migrate_capabilities"),
+    *("migrate_set_parameter max-bandwidth 1M", "migrate_set_parameter max-bandwidth 10"),
+    *("migrate_set_parameter max-bandwidth 1x", "migrate_set_parameter max-bandwidth -1"),
+    *("migrate_set_parameter downtime-limit 100", "migrate_set_parameter downtime-limit 1x"),
+    *("migrate_set_parameter nope 1", "migrate_set_parameter downtime-limit"),
+    *("migrate_set_parameter tls-creds foo", "migrate_set_parameter multifd-channels 0"),
+    *("migrate_set_parameter multifd-channels x", "migrate_set_parameter direct-io maybe"),
+    *("migrate_set_parameter multifd-compression zlib", "migrate_set_parameter mode foo"),
+    *("migrate_set_parameter cpu-throttle-initial 5", "migrate_set_parameter announce-max 9"),
+    *("migrate_set_parameter xbzrle-cache-size 1M", "migrate_set_parameter announce-rounds x"),
+    *("migrate_set_parameter xbzrle-cache-size 1000", "info migrate_parameters"),
+    *("migrate_set_parameter max-postcopy-bandwidth 1M", "migrate_start_postcopy"),
+    *("migrate_continue pre-switchover", "migrate_continue nope", "migrate_continue"),
+)
+OTHERS = (
+    *("device_add", "device_del", "device_del a b", 'device_del "a b"', 'device_del "a'),
+    *("object_add", 'object_add "memory-backend-ram,id=x" y', "object_del", "netdev_add"),
+    *("balloon", "balloon x", "balloon 5x", "balloon -5", "balloon 0x10", "qom-list / /"),
+    *("qom-get /", "qom-get / x y", "qom-set / x", "qom-set -j / x", "qom-set -k / x y"),
+    *("sendkey", "sendkey a 1x", "sendkey a 5 6", "sendkey a foo", "sendkey nope", "sendkey a-b"),
+    *("set_link x", "set_link x maybe", "set_link x on y", "set_link x on", "chardev-remove"),
+    *("watchdog_action", "watchdog_action foo bar", "watchdog_action foo", "info balloon x"),
+    *("block_resize nope", "block_resize nope 1", "block_resize nope -1", "block_resize"),
+    *("block_resize nope 1.5G", "block_resize nope 1x", "nbd_server_stop", "nbd_server_stop x"),
+    *("chardev-send-break nope", r'object_del "a\"b\\c"', r'object_del "a\qb"'),
+)
+
+
+@pytest.mark.parametrize("lines", [OF_MIGRATION, OTHERS], ids=["migration", "others"])
+def test_what_words_take_and_print(directory: Path, lines: Sequence[str]) -> None:
+    with standin_pair(directory, "-machine", "q35", "-device", "virtio-balloon-pci") as pair:
+        tell(pair, [("human-monitor-command", {"command-line": line}) for line in lines])
+
+
+TYPED = (
+    *(b"", b"info status\n", b"info status\r\n", b"info name\ninfo status\n", b"ab\x7fc\n"),
+    *(b"ab\bc\n", b"\x7fa\n", "\u00e4\n".encode(), b"\xff\tx\n", b"\n\n", b"foo bar\n"),
+    *(b"info status", b"stop\ninfo status\ncont\ninfo status\n", b"x" * 300 + b"\n"),
+)
+
+
+@contextlib.contextmanager
+def terminal(name: str, directory: Path) -> Iterator[Path]:
+    place, path = directory / name, directory / f"{name}.sock"
+    place.mkdir()
+    argv = qemu_argv() if name == "QEMU" else [*qemu_system_memd(qemu_compat()), "-nodefaults"]
+    line = [*argv, "-S", "-monitor", f"unix:{path},server=on,wait=off"]
+    with running(name, line, place):
+        yield path
+
+
+def typed(path: Path, data: bytes) -> bytes:
+    """All that is shown where these bytes are typed, and then no more."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        shown = client.recv(1 << 16)
+        while not shown.endswith(b"(qemu) "):
+            shown += client.recv(1 << 16)
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        while more := client.recv(1 << 16):
+            shown += more
+        return shown
+
+
+def test_its_terminal(directory: Path) -> None:
+    with terminal("QEMU", directory) as theirs, terminal("memd", directory) as ours:
+        for data in TYPED:
+            expected = typed(theirs, data)
+            assert typed(ours, data) == expected, data
+            # No event is shown, and byte by byte it is the same.
+            assert b"RESUME" not in expected
+        assert typed(ours, b"quit\n") == typed(theirs, b"quit\n")
