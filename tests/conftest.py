@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from memd.hostmem import libc
 from tests.differential.harness import Side, Storage, settle
 from tests.differential.server import TREE, Server, memd_argv
 from tests.manager import ServiceManager
@@ -227,24 +225,6 @@ def merging() -> Iterator[None]:
         finally:
             for name, value in reversed(before.items()):
                 (ksm / name).write_text(value)
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """Populating waits after its first chunk: (has begun, may go on)."""
-    begun, go_on = threading.Event(), threading.Event()
-    real = libc.madvise
-
-    def madvise(address: int, length: int, advice: int) -> int:
-        result = real(address, length, advice)
-        if advice == libc.MADV_POPULATE_WRITE:
-            begun.set()
-            go_on.wait(20)
-        return result
-
-    monkeypatch.setattr(libc, "madvise", madvise)
-    yield begun, go_on
-    go_on.set()
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def plan_of(backend: MemoryBackend, given: JSONObject) -> Plan:
     plan = Plan(given)
     pools = backend.tree.objects.pools
     plan.pooled = None if pools is None else pools.has(backend)
-    host = PlanningHost(backend.tree.host.roots, ready=bool(plan.pooled))
+    host = PlanningHost(backend.tree.host, ready=bool(plan.pooled))
     try:
         realize(backend, host).close()
     except QMPError as error:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import stat
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from memd.hostmem import file_systems, kvm, libc, numa
@@ -89,6 +90,9 @@ class Host:
 
     ready = False
     """Whether the memory comes from a pool."""
+
+    kvm_device = kvm.DEVICE
+    """The device that makes guest_memfds."""
 
     def __init__(self, roots: Roots | None = None) -> None:
         self.roots = roots
@@ -275,7 +279,7 @@ class Host:
 
     def guest_memfd(self, size: int) -> int:
         """Make a guest_memfd; see `kvm.guest_memfd`, which raises `QMPError`."""
-        return kvm.guest_memfd(size)
+        return kvm.guest_memfd(size, self.kvm_device)
 
     # Memory
 
@@ -288,7 +292,7 @@ class Host:
         Raises:
             Unsupported: the kernel would not leave swap space unreserved.
         """
-        if reserves_anyway(spec):
+        if self._reserves_anyway(spec):
             raise Unsupported(NO_RESERVE_UNSUPPORTED)
         area_length = spec.area(libc.PAGE_SIZE)
         if area_length <= spec.length:
@@ -312,6 +316,22 @@ class Host:
             libc.munmap(end, area + area_length - end)
         return Mapping(address, address, end - address, synced)
 
+    def _reserves_anyway(self, spec: MapSpec) -> bool:
+        """Whether the kernel sets swap space aside although it is asked not to."""
+        private_ram = not spec.shared and spec.protection & libc.PROT_WRITE
+        if spec.reserve or not private_ram or spec.page_size != libc.PAGE_SIZE:
+            return False
+        return self.never_overcommits()
+
+    def never_overcommits(self) -> bool:
+        """Whether the kernel promises no more memory than there is."""
+        try:
+            with open("/proc/sys/vm/overcommit_memory", "rb") as file:
+                return file.read().strip() == b"2"
+        except FileNotFoundError:
+            # /proc is not mounted.
+            return False
+
     def unmap(self, address: int, length: int) -> None:
         """Unmap bytes."""
         libc.munmap(address, length)
@@ -320,9 +340,21 @@ class Host:
         """Advise the kernel (madvise(2)); gives 0 or the errno value."""
         return libc.madvise(address, length, advice)
 
+    def touch(self, address: int, count: int, stride: int, write: bool) -> int:
+        """Fault pages in one by one; see `libc.touch`."""
+        return libc.touch(address, count, stride, write)
+
     def bind(self, address: int, length: int, policy: str, nodes: list[int]) -> None:
         """Take memory from these nodes; see `numa.bind`."""
         numa.bind(address, length, policy, nodes)
+
+    def cpus(self) -> int:
+        """How many CPUs there are."""
+        return os.cpu_count() or 1
+
+    def places(self, nodes: Sequence[int]) -> list[set[int]]:
+        """The CPUs near memory of these nodes; see `numa.places`."""
+        return numa.places(nodes)
 
     def populate(self, population: Populating) -> None:
         """Make the pages of a region; see `populate.Population.run`."""
@@ -354,20 +386,3 @@ def map_flags(spec: MapSpec, anonymous: bool) -> int:
     if not spec.reserve:
         flags |= libc.MAP_NORESERVE
     return flags
-
-
-def reserves_anyway(spec: MapSpec) -> bool:
-    """Whether the kernel sets swap space aside although it is asked not to."""
-    private_ram = not spec.shared and spec.protection & libc.PROT_WRITE
-    if spec.reserve or not private_ram or spec.page_size != libc.PAGE_SIZE:
-        return False
-    return _never_overcommits()
-
-
-def _never_overcommits() -> bool:
-    try:
-        with open("/proc/sys/vm/overcommit_memory", "rb") as file:
-            return file.read().strip() == b"2"
-    except FileNotFoundError:
-        # /proc is not mounted.
-        return False

@@ -31,7 +31,7 @@ _FAILED = "can't create guest_memfd"
 FLAG_NAMES = {MMAP: "GUEST_MEMFD_FLAG_MMAP", INIT_SHARED: "GUEST_MEMFD_FLAG_INIT_SHARED"}
 
 
-def guest_memfd(size: int) -> int:
+def guest_memfd(size: int, device: str = DEVICE) -> int:
     """Make a guest_memfd that can be mapped shared; returns its descriptor.
 
     It gets a virtual machine of its own, whose descriptor is closed again: the
@@ -39,22 +39,23 @@ def guest_memfd(size: int) -> int:
 
     Args:
         size: in bytes, whole pages.
+        device: KVM's.
 
     Raises:
         QMPError: it can't be made, and what is missing.
     """
     try:
-        device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as failed:
-        raise _cannot_open(failed) from None
+        raise _cannot_open(device, failed) from None
     try:
-        machine = fcntl.ioctl(device, _KVM_CREATE_VM, 0)
+        machine = fcntl.ioctl(fd, _KVM_CREATE_VM, 0)
     except OSError as failed:
         raise _no_machine(failed) from None
     finally:
-        os.close(device)
+        os.close(fd)
     try:
-        check_flags(machine)
+        check_flags(supported_flags(machine))
         return _create(machine, size)
     finally:
         os.close(machine)
@@ -75,31 +76,34 @@ def _create(machine: int, size: int) -> int:
     return fd
 
 
-def plan(size: int) -> None:
+def plan(size: int, device: str = DEVICE) -> None:
     """Raise what `guest_memfd` would raise, without making anything.
+
+    Args:
+        size, device: as there.
 
     Raises:
         QMPError: it could not be made, and what is missing.
     """
     try:
-        libc.check_access(DEVICE.encode(), os.R_OK | os.W_OK)
+        libc.check_access(device.encode(), os.R_OK | os.W_OK)
         # KVM answers questions of who may only read, too.
-        device = os.open(DEVICE, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as failed:
-        raise _cannot_open(failed) from None
+        raise _cannot_open(device, failed) from None
     try:
-        fcntl.ioctl(device, _KVM_GET_API_VERSION, 0)
-        check_flags(device)
+        fcntl.ioctl(fd, _KVM_GET_API_VERSION, 0)
+        check_flags(supported_flags(fd))
     except OSError as failed:
         raise _no_machine(failed) from None
     finally:
-        os.close(device)
+        os.close(fd)
     if size > MAX_SIZE:
         raise _cannot_create(size, libc.os_error(errno.EINVAL))
 
 
-def _cannot_open(failed: OSError) -> QMPError:
-    return QMPError(f"{_FAILED}: {DEVICE}: {failed.strerror}")
+def _cannot_open(device: str, failed: OSError) -> QMPError:
+    return QMPError(f"{_FAILED}: {device}: {failed.strerror}")
 
 
 def _no_machine(failed: OSError) -> QMPError:
@@ -110,23 +114,26 @@ def _cannot_create(size: int, failed: OSError) -> QMPError:
     return QMPError(f"{_FAILED} of {size} bytes: {failed.strerror}")
 
 
-def check_flags(fd: int) -> None:
+def check_flags(mask: int) -> None:
     """See that memory can be mapped and starts shared.
 
     Args:
-        fd: a virtual machine's descriptor, or that of /dev/kvm.
+        mask: the flags that KVM takes.
 
     Raises:
         QMPError: it can't, and which flags KVM lacks.
     """
-    mask = supported_flags(fd)
     missing = [name for flag, name in FLAG_NAMES.items() if not mask & flag]
     if missing:
         raise QMPError(f"{_FAILED}: this kernel's KVM lacks {' and '.join(missing)}")
 
 
 def supported_flags(fd: int) -> int:
-    """The flags that KVM_CREATE_GUEST_MEMFD takes; 0 where KVM does not know them."""
+    """The flags that KVM_CREATE_GUEST_MEMFD takes; 0 where KVM does not know them.
+
+    Args:
+        fd: a virtual machine's descriptor, or that of KVM's device.
+    """
     try:
         mask: int = fcntl.ioctl(fd, _KVM_CHECK_EXTENSION, _KVM_CAP_GUEST_MEMFD_FLAGS)
     except OSError:

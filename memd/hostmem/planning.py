@@ -16,7 +16,7 @@ from memd.hostmem import capacity, kvm, libc
 from memd.hostmem.capacity import CannotTell
 from memd.hostmem.host import Host, Mapping, Populating
 from memd.hostmem.opened import GUEST_MEMFD, MEMFD, Opened
-from memd.hostmem.paths import Entry, Roots
+from memd.hostmem.paths import Entry
 from memd.hostmem.spec import UINT64, MapSpec
 
 _MAX_FILE = (1 << 63) - 1
@@ -112,7 +112,7 @@ class PlanningHost(Host):
     """See the module; for making one backend, and that once.
 
     Args:
-        roots: see `Host`.
+        real: the host that it plans for.
         ready: whether the memory is there already, and only taken.
 
     Attributes:
@@ -123,8 +123,9 @@ class PlanningHost(Host):
 
     plans = True
 
-    def __init__(self, roots: Roots | None, *, ready: bool = False) -> None:
-        super().__init__(roots)
+    def __init__(self, real: Host, *, ready: bool = False) -> None:
+        super().__init__(real.roots)
+        self._real = real
         self.ready = ready
         self.file: PlannedFile | None = None
         self.spec: MapSpec | None = None
@@ -219,7 +220,7 @@ class PlanningHost(Host):
 
     def guest_memfd(self, size: int) -> int:
         """See whether a guest_memfd could be made."""
-        kvm.plan(size)
+        kvm.plan(size, self._real.kvm_device)
         file = PlannedFile("guest-memfd", GUEST_MEMFD, kvm.MMAP | kvm.INIT_SHARED)
         file.gets = size
         return self._without_name(file)
@@ -256,6 +257,10 @@ class PlanningHost(Host):
         """Map so much anonymous memory for a moment."""
         mapping = super().map(spec, -1)
         libc.munmap(mapping.area, mapping.area_length)
+
+    def never_overcommits(self) -> bool:
+        """See `Host`."""
+        return self._real.never_overcommits()
 
     def unmap(self, address: int, length: int) -> None:
         """Nothing is mapped."""

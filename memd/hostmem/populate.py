@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
-from memd.hostmem import cgroup, libc, numa
+from memd.hostmem import cgroup, libc
 from memd.hostmem.region import Region
 
 BYTES_PER_THREAD = 64 << 20
@@ -39,9 +39,13 @@ class Population:
     """One run over a region.
 
     Attributes:
+        bytes_per_thread: see `BYTES_PER_THREAD`; `chunk` as well.
         total: bytes to be populated.
         threads: how many work at it.
     """
+
+    bytes_per_thread = BYTES_PER_THREAD
+    chunk = CHUNK
 
     def __init__(
         self,
@@ -63,7 +67,8 @@ class Population:
         self._affinity = affinity
         self._nodes = nodes
         self.total = region.length
-        self.threads = thread_count(region.length, threads)
+        cpus = region.host.cpus()
+        self.threads = thread_count(region.length, threads, cpus, self.bytes_per_thread)
         self._done = [0] * self.threads
         self._error = 0
         self._cancelled = False
@@ -130,7 +135,7 @@ class Population:
         """The CPUs that the threads run on, in turn; none for where this one runs."""
         if self._affinity:
             return [self._affinity]
-        return numa.places(self._nodes) if self.threads > 1 else []
+        return self.region.host.places(self._nodes) if self.threads > 1 else []
 
     def _work(self, cpus: set[int] | None, index: int, start: int, end: int) -> None:
         if cpus:
@@ -144,7 +149,7 @@ class Population:
     def _fill(self, index: int, start: int, end: int) -> None:
         region = self.region
         populate = _populate_by_advice
-        chunk = max(CHUNK, region.page_size)
+        chunk = max(self.chunk, region.page_size)
         while start < end and not self._error and not self._given_up:
             length = min(chunk, end - start)
             try:
@@ -208,9 +213,14 @@ def cancel_all() -> None:
         population.cancel()
 
 
-def thread_count(length: int, threads: int) -> int:
-    """How many threads populate `length` bytes where `threads` are allowed."""
-    return max(1, min(threads, os.cpu_count() or 1, length // BYTES_PER_THREAD))
+def thread_count(length: int, threads: int, cpus: int, each: int = BYTES_PER_THREAD) -> int:
+    """How many threads populate `length` bytes.
+
+    Args:
+        threads: how many there may be.
+        each: bytes that one should have at least.
+    """
+    return max(1, min(threads, cpus, length // each))
 
 
 def slices(length: int, page_size: int, count: int) -> list[tuple[int, int]]:
@@ -248,4 +258,4 @@ def _populate_by_touch(region: Region, start: int, length: int) -> int:
             except OSError:
                 return errno.EFAULT
     address = region.address + start
-    return libc.touch(address, length // region.page_size, region.page_size, write)
+    return region.host.touch(address, length // region.page_size, region.page_size, write)

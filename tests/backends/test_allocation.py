@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,14 @@ import pytest
 from memd.backends import allocation
 from memd.errors import QMPError
 from memd.hostmem import populate
+from memd.hostmem.host import NO_RESERVE_UNSUPPORTED
 from memd.hostmem.region import Region
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import Job
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.conftest import NOT_HERE
+from tests.hostmem.made import HeldHost, StrictHost
 from tests.hostmem.smaps import row_of
 from tests.stepping import Running, close_all
 
@@ -172,18 +174,16 @@ def test_rom_can_be_preallocated(tree: Tree, directory: Path) -> None:
 
 
 def test_unreserved_memory_where_nothing_is_overcommitted(
-    tree: Tree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tree: Tree, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from memd.hostmem import host
-
-    monkeypatch.setattr(host, "_never_overcommits", lambda: True)
+    tree.host = StrictHost()
     assert refusal(lambda: add(tree, "ram", size=MIB, reserve=False)) == (
         "cannot set up guest memory 'm0'"
     )
     assert refusal(lambda: add(tree, "memfd", size=MIB, reserve=False, share=False)) == (
         "unable to map backing store for guest RAM"
     )
-    assert [record.getMessage() for record in caplog.records] == [host.NO_RESERVE_UNSUPPORTED] * 2
+    assert [record.getMessage() for record in caplog.records] == [NO_RESERVE_UNSUPPORTED] * 2
     assert {(record.name, record.levelno) for record in caplog.records} == {
         ("memd", logging.WARNING)
     }
@@ -229,13 +229,16 @@ def test_merge_of_large_memory_is_undone_beside(tree: Tree) -> None:
     assert start_to_set(tree, "merge", True).wait is None
 
 
+LARGER = 2 * populate.CHUNK
+"""Bytes that are populated in more than one step."""
+
+
 @pytest.fixture
-def held(
-    held: tuple[threading.Event, threading.Event], monkeypatch: pytest.MonkeyPatch
-) -> tuple[threading.Event, threading.Event]:
-    """As everywhere, after the first page."""
-    monkeypatch.setattr(populate, "CHUNK", 4096)
-    return held
+def held(tree: Tree) -> Iterator[HeldHost]:
+    """The tree's kernel, which waits after a step."""
+    tree.host = host = HeldHost()
+    yield host
+    host.go_on.set()
 
 
 def beside(slow: Running) -> tuple[threading.Thread, list[JSON]]:
@@ -253,39 +256,33 @@ def beside(slow: Running) -> tuple[threading.Thread, list[JSON]]:
     return thread, outcome
 
 
-def test_deleted_while_it_is_populated(
-    tree: Tree, held: tuple[threading.Event, threading.Event]
-) -> None:
-    begun, go_on = held
-    add(tree, "ram", size=MIB)
+def test_deleted_while_it_is_populated(tree: Tree, held: HeldHost) -> None:
+    add(tree, "ram", size=LARGER)
     region = region_of(tree)
     thread, outcome = beside(start_to_set(tree, "prealloc", True))
-    assert begun.wait(20)
+    assert held.begun.wait(20)
     slow = Running(tree.objects.delete("m0"))
     assert tree.objects.get("m0") is None
     slow.finish()
     # Whoever works on it still has it.
     assert row_of(region.address) is not None
-    go_on.set()
+    held.go_on.set()
     thread.join(20)
     assert outcome == [GIVEN_UP]
     assert row_of(region.address) is None
 
 
 @pytest.mark.parametrize("kind", ["ram", "file"])
-def test_deleted_while_it_is_made(
-    tree: Tree, directory: Path, held: tuple[threading.Event, threading.Event], kind: str
-) -> None:
-    begun, go_on = held
+def test_deleted_while_it_is_made(tree: Tree, directory: Path, held: HeldHost, kind: str) -> None:
     options = {"mem_path": str(directory / "new")} if kind == "file" else {}
-    making, made = beside(start(tree, kind, size=MIB, prealloc=True, **options))
-    assert begun.wait(20)
+    making, made = beside(start(tree, kind, size=LARGER, prealloc=True, **options))
+    assert held.begun.wait(20)
     deleting, deleted = beside(Running(tree.objects.delete("m0")))
     # A second one finds nothing to delete, and the id is not free before the memory is.
     assert refusal(lambda: delete(tree)) == "object 'm0' not found"
     assert "duplicate property 'm0'" in refusal(lambda: start(tree, "ram", size=MIB))
     assert (made, deleted) == ([], [])
-    go_on.set()
+    held.go_on.set()
     making.join(20)
     deleting.join(20)
     assert (made, deleted) == ([GIVEN_UP], [None])
@@ -321,38 +318,34 @@ def test_what_waits_for_a_disk_is_given_up(tree: Tree, directory: Path) -> None:
     assert os.listdir(directory) == []
 
 
-def test_how_far_it_is(tree: Tree, held: tuple[threading.Event, threading.Event]) -> None:
-    begun, go_on = held
-    slow = start(tree, "ram", size=MIB, prealloc=True)
+def test_how_far_it_is(tree: Tree, held: HeldHost) -> None:
+    slow = start(tree, "ram", size=LARGER, prealloc=True)
     progress = slow.job.progress
     assert progress is not None
     assert progress() is None
     thread, _outcome = beside(slow)
-    assert begun.wait(20)
+    assert held.begun.wait(20)
     event = progress()
     assert event is not None
     assert event.name == "X_MEMDEV_PROGRESS"
-    told: JSON = {"id": "m0", "qom-path": "/objects/m0", "done": 0, "total": MIB}
+    told: JSON = {"id": "m0", "qom-path": "/objects/m0", "done": 0, "total": LARGER}
     assert event.data == told
-    go_on.set()
+    held.go_on.set()
     thread.join(20)
     event = progress()
     assert event is not None
-    assert event.data == told | {"done": MIB}
+    assert event.data == told | {"done": LARGER}
 
 
 @pytest.mark.parametrize("kind", ["ram", "file"])
-def test_the_end_while_it_is_made(
-    tree: Tree, directory: Path, held: tuple[threading.Event, threading.Event], kind: str
-) -> None:
-    begun, go_on = held
+def test_the_end_while_it_is_made(tree: Tree, directory: Path, held: HeldHost, kind: str) -> None:
     options = {"mem_path": str(directory / "new")} if kind == "file" else {}
-    thread, outcome = beside(start(tree, kind, size=MIB, prealloc=True, **options))
-    assert begun.wait(20)
+    thread, outcome = beside(start(tree, kind, size=LARGER, prealloc=True, **options))
+    assert held.begun.wait(20)
     close_all(tree)
     # The file goes even if the thread never comes to its end.
     assert os.listdir(directory) == []
-    go_on.set()
+    held.go_on.set()
     thread.join(20)
     assert outcome == [GIVEN_UP]
     assert tree.objects.children == {}

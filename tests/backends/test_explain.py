@@ -27,6 +27,7 @@ from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, region_of
 from tests.conftest import NOT_HERE, alone, need_shm, need_sys
 from tests.differential.kernel import descriptors, files, regions
+from tests.hostmem.made import StrictHost
 from tests.hostmem.smaps import row_of
 from tests.kvm import needs_guest_memfd
 
@@ -474,11 +475,9 @@ def test_guest_memfd(foretold: Callable[[dict[str, JSON]], dict[str, Any]]) -> N
 
 @pytest.mark.parametrize("device", ["/nowhere/kvm", "/dev/null"])
 def test_without_kvm(
-    foretold: Callable[[dict[str, JSON]], dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
+    tree: Tree, foretold: Callable[[dict[str, JSON]], dict[str, Any]], device: str
 ) -> None:
-    monkeypatch.setattr(kvm, "DEVICE", device)
+    tree.host.kvm_device = device
     answer = foretold(arguments("guest-memfd", size=MIB))
     assert answer["error"]["desc"].startswith("can't create guest_memfd: ")
     assert answer["suggestion"]["qom-type"] == "memory-backend-memfd"
@@ -501,11 +500,9 @@ def test_memory_that_is_not_there(tree: Tree, monkeypatch: pytest.MonkeyPatch) -
     assert told(tree, {**large, "prealloc": True})["verdict"] == "unknown"
 
 
-def test_strict_overcommit(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strict_overcommit(tree: Tree) -> None:
     """The rule itself is the machine's, and stays."""
-    from memd.hostmem import host
-
-    monkeypatch.setattr(host, "_never_overcommits", lambda: True)
+    tree.host = StrictHost()
     answer = told(tree, arguments("ram", size=MIB, reserve=False))
     assert answer["error"]["desc"] == "cannot set up guest memory 'm0'"
 

@@ -9,7 +9,7 @@ import pytest
 
 from memd.backends.base import MEMORY_BACKEND
 from memd.backends.guest_memfd import MEMORY_BACKEND_GUEST_MEMFD
-from memd.hostmem import kvm, libc
+from memd.hostmem import libc
 from memd.json_types import JSON
 from memd.qom import Tree
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
@@ -91,8 +91,8 @@ def test_failures_leave_nothing(tree: Tree, options: dict[str, JSON], text: str)
     assert refusal(lambda: add(tree, "guest-memfd", **options)) == text
 
 
-def test_without_kvm(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kvm, "DEVICE", "/nowhere/kvm")
+def test_without_kvm(tree: Tree) -> None:
+    tree.host.kvm_device = "/nowhere/kvm"
     assert refusal(lambda: add(tree, "guest-memfd", size=MIB)) == (
         "can't create guest_memfd: /nowhere/kvm: No such file or directory"
     )

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from memd.hostmem import libc
+from memd.hostmem.host import Host
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import run_here
@@ -110,19 +111,24 @@ def test_no_more_threads(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(lambda: make(tree)) == "cannot create a thread: can't start new thread"
 
 
-@pytest.fixture
-def populating_cpus(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
-    """On which CPUs memory was populated."""
-    seen: list[set[int]] = []
-    real = libc.madvise
+class Populating(Host):
+    """A kernel of which is noted on which CPUs memory was populated."""
 
-    def madvise(address: int, length: int, advice: int) -> int:
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[set[int]] = []
+
+    def advise(self, address: int, length: int, advice: int) -> int:
         if advice == libc.MADV_POPULATE_WRITE:
-            seen.append(os.sched_getaffinity(0))
-        return real(address, length, advice)
+            self.seen.append(os.sched_getaffinity(0))
+        return super().advise(address, length, advice)
 
-    monkeypatch.setattr(libc, "madvise", madvise)
-    return seen
+
+@pytest.fixture
+def populating_cpus(tree: Tree) -> list[set[int]]:
+    """On which CPUs memory was populated."""
+    tree.host = host = Populating()
+    return host.seen
 
 
 def test_preallocation_on_its_cpus(tree: Tree, populating_cpus: list[set[int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +25,9 @@ def apart(region: Region) -> Region:
     return region
 
 
-def anonymous(size: int = MIB) -> Region:
+def anonymous(size: int = MIB, host: Host = HOST) -> Region:
     """A region of anonymous memory, to be closed."""
-    return apart(Region(HOST, MapSpec(size, size, PAGE, ANONYMOUS_ALIGN, shared=False)))
+    return apart(Region(host, MapSpec(size, size, PAGE, ANONYMOUS_ALIGN, shared=False)))
 
 
 @contextmanager
@@ -69,6 +70,33 @@ def of_file(
     fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
     with made(fd, size, **options) as region:  # type: ignore[arg-type]
         yield region
+
+
+class StrictHost(Host):
+    """A kernel that promises no more memory than there is."""
+
+    def never_overcommits(self) -> bool:
+        return True
+
+
+class HeldHost(Host):
+    """A kernel that populates a piece of memory, and then waits.
+
+    Attributes:
+        begun: set once it has made pages.
+        go_on: to be set for it to go on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def advise(self, address: int, length: int, advice: int) -> int:
+        result = super().advise(address, length, advice)
+        if advice == libc.MADV_POPULATE_WRITE:
+            self.begun.set()
+            self.go_on.wait(20)
+        return result
 
 
 def failing(**kinds: int) -> FaultyHost:

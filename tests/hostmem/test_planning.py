@@ -49,7 +49,7 @@ def both(path: Path | str, name: str = "m0") -> list[tuple[int, ...] | int]:
     found = []
     for readonly in (False, True):
         there = os.path.lexists(path)
-        planned = outcome(PlanningHost(None), path, readonly, name)
+        planned = outcome(PlanningHost(HOST), path, readonly, name)
         assert os.path.lexists(path) == there
         assert planned == outcome(HOST, path, readonly, name), (path, readonly)
         found.append(planned)
@@ -57,7 +57,7 @@ def both(path: Path | str, name: str = "m0") -> list[tuple[int, ...] | int]:
 
 
 def planned(path: Path | str, readonly: bool = False) -> PlannedFile:
-    host = PlanningHost(None)
+    host = PlanningHost(HOST)
     files.open_file(host, str(path), readonly, "m0").undo()
     assert host.file is not None
     return host.file
@@ -111,7 +111,7 @@ def test_a_socket(directory: Path) -> None:
     ("path", "number"), [("/dev/null", errno.ENODEV), ("/dev/zero", 0), ("/dev/full", None)]
 )
 def test_devices(path: str, number: int | None) -> None:
-    host = PlanningHost(None)
+    host = PlanningHost(HOST)
     if number is not None:
         both(path)
     backing = files.open_file(host, path, False, "m0")
@@ -191,7 +191,7 @@ def test_getting_a_size(directory: Path) -> None:
         *((False, MIB, 0), (False, 1 << 63, errno.EINVAL)),
         (True, MIB, errno.EINVAL),
     ):
-        host = PlanningHost(None)
+        host = PlanningHost(HOST)
         backing = files.open_file(host, str(directory / "empty"), readonly, "m0")
         assert number_of(lambda h=host, b=backing, s=size: h.truncate(b.fd, s)) == number  # type: ignore[misc]
         assert host.file is not None
@@ -203,7 +203,7 @@ def test_getting_a_size(directory: Path) -> None:
 
 @need_sys
 def test_memfds() -> None:
-    host, plain = PlanningHost(None), os.MFD_CLOEXEC
+    host, plain = PlanningHost(HOST), os.MFD_CLOEXEC
     host.close(host.memfd("x" * 249, plain))
     flags = [plain | os.MFD_HUGETLB | shift << os.MFD_HUGE_SHIFT for shift in (1, 12, 40, 63)]
     for label, kind in (("x" * 250, plain), *(("x", each) for each in flags)):
@@ -218,7 +218,7 @@ def spec(length: int, **more: Any) -> MapSpec:
 def mapped(what: MapSpec, path: Path | str = "") -> int:
     """With which errno value mapping it would fail, as it does."""
     numbers = []
-    for host in (PlanningHost(None), HOST):
+    for host in (PlanningHost(HOST), HOST):
         backing = files.open_file(host, str(path), False, "m0") if path else None
         try:
             region = Region(host, what, -1 if backing is None else backing.fd)
@@ -277,6 +277,6 @@ def test_nodes(policy: str, nodes: list[int]) -> None:
     try:
         arguments = (region.address, MIB, policy, nodes)
         expected = number_of(lambda: HOST.bind(*arguments))
-        assert number_of(lambda: PlanningHost(None).bind(*arguments)) == expected
+        assert number_of(lambda: PlanningHost(HOST).bind(*arguments)) == expected
     finally:
         region.close()

@@ -5,29 +5,37 @@ import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memd.hostmem import libc, numa, populate
+from memd.faulty.kernel import FaultyHost
+from memd.hostmem import libc, populate
+from memd.hostmem.host import Host
 from memd.hostmem.populate import Cancelled, Population, slices, thread_count
 from memd.hostmem.region import Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
-from tests.hostmem.made import HOST, anonymous
+from tests.hostmem.made import HOST, HeldHost, anonymous, failing
 from tests.hostmem.smaps import row_of
 
 PAGE = libc.PAGE_SIZE
 MIB = 1 << 20
 
 
-def of_file(size: int, shared: bool, protection: int = READ_WRITE, directory: str = "") -> Region:
+def of_file(
+    size: int,
+    shared: bool,
+    protection: int = READ_WRITE,
+    directory: str = "",
+    host: Host = HOST,
+) -> Region:
     with tempfile.NamedTemporaryFile(dir=directory or None) as file:
         file.truncate(size)
         fd = os.open(file.name, os.O_RDWR | os.O_CLOEXEC)
-    return Region(HOST, MapSpec(size, size, PAGE, PAGE, shared=shared, protection=protection), fd)
+    return Region(host, MapSpec(size, size, PAGE, PAGE, shared=shared, protection=protection), fd)
 
 
 def resident(region: Region) -> int:
@@ -36,34 +44,32 @@ def resident(region: Region) -> int:
     return row.resident
 
 
+class ManyCPUs(FaultyHost):
+    """A kernel with 8 CPUs, some of whose calls fail."""
+
+    def cpus(self) -> int:
+        return 8
+
+
+class SmallSteps(Population):
+    """Small regions get threads, too, and are populated in several calls."""
+
+    bytes_per_thread = PAGE
+    chunk = 16 * PAGE
+
+
 @pytest.fixture(params=["by advice", "by touch"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def kernel(request: pytest.FixtureRequest) -> Host:
     """With what the kernel has, and with what it had before Linux 5.14."""
-    if request.param == "by touch":
-        real = libc.madvise
-
-        def madvise(address: int, length: int, advice: int) -> int:
-            if advice in (libc.MADV_POPULATE_READ, libc.MADV_POPULATE_WRITE):
-                return errno.EINVAL
-            return real(address, length, advice)
-
-        monkeypatch.setattr(libc, "madvise", madvise)
+    old = request.param == "by touch"
+    return ManyCPUs(lambda kind: errno.EINVAL if old and kind == "populate" else 0)
 
 
-@pytest.fixture
-def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small regions get threads, too, and chunks are small."""
-    monkeypatch.setattr(populate, "BYTES_PER_THREAD", PAGE)
-    monkeypatch.setattr(populate, "CHUNK", 16 * PAGE)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-
-
-@pytest.mark.usefixtures("way", "many_threads")
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("size", [PAGE, 7 * PAGE, MIB + 3 * PAGE])
-def test_anonymous_memory(size: int, threads: int) -> None:
-    region = anonymous(size)
-    run = Population(region, threads)
+def test_anonymous_memory(kernel: Host, size: int, threads: int) -> None:
+    region = anonymous(size, kernel)
+    run = SmallSteps(region, threads)
     assert (run.total, run.done, run.threads) == (size, 0, min(threads, size // PAGE))
     run.run()
     assert run.done == size
@@ -71,11 +77,10 @@ def test_anonymous_memory(size: int, threads: int) -> None:
     region.close()
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("protection", [READ, READ_WRITE])
-def test_files(protection: int, shared: bool) -> None:
-    region = of_file(MIB, shared, protection)
+def test_files(kernel: Host, protection: int, shared: bool) -> None:
+    region = of_file(MIB, shared, protection, host=kernel)
     Population(region, 1).run()
     assert resident(region) == MIB
     # Only what may be written to the file takes blocks of it; a shared
@@ -87,39 +92,44 @@ def test_files(protection: int, shared: bool) -> None:
     region.close()
 
 
-def test_touching_is_only_for_old_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libc, "touch", lambda *_arguments: errno.EIO)
+class Touching(FaultyHost):
+    """A kernel of which is noted how it is made to fault pages in, and whether to write."""
+
+    def __init__(self, advice: int) -> None:
+        super().__init__(lambda kind: advice if kind == "populate" else 0)
+        self.writes: list[bool] = []
+
+    def touch(self, address: int, count: int, stride: int, write: bool) -> int:
+        self.writes.append(write)
+        return super().touch(address, count, stride, write)
+
+
+def test_touching_is_only_for_old_kernels() -> None:
+    kernel = Touching(0)
     for protection in (READ, READ_WRITE):
-        region = of_file(MIB, shared=False, protection=protection)
+        region = of_file(MIB, shared=False, protection=protection, host=kernel)
         Population(region, 1).run()
         region.close()
+    assert kernel.writes == []
 
 
-def test_what_others_write_is_not_written_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    writes = []
-
-    def touch(address: int, count: int, stride: int, write: bool) -> int:
-        writes.append(write)
-        return 0
-
-    monkeypatch.setattr(libc, "madvise", lambda *_arguments: errno.EINVAL)
-    monkeypatch.setattr(libc, "touch", touch)
+def test_what_others_write_is_not_written_back() -> None:
+    kernel = Touching(errno.EINVAL)
     for shared in (True, False):
-        region = of_file(MIB, shared)
+        region = of_file(MIB, shared, host=kernel)
         Population(region, 1).run()
         region.close()
-    assert writes == [False, True]
+    assert kernel.writes == [False, True]
 
 
-@pytest.mark.usefixtures("way")
-def test_content_stays() -> None:
+def test_content_stays(kernel: Host) -> None:
     with tempfile.NamedTemporaryFile() as file:
         content = bytes(range(256)) * (MIB // 256)
         file.write(content)
         file.flush()
         for shared in (True, False):
             fd = os.open(file.name, os.O_RDWR)
-            region = Region(HOST, MapSpec(MIB, MIB, PAGE, PAGE, shared=shared), fd)
+            region = Region(kernel, MapSpec(MIB, MIB, PAGE, PAGE, shared=shared), fd)
             Population(region, 2).run()
             with open("/proc/self/mem", "rb", buffering=0) as memory:
                 memory.seek(region.address)
@@ -136,20 +146,18 @@ def full(directory: Path, mount: Callable[..., None]) -> str:
     return str(directory / "small")
 
 
-@pytest.mark.usefixtures("way", "many_threads")
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_full_file_system(full: str, threads: int, shared: bool) -> None:
-    region = of_file(2 * MIB, shared, directory=full)
+def test_a_full_file_system(full: str, kernel: Host, threads: int, shared: bool) -> None:
+    region = of_file(2 * MIB, shared, directory=full, host=kernel)
     with pytest.raises(OSError) as failed:
-        Population(region, threads).run()
+        SmallSteps(region, threads).run()
     assert failed.value.errno == errno.EFAULT
     region.close()
 
 
-@pytest.mark.usefixtures("way")
-def test_a_truncated_file() -> None:
-    region = of_file(MIB, shared=True, protection=READ)
+def test_a_truncated_file(kernel: Host) -> None:
+    region = of_file(MIB, shared=True, protection=READ, host=kernel)
     os.ftruncate(region.fd, MIB // 2)
     with pytest.raises(OSError) as failed:
         Population(region, 1).run()
@@ -172,12 +180,11 @@ def test_no_huge_pages_left(hugepages: Callable[[int], None]) -> None:
     region.close()
 
 
-@pytest.mark.usefixtures("many_threads")
 @pytest.mark.parametrize("how", ["itself", "region", "all"])
-def test_cancelling(held: tuple[threading.Event, threading.Event], how: str) -> None:
-    begun, go_on = held
-    region, other = anonymous(), anonymous()
-    run = Population(region, 2)
+def test_cancelling(how: str) -> None:
+    kernel = HeldHost()
+    region, other = anonymous(host=kernel), anonymous()
+    run = SmallSteps(region, 2)
     outcome: list[BaseException] = []
 
     def work() -> None:
@@ -188,7 +195,7 @@ def test_cancelling(held: tuple[threading.Event, threading.Event], how: str) -> 
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert begun.wait(20)
+    assert kernel.begun.wait(20)
     populate.cancel(other)
     match how:
         case "itself":
@@ -197,7 +204,7 @@ def test_cancelling(held: tuple[threading.Event, threading.Event], how: str) -> 
             populate.cancel(region)
         case "all":
             populate.cancel_all()
-    go_on.set()
+    kernel.go_on.set()
     worker.join()
     assert len(outcome) == 1
     assert 0 < run.done < run.total
@@ -206,72 +213,72 @@ def test_cancelling(held: tuple[threading.Event, threading.Event], how: str) -> 
     assert not populate._running
 
 
-def test_an_interrupted_call_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = libc.madvise
+def test_an_interrupted_call_is_made_again() -> None:
     answers = [errno.EINTR, errno.EINTR]
 
-    def madvise(address: int, length: int, advice: int) -> int:
-        return answers.pop() if answers else real(address, length, advice)
+    def refusal(kind: str) -> int:
+        return answers.pop() if answers and kind == "populate" else 0
 
-    monkeypatch.setattr(libc, "madvise", madvise)
-    region = anonymous()
+    region = anonymous(host=FaultyHost(refusal))
     Population(region, 1).run()
+    assert answers == []
     assert resident(region) == MIB
     region.close()
 
 
-@pytest.mark.usefixtures("many_threads")
-def test_threads_run_on_the_cpus_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = min(os.sched_getaffinity(0))
-    here = os.sched_getaffinity(0)
-    seen = []
+class Spread(ManyCPUs):
+    """A kernel that makes no pages: of each call is noted which thread made it, and where.
 
-    def madvise(*_arguments: object) -> int:
-        seen.append(os.sched_getaffinity(0))
+    Args:
+        near: the CPUs of each node; none on a machine with one node.
+    """
+
+    def __init__(self, *near: set[int]) -> None:
+        super().__init__(lambda kind: 0)
+        self._near = near
+        self.asked: list[Sequence[int]] = []
+        self.seen: list[tuple[int, set[int]]] = []
+
+    def places(self, nodes: Sequence[int]) -> list[set[int]]:
+        self.asked.append(nodes)
+        return list(self._near)
+
+    def advise(self, address: int, length: int, advice: int) -> int:
+        self.seen.append((threading.get_ident(), os.sched_getaffinity(0)))
         return 0
 
-    monkeypatch.setattr(libc, "madvise", madvise)
-    region = anonymous(64 * PAGE)
+
+def test_threads_run_on_the_cpus_given() -> None:
+    here = os.sched_getaffinity(0)
+    cpu = min(here)
+    kernel = Spread()
+    region = anonymous(64 * PAGE, kernel)
     for threads in (1, 3):
-        seen.clear()
-        Population(region, threads, {cpu}).run()
-        assert seen
-        assert all(each == {cpu} for each in seen)
+        kernel.seen.clear()
+        SmallSteps(region, threads, {cpu}).run()
+        assert kernel.seen
+        assert all(each == {cpu} for _thread, each in kernel.seen)
     assert os.sched_getaffinity(0) == here
-    seen.clear()
-    Population(region, 1, set()).run()
-    assert seen == [here] * 4
-    monkeypatch.undo()
+    kernel.seen.clear()
+    SmallSteps(region, 1, set()).run()
+    assert [each for _thread, each in kernel.seen] == [here] * 4
     region.close()
 
 
-@pytest.mark.usefixtures("many_threads")
-def test_threads_are_spread_over_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_spread_over_nodes() -> None:
     here = os.sched_getaffinity(0)
     cpus = sorted(here)
-    seen = []
-    asked = []
-
-    def places(nodes: list[int]) -> list[set[int]]:
-        asked.append(nodes)
-        return [{cpus[0]}, {cpus[-1]}]
-
-    def madvise(*_arguments: object) -> int:
-        seen.append((threading.get_ident(), os.sched_getaffinity(0)))
-        return 0
-
-    region = anonymous(4 * PAGE)
-    monkeypatch.setattr(numa, "places", places)
-    monkeypatch.setattr(libc, "madvise", madvise)
-    Population(region, 4, nodes=[0, 1]).run()
-    assert asked == [[0, 1]]
-    assert sorted(sorted(where) for _thread, where in seen) == sorted([[cpus[0]], [cpus[-1]]] * 2)
+    kernel = Spread({cpus[0]}, {cpus[-1]})
+    region = anonymous(4 * PAGE, kernel)
+    SmallSteps(region, 4, nodes=[0, 1]).run()
+    assert kernel.asked == [[0, 1]]
+    where = sorted(sorted(each) for _thread, each in kernel.seen)
+    assert where == sorted([[cpus[0]], [cpus[-1]]] * 2)
     assert os.sched_getaffinity(0) == here
     # One alone runs where it was.
-    seen.clear()
-    Population(region, 1, nodes=[0, 1]).run()
-    assert seen == [(threading.get_ident(), here)]
-    monkeypatch.undo()
+    kernel.seen.clear()
+    SmallSteps(region, 1, nodes=[0, 1]).run()
+    assert kernel.seen == [(threading.get_ident(), here)]
     region.close()
 
 
@@ -293,15 +300,14 @@ def test_cpus_that_have_gone() -> None:
     region.close()
 
 
-@pytest.mark.usefixtures("many_threads")
 def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
     for affinity in (None, {0}):
-        region = anonymous()
-        run = Population(region, 4, affinity)
+        region = anonymous(host=ManyCPUs(lambda kind: 0))
+        run = SmallSteps(region, 4, affinity)
         run.run()
         assert run.done == resident(region) == MIB
         region.close()
@@ -320,11 +326,8 @@ def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         (1024, (1 << 32) - 1, 64, 16),
     ],
 )
-def test_thread_count(
-    monkeypatch: pytest.MonkeyPatch, mib: int, allowed: int, cpus: int, threads: int
-) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
-    assert thread_count(mib * MIB, allowed) == threads
+def test_thread_count(mib: int, allowed: int, cpus: int, threads: int) -> None:
+    assert thread_count(mib * MIB, allowed, cpus) == threads
 
 
 @given(st.integers(1, 10_000), st.integers(1, 64))
@@ -360,10 +363,9 @@ def test_a_range_of_what_is_closed() -> None:
     region.unpin()
 
 
-def test_a_range_without_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_range_without_the_advice() -> None:
     """Linux before 5.14 does not know it."""
-    monkeypatch.setattr(populate, "_populate_by_advice", lambda *_arguments: errno.EINVAL)
-    region = anonymous(4 * MIB)
+    region = anonymous(4 * MIB, failing(populate=errno.EINVAL))
     try:
         populate.populate_range(region, MIB, 2 * MIB)
         assert resident(region) >= MIB
@@ -371,9 +373,8 @@ def test_a_range_without_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:
         region.close()
 
 
-def test_a_range_that_can_not_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(populate, "_populate_by_advice", lambda *_arguments: errno.ENOMEM)
-    region = anonymous(4 * MIB)
+def test_a_range_that_can_not_be_had() -> None:
+    region = anonymous(4 * MIB, failing(populate=errno.ENOMEM))
     try:
         with pytest.raises(OSError, match="Cannot allocate memory"):
             populate.populate_range(region, 0, MIB)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from memd.hostmem import host, libc, region
-from memd.hostmem.host import Unsupported
+from memd.hostmem import libc, region
+from memd.hostmem.host import Host, Unsupported
 from memd.hostmem.region import ANONYMOUS_ALIGN, Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
-from tests.hostmem.made import HOST, anonymous
+from tests.hostmem.made import HOST, StrictHost, anonymous
 from tests.hostmem.smaps import Row, row_of, rows
 
 PAGE = libc.PAGE_SIZE
@@ -154,24 +154,24 @@ def test_reserve(shared: bool) -> None:
         made.close()
 
 
-def test_reserve_where_nothing_is_overcommitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_never_overcommits", lambda: True)
+def test_reserve_where_nothing_is_overcommitted() -> None:
+    strict = StrictHost()
     for align in (PAGE, 2 * MIB):
         with pytest.raises(Unsupported) as refused:
-            Region(HOST, spec(align=align, shared=False, reserve=False))
+            Region(strict, spec(align=align, shared=False, reserve=False))
         assert str(refused.value) == (
             "Skipping reservation of swap space is not supported:"
             ' "/proc/sys/vm/overcommit_memory" is "2"'
         )
     # Only what would be charged for is refused.
-    Region(HOST, spec(shared=False, reserve=False, protection=READ)).close()
+    Region(strict, spec(shared=False, reserve=False, protection=READ)).close()
     with file_of(MIB) as fd:
-        Region(HOST, spec(reserve=False), fd).close()
+        Region(strict, spec(reserve=False), fd).close()
 
 
 def test_the_overcommit_setting_is_read() -> None:
     setting = Path("/proc/sys/vm/overcommit_memory").read_text().strip()
-    assert host._never_overcommits() is (setting == "2")
+    assert HOST.never_overcommits() is (setting == "2")
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -224,20 +224,19 @@ def test_sync_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     made.close()
 
 
-def test_large_memory_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_memory_goes_in_pieces() -> None:
     gone: list[tuple[int, int]] = []
-    real = libc.munmap
 
-    def munmap(address: int, length: int) -> None:
-        gone.append((address, length))
-        real(address, length)
+    class Unmapping(Host):
+        def unmap(self, address: int, length: int) -> None:
+            gone.append((address, length))
+            super().unmap(address, length)
 
-    monkeypatch.setattr(region, "UNMAP_PIECE", 2 * PAGE)
-    made = Region(HOST, spec(5 * PAGE))
-    monkeypatch.setattr(libc, "munmap", munmap)
+    piece = region.UNMAP_PIECE
+    made = Region(Unmapping(), spec(2 * piece + PAGE))
     made.close()
     at = made.address
-    assert gone == [(at, 2 * PAGE), (at + 2 * PAGE, 2 * PAGE), (at + 4 * PAGE, PAGE)]
+    assert gone == [(at, piece), (at + piece, piece), (at + 2 * piece, PAGE)]
 
 
 def test_close_twice() -> None:
