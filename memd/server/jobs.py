@@ -21,8 +21,10 @@ from memd.work import Job, Resume
 
 log = logging.getLogger("memd")
 
-IDLE_THREADS = 4
-"""Threads kept waiting for work; each costs its stack's touched pages."""
+IDLE_SECONDS = 0.1
+"""Seconds after which idle threads end. Beginning one takes 0.1 ms; each keeps its stack's
+touched pages, and makes the system calls of an object-add half as expensive again: 36 and
+not 25 us (measured)."""
 
 LIGHT = 4
 """Jobs at once on one file system, or on memory, that are soon done where nothing stalls."""
@@ -79,9 +81,7 @@ class Jobs:
     of the user with the fewest running jobs, and of these the first.
 
     Where the system refuses a thread, a job waits for an existing one, or runs on the
-    loop if there is none. No thread is started before there is a job: a second thread,
-    even an idle one, makes the system calls of an object-add half as expensive again
-    (25 and 36 us, measured).
+    loop if there is none.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -91,6 +91,7 @@ class Jobs:
         self._threads = 0
         self._idle = 0
         self._refused = 0
+        self._ending: asyncio.TimerHandle | None = None
         # Under way: jobs by what they wait on and whether they are heavy, bytes of copies
         # by what they wait on, jobs of each user, and of each user on file systems.
         self._busy: Counter[tuple[int, bool]] = Counter()
@@ -241,6 +242,9 @@ class Jobs:
 
     def close(self) -> None:
         """End the idle threads; a running job ends by itself."""
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
         for _ in range(self._idle):
             self._work.put(None)
         self._threads -= self._idle
@@ -279,11 +283,10 @@ class Jobs:
         if self._refused:
             # The thread has taken it by now.
             self._refused -= 1
-        elif self._idle < IDLE_THREADS:
-            self._idle += 1
         else:
-            self._threads -= 1
-            self._work.put(None)
+            self._idle += 1
+            if self._ending is None:
+                self._ending = self._loop.call_later(IDLE_SECONDS, self.close)
         self._ended(job, done, user, value, error)
 
     def _ended(
