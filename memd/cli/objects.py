@@ -31,14 +31,20 @@ _COLUMN = 24
 
 
 def parse_object(
-    text: str, compat: Compat, ids: set[str], warn: Warn | None, *, nesting: bool
+    text: str,
+    compat: Compat,
+    ids: set[str] | None = None,
+    warn: Warn | None = None,
+    *,
+    nesting: bool = True,
 ) -> JSONObject:
     """What `object-add` would be given.
 
     Args:
         text: the option's argument.
         compat: whose texts.
-        ids: those of earlier objects in QEMU's spelling; this one's is added.
+        ids: those of earlier objects in QEMU's spelling, where there are some; this
+            one's is added.
         warn: told of keys without a value.
         nesting: whether the dotted spelling is taken.
 
@@ -48,6 +54,7 @@ def parse_object(
     """
     if text.startswith("{"):
         return _from_json(text, compat)
+    ids = set() if ids is None else ids
     opts = parse_opts(OBJECT, text, None, ids)
     if nesting:
         from memd.qapi.dotted_keys import dotted

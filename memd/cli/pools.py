@@ -30,7 +30,7 @@ def parse_pool(text: str, compat: Compat) -> tuple[JSONObject, int]:
     else:
         count = (_COUNT.findall(text) or ["1"])[-1]
         text = f"{_COUNT.sub('', text)},id={_POOL_ID}"
-    options = parse_object(text, compat, set(), None, nesting=True)
+    options = parse_object(text, compat)
     if options.pop("id") != _POOL_ID:
         raise QMPError("Parameter 'id' is unexpected")
     if options["qom-type"] not in _POOLED:

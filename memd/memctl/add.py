@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 
 from memd.client import Client
 from memd.errors import QMPError
@@ -94,8 +95,6 @@ def _give_up(context: Context, client: Client, id: str) -> None:
 
 
 def _delete(client: Client, id: str) -> None:
-    try:
+    # There is none, or none any more.
+    with suppress(QMPError):
         client.execute("object-del", {"id": id})
-    except QMPError:
-        # There is none, or none any more.
-        pass

@@ -13,7 +13,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterable
-from typing import TextIO
 
 from memd.client import Client
 from memd.errors import COMMAND_NOT_FOUND, QMPError, printable
@@ -45,18 +44,17 @@ class Trouble(Exception):
         text: what, for standard error.
         status: the exit status.
         hint: what to do, lines that follow the text.
+        error_class: for scripts; by default that of the status.
     """
 
-    def __init__(self, text: str, status: int = FAILED, hint: str = "") -> None:
+    def __init__(
+        self, text: str, status: int = FAILED, hint: str = "", error_class: str = ""
+    ) -> None:
         super().__init__(text)
         self.text = text
         self.status = status
         self.hint = hint
-
-    @property
-    def error_class(self) -> str:
-        """The class of the error, for scripts."""
-        return _CLASSES[self.status]
+        self.error_class = error_class or _CLASSES[status]
 
 
 class Terminated(KeyboardInterrupt):
@@ -129,7 +127,8 @@ class Context:
     def tell(self, data: JSON, lines: Iterable[str] = ()) -> None:
         """Print data for scripts, or words for people."""
         if self.as_json:
-            lines = (json.dumps(data, indent=2, ensure_ascii=not _is_utf8(sys.stdout)),)
+            utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+            lines = (json.dumps(data, indent=2, ensure_ascii=not utf8),)
         for line in lines:
             print(line)
 
@@ -143,10 +142,6 @@ def absolute(path: str) -> str:
             f"the current directory is gone, so there is no '{path}' in it",
             hint="Change into another one, or name the file by its whole path.",
         ) from None
-
-
-def _is_utf8(stream: TextIO) -> bool:
-    return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def no_daemon(address: Address, error: Exception) -> Trouble:
@@ -206,10 +201,10 @@ def refused(error: QMPError) -> Trouble:
     hint = ""
     if error.error_class == COMMAND_NOT_FOUND:
         hint = "The daemon is of another version than this memctl, or it is no memd."
-    return Trouble(error.desc, FAILED, hint)
+    return Trouble(error.desc, FAILED, hint, error.error_class)
 
 
-def report(context: Context | None, trouble: Trouble, error_class: str = "") -> int:
+def report(context: Context | None, trouble: Trouble) -> int:
     """Say what is in the way; gives the exit status.
 
     With --json it is said on standard output, too, as QMP says it.
@@ -218,6 +213,5 @@ def report(context: Context | None, trouble: Trouble, error_class: str = "") -> 
     if trouble.hint:
         print(trouble.hint, file=sys.stderr)
     if context is not None:
-        name = error_class or trouble.error_class
-        context.tell({"error": {"class": name, "desc": trouble.text}})
+        context.tell({"error": {"class": trouble.error_class, "desc": trouble.text}})
     return trouble.status

@@ -11,8 +11,8 @@ from memd.errors import QMPError, printable
 from memd.memctl import host_checks, memory_checks
 from memd.memctl.context import FAILED, NO_DAEMON, USAGE, Context, Trouble
 from memd.memctl.context import OK as SUCCESS
-from memd.memctl.host import BAD, OK, WARN, Check, Host
-from memd.memctl.tables import console
+from memd.memctl.host import BAD, OK, WARN, Check, Host, warned
+from memd.memctl.tables import console, print_line
 from memd.sizes import rounded
 
 _STYLES = {OK: "green", WARN: "yellow", BAD: "bold red"}
@@ -127,8 +127,7 @@ def _templates(client: Client) -> Iterator[Check]:
     room = store["room"]
     found = f"{store['templates']} in {printable(store['directory'])}, {rounded(room)} free"
     advice = "Room for as much as a template's memory is needed to unpack it."
-    low = room < _LITTLE_ROOM
-    yield Check("templates", WARN if low else OK, found, advice if low else "")
+    yield warned("templates", room < _LITTLE_ROOM, found, advice)
     if store["shares-blocks"]:
         found = "share blocks: a machine with its memory there is saved without a copy"
         yield Check("template files", OK, found)
@@ -154,8 +153,4 @@ def _print(checks: list[Check]) -> None:
 
             rich.print(Text.assemble((f"{each.state:<6}", _STYLES[each.state]), line))
         if each.advice:
-            advice = f"{'':6}{'':{_NAME}}{each.advice}"
-            if rich is None:
-                print(advice)
-            else:
-                rich.print(Text(advice, "bright_black"), soft_wrap=True)
+            print_line(f"{'':6}{'':{_NAME}}{each.advice}", "bright_black")

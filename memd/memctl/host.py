@@ -27,6 +27,11 @@ class Check(NamedTuple):
     advice: str = ""
 
 
+def warned(name: str, short: bool, found: str, advice: str) -> Check:
+    """A check of something that does less than it could where it falls short."""
+    return Check(name, WARN, found, advice) if short else Check(name, OK, found)
+
+
 class Host:
     """Reads the files of a host; what is not there, or can't be read, is None or nothing.
 
@@ -88,6 +93,11 @@ class Host:
         except OSError:
             return 0, 0
         return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+    def status(self) -> dict[str, str]:
+        """The rows of /proc/self/status."""
+        lines = (self.text("/proc/self/status") or "").splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def meminfo(self) -> dict[str, int]:
         """The rows of /proc/meminfo; sizes in bytes, counts as they are."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from memd.errors import QMPError
-from memd.memctl.host import BAD, OK, WARN, Check, Host
+from memd.memctl.host import BAD, OK, WARN, Check, Host, warned
 from memd.sizes import rounded
 
 _SHM = "/dev/shm"
@@ -36,7 +36,7 @@ def kernel(host: Host) -> Iterator[Check]:
         advice = "6.5 is needed to count what others have of a shared file."
     elif version < (6, 7):
         advice = "6.7 is needed to see transparent huge pages, and to count pages fast."
-    yield Check("kernel", WARN if advice else OK, f"Linux {name}", advice)
+    yield warned("kernel", bool(advice), f"Linux {name}", advice)
     if not host.may("/proc/self/pagemap", os.R_OK):
         yield Check(
             "page statistics",
@@ -66,12 +66,11 @@ def shared_memory(host: Host) -> Iterator[Check]:
         )
     else:
         size, free = host.space(_SHM)
-        small = 0 < size < _SMALL_SHM
-        yield Check(
+        yield warned(
             _SHM,
-            WARN if small else OK,
+            0 < size < _SMALL_SHM,
             f"{rounded(size)}, {rounded(free)} free",
-            f"mount -o remount,size=8G {_SHM}, or the container's --shm-size=8g" if small else "",
+            f"mount -o remount,size=8G {_SHM}, or the container's --shm-size=8g",
         )
     rule = host.number("/proc/sys/vm/memfd_noexec")
     if rule == 2:
@@ -96,20 +95,12 @@ def numa(host: Host) -> Iterator[Check]:
             "A kernel with CONFIG_NUMA is needed.",
         )
         return
-    status = host.text("/proc/self/status") or ""
-    rows = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    allowed = parse_list(rows.get("Mems_allowed_list", "")) or set(nodes)
+    allowed = parse_list(host.status().get("Mems_allowed_list", "")) or set(nodes)
     found = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes: {_listed(nodes)}"
     kept = [node for node in nodes if node not in allowed]
     if kept:
-        yield Check(
-            "NUMA",
-            WARN,
-            f"{found}; kept from this process: {_listed(kept)}",
-            "Its cpuset says so: write them to cpuset.mems.",
-        )
-    else:
-        yield Check("NUMA", OK, found)
+        found += f"; kept from this process: {_listed(kept)}"
+    yield warned("NUMA", bool(kept), found, "Its cpuset says so: write them to cpuset.mems.")
 
 
 def _listed(numbers: list[int]) -> str:
@@ -145,9 +136,7 @@ def kvm(host: Host) -> Iterator[Check]:
 
 def postcopy(host: Host) -> Iterator[Check]:
     """Whether a QEMU of this user may wait for its pages, as clones of served templates do."""
-    status = host.text("/proc/self/status") or ""
-    rows = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    rights = int(rows.get("CapEff", "0"), 16)
+    rights = int(host.status().get("CapEff", "0"), 16)
     rule = host.number("/proc/sys/vm/unprivileged_userfaultfd")
     if rule is None and not host.exists(_USERFAULTFD):
         yield Check(
@@ -172,21 +161,19 @@ def limits(host: Host) -> Iterator[Check]:
     """What this process may have, which a daemon started here inherits."""
     files = host.limit("Max open files")
     if files is not None:
-        few = files < _FEW_FILES
-        yield Check(
+        yield warned(
             "open files",
-            WARN if few else OK,
+            files < _FEW_FILES,
             f"{files}, one for each backend and client",
-            "ulimit -n 65536, or LimitNOFILE= of the service" if few else "",
+            "ulimit -n 65536, or LimitNOFILE= of the service",
         )
     mappings = host.number("/proc/sys/vm/max_map_count")
     if mappings is not None:
-        few = mappings < _FEW_MAPPINGS
-        yield Check(
+        yield warned(
             "mappings",
-            WARN if few else OK,
+            mappings < _FEW_MAPPINGS,
             f"{mappings}, two for each backend",
-            f"sysctl vm.max_map_count={_FEW_MAPPINGS}" if few else "",
+            f"sysctl vm.max_map_count={_FEW_MAPPINGS}",
         )
     for name, row, option in (
         ("address space", "Max address space", "-v"),

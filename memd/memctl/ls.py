@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from memd.memctl.backends import COLUMNS, row
 from memd.memctl.context import Context
-from memd.memctl.tables import on_terminal, print_table
+from memd.memctl.tables import print_table
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +28,6 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
             return
         found = client.execute("x-memdev-stat")
     context.tell(found)
-    if context.as_json:
-        return
-    print_table(COLUMNS, [row(each) for each in found])
-    if not found and on_terminal():
-        print("There is no backend yet: memctl add ram,id=m0,size=64M", file=sys.stderr)
+    if not context.as_json:
+        empty = "There is no backend yet: memctl add ram,id=m0,size=64M"
+        print_table(COLUMNS, [row(each) for each in found], empty)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
-from typing import NoReturn, Protocol, TypedDict, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from memd import __version__
 from memd.errors import QMPError
@@ -180,7 +180,7 @@ def _run(context: Context, arguments: argparse.Namespace) -> int:
         try:
             status = module(arguments.subcommand).run(context, arguments) or OK
         except QMPError as error:
-            status = report(context, refused(error), error.error_class)
+            status = report(context, refused(error))
         except Trouble as trouble:
             status = report(context, trouble)
         except ConnectionError as error:
@@ -241,7 +241,7 @@ def _top() -> argparse.ArgumentParser:
         prog="memctl",
         description="Look at, try out and change the memory backends of a running memd.",
         epilog=_EXIT_STATUS,
-        formatter_class=_RawFormatter,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=_width()),
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"memctl version {__version__}")
@@ -250,11 +250,11 @@ def _top() -> argparse.ArgumentParser:
     return top
 
 
-def _described(name: str) -> _Description:
+def _described(name: str) -> dict[str, Any]:
     summary = GROUPS[name] if name in GROUPS else SUBCOMMANDS[name][1]
     return {
         "description": f"{summary[0].upper()}{summary[1:]}.",
-        "formatter_class": _Formatter,
+        "formatter_class": _formatter,
         "allow_abbrev": False,
     }
 
@@ -276,24 +276,9 @@ def _width() -> int:
         return 78
 
 
-class _Description(TypedDict):
-    description: str
-    formatter_class: type[argparse.HelpFormatter]
-    allow_abbrev: bool
-
-
-class _Formatter(argparse.HelpFormatter):
+def _formatter(prog: str) -> argparse.HelpFormatter:
     """Help as wide as the terminal."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_width())
-
-
-class _RawFormatter(argparse.RawDescriptionHelpFormatter):
-    """The same, with the lines of descriptions as they are."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_width())
+    return argparse.HelpFormatter(prog, width=_width())
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

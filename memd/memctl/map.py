@@ -59,15 +59,14 @@ def prepare(parser: argparse.ArgumentParser) -> None:
 def run(context: Context, arguments: argparse.Namespace) -> None:
     """Draw it."""
     columns, rows = (64, 64) if arguments.png else _terminal_size()
-    given = {"id": arguments.id, "offset": arguments.offset, "length": arguments.length}
-    given["cells"] = arguments.cells
+    request = {"id": arguments.id, "offset": arguments.offset, "cells": arguments.cells}
     if arguments.cells is None:
-        given["cells"] = _PNG_CELLS if arguments.png else columns * rows
+        request["cells"] = _PNG_CELLS if arguments.png else columns * rows
+    if arguments.length is not None:
+        request["length"] = arguments.length
     with context.connect() as client:
         backend = stat(client, arguments.id)
-        told = client.execute(
-            "x-memdev-map", {key: value for key, value in given.items() if value is not None}
-        )
+        told = client.execute("x-memdev-map", request)
     if arguments.png:
         from memd.memctl.png import write
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memd.memctl.host import OK, WARN, Check, Host
+from memd.memctl.host import OK, WARN, Check, Host, warned
 from memd.memctl.sizes import short
 from memd.sizes import rounded
 
@@ -23,12 +23,8 @@ def memory(host: Host) -> Iterator[Check]:
         f"{rounded(total)}, {short(available)} of it available,"
         f" {rounded(swap) if swap else 'no'} swap"
     )
-    if available < total // 10:
-        yield Check(
-            "memory", WARN, found, "Nearly all is taken: prealloc=on may have it killed for lack."
-        )
-    else:
-        yield Check("memory", OK, found)
+    advice = "Nearly all is taken: prealloc=on may have it killed for lack."
+    yield warned("memory", available < total // 10, found, advice)
     group = host.group_limit()
     # Version 1 has a huge number where there is no limit.
     if group is not None and group[0] < total:

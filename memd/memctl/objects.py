@@ -50,4 +50,4 @@ def parse(text: str, compat: Compat) -> JSONObject:
     """
     from memd.cli.objects import parse_object
 
-    return parse_object(in_full(text), compat, set(), None, nesting=True)
+    return parse_object(in_full(text), compat)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from memd.errors import printable
 from memd.memctl.sizes import short
-from memd.memctl.tables import Column, on_terminal, print_table
+from memd.memctl.tables import Column, print_table
 
 if TYPE_CHECKING:
     import argparse
@@ -49,6 +48,4 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
         ]
         for each in found
     ]
-    print_table(_COLUMNS, rows)
-    if not found and on_terminal():
-        print("There is no pool; memd needs --pool SPEC to have one.", file=sys.stderr)
+    print_table(_COLUMNS, rows, "There is no pool; memd needs --pool SPEC to have one.")

@@ -10,7 +10,7 @@ from memd.json_types import JSONObject
 from memd.sizes import rounded
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
 _EVENTS = {"X_MEMDEV_PROGRESS": "id", "X_TEMPLATE_PROGRESS": "name"}
 """The events that tell how far something is, and which member says what."""
@@ -39,7 +39,6 @@ class Bar:
         self.visible = sys.stderr.isatty()
         self._shown = False
         self._rich: Progress | None = None
-        self._task: TaskID | None = None
 
     def see(self, event: JSONObject) -> None:
         """Take an event of the daemon's; those of others are passed over."""
@@ -57,9 +56,9 @@ class Bar:
             self._rich = _rich()
             if self._rich is not None:
                 self._rich.start()
-                self._task = self._rich.add_task(f"{self._doing} {self.id}", total=total)
-        if self._rich is not None and self._task is not None:
-            self._rich.update(self._task, completed=done, total=total)
+                self._rich.add_task(f"{self._doing} {self.id}", total=total)
+        if self._rich is not None:
+            self._rich.update(self._rich.task_ids[0], completed=done, total=total)
             return
         text = f"{self._doing} {self.id}: {100 * done // total} % of {rounded(total)}"
         sys.stderr.write(f"\r\x1b[K{text}")

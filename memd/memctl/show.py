@@ -10,7 +10,7 @@ from memd.json_types import JSON, JSONObject
 from memd.memctl.backends import STYLES, access, spelled, stat
 from memd.memctl.context import Context
 from memd.memctl.sizes import exact, short
-from memd.memctl.tables import console
+from memd.memctl.tables import print_line
 from memd.sizes import rounded
 
 _ASKED = frozenset(
@@ -116,29 +116,20 @@ def _print(
     mapping: list[str] | None,
     explanation: JSON,
 ) -> None:
-    rich = console()
-
-    def line(text: str, style: str = "") -> None:
-        # Clients choose paths, and terminals execute control characters.
-        text = printable(text)
-        if rich is None:
-            print(text)
-        else:
-            rich.print(text, style=style, markup=False, soft_wrap=True)
-
     for name, value in rows:
-        line(f"{name + ':':<11}{value}", STYLES.get(value, ""))
-    line("properties:", "bold")
+        print_line(f"{name + ':':<11}{value}", STYLES.get(value, ""))
+    print_line("properties:", "bold")
     for name, value in properties.items():
-        line(f"  {name}={spelled(value)}")
-    line("mapping:", "bold")
+        # Clients choose paths, and terminals execute control characters.
+        print_line(printable(f"  {name}={spelled(value)}"))
+    print_line("mapping:", "bold")
     if mapping is None:
-        line("  this daemon does not tell it: it is older than this memctl")
+        print_line("  this daemon does not tell it: it is older than this memctl")
     for row in mapping or ():
-        line(f"  {row}")
+        print_line(printable(f"  {row}"))
     if explanation is not None:
-        line("what that means:", "bold")
+        print_line("what that means:", "bold")
         # The verdict comes first: that it would work is seen.
         for text in explanation["text"][1:]:
             if not text.startswith(("Better: ", "Why: ")):
-                line(f"  {text}")
+                print_line(printable(f"  {text}"))

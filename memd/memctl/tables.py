@@ -41,14 +41,28 @@ def console() -> Console | None:
     return Console(highlight=False)
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print a table with a row of titles."""
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], empty: str = "") -> None:
+    """Print a table with a row of titles.
+
+    Args:
+        empty: what a person is told where there are no rows.
+    """
     rich = console() if len(rows) <= _MOST_IN_COLOUR else None
     if rich is not None:
         rich.print(rich_table(columns, rows))
-        return
-    for line in plain(columns, rows):
-        print(line)
+    else:
+        print("\n".join(plain(columns, rows)))
+    if not rows and empty and on_terminal():
+        print(empty, file=sys.stderr)
+
+
+def print_line(text: str, style: str = "") -> None:
+    """Print a line, in a colour where there is one; its markup is text."""
+    rich = console()
+    if rich is None:
+        print(text)
+    else:
+        rich.print(text, style=style, markup=False, soft_wrap=True)
 
 
 def plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[str]:

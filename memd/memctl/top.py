@@ -6,8 +6,8 @@ import argparse
 import json
 import os
 import time
-from contextlib import suppress
-from itertools import repeat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from memd.json_types import JSONObject
@@ -18,10 +18,11 @@ from memd.memctl.tables import Cell, console, on_terminal, plain, rich_table
 from memd.sizes import rounded
 
 if TYPE_CHECKING:
-    from rich.live import Live
+    from rich.console import Group
 
 
 _INTERVAL = 2.0
+_COLUMNS = [*COLUMNS, ("CHANGE", True)]
 _CLEAR = "\x1b[H\x1b[J"
 """Clears a terminal (ECMA-48)."""
 
@@ -49,30 +50,25 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
     """Watch."""
     if not arguments.delay > 0 or (arguments.count is not None and arguments.count < 1):
         raise Trouble("a delay and a count are greater than 0", USAGE)
-    view, screen = View(), _Screen(context)
-    looks = repeat(None) if arguments.count is None else range(arguments.count)
-    try:
-        with context.connect() as client:
-            client.on_event = view.see
-            for number, _look in enumerate(looks):
-                if number:
-                    # Events come meanwhile, and the end of the connection is an error.
-                    with suppress(TimeoutError):
-                        client.wait_event(timeout=arguments.delay)
-                view.look(client.execute("x-memdev-stat"))
-                screen.show(view)
-                view.forget_progress()
-    except KeyboardInterrupt:
-        # That is how one ends it.
-        pass
-    finally:
-        screen.close()
+    view = View()
+    # Ctrl-C is how one ends it.
+    with suppress(KeyboardInterrupt), context.connect() as client, _screen(context) as show:
+        client.on_event = view.see
+        while view.looks != arguments.count:
+            if view.looks:
+                # Events come meanwhile, and the end of the connection is an error.
+                with suppress(TimeoutError):
+                    client.wait_event(timeout=arguments.delay)
+            view.look(client.execute("x-memdev-stat"))
+            show(view)
+            view.forget_progress()
 
 
 class View:
     """What is shown: the last look, what changed since the one before, what is being made."""
 
     def __init__(self) -> None:
+        self.looks = 0
         self._before: dict[str, int] = {}
         self.backends: list[JSONObject] = []
         self.making: dict[str, JSONObject] = {}
@@ -80,6 +76,7 @@ class View:
 
     def look(self, stat: list[JSONObject]) -> None:
         """Take an answer to x-memdev-stat."""
+        self.looks += 1
         self._before = {each["id"]: each["resident"] for each in self.backends}
         self.backends = sorted(stat, key=lambda each: (-each["resident"], each["id"]))
 
@@ -102,7 +99,7 @@ class View:
         return f"{count} {noun} of {short(size)}, {short(resident)} resident"
 
     def rows(self) -> list[list[Cell]]:
-        """The table's rows, for `COLUMNS` and CHANGE."""
+        """The table's rows."""
         found = []
         for each in self.backends:
             before = self._before.get(each["id"], each["resident"])
@@ -143,42 +140,32 @@ def _fitting(view: View) -> tuple[list[list[Cell]], list[str]]:
     return rows[:room], [f"and {len(rows) - room} more"]
 
 
-class _Screen:
-    """Where looks are shown: a whole terminal, lines of JSON, or plain tables one by one."""
+@contextmanager
+def _screen(context: Context) -> Iterator[Callable[[View], None]]:
+    """Yields what shows a look: as a line of JSON, on the whole terminal, or as a table."""
+    rich = None if context.as_json else console()
+    if context.as_json:
+        yield lambda view: print(json.dumps(view.data()), flush=True)
+    elif rich is None:
+        yield _print
+    else:
+        from rich.live import Live
 
-    def __init__(self, context: Context) -> None:
-        self._as_json = context.as_json
-        self._live: Live | None = None
-        self._first = True
-        rich = None if context.as_json else console()
-        if rich is not None:
-            from rich.live import Live
+        with Live(console=rich, screen=True, auto_refresh=False) as live:
+            yield lambda view: live.update(_picture(view), refresh=True)
 
-            self._live = Live(console=rich, screen=True, auto_refresh=False)
-            self._live.start()
 
-    def show(self, view: View) -> None:
-        """Show a look in the place of the last."""
-        columns = [*COLUMNS, ("CHANGE", True)]
-        if self._as_json:
-            print(json.dumps(view.data()), flush=True)
-        elif self._live is not None:
-            from rich.console import Group
-            from rich.text import Text
+def _picture(view: View) -> Group:
+    from rich.console import Group
+    from rich.text import Text
 
-            below = [Text(line, "cyan") for line in view.lines()]
-            rows, more = _fitting(view)
-            table = rich_table(columns, rows)
-            group = Group(Text(view.title(), "bold"), table, *map(Text, more), *below)
-            self._live.update(group, refresh=True)
-        else:
-            rows, more = _fitting(view) if on_terminal() else (view.rows(), [])
-            lines = [view.title(), *plain(columns, rows), *more, *view.lines()]
-            before = _CLEAR if on_terminal() else "" if self._first else "\n"
-            print(before + "\n".join(lines), flush=True)
-        self._first = False
+    rows, more = _fitting(view)
+    below = [Text(line, "cyan") for line in view.lines()]
+    return Group(Text(view.title(), "bold"), rich_table(_COLUMNS, rows), *map(Text, more), *below)
 
-    def close(self) -> None:
-        """Give the terminal back."""
-        if self._live is not None:
-            self._live.stop()
+
+def _print(view: View) -> None:
+    rows, more = _fitting(view) if on_terminal() else (view.rows(), [])
+    lines = [view.title(), *plain(_COLUMNS, rows), *more, *view.lines()]
+    before = _CLEAR if on_terminal() else "\n" if view.looks > 1 else ""
+    print(before + "\n".join(lines), flush=True)

@@ -173,7 +173,7 @@ def test_reports(capsys: pytest.CaptureFixture[str]) -> None:
         "",
         "memctl: no\ndo this\nor that\nmemctl: no\nmemctl: a\\nmemctl: b\\x1b[2J\n",
     )
-    assert report(Context(None, True), Trouble("no"), "DeviceNotFound") == 1
+    assert report(Context(None, True), refused(QMPError("no", "DeviceNotFound"))) == 1
     report(Context(None, True), Trouble("no", 3))
     said = capsys.readouterr()
     assert said.err == "memctl: no\n" * 2
