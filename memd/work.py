@@ -2,8 +2,8 @@
 
 A handler is a plain function where all that it does is quick; it returns a JSON
 value, an `Outcome` where events, descriptors or the daemon's end go with it, a
-`Constant` where the value never changes, or an `Encoded` where it is long. Where
-something may wait it is a coroutine:
+`Constant` where the value never changes, or `Encoded` or `Pieces` where it is long.
+Where something may wait it is a coroutine:
 
     content = await Job(lambda: read(path))
 
@@ -17,7 +17,7 @@ one to its end at once. Nothing in here knows sockets or threads.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from types import CoroutineType
 from typing import Any, Generic, TypeVar, cast
 
@@ -91,6 +91,49 @@ class Encoded:
     def __init__(self, text: bytes, value: Callable[[], JSON]) -> None:
         self.text = text
         self.value = value
+
+
+class Pieces:
+    """An object of one member, a long text, which is made as its client reads it.
+
+    Args:
+        made: gives the text in JSON, some of it at a time, at once or by a job.
+        end: is started once nothing more is made.
+
+    Attributes:
+        member: the member's name.
+        is_stale: whether a client that does not read is not to be waited for.
+    """
+
+    __slots__ = ("_end", "_made", "is_stale", "member")
+
+    def __init__(
+        self,
+        member: str,
+        made: Iterator[bytes | Job[bytes]],
+        end: Job[None],
+        is_stale: Callable[[], bool],
+    ) -> None:
+        self.member = member
+        self.is_stale = is_stale
+        self._made = made
+        self._end = end
+
+    def next(self, start: Start, then: Resume) -> None:
+        """Make more of it; `then` is called with that, or with b"" at the end, or an error."""
+        try:
+            piece = next(self._made, b"")
+        except Exception as failed:
+            then(None, failed)
+            return
+        if isinstance(piece, Job):
+            start(piece, then)
+        else:
+            then(piece, None)
+
+    def close(self, start: Start) -> None:
+        """No more of it is wanted."""
+        start(self._end, lambda _value, _error: None)
 
 
 MEMORY: frozenset[int] = frozenset()

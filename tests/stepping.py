@@ -10,7 +10,7 @@ from typing import Any
 from memd import backends
 from memd.json_types import JSON
 from memd.qom import Tree
-from memd.work import Command, Completion, Job, Resume, Wait
+from memd.work import Command, Completion, Encoded, Job, Pieces, Resume, Wait
 
 
 class Running:
@@ -80,6 +80,33 @@ def here(wait: Wait, resume: Resume) -> None:
         resume(None, error)
     else:
         resume(value, None)
+
+
+def made(value: JSON | Encoded | Pieces) -> JSON:
+    """A command's value, all of it."""
+    if isinstance(value, Encoded):
+        return value.value()
+    if isinstance(value, Pieces):
+        text = made_text(value)
+        value.close(here)
+        return {value.member: text.decode()}
+    return value
+
+
+def made_text(pieces: Pieces) -> bytes:
+    """The text that is made piece by piece; raises what making it raises."""
+    text: list[bytes] = []
+    errors: list[BaseException] = []
+
+    def take(piece: bytes, error: BaseException | None) -> None:
+        text.append(piece)
+        errors.extend([error] if error else [])
+
+    while not text or text[-1]:
+        pieces.next(here, take)
+        for error in errors:
+            raise error
+    return b"".join(text)
 
 
 def close_all(tree: Tree) -> None:

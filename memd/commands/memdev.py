@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.errors import NO_DESCRIPTOR, QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
-from memd.work import MEMORY, Encoded, Event, Job, Outcome
+from memd.work import MEMORY, Encoded, Event, Job, Outcome, Pieces
 
 if TYPE_CHECKING:
     # What touches the kernel is imported by the first command that needs it.
@@ -33,8 +34,10 @@ _MAX_CELLS = 4096
 _SHORT = 1 << 20
 """Bytes up to which a copy is soon made."""
 
-_PIECE = 192 << 10
-"""Bytes written as base64, or read from it, in one go: half a millisecond. A multiple of 3."""
+_PIECE = 144 << 10
+"""Bytes written as base64, or read from it, in one go: half a millisecond. A multiple of 3.
+What is longer is read piece by piece, as its client takes it: one that does not read has
+no more made for it."""
 
 
 async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
@@ -56,17 +59,27 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
             descriptor.close()
         return {}
 
-    def read() -> Encoded:
-        pieces = encode_pieces(access.read(region, id, offset, length))
-        # Made here, since going through megabytes would keep the event loop.
-        return Encoded(
-            b"".join((b'{"data": "', *pieces, b'"}')),
-            lambda: {"data": b"".join(pieces).decode("ascii")},
-        )
+    def text(at: int) -> bytes:
+        data = access.read(region, id, at, min(_PIECE, offset + length - at))
+        return binascii.b2a_base64(data, newline=False)
 
-    if access.may_wait(region, length):
-        return await job_on((region,), read, heavy=length > _SHORT, copies=4 * length)
-    return read()
+    if length <= _PIECE:
+        short = partial(text, offset)
+        data = await job_on((region,), short) if access.may_wait(region, length) else short()
+        return Encoded(b'{"data": "%s"}' % data, lambda: {"data": data.decode("ascii")})
+
+    def check() -> None:
+        access.check_readable(region, id, offset, length)
+        # Until the last piece is read.
+        region.pin()
+
+    def texts() -> Iterator[bytes | Job[bytes]]:
+        for at in range(offset, offset + length, _PIECE):
+            yield job_on((region,), partial(text, at)) if region.waits_on else text(at)
+
+    await job_on((region,), check, heavy=length > _SHORT)
+    end = Job(region.unpin, on=region.waits_on, patience=0)
+    return Pieces("data", texts(), end, lambda: region.closed)
 
 
 async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
@@ -309,15 +322,6 @@ def x_memdev_lost(daemon: Daemon, args: JSONObject) -> list[JSON]:
 def decoded_length(text: str) -> int:
     """How many bytes a text in base64 holds, if it is base64."""
     return max(0, len(text) // 4 * 3 - text.endswith("=") - text.endswith("=="))
-
-
-def encode_pieces(data: bytes | bytearray) -> list[bytes]:
-    """Bytes in base64, in pieces: others have their turn in between."""
-    with memoryview(data) as view:
-        return [
-            binascii.b2a_base64(view[at : at + _PIECE], newline=False)
-            for at in range(0, len(data), _PIECE)
-        ]
 
 
 def decode(text: str) -> bytes:

@@ -14,6 +14,7 @@ from memd.json_types import JSON
 from memd.session import Session
 from memd.session.envelope import is_out_of_band
 from memd.session.session import Hub
+from memd.work import Pieces
 
 OWN = "x-test-"
 """How the commands begin that are about faults, and are neither recorded nor go wrong."""
@@ -144,8 +145,27 @@ class FaultySession(Session):
             self._command, self.effect = before
 
     def _answer(self, result: JSON, request_id: JSON, has_id: bool) -> None:
+        if isinstance(result, Pieces):
+            self._make_whole(result, request_id, has_id)
+            return
         super()._answer(result, request_id, has_id)
         self.effect = None
+
+    def _make_whole(self, pieces: Pieces, request_id: JSON, has_id: bool) -> None:
+        """Send an answer as one message, so that it can be recorded, and go wrong."""
+        text: list[bytes] = []
+        self._running = True
+
+        def take(piece: bytes, error: BaseException | None) -> None:
+            if piece:
+                text.append(piece)
+                pieces.next(self._start, take)
+                return
+            pieces.close(self._start)
+            value = {pieces.member: b"".join(text).decode("ascii")}
+            self._command_ended(value, error, request_id, has_id)
+
+        pieces.next(self._start, take)
 
     def _write(self, data: bytes, fds: tuple[int, ...]) -> None:
         """Send the greeting or an answer."""

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
 
 from memd.errors import QMPError
 from memd.hostmem import cgroup, content, libc
@@ -23,7 +24,7 @@ MAX_LENGTH = 16 << 20
 characters, of which a client and memd each hold a few copies."""
 
 _PIECE = 512 << 10
-"""Bytes that go to a memfd at once: what fits into a processor's cache."""
+"""Bytes that are copied at once: what fits into a processor's cache."""
 
 INLINE_LENGTH = 64 << 10
 """Bytes up to which memory is copied in the event loop: 0.01 ms where its pages
@@ -114,10 +115,7 @@ def read_to(region: Region, name: str, offset: int, to: InMemfd) -> None:
     Raises:
         QMPError: they can't be read, or not be written there.
     """
-    buffer = memoryview(bytearray(min(len(to), _PIECE)))
-    for at in range(0, len(to), _PIECE):
-        piece = buffer[: len(to) - at]
-        _read(region, name, offset + at, piece)
+    for at, piece in _pieces(region, name, offset, len(to)):
         try:
             done = os.pwrite(to.fd, piece, at)
         except OSError as failed:
@@ -126,6 +124,23 @@ def read_to(region: Region, name: str, offset: int, to: InMemfd) -> None:
             ) from None
         if done < len(piece):
             raise QMPError("cannot write to the memfd that came along")
+
+
+def check_readable(region: Region, name: str, offset: int, length: int) -> None:
+    """See that bytes can be read; see `read`."""
+    for _ in _pieces(region, name, offset, length):
+        pass
+
+
+def _pieces(
+    region: Region, name: str, offset: int, length: int
+) -> Iterator[tuple[int, memoryview]]:
+    """Copy bytes out of a region, some at a time: where, from `offset` on, and these."""
+    buffer = memoryview(bytearray(min(length, _PIECE)))
+    for at in range(0, length, _PIECE):
+        piece = buffer[: length - at]
+        _read(region, name, offset + at, piece)
+        yield at, piece
 
 
 def _read(region: Region, name: str, offset: int, into: bytearray | memoryview) -> None:

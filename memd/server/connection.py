@@ -10,11 +10,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from time import monotonic
+from typing import NamedTuple
 
 from memd.server.limits import UNREAD_DESCRIPTORS, ConnectionBudget
 from memd.server.state import NEXT, Phase, Transition
 from memd.server.stream import Stream, is_pollable
 from memd.session import Session
+from memd.work import Pieces, Start
 
 log = logging.getLogger("memd")
 
@@ -35,31 +37,34 @@ LOOK_PAUSE = 0.02
 PRESSED_WATER = 64 * 1024
 """`HIGH_WATER` once half of what may be held for all clients is held."""
 
+JOINED = 256 * 1024
+"""Bytes of short answers that leave in one write: as many as a socket takes."""
+
+STALE = 1.0
+"""Seconds between checks whether an answer in pieces has to wait for its reader."""
+
+
+_Chunk = tuple[bytes | memoryview, tuple[int, ...]]
+"""Bytes that are not sent yet, and descriptors that ride on the first of them."""
+
+
+class _InPieces(NamedTuple):
+    """The arguments of `write_pieces`."""
+
+    pieces: Pieces
+    tail: bytes
+    start: Start
+    done: Callable[[], None]
+
 
 class Connection:
     """The `Transport` of a session, on a stream and the event loop."""
 
     __slots__ = (
-        "_accounted",
-        "_corked",
-        "_descriptors",
-        "_held",
-        "_look",
-        "_loop",
-        "_mark",
-        "_on_lost",
-        "_out",
-        "_pausing",
-        "_phase",
-        "_pollable",
-        "_queued",
-        "_reading",
-        "_shared",
-        "_stream",
-        "_turn_end",
-        "_writing",
-        "full",
-        "session",
+        *("_accounted", "_behind", "_corked", "_descriptors", "_held", "_in_pieces", "_look"),
+        *("_loop", "_making", "_mark", "_on_lost", "_out", "_pausing", "_phase", "_pollable"),
+        *("_queued", "_reading", "_shared", "_stale", "_stream", "_turn_end", "_writing"),
+        *("full", "session"),
     )
 
     session: Session
@@ -80,8 +85,14 @@ class Connection:
         self._turn_end = 0.0
         self._queued = False
         # Bytes not yet sent; descriptors ride on the first byte of their chunk.
-        self._out: list[tuple[bytes | memoryview, tuple[int, ...]]] = []
+        self._out: list[_Chunk] = []
         self._held = 0
+        # An answer that is made as it is read, whether more of it is being made, what was
+        # written since, and the timer that checks whether it has to wait.
+        self._in_pieces: _InPieces | None = None
+        self._making = False
+        self._behind: list[_Chunk] = []
+        self._stale: asyncio.TimerHandle | None = None
         # How many descriptors were written and may still be unread; the timer that checks
         # again, while commands wait for that.
         self._descriptors = 0
@@ -111,14 +122,27 @@ class Connection:
         if self._stream is None:
             _close_all(fds)
             return
-        self._out.append((data, fds))
+        (self._out if self._in_pieces is None else self._behind).append((data, fds))
         self._held += len(data)
         if fds:
             self._descriptors += len(fds)
             self._shared.descriptors.take(self.session.user, len(fds))
         many = fds and self._descriptors >= UNREAD_DESCRIPTORS
         if not self._corked or self._held > self._mark or many:
-            self._flush()
+            # What the socket does not take yet is not tried again for each event.
+            self._after_flush() if self._writing else self._flush()
+
+    def write_pieces(
+        self, head: bytes, pieces: Pieces, tail: bytes, start: Start, done: Callable[[], None]
+    ) -> None:
+        """See `Transport`."""
+        self.write(head)
+        if self._stream is None:
+            pieces.close(start)
+            return
+        self._in_pieces = _InPieces(pieces, tail, start, done)
+        self._stale = self._loop.call_later(STALE, self._check_pieces)
+        self._flush()
 
     def pause_reading(self) -> None:
         """See `Transport`."""
@@ -210,7 +234,7 @@ class Connection:
             while out and self._stream is not None:
                 data, fds = out[0]
                 if not fds and len(out) > 1:
-                    data = _join_plain(out)
+                    data = _join_short(out)
                 sent = self._stream.send(data, fds)
                 self._held -= sent
                 _close_all(fds)
@@ -231,6 +255,9 @@ class Connection:
         if stream is None:
             return
         waiting = bool(self._out)
+        if not (waiting or self._making or self._in_pieces is None):
+            self._making = True
+            self._shared.turns.wait(self._make_piece)
         if waiting != self._writing:
             self._writing = waiting
             if waiting:
@@ -239,7 +266,7 @@ class Connection:
                 self._loop.remove_writer(stream.write_fd)
         held = self._held
         if held > self._shared.limits.held_output or (
-            self._phase is Phase.FINISHING and not waiting
+            self._phase is Phase.FINISHING and not waiting and self._in_pieces is None
         ):
             self.close()
             return
@@ -258,6 +285,46 @@ class Connection:
             self._update_reading()
             self._loop.call_soon(self._resume)
 
+    def _make_piece(self) -> None:
+        if self._in_pieces is not None:
+            self._in_pieces.pieces.next(self._in_pieces.start, self._take_piece)
+
+    def _take_piece(self, piece: bytes, error: BaseException | None) -> None:
+        self._making = False
+        if self._in_pieces is None:
+            return
+        if error is not None:
+            self._end_pieces_early(str(error))
+        elif piece:
+            self._out.append((piece, ()))
+            self._held += len(piece)
+            self._flush()
+        else:
+            tail, done = self._in_pieces.tail, self._in_pieces.done
+            self._close_pieces()
+            self._out += [(tail, ()), *self._behind]
+            self._held += len(tail)
+            self._behind = []
+            self._in_one_write(done)
+
+    def _check_pieces(self) -> None:
+        if self._in_pieces is not None:
+            if self._in_pieces.pieces.is_stale():
+                self._end_pieces_early("what it reads is deleted")
+            else:
+                self._stale = self._loop.call_later(STALE, self._check_pieces)
+
+    def _end_pieces_early(self, reason: str) -> None:
+        log.warning("a client was disconnected in the middle of an answer: %s", reason)
+        self.close()
+
+    def _close_pieces(self) -> None:
+        in_pieces, self._in_pieces = self._in_pieces, None
+        if in_pieces is not None:
+            in_pieces.pieces.close(in_pieces.start)
+        if self._stale is not None:
+            self._stale.cancel()
+
     def _look_again(self) -> None:
         self._look = None
         self._after_flush()
@@ -265,7 +332,7 @@ class Connection:
     def descriptors_are_read(self) -> bool:
         """Whether no descriptor is on its way to the client; if so, none is counted any more."""
         if self._descriptors and self._stream is not None:
-            if any(fds for _data, fds in self._out) or self._stream.unread():
+            if any(fds for _data, fds in self._out + self._behind) or self._stream.unread():
                 return False
             self._shared.descriptors.give_back(self.session.user, self._descriptors)
             self._descriptors = 0
@@ -293,7 +360,7 @@ class Connection:
 
     def cut_off(self, text: str) -> None:
         """Disconnect a client and free what is held for it; tell it why if it may listen."""
-        if self._held:
+        if self._held or self._in_pieces is not None:
             self.close()
         else:
             self.session.cut_off(text)
@@ -338,9 +405,11 @@ class Connection:
             self._loop.remove_writer(stream.write_fd)
         if self._look is not None:
             self._look.cancel()
-        for _data, fds in self._out:
+        for _data, fds in self._out + self._behind:
             _close_all(fds)
         self._out.clear()
+        self._behind.clear()
+        self._close_pieces()
         self._shared.held -= self._accounted
         self._accounted = 0
         self.session.lost()
@@ -366,16 +435,17 @@ def _rest(view: memoryview, sent: int) -> memoryview:
     return left
 
 
-def _join_plain(out: list[tuple[bytes | memoryview, tuple[int, ...]]]) -> bytes:
-    """Make one chunk of the leading chunks that carry no descriptors; returns it."""
-    count = 0
-    for _data, fds in out:
-        if fds:
+def _join_short(out: list[_Chunk]) -> bytes | memoryview:
+    """Make one chunk of the leading ones, without descriptors, that are short together."""
+    count = size = 0
+    for data, fds in out:
+        size += len(data)
+        if fds or (size > JOINED and count):
             break
         count += 1
-    data = b"".join([chunk for chunk, _fds in out[:count]])
-    out[:count] = [(data, ())]
-    return data
+    if count > 1:
+        out[:count] = [(b"".join([data for data, _fds in out[:count]]), ())]
+    return out[0][0]
 
 
 def _close_all(fds: tuple[int, ...]) -> None:

@@ -18,7 +18,6 @@ from memd.server.jobs import Jobs
 from memd.server.limits import ConnectionBudget, LimitedLog, Limits, client_places
 from memd.server.peer import Peer, peer_of
 from memd.server.pending import PendingNegotiation
-from memd.server.progress import watched
 from memd.server.stream import SocketStream, Stream
 from memd.session import Dispatch, Monitor, Session
 from memd.session.places import ANYBODY, Places
@@ -49,7 +48,7 @@ class Hub:
         self._places = client_places(self._shared.limits)
         self._limited_log = LimitedLog(loop)
         self._relieving = False
-        self._jobs = Jobs(loop)
+        self._jobs = Jobs(loop, self.broadcast)
         self._greeting = greeting
         self._compat = compat
         self._connections: set[Connection] = set()
@@ -220,15 +219,12 @@ class Hub:
                 connection.session.send_event(encoded[pretty])
 
     def start(self, wait: Wait, resume: Resume) -> None:
-        """Have what a command waits for end, and then go on; see `memd.work.Start`.
-
-        Clients are told how far a job is, if it takes long.
-        """
+        """Have what a command waits for end, and then go on; see `memd.work.Start`."""
         if isinstance(wait, Completion):
             # Later, when the command that it waits for has been answered.
             wait.then(partial(self._loop.call_soon, resume, None, None))
         else:
-            self._jobs.start(wait, watched(self._loop, wait, resume, self.broadcast))
+            self._jobs.start(wait, resume)
 
     async def in_thread(self, work: Callable[[], Any], patience: float | None = None) -> Any:
         """Run a function that may wait in a thread; None if it takes too long."""

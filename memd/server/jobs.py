@@ -12,10 +12,11 @@ import os
 import queue
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 from memd.errors import QMPError
+from memd.server.progress import Broadcast, watched
 from memd.session.places import Places
 from memd.work import Job, Resume
 
@@ -57,20 +58,8 @@ _MEMORY = -1
 """What memory is counted as among the file systems."""
 
 
-class _Waiting:
-    """A job that waits for a thread.
-
-    Attributes:
-        kind: of jobs that are alike none is begun before one that came earlier.
-    """
-
-    __slots__ = ("done", "job", "kind", "user")
-
-    def __init__(self, job: Job[Any], done: Resume, user: int) -> None:
-        self.job = job
-        self.done = done
-        self.user = user
-        self.kind = job.on, job.heavy, job.copies > 0
+_Kind = tuple[frozenset[int], bool, bool]
+"""Of jobs of a kind, none of a user's is begun before one that came earlier."""
 
 
 class Jobs:
@@ -82,10 +71,15 @@ class Jobs:
 
     Where the system refuses a thread, a job waits for an existing one, or runs on the
     loop if there is none.
+
+    Args:
+        loop: where commands continue.
+        tell: sends events of how far jobs are.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tell: Broadcast) -> None:
         self._loop = loop
+        self._tell = tell
         self._work: queue.SimpleQueue[tuple[Job[Any], Resume, int] | None] = queue.SimpleQueue()
         # Threads; those with nothing to do; jobs that no thread was to be had for.
         self._threads = 0
@@ -98,7 +92,9 @@ class Jobs:
         self._copies: Counter[int] = Counter()
         self._users: Counter[int] = Counter()
         self._places = Places(THREADS, THREADS * 3 // 4)
-        self._line: list[_Waiting] = []
+        # Jobs that wait for a thread, by kind and user, each with its number.
+        self._line: dict[tuple[_Kind, int], deque[tuple[int, Job[Any], Resume]]] = {}
+        self._number = 0
         self._begun = False
         self.running = 0
         """Jobs whose work has not ended yet."""
@@ -119,19 +115,18 @@ class Jobs:
         user = os.geteuid() if job.user is None else job.user
         if job.patience is not None:
             done = self._for_so_long(job.patience, done)
-        elif len(self._line) >= LINE and self._waiting_of(user) >= LINE:
+        elif sum(len(line) for (_kind, of), line in self._line.items() if of == user) >= LINE:
             text = f"{LINE} commands of this client's user wait already, see docs/limits.md"
             self._loop.call_soon(done, None, QMPError(text))
             return
         self.running += 1
-        waiting = _Waiting(job, done, user)
-        if self._fits(job, user) and all(each.kind != waiting.kind for each in self._line):
+        kind = job.on, job.heavy, job.copies > 0
+        if self._fits(job, user) and all(each != kind for each, _user in self._line):
             self._begin(job, done, user)
         else:
-            self._line.append(waiting)
-
-    def _waiting_of(self, user: int) -> int:
-        return sum(each.user == user for each in self._line)
+            self._number += 1
+            line = self._line.setdefault((kind, user), deque())
+            line.append((self._number, job, done))
 
     def _for_so_long(self, seconds: float, done: Resume) -> Resume:
         """Calls `done` once: at the end, or with None after so many seconds."""
@@ -187,29 +182,26 @@ class Jobs:
 
     def _go_on(self) -> None:
         """Begin what waits and has a place by now."""
-        while self._line:
-            best = None
-            tried: set[object] = set()
-            for each in self._line:
-                if (each.kind, each.user) in tried:
-                    # One like it came before.
-                    continue
-                tried.add((each.kind, each.user))
-                if (best is None or self._users[each.user] < self._users[best.user]) and self._fits(
-                    each.job, each.user
-                ):
-                    best = each
-            if best is None:
-                return
-            self._line.remove(best)
-            self._begin(best.job, best.done, best.user)
+        while fitting := [
+            (self._users[key[1]], line[0][0], key)
+            for key, line in self._line.items()
+            if self._fits(line[0][1], key[1])
+        ]:
+            # No two have the same number.
+            _running, _number, key = min(fitting)
+            line = self._line[key]
+            _number, job, done = line.popleft()
+            if not line:
+                del self._line[key]
+            self._begin(job, done, key[1])
 
     def give_up_waiting(self) -> None:
         """Begin nothing more of what waits: the daemon ends."""
-        line, self._line = self._line, []
-        for each in line:
-            self.running -= 1
-            each.done(None, QMPError("the daemon ends"))
+        lines, self._line = self._line, {}
+        for line in lines.values():
+            for _number, _job, done in line:
+                self.running -= 1
+                done(None, QMPError("the daemon ends"))
 
     # Threads
 
@@ -220,6 +212,8 @@ class Jobs:
 
             self._begun = True
             use_one_heap()
+        # Not before: what waits in line has nothing to tell.
+        done = watched(self._loop, job, done, self._tell)
         self._count(job, user, 1)
         if self._idle:
             self._idle -= 1

@@ -24,7 +24,7 @@ from memd.session.places import ANYBODY, Descriptor, Places
 from memd.session.state import NEXT, Phase, Transition
 from memd.wire import MORE, NEED_DATA, Decoder, Large, encode
 from memd.wire.large import LARGE
-from memd.work import Constant, Encoded, Event, Job, Outcome, Resume, Wait, follow
+from memd.work import Constant, Encoded, Event, Job, Outcome, Pieces, Resume, Start, Wait, follow
 
 if TYPE_CHECKING:
     from memd.wire.readline import LineReader
@@ -65,6 +65,17 @@ class Transport(Protocol):
 
     def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
         """Queue an answer or event; `fds` are closed once sent or lost."""
+
+    def write_pieces(
+        self, head: bytes, pieces: Pieces, tail: bytes, start: Start, done: Callable[[], None]
+    ) -> None:
+        """Queue an answer that is made as it is read; what is written later follows it.
+
+        Args:
+            head, tail: what comes before and after.
+            start: starts its jobs.
+            done: called once all of it is queued, unless the client is gone by then.
+        """
 
     def pause_reading(self) -> None:
         """Stop feeding the session until `resume_reading`."""
@@ -442,9 +453,15 @@ class Session:
         if error is not None:
             forget_frames(error)
             result = error
-        self._running = False
         self._running_bytes = 0
+        self._running = False
         self._answer(result, request_id, has_id)
+        if not self._running:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Its answer is written."""
+        self._running = False
         if (self._queue or self._decoder.pending) and self._transport.peer_gone():
             self.lost()
         self._pump()
@@ -461,6 +478,13 @@ class Session:
                 self._transport.write(_around(result.text, request_id, has_id))
                 return
             result = result.value()
+        elif type(result) is Pieces:
+            answer = {"return": {result.member: ""}, **({"id": request_id} if has_id else {})}
+            head, _, tail = encode(answer, self.monitor.pretty).partition(b'""')
+            self._running = True
+            write = self._transport.write_pieces
+            write(head + b'"', result, b'"' + tail, self._start, self._go_on)
+            return
         elif result == {} and not self.monitor.pretty:
             # As most commands are answered.
             self._transport.write(_around(b"{}", request_id, has_id))

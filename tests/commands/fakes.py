@@ -13,8 +13,8 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from memd.session import Monitor, Peer, Session
 from memd.session.places import Descriptor, Places
-from memd.work import Encoded, value_of
-from tests.stepping import Running
+from memd.work import value_of
+from tests.stepping import Running, made
 
 
 class Client:
@@ -69,8 +69,7 @@ class Console:
 
     def __call__(self, name: str, /, *, oob: bool = False, **arguments: Any) -> JSON:
         """Run a command; underscores in the arguments' names are dashes."""
-        value = self.begin(name, oob=oob, **arguments).finish()
-        return value.value() if isinstance(value, Encoded) else value
+        return made(self.begin(name, oob=oob, **arguments).finish())
 
     def begin(self, name: str, /, *, oob: bool = False, **arguments: Any) -> Running:
         """Run a command up to what it waits for, if anything."""

@@ -21,12 +21,12 @@ from memd.errors import NO_DESCRIPTOR, QMPError
 from memd.hostmem import access
 from memd.json_types import JSON
 from memd.session import Peer
-from memd.work import Encoded, Outcome
+from memd.work import Outcome, Pieces
 from tests.backends.doing import refusal
 from tests.commands.fakes import Console
 from tests.conftest import NOT_HERE
 from tests.differential.kernel import descriptors, regions
-from tests.stepping import close_all
+from tests.stepping import close_all, here, made, made_text
 
 PAGE = 4096
 MIB = 1 << 20
@@ -42,8 +42,7 @@ class Memory:
     def __call__(self, name: str, **arguments: JSON) -> JSON:
         running = self.console.begin(name, **arguments)
         self.slow += running.wait is not None
-        value = running.finish()
-        return value.value() if isinstance(value, Encoded) else value
+        return made(running.finish())
 
     def refusal(self, name: str, **arguments: JSON) -> str:
         before = descriptors(os.getpid()), self.regions()
@@ -113,7 +112,6 @@ def test_much_base64_is_gone_through_in_pieces(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(room, "_PIECE", 6)
     for length in range(20):
         data = os.urandom(length)
-        assert b"".join(room.encode_pieces(data)).decode() == b64(data)
         assert decode(b64(data)) == data
     for text in ("AAAAAAA=AAAA", "AAAAAAAAAA==AAAA", "AAAAAAAAAAA"):
         assert refusal(partial(decode, text)) == "Parameter 'data' expects base64"
@@ -146,9 +144,8 @@ def test_much_at_once(memory: Memory) -> None:
     slow = memory.console.begin("x-memdev-read", id="m", offset=3, length=len(data))
     assert slow.wait is not None
     value = slow.finish()
-    assert isinstance(value, Encoded)
-    assert value.text == b'{"data": "%s"}' % value.value()["data"].encode()
-    assert base64.b64decode(value.value()["data"]) == data
+    assert isinstance(value, Pieces)
+    assert base64.b64decode(made(value)["data"]) == data
     assert memory.refusal("read", id="m", offset=0, length=len(data) + 1) == (
         "Parameter 'length' exceeds 16777216 bytes"
     )
@@ -270,12 +267,43 @@ def test_all_or_nothing_through_a_memfd(memory: Memory, tmp_path: Path) -> None:
 
 def test_memory_that_is_deleted_meanwhile(memory: Memory) -> None:
     """It stays mapped until the work is done."""
+    for length in (MIB, MIB // 8):
+        memory.add("memfd")
+        memory.write(0, b"x")
+        slow = memory.console.begin("x-memdev-read", id="m", offset=0, length=length)
+        memory("object-del", id="m")
+        assert made(slow.finish())["data"].startswith("eA")
+        assert memory.regions() == []
+
+
+def test_much_is_read_as_it_is_taken(memory: Memory) -> None:
+    """Memory that is deleted meanwhile stays for who reads it, and the answer says so."""
     memory.add("memfd")
-    memory.write(0, b"x")
-    slow = memory.console.begin("x-memdev-read", id="m", offset=0, length=MIB)
+    data = os.urandom(MIB)
+    memory.write(0, data)
+    pieces = memory.console.begin("x-memdev-read", id="m", offset=0, length=MIB).finish()
+    assert isinstance(pieces, Pieces)
+    assert not pieces.is_stale()
     memory("object-del", id="m")
-    assert slow.finish().value()["data"].startswith("eA")
+    assert pieces.is_stale()
+    assert len(memory.regions()) == 1
+    assert made_text(pieces) == base64.b64encode(data)
+    pieces.close(here)
     assert memory.regions() == []
+
+
+def test_what_can_not_be_read_any_more_ends_it(memory: Memory, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    memory.add("file", mem_path=str(path), share=True)
+    pieces = memory.console.begin("x-memdev-read", id="m", offset=0, length=MIB).finish()
+    os.truncate(path, MIB // 2)
+    assert refusal(lambda: made_text(pieces)) == (
+        "cannot read 'm' at offset 524288: its file was truncated to 524288 bytes"
+    )
+    pieces.close(here)
+    assert memory.refusal("read", id="m", offset=0, length=MIB) == (
+        "cannot read 'm' at offset 524288: its file was truncated to 524288 bytes"
+    )
 
 
 @pytest.mark.parametrize("command", ["read", "write", "discard", "stat", "map", "export", "save"])

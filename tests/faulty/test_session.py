@@ -89,6 +89,18 @@ def test_what_was_answered_is_known(server: Server, connect: Connect) -> None:
     ]
 
 
+def test_a_long_answer_goes_wrong_as_any(server: Server, connect: Connect) -> None:
+    client = connect()
+    memory = {"qom-type": "memory-backend-ram", "id": "m0", "size": 1 << 20}
+    client.execute("object-add", memory)
+    server.fault(command="x-memdev-read", answer_id="other", times=1)
+    for id in ("other", "b"):
+        read = {"id": "m0", "offset": 0, "length": 1 << 20}
+        answer = client.execute("x-memdev-read", read, id="b")
+        assert (answer["id"], len(answer["return"]["data"])) == (id, 1398104)
+        assert said(server, 1)[-1] == ("server", answer)
+
+
 def test_commands_about_faults_are_not_recorded_and_never_go_wrong(
     server: Server, connect: Connect
 ) -> None:

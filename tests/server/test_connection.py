@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
 
 import pytest
 
+from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.server import connection as room
 from memd.server.connection import Connection
@@ -15,16 +17,32 @@ from memd.server.limits import ConnectionBudget, Limits
 from memd.server.stream import SocketStream
 from memd.session import Monitor, Session
 from memd.session.places import Places
-from memd.work import Event, Outcome, Resume, Wait
+from memd.work import Event, Job, Outcome, Pieces, Resume, Wait
 from tests.descriptors import open_descriptors
 
 
 class Hub:
-    """Commands: anything is answered by its own name, `big` by much, `give` with a descriptor."""
+    """Commands: anything is answered by its own name, `big` by much, `give` with a descriptor.
+
+    `pieces` is answered by so many that are made by turns at once and by a job.
+    """
 
     def __init__(self) -> None:
         self.run = 0
         self.descriptors = Places()
+        self.made = 0
+        self.ended = 0
+        self.stale = False
+
+    def _pieces(self, count: int) -> Iterator[bytes | Job[bytes]]:
+        for number in range(count):
+            self.made += 1
+            yield PIECE if number % 2 else Job(lambda: PIECE)
+        if count == 1:
+            raise QMPError("no more")
+
+    def _end(self) -> None:
+        self.ended += 1
 
     def has_descriptor_to_spare(self, user: int) -> bool:
         return True
@@ -33,6 +51,9 @@ class Hub:
         self.run += 1
         if name == "big":
             return "x" * args["size"]
+        if name == "pieces":
+            made = self._pieces(args["count"])
+            return Pieces("data", made, Job(self._end), lambda: self.stale)
         if name == "give":
             return Outcome({}, fds=(os.open(os.devnull, os.O_RDONLY),))
         return name
@@ -41,7 +62,8 @@ class Hub:
         raise AssertionError("no command here has events")
 
     def start(self, wait: Wait, resume: Resume) -> None:
-        raise AssertionError("no command here waits")
+        assert isinstance(wait, Job)
+        asyncio.get_running_loop().call_soon(resume, wait.work(), None)
 
     def shut_down(self, reason: str) -> None:
         raise AssertionError("no command here ends the daemon")
@@ -127,6 +149,76 @@ async def test_events_that_nobody_reads_end_the_connection() -> None:
     assert await other.read(17) == b'{"return": "a"}\r\n'
     served.close()
     other.close()
+
+
+PIECE = b"x" * 100_000
+
+
+async def begin_pieces(served: Served, count: int) -> None:
+    """Have a client ask for an answer in pieces, and not read it."""
+    command = b'{"execute":"pieces","arguments":{"count":%d}}{"execute":"a"}' % count
+    await served.loop.sock_sendall(served.client, command)
+    while not served.hub.made:
+        await asyncio.sleep(0)
+
+
+async def test_no_more_is_made_than_is_read() -> None:
+    served = Served(Limits(held_output=1 << 20))
+    await begin_pieces(served, 100)
+    event = b'{"event": "x"}\r\n'
+    served.session.send_event(event)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert served.hub.made < 5
+    assert served.connection.held < 2 * len(PIECE)
+    answer = b'{"return": {"data": "' + PIECE * 100 + b'"}}\r\n' + event + b'{"return": "a"}\r\n'
+    assert await served.read(len(answer)) == answer
+    await asyncio.sleep(0)
+    assert served.hub.ended == 1
+    assert served.shared.held == 0
+    served.close()
+
+
+@pytest.mark.parametrize("how", ["leaves", "is cut off", "reads what is gone", "fails"])
+async def test_an_answer_that_is_not_made_to_its_end(
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(room, "STALE", 0.001)
+    served = Served()
+    await begin_pieces(served, 1 if how == "fails" else 100)
+    if how == "leaves":
+        served.client.close()
+    elif how == "is cut off":
+        served.connection.cut_off("too much")
+    served.hub.stale = how == "reads what is gone"
+    while not served.lost:
+        if how == "fails":
+            await served.loop.sock_recv(served.client, 65536)
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
+    assert served.hub.ended == 1
+    assert served.shared.held == 0
+    reasons = {"fails": "no more", "reads what is gone": "what it reads is deleted"}
+    assert caplog.messages == [
+        f"a client was disconnected in the middle of an answer: {reasons[each]}"
+        for each in reasons
+        if each == how
+    ]
+    served.client.close()
+
+
+async def test_events_for_who_does_not_read_cost_no_more_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits is not gone through for each that is added."""
+    served = Served()
+    served.connection.write(b"x" * 1_000_000)
+    monkeypatch.setattr(SocketStream, "send", None)
+    for _ in range(10):
+        served.session.send_event(b'{"event": "x"}\r\n')
+    monkeypatch.undo()
+    assert (await served.read(1_000_160)).count(b"event") == 10
+    served.close()
 
 
 async def test_descriptors_leave_with_their_answer_and_are_closed() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from memd.errors import QMPError
 from memd.server.jobs import COPIES, HEAVY, LIGHT, LINE, THREADS, Jobs
-from memd.work import MEMORY, Job
+from memd.work import MEMORY, Event, Job
 
 USER, OTHER = (os.geteuid() + more for more in (1, 2))
 """Neither is root or who runs the tests: for these some places are set aside."""
@@ -23,13 +23,17 @@ async def result_of(job: Job[Any]) -> Any:
     """What a job comes to, or raises."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-    jobs = Jobs(loop)
+    jobs = Jobs(loop, no_events)
     jobs.start(job, lambda value, error: future.set_result((value, error)))
     value, error = await asyncio.wait_for(future, 10)
     jobs.close()
     if error is not None:
         raise error
     return value
+
+
+def no_events(_events: tuple[Event, ...]) -> None:
+    """What no client is told."""
 
 
 class Results(list[Any]):
@@ -70,7 +74,7 @@ async def test_what_it_raises_is_handed_over() -> None:
 
 async def test_a_stuck_job_keeps_no_other_waiting_and_idle_threads_end() -> None:
     loop = asyncio.get_running_loop()
-    jobs = Jobs(loop)
+    jobs = Jobs(loop, no_events)
     stuck = threading.Event()
     done = Results()
     jobs.start(Job(stuck.wait), done.take)
@@ -96,7 +100,7 @@ async def test_where_there_is_no_further_thread_jobs_wait_for_one_another(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop = asyncio.get_running_loop()
-    jobs = Jobs(loop)
+    jobs = Jobs(loop, no_events)
     ready = asyncio.Event()
     # One to have a thread.
     jobs.start(Job(int), lambda _value, _error: ready.set())
@@ -130,7 +134,7 @@ async def test_where_there_is_no_further_thread_jobs_wait_for_one_another(
 async def test_where_there_is_no_thread_at_all_the_loop_does_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = Jobs(asyncio.get_running_loop())
+    jobs = Jobs(asyncio.get_running_loop(), no_events)
     jobs.prepare()
     assert job_threads() == 0
 
@@ -167,7 +171,7 @@ async def test_a_thread_that_waits_keeps_nothing_of_its_last_job() -> None:
         pass
 
     loop = asyncio.get_running_loop()
-    jobs = Jobs(loop)
+    jobs = Jobs(loop, no_events)
     large = Large()
     gone = weakref.ref(large)
     done = Results()
@@ -182,7 +186,7 @@ async def test_a_thread_that_waits_keeps_nothing_of_its_last_job() -> None:
 
 async def test_copies_of_much_memory_are_made_one_after_the_other() -> None:
     loop = asyncio.get_running_loop()
-    jobs = Jobs(loop)
+    jobs = Jobs(loop, no_events)
     lock, now, most = threading.Lock(), 0, 0
     go_on = threading.Event()
 
@@ -250,7 +254,7 @@ def one_file_system(number: int) -> frozenset[int]:
 
 
 async def test_a_file_system_that_stalls_has_its_share_and_no_more() -> None:
-    jobs = Jobs(asyncio.get_running_loop())
+    jobs = Jobs(asyncio.get_running_loop(), no_events)
     stalled = Stalled(jobs)
     stalled.start(50, one_file_system(7), USER)
     stalled.start(50, one_file_system(7), USER, heavy=True)
@@ -268,7 +272,7 @@ async def test_a_file_system_that_stalls_has_its_share_and_no_more() -> None:
 
 
 async def test_many_file_systems_that_stall_for_one_user() -> None:
-    jobs = Jobs(asyncio.get_running_loop())
+    jobs = Jobs(asyncio.get_running_loop(), no_events)
     stalled = Stalled(jobs)
     for number in range(1, 60):
         stalled.start(2, one_file_system(number), USER)
@@ -284,7 +288,7 @@ async def test_many_file_systems_that_stall_for_one_user() -> None:
 
 
 async def test_next_in_line_is_who_has_fewest_under_way() -> None:
-    jobs = Jobs(asyncio.get_running_loop())
+    jobs = Jobs(asyncio.get_running_loop(), no_events)
     on, go_on, ended = one_file_system(7), threading.Semaphore(0), Results()
     begun: list[int] = []
 
@@ -308,7 +312,7 @@ async def test_next_in_line_is_who_has_fewest_under_way() -> None:
 
 
 async def test_too_many_of_a_user_in_line() -> None:
-    jobs = Jobs(asyncio.get_running_loop())
+    jobs = Jobs(asyncio.get_running_loop(), no_events)
     stalled = Stalled(jobs)
     stalled.start(LIGHT + LINE, one_file_system(7), USER)
     refused = Job(int, on=one_file_system(8))
@@ -335,7 +339,7 @@ async def test_too_many_of_a_user_in_line() -> None:
 
 
 async def test_who_waits_goes_on_and_the_work_too() -> None:
-    jobs = Jobs(asyncio.get_running_loop())
+    jobs = Jobs(asyncio.get_running_loop(), no_events)
     go_on, worked, done = threading.Event(), threading.Event(), Results()
 
     def work() -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from memd.session import Monitor, Session
 from memd.session.places import Places
 from memd.session.session import QUEUE_LIMIT
 from memd.session.state import NEXT, Phase
-from memd.work import Constant, Encoded, Event, Job, Outcome, Resume, Wait
+from memd.wire import encode
+from memd.work import Constant, Encoded, Event, Job, Outcome, Pieces, Resume, Start, Wait
 from tests.descriptors import is_open
 
 CONSTANT = Constant([{"name": "x"}])
@@ -34,12 +37,27 @@ class Wire:
         self.crowd = False
         self.later = 0
         self.sent: list[JSON] = []
+        self.lines: list[bytes] = []
+        self.done: Callable[[], None] = lambda: None
         self.fds: list[int] = []
 
     def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
         assert data.endswith(b"\r\n")
         self.sent.append(json.loads(data))
         self.fds += fds
+
+    def write_pieces(
+        self, head: bytes, pieces: Pieces, tail: bytes, start: Start, done: Callable[[], None]
+    ) -> None:
+        text = b"".join(iter(partial(self._piece, pieces, start), b""))
+        self.sent.append(json.loads(head + text + tail))
+        self.lines.append(head + text + tail)
+        self.done = done
+
+    def _piece(self, pieces: Pieces, start: Start) -> bytes:
+        made: list[bytes] = []
+        pieces.next(start, lambda piece, _error: made.append(piece))
+        return made.pop()
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -93,6 +111,9 @@ class Backstage:
             return CONSTANT
         if name == "encoded":
             return Encoded(b'[{"name": "x"}]', lambda: [{"name": "x"}])
+        if name == "pieces":
+            made = iter((b"abc", b"def"))
+            return Pieces("data", made, Job(lambda: None), lambda: False)
         if name == "give":
             return Outcome({"n": 1}, fds=(77,))
         return args or name
@@ -360,6 +381,32 @@ def test_what_is_in_json_reads_like_any_answer(kind: str) -> None:
         {"return": [{"name": "x"}], "id": {"a": 1}},
         {"return": [{"name": "x"}], "id": 2},
     ]
+
+
+@pytest.mark.parametrize("pretty", [False, True])
+def test_the_next_command_waits_until_an_answer_is_made(pretty: bool) -> None:
+    talk = Talk()
+    talk.session.monitor.pretty = pretty
+    talk.say(ask("pieces", id='""'), ask("pieces"), ask("b"))
+    assert talk.wire.sent == [{"return": {"data": "abcdef"}, "id": '""'}]
+    assert (talk.hub.run, talk.wire.reading) == (["pieces"], False)
+    answer = {"return": {"data": "abcdef"}, "id": '""'}
+    assert talk.wire.lines == [encode(answer, pretty)]
+    talk.wire.done()
+    assert talk.hub.run == ["pieces", "pieces"]
+    talk.session.receive_eof()
+    assert not talk.wire.finished
+    talk.wire.done()
+    assert talk.returns[1:] == [{"data": "abcdef"}, "b"]
+    assert talk.wire.finished
+
+
+def test_commands_out_of_band_run_while_an_answer_is_made() -> None:
+    talk = Talk(oob=True)
+    talk.say(ask("pieces"), ask("b"), {"exec-oob": "c"})
+    assert talk.hub.run == ["pieces", "c"]
+    talk.wire.done()
+    assert talk.hub.run == ["pieces", "c", "b"]
 
 
 def test_descriptors_ride_on_their_answer() -> None:
