@@ -233,13 +233,8 @@ Run = Callable[[Coroutine[Wait, Any, Any]], Awaitable[Any]]
 """Runs a command from asyncio code: returns its value, or raises."""
 
 
-def follow(command: Command[T], wait: Wait, start: Start, done: Resume) -> None:
-    """Step a command, that waits, to its end.
-
-    Args:
-        wait: what it has yielded.
-        done: called with its value, or the exception that it raises.
-    """
+def _resume(command: Command[T], start: Start, done: Resume) -> Resume:
+    """What steps a command until it waits again, or has ended."""
 
     def resume(value: Any, error: BaseException | None) -> None:
         try:
@@ -251,24 +246,23 @@ def follow(command: Command[T], wait: Wait, start: Start, done: Resume) -> None:
         else:
             start(following, resume)
 
-    start(wait, resume)
+    return resume
+
+
+def follow(command: Command[T], wait: Wait, start: Start, done: Resume) -> None:
+    """Step a command, that waits, to its end.
+
+    Args:
+        wait: what it has yielded.
+        start: starts it, and its further waits.
+        done: called with its value, or the exception that it raises.
+    """
+    start(wait, _resume(command, start, done))
 
 
 def begin(command: Command[T], start: Start, done: Resume) -> None:
-    """Run a command; one that does not wait has ended when this returns.
-
-    Args:
-        start: starts its waits.
-        done: called with its value, or the exception that it raises.
-    """
-    try:
-        wait = command.send(None)
-    except StopIteration as end:
-        done(end.value, None)
-    except Exception as failed:
-        done(None, failed)
-    else:
-        follow(command, wait, start, done)
+    """Run a command; one that does not wait has ended when this returns; see `follow`."""
+    _resume(command, start, done)(None, None)
 
 
 def run_here(command: Command[T]) -> T:

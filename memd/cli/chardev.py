@@ -32,6 +32,11 @@ _BOOLS = (
 )
 _NUMBERS = ("cols", "debug", "height", "reconnect-ms", "rows", "to", "width")
 
+_OF_RELEASE = {
+    Compat.V10_0: {"reconnect": "num"},
+    Compat.V11_1: {"encoding": "str", "logtimestamp": "bool"},
+}
+
 _TLS_CREDS = ("tls-creds-x509",)
 """The types of objects that hold TLS credentials."""
 
@@ -48,17 +53,14 @@ def chardev_list(compat: Compat, *, extra: Mapping[str, str] = NOTHING) -> OptsL
         compat: whose list.
         extra: what else it has, and of what kind it is: a monitor's, for `--qmp`.
     """
-    kinds = dict.fromkeys(_STRINGS, "str")
-    kinds.update(dict.fromkeys(_BOOLS, "bool"))
-    kinds.update(dict.fromkeys(_NUMBERS, "num"))
-    kinds["size"] = "size"
-    if compat is Compat.V10_0:
-        kinds["reconnect"] = "num"
-    else:
-        kinds["encoding"] = "str"
-        kinds["logtimestamp"] = "bool"
-    kinds.update(extra)
-    return OptsList("chardev", "backend", kinds)
+    kinds = {
+        **dict.fromkeys(_STRINGS, "str"),
+        **dict.fromkeys(_BOOLS, "bool"),
+        **dict.fromkeys(_NUMBERS, "num"),
+        **_OF_RELEASE[compat],
+        "size": "size",
+    }
+    return OptsList("chardev", "backend", {**kinds, **extra})
 
 
 def describe_backends() -> str:
@@ -79,27 +81,23 @@ def parse_device(spec: str, known: OptsList, *, stdio_takes_options: bool = Fals
             line, "parse error".
     """
     spec = spec.removeprefix("mon:")
-    opts = Opts()
+    opts, known = Opts(), known._replace(implied=None)
+    kind, colon, rest = spec.partition(":")
+    backend = "socket"
     if spec in ("stdio", "null"):
-        opts.pairs.append(("backend", spec))
+        backend = spec
     elif stdio_takes_options and spec.startswith("stdio,"):
-        opts.pairs.append(("backend", "stdio"))
-        _extend(opts, known, spec[len("stdio,") :], None)
-    elif spec.startswith("unix:"):
-        opts.pairs.append(("backend", "socket"))
-        _extend(opts, known, spec[len("unix:") :], "path")
-    elif spec.startswith("tcp:"):
-        opts.pairs.append(("backend", "socket"))
-        host, port, rest = _split_tcp(spec[len("tcp:") :])
+        backend, _, rest = spec.partition(",")
+    elif kind == "unix" and colon:
+        known = known._replace(implied="path")
+    elif kind == "tcp" and colon:
+        host, port, rest = _split_tcp(rest)
         opts.pairs += [("host", host), ("port", port)]
-        _extend(opts, known, rest, None)
     else:
         raise QMPError(f"'{spec}' is not a valid char driver")
+    opts.pairs.append(("backend", backend))
+    extend(opts, known, rest)
     return opts
-
-
-def _extend(opts: Opts, known: OptsList, text: str, implied: str | None) -> None:
-    extend(opts, OptsList(known.name, implied, known.kinds), text)
 
 
 def _split_tcp(text: str) -> tuple[str, str, str]:

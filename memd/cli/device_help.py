@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memd.cli.objects import property_line
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ _GROUPS = (
     ),
     ("Uncategorized", ('name "pc-dimm", desc "DIMM memory module"',)),
 )
-
-_COLUMN = 24
-"""Where a property's description begins."""
 
 # What every device has, and nobody sets.
 _HIDDEN = ("type", "parent_bus", "realized", "hotplugged", "hotpluggable")
@@ -71,12 +69,10 @@ def device_help(compat: Compat, driver: str | None) -> str:
 
 
 def _line(prop: Property) -> str:
-    line = f"  {prop.name}=<{prop.type}>"
-    if prop.description is not None or prop.default is not None:
-        line = f"{line:<{_COLUMN}} - {prop.description or ''}"
-        if prop.default is not None:
-            line += f" (default: {_written(prop.default)})"
-    return f"{line}\n"
+    description = prop.description or ""
+    if prop.default is not None:
+        description += f" (default: {_written(prop.default)})"
+    return property_line(prop, description)
 
 
 def _written(value: Any) -> str:

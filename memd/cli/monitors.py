@@ -63,8 +63,7 @@ class Monitors:
 
     def add_device(self, given: Given, *, mode: str = "control", pretty: bool = False) -> str:
         """Take `-qmp ADDRESS`: a character device and a monitor on it at once; their id."""
-        monitor_pretty = pretty
-        own: list[tuple[str, str]] = []
+        monitor = Opts()
         if given.value.startswith("chardev:"):
             label = given.value[len("chardev:") :]
             if not is_identifier(label):
@@ -73,15 +72,14 @@ class Monitors:
             label = f"compat_monitor{self._labels}"
             self._labels += 1
             opts = self._device(given, label)
-            monitor_pretty = pretty or opts.switch("pretty") or False
-            own = [pair for pair in opts.pairs if pair[0] in OWN]
+            monitor.pairs += [pair for pair in opts.pairs if pair[0] in (*OWN, "pretty")]
             self._pending.append((opts, given))
         if label in self._monitor_ids:
             raise QMPError(f"Duplicate ID '{label}' for mon")
         self._monitor_ids.add(label)
-        monitor = Opts(label)
-        monitor.pairs += [("mode", mode), ("chardev", label), *own]
-        if monitor_pretty:
+        monitor.id = label
+        monitor.pairs += [("mode", mode), ("chardev", label)]
+        if pretty:
             monitor.pairs.append(("pretty", "on"))
         self._pending_monitors.append((monitor, given))
         return label

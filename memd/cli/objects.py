@@ -21,7 +21,7 @@ from memd.errors import is_identifier
 from memd.json_types import JSON, JSONObject
 
 if TYPE_CHECKING:
-    from memd.qom import Tree
+    from memd.qom import Property, Tree
 
 
 OBJECT = OptsList("object", "qom-type", None)
@@ -124,6 +124,12 @@ def _tree(compat: Compat) -> Tree:
     return tree
 
 
+def property_line(prop: Property, description: str | None) -> str:
+    """A property in a list of them."""
+    line = f"  {prop.name}=<{prop.type}>"
+    return f"{line:<{_COLUMN}} - {description}\n" if description else f"{line}\n"
+
+
 def object_help(tree: Tree) -> str:
     """The types that `-object` and `object-add` make, as QEMU lists them."""
     names = sorted(name for name, type in tree.types().items() if type.factory is not None)
@@ -139,10 +145,7 @@ def object_type_help(tree: Tree, name: str) -> str | None:
     for prop in type.all_properties.values():
         if prop.setter is None:
             continue
-        line = f"  {prop.name}=<{prop.type}>"
-        if prop.description:
-            line = f"{line:<{_COLUMN}} - {prop.description}"
-        lines.append(f"{line}\n")
+        lines.append(property_line(prop, prop.description))
     if not lines:
         return f"There are no options for {name}.\n"
     return f"{name} options:\n" + "".join(sorted(lines))

@@ -41,13 +41,15 @@ def run_command(
     print_anything()
     report = Report(program)
     try:
-        config = parse(sys.argv[1:] if argv is None else argv, report)
+        status = serve(parse(sys.argv[1:] if argv is None else argv, report))
     except CommandLineError as error:
         error.tell(report)
         return 1
+    except QMPError as error:
+        report.error(error.desc, hint=error.hint)
+        return 1
     except Answered as answer:
         return _say(answer)
-    status = serve(config)
     if argv is None:
         _end_soon(status)
     return status
@@ -65,7 +67,11 @@ def _end_soon(status: int) -> None:
 
 
 def serve(config: Config) -> int:
-    """Run the daemon until it is told to end; gives the exit status."""
+    """Run the daemon until it is told to end; gives the exit status.
+
+    Raises:
+        QMPError: it can't begin to.
+    """
     from memd.app import run
     from memd.app.passed import take_passed
     from memd.cli.log import log_in_lines
@@ -81,18 +87,14 @@ def serve(config: Config) -> int:
         if background is not None:
             background.ready()
 
-    try:
-        config.monitors += take_passed(config)
-        if config.default_socket and not config.monitors:
-            path = default_socket(shared=config.allowed is not None)
-            config.monitors.append(_default_monitor(path))
-        if config.daemonize:
-            background = Background()
-        if config.pidfile is not None:
-            pidfile = PidFile(config.pidfile)
-    except QMPError as error:
-        config.report.error(error.desc, hint=error.hint)
-        return 1
+    config.monitors += take_passed(config)
+    if config.default_socket and not config.monitors:
+        path = default_socket(shared=config.allowed is not None)
+        config.monitors.append(_default_monitor(path))
+    if config.daemonize:
+        background = Background()
+    if config.pidfile is not None:
+        pidfile = PidFile(config.pidfile)
     try:
         return run(config, ready)
     finally:

@@ -114,20 +114,12 @@ def _told(spec: Spec) -> JSON:
     return spec["answer"]
 
 
-def _fault_add(hub: FaultyHub, args: JSONObject) -> JSON:
-    return {"id": hub.faults.add(args)}
-
-
 def _fault_del(hub: FaultyHub, args: JSONObject) -> JSON:
     if "id" in args:
         hub.faults.remove(args["id"])
     else:
         hub.faults.clear()
     return {}
-
-
-def _faults(hub: FaultyHub, args: JSONObject) -> JSON:
-    return hub.faults.list()
 
 
 def _transcript(hub: FaultyHub, args: JSONObject) -> JSON:
@@ -221,9 +213,9 @@ async def _reset(hub: FaultyHub, args: JSONObject) -> JSON:
 
 
 OWN_HANDLERS: dict[str, Callable[[FaultyHub, JSONObject], JSON]] = {
-    "x-test-fault-add": _fault_add,
+    "x-test-fault-add": lambda hub, args: {"id": hub.faults.add(args)},
     "x-test-fault-del": _fault_del,
-    "x-test-faults": _faults,
+    "x-test-faults": lambda hub, args: hub.faults.list(),
     "x-test-transcript": _transcript,
     "x-test-emit": _emit,
     "x-test-send": _send,
