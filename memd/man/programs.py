@@ -18,51 +18,45 @@ memd owns host memory backends and serves them over QMP: QEMU's memory backends,
 without QEMU. It answers as QEMU does, keeps the memory mapped, and hands it to
 other processes by descriptor."""
 
-_ENVIRONMENT = {
-    "XDG_RUNTIME_DIR": "Where the default socket's directory is made, for users other than root.",
-    "LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES": (
-        "Sockets, and memory kept over a restart, that a service manager passes; see"
-        " sd_listen_fds(3)."
-    ),
-    "NOTIFY_SOCKET, WATCHDOG_USEC, FDSTORE": (
-        "Where the service manager is told how memd is, and memory is kept; see sd_notify(3)."
-    ),
-}
-
-_SIGNALS = {
-    "SIGTERM, SIGINT, SIGHUP": "End memd, with status 0.",
-    "SIGUSR1": (
-        "Under a service manager: read the files of TLS credentials anew, and give the"
-        " manager again all that it is to keep."
-    ),
-}
-
-_FILES = {
-    "/run/memd/qmp.sock": "The default socket of root's memd.",
-    "$XDG_RUNTIME_DIR/memd/qmp.sock": "That of others.",
+_SECTIONS = {
+    "ENVIRONMENT": {
+        "XDG_RUNTIME_DIR": (
+            "Where the default socket's directory is made, for users other than root."
+        ),
+        "LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES": (
+            "Sockets, and memory kept over a restart, that a service manager passes; see"
+            " sd_listen_fds(3)."
+        ),
+        "NOTIFY_SOCKET, WATCHDOG_USEC, FDSTORE": (
+            "Where the service manager is told how memd is, and memory is kept; see sd_notify(3)."
+        ),
+    },
+    "SIGNALS": {
+        "SIGTERM, SIGINT, SIGHUP": "End memd, with status 0.",
+        "SIGUSR1": (
+            "Under a service manager: read the files of TLS credentials anew, and give the"
+            " manager again all that it is to keep."
+        ),
+    },
+    "FILES": {
+        "/run/memd/qmp.sock": "The default socket of root's memd.",
+        "$XDG_RUNTIME_DIR/memd/qmp.sock": "That of others.",
+    },
 }
 
 
 def daemon() -> Page:
     """memd(8)."""
     page = Page("memd", 8, "own memory backends of this host and serve them over QMP")
-    page.heading("SYNOPSIS")
-    page.paragraph("memd [OPTION]...")
-    page.heading("DESCRIPTION")
-    page.paragraph(_DESCRIPTION)
+    page.heading("SYNOPSIS", "memd [OPTION]...")
+    page.heading("DESCRIPTION", _DESCRIPTION)
     page.heading("OPTIONS")
     _options(page, USAGE.split("\n\n", 2)[2])
-    page.heading("ENVIRONMENT")
-    for name, text in _ENVIRONMENT.items():
-        page.tagged(name, text)
-    page.heading("SIGNALS")
-    for name, text in _SIGNALS.items():
-        page.tagged(name, text)
-    page.heading("FILES")
-    for name, text in _FILES.items():
-        page.tagged(name, text)
-    page.heading("SEE ALSO")
-    page.paragraph("memctl(1), memd-test(1), memd-qmp-ref(7), qmp-shell(1), qemu(1)")
+    for heading, entries in _SECTIONS.items():
+        page.heading(heading)
+        for name, text in entries.items():
+            page.tagged(name, text)
+    page.heading("SEE ALSO", "memctl(1), memd-test(1), memd-qmp-ref(7), qmp-shell(1), qemu(1)")
     return page
 
 
@@ -107,10 +101,8 @@ def memctl() -> Page:
     """memctl(1)."""
     top = memctl_parser()
     page = Page("memctl", 1, "look at, try out and change the memory backends of a running memd")
-    page.heading("SYNOPSIS")
-    page.paragraph("memctl [OPTION]... SUBCOMMAND [ARGUMENT]...")
-    page.heading("DESCRIPTION")
-    page.paragraph(top.description or "")
+    page.heading("SYNOPSIS", "memctl [OPTION]... SUBCOMMAND [ARGUMENT]...")
+    page.heading("DESCRIPTION", top.description or "")
     page.heading("OPTIONS")
     _arguments(page, top)
     page.heading("SUBCOMMANDS")
@@ -124,8 +116,7 @@ def memctl() -> Page:
             (page.example if "\n" in lines else page.paragraph)(lines)
     page.heading("EXIT STATUS")
     page.example((top.epilog or "").partition("\n")[2].strip("\n"))
-    page.heading("SEE ALSO")
-    page.paragraph("memd(8), memd-qmp-ref(7)")
+    page.heading("SEE ALSO", "memd(8), memd-qmp-ref(7)")
     return page
 
 
@@ -133,16 +124,13 @@ def memd_test() -> Page:
     """memd-test(1)."""
     command = memd_test_parser()
     page = Page("memd-test", 1, "run a command beside a memd, and inject faults into it")
-    page.heading("SYNOPSIS")
-    page.paragraph(command.usage or "")
-    page.heading("DESCRIPTION")
-    page.paragraph(command.description or "")
+    page.heading("SYNOPSIS", command.usage or "")
+    page.heading("DESCRIPTION", command.description or "")
     page.heading("OPTIONS")
     _arguments(page, command)
     page.heading("EXAMPLES")
     page.example(command.epilog or "")
-    page.heading("SEE ALSO")
-    page.paragraph("memd(8), memctl(1), memd-qmp-ref(7)")
+    page.heading("SEE ALSO", "memd(8), memctl(1), memd-qmp-ref(7)")
     return page
 
 

@@ -27,16 +27,14 @@ memd(8)), a condition says so."""
 def reference() -> Page:
     """The page."""
     page = Page("memd-qmp-ref", 7, "the QMP commands, events and types of memd")
-    page.heading("DESCRIPTION")
-    page.paragraph(_ABOUT)
+    page.heading("DESCRIPTION", _ABOUT)
     definitions = parse_file(schema_file()).definitions
     for heading, kinds in _KINDS:
         page.heading(heading)
         for each in sorted(definitions, key=lambda definition: definition.name):
             if each.kind in kinds:
                 _describe(page, each)
-    page.heading("SEE ALSO")
-    page.paragraph("memd(8), memctl(1)")
+    page.heading("SEE ALSO", "memd(8), memctl(1)")
     return page
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
+
 from memd import __version__
+
+_ESCAPES = str.maketrans(
+    {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}
+)
 
 
 def escaped(text: str) -> str:
     """Text as roff takes it: shown as it is, a hyphen as one that can be typed."""
-    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
-    text = text.replace("`", "\\(ga").replace("^", "\\(ha").replace("~", "\\(ti")
+    text = text.translate(_ESCAPES)
     return "\\&" + text if text.startswith(".") else text
 
 
@@ -33,9 +39,10 @@ class Page:
         """What the page's file is called."""
         return f"{self.name}.{self.section}"
 
-    def heading(self, text: str) -> None:
-        """Begin a section."""
+    def heading(self, text: str, paragraph: str = "") -> None:
+        """Begin a section, with a paragraph if there is one."""
         self._lines.append(f'.SH "{escaped(text)}"')
+        self._fill(paragraph.split("\n"))
 
     def subheading(self, text: str) -> None:
         """Begin a part of a section."""
@@ -44,28 +51,15 @@ class Page:
     def paragraph(self, text: str) -> None:
         """A paragraph, filled."""
         self._begin()
-        self._fill(text)
+        self._fill(text.split("\n"))
 
     def tagged(self, tag: str, text: str) -> None:
-        """A term, in bold, and what is said of it below."""
+        """A term, in bold, and what is said of it below: filled, but for indented lines."""
         self._lines += [".TP", f"\\fB{escaped(tag)}\\fR"]
-        self.text(text or "\\&")
-
-    def text(self, text: str) -> None:
-        """More under the present term: filled, but for lines that are indented."""
-        plain: list[str] = []
-        shown: list[str] = []
-        for line in [*text.split("\n"), ""]:
-            if line.startswith(" "):
-                self._fill("\n".join(plain))
-                plain.clear()
-                shown.append(line)
-                continue
-            if shown:
-                self._show(shown)
-                shown.clear()
-            plain.append(line)
-        self._fill("\n".join(plain))
+        if not text:
+            self._lines.append("\\&")
+        for indented, lines in groupby(text.split("\n"), lambda line: line.startswith(" ")):
+            (self._show if indented else self._fill)(lines)
 
     def example(self, text: str) -> None:
         """Lines that stay as they are."""
@@ -79,13 +73,11 @@ class Page:
         if not self._lines[-1].startswith((".SH", ".SS")):
             self._lines.append(".PP")
 
-    def _show(self, lines: list[str]) -> None:
+    def _show(self, lines: Iterable[str]) -> None:
         self._lines += [".nf", *(escaped(line) or "\\&" for line in lines), ".fi"]
 
-    def _fill(self, text: str) -> None:
-        self._lines += [
-            line if line == "\\&" else escaped(line) for line in text.split("\n") if line
-        ]
+    def _fill(self, lines: Iterable[str]) -> None:
+        self._lines += [escaped(line) for line in lines if line]
 
     def source(self) -> str:
         """The page's source."""

@@ -21,7 +21,7 @@ from memd.client import Client
 from memd.errors import QMPError
 from memd.testing.checks import Unexpected
 from memd.testing.recorder import Recorder
-from memd.testing.server import PATIENCE, Server, ServerDied
+from memd.testing.server import PATIENCE, Server, ServerDied, free_path
 
 _FORWARDED = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
@@ -256,7 +256,7 @@ def _run(
     else:
         path = options.connect
     if options.record is not None:
-        recorder = Recorder(_free_path(), path, options.record)
+        recorder = Recorder(f"{free_path()}.sock", path, options.record)
         stack.enter_context(recorder)
         path = recorder.path
     environment["MEMD_SOCKET"] = path
@@ -334,7 +334,7 @@ def _is_in_foreground() -> bool:
 @contextlib.contextmanager
 def _other_server(command: list[str]) -> Iterator[str]:
     """Another QMP server, such as a QEMU, on a socket of its own; the socket's path."""
-    path = _free_path()
+    path = f"{free_path()}.sock"
     log = tempfile.TemporaryFile()  # noqa: SIM115
     process = subprocess.Popen(
         [*command, "-qmp", f"unix:{path},server=on,wait=off"],
@@ -374,10 +374,6 @@ def _listens(path: str) -> bool:
     with open("/proc/net/unix", errors="surrogateescape") as table:
         rows = [row.split(maxsplit=7) for row in table]
     return any(len(row) == 8 and row[7].rstrip() == path and row[3] == "00010000" for row in rows)
-
-
-def _free_path() -> str:
-    return os.path.join(tempfile.gettempdir(), f"memd-{os.urandom(8).hex()}.sock")
 
 
 if __name__ == "__main__":

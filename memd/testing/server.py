@@ -62,7 +62,7 @@ class Server:
         command: Sequence[str] | None = None,
         replay: str | os.PathLike[str] | None = None,
     ) -> None:
-        base = _place()
+        base = free_path()
         self.socket = f"{base}.sock"
         self.control = f"{base}.control"
         # -P: the tests' directory may have a `queue.py`, or a `memd`, of its own.
@@ -136,9 +136,7 @@ class Server:
         if process is None or lifeline is None:
             return
         status = process.poll()
-        for client in self._clients:
-            client.close()
-        self._clients.clear()
+        self._close_clients()
         if self._told is not None:
             self._told.close()
             self._told = None
@@ -211,10 +209,13 @@ class Server:
         import asyncio
 
         # The clients belong to this loop; their sockets can be closed here only.
+        self._close_clients()
+        await asyncio.to_thread(self.stop)
+
+    def _close_clients(self) -> None:
         for client in self._clients:
             client.close()
         self._clients.clear()
-        await asyncio.to_thread(self.stop)
 
     # Clients
 
@@ -354,8 +355,9 @@ class Server:
             catalogue: the file of another QEMU's schema than the release's (`memd-test
                 catalogue`).
         """
-        said = self._said(all=all)
-        checks.check_schema(said, self._compat, answers=answers, catalogue=catalogue)
+        version = self.tell("query-version")["qemu"]
+        compat = f"{version['major']}.{version['minor']}"
+        checks.check_schema(self._said(all=all), compat, answers=answers, catalogue=catalogue)
 
     def check_replay(self) -> None:
         """Raise `Unexpected` unless clients sent all that the replayed transcript has."""
@@ -365,19 +367,14 @@ class Server:
         """Write the transcript to a file from which it can be replayed."""
         checks.save_transcript(self.transcript, filename)
 
-    @property
-    def _compat(self) -> str:
-        major, minor = (self.tell("query-version")["qemu"][key] for key in ("major", "minor"))
-        return f"{major}.{minor}"
-
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("the server was not started")
         return self._process
 
 
-def _place() -> str:
-    """Where the sockets are: a path without its ending, short enough for them."""
+def free_path() -> str:
+    """Where sockets can be: a path without its ending, short enough for them."""
     name = f"memd-{secrets.token_hex(8)}"
     base = os.path.join(tempfile.gettempdir(), name)
     # A socket's path has its limit (unix(7)), and temporary directories are deep at times.
