@@ -69,6 +69,17 @@ class Manifest:
         return sha256(self.encode()).hexdigest()
 
     @property
+    def starts(self) -> list[int]:
+        """The first page of each block of the memory, ascending."""
+        found = [each.offset // PAGE for each in self.blocks if each.offset is not None]
+        return found or [0]
+
+    @property
+    def unpacked(self) -> str:
+        """The name of its unpacked copy, in which each page has its address in its block."""
+        return sha256(f"{self.layout.digest} {self.starts}".encode()).hexdigest()
+
+    @property
     def blobs(self) -> list[Blob]:
         """The blobs that it names."""
         return [each for each in (self.layout, self.devices, self.working_set) if each]

@@ -26,6 +26,7 @@ from memd.pages.recording import (
     FOOTER,
     MAGIC,
     PAGE,
+    RECORD,
     SAME_BLOCK,
     SECTION_END,
     SECTION_PART,
@@ -36,8 +37,6 @@ from memd.pages.recording import (
     Block,
     Recording,
 )
-
-Buffer = bytes | memoryview
 
 BATCH = 64
 """Pages sent at once at most where nobody asked for them: 256 KiB, which a reader takes in
@@ -73,6 +72,36 @@ _ALL_NEEDED, _ALL_REST = bytes((_NEEDED,)) * BATCH, bytes((_REST,)) * BATCH
 
 _SECTION_BEGIN = struct.pack(">BI", SECTION_PART, _SECTION)
 _SECTION_FOOT = struct.pack(">QBI", END_OF_PART, FOOTER, _SECTION)
+_END = struct.pack(">BIQBIB", SECTION_END, _SECTION, END_OF_PART, FOOTER, _SECTION, END)
+
+
+class Span:
+    """A part of a file that is mapped.
+
+    Args:
+        fd: the file.
+        view: all of it.
+        start: the first byte.
+        end: the one after the last.
+    """
+
+    __slots__ = ("end", "fd", "start", "view")
+
+    def __init__(self, fd: int, view: memoryview, start: int, end: int) -> None:
+        self.fd = fd
+        self.view = view
+        self.start = start
+        self.end = end
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def __getitem__(self, part: slice) -> Span:
+        start, end, _step = part.indices(len(self))
+        return Span(self.fd, self.view, self.start + start, self.start + end)
+
+
+Buffer = bytes | memoryview | Span
 
 
 class Missing(Exception):
@@ -86,10 +115,13 @@ class Memory(Protocol):
     def content(self) -> bytes | bytearray:
         """A byte for each page of 4 KiB: 1 where it is not all zeroes, 0 where it is."""
 
-    def view(self, offset: int, length: int, asked: bool) -> memoryview | None:
-        """Bytes of it, verified; None where they have to be fetched first.
+    def records(self, page: int, count: int, asked: bool) -> Buffer | None:
+        """Pages as they are sent, `RECORD` bytes each: with addresses in their block, which is
+        that of the page before, and verified. None where they have to be fetched first.
 
         Args:
+            page: the first.
+            count: how many; those of zeroes are not looked at.
             asked: whether somebody waits for them: their fetching begins then.
 
         Raises:
@@ -136,39 +168,49 @@ class _Part:
 
     def entries(self, first: int, count: int, asked: bool) -> list[Buffer] | None:
         """What is sent for `count` units from `first` on; None where they are not here yet."""
-        start, step = first * self.unit, count * self.unit
-        content = self._content
-        if step == PAGE and self._memory is not None and content[start // PAGE]:
-            # The working set has many of these.
-            page = self._memory.view(self.base + start, PAGE, asked)
-            return None if page is None else [struct.pack(">Q", start | DATA) + self.name, page]
-        if content.find(1, start // PAGE, (start + step) // PAGE) < 0:
-            view = memoryview(b"")
-        elif self._memory is not None:
-            there = self._memory.view(self.base + start, step, asked)
-            if there is None:
+        step = self.unit // PAGE
+        at = start = first * step
+        end = start + count * step
+        find = self._content.find
+        records: Buffer = b""
+        if find(1, start, end) >= 0:
+            found = self._records(start, end - start, asked)
+            if found is None:
                 return None
-            view = there
-        else:
-            pages = self.block.pages
-            view = memoryview(
-                b"".join(pages.get(at, NO_PAGE) for at in range(start, start + step, PAGE))
+            if find(0, start, end) < 0:
+                return [found]
+            records = found
+        out: list[Buffer] = []
+        while at < end:
+            data = find(1, at, end)
+            data = end if data < 0 else data
+            out += (
+                struct.pack(">QB", page * PAGE | ZERO | SAME_BLOCK, 0) for page in range(at, data)
             )
-        words = range(start | DATA | SAME_BLOCK, start + step, PAGE)
-        heads = struct.pack(f">{len(words)}Q", *words)
-        out: list[Buffer] = [b""] * (2 * len(words))
-        out[::2] = struct.unpack("8s" * len(words), heads)
-        out[1::2] = [view[at : at + PAGE] for at in range(0, step, PAGE)]
-        zero = content.find(0, start // PAGE, (start + step) // PAGE)
-        while zero >= 0:
-            at = 2 * (zero - start // PAGE)
-            out[at : at + 2] = struct.pack(">Q", zero * PAGE | ZERO | SAME_BLOCK), b"\0"
-            zero = content.find(0, zero + 1, (start + step) // PAGE)
-        # The first of a section names the block.
-        flag = DATA if content[start // PAGE] else ZERO
-        out[0] = struct.pack(">Q", start | flag) + self.name
+            at = find(0, data, end)
+            at = end if at < 0 else at
+            if at > data:
+                out.append(records[(data - start) * RECORD : (at - start) * RECORD])
         return out
 
+    def _records(self, page: int, count: int, asked: bool) -> Buffer | None:
+        if self._memory is not None:
+            return self._memory.records(self.base // PAGE + page, count, asked)
+        pages = self.block.pages
+        return b"".join(
+            struct.pack(">Q", at | DATA | SAME_BLOCK) + pages.get(at, NO_PAGE)
+            for at in range(page * PAGE, (page + count) * PAGE, PAGE)
+        )
+
+    def name_block(self, first: int, entries: list[Buffer]) -> None:
+        """Have entries, whose first is of unit `first`, say which block they are of."""
+        at = first * self.unit
+        flag = DATA if self._content[at // PAGE] else ZERO
+        entries[:1] = struct.pack(">Q", at | flag) + self.name, entries[0][8:]
+
+
+Range = tuple[int, int]
+"""The first of some pages, and how many."""
 
 _Run = tuple[_Part, int, int, bool]
 """Units that are sent at once: a part, the first, how many, whether they are needed soon."""
@@ -200,7 +242,7 @@ class Source:
         recording: the machine's state.
         memory: the content of its memory.
         page_sizes: of the blocks that this is at the destination, in bytes.
-        working_set: numbers of pages of 4 KiB, in the order in which they are needed.
+        working_set: pages of 4 KiB in the order in which they are needed; see `ranges`.
         on_demand: whether only what is asked for is sent, until `push` is called.
         recover: whether the destination is one that has paused.
 
@@ -217,7 +259,7 @@ class Source:
         recording: Recording,
         memory: Memory,
         page_sizes: Sequence[int],
-        working_set: Sequence[int] = (),
+        working_set: Sequence[Range] = (),
         *,
         on_demand: bool = False,
         recover: bool = False,
@@ -251,6 +293,8 @@ class Source:
         self._missing: list[_Run] = []
         self._on_demand = on_demand
         self._end_sent = False
+        # Of what was sent last; None until the section of pages has begun.
+        self._block: _Part | None = None
         # Parts whose list of received pages is yet to come, and whether the destination goes on.
         self._unknown = list(self._parts) if recover else []
         self._resumed = not recover
@@ -396,13 +440,14 @@ class Source:
                 self._requests.append((part, unit, since))
                 continue
             counts = self.counts
+            counts.sent += sum(map(len, found))
             counts.asked += part.unit // PAGE
             if part.state[unit] == _EMPTY:
                 counts.zeroes += part.unit // PAGE
             counts.waits[bisect(WAITS, now - since)] += 1
             counts.waited += now - since
             part.state[unit] = _ASKED
-            return self._section(found, part.unit // PAGE)
+            return self._entries(part, unit, found)
         # Until it runs, it needs the processor for its devices.
         if self._on_demand or not self.running:
             return []
@@ -425,24 +470,23 @@ class Source:
                 continue
             if found is None:
                 # It is being fetched. Some of it may be asked for meanwhile.
-                self._pushed.append(_runs(part, first, first + count, count, needed))
+                self._pushed.append(_runs(part, first, first + count, needed))
                 break
             part.state[first : first + count] = (_ALL_NEEDED if needed else _ALL_REST)[:count]
-            entries += found
+            entries += found if part is self._block else self._entries(part, first, found)
             length = count * (part.unit // PAGE)
             pages += length
+            self.counts.sent += length * RECORD
             if needed:
                 self.counts.working_set += length
             else:
                 self.counts.rest += length
-        if entries:
-            return self._section(entries, pages)
-        if self._pushed:
-            return []
+        if entries or self._pushed:
+            return entries
         if self._missing:
             # It is tried again when somebody calls the next time.
             self._pushed = [
-                _runs(part, first, first + count, count, needed)
+                _runs(part, first, first + count, needed)
                 for part, first, count, needed in self._missing
             ]
             self._missing.clear()
@@ -450,36 +494,30 @@ class Source:
         if self._requests:
             return []
         self._end_sent = True
-        return self._count(
-            struct.pack(">BIQBIB", SECTION_END, _SECTION, END_OF_PART, FOOTER, _SECTION, END)
-        )
+        return self._count(_END if self._block is None else _SECTION_FOOT + _END)
 
-    def _push(self, working_set: Sequence[int]) -> Iterator[_Run]:
+    def _push(self, working_set: Sequence[Range]) -> Iterator[_Run]:
         """What is to be sent without being asked for."""
-        part, begin, step, most, units = self._main[0], 0, 1, 0, 0
-        first = end = 0
-        for page in working_set:
-            if not begin <= page < begin + units * step:
-                yield from _runs(part, first, end, most, True)
-                part = next(each for each in reversed(self._main) if each.base <= page * PAGE)
-                begin, step, units = part.base // PAGE, part.unit // PAGE, len(part.state)
-                most = max(1, BATCH // step)
-                first = end = 0
-            unit = (page - begin) // step
-            if first <= unit < end:
-                continue
-            if unit != end or end - first >= most:
-                yield from _runs(part, first, end, most, True)
-                first = unit
-            end = unit + 1
-        yield from _runs(part, first, end, most, True)
+        for first, count in working_set:
+            end = first + count
+            for part in self._main:
+                start = part.base // PAGE
+                step = part.unit // PAGE
+                if start < end and first < start + len(part.state) * step:
+                    units = max(first - start, 0) // step, -(-(end - start) // step)
+                    yield from _runs(part, units[0], min(units[1], len(part.state)), True)
         # What the stream has the content of is little, and devices need it.
         for part in sorted(self._parts, key=lambda each: each.base >= 0):
-            yield from _runs(part, 0, len(part.state), max(1, BATCH * PAGE // part.unit), False)
+            yield from _runs(part, 0, len(part.state), False)
 
-    def _section(self, entries: list[Buffer], pages: int) -> list[Buffer]:
-        self.counts.sent += pages * PAGE
-        return [_SECTION_BEGIN, *entries, _SECTION_FOOT]
+    def _entries(self, part: _Part, first: int, entries: list[Buffer]) -> list[Buffer]:
+        """Entries, whose first is of unit `first`, in the section that all are sent in."""
+        if part is not self._block:
+            part.name_block(first, entries)
+            if self._block is None:
+                entries.insert(0, _SECTION_BEGIN)
+            self._block = part
+        return entries
 
     def _count(self, data: bytes) -> list[Buffer]:
         self.counts.sent += len(data)
@@ -534,13 +572,13 @@ def _letter(state: bytearray) -> str:
     return "." if _UNSENT in state else " "
 
 
-def _runs(part: _Part, start: int, end: int, most: int, needed: bool) -> Iterator[_Run]:
-    """What is unsent of a range, in runs of at most so many units.
+def _runs(part: _Part, start: int, end: int, needed: bool) -> Iterator[_Run]:
+    """What is unsent of a range, in runs of as much as is sent at once.
 
     Args:
         needed: whether units of zeroes are sent, too.
     """
-    state = part.state
+    state, most = part.state, max(1, BATCH * PAGE // part.unit)
     unsent = b"\x00\x01" if needed else b"\x01"
     while start < end:
         run = state[start : min(start + most, end)]
@@ -554,6 +592,19 @@ def _runs(part: _Part, start: int, end: int, most: int, needed: bool) -> Iterato
             start = state.find(_UNSENT, start, end)
             if start < 0:
                 return
+
+
+def ranges(pages: Sequence[int]) -> list[Range]:
+    """Pages as ranges of pages that follow each other, in the same order."""
+    found: list[Range] = []
+    first = end = -1
+    for page in pages:
+        if page != end:
+            found.append((first, end - first))
+            first = page
+        end = page + 1
+    found.append((first, end - first))
+    return found[1:]
 
 
 def _command(number: int, data: bytes = b"") -> bytes:

@@ -14,6 +14,9 @@ from memd.errors import QMPError
 PAGE = 4096
 """Bytes of a page as the stream has it, whatever the host's pages are."""
 
+RECORD = 8 + PAGE
+"""Bytes of a page as it is sent: its address with flags, and its content."""
+
 # What a part of the stream begins with.
 END = 0x00
 SECTION_START = 0x01

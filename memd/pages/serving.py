@@ -29,7 +29,7 @@ from memd.pages.channel import Channel, Message
 from memd.pages.clone_connection import CloneConnection
 from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.fd_holder import Holder
-from memd.pages.postcopy import Counts, Source
+from memd.pages.postcopy import Counts, Source, ranges
 from memd.pages.reach import Reach
 from memd.pages.recording import Recording, parse
 from memd.pages.store import Store
@@ -59,6 +59,7 @@ class Opened:
         recording: the machine's state.
         memory: its main memory.
         working_set: numbers of pages, in their order.
+        ranges: the same as `Source` is told them.
         page_sizes: of the blocks of memory that it was made of, in bytes.
         clones: how many are being served.
         closing: when it is closed; None while clones are being served.
@@ -68,6 +69,7 @@ class Opened:
         self.recording = recording
         self.memory = memory
         self.working_set = memory.template.working_set()
+        self.ranges = ranges(self.working_set)
         manifest = memory.template.manifest
         self.page_sizes = [
             block.page_size for block in manifest.blocks if block.offset is not None
@@ -342,7 +344,7 @@ class _Served:
             opened.recording,
             opened.memory,
             self._page_sizes,
-            opened.working_set,
+            opened.ranges,
             on_demand=self._record,
             recover=self._recovering,
         )

@@ -556,16 +556,16 @@ class Store:
 
     def _in_use(self, name: str) -> bool:
         """Whether a process has it unpacked and in use; its unpacked copy goes if not."""
-        mine = self._layouts_of(name)
+        mine = self._copies_of(name)
         for other in self.names():
             if other != name:
-                mine -= self._layouts_of(other)
+                mine -= self._copies_of(other)
         return not all(unpacked.drop(self.unpacked, key) for key in mine)
 
-    def _layouts_of(self, name: str) -> set[str]:
-        """The digests of the layouts of a template's versions; none where it is damaged."""
+    def _copies_of(self, name: str) -> set[str]:
+        """The unpacked copies of a template's versions; none where it is damaged."""
         try:
-            return {self._manifest(each).layout.digest for each in self._entry(name).versions}
+            return {self._manifest(each).unpacked for each in self._entry(name).versions}
         except Damaged:
             return set()
 
@@ -612,8 +612,7 @@ class Store:
                 layout=self.blobs.put(changed.encode()),
                 working_set=self.blobs.put(encode_numbers(wanted)),
             )
-            key = template.manifest.layout.digest
-            unpacked.share(self.unpacked, key, manifest.layout.digest)
+            unpacked.share(self.unpacked, template.manifest.unpacked, manifest.unpacked)
             self._commit(name, manifest, places, entry)
         return manifest
 
@@ -921,8 +920,7 @@ class Store:
         """What a name leads to, without former versions that nobody uses any more."""
         used = [entry.version]
         for version in entry.versions[1:]:
-            key = self._manifest(version).layout.digest
-            if not unpacked.drop(self.unpacked, key):
+            if not unpacked.drop(self.unpacked, self._manifest(version).unpacked):
                 used.append(version)
         if len(used) < len(entry.versions):
             entry = replace(entry, versions=used)

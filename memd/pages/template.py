@@ -18,6 +18,8 @@ from memd.pages.chunks import CHUNK_PAGES, PAGE, unpack
 from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Piece, Places, decode_numbers
 from memd.pages.manifest import Manifest
+from memd.pages.postcopy import Span
+from memd.pages.recording import RECORD
 from memd.pages.unpacked import Unpacked
 
 if TYPE_CHECKING:
@@ -137,11 +139,13 @@ class Template:
                 progress(done, self.manifest.data)
 
     def ready(self, offset: int, length: int) -> bool:
-        """Whether a range is verified and unpacked already, so that `view` may be looked at.
+        """Whether a range is verified and unpacked already, so that it has `records`.
 
         Raises:
             QMPError: there can be no unpacked copy.
+            ValueError: the range is not in the template.
         """
+        self._in_range(offset, length)
         return self._copy().has(*_pages(offset, length))
 
     def fetch(self, offset: int, length: int) -> None:
@@ -215,16 +219,16 @@ class Template:
             return near
         return self.layout.pieces_of(piece.chunk)
 
-    def view(self, offset: int, length: int) -> memoryview:
-        """Bytes of the memory as they lie in the unpacked copy; valid until `close`.
+    def records(self, page: int, count: int) -> Span:
+        """Pages as they are sent, from the unpacked copy; valid until `close`.
 
         Raises:
-            ValueError: the range is not ready, or not in the template.
+            ValueError: the pages are not ready, or not in the template.
         """
-        self._in_range(offset, length)
-        if not self.ready(offset, length):
+        if not self.ready(page * PAGE, count * PAGE):
             raise ValueError("these pages are not unpacked yet")
-        return self._copy().view[offset : offset + length]
+        copy = self._copy()
+        return Span(copy.fd, copy.view, page * RECORD, (page + count) * RECORD)
 
     def devices(self) -> bytes:
         """The device stream, b"" where there is none.
@@ -276,8 +280,9 @@ class Template:
         with self._lock:
             if self._unpacked is None:
                 try:
-                    key = self.manifest.layout.digest
-                    self._unpacked = Unpacked(self._directory, key, self.layout)
+                    self._unpacked = Unpacked(
+                        self._directory, self.manifest.unpacked, self.layout, self.manifest.starts
+                    )
                 except OSError as failed:
                     raise _no_copy(self.name, failed) from None
             return self._unpacked

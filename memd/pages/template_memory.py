@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
 from memd.pages.chunks import SET_PAGES
-from memd.pages.postcopy import Missing
-from memd.pages.recording import PAGE
+from memd.pages.postcopy import Missing, Span
+from memd.pages.recording import PAGE, RECORD
 
 if TYPE_CHECKING:
     from memd.pages.template import Template
@@ -68,22 +68,26 @@ class TemplateMemory:
         self._failed: set[tuple[int, int]] = set()
         self._task: asyncio.Task[None] | None = None
         # All of it, where nothing has to be fetched.
-        self._all: memoryview | None = None
+        self._all: Span | None = None
         self._see_all()
 
-    def view(self, offset: int, length: int, asked: bool) -> memoryview | None:
-        """Bytes of it; None where they have to be fetched first.
+    def records(self, page: int, count: int, asked: bool) -> Span | None:
+        """Pages as they are sent; None where they have to be fetched first.
 
         Args:
+            page: the first.
+            count: how many.
             asked: whether somebody waits for them: their fetching begins then.
 
         Raises:
             Missing: they can't be had at present.
         """
         if self._all is not None:
-            return self._all[offset : offset + length]
+            whole = self._all
+            return Span(whole.fd, whole.view, page * RECORD, (page + count) * RECORD)
+        offset, length = page * PAGE, count * PAGE
         if self.template.ready(offset, length):
-            return self.template.view(offset, length)
+            return self.template.records(page, count)
         if (offset, length) in self._failed:
             raise Missing
         # What was fetched ahead and is not here could not be had together with others.
@@ -124,7 +128,7 @@ class TemplateMemory:
 
     def _see_all(self) -> None:
         if self.template.ready(0, self.template.size):
-            self._all = self.template.view(0, self.template.size)
+            self._all = self.template.records(0, len(self.content))
 
     def _see(self, done: set[asyncio.Future[None]]) -> None:
         for each in done:

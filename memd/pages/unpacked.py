@@ -1,4 +1,4 @@
-"""A template's pages verified and unpacked: a file that all who serve it map.
+"""A template's pages verified and unpacked, as they are sent: a file that all who serve it map.
 
 It is made anew after each start of the machine: a crash may have kept the note
 that a page is there, and not the page.
@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
+from bisect import bisect
+from collections.abc import Sequence
 
 from memd.hostmem.libc import write_at
 from memd.hostmem.window import Window
 from memd.pages.blobs import DIGEST, remove, write_all
 from memd.pages.chunks import PAGE
 from memd.pages.layout import Layout
+from memd.pages.recording import DATA, RECORD, SAME_BLOCK
 
 _THERE = b"\0"
 _MISSING = b"\1"
@@ -45,39 +49,44 @@ class Unpacked:
 
     Args:
         directory: of the unpacked copies.
-        key: the digest of the layout.
+        key: which one; see `Manifest.unpacked`.
         layout: says which pages are zeroes.
+        blocks: the first page of each block of memory, ascending.
+
+    Attributes:
+        fd: the file: a record of `RECORD` bytes for each page.
 
     Raises:
         OSError: the files can't be made or mapped.
     """
 
-    def __init__(self, directory: str, key: str, layout: Layout) -> None:
+    def __init__(self, directory: str, key: str, layout: Layout, blocks: Sequence[int]) -> None:
         data, there = paths(directory, key)
         self._path = there
         os.makedirs(os.path.dirname(data), mode=0o700, exist_ok=True)
-        size = layout.pages * PAGE
+        self._blocks = blocks
+        size = layout.pages * RECORD
         while True:
             self._lock = _open_there(data, there, layout)
             try:
-                self._fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
+                self.fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
-                self._fd = -1
-            if self._fd >= 0 and os.fstat(self._fd).st_size >= size:
+                self.fd = -1
+            if self.fd >= 0 and os.fstat(self.fd).st_size >= size:
                 break
             # Not what the notes speak of.
             remove(there)
             self._close_files()
         try:
             self._there = Window(self._lock, layout.pages, writable=True)
-            self._pages = Window(self._fd, size)
+            self._pages = Window(self.fd, size)
         except BaseException:
             self._close_files()
             raise
 
     @property
     def view(self) -> memoryview:
-        """All of it; only pages that are unpacked may be read."""
+        """All of the file; only pages that are unpacked may be read."""
         return self._pages.view
 
     def has(self, page: int, count: int) -> bool:
@@ -86,8 +95,14 @@ class Unpacked:
 
     def put(self, page: int, data: memoryview | bytes) -> None:
         """Pages are there, with this content, from now on. Raises `OSError`."""
-        write_at(self._fd, data, page * PAGE)
         count = len(data) // PAGE
+        records: list[bytes | memoryview] = []
+        for number in range(count):
+            block = self._blocks[bisect(self._blocks, page + number) - 1]
+            address = (page + number - block) * PAGE
+            content = data[number * PAGE : (number + 1) * PAGE]
+            records += (struct.pack(">Q", address | DATA | SAME_BLOCK), content)
+        write_at(self.fd, b"".join(records), page * RECORD)
         self._there.memory[page : page + count] = _THERE * count
 
     def rest(self) -> None:
@@ -107,8 +122,8 @@ class Unpacked:
 
     def _close_files(self) -> None:
         os.close(self._lock)
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 def _open_there(data: str, there: str, layout: Layout) -> int:
@@ -117,7 +132,7 @@ def _open_there(data: str, there: str, layout: Layout) -> int:
         try:
             fd = os.open(there, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            _free_space(os.path.dirname(data), sum(layout.lengths) * PAGE)
+            _free_space(os.path.dirname(data), sum(layout.lengths) * RECORD)
             _make(data, there, layout)
             continue
         try:
@@ -159,7 +174,7 @@ def _make(data: str, there: str, layout: Layout) -> None:
     """Make both files; a second process that does so at the same time makes the same."""
     fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        size = layout.pages * PAGE
+        size = layout.pages * RECORD
         if os.fstat(fd).st_size < size:
             os.ftruncate(fd, size)
     finally:

@@ -37,6 +37,7 @@ class Destination:
         self.ended = False
         self._data = b""
         self._block = ""
+        self._in_section = self._first = False
         if recovering is not None:
             self.lengths, self.units = recovering.lengths, recovering.units
             self.pages = dict(recovering.pages)
@@ -49,6 +50,9 @@ class Destination:
             assert version == 3
             self._data = self._data[8:]
         while self._data and not self.ended:
+            if self._in_section:
+                self._page()
+                continue
             kind = self._take(1)[0]
             if kind == 7:
                 self.machine = self._take(self._number(4)).decode()
@@ -57,7 +61,8 @@ class Destination:
             elif kind == 1:
                 self._blocks()
             elif kind == 2:
-                self._pages()
+                assert self._number(4) == 1
+                self._first = self._in_section = True
             elif kind == 3:
                 assert self._take(4 + 8 + 5 + 1) == struct.pack(">IQBIB", 1, 0x10, 0x7E, 1, 0)
                 self.ended = True
@@ -121,18 +126,21 @@ class Destination:
 
     large = False
 
-    def _pages(self) -> None:
-        assert self._number(4) == 1
-        first = True
-        while (word := self._number(8)) != 0x10:
-            at, flags = word & ~0xFFF, word & 0xFFF
-            assert not (first and flags & 0x20)
-            first = False
-            if not flags & 0x20:
-                self._block = self._name()
-            data = self._take(PAGE) if flags & ~0x20 == 8 else self._take(1) * PAGE
-            assert flags & ~0x20 in (2, 8)
-            assert (self._block, at) not in self.pages, "QEMU pauses at a page that it has"
-            self.pages[self._block, at] = data
-            self.order.append((self._block, at))
-        assert self._take(5) == struct.pack(">BI", 0x7E, 1)
+    def _page(self) -> None:
+        """An entry of the section of pages, or its end."""
+        word = self._number(8)
+        if word == 0x10:
+            assert self._take(5) == struct.pack(">BI", 0x7E, 1)
+            self._in_section = False
+            return
+        at, flags = word & ~0xFFF, word & 0xFFF
+        # QEMU would take the block of an earlier section; its own source names it.
+        assert not (self._first and flags & 0x20)
+        self._first = False
+        if not flags & 0x20:
+            self._block = self._name()
+        data = self._take(PAGE) if flags & ~0x20 == 8 else self._take(1) * PAGE
+        assert flags & ~0x20 in (2, 8)
+        assert (self._block, at) not in self.pages, "QEMU pauses at a page that it has"
+        self.pages[self._block, at] = data
+        self.order.append((self._block, at))

@@ -7,7 +7,9 @@ import random
 from typing import Any
 
 from memd.pages.manifest import Manifest
+from memd.pages.postcopy import Span
 from memd.pages.store import Store
+from memd.pages.template import Template
 
 PAGE = 4096
 
@@ -53,3 +55,14 @@ def save(
         return store.begin(name, base).store(fd, len(data), **described)
     finally:
         os.close(fd)
+
+
+def unpacked(template: Template, offset: int, length: int) -> bytes:
+    """Bytes of a template's memory as they lie in its unpacked copy."""
+    return content_of(template.records(offset // PAGE, length // PAGE))
+
+
+def content_of(records: Span) -> bytes:
+    """Pages without their addresses."""
+    view = records.view[records.start : records.end]
+    return b"".join(view[at : at + PAGE] for at in range(8, len(view), 8 + PAGE))

@@ -16,7 +16,7 @@ from memd.errors import QMPError
 from memd.pages.store import Store
 from tests.differential.server import TREE
 from tests.pages import busy_store
-from tests.pages.memory import PAGE, save
+from tests.pages.memory import PAGE, save, unpacked
 
 KILLS = 8
 
@@ -114,10 +114,10 @@ def test_unpacked_copies_make_room_for_each_other(
     for name, seed in (("b", 2), ("c", 3), ("b", 2)):
         template = store.open(name)
         template.fetch(0, template.size)
-        assert template.view(0, template.size) == noise(300, seed)
+        assert unpacked(template, 0, template.size) == noise(300, seed)
         template.close()
     # What is in use stays.
-    assert used.view(0, used.size) == noise(300, 1)
+    assert unpacked(used, 0, used.size) == noise(300, 1)
     assert len(list((small / "store" / "unpacked").rglob("*.there"))) == 2
     used.close()
     store.close()

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from memd.errors import QMPError
-from memd.pages.postcopy import Missing, Source
+from memd.pages.postcopy import Missing, Source, Span, ranges
 from memd.pages.recording import parse
 from tests.pages.destination import Destination
 from tests.pages.streams import DEVICES, PAGE, ROM, stream
@@ -27,12 +27,24 @@ class Memory:
         self.content = bytearray(page not in empty for page in range(pages))
         self.late = set(late)
 
-    def view(self, offset: int, length: int, asked: bool) -> memoryview | None:
-        wanted = set(range(offset // PAGE, (offset + length) // PAGE))
-        if self.late & wanted:
-            self.late -= wanted
+    def records(self, page: int, count: int, asked: bool) -> memoryview | None:
+        wanted = range(page, page + count)
+        if self.late & {*wanted}:
+            self.late -= {*wanted}
             return None
-        return memoryview(self.bytes)[offset : offset + length]
+        return memoryview(
+            b"".join(
+                struct.pack(">Q", (each - self.start(each)) * PAGE | 0x28)
+                + self.bytes[each * PAGE : (each + 1) * PAGE]
+                for each in wanted
+            )
+        )
+
+    second = 1 << 32
+    """The first page of the second block."""
+
+    def start(self, page: int) -> int:
+        return self.second if page >= self.second else 0
 
 
 def ask(at: int, length: int = PAGE, block: str | None = "ram") -> bytes:
@@ -65,12 +77,14 @@ class Pair:
         size = len(memory.bytes)
         self.blocks = (("ram", size - second), *((("more", second),) if second else ()))
         recording = parse(stream(blocks=(*self.blocks, ("rom", PAGE + 100))), size)
+        if second:
+            memory.second = (size - second) // PAGE
         self.memory = memory
         self.source = Source(
             recording,
             memory,
             [HUGE if large else PAGE] * len(self.blocks),
-            working_set,
+            ranges(working_set),
             on_demand=on_demand,
             recover=recovering is not None,
         )
@@ -80,7 +94,7 @@ class Pair:
     def step(self) -> bool:
         """Send once; whether there was something to send."""
         data = self.source.next()
-        self.destination.take(b"".join(data))
+        self.destination.take(b"".join(each for each in data if not isinstance(each, Span)))
         return bool(data)
 
     def finish(self) -> None:
@@ -243,10 +257,10 @@ class Damaged(Memory):
 
     damaged = frozenset((40, 300))
 
-    def view(self, offset: int, length: int, asked: bool) -> memoryview | None:
-        if self.damaged & set(range(offset // PAGE, (offset + length) // PAGE)):
+    def records(self, page: int, count: int, asked: bool) -> memoryview | None:
+        if self.damaged & {*range(page, page + count)}:
             raise Missing
-        return super().view(offset, length, asked)
+        return super().records(page, count, asked)
 
 
 def test_pages_that_can_not_be_had() -> None:

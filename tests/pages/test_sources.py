@@ -18,7 +18,7 @@ from memd.pages.source_urls import open_source
 from memd.pages.sources import SourceError
 from memd.pages.store import Store
 from memd.pages.template_memory import TemplateMemory
-from tests.pages.memory import PAGE, change, memory, save
+from tests.pages.memory import PAGE, change, content_of, memory, save, unpacked
 from tests.pages.registry import Registry, log_in
 from tests.pages.web import Web
 from tests.tls import Certificates
@@ -194,7 +194,7 @@ def test_chunks_come_when_they_are_asked_for(make: MakeStore, web: Web) -> None:
     template.fetch(hot[0] * PAGE, PAGE)
     # One chunk, and none of the rest.
     assert len(web.asked) == 1
-    assert template.view(hot[0] * PAGE, PAGE) == DATA[hot[0] * PAGE :][:PAGE]
+    assert unpacked(template, hot[0] * PAGE, PAGE) == DATA[hot[0] * PAGE :][:PAGE]
     web.asked.clear()
     for page in hot[:64]:
         template.fetch(page * PAGE, PAGE)
@@ -208,7 +208,7 @@ def test_chunks_come_when_they_are_asked_for(make: MakeStore, web: Web) -> None:
     web.asked.clear()
     whole = again.open("a")
     whole.fetch(0, whole.size)
-    assert whole.view(0, whole.size) == DATA
+    assert unpacked(whole, 0, whole.size) == DATA
     # Chunks that follow each other are asked for together.
     assert len(web.asked) < 10
     whole.close()
@@ -242,7 +242,7 @@ def test_fetched_chunks_are_kept_within_the_limit(make: MakeStore, web: Web) -> 
     # Whoever reads the store as well keeps to it.
     assert Store(store.directory, readonly=True).cache.limit == limit
     template.fetch(0, template.size)
-    assert template.view(0, template.size) == data
+    assert unpacked(template, 0, template.size) == data
     assert store.cache.taken() <= limit
     template.close()
     store.delete("a")
@@ -293,7 +293,7 @@ def test_a_source_that_lies(make: MakeStore, web: Web) -> None:
         make("other", web.url).pull("a")
     web.corrupt = False
     template.fetch(0, 64 * PAGE)
-    assert template.view(0, 64 * PAGE) == DATA[: 64 * PAGE]
+    assert unpacked(template, 0, 64 * PAGE) == DATA[: 64 * PAGE]
     template.close()
     with pytest.raises(QMPError, match="not found"):
         make("other2", web.url).locate("b")
@@ -328,7 +328,7 @@ def test_a_source_that_stalls_holds_up_nothing_else(make: MakeStore, web: Web) -
     assert waiting.is_alive()
     web.go_on.set()
     waiting.join()
-    assert template.view(first, PAGE) == DATA[first : first + PAGE]
+    assert unpacked(template, first, PAGE) == DATA[first : first + PAGE]
     template.close()
 
 
@@ -369,14 +369,13 @@ async def test_what_is_here_does_not_wait_for_what_stalls(make: MakeStore, web: 
     woken = asyncio.Event()
     memory.on_ready.add(woken.set)
     for page in far[:20]:
-        assert memory.view(page * PAGE, PAGE, True) is None
-    while (view := memory.view(near * PAGE, PAGE, True)) is None:
+        assert memory.records(page, 1, True) is None
+    while (found := memory.records(near, 1, True)) is None:
         await asyncio.wait_for(woken.wait(), 10)
         woken.clear()
-    assert view == DATA[near * PAGE : near * PAGE + PAGE]
-    assert memory.view(far[0] * PAGE, PAGE, True) is None
+    assert content_of(found) == DATA[near * PAGE : near * PAGE + PAGE]
+    assert memory.records(far[0], 1, True) is None
     web.go_on.set()
-    del view
     await memory.close()
 
 
@@ -388,7 +387,7 @@ def test_several_want_it_at_once(make: MakeStore, web: Web) -> None:
         templates = list(threads.map(lambda _each: store.open("a"), range(8)))
         list(threads.map(lambda each: each.fetch(0, each.size), templates))
     for template in templates:
-        assert template.view(0, template.size) == DATA
+        assert unpacked(template, 0, template.size) == DATA
         template.close()
     with pytest.raises(QMPError, match="is no name of a template"):
         store.locate("../names/a")

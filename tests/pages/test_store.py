@@ -15,7 +15,7 @@ from memd.errors import QMPError
 from memd.pages.blobs import Damaged
 from memd.pages.manifest import Block
 from memd.pages.store import Store
-from tests.pages.memory import PAGE, change, memory, save
+from tests.pages.memory import PAGE, change, memory, save, unpacked
 
 
 @pytest.fixture
@@ -159,12 +159,12 @@ def test_what_is_unpacked_is_shared_and_ready(store: Store) -> None:
     first, length = one.data_ranges()[0]
     assert not one.ready(first, length)
     with pytest.raises(ValueError):
-        one.view(first, length)
+        unpacked(one, first, length)
     one.fetch(first, length)
     assert other.ready(first, length)
-    assert other.view(first, length) == data[first : first + length]
+    assert unpacked(other, first, length) == data[first : first + length]
     other.fetch(0, other.size)
-    assert one.view(0, one.size) == data
+    assert unpacked(one, 0, one.size) == data
     # Zeroes are ready from the beginning.
     save(store, "zeroes", bytes(10 * PAGE) + b"x" * PAGE)
     zeroes = store.open("zeroes")
@@ -180,6 +180,26 @@ def test_what_is_unpacked_is_shared_and_ready(store: Store) -> None:
     assert not [
         each for each in Path(store.unpacked).rglob("*") if each.stat().st_size == len(data)
     ]
+
+
+def test_unpacked_pages_have_their_address_in_their_block(store: Store) -> None:
+    """Also where the same memory is of other blocks in another template."""
+    data = memory(64, zero=0)
+    for name, lengths in (("one", [64]), ("two", [16, 48])):
+        starts = [sum(lengths[:number]) * PAGE for number in range(len(lengths))]
+        blocks = [
+            Block(f"m{start}", length * PAGE, PAGE, start)
+            for start, length in zip(starts, lengths, strict=True)
+        ]
+        save(store, name, data, blocks=(*blocks, Block("rom", PAGE, PAGE)))
+    for name, address in (("one", 20 * PAGE), ("two", 4 * PAGE)):
+        template = store.open(name)
+        template.fetch(0, template.size)
+        record = template.records(20, 1)
+        head = bytes(record.view[record.start : record.start + 8])
+        assert int.from_bytes(head, "big") == address | 0x28
+        assert unpacked(template, 20 * PAGE, PAGE) == data[20 * PAGE : 21 * PAGE]
+        template.close()
 
 
 def test_the_working_set_is_stored_in_its_order(store: Store) -> None:
@@ -332,7 +352,7 @@ def test_no_wrong_byte_is_given(store: Store, chunk: int, caplog: pytest.LogCapt
     assert store.verify("a").damaged == [template.layout.digest(chunk).hex()]
     path.write_bytes(before)
     template.fetch(0, template.size)
-    assert template.view(0, template.size) == data
+    assert unpacked(template, 0, template.size) == data
     template.close()
     assert store.verify("a").damaged == []
 
