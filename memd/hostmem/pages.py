@@ -80,60 +80,51 @@ class PageMap:
         Raises:
             OSError: the kernel does not tell.
         """
-        if self._scans:
-            try:
-                yield from self._scan(address, length, of, kinds)
-                return
-            except OSError as failed:
-                if failed.errno not in (errno.ENOTTY, errno.EINVAL):
-                    raise
-                self._scans = False
-        for begin, end, found in self._read(address, length):
-            if found & of:
-                yield begin, end, found & kinds
+        at, end = address, address + length
+        try:
+            while at < end and self._scans:
+                found, at = self._ask(address, at, end, of, kinds)
+                yield from found
+        except OSError as failed:
+            self._stop_scanning(failed)
+        if not self._scans:
+            for begin, after, told in self._read(address, length):
+                if told & of:
+                    yield begin, after, told & kinds
 
-    def present(self, address: int, length: int) -> int | None:
-        """How many bytes of a range are in memory and mapped, pages of zeroes left out.
+    def few(self, address: int, length: int, kinds: int) -> list[Run] | None:
+        """The runs of pages that are in memory or swapped out, as long as the kernel tells all
+        of them at once; see `runs`.
 
         Returns:
-            None where these are many runs, or the kernel does not tell.
-
-        Raises:
-            OSError: as `runs`.
+            None where they are more than 2,048, and before Linux 6.7.
         """
-        if not self._scans:
-            return None
-        try:
-            count, stopped = self._ask(address, address + length, ZERO, PRESENT | ZERO, 0, PRESENT)
-        except OSError as failed:
-            if failed.errno not in (errno.ENOTTY, errno.EINVAL):
-                raise
-            return None
-        if stopped < address + length:
-            return None
-        with memoryview(self._buffer) as found, found.cast("Q") as words:
-            return sum(words[1 : 3 * count : 3]) - sum(words[0 : 3 * count : 3])
+        end = address + length
+        if self._scans:
+            try:
+                found, stopped = self._ask(address, address, end, PRESENT | SWAPPED, kinds)
+                return found if stopped == end else None
+            except OSError as failed:
+                self._stop_scanning(failed)
+        return None
 
-    def _ask(self, at: int, end: int, *masks: int) -> tuple[int, int]:
-        """How many runs of a range are in the buffer now, and where the kernel stopped.
+    def _stop_scanning(self, failed: OSError) -> None:
+        if failed.errno not in (errno.ENOTTY, errno.EINVAL):
+            raise failed
+        self._scans = False
 
-        Args:
-            masks: kinds that are taken for their opposite; that a page has to be all of,
-                or one of; that are told.
-        """
+    def _ask(self, address: int, at: int, end: int, of: int, kinds: int) -> tuple[list[Run], int]:
+        """Runs from `at` on, as many as come at once, and where the kernel stopped."""
         argument = bytearray(
-            _ARGUMENT.pack(_ARGUMENT.size, 0, at, end, 0, self._address, _RUNS, 0, *masks)
+            _ARGUMENT.pack(_ARGUMENT.size, 0, at, end, 0, self._address, _RUNS, 0, 0, 0, of, kinds)
         )
         count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument)
-        return count, _ARGUMENT.unpack(argument)[4]
-
-    def _scan(self, address: int, length: int, of: int, kinds: int) -> Iterator[Run]:
-        at, end = address, address + length
-        while at < end:
-            count, at = self._ask(at, end, 0, 0, of, kinds)
-            with memoryview(self._buffer) as found:
-                for first, after, told in _RUN.iter_unpack(found[: count * _RUN.size]):
-                    yield first - address, after - address, told
+        with memoryview(self._buffer) as buffer:
+            found = [
+                (first - address, after - address, told)
+                for first, after, told in _RUN.iter_unpack(buffer[: count * _RUN.size])
+            ]
+        return found, _ARGUMENT.unpack(argument)[4]
 
     def _read(self, address: int, length: int) -> Iterator[Run]:
         first, kinds = 0, 0

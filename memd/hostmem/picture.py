@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from memd.hostmem import libc
-from memd.hostmem.pages import HUGE, PageMap
+from memd.hostmem.pages import PageMap
 from memd.hostmem.region import Region
 from memd.hostmem.spec import round_up
-from memd.hostmem.usage import Taken, held_by_blocks, taken
+from memd.hostmem.usage import Taken, each_taken
 
 
 def cell_size(region: Region, length: int, cells: int) -> int:
@@ -27,18 +24,8 @@ def cells(region: Region, offset: int, length: int, size: int) -> list[Taken]:
     Raises:
         OSError: the kernel does not tell.
     """
-    end = offset + length
-    parts = [(at, min(size, end - at)) for at in range(offset, end, size)]
     with PageMap() as pages:
-        huge = True
-        if region.shared and region.page_size == libc.PAGE_SIZE:
-            # As a rule there are none of these, and the whole is of one kind.
-            runs = pages.runs(region.address + offset, length, of=HUGE, kinds=HUGE)
-            huge = any(True for _ in runs)
-            with suppress(OSError):
-                if not huge and (held := held_by_blocks(region)) in (0, region.length):
-                    return [Taken(part if held else 0, 0, 0, 0) for _at, part in parts]
-        return [taken(region, pages, at, part, huge=huge) for at, part in parts]
+        return each_taken(region, pages, offset, length, size)
 
 
 def mapping(region: Region) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from memd.hostmem import libc
 from memd.hostmem.numa import parse_list
-from memd.hostmem.pages import FILE, HUGE, PRESENT, SWAPPED, ZERO, PageMap
+from memd.hostmem.pages import FILE, HUGE, PRESENT, SWAPPED, ZERO, PageMap, Run
 from memd.hostmem.region import Region
 
 _ALL = FILE | PRESENT | SWAPPED | ZERO | HUGE
@@ -83,18 +85,20 @@ def taken(region: Region, pages: PageMap, start: int, length: int, *, huge: bool
     Args:
         pages: this process's.
         start: where the range begins in the region, in bytes, like `length`.
-        huge: whether to count huge pages; else there are none.
+        huge: whether to count huge pages.
 
     Raises:
         OSError: the kernel does not tell.
     """
     address = region.address + start
     if region.anonymous:
-        if not (huge or region.shared or libc.swap_used()):
+        if not (huge or region.shared):
             # One look is enough.
-            present = pages.present(address, length)
-            if present is not None:
-                return Taken(present, present, 0, 0)
+            runs = pages.few(address, length, _ALL & ~(FILE | HUGE))
+            if runs is not None:
+                present = _sum(run for run in runs if run[2] == PRESENT)
+                swapped = _sum(run for run in runs if run[2] == SWAPPED)
+                return Taken(present, present, swapped, 0)
         return _of_anonymous(pages, address, length, HUGE if huge else 0)
     held = _held(region, start, length) if region.shared and region.fd >= 0 else None
     if held is not None:
@@ -102,28 +106,70 @@ def taken(region: Region, pages: PageMap, start: int, length: int, *, huge: bool
         if huge:
             # Kernels before 6.7 do not say it of pages.
             of = HUGE if region.page_size == libc.PAGE_SIZE else PRESENT
-            runs = pages.runs(address, length, of=of, kinds=of)
-            large = sum(end - begin for begin, end, _kinds in runs)
+            large = _sum(pages.runs(address, length, of=of, kinds=of))
         return Taken(held[0], 0, held[1], min(large, held[0]))
-    resident = own = swapped = large = 0
-    for begin, end, kinds in pages.runs(address, length, kinds=_ALL if huge else _ALL & ~HUGE):
-        if kinds & ZERO and kinds & FILE:
+    kinds = _ALL if huge else _ALL & ~HUGE
+    return _spread(region, pages.runs(address, length, kinds=kinds), length, 1)[0]
+
+
+def each_taken(region: Region, pages: PageMap, start: int, length: int, size: int) -> list[Taken]:
+    """The memory use of each part of a range, huge pages counted; see `taken`.
+
+    Args:
+        size: of a part, in bytes; the last one is what is left.
+    """
+    address = region.address + start
+    parts = [(at, min(size, start + length - at)) for at in range(start, start + length, size)]
+    runs: Iterable[Run] | None = None
+    if not region.shared:
+        if region.anonymous:
+            runs = pages.few(address, length, _ALL & ~FILE)
+        else:
+            runs = pages.runs(address, length, kinds=_ALL)
+    elif region.fd >= 0 and length == region.length:
+        held = None
+        with suppress(OSError):
+            held = held_by_blocks(region)
+        if held == length and not _sum(pages.runs(address, length, of=HUGE, kinds=HUGE)):
+            return [Taken(part, 0, 0, 0) for _at, part in parts]
+        if held is not None:
+            mapped = pages.few(address, length, PRESENT | HUGE)
+            # Where pages are that only others have mapped, the file tells.
+            runs = mapped if mapped is not None and _sum(mapped) == held else None
+    if runs is None:
+        return [taken(region, pages, at, part, huge=True) for at, part in parts]
+    return _spread(region, runs, size, len(parts))
+
+
+def _sum(runs: Iterable[Run]) -> int:
+    return sum(end - begin for begin, end, _kinds in runs)
+
+
+def _spread(region: Region, runs: Iterable[Run], size: int, count: int) -> list[Taken]:
+    """The use of so many parts of a size, by the runs of all of them."""
+    resident, own, swapped, large = ([0] * count for _ in range(4))
+    nothing = ZERO if region.anonymous else ZERO | FILE
+    huge = HUGE if region.page_size == libc.PAGE_SIZE else PRESENT
+    for begin, end, kinds in runs:
+        if kinds & nothing == nothing:
             continue
-        if kinds & PRESENT:
-            resident += end - begin
-            if not kinds & FILE:
-                own += end - begin
-            if kinds & HUGE:
-                large += end - begin
-        elif kinds & SWAPPED and not kinds & FILE:
-            swapped += end - begin
-    if huge and region.page_size > libc.PAGE_SIZE:
-        large = resident
-    return Taken(resident, own, swapped, large)
+        while begin < end:
+            part = begin // size
+            length = min(end, (part + 1) * size) - begin
+            if kinds & PRESENT:
+                resident[part] += length
+                if not (kinds & FILE or region.shared):
+                    own[part] += length
+                if kinds & huge:
+                    large[part] += length
+            elif not kinds & FILE:
+                swapped[part] += length
+            begin += length
+    return list(map(Taken, resident, own, swapped, large))
 
 
 def _of_anonymous(pages: PageMap, address: int, length: int, huge: int) -> Taken:
-    """What a range takes that is no file's; `huge` is HUGE where that is to be counted, or 0."""
+    """The use of a range without a file; `huge` is HUGE where that is to be counted, or 0."""
     resident = swapped = large = 0
     kinds = ZERO | SWAPPED | huge
     for there in libc.resident_maps(address, length):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memd.hostmem import libc, picture
+from memd.hostmem import libc, pages, picture
 from memd.hostmem.access import read, write
 from memd.hostmem.pages import PageMap
 from memd.hostmem.region import Region
@@ -74,7 +74,15 @@ def fill(region: Region, id: str, at: int, length: int) -> None:
     write(region, id, at, b"x" * length)
 
 
-ACTS = (fill, fill, read, discard, page_out)
+def fill_file(region: Region, id: str, at: int, length: int) -> None:
+    """Of shared memory, these are not mapped then."""
+    if region.shared:
+        os.pwrite(region.fd, b"y" * length, at)
+    else:
+        fill(region, id, at, length)
+
+
+ACTS = (fill, fill, read, discard, page_out, fill_file)
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(ACTS),
@@ -92,20 +100,19 @@ needs_root = pytest.mark.skipif(
 def compare(region: Region, steps: list[tuple[Callable[..., object], int, int]]) -> None:
     for act, page, count in steps:
         act(region, "m", page * PAGE, min(count, PAGES - page) * PAGE)
-    with PageMap() as pages:
-        whole = taken(region, pages, 0, SIZE)
+    with PageMap() as map:
+        whole = taken(region, map, 0, SIZE)
         assert whole == looked_at(region, 0, SIZE)
-        pages._scans = False
+        map._scans = False
         # Without the scan, the page of zeroes is told from no other.
-        assert taken(region, pages, 0, SIZE).resident >= whole.resident
+        assert taken(region, map, 0, SIZE).resident >= whole.resident
     (found,) = usage([region])
     assert found[:3] == whole[:3]
-    cells = picture.cells(region, PAGE, SIZE - PAGE, SIZE // 16)
-    for number, cell in enumerate(cells):
-        at = PAGE + number * (SIZE // 16)
-        reference = looked_at(region, at, min(SIZE // 16, SIZE - at))
-        assert cell._replace(huge=0) == reference
-        assert cell.huge <= cell.resident
+    for first, size in ((PAGE, SIZE // 16), (0, 3 * PAGE), (0, SIZE)):
+        for number, cell in enumerate(picture.cells(region, first, SIZE - first, size)):
+            at = first + number * size
+            assert cell._replace(huge=0) == looked_at(region, at, min(size, SIZE - at))
+            assert cell.huge <= cell.resident
 
 
 @needs_root
@@ -115,6 +122,17 @@ def compare(region: Region, steps: list[tuple[Callable[..., object], int, int]])
 def test_any_mixture(make: Callable[[], AbstractContextManager[Region]], steps: object) -> None:
     with make() as region:
         compare(region, steps)  # type: ignore[arg-type]
+
+
+@needs_root
+@given(steps=STEPS)
+@settings(max_examples=25, deadline=None)
+def test_any_mixture_in_more_runs_than_are_told_at_once(steps: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "_RUNS", 2)
+        for make in (of_ram, of_memfd):
+            with make() as region:
+                compare(region, steps)  # type: ignore[arg-type]
 
 
 @needs_root
