@@ -122,7 +122,7 @@ class App:
         )
         machine = self._daemon.machine
         machine.emit = self._hub.broadcast
-        machine.later = lambda delay, act: loop.call_later(delay, act).cancel
+        machine.later = loop.call_later
         machine.spawn = self._hub.spawn
         self._daemon.shut_down = self._hub.shut_down
         self._daemon.fail = self._hub.fail
@@ -262,7 +262,7 @@ class App:
         if self._machine_builder is not None:
             await self._machine_builder.assemble(self._make_object, self._run)
         machine = self._daemon.machine
-        machine.start()
+        machine.started = True
         machine.set_running(self._daemon.run_state == "running")
         if config.incoming is not None:
             await self._register([config.incoming])

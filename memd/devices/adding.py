@@ -18,8 +18,7 @@ from memd.json_types import JSONObject
 from memd.qapi.hash_order import object_order
 
 if TYPE_CHECKING:
-    from memd.devices.device import MemoryDevice
-    from memd.devices.machine import Machine
+    from memd.devices.machine import Machine, MemoryDevice
 
 _DIMMS: dict[str, type[PcDimm]] = {"pc-dimm": PcDimm, "nvdimm": Nvdimm}
 _VIRTIO: dict[str, type[VirtioMemory]] = {
@@ -62,7 +61,10 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
         return
     virtio = _VIRTIO.get(driver)
     bus = machine.buses.find(
-        args.get("bus"), driver, on_pci=driver not in _DIMMS, virtio=machine.has_virtio
+        args.get("bus"),
+        driver,
+        on_pci=driver not in _DIMMS,
+        virtio=machine.has_virtio,
     )
     if machine.started:
         if bus is not None:
@@ -105,13 +107,8 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
     if realizing is not None:
         # It shows once it is real; until then nobody else gets its id.
         container.remove_child(name)
-        machine.reserve(device, name)
-        try:
+        with machine.making(device):
             await realizing
-        except BaseException:
-            machine.drop(device)
-            raise
-        finally:
-            machine.release(device, name)
         container.add_child(name, device)
-    machine.plug(device)
+    if machine.started:
+        device.found(machine)

@@ -166,7 +166,8 @@ class Buses:
     def __init__(self, machine_type: str, pci: PciBus | None) -> None:
         self.pci = pci
         self._others = _OTHER[machine_type]
-        self._ports: dict[str, PciBus] = {}
+        # Those that PCI devices go on, by name.
+        self._for_pci = {} if pci is None else {pci.name: pci}
         self._port_numbers: set[tuple[int, int]] = set()
         for slot, function, kind in _STANDING.get(machine_type, ()):
             if pci is not None:
@@ -174,7 +175,7 @@ class Buses:
 
     def add_port(self, bus: PciBus) -> None:
         """Note a port's bus: it can be named from now on."""
-        self._ports[bus.name] = bus
+        self._for_pci[bus.name] = bus
 
     def add_port_number(self, number: tuple[int, int]) -> bool:
         """Note a port's chassis and slot; False where another port has both."""
@@ -203,7 +204,7 @@ class Buses:
         first, _, rest = name.partition("/")
         if name.startswith("/"):
             raise device_not_found(f"Device '{rest.partition('/')[0]}' not found")
-        bus = self._pci_bus(first)
+        bus = self._for_pci.get(first)
         if bus is None and first not in self._others and not (virtio and first == "virtio-bus"):
             raise QMPError(f"Bus '{first}' not found")
         if rest:
@@ -214,11 +215,6 @@ class Buses:
             bus_type = self._others[first] if bus is None else bus.qom_type.name
             raise QMPError(f"Device '{kind}' can't go on {bus_type} bus")
         return bus
-
-    def _pci_bus(self, name: str) -> PciBus | None:
-        if self.pci is not None and name == self.pci.name:
-            return self.pci
-        return self._ports.get(name)
 
 
 def visit_place(value: JSON, path: str) -> JSON:

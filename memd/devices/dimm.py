@@ -11,21 +11,19 @@ from memd.compat import Compat
 from memd.devices.area import ANY_SLOT, ANYWHERE, choose_slot
 from memd.devices.device import (
     DEVICE,
-    MachinePort,
-    MemoryDevice,
     alignment,
     deleted,
     is_rom,
     memdev_property,
     need_memdev,
     stored,
-    unreadable,
 )
+from memd.devices.machine import Machine, MemoryDevice
 from memd.errors import QMPError
-from memd.json_types import JSON, JSONObject
+from memd.json_types import JSONObject
 from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import visit_str, visit_uint64
-from memd.qom import MemoryRegion, ObjectType, Property, Tree
+from memd.qom import MemoryRegion, ObjectType, Property
 from memd.work import Event
 
 MIN_LABEL = 128 << 10
@@ -44,48 +42,27 @@ class PcDimm(MemoryDevice):
     """
 
     kind = "dimm"
-
-    def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None) -> None:
-        super().__init__(qom_type, tree, id)
-        self.memdev: MemoryBackend | None = None
+    memdev: MemoryBackend | None = None
 
     @property
     def address(self) -> int:
         """See `MemoryDevice.address`."""
-        address: int = self.values.get("addr", ANYWHERE)
-        return address
+        return int(self.values.get("addr", ANYWHERE))
 
     @property
     def slot(self) -> int:
         """The slot that it is in, or is to be put into."""
-        slot: int = self.values.get("slot", ANY_SLOT)
-        return slot
+        return int(self.values.get("slot", ANY_SLOT))
 
     @property
     def node(self) -> int:
         """The machine's NUMA node that it belongs to."""
-        node: int = self.values.get("node", 0)
-        return node
+        return int(self.values.get("node", 0))
 
-    @property
-    def memory_size(self) -> int:
-        """See `MemoryDevice.memory_size`."""
-        return 0 if self.memdev is None else self.memdev.size
-
-    @property
-    def plugged_size(self) -> int:
-        """See `MemoryDevice.plugged_size`."""
-        return self.memory_size
-
-    @property
-    def backend(self) -> MemoryBackend | None:
-        """See `MemoryDevice.backend`."""
-        return self.memdev
-
-    def info(self) -> JSON:
-        """See `MemoryDevice.info`."""
-        data: JSONObject = {
-            "memdev": "" if self.memdev is None else self.tree.path_of(self.memdev),
+    def data(self) -> JSONObject:
+        """See `MemoryDevice.data`."""
+        return {
+            "memdev": self.get_property("memdev"),
             "hotplugged": self.hotplugged,
             "addr": self.address,
             "hotpluggable": self.hotpluggable,
@@ -93,19 +70,16 @@ class PcDimm(MemoryDevice):
             "slot": self.slot,
             "node": self.node,
         }
-        if self.id is not None:
-            data["id"] = self.id
-        return {"type": self.kind, "data": data}
 
     # Life
 
-    def check_machine(self, machine: MachinePort) -> None:
+    def check_machine(self, machine: Machine) -> None:
         """Raise `QMPError` where the machine takes none of the kind."""
 
     def check_memdev(self, memdev: MemoryBackend) -> None:
         """Raise `QMPError` where the backend does not suit."""
 
-    def realize(self, machine: MachinePort) -> None:
+    def realize(self, machine: Machine) -> None:
         """See `MemoryDevice.realize`."""
         if machine.config.type == "none":
             # With that machine QEMU makes it real without giving it a place.
@@ -133,31 +107,31 @@ class PcDimm(MemoryDevice):
         machine.take(self, memdev)
         self.realized = True
 
-    def found(self, machine: MachinePort) -> None:
+    def found(self, machine: Machine) -> None:
         """See `MemoryDevice.found`: one that was there from the start is not reported."""
         if self.hotplugged:
             machine.guest.tell(lambda: self._report(machine, _PLUG, _SUCCESS))
 
-    def removal(self, machine: MachinePort) -> None:
+    def removal(self, machine: Machine) -> None:
         """See `Device.removal`; asking again changes nothing."""
         if self.leaving:
             return
         self.leaving = True
         machine.guest.ask(lambda: self._release(machine), lambda: self._keep(machine))
 
-    def _release(self, machine: MachinePort) -> None:
+    def _release(self, machine: Machine) -> None:
         self._report(machine, _EJECT, _IN_PROGRESS)
         machine.remove(self)
         # It is unknown by now who was in the slot.
         self.id = None
         self._report(machine, _EJECT, _SUCCESS)
 
-    def _keep(self, machine: MachinePort) -> None:
+    def _keep(self, machine: Machine) -> None:
         self.leaving = False
         self._report(machine, _EJECT, _IN_PROGRESS)
         self._report(machine, _EJECT, _BUSY)
 
-    def _report(self, machine: MachinePort, source: int, status: int) -> None:
+    def _report(self, machine: Machine, source: int, status: int) -> None:
         info: JSONObject = {}
         if self.id is not None:
             info["device"] = self.id
@@ -179,9 +153,7 @@ class Nvdimm(PcDimm):
 
     kind = "nvdimm"
 
-    def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None) -> None:
-        super().__init__(qom_type, tree, id)
-        self.label_size = 0
+    label_size = 0
 
     @property
     def memory_size(self) -> int:
@@ -192,7 +164,7 @@ class Nvdimm(PcDimm):
         size = memdev.size - self.label_size
         return size - size % alignment(memdev)
 
-    def check_machine(self, machine: MachinePort) -> None:
+    def check_machine(self, machine: Machine) -> None:
         """See `PcDimm.check_machine`."""
         if not machine.config.nvdimm:
             raise QMPError("nvdimm is not enabled: missing 'nvdimm' in '-M'")
@@ -210,17 +182,17 @@ class Nvdimm(PcDimm):
                 f"'unarmed' property must be 'on' since memdev {memdev.name} is read-only"
             )
 
-    def realize(self, machine: MachinePort) -> None:
+    def realize(self, machine: Machine) -> None:
         """See `MemoryDevice.realize`."""
         super().realize(machine)
         region = MemoryRegion(self.tree, self.memory_size)
         machine.show_region(region, self.address)
         self.add_child("nvdimm-memory[0]", region)
 
-    def found(self, machine: MachinePort) -> None:
+    def found(self, machine: Machine) -> None:
         """See `MemoryDevice.found`: nothing is reported of an NVDIMM."""
 
-    def removal(self, machine: MachinePort) -> None:
+    def removal(self, machine: Machine) -> None:
         """See `Device.removal`."""
         raise QMPError("nvdimm device hot unplug is not supported yet.")
 
@@ -246,8 +218,7 @@ def _set_uuid(device: Nvdimm, text: str) -> None:
 
 
 def _get_uuid(device: Nvdimm) -> str:
-    uuid: str = device.values.get("uuid", "00000000-0000-0000-0000-000000000000")
-    return uuid
+    return str(device.values.get("uuid", "00000000-0000-0000-0000-000000000000"))
 
 
 def dimm_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
@@ -262,7 +233,7 @@ def dimm_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
             stored(("slot", "int32", ANY_SLOT)),
             Property("size", "uint64", get=lambda device: device.memory_size),
             memdev_property(),
-            *((unreadable("legacy-memdev"),) if compat is Compat.V10_0 else ()),
+            *((Property("legacy-memdev", "str"),) if compat is Compat.V10_0 else ()),
         ),
     )
     nvdimm = ObjectType(

@@ -179,9 +179,6 @@ _VIRT: tuple[Row, ...] = (
 )
 
 
-_CACHE_LEVELS = ("core", "module", "die", "socket")
-
-
 class MachineKind(NamedTuple):
     """A machine that can be asked for.
 
@@ -228,34 +225,30 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
     later = compat is not Compat.V10_0
     release = compat.value
     pc = (*_X86, *_PC, *(_PC_11_1 if later else _FD_BOOTCHK), *_OWN)
+    q35 = MachineKind(
+        "q35",
+        f"pc-q35-{release}",
+        "Standard PC (Q35 + ICH9, 2009)",
+        ram_id="pc.ram",
+        most_cpus=4096,
+        cpu_levels=("dies", "modules"),
+        cache_levels=("core", "module", "die", "socket"),
+        hotpluggable_cpus=True,
+        cpu_type="qemu64-x86_64-cpu",
+        target="x86_64",
+        properties=(*pc, *(_Q35_11_1 if later else ())),
+    )
+    i440fx = q35._replace(
+        kind="pc",
+        name=f"pc-i440fx-{release}",
+        description="Standard PC (i440FX + PIIX, 1996)",
+        most_cpus=255,
+        properties=(*(_BELOW_4G if row[0] == _BELOW_4G[0] else row for row in pc), *_I440FX),
+    )
     return (
         NONE,
-        MachineKind(
-            "pc",
-            f"pc-i440fx-{release}",
-            "Standard PC (i440FX + PIIX, 1996)",
-            ram_id="pc.ram",
-            most_cpus=255,
-            cpu_levels=("dies", "modules"),
-            cache_levels=_CACHE_LEVELS,
-            hotpluggable_cpus=True,
-            cpu_type="qemu64-x86_64-cpu",
-            target="x86_64",
-            properties=(*(_BELOW_4G if row[0] == _BELOW_4G[0] else row for row in pc), *_I440FX),
-        ),
-        MachineKind(
-            "q35",
-            f"pc-q35-{release}",
-            "Standard PC (Q35 + ICH9, 2009)",
-            ram_id="pc.ram",
-            most_cpus=4096,
-            cpu_levels=("dies", "modules"),
-            cache_levels=_CACHE_LEVELS,
-            hotpluggable_cpus=True,
-            cpu_type="qemu64-x86_64-cpu",
-            target="x86_64",
-            properties=(*pc, *(_Q35_11_1 if later else ())),
-        ),
+        i440fx,
+        q35,
         MachineKind(
             "virt",
             f"virt-{release}",

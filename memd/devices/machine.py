@@ -6,14 +6,17 @@ Texts and their order were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.devices import register
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
-from memd.qom import MemoryRegion, QObject, Tree
+from memd.qom import MemoryRegion, ObjectType, QObject, Tree
 from memd.work import Command, Event, run_here
 
 if TYPE_CHECKING:
@@ -23,18 +26,112 @@ if TYPE_CHECKING:
     from memd.config import MachineConfig
     from memd.devices.area import Area
     from memd.devices.bus import Buses
-    from memd.devices.device import Device, MemoryDevice
     from memd.devices.guest import Guest
-    from memd.devices.throttle import Cancel, Throttle
+    from memd.devices.throttle import Later, Throttle
 
 _PRIVATE_DISCARD = (
     "discarding memory of '%s', a private mapping of a file, changes the file for everybody else"
 )
 
 
-def _at_once(delay: float, act: Callable[[], None]) -> Cancel:
-    act()
-    return lambda: None
+class Device(QObject):
+    """A device, or a part of one.
+
+    Attributes:
+        id: the one that it was given, or None.
+        leaving: whether the guest was asked to release it.
+        realized: whether it is real.
+        hotplugged: whether it came after the machine had started.
+        values: what the properties that are only stored were set to, by name.
+    """
+
+    tree: Tree
+    leaving = False
+    realized = False
+    hotplugged = False
+
+    def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None) -> None:
+        super().__init__(qom_type, tree)
+        self.id = id
+        self.values: JSONObject = {}
+
+    @property
+    def bus(self) -> QObject | None:
+        """The bus that it is on, if any."""
+        return None
+
+    @property
+    def hotpluggable(self) -> bool:
+        """Whether it can be removed while the machine runs."""
+        return True
+
+    def check_bus(self) -> None:
+        """Raise `QMPError` where nothing can be removed from the bus that it is on."""
+
+    def removal(self, machine: Machine) -> None:
+        """Ask the guest to release it.
+
+        Raises:
+            QMPError: that can't be.
+        """
+        raise QMPError(f"Device '{self.qom_type.name}' does not support hotplugging")
+
+
+class MemoryDevice(Device, ABC):
+    """A device that puts a backend's memory into the machine.
+
+    Attributes:
+        kind: what `query-memory-devices` calls it.
+    """
+
+    kind: str
+
+    @property
+    @abstractmethod
+    def address(self) -> int:
+        """Where in the machine its memory begins."""
+
+    @property
+    @abstractmethod
+    def memdev(self) -> MemoryBackend | None:
+        """The backend whose memory it is, or None."""
+
+    @property
+    def memory_size(self) -> int:
+        """Bytes of addresses that it takes."""
+        return 0 if self.memdev is None else self.memdev.size
+
+    @property
+    def plugged_size(self) -> int:
+        """Bytes that the machine has of it."""
+        return self.memory_size
+
+    @abstractmethod
+    def data(self) -> JSONObject:
+        """What `query-memory-devices` tells of it beside its id."""
+
+    def info(self) -> JSON:
+        """What `query-memory-devices` tells of it (QAPI `MemoryDeviceInfo`)."""
+        id = {} if self.id is None else {"id": self.id}
+        return {"type": self.kind, "data": self.data() | id}
+
+    @abstractmethod
+    def realize(self, machine: Machine) -> Command[None] | None:
+        """Make it real: it takes its place and its backend.
+
+        Returns:
+            None, or a `Command` where the kernel may take long over the rest.
+
+        Raises:
+            QMPError: it can't be; nothing is taken.
+        """
+
+    def found(self, machine: Machine) -> None:
+        """The guest finds it: when it is plugged in, or when the machine starts."""
+
+    @abstractmethod
+    def removed(self) -> tuple[Event, ...]:
+        """It is gone from the machine; gives the events that tell of it."""
 
 
 class Machine:
@@ -46,8 +143,7 @@ class Machine:
         started: whether devices that come now are hot-plugged.
         plugged: the devices that have a place in it.
         emit: sends events to all clients.
-        later: has something called after so many seconds, and gives what
-            cancels that.
+        later: has something called after so many seconds.
         spawn: runs a command that no client waits for; the text says what it does.
         migrating: whether it is on its way elsewhere: nothing is plugged in or out.
         deny_private_discard: whether discarding memory of a private mapping of
@@ -61,18 +157,15 @@ class Machine:
         self.started = self.migrating = False
         self.plugged: list[MemoryDevice] = []
         self.emit: Callable[[tuple[Event, ...]], None] = lambda events: None
-        self.later: Callable[[float, Callable[[], None]], Cancel] = _at_once
+        self.later: Later = lambda _delay, act: act()
         self.spawn: Callable[[Command[None], str], None] = lambda command, _what: run_here(command)
         self.deny_private_discard = False
         self.add_other: Callable[[JSONObject], Command[None]] | None = None
         self.tree = tree
         self._area: Area | None = None
         self._area_region: MemoryRegion | None = None
-        self._buses: Buses | None = None
-        self._guest: Guest | None = None
-        self._sizes: Throttle | None = None
-        # Ids of devices that are being made.
-        self._making: set[str] = set()
+        # Those that take long to be real, whose ids are taken.
+        self._making: list[MemoryDevice] = []
         # How many devices without an id there have been.
         self._anonymous = 0
         self._warned = False
@@ -83,6 +176,7 @@ class Machine:
     def _set_up(self) -> None:
         """Put into the tree what devices refer to."""
         from memd.devices.area import area_of
+        from memd.devices.machine_object import add_buses
 
         tree = self.tree
         self._area = area_of(self.config)
@@ -91,7 +185,7 @@ class Machine:
             region.place(tree.resolve("/machine/unattached/system[0]"), self._area.base)
             tree.machine.add_child("device-memory[0]", region)
             self._area_region = region
-        self._buses = self.buses
+        self.buses = add_buses(tree, self.config)
 
     def renewed(self) -> Machine:
         """A new one of the same kind in its place in the tree; what was plugged in is gone."""
@@ -105,14 +199,12 @@ class Machine:
 
     # What devices ask of it
 
-    @property
+    @cached_property
     def buses(self) -> Buses:
         """Its buses."""
-        if self._buses is None:
-            from memd.devices.machine_object import add_buses
+        from memd.devices.bus import Buses
 
-            self._buses = add_buses(self.tree, self.config)
-        return self._buses
+        return Buses("none", None)
 
     @property
     def has_virtio(self) -> bool:
@@ -124,14 +216,18 @@ class Machine:
         """How many NUMA nodes it has."""
         return max(1, len(self.config.numa_nodes))
 
-    @property
+    @cached_property
     def guest(self) -> Guest:
         """Who runs in it."""
-        if self._guest is None:
-            from memd.devices.guest import Guest
+        from memd.devices.guest import Guest
 
-            self._guest = Guest(self.config, lambda delay, act: self.later(delay, act))
-        return self._guest
+        return Guest(self.config, self.later)
+
+    @cached_property
+    def _sizes(self) -> Throttle:
+        from memd.devices.throttle import Throttle
+
+        return Throttle(lambda event: self.emit((event,)), self.later)
 
     def need_area(self) -> Area:
         """The addresses for devices; raises `QMPError` where there are none."""
@@ -170,12 +266,6 @@ class Machine:
 
     def size_changed(self, device: MemoryDevice, size: int) -> None:
         """Tell that a virtio-mem device has another size; at most once a second."""
-        if self._sizes is None:
-            from memd.devices.throttle import Throttle
-
-            self._sizes = Throttle(
-                lambda event: self.emit((event,)), lambda delay, act: self.later(delay, act)
-            )
         path = self.tree.path_of(device)
         data: JSONObject = {"size": size, "qom-path": path}
         if device.id is not None:
@@ -192,7 +282,7 @@ class Machine:
 
     def _free(self, device: MemoryDevice) -> None:
         self.plugged.remove(device)
-        memdev = device.backend
+        memdev = device.memdev
         if memdev is None:
             return
         memdev.mapped_by = None
@@ -200,10 +290,6 @@ class Machine:
             memdev.shown.place(None)
 
     # What happens to it
-
-    def start(self) -> None:
-        """The devices of the command line are there: those that come now are hot-plugged."""
-        self.started = True
 
     def set_running(self, running: bool) -> None:
         """It goes on, or stands still."""
@@ -252,33 +338,29 @@ class Machine:
             raise QMPError(f"Invalid qdev ID '{id}'")
         there = self.container(id)
         taken = id in (there.children or {}) or id in there.qom_type.all_properties
-        if taken or id in self._making:
+        if taken or any(each.id == id for each in self._making):
             raise QMPError(f"Duplicate device ID '{id}'")
         return id
 
-    def reserve(self, device: MemoryDevice, name: str) -> None:
-        """A device that has its place takes long to be real: its id is taken."""
-        if device.id is not None:
-            self._making.add(name)
+    @contextmanager
+    def making(self, device: MemoryDevice) -> Iterator[None]:
+        """A context in which a device becomes real that has its place: its id is taken.
 
-    def release(self, device: MemoryDevice, name: str) -> None:
-        """It is real now, or is not going to be."""
-        if device.id is not None:
-            self._making.discard(name)
-
-    def drop(self, device: MemoryDevice) -> None:
-        """It could not be made real: its place and its backend are free again."""
-        device.removed()
-        self._free(device)
+        Where that fails its place and its backend are free again.
+        """
+        self._making.append(device)
+        try:
+            yield
+        except BaseException:
+            device.removed()
+            self._free(device)
+            raise
+        finally:
+            self._making.remove(device)
 
     def container(self, id: str | None) -> QObject:
         """What holds a device with that id, or one without."""
         return self.tree.resolve(f"/machine/peripheral{'-anon' if id is None else ''}")
-
-    def plug(self, device: MemoryDevice) -> None:
-        """A device is real: the guest finds it, if it runs by now."""
-        if self.started:
-            device.found(self)
 
     def _find(self, id: str) -> Device:
         path = id if id.startswith("/") else f"/machine/peripheral/{id}"
@@ -287,8 +369,6 @@ class Machine:
             raise device_not_found(f"Device '{id}' not found")
         if not found.qom_type.is_a("device"):
             raise QMPError(f"{id} is not a device")
-        from memd.devices.device import Device
-
         if not isinstance(found, Device):
             raise QMPError("Bus 'main-system-bus' does not support hotplugging")
         return found

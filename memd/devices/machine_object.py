@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from memd.compat import Compat
 from memd.config import MachineConfig, wrong_initiator
 from memd.devices.bus import Buses, PciBus
-from memd.devices.device import Device, MachinePort
 from memd.devices.kinds import MachineKind
+from memd.devices.machine import Device, Machine
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.qom import ObjectType, Property, QObject, Tree
@@ -96,7 +96,7 @@ class CPU(Device):
         if self.number == 0:
             raise QMPError("Boot CPU is unpluggable")
 
-    def removal(self, machine: MachinePort) -> None:
+    def removal(self, machine: Machine) -> None:
         """See `Device.removal`; QEMU 11.1 asks the guest, and none here lets a CPU go."""
         if self.tree.compat is Compat.V10_0:
             kind = self.qom_type.name
@@ -219,9 +219,7 @@ def settle_caches(kind: MachineKind, machine: MachineObject) -> None:
 class HostBridge(Device):
     """The part of a machine that its own PCI bus begins at."""
 
-    def __init__(self, qom_type: ObjectType, tree: Tree) -> None:
-        super().__init__(qom_type, tree, None)
-        self.realized = True
+    realized = True
 
     @property
     def bus(self) -> QObject:
@@ -249,11 +247,9 @@ _HOSTS = {
 
 def add_buses(tree: Tree, config: MachineConfig) -> Buses:
     """Put the buses of a machine into its tree."""
-    if config.type == "none":
-        return Buses("none", None)
     name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
     types = tree.types()
-    host = HostBridge(ObjectType(kind, types["device"]), tree)
+    host = HostBridge(ObjectType(kind, types["device"]), tree, None)
     tree.machine.add_child(name, host)
     pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
     host.add_child(bus_name, pci)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from memd.devices.bus import ANY_PLACE, PciBus
-from memd.devices.device import Device, MachinePort, deleted
+from memd.devices.device import deleted
+from memd.devices.machine import Device, Machine
 from memd.errors import QMPError
 from memd.work import Event
 
@@ -37,14 +38,15 @@ class PciDevice(Device):
             it has one.
     """
 
-    __slots__ = ("bus", "place")
+    # An attribute of its own, in place of a property.
+    __slots__ = ("bus",)
 
     bus: PciBus
+    place = ANY_PLACE
 
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None, bus: PciBus) -> None:
         super().__init__(qom_type, tree, id)
         self.bus = bus
-        self.place = ANY_PLACE
 
     @property
     def hotpluggable(self) -> bool:
@@ -60,7 +62,7 @@ class PciDevice(Device):
         """See `Device.check_bus`."""
         self.bus.check_hotplug()
 
-    def take_place(self, machine: MachinePort) -> None:
+    def take_place(self, machine: Machine) -> None:
         """Have a place on its bus; raises `QMPError` where it can't be had."""
         self.place = self.bus.place(
             self.place,
@@ -70,7 +72,7 @@ class PciDevice(Device):
             multifunction=self.values.get("multifunction", False),
         )
 
-    def ask_guest(self, machine: MachinePort, leave: Callable[[], None]) -> None:
+    def ask_guest(self, machine: Machine, leave: Callable[[], None]) -> None:
         """Ask the guest to release it, unless it was asked; clients are told where it refuses.
 
         Args:
@@ -80,7 +82,7 @@ class PciDevice(Device):
             self.leaving = True
             machine.guest.ask(leave, lambda: self._keep(machine))
 
-    def _keep(self, machine: MachinePort) -> None:
+    def _keep(self, machine: Machine) -> None:
         self.leaving = False
         event = deleted(self, self.tree.path_of(self))
         machine.emit((Event("DEVICE_UNPLUG_GUEST_ERROR", event.data),))
@@ -89,11 +91,11 @@ class PciDevice(Device):
 class GuestsPciDevice(PciDevice):
     """One that goes when the guest has released it, and that memory is not in."""
 
-    def removal(self, machine: MachinePort) -> None:
+    def removal(self, machine: Machine) -> None:
         """See `Device.removal`."""
         self.ask_guest(machine, lambda: self.leave(machine))
 
-    def leave(self, machine: MachinePort) -> None:
+    def leave(self, machine: Machine) -> None:
         """It has gone: its place is free."""
         path = self.tree.path_of(self)
         self.bus.vacate(self.place)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from memd.devices.bus import PciBus
-from memd.devices.device import Device, MachinePort, Row, peripherals, stored
+from memd.devices.device import Row, peripherals, stored
+from memd.devices.machine import Device, Machine
 from memd.devices.pci import ANY_VECTORS, GuestsPciDevice, vectors
 from memd.errors import QMPError
 from memd.qapi.visit import visit_int64
@@ -98,12 +99,12 @@ _STATISTICS = (
 class Placeholder(GuestsPciDevice):
     """A PCI device that does nothing."""
 
-    def realize(self, machine: MachinePort) -> None:
+    def realize(self, machine: Machine) -> None:
         """Take its place; raises `QMPError` where it can't have it."""
         self.take_place(machine)
         self.realized = True
 
-    def _open(self, machine: MachinePort, kind: str, *, one_slot: bool) -> None:
+    def _open(self, machine: Machine, kind: str, *, one_slot: bool) -> None:
         """Have a bus in it. Without a name nobody could refer to it."""
         if self.id is not None:
             bus = PciBus(self.tree.types()[kind], self.tree, hotplug=True, one_slot=one_slot)
@@ -114,7 +115,7 @@ class Placeholder(GuestsPciDevice):
 class Usb(Placeholder):
     """A USB controller: of MSI and MSI-X it has the latter, where it may choose."""
 
-    def realize(self, machine: MachinePort) -> None:
+    def realize(self, machine: Machine) -> None:
         """See `Placeholder.realize`."""
         super().realize(machine)
         if self.values.get("msi", "auto") == "auto":
@@ -124,7 +125,7 @@ class Usb(Placeholder):
 class Balloon(Placeholder):
     """A virtio device: it is legacy too, unless it is in a port of PCI Express."""
 
-    def realize(self, machine: MachinePort) -> None:
+    def realize(self, machine: Machine) -> None:
         """See `Placeholder.realize`."""
         super().realize(machine)
         self.values["vectors"] = vectors(self.values.get("vectors", ANY_VECTORS))
@@ -171,7 +172,7 @@ _GUEST_STATISTICS = (
 class RootPort(Placeholder):
     """A port, and the bus in it, which has its id as name."""
 
-    def realize(self, machine: MachinePort) -> None:
+    def realize(self, machine: Machine) -> None:
         """See `Placeholder.realize`."""
         super().realize(machine)
         number = self.values.get("chassis", 0), self.values.get("slot", 0)
@@ -184,7 +185,7 @@ class RootPort(Placeholder):
 class Bridge(Placeholder):
     """A bridge, and the bus behind it, which has its id as name."""
 
-    def realize(self, machine: MachinePort) -> None:
+    def realize(self, machine: Machine) -> None:
         """See `Placeholder.realize`."""
         if not self.values.get("chassis_nr"):
             raise QMPError(

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from memd.work import Event
 
-Cancel = Callable[[], None]
-Later = Callable[[float, Callable[[], None]], Cancel]
-"""Has something called after so many seconds; what it returns forgets about it."""
+Later = Callable[[float, Callable[[], None]], object]
+"""Has something called after so many seconds."""
+
+WHILE = 1.0
+"""Seconds in which there is at most one event of a key."""
 
 
 class Throttle:
@@ -18,13 +20,11 @@ class Throttle:
     Args:
         emit: sends an event.
         later: see `Later`.
-        seconds: the while.
     """
 
-    def __init__(self, emit: Callable[[Event], None], later: Later, seconds: float = 1.0) -> None:
+    def __init__(self, emit: Callable[[Event], None], later: Later) -> None:
         self._emit = emit
         self._later = later
-        self._seconds = seconds
         # By key, while its while lasts: what is to be sent then, if anything.
         self._held: dict[str, Event | None] = {}
 
@@ -38,7 +38,7 @@ class Throttle:
 
     def _begin(self, key: str) -> None:
         self._held[key] = None
-        self._later(self._seconds, lambda: self._over(key))
+        self._later(WHILE, lambda: self._over(key))
 
     def _over(self, key: str) -> None:
         event = self._held.pop(key)

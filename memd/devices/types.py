@@ -7,7 +7,6 @@ can set and read them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from memd.compat import Compat
 from memd.devices.area import ANYWHERE
@@ -20,10 +19,10 @@ from memd.devices.device import (
     memdev_property,
     stored,
     unless_realized,
-    unreadable,
 )
 from memd.devices.dimm import dimm_types
 from memd.devices.kinds import pc_types
+from memd.devices.machine import Device
 from memd.devices.pci import ANY_VECTORS, PciDevice
 from memd.devices.placeholders import placeholder_types
 from memd.devices.virtio_mem import virtio_mem_properties
@@ -110,20 +109,12 @@ def _legacy_place(device: PciDevice) -> str:
     return f"{device.place >> 3:02x}.{device.place & 7:x}"
 
 
-def _bounce() -> Property:
-    """Its limit's error names the device's type, which a check of values does not know."""
-    plain = stored(_BOUNCE)
-
-    def setter(device: Any, size: int) -> None:
-        if size > _MAX_BOUNCE:
-            raise QMPError(
-                f"Property {device.qom_type.name}.{plain.name} doesn't take value {size}"
-                f" (maximum: {_MAX_BOUNCE})"
-            )
-        device.values[plain.name] = size
-
-    plain.setter = setter
-    return plain
+def _check_bounce(device: Device, size: int) -> None:
+    if size > _MAX_BOUNCE:
+        raise QMPError(
+            f"Property {device.qom_type.name}.{_BOUNCE[0]} doesn't take value {size}"
+            f" (maximum: {_MAX_BOUNCE})"
+        )
 
 
 def device_types(known: dict[str, ObjectType], compat: Compat) -> Iterator[ObjectType]:
@@ -159,7 +150,7 @@ def _bus_types(bus: ObjectType) -> Iterator[ObjectType]:
 
 
 def _virtio_types(later: bool) -> Iterator[ObjectType]:
-    legacy = () if later else (unreadable("legacy-memdev"),)
+    legacy = () if later else (Property("legacy-memdev", "str"),)
     device = ObjectType("virtio-device", DEVICE, abstract=True, properties=map(stored, _VIRTIO))
     yield device
     manager = "ram-discard-source" if later else "ram-discard-manager"
@@ -184,7 +175,7 @@ def _virtio_types(later: bool) -> Iterator[ObjectType]:
         abstract=True,
         properties=(
             *map(stored, rows),
-            _bounce(),
+            stored(_BOUNCE, _check_bounce),
             Property(
                 "addr",
                 "str",

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.devices.area import ANYWHERE
-from memd.devices.device import MachinePort, alignment, is_rom, memdev_property, stored
+from memd.devices.device import alignment, is_rom, memdev_property, stored
+from memd.devices.machine import Machine
 from memd.devices.pci import check_partners
-from memd.devices.virtio_pci import VirtioMemory, VirtioPci
+from memd.devices.virtio_pci import VirtioMemory
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.qapi.visit import visit_size
-from memd.qom import ObjectType, Property, Tree
+from memd.qom import Property
 from memd.work import Command
 
 if TYPE_CHECKING:
@@ -43,19 +44,15 @@ class VirtioMem(VirtioMemory):
         size: bytes that it has.
     """
 
-    kind = "virtio-mem"
-
-    def __init__(self, qom_type: ObjectType, tree: Tree, front: VirtioPci) -> None:
-        super().__init__(qom_type, tree, front)
-        self._block = 0
-        # The machine that it is plugged into.
-        self._machine: MachinePort | None = None
-        # Whether the guest was asked, and has not reacted yet.
-        self._asked = False
-        # Whether a change of the size is going on in a thread.
-        self._changing = False
-        self.requested = 0
-        self.size = 0
+    requested = 0
+    size = 0
+    _block = 0
+    # The machine that it is plugged into.
+    _machine: Machine | None = None
+    # Whether the guest was asked, and has not reacted yet.
+    _asked = False
+    # Whether a change of the size is going on in a thread.
+    _changing = False
 
     @property
     def block(self) -> int:
@@ -86,27 +83,28 @@ class VirtioMem(VirtioMemory):
 
     def data(self) -> JSONObject:
         """See `VirtioMemory.data`."""
-        memdev = self.memdev
         return {
-            "memdev": "" if memdev is None else self.tree.path_of(memdev),
+            "memdev": self.get_property("memdev"),
             "memaddr": self.address,
             "block-size": self.block,
             "size": self.size,
             "node": self.values.get("node", 0),
-            "max-size": 0 if memdev is None else memdev.size,
+            "max-size": self.front.memory_size,
             "requested-size": self.requested,
         }
 
     # Life
 
-    def realize(self, machine: MachinePort, memdev: MemoryBackend) -> Command[None] | None:
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
         """See `VirtioMemory.realize`: the memory is emptied first, as QEMU does."""
-        self._check(machine, memdev)
         region = memdev.region
-        if region is None:
-            raise QMPError("'memdev' property must be set")
+        assert region is not None
+        self._check(machine, memdev, region)
         check_partners(self.front)
-        self._check_discard(machine, memdev, region)
+        if region.opened is not None and region.opened.read_only:
+            raise QMPError("Unexpected error discarding RAM: Operation not permitted")
+        if isinstance(memdev, FileBackend) and not region.shared:
+            machine.check_private_discard(memdev)
         self._block = self.block
         self._machine = machine
         if memdev.outlived and not machine.started:
@@ -117,7 +115,7 @@ class VirtioMem(VirtioMemory):
         _discard(region, memdev.name, 0, region.length)
         return None
 
-    def _check(self, machine: MachinePort, memdev: MemoryBackend) -> None:
+    def _check(self, machine: Machine, memdev: MemoryBackend, region: Region) -> None:
         if memdev.mapped_by is not None:
             raise QMPError(f"'memdev' property specifies a busy memdev: {memdev.name}")
         if is_rom(memdev):
@@ -134,19 +132,19 @@ class VirtioMem(VirtioMemory):
                 f"'node' property has value '{node}', which exceedsthe number of numa nodes:"
                 f" {nodes}"
             )
-        region = memdev.region
         if self._inaccessible() == "auto":
             # What is read of it costs nothing where the kernel has the zero page for it.
-            anonymous = region is not None and region.fd < 0 and not region.shared
+            anonymous = region.fd < 0 and not region.shared
             self.values["unplugged-inaccessible"] = "off" if anonymous else "on"
         if self.values.get("dynamic-memslots") and self._inaccessible() != "on":
             raise QMPError(
                 "'dynamic-memslots' property set to 'on' requires 'unplugged-inaccessible' to be"
                 " 'on'"
             )
-        page = 0 if region is None else region.page_size
-        if self.block < page:
-            raise QMPError(f"'block-size' property has to be at least the page size (0x{page:x})")
+        if self.block < region.page_size:
+            raise QMPError(
+                f"'block-size' property has to be at least the page size (0x{region.page_size:x})"
+            )
         if self.requested % self.block:
             raise QMPError(
                 f"'requested-size' property has to be multiples of 'block-size' (0x{self.block:x})"
@@ -157,15 +155,8 @@ class VirtioMem(VirtioMemory):
                 f" (0x{self.block:x})"
             )
 
-    def _check_discard(self, machine: MachinePort, memdev: MemoryBackend, region: Region) -> None:
-        if region.opened is not None and region.opened.read_only:
-            raise QMPError("Unexpected error discarding RAM: Operation not permitted")
-        if isinstance(memdev, FileBackend) and not region.shared:
-            machine.check_private_discard(memdev)
-
     def _inaccessible(self) -> str:
-        value: str = self.values.get("unplugged-inaccessible", "on")
-        return value
+        return str(self.values.get("unplugged-inaccessible", "on"))
 
     def check_removal(self) -> None:
         """See `VirtioMemory.check_removal`."""
@@ -205,32 +196,29 @@ class VirtioMem(VirtioMemory):
             self.requested = size
             self._ask(machine)
 
-    def found(self, machine: MachinePort) -> None:
+    def found(self, machine: Machine) -> None:
         """See `VirtioMemory.found`."""
         if self.requested:
             self._ask(machine)
 
-    def _ask(self, machine: MachinePort) -> None:
+    def _ask(self, machine: Machine) -> None:
         """Ask the guest to have as much as is requested when it reacts."""
         if not self._asked:
             self._asked = True
             machine.guest.ask(self._comply, self._refuse)
 
-    def _comply(self) -> None:
-        self._asked = False
-        self._follow()
-
     def _refuse(self) -> None:
         self._asked = False
 
-    def _follow(self) -> None:
+    def _comply(self) -> None:
         """The guest does what it was asked for, if it does not already."""
+        self._asked = False
         machine, memdev = self._machine, self.memdev
         if machine is None or memdev is None or memdev.region is None or self._changing:
             return
         machine.spawn(self._change(machine, memdev, memdev.region), "a virtio-mem device")
 
-    async def _change(self, machine: MachinePort, memdev: MemoryBackend, region: Region) -> None:
+    async def _change(self, machine: Machine, memdev: MemoryBackend, region: Region) -> None:
         """Empty what goes and populate what comes, until it has what is requested."""
         from memd.hostmem.region import job_on
 
@@ -256,7 +244,7 @@ class VirtioMem(VirtioMemory):
         finally:
             self._changing = False
 
-    def _have(self, machine: MachinePort, size: int) -> None:
+    def _have(self, machine: Machine, size: int) -> None:
         self.size = size
         machine.size_changed(self.front, size)
 

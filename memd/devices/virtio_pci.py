@@ -13,7 +13,8 @@ from typing import Any
 from memd.backends.base import MemoryBackend
 from memd.devices.area import ANYWHERE
 from memd.devices.bus import PciBus
-from memd.devices.device import Device, MachinePort, MemoryDevice, alignment, deleted, need_memdev
+from memd.devices.device import alignment, deleted, need_memdev
+from memd.devices.machine import Device, Machine, MemoryDevice
 from memd.devices.pci import (
     ANY_VECTORS,
     PciDevice,
@@ -51,19 +52,16 @@ class VirtioMemory(Device, ABC):
         front: the PCI half.
     """
 
-    kind = ""
-    """What `query-memory-devices` calls it."""
+    memdev: MemoryBackend | None = None
 
     def __init__(self, qom_type: ObjectType, tree: Tree, front: VirtioPci) -> None:
         super().__init__(qom_type, tree, None)
-        self.memdev: MemoryBackend | None = None
         self.front = front
 
     @property
     def address(self) -> int:
         """Where in the machine its memory begins."""
-        address: int = self.values.get("memaddr", ANYWHERE)
-        return address
+        return int(self.values.get("memaddr", ANYWHERE))
 
     @property
     def bus(self) -> QObject | None:
@@ -80,9 +78,9 @@ class VirtioMemory(Device, ABC):
         raise QMPError("Bus 'virtio-bus' does not support hotplugging")
 
     @property
-    @abstractmethod
     def plugged_size(self) -> int:
         """Bytes that the machine has of its memory."""
+        return 0 if self.memdev is None else self.memdev.size
 
     def address_align(self, memdev: MemoryBackend) -> int:
         """What its address has to be a multiple of, in bytes."""
@@ -93,14 +91,14 @@ class VirtioMemory(Device, ABC):
         """What `query-memory-devices` tells of it beside its id."""
 
     @abstractmethod
-    def realize(self, machine: MachinePort, memdev: MemoryBackend) -> Command[None] | None:
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
         """Its half of `MemoryDevice.realize`; the backend is not taken yet.
 
         What is wrong with the PCI half is complained of after what is wrong here,
         and before anything is done (`check_partners`).
         """
 
-    def found(self, machine: MachinePort) -> None:
+    def found(self, machine: Machine) -> None:
         """See `MemoryDevice.found`."""
 
     @abstractmethod
@@ -116,6 +114,8 @@ class VirtioPci(PciDevice, MemoryDevice):
         virtio_bus: what is between them; None until they are real.
     """
 
+    virtio_bus: QObject | None = None
+
     def __init__(
         self,
         qom_type: ObjectType,
@@ -125,8 +125,8 @@ class VirtioPci(PciDevice, MemoryDevice):
         virtio: type[VirtioMemory],
     ) -> None:
         super().__init__(qom_type, tree, id, bus)
-        self.virtio_bus: QObject | None = None
         half = tree.types()[qom_type.name.removesuffix("-pci")]
+        self.kind = half.name
         self.virtio = virtio(half, tree, self)
         # A child that shows as a property of the type, too.
         self.virtio.parent = self
@@ -139,31 +139,22 @@ class VirtioPci(PciDevice, MemoryDevice):
         return self.virtio.address
 
     @property
-    def memory_size(self) -> int:
-        """See `MemoryDevice.memory_size`."""
-        memdev = self.virtio.memdev
-        return 0 if memdev is None else memdev.size
+    def memdev(self) -> MemoryBackend | None:
+        """See `MemoryDevice.memdev`."""
+        return self.virtio.memdev
 
     @property
     def plugged_size(self) -> int:
         """See `MemoryDevice.plugged_size`."""
         return self.virtio.plugged_size
 
-    @property
-    def backend(self) -> MemoryBackend | None:
-        """See `MemoryDevice.backend`."""
-        return self.virtio.memdev
-
-    def info(self) -> JSON:
-        """See `MemoryDevice.info`."""
-        data = self.virtio.data()
-        if self.id is not None:
-            data["id"] = self.id
-        return {"type": self.virtio.kind, "data": data}
+    def data(self) -> JSONObject:
+        """See `MemoryDevice.data`."""
+        return self.virtio.data()
 
     # Life
 
-    def realize(self, machine: MachinePort) -> Command[None] | None:
+    def realize(self, machine: Machine) -> Command[None] | None:
         """See `MemoryDevice.realize`."""
         virtio = self.virtio
         area = machine.need_area()
@@ -208,11 +199,11 @@ class VirtioPci(PciDevice, MemoryDevice):
             region.place((self.children or {}).get(f"{container.format(half=half)}[0]"), addr)
             self.add_child(f"{name.format(half=half)}[0]", region)
 
-    def found(self, machine: MachinePort) -> None:
+    def found(self, machine: Machine) -> None:
         """See `MemoryDevice.found`."""
         self.virtio.found(machine)
 
-    def removal(self, machine: MachinePort) -> None:
+    def removal(self, machine: Machine) -> None:
         """See `Device.removal`."""
         self.virtio.check_removal()
         self.ask_guest(machine, lambda: machine.remove(self))

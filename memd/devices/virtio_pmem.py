@@ -6,7 +6,7 @@ Texts were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from memd.backends.base import MemoryBackend
-from memd.devices.device import MachinePort
+from memd.devices.machine import Machine
 from memd.devices.pci import check_partners
 from memd.devices.virtio_pci import VirtioMemory
 from memd.errors import QMPError
@@ -16,22 +16,15 @@ from memd.json_types import JSONObject
 class VirtioPmem(VirtioMemory):
     """All of the memory is there from the start, and stays."""
 
-    kind = "virtio-pmem"
-
-    @property
-    def plugged_size(self) -> int:
-        """See `VirtioMemory.plugged_size`."""
-        return 0 if self.memdev is None else self.memdev.size
-
     def data(self) -> JSONObject:
         """See `VirtioMemory.data`."""
         return {
-            "memdev": "" if self.memdev is None else self.tree.path_of(self.memdev),
+            "memdev": self.get_property("memdev"),
             "memaddr": self.address,
             "size": self.plugged_size,
         }
 
-    def realize(self, machine: MachinePort, memdev: MemoryBackend) -> None:
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> None:
         """See `VirtioMemory.realize`."""
         if memdev.mapped_by is not None:
             raise QMPError(f"can't use already busy memdev: {memdev.name}")

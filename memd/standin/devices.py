@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.bus import Bus, PciBus
-from memd.devices.device import VISITS, Device, attempt, deleted, kept, peripherals
+from memd.devices.device import VISITS, attempt, deleted, kept, peripherals
 from memd.devices.kinds import find_kind
+from memd.devices.machine import Device
 from memd.devices.machine_object import CPU
 from memd.devices.pci import GuestsPciDevice, PciDevice
 from memd.devices.placeholders import has_balloon

@@ -166,7 +166,7 @@ class Dump:
                 if take == room:
                     del ranges[0]
         for device in self._machine.plugged:
-            memory = device.backend
+            memory = device.memdev
             # What lasts longer than a machine is no part of its memory.
             if memory is not None and memory.region and device.qom_type.name != "nvdimm":
                 size = min(device.memory_size, memory.region.length)

@@ -55,7 +55,7 @@ def make_daemon(compat: Compat = Compat.V10_0, **more: Any) -> Daemon:
     backends.register(tree)
     daemon = Daemon(tree, compat, **more)
     # As once all of a command line is there.
-    daemon.machine.start()
+    daemon.machine.started = True
     return daemon
 
 

@@ -119,7 +119,7 @@ def test_no_machine_before_the_start(make_bench: Callable[..., Bench]) -> None:
     bench.add("pc-dimm", id="d0")
     row = bench.info("d0")
     assert (row["addr"], row["slot"], row["hotplugged"]) == (0, -1, False)
-    bench.machine.start()
+    bench.machine.started = True
     assert bench.refusal("device_del", id="d0")[1] == (
         "Device 'pc-dimm' can not be hotplugged on this machine"
     )

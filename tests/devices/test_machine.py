@@ -114,7 +114,7 @@ def test_without_a_loop_beside_it() -> None:
     tree = Tree()
     backends.register(tree)
     machine = Machine(tree, MachineConfig("pc", slots=1, maxmem=GIB))
-    machine.start()
+    machine.started = True
     machine.set_running(True)
     ram = {"qom-type": "memory-backend-ram", "id": "m0", "size": 2 * MIB}
     run_here(tree.objects.create(ram))

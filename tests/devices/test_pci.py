@@ -30,7 +30,7 @@ def ported(make_bench: Callable[..., Bench]) -> Bench:
     """A Q35 that has a port."""
     bench = make_bench("q35", started=False)
     bench("device_add", driver="pcie-root-port", id="rp0")
-    bench.machine.start()
+    bench.machine.started = True
     return bench
 
 
