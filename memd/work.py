@@ -83,14 +83,18 @@ class Encoded:
 
     Attributes:
         text: the `return` member in JSON, as the encoder would write it.
-        value: makes the same as a value.
     """
 
-    __slots__ = ("text", "value")
+    __slots__ = ("text",)
 
-    def __init__(self, text: bytes, value: Callable[[], JSON]) -> None:
+    def __init__(self, text: bytes) -> None:
         self.text = text
-        self.value = value
+
+    def value(self) -> JSON:
+        """The value."""
+        import json
+
+        return json.loads(self.text)
 
 
 class Pieces:

@@ -220,7 +220,6 @@ class App:
             manager.open()
         if config.accels:
             self._daemon.accel = choose_accelerator(config)
-            self._daemon.kvm_enabled = self._daemon.accel == "kvm"
         if config.commit == "strict":
             self._tree.ledger.strict = True
             self._watching = asyncio.ensure_future(self._watch_huge_pages())

@@ -51,12 +51,11 @@ def device_help(compat: Compat, driver: str | None) -> str:
             f"{name} devices:\n" + "".join(f"{each}\n" for each in rows) for name, rows in _GROUPS
         )
         return "\n".join(told)
-    from memd.config import NO_MACHINE
-    from memd.devices.machine import Machine
+    from memd.devices import register
     from memd.qom import Tree
 
     tree = Tree(compat)
-    Machine(tree, NO_MACHINE)
+    register(tree)
     qom_type = tree.type_by_name(driver)
     if qom_type is None or not qom_type.is_a("device") or qom_type.abstract:
         raise QMPError(f"Device '{driver}' not found")

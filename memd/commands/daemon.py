@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from memd.commands.fdsets import FdSets
+from memd.commands.descriptors import FdSets
 from memd.compat import Compat
 from memd.config import NO_MACHINE, MachineConfig
+from memd.devices import register
 from memd.devices.machine import Machine
 from memd.json_types import JSON, JSONObject
 from memd.work import Command, Constant
@@ -29,7 +31,6 @@ class Daemon:
         fdsets: the descriptor sets of `add-fd`.
         name: what `query-name` gives, None where there is none.
         uuid: what `query-uuid` gives.
-        kvm_enabled: whether KVM was asked for and is there.
         accel: the accelerator in use, were there a guest (QAPI `Accelerator`).
         actions: what follows of a reboot, a shutdown, a panic and a watchdog (the
             members of `set-action`).
@@ -50,6 +51,15 @@ class Daemon:
         test_faults: whether the schema has the commands of --test-faults.
     """
 
+    accel = "tcg"
+    start_again: Callable[[], Command[None]] | None = None
+    allow_exec = False
+    migration_capabilities: frozenset[str] = frozenset()
+    reading_config = False
+    machine_kind: MachineKind | None = None
+    standin: StandIn | None = None
+    templates: Templates | None = None
+
     def __init__(
         self,
         tree: Tree,
@@ -58,7 +68,6 @@ class Daemon:
         name: str | None = None,
         uuid: str = "00000000-0000-0000-0000-000000000000",
         run_state: str = "running",
-        kvm_enabled: bool = False,
         preconfig: bool = False,
         autostart: bool = True,
         deny_private_discard: bool = False,
@@ -73,8 +82,6 @@ class Daemon:
         self.uuid = uuid
         self._first = preconfig, name, run_state
         self._run_state = run_state
-        self.kvm_enabled = kvm_enabled
-        self.accel = "kvm" if kvm_enabled else "tcg"
         self._actions = {
             "reboot": "reset",
             "shutdown": "poweroff",
@@ -85,21 +92,14 @@ class Daemon:
         self.actions = dict(self._actions)
         self.shut_down: Callable[[str], None] = lambda reason: None
         self.fail: Callable[[str], None] = lambda text: None
-        self.start_again: Callable[[], Command[None]] | None = None
-        self.allow_exec = False
         self.preconfig = preconfig
         self.autostart = autostart
         self.handlers: Mapping[str, Callable[[Daemon, JSONObject], JSON]] = {}
-        self.machine_kind: MachineKind | None = None
+        register(tree)
         self.machine = Machine(tree, machine)
         self.machine.deny_private_discard = deny_private_discard
-        self.migration_capabilities: frozenset[str] = frozenset()
-        self.reading_config = False
         self.test_faults = test_faults
-        self.standin: StandIn | None = None
-        self.templates: Templates | None = None
         self.lost: dict[str, JSONObject] = {}
-        self._schema: Schema | None = None
         self._constants: dict[str, Constant] = {}
 
     @property
@@ -127,13 +127,11 @@ class Daemon:
             constant = self._constants[name] = Constant(make())
         return constant
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         """The QAPI schema, read when it is first asked for: the greeting needs none."""
-        if self._schema is None and self.standin is not None:
-            self._schema = self.standin.schema(test=self.test_faults)
-        elif self._schema is None:
-            from memd.qapi import load_schema
+        if self.standin is not None:
+            return self.standin.schema(test=self.test_faults)
+        from memd.qapi import load_schema
 
-            self._schema = load_schema(self.compat, test=self.test_faults)
-        return self._schema
+        return load_schema(self.compat, test=self.test_faults)

@@ -16,7 +16,6 @@ from memd.commands.daemon import Daemon
 from memd.commands.hmp_arguments import BLANKS, Usage, arguments, described
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qom.dump import qom_tree_text
 from memd.work import Command, Outcome
 
 Act = Callable[[Daemon, JSONObject], Any]
@@ -40,10 +39,10 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     if not line.strip(BLANKS):
         return ""
     name, end = _word(line, 0)
-    entry = _find(_COMMANDS, name)
+    entry = _COMMANDS.get(name)
     if name == "info" and line[end:].strip(BLANKS):
         name, end = _word(line, end)
-        entry = _find(_INFO, name)
+        entry = _INFO.get(name)
     typed = line[:end]
     if entry is None:
         return _unmodelled(daemon, typed) or f"unknown command: '{typed}'\r\n"
@@ -99,7 +98,7 @@ def _unmodelled(daemon: Daemon, typed: str) -> str:
 
 def is_command(word: str) -> bool:
     """Whether a line of the human monitor may begin with that word."""
-    return _find(_COMMANDS, word) is not None
+    return word in _COMMANDS
 
 
 def _check_cpu(daemon: Daemon, index: int) -> None:
@@ -123,13 +122,13 @@ def _word(line: str, at: int) -> tuple[str, int]:
 def _help(daemon: Daemon, args: JSONObject) -> list[str]:
     words = args.get("cmd", "").split(None, 2)[:2]
     if not words:
-        return [_help_line(entry) for entry in _COMMANDS]
+        return [_help_line(entry) for entry in _ENTRIES]
     if words == ["info"]:
         return _info(daemon, {})
     if words[0] == "info":
-        entry, prefix = _find(_INFO, words[1]), "info "
+        entry, prefix = _INFO.get(words[1]), "info "
     else:
-        entry, prefix = _find(_COMMANDS, words[0]), ""
+        entry, prefix = _COMMANDS.get(words[0]), ""
         words = words[:1]
     if entry is None:
         return [f"unknown command: '{' '.join(words)}'"]
@@ -137,7 +136,7 @@ def _help(daemon: Daemon, args: JSONObject) -> list[str]:
 
 
 def _info(daemon: Daemon, args: JSONObject) -> list[str]:
-    return [_help_line(entry, "info ") for entry in _INFO]
+    return [_help_line(entry, "info ") for entry in _INFO.values()]
 
 
 def _help_line(entry: _Entry, prefix: str = "") -> str:
@@ -158,7 +157,7 @@ def _info_status(daemon: Daemon, args: JSONObject) -> list[str]:
 
 def _info_memdev(daemon: Daemon, args: JSONObject) -> list[str]:
     text = []
-    for memdev in qom.query_memdev(daemon, {}):
+    for memdev in qom.query_memdev(daemon, {}).value():
         text.append(f"memory backend: {memdev['id']}")
         text.append(f"  size:  {memdev['size']}")
         for flag in ("merge", "dump", "prealloc", "share", "reserve"):
@@ -221,18 +220,14 @@ def _info_uuid(daemon: Daemon, args: JSONObject) -> list[str]:
 
 
 def _info_kvm(daemon: Daemon, args: JSONObject) -> list[str]:
-    return [f"kvm support: {'enabled' if daemon.kvm_enabled else 'disabled'}"]
-
-
-def _info_qom_tree(daemon: Daemon, args: JSONObject) -> str:
-    return qom_tree_text(daemon.tree, *args.values())
+    return [f"kvm support: {'enabled' if daemon.accel == 'kvm' else 'disabled'}"]
 
 
 _Entry = tuple[str, str, str, Act | str]
 """Names separated by `|`, arguments as of `hmp_arguments`, description, and what it does: a
 function, or the command of QMP that takes these arguments."""
 
-_COMMANDS: tuple[_Entry, ...] = (
+_ENTRIES: tuple[_Entry, ...] = (
     ("cont|c", "", "resume emulation", "cont"),
     ("chardev-remove", "id:s", "remove a character device", "chardev-remove"),
     ("chardev-send-break", "id:s", "send a break", "chardev-send-break"),
@@ -276,7 +271,9 @@ _COMMANDS: tuple[_Entry, ...] = (
     ("watchdog_action", "action:s", "set what a watchdog does", "watchdog-set-action"),
 )
 
-_INFO: tuple[_Entry, ...] = (
+_COMMANDS = {name: entry for entry in _ENTRIES for name in entry[0].split("|")}
+
+_SUBJECTS: tuple[_Entry, ...] = (
     ("balloon", "", "show balloon information", hmp_info.info_balloon),
     ("block", "nodes:-n,verbose:-v,device:B?", "show the block devices", hmp_info.info_block),
     ("chardev", "", "show the character devices", hmp_info.info_chardev),
@@ -315,15 +312,10 @@ _INFO: tuple[_Entry, ...] = (
     ),
     ("name", "", "show the current VM name", _info_name),
     ("pci", "", "show PCI info", hmp_info.info_pci),
-    ("qom-tree", "path:s?", "show QOM composition tree", _info_qom_tree),
+    ("qom-tree", "path:s?", "show QOM composition tree", hmp_info.info_qom_tree),
     ("status", "", "show the current VM status (running|paused)", _info_status),
     ("uuid", "", "show the current VM UUID", _info_uuid),
     ("version", "", "show the version of QEMU", _info_version),
 )
 
-
-def _find(table: tuple[_Entry, ...], name: str) -> _Entry | None:
-    for entry in table:
-        if name in entry[0].split("|"):
-            return entry
-    return None
+_INFO = {entry[0]: entry for entry in _SUBJECTS}

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 
-from memd.commands import balloon, chardev, migration, probing, qom
+from memd.commands import chardev, device, migration, probing, qom
 from memd.commands.daemon import Daemon
 from memd.commands.hmp_plug import standin
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
+from memd.qom import QObject
 from memd.wire import encode
 
 _MIB = 1 << 20
@@ -21,7 +23,7 @@ _MIB = 1 << 20
 
 def info_balloon(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info balloon`."""
-    return [f"balloon: actual={balloon.query_balloon(daemon, {})['actual'] // _MIB}"]
+    return [f"balloon: actual={device.query_balloon(daemon, {})['actual'] // _MIB}"]
 
 
 def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -285,6 +287,23 @@ def info_pci(daemon: Daemon, args: JSONObject) -> list[str]:
 
     buses = pci_buses(daemon.machine, daemon.standin.catalogue)
     return [*pci_lines(buses)]
+
+
+def info_qom_tree(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info qom-tree [PATH]`: a line an object, by name, two spaces for every level."""
+    tree, path = daemon.tree, args.get("path", "/machine")
+    top, _ambiguous = tree.lookup(path)
+    if top is None:
+        return [f"Path '{path}' could not be resolved."]
+    name = top.name if top.parent is not None or top is tree.root else "(null)"
+    return [*_tree_lines(top, name, "")]
+
+
+def _tree_lines(at: QObject, name: str, indent: str) -> Iterator[str]:
+    yield f"{indent}/{name} ({at.qom_type.name})"
+    children = at.children or {}
+    for below in sorted(children):
+        yield from _tree_lines(children[below], below, indent + "  ")
 
 
 def qom_list(daemon: Daemon, args: JSONObject) -> list[str]:

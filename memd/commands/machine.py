@@ -1,8 +1,9 @@
-"""Commands about the machine that is not there: its state, name and kind.
+"""Commands about the machine that is not there: its state, name, kind and power.
 
 memd runs no guest. What a management stack asks of one is answered as by a
 QEMU that was started without a machine, and `stop` and `cont` keep the state
-that they are there to change.
+that they are there to change. Which events there are, which states, and all texts were observed
+on QEMU 10.0.2.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from memd.commands.daemon import Daemon
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.work import Event, Outcome
+
+_RESET = "host-qmp-system-reset"
+_GUEST = "guest-shutdown"
 
 
 def query_status(daemon: Daemon, args: JSONObject) -> JSON:
@@ -52,11 +56,6 @@ def query_name(daemon: Daemon, args: JSONObject) -> JSON:
     return {} if daemon.name is None else {"name": daemon.name}
 
 
-def query_uuid(daemon: Daemon, args: JSONObject) -> JSON:
-    """The UUID, all zero unless one was given."""
-    return {"UUID": daemon.uuid}
-
-
 def query_target(daemon: Daemon, args: JSONObject) -> JSON:
     """The target's architecture, in QEMU's name for that of this host."""
     machine = os.uname().machine
@@ -65,9 +64,69 @@ def query_target(daemon: Daemon, args: JSONObject) -> JSON:
 
 def query_kvm(daemon: Daemon, args: JSONObject) -> JSON:
     """Whether this host has KVM for us, and whether it was asked for."""
-    return {"enabled": daemon.kvm_enabled, "present": accelerator_is_usable("kvm")}
+    return {"enabled": daemon.accel == "kvm", "present": accelerator_is_usable("kvm")}
 
 
 def accelerator_is_usable(name: str) -> bool:
     """Whether this host has an accelerator of its kernel, such as "kvm", for us."""
     return os.access(f"/dev/{name}", os.R_OK | os.W_OK)
+
+
+def set_action(daemon: Daemon, args: JSONObject) -> JSON:
+    """`set-action`: what follows of a reset, a shutdown, a panic, a watchdog."""
+    daemon.actions.update(args)
+    return {}
+
+
+def watchdog_set_action(daemon: Daemon, args: JSONObject) -> JSON:
+    """`watchdog-set-action`: what follows of a watchdog."""
+    daemon.actions["watchdog"] = args["action"]
+    return {}
+
+
+def system_powerdown(daemon: Daemon, args: JSONObject) -> JSON:
+    """`system_powerdown`: ask the guest to shut down."""
+    machine = daemon.machine
+    if machine.config.type != "none":
+
+        def comply() -> None:
+            # Later, so that the answer is on its way before the daemon ends.
+            machine.later(0.0, lambda: _guest_shuts_down(daemon))
+
+        machine.guest.ask(comply, lambda: None)
+    return Outcome(events=(Event("POWERDOWN"),))
+
+
+def _guest_shuts_down(daemon: Daemon) -> None:
+    if daemon.run_state != "running":
+        return
+    daemon.machine.emit(_shutdown(daemon, guest=True, reason=_GUEST))
+    if daemon.actions["shutdown"] == "poweroff":
+        daemon.shut_down(_GUEST)
+
+
+def _shutdown(daemon: Daemon, *, guest: bool, reason: str) -> tuple[Event, ...]:
+    """The machine shuts down: the events that tell of it. Where it stays, it stands still."""
+    told = Event("SHUTDOWN", {"guest": guest, "reason": reason})
+    if daemon.actions["shutdown"] == "poweroff" or daemon.run_state != "running":
+        return (told,)
+    daemon.run_state = "shutdown"
+    return (told, Event("STOP"))
+
+
+def system_reset(daemon: Daemon, args: JSONObject) -> JSON:
+    """`system_reset`: reset the machine, or shut it down where that is what follows."""
+    if daemon.actions["reboot"] == "shutdown":
+        events = _shutdown(daemon, guest=False, reason=_RESET)
+        ends = daemon.actions["shutdown"] == "poweroff"
+        return Outcome(events=events, shutdown=_RESET if ends else None)
+    if daemon.run_state not in ("running", "inmigrate", "finish-migrate"):
+        daemon.run_state = "prelaunch"
+    return Outcome(events=(Event("RESET", {"guest": False, "reason": _RESET}),))
+
+
+def system_wakeup(daemon: Daemon, args: JSONObject) -> JSON:
+    """`system_wakeup`: raise `QMPError`, as nobody sleeps."""
+    if daemon.machine.config.type == "none":
+        raise QMPError("wake-up from suspend is not supported by this guest")
+    raise QMPError("Unable to wake up: guest is not in suspended state")

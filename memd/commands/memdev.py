@@ -66,7 +66,7 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
     if length <= _PIECE:
         short = partial(text, offset)
         data = await job_on((region,), short) if access.may_wait(region, length) else short()
-        return Encoded(b'{"data": "%s"}' % data, lambda: {"data": data.decode("ascii")})
+        return Encoded(b'{"data": "%s"}' % data)
 
     def check() -> None:
         access.check_readable(region, id, offset, length)

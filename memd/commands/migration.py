@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memd.commands.daemon import Daemon
-from memd.commands.handed_over import inherited, take_fd
+from memd.commands.descriptors import inherited, take_fd
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject

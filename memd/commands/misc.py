@@ -45,8 +45,3 @@ def remove_fd(daemon: Daemon, args: JSONObject) -> JSON:
     """Close a set's descriptors, or one of them."""
     daemon.fdsets.remove(args["fdset-id"], args.get("fd"))
     return {}
-
-
-def query_fdsets(daemon: Daemon, args: JSONObject) -> JSON:
-    """Every set of descriptors."""
-    return daemon.fdsets.query()

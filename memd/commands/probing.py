@@ -1,4 +1,4 @@
-"""Queries by which management software probes a QEMU: machines, CPUs, storage, threads.
+"""Queries by which management software probes a QEMU: machines, CPUs, storage, options.
 
 Without a machine memd has none of these, and answers as QEMU does then (observed on
 QEMU 10.0.2 and 11.1.3).
@@ -90,11 +90,6 @@ def query_hotpluggable_cpus(daemon: Daemon, args: JSONObject) -> JSON:
     return rows[::-1]
 
 
-def none_of_these(daemon: Daemon, args: JSONObject) -> JSON:
-    """The I/O threads, jobs, block devices and block nodes."""
-    return []
-
-
 def query_accelerators(daemon: Daemon, args: JSONObject) -> JSON:
     """What there is to run guests with, and what was chosen (QEMU 11.1)."""
     present = [name for name in ("kvm", "mshv") if accelerator_is_usable(name)]
@@ -126,3 +121,49 @@ def x_exit_preconfig(daemon: Daemon, args: JSONObject) -> JSON:
         return {}
     daemon.run_state = "running"
     return Outcome(events=(Event("RESUME"),))
+
+
+_OPTIONS: dict[str, dict[str, str]] = {
+    "chardev": {
+        "backend": "string",
+        "path": "string",
+        "host": "string",
+        "port": "string",
+        "fd": "string",
+        "ipv4": "boolean",
+        "ipv6": "boolean",
+        "wait": "boolean",
+        "server": "boolean",
+        "tls-creds": "string",
+    },
+    "mon": {"mode": "string", "chardev": "string", "pretty": "boolean"},
+    "name": {"guest": "string", "process": "string", "debug-threads": "boolean"},
+    # Their parameters are the types' own; QEMU lists none either.
+    "object": {},
+    "device": {},
+    "numa": {},
+    "memory": {"size": "size", "slots": "number", "maxmem": "size"},
+    "smp-opts": dict.fromkeys(
+        (
+            *("cpus", "drawers", "books", "sockets", "dies", "clusters", "modules", "cores"),
+            *("threads", "maxcpus"),
+        ),
+        "number",
+    ),
+}
+"""Option to parameter to its QAPI `CommandLineParameterType`."""
+
+
+def query_command_line_options(daemon: Daemon, args: JSONObject) -> JSON:
+    """The parameters of one option, or of all."""
+    option = args.get("option")
+    if option is not None and option not in _OPTIONS:
+        raise QMPError(f"invalid option name: {option}")
+    return [
+        {
+            "option": name,
+            "parameters": [{"name": key, "type": kind} for key, kind in parameters.items()],
+        }
+        for name, parameters in _OPTIONS.items()
+        if option is None or option == name
+    ]

@@ -5,7 +5,9 @@ Arguments have passed the schema's checks before a handler gets them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from memd.backends.base import MemoryBackend
 from memd.errors import QMPError, device_not_found
@@ -36,6 +38,20 @@ def owner_of(session: Session) -> int:
     return NO_USER if session.peer is None else session.peer.uid
 
 
+async def x_memdev_explain(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
+    """`x-memdev-explain`: the explanation; arguments that are wrong are explained, too."""
+    # A rare command, for people: what it needs is not imported at start-up.
+    from memd.backends.explain import explain, refused
+
+    try:
+        checked = daemon.schema.checker("object-add")(args)
+    except QMPError as error:
+        return refused(error)
+    return await explain(
+        daemon.tree, checked, daemon.machine.deny_private_discard, owner=owner_of(session)
+    )
+
+
 async def object_del(daemon: Daemon, args: JSONObject) -> JSON:
     """`object-del`: delete an object that a client made."""
     await daemon.tree.objects.delete(args["id"])
@@ -57,16 +73,7 @@ async def qom_set(daemon: Daemon, args: JSONObject) -> JSON:
 def qom_list(daemon: Daemon, args: JSONObject) -> list[JSON]:
     """`qom-list`: an object's properties and children."""
     obj = _resolve_one(daemon.tree, args["path"])
-    found: list[JSON] = [
-        {"name": prop.name, "type": prop.type} for prop in obj.qom_type.all_properties.values()
-    ]
-    if obj.children:
-        found += [
-            {"name": name, "type": child.qom_type.child_type}
-            for name, child in obj.children.items()
-            if name not in obj.qom_type.all_properties
-        ]
-    return found
+    return [{"name": name, "type": type} for name, type, _getter in _members(obj)]
 
 
 def qom_list_get(daemon: Daemon, args: JSONObject) -> JSON:
@@ -93,14 +100,7 @@ async def _long_list(daemon: Daemon, paths: list[str]) -> Encoded:
         parts.append(text)
         # Others have their turn.
         await Job(_nothing)
-    listed = b", ".join(parts)
-
-    def value() -> JSON:
-        import json
-
-        return json.loads(b"[" + listed + b"]")
-
-    return Encoded(b"[" + listed + b"]", value)
+    return Encoded(b"[" + b", ".join(parts) + b"]")
 
 
 def _nothing() -> None:
@@ -137,31 +137,8 @@ def qom_list_properties(daemon: Daemon, args: JSONObject) -> list[JSON]:
     return [prop.info() for prop in found.all_properties.values()]
 
 
-def query_memdev(daemon: Daemon, args: JSONObject) -> list[JSON]:
-    """`query-memdev`: the memory backends and their properties."""
-    return [
-        _memdev(backend)
-        for backend in (daemon.tree.objects.children or {}).values()
-        if isinstance(backend, MemoryBackend)
-    ]
-
-
-def _memdev(backend: MemoryBackend) -> JSONObject:
-    return {
-        "id": backend.name,
-        "size": backend.size,
-        "merge": backend.merge,
-        "dump": backend.dump,
-        "prealloc": backend.prealloc,
-        "share": backend.share,
-        "reserve": backend.reserve,
-        "host-nodes": backend.host_nodes,
-        "policy": backend.policy,
-    }
-
-
-def query_memdev_encoded(daemon: Daemon, args: JSONObject) -> Encoded:
-    """`query-memdev` in JSON: each backend has its row."""
+def query_memdev(daemon: Daemon, args: JSONObject) -> Encoded:
+    """`query-memdev`: the memory backends and their properties, a row each."""
     objects = (daemon.tree.objects.children or {}).values()
     # Asked once for each kind, not for each object.
     kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, MemoryBackend)}
@@ -170,7 +147,7 @@ def query_memdev_encoded(daemon: Daemon, args: JSONObject) -> Encoded:
     # Not around the whole, which would be a copy.
     rows[0] = "[" + rows[0]
     rows[-1] += "]"
-    return Encoded(", ".join(rows).encode(), lambda: query_memdev(daemon, args))
+    return Encoded(", ".join(rows).encode())
 
 
 def _resolve_one(tree: Tree, path: str) -> QObject:
@@ -183,17 +160,20 @@ def _resolve_one(tree: Tree, path: str) -> QObject:
 
 
 def _values(obj: QObject) -> list[JSON]:
-    found = []
-    for prop in obj.qom_type.all_properties.values():
-        info = {"name": prop.name, "type": prop.type}
-        # A property without a getter is listed without a value.
-        if prop.getter is not None:
-            info["value"] = prop.getter(obj)
-        found.append(info)
+    # A property without a getter is listed without a value.
+    return [
+        {"name": name, "type": type}
+        if getter is None
+        else {"name": name, "type": type, "value": getter(obj)}
+        for name, type, getter in _members(obj)
+    ]
+
+
+def _members(obj: QObject) -> Iterator[tuple[str, str, Callable[[Any], JSON] | None]]:
+    """An object's properties and children: name, type, and what gives the value."""
+    properties = obj.qom_type.all_properties
+    for name, prop in properties.items():
+        yield name, prop.type, prop.getter
     for name, child in (obj.children or {}).items():
-        if name in obj.qom_type.all_properties:
-            continue
-        found.append(
-            {"name": name, "type": child.qom_type.child_type, "value": obj.tree.path_of(child)}
-        )
-    return found
+        if name not in properties:
+            yield name, child.qom_type.child_type, partial(QObject.get_property, name=name)

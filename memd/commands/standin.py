@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from memd.commands import migration
 from memd.commands.block import blockdev_add
 from memd.commands.daemon import Daemon
+from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
-from memd.commands.handed_over import inherited, take_fd
-from memd.commands.power import watchdog_set_action
+from memd.commands.machine import watchdog_set_action
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found

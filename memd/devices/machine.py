@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from memd.compat import Compat
-from memd.devices import register
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
@@ -134,6 +133,35 @@ class MemoryDevice(Device, ABC):
         """It is gone from the machine; gives the events that tell of it."""
 
 
+class HostBridge(Device):
+    """The part of a machine that its own PCI bus begins at."""
+
+    realized = True
+
+    @property
+    def bus(self) -> QObject:
+        """The machine's own bus, which nothing leaves."""
+        return self.tree.resolve("/machine/unattached/sysbus")
+
+    @property
+    def hotpluggable(self) -> bool:
+        """It stays."""
+        return False
+
+    def check_bus(self) -> None:
+        """See `Device.check_bus`."""
+        raise QMPError("Bus 'main-system-bus' does not support hotplugging")
+
+
+_HOSTS = {
+    # The machine's bridge and its bus: name and type of both, and whether
+    # devices may come and go.
+    "q35": ("q35", "q35-pcihost", "pcie.0", "PCIE", False),
+    "pc": ("i440fx", "i440FX-pcihost", "pci.0", "PCI", True),
+    "virt": ("gpex", "gpex-pcihost", "pcie.0", "PCIE", False),
+}
+
+
 class Machine:
     """What memory devices are plugged into.
 
@@ -169,14 +197,12 @@ class Machine:
         # How many devices without an id there have been.
         self._anonymous = 0
         self._warned = False
-        register(tree)
         if config.type != "none":
             self._set_up()
 
     def _set_up(self) -> None:
         """Put into the tree what devices refer to."""
         from memd.devices.area import area_of
-        from memd.devices.machine_object import add_buses
 
         tree = self.tree
         self._area = area_of(self.config)
@@ -185,7 +211,8 @@ class Machine:
             region.place(tree.resolve("/machine/unattached/system[0]"), self._area.base)
             tree.machine.add_child("device-memory[0]", region)
             self._area_region = region
-        self.buses = add_buses(tree, self.config)
+        # They are in the tree from the start.
+        _ = self.buses
 
     def renewed(self) -> Machine:
         """A new one of the same kind in its place in the tree; what was plugged in is gone."""
@@ -202,9 +229,7 @@ class Machine:
     @cached_property
     def buses(self) -> Buses:
         """Its buses."""
-        from memd.devices.bus import Buses
-
-        return Buses("none", None)
+        return _add_buses(self.tree, self.config)
 
     @property
     def has_virtio(self) -> bool:
@@ -383,3 +408,18 @@ class Machine:
         """The value of `query-memory-size-summary`, in bytes."""
         plugged = sum(each.plugged_size for each in self.plugged if each.parent is not None)
         return {"base-memory": self.config.ram_size, "plugged-memory": plugged}
+
+
+def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
+    """Put the buses of a machine into its tree."""
+    from memd.devices.bus import Buses, PciBus
+
+    if config.type == "none":
+        return Buses("none", None)
+    name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
+    types = tree.types()
+    host = HostBridge(ObjectType(kind, types["device"]), tree, None)
+    tree.machine.add_child(name, host)
+    pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
+    host.add_child(bus_name, pci)
+    return Buses(config.type, pci)

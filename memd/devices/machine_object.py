@@ -11,12 +11,11 @@ from collections.abc import Iterator
 
 from memd.compat import Compat
 from memd.config import MachineConfig, wrong_initiator
-from memd.devices.bus import Buses, PciBus
 from memd.devices.kinds import MachineKind
 from memd.devices.machine import Device, Machine
 from memd.errors import QMPError
 from memd.json_types import JSONObject
-from memd.qom import ObjectType, Property, QObject, Tree
+from memd.qom import ObjectType, Property, Tree
 from memd.qom.machine import MachineObject, stored
 
 # What shares the caches l1d, l1i, l2 and l3 of every model of x86.
@@ -214,43 +213,3 @@ def settle_caches(kind: MachineKind, machine: MachineObject) -> None:
             for each, own in zip(machine.values["smp-cache"], _CPU_CACHES, strict=True)
         ]
         check_caches(caches)
-
-
-class HostBridge(Device):
-    """The part of a machine that its own PCI bus begins at."""
-
-    realized = True
-
-    @property
-    def bus(self) -> QObject:
-        """The machine's own bus, which nothing leaves."""
-        return self.tree.resolve("/machine/unattached/sysbus")
-
-    @property
-    def hotpluggable(self) -> bool:
-        """It stays."""
-        return False
-
-    def check_bus(self) -> None:
-        """See `Device.check_bus`."""
-        raise QMPError("Bus 'main-system-bus' does not support hotplugging")
-
-
-_HOSTS = {
-    # The machine's bridge and its bus: name and type of both, and whether
-    # devices may come and go.
-    "q35": ("q35", "q35-pcihost", "pcie.0", "PCIE", False),
-    "pc": ("i440fx", "i440FX-pcihost", "pci.0", "PCI", True),
-    "virt": ("gpex", "gpex-pcihost", "pcie.0", "PCIE", False),
-}
-
-
-def add_buses(tree: Tree, config: MachineConfig) -> Buses:
-    """Put the buses of a machine into its tree."""
-    name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
-    types = tree.types()
-    host = HostBridge(ObjectType(kind, types["device"]), tree, None)
-    tree.machine.add_child(name, host)
-    pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
-    host.add_child(bus_name, pci)
-    return Buses(config.type, pci)

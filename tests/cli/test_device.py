@@ -8,9 +8,9 @@ from memd.cli.device import parse_device
 from memd.cli.reading import Given
 from memd.cli.report import Answered
 from memd.compat import Compat
-from memd.config import DeviceOption, MachineConfig
+from memd.config import DeviceOption
+from memd.devices import register
 from memd.devices.arguments import arguments
-from memd.devices.machine import Machine
 from memd.errors import QMPError
 from memd.qom import ObjectType, Tree
 
@@ -26,7 +26,7 @@ def _ignore(text: str, hint: str) -> None:
 
 def type_of(name: str) -> ObjectType:
     tree = Tree()
-    Machine(tree, MachineConfig())
+    register(tree)
     found = tree.type_by_name(name)
     assert found is not None
     return found

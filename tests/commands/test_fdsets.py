@@ -7,7 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memd.commands.fdsets import FdSets
+from memd.commands.descriptors import FdSets
 from memd.errors import QMPError
 from memd.session.places import Descriptor, Places
 from tests.descriptors import open_descriptors, wait_for_closing

@@ -99,7 +99,8 @@ def test_accelerators_are_of_11_1() -> None:
     answer = console("query-accelerators")
     assert answer["enabled"] == "tcg"
     assert {"tcg", "qtest"} <= set(answer["present"])
-    assert Console(Compat.V11_1, kvm_enabled=True)("query-accelerators")["enabled"] == "kvm"
+    console.daemon.accel = "kvm"
+    assert console("query-accelerators")["enabled"] == "kvm"
 
 
 def test_devices_have_no_classes() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from memd.config import NumaNode
+from memd.devices import register
 from memd.devices.adding import add_device
 from memd.devices.machine import Machine
 from memd.work import run_here
@@ -113,6 +114,7 @@ def test_without_a_loop_beside_it() -> None:
 
     tree = Tree()
     backends.register(tree)
+    register(tree)
     machine = Machine(tree, MachineConfig("pc", slots=1, maxmem=GIB))
     machine.started = True
     machine.set_running(True)

@@ -4,6 +4,7 @@ import pytest
 
 from memd.compat import Compat
 from memd.config import MachineConfig
+from memd.devices import register
 from memd.devices.adding import add_device
 from memd.devices.machine import Machine
 from memd.devices.placeholders import PLACEHOLDERS
@@ -15,7 +16,9 @@ from memd.work import run_here
 
 @pytest.fixture
 def machine() -> Machine:
-    return Machine(Tree(), MachineConfig("q35", maxmem=1 << 30))
+    tree = Tree()
+    register(tree)
+    return Machine(tree, MachineConfig("q35", maxmem=1 << 30))
 
 
 def refusal(machine: Machine, **args: JSON) -> str:
@@ -34,6 +37,7 @@ def test_a_port_is_a_bus(machine: Machine) -> None:
 
 def test_what_shows_of_it() -> None:
     tree = Tree()
+    register(tree)
     machine = Machine(tree, MachineConfig("q35"))
     run_here(add_device(machine, {"driver": "pcie-root-port", "id": "p", "chassis": 3, "addr": 16}))
     port = tree.resolve("/machine/peripheral/p")
@@ -50,6 +54,7 @@ def test_what_shows_of_it() -> None:
 @pytest.mark.parametrize("compat", Compat)
 def test_each_can_be_had(driver: str, compat: Compat) -> None:
     tree = Tree(compat)
+    register(tree)
     machine = Machine(tree, MachineConfig("q35"))
     needed = {"pci-bridge": {"chassis_nr": 1}, "pcie-root-port": {"slot": 1}}.get(driver, {})
     run_here(add_device(machine, {"driver": driver, **needed, "id": "d", "addr": "2.0"}))
@@ -106,5 +111,7 @@ def test_none_comes_later(machine: Machine) -> None:
 
 
 def test_the_machine_none_has_no_place_for_them() -> None:
-    machine = Machine(Tree(), MachineConfig())
+    tree = Tree()
+    register(tree)
+    machine = Machine(tree, MachineConfig())
     assert refusal(machine, driver="qemu-xhci") == "No 'PCI' bus found for device 'qemu-xhci'"

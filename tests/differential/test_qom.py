@@ -20,11 +20,11 @@ import pytest
 from memd import backends
 from memd.commands import qom as handlers
 from memd.commands.daemon import Daemon
+from memd.commands.hmp_info import info_qom_tree
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import Tree
-from memd.qom.dump import qom_tree_text
 from memd.work import run_here, value_of
 from tests.commands.fakes import make_session
 from tests.differential.harness import OWN_TYPES
@@ -41,7 +41,7 @@ HANDLERS: dict[str, Handler] = {
     "qom-list-get": handlers.qom_list_get,
     "qom-list-types": handlers.qom_list_types,
     "qom-list-properties": handlers.qom_list_properties,
-    "query-memdev": handlers.query_memdev,
+    "query-memdev": lambda daemon, args: handlers.query_memdev(daemon, args).value(),
 }
 
 # Only the reference has a monitor in its tree here.
@@ -54,13 +54,13 @@ class Local:
     def __init__(self, compat: Compat) -> None:
         self.tree = Tree(compat)
         backends.register(self.tree)
-        self._daemon = Daemon(self.tree, compat)
+        self.daemon = Daemon(self.tree, compat)
 
     def execute(self, command: str, arguments: JSON = None) -> Message:
         """A command's answer."""
         try:
-            checked = self._daemon.schema.checker(command)(arguments or {})
-            result = run_here(value_of(HANDLERS[command](self._daemon, checked)))
+            checked = self.daemon.schema.checker(command)(arguments or {})
+            result = run_here(value_of(HANDLERS[command](self.daemon, checked)))
         except QMPError as error:
             return {"error": {"class": error.error_class, "desc": error.desc}}
         return {"return": result}
@@ -416,13 +416,13 @@ def test_properties_of_types(both: Both) -> None:
 def test_the_tree_as_text(both: Both) -> None:
     _meeting_names(both)
     for path in ("/objects", "/machine", "m0", "/objects/m1/prealloc-context/", "sysbus", "//"):
-        assert _dump(both.qemu, path) == _lines(qom_tree_text(both.memd.tree, path))
+        assert _dump(both.qemu, path) == info_qom_tree(both.memd.daemon, {"path": path})
     for path in ("/zz", "objects", "zz", "m0/size"):
-        assert _dump(both.qemu, path) == _lines(qom_tree_text(both.memd.tree, path))
-    assert _dump(both.qemu, "") == _lines(qom_tree_text(both.memd.tree))
+        assert _dump(both.qemu, path) == info_qom_tree(both.memd.daemon, {"path": path})
+    assert _dump(both.qemu, "") == info_qom_tree(both.memd.daemon, {})
     both.ask("object-del", {"id": "tc"})
     path = "/objects/m1/prealloc-context"
-    assert _dump(both.qemu, path) == _lines(qom_tree_text(both.memd.tree, path))
+    assert _dump(both.qemu, path) == info_qom_tree(both.memd.daemon, {"path": path})
 
 
 def _dump(qemu: Monitor, path: str) -> list[str]:

@@ -110,7 +110,7 @@ class Backstage:
         if name == "constant":
             return CONSTANT
         if name == "encoded":
-            return Encoded(b'[{"name": "x"}]', lambda: [{"name": "x"}])
+            return Encoded(b'[{"name": "x"}]')
         if name == "pieces":
             made = iter((b"abc", b"def"))
             return Pieces("data", made, Job(lambda: None), lambda: False)
