@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,6 +58,19 @@ class StartError(Exception):
         self.text = text
         self.where = where
         self.hint = hint
+
+
+@contextmanager
+def starting(where: str = "") -> Iterator[None]:
+    """A context in which a `QMPError` means that the daemon can't start.
+
+    Args:
+        where: the option and its argument that are at fault.
+    """
+    try:
+        yield
+    except QMPError as error:
+        raise StartError(error.desc, where, error.hint) from None
 
 
 _SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC))

@@ -18,7 +18,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memd import backends
-from memd.app.accelerators import choose_accelerator
 from memd.app.access import open_audit, open_roots
 from memd.app.ports import END_PATIENCE, Ports
 from memd.app.signals import Signals
@@ -27,7 +26,7 @@ from memd.backends.credentials import is_credential
 from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
-from memd.errors import QMPError, StartError, answer_to, shortage
+from memd.errors import QMPError, StartError, answer_to, shortage, starting
 from memd.json_types import JSONObject
 from memd.qom import Quota, Tree
 from memd.server.hub import Hub
@@ -57,15 +56,17 @@ _DESCRIPTORS = 8
 """Files that have to be open at once to start, and to serve a client."""
 
 
-def _first_state(config: Config) -> str:
-    """The run state at the start."""
-    if config.incoming is not None:
-        return "inmigrate"
-    return "prelaunch" if config.stopped or config.preconfig else "running"
-
-
 class App:
     """The daemon while it runs: its state, its clients, its sockets."""
+
+    _roots: Roots | None = None
+    _machine_builder: MachineBuilder | None = None
+    _meter: Meter | None = None
+    _audit: Audit | None = None
+    _pools: Pools | None = None
+    _watching: asyncio.Future[None] | None = None
+    _metrics: Metrics | None = None
+    _manager: ServiceManager | None = None
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self._config = config
@@ -73,25 +74,8 @@ class App:
         self._tree = Tree(config.compat)
         backends.register(self._tree)
         self._tree.objects.quota = Quota(**config.quota)
-        self._daemon = Daemon(
-            self._tree,
-            config.compat,
-            name=config.name,
-            uuid=config.uuid,
-            run_state=_first_state(config),
-            preconfig=config.preconfig,
-            autostart=not config.stopped,
-            deny_private_discard=config.deny_private_discard,
-            test_faults=config.test_faults,
-            machine=config.machine,
-            actions=config.actions,
-        )
-        self._roots: Roots | None = None
-        self._machine_builder: MachineBuilder | None = None
-        if config.machine_kind is not None:
-            from memd.app.machine_builder import MachineBuilder
-
-            self._machine_builder = MachineBuilder(config, self._daemon)
+        self._daemon = Daemon(self._tree, config)
+        self._set_machine()
         make_hub: Callable[..., Hub] = Hub
         if config.test_faults:
             from memd.faulty.injection import faulty_hub
@@ -101,17 +85,21 @@ class App:
             ]
             make_hub = partial(faulty_hub, self._daemon, config.test_control, lifelines)
         dispatch: Dispatch = self._dispatcher()
-        self._meter: Meter | None = None
         if config.metrics is not None:
             from memd.commands.metering import Meter
 
             dispatch = self._meter = Meter(dispatch)
-        self._audit: Audit | None = None
         if (sink := open_audit(config.audit)) is not None:
             from memd.commands.audit import Audit
 
             dispatch = self._audit = Audit(
-                dispatch, self._daemon, sink, loop, self._spawn, LimitedLog(loop).warn
+                dispatch,
+                self._daemon,
+                sink,
+                loop,
+                # The hub is there once it is needed.
+                lambda command, what: self._hub.spawn(command, what),
+                LimitedLog(loop).warn,
             )
         self._hub = make_hub(
             loop,
@@ -127,13 +115,8 @@ class App:
         self._daemon.shut_down = self._hub.shut_down
         self._daemon.fail = self._hub.fail
         self._daemon.start_again = self._begin_again
-        self._daemon.allow_exec = config.allow_exec
         self._resetting = asyncio.Lock()
         self._ports = Ports(config, loop, self._tree, self._hub)
-        self._pools: Pools | None = None
-        self._watching: asyncio.Future[None] | None = None
-        self._metrics: Metrics | None = None
-        self._manager: ServiceManager | None = None
         # A path or an abstract name; what else a manager may listen on is not spoken to.
         if config.stored or os.environ.get("NOTIFY_SOCKET", "")[:1] in ("/", "@"):
             from memd.persist.service_manager import ServiceManager
@@ -142,6 +125,12 @@ class App:
                 loop, self._tree, self._run, config.stored, accept_loss=config.accept_loss
             )
             self._daemon.lost = self._manager.lost
+
+    def _set_machine(self) -> None:
+        if self._config.machine_kind is not None:
+            from memd.app.machine_builder import MachineBuilder
+
+            self._machine_builder = MachineBuilder(self._config, self._daemon)
 
     def _dispatcher(self) -> Dispatcher:
         """The dispatcher.
@@ -155,7 +144,7 @@ class App:
         from memd.commands.standin import StandInDispatcher
         from memd.standin.standin import StandIn
 
-        try:
+        with starting():
             standin = StandIn(
                 self._tree,
                 config.compat,
@@ -163,8 +152,6 @@ class App:
                 config.unmodelled,
                 machine=config.machine.type,
             )
-        except QMPError as error:
-            raise StartError(error.desc) from None
         self._daemon.standin = standin
         standin.host = self._daemon
         machine = self._daemon.machine
@@ -219,6 +206,8 @@ class App:
         if manager is not None:
             manager.open()
         if config.accels:
+            from memd.app.machine_builder import choose_accelerator
+
             self._daemon.accel = choose_accelerator(config)
         if config.commit == "strict":
             self._tree.ledger.strict = True
@@ -230,7 +219,7 @@ class App:
             await manager.restore(credentials=True, roots=self._roots)
         await self._make_credentials()
         if config.metrics is not None and self._meter is not None:
-            self._metrics = await self._open_metrics(config.metrics, self._meter)
+            await self._open_metrics(config.metrics, self._meter)
         if config.templates is not None:
             await self._open_templates(config.templates)
         await self._ports.open()
@@ -274,7 +263,7 @@ class App:
         """
         done = Completion()
         # Its steps are waited for in a task, which commands are not.
-        task = asyncio.ensure_future(self._reset_alone())
+        task = asyncio.ensure_future(self._reset())
         task.add_done_callback(lambda _task: done.set())
         await done
         try:
@@ -282,43 +271,35 @@ class App:
         except StartError as error:
             raise QMPError(error.text) from None
 
-    async def _reset_alone(self) -> None:
-        """One at a time: the next finds everything made."""
-        async with self._resetting:
-            await self._reset()
-
     async def _reset(self) -> None:
-        daemon, tree = self._daemon, self._tree
-        daemon.reset()
-        if daemon.standin is not None:
-            await self._run(daemon.standin.reset())
-        for each in tree.objects.each():
-            if isinstance(each, MemoryBackend):
-                each.mapped_by = None
-                if each.shown is not None:
-                    each.shown.place(None)
-        left = await self._run(tree.objects.delete_every())
-        if left:
-            raise QMPError(f"these objects can't be deleted: {', '.join(left)}")
-        self._ports.forget_names()
-        if self._config.machine_kind is not None:
-            from memd.app.machine_builder import MachineBuilder
-
-            self._machine_builder = MachineBuilder(self._config, daemon)
-        if self._roots is not None:
-            tree.host.roots = None
-        await self._make_credentials()
-        await self._make_everything()
+        """What `_begin_again` does, one at a time: the next finds everything made."""
+        async with self._resetting:
+            daemon, tree = self._daemon, self._tree
+            daemon.reset()
+            if daemon.standin is not None:
+                await self._run(daemon.standin.reset())
+            for each in tree.objects.each():
+                if isinstance(each, MemoryBackend):
+                    each.mapped_by = None
+                    if each.shown is not None:
+                        each.shown.place(None)
+            left = await self._run(tree.objects.delete_every())
+            if left:
+                raise QMPError(f"these objects can't be deleted: {', '.join(left)}")
+            self._ports.forget_names()
+            self._set_machine()
+            if self._roots is not None:
+                tree.host.roots = None
+            await self._make_credentials()
+            await self._make_everything()
 
     async def _register(self, commands: list[StartCommand]) -> None:
         """What options of a stand-in stand for; raises `StartError`."""
         from memd.commands.standin import at_start
 
         for each in commands:
-            try:
+            with starting(each.where):
                 await self._run(at_start(self._daemon, each.command, each.options, each.is_json))
-            except QMPError as error:
-                raise StartError(error.desc, each.where, error.hint) from None
 
     async def _watch_huge_pages(self) -> None:
         """Say that others have taken huge pages which memory here may claim."""
@@ -344,12 +325,10 @@ class App:
 
         config, objects = self._config, self._tree.objects
         reserve = RESERVE if config.pool_reserve is None else config.pool_reserve
-        try:
+        with starting("--pool"):
             objects.pools = pools = Pools(
                 self._tree, config.pools, reserve, self._hub.in_thread, self._status_changed
             )
-        except QMPError as error:
-            raise StartError(error.desc, "--pool", error.hint) from None
         return pools
 
     def _stop_watching(self) -> None:
@@ -371,33 +350,26 @@ class App:
             roots=config.mem_roots,
             tcp=config.insecure_tcp,
         )
-        try:
+        with starting(f"--templates {directory}"):
             await self._run(templates.open())
-        except QMPError as error:
-            raise StartError(error.desc, f"--templates {directory}", error.hint) from None
         self._daemon.templates = templates
         await templates.start_serving(self._hub.broadcast, self._hub.in_thread, self._hub.spawn)
 
-    async def _open_metrics(self, address: Chardev, meter: Meter) -> Metrics:
+    async def _open_metrics(self, address: Chardev, meter: Meter) -> None:
         try:
-            from memd.app.metrics import open_metrics
+            from memd.app.metrics import Metrics
         except ImportError as error:
             hint = "the extra metrics brings it: in memd's source tree, pip install '.[metrics]'"
             raise StartError(f"--metrics needs {error.name}", address.where, hint) from None
-        try:
-            return await open_metrics(
-                address, self._loop, self._hub, self._daemon, meter, self._run
-            )
-        except QMPError as error:
-            raise StartError(error.desc, address.where, error.hint) from None
+        self._metrics = Metrics(self._loop, self._hub, self._daemon, meter, self._run)
+        with starting(address.where):
+            await self._metrics.open(address)
 
     async def _make_object(self, options: JSONObject) -> None:
         if self._manager is not None and self._manager.has(options):
             return
-        try:
+        with starting():
             await self._run(self._tree.objects.create(options))
-        except QMPError as error:
-            raise StartError(error.desc, hint=error.hint) from None
 
     async def _run(self, command: Command[Any]) -> Any:
         """Run a command; a `memd.work.Run`. It raises `QMPError` only."""
@@ -418,9 +390,6 @@ class App:
         if not done.done() and self._manager is not None:
             self._manager.ask_for_time(done)
         return await done
-
-    def _spawn(self, command: Command[None], what: str) -> None:
-        self._hub.spawn(command, what)
 
     def _briefly(self, work: Callable[[], object]) -> Callable[[], Awaitable[object]]:
         """A step of the end that may wait for a file system, but not for long."""

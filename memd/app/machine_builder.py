@@ -1,4 +1,4 @@
-"""The machine of a command line: its memory, and what is plugged into it from the start.
+"""The machine of a command line: its memory, what is plugged into it, its accelerator.
 
 The order is QEMU's (observed on 10.0.2): first all objects, then the machine's
 own memory, its nodes and its limits, then the devices.
@@ -6,6 +6,7 @@ own memory, its nodes and its limits, then the devices.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from memd.devices.machine_object import (
     set_machine,
     settle_caches,
 )
-from memd.errors import QMPError, StartError
+from memd.errors import StartError, starting
 from memd.json_types import JSONObject
 from memd.qom import MemoryRegion
 from memd.work import Run
@@ -78,21 +79,17 @@ class MachineBuilder:
                 options = {"qom-type": "memory-backend-file", "mem-path": path}
             await make_object({**options, "id": id, "size": machine.ram_size})
             self._install(self._backend(id))
-        try:
+        with starting():
             check_initiators(self._kind, machine)
             settle_caches(self._kind, self._tree.machine)
             check_limits(self._kind, machine)
-        except QMPError as error:
-            raise StartError(error.desc) from None
 
     async def _plug(self, device: DeviceOption, run: Run) -> None:
         from memd.devices.adding import add_device
 
-        try:
+        with starting(device.where):
             driver = self._tree.type_by_name(device.options["driver"])
             await run(add_device(self._daemon.machine, arguments(device, driver)))
-        except QMPError as error:
-            raise StartError(error.desc, device.where, error.hint) from None
 
     def _take_backend(self, path: str, by_node: list[NumaNode]) -> None:
         """The machine's memory is a backend that was made for it."""
@@ -156,3 +153,43 @@ class MachineBuilder:
     def _backend(self, path: str) -> MemoryBackend | None:
         found, _ambiguous = self._tree.lookup(path, "memory-backend")
         return found if isinstance(found, MemoryBackend) else None
+
+
+def choose_accelerator(config: Config) -> str:
+    """The first of the accelerators asked for that this host has.
+
+    Raises:
+        StartError: it has none of them.
+    """
+    for number, name in enumerate(config.accels):
+        refusal = _try_accelerator(name)
+        if refusal is None:
+            if number:
+                config.report.error(f"falling back to {name}")
+            return name
+        for text in refusal[:-1]:
+            config.report.error(text)
+        if number + 1 == len(config.accels):
+            raise StartError(refusal[-1])
+        config.report.error(refusal[-1])
+    return "tcg"
+
+
+def _try_accelerator(name: str) -> list[str] | None:
+    """Why an accelerator can't be used, in QEMU's words (10.0.2, 11.1.3), or None."""
+    if name not in ("kvm", "mshv"):
+        return None
+    try:
+        os.close(os.open(f"/dev/{name}", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        if name == "kvm":
+            return [
+                f"Could not access KVM kernel module: {reason}",
+                f"failed to initialize kvm: {reason}",
+            ]
+        return [
+            f"Failed to open /dev/mshv: {reason}",
+            "failed to initialize mshv: Operation not permitted",
+        ]
+    return None

@@ -45,6 +45,7 @@ from memd.work import MEMORY, Job, Run
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.commands.metering import Meter
+    from memd.compat import Compat
     from memd.config import Chardev
     from memd.pages.servers import Totals
     from memd.pages.store import Holdings
@@ -63,69 +64,52 @@ LONGEST = 1 << 16
 """Bytes of what a scraper says."""
 
 
+Counted = tuple[str, list[int], float, dict[str, int]]
+"""A command: name, buckets, seconds, errors by class."""
+
+
 class Snapshot:
     """Values that are read on the event loop for one scrape."""
 
-    def __init__(self) -> None:
-        self.backends: list[JSONObject] = []
-        self.clients = 0
-        self.held = 0
-        self.lost: list[JSONObject] = []
-        self.pools: list[JSONObject] = []
-        self.populated = 0
-        self.templates: Holdings | None = None
-        self.sent: Totals | None = None
-        # Name, buckets, seconds, errors.
-        self.commands: list[tuple[str, list[int], float, dict[str, int]]] = []
+    backends: Sequence[JSONObject] = ()
+    clients = 0
+    held = 0
+    lost: Sequence[JSONObject] = ()
+    pools: Sequence[JSONObject] = ()
+    populated = 0
+    templates: Holdings | None = None
+    sent: Totals | None = None
+    commands: Sequence[Counted] = ()
 
 
-class Collector:
-    """Makes the metrics of a snapshot.
-
-    Args:
-        compat: whose behaviour is given, such as "10.0".
-        look: gives a snapshot.
-    """
-
-    def __init__(self, compat: str, look: Callable[[], Snapshot]) -> None:
-        self._compat = compat
-        self._look = look
-
-    def describe(self) -> Iterator[Metric]:
-        """The metrics' names, by which a scraper may ask for some (`?name[]=`)."""
-        return self._families(Snapshot())
-
-    def collect(self) -> Iterator[Metric]:
-        """Every metric, as it is now."""
-        return self._families(self._look())
-
-    def _families(self, seen: Snapshot) -> Iterator[Metric]:
-        yield InfoMetricFamily(
-            "memd", "The daemon.", value={"version": __version__, "compat": self._compat}
-        )
-        yield from _of_backends(seen.backends)
-        yield from _of_pools(seen.pools)
-        yield from _of_commands(seen.commands)
-        yield CounterMetricFamily(
-            "memd_populated_bytes", "Bytes that were preallocated.", value=seen.populated
-        )
-        yield GaugeMetricFamily("memd_clients", "Clients that are connected.", value=seen.clients)
-        yield GaugeMetricFamily(
-            "memd_held_bytes",
-            "Bytes held for clients: unfinished messages, and answers that nobody has read.",
-            value=seen.held,
-        )
-        yield _labelled(
-            GaugeMetricFamily,
-            "memd_lost_regions",
-            "Regions that ended with the last daemon, by why.",
-            ["reason"],
-            Counter((str(each["reason"]),) for each in seen.lost),
-        )
-        if seen.templates is not None:
-            yield from _of_templates(seen.templates)
-        if seen.sent is not None:
-            yield from _of_clones(seen.sent)
+def _families(compat: Compat, seen: Snapshot) -> Iterator[Metric]:
+    """The metrics of a snapshot."""
+    yield InfoMetricFamily(
+        "memd", "The daemon.", value={"version": __version__, "compat": compat.value}
+    )
+    yield from _of_backends(seen.backends)
+    yield from _of_pools(seen.pools)
+    yield from _of_commands(seen.commands)
+    yield CounterMetricFamily(
+        "memd_populated_bytes", "Bytes that were preallocated.", value=seen.populated
+    )
+    yield GaugeMetricFamily("memd_clients", "Clients that are connected.", value=seen.clients)
+    yield GaugeMetricFamily(
+        "memd_held_bytes",
+        "Bytes held for clients: unfinished messages, and answers that nobody has read.",
+        value=seen.held,
+    )
+    yield _labelled(
+        GaugeMetricFamily,
+        "memd_lost_regions",
+        "Regions that ended with the last daemon, by why.",
+        ["reason"],
+        Counter((str(each["reason"]),) for each in seen.lost),
+    )
+    if seen.templates is not None:
+        yield from _of_templates(seen.templates)
+    if seen.sent is not None:
+        yield from _of_clones(seen.sent)
 
 
 def _labelled(
@@ -164,7 +148,7 @@ _SUMS = (
 )
 
 
-def _of_backends(backends: list[JSONObject]) -> Iterator[Metric]:
+def _of_backends(backends: Sequence[JSONObject]) -> Iterator[Metric]:
     yield _labelled(
         GaugeMetricFamily,
         "memd_backends",
@@ -207,7 +191,7 @@ _POOLS = (
 )
 
 
-def _of_pools(pools: list[JSONObject]) -> Iterator[Metric]:
+def _of_pools(pools: Sequence[JSONObject]) -> Iterator[Metric]:
     for family, name, member, text in _POOLS:
         yield _labelled(
             family,
@@ -221,7 +205,9 @@ def _of_pools(pools: list[JSONObject]) -> Iterator[Metric]:
         )
 
 
-def _of_commands(commands: list[tuple[str, list[int], float, dict[str, int]]]) -> Iterator[Metric]:
+def _of_commands(
+    commands: Sequence[Counted],
+) -> Iterator[Metric]:
     errors = CounterMetricFamily(
         "memd_command_errors",
         "Commands that were answered with an error.",
@@ -339,11 +325,9 @@ def _answerer(registry: CollectorRegistry) -> Callable[[bytes], bytes]:
 
 
 class Metrics:
-    """Serves the metrics until it is closed.
+    """Serves the metrics until it is closed; a collector of the library's registry.
 
     Args:
-        socks: listen; owned from now on.
-        made_path: the path of the socket, if it was made here.
         loop: the daemon's.
         hub: the daemon's clients.
         daemon: its state.
@@ -353,8 +337,6 @@ class Metrics:
 
     def __init__(
         self,
-        socks: list[socket.socket],
-        made: SocketFile | None,
         loop: asyncio.AbstractEventLoop,
         hub: Hub,
         daemon: Daemon,
@@ -369,14 +351,40 @@ class Metrics:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        registry.register(Collector(daemon.compat.value, lambda: self._seen))
+        registry.register(self)
         self._answer = _answerer(registry)
         self._seen = Snapshot()
         self._one_at_a_time = asyncio.Lock()
         # Those that have not said what they want, and all of them; in the order they came.
         self._silent: dict[asyncio.Task[None], None] = {}
         self._scrapes: set[asyncio.Task[None]] = set()
-        self._listeners = [Listener(loop, each, self._serve, made=made) for each in socks]
+        self._listeners: list[Listener] = []
+
+    def describe(self) -> Iterator[Metric]:
+        """The metrics' names, by which a scraper may ask for some (`?name[]=`)."""
+        return _families(self._daemon.compat, Snapshot())
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, as it is now."""
+        return _families(self._daemon.compat, self._seen)
+
+    async def open(self, address: Chardev) -> None:
+        """Listen, and serve.
+
+        Args:
+            address: kind "unix" or "tcp".
+
+        Raises:
+            QMPError: it can't be listened on.
+        """
+
+        def listen() -> tuple[list[socket.socket], SocketFile | None]:
+            if address.kind == "unix":
+                return [open_unix(address.path, server=True)], SocketFile(address.path)
+            return listen_tcp(address.host, address.port, address.family), None
+
+        socks, made = await self._hub.in_thread(listen)
+        self._listeners = [Listener(self._loop, each, self._serve, made=made) for each in socks]
         for listener in self._listeners:
             listener.start()
 
@@ -458,29 +466,3 @@ class Metrics:
             seen.templates = await self._run(self._daemon.templates.holdings())
             seen.sent = self._daemon.templates.servers.totals()
         return seen
-
-
-async def open_metrics(
-    address: Chardev,
-    loop: asyncio.AbstractEventLoop,
-    hub: Hub,
-    daemon: Daemon,
-    meter: Meter,
-    run: Run,
-) -> Metrics:
-    """Listen, and serve.
-
-    Args:
-        address: kind "unix" or "tcp".
-
-    Raises:
-        QMPError: it can't be listened on.
-    """
-
-    def listen() -> tuple[list[socket.socket], SocketFile | None]:
-        if address.kind == "unix":
-            return [open_unix(address.path, server=True)], SocketFile(address.path)
-        return listen_tcp(address.host, address.port, address.family), None
-
-    socks, made = await hub.in_thread(listen)
-    return Metrics(socks, made, loop, hub, daemon, meter, run)

@@ -14,7 +14,7 @@ from memd import qom
 from memd.backends.tls_creds import TLSCredentials
 from memd.compat import Compat
 from memd.config import Allowed
-from memd.errors import QMPError, StartError
+from memd.errors import QMPError, StartError, starting
 from memd.hostmem.sockets import address_of, connect_tcp, listen_tcp
 from memd.qom import Tree
 from memd.server.dialer import Dialer
@@ -147,10 +147,8 @@ class Ports:
 
     async def _open_monitor(self, spec: MonitorSpec) -> None:
         seen = self._add_chardev(spec.chardev, used=True)
-        try:
+        with starting(spec.where):
             monitor = ObjectMonitor(self._tree, spec, seen)
-        except QMPError as error:
-            raise StartError(error.desc, spec.where) from None
         self._monitors.append(monitor)
         seen.on_yank = lambda: self._hub.disconnect(monitor)
         if spec.chardev.kind == "stdio":
@@ -196,10 +194,8 @@ class Ports:
             seen.addr = {"type": "inet", "host": chardev.host, "port": chardev.port}
         elif backend == "socket":
             seen.addr = {"type": "unix", "path": chardev.path}
-        try:
+        with starting(chardev.where):
             self._tree.chardevs.add_child(chardev.id, seen)
-        except QMPError as error:
-            raise StartError(error.desc, chardev.where) from None
         return seen
 
     async def _open_chardev(

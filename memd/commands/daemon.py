@@ -7,14 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from memd.commands.descriptors import FdSets
-from memd.compat import Compat
-from memd.config import NO_MACHINE, MachineConfig
 from memd.devices import register
 from memd.devices.machine import Machine
 from memd.json_types import JSON, JSONObject
 from memd.work import Command, Constant
 
 if TYPE_CHECKING:
+    from memd.config import Config
     from memd.devices.kinds import MachineKind
     from memd.pages.templates import Templates
     from memd.qapi import Schema
@@ -26,18 +25,16 @@ class Daemon:
     """The state that outlives every client.
 
     Attributes:
-        compat: whose texts and introspection are given.
         tree: the QOM tree; its `/objects` are the backends.
+        config: the parsed command line.
+        compat: whose texts and introspection are given.
         fdsets: the descriptor sets of `add-fd`.
-        name: what `query-name` gives, None where there is none.
-        uuid: what `query-uuid` gives.
         accel: the accelerator in use, were there a guest (QAPI `Accelerator`).
         actions: what follows of a reboot, a shutdown, a panic and a watchdog (the
             members of `set-action`).
         shut_down: ends the daemon, for a reason out of QAPI's `ShutdownCause`.
         fail: ends it with an error, which is told on standard error.
         start_again: makes all anew that the command line describes.
-        allow_exec: whether clients may name commands.
         preconfig: whether it waits for x-exit-preconfig.
         autostart: whether it runs from then on.
         handlers: what runs the commands that need no client's session, by name.
@@ -48,59 +45,45 @@ class Daemon:
         lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).
         standin: what it knows of a whole QEMU, None where it is memd alone.
         templates: the template store, None where there is none.
-        test_faults: whether the schema has the commands of --test-faults.
     """
 
     accel = "tcg"
     start_again: Callable[[], Command[None]] | None = None
-    allow_exec = False
-    migration_capabilities: frozenset[str] = frozenset()
     reading_config = False
     machine_kind: MachineKind | None = None
     standin: StandIn | None = None
     templates: Templates | None = None
 
-    def __init__(
-        self,
-        tree: Tree,
-        compat: Compat = Compat.V10_0,
-        *,
-        name: str | None = None,
-        uuid: str = "00000000-0000-0000-0000-000000000000",
-        run_state: str = "running",
-        preconfig: bool = False,
-        autostart: bool = True,
-        deny_private_discard: bool = False,
-        test_faults: bool = False,
-        machine: MachineConfig = NO_MACHINE,
-        actions: dict[str, str] | None = None,
-    ) -> None:
+    def __init__(self, tree: Tree, config: Config) -> None:
         self.tree = tree
-        self.compat = compat
+        self.config = config
+        self.compat = config.compat
         self.fdsets = FdSets()
-        self.name = name
-        self.uuid = uuid
-        self._first = preconfig, name, run_state
-        self._run_state = run_state
-        self._actions = {
+        self.shut_down: Callable[[str], None] = lambda reason: None
+        self.fail: Callable[[str], None] = lambda text: None
+        self.autostart = not config.stopped
+        self.handlers: Mapping[str, Callable[[Daemon, JSONObject], JSON]] = {}
+        register(tree)
+        self.machine = Machine(tree, config.machine)
+        self.machine.deny_private_discard = config.deny_private_discard
+        self.lost: dict[str, JSONObject] = {}
+        self._constants: dict[str, Constant] = {}
+        self._set_first_state()
+
+    def _set_first_state(self) -> None:
+        config = self.config
+        self.actions = {
             "reboot": "reset",
             "shutdown": "poweroff",
             "panic": "shutdown",
             "watchdog": "reset",
-            **(actions or {}),
+            **config.actions,
         }
-        self.actions = dict(self._actions)
-        self.shut_down: Callable[[str], None] = lambda reason: None
-        self.fail: Callable[[str], None] = lambda text: None
-        self.preconfig = preconfig
-        self.autostart = autostart
-        self.handlers: Mapping[str, Callable[[Daemon, JSONObject], JSON]] = {}
-        register(tree)
-        self.machine = Machine(tree, machine)
-        self.machine.deny_private_discard = deny_private_discard
-        self.test_faults = test_faults
-        self.lost: dict[str, JSONObject] = {}
-        self._constants: dict[str, Constant] = {}
+        self.preconfig = config.preconfig
+        self.migration_capabilities: frozenset[str] = frozenset()
+        self._run_state = "prelaunch" if config.stopped or config.preconfig else "running"
+        if config.incoming is not None:
+            self._run_state = "inmigrate"
 
     @property
     def run_state(self) -> str:
@@ -114,10 +97,8 @@ class Daemon:
 
     def reset(self) -> None:
         """Be as at the start, with an empty machine and the objects that there are."""
-        self.actions = dict(self._actions)
         self.fdsets.close()
-        self.migration_capabilities = frozenset()
-        self.preconfig, self.name, self._run_state = self._first
+        self._set_first_state()
         self.machine = self.machine.renewed()
 
     def constant(self, name: str, make: Callable[[], JSON]) -> Constant:
@@ -131,7 +112,7 @@ class Daemon:
     def schema(self) -> Schema:
         """The QAPI schema, read when it is first asked for: the greeting needs none."""
         if self.standin is not None:
-            return self.standin.schema(test=self.test_faults)
+            return self.standin.schema(test=self.config.test_faults)
         from memd.qapi import load_schema
 
-        return load_schema(self.compat, test=self.test_faults)
+        return load_schema(self.compat, test=self.config.test_faults)

@@ -212,11 +212,11 @@ def _info_memory_size_summary(daemon: Daemon, args: JSONObject) -> list[str]:
 
 
 def _info_name(daemon: Daemon, args: JSONObject) -> list[str]:
-    return [] if daemon.name is None else [daemon.name]
+    return [] if daemon.config.name is None else [daemon.config.name]
 
 
 def _info_uuid(daemon: Daemon, args: JSONObject) -> list[str]:
-    return [daemon.uuid]
+    return [daemon.config.uuid]
 
 
 def _info_kvm(daemon: Daemon, args: JSONObject) -> list[str]:

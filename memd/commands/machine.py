@@ -53,7 +53,8 @@ def cont(daemon: Daemon, args: JSONObject) -> JSON:
 
 def query_name(daemon: Daemon, args: JSONObject) -> JSON:
     """The name of `--name`."""
-    return {} if daemon.name is None else {"name": daemon.name}
+    name = daemon.config.name
+    return {} if name is None else {"name": name}
 
 
 def query_target(daemon: Daemon, args: JSONObject) -> JSON:

@@ -134,7 +134,7 @@ async def begin(daemon: Daemon, args: JSONObject, take: TakeFd) -> None:
     """
     if args.get("resume"):
         raise QMPError("Cannot resume if there is no paused migration")
-    opener = _opener(daemon, take, may_run=daemon.allow_exec)
+    opener = _opener(daemon, take, may_run=daemon.config.allow_exec)
     await _migration(daemon).send(args, opener)
 
 
@@ -145,7 +145,7 @@ async def migrate_incoming(daemon: Daemon, session: Session, args: JSONObject) -
     def take(name: str) -> Held | None:
         return inherited(name) if name[:1].isdecimal() else named(name)
 
-    opener = _opener(daemon, take, may_run=daemon.allow_exec)
+    opener = _opener(daemon, take, may_run=daemon.config.allow_exec)
     await _migration(daemon).receive(args, opener)
     return {}
 

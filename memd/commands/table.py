@@ -38,7 +38,7 @@ HANDLERS: dict[str, Handler] = {
     "stop": machine.stop,
     "cont": machine.cont,
     "query-name": machine.query_name,
-    "query-uuid": lambda daemon, args: {"UUID": daemon.uuid},
+    "query-uuid": lambda daemon, args: {"UUID": daemon.config.uuid},
     "query-target": machine.query_target,
     "query-kvm": machine.query_kvm,
     "object-del": qom.object_del,

@@ -8,6 +8,7 @@ from memd import backends
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
 from memd.compat import Compat
+from memd.config import Config, Report
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import Tree
@@ -50,10 +51,23 @@ def make_local_session() -> Session:
     return cast(Session, client)
 
 
-def make_daemon(compat: Compat = Compat.V10_0, **more: Any) -> Daemon:
+def daemon_of(tree: Tree, **options: Any) -> Daemon:
+    """A daemon with that tree.
+
+    Args:
+        options: attributes of its `Config`.
+    """
+    config = Config(Report("memd"))
+    config.compat = tree.compat
+    for name, value in options.items():
+        setattr(config, name, value)
+    return Daemon(tree, config)
+
+
+def make_daemon(compat: Compat = Compat.V10_0, **options: Any) -> Daemon:
     tree = Tree(compat)
     backends.register(tree)
-    daemon = Daemon(tree, compat, **more)
+    daemon = daemon_of(tree, **options)
     # As once all of a command line is there.
     daemon.machine.started = True
     return daemon

@@ -111,7 +111,7 @@ def test_memdev_shows_every_member() -> None:
 
 
 def test_states_read_as_in_qemu_and_events_are_sent() -> None:
-    console = Console(run_state="prelaunch", name="store")
+    console = Console(stopped=True, name="store")
     assert say(console, "info status") == "VM status: paused (prelaunch)\r\n"
     assert say(console, "info name") == "store\r\n"
     outcome = console("human-monitor-command", command_line="c")

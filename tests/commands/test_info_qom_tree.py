@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from memd.commands.daemon import Daemon
 from memd.commands.hmp_info import info_qom_tree
 from memd.compat import Compat
 from memd.qom import Tree
+from tests.commands.fakes import daemon_of
 from tests.qom.stand_ins import add, add_context, new_tree
 
 MACHINE = [
@@ -20,7 +20,7 @@ MACHINE = [
 
 
 def _lines(tree: Tree, path: str = "") -> list[str]:
-    return info_qom_tree(Daemon(tree), {"path": path} if path else {})
+    return info_qom_tree(daemon_of(tree), {"path": path} if path else {})
 
 
 def test_the_machine_is_the_default() -> None:

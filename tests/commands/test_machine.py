@@ -27,7 +27,7 @@ def test_stop_and_cont_change_the_state_and_say_so_once() -> None:
 
 
 def test_a_daemon_started_stopped_is_not_paused() -> None:
-    console = Console(run_state="prelaunch")
+    console = Console(stopped=True)
     assert events(console("stop")) == []
     assert console("query-status") == {"running": False, "status": "prelaunch"}
     assert events(console("cont")) == ["RESUME"]

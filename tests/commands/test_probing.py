@@ -116,7 +116,7 @@ def test_devices_have_no_classes() -> None:
 
 
 def test_preconfig_ends_once() -> None:
-    console = Console(run_state="prelaunch", preconfig=True)
+    console = Console(preconfig=True)
     outcome = console("x-exit-preconfig")
     assert isinstance(outcome, Outcome)
     assert [event.name for event in outcome.events] == ["RESUME"]
@@ -128,13 +128,13 @@ def test_preconfig_ends_once() -> None:
 
 
 def test_preconfig_of_one_that_starts_stopped() -> None:
-    console = Console(run_state="prelaunch", preconfig=True, autostart=False)
+    console = Console(preconfig=True, stopped=True)
     assert console("x-exit-preconfig") == {}
     assert console("query-status") == {"running": False, "status": "prelaunch"}
 
 
 def test_what_may_be_done_before_the_machine_is() -> None:
-    console = Console(run_state="prelaunch", preconfig=True)
+    console = Console(preconfig=True)
     text = "The command '{}' is permitted only after machine initialization has completed"
     for command in ("query-cpus-fast", "cont", "device_add", "query-kvm", "getfd"):
         assert console.refusal(command) == ("GenericError", text.format(command))

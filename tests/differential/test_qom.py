@@ -26,7 +26,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import run_here, value_of
-from tests.commands.fakes import make_session
+from tests.commands.fakes import daemon_of, make_session
 from tests.differential.harness import OWN_TYPES
 from tests.differential.server import PATIENCE, Message, Monitor, is_listening, qemu_argv
 
@@ -54,7 +54,7 @@ class Local:
     def __init__(self, compat: Compat) -> None:
         self.tree = Tree(compat)
         backends.register(self.tree)
-        self.daemon = Daemon(self.tree, compat)
+        self.daemon = daemon_of(self.tree)
 
     def execute(self, command: str, arguments: JSON = None) -> Message:
         """A command's answer."""

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import pytest
 
-from memd.commands.daemon import Daemon
 from memd.commands.memdev import x_memdev_export
 from memd.errors import QMPError
 from memd.hostmem import access
@@ -24,7 +23,7 @@ from memd.persist.object_log import LogFile
 from memd.persist.sd_notify import Notifier
 from memd.work import run_here
 from tests.backends.doing import MIB, delete, get, region_of
-from tests.commands.fakes import make_local_session
+from tests.commands.fakes import daemon_of, make_local_session
 from tests.differential.kernel import descriptors
 from tests.hostmem.smaps import rows
 from tests.kvm import needs_guest_memfd
@@ -440,7 +439,7 @@ async def test_no_memory_for_the_list(
             lambda: delete(life.tree),
             lambda: life.set("m0", "dump", False),
             lambda: run_here(
-                x_memdev_export(Daemon(life.tree), make_local_session(), {"id": "m0"})
+                x_memdev_export(daemon_of(life.tree), make_local_session(), {"id": "m0"})
             ),
         ):
             with pytest.raises(QMPError) as caught:
@@ -554,7 +553,7 @@ async def test_who_made_it(begin: Begin) -> None:
 async def test_how_often_it_was_exported(begin: Begin) -> None:
     life = await begin()
     add(life, "memfd", size=MIB)
-    outcome = run_here(x_memdev_export(Daemon(life.tree), make_local_session(), {"id": "m0"}))
+    outcome = run_here(x_memdev_export(daemon_of(life.tree), make_local_session(), {"id": "m0"}))
     os.close(outcome.fds[0])
     life.kill()
     life = await begin()
