@@ -427,9 +427,6 @@ def test_the_tree_as_text(both: Both) -> None:
 
 def _dump(qemu: Monitor, path: str) -> list[str]:
     answer = qemu.execute("human-monitor-command", {"command-line": f"info qom-tree {path}"})
-    return _lines(answer["return"])
-
-
-def _lines(text: str) -> list[str]:
-    assert text.endswith("\r\n")
-    return [line for line in text.split("\r\n") if f"/{MONITOR} (" not in line]
+    *lines, end = answer["return"].split("\r\n")
+    assert end == ""
+    return [line for line in lines if f"/{MONITOR} (" not in line]
