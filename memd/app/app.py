@@ -22,7 +22,7 @@ from memd.app.access import open_audit, open_roots
 from memd.app.ports import END_PATIENCE, Ports
 from memd.app.signals import Signals
 from memd.backends.base import MemoryBackend
-from memd.backends.credentials import is_credential
+from memd.backends.secret import is_credential
 from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher

@@ -45,7 +45,8 @@ def describe(backend: MemoryBackend, plan: Plan) -> JSONObject:
     told["discard"] = discard(backend, plan, plan.spec)
     told["file-changes"] = file_changes(plan, told)
     told["shareable"] = sharing(plan.file, told["writes"])
-    told["survives-restart"] = survival(plan.file, told["writes"])
+    shared = told["shareable"]
+    told["survives-restart"] = "file" if shared == "path" else shared
     return told
 
 
@@ -149,9 +150,3 @@ def sharing(file: PlannedFile | None, write: str) -> str:
     if file is None or write == PRIVATE or file.kind == "device":
         return "no"
     return "path" if file.kind == "file" else "descriptor"
-
-
-def survival(file: PlannedFile | None, write: str) -> str:
-    """QAPI's `MemdevSurvival`."""
-    shared = sharing(file, write)
-    return "file" if shared == "path" else shared

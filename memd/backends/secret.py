@@ -11,10 +11,10 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from memd.backends.credentials import Credentials
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 from memd.qapi.visit import visit_enum, visit_str
-from memd.qom import OBJECT, ObjectType, Property, Tree
+from memd.qom import NOBODY, OBJECT, Description, ObjectType, Property, Tree, UserCreatable
 from memd.work import Job
 
 if TYPE_CHECKING:
@@ -33,6 +33,28 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n")
 
 
+class Credentials(UserCreatable):
+    """An object whose files are read once; most properties count for nothing later."""
+
+    tree: Tree
+
+    def restoring(self, described: Description) -> JSONObject:
+        """What it was made of counts, whatever was set later."""
+        options: JSONObject = described["options"]
+        return {name: value for name, value in options.items() if name not in ("qom-type", "id")}
+
+    def relink(self, described: Description) -> None:
+        """Show what was set later; see `UserCreatable.relink`."""
+        # What the command line says of whom to trust, no client changes for good.
+        if described["owner"] is not NOBODY:
+            self.set_properties(described["properties"])
+
+
+def is_credential(type_name: str) -> bool:
+    """Whether objects of that type are what monitors may need, and so come before them."""
+    return type_name.startswith(("tls-creds", "secret"))
+
+
 class Secret(Credentials):
     """A secret.
 
@@ -42,10 +64,11 @@ class Secret(Credentials):
 
     is_secret = True
 
+    content = b""
+    _is_read = False
+
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
-        self.content = b""
-        self._is_read = False
         self._values: dict[str, str] = {}
 
     def value(self, name: str) -> str:

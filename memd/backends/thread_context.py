@@ -23,13 +23,14 @@ class ThreadContext(UserCreatable):
         thread_id: the thread's id, as the kernel counts; -1 before there is one.
     """
 
+    thread_id = -1
+    # What is asked for before the thread runs, and by which property.
+    _cpus: set[int] | None = None
+    _mixed = ""
+    _end: threading.Event | None = None
+
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
-        self.thread_id = -1
-        # What is asked for before the thread runs, and by which property.
-        self._cpus: set[int] | None = None
-        self._mixed = ""
-        self._end: threading.Event | None = None
         # The CPUs that the thread had at its end: a backend may still refer to it.
         self._last: set[int] = set()
 
@@ -47,15 +48,11 @@ class ThreadContext(UserCreatable):
             try:
                 self.apply(self._cpus)
             except QMPError:
-                self.end()
+                await self.finalize()
                 raise
 
     async def finalize(self) -> None:
         """End the thread; see `UserCreatable.finalize`."""
-        self.end()
-
-    def end(self) -> None:
-        """End the thread, if it runs."""
         if self._end is not None:
             self._last = self.affinity()
             self._end.set()

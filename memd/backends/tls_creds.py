@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memd.backends.credentials import Credentials
-from memd.backends.secret import find_secret
+from memd.backends.secret import Credentials, find_secret
 from memd.errors import QMPError
 from memd.qapi.visit import visit_bool, visit_enum, visit_str
-from memd.qom import OBJECT, ObjectType, Tree
+from memd.qom import OBJECT, ObjectType
 from memd.qom.object import Property, Set, attribute
 from memd.work import Job
 
@@ -41,18 +40,16 @@ class TLSCredentials(Credentials):
         passwordid: the id of the secret that the key is encrypted with, or None.
     """
 
-    def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
-        super().__init__(qom_type, tree, id)
-        self.dir: str | None = None
-        self.endpoint = "client"
-        self.priority: str | None = None
-        self.versions: tuple[str, ...] = _SPOKEN
-        self.verify_peer = True
-        self.sanity_check = True
-        self.passwordid: str | None = None
-        self._context: ssl.SSLContext | None = None
-        # Where they were read from, which counts when they are read anew.
-        self._files: tuple[str, str, bool, str | None] | None = None
+    dir: str | None = None
+    endpoint = "client"
+    priority: str | None = None
+    versions: tuple[str, ...] = _SPOKEN
+    verify_peer = True
+    sanity_check = True
+    passwordid: str | None = None
+    _context: ssl.SSLContext | None = None
+    # Where they were read from, which counts when they are read anew.
+    _files: tuple[str, str, bool, str | None] | None = None
 
     async def complete(self) -> None:
         """Read the files; see `UserCreatable.complete`."""
@@ -70,9 +67,9 @@ class TLSCredentials(Credentials):
         from memd.hostmem.files import encode_path
 
         def work() -> ssl.SSLContext:
-            from memd.backends.tls_load import load
+            from memd.backends.tls_load import Loader
 
-            return load(directory, compat, secret, server=server, check=check)
+            return Loader(directory, compat, server).load(secret, check=check)
 
         self._context = await Job(work, on=self.tree.host.waits_on(encode_path(directory)))
         self._files = files

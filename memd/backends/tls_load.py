@@ -30,10 +30,8 @@ them; others speak of what only matters once somebody is connected."""
 _MISMATCH = "The certificate and the given key do not match."
 
 
-def load(
-    directory: str, compat: Compat, secret: bytes | QMPError, *, server: bool, check: bool
-) -> ssl.SSLContext:
-    """Read a directory's files: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`.
+class Loader:
+    """Reads a directory's files: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`.
 
     For a client `client-cert.pem` and `client-key.pem`, which may be missing;
     `ca-crl.pem`, with certificates that were revoked, and a server's
@@ -42,18 +40,9 @@ def load(
     Args:
         directory: where the files are.
         compat: whose texts.
-        secret: what the key is encrypted with, nothing where it is not, or
-            why that can't be had.
         server: whether they are for the end that listens.
-        check: whether the certificates are checked before they are needed.
-
-    Raises:
-        QMPError: they can't be used.
     """
-    return _Loader(directory, compat, server).load(secret, check=check)
 
-
-class _Loader:
     def __init__(self, directory: str, compat: Compat, server: bool) -> None:
         self._server = server
         self._role = "server" if server else "client"
@@ -66,6 +55,16 @@ class _Loader:
         self._secret = b""
 
     def load(self, secret: bytes | QMPError, *, check: bool) -> ssl.SSLContext:
+        """A context with them.
+
+        Args:
+            secret: what the key is encrypted with, nothing where it is not, or
+                why that can't be had.
+            check: whether the certificates are checked before they are needed.
+
+        Raises:
+            QMPError: they can't be used.
+        """
         paired = self._find_files()
         if self._old:
             authorities, own = self._read_old(paired, check)

@@ -88,9 +88,7 @@ class Dispatcher:
             )
         if session.monitor.readonly and not is_query(name, arguments):
             raise QMPError(f"The command '{name}' is not permitted on a read-only monitor")
-        check = self._checks.get(name)
-        if check is None:
-            check = self._checks[name] = self._daemon.schema.checker(name)
+        check = self._checks[name] = self._daemon.schema.checker(name)
         return check
 
 

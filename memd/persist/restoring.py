@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from memd.backends.credentials import is_credential
+from memd.backends.secret import is_credential
 from memd.errors import QMPError, StartError, printable
 from memd.json_types import JSONObject
 from memd.persist.crash_recovery import discard_rest, remove_half_made

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from memd.compat import Compat
 from memd.qapi.introspect import introspect
@@ -99,15 +99,11 @@ def _check(schema: Schema, path: str) -> int:
     messages = list(_values(text))
     if not messages:
         raise ValueError("no message to check")
-    return _report(validator, messages, sys.stdout)
-
-
-def _report(validator: Any, messages: list[Any], out: TextIO) -> int:
     status = 0
     for number, message in enumerate(messages, 1):
-        for violation in validator.message(message):
+        for violation in validator.violations(message):
             which = f"message {number}: " if len(messages) > 1 else ""
-            print(f"{which}{violation}", file=out)
+            print(f"{which}{violation}")
             status = 1
     return status
 

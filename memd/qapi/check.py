@@ -168,11 +168,6 @@ def make_checker(arguments: ObjectType) -> Checker:
     return _quick(arguments.members, ObjectVisit(arguments, visits), visits)
 
 
-def as_they_are(arguments: JSONObject) -> JSONObject:
-    """The check of arguments that a command reads itself."""
-    return arguments
-
-
 def _quick(members: list[Member], exact: Visit, visits: Visits, tag: str = "") -> Checker:
     """The quick check of members without branches, before the `exact` one.
 

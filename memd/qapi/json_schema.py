@@ -166,26 +166,20 @@ class _Writer:
 
     def _member(self, member: Member, documented: str) -> JSONObject:
         schema = {**self.ref(member.type), **_feature_keys(member.features)}
-        text = self._member_text(documented, member.name)
-        if text:
-            schema["description"] = text
-        return schema
-
-    def _member_text(self, definition: str, member: str) -> str:
-        doc = self._docs.get(definition)
-        return _plain(doc.members.get(member, "")) if doc else ""
+        doc = self._docs.get(documented)
+        return _describe(schema, doc.members.get(member.name) if doc else None)
 
     def _described(self, name: str, schema: JSONObject, features: list[str]) -> JSONObject:
         doc = self._docs.get(name)
         schema.update(_feature_keys(features))
-        if doc:
-            schema["description"] = _plain(doc.body)
-        return schema
+        return _describe(schema, doc.body if doc else None)
 
 
-def _plain(text: str) -> str:
-    """A documentation's text as one line, without the marks of its names."""
-    return " ".join(text.replace("@", "").split())
+def _describe(schema: JSONObject, text: str | None) -> JSONObject:
+    """Add a documentation's text as one line, without the marks of its names."""
+    if text:
+        schema["description"] = " ".join(text.replace("@", "").split())
+    return schema
 
 
 def _cases(type_: ObjectType, tag: Member) -> list[tuple[str, list[Member], ObjectType | None]]:
@@ -229,12 +223,7 @@ def _request(schema: Schema) -> JSONObject:
     out_of_band = [name for name, command in schema.commands.items() if command.allow_oob]
     choices = []
     for name, command in schema.commands.items():
-        needed = any(not member.optional for member in command.arguments.members)
-        then: JSONObject = {
-            "properties": {"arguments": {"$ref": f"#/$defs/{name}.arguments"}},
-        }
-        if needed:
-            then["required"] = ["arguments"]
+        then = _carries(name, "arguments", command.arguments)
         ways = ["execute", "exec-oob"] if command.allow_oob else ["execute"]
         for way in ways:
             chosen = {"properties": {way: {"const": name}}, "required": [way]}
@@ -253,12 +242,18 @@ def _request(schema: Schema) -> JSONObject:
     }
 
 
+def _carries(name: str, member: str, type_: ObjectType) -> JSONObject:
+    """A message of that name has this member, and needs it where something in it is needed."""
+    schema: JSONObject = {"properties": {member: {"$ref": f"#/$defs/{name}.{member}"}}}
+    if any(not each.optional for each in type_.members):
+        schema["required"] = [member]
+    return schema
+
+
 def _event(schema: Schema) -> JSONObject:
     choices = []
     for name, event in schema.events.items():
-        then: JSONObject = {"properties": {"data": {"$ref": f"#/$defs/{name}.data"}}}
-        if any(not member.optional for member in event.data.members):
-            then["required"] = ["data"]
+        then = _carries(name, "data", event.data)
         choices.append({"if": {"properties": {"event": {"const": name}}}, "then": then})
     seconds = {"type": "integer"}
     return {

@@ -53,25 +53,18 @@ class Validator:
         self._make = extend(Draft202012Validator, type_checker=checker)  # type: ignore[no-untyped-call]
         self._made: JSONObject = {}
 
-    def message(self, message: JSON) -> list[Violation]:
-        """What is wrong with a request, an event or an answer."""
-        return self._check("", message)
+    def violations(self, value: JSON, definition: str = "") -> list[Violation]:
+        """What is wrong with a value.
 
-    def arguments(self, command: str, arguments: JSON) -> list[Violation]:
-        """What is wrong with a command's arguments."""
-        return self._check(f"{command}.arguments", arguments)
+        Args:
+            value: a request, an event or an answer; or what is defined.
+            definition: `COMMAND.arguments`, `COMMAND.returns` or another definition of the
+                JSON Schema; "" for a whole message.
 
-    def returned(self, command: str, value: JSON) -> list[Violation]:
-        """What is wrong with what a command returned."""
-        return self._check(f"{command}.returns", value)
-
-    def accepts(self, command: str, arguments: JSON) -> bool:
-        """Whether a command's arguments are right."""
-        verdict: bool = self._validator(f"{command}.arguments").is_valid(arguments)
-        return verdict
-
-    def _check(self, name: str, value: JSON) -> list[Violation]:
-        errors = self._validator(name).iter_errors(value)
+        Raises:
+            KeyError: there is no such definition.
+        """
+        errors = self._validator(definition).iter_errors(value)
         found = [Violation(_path(error.absolute_path), error.message) for error in errors]
         return sorted(found, key=str)
 

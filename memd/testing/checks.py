@@ -95,16 +95,16 @@ def _request(validator: Any, known: Any, message: JSON, text: str | None) -> lis
     name = message.get("execute", message.get("exec-oob"))
     if isinstance(name, str) and name not in known:
         return [f"there is no command {name!r}"]
-    return [str(each) for each in validator.message(message)]
+    return [str(each) for each in validator.violations(message)]
 
 
 def _answer(validator: Any, known: Any, message: JSON, entry: Message) -> list[str]:
     if message is None:
         return ["no message"]
-    found = [str(each) for each in validator.message(message)]
+    found = [str(each) for each in validator.violations(message)]
     command = entry.get("command")
     if isinstance(message, dict) and "return" in message and command in known:
-        returned = validator.returned(command, message["return"])
+        returned = validator.violations(message["return"], f"{command}.returns")
         found += [f"what {command} returns: {each}" for each in returned]
     return found
 

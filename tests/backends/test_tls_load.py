@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memd.backends.tls_load import FILE_LIMIT, load
+from memd.backends.tls_load import FILE_LIMIT, Loader
 from memd.compat import Compat
 from memd.errors import QMPError
 from tests.backends.tls_cases import cases, expected
@@ -27,7 +27,7 @@ def said(
 ) -> str:
     """Why the directory's files can't be used, or ""."""
     try:
-        load(str(folder), compat, secret, server=server, check=check)
+        Loader(str(folder), compat, server).load(secret, check=check)
     except QMPError as error:
         return error.desc
     return ""
@@ -102,27 +102,20 @@ def test_the_password_is_not_asked_for_at_the_terminal(
 
 def test_who_was_revoked_is_not_served(certificates: Certificates) -> None:
     certificates.issue("revoked", by="ca")
-    context = load(
-        str(
-            certificates.folder(
-                ca_cert="ca",
-                server_cert="server",
-                server_key="server.key",
-                ca_crl=certificates.revocations("revoked"),
-            )
-        ),
-        Compat.V10_0,
-        b"",
-        server=True,
-        check=True,
+    folder = certificates.folder(
+        ca_cert="ca",
+        server_cert="server",
+        server_key="server.key",
+        ca_crl=certificates.revocations("revoked"),
     )
+    context = Loader(str(folder), Compat.V10_0, True).load(b"", check=True)
     context.verify_mode = ssl.CERT_REQUIRED
     for own, served in (("client", True), ("revoked", False)):
         assert is_accepted(context, certificates.client_context(own)) is served
 
 
 def test_what_is_not_done(certificates: Certificates) -> None:
-    context = load(str(certificates.good), Compat.V10_0, b"", server=True, check=True)
+    context = Loader(str(certificates.good), Compat.V10_0, True).load(b"", check=True)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_RENEGOTIATION
 

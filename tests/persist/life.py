@@ -132,7 +132,7 @@ class Life:
         """Let go of everything as the kernel does: nobody is told, nothing is undone."""
         for obj in (self.tree.objects.children or {}).values():
             if isinstance(obj, ThreadContext):
-                obj.end()
+                run_here(obj.finalize())
         # Those of objects that are not whole yet included.
         for region in self._regions:
             region.disown()

@@ -45,7 +45,7 @@ def validator() -> Validator:
     ],
 )
 def test_good_messages(validator: Validator, message: Any) -> None:
-    assert not validator.message(message)
+    assert not validator.violations(message)
 
 
 @pytest.mark.parametrize(
@@ -72,24 +72,24 @@ def test_good_messages(validator: Validator, message: Any) -> None:
     ],
 )
 def test_bad_messages(validator: Validator, message: Any, paths: list[str]) -> None:
-    assert sorted({violation.path for violation in validator.message(message)}) == paths
+    assert sorted({violation.path for violation in validator.violations(message)}) == paths
 
 
 def test_arguments_and_returned_values(validator: Validator) -> None:
-    assert not validator.arguments("qom-get", {"path": "/", "property": "type"})
-    assert str(validator.arguments("qom-get", {"path": 1, "property": ""})[0]) == (
+    assert not validator.violations({"path": "/", "property": "type"}, "qom-get.arguments")
+    assert str(validator.violations({"path": 1, "property": ""}, "qom-get.arguments")[0]) == (
         "path: 1 is not of type 'string'"
     )
-    assert validator.accepts("qom-get", {"path": "/", "property": "type"})
-    assert not validator.accepts("qom-get", {})
-    assert not validator.returned("query-status", {"running": True, "status": "running"})
-    assert validator.returned("query-status", {"running": True})
-    assert validator.returned("stop", [])
+    assert not validator.violations({"path": "/", "property": "type"}, "qom-get.arguments")
+    assert validator.violations({}, "qom-get.arguments")
+    assert not validator.violations({"running": True, "status": "running"}, "query-status.returns")
+    assert validator.violations({"running": True}, "query-status.returns")
+    assert validator.violations([], "stop.returns")
 
 
 def test_unknown_commands(validator: Validator) -> None:
     with pytest.raises(KeyError):
-        validator.arguments("no", {})
+        validator.violations({}, "no.arguments")
 
 
 def test_a_daemon_does_not_pay_for_it() -> None:

@@ -47,9 +47,10 @@ def test_samples_are_the_same_each_time_and_fit_the_schema() -> None:
     _standin, schema, _tree = make()
     validator = Validator(schema)
     wrong = {
-        name: validator.returned(name, value)
+        name: validator.violations(value, f"{name}.returns")
         for name, value in zip(schema.commands, found, strict=True)
-        if schema.commands[name].returns is not None and validator.returned(name, value)
+        if schema.commands[name].returns is not None
+        and validator.violations(value, f"{name}.returns")
     }
     assert wrong == {}
 
