@@ -8,7 +8,7 @@ from contextlib import suppress
 from memd.client import Client
 from memd.errors import QMPError
 from memd.json_types import JSONObject
-from memd.memctl.context import Context, Trouble
+from memd.memctl.context import FAILED, Context, Trouble
 from memd.memctl.objects import METAVAR, compat_of, parse
 from memd.memctl.progress import Bar
 
@@ -40,7 +40,15 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
         except Answered as answer:
             print(answer.text, end="")
             return
-        make(context, client, options)
+        try:
+            make(context, client, options)
+        except QMPError as error:
+            from shlex import quote
+
+            hint = f"memctl explain {quote(arguments.object)} may say why."
+            if _is_there(client, options["id"]):
+                hint = f"There is a '{options['id']}' already: delete it, or choose another id."
+            raise Trouble(error.desc, FAILED, hint, error.error_class) from None
     context.tell(options)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import sys
 from collections.abc import Iterable
@@ -100,10 +101,12 @@ class Context:
                 text = error.desc.split(":")[0]
                 hint = f"Name memd's socket with -s PATH or ${SOCKET_VARIABLE}."
                 raise Trouble(text, NO_DAEMON, hint) from None
-        kind, _, rest = given.partition(":")
-        if kind == "unix" and rest:
+        kind, colon, rest = given.partition(":")
+        if kind == "unix" and colon:
+            if not rest:
+                raise Trouble(f"'{given}' is no address: unix:PATH is expected", USAGE)
             return rest
-        if kind == "tcp" and rest:
+        if kind == "tcp" and colon:
             host, _, port = rest.rpartition(":")
             if not host or not port.isdigit():
                 raise Trouble(f"'{given}' is no address: tcp:HOST:PORT is expected", USAGE)
@@ -181,6 +184,8 @@ def _is_other_than_socket(path: str) -> bool:
 def _way(where: str, error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "It is another user's: run memctl as that user, or have the socket's mode changed."
+    if isinstance(error, socket.gaierror):
+        return "No daemon is there: give the name or address of its host."
     if where.startswith("tcp:"):
         return f"Start a daemon there: memd --qmp {where},server=on,wait=off"
     try:
@@ -189,7 +194,8 @@ def _way(where: str, error: Exception) -> str:
         start = "memd" if where == default_socket_path() else ""
     except QMPError:
         start = ""
-    start = start or f"memd --qmp unix:{where},server=on,wait=off"
+    # A comma in a value is written twice.
+    start = start or f"memd --qmp unix:{where.replace(',', ',,')},server=on,wait=off"
     return (
         f"Start a daemon there: {start}\n"
         f"or name the socket of one that runs: -s PATH or ${SOCKET_VARIABLE}"

@@ -127,7 +127,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     if name in ("export", "template run"):
         rest, command = _cut(rest)
     arguments = argparse.Namespace(socket=None, json=False, subcommand=name)
-    _top().parse_args(before, arguments)
+    _top(_Top).parse_args(before, arguments)
     sub = argparse.ArgumentParser(prog=f"memctl {name}", **_described(name))
     _declare(sub, name)
     sub.parse_intermixed_args(rest, arguments)
@@ -236,8 +236,20 @@ def subparser(top: argparse.ArgumentParser, name: str) -> argparse.ArgumentParse
     return top
 
 
-def _top() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+class _Top(argparse.ArgumentParser):
+    """Takes memctl's own options; its help and usage are those of the whole command line."""
+
+    def format_usage(self) -> str:
+        """See `argparse.ArgumentParser`."""
+        return parser(with_arguments=False).format_usage()
+
+    def format_help(self) -> str:
+        """See `argparse.ArgumentParser`."""
+        return parser(with_arguments=False).format_help()
+
+
+def _top(make: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    top = make(
         prog="memctl",
         description="Look at, try out and change the memory backends of a running memd.",
         epilog=_EXIT_STATUS,

@@ -82,7 +82,7 @@ def _terminal_size() -> tuple[int, int]:
         columns, rows = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):
         return _COLUMNS, _ROWS
-    width = 16
+    width = 1
     # A row of a power of two is a round number of bytes.
     while width * 2 <= min(_MAX_COLUMNS, columns - 14):
         width *= 2

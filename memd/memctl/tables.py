@@ -49,7 +49,8 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], empty
     """
     rich = console() if len(rows) <= _MOST_IN_COLOUR else None
     if rich is not None:
-        rich.print(rich_table(columns, rows))
+        # What is wider than the terminal goes on in the next line: nothing is left out.
+        rich.print(rich_table(columns, rows), soft_wrap=True)
     else:
         print("\n".join(plain(columns, rows)))
     if not rows and empty and on_terminal():
@@ -67,9 +68,8 @@ def print_line(text: str, style: str = "") -> None:
 
 def plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[str]:
     """A table's lines, without colour."""
-    texts = [[title for title, _right in columns]]
-    texts += [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    texts = _texts(columns, rows)
+    widths = _widths(texts)
     lines = []
     for row in texts:
         cells = [
@@ -80,12 +80,23 @@ def plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[str
     return lines
 
 
+def _texts(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    titles = [title for title, _right in columns]
+    return [titles, *([cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows)]
+
+
+def _widths(texts: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*texts, strict=True)]
+
+
 def rich_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
-    """A table as rich draws it."""
+    """A table as rich draws it; its columns are never narrower than what is in them."""
     from rich.table import Table
     from rich.text import Text
 
+    widths = _widths(_texts(columns, rows))
     table = Table(box=None, pad_edge=False, padding=(0, len(GAP), 0, 0), header_style="bold")
+    table.width = sum(widths) + len(GAP) * (len(widths) - 1)
     for title, right in columns:
         table.add_column(title, justify="right" if right else "left", no_wrap=True)
     for row in rows:

@@ -165,7 +165,10 @@ def _picture(view: View) -> Group:
 
 
 def _print(view: View) -> None:
-    rows, more = _fitting(view) if on_terminal() else (view.rows(), [])
+    terminal = on_terminal()
+    rows, more = _fitting(view) if terminal else (view.rows(), [])
     lines = [view.title(), *plain(_COLUMNS, rows), *more, *view.lines()]
-    before = _CLEAR if on_terminal() else "\n" if view.looks > 1 else ""
+    if terminal and (columns := os.get_terminal_size(1).columns):
+        lines = [line[:columns] for line in lines]
+    before = _CLEAR if terminal else "\n" if view.looks > 1 else ""
     print(before + "\n".join(lines), flush=True)

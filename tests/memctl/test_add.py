@@ -48,8 +48,18 @@ def test_what_is_refused(memctl: Memctl, object: str, text: str) -> None:
 
 def test_an_id_that_is_taken(memctl: Memctl) -> None:
     memctl.out("add", "ram,id=m,size=64k")
-    assert "duplicate" in memctl.error("add", "ram,id=m,size=64k")
+    status, _out, err = memctl("add", "ram,id=m,size=64k")
+    assert status == 1
+    text, hint = err.splitlines()
+    assert "duplicate" in text
+    assert hint == "There is a 'm' already: delete it, or choose another id."
     memctl.out("del", "m")
+
+
+def test_where_more_is_said(memctl: Memctl) -> None:
+    object = "file,id=m,size=64k,mem-path=/nope/a b"
+    status, _out, err = memctl("add", object)
+    assert (status, err.splitlines()[1]) == (1, f"memctl explain '{object}' may say why.")
 
 
 def test_help(memctl: Memctl) -> None:

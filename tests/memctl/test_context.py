@@ -33,10 +33,16 @@ def test_addresses(given: str, address: Address) -> None:
     assert Context(given, False).address() == address
 
 
-@pytest.mark.parametrize("given", ["tcp:5", "tcp::5", "tcp:host:port"])
-def test_addresses_that_are_none(given: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        *((given, "tcp:HOST:PORT") for given in ("tcp:", "tcp:5", "tcp::5", "tcp:host:port")),
+        ("unix:", "unix:PATH"),
+    ],
+)
+def test_addresses_that_are_none(given: str, expected: str) -> None:
     text, status, _ = trouble(given)
-    assert (text, status) == (f"'{given}' is no address: tcp:HOST:PORT is expected", 2)
+    assert (text, status) == (f"'{given}' is no address: {expected} is expected", 2)
 
 
 def test_which_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -71,6 +77,7 @@ def test_nobody_listens(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(path))
         assert trouble(str(path)) == (f"{reason}Connection refused", 3, way)
+    assert "unix:/a,,b,server=on" in trouble("/a,b")[2]
     # Where memd serves by default, its name is enough.
     monkeypatch.setattr("memd.cli.process.default_socket_path", lambda: str(path))
     assert trouble(str(path))[2].startswith("Start a daemon there: memd\n")
@@ -105,9 +112,10 @@ def test_nobody_listens_on_tcp() -> None:
 
 def test_a_host_without_a_name() -> None:
     # .invalid never is one (RFC 2606).
-    text, status, _hint = trouble("tcp:nowhere.invalid:5")
+    text, status, hint = trouble("tcp:nowhere.invalid:5")
     assert text.startswith("cannot connect to tcp:nowhere.invalid:5: ")
     assert status == 3
+    assert "memd --qmp" not in hint
 
 
 def test_somebody_elses_socket() -> None:

@@ -40,5 +40,13 @@ def test_in_a_terminal(memctl: Memctl) -> None:
     status, shown = in_terminal(memctl.path, "ls", without="rich rich.console")
     assert (status, "\x1b[" in shown, "1 MiB" in shown) == (0, False, True)
     memctl.out("del", "m0")
+    id = "a-longer-id-than-there-is-room-for"
+    memctl.out("add", f"ram,id={id},size=1M")
+    status, shown = in_terminal(memctl.path, "ls", columns=40)
+    memctl.out("del", id)
+    assert status == 0
+    for text in (id, "1 MiB", "RESIDENT", "EXPORTS"):
+        assert text in shown
+    assert "\u2026" not in shown
     status, shown = in_terminal(memctl.path, "ls")
     assert (status, "memctl add ram,id=m0,size=64M" in shown) == (0, True)

@@ -76,6 +76,17 @@ def test_command_lines_that_are_wrong(argv: list[str], capsys: pytest.CaptureFix
     assert said.err.startswith("usage: memctl")
 
 
+def test_what_stands_before_a_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    """Help and usage are of the whole command line."""
+    for words, status in ((["-h", "ls"], 0), (["--bogus", "ls"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == status
+    said = capsys.readouterr()
+    assert "  list every memory backend" in said.out
+    assert " SUBCOMMAND ...\n" in said.err
+
+
 def test_a_template_is_made_by_its_word(capsys: pytest.CaptureFixture[str]) -> None:
     """Which was the subcommand itself once."""
     with pytest.raises(SystemExit):

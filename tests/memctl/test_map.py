@@ -94,5 +94,12 @@ def test_in_a_terminal(memctl: Memctl, clone: None, monkeypatch: pytest.MonkeyPa
     assert status == 0
     assert "█" not in shown
     assert "C" in shown
+    # A row is no longer than a line of it.
+    for columns in (20, 30):
+        _status, shown = in_terminal(memctl.path, "map", "c", columns=columns, without="rich")
+        rows = [line for line in shown.splitlines() if line[:6].isalnum() and line[6:8] == "  "]
+        assert len(rows) >= 4
+        assert max(map(len, rows)) <= columns
+        assert len({len(row) for row in rows}) == 1
     status, shown = in_terminal(memctl.path, "map", "c", without="rich rich.console")
     assert (status, "\x1b[" in shown) == (0, False)

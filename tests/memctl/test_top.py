@@ -140,3 +140,16 @@ def test_more_than_fits_on_the_terminal(fake: Callable[[Talk], Memctl], without:
     assert [number for number in range(60) if f"m{number:02}" in shown] == [*range(34, 60)]
     assert "60 backends" in shown
     assert "and 34 more" in shown
+
+
+@pytest.mark.parametrize("without", ["", "rich rich.console"])
+def test_what_is_wider_than_the_terminal(fake: Callable[[Talk], Memctl], without: str) -> None:
+    """Columns are cut off at its right, and those that are shown are whole."""
+    stat = [{**STAT, "id": "an-id-of-some-length"}]
+    path = fake(lambda peer, request: peer.answer(request, stat)).path
+    status, shown = in_terminal(path, "top", "-n", "1", without=without, columns=40)
+    assert status == 0
+    assert "an-id-of-some-length" in shown
+    assert "8 MiB" in shown
+    assert "EXPORTS" not in shown
+    assert "\u2026" not in shown
