@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -28,17 +29,22 @@ class AsyncClient:
         events: those that have come, to be taken by `events.get()`.
     """
 
-    def __init__(self, sock: socket.socket, last: int = 0) -> None:
+    def __init__(
+        self, sock: socket.socket, last: int = 0, *, most: int = sys.maxsize, events: bool = True
+    ) -> None:
         """Take over a connected socket, in the running event loop; see `connect`.
 
         Args:
             last: the number after which requests are counted: where another process has
                 negotiated, its answers may still come.
+            most: bytes of a message; the connection ends at a longer one.
+            events: whether events are kept.
         """
+        self._keeps_events = events
         self.events: asyncio.Queue[Message] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._socket = sock
-        self._conversation = Conversation(last)
+        self._conversation = Conversation(last, most)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._sending = asyncio.Lock()
         # Done once the socket takes more, while somebody waits for that.
@@ -49,17 +55,21 @@ class AsyncClient:
         self._loop.add_reader(sock.fileno(), self._on_readable)
 
     @classmethod
-    async def connect(cls, address: Address, *, oob: bool = False) -> AsyncClient:
+    async def connect(
+        cls, address: Address, *, oob: bool = False, most: int = sys.maxsize, events: bool = True
+    ) -> AsyncClient:
         """Connect and negotiate.
 
         Args:
             address: the path of a UNIX socket, or a (host, port).
             oob: whether commands are to be run out of band.
+            most: bytes of a message; the connection ends at a longer one.
+            events: whether events are kept.
 
         Raises:
             OSError: no connection can be made.
         """
-        client = cls(await _connected(address))
+        client = cls(await _connected(address), most=most, events=events)
         try:
             await client._greeted
             await client.execute("qmp_capabilities", {"enable": ["oob"]} if oob else None)
@@ -234,7 +244,8 @@ class AsyncClient:
             self._greeted.set_result(None)
         for each in found:
             if not isinstance(each, Answer):
-                self.events.put_nowait(each)
+                if self._keeps_events:
+                    self.events.put_nowait(each)
                 continue
             waiting = self._waiting.get(each.id) if isinstance(each.id, int) else None
             if waiting is None or waiting.done():

@@ -50,11 +50,12 @@ class Conversation:
     those of them that had no answer end with the error.
     """
 
-    def __init__(self, last: int = 0) -> None:
+    def __init__(self, last: int = 0, most: int = sys.maxsize) -> None:
         """Begin a conversation.
 
         Args:
             last: the number after which requests are counted.
+            most: bytes of a message that are taken, and no more.
         """
         self.greeting: Message = {}
         """The server's first message, once it has come."""
@@ -62,13 +63,15 @@ class Conversation:
         """What the server has said without an id of requests that are not answered yet."""
         self.unsent = b""
         """What is to be sent besides requests."""
-        self._decoder = Decoder(max_message=sys.maxsize, max_tokens=sys.maxsize)
+        self._decoder = Decoder(max_message=most, max_tokens=sys.maxsize)
         self._last = last
         self._marker = 0
         # Requests without an answer; whether a descriptor comes with it.
         self._pending: dict[int, bool] = {}
         # What has come of messages since the last line feed.
         self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._most = most
         # Descriptors whose answer has not been read yet.
         self._fds: deque[int] = deque()
 
@@ -116,10 +119,14 @@ class Conversation:
         found: list[Answer | Message] = []
         # A server ends each message with a line feed: what is whole is read much faster.
         self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self._most:
+            raise ValueError(f"a message of more than {self._most} bytes")
         if not data.endswith(b"\n"):
             return found
         self._decoder.put(b"".join(self._held))
         self._held.clear()
+        self._held_bytes = 0
         while (message := self._decoder.next()) is not NEED_DATA:
             if isinstance(message, Large):
                 message = message.value

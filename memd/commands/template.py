@@ -183,6 +183,9 @@ async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
     host = daemon.tree.host
 
     def work() -> None:
+        files = {os.path.realpath(args[key]) for key in ("filename", "devices") if key in args}
+        if "devices" in args and len(files) == 1:
+            raise QMPError("the memory and the devices can't be one file")
         template = store.open(name)
         try:
             devices = template.devices()

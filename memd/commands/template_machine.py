@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from memd.hostmem.host import Host
     from memd.pages.capture import Memory
 
-_LARGEST_STREAM = 256 << 20
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+"""How files are opened; a FIFO would wait for who writes to it."""
 
 
 async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
@@ -91,7 +92,7 @@ def _open_memory(host: Host, filename: str) -> Memory:
     from memd.pages.capture import Memory
 
     try:
-        fd = host.open(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC)
+        fd = host.open(encode_path(filename), _READ)
         try:
             size = os.lseek(fd, 0, os.SEEK_END)
             huge = file_system_type(fd) == HUGETLBFS_MAGIC
@@ -110,11 +111,12 @@ def _open_memory(host: Host, filename: str) -> Memory:
 
 def _read_stream(host: Host, filename: str) -> bytes:
     from memd.hostmem.files import encode_path
+    from memd.pages.recording import LARGEST
 
     try:
-        fd = host.open(encode_path(filename), os.O_RDONLY | os.O_CLOEXEC)
+        fd = host.open(encode_path(filename), _READ)
         with open(fd, "rb", buffering=0) as file:
-            data = file.read(_LARGEST_STREAM + 1)
+            data = file.read(LARGEST + 1)
     except OSError as failed:
         raise QMPError(f"cannot read '{filename}': {failed.strerror}") from None
     return data or b""

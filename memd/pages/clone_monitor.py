@@ -13,6 +13,9 @@ from memd.errors import QMPError
 from memd.pages.reach import Reach
 from memd.pages.recording import PAGE
 
+_MOST = 1 << 20
+"""Bytes of a monitor's message: what is asked of it has short answers."""
+
 PATIENCE = 10.0
 """Seconds in which a monitor has to answer what it can answer at once. QEMU serves one client
 on a monitor; another one is not greeted until that has left."""
@@ -50,7 +53,8 @@ class CloneMonitor:
         """
         try:
             with reach.opened(path) as place:
-                client = await asyncio.wait_for(AsyncClient.connect(place, oob=True), PATIENCE)
+                connecting = AsyncClient.connect(place, oob=True, most=_MOST, events=False)
+                client = await asyncio.wait_for(connecting, PATIENCE)
         except TimeoutError:
             raise QMPError(
                 f"the monitor {path} does not answer: it may have another client, or the machine"
@@ -66,7 +70,8 @@ class CloneMonitor:
         """Go on with a connection of a process that is gone; its descriptor is taken over."""
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        return cls(path, AsyncClient(sock, random.getrandbits(40)))
+        client = AsyncClient(sock, random.getrandbits(40), most=_MOST, events=False)
+        return cls(path, client)
 
     def fileno(self) -> int:
         """The connection's descriptor."""
@@ -122,12 +127,12 @@ class CloneMonitor:
             if await self._execute("qom-get", {"path": backend, "property": "hugetlb"}):
                 size = await self._execute("qom-get", {"path": backend, "property": "hugetlbsize"})
                 return int(size) or default_huge_page_size() or 2 << 20
-        except QMPError:
+        except (QMPError, TypeError, ValueError):
             pass  # It is no memfd.
         try:
             file = await self._execute("qom-get", {"path": backend, "property": "mem-path"})
             found = await asyncio.to_thread(os.statvfs, file)
-        except (QMPError, OSError):
+        except (QMPError, OSError, TypeError, ValueError):
             return PAGE
         return max(PAGE, found.f_bsize)
 
@@ -148,7 +153,7 @@ class CloneMonitor:
                 # Out of band: the main thread may itself wait for a page.
                 await self._client.execute("migrate-recover", {"uri": uri}, oob=True)
                 return "paused"
-            except OSError:
+            except (OSError, ValueError):
                 return "left"
             except QMPError as error:
                 refusal = error
@@ -171,5 +176,5 @@ class CloneMonitor:
             return await asyncio.wait_for(self._client.execute(command, arguments), PATIENCE)
         except TimeoutError:
             raise QMPError(f"the monitor {self._path} does not answer") from None
-        except OSError as failed:
+        except (OSError, ValueError) as failed:
             raise QMPError(f"the monitor {self._path} is lost: {failed}") from None

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Protocol
 
@@ -41,6 +42,10 @@ from memd.pages.recording import (
 BATCH = 64
 """Pages sent at once at most where nobody asked for them: 256 KiB, which a reader takes in
 0.2 ms. A request that comes meanwhile waits for them, and fewer cost more a page (measured)."""
+
+_MOST_REQUESTS = 4096
+"""Pages that a destination may wait for at once: its threads wait for one each, and all are
+gone through each time that there is something to send."""
 
 WAITS = (0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0)
 """Seconds by which requests are counted."""
@@ -268,7 +273,7 @@ class Source:
         self._main: list[_Part] = []
         base = 0
         for block, page_size in zip(recording.memory, page_sizes, strict=True):
-            if page_size % PAGE or block.length % page_size:
+            if page_size < PAGE or page_size % PAGE or block.length % page_size:
                 raise QMPError(
                     f"the memory of {block.length} bytes is not of whole pages of {page_size} bytes"
                 )
@@ -285,8 +290,8 @@ class Source:
         self._received = b""
         self._now = 0.0
         self._last_asked: _Part | None = None
-        # Units that were asked for and are not sent yet, and when that was.
-        self._requests: deque[tuple[_Part, int, float]] = deque()
+        # Units that were asked for and are not sent yet, and since when.
+        self._requests: dict[tuple[_Part, int], float] = {}
         # Where what is pushed comes from; the last is gone through first.
         self._pushed = [self._push(working_set)]
         # What could not be had when its turn came.
@@ -378,14 +383,20 @@ class Source:
         if kind == _ASK_OF_BLOCK:
             self._last_asked = self._by_name.get(body[13:]) if body[12:13] else None
         part = self._last_asked
-        if part is None or not length or start + length > len(part.state) * part.unit:
+        if (
+            part is None
+            or not 0 < length <= part.unit
+            or start + length > len(part.state) * part.unit
+        ):
             raise QMPError(f"the destination asks for what there is not (0x{start:x})")
         for unit in range(start // part.unit, -(-(start + length) // part.unit)):
-            if part.state[unit] <= _UNSENT:
-                self._requests.append((part, unit, self._now))
+            if part.state[unit] <= _UNSENT and (part, unit) not in self._requests:
+                self._requests[part, unit] = self._now
                 if part.base >= 0:
                     first = (part.base + unit * part.unit) // PAGE
                     self.asked.extend(range(first, first + part.unit // PAGE))
+        if len(self._requests) > _MOST_REQUESTS:
+            raise QMPError(f"the destination waits for more than {_MOST_REQUESTS} pages at once")
 
     def _take_received(self, body: bytes, at: int) -> int:
         """Take the list of what a block has received; gives where it ends, 0 if it is not here."""
@@ -427,17 +438,16 @@ class Source:
             return self._count(self._control.popleft())
         if not self._resumed or self._end_sent:
             return []
-        for _ in range(len(self._requests)):
-            part, unit, since = self._requests.popleft()
-            if part.state[unit] > _UNSENT:
-                continue
-            try:
-                found = part.entries(unit, 1, True)
-            except Missing:
-                found = None
+        for (part, unit), since in tuple(self._requests.items()):
+            found = None
+            if part.state[unit] <= _UNSENT:
+                with suppress(Missing):
+                    found = part.entries(unit, 1, True)
+                if found is None:
+                    # Others need not wait for it.
+                    continue
+            del self._requests[part, unit]
             if found is None:
-                # Others need not wait for it.
-                self._requests.append((part, unit, since))
                 continue
             counts = self.counts
             counts.sent += sum(map(len, found))

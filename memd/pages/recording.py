@@ -43,9 +43,9 @@ _RAM = b"ram"
 _RAM_VERSION = 4
 _IGNORE_SHARED = b"x-ignore-shared"
 
-_MAX_RECORDING = 1 << 30
-"""Bytes of a stream at most: some 300 KB to 1 MB without video memory, and 16 MB with it
-(measured); beyond this the main memory is in it."""
+LARGEST = 256 << 20
+"""Bytes of a stream at most: 0.3 to 1 MB without video memory, and 16 to 64 MB of that
+(measured). More is the main memory, which should not be in it."""
 
 
 @dataclass(slots=True)
@@ -96,8 +96,8 @@ def parse(data: bytes, size: int) -> Recording:
     """
     if data[:4] != MAGIC[: len(data[:4])] or not data:
         raise QMPError("the devices are no migration stream")
-    if len(data) > _MAX_RECORDING:
-        raise QMPError(f"the stream has {len(data)} bytes: the main memory is in it")
+    if len(data) > LARGEST:
+        raise QMPError(f"the stream has more than {LARGEST} bytes: the main memory is in it")
     reader = _Reader(data, 4)
     version = reader.u32()
     if version != VERSION:

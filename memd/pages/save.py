@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -12,8 +13,8 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.pages.capture import Memory, capture
 from memd.pages.manifest import Block
-from memd.pages.recording import PAGE, Recording, block_name, parse
-from memd.work import Event, Job
+from memd.pages.recording import LARGEST, PAGE, Recording, block_name, parse
+from memd.work import Completion, Event, Job
 
 if TYPE_CHECKING:
     from memd.pages.manifest import Manifest
@@ -24,10 +25,6 @@ Emit = Callable[[tuple[Event, ...]], None]
 
 PATIENCE = 300.0
 """Seconds in which a machine has to begin to send, and then to go on."""
-
-_LARGEST = 256 << 20
-"""Bytes of a stream at most: 0.3 to 1 MB without video memory, and 16 to 64 MB of that.
-More is the main memory, which should not be in it."""
 
 _READ = 1 << 20
 
@@ -91,7 +88,7 @@ class MachineSave:
         except OSError as failed:
             reason = failed.strerror or failed
             raise QMPError(f"cannot listen on {self._path}: {reason}") from None
-        self._socket.settimeout(PATIENCE)
+        self._socket.setblocking(False)
         return f"unix:{self._path}"
 
     async def run(self, emit: Emit, data: bytes | None = None) -> None:
@@ -106,7 +103,7 @@ class MachineSave:
         told: dict[str, JSON] = {"name": self._name}
         failure: QMPError | None = None
         try:
-            told |= await self._make(await Job(self._receive) if data is None else data, emit)
+            told |= await self._make(await self._receive() if data is None else data, emit)
         except QMPError as error:
             failure = error
             told["error"] = error.desc
@@ -148,28 +145,36 @@ class MachineSave:
             except OSError:
                 pass
 
-    def _receive(self) -> bytes:
+    async def _receive(self) -> bytes:
+        """The stream, which is awaited on the event loop: a thread would be held for minutes.
+
+        Raises:
+            QMPError: it does not come.
+        """
+        came = Completion()
+        reading = asyncio.ensure_future(self._read())
+        reading.add_done_callback(lambda _done: came.set())
+        await came
+        return reading.result()
+
+    async def _read(self) -> bytes:
         assert self._socket is not None
+        loop = asyncio.get_running_loop()
         try:
-            source, _address = self._socket.accept()
+            source, _address = await asyncio.wait_for(loop.sock_accept(self._socket), PATIENCE)
         except TimeoutError:
             raise QMPError(f"no migration came to {self._path} within {PATIENCE:.0f} s") from None
-        parts: list[bytes] = []
-        left = _LARGEST
+        stream = bytearray()
         with source:
-            source.settimeout(PATIENCE)
             try:
-                while data := source.recv(_READ):
-                    parts.append(data)
-                    left -= len(data)
-                    if left < 0:
-                        raise QMPError(
-                            f"the migration has more than {_LARGEST} bytes: the machine's memory is"
-                            " in it"
-                        )
+                while len(stream) <= LARGEST:
+                    data = await asyncio.wait_for(loop.sock_recv(source, _READ), PATIENCE)
+                    if not data:
+                        break
+                    stream += data
             except OSError as failed:
                 raise QMPError(f"the migration was cut off: {failed}") from None
-        return b"".join(parts)
+        return bytes(stream)
 
     def _in_order(self, recording: Recording) -> list[Memory]:
         """The memories as the stream's blocks follow each other.

@@ -53,6 +53,10 @@ log = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """A template's name: what a registry takes as a tag."""
 
+MOST_CHANGES = 16
+"""Templates that are stored or changed at once at most. One that awaits a machine's stream
+takes descriptors, and up to 256 MiB."""
+
 _AT_ONCE = 1 << 14
 """Pages of a working set that are held in memory at a time: 64 MiB."""
 
@@ -454,6 +458,8 @@ class Store:
         with self._changing:
             if name in self._writing or self.has(name):
                 raise QMPError(f"template '{name}' exists already")
+            if len(self._writing) >= MOST_CHANGES:
+                raise QMPError(f"{MOST_CHANGES} templates are being changed; no more are")
             # No garbage is collected from here on, so that what is known stays.
             self._writing.add(name)
         like = None

@@ -131,6 +131,9 @@ def test_exported_for_local_clones(console: Console, tmp_path: Path) -> None:
     )[1]
     assert text == f"cannot save 'a' to '{devices}': File exists"
     assert not other.exists()
+    same = f"{tmp_path}/./other"
+    text = console.refusal("x-template-export", name="a", filename=str(other), devices=same)[1]
+    assert text == "the memory and the devices can't be one file"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["devices", "memory", "store"]
 
 

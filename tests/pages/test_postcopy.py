@@ -162,9 +162,10 @@ def test_what_is_asked_for_comes_first() -> None:
 
 def test_requests_in_pieces_and_more_than_once() -> None:
     pair = Pair(Memory(64, empty=set()))
-    for byte in PONG + ask(9 * PAGE) + ask(9 * PAGE) + ask(9 * PAGE, 2 * PAGE):
+    for byte in PONG + ask(9 * PAGE) + ask(9 * PAGE) + ask(9 * PAGE + 512):
         pair.source.receive(bytes((byte,)))
     pair.finish()
+    assert list(pair.source.asked) == [9, 10]
 
 
 def test_on_demand_alone() -> None:
@@ -298,6 +299,8 @@ def test_any_order() -> None:
     "data",
     [
         ask(400 * PAGE),
+        ask(0, 0),
+        ask(0, 300 * PAGE),
         ask(0, block="disk"),
         ask(0, block=None),
         struct.pack(">HHI", 1, 4, 1),
@@ -312,6 +315,26 @@ def test_strange_answers(data: bytes) -> None:
     pair.step()
     with pytest.raises(QMPError, match="destination"):
         pair.source.receive(data)
+
+
+def test_more_pages_at_once_than_a_machine_has_threads() -> None:
+    """Each would be looked for again and again, and other clones would wait."""
+    pages = 4100
+    pair = Pair(Memory(pages, empty=set()))
+    pair.step()
+    asked = [ask(page * PAGE) for page in range(pages)]
+    for _ in range(3):
+        # The same ones again are no more.
+        pair.source.receive(b"".join(asked[:4096]))
+    with pytest.raises(QMPError, match="the destination waits for more than 4096 pages at once"):
+        pair.source.receive(b"".join(asked[4096:]))
+
+
+@pytest.mark.parametrize("page_size", [0, 1, 3000, -PAGE])
+def test_pages_of_no_size(page_size: int) -> None:
+    recording = parse(stream(), 16 * PAGE)
+    with pytest.raises(QMPError, match=f"not of whole pages of {page_size} bytes"):
+        Source(recording, Memory(16, empty=set()), [page_size])
 
 
 def test_memory_that_is_not_of_whole_huge_pages() -> None:

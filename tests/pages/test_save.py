@@ -76,6 +76,30 @@ def test_streams_that_are_refused(monitor: Monitor, data: bytes, error: str) -> 
     ]
 
 
+def test_streams_that_do_not_come(monitor: Monitor) -> None:
+    """They hold up no other command, and there are not more than a few."""
+    uris = []
+    for number in range(16):
+        answer = monitor.execute("x-template-save", {"name": f"t{number}", "id": "vm"})
+        uris.append(answer["return"]["uri"])
+    refused = monitor.execute("x-template-save", {"name": "more", "id": "vm"})["error"]["desc"]
+    assert refused == "16 templates are being changed; no more are"
+    pulled = monitor.execute("x-template-pull", {"name": "other"})["error"]["desc"]
+    assert pulled == "there is no template source"
+    send(uris[3], stream())
+    assert monitor.read_event("X_TEMPLATE_SAVED")["data"]["name"] == "t3"
+    assert "return" in monitor.execute("x-template-save", {"name": "more", "id": "vm"})
+
+
+def test_a_fifo_is_not_waited_for(monitor: Monitor, directory: Path) -> None:
+    os.mkfifo(directory / "fifo")
+    request = {"name": "t", "id": "vm", "devices": f"{directory}/fifo"}
+    refused = monitor.execute("x-template-save", request)["error"]["desc"]
+    assert refused == "the devices are no migration stream"
+    refused = monitor.execute("x-template-save", {"name": "t", "filename": f"{directory}/fifo"})
+    assert "Illegal seek" in refused["error"]["desc"]
+
+
 def test_refusals(monitor: Monitor, directory: Path) -> None:
     def refused(**arguments: object) -> str:
         return str(monitor.execute("x-template-save", {"name": "t", **arguments})["error"]["desc"])
