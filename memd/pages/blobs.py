@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -150,12 +150,6 @@ class NewBlob:
         self._hash.update(data)
         self.size += len(data)
         return at
-
-    def fill(self, pieces: Iterable[bytes], progress: Callable[[int], None]) -> None:
-        """Append pieces; `progress` is told of how many more bytes. Raises `OSError`."""
-        for piece in pieces:
-            self.write(piece)
-            progress(len(piece))
 
     def digest(self) -> str:
         """The digest of what was written so far."""

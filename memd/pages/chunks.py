@@ -29,6 +29,13 @@ SET_PAGES = 64
 MAX_PAGES = 256
 """Pages that a chunk may have, whatever wrote it."""
 
+PACK = 64 << 20
+"""Bytes after which a pack is closed: what is uploaded at once, and rewritten
+when some of its chunks are deleted."""
+
+MOST_PACK = PACK + MAX_PAGES * PAGE + 1
+"""Bytes of a pack at most: its last record begins before it is closed."""
+
 _RAW, _ZLIB, _ZSTD = b"0", b"d", b"z"
 
 _LEVEL = 1

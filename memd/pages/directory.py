@@ -13,6 +13,9 @@ from memd.pages.sources import SourceError
 FORMAT = b"memd templates 1\n"
 """What the file says that marks a directory as a template store."""
 
+MOST_NAME = 1 << 20
+"""Bytes of what a source says of a name at most."""
+
 PIECE = 1 << 20
 """Bytes of a blob that are read at once."""
 
@@ -33,7 +36,7 @@ class Directory:
         """See `Source`."""
         try:
             with open(os.path.join(self.path, "names", name), "rb") as file:
-                return read_name(self.url, name, file.read(1 << 16))
+                return read_name(self.url, name, file.read(MOST_NAME))
         except FileNotFoundError:
             self.check()
             return None
@@ -78,7 +81,9 @@ class Directory:
             self._make()
             with blobs.create() as new:
                 with open(path, "rb") as file:
-                    new.fill(iter(lambda: file.read(PIECE), b""), progress)
+                    while piece := file.read(PIECE):
+                        new.write(piece)
+                        progress(len(piece))
                 if new.digest() != digest:
                     raise SourceError(f"blob {digest} is damaged here")
                 new.finish()

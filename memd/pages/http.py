@@ -21,7 +21,7 @@ import urllib3
 from urllib3 import BaseHTTPResponse
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from memd.pages.directory import PIECE, read_name
+from memd.pages.directory import MOST_NAME, PIECE, read_name
 from memd.pages.names import Version
 from memd.pages.sources import SourceError, is_loopback
 
@@ -143,7 +143,7 @@ class Client:
             url: of what.
             headers: of the request.
             body: what is sent.
-            stream: whether the answer's content is yet to be read.
+            stream: whether the answer's content is yet to be read, and not of no use.
 
         Raises:
             SourceError: there is no answer.
@@ -168,9 +168,17 @@ class Client:
         if self._authorization and urlsplit(url).netloc == self._host:
             sent["Authorization"] = self._authorization
         try:
-            return self._pool.request(
-                method, url, headers=sent, body=body, preload_content=not stream
+            # Decoded, an answer could become as long as it likes.
+            answer = self._pool.request(
+                *(method, url),
+                headers=sent,
+                body=body,
+                preload_content=False,
+                decode_content=False,
             )
+            if not stream and len(answer.read(MOST_NAME + 1)) > MOST_NAME:
+                answer.close()
+            return answer
         except urllib3.exceptions.HTTPError as error:
             raise self.failed(error) from None
 
@@ -195,8 +203,14 @@ class Client:
             headers = {"Authorization": f"Basic {basic}"} if basic is not None else {}
             fields = {name: told[name] for name in ("service", "scope") if name in told}
             try:
-                answer = self._pool.request("GET", realm, fields=fields, headers=headers)
-                given = json.loads(answer.data)
+                answer = self._pool.request(
+                    *("GET", realm),
+                    fields=fields,
+                    headers=headers,
+                    preload_content=False,
+                    decode_content=False,
+                )
+                given = json.loads(answer.read(MOST_NAME))
                 token = given.get("token") or given["access_token"]
             except urllib3.exceptions.HTTPError as error:
                 raise self.failed(error) from None
@@ -222,10 +236,23 @@ class Client:
         Raises:
             SourceError: that can't be told.
         """
-        answer = self.request("GET", url, headers=headers)
-        if answer.status not in (200, 404):
-            raise self.refused(answer, f"template '{name}'")
-        return answer.data if answer.status == 200 else None
+        answer = self.request("GET", url, headers=headers, stream=True)
+        try:
+            if answer.status == 404:
+                return None
+            if answer.status != 200:
+                raise self.refused(answer, f"template '{name}'")
+            data = answer.read(MOST_NAME + 1)
+        except urllib3.exceptions.HTTPError as error:
+            raise self.failed(error) from None
+        finally:
+            answer.close()
+        if len(data) > MOST_NAME:
+            raise SourceError(
+                f"template source '{self.url}': what it says of '{name}' has more than"
+                f" {MOST_NAME} bytes"
+            )
+        return data
 
     def part(self, url: str, offset: int, length: int) -> bytes:
         """A range of what is at a URL.

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from memd.pages.blobs import DIGEST, Damaged
-from memd.pages.chunks import MAX_PAGES
+from memd.pages.chunks import MAX_PAGES, PAGE
 
 MOST_PAGES = (1 << 32) - 1
 """Pages of a template at most, some 16 TiB: they are counted in 32 bits."""
@@ -250,6 +250,18 @@ class Places:
         self.pack.append(self.packs.index(pack))
         self.offset.append(offset)
         self.length.append(length)
+
+    @staticmethod
+    def most_bytes(chunks: int) -> int:
+        """How many bytes they have at most as bytes: where each chunk is in a pack of its own."""
+        return 1024 + chunks * (2 * _DIGEST + 4 + 16)
+
+    def fit(self, layout: Layout) -> bool:
+        """Whether they can be the places of a layout's chunks; a record is no longer than these."""
+        return len(self) == len(layout) and all(
+            length <= count * PAGE + 1
+            for length, count in zip(self.length, layout.counts, strict=True)
+        )
 
     def encode(self) -> bytes:
         """As bytes."""

@@ -10,6 +10,9 @@ from typing import Any
 from memd.pages.blobs import DIGEST, Blob, Damaged
 from memd.pages.chunks import CHUNK_PAGES, PAGE
 
+MOST_MANIFEST = 1 << 20
+"""Bytes of a manifest at most: some thousand blocks of memory."""
+
 _FORMAT = 2
 
 

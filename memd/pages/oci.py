@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, Any, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from memd.pages.http import Client
+from memd.pages.http import PATIENCE, Client
 from memd.pages.names import Version
 from memd.pages.sources import SourceError, is_loopback
 
@@ -33,18 +33,21 @@ class Oci:
         host: the registry's; in clear if it is this one, else with TLS.
         port: None for the ordinary one.
         repository: in the registry.
+        patience: see `PATIENCE`.
 
     Raises:
         SourceError: that is no repository's name.
     """
 
-    def __init__(self, url: str, host: str, port: int | None, repository: str) -> None:
+    def __init__(
+        self, url: str, host: str, port: int | None, repository: str, patience: float = PATIENCE
+    ) -> None:
         if not _REPOSITORY.fullmatch(repository):
             raise SourceError(f"'{url}' is no template source: it names no repository")
         self.url = url
         name = f"[{host}]" if ":" in host else host
         registry = name if port is None else f"{name}:{port}"
-        self._client = Client(url, registry)
+        self._client = Client(url, registry, patience)
         scheme = "http" if is_loopback(host) else "https"
         self._base = f"{scheme}://{registry}/v2/{repository}"
 

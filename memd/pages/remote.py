@@ -11,7 +11,7 @@ from typing import TypeVar
 from memd.errors import QMPError
 from memd.pages.blobs import Blobs, Damaged
 from memd.pages.cache import Cache
-from memd.pages.chunks import PAGE, unpack
+from memd.pages.chunks import MOST_PACK, PAGE, unpack
 from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Places
 from memd.pages.sources import Source, SourceError
@@ -204,6 +204,7 @@ def fetch_blob(
     source: Source,
     blobs: Blobs,
     digest: str,
+    most: int = MOST_PACK,
     progress: Callable[[int], None] = lambda _more: None,
     *,
     anew: bool = False,
@@ -214,6 +215,7 @@ def fetch_blob(
         source: who has it.
         blobs: the store's.
         digest: the blob's.
+        most: bytes that it may have.
         progress: told how many more bytes came; what it raises ends it.
         anew: whether to replace one that is there.
 
@@ -225,7 +227,14 @@ def fetch_blob(
     try:
         with blobs.create() as new:
             with source.blob(digest) as pieces:
-                new.fill(pieces, progress)
+                for piece in pieces:
+                    new.write(piece)
+                    if new.size > most:
+                        raise SourceError(
+                            f"template source '{source.url}': blob {digest} has more than {most}"
+                            " bytes"
+                        )
+                    progress(len(piece))
             if new.digest() != digest:
                 raise SourceError(f"template source '{source.url}': blob {digest} is damaged")
             new.finish()

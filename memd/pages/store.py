@@ -36,7 +36,7 @@ from memd.pages.chunks import PAGE, SET_PAGES, unpack
 from memd.pages.counts import Counts
 from memd.pages.directory import FORMAT
 from memd.pages.layout import Layout, Piece, Places, encode_numbers
-from memd.pages.manifest import Manifest
+from memd.pages.manifest import MOST_MANIFEST, Manifest
 from memd.pages.names import Entry, Origin, Version
 from memd.pages.remote import Place, RemoteChunks, fetch_blob, places_in, several
 from memd.pages.source_urls import open_source
@@ -761,7 +761,9 @@ class Store:
                 if not self.blobs.has(pack):
                     ends[pack] = max(ends.get(pack, 0), offset + length)
             count = _Count(sum(ends.values()), progress)
-            several(lambda pack: fetch_blob(source, self.blobs, pack, count.more), list(ends))
+            several(
+                lambda pack: fetch_blob(source, self.blobs, pack, progress=count.more), list(ends)
+            )
 
         self._fetch(name, source, version, packs)
         return source.url
@@ -783,14 +785,15 @@ class Store:
         """Take what is said of a template over from a source, and give it the name."""
         self._writable()
         with self._change(name, "store"):
-            for digest in (version.manifest, version.places):
-                fetch_blob(source, self.blobs, digest)
-            manifest, places = self._manifest(version), self._places(version)
+            fetch_blob(source, self.blobs, version.manifest, MOST_MANIFEST)
+            manifest = self._manifest(version)
             for blob in manifest.blobs:
-                fetch_blob(source, self.blobs, blob.digest)
+                fetch_blob(source, self.blobs, blob.digest, blob.size)
             layout = self._layout(manifest)
             layout.check()
-            if layout.pages * PAGE != manifest.size or len(places) != len(layout):
+            fetch_blob(source, self.blobs, version.places, Places.most_bytes(len(layout)))
+            places = self._places(version)
+            if layout.pages * PAGE != manifest.size or not places.fit(layout):
                 raise Damaged(f"template '{name}' of '{source.url}' is damaged")
             fetch_packs(places)
             former = [

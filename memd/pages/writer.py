@@ -13,14 +13,10 @@ from typing import Any, NamedTuple
 from memd.errors import QMPError
 from memd.hostmem.content import Gone, data_ranges
 from memd.pages.blobs import Blobs, NewBlob
-from memd.pages.chunks import CHUNK_PAGES, PAGE, pack
+from memd.pages.chunks import CHUNK_PAGES, PACK, PAGE, pack
 from memd.pages.layout import MOST_PAGES, Layout, Piece, Places
 from memd.pages.manifest import Manifest
 from memd.pages.template import Template
-
-PACK = 64 << 20
-"""Bytes after which a pack is closed: what is uploaded at once, and rewritten
-when some of its chunks are deleted."""
 
 _CHUNK = CHUNK_PAGES * PAGE
 _ZEROES = bytes(PAGE)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,17 +16,22 @@ from pathlib import Path
 import pytest
 
 from memd.errors import QMPError
+from memd.pages.blobs import Blobs
 from memd.pages.manifest import Manifest
+from memd.pages.postcopy import Missing
+from memd.pages.remote import fetch_blob
 from memd.pages.source_urls import open_source
 from memd.pages.sources import SourceError
 from memd.pages.store import Store
 from memd.pages.template_memory import TemplateMemory
 from tests.pages.memory import PAGE, change, content_of, memory, save, unpacked
+from tests.pages.proxy import Proxy
 from tests.pages.registry import Registry, log_in
 from tests.pages.web import Web
 from tests.tls import Certificates
 
 pytest.importorskip("urllib3", reason="needs urllib3, which the extra templates brings")
+from memd.pages.oci import Oci
 
 DATA = memory(600)
 
@@ -349,6 +357,103 @@ def test_a_source_that_trickles(make: MakeStore, web: Web, trickle: tuple[int, f
         source.part(pack, 0, 100_000)
     web.trickle = (512, 0.01)
     assert len(source.part(pack, 0, 40_000)) == 40_000
+
+
+@pytest.fixture
+def link(registry: Registry) -> Iterator[Proxy]:
+    """A link to the registry."""
+    proxy = Proxy(registry.port)
+    yield proxy
+    proxy.close()
+
+
+async def test_a_registry_that_trickles(
+    make: MakeStore, registry: Registry, link: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds up what needs it and nothing else, is given up, and tried again."""
+    here = make("here", f"oci://{registry.host}/slow")
+    fill(here)
+    here.push("a")
+    url = f"oci://127.0.0.1:{link.port}/slow"
+    monkeypatch.setattr("memd.pages.template_memory._AGAIN", 0.2)
+    monkeypatch.setattr(
+        "memd.pages.store.open_source",
+        lambda url: Oci(url, "127.0.0.1", link.port, "slow", patience=0.5),
+    )
+    store = make("there", url)
+    fill(store, "mine", change(DATA, 1, seed=8))
+    store.locate("a")
+    template = store.open("a")
+    ranges = template.data_ranges()
+    first, last = ranges[0][0] // PAGE, ranges[-1][0] // PAGE
+    template.fetch(first * PAGE, PAGE)
+    link.pause = 0.02
+    memory = TemplateMemory(template)
+    woken = asyncio.Event()
+    memory.on_ready.add(woken.set)
+    began = time.monotonic()
+    assert memory.records(last, 1, True) is None
+    # What is here is had, of this template and of others.
+    assert memory.records(first, 1, True) is not None
+    assert await asyncio.to_thread(content, store, "mine") == change(DATA, 1, seed=8)
+    await asyncio.wait_for(woken.wait(), 30)
+    assert time.monotonic() - began > 1
+    with pytest.raises(Missing):
+        memory.records(last, 1, True)
+    link.pause = 0.0
+    deadline = time.monotonic() + 30
+    found = None
+    while found is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+        with contextlib.suppress(Missing):
+            found = memory.records(last, 1, True)
+    assert content_of(found) == DATA[last * PAGE : last * PAGE + PAGE]
+    await memory.close()
+
+
+def test_a_handshake_that_trickles(
+    make: MakeStore, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A byte now and then does not put off the end of waiting for it."""
+    fill(make("origin"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.place / "server.pem", certificates.place / "server.key")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.place / "ca.pem"))
+    web = Web(tmp_path / "origin", context)
+    proxy = Proxy(web.port)
+    try:
+        store = make("there", f"https://127.0.0.1:{proxy.port}")
+        proxy.pause = 0.05
+        began = time.monotonic()
+        with pytest.raises(SourceError, match=r"timed out|it does not answer in time"):
+            store.pull("a")
+        assert 3 < time.monotonic() - began < 30
+        proxy.pause = 0.0
+        store.pull("a")
+        assert content(store, "a") == DATA
+    finally:
+        proxy.close()
+        web.close()
+
+
+def test_a_source_that_does_not_end(make: MakeStore, web: Web) -> None:
+    """No more is taken of it than there can be."""
+    store = make("origin")
+    fill(store)
+    web.more = bytes(2 << 20)
+    name = "what it says of 'a' has more than 1048576 bytes"
+    with pytest.raises(SourceError, match=name):
+        make("there", web.url).pull("a")
+    source = open_source(web.url)
+    pack = max(store.blobs.digests(), key=store.blobs.size)
+    there = Blobs(store.blobs.directory)
+    with pytest.raises(SourceError, match=rf"blob {pack} has more than 1000 bytes"):
+        fetch_blob(source, there, pack, 1000, anew=True)
+    assert not [each for each in os.listdir(there.directory) if each.startswith("new.")]
+    # Nor is it let to grow after it has come.
+    web.more, web.encoding = b"", "gzip"
+    make("other", web.url).pull("a")
 
 
 async def test_what_is_here_does_not_wait_for_what_stalls(make: MakeStore, web: Web) -> None:

@@ -40,6 +40,8 @@ class Web:
         trickle: answers come in pieces of so many bytes, with so many seconds in between.
         fail: how many requests are answered with an error from now on.
         corrupt: whether blobs' bytes are changed on the way.
+        more: bytes that every answer has in addition.
+        encoding: what its content is said to be encoded with.
         login: what has to be sent as Authorization, if anything.
         ranges: whether it knows ranges.
     """
@@ -50,6 +52,8 @@ class Web:
         self.trickle: tuple[int, float] | None = None
         self.fail = 0
         self.corrupt = False
+        self.more = b""
+        self.encoding = ""
         self.login = ""
         self.ranges = True
         self.go_on = threading.Event()
@@ -87,7 +91,8 @@ class Web:
                     status = 206
                 if web.corrupt and "/blobs/" in self.path:
                     data = bytes(255 - byte for byte in data)
-                self.answer(status, data)
+                encoding = (("Content-Encoding", web.encoding),) if web.encoding else ()
+                self.answer(status, data + web.more, *encoding)
 
             def answer(self, status: int, data: bytes, *headers: tuple[str, str]) -> None:
                 self.send_response(status)
