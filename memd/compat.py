@@ -1,4 +1,4 @@
-"""Which QEMU's texts and introspection memd gives (`--compat`)."""
+"""The QEMU release whose texts and introspection memd gives (`--compat`)."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _now() -> str:
 
 
 class Allowed(NamedTuple):
-    """Whose processes may be clients.
+    """The users and groups whose processes may be clients.
 
     Attributes:
         users: user ids.
@@ -88,7 +88,7 @@ class Allowed(NamedTuple):
 
 
 class Chardev:
-    """Where a monitor can sit: a socket, standard input and output, or nothing.
+    """A character device for a monitor: a socket, standard input and output, or nothing.
 
     Attributes:
         id: its name, "compat_monitor0" and so on where `--qmp` made it.
@@ -181,7 +181,7 @@ class NumaNode(NamedTuple):
 
 
 def wrong_initiator(node: int, initiator: int) -> str:
-    """What is said of a node with CPUs that another one is told to be the nearest to."""
+    """The error for a node with CPUs whose initiator is another node."""
     return f"The initiator of CPU NUMA node {node} should be itself (got {initiator})"
 
 
@@ -253,7 +253,7 @@ class StartCommand(NamedTuple):
 
 
 class Config:
-    """What to run.
+    """The configuration of a daemon.
 
     Attributes:
         report: writes messages in QEMU's form.

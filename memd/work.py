@@ -222,7 +222,7 @@ class Completion:
 
 
 Wait = Job[Any] | Completion
-"""What a command may wait for."""
+"""The things that a command may wait for."""
 
 Command = Coroutine[Wait, Any, T]
 """A command under way, that ends with a `T`."""
@@ -238,7 +238,7 @@ Run = Callable[[Coroutine[Wait, Any, Any]], Awaitable[Any]]
 
 
 def _resume(command: Command[T], start: Start, done: Resume) -> Resume:
-    """What steps a command until it waits again, or has ended."""
+    """A function that steps a command until it waits again, or has ended."""
 
     def resume(value: Any, error: BaseException | None) -> None:
         try:

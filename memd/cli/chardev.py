@@ -47,7 +47,7 @@ _LONGEST_HOST = 64
 
 
 def chardev_list(compat: Compat, *, extra: Mapping[str, str] = NOTHING) -> OptsList:
-    """What `-chardev` takes: one list for all backends, as in QEMU.
+    """The keys of `-chardev`: one list for all backends, as in QEMU.
 
     Args:
         compat: whose list.
@@ -180,7 +180,7 @@ def make_chardev(
 
 
 def _kind(opts: Opts) -> str:
-    """Which sort of address it is; the rest of QEMU's checks of the address alone."""
+    """The kind of address; makes the rest of QEMU's checks of the address alone."""
     given = [key for key in ("path", "fd", "host") if opts.has(key)]
     if len(given) > 1:
         raise QMPError("None or one of 'path', 'fd' or 'host' option required.")

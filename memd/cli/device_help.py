@@ -1,4 +1,4 @@
-"""What `-device help` and `-device TYPE,help` answer, in QEMU's form (observed on 10.0.2)."""
+"""The answers to `-device help` and `-device TYPE,help`, in QEMU's form (observed on 10.0.2)."""
 
 from __future__ import annotations
 

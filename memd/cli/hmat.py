@@ -19,7 +19,7 @@ _MIB = 1 << 20
 
 
 class Hmat:
-    """What was given by now."""
+    """The options given so far."""
 
     def __init__(self) -> None:
         # By hierarchy and type: for which pairs there is a value, the unit and the greatest of all.

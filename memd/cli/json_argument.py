@@ -12,7 +12,7 @@ from memd.json_types import JSONObject
 from memd.wire import Decoder
 
 _FINISHES = (b"", b"1", b":1", b'"\\u0001":1')
-"""What makes a value whole that could go on, before its braces are closed."""
+"""Endings that complete an unfinished value, before its braces are closed."""
 
 
 def parse_json_argument(text: str, compat: Compat) -> JSONObject:

@@ -1,4 +1,4 @@
-"""How the log looks, how much of it clients can cause, and who waits for it: nobody.
+"""The log: its form, and limits on how much clients can cause. Nobody waits for it.
 
 Warnings, and what is worse, go to standard error, a line each. That may be a pipe
 whose reader sleeps, or a file on a file system that stalls: a thread writes there.

@@ -53,7 +53,7 @@ _ACCELERATORS = {
     Compat.V10_0: ("kvm", "qtest", "tcg"),
     Compat.V11_1: ("kvm", "mshv", "nitro", "qtest", "tcg"),
 }
-"""Those that can be asked for. memd uses none, but says whether KVM is there."""
+"""The accelerators that can be requested. memd uses none, but says whether KVM is there."""
 
 
 class MachineOptions:
@@ -85,7 +85,7 @@ class MachineOptions:
         self._options[name] = value
 
     def take_members(self, name: str) -> JSONObject:
-        """What was given of a property with members by now, which goes elsewhere."""
+        """Remove and return the members given so far of a property that is used elsewhere."""
         return self._options.pop(name) if isinstance(self._options.get(name), dict) else {}
 
     def take_accel(self, given: Given) -> None:
@@ -114,7 +114,7 @@ class MachineOptions:
         self.kind = found
 
     def choose_accelerators(self, report: Report, compat: Compat) -> list[str]:
-        """Those that are asked for and there might be, the first first.
+        """The requested accelerators that are known, in their order.
 
         Raises:
             CommandLineError: there are none of those.

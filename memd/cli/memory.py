@@ -19,7 +19,7 @@ MEMORY = OptsList(
 
 
 class MemorySizes(NamedTuple):
-    """What `-m` comes to.
+    """The result of `-m`.
 
     Attributes:
         size: bytes at the start; None where none were asked for.
@@ -61,7 +61,7 @@ class MemoryOption:
                 self._opts.pairs.append((key, members[name]))
 
     def resolve(self, default: int) -> MemorySizes:
-        """What the options say together.
+        """The sizes that the options give together.
 
         Args:
             default: bytes of memory where no size is given.

@@ -16,7 +16,7 @@ from memd.config import Chardev, Config, MonitorSpec
 from memd.errors import QMPError, bad_identifier, is_identifier
 
 OWN = {"readonly": "bool", "allow-user": "str", "allow-group": "str"}
-"""What memd's monitors take that QEMU's don't."""
+"""Options of memd's monitors that QEMU's don't have."""
 
 _MON = {"chardev": "str", "mode": "str", "pretty": "bool"}
 MON = OptsList("mon", "chardev", _MON)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OBJECT = OptsList("object", "qom-type", None)
 
 _COLUMN = 24
-"""Where a property's description begins."""
+"""The column of a property's description."""
 
 
 def parse_object(
@@ -38,7 +38,7 @@ def parse_object(
     *,
     nesting: bool = True,
 ) -> JSONObject:
-    """What `object-add` would be given.
+    """The arguments for `object-add`.
 
     Args:
         text: the option's argument.

@@ -227,7 +227,7 @@ FLAGS: dict[str, Take] = {
 
 
 def parse_arguments(argv: Sequence[str], report: Report) -> Config:
-    """What `memd ARGV...` is to run.
+    """The config of `memd ARGV...`.
 
     Args:
         argv: without the program's name.

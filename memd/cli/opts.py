@@ -29,7 +29,7 @@ _KINDS = {"str": "str", "bool": "bool (on/off)", "num": "num", "size": "size"}
 
 
 class OptsList(NamedTuple):
-    """What an option takes.
+    """The keys of an option.
 
     Args:
         name: how messages call it.
@@ -162,7 +162,7 @@ def _find_id(text: str) -> str | None:
 
 
 def _short(written: str, warn: Warn | None) -> tuple[str, str]:
-    """What a key without a value means."""
+    """The meaning of a key without a value."""
     if written in HELP:
         return written, "on"
     off = written.startswith("no")

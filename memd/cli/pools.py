@@ -18,7 +18,7 @@ _MOST = 65535
 
 
 def parse_pool(text: str, compat: Compat) -> tuple[JSONObject, int]:
-    """What `--pool` comes to: what `object-add` would be given but for an id, and how many.
+    """The arguments for `object-add` except an id, and how many are to be ready.
 
     Raises:
         QMPError: it can't be.

@@ -22,7 +22,7 @@ _END_PATIENCE = 0.5
 """Seconds that its end does."""
 
 _STARTED = b"\0"
-"""What the background process tells the one that was started."""
+"""Written by the background process to the one that was started."""
 
 
 def fill_standard_descriptors() -> None:

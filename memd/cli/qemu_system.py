@@ -288,7 +288,7 @@ FLAGS: dict[str, Take] = {
 """The options with an argument, and those without one."""
 
 _ORDER = ("logfile", "chardev-add", "object-add", "blockdev-add", "netdev_add", "use-chardev")
-"""What is registered before what: QEMU takes options by kind, not as they were written."""
+"""The order of registering: QEMU takes options by kind, not as they were written."""
 
 
 def _check_stdio(line: QemuCommandLine, given: Container[str]) -> None:
@@ -342,7 +342,7 @@ def _named_chardev(config: Config, spec: str) -> Chardev:
 
 
 def parse_arguments(argv: Sequence[str], report: Report) -> Config:
-    """What `qemu-system-memd ARGV...` is to run.
+    """The config of `qemu-system-memd ARGV...`.
 
     Args:
         argv: without the program's name.

@@ -16,7 +16,7 @@ from memd.config import Report
 from memd.errors import QMPError
 
 T = TypeVar("T")
-"""What options are applied to: a command line."""
+"""The command line that options are applied to."""
 
 
 class Given(NamedTuple):
@@ -33,7 +33,7 @@ class Given(NamedTuple):
     where: str
 
     def warn(self, report: Report) -> Callable[[str, str], None]:
-        """What warns of this option: takes a text and a hint."""
+        """A function that warns of this option: takes a text and a hint."""
         return lambda text, hint: report.warning(text, self.where, hint)
 
 

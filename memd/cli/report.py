@@ -1,4 +1,4 @@
-"""What a command line says on standard error, in QEMU's form.
+"""Messages on standard error about a command line, in QEMU's form.
 
 A message is one line: the program's name, the option that it is about, as it
 was given, and the text. A hint is what may follow on lines of its own.

@@ -1,4 +1,4 @@
-"""What `memd --help` and `qemu-system-memd --help` print."""
+"""The texts of `memd --help` and `qemu-system-memd --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was said, held against what was to be said."""
+"""Comparison of the messages that came with the expected ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Expected = str | tuple[str, Message]
 """A command's name, or its name and arguments that it must have had."""
 
 ANY = "..."
-"""What in a transcript stands for any value."""
+"""Stands for any value in a transcript."""
 
 _SHOWN = 500
 """Characters of a message that a difference shows."""
@@ -32,7 +32,7 @@ def sent(transcript: Iterable[Message]) -> list[Message]:
 
 
 def unexpected(expected: Sequence[Expected], transcript: Iterable[Message], *, only: bool) -> str:
-    """How what clients sent differs from the expected commands; "" for not at all.
+    """The difference of what clients sent from the expected commands; "" for none.
 
     Args:
         only: whether they are all that was sent; else others may be between.
@@ -75,7 +75,7 @@ def _lines(texts: Iterable[str], marked: int | None) -> list[str]:
 
 
 def difference(wanted: Sequence[Sequence[Message]], came: Sequence[Sequence[Message]]) -> str:
-    """Where two conversations part, as lists of entries for each client; "" for nowhere."""
+    """The first difference of two conversations, lists of entries for each client; "" for none."""
     for number, sides in enumerate(zip_longest(wanted, came, fillvalue=()), 1):
         mine, other = map(_comparable, sides)
         for at, pair in enumerate(zip_longest(mine, other), 1):
@@ -90,7 +90,7 @@ def difference(wanted: Sequence[Sequence[Message]], came: Sequence[Sequence[Mess
 
 
 def _comparable(entries: Iterable[Message]) -> list[Message]:
-    """What was said, without times; an id is the number of the client's message that has it."""
+    """The messages without times; an id is the number of the client's message that has it."""
     found: list[Message] = []
     ids: dict[str, int] = {}
     for entry in entries:

@@ -25,19 +25,19 @@ from memd.wire import encode
 from memd.work import Event
 
 _GLANCES = 50
-"""How often one looks at once whether the client has read a piece, before
-waiting in between: most read it within a fraction of a millisecond."""
+"""Checks without a pause whether the client has read a piece; later ones are `_PAUSE`
+apart. Most read it within a fraction of a millisecond."""
 
 _PAUSE = 0.001
-"""Seconds between later looks."""
+"""Seconds between later checks."""
 
 _CALM = 4
-"""How often one looks again once it has: what comes while that read is still under
+"""Checks in a row that have to find it read: what is sent while a read is still under
 way would be read with it."""
 
 
 class Message:
-    """What is to be sent in its turn.
+    """A message that is sent in its turn.
 
     Attributes:
         data: what to send.
@@ -59,14 +59,14 @@ class Message:
         self.piece = piece
 
     def pieces(self) -> Iterator[bytes]:
-        """What is sent at once, in order."""
+        """The parts that are sent one by one."""
         size = self.piece or len(self.data)
         for at in range(0, len(self.data) or 1, size or 1):
             yield self.data[at : at + size]
 
 
 Step = Message | float | Callable[[], None]
-"""What is done in its turn: a message, a pause in seconds (infinite: a stall), an act."""
+"""A step in the queue: a message, a pause in seconds (infinite: a stall), or an act."""
 
 
 class FaultyConnection(Connection):

@@ -146,7 +146,7 @@ def _noun(scope: str) -> str:
 
 
 def raw_bytes(spec: Spec) -> bytes | None:
-    """What is to be sent as it stands, or None.
+    """The bytes that are to be sent as they stand, or None.
 
     Raises:
         QMPError: it is no base64.
@@ -167,7 +167,7 @@ def errno_of(name: str) -> int:
 
 
 class Effect:
-    """What goes wrong with one message: what all faults for it come to.
+    """The effect of all faults on one message.
 
     Attributes:
         spec: the members; where faults differ, those of the first.

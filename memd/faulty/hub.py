@@ -70,7 +70,7 @@ class FaultyHub(Hub):
                 session.number = self._clients
 
     def sessions(self, client: int | None = None) -> list[FaultySession]:
-        """Those of the tested clients that are there, in the order in which they connected.
+        """The sessions of the tested clients, in the order in which they connected.
 
         Args:
             client: only this one's.

@@ -57,13 +57,13 @@ class FaultyHost(Host):
             raise libc.os_error(number)
 
     def open(self, path: bytes, flags: int) -> int:
-        """What only looks never fails."""
+        """Open a file; with O_PATH it never fails."""
         if not flags & os.O_PATH:
             self._may_fail("open")
         return super().open(path, flags)
 
     def open_near(self, entry: Entry, flags: int) -> int:
-        """What has to be waited for is opened by `open` afterwards, and fails there."""
+        """Open a file without waiting; one that has to be waited for fails later, in `open`."""
         try:
             fd = super().open_near(entry, flags)
         except BlockingIOError:
@@ -106,7 +106,7 @@ for _name, _kind in _KINDS.items():
 
 
 def refusal_of(faults: FaultRegistry) -> Callable[[str], int]:
-    """What a `FaultyHost` asks, as the faults say; it waits as long as a call is to take."""
+    """The `refusal` of a `FaultyHost` by the faults; it waits as long as a call is to take."""
 
     def refusal(kind: str) -> int:
         effect = faults.for_syscall(kind)

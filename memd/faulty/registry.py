@@ -67,7 +67,7 @@ class FaultRegistry:
     def for_command(
         self, client: int, monitor: str, name: str | None, arguments: object
     ) -> Effect | None:
-        """What goes wrong with a command that was received; None for nothing."""
+        """The effect of the faults on a command that was received; None for no effect."""
         return self._effect(
             "command",
             lambda fault: (
@@ -76,14 +76,14 @@ class FaultRegistry:
         )
 
     def for_event(self, client: int, monitor: str, name: str) -> Effect | None:
-        """What goes wrong with an event that is about to be sent."""
+        """The effect on an event that is about to be sent."""
         return self._effect(
             "event",
             lambda fault: fault.is_for_client(client, monitor) and fault.is_for_event(name),
         )
 
     def for_greeting(self, client: int, monitor: str) -> Effect | None:
-        """What goes wrong with the greeting of a client."""
+        """The effect on the greeting of a client."""
         return self._effect("greeting", lambda fault: fault.is_for_client(client, monitor))
 
     @property
@@ -102,11 +102,11 @@ class FaultRegistry:
         return {fault.spec["command"] for fault in faults if fault.spec.get("listed")}
 
     def for_syscall(self, kind: str) -> Effect | None:
-        """What goes wrong with a system call that is about to be made; from any thread."""
+        """The effect on a system call that is about to be made; from any thread."""
         with self._lock:
             return self._effect("syscall", lambda fault: fault.spec["syscall"] == kind)
 
     def _effect(self, scope: str, meets: Callable[[Fault], bool]) -> Effect | None:
-        """What the faults of a scope that are met come to; each is counted."""
+        """The effect of those faults of a scope that are met; each is counted."""
         faults = [fault for fault in self._by_scope[scope] if meets(fault) and fault.count()]
         return Effect(faults) if faults else None

@@ -45,7 +45,7 @@ class Script:
 
     @property
     def left(self) -> int:
-        """How many messages of those that connected have not come."""
+        """The number of recorded messages that have not come, of those clients that connected."""
         return sum(replay.left for replay in self._replays)
 
     def mismatch(self, line: int, text: str) -> str:
@@ -87,15 +87,15 @@ class Replay:
 
     @property
     def left(self) -> int:
-        """How many of the client's messages have not come."""
+        """The number of the client's messages that have not come."""
         return len(self._asked)
 
     def begin(self) -> list[bytes | None]:
-        """What the server said before the client did."""
+        """The server's messages before the client's first."""
         return self._due()
 
     def answer(self, item: object) -> list[bytes | None]:
-        """What the server said once the client had sent this; None for an end.
+        """The server's messages after this one of the client's; None for an end.
 
         Args:
             item: the client's message, or a `QMPError` where it sent none.
@@ -113,7 +113,7 @@ class Replay:
         return self._due()
 
     def _compare(self, item: object) -> str | None:
-        """What is wrong with a client's message; None if it is the one expected."""
+        """The difference of a client's message from the expected one; None for none."""
         came = _shown(item)
         if not self._asked:
             return self._script.mismatch(0, f"nothing more is expected, and {came} came")
@@ -128,7 +128,7 @@ class Replay:
         return self._script.mismatch(expected["line"], f"{wanted} is expected, and {came} came")
 
     def _due(self) -> list[bytes | None]:
-        """What the server says next, up to where it waits for the client.
+        """The server's next messages, up to where it waits for the client.
 
         An answer waits for its own command only, so that a client may wait for
         each answer where the recorded one did not.

@@ -17,7 +17,7 @@ from memd.session.session import Hub
 from memd.work import Pieces
 
 OWN = "x-test-"
-"""How the commands begin that are about faults, and are neither recorded nor go wrong."""
+"""The prefix of the commands about faults, which are neither recorded nor go wrong."""
 
 _GREETING = ("version", "capabilities")
 

@@ -1,4 +1,4 @@
-"""What clients and the daemon said, in order.
+"""The messages between clients and the daemon, in order.
 
 The form is that of `TestMessage` in `schemas/test.json`, one a line in files.
 """
@@ -73,7 +73,7 @@ class Transcript:
         self._start = self._dropped + len(self._said)
 
     def lost(self, *, all: bool = False) -> int:
-        """How many messages there had been that are no longer known.
+        """The number of messages that are no longer known.
 
         Args:
             all: with those before the last reset, from the very first on.

@@ -149,7 +149,7 @@ def _arguments(
 
 
 def _invocation(formatter: argparse.HelpFormatter, action: argparse.Action) -> str:
-    """How an argument is given; argparse's own form differs between Python 3.12 and 3.13."""
+    """The spelling of an argument; argparse's own differs between Python 3.12 and 3.13."""
     if not action.option_strings or action.nargs == 0:
         return formatter._format_action_invocation(action)
     value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))

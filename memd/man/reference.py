@@ -100,7 +100,7 @@ def _if(item: Any) -> str:
 
 
 def type_name(ref: Any) -> str:
-    """How a type that is referred to is written: `[str]` is "array of str"."""
+    """The name of a type that is referred to: `[str]` is "array of str"."""
     if isinstance(ref, dict):
         ref = ref["type"]
     return f"array of {ref[0]}" if isinstance(ref, list) else str(ref)

@@ -36,7 +36,7 @@ class Page:
 
     @property
     def file_name(self) -> str:
-        """What the page's file is called."""
+        """The name of the page's file."""
         return f"{self.name}.{self.section}"
 
     def heading(self, text: str, paragraph: str = "") -> None:

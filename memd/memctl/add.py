@@ -8,6 +8,7 @@ from contextlib import suppress
 from memd.client import Client
 from memd.errors import QMPError
 from memd.json_types import JSONObject
+from memd.memctl.backends import PREFIX
 from memd.memctl.context import FAILED, Context, Trouble
 from memd.memctl.objects import METAVAR, compat_of, parse
 from memd.memctl.progress import Bar
@@ -45,9 +46,11 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
         except QMPError as error:
             from shlex import quote
 
-            hint = f"memctl explain {quote(arguments.object)} may say why."
+            hint = ""
             if _is_there(client, options["id"]):
                 hint = f"There is a '{options['id']}' already: delete it, or choose another id."
+            elif options["qom-type"].startswith(PREFIX):
+                hint = f"memctl explain {quote(arguments.object)} may say why."
             raise Trouble(error.desc, FAILED, hint, error.error_class) from None
     context.tell(options)
 

@@ -1,4 +1,4 @@
-"""What is shown of a backend, whichever subcommand shows it."""
+"""How a backend is shown, for all subcommands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from memd.memctl.sizes import short
 from memd.memctl.tables import Cell, Column
 
 PREFIX = "memory-backend-"
-"""What the names of all backends begin with, and tables leave out."""
+"""The beginning of all backends' names, which tables leave out."""
 
 _FILE = f"{PREFIX}file"
 

@@ -1,4 +1,4 @@
-"""What the parts of a backend are: the kinds that `memctl map` draws."""
+"""The parts of a backend, by the kinds that `memctl map` draws."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Cell(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """What it is drawn as."""
+        """The kind that it is drawn as."""
         return next(
             (kind for kind, amount in zip(KINDS, self.amounts, strict=True) if amount), NONE
         )
 
     @property
     def share(self) -> float:
-        """How much of it is in memory or swapped out, from 0 to 1."""
+        """The share of it that is in memory or swapped out, from 0 to 1."""
         return min(1.0, sum(self.amounts) / self.length) if self.length else 0.0
 
     @property
@@ -89,7 +89,7 @@ def cells_of(told: JSONObject, share: bool, of_file: bool) -> list[Cell]:
 
 
 def totals(cells: list[Cell]) -> list[tuple[Kind, int]]:
-    """How many bytes there are of each kind that occurs, and what is not in memory."""
+    """The bytes of each kind that occurs, and of what is not in memory."""
     sums = [sum(amounts) for amounts in zip(*(cell.amounts for cell in cells), strict=True)]
     found = [(kind, amount) for kind, amount in zip(KINDS, sums, strict=False) if amount]
     nothing = sum(cell.length for cell in cells) - sum(sums)

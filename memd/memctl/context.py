@@ -1,4 +1,4 @@
-"""What a subcommand is given, and how it says that something is in the way.
+"""The context of a subcommand: the daemon's address, output, errors.
 
 memctl speaks to memd through `memd.client`, and not through qemu.qmp: that sends
 descriptors and does not take any, which `export` needs; it gives up on a message of more
@@ -71,7 +71,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Context:
-    """What a subcommand is given besides its own arguments.
+    """The context of a subcommand, besides its own arguments.
 
     Args:
         socket: the address given with -s, or None.
@@ -86,7 +86,7 @@ class Context:
         self.as_json = as_json
 
     def address(self) -> Address:
-        """Where the daemon is to be: a path, or a host and port.
+        """The daemon's address: a path, or a host and port.
 
         Raises:
             Trouble: nobody says.
@@ -203,7 +203,7 @@ def _way(where: str, error: Exception) -> str:
 
 
 def refused(error: QMPError) -> Trouble:
-    """What the daemon refused, in its own words."""
+    """A refusal by the daemon, in its own words."""
     hint = ""
     if error.error_class == COMMAND_NOT_FOUND:
         hint = "The daemon is of another version than this memctl, or it is no memd."

@@ -39,7 +39,7 @@ _NEEDED = (
 of, and the checks of that."""
 
 _NAME = 24
-"""Where a name ends; longer ones shift what follows."""
+"""The width of a name; longer ones shift the rest."""
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +100,7 @@ def _daemon(context: Context) -> list[Check]:
 
 
 def _claims(client: Client) -> Iterator[Check]:
-    """What the daemon's memory may claim of the huge pages."""
+    """The huge pages that the daemon's memory may still claim."""
     try:
         rows = client.execute("x-hugepage-query")
     except QMPError:

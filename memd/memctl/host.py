@@ -11,7 +11,7 @@ BAD = "bad"
 
 
 class Check(NamedTuple):
-    """What was found out about one thing.
+    """The result of one check.
 
     Attributes:
         name: the thing.
@@ -47,7 +47,7 @@ class Host:
         self.here = not self._root
 
     def path(self, path: str) -> str:
-        """Where a path of the host is to be found."""
+        """A path of the host, below the root."""
         return f"{self._root}{path}"
 
     def text(self, path: str) -> str | None:
@@ -67,12 +67,12 @@ class Host:
             return None
 
     def choice(self, path: str) -> str | None:
-        """Which of a file's words stands in brackets, as in `always [madvise] never`."""
+        """The word of a file that stands in brackets, as in `always [madvise] never`."""
         text = self.text(path) or ""
         return next((word[1:-1] for word in text.split() if word.startswith("[")), None)
 
     def names(self, path: str) -> list[str]:
-        """What is in a directory, in alphabetical order."""
+        """The names in a directory, in alphabetical order."""
         try:
             return sorted(os.listdir(self.path(path)))
         except OSError:
@@ -110,7 +110,7 @@ class Host:
         return found
 
     def mounts(self, kind: str) -> list[str]:
-        """Where file systems of a kind are mounted (/proc/self/mountinfo)."""
+        """The mount points of file systems of a kind (/proc/self/mountinfo)."""
         found = []
         for line in (self.text("/proc/self/mountinfo") or "").splitlines():
             before, _, after = line.partition(" - ")

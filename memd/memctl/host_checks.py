@@ -1,4 +1,4 @@
-"""What `memctl doctor` looks at: where memory comes from, the kernel, and its limits."""
+"""Checks of `memctl doctor`: the sources of memory, the kernel, and its limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FEW_MAPPINGS = 65530
 
 
 def kernel(host: Host) -> Iterator[Check]:
-    """What the kernel's version leaves out."""
+    """What a kernel of this version lacks."""
     version = host.kernel()
     if version == (0, 0):
         return
@@ -158,7 +158,7 @@ def postcopy(host: Host) -> Iterator[Check]:
 
 
 def limits(host: Host) -> Iterator[Check]:
-    """What this process may have, which a daemon started here inherits."""
+    """The limits of this process, which a daemon started here inherits."""
     files = host.limit("Max open files")
     if files is not None:
         yield warned(

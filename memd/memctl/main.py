@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """What a command line says; ends the process where it is wrong, or asks for help.
+    """The parsed command line; ends the process where it is wrong, or asks for help.
 
     Options may stand anywhere. Of the subcommands only the one that is named is
     looked at: to declare all of them takes 6 ms.
@@ -139,18 +139,11 @@ def parse(words: list[str]) -> argparse.Namespace:
 def _refuse(name: str) -> NoReturn:
     """Say that there is no such subcommand, and end the process."""
     group, _, word = name.rpartition(" ")
-    top = parser(with_arguments=False)
-    text = f"there is no '{name}' (choose from {', '.join(_words(group))})"
+    above = subparser(parser(with_arguments=False), group)
+    text = f"there is no '{name}' (choose from {', '.join(_below(above))})"
     if group == "template":
         text += f"; to make a template: memctl template make {word} ..."
-    subparser(top, group).error(text)
-
-
-def _words(group: str) -> list[str]:
-    """What may follow a group's name, or memctl's own."""
-    start = f"{group} " if group else ""
-    names = [name.removeprefix(start) for name in SUBCOMMANDS if name.startswith(start)]
-    return list(dict.fromkeys(name.partition(" ")[0] for name in names))
+    above.error(text)
 
 
 @contextmanager
@@ -231,9 +224,13 @@ def parser(*, with_arguments: bool = True) -> argparse.ArgumentParser:
 def subparser(top: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
     """The parser of a subcommand or a group in the whole command line, `parser`'s."""
     for word in name.split():
-        choices = (each.choices for each in top._actions if isinstance(each.choices, dict))
-        top = next(choices)[word]
+        top = _below(top)[word]
     return top
+
+
+def _below(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers below one, by the word that leads to each."""
+    return next(each.choices for each in top._actions if isinstance(each.choices, dict))
 
 
 class _Top(argparse.ArgumentParser):

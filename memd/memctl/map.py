@@ -29,7 +29,7 @@ _BESIDE = 6
 """Rows of a terminal that are not the picture's: title, legend, prompt."""
 
 _SHADES = "░▒▓█"
-"""How much of a part is there, a quarter each."""
+"""Signs for how much of a part is there, a quarter each."""
 
 _PNG_CELLS = 4096
 

@@ -1,4 +1,4 @@
-"""What `memctl doctor` looks at: memory itself, and pages of every size."""
+"""Checks of `memctl doctor`: memory itself, and pages of every size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KSM = "/sys/kernel/mm/ksm"
 
 
 def memory(host: Host) -> Iterator[Check]:
-    """How much there is, and how much of it this process may have."""
+    """The amount of memory, and the share that this process may have."""
     rows = host.meminfo()
     total = rows.get("MemTotal", 0)
     available = rows.get("MemAvailable", rows.get("MemFree", 0))

@@ -16,7 +16,7 @@ METAVAR = "TYPE,KEY=VALUE,..."
 
 
 def compat_of(client: Client) -> Compat:
-    """Whose behaviour the daemon gives, by the version in its greeting."""
+    """The release that the daemon behaves as, by the version in its greeting."""
     try:
         later = client.greeting["QMP"]["version"]["qemu"]["major"] >= 11
     except (KeyError, TypeError):
@@ -39,7 +39,7 @@ def in_full(text: str) -> str:
 
 
 def parse(text: str, compat: Compat) -> JSONObject:
-    """What `object-add` is to be given.
+    """The arguments for `object-add`.
 
     Args:
         compat: whose texts.

@@ -19,7 +19,7 @@ _LEGEND = 18
 _BACKGROUND = (24, 26, 31)
 _INK = (220, 223, 228)
 _FAINTEST = 0.35
-"""How much of its colour a part has of which next to nothing is there."""
+"""The strength of colour of a part of which next to nothing is there."""
 
 
 def write(path: str, cells: list[Cell]) -> None:

@@ -1,4 +1,4 @@
-"""How far a long command is, on a terminal's standard error."""
+"""Progress of a long command, on a terminal's standard error."""
 
 from __future__ import annotations
 

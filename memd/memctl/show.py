@@ -71,7 +71,7 @@ def _mapping(client: Client, id: str) -> list[str] | None:
 
 
 def _explanation(client: Client, kind: str, properties: JSONObject) -> JSON:
-    """What the daemon says of a backend with these properties; None if it can't say.
+    """The daemon's explanation of a backend with these properties; None if there is none.
 
     It may not, though the backend is there: its file may be gone since, or
     there is no memory for a second one.

@@ -65,7 +65,7 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
 
 
 class View:
-    """What is shown: the last look, what changed since the one before, what is being made."""
+    """The last look, the changes since the one before, and the progress of long commands."""
 
     def __init__(self) -> None:
         self.looks = 0
@@ -107,7 +107,7 @@ class View:
         return found
 
     def lines(self) -> list[str]:
-        """What is being made or saved."""
+        """The progress of each backend that is being made or saved."""
         return [
             f"{id}: {rounded(each['done'])} of {rounded(each['total'])}"
             for id, each in sorted(self.making.items())

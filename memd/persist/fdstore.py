@@ -47,7 +47,7 @@ log = logging.getLogger("memd")
 
 
 def capacity_of(environ: Mapping[str, str]) -> int:
-    """How many descriptors the store holds ($FDSTORE, systemd 254); 0 where there is none."""
+    """The capacity of the store, in descriptors ($FDSTORE, systemd 254); 0 where there is none."""
     value = environ.get("FDSTORE", "")
     return int(value) if value.isdecimal() else 0
 

@@ -14,7 +14,7 @@ INTERVAL = 0.2
 """Seconds between two messages: objects come and go by the thousand a second."""
 
 NAMED = 3
-"""How many of what was lost are named."""
+"""The number of lost objects that are named."""
 
 _LENGTH = 60
 """Characters of an id that are told; it may have any number."""

@@ -54,6 +54,6 @@ class MemdTestCase(unittest.TestCase):
 
 
 def _count(result: unittest.TestResult | None) -> int:
-    """How many tests have failed so far."""
+    """The number of tests that have failed so far."""
     # Other runners' results need not have these.
     return len(getattr(result, "failures", ())) + len(getattr(result, "errors", ()))

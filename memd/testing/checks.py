@@ -1,4 +1,4 @@
-"""What a transcript is held against: the schema, a replay."""
+"""Checks of a transcript: the schema, a replay."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        """What it has written to its standard output and error."""
+        """Its standard output and error so far."""
         file = self._log_file
         if file is None:
             return self._last_log
@@ -301,7 +301,7 @@ class Server:
 
     @property
     def transcript(self) -> list[Message]:
-        """What clients and the server said, in order (`TestMessage`)."""
+        """The messages between clients and the server, in order (`TestMessage`)."""
         return self._said(all=False)
 
     def _said(self, *, all: bool) -> list[Message]:
@@ -374,7 +374,7 @@ class Server:
 
 
 def free_path() -> str:
-    """Where sockets can be: a path without its ending, short enough for them."""
+    """A new path for sockets, without its ending, short enough for them."""
     name = f"memd-{secrets.token_hex(8)}"
     base = os.path.join(tempfile.gettempdir(), name)
     # A socket's path has its limit (unix(7)), and temporary directories are deep at times.

@@ -60,6 +60,8 @@ def test_where_more_is_said(memctl: Memctl) -> None:
     object = "file,id=m,size=64k,mem-path=/nope/a b"
     status, _out, err = memctl("add", object)
     assert (status, err.splitlines()[1]) == (1, f"memctl explain '{object}' may say why.")
+    # Of others there is nothing to explain.
+    assert memctl("add", "secret,id=s")[2].count("\n") == 1
 
 
 def test_help(memctl: Memctl) -> None:
