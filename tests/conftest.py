@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import prefork
 from tests.differential.harness import Side, Storage, settle
 from tests.differential.server import TREE, Server, memd_argv
 from tests.manager import ServiceManager
@@ -95,6 +96,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shm" in item.name or "shared_memory_object" in item.name:
             item.add_marker(need_shm)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forking() -> Iterator[None]:
+    """What daemons are forked from is there, before a test counts its descriptors."""
+    with prefork.forked():
+        yield
 
 
 @pytest.fixture(scope="session")

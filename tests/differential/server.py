@@ -7,17 +7,14 @@ memd, so that a mistake in memd's wire room cannot hide in it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +24,8 @@ import pytest
 
 from memd.compat import Compat
 from memd.json_types import JSON
+from tests import prefork
+from tests.prefork import Forked
 
 Message = dict[str, JSON]
 
@@ -35,9 +34,6 @@ PATIENCE = 60.0
 
 TREE = Path(__file__).resolve().parents[2]
 """The checkout that the tests stand in."""
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Died(Exception):
@@ -53,13 +49,12 @@ def memd_argv(compat: Compat = Compat.V10_0) -> list[str]:
     named = os.environ.get("MEMD_UNDER_TEST")
     if named:
         return shlex.split(named)
-    return [sys.executable, "-m", "memd", *compat_options(compat)]
+    return [*prefork.MEMD, *compat_options(compat)]
 
 
 def qemu_system_memd(compat: Compat = Compat.V10_0) -> list[str]:
     """The command `qemu-system-memd`, as for `memd_argv`."""
-    script = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
-    return [sys.executable, "-c", script, *compat_options(compat)]
+    return [*prefork.QEMU_SYSTEM_MEMD, *compat_options(compat)]
 
 
 def compat_options(compat: Compat) -> list[str]:
@@ -102,11 +97,6 @@ def _release(command: str) -> Compat | str:
     # A comparison with another release says nothing.
     of = [compat for compat in Compat if found and compat.value == found[1]]
     return of[0] if of else f"{command} is {found[1] if found else 'none'}"
-
-
-def _die_with_parent() -> None:
-    """Runs in the child: a test run that is killed leaves no server behind."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Monitor:
@@ -253,16 +243,23 @@ class Server:
         self._stderr = directory / "stderr"
         self._monitors: list[Monitor] = []
         env = dict(os.environ, PYTHONPATH=str(TREE))
+        program = prefork.program_of(self.argv)
+        self.process: Forked | subprocess.Popen[bytes]
         with self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                cwd=cwd or directory,
-                env=env,
-                preexec_fn=_die_with_parent,
-            )
+            if program is not None:
+                self.process = prefork.start(
+                    program, self.argv[3:], cwd or directory, env, stderr.fileno()
+                )
+            else:
+                self.process = subprocess.Popen(
+                    self.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stderr,
+                    stderr=stderr,
+                    cwd=cwd or directory,
+                    env=env,
+                    preexec_fn=prefork.die_with_parent,
+                )
         try:
             self._wait_for_socket()
         except BaseException:

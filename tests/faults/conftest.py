@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import prefork
 from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, TREE, Message, Server
@@ -48,6 +49,13 @@ def without_descriptors(server: Server, free: int = 0) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.fixture(autouse=True)
+def executed() -> Iterator[None]:
+    """What a daemon holds and how it ends are its own here, not of what it was forked from."""
+    with prefork.executed():
+        yield
 
 
 class Broken:

@@ -22,6 +22,7 @@ from tests.differential.harness import settle
 from tests.differential.kernel import is_exiting
 from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv, qemu_system_memd
 from tests.faults.conftest import MIB, Broken, arguments
+from tests.prefork import Forked
 
 
 def others_go_on(server: Server) -> None:
@@ -174,7 +175,7 @@ def test_a_descriptor_that_a_client_sent(broken: Broken, start_memd: Callable[..
         lingering.close()
 
 
-def ends(process: subprocess.Popen[bytes]) -> float:
+def ends(process: Forked | subprocess.Popen[bytes]) -> float:
     """Seconds until it calls exit(2); that its threads are in the kernel yet is the kernel's."""
     process.send_signal(signal.SIGTERM)
     begin = time.monotonic()

@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.differential.server import PATIENCE, Monitor, _die_with_parent
+from tests.differential.server import PATIENCE, Monitor
 from tests.guests import image
+from tests.prefork import die_with_parent
 
 SIZE = 128 << 20
 """Bytes of a guest's memory."""
@@ -70,7 +71,7 @@ class Guest:
                 argv += ["-incoming", "defer"]
             with (directory / "stderr").open("wb") as stderr:
                 self.process = subprocess.Popen(
-                    [*argv, *options], stdout=stderr, stderr=stderr, preexec_fn=_die_with_parent
+                    [*argv, *options], stdout=stderr, stderr=stderr, preexec_fn=die_with_parent
                 )
             console.settimeout(PATIENCE)
             try:

@@ -1,0 +1,252 @@
+"""Daemons that are forked from a process which has memd imported already.
+
+Nearly all of a daemon's start is imports, and most of its end is the interpreter's own:
+a fifth of a second of one core, a thousand times in a run of the tests. So a process of
+each worker imports what a daemon needs, and daemons are forks of it that call `main`.
+What a start itself is like (tests/cli, tests/persist, tests/systemd, ...) is tested with
+processes of their own, and so is how much memory a daemon takes.
+
+A daemon is a child of the process that asked for it, as if that had started it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_TREE = Path(__file__).resolve().parents[1]
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+MEMD = [sys.executable, "-m", "memd"]
+QEMU_SYSTEM_MEMD = [
+    sys.executable,
+    "-c",
+    "import sys; from memd.cli.qemu_system import main; sys.exit(main())",
+]
+_ROOMS = {
+    "app": "app machine_builder passed",
+    "backends": "allocation",
+    "cli": "device hardware hmat log machine main memory numa qemu_system smp",
+    "commands": "standin",
+    "devices": "area dimm guest pci placeholders types virtio_mem virtio_pci",
+    "qapi": "check dotted_keys",
+    "qom": "catalogue machine_structs",
+    "server": "unread",
+    "standin": "expressions objects schema standin tunable types",
+    "wire": "printer utf8",
+}
+"""The modules that a daemon imports when it starts, and what these import."""
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent ends: a run that is killed leaves none behind."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Forked:
+    """A child process, used as a `subprocess.Popen`.
+
+    Args:
+        pid: of the child.
+
+    Attributes:
+        returncode: its exit status, negative for a signal; None until it is waited for.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for it to end; its exit status. Raises `subprocess.TimeoutExpired`."""
+        deadline = time.monotonic() + (threading.TIMEOUT_MAX if timeout is None else timeout)
+        while (status := self._wait(os.WNOHANG)) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+            time.sleep(0.002)
+        return status
+
+    def _wait(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+class _Forking:
+    """The process that forks, and the connection to it, which it ends with."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.prefork", str(theirs.fileno())],
+                cwd=_TREE,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                preexec_fn=die_with_parent,
+            )
+
+    def close(self) -> None:
+        """End it; the daemons stay."""
+        self.connection.close()
+        self._process.wait()
+
+
+_forking: list[_Forking | None] = [None]
+
+
+@contextlib.contextmanager
+def forked() -> Iterator[None]:
+    """For a `with` block, daemons are forked from a process that is started at once."""
+    forking = _Forking()
+    _forking.append(forking)
+    try:
+        yield
+    finally:
+        _forking.pop()
+        forking.close()
+
+
+@contextlib.contextmanager
+def executed() -> Iterator[None]:
+    """For a `with` block, daemons are processes of their own all the same."""
+    _forking.append(None)
+    try:
+        yield
+    finally:
+        _forking.pop()
+
+
+def program_of(argv: Sequence[str]) -> str | None:
+    """The module whose `main` a command calls; None where it has to be executed."""
+    if _forking[-1] is None:
+        return None
+    if argv[:3] == MEMD:
+        return "memd.cli.main"
+    return "memd.cli.qemu_system" if argv[:3] == QEMU_SYSTEM_MEMD else None
+
+
+def start(
+    program: str, argv: Sequence[str], cwd: Path, env: Mapping[str, str], output: int
+) -> Forked:
+    """Start a daemon.
+
+    Args:
+        program: see `program_of`.
+        argv: without the program.
+        cwd: where it runs.
+        env: its environment.
+        output: descriptor of its standard output and error.
+    """
+    forking = _forking[-1]
+    assert forking is not None
+    request = {
+        "program": program,
+        "argv": list(argv),
+        "cwd": str(cwd),
+        "env": dict(env),
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE),
+    }
+    # Whoever is left without a parent in the meantime becomes a child of this process.
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        socket.send_fds(forking.connection, [json.dumps(request).encode()], [output])
+        pid = int(forking.connection.recv(100))
+    finally:
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    return Forked(pid)
+
+
+def _serve(connection: socket.socket) -> None:
+    """Fork daemons until nobody is left to ask for one."""
+    for room, names in _ROOMS.items():
+        for name in names.split():
+            importlib.import_module(f"memd.{room}.{name}")
+    gc.collect()
+    gc.freeze()
+    while True:
+        data, fds, _flags, _address = socket.recv_fds(connection, 1 << 20, 1)
+        if not data:
+            return
+        told, tell = os.pipe()
+        between = os.fork()
+        if not between:
+            parent = os.getpid()
+            pid = os.fork()
+            if pid:
+                os.write(tell, str(pid).encode())
+                os._exit(0)
+            _become(json.loads(data), fds[0], parent)
+        os.close(tell)
+        os.close(fds[0])
+        os.waitpid(between, 0)
+        connection.send(os.read(told, 100))
+        os.close(told)
+
+
+def _become(request: dict[str, Any], output: int, parent: int) -> None:
+    """Be a daemon; does not return."""
+    while os.getppid() == parent:
+        time.sleep(0.0005)
+    die_with_parent()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, request["files"])
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    status = 1
+    try:
+        status = importlib.import_module(request["program"]).main(request["argv"])
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        atexit._run_exitfuncs()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
