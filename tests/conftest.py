@@ -20,6 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests import prefork
 from tests.differential.harness import Side, Storage, settle
+from tests.differential.kernel import mapped
 from tests.differential.server import TREE, Server, memd_argv
 from tests.manager import ServiceManager
 from tests.tls import Certificates
@@ -59,16 +60,43 @@ _TOGETHER = re.compile(r"tests/(guests|systemd)/|/test_libvirt|huge_pages")
 """In the names of tests that share what takes long to make, or what the machine has once."""
 
 
+_QUICK = re.compile(
+    r"tests/(backends|cli|commands|devices|hostmem|man|memctl|qapi|qom|server|session|wire)/"
+)
+"""In the names of tests of which most take milliseconds."""
+
+_HANDFUL = 10
+"""Quick tests that a worker is given at once: it would wait for each otherwise."""
+
+
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives all such tests to one worker, and of the others to each the next one."""
+    """Gives all such tests to one worker, and of the others to each the next ones."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self._scopes: dict[str, str] = {}
 
     def _split_scope(self, nodeid: str) -> str:
-        shared = _TOGETHER.search(nodeid)
-        return shared[0] if shared else nodeid
+        if nodeid not in self._scopes:
+            shared = _TOGETHER.search(nodeid)
+            handful = f"quick {len(self._scopes) // _HANDFUL}"
+            self._scopes[nodeid] = (
+                shared[0] if shared else handful if _QUICK.match(nodeid) else nodeid
+            )
+        return self._scopes[nodeid]
+
+    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        super().mark_test_complete(node, item_index, duration)
+        # All that a worker has done is gone through otherwise, for each test.
+        done = self._split_scope(self.registered_collections[node][item_index])
+        if all(self.assigned_work[node][done].values()):
+            del self.assigned_work[node][done]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
     """Not by marks: since pytest 9.2 xdist does not see which group a test is in."""
+    # In the order of `pytest_collection_modifyitems`, not the largest groups first.
+    config.option.loadscopereorder = False
     return _Scheduling(config, log)
 
 
@@ -87,12 +115,16 @@ _LONG = re.compile("test_mypy|test_docs_commands|test_kill_at_random_moments")
 """In the names of tests that take many seconds each."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that names shm, or has it as a parameter, needs it. The long ones come first.
+def _how_soon(item: pytest.Item) -> int:
+    """The long tests come first and the quick ones last: no worker is left alone at the end."""
+    if _TOGETHER.search(item.nodeid):
+        return 0
+    return 1 if _LONG.search(item.nodeid) else 3 if _QUICK.match(item.nodeid) else 2
 
-    So no worker is left alone with one at the end.
-    """
-    items.sort(key=lambda item: _LONG.search(item.nodeid) is None)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that names shm, or has it as a parameter, needs it."""
+    items.sort(key=_how_soon)
     for item in items:
         if "shm" in item.name or "shared_memory_object" in item.name:
             item.add_marker(need_shm)
@@ -117,11 +149,12 @@ def kept_memd() -> Iterator[Storage]:
 def memd(kept_memd: Storage) -> Iterator[Side]:
     """A memd with a connection of this test's own, which ends alive and empty."""
     with kept_memd.side() as side:
-        before = side.regions()
+        pid = side.server.pid
+        before = mapped(pid)
         yield side
         assert side.server.alive(), f"memd died: {side.server.stderr()}"
-    after = settle(side.regions, lambda now: now == before)
-    assert after == before == [], "memd still maps what was deleted"
+    after = settle(lambda: mapped(pid), lambda now: now == before)
+    assert after == before == set(), "memd still maps what was deleted"
 
 
 @pytest.fixture

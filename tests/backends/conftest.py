@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from memd import backends
 from memd.qom import Tree
-from tests.differential.kernel import descriptors, regions
+from tests.differential.kernel import descriptors, mapped
 from tests.stepping import close_all
 
 
 @pytest.fixture
 def tree() -> Iterator[Tree]:
     """A tree with the backends' types; what a test leaves in it is deleted."""
-    here, nowhere = os.getpid(), Path("/nowhere")
-    before = descriptors(here), regions(here, nowhere), threading.active_count()
+    here = os.getpid()
+    before = descriptors(here), mapped(here), threading.active_count()
     tree = Tree()
     backends.register(tree)
     yield tree
@@ -27,5 +26,5 @@ def tree() -> Iterator[Tree]:
     for thread in threading.enumerate():
         if thread.name.startswith("TC "):
             thread.join(20)
-    assert (descriptors(here), regions(here, nowhere), threading.active_count()) == before
+    assert (descriptors(here), mapped(here), threading.active_count()) == before
     assert tree.objects.children == {}

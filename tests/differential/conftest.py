@@ -8,6 +8,7 @@ import pytest
 
 from memd.compat import Compat
 from tests.differential.harness import Pair, Side, Storage, settle
+from tests.differential.kernel import mapped
 from tests.differential.server import memd_argv, qemu_argv, qemu_compat
 
 
@@ -44,7 +45,7 @@ def qemu(kept_qemu: Storage) -> Iterator[Side]:
     """The reference with a connection of this test's own."""
     with kept_qemu.side() as side:
         yield side
-    assert settle(side.regions, lambda now: now == []) == []
+    assert settle(lambda: mapped(side.server.pid), lambda now: not now) == set()
 
 
 @pytest.fixture

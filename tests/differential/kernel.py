@@ -90,6 +90,37 @@ def regions(pid: int, directory: Path) -> list[Mapping]:
     )
 
 
+_looked: dict[int, tuple[set[bytes], set[bytes]]] = {}
+"""Of each process the rows of maps when it was last looked at, and those of backends."""
+
+
+def mapped(pid: int) -> set[bytes]:
+    """The rows of maps that are mappings of memory backends.
+
+    Reading smaps takes some 5 ms for each 100 MiB that the process has. It is read where
+    maps has a row that was not there the last time: without one, nothing was mapped.
+    """
+    rows = _rows_of_maps(Path(f"/proc/{pid}/maps").read_bytes())
+    before, backends = _looked.get(pid, (set(), set()))
+    if not rows <= before:
+        smaps = Path(f"/proc/{pid}/smaps").read_bytes()
+        rows = _rows_of_maps(smaps)
+        backends = {each for each in rows if b" dc " in _flags_of(each, smaps)}
+    _looked[pid] = rows, backends & rows
+    return backends & rows
+
+
+def _rows_of_maps(text: bytes) -> set[bytes]:
+    """Those of a mapping each; the heap grows, and a stack does."""
+    rows = re.findall(rb"^[0-9a-f]+-[0-9a-f]+ .*$", text, re.M)
+    return {row for row in rows if not row.endswith((b"[heap]", b"[stack]"))}
+
+
+def _flags_of(row: bytes, smaps: bytes) -> bytes:
+    begin = smaps.index(b"\nVmFlags:", smaps.index(row))
+    return smaps[begin : smaps.index(b"\n", begin + 1)]
+
+
 def resident(pid: int) -> list[tuple[int, int]]:
     """The size and the resident bytes of each backend's mapping, sorted."""
     return sorted(

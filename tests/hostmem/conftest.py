@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.differential.kernel import descriptors, regions
+from tests.differential.kernel import descriptors, mapped
 
 
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:
     """No descriptor, no mapping of memory."""
     here = os.getpid()
-    before = descriptors(here), regions(here, Path("/nowhere"))
+    before = descriptors(here), mapped(here)
     yield
-    assert (descriptors(here), regions(here, Path("/nowhere"))) == before
+    assert (descriptors(here), mapped(here)) == before

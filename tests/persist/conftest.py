@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memd import backends
 from memd.qom import Tree
-from tests.differential.kernel import regions
+from tests.differential.kernel import mapped
 from tests.manager import ServiceManager
 from tests.persist.life import Begin, Life
 from tests.stepping import close_all
@@ -31,9 +30,9 @@ def begin(
     manage: Callable[..., ServiceManager], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Begin]:
     """Begins lives on one manager; nothing of the last one may be left."""
-    here, nowhere = os.getpid(), Path("/nowhere")
+    here = os.getpid()
     manager = manage(capacity=64)
-    before = regions(here, nowhere), threading.active_count()
+    before = mapped(here), threading.active_count()
     lives: list[Life] = []
 
     def begin(*objects: dict[str, Any], **config: Any) -> Any:
@@ -46,4 +45,4 @@ def begin(
     for thread in threading.enumerate():
         if thread.name.startswith("TC "):
             thread.join(20)
-    assert (regions(here, nowhere), threading.active_count()) == before
+    assert (mapped(here), threading.active_count()) == before
