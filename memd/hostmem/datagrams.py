@@ -31,26 +31,31 @@ class Datagrams:
 
     Args:
         address: a path, or an abstract name after a zero byte. Nobody need be there yet.
+        patience: whole seconds, see `PATIENCE`.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, patience: int = PATIENCE) -> None:
         self._address = address
+        self._patience = patience
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(PATIENCE, 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(patience, 0))
         self._connecting = False
 
-    def connect(self, patience: float = PATIENCE) -> None:
+    def connect(self, patience: float | None = None) -> None:
         """Look the address up; what is sent does so where that has not been done.
 
+        Args:
+            patience: seconds that it may take; None for as many as a message may.
+
         Raises:
-            BlockingIOError: that takes longer than `patience` seconds.
+            BlockingIOError: it takes longer.
             OSError: nobody is there.
         """
         if self._connecting:
             raise BlockingIOError(errno.EAGAIN, "the file system does not answer")
         self._connecting = True
         try:
-            within(patience, self._connect)
+            within(self._patience if patience is None else patience, self._connect)
         except TimeoutError as late:
             raise BlockingIOError(errno.EAGAIN, late.strerror) from None
 
@@ -66,7 +71,7 @@ class Datagrams:
         Args:
             about: ancillary data, as for `socket.sendmsg`.
             wait: whether the caller can wait for a receiver that is behind with its
-                reading, `PATIENCE` seconds at most.
+                reading, for so long as its patience lasts.
 
         Raises:
             BlockingIOError: it can't be sent at present.
@@ -79,7 +84,7 @@ class Datagrams:
         except OSError as failed:
             if failed.errno not in _GONE:
                 raise
-        self.connect(PATIENCE if wait else AT_ONCE)
+        self.connect(None if wait else AT_ONCE)
         self._socket.sendmsg([data], about, flags)
 
     def close(self) -> None:

@@ -38,12 +38,13 @@ class Notifier:
 
     Args:
         address: what $NOTIFY_SOCKET holds: a path, or an abstract name after "@".
+        patience: whole seconds that a sender who can wait does so.
 
     Raises:
         ValueError: it is neither, or too long for a socket's.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, patience: int = PATIENCE) -> None:
         if address[:1] not in ("/", "@") or len(address) < 2:
             raise ValueError(f"NOTIFY_SOCKET='{address}' is neither a path nor an abstract name")
         # A path ends with a zero byte, an abstract name begins with one (unix(7)).
@@ -52,7 +53,8 @@ class Notifier:
                 f"NOTIFY_SOCKET='{address}' is too long: a socket's path has at most"
                 f" {_LONGEST_ADDRESS} bytes"
             )
-        self._datagrams = Datagrams("\0" + address[1:] if address[0] == "@" else address)
+        name = "\0" + address[1:] if address[0] == "@" else address
+        self._datagrams = Datagrams(name, patience)
         # Where nobody is there, the first message says so.
         with suppress(OSError):
             self._datagrams.connect()
@@ -64,7 +66,7 @@ class Notifier:
             lines: `NAME=value` each.
             fds: descriptors that go with it; the manager gets duplicates.
             wait: whether the caller can wait for a manager that is behind with
-                its reading, `PATIENCE` seconds at most.
+                its reading.
 
         Returns:
             False where the manager has too much to read yet, or its address can't be

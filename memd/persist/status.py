@@ -28,7 +28,12 @@ class Status:
         notifier: where it goes.
         tree: where the backends are.
         lost: what was lost, by id.
+
+    Attributes:
+        interval: see `INTERVAL`.
     """
+
+    interval = INTERVAL
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class Status:
     def changed(self) -> None:
         """Something comes or goes: tell soon, once for all that does meanwhile."""
         if self._timer is None:
-            self._timer = self._loop.call_later(INTERVAL, self._send)
+            self._timer = self._loop.call_later(self.interval, self._send)
 
     def _send(self) -> None:
         self._timer = None

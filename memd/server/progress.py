@@ -22,6 +22,7 @@ class Progress:
         loop: on which the job is asked.
         ask: the job's `progress`.
         tell: sends events to the clients.
+        interval: seconds, see `INTERVAL`.
     """
 
     def __init__(
@@ -29,14 +30,16 @@ class Progress:
         loop: asyncio.AbstractEventLoop,
         ask: Callable[[], Event | None],
         tell: Broadcast,
+        interval: float,
     ) -> None:
         self._loop = loop
         self._ask = ask
         self._tell = tell
-        self._timer = loop.call_later(INTERVAL, self._tick)
+        self._interval = interval
+        self._timer = loop.call_later(interval, self._tick)
 
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(INTERVAL, self._tick)
+        self._timer = self._loop.call_later(self._interval, self._tick)
         event = self._ask()
         if event is not None:
             self._tell((event,))
@@ -51,18 +54,20 @@ def watched(
     job: Job[Any],
     done: Resume,
     tell: Broadcast,
+    interval: float = INTERVAL,
 ) -> Resume:
     """Tell of a job that is about to start, where it can say how far it is.
 
     Args:
         done: what is to get the job's result.
+        interval: seconds, see `INTERVAL`.
 
     Returns:
         what is to get it instead.
     """
     if job.progress is None:
         return done
-    progress = Progress(loop, job.progress, tell)
+    progress = Progress(loop, job.progress, tell, interval)
 
     def ended(value: Any, error: BaseException | None) -> None:
         progress.end()

@@ -26,7 +26,12 @@ class FairScheduler:
     Who sends a command now and then is served at once. Who sends so many that a
     turn does not suffice goes on with the others of that kind, one after another,
     for a bounded time between two looks at who has come.
+
+    Attributes:
+        round: see `ROUND`.
     """
+
+    round = ROUND
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
@@ -53,7 +58,7 @@ class FairScheduler:
 
     def _round(self) -> None:
         waiting = self._waiting
-        end = monotonic() + ROUND
+        end = monotonic() + self.round
         try:
             # Each once: who has more to do by then queues again.
             for _ in range(len(waiting)):

@@ -175,6 +175,7 @@ class _Handshake:
         context: ssl.SSLContext,
         host: str | None,
         done: Callable[[_Handshake, TLSStream | None, str], None],
+        patience: float,
     ) -> None:
         self._loop = loop
         self._socket = sock
@@ -191,7 +192,7 @@ class _Handshake:
         self._over = False
         self._writing = False
         sock.setblocking(False)
-        self._timer = loop.call_later(HANDSHAKE_TIME, self.end, "the handshake took too long")
+        self._timer = loop.call_later(patience, self.end, "the handshake took too long")
         loop.add_reader(sock.fileno(), self._guarded, self._read)
         # A client speaks first.
         loop.call_soon(self._guarded, self._advance)
@@ -283,7 +284,13 @@ class TLSPort:
             listens.
         served: takes a stream, and the socket that it is on.
         refused: told where no stream comes of a connection.
+
+    Attributes:
+        handshake_time: see `HANDSHAKE_TIME`; `max_handshakes` as well.
     """
+
+    handshake_time = HANDSHAKE_TIME
+    max_handshakes = MAX_HANDSHAKES
 
     def __init__(
         self,
@@ -303,11 +310,14 @@ class TLSPort:
     def start(self, sock: socket.socket) -> asyncio.Future[bool]:
         """Begin a handshake; whether a stream came of it."""
         outcome: asyncio.Future[bool] = self._loop.create_future()
-        if len(self._pending) >= MAX_HANDSHAKES:
+        if len(self._pending) >= self.max_handshakes:
             next(iter(self._pending)).end("too many handshakes at once")
         try:
             tune_network(sock)
-            handshake = _Handshake(self._loop, sock, self._context(), self._host, self._ended)
+            handshake = _Handshake(
+                *(self._loop, sock, self._context(), self._host, self._ended),
+                patience=self.handshake_time,
+            )
         except (QMPError, OSError, ValueError) as error:
             # ValueError: a name that no certificate could have.
             sock.close()

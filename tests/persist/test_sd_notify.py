@@ -97,9 +97,8 @@ def test_a_manager_that_does_not_read(manager: socket.socket, notifier: Notifier
     waiting.join()
 
 
-def test_patience_has_an_end(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memd.persist.sd_notify.PATIENCE", 1)
-    notifier = Notifier(manager.getsockname())
+def test_patience_has_an_end(manager: socket.socket) -> None:
+    notifier = Notifier(manager.getsockname(), patience=1)
     fill(notifier)
     assert notifier.send("LATE=1", wait=True) is False
     notifier.close()

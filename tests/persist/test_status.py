@@ -39,13 +39,16 @@ async def test_the_line(tree: Tree, manager: socket.socket) -> None:
     notifier.close()
 
 
-async def test_many_changes_are_told_once(
-    tree: Tree, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("memd.persist.status.INTERVAL", 0.01)
+class Often(Status):
+    """Tells without much delay."""
+
+    interval = 0.01
+
+
+async def test_many_changes_are_told_once(tree: Tree, manager: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     notifier = Notifier(manager.getsockname())
-    status = Status(loop, notifier, tree, {})
+    status = Often(loop, notifier, tree, {})
     for number in range(5):
         status.changed()
         add(tree, "ram", f"m{number}", size=4096)
@@ -60,14 +63,10 @@ async def test_many_changes_are_told_once(
 
 
 async def test_nobody_listens(
-    tree: Tree,
-    manager: socket.socket,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tree: Tree, manager: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("memd.persist.status.INTERVAL", 0)
     notifier = Notifier(manager.getsockname())
-    status = Status(asyncio.get_running_loop(), notifier, tree, {})
+    status = Often(asyncio.get_running_loop(), notifier, tree, {})
     manager.close()
     status.changed()
     while not caplog.records:

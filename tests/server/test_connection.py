@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
+from math import inf
 
 import pytest
 
@@ -14,6 +15,7 @@ from memd.json_types import JSON
 from memd.server import connection as room
 from memd.server.connection import Connection
 from memd.server.limits import ConnectionBudget, Limits
+from memd.server.scheduler import FairScheduler
 from memd.server.stream import SocketStream
 from memd.session import Monitor, Session
 from memd.session.places import Places
@@ -81,7 +83,8 @@ class Served:
         self.loop = asyncio.get_running_loop()
         self.lost: list[Connection] = []
         self.shared = shared or ConnectionBudget(self.loop, limits)
-        self.connection = Connection(self.loop, SocketStream(ours), self.lost.append, self.shared)
+        self.stream = Counted(ours)
+        self.connection = Connection(self.loop, self.stream, self.lost.append, self.shared)
         self.session = Session(self.hub, self.connection, Monitor("m"))
         self.connection.session = self.session
         self.session.negotiated = True
@@ -106,28 +109,39 @@ class Served:
         self.client.close()
 
 
-async def test_a_burst_is_answered_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    sends: list[int] = []
-    real = SocketStream.send
+class Counted(SocketStream):
+    """Takes note of how many bytes are sent at a time."""
 
-    def send(self: SocketStream, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
-        sends.append(len(data))
-        return real(self, data, fds)
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.sends: list[int] = []
 
-    monkeypatch.setattr(SocketStream, "send", send)
-    # On a busy machine the burst may take longer than a client's turn.
-    monkeypatch.setattr(Connection, "turn_over", lambda _connection: False)
-    served = Served()
+    def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
+        self.sends.append(len(data))
+        return super().send(data, fds)
+
+
+class LongTurns(FairScheduler):
+    """On a busy machine a burst may take longer than a client's turn."""
+
+    def begin(self) -> float:
+        return inf
+
+
+async def test_a_burst_is_answered_in_one_write() -> None:
+    shared = ConnectionBudget(asyncio.get_running_loop())
+    shared.turns = LongTurns(asyncio.get_running_loop())
+    served = Served(shared=shared)
     await served.ask(*["a"] * 100)
     answer = b'{"return": "a"}\r\n' * 100
     assert await served.read(len(answer)) == answer
-    assert sends == [len(answer)]
+    assert served.stream.sends == [len(answer)]
     served.close()
 
 
-async def test_a_client_that_does_not_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "HIGH_WATER", 1 << 20)
-    served = Served()
+async def test_a_client_that_does_not_read_is_bounded() -> None:
+    """Half of what ends the connection is held for it, if that is less than `HIGH_WATER`."""
+    served = Served(Limits(held_output=2 << 20))
     command = b'{"execute":"big","arguments":{"size":100000}}'
     await served.loop.sock_sendall(served.client, command * 200)
     for _ in range(50):

@@ -9,8 +9,8 @@ import resource
 
 import pytest
 
-from memd.server import limits as room
-from memd.server.limits import ConnectionBudget, LimitedLog, Limits, default_clients
+from memd.server.limits import LOG_PAUSE, ConnectionBudget, LimitedLog, Limits, default_clients
+from tests.server.clock import Clock
 
 
 def test_by_default_half_of_the_descriptors_are_for_clients() -> None:
@@ -31,16 +31,16 @@ async def test_connections_share_a_count_and_turns() -> None:
     shared.relieve(False)
 
 
-async def test_a_line_on_the_same_matter_comes_once_a_while(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seldom = LimitedLog(asyncio.get_running_loop())
+def test_a_line_on_the_same_matter_comes_once_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    seldom = LimitedLog(clock.loop)
     with caplog.at_level(logging.WARNING):
         for number in range(3):
             seldom.warn("many: %d", number)
         seldom.warn("other")
-        monkeypatch.setattr(room, "LOG_PAUSE", 0.0)
+        clock.now += LOG_PAUSE
         seldom.warn("many: %d", 3)
+        clock.now += LOG_PAUSE
         seldom.warn("many: %d", 4)
     assert caplog.messages == [
         "many: 0",

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-import pytest
-
-from memd.server import pending as room
 from memd.server.connection import Connection
-from memd.server.pending import PendingNegotiation
+from memd.server.pending import GRACE, PendingNegotiation
+from tests.server.clock import Clock
 
 
 class Caller:
@@ -35,12 +33,13 @@ async def until_ended(callers: list[Caller]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def test_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    pending = PendingNegotiation(asyncio.get_running_loop(), 0)
+def test_the_oldest_makes_room() -> None:
+    clock = Clock()
+    pending = PendingNegotiation(clock.loop, 0)
     assert not pending.drop_oldest()
     first, second, third = (Caller(pending) for _ in range(3))
     assert not pending.drop_oldest()
-    monkeypatch.setattr(room, "GRACE", 0.0)
+    clock.now += GRACE
     first.negotiated = True
     assert pending.drop_oldest()
     assert [each.end for each in (first, second, third)] == ["", "closed", ""]

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from memd.json_types import JSON
-from memd.server import progress
 from memd.server.progress import watched
 from memd.work import Event, Job
-
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "INTERVAL", 0.001)
 
 
 class Watching:
@@ -26,7 +18,7 @@ class Watching:
         self.results: list[JSON] = []
         job = Job(lambda: None, progress=self._ask)
         loop = asyncio.get_running_loop()
-        self.done = watched(loop, job, self._end, self.told.append)
+        self.done = watched(loop, job, self._end, self.told.append, interval=0.001)
 
     def _end(self, value: JSON, error: BaseException | None) -> None:
         self.results.append(value)

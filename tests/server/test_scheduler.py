@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
-import pytest
-
-from memd.server import scheduler as room
 from memd.server.scheduler import FairScheduler
 
 
@@ -22,10 +19,15 @@ async def test_turns_shorten_the_more_wait() -> None:
     assert turns.waiting == 0
 
 
-async def test_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+class ShortRounds(FairScheduler):
+    """One turn a round."""
+
+    round = 0.0
+
+
+async def test_one_after_another() -> None:
     """Between two rounds the loop looks at everything else."""
-    monkeypatch.setattr(room, "ROUND", 0.0)
-    turns = FairScheduler(asyncio.get_running_loop())
+    turns = ShortRounds(asyncio.get_running_loop())
     done: list[str] = []
 
     def work(name: str, times: int) -> None:

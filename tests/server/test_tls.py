@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from memd.errors import QMPError
-from memd.server import tls
 from memd.server.tls import TLSPort, TLSStream
 from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
@@ -315,10 +314,15 @@ def server_context(certificates: Certificates, own: str = "server") -> ssl.SSLCo
 class Ports:
     """A port of this process, and what comes of its connections."""
 
-    def __init__(self, context: Callable[[], ssl.SSLContext], host: str | None = None) -> None:
+    def __init__(
+        self,
+        context: Callable[[], ssl.SSLContext],
+        host: str | None = None,
+        make: type[TLSPort] = TLSPort,
+    ) -> None:
         self.streams: list[TLSStream] = []
         self.refused = 0
-        self.port = TLSPort(
+        self.port = make(
             asyncio.get_running_loop(),
             context,
             host,
@@ -337,11 +341,16 @@ class Ports:
         return theirs, self.port.start(ours)
 
 
-async def test_a_handshake_takes_so_long_and_no_longer(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tls, "HANDSHAKE_TIME", 0.01)
-    ports = Ports(lambda: server_context(certificates))
+class ImpatientPort(TLSPort):
+    handshake_time = 0.01
+
+
+class SmallPort(TLSPort):
+    max_handshakes = 2
+
+
+async def test_a_handshake_takes_so_long_and_no_longer(certificates: Certificates) -> None:
+    ports = Ports(lambda: server_context(certificates), make=ImpatientPort)
     client, outcome = ports.connect()
     assert not await outcome
     assert client.recv(1) == b""
@@ -359,11 +368,8 @@ async def test_a_peer_that_vanishes_is_found_out(certificates: Certificates) -> 
         assert not await outcome
 
 
-async def test_one_handshake_too_many_ends_the_oldest(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tls, "MAX_HANDSHAKES", 2)
-    ports = Ports(lambda: server_context(certificates))
+async def test_one_handshake_too_many_ends_the_oldest(certificates: Certificates) -> None:
+    ports = Ports(lambda: server_context(certificates), make=SmallPort)
     connections = [ports.connect() for _ in range(3)]
     assert [outcome.done() for _client, outcome in connections] == [True, False, False]
     assert connections[0][0].recv(1) == b""
