@@ -26,11 +26,13 @@ from memd.backends.secret import is_credential
 from memd.commands.control import greeting, shutdown_event
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
+from memd.config import Chardev, Config, StartCommand
 from memd.errors import QMPError, StartError, answer_to, shortage, starting
 from memd.json_types import JSONObject
 from memd.qom import Quota, Tree
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog, Limits
+from memd.session import Dispatch
 from memd.work import Command, Completion, begin
 
 if TYPE_CHECKING:
@@ -38,11 +40,9 @@ if TYPE_CHECKING:
     from memd.app.metrics import Metrics
     from memd.commands.audit import Audit
     from memd.commands.metering import Meter
-    from memd.config import Chardev, Config, StartCommand
     from memd.hostmem.paths import Roots
     from memd.pages.pools import Pools
     from memd.persist.service_manager import ServiceManager
-    from memd.session import Dispatch
 
 log = logging.getLogger("memd")
 

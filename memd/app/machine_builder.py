@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
+from memd.commands.daemon import Daemon
 from memd.config import Config, DeviceOption, NumaNode
 from memd.devices.arguments import arguments
 from memd.devices.kinds import NONE, find_kind
@@ -24,9 +24,6 @@ from memd.errors import StartError, starting
 from memd.json_types import JSONObject
 from memd.qom import MemoryRegion
 from memd.work import Run
-
-if TYPE_CHECKING:
-    from memd.commands.daemon import Daemon
 
 MakeObject = Callable[[JSONObject], Awaitable[None]]
 """Makes an object as `-object` does; raises `StartError`."""

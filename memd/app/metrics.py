@@ -33,23 +33,22 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 
 from memd import __version__
+from memd.commands.daemon import Daemon
 from memd.commands.memdev import x_memdev_stat
-from memd.commands.metering import BOUNDS
+from memd.commands.metering import BOUNDS, Meter
+from memd.compat import Compat
+from memd.config import Chardev
 from memd.errors import QMPError
 from memd.hostmem.sockets import listen_tcp
 from memd.json_types import JSONObject
 from memd.server.endpoint import open_unix
+from memd.server.hub import Hub
 from memd.server.listener import Listener, SocketFile
 from memd.work import MEMORY, Job, Run
 
 if TYPE_CHECKING:
-    from memd.commands.daemon import Daemon
-    from memd.commands.metering import Meter
-    from memd.compat import Compat
-    from memd.config import Chardev
     from memd.pages.servers import Totals
     from memd.pages.store import Holdings
-    from memd.server.hub import Hub
 
 
 AT_ONCE = 64

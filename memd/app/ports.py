@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from memd import qom
 from memd.backends.tls_creds import TLSCredentials
 from memd.compat import Compat
-from memd.config import Allowed
+from memd.config import Allowed, Chardev, Config, MonitorSpec
 from memd.errors import QMPError, StartError, starting
 from memd.hostmem.sockets import address_of, connect_tcp, listen_tcp
 from memd.qom import Tree
@@ -27,7 +27,6 @@ from memd.server.stream import StdioStream
 from memd.session import Monitor
 
 if TYPE_CHECKING:
-    from memd.config import Chardev, Config, MonitorSpec
     from memd.server.qtest import QTest
     from memd.server.tls import TLSPort
 

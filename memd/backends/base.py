@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.hostmem.spec import MAX_NODES, POLICIES
+from memd.hostmem.spec import MAX_NODES, POLICIES, MapSpec
 from memd.json_types import JSONObject
 from memd.qapi.visit import (
     visit_bool,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from memd.hostmem.files import Backing
     from memd.hostmem.host import Host
     from memd.hostmem.region import Region
-    from memd.hostmem.spec import MapSpec
 
 
 LINK = "prealloc-context"
@@ -228,7 +227,6 @@ class MemoryBackend(UserCreatable, ABC):
     async def restore(self, described: Description, fd: int) -> None:
         """Map its memory as it was mapped: no path is opened, no page is touched."""
         from memd.backends.allocation import map_again
-        from memd.hostmem.spec import MapSpec
 
         # What the properties say of NUMA may have been changed since, the memory
         # stays where it was bound to.

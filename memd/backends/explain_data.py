@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+from memd.backends.base import MemoryBackend
+from memd.backends.plan import Plan
+from memd.errors import QMPError
 from memd.hostmem import kvm, libc
 from memd.hostmem.host import map_flags
-from memd.hostmem.spec import DENIED, FILE, PRIVATE, READ, READ_WRITE
+from memd.hostmem.planning import PlannedFile
+from memd.hostmem.spec import DENIED, FILE, PRIVATE, READ, READ_WRITE, MapSpec
 from memd.json_types import JSONObject
-
-if TYPE_CHECKING:
-    from memd.backends.base import MemoryBackend
-    from memd.backends.plan import Plan
-    from memd.errors import QMPError
-    from memd.hostmem.planning import PlannedFile
-    from memd.hostmem.spec import MapSpec
 
 _OPEN_FLAGS = (
     "O_CREAT",

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from memd.hostmem.spec import DENIED, FILE, PRIVATE
+from memd.backends.base import MemoryBackend
+from memd.backends.plan import Plan
+from memd.hostmem.planning import PlannedFile
+from memd.hostmem.spec import DENIED, FILE, PRIVATE, MapSpec
 from memd.json_types import JSONObject
 from memd.sizes import size_option, size_text
-
-if TYPE_CHECKING:
-    from memd.backends.base import MemoryBackend
-    from memd.backends.plan import Plan
-    from memd.hostmem.planning import PlannedFile
-    from memd.hostmem.spec import MapSpec
 
 _SIZES = ("align", "hugetlbsize", "offset", "size")
 """Properties that are sizes in bytes."""

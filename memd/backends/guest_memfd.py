@@ -13,6 +13,7 @@ from memd.backends.base import MEMORY_BACKEND
 from memd.backends.plan import NOBODY_SHARES, Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
+from memd.hostmem.spec import round_up
 from memd.qom import ObjectType
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ class GuestMemfdBackend(WholePagesBackend):
         from memd.hostmem.files import Backing
         from memd.hostmem.libc import PAGE_SIZE
         from memd.hostmem.opened import GUEST_MEMFD
-        from memd.hostmem.spec import round_up
 
         # KVM takes whole pages only; what is odd is refused once it is mapped,
         # in the words that other backends have.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from memd.errors import QMPError
+from memd.hostmem.spec import MapSpec
 from memd.json_types import JSONObject
 
 if TYPE_CHECKING:
-    from memd.errors import QMPError
     from memd.hostmem.planning import PlannedFile
-    from memd.hostmem.spec import MapSpec
 
 Warnings = Iterator[tuple[str, str]]
 """What each is about, and a sentence."""

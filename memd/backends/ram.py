@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from memd.backends.base import MEMORY_BACKEND, MemoryBackend
 from memd.backends.plan import Plan, Proposals, Warnings
+from memd.hostmem.spec import MapSpec, round_up
 from memd.qom import ObjectType
 
 if TYPE_CHECKING:
     from memd.hostmem.files import Backing
     from memd.hostmem.host import Host
-    from memd.hostmem.spec import MapSpec
 
 
 class RamBackend(MemoryBackend):
@@ -29,7 +29,6 @@ class RamBackend(MemoryBackend):
         """See `MemoryBackend.spec`."""
         from memd.hostmem.libc import PAGE_SIZE
         from memd.hostmem.region import ANONYMOUS_ALIGN
-        from memd.hostmem.spec import MapSpec, round_up
 
         length = round_up(self.size, PAGE_SIZE)
         if backing is not None:

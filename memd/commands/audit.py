@@ -10,12 +10,14 @@ a record says how many as soon as one is taken again.
 from __future__ import annotations
 
 import errno
+from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from memd.commands.daemon import Daemon
 from memd.commands.queries import is_query
 from memd.commands.redaction import Redaction, Told
 from memd.commands.table import HANDLERS, SESSION_HANDLERS
@@ -23,11 +25,6 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
 from memd.work import Command, Completion, Job
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
-    from memd.commands.daemon import Daemon
 
 MOST_HELD = 1000
 """Records that wait to be taken, half a KiB each. The kernel queues ten entries
@@ -104,37 +101,28 @@ class Audit:
         # What is no command's name does nothing, and may be anything.
         if is_query(name, arguments) or not (name in HANDLERS or name in SESSION_HANDLERS):
             return self._dispatch(session, name, arguments, oob)
-        refusal = None
         try:
             result = self._dispatch(session, name, arguments, oob)
         except QMPError as error:
-            refusal = error
+            result = error
         begun = self._begin(session, name, arguments)
-        if refusal is None and type(result) is CoroutineType:
+        if type(result) is CoroutineType:
             return self._recorded(result, begun)
-        written = self._conclude(begun, refusal)
-        if self._sink.on:
-            return self._once_written(written, refusal or result)
-        if refusal is not None:
-            raise refusal
-        return result
+        written = self._conclude(begun, result)
+        return self._once_written(written, result) if self._sink.on else _given(result)
 
     async def _recorded(self, command: Command[JSON], begun: tuple[Record, Told]) -> JSON:
-        value: JSON | QMPError
         try:
             value = await command
         except QMPError as error:
             value = error
-        written = self._conclude(begun, value if isinstance(value, QMPError) else None)
-        return await self._once_written(written, value)
+        return await self._once_written(self._conclude(begun, value), value)
 
     async def _once_written(self, written: Completion, value: JSON | QMPError) -> JSON:
         """What a command came to, once its record is written."""
         if self._sink.on and not self._stalled:
             await written
-        if isinstance(value, QMPError):
-            raise value
-        return value
+        return _given(value)
 
     def close(self) -> None:
         """Write what waits, if it is taken by now, and close the sink. May wait."""
@@ -164,15 +152,15 @@ class Audit:
         record.update(session.origin)
         return record, told
 
-    def _conclude(self, begun: tuple[Record, Told], error: QMPError | None) -> Completion:
+    def _conclude(self, begun: tuple[Record, Told], value: JSON | QMPError) -> Completion:
         """Have a record written; what happens then, of a sink that may wait."""
         record, told = begun
         written = self._written
-        if error is None:
-            record["outcome"] = "ok"
+        if isinstance(value, QMPError):
+            record["outcome"] = value.error_class
+            record["error"] = told.error(value.desc)
         else:
-            record["outcome"] = error.error_class
-            record["error"] = told.error(error.desc)
+            record["outcome"] = "ok"
         if len(self._held) >= MOST_HELD:
             self._lost += 1
             return written
@@ -230,6 +218,13 @@ class Audit:
         self._loop.call_later(RETRY, self._write_held)
         if self._sink.on:
             self._go_on_without(self._written)
+
+
+def _given(value: JSON | QMPError) -> JSON:
+    """A command's value, or its error, which is raised."""
+    if isinstance(value, QMPError):
+        raise value
+    return value
 
 
 def _write(sink: Sink, records: tuple[Record, ...]) -> tuple[int, int, OSError | None]:

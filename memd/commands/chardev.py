@@ -5,14 +5,10 @@ The forms were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from memd.commands.daemon import Daemon
 from memd.errors import device_not_found
 from memd.json_types import JSON, JSONObject
-
-if TYPE_CHECKING:
-    from memd.commands.daemon import Daemon
-    from memd.qom import ChardevObject
+from memd.qom import ChardevObject
 
 
 def query_chardev(daemon: Daemon, args: JSONObject) -> JSON:
@@ -48,8 +44,6 @@ def yank(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def _chardevs(daemon: Daemon) -> list[ChardevObject]:
-    from memd.qom import ChardevObject
-
     children = daemon.tree.chardevs.children or {}
     return [child for child in children.values() if isinstance(child, ChardevObject)]
 

@@ -7,17 +7,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from memd.commands.descriptors import FdSets
+from memd.config import Config
 from memd.devices import register
 from memd.devices.machine import Machine
 from memd.json_types import JSON, JSONObject
+from memd.qom import Tree
 from memd.work import Command, Constant
 
 if TYPE_CHECKING:
-    from memd.config import Config
     from memd.devices.kinds import MachineKind
     from memd.pages.templates import Templates
     from memd.qapi import Schema
-    from memd.qom import Tree
     from memd.standin.standin import StandIn
 
 

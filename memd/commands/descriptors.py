@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from memd.errors import QMPError
+from memd.errors import NO_DESCRIPTOR, QMPError
 from memd.json_types import JSON
 from memd.session import Session
 from memd.session.places import Descriptor
@@ -75,6 +75,14 @@ class FdSets:
             for descriptor, _opaque in fds.values():
                 descriptor.close()
         self._sets.clear()
+
+
+def take_descriptor(session: Session) -> Descriptor:
+    """The descriptor that came along with a command; raises `QMPError` where none did."""
+    descriptor = session.take_fd()
+    if descriptor is None:
+        raise QMPError(NO_DESCRIPTOR)
+    return descriptor
 
 
 def take_fd(session: Session) -> TakeFd:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
-from memd.errors import NO_DESCRIPTOR, QMPError, device_not_found
+from memd.commands.descriptors import take_descriptor
+from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
 from memd.work import MEMORY, Encoded, Event, Job, Outcome, Pieces
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
     from memd.hostmem.region import Region
     from memd.session import Session
-    from memd.session.places import Descriptor
 
 _LARGE = 64 << 20
 """Bytes of memory up to which counting or dropping pages is done in the event
@@ -50,7 +50,7 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
     access.check_length(length, "length")
     access.check_range(id, backend.size, offset, length)
     if args.get("descriptor"):
-        descriptor = _take_memfd(session)
+        descriptor = take_descriptor(session)
         try:
             to = access.InMemfd(descriptor.fd, length, to_read=False)
             work = partial(access.read_to, region, id, offset, to)
@@ -95,7 +95,7 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
         length = args["length"]
         access.check_length(length, "length")
         access.check_range(id, backend.size, offset, length)
-        descriptor = _take_memfd(session)
+        descriptor = take_descriptor(session)
         try:
             data = access.InMemfd(descriptor.fd, length, to_read=True)
             work = partial(access.write, region, id, offset, data)
@@ -119,13 +119,6 @@ async def x_memdev_write(daemon: Daemon, session: Session, args: JSONObject) -> 
     return {}
 
 
-def _take_memfd(session: Session) -> Descriptor:
-    descriptor = session.take_fd()
-    if descriptor is None:
-        raise QMPError(NO_DESCRIPTOR)
-    return descriptor
-
-
 async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-discard`: throw a range of a backend's memory away."""
     from memd.hostmem import discard
@@ -134,8 +127,7 @@ async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     id, offset, length = args["id"], args["offset"], args["length"]
     backend, region = find_backend(daemon, id)
     discard.check(region, id, offset, length)
-    if isinstance(backend, FileBackend) and not region.shared:
-        daemon.machine.check_private_discard(backend)
+    daemon.machine.check_private_discard(backend)
     if length > _LARGE or isinstance(backend, FileBackend):
         work = partial(discard.discard, region, id, offset, length)
         await job_on((region,), work, heavy=length > _LARGE)

@@ -6,6 +6,7 @@ texts were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from memd.commands.daemon import Daemon
@@ -51,48 +52,45 @@ def migrate_set_capabilities(daemon: Daemon, args: JSONObject) -> JSON:
             on.add(status["capability"])
         else:
             on.discard(status["capability"])
-    _check(on, daemon.compat)
+    for name, other, together, text in _rules(daemon.compat):
+        if name in on and (other in on) is together:
+            raise QMPError(text.format(name))
     daemon.migration_capabilities = frozenset(on)
     return {}
 
 
-def _check(on: set[str], compat: Compat) -> None:
+def _rules(compat: Compat) -> Iterator[tuple[str, str, bool, str]]:
+    """What can't be, in the order in which it is complained of: a capability that is on while
+    another one is, or is not; and what is said of it."""
     early = compat is Compat.V10_0
-    if "x-colo" in on and not early:
-        _need_return_path(on, "x-colo")
-    if "postcopy-ram" in on:
-        if "x-ignore-shared" in on:
-            raise QMPError("Postcopy is not compatible with ignore-shared")
-        if early and "multifd" in on:
-            raise QMPError("Postcopy is not yet compatible with multifd")
-    if "background-snapshot" in on:
-        for name in _NOT_IN_BACKGROUND:
-            if name in on:
-                raise QMPError(f"Background-snapshot is not compatible with {name}")
-    if "zero-copy-send" in on and ("multifd" not in on or "xbzrle" in on):
-        raise QMPError("Zero copy only available for non-compressed non-TLS multifd migration")
-    if "postcopy-preempt" in on and "postcopy-ram" not in on:
-        raise QMPError("Postcopy preempt requires postcopy-ram")
-    if "switchover-ack" in on:
-        _need_return_path(on, "switchover-ack")
-    if "dirty-limit" in on:
-        if "auto-converge" in on:
-            raise QMPError(
-                "dirty-limit conflicts with auto-converge either of then available currently"
-            )
-        raise QMPError("dirty-limit requires KVM with accelerator property 'dirty-ring-size' set")
-    if "multifd" in on and "xbzrle" in on:
-        raise QMPError("Multifd is not compatible with xbzrle")
-    if "mapped-ram" in on:
-        if "xbzrle" in on:
-            raise QMPError("Mapped-ram migration is incompatible with xbzrle")
-        if "postcopy-ram" in on:
-            raise QMPError("Mapped-ram migration is incompatible with postcopy")
-
-
-def _need_return_path(on: set[str], name: str) -> None:
-    if "return-path" not in on:
-        raise QMPError(f"Capability '{name}' requires capability 'return-path'")
+    no_return = "Capability '{}' requires capability 'return-path'"
+    only_plain = "Zero copy only available for non-compressed non-TLS multifd migration"
+    if not early:
+        yield "x-colo", "return-path", False, no_return
+    yield (
+        *("postcopy-ram", "x-ignore-shared", True),
+        "Postcopy is not compatible with ignore-shared",
+    )
+    if early:
+        yield "postcopy-ram", "multifd", True, "Postcopy is not yet compatible with multifd"
+    for name in _NOT_IN_BACKGROUND:
+        text = f"Background-snapshot is not compatible with {name}"
+        yield "background-snapshot", name, True, text
+    yield "zero-copy-send", "multifd", False, only_plain
+    yield "zero-copy-send", "xbzrle", True, only_plain
+    yield "postcopy-preempt", "postcopy-ram", False, "Postcopy preempt requires postcopy-ram"
+    yield "switchover-ack", "return-path", False, no_return
+    yield (
+        *("dirty-limit", "auto-converge", True),
+        "dirty-limit conflicts with auto-converge either of then available currently",
+    )
+    yield (
+        *("dirty-limit", "dirty-limit", True),
+        "dirty-limit requires KVM with accelerator property 'dirty-ring-size' set",
+    )
+    yield "multifd", "xbzrle", True, "Multifd is not compatible with xbzrle"
+    yield "mapped-ram", "xbzrle", True, "Mapped-ram migration is incompatible with xbzrle"
+    yield "mapped-ram", "postcopy-ram", True, "Mapped-ram migration is incompatible with postcopy"
 
 
 def migrate_recover(daemon: Daemon, args: JSONObject) -> JSON:

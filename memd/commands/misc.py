@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from memd.commands.daemon import Daemon
-from memd.errors import NO_DESCRIPTOR, QMPError
+from memd.commands.descriptors import take_descriptor
+from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.session import Session
 
 
 def getfd(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """Name the descriptor that came along; one of the same name is closed."""
-    descriptor = session.take_fd()
-    if descriptor is None:
-        raise QMPError(NO_DESCRIPTOR)
+    descriptor = take_descriptor(session)
     name = args["fdname"]
     if name[:1].isascii() and name[:1].isdigit():
         descriptor.close()
@@ -35,9 +34,7 @@ def closefd(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
 
 def add_fd(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """Put the descriptor that came along into a set."""
-    descriptor = session.take_fd()
-    if descriptor is None:
-        raise QMPError(NO_DESCRIPTOR)
+    descriptor = take_descriptor(session)
     return daemon.fdsets.add(descriptor, args.get("fdset-id"), args.get("opaque"))
 
 

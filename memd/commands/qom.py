@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from memd.backends.base import MemoryBackend
+from memd.commands.daemon import Daemon
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
 from memd.qom import NO_USER, QObject, Tree
+from memd.session import Session
 from memd.wire import encode
 from memd.work import Encoded, Job
-
-if TYPE_CHECKING:
-    from memd.commands.daemon import Daemon
-    from memd.session import Session
 
 _AT_ONCE = 32
 """Objects whose properties are read in one go: a millisecond."""

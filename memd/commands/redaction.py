@@ -11,17 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from memd.backends.secret import SECRET_COMMON
 from memd.commands import hmp
+from memd.commands.daemon import Daemon
 from memd.commands.memdev import decoded_length
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.types import ObjectType
-
-if TYPE_CHECKING:
-    from memd.commands.daemon import Daemon
 
 HIDDEN = "…"
 """Stands for a value that is not told, or for the rest of one that is too long."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from memd.compat import Compat
-    from memd.qom import ObjectType, Tree
+from memd.compat import Compat
+from memd.qom import ObjectType, Tree
 
 
 def register(tree: Tree) -> None:

@@ -6,9 +6,8 @@ is too late for that, the id, the properties, then what the device itself needs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from memd.devices.dimm import Nvdimm, PcDimm
+from memd.devices.machine import Machine, MemoryDevice
 from memd.devices.placeholders import PLACEHOLDERS, Placeholder
 from memd.devices.virtio_mem import VirtioMem
 from memd.devices.virtio_pci import VirtioMemory, VirtioPci
@@ -16,9 +15,6 @@ from memd.devices.virtio_pmem import VirtioPmem
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.qapi.hash_order import object_order
-
-if TYPE_CHECKING:
-    from memd.devices.machine import Machine, MemoryDevice
 
 _DIMMS: dict[str, type[PcDimm]] = {"pc-dimm": PcDimm, "nvdimm": Nvdimm}
 _VIRTIO: dict[str, type[VirtioMemory]] = {

@@ -6,12 +6,10 @@ All numbers and texts were observed on QEMU 10.0.2 and 11.1.3, which agree.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from memd.config import MachineConfig
 from memd.errors import QMPError
-
-if TYPE_CHECKING:
-    from memd.config import MachineConfig
 
 GIB = 1 << 30
 

@@ -8,11 +8,9 @@ acknowledged, then released or, where its memory can't be emptied, kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from memd.config import MachineConfig
-    from memd.devices.throttle import Later
+from memd.config import MachineConfig
+from memd.devices.throttle import Later
 
 Act = Callable[[], None]
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from memd.compat import Compat
+from memd.config import MachineConfig
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     # What devices are made of is imported with the first one: nearly every
     # daemon gets by without.
     from memd.backends.base import MemoryBackend
-    from memd.config import MachineConfig
     from memd.devices.area import Area
     from memd.devices.bus import Buses
     from memd.devices.guest import Guest
@@ -275,11 +275,13 @@ class Machine:
         region.place(self._area_region, address - (0 if self._area is None else self._area.base))
 
     def check_private_discard(self, memdev: MemoryBackend) -> None:
-        """Warn of discarding memory of a private mapping of a file, once.
+        """Warn, once, where memory is to be discarded that is a private mapping of a file.
 
         Raises:
             QMPError: it is refused.
         """
+        if memdev.file_path is None or memdev.share:
+            return
         if self.deny_private_discard:
             raise QMPError(
                 f"cannot discard memory of '{memdev.name}': it is a private mapping of a file,"

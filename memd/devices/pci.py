@@ -8,16 +8,13 @@ were observed on QEMU 10.0.2 and 11.1.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from memd.devices.bus import ANY_PLACE, PciBus
 from memd.devices.device import deleted
 from memd.devices.machine import Device, Machine
 from memd.errors import QMPError
+from memd.qom import ObjectType, Tree
 from memd.work import Event
-
-if TYPE_CHECKING:
-    from memd.qom import ObjectType, Tree
 
 ANY_VECTORS = 0xFFFFFFFF
 """The number of interrupt vectors that asks for what the device needs."""

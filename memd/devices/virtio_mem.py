@@ -103,8 +103,7 @@ class VirtioMem(VirtioMemory):
         check_partners(self.front)
         if region.opened is not None and region.opened.read_only:
             raise QMPError("Unexpected error discarding RAM: Operation not permitted")
-        if isinstance(memdev, FileBackend) and not region.shared:
-            machine.check_private_discard(memdev)
+        machine.check_private_discard(memdev)
         self._block = self.block
         self._machine = machine
         if memdev.outlived and not machine.started:
