@@ -30,14 +30,13 @@ class Monitors:
 
     Args:
         config: where they go.
-        mode: that of a `-mon` without one.
         extended: whether there is more than in QEMU: addresses (`--qmp unix:...`)
-            may have `pretty`, `stdio` options at all, and monitors `OWN`.
+            may have `pretty`, `stdio` options at all, and monitors `OWN`; and a
+            `-mon` without a mode is for QMP.
     """
 
-    def __init__(self, config: Config, *, mode: str, extended: bool) -> None:
+    def __init__(self, config: Config, *, extended: bool) -> None:
         self._config = config
-        self._default_mode = mode
         self._extended = extended
         self._labels = 0
         self._chardev_ids: set[str] = set()
@@ -149,7 +148,7 @@ class Monitors:
     ) -> MonitorSpec:
         mode = opts.get("mode")
         if mode is None:
-            mode = self._default_mode
+            mode = "control" if self._extended else "readline"
         if mode not in MODES:
             raise QMPError(f"Parameter 'mode' does not accept value '{mode}'")
         label = opts.get("chardev")

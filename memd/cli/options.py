@@ -28,17 +28,16 @@ class CommandLine:
 
     Args:
         report: writes warnings.
-        default_mode: that of a `-mon` without one.
         extended: whether memd's own additions to QEMU's spellings are taken.
 
     Attributes:
         described: the machine; None where none is described.
     """
 
-    def __init__(self, report: Report, *, default_mode: str, extended: bool) -> None:
+    def __init__(self, report: Report, *, extended: bool) -> None:
         self.config = Config(report)
         self.extended = extended
-        self.monitors = Monitors(self.config, mode=default_mode, extended=extended)
+        self.monitors = Monitors(self.config, extended=extended)
         self.object_ids: set[str] = set()
         self.allowed_users: list[int] = []
         self.allowed_groups: list[int] = []
@@ -237,7 +236,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         CommandLineError: it can't be run.
         Answered: it asks a question.
     """
-    line = CommandLine(report, default_mode="control", extended=True)
+    line = CommandLine(report, extended=True)
     given = read_options(argv, OPTIONS, FLAGS)
     line.find_compat(given)
     apply_options(given, OPTIONS | FLAGS, line)

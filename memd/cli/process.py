@@ -88,7 +88,7 @@ class PidFile:
                 import logging
 
                 log = logging.getLogger("memd")
-                log.warning("cannot remove the PID file '%s': %s", self._path, _reason(error))
+                log.warning("cannot remove the PID file '%s': %s", self._path, error.strerror)
         os.close(self._fd)
         self._fd = -1
 
@@ -114,7 +114,7 @@ def _locked(path: str) -> int:
             os.write(fd, f"{os.getpid()}\n".encode())
         except OSError as error:
             os.close(fd)
-            raise QMPError(f"{step}{_reason(error)}") from None
+            raise QMPError(f"{step}{error.strerror}") from None
         return fd
 
 
@@ -124,10 +124,6 @@ def _is_at(fd: int, path: str) -> bool:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except OSError:
         return False
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno or 0)
 
 
 def _flush() -> None:
@@ -202,7 +198,7 @@ def default_socket(*, shared: bool = False) -> str:
     except FileExistsError:
         pass
     except OSError as error:
-        raise QMPError(f"Could not create directory '{directory}': {_reason(error)}") from None
+        raise QMPError(f"Could not create directory '{directory}': {error.strerror}") from None
     status = os.stat(directory)
     if not stat.S_ISDIR(status.st_mode):
         raise QMPError(f"'{directory}' is not a directory")

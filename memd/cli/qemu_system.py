@@ -80,7 +80,7 @@ class QemuCommandLine(CommandLine):
     """
 
     def __init__(self, report: Report) -> None:
-        super().__init__(report, default_mode="readline", extended=False)
+        super().__init__(report, extended=False)
         self.config.unmodelled = "refuse"
         self.config.one_client = True
         self.qtest: str | None = None

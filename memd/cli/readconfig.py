@@ -10,10 +10,10 @@ QEMU 10.0.2, which takes a line that is neither for a key without a value.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container
 
-from memd.cli.reading import Given
-from memd.cli.report import CommandLineError
+from memd.cli.reading import Given, located
+from memd.errors import QMPError
 
 _LIMIT = 1 << 20
 _NAMED = re.compile(r'\[(\S{1,63})\s+"([^"]{1,63})"\]')
@@ -31,15 +31,6 @@ class _Section:
         self.keys: list[tuple[str, str]] = []
         self.line = line
 
-    def given(self, path: str) -> Given:
-        # The kind of a character device is looked at before the rest is.
-        keys = sorted(self.keys, key=lambda each: each[0] != "backend")
-        if self.id is not None:
-            keys.append(("id", self.id))
-        value = ",".join(f"{key}={text.replace(',', ',,')}" for key, text in keys)
-        # The colon in front has it told as a place, as QEMU tells it.
-        return Given(_OPTIONS.get(self.name, self.name), value, f":{path}:{self.line}")
-
 
 def expand(given: list[Given], options: Container[str]) -> list[Given]:
     """Options with those of the files in the place of each `-readconfig`.
@@ -53,49 +44,53 @@ def expand(given: list[Given], options: Container[str]) -> list[Given]:
     """
     found = []
     for each in given:
-        if each.name != "readconfig":
+        if each.name == "readconfig":
+            with located(each.where):
+                found += _read(each.value, options)
+        else:
             found.append(each)
-            continue
-        try:
-            sections = [*_sections(each)]
-        except OSError as error:
-            raise CommandLineError(
-                f"Could not open '{each.value}': {error.strerror}", where=each.where
-            ) from None
-        seen = set()
-        for section in sections:
-            if _OPTIONS.get(section.name, section.name) not in options:
-                raise CommandLineError(
-                    f"There is no option group '{section.name}'", where=each.where
-                )
-            name = section.name, section.id
-            if section.id is not None and name in seen:
-                raise CommandLineError(
-                    f"Duplicate ID '{section.id}' for {section.name}", where=each.where
-                )
-            seen.add(name)
-            found.append(section.given(each.value))
     return found
 
 
-def _sections(given: Given) -> Iterator[_Section]:
-    with open(given.value, encoding="utf-8", errors="surrogateescape") as file:
-        lines = file.read(_LIMIT).split("\n")
-    section: _Section | None = None
+def _read(path: str, options: Container[str]) -> list[Given]:
+    """The options of a file; raises `QMPError`."""
+    found = []
+    seen = set()
+    for section in _sections(path):
+        option = _OPTIONS.get(section.name, section.name)
+        if option not in options:
+            raise QMPError(f"There is no option group '{section.name}'")
+        if section.id is not None and (option, section.id) in seen:
+            raise QMPError(f"Duplicate ID '{section.id}' for {section.name}")
+        seen.add((option, section.id))
+        # The kind of a character device is looked at before the rest is.
+        keys = sorted(section.keys, key=lambda each: each[0] != "backend")
+        if section.id is not None:
+            keys.append(("id", section.id))
+        value = ",".join(f"{key}={text.replace(',', ',,')}" for key, text in keys)
+        # The colon in front has it told as a place, as QEMU tells it.
+        found.append(Given(option, value, f":{path}:{section.line}"))
+    return found
+
+
+def _sections(path: str) -> list[_Section]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read(_LIMIT).split("\n")
+    except OSError as error:
+        raise QMPError(f"Could not open '{path}': {error.strerror}") from None
+    sections: list[_Section] = []
     last = 0
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         head = _NAMED.match(line) or _SECTION.match(line)
         if head is not None:
-            if section is not None:
-                yield section
-            section = _Section(head[1], head[2] if head.re is _NAMED else None, last)
-        elif section is None:
-            raise CommandLineError("no group defined", where=given.where)
+            sections.append(_Section(head[1], head[2] if head.re is _NAMED else None, last))
+        elif not sections:
+            raise QMPError("no group defined")
         else:
             key, word = _KEY.match(line), _WORD.match(line)
-            section.keys.append((key[1], key[2]) if key else (word[1] if word else "", ""))
-            section.line = last = number
-    if section is not None:
-        yield section
+            sections[-1].keys.append((key[1], key[2]) if key else (word[1] if word else "", ""))
+            sections[-1].line = last = number
+    return sections
