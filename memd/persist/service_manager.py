@@ -136,9 +136,10 @@ class ServiceManager:
         if found:
             raise Unreadable(f"there is no list ({LIST}) with the descriptors in it")
         object_log = ObjectLog()
-        # One of a daemon that was killed right after storing it is of no use.
-        self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={LIST}", wait=True)
-        if not fdstore.store(LIST, object_log.fd, wait=True):
+        # One of a daemon that was killed right after storing it is of no use. A manager that
+        # does not read this is not waited for a second time.
+        told = self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={LIST}", wait=True)
+        if not (told and fdstore.store(LIST, object_log.fd, wait=True)):
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         return Storage(fdstore, object_log)
 

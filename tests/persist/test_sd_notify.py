@@ -4,12 +4,18 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from memd.compat import Compat
 from memd.persist.sd_notify import Notifier, Watchdog, monotonic_usec, watchdog_period
+from memd.persist.service_manager import ServiceManager
+from memd.qom import Tree
+from memd.work import value_of
 
 
 @pytest.fixture
@@ -102,6 +108,23 @@ def test_patience_has_an_end(manager: socket.socket) -> None:
     fill(notifier)
     assert notifier.send("LATE=1", wait=True) is False
     notifier.close()
+
+
+async def test_a_start_waits_once_for_a_manager_that_does_not_read(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("memd.persist.service_manager.Notifier", partial(Notifier, patience=1))
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+    monkeypatch.setenv("FDSTORE", "100")
+    other = Notifier(manager.getsockname())
+    fill(other)
+    service = ServiceManager(asyncio.get_running_loop(), Tree(Compat.V10_0), value_of, {})
+    begin = time.monotonic()
+    service.open()
+    assert time.monotonic() - begin < 1.9
+    assert caplog.messages == ["nothing is kept over a restart: Connection timed out"]
+    service.end()
+    other.close()
 
 
 def test_a_barrier(manager: socket.socket, notifier: Notifier) -> None:
