@@ -17,7 +17,16 @@ one to its end at once. Nothing in here knows sockets or threads.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from time import monotonic
 from types import CoroutineType
 from typing import Any, Generic, TypeVar, cast
 
@@ -221,7 +230,30 @@ class Completion:
             yield self
 
 
-Wait = Job[Any] | Completion
+class Turn:
+    """The turns of other clients, before a command that has much to do goes on."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Turn, None, None]:
+        yield self
+
+
+TURN = 0.001
+"""Seconds after which a command that goes through many items lets others have theirs."""
+
+
+async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+    """Go through items on the event loop, others having their turns in between."""
+    end = monotonic() + TURN
+    for item in items:
+        yield item
+        if monotonic() > end:
+            await Turn()
+            end = monotonic() + TURN
+
+
+Wait = Job[Any] | Completion | Turn
 """The things that a command may wait for."""
 
 Command = Coroutine[Wait, Any, T]
@@ -284,9 +316,10 @@ def run_here(command: Command[T]) -> T:
             return cast(T, end.value)
         value = error = None
         try:
-            if isinstance(wait, Completion):
+            if isinstance(wait, Job):
+                value = wait.work()
+            elif isinstance(wait, Completion):
                 raise RuntimeError("what it waits for would never end")
-            value = wait.work()
         except BaseException as failed:
             error = failed
 

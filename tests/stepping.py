@@ -10,7 +10,7 @@ from typing import Any
 from memd import backends
 from memd.json_types import JSON
 from memd.qom import Tree
-from memd.work import Command, Completion, Encoded, Job, Pieces, Resume, Wait
+from memd.work import Command, Completion, Encoded, Job, Pieces, Resume, Turn, Wait
 
 
 class Running:
@@ -55,6 +55,9 @@ class Running:
             assert happened.wait(20)
             self.resume()
             return
+        if isinstance(self.wait, Turn):
+            self.resume()
+            return
         try:
             value = self.job.work()
         except BaseException as error:
@@ -73,6 +76,9 @@ def here(wait: Wait, resume: Resume) -> None:
     """Have a wait end at once, in this very thread: a `memd.work.Start`."""
     if isinstance(wait, Completion):
         wait.then(partial(resume, None, None))
+        return
+    if isinstance(wait, Turn):
+        resume(None, None)
         return
     try:
         value = wait.work()

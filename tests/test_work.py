@@ -13,8 +13,10 @@ from memd.work import (
     Job,
     Outcome,
     Resume,
+    Turn,
     Wait,
     begin,
+    in_turns,
     run_here,
     value_of,
 )
@@ -118,6 +120,27 @@ def test_here() -> None:
 def test_a_value_whether_it_takes_time_or_not() -> None:
     assert run_here(value_of({"a": 1})) == {"a": 1}
     assert run_here(value_of(Command().run(lambda: 7))) == 7
+
+
+def test_much_is_gone_through_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def add_up(items: list[int]) -> int:
+        total = 0
+        async for item in in_turns(items):
+            total += item
+        return total
+
+    loop = Loop()
+    begin(add_up([1, 2, 3]), loop.start, loop.done)
+    assert (loop.waits, loop.ended) == ([], [(6, None)])
+    monkeypatch.setattr("memd.work.TURN", -1)
+    begin(add_up([1, 2, 3]), loop.start, loop.done)
+    for count in range(3):
+        assert len(loop.ended) == 1, count
+        wait, resume = loop.waits.pop()
+        assert isinstance(wait, Turn)
+        resume(None, None)
+    assert loop.ended == [(6, None)] * 2
+    assert run_here(add_up([1, 2, 3])) == 6
 
 
 def test_waiting_for_another_command() -> None:

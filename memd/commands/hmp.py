@@ -16,7 +16,7 @@ from memd.commands.daemon import Daemon
 from memd.commands.hmp_arguments import BLANKS, Usage, arguments, described
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.work import Command, Outcome
+from memd.work import Command, Outcome, in_turns
 
 Act = Callable[[Daemon, JSONObject], Any]
 """(daemon, arguments) to what is printed: a text, or a list of lines; anything else is nothing."""
@@ -155,16 +155,16 @@ def _info_status(daemon: Daemon, args: JSONObject) -> list[str]:
     return [f"VM status: {'running' if state == 'running' else 'paused'}{detail}"]
 
 
-def _info_memdev(daemon: Daemon, args: JSONObject) -> list[str]:
-    text = []
-    for memdev in qom.query_memdev(daemon, {}).value():
-        text.append(f"memory backend: {memdev['id']}")
-        text.append(f"  size:  {memdev['size']}")
+async def _info_memdev(daemon: Daemon, args: JSONObject) -> str:
+    text = ""
+    async for memdev in in_turns(qom.backends(daemon)):
+        lines = [f"memory backend: {memdev.name}", f"  size:  {memdev.size}"]
         for flag in ("merge", "dump", "prealloc", "share", "reserve"):
-            text.append(f"  {flag}: {'true' if memdev[flag] else 'false'}")
-        text.append(f"  policy: {memdev['policy']}")
-        text.append(f"  host nodes: {_ranges(memdev['host-nodes'])}")
-    return [*text, ""]
+            lines.append(f"  {flag}: {'true' if getattr(memdev, flag) else 'false'}")
+        lines.append(f"  policy: {memdev.policy}")
+        lines.append(f"  host nodes: {_ranges(memdev.host_nodes)}")
+        text += "\r\n".join([*lines, ""])
+    return f"{text}\r\n"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -17,6 +17,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import QObject
 from memd.wire import encode
+from memd.work import in_turns
 
 _MIB = 1 << 20
 
@@ -289,28 +290,27 @@ def info_pci(daemon: Daemon, args: JSONObject) -> list[str]:
     return [*pci_lines(buses)]
 
 
-def info_qom_tree(daemon: Daemon, args: JSONObject) -> list[str]:
+async def info_qom_tree(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info qom-tree [PATH]`: a line an object, by name, two spaces for every level."""
     tree, path = daemon.tree, args.get("path", "/machine")
     top, _ambiguous = tree.lookup(path)
     if top is None:
         return [f"Path '{path}' could not be resolved."]
     name = top.name if top.parent is not None or top is tree.root else "(null)"
-    return [*_tree_lines(top, name, "")]
+    return [line async for line in in_turns(_tree_lines(top, name, ""))]
 
 
 def _tree_lines(at: QObject, name: str, indent: str) -> Iterator[str]:
     yield f"{indent}/{name} ({at.qom_type.name})"
-    children = at.children or {}
-    for below in sorted(children):
-        yield from _tree_lines(children[below], below, indent + "  ")
+    for below, child in sorted((at.children or {}).items()):
+        yield from _tree_lines(child, below, indent + "  ")
 
 
-def qom_list(daemon: Daemon, args: JSONObject) -> list[str]:
+async def qom_list(daemon: Daemon, args: JSONObject) -> list[str]:
     """`qom-list [PATH]`."""
     if "path" not in args:
         return ["/"]
-    return [f"{row['name']} ({row['type']})" for row in qom.qom_list(daemon, args)]
+    return [f"{row['name']} ({row['type']})" for row in await qom.qom_list(daemon, args)]
 
 
 def qom_get(daemon: Daemon, args: JSONObject) -> list[str]:

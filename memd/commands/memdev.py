@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.commands.descriptors import take_descriptor
+from memd.commands.qom import backends
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
+from memd.wire import encode
 from memd.work import MEMORY, Encoded, Event, Job, Outcome, Pieces
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 _LARGE = 64 << 20
 """Bytes of memory up to which counting or dropping pages is done in the event
 loop: it goes through 10 GiB a second (measured)."""
+
+_MANY = 32
+"""Backends up to which counting is done there, too: half a millisecond."""
 
 _CELLS = 256
 """Parts of which x-memdev-map tells, unless it is asked for another number."""
@@ -136,27 +141,23 @@ async def x_memdev_discard(daemon: Daemon, args: JSONObject) -> JSON:
     return {}
 
 
-async def x_memdev_stat(daemon: Daemon, args: JSONObject) -> list[JSONObject]:
+async def x_memdev_stat(daemon: Daemon, args: JSONObject) -> Encoded:
     """`x-memdev-stat`: what backends take."""
     if "id" in args:
         found = [find_backend(daemon, args["id"])]
     else:
-        found = [
-            (backend, backend.region)
-            for backend in (daemon.tree.objects.children or {}).values()
-            if isinstance(backend, MemoryBackend) and backend.region is not None
-        ]
+        found = [(each, each.region) for each in backends(daemon) if each.region is not None]
     regions = [region for _backend, region in found]
     optional = [_optional(backend) for backend, _region in found]
 
-    def stat() -> list[JSONObject]:
+    def stat() -> Encoded:
         from memd.hostmem.usage import usage
 
         try:
             taken = usage(regions)
         except OSError as failed:
             raise QMPError(f"cannot tell what memory is used: {failed.strerror}") from None
-        return [
+        rows: list[JSON] = [
             {
                 "id": backend.name,
                 "qom-type": backend.qom_type.name,
@@ -173,8 +174,9 @@ async def x_memdev_stat(daemon: Daemon, args: JSONObject) -> list[JSONObject]:
             }
             for (backend, region), use, more in zip(found, taken, optional, strict=True)
         ]
+        return Encoded(encode(rows).rstrip())
 
-    if sum(region.length for region in regions) > _LARGE:
+    if len(regions) > _MANY or sum(region.length for region in regions) > _LARGE:
         from memd.hostmem.region import job_on
 
         # No file system is asked.

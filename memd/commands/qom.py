@@ -16,10 +16,7 @@ from memd.json_types import JSON, JSONObject
 from memd.qom import NO_USER, QObject, Tree
 from memd.session import Session
 from memd.wire import encode
-from memd.work import Encoded, Job
-
-_AT_ONCE = 32
-"""Objects whose properties are read in one go: a millisecond."""
+from memd.work import Encoded, in_turns
 
 _LARGEST_LIST = 16 << 20
 """Bytes of the properties of several objects."""
@@ -68,41 +65,24 @@ async def qom_set(daemon: Daemon, args: JSONObject) -> JSON:
     return {}
 
 
-def qom_list(daemon: Daemon, args: JSONObject) -> list[JSON]:
+async def qom_list(daemon: Daemon, args: JSONObject) -> list[JSON]:
     """`qom-list`: an object's properties and children."""
-    obj = _resolve_one(daemon.tree, args["path"])
-    return [{"name": name, "type": type} for name, type, _getter in _members(obj)]
+    members = in_turns(_members(_resolve_one(daemon.tree, args["path"])))
+    return [{"name": name, "type": type} async for name, type, _getter in members]
 
 
-def qom_list_get(daemon: Daemon, args: JSONObject) -> JSON:
+async def qom_list_get(daemon: Daemon, args: JSONObject) -> Encoded:
     """`qom-list-get`: the properties of several objects, with values (QEMU 11.1)."""
-    paths = args["paths"]
-    if len(paths) > _AT_ONCE:
-        return _long_list(daemon, paths)
-    return _values_of(daemon, paths)
-
-
-def _values_of(daemon: Daemon, paths: list[str]) -> list[JSON]:
-    return [{"properties": _values(_resolve_one(daemon.tree, path))} for path in paths]
-
-
-async def _long_list(daemon: Daemon, paths: list[str]) -> Encoded:
     # In JSON at once: encoding megabytes in one go would block the loop.
     parts: list[bytes] = []
     size = 0
-    for at in range(0, len(paths), _AT_ONCE):
-        text = encode(_values_of(daemon, paths[at : at + _AT_ONCE])).strip()[1:-1]
-        size += len(text)
+    async for path in in_turns(args["paths"]):
+        values = await _values(_resolve_one(daemon.tree, path))
+        parts.append(encode({"properties": values}).rstrip())
+        size += len(parts[-1])
         if size > _LARGEST_LIST:
             raise QMPError(f"the answer has more than {_LARGEST_LIST} bytes: name fewer paths")
-        parts.append(text)
-        # Others have their turn.
-        await Job(_nothing)
     return Encoded(b"[" + b", ".join(parts) + b"]")
-
-
-def _nothing() -> None:
-    """Work for a thread that takes no time."""
 
 
 def qom_list_types(daemon: Daemon, args: JSONObject) -> list[JSON]:
@@ -137,15 +117,19 @@ def qom_list_properties(daemon: Daemon, args: JSONObject) -> list[JSON]:
 
 def query_memdev(daemon: Daemon, args: JSONObject) -> Encoded:
     """`query-memdev`: the memory backends and their properties, a row each."""
-    objects = (daemon.tree.objects.children or {}).values()
-    # Asked once for each kind, not for each object.
-    kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, MemoryBackend)}
-    backends = cast("list[MemoryBackend]", [each for each in objects if type(each) in kinds])
-    rows = [backend.row for backend in backends] or [""]
+    rows = [backend.row for backend in backends(daemon)] or [""]
     # Not around the whole, which would be a copy.
     rows[0] = "[" + rows[0]
     rows[-1] += "]"
     return Encoded(", ".join(rows).encode())
+
+
+def backends(daemon: Daemon) -> list[MemoryBackend]:
+    """The memory backends that there are."""
+    objects = (daemon.tree.objects.children or {}).values()
+    # Asked once for each kind, not for each object.
+    kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, MemoryBackend)}
+    return cast("list[MemoryBackend]", [each for each in objects if type(each) in kinds])
 
 
 def _resolve_one(tree: Tree, path: str) -> QObject:
@@ -157,13 +141,13 @@ def _resolve_one(tree: Tree, path: str) -> QObject:
     raise device_not_found(f"Device '{path}' not found")
 
 
-def _values(obj: QObject) -> list[JSON]:
+async def _values(obj: QObject) -> list[JSON]:
     # A property without a getter is listed without a value.
     return [
         {"name": name, "type": type}
         if getter is None
         else {"name": name, "type": type, "value": getter(obj)}
-        for name, type, getter in _members(obj)
+        async for name, type, getter in in_turns(_members(obj))
     ]
 
 
@@ -172,6 +156,7 @@ def _members(obj: QObject) -> Iterator[tuple[str, str, Callable[[Any], JSON] | N
     properties = obj.qom_type.all_properties
     for name, prop in properties.items():
         yield name, prop.type, prop.getter
-    for name, child in (obj.children or {}).items():
-        if name not in properties:
+    for name, child in [*(obj.children or {}).items()]:
+        # It may be gone by then.
+        if name not in properties and (obj.children or {}).get(name) is child:
             yield name, child.qom_type.child_type, partial(QObject.get_property, name=name)

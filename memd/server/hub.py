@@ -22,7 +22,7 @@ from memd.server.stream import SocketStream, Stream
 from memd.session import Dispatch, Monitor, Session
 from memd.session.places import ANYBODY, Places
 from memd.wire import encode
-from memd.work import Command, Completion, Event, Job, Resume, Wait, begin
+from memd.work import Command, Event, Job, Resume, Turn, Wait, begin
 
 log = logging.getLogger("memd")
 
@@ -220,11 +220,13 @@ class Hub:
 
     def start(self, wait: Wait, resume: Resume) -> None:
         """Have what a command waits for end, and then go on; see `memd.work.Start`."""
-        if isinstance(wait, Completion):
+        if isinstance(wait, Job):
+            self._jobs.start(wait, resume)
+        elif isinstance(wait, Turn):
+            self._shared.turns.wait(partial(resume, None, None))
+        else:
             # Later, when the command that it waits for has been answered.
             wait.then(partial(self._loop.call_soon, resume, None, None))
-        else:
-            self._jobs.start(wait, resume)
 
     async def in_thread(self, work: Callable[[], Any], patience: float | None = None) -> Any:
         """Run a function that may wait in a thread; None if it takes too long."""

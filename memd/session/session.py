@@ -44,7 +44,7 @@ MOST_TEXT = 65_536
 """Characters of an error's text. QEMU repeats what was sent whatever its length."""
 
 _SHORT_ID = 1024
-"""Characters of the longest id of such a message."""
+"""Characters of the longest id of a message that takes much (`Large`)."""
 
 BULK = 4096
 """Bytes that come at once from no client that waits for each answer. They wait for
@@ -406,9 +406,10 @@ class Session:
         self._transport.resume_later()
 
     def _run(self, item: Any) -> None:
-        size = held = 0
+        held = 0
         if type(item) is Large:
-            item, size, held = item.value, item.size, item.held
+            held = item.held
+            item = _refusal(item.value, item.size) or item.value
         if isinstance(item, QMPError):
             self._answer(item, None, has_id=False)
             return
@@ -416,9 +417,6 @@ class Session:
         request_id = item["id"] if has_id else None
         result: Any
         try:
-            if size > MOST_BYTES and not _may_be_long(item):
-                has_id = False
-                raise QMPError(f"only x-memdev-write takes more than {MOST_BYTES} bytes")
             name, arguments, oob = open_envelope(item, self.oob_enabled)
             result = self._hub.dispatch(self, name, arguments, oob)
             if type(result) is CoroutineType:
@@ -522,11 +520,16 @@ class Session:
         self._decoder.reset()
 
 
-def _may_be_long(message: Any) -> bool:
-    """Whether it carries memory; whatever else of it is short is looked at later."""
-    id = message.get("id") if type(message) is dict else None
-    short = id is None or type(id) is int or (type(id) is str and len(id) <= _SHORT_ID)
-    return short and type(message) is dict and message.get("execute") in CARRIES_MEMORY
+def _refusal(message: Any, size: int) -> QMPError | None:
+    """Why a message that takes much is not run, if so."""
+    given = message if type(message) is dict else {}
+    id = given.get("id")
+    # It is sent back in one go.
+    if type(id) in (dict, list) or (type(id) is str and len(id) > _SHORT_ID):
+        return QMPError(f"a message of so many bytes has an 'id' of {_SHORT_ID} characters at most")
+    if size > MOST_BYTES and given.get("execute") not in CARRIES_MEMORY:
+        return QMPError(f"only x-memdev-write takes more than {MOST_BYTES} bytes")
+    return None
 
 
 def _encode_constant(constant: Constant, request_id: JSON, has_id: bool) -> bytes:

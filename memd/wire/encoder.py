@@ -11,6 +11,8 @@ from _json import encode_basestring_ascii, make_encoder
 
 from memd.json_types import JSON
 
+_MANY = 1000
+
 
 def _refuse(value: object) -> object:
     raise TypeError(f"no JSON value: {value!r}")
@@ -73,6 +75,9 @@ def _may_hold_double(text: str) -> bool:
     after a bracket or a space. (A regular expression takes ten times as long over a long text.)
     """
     for mark in (".", "e+", "e-"):
+        if text.count(mark) > _MANY:
+            # To go through them all takes longer than the printer does.
+            return True
         at = text.find(mark)
         while at >= 0:
             before = at - 1

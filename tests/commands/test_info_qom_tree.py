@@ -5,6 +5,7 @@ import pytest
 from memd.commands.hmp_info import info_qom_tree
 from memd.compat import Compat
 from memd.qom import Tree
+from memd.work import run_here
 from tests.commands.fakes import daemon_of
 from tests.qom.stand_ins import add, add_context, new_tree
 
@@ -20,7 +21,7 @@ MACHINE = [
 
 
 def _lines(tree: Tree, path: str = "") -> list[str]:
-    return info_qom_tree(daemon_of(tree), {"path": path} if path else {})
+    return run_here(info_qom_tree(daemon_of(tree), {"path": path} if path else {}))
 
 
 def test_the_machine_is_the_default() -> None:

@@ -14,7 +14,7 @@ from memd.wire import encode
 from memd.work import run_here, value_of
 from tests.commands.fakes import make_session
 from tests.qom.stand_ins import Backend, add, add_context, new_tree, refusal
-from tests.stepping import Running
+from tests.stepping import Running, made
 
 MEMORY = "memory-backend-ram"
 
@@ -65,7 +65,7 @@ class TestList:
     def test_properties_then_children(self) -> None:
         tree = new_tree()
         add(tree, "m0")
-        assert qom.qom_list(_daemon(tree), {"path": "m0"}) == [
+        assert run_here(qom.qom_list(_daemon(tree), {"path": "m0"})) == [
             {"name": "type", "type": "string"},
             {"name": "size", "type": "int"},
             {"name": "prealloc", "type": "bool"},
@@ -73,7 +73,7 @@ class TestList:
             {"name": "secret", "type": "string"},
             {"name": "m0[0]", "type": "child<memory-region>"},
         ]
-        assert qom.qom_list(_daemon(tree), {"path": "/objects"}) == [
+        assert run_here(qom.qom_list(_daemon(tree), {"path": "/objects"})) == [
             {"name": "type", "type": "string"},
             {"name": "m0", "type": "child<memory-backend-ram>"},
         ]
@@ -81,7 +81,7 @@ class TestList:
     def test_what_is_being_made_is_not_listed(self) -> None:
         tree = new_tree()
         tree.objects.reserve(Backend(tree, "m0"))
-        assert _names(qom.qom_list(_daemon(tree), {"path": "/objects"})) == ["type"]
+        assert _names(run_here(qom.qom_list(_daemon(tree), {"path": "/objects"}))) == ["type"]
 
     @pytest.mark.parametrize(
         ("path", "error"),
@@ -96,10 +96,10 @@ class TestList:
         tree = new_tree()
         add(tree, "machine")
         with pytest.raises(QMPError) as caught:
-            qom.qom_list(_daemon(tree), {"path": path})
+            run_here(qom.qom_list(_daemon(tree), {"path": path}))
         assert refusal(caught.value) == error
         with pytest.raises(QMPError) as caught:
-            qom.qom_list_get(_daemon(tree), {"paths": ["/", path]})
+            made(run_here(qom.qom_list_get(_daemon(tree), {"paths": ["/", path]})))
         assert refusal(caught.value) == error
 
     def test_with_values(self) -> None:
@@ -107,7 +107,7 @@ class TestList:
         [backend] = add(tree, "m0")
         add_context(tree, "tc")
         backend.set_property("prealloc-context", "tc")
-        listed = qom.qom_list_get(_daemon(tree), {"paths": ["m0", "/objects/tc"]})
+        listed = made(run_here(qom.qom_list_get(_daemon(tree), {"paths": ["m0", "/objects/tc"]})))
         assert listed == [
             {
                 "properties": [
@@ -129,7 +129,7 @@ class TestList:
             },
             {"properties": [{"name": "type", "type": "string", "value": "thread-context"}]},
         ]
-        assert qom.qom_list_get(_daemon(tree), {"paths": []}) == []
+        assert made(run_here(qom.qom_list_get(_daemon(tree), {"paths": []}))) == []
 
 
 class TestTypes:
@@ -291,4 +291,4 @@ class TestObjects:
         with pytest.raises(QMPError) as caught:
             run_here(qom.object_del(daemon, {"id": id}))
         assert refusal(caught.value) == (GENERIC_ERROR, f"object '{id}' not found")
-        assert _names(qom.qom_list(daemon, {"path": "/objects"})) == ["type", "m0"]
+        assert _names(run_here(qom.qom_list(daemon, {"path": "/objects"}))) == ["type", "m0"]

@@ -29,6 +29,7 @@ from memd.work import run_here, value_of
 from tests.commands.fakes import daemon_of, make_session
 from tests.differential.harness import OWN_TYPES
 from tests.differential.server import PATIENCE, Message, Monitor, is_listening, qemu_argv
+from tests.stepping import made
 
 Handler = Callable[[Daemon, dict[str, Any]], JSON]
 
@@ -60,7 +61,7 @@ class Local:
         """A command's answer."""
         try:
             checked = self.daemon.schema.checker(command)(arguments or {})
-            result = run_here(value_of(HANDLERS[command](self.daemon, checked)))
+            result = made(run_here(value_of(HANDLERS[command](self.daemon, checked))))
         except QMPError as error:
             return {"error": {"class": error.error_class, "desc": error.desc}}
         return {"return": result}
@@ -416,13 +417,17 @@ def test_properties_of_types(both: Both) -> None:
 def test_the_tree_as_text(both: Both) -> None:
     _meeting_names(both)
     for path in ("/objects", "/machine", "m0", "/objects/m1/prealloc-context/", "sysbus", "//"):
-        assert _dump(both.qemu, path) == info_qom_tree(both.memd.daemon, {"path": path})
+        assert _dump(both.qemu, path) == _told(both, path=path)
     for path in ("/zz", "objects", "zz", "m0/size"):
-        assert _dump(both.qemu, path) == info_qom_tree(both.memd.daemon, {"path": path})
-    assert _dump(both.qemu, "") == info_qom_tree(both.memd.daemon, {})
+        assert _dump(both.qemu, path) == _told(both, path=path)
+    assert _dump(both.qemu, "") == _told(both)
     both.ask("object-del", {"id": "tc"})
     path = "/objects/m1/prealloc-context"
-    assert _dump(both.qemu, path) == info_qom_tree(both.memd.daemon, {"path": path})
+    assert _dump(both.qemu, path) == _told(both, path=path)
+
+
+def _told(both: Both, **arguments: str) -> list[str]:
+    return run_here(info_qom_tree(both.memd.daemon, arguments))
 
 
 def _dump(qemu: Monitor, path: str) -> list[str]:

@@ -325,10 +325,9 @@ async def test_a_deaf_client_is_cut_off_without_a_word() -> None:
 async def test_a_large_message_comes_in_turns_and_whole() -> None:
     served = Served()
     text = b"x" * 1_500_000
-    sending = asyncio.ensure_future(
-        served.loop.sock_sendall(served.client, b'{"execute":"a","id":"%s"}' % text)
-    )
-    answer = b'{"return": "a", "id": "%s"}\r\n' % text
+    command = b'{"execute":"big","arguments":{"size":7,"a":"%s"}}' % text
+    sending = asyncio.ensure_future(served.loop.sock_sendall(served.client, command))
+    answer = b'{"return": "xxxxxxx"}\r\n'
     assert await served.read(len(answer)) == answer
     await sending
     await served.ask("b")

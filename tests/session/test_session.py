@@ -409,6 +409,21 @@ def test_commands_out_of_band_run_while_an_answer_is_made() -> None:
     assert talk.hub.run == ["pieces", "c", "b"]
 
 
+@pytest.mark.parametrize("id", ["x" * 1025, [], {}, "short", 7, None, True])
+def test_no_long_id_comes_back_with_a_long_message(id: JSON) -> None:
+    talk = Talk()
+    talk.say(ask("a", id=id, arguments={"a": "x" * 300_000}), ask("b", id=id))
+    first, second = talk.wire.sent
+    assert second == {"return": "b", "id": id}
+    if id in ("short", 7, None, True):
+        assert first["id"] == id
+    else:
+        assert first["error"]["desc"] == (
+            "a message of so many bytes has an 'id' of 1024 characters at most"
+        )
+        assert "id" not in first
+
+
 def test_descriptors_ride_on_their_answer() -> None:
     talk = Talk()
     talk.say(ask("a"), ask("give"))
@@ -491,7 +506,7 @@ def test_the_end_while_something_waits_for_its_turn() -> None:
 def test_what_is_held_for_a_client() -> None:
     talk = Talk(oob=True)
     assert talk.session.held == 0
-    large = json.dumps(ask("slow", id="x" * 300_000)).encode()
+    large = json.dumps(ask("slow", arguments={"a": "x" * 300_000})).encode()
 
     def say(data: bytes) -> None:
         talk.session.receive(data[:50_000])
