@@ -11,8 +11,10 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from memd.pages.blobs import DIGEST, Damaged
 from memd.pages.chunks import MAX_PAGES, PAGE
@@ -42,6 +44,15 @@ def decode_numbers(kind: str, data: bytes) -> array[int]:
     return values
 
 
+class Place(NamedTuple):
+    """Where a chunk's record is: a pack's digest, and the offset and length there."""
+
+    pack: str
+    offset: int
+    length: int
+
+
+@dataclass(slots=True)
 class Piece:
     """Pages that follow each other in a template and in a chunk.
 
@@ -52,13 +63,10 @@ class Piece:
         slot: the first, counted in the chunk.
     """
 
-    __slots__ = ("chunk", "count", "page", "slot")
-
-    def __init__(self, page: int, count: int, chunk: int, slot: int) -> None:
-        self.page = page
-        self.count = count
-        self.chunk = chunk
-        self.slot = slot
+    page: int
+    count: int
+    chunk: int
+    slot: int
 
 
 class Layout:
@@ -228,28 +236,24 @@ class Places:
         length: of each chunk, bytes of its record.
     """
 
-    __slots__ = ("length", "offset", "pack", "packs")
-
-    def __init__(self, packs: list[str] | None = None) -> None:
-        self.packs = packs or []
-        self.pack = array("I")
-        self.offset = array("Q")
-        self.length = array("I")
+    def __init__(self, each: Iterable[Place] = ()) -> None:
+        self.packs: list[str] = []
+        self.pack, self.offset, self.length = array("I"), array("Q"), array("I")
+        numbers: dict[str, int] = {}
+        for pack, offset, length in each:
+            self.pack.append(numbers.setdefault(pack, len(numbers)))
+            self.offset.append(offset)
+            self.length.append(length)
+        self.packs += numbers
 
     def __len__(self) -> int:
         return len(self.pack)
 
-    def place(self, chunk: int) -> tuple[str, int, int]:
-        """A chunk's pack, and its record's offset and length there."""
-        return self.packs[self.pack[chunk]], self.offset[chunk], self.length[chunk]
+    def __getitem__(self, chunk: int) -> Place:
+        return Place(self.packs[self.pack[chunk]], self.offset[chunk], self.length[chunk])
 
-    def add(self, pack: str, offset: int, length: int) -> None:
-        """The next chunk is there."""
-        if pack not in self.packs:
-            self.packs.append(pack)
-        self.pack.append(self.packs.index(pack))
-        self.offset.append(offset)
-        self.length.append(length)
+    def __iter__(self) -> Iterator[Place]:
+        return map(self.__getitem__, range(len(self)))
 
     @staticmethod
     def most_bytes(chunks: int) -> int:
@@ -276,18 +280,18 @@ class Places:
             Damaged: they are no places.
         """
         head, _newline, rest = data.partition(b"\n")
+        places = cls()
         try:
             told = json.loads(head)
-            packs, chunks = told["packs"], told["chunks"]
-            good = all(type(each) is str and DIGEST.fullmatch(each) for each in packs)
+            places.packs, chunks = list(told["packs"]), told["chunks"]
+            places.pack = decode_numbers("I", rest[: chunks * 4])
+            places.offset = decode_numbers("Q", rest[chunks * 4 : chunks * 12])
+            places.length = decode_numbers("I", rest[chunks * 12 :])
+            good = len(places.pack) == len(places.length) == chunks and all(
+                type(each) is str and DIGEST.fullmatch(each) for each in places.packs
+            )
         except (ValueError, TypeError, KeyError):
             good = False
-        if not good or type(chunks) is not int or len(rest) != chunks * 16:
-            raise Damaged("a template's places are damaged")
-        places = cls(packs)
-        places.pack = decode_numbers("I", rest[: chunks * 4])
-        places.offset = decode_numbers("Q", rest[chunks * 4 : chunks * 12])
-        places.length = decode_numbers("I", rest[chunks * 12 :])
-        if chunks and max(places.pack) >= len(packs):
+        if not good or max(places.pack, default=-1) >= len(places.packs):
             raise Damaged("a template's places are damaged")
         return places

@@ -83,9 +83,10 @@ class Manifest:
         return sha256(f"{self.layout.digest} {self.starts}".encode()).hexdigest()
 
     @property
-    def blobs(self) -> list[Blob]:
-        """The blobs that it names."""
-        return [each for each in (self.layout, self.devices, self.working_set) if each]
+    def blobs(self) -> dict[str, Blob]:
+        """The blobs that it names, by what they are."""
+        named = {"layout": self.layout, "devices": self.devices, "working-set": self.working_set}
+        return {kind: blob for kind, blob in named.items() if blob}
 
     @classmethod
     def decode(cls, data: bytes) -> Manifest:
@@ -111,7 +112,7 @@ class Manifest:
         numbers = [self.size, self.data, self.page_size, self.chunk_size]
         numbers += [number for block in self.blocks for number in (block.length, block.page_size)]
         numbers += [block.offset for block in self.blocks if block.offset is not None]
-        numbers += [blob.size for blob in self.blobs]
+        numbers += [blob.size for blob in self.blobs.values()]
         texts = [self.machine, self.qemu_version, *(each.id for each in self.blocks)]
         return (
             all(type(number) is int and number >= 0 for number in numbers)

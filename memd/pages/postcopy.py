@@ -222,20 +222,19 @@ _Run = tuple[_Part, int, int, bool]
 
 
 class Counts:
-    """What has been sent.
+    """Pages and bytes that were sent.
 
     Attributes:
-        asked: pages that were asked for, those of zeroes included.
-        working_set: pages of the working set that nobody had asked for yet.
-        rest: pages that were sent without either.
-        zeroes: pages of zeroes among those that were asked for.
-        sent: bytes, everything included.
+        pages: by cause (QAPI `TemplatePages`): those that were asked for, and of them those of
+            zeroes; those of the working set that nobody had asked for yet; and the rest.
+        bytes: everything included.
         waits: how many requests were answered within each of `WAITS`, and after all of them.
         waited: seconds that all requests waited together, until they were handed to the socket.
     """
 
     def __init__(self) -> None:
-        self.asked = self.working_set = self.rest = self.zeroes = self.sent = 0
+        self.pages = {"asked": 0, "zeroes": 0, "working-set": 0, "rest": 0}
+        self.bytes = 0
         self.waits = [0] * (len(WAITS) + 1)
         self.waited = 0.0
 
@@ -248,6 +247,7 @@ class Source:
         memory: the content of its memory.
         page_sizes: of the blocks that this is at the destination, in bytes.
         working_set: pages of 4 KiB in the order in which they are needed; see `ranges`.
+        counts: where what is sent is added.
         on_demand: whether only what is asked for is sent, until `push` is called.
         recover: whether the destination is one that has paused.
 
@@ -256,7 +256,7 @@ class Source:
         ran_at: since when, as `receive` was told the time.
         ended: whether the destination has said that it has everything.
         asked: pages of the memory in the order in which they were asked for.
-        counts: what has been sent.
+        counts: what has been sent; also over an earlier connection.
     """
 
     def __init__(
@@ -265,6 +265,7 @@ class Source:
         memory: Memory,
         page_sizes: Sequence[int],
         working_set: Sequence[Range] = (),
+        counts: Counts | None = None,
         *,
         on_demand: bool = False,
         recover: bool = False,
@@ -286,7 +287,7 @@ class Source:
         self.ran_at = 0.0
         self.ended = False
         self.asked = array("I")
-        self.counts = Counts()
+        self.counts = counts or Counts()
         self._received = b""
         self._now = 0.0
         self._last_asked: _Part | None = None
@@ -450,10 +451,10 @@ class Source:
             if found is None:
                 continue
             counts = self.counts
-            counts.sent += sum(map(len, found))
-            counts.asked += part.unit // PAGE
+            counts.bytes += sum(map(len, found))
+            counts.pages["asked"] += part.unit // PAGE
             if part.state[unit] == _EMPTY:
-                counts.zeroes += part.unit // PAGE
+                counts.pages["zeroes"] += part.unit // PAGE
             counts.waits[bisect(WAITS, now - since)] += 1
             counts.waited += now - since
             part.state[unit] = _ASKED
@@ -486,11 +487,8 @@ class Source:
             entries += found if part is self._block else self._entries(part, first, found)
             length = count * (part.unit // PAGE)
             pages += length
-            self.counts.sent += length * RECORD
-            if needed:
-                self.counts.working_set += length
-            else:
-                self.counts.rest += length
+            self.counts.bytes += length * RECORD
+            self.counts.pages["working-set" if needed else "rest"] += length
         if entries or self._pushed:
             return entries
         if self._missing:
@@ -530,7 +528,7 @@ class Source:
         return entries
 
     def _count(self, data: bytes) -> list[Buffer]:
-        self.counts.sent += len(data)
+        self.counts.bytes += len(data)
         return [data]
 
     def _opening(self) -> bytes:

@@ -13,7 +13,7 @@ from memd.pages.blobs import Blobs, Damaged
 from memd.pages.cache import Cache
 from memd.pages.chunks import MOST_PACK, PAGE, unpack
 from memd.pages.counts import Counts
-from memd.pages.layout import Layout, Places
+from memd.pages.layout import Layout, Place, Places
 from memd.pages.sources import Source, SourceError
 
 log = logging.getLogger(__name__)
@@ -27,9 +27,6 @@ in 8 ms on a link of 1 Gbit/s."""
 
 _GAP = 32 << 10
 """Bytes between two chunks that are fetched along with them."""
-
-Place = tuple[str, int, int]
-"""A pack's digest, and where in it a record is: offset and length."""
 
 T = TypeVar("T")
 
@@ -156,29 +153,28 @@ class RemoteChunks:
                 continue
             if room is not None:
                 # What would push out what was fetched just before is of no use.
-                room -= place[2] * 2
+                room -= place.length * 2
                 if room < 0:
                     break
             wanted[place] = digest
         spans: list[list[Place]] = []
         for place in sorted(wanted):
+            end = place.offset + place.length
             if spans:
-                pack, first, _size = spans[-1][0]
-                _pack, last, size = spans[-1][-1]
-                end = place[1] + place[2]
-                if place[0] == pack and place[1] - last - size <= _GAP and end - first <= _RANGE:
+                first, last = spans[-1][0], spans[-1][-1]
+                gap = place.offset - last.offset - last.length
+                if place.pack == last.pack and gap <= _GAP and end - first.offset <= _RANGE:
                     spans[-1].append(place)
                     continue
             spans.append([place])
 
         def get(span: list[Place]) -> None:
-            pack, first, _size = span[0]
-            end = span[-1][1] + span[-1][2]
-            data = self._part(pack, first, end - first)
+            first = span[0].offset
+            data = self._part(span[0].pack, first, span[-1].offset + span[-1].length - first)
             self._counts.add("fetched", len(span))
             for place in span:
-                at = place[1] - first
-                self._keep(wanted[place], data[at : at + place[2]])
+                at = place.offset - first
+                self._keep(wanted[place], data[at : at + place.length])
 
         # One alone is fetched by who wants it.
         if len(wanted) > 1:
@@ -251,6 +247,6 @@ def places_in(layout: Layout, theirs: Layout, places: Places) -> Callable[[int],
         places: where the source has its chunks.
     """
     if theirs is layout:
-        return places.place
-    found = {theirs.digest(number): places.place(number) for number in range(len(theirs))}
+        return places.__getitem__
+    found = {theirs.digest(number): places[number] for number in range(len(theirs))}
     return lambda number: found.get(layout.digest(number))

@@ -23,7 +23,8 @@ import socket
 import subprocess
 import sys
 from array import array
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,7 +34,7 @@ from typing import Any
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.pages.channel import Channel, Message
-from memd.pages.postcopy import WAITS
+from memd.pages.postcopy import Counts
 from memd.work import Completion, Event
 
 log = logging.getLogger("memd")
@@ -46,7 +47,8 @@ InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 MOST = 1024
 """Clones served at once at most. Each takes a descriptor and a byte for each of its pages."""
 
-_NO_PAGES = {"asked": 0, "zeroes": 0, "working-set": 0, "rest": 0}
+_TOLD = ("pages", "bytes", "ran-after", "map")
+"""Members of a report that QMP clients are told."""
 
 _AHEAD = 0.1
 """Seconds after the start until a process is started ahead, so that its clients come first."""
@@ -113,31 +115,24 @@ class Clone:
         }
         return {
             **told,
-            "pages": self.report.get("pages", _NO_PAGES),
-            "bytes": self.report.get("bytes", 0),
-            **{key: self.report[key] for key in ("ran-after", "map") if key in self.report},
+            "pages": Counts().pages,
+            "bytes": 0,
+            **{key: self.report[key] for key in _TOLD if key in self.report},
         }
 
 
-class Totals:
-    """What clones were sent, over all, those that are being served included.
+class Totals(Counts):
+    """What clones were sent, over all.
 
     Attributes:
         clones: how many are being served.
-        pages: pages by cause, as in QAPI `TemplatePages`.
-        bytes: bytes, everything included.
-        waits: requests that were answered within each of `WAITS`, and after all of them.
-        waited: seconds that all of them waited.
         outcomes: how many clones came to which end.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.clones = 0
-        self.pages = dict(_NO_PAGES)
-        self.bytes = 0
-        self.waits = [0] * (len(WAITS) + 1)
-        self.waited = 0.0
-        self.outcomes: dict[str, int] = {}
+        self.outcomes = Counter[str]()
 
     def add(self, report: Message) -> None:
         """Add what a process told of a clone."""
@@ -147,14 +142,6 @@ class Totals:
             self.waits[at] += count
         self.bytes += report.get("bytes", 0)
         self.waited += report.get("waited", 0.0)
-
-    def plus(self, clones: Iterable[Clone]) -> Totals:
-        """The same, and what clones were sent so far that are being served."""
-        sums = deepcopy(self)
-        for clone in clones:
-            sums.clones += 1
-            sums.add(clone.report)
-        return sums
 
 
 class _Process:
@@ -211,8 +198,12 @@ class Servers:
         self._totals = Totals()
 
     def totals(self) -> Totals:
-        """What clones were sent so far."""
-        return self._totals.plus(self.clones.values())
+        """What clones were sent so far, those that are being served included."""
+        totals = deepcopy(self._totals)
+        totals.clones = len(self.clones)
+        for clone in self.clones.values():
+            totals.add(clone.report)
+        return totals
 
     def prepare(self) -> None:
         """Start a process for the next clone, if there is none."""
@@ -421,8 +412,7 @@ class Servers:
         report = clone.describe()
         report.pop("map", None)
         self._totals.add(clone.report)
-        outcomes = self._totals.outcomes
-        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        self._totals.outcomes[outcome] += 1
         if error is not None:
             log.warning("serving a clone of '%s': %s", clone.name, error)
         if clone.begun is not None:

@@ -31,7 +31,7 @@ from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.fd_holder import Holder
 from memd.pages.postcopy import Counts, Source, ranges
 from memd.pages.reach import Reach
-from memd.pages.recording import Recording, parse
+from memd.pages.recording import PAGE, Recording, parse
 from memd.pages.store import Store
 from memd.pages.template import Template
 from memd.pages.template_memory import TemplateMemory
@@ -49,7 +49,10 @@ _KEEP = 10.0
 it once more takes a fifth of what serving a clone of 480 MiB costs (measured)."""
 
 _RECOVERIES = 3
-"""Times that a clone is recovered without having been sent anything in between."""
+"""Times that a clone is recovered without having been sent a page in between."""
+
+_FEW = PAGE
+"""Bytes that a recovery takes by itself, at most."""
 
 
 class Opened:
@@ -236,7 +239,7 @@ class _Served:
         self._began = time.monotonic()
         self._ran = self._recovering
         self._ran_after: float | None = None
-        self._counts: list[Counts] = []
+        self._counts = Counts()
         self._asked = array("I")
 
     def hurry(self) -> None:
@@ -295,7 +298,7 @@ class _Served:
                 found = await monitor.recover(self._uri)
                 if found != "paused":
                     return found
-            before = sum(counts.asked + counts.rest for counts in self._counts)
+            before = self._counts.bytes
             try:
                 await self._send(opened)
             except OSError:
@@ -308,10 +311,8 @@ class _Served:
                 return "complete"
             if monitor is None:
                 return "lost"
-            futile += 1
-            if before != sum(counts.asked + counts.rest for counts in self._counts):
-                futile = 0
-            elif futile > _RECOVERIES:
+            futile = 0 if self._counts.bytes > before + _FEW else futile + 1
+            if futile > _RECOVERIES:
                 raise QMPError("the clone pauses again and again")
             self._recovering = True
 
@@ -345,11 +346,11 @@ class _Served:
             opened.memory,
             self._page_sizes,
             opened.ranges,
+            self._counts,
             on_demand=self._record,
             recover=self._recovering,
         )
         sock = await self._reach.connect(self._uri)
-        self._counts.append(source.counts)
         self._channel.send({"id": self._id, "page-sizes": self._page_sizes})
         connection = CloneConnection(source, sock)
         self._source, self._connection = source, connection
@@ -358,9 +359,9 @@ class _Served:
         quiet = time.monotonic()
         try:
             while not (await asyncio.wait((connection.ended,), timeout=REPORTS))[0]:
-                if told != source.counts.sent:
+                if told != self._counts.bytes:
                     self._see_running(source)
-                    told = source.counts.sent
+                    told = self._counts.bytes
                     told_of = {**self.report(), "map": source.picture()}
                     self._channel.send({"id": self._id, **told_of})
                 if self._record and len(source.asked) == seen:
@@ -391,19 +392,8 @@ class _Served:
 
     def report(self) -> Message:
         """What has come of it so far."""
-        counts = self._counts
-        return {
-            "pages": {
-                "asked": sum(each.asked for each in counts),
-                "zeroes": sum(each.zeroes for each in counts),
-                "working-set": sum(each.working_set for each in counts),
-                "rest": sum(each.rest for each in counts),
-            },
-            "bytes": sum(each.sent for each in counts),
-            "waits": [sum(column) for column in zip(*(each.waits for each in counts), strict=True)],
-            "waited": sum(each.waited for each in counts),
-            **({} if self._ran_after is None else {"ran-after": self._ran_after}),
-        }
+        ran = {} if self._ran_after is None else {"ran-after": self._ran_after}
+        return {**vars(self._counts), **ran}
 
     def learnt(self) -> str:
         """The pages that were asked for, each once, in base64 of 32-bit numbers."""

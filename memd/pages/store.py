@@ -17,28 +17,29 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import shutil
 import stat
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.pages import blobs as files
 from memd.pages import unpacked
-from memd.pages.blobs import Blobs, Damaged
+from memd.pages.blobs import Damaged
+from memd.pages.blobs import replace as replace_file
 from memd.pages.cache import Cache
 from memd.pages.chunks import PAGE, SET_PAGES, unpack
+from memd.pages.contents import Contents, NotFound, check
 from memd.pages.counts import Counts
 from memd.pages.directory import FORMAT
-from memd.pages.layout import Layout, Piece, Places, encode_numbers
+from memd.pages.garbage import collect
+from memd.pages.layout import Layout, Piece, Place, Places, encode_numbers
 from memd.pages.manifest import MOST_MANIFEST, Manifest
 from memd.pages.names import Entry, Origin, Version
-from memd.pages.remote import Place, RemoteChunks, fetch_blob, places_in, several
+from memd.pages.remote import RemoteChunks, fetch_blob, places_in, several
 from memd.pages.source_urls import open_source
 from memd.pages.sources import Source, Target
 from memd.pages.template import Template
@@ -46,12 +47,7 @@ from memd.pages.template import Template
 if TYPE_CHECKING:
     from memd.pages.writer import Known, Writer
 
-T = TypeVar("T")
-
 log = logging.getLogger(__name__)
-
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-"""A template's name: what a registry takes as a tag."""
 
 MOST_CHANGES = 16
 """Templates that are stored or changed at once at most. One that awaits a machine's stream
@@ -59,13 +55,6 @@ takes descriptors, and up to 256 MiB."""
 
 _AT_ONCE = 1 << 14
 """Pages of a working set that are held in memory at a time: 64 MiB."""
-
-_GARBAGE = 4
-"""A pack of which one part in so many is garbage is written anew."""
-
-
-class _NotFound(QMPError):
-    """There is no template of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +113,7 @@ class Holdings:
     counts: dict[str, int]
 
 
-class Store:
+class Store(Contents):
     """A template store. Its methods may be called in any thread.
 
     Args:
@@ -136,7 +125,6 @@ class Store:
             of one that is only read, that of the process that writes it.
 
     Attributes:
-        blobs: what it holds.
         cache: fetched chunks.
         sources: the URLs.
 
@@ -153,10 +141,8 @@ class Store:
         sources: Sequence[str] = (),
         cache_limit: int | None = None,
     ) -> None:
-        self.directory = os.path.abspath(directory)
+        super().__init__(directory)
         self.readonly = readonly
-        self.blobs = Blobs(os.path.join(self.directory, "blobs"))
-        self._names = os.path.join(self.directory, "names")
         self.unpacked = os.path.join(self.directory, "unpacked")
         self.cache = Cache(os.path.join(self.directory, "cache"), cache_limit)
         self.sources = tuple(sources)
@@ -221,7 +207,7 @@ class Store:
             if self.readonly or set(os.listdir(self.directory)) - {"lock", "lost+found"}:
                 raise self._unusable("it is not empty, and not a template store") from None
             self._take_lock()
-            files.replace(marker, FORMAT)
+            replace_file(marker, FORMAT)
         counts = os.path.join(self.directory, "counts")
         if self.readonly:
             self._counts = Counts(counts, reset=False)
@@ -229,18 +215,13 @@ class Store:
             return
         self._take_lock()
         self._counts = Counts(counts, reset=True)
-        self.blobs.make()
-        os.makedirs(self._names, mode=0o700, exist_ok=True)
+        self.make()
         os.makedirs(self.unpacked, mode=0o700, exist_ok=True)
-        self.blobs.remove_unfinished()
         self.cache.make()
         boot = unpacked.boot_id()
         for other in os.listdir(self.unpacked):
             if other != boot:
                 shutil.rmtree(os.path.join(self.unpacked, other))
-        for name in os.listdir(self._names):
-            if not NAME.fullmatch(name):
-                files.remove(os.path.join(self._names, name))
         self.collect_garbage()
 
     def _take_lock(self) -> None:
@@ -258,21 +239,13 @@ class Store:
 
     # What is there
 
-    def names(self) -> list[str]:
-        """The templates' names, sorted. Raises `OSError`."""
-        return sorted(name for name in os.listdir(self._names) if NAME.fullmatch(name))
-
-    def has(self, name: str) -> bool:
-        """Whether there is a template of that name."""
-        return bool(NAME.fullmatch(name)) and os.path.exists(os.path.join(self._names, name))
-
     def manifest(self, name: str) -> Manifest:
         """What a template is.
 
         Raises:
             QMPError: there is none, or its manifest is damaged.
         """
-        return self._of(name, lambda entry: self._manifest(entry.version))
+        return self.of(name, lambda entry: self.manifest_of(entry.version))
 
     def open(self, name: str) -> Template:
         """A template, to be read.
@@ -280,21 +253,11 @@ class Store:
         Raises:
             QMPError: there is none, or it is damaged.
         """
-        return self._of(name, lambda entry: self._open_template(name, entry))
-
-    def _of(self, name: str, read: Callable[[Entry], T]) -> T:
-        """What is read of a template, which may be changed meanwhile, and its garbage removed."""
-        while True:
-            entry = self._entry(name)
-            try:
-                return read(entry)
-            except Damaged:
-                if self._entry(name) == entry:
-                    raise
+        return self.of(name, lambda entry: self._open_template(name, entry))
 
     def _open_template(self, name: str, entry: Entry) -> Template:
-        manifest = self._manifest(entry.version)
-        layout = self._layout(manifest)
+        manifest = self.manifest_of(entry.version)
+        layout = self.layout_of(manifest)
         remote = None
         if entry.origin is not None:
             remote = self._remote(name, layout, manifest.layout.digest, entry.origin)
@@ -316,10 +279,10 @@ class Store:
 
         def places(number: int) -> Place | None:
             if not found:
-                manifest = self._manifest(origin.version)
+                manifest = self.manifest_of(origin.version)
                 same = manifest.layout.digest == key
-                theirs = layout if same else self._layout(manifest)
-                found.append(places_in(layout, theirs, self._places(origin.version)))
+                theirs = layout if same else self.layout_of(manifest)
+                found.append(places_in(layout, theirs, self.places_of(origin.version)))
             return found[0](number)
 
         return RemoteChunks(name, layout, places, source, self.cache, self.counts)
@@ -330,48 +293,13 @@ class Store:
             source = self._sources[url] = open_source(url)
         return source
 
-    def _entry(self, name: str) -> Entry:
-        """What a name leads to."""
-        if not NAME.fullmatch(name):
-            raise QMPError(f"'{name}' is no name of a template")
-        try:
-            with open(os.path.join(self._names, name), "rb") as file:
-                return Entry.decode(file.read())
-        except FileNotFoundError:
-            raise _NotFound(f"template '{name}' not found") from None
-        except OSError as failed:
-            raise QMPError(f"cannot read template '{name}': {failed.strerror}") from None
-        except ValueError:
-            raise Damaged(f"template '{name}' is damaged") from None
-
-    def _entries(self) -> Iterator[tuple[str, Entry]]:
-        """What each name leads to; without those that are deleted meanwhile."""
-        for name in self.names():
-            try:
-                entry = self._entry(name)
-            except _NotFound:
-                continue
-            yield name, entry
-
-    def _name(self, name: str, entry: Entry) -> None:
-        files.replace(os.path.join(self._names, name), entry.encode())
-
-    def _manifest(self, version: Version) -> Manifest:
-        return Manifest.decode(self.blobs.get(version.manifest))
-
-    def _layout(self, manifest: Manifest) -> Layout:
-        return Layout.decode(self.blobs.get(manifest.layout.digest))
-
-    def _places(self, version: Version) -> Places:
-        return Places.decode(self.blobs.get(version.places))
-
     def _places_of(self, name: str, layout: str, known: str) -> tuple[str, Places] | None:
         """Where the chunks of a template are now, None if as known; nowhere, if it is gone."""
-        for version in self._entry(name).versions:
-            if self._manifest(version).layout.digest == layout:
+        for version in self.entry(name).versions:
+            if self.manifest_of(version).layout.digest == layout:
                 if version.places == known:
                     return None
-                return version.places, self._places(version)
+                return version.places, self.places_of(version)
         return "", Places()
 
     def usage(self, name: str) -> Usage:
@@ -384,7 +312,7 @@ class Store:
         others: set[Place] = set()
         for other in self.names():
             # One that is deleted meanwhile shares nothing.
-            with suppress(_NotFound):
+            with suppress(NotFound):
                 others |= set() if other == name else self._usage_and_places(other)[1]
         shared = sum(length for _pack, _offset, length in mine & others)
         return replace(usage, shared=shared)
@@ -395,7 +323,7 @@ class Store:
         for name in self.names():
             try:
                 found.append(self._usage_and_places(name)[0])
-            except _NotFound:
+            except NotFound:
                 # It is deleted meanwhile.
                 continue
             except QMPError as error:
@@ -417,21 +345,21 @@ class Store:
 
     def _usage_and_places(self, name: str) -> tuple[Usage, set[Place]]:
         def read(entry: Entry) -> tuple[Usage, set[Place]]:
-            places = self._places(entry.version)
+            places = self.places_of(entry.version)
             here = [self.blobs.has(pack) for pack in places.packs]
             each = zip(places.pack, places.length, strict=True)
             usage = Usage(
                 name=name,
-                manifest=self._manifest(entry.version),
+                manifest=self.manifest_of(entry.version),
                 chunks=len(places),
                 stored=sum(places.length),
                 shared=0,
                 present=sum(length for pack, length in each if here[pack]),
                 source=entry.origin.url if entry.origin else "",
             )
-            return usage, set(_all_places(places))
+            return usage, set(places)
 
-        return self._of(name, read)
+        return self.of(name, read)
 
     # What changes it
 
@@ -449,55 +377,48 @@ class Store:
         # Processes that only read need not wait for it.
         from memd.pages.writer import Writer
 
-        self._writable()
-        if not NAME.fullmatch(name):
-            raise QMPError(
-                f"'{name}' is no name of a template: up to 128 letters, digits, '.', '_' and '-',"
-                " beginning with a letter, a digit or '_'"
-            )
-        with self._changing:
-            if name in self._writing or self.has(name):
-                raise QMPError(f"template '{name}' exists already")
-            if len(self._writing) >= MOST_CHANGES:
-                raise QMPError(f"{MOST_CHANGES} templates are being changed; no more are")
-            # No garbage is collected from here on, so that what is known stays.
-            self._writing.add(name)
-        like = None
-        try:
+        check(name)
+        with ExitStack() as undo:
+            # No garbage is collected until its end, so that what is known stays.
+            undo.enter_context(self._change(name, "store", new=True))
             like = None if base is None else self.open(base)
             known = self._known()
-        except BaseException as failed:
-            self._end_writing(name)
-            if isinstance(failed, OSError):
-                raise QMPError(f"cannot store template '{name}': {failed.strerror}") from None
-            raise
 
-        def commit(manifest: Manifest, places: Places) -> None:
-            self._commit(name, manifest, places, Entry([]))
+            def commit(manifest: Manifest, places: Places) -> None:
+                self._commit(name, manifest, places, Entry([]))
 
-        return Writer(name, self.blobs, known, like, commit, lambda: self._end_writing(name))
+            return Writer(name, self.blobs, known, like, commit, undo.pop_all().close)
 
     @contextmanager
-    def _change(self, name: str, what: str) -> Iterator[None]:
+    def _change(self, name: str, what: str, *, new: bool = False) -> Iterator[None]:
         """Nobody else changes a template, and no garbage is collected, meanwhile.
 
         Args:
             name: the template's.
             what: what is done, for the error where the file system fails.
+            new: whether it is one that is not there yet.
 
         Raises:
             QMPError: it is being changed, or that fails.
         """
+        if self.readonly:
+            raise QMPError("the template store is only read by this process")
         with self._changing:
+            if new and (name in self._writing or self.has(name)):
+                raise QMPError(f"template '{name}' exists already")
             if name in self._writing:
                 raise QMPError(f"template '{name}' is being changed")
+            if len(self._writing) >= MOST_CHANGES:
+                raise QMPError(f"{MOST_CHANGES} templates are being changed; no more are")
             self._writing.add(name)
         try:
             yield
         except OSError as failed:
             raise QMPError(f"cannot {what} template '{name}': {failed.strerror}") from None
         finally:
-            self._end_writing(name)
+            with self._changing:
+                self._writing.discard(name)
+                self._try_collecting()
 
     @contextmanager
     def _without_collecting(self) -> Iterator[None]:
@@ -512,31 +433,22 @@ class Store:
                 if self._postponed:
                     self._try_collecting()
 
-    def _writable(self) -> None:
-        if self.readonly:
-            raise QMPError("the template store is only read by this process")
-
-    def _end_writing(self, name: str) -> None:
-        with self._changing:
-            self._writing.discard(name)
-            self._try_collecting()
-
     def _commit(self, name: str, manifest: Manifest, places: Places, before: Entry) -> None:
         blobs = [self.blobs.put(each.encode()) for each in (manifest, places)]
         version = Version(*(blob.digest for blob in blobs))
         with self._changing:
-            self._name(name, replace(before, versions=[version, *before.versions]))
+            self.write(name, replace(before, versions=[version, *before.versions]))
 
     def _known(self) -> Known:
         """The chunks that the store has."""
         known: Known = {}
-        for _name, entry in self._entries():
+        for _name, entry in self.entries():
             for version in entry.versions:
-                layout, places = self._layout(self._manifest(version)), self._places(version)
+                layout, places = self.layout_of(self.manifest_of(version)), self.places_of(version)
                 there = [self.blobs.has(pack) for pack in places.packs]
                 for number in range(len(layout)):
                     if there[places.pack[number]]:
-                        known.setdefault(layout.digest(number), places.place(number))
+                        known.setdefault(layout.digest(number), places[number])
         return known
 
     def delete(self, name: str) -> None:
@@ -545,20 +457,12 @@ class Store:
         Raises:
             QMPError: there is none, it is in use, or it can't be removed.
         """
-        self._writable()
-        with self._changing:
+        with self._change(name, "delete"):
             if not self.has(name):
-                self._entry(name)
-            if name in self._writing:
-                raise QMPError(f"template '{name}' is being changed")
-            try:
-                if self._in_use(name):
-                    raise QMPError(f"template '{name}' is in use")
-                os.unlink(os.path.join(self._names, name))
-                files.sync_directory(self._names)
-            except OSError as failed:
-                raise QMPError(f"cannot delete template '{name}': {failed.strerror}") from None
-            self._try_collecting()
+                self.entry(name)
+            if self._in_use(name):
+                raise QMPError(f"template '{name}' is in use")
+            self.unname(name)
 
     def _in_use(self, name: str) -> bool:
         """Whether a process has it unpacked and in use; its unpacked copy goes if not."""
@@ -571,7 +475,7 @@ class Store:
     def _copies_of(self, name: str) -> set[str]:
         """The unpacked copies of a template's versions; none where it is damaged."""
         try:
-            return {self._manifest(each).unpacked for each in self._entry(name).versions}
+            return {self.manifest_of(each).unpacked for each in self.entry(name).versions}
         except Damaged:
             return set()
 
@@ -590,9 +494,8 @@ class Store:
         """
         from memd.pages.writer import Chunks
 
-        self._writable()
         with self._change(name, "change"):
-            entry = self._entry(name)
+            entry = self.entry(name)
             template = self.open(name)
             layout, wanted = template.layout, array("I")
             hot: set[int] = set()
@@ -633,19 +536,19 @@ class Store:
             QMPError: there is none, or what is damaged is more than chunks.
         """
         with self._without_collecting():
-            return self._verify(name, self._entry(name), progress)
+            return self._verify(name, self.entry(name), progress)
 
     def _verify(
         self, name: str, entry: Entry, progress: Callable[[int, int], None] | None
     ) -> Verified:
-        manifest = self._manifest(entry.version)
-        for blob in manifest.blobs:
+        manifest = self.manifest_of(entry.version)
+        for blob in manifest.blobs.values():
             self.blobs.get(blob.digest)
-        layout, places = self._layout(manifest), self._places(entry.version)
+        layout, places = self.layout_of(manifest), self.places_of(entry.version)
         layout.check()
         damaged: dict[int, str] = {}
         for number in range(len(layout)):
-            pack = places.place(number)[0]
+            pack = places[number][0]
             # What was not fetched yet is not damaged.
             if (entry.origin is None or self.blobs.has(pack)) and not self._good(
                 layout, places, number
@@ -666,7 +569,7 @@ class Store:
 
     def _good(self, layout: Layout, places: Places, number: int) -> bool:
         try:
-            record = self.blobs.read_at(*places.place(number))
+            record = self.blobs.read_at(*places[number])
             unpack(record, layout.counts[number] * PAGE, layout.digest(number))
         except (Damaged, OSError):
             return False
@@ -688,7 +591,7 @@ class Store:
             QMPError: neither the store nor a source has it.
         """
         if self.has(name) or not self.sources:
-            self._entry(name)
+            self.entry(name)
             return
         with self._changing:
             locating = self._locating.setdefault(name, threading.Lock())
@@ -698,8 +601,7 @@ class Store:
                 self._locate(name)
 
     def _locate(self, name: str) -> None:
-        if not NAME.fullmatch(name):
-            self._entry(name)
+        check(name)
         failure: QMPError | None = None
         for url in self.sources:
             try:
@@ -743,21 +645,19 @@ class Store:
             QMPError: the source has it not, another one has its name, or it
                 can't be stored; a template that was there is as it was.
         """
-        self._writable()
         source = self._source(self._chosen(url))
-        if not NAME.fullmatch(name):
-            raise QMPError(f"'{name}' is no name of a template")
+        check(name)
         version = source.find(name)
         if version is None:
             raise QMPError(f"template '{name}' is not at '{source.url}'")
         if self.has(name):
-            entry = self._entry(name)
+            entry = self.entry(name)
             if entry.origin is None and entry.version.manifest != version.manifest:
                 raise QMPError(f"template '{name}' exists already, and is another one")
 
         def packs(places: Places) -> None:
             ends: dict[str, int] = {}
-            for pack, offset, length in _all_places(places):
+            for pack, offset, length in places:
                 if not self.blobs.has(pack):
                     ends[pack] = max(ends.get(pack, 0), offset + length)
             count = _Count(sum(ends.values()), progress)
@@ -783,26 +683,25 @@ class Store:
         fetch_packs: Callable[[Places], None],
     ) -> None:
         """Take what is said of a template over from a source, and give it the name."""
-        self._writable()
         with self._change(name, "store"):
             fetch_blob(source, self.blobs, version.manifest, MOST_MANIFEST)
-            manifest = self._manifest(version)
-            for blob in manifest.blobs:
+            manifest = self.manifest_of(version)
+            for blob in manifest.blobs.values():
                 fetch_blob(source, self.blobs, blob.digest, blob.size)
-            layout = self._layout(manifest)
+            layout = self.layout_of(manifest)
             layout.check()
             fetch_blob(source, self.blobs, version.places, Places.most_bytes(len(layout)))
-            places = self._places(version)
+            places = self.places_of(version)
             if layout.pages * PAGE != manifest.size or not places.fit(layout):
                 raise Damaged(f"template '{name}' of '{source.url}' is damaged")
             fetch_packs(places)
             former = [
                 each
-                for each in (self._entry(name).versions if self.has(name) else [])
+                for each in (self.entry(name).versions if self.has(name) else [])
                 if each.manifest != version.manifest
             ]
             with self._changing:
-                self._name(name, Entry([version, *former], Origin(source.url, version)))
+                self.write(name, Entry([version, *former], Origin(source.url, version)))
 
     def push(
         self, name: str, url: str | None = None, progress: Callable[[int, int], None] | None = None
@@ -820,22 +719,14 @@ class Store:
         Raises:
             QMPError: the source would not take it, or it is not here in full.
         """
-        self._writable()
         source = self._source(self._chosen(url))
         if not isinstance(source, Target):
             raise QMPError(f"'{source.url}' can only be read from")
         with self._change(name, "push"):
-            entry = self._entry(name)
-            manifest, places = self._manifest(entry.version), self._places(entry.version)
-            kinds = {
-                entry.version.manifest: "config",
-                entry.version.places: "places",
-                manifest.layout.digest: "layout",
-            }
-            if manifest.devices is not None:
-                kinds[manifest.devices.digest] = "devices"
-            if manifest.working_set is not None:
-                kinds[manifest.working_set.digest] = "working-set"
+            entry = self.entry(name)
+            manifest, places = self.manifest_of(entry.version), self.places_of(entry.version)
+            kinds = {entry.version.manifest: "config", entry.version.places: "places"}
+            kinds |= {blob.digest: kind for kind, blob in manifest.blobs.items()}
             kinds |= dict.fromkeys(places.packs, "chunks")
             blobs = []
             for digest, kind in kinds.items():
@@ -851,7 +742,7 @@ class Store:
             several(upload, missing)
             source.name(name, entry.version, blobs)
             with self._changing:
-                self._name(name, replace(entry, origin=Origin(source.url, entry.version)))
+                self.write(name, replace(entry, origin=Origin(source.url, entry.version)))
         return source.url
 
     # Garbage
@@ -869,85 +760,9 @@ class Store:
             if self._postponed:
                 return
             try:
-                live = self._live()
-            except (Damaged, QMPError) as damaged:
-                # What belongs to it can't be told from garbage.
+                collect(self, self.unpacked, self.cache)
+            except QMPError as damaged:
                 log.error("the template store's garbage is not collected: %s", damaged.desc)
-                return
-            for digest in self.blobs.digests():
-                if digest not in live:
-                    self.blobs.remove(digest)
-            if self.cache.taken():
-                self.cache.keep_only(self._chunks_of_all())
-
-    def _chunks_of_all(self) -> set[bytes]:
-        layouts = (
-            self._layout(self._manifest(version))
-            for _name, entry in self._entries()
-            for version in entry.versions
-        )
-        return {layout.digest(number) for layout in layouts for number in range(len(layout))}
-
-    def _live(self) -> set[str]:
-        """The blobs that names lead to, after packs with much garbage were written anew."""
-        live: set[str] = set()
-        records: dict[str, set[tuple[int, int]]] = {}
-        entries: dict[str, Entry] = {}
-        for name, found in self._entries():
-            entry = entries[name] = self._without_unused(name, found)
-            for version in entry.versions:
-                for pack, offset, length in _all_places(self._places(version)):
-                    records.setdefault(pack, set()).add((offset, length))
-        moved = self._rewrite(
-            {
-                pack: sorted(there)
-                for pack, there in records.items()
-                if self.blobs.has(pack)
-                and sum(length for _offset, length in there)
-                <= self.blobs.size(pack) * (_GARBAGE - 1) // _GARBAGE
-            }
-        )
-        for name, entry in entries.items():
-            versions = [self._moved(version, moved) for version in entry.versions]
-            if versions != entry.versions:
-                self._name(name, replace(entry, versions=versions))
-            for version in (*versions, *([entry.origin.version] if entry.origin else [])):
-                live |= {version.manifest, version.places, *self._places(version).packs}
-                live |= {blob.digest for blob in self._manifest(version).blobs}
-        return live
-
-    def _moved(self, version: Version, moved: dict[Place, Place]) -> Version:
-        places = self._places(version)
-        if not any(place in moved for place in _all_places(places)):
-            return version
-        changed = Places()
-        for place in _all_places(places):
-            changed.add(*moved.get(place, place))
-        return replace(version, places=self.blobs.put(changed.encode()).digest)
-
-    def _without_unused(self, name: str, entry: Entry) -> Entry:
-        """What a name leads to, without former versions that nobody uses any more."""
-        used = [entry.version]
-        for version in entry.versions[1:]:
-            if not unpacked.drop(self.unpacked, self._manifest(version).unpacked):
-                used.append(version)
-        if len(used) < len(entry.versions):
-            entry = replace(entry, versions=used)
-            self._name(name, entry)
-        return entry
-
-    def _rewrite(self, packs: dict[str, list[tuple[int, int]]]) -> dict[Place, Place]:
-        """Write what is used of packs into a new one each; where every record went."""
-        moved: dict[Place, Place] = {}
-        for pack, records in packs.items():
-            with self.blobs.create() as new:
-                at = [
-                    (new.write(self.blobs.read_at(pack, offset, length)), offset, length)
-                    for offset, length in records
-                ]
-                digest = new.finish()
-            moved |= {(pack, offset, size): (digest, to, size) for to, offset, size in at}
-        return moved
 
 
 class _Count:
@@ -964,10 +779,6 @@ class _Count:
             self._done += count
             if self._progress is not None:
                 self._progress(self._done, self._all)
-
-
-def _all_places(places: Places) -> Iterator[Place]:
-    return (places.place(number) for number in range(len(places)))
 
 
 def _without(layout: Layout, pages: set[int]) -> Iterator[Piece]:

@@ -300,7 +300,7 @@ class Template:
         missing: dict[str, bool] = {}
         far: list[int] = []
         for number in numbers:
-            pack = places.place(number)[0] if number < len(places) else ""
+            pack = places[number].pack if number < len(places) else ""
             if pack not in missing:
                 missing[pack] = not pack or not self._blobs.has(pack)
             if missing[pack]:
@@ -341,9 +341,9 @@ class Template:
         length = self.layout.counts[number] * PAGE
         digest = self.layout.digest(number)
         while number < len(places := self._places):
-            pack, offset, size = places.place(number)
+            place = places[number]
             try:
-                data = unpack(self._blobs.read_at(pack, offset, size), length, digest)
+                data = unpack(self._blobs.read_at(*place), length, digest)
                 self._counts.add("stored")
                 return data
             except FileNotFoundError:

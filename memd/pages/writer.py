@@ -14,7 +14,7 @@ from memd.errors import QMPError
 from memd.hostmem.content import Gone, data_ranges
 from memd.pages.blobs import Blobs, NewBlob
 from memd.pages.chunks import CHUNK_PAGES, PACK, PAGE, pack
-from memd.pages.layout import MOST_PAGES, Layout, Piece, Places
+from memd.pages.layout import MOST_PAGES, Layout, Piece, Place, Places
 from memd.pages.manifest import Manifest
 from memd.pages.template import Template
 
@@ -32,7 +32,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 _AHEAD = 64
 """Chunks that may be waiting to be compressed."""
 
-Known = dict[bytes, tuple[str, int, int]]
+Known = dict[bytes, Place]
 """Chunks that a store has: by digest, where the record is."""
 
 
@@ -56,7 +56,7 @@ class Chunks:
         self._known = known
         self._numbers: dict[bytes, int] = {}
         self._firsts: list[int] = []
-        self._places: list[tuple[str, int, int]] = []
+        self._places: list[Place] = []
         self._pack: NewBlob | None = None
         self._in_pack: list[int] = []
         self._runs: list[tuple[int, int, int]] = []
@@ -84,7 +84,7 @@ class Chunks:
             assert record.packed is not None
             if self._pack is None:
                 self._pack = self._blobs.create()
-            place = "", self._pack.write(record.packed), len(record.packed)
+            place = Place("", self._pack.write(record.packed), len(record.packed))
             self._in_pack.append(number)
         self._firsts.append(self._pages)
         self._places.append(place)
@@ -121,15 +121,12 @@ class Chunks:
         digest = self._pack.finish()
         self._pack = None
         for number in self._in_pack:
-            self._places[number] = digest, *self._places[number][1:]
+            self._places[number] = self._places[number]._replace(pack=digest)
         self._in_pack.clear()
 
     def finish(self, pages: int) -> tuple[Layout, Places]:
         """The layout of a template of so many pages. Raises `OSError`."""
         self.close_pack()
-        places = Places()
-        for place in self._places:
-            places.add(*place)
         starts, lengths, numbers = array("I"), array("I"), array("I")
         for page, count, stored in sorted(self._runs):
             if starts and starts[-1] + lengths[-1] == page and numbers[-1] + lengths[-1] == stored:
@@ -139,7 +136,7 @@ class Chunks:
                 lengths.append(count)
                 numbers.append(stored)
         layout = Layout(pages, bytes(self._digests), self._counts, starts, lengths, numbers)
-        return layout, places
+        return layout, Places(self._places)
 
     def __enter__(self) -> Chunks:
         return self

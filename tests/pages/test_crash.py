@@ -25,9 +25,9 @@ def reachable(store: Store) -> set[str]:
     """The blobs that names lead to."""
     found: set[str] = set()
     for name in store.names():
-        for version in store._entry(name).versions:
-            found |= {version.manifest, version.places, *store._places(version).packs}
-            found |= {blob.digest for blob in store._manifest(version).blobs}
+        for version in store.entry(name).versions:
+            found |= {version.manifest, version.places, *store.places_of(version).packs}
+            found |= {blob.digest for blob in store.manifest_of(version).blobs.values()}
     return found
 
 

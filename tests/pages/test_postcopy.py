@@ -139,7 +139,7 @@ def test_pages_of_zeroes_stay_where_nobody_asks() -> None:
     pair.source.receive(PONG)
     pair.finish()
     assert len(pair.destination.order) == 300 - 102 + 1
-    assert pair.source.counts.rest == 300 - 102 + 1
+    assert pair.source.counts.pages["rest"] == 300 - 102 + 1
 
 
 def test_what_is_asked_for_comes_first() -> None:
@@ -155,8 +155,8 @@ def test_what_is_asked_for_comes_first() -> None:
         ("ram", 251),
         ("ram", 3),
     ]
-    counts = pair.source.counts
-    assert (counts.asked, counts.zeroes, counts.working_set) == (3, 1, 3)
+    pages = pair.source.counts.pages
+    assert (pages["asked"], pages["zeroes"], pages["working-set"]) == (3, 1, 3)
     assert list(pair.source.asked) == [9, 7]
 
 

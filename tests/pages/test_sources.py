@@ -267,7 +267,7 @@ def test_a_bad_chunk_is_fetched_anew(
     fill(make("origin"))
     store = make("there", web.url)
     store.pull("a")
-    pack, offset, length = store._places(store._entry("a").version).place(3)
+    pack, offset, length = store.places_of(store.entry("a").version)[3]
     path = Path(store.blobs.path(pack))
     broken = bytearray(path.read_bytes())
     broken[offset + length // 2] ^= 1

@@ -334,7 +334,7 @@ def test_a_store_of_another_user(tmp_path: Path) -> None:
 def test_no_wrong_byte_is_given(store: Store, chunk: int, caplog: pytest.LogCaptureFixture) -> None:
     data = memory(400, zero=0)
     save(store, "a", data)
-    pack, offset, length = store._places(store._entry("a").version).place(chunk)
+    pack, offset, length = store.places_of(store.entry("a").version)[chunk]
     path = Path(store.blobs.path(pack))
     before = path.read_bytes()
     broken = bytearray(before)
@@ -361,7 +361,7 @@ def test_a_damaged_manifest_takes_nothing_else_along(store: Store) -> None:
     save(store, "a", memory(100, seed=1))
     save(store, "b", memory(100, seed=2))
     save(store, "c", memory(100, seed=3))
-    version = store._entry("a").version
+    version = store.entry("a").version
     path = Path(store.blobs.path(version.manifest))
     path.write_bytes(path.read_bytes().replace(b"4096", b"8192"))
     with pytest.raises(Damaged, match="damaged"):

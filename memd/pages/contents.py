@@ -1,0 +1,123 @@
+"""What a store holds: names, what they lead to, and the blobs of that."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from memd.errors import QMPError
+from memd.pages import blobs as files
+from memd.pages.blobs import Blobs, Damaged
+from memd.pages.layout import Layout, Places
+from memd.pages.manifest import Manifest
+from memd.pages.names import Entry, Version
+
+T = TypeVar("T")
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+"""A template's name: what a registry takes as a tag."""
+
+
+class NotFound(QMPError):
+    """There is no template of a name."""
+
+
+def check(name: str) -> None:
+    """Raise `QMPError` where that is no template's name."""
+    if not NAME.fullmatch(name):
+        raise QMPError(
+            f"'{name}' is no name of a template: up to 128 letters, digits, '.', '_' and '-',"
+            " beginning with a letter, a digit or '_'"
+        )
+
+
+class Contents:
+    """A directory with names/ and blobs/. Its methods may be called in any thread.
+
+    Args:
+        directory: its path.
+
+    Attributes:
+        blobs: all that it holds.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = os.path.abspath(directory)
+        self.blobs = Blobs(os.path.join(self.directory, "blobs"))
+        self._names = os.path.join(self.directory, "names")
+
+    def make(self) -> None:
+        """Make what is missing of it, and remove what a crash left. Raises `OSError`."""
+        self.blobs.make()
+        os.makedirs(self._names, mode=0o700, exist_ok=True)
+        self.blobs.remove_unfinished()
+        for name in os.listdir(self._names):
+            if not NAME.fullmatch(name):
+                files.remove(os.path.join(self._names, name))
+
+    def names(self) -> list[str]:
+        """The templates' names, sorted. Raises `OSError`."""
+        return sorted(name for name in os.listdir(self._names) if NAME.fullmatch(name))
+
+    def has(self, name: str) -> bool:
+        """Whether there is a template of that name."""
+        return bool(NAME.fullmatch(name)) and os.path.exists(os.path.join(self._names, name))
+
+    def entry(self, name: str) -> Entry:
+        """What a name leads to.
+
+        Raises:
+            QMPError: to nothing, or that can't be told.
+        """
+        check(name)
+        try:
+            with open(os.path.join(self._names, name), "rb") as file:
+                return Entry.decode(file.read())
+        except FileNotFoundError:
+            raise NotFound(f"template '{name}' not found") from None
+        except OSError as failed:
+            raise QMPError(f"cannot read template '{name}': {failed.strerror}") from None
+        except ValueError:
+            raise Damaged(f"template '{name}' is damaged") from None
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """What each name leads to; without those that are deleted meanwhile."""
+        for name in self.names():
+            try:
+                entry = self.entry(name)
+            except NotFound:
+                continue
+            yield name, entry
+
+    def write(self, name: str, entry: Entry) -> None:
+        """Let a name lead to that. Raises `OSError`."""
+        files.replace(os.path.join(self._names, name), entry.encode())
+
+    def unname(self, name: str) -> None:
+        """Remove a name. Raises `OSError`."""
+        os.unlink(os.path.join(self._names, name))
+        files.sync_directory(self._names)
+
+    def manifest_of(self, version: Version) -> Manifest:
+        """A version's manifest; raises `Damaged`."""
+        return Manifest.decode(self.blobs.get(version.manifest))
+
+    def layout_of(self, manifest: Manifest) -> Layout:
+        """Its layout; raises `Damaged`."""
+        return Layout.decode(self.blobs.get(manifest.layout.digest))
+
+    def places_of(self, version: Version) -> Places:
+        """Where a version's chunks are; raises `Damaged`."""
+        return Places.decode(self.blobs.get(version.places))
+
+    def of(self, name: str, read: Callable[[Entry], T]) -> T:
+        """What is read of a template, which may be changed meanwhile, and its garbage removed."""
+        while True:
+            entry = self.entry(name)
+            try:
+                return read(entry)
+            except Damaged:
+                if self.entry(name) == entry:
+                    raise
