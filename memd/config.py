@@ -44,21 +44,14 @@ class Report:
     def _write(self, kind: str, text: str, where: str, hint: str | None) -> None:
         if sys.stderr is None:
             return
-        parts = [f"{self.program}: "]
+        begin = f"{_now()} " if self.timestamp else ""
         if self.name is not None:
-            parts.insert(0, f"{self.name} ")
-        if self.timestamp:
-            parts.insert(0, f"{_now()} ")
-        if where.startswith(":"):
-            # A place in a file follows the program's name at once.
-            parts[-1] = f"{self.program}{where}: "
-        elif where:
-            parts.append(f"{where}: ")
-        parts += [kind, text, "\n"]
-        if hint is not None:
-            parts += [hint, "\n"]
+            begin += f"{self.name} "
+        # A place in a file follows the program's name at once.
+        place = f": {where}" if where and not where.startswith(":") else where
+        end = "" if hint is None else f"{hint}\n"
         try:
-            sys.stderr.write("".join(parts))
+            sys.stderr.write(f"{begin}{self.program}{place}: {kind}{text}\n{end}")
             sys.stderr.flush()
         except OSError:
             # Nobody reads it any more, and that is no reason to stop.

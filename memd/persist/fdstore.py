@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import stat
 import threading
 from collections import deque
@@ -26,8 +27,7 @@ from memd.persist.sd_notify import Notifier, loss_logged
 LIST = "memd-list"
 """The name of the log of objects."""
 
-_PREFIX = "memd-"
-_HEX = frozenset("0123456789abcdef")
+_NAME = re.compile("memd-[0-9a-f]+")
 
 LEAST = 2
 """The least useful capacity of a store, in descriptors: the log and one more."""
@@ -54,7 +54,7 @@ def capacity_of(environ: Mapping[str, str]) -> int:
 
 def name_of(number: int) -> str:
     """The name for an object's memory."""
-    return f"{_PREFIX}{number:x}"
+    return f"memd-{number:x}"
 
 
 def is_stored(name: str, fd: int) -> bool:
@@ -63,8 +63,7 @@ def is_stored(name: str, fd: int) -> bool:
     Args:
         name: the one that it was passed with; a socket's may look like any.
     """
-    digits = name.removeprefix(_PREFIX)
-    if name != LIST and (digits == name or not digits or not _HEX.issuperset(digits)):
+    if name != LIST and not _NAME.fullmatch(name):
         return False
     try:
         return not stat.S_ISSOCK(os.fstat(fd).st_mode)

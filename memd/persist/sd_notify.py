@@ -149,11 +149,9 @@ class Watchdog:
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self._interval, self._tick)
-        try:
+        # The manager may be back by the next one.
+        with suppress(OSError):
             self._notifier.send("WATCHDOG=1")
-        except OSError:
-            # The manager may be back by the next one.
-            pass
 
     def close(self) -> None:
         """Give no more."""
