@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from memd.server.limits import UNREAD_DESCRIPTORS, ConnectionBudget
 from memd.server.state import NEXT, Phase, Transition
-from memd.server.stream import Stream, is_pollable
+from memd.server.stream import MUCH, READ_SIZE, Stream, is_pollable
 from memd.session import Session
 from memd.work import Pieces, Start
 
@@ -189,12 +189,12 @@ class Connection:
         elif self._read() and self._reading and not self._pollable:
             self._loop.call_soon(self._on_readable)
 
-    def _read(self) -> bool:
+    def _read(self, most: int = READ_SIZE) -> bool:
         """Read once, and pass it to the session; returns whether there may be more."""
         if self._stream is None:
             return False
         try:
-            data, fds = self._stream.receive()
+            data, fds = self._stream.receive(most)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -369,7 +369,7 @@ class Connection:
         self._queued = False
         self._resume()
         end = self._shared.turns.begin()
-        while not (self._queued or self._pausing or self.full) and self._read():
+        while not (self._queued or self._pausing or self.full) and self._read(MUCH):
             if monotonic() > end:
                 break
         self._update_reading()

@@ -25,6 +25,10 @@ MAX_FDS = 16
 """Descriptors taken with one message; QEMU's socket chardev takes as many
 (observed on QEMU 10.0.2), the kernel closes those beyond."""
 
+MUCH = 124 * 1024
+"""Bytes asked of the kernel at once for a large message; the C library maps memory of its
+own for what is longer than 128 KiB."""
+
 _ANCILLARY_SIZE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
@@ -37,8 +41,8 @@ class Stream(Protocol):
     origin: dict[str, str]
     """Who is at the other end of a network, see `memd.session.Session`."""
 
-    def receive(self) -> tuple[bytes, list[int]]:
-        """Bytes and the descriptors that came along; empty bytes at the end.
+    def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
+        """So many bytes at most and the descriptors that came along; empty bytes at the end.
 
         Raises:
             BlockingIOError: nothing is there yet.
@@ -80,12 +84,12 @@ class SocketStream:
         if not self._passes_fds:
             tune_network(sock)
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
         """See `Stream`."""
         if not self._passes_fds:
-            return self._socket.recv(READ_SIZE), []
+            return self._socket.recv(most), []
         data, ancillary, _flags, _address = self._socket.recvmsg(
-            READ_SIZE, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
+            most, _ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
         )
         if not ancillary:
             return data, []
@@ -159,9 +163,9 @@ class StdioStream:
         for fd in (self.read_fd, self.write_fd):
             os.set_blocking(fd, False)
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
         """See `Stream`."""
-        return os.read(self.read_fd, READ_SIZE), []
+        return os.read(self.read_fd, most), []
 
     def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
         """See `Stream`."""

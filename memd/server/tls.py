@@ -70,9 +70,9 @@ class TLSStream:
         self.read_fd = self.write_fd = sock.fileno()
         self.origin = origin_of(sock) | _certified(tls)
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
         """See `Stream`."""
-        data = self._socket.recv(READ_SIZE)
+        data = self._socket.recv(most)
         if data:
             self._in.write(data)
         else:

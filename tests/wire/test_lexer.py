@@ -177,6 +177,15 @@ def test_long_runs_of_a_string_end_where_short_ones_do(body: bytes, end: int, wi
         assert at == expected, quote
 
 
+def test_every_byte_that_may_not_stand_in_a_string_ends_a_long_one() -> None:
+    for state, quote in lexer_module._CLOSING.items():
+        for byte in set(range(256)) - {*quote, *b"\\"}:
+            data = b"a" * 5000 + bytes([byte]) + b"a" * 100
+            end = lexer_module._end_of_body(state, data, 1, len(data))
+            allowed = byte in lexer_module._IN_STRING
+            assert end == (len(data) if allowed else 5000), byte
+
+
 @BOTH
 def test_a_long_string_that_is_a_message_is_judged_and_not_kept(compat: Compat) -> None:
     """Nobody reads its text: a message is an object."""
