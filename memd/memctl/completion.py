@@ -54,9 +54,6 @@ function _memctl_types
 end
 """,
 }
-_IDS = {"bash": "_memctl_ids", "zsh": "_memctl_ids", "fish": "(_memctl_ids)"}
-_TYPES = {"bash": "_memctl_types", "zsh": "_memctl_types", "fish": "(_memctl_types)"}
-
 _HOW = (
     "The script goes where the shell looks for it:"
     " ~/.local/share/bash-completion/completions/memctl,"
@@ -94,9 +91,10 @@ def script(shell: str) -> str:
     # All of it: here every subcommand's arguments matter.
     whole = parser()
     whole.prog = "memctl"
+    call = "({})" if shell == "fish" else "{}"
     completed = {
-        "ID": _IDS,
-        METAVAR: _TYPES,
+        "ID": {shell: call.format("_memctl_ids")},
+        METAVAR: {shell: call.format("_memctl_types")},
         "FILE": shtab.FILE,
         "IMAGE": shtab.FILE,
         "ADDRESS": shtab.FILE,

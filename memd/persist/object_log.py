@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import threading
+import time
 from binascii import crc32
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -418,8 +419,6 @@ class ObjectLog:
 
     def making(self, path: bytes) -> int:
         """Note that a file is going to be made; gives it a number."""
-        import time
-
         number = self.number()
         absolute = os.fsdecode(os.path.abspath(path))
         self.write({"making": number, "path": absolute, "time": time.time()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from memd.json_types import JSON, JSONObject
@@ -97,17 +97,14 @@ class Recorder:
             _try_to_write(storage.log, {"found": obj.name})
         _settle(storage.log, described)
 
-    def on_changing(self, obj: UserCreatable, value: JSON) -> AbstractContextManager[None]:
+    @contextmanager
+    def on_changing(self, obj: UserCreatable, value: JSON) -> Iterator[None]:
         """Reserve space in the log for its new description, which is written at the end."""
         number = self.numbers.get(obj.name)
         if self.storage is None or number is None:
-            return nullcontext()
-        return self._change(self.storage.log, number, obj, value)
-
-    @contextmanager
-    def _change(
-        self, log: ObjectLog, number: int, obj: UserCreatable, value: JSON
-    ) -> Iterator[None]:
+            yield
+            return
+        log = self.storage.log
         length = len(log.state.objects[number]) + len(line_of({"": value})) + _GROWTH
         with log.reserve(length) as write:
             yield
@@ -187,19 +184,15 @@ class Recorder:
             _settle(self.storage.log, obj.describe())
         found = [self._tree.objects.get(id) for id in self.numbers]
         kept = [obj for obj in found if obj is not None]
-        if self.committed:
-            self._note_clean(self.storage.log, [obj for obj in kept if obj.lost_reason() == COPIED])
-        for obj in kept:
-            obj.keep_data()
-
-    def _note_clean(self, object_log: ObjectLog, private: list[UserCreatable]) -> None:
-        """Record the private mappings without copied pages."""
+        # Private mappings without copied pages can be made again.
         try:
-            for obj in private:
-                if obj.untouched():
-                    object_log.write({"clean": self.numbers[obj.name]})
+            for obj in kept if self.committed else ():
+                if obj.lost_reason() == COPIED and obj.untouched():
+                    self.storage.log.write({"clean": self.numbers[obj.name]})
         except OSError as failed:
             log.warning("private mappings are not kept: %s", failed.strerror)
+        for obj in kept:
+            obj.keep_data()
 
 
 async def _store(fdstore: FdStore, name: str, fd: int) -> bool:
