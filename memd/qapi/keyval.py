@@ -80,9 +80,19 @@ def visit_text(value: JSON, path: str) -> str:
     return value
 
 
-def _parsed(parse: Callable[[str], JSON], expected: str) -> Visit:
+def parsed(
+    parse: Callable[[str], JSON], expected: str, text: Callable[[JSON, str], str] = visit_text
+) -> Visit:
+    """The visit of a value that is written as text.
+
+    Args:
+        parse: gives the value, or None for a text that is none.
+        expected: what the error calls it.
+        text: gives the text.
+    """
+
     def visit(value: JSON, path: str) -> JSON:
-        result = parse(visit_text(value, path))
+        result = parse(text(value, path))
         if result is None:
             raise QMPError(f"Parameter '{path}' expects {expected}")
         return result
@@ -97,17 +107,17 @@ def _number(text: str) -> float | None:
         return None
 
 
-_int64 = _parsed(parse_int64, "integer")
-_uint64 = _parsed(parse_uint64, "integer")
+_int64 = parsed(parse_int64, "integer")
+_uint64 = parsed(parse_uint64, "integer")
 
 _SCALARS: dict[str, Visit] = {
     "str": visit_text,
-    "number": _parsed(_number, "number"),
+    "number": parsed(_number, "number"),
     "int": _int64,
     "int64": _int64,
     "uint64": _uint64,
-    "size": _parsed(parse_size, "size"),
-    "bool": _parsed(parse_switch, "'on' or 'off'"),
+    "size": parsed(parse_size, "size"),
+    "bool": parsed(parse_switch, "'on' or 'off'"),
     "null": visit_null,
     "any": visit_any,
     **narrow_integers(_int64, _uint64),

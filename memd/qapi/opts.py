@@ -12,20 +12,15 @@ from collections.abc import Callable, Iterable
 
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qapi.check import Visits
+from memd.qapi.check import ObjectVisit, Visits
 from memd.qapi.hash_order import first_unexpected
+from memd.qapi.keyval import parsed
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_unsigned
-from memd.qapi.types import ArrayType, BuiltinType, EnumType, Member, ObjectType, Type
-from memd.qapi.visit import bad_type, missing, visit_enum
+from memd.qapi.types import AlternateType, ArrayType, BuiltinType, EnumType, ObjectType, Type
+from memd.qapi.visit import BUILTIN_VISITS, Visit, bad_type, narrow_integers, visit_enum
 
 _LONGEST_RANGE = 65536
 """The most integers that one range may stand for, as QEMU limits it."""
-
-_INTEGERS: dict[bool, tuple[Callable[[str], int | None], str]] = {
-    # signed: reader, what the error says
-    True: (parse_int64, "an int64 value"),
-    False: (parse_unsigned, "a uint64 value"),
-}
 
 
 def check_opts(type_: ObjectType, options: Iterable[tuple[str, str]]) -> JSONObject:
@@ -34,42 +29,55 @@ def check_opts(type_: ObjectType, options: Iterable[tuple[str, str]]) -> JSONObj
     for key, value in options:
         given.setdefault(key, []).append(value)
     result: JSONObject = {}
-    _visit_members(type_, given, result)
+    ObjectVisit(type_, _OptsVisits()).visit_members(given, "", result)
     left = first_unexpected(given, result)
     if left is not None:
         raise QMPError(f"Invalid parameter '{left}'")
     return result
 
 
-def _visit_members(type_: ObjectType, given: dict[str, list[str]], result: JSONObject) -> None:
-    for member in type_.members:
-        if member.name in given:
-            result[member.name] = _value(member, given[member.name])
-        elif not member.optional:
-            raise missing(member.name)
-    if type_.tag is not None:
-        branch = type_.branches.get(result[type_.tag.name])
-        if branch is not None:
-            _visit_members(branch, given, result)
+def _last(texts: JSON, _path: str = "") -> str:
+    """The text that counts of those that one key was given."""
+    return str(texts[-1])
 
 
-def _value(member: Member, texts: list[str]) -> JSON:
-    if not isinstance(member.type, ArrayType):
-        return _scalar(member.type, texts[-1], member.name)
-    element = member.type.element
-    if not (isinstance(element, BuiltinType) and element.json_type == "int"):
-        return [_scalar(element, text, member.name) for text in texts]
-    numbers = [number for text in texts for number in _range(element, text, member.name)]
-    if element.name in ("int", "int64", "uint64", "size"):
-        return numbers
-    # Each has its 64 bits by now; the narrower type is the ordinary visit's.
-    narrow = Visits().of(element)
-    return [narrow(number, f"{member.name}[{i}]") for i, number in enumerate(numbers)]
+class _OptsVisits(Visits):
+    """Visits of the texts that one key was given, of which the last one counts."""
+
+    def builtin(self, type_: BuiltinType) -> Visit:
+        """The visit of one of the language's own types."""
+        return _SCALARS.get(type_.name, _last)
+
+    def enum(self, type_: EnumType) -> Visit:
+        """The visit of an enum."""
+        return visit_enum((member.name for member in type_.members), _last)
+
+    def array(self, type_: ArrayType) -> Visit:
+        """The visit of an array: each text is an element, or a range of integers."""
+        element = type_.element
+        if not (isinstance(element, BuiltinType) and element.json_type == "int"):
+            item = self.of(element)
+            return lambda texts, path: [item([text], path) for text in texts]
+        # Each has 64 bits first; the narrower type is the ordinary visit's.
+        narrow = BUILTIN_VISITS[element.name]
+
+        def visit(texts: JSON, path: str) -> JSON:
+            numbers = [number for text in texts for number in _range(element.name, text, path)]
+            return [narrow(number, f"{path}[{i}]") for i, number in enumerate(numbers)]
+
+        return visit
+
+    def _make(self, type_: Type) -> Visit:
+        return _no_text if isinstance(type_, AlternateType | ObjectType) else super()._make(type_)
 
 
-def _range(element: BuiltinType, text: str, name: str) -> Iterable[int]:
+def _no_text(_texts: JSON, path: str) -> JSON:
+    raise bad_type(path, "string")
+
+
+def _range(kind: str, text: str, name: str) -> Iterable[int]:
     """The integers that `text` stands for: one, or FIRST-LAST."""
-    parse, expected = _INTEGERS[element.name.startswith("int")]
+    parse, expected = _INTEGERS[kind.startswith("int")]
     one = parse(text)
     if one is not None:
         return (one,)
@@ -82,22 +90,21 @@ def _range(element: BuiltinType, text: str, name: str) -> Iterable[int]:
     return range(first, last + 1)
 
 
-def _scalar(type_: Type, text: str, name: str) -> JSON:
-    if isinstance(type_, EnumType):
-        return visit_enum(member.name for member in type_.members)(text, name)
-    if not isinstance(type_, BuiltinType):
-        raise bad_type(name, "string")
-    value: JSON = text
-    expected = ""
-    if type_.name == "bool":
-        value, expected = parse_switch(text), "'on' or 'off'"
-    elif type_.name == "size":
-        value, expected = parse_size(text), "a size value"
-    elif type_.json_type == "int":
-        parse, expected = _INTEGERS[type_.name.startswith("int")]
-        value = parse(text)
-        if value is not None:
-            return Visits().of(type_)(value, name)
-    if value is None:
-        raise QMPError(f"Parameter '{name}' expects {expected}")
-    return value
+_INTEGERS: dict[bool, tuple[Callable[[str], int | None], str]] = {
+    # signed: reader, what the error says
+    True: (parse_int64, "an int64 value"),
+    False: (parse_unsigned, "a uint64 value"),
+}
+
+_int64 = parsed(*_INTEGERS[True], _last)
+_uint64 = parsed(*_INTEGERS[False], _last)
+
+_SCALARS: dict[str, Visit] = {
+    "bool": parsed(parse_switch, "'on' or 'off'", _last),
+    "size": parsed(parse_size, "a size value", _last),
+    "int": _int64,
+    "int64": _int64,
+    "uint64": _uint64,
+    **narrow_integers(_int64, _uint64),
+}
+"""The visit of each type of the language itself; a text stays one where there is none."""

@@ -7,7 +7,7 @@ a daemon pays only for the commands that its clients use.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from memd.json_types import JSON, JSONObject
 from memd.qapi.source import Expr
@@ -202,11 +202,7 @@ class Schema:
 
     def features_of(self, expr: Expr) -> list[str]:
         """The special and other features that a definition has."""
-        return [
-            feature if isinstance(feature, str) else feature["name"]
-            for feature in expr.get("features", ())
-            if isinstance(feature, str) or self._present(feature)
-        ]
+        return [each["name"] for each in self._named(expr.get("features", ()))]
 
     def data_type(self, expr: Expr, name: str) -> ObjectType:
         """The type of what a command or an event carries."""
@@ -223,20 +219,33 @@ class Schema:
             raise KeyError(name)
         return found
 
-    def _present(self, expr: Expr) -> bool:
-        return "if" not in expr or self.holds(expr["if"])
+    def _named(self, items: Iterable[JSON]) -> Iterator[Expr]:
+        """Those of features, or of an enum's values, that are there."""
+        for item in items:
+            each = {"name": item} if isinstance(item, str) else item
+            if "if" not in each or self.holds(each["if"]):
+                yield each
+
+    def _typed(self, items: Expr) -> Iterator[tuple[str, Expr]]:
+        """Those of members, branches or alternatives that are there."""
+        for key, item in items.items():
+            each = item if isinstance(item, dict) else {"type": item}
+            if "if" not in each or self.holds(each["if"]):
+                yield key, each
 
     def _define(self, name: str) -> Type:
         kind, expr = self._exprs[name]
         features = self.features_of(expr)
         if kind == "enum":
-            return EnumType(name, self._enum_members(expr["data"]), features)
+            values = [
+                EnumMember(each["name"], self.features_of(each))
+                for each in self._named(expr["data"])
+            ]
+            return EnumType(name, values, features)
         if kind == "alternate":
             alternate = self._types[name] = AlternateType(name, features)
-            for case, branch in expr["data"].items():
-                ref = self._present_type(branch)
-                if ref is not None:
-                    alternate.alternatives[case] = self.type(ref)
+            for case, branch in self._typed(expr["data"]):
+                alternate.alternatives[case] = self.type(branch["type"])
             return alternate
         # Known by its name before its members are, which may refer to it.
         result = self._types[name] = ObjectType(name, features)
@@ -250,35 +259,14 @@ class Schema:
             return result
         tag = expr["discriminator"]
         result.tag = next(member for member in result.members if member.name == tag)
-        for case, branch in expr["data"].items():
-            ref = self._present_type(branch)
-            if ref is not None:
-                result.branches[case] = self._object(ref)
+        for case, branch in self._typed(expr["data"]):
+            result.branches[case] = self._object(branch["type"])
         return result
-
-    def _present_type(self, branch: JSON) -> JSON:
-        if not isinstance(branch, dict):
-            return branch
-        return branch["type"] if self._present(branch) else None
-
-    def _enum_members(self, data: list[JSON]) -> list[EnumMember]:
-        return [
-            EnumMember(item, [])
-            if isinstance(item, str)
-            else EnumMember(item["name"], self.features_of(item))
-            for item in data
-            if isinstance(item, str) or self._present(item)
-        ]
 
     def _members(self, data: Expr) -> list[Member]:
         members = []
-        for key, ref in data.items():
-            features: list[str] = []
-            if isinstance(ref, dict):
-                if not self._present(ref):
-                    continue
-                features = self.features_of(ref)
-                ref = ref["type"]
+        for key, each in self._typed(data):
             optional = key.startswith("*")
-            members.append(Member(key[optional:], self.type(ref), optional, features))
+            type_ = self.type(each["type"])
+            members.append(Member(key[optional:], type_, optional, self.features_of(each)))
         return members
