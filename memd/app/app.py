@@ -130,7 +130,7 @@ class App:
         if self._config.machine_kind is not None:
             from memd.app.machine_builder import MachineBuilder
 
-            self._machine_builder = MachineBuilder(self._config, self._daemon)
+            self._machine_builder = MachineBuilder(self._daemon)
 
     def _dispatcher(self) -> Dispatcher:
         """The dispatcher.

@@ -33,11 +33,11 @@ class MachineBuilder:
     """A machine that was described, while it is put together.
 
     Args:
-        config: the command line.
         daemon: what it is for.
     """
 
-    def __init__(self, config: Config, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon) -> None:
+        config = daemon.config
         kind = find_kind(config.machine_kind or NONE.name, config.compat) or NONE
         self._config = config
         self._machine = config.machine

@@ -220,7 +220,7 @@ class Ports:
                 seen.ends = ends_of(sock)
             return adopt(sock)
 
-        allowed = chardev.allowed or self._config.allowed
+        allowed = self._allowed(chardev)
         if chardev.tls_creds is not None:
             # Its clients show certificates.
             allowed = None
@@ -309,9 +309,12 @@ class Ports:
 
     def _needs_proof(self, chardev: Chardev, sock: socket.socket) -> bool:
         """Whether clients have to show by certificates who they are."""
-        if chardev.allowed is not None or self._config.allowed is not None:
+        if self._allowed(chardev) is not None:
             return True
         return not (self._config.insecure_tcp or is_loopback(sock))
+
+    def _allowed(self, chardev: Chardev) -> Allowed | None:
+        return chardev.allowed or self._config.allowed
 
     def _tls_port(
         self, chardev: Chardev, seen: qom.ChardevObject, monitor: ObjectMonitor
@@ -374,7 +377,7 @@ class Ports:
 
     def _open_sockets(self, chardev: Chardev) -> list[socket.socket]:
         """The sockets that listen, or the one that is connected; raises `QMPError`."""
-        allowed = chardev.allowed or self._config.allowed
+        allowed = self._allowed(chardev)
         if chardev.kind == "unix":
             mode = 0o600 if allowed is None else 0o666
             socks = [open_unix(chardev.path, server=chardev.server, mode=mode)]

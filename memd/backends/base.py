@@ -15,7 +15,6 @@ from memd.errors import QMPError
 from memd.hostmem.spec import MAX_NODES, POLICIES, MapSpec
 from memd.json_types import JSONObject
 from memd.qapi.visit import (
-    visit_bool,
     visit_enum,
     visit_list,
     visit_size,
@@ -374,7 +373,6 @@ MEMORY_BACKEND = ObjectType(
         attribute(
             "share",
             "bool",
-            visit_bool,
             check=_unless_made,
             description="Mark the memory as private to QEMU or shared",
         ),
@@ -390,7 +388,6 @@ MEMORY_BACKEND = ObjectType(
         attribute(
             "dump",
             "bool",
-            visit_bool,
             set=_set_dump,
             description="Set to 'off' to exclude from core dump",
         ),
@@ -401,7 +398,7 @@ MEMORY_BACKEND = ObjectType(
             check=_not_zero("prealloc-threads"),
             description="Number of CPU threads to use for prealloc",
         ),
-        attribute("x-use-canonical-path-for-ramblock-id", "bool", visit_bool, of="canonical_path"),
+        attribute("x-use-canonical-path-for-ramblock-id", "bool", of="canonical_path"),
         # Once the memory is made, this and host-nodes change nothing but what is
         # shown (observed on QEMU 10.0.2).
         attribute(
@@ -414,13 +411,10 @@ MEMORY_BACKEND = ObjectType(
             set=_set_prealloc_context,
             description="Context to use for creating CPU threads for preallocation",
         ),
-        attribute(
-            "prealloc", "bool", visit_bool, set=_set_prealloc, description="Preallocate memory"
-        ),
+        attribute("prealloc", "bool", set=_set_prealloc, description="Preallocate memory"),
         attribute(
             "reserve",
             "bool",
-            visit_bool,
             check=_check_reserve,
             description="Reserve swap space (or huge pages) if applicable",
         ),
@@ -432,8 +426,6 @@ MEMORY_BACKEND = ObjectType(
             set=_set_host_nodes,
             description="Binds memory to the list of NUMA host nodes",
         ),
-        attribute(
-            "merge", "bool", visit_bool, set=_set_merge, description="Mark memory as mergeable"
-        ),
+        attribute("merge", "bool", set=_set_merge, description="Mark memory as mergeable"),
     ),
 )

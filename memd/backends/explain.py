@@ -32,8 +32,6 @@ from memd.qom import Tree, UserCreatable
 from memd.sizes import rounded, size_text
 from memd.work import MEMORY, Job
 
-Explanation = JSONObject
-
 _T = TypeVar("_T")
 
 
@@ -43,7 +41,7 @@ async def explain(
     deny_private_discard: bool = False,
     *,
     owner: int | None = None,
-) -> Explanation:
+) -> JSONObject:
     """`x-memdev-explain`, after the schema's checks.
 
     Args:
@@ -66,7 +64,7 @@ async def explain(
     return await Job(lambda: _explain(obj, options, deny_private_discard), on=on)
 
 
-def refused(error: QMPError) -> Explanation:
+def refused(error: QMPError) -> JSONObject:
     """The explanation of arguments that are refused before memory comes into it."""
     return {
         "verdict": "fails",
@@ -76,7 +74,7 @@ def refused(error: QMPError) -> Explanation:
     }
 
 
-def _explain_other(obj: UserCreatable) -> Explanation:
+def _explain_other(obj: UserCreatable) -> JSONObject:
     """The explanation of what is no memory."""
     told = obj.explain()
     what = f"{obj.qom_type.name}, which is no memory."
@@ -84,7 +82,7 @@ def _explain_other(obj: UserCreatable) -> Explanation:
     return {"verdict": "works" if told else "unknown", "warnings": [], "text": [first, *told]}
 
 
-def _explain(backend: MemoryBackend, given: JSONObject, deny: bool) -> Explanation:
+def _explain(backend: MemoryBackend, given: JSONObject, deny: bool) -> JSONObject:
     plan = plan_of(backend, given)
     plan.deny_private_discard = deny
     told = describe(backend, plan)

@@ -14,7 +14,7 @@ from memd.backends.plan import Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.hostmem.spec import READ_WRITE, FileAccess, file_access
-from memd.qapi.visit import visit_bool, visit_enum, visit_size, visit_str
+from memd.qapi.visit import visit_enum, visit_size
 from memd.qom import ObjectType, attribute
 from memd.sizes import size_text
 
@@ -265,7 +265,7 @@ MEMORY_BACKEND_FILE = ObjectType(
     MEMORY_BACKEND,
     factory=FileBackend,
     properties=(
-        attribute("pmem", "bool", visit_bool, check=_keep("pmem", ".")),
+        attribute("pmem", "bool", check=_keep("pmem", ".")),
         attribute("align", "int", visit_size, guard=_keep("align")),
         attribute(
             "offset",
@@ -277,7 +277,6 @@ MEMORY_BACKEND_FILE = ObjectType(
         attribute(
             "mem-path",
             "string",
-            visit_str,
             check=_keep("mem-path"),
         ),
         attribute(
@@ -287,11 +286,10 @@ MEMORY_BACKEND_FILE = ObjectType(
             guard=_keep("rom", "."),
             description="Whether to create Read Only Memory (ROM)",
         ),
-        attribute("discard-data", "bool", visit_bool),
+        attribute("discard-data", "bool"),
         attribute(
             "readonly",
             "bool",
-            visit_bool,
             check=_keep("readonly", "."),
         ),
     ),

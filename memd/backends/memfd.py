@@ -9,7 +9,7 @@ from memd.backends.plan import Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
 from memd.hostmem.spec import round_up
-from memd.qapi.visit import visit_bool, visit_size
+from memd.qapi.visit import visit_size
 from memd.qom import ObjectType, attribute
 from memd.sizes import size_text
 
@@ -121,8 +121,8 @@ MEMORY_BACKEND_MEMFD = ObjectType(
     MEMORY_BACKEND,
     factory=MemfdBackend,
     properties=(
-        attribute("hugetlb", "bool", visit_bool, description="Use huge pages"),
-        attribute("seal", "bool", visit_bool, description="Seal growing & shrinking"),
+        attribute("hugetlb", "bool", description="Use huge pages"),
+        attribute("seal", "bool", description="Seal growing & shrinking"),
         attribute(
             "hugetlbsize",
             "int",

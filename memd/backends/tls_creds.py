@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from memd.backends.secret import Credentials, find_secret
 from memd.errors import QMPError
-from memd.qapi.visit import visit_bool, visit_enum, visit_str
+from memd.qapi.visit import visit_enum
 from memd.qom import OBJECT, ObjectType
 from memd.qom.object import Property, Set, attribute
 from memd.work import Job
@@ -157,7 +157,7 @@ def _set_priority(credentials: TLSCredentials, priority: str) -> None:
 def _text(name: str, set: Set | None = None) -> Property:
     """A text, or None, which is told as an empty one."""
     return attribute(
-        name, "string", visit_str, get=lambda credentials: getattr(credentials, name) or "", set=set
+        name, "string", get=lambda credentials: getattr(credentials, name) or "", set=set
     )
 
 
@@ -166,7 +166,7 @@ TLS_CREDS = ObjectType(
     OBJECT,
     abstract=True,
     properties=(
-        attribute("verify-peer", "bool", visit_bool),
+        attribute("verify-peer", "bool"),
         _text("dir"),
         attribute("endpoint", "QCryptoTLSCredsEndpoint", visit_enum(ENDPOINTS)),
         _text("priority", _set_priority),
@@ -178,5 +178,5 @@ TLS_CREDS_X509 = ObjectType(
     TLS_CREDS,
     interfaces=("user-creatable",),
     factory=TLSCredentials,
-    properties=(attribute("sanity-check", "bool", visit_bool), _text("passwordid")),
+    properties=(attribute("sanity-check", "bool"), _text("passwordid")),
 )

@@ -52,6 +52,7 @@ class Loader:
         self._dh = f"{directory}/dh-params.pem"
         self._cert = f"{directory}/{self._role}-cert.pem"
         self._key = f"{directory}/{self._role}-key.pem"
+        # With none, not even an empty one, OpenSSL would ask for one at the terminal.
         self._secret = b""
 
     def load(self, secret: bytes | QMPError, *, check: bool) -> ssl.SSLContext:
@@ -182,7 +183,7 @@ class Loader:
         except OSError:
             raise QMPError(f"{what} Error while reading file.") from None
         try:
-            _load_chain(context, self._cert, self._key, self._secret)
+            context.load_cert_chain(self._cert, self._key, self._secret)
         except OSError as error:
             raise QMPError(f"{what} {_pair_reason(error, cert, key)}") from None
 
@@ -194,7 +195,7 @@ class Loader:
                 f"Cannot load private key {self._key}: {_not_read(self._key, error)}"
             ) from None
         try:
-            _load_chain(context, self._cert, self._key, self._secret)
+            context.load_cert_chain(self._cert, self._key, self._secret)
         except ssl.SSLError as error:
             if not _is_mismatch(error):
                 raise QMPError(f"Unable to import private key {self._key}") from None
@@ -261,13 +262,43 @@ class Loader:
             raise QMPError(f"Certificate {path} usage does not permit certificate signing")
 
     def _check_signatures(self, own: Certificate) -> None:
-        """Have OpenSSL verify this end's certificate, by a handshake with itself."""
-        files = self._ca, self._cert, self._key
-        code = _verify_pair(*files, self._secret, server=self._server)
+        """Have OpenSSL verify this end's certificate."""
+        code = self._verify_pair()
         if code in _UNKNOWN_ISSUER:
             raise self._unknown_issuer(own)
         if code in _NOT_TRUSTED:
             raise self._not_valid("The certificate is not trusted")
+
+    def _verify_pair(self) -> int:
+        """OpenSSL's verify code of the certificate in a handshake with itself, 0 for good."""
+        ends = []
+        for side in (True, False):
+            context = _new_context(server=side)
+            context.load_cert_chain(self._cert, self._key, self._secret)
+            # The end under test shows its certificate, the other one verifies it.
+            if side is self._server:
+                context.verify_mode = ssl.CERT_NONE
+            else:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(self._ca)
+            ends.append(context)
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        pair = (
+            ends[0].wrap_bio(to_server, to_client, server_side=True),
+            ends[1].wrap_bio(to_client, to_server),
+        )
+        # A handshake goes back and forth no more than three times.
+        for _ in range(6):
+            for end in pair:
+                try:
+                    end.do_handshake()
+                except ssl.SSLWantReadError:
+                    continue
+                except ssl.SSLCertVerificationError as error:
+                    return error.verify_code
+                except ssl.SSLError:
+                    return 0
+        return 0
 
     def _unknown_issuer(self, of: Certificate) -> QMPError:
         if self._old:
@@ -288,38 +319,6 @@ def _new_context(*, server: bool) -> ssl.SSLContext:
     # Whatever stands in the CA's file is trusted, roots or not, as by GnuTLS.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
-
-
-def _verify_pair(ca: str, cert: str, key: str, secret: bytes, *, server: bool) -> int:
-    """OpenSSL's verify code of a certificate for one end of a connection, 0 for good."""
-    ends = []
-    for side in (True, False):
-        context = _new_context(server=side)
-        _load_chain(context, cert, key, secret)
-        # The end under test shows its certificate, the other one verifies it.
-        if side is server:
-            context.verify_mode = ssl.CERT_NONE
-        else:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(ca)
-        ends.append(context)
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    pair = (
-        ends[0].wrap_bio(to_server, to_client, server_side=True),
-        ends[1].wrap_bio(to_client, to_server),
-    )
-    # A handshake goes back and forth no more than three times.
-    for _ in range(6):
-        for end in pair:
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            except ssl.SSLCertVerificationError as error:
-                return error.verify_code
-            except ssl.SSLError:
-                return 0
-    return 0
 
 
 def _find_issuer(of: Certificate, known: Iterable[Certificate]) -> Certificate | None:
@@ -361,11 +360,6 @@ def _not_read(path: str, error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return f"Error reading file “{path}”: Is a directory"
     return f"Failed to open file “{path}”: {error.strerror}"
-
-
-def _load_chain(context: ssl.SSLContext, cert: str, key: str, secret: bytes) -> None:
-    # With none, not even an empty one, OpenSSL would ask for one at the terminal.
-    context.load_cert_chain(cert, key, password=secret)
 
 
 def _reason(error: ValueError, *, none: str) -> str:

@@ -44,7 +44,7 @@ def yank(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def _chardevs(daemon: Daemon) -> list[ChardevObject]:
-    children = daemon.tree.chardevs.children or {}
+    children = daemon.tree.chardevs.children
     return [child for child in children.values() if isinstance(child, ChardevObject)]
 
 

@@ -302,7 +302,7 @@ async def info_qom_tree(daemon: Daemon, args: JSONObject) -> list[str]:
 
 def _tree_lines(at: QObject, name: str, indent: str) -> Iterator[str]:
     yield f"{indent}/{name} ({at.qom_type.name})"
-    for below, child in sorted((at.children or {}).items()):
+    for below, child in sorted(at.children.items()):
         yield from _tree_lines(child, below, indent + "  ")
 
 

@@ -126,7 +126,7 @@ def query_memdev(daemon: Daemon, args: JSONObject) -> Encoded:
 
 def backends(daemon: Daemon) -> list[MemoryBackend]:
     """The memory backends that there are."""
-    objects = (daemon.tree.objects.children or {}).values()
+    objects = daemon.tree.objects.children.values()
     # Asked once for each kind, not for each object.
     kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, MemoryBackend)}
     return cast("list[MemoryBackend]", [each for each in objects if type(each) in kinds])
@@ -156,7 +156,7 @@ def _members(obj: QObject) -> Iterator[tuple[str, str, Callable[[Any], JSON] | N
     properties = obj.qom_type.all_properties
     for name, prop in properties.items():
         yield name, prop.type, prop.getter
-    for name, child in [*(obj.children or {}).items()]:
+    for name, child in [*obj.children.items()]:
         # It may be gone by then.
-        if name not in properties and (obj.children or {}).get(name) is child:
+        if name not in properties and obj.children.get(name) is child:
             yield name, child.qom_type.child_type, partial(QObject.get_property, name=name)

@@ -15,7 +15,6 @@ from memd.json_types import JSON
 from memd.qapi.visit import (
     BUILTIN_VISITS,
     Visit,
-    visit_bool,
     visit_enum,
 )
 from memd.qom import INTERFACE, OBJECT, LinkProperty, ObjectType, Property, QObject, Tree
@@ -106,7 +105,7 @@ def unless_realized(name: str) -> Callable[[Device], None]:
 def peripherals(tree: Tree) -> Iterator[QObject]:
     """What clients have plugged into the machine."""
     for end in ("", "-anon"):
-        yield from (tree.resolve(f"/machine/peripheral{end}").children or {}).values()
+        yield from tree.resolve(f"/machine/peripheral{end}").children.values()
 
 
 def memdev_property() -> LinkProperty:
@@ -162,7 +161,6 @@ DEVICE = ObjectType(
         Property(
             "realized",
             "bool",
-            visit=visit_bool,
             get=lambda device: device.realized,
             set=_set_realized,
         ),

@@ -17,7 +17,7 @@ from memd.config import MachineConfig
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
-from memd.work import Command, Event, run_here
+from memd.work import Command, Event, Job, run_here
 
 if TYPE_CHECKING:
     # What devices are made of is imported with the first one: nearly every
@@ -115,11 +115,11 @@ class MemoryDevice(Device, ABC):
         return {"type": self.kind, "data": self.data() | id}
 
     @abstractmethod
-    def realize(self, machine: Machine) -> Command[None] | None:
+    def realize(self, machine: Machine) -> Job[None] | None:
         """Make it real: it takes its place and its backend.
 
         Returns:
-            None, or a `Command` where the kernel may take long over the rest.
+            None, or a `Job` where the kernel may take long over the rest.
 
         Raises:
             QMPError: it can't be; nothing is taken.
@@ -364,7 +364,7 @@ class Machine:
         if self.tree.compat is not Compat.V10_0 and not is_identifier(id):
             raise QMPError(f"Invalid qdev ID '{id}'")
         there = self.container(id)
-        taken = id in (there.children or {}) or id in there.qom_type.all_properties
+        taken = id in there.children or id in there.qom_type.all_properties
         if taken or any(each.id == id for each in self._making):
             raise QMPError(f"Duplicate device ID '{id}'")
         return id

@@ -119,7 +119,7 @@ def _cpu_type(kind: MachineKind, device: ObjectType, name: str) -> ObjectType:
 
 
 def _add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
-    unattached = (tree.machine.children or {})["unattached"]
+    unattached = tree.machine.children["unattached"]
     qom_type = _cpu_type(kind, tree.types()["device"], config.cpu_type or kind.cpu_type)
     tree.add_type(qom_type)
     count = config.smp.get("cpus", 1)
@@ -182,8 +182,8 @@ def check_initiators(kind: MachineKind, config: MachineConfig) -> None:
 
 def cpus(tree: Tree) -> list[CPU]:
     """The machine's CPUs, in the order of their numbers."""
-    holders = (tree.machine.children or {}).values()
-    children = [child for each in holders for child in (each.children or {}).values()]
+    holders = tree.machine.children.values()
+    children = [child for each in holders for child in each.children.values()]
     found = [child for child in children if isinstance(child, CPU) and child.number >= 0]
     return sorted(found, key=lambda cpu: cpu.number)
 

@@ -21,7 +21,7 @@ from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.qapi.visit import visit_size
 from memd.qom import Property
-from memd.work import Command
+from memd.work import Job
 
 if TYPE_CHECKING:
     from memd.hostmem.region import Region
@@ -63,19 +63,10 @@ class VirtioMem(VirtioMemory):
         region = None if memdev is None else memdev.region
         return DEFAULT_BLOCK if region is None else max(DEFAULT_BLOCK, region.page_size)
 
-    @block.setter
-    def block(self, size: int) -> None:
-        self._block = size
-
     @property
     def plugged_size(self) -> int:
         """See `VirtioMemory.plugged_size`."""
         return self.size
-
-    @property
-    def prealloc(self) -> bool:
-        """Whether pages of a block are there once the machine has it."""
-        return bool(self.values.get("prealloc", False))
 
     def address_align(self, memdev: MemoryBackend) -> int:
         """See `VirtioMemory.address_align`."""
@@ -95,7 +86,7 @@ class VirtioMem(VirtioMemory):
 
     # Life
 
-    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Job[None] | None:
         """See `VirtioMemory.realize`: the memory is emptied first, as QEMU does."""
         region = memdev.region
         assert region is not None
@@ -110,7 +101,9 @@ class VirtioMem(VirtioMemory):
             # Its last daemon had it on this command line, too: nobody has asked for its end.
             return None
         if is_large(memdev, region.length):
-            return _discard_later(region, memdev.name)
+            from memd.hostmem.region import job_on
+
+            return job_on((region,), partial(_discard, region, memdev.name, 0, region.length))
         _discard(region, memdev.name, 0, region.length)
         return None
 
@@ -234,18 +227,15 @@ class VirtioMem(VirtioMemory):
                         await job_on((region,), work)
                     else:
                         work()
-                elif self.prealloc:
+                elif self.values.get("prealloc"):
                     target = min(target, size + step)
                     await job_on((region,), partial(_populate, region, memdev.name, size, target))
-                self._have(machine, target)
+                self.size = target
+                machine.size_changed(self.front, target)
         except QMPError as error:
             self.tree.host.warn(f"the size of a virtio-mem device can't be changed: {error}")
         finally:
             self._changing = False
-
-    def _have(self, machine: Machine, size: int) -> None:
-        self.size = size
-        machine.size_changed(self.front, size)
 
 
 def is_large(memdev: MemoryBackend, length: int) -> bool:
@@ -253,12 +243,6 @@ def is_large(memdev: MemoryBackend, length: int) -> bool:
     from memd.backends.allocation import LARGE
 
     return length > LARGE or isinstance(memdev, FileBackend)
-
-
-async def _discard_later(region: Region, name: str) -> None:
-    from memd.hostmem.region import job_on
-
-    await job_on((region,), partial(_discard, region, name, 0, region.length))
 
 
 def _discard(region: Region, name: str, start: int, length: int) -> None:
@@ -288,7 +272,7 @@ def _set_block(virtio: VirtioMem, size: int) -> None:
         raise QMPError(f"'block-size' property has to be at least 0x{MIN_BLOCK:x}")
     if size & (size - 1):
         raise QMPError("'block-size' property has to be a power of two")
-    virtio.block = size
+    virtio._block = size
 
 
 def _guard_block(virtio: VirtioMem) -> None:

@@ -27,7 +27,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
 from memd.qom.object import Property
-from memd.work import Command, Event
+from memd.work import Command, Event, Job
 
 _ALL = (1 << 64) - 1
 
@@ -91,7 +91,7 @@ class VirtioMemory(Device, ABC):
         """What `query-memory-devices` tells of it beside its id."""
 
     @abstractmethod
-    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Job[None] | None:
         """Its half of `MemoryDevice.realize`; the backend is not taken yet.
 
         What is wrong with the PCI half is complained of after what is wrong here,
@@ -154,7 +154,7 @@ class VirtioPci(PciDevice, MemoryDevice):
 
     # Life
 
-    def realize(self, machine: Machine) -> Command[None] | None:
+    def realize(self, machine: Machine) -> Job[None] | None:
         """See `MemoryDevice.realize`."""
         virtio = self.virtio
         area = machine.need_area()
@@ -196,7 +196,7 @@ class VirtioPci(PciDevice, MemoryDevice):
         half = self.virtio.qom_type.name
         for name, size, addr, container in rows:
             region = MemoryRegion(self.tree, size)
-            region.place((self.children or {}).get(f"{container.format(half=half)}[0]"), addr)
+            region.place(self.children.get(f"{container.format(half=half)}[0]"), addr)
             self.add_child(f"{name.format(half=half)}[0]", region)
 
     def found(self, machine: Machine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from memd.qapi.visit import visit_bool
 from memd.qom.object import (
     INTERFACE,
     OBJECT,
@@ -67,7 +66,7 @@ _SYSTEM = ObjectType(
     "System",
     _BUS,
     properties=(
-        attribute("realized", "bool", visit_bool),
+        attribute("realized", "bool"),
         # No object is a hotplug handler, so only "" is ever set.
         LinkProperty(
             "hotplug-handler",

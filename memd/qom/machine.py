@@ -199,7 +199,6 @@ def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
             Property(
                 "memory-encryption",
                 "string",
-                visit=visit_str,
                 get=lambda machine: "",
                 set=_set_encryption,
                 description="Set memory encryption object to use",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.qapi.visit import visit_bool, visit_enum, visit_str
+from memd.qapi.visit import visit_enum
 from memd.qom.object import OBJECT, ObjectType, Paths, Property, QObject, attribute
 from memd.qom.user_creatable import UserCreatable
 
@@ -98,13 +98,13 @@ _MONITOR = ObjectType(
     OBJECT,
     abstract=True,
     interfaces=("user-creatable",),
-    properties=(attribute("chardev", "string", visit_str),),
+    properties=(attribute("chardev", "string"),),
 )
 _QMP = ObjectType(
     "monitor-qmp",
     _MONITOR,
     properties=(
-        attribute("pretty", "bool", visit_bool, set=_set_pretty),
+        attribute("pretty", "bool", set=_set_pretty),
         attribute("close-action", "MonitorQMPCloseAction", visit_enum(("none", "delete"))),
     ),
 )

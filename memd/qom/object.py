@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
-from memd.qapi.visit import Visit, bad_type, visit_any, visit_str
+from memd.qapi.visit import Visit, bad_type, visit_any, visit_bool, visit_str
 from memd.work import Command
 
 Get = Callable[[Any], JSON]
@@ -32,6 +32,9 @@ class Paths(Protocol):
         """The type of that name, or None."""
 
 
+_NO_CHILDREN: dict[str, QObject] = {}
+
+
 class QObject:
     """An object: a type, and a place in the tree.
 
@@ -40,7 +43,7 @@ class QObject:
         tree: the tree that it stands in, or is meant for.
         parent: the object whose child it is, or None.
         name: the child's name in its parent; "" while it has none.
-        children: child objects by name; None while there are none.
+        children: child objects by name, put there by `add_child`.
     """
 
     __slots__ = ("children", "name", "parent", "qom_type", "tree")
@@ -50,7 +53,7 @@ class QObject:
         self.tree = tree
         self.parent: QObject | None = None
         self.name = ""
-        self.children: dict[str, QObject] | None = None
+        self.children = _NO_CHILDREN
 
     def add_child(self, name: str, child: QObject) -> None:
         """Put an object below this one.
@@ -58,12 +61,11 @@ class QObject:
         Raises:
             QMPError: the name is taken, by a child or a property.
         """
-        children = self.children
-        if children is None:
-            children = self.children = {}
-        if name in children or name in self.qom_type.all_properties:
+        if name in self.children or name in self.qom_type.all_properties:
             raise self.duplicate(name)
-        children[name] = child
+        if self.children is _NO_CHILDREN:
+            self.children = {}
+        self.children[name] = child
         child.parent = self
         child.name = name
 
@@ -73,8 +75,6 @@ class QObject:
         Raises:
             KeyError: there is none.
         """
-        if self.children is None:
-            raise KeyError(name)
         self.children.pop(name).parent = None
 
     def duplicate(self, name: str) -> QMPError:
@@ -92,9 +92,8 @@ class QObject:
         prop = self.qom_type.all_properties.get(name)
         if prop is not None:
             return prop.get(self)
-        children = self.children
-        if children is not None and name in children:
-            return self.tree.path_of(children[name])
+        if name in self.children:
+            return self.tree.path_of(self.children[name])
         raise not_found(self, name)
 
     def set_property(self, name: str, value: JSON) -> Command[None] | None:
@@ -109,8 +108,7 @@ class QObject:
         prop = self.qom_type.all_properties.get(name)
         if prop is not None:
             return prop.set(self, value)
-        children = self.children
-        if children is not None and name in children:
+        if name in self.children:
             raise not_writable(self, name)
         raise not_found(self, name)
 
@@ -184,6 +182,9 @@ class ObjectType:
         return name in self._ancestry
 
 
+_VISITS = {"bool": visit_bool, "string": visit_str}
+
+
 class Property:
     """One property of a type.
 
@@ -197,7 +198,7 @@ class Property:
         setter: stores a converted value; None where it can't be written. It
             returns a `Command` where the kernel may take long over it, which
             happens only once the object is whole.
-        visit: checks and converts what a client sent.
+        visit: checks and converts what a client sent; by default what the type tells.
         guard: refuses a change whatever the value is, as some properties do
             before they look at it and others (in their setter) after.
         description: as `qom-list-properties` shows it, or None.
@@ -213,7 +214,7 @@ class Property:
         *,
         get: Get | None = None,
         set: Set | None = None,
-        visit: Visit = visit_any,
+        visit: Visit | None = None,
         guard: Guard | None = None,
         description: str | None = None,
         default: JSON = None,
@@ -222,7 +223,7 @@ class Property:
         self.type = type
         self.getter = get
         self.setter = set
-        self.visit = visit
+        self.visit = visit or _VISITS.get(type, visit_any)
         self.guard = guard
         self.description = description
         self.default = default
@@ -271,7 +272,7 @@ class Property:
 def attribute(
     name: str,
     type: str,
-    visit: Visit,
+    visit: Visit | None = None,
     *,
     of: str = "",
     get: Get | None = None,
@@ -327,7 +328,6 @@ class LinkProperty(Property):
         *,
         follow: Follow,
         set: SetLink | None = None,
-        guard: Guard | None = None,
         description: str | None = None,
     ) -> None:
         super().__init__(
@@ -336,7 +336,6 @@ class LinkProperty(Property):
             get=self._path,
             set=None if set is None else self._point(set),
             visit=visit_str,
-            guard=guard,
             description=description,
         )
         self.follow = follow

@@ -70,7 +70,7 @@ class Objects(QObject):
     """The container `/objects`.
 
     Attributes:
-        listed: the objects in it, by id; not those that are being made.
+        children: the objects in it, by id; not those that are being made.
         listeners: told of changes.
         pools: the pools of memory; None where there are none.
         quota: limits on what clients make.
@@ -78,8 +78,7 @@ class Objects(QObject):
 
     def __init__(self, tree: Paths) -> None:
         super().__init__(CONTAINER, tree)
-        self.listed: dict[str, QObject] = {}
-        self.children = self.listed
+        self.children = {}
         self.listeners: tuple[Listener, ...] = ()
         self.pools: Pools | None = None
         self.quota = Quota()
@@ -188,7 +187,7 @@ class Objects(QObject):
         return left
 
     def _deletable(self) -> list[str]:
-        return [*(id for id in self.listed if self.get(id)), *self._making]
+        return [*(id for id in self.children if self.get(id)), *self._making]
 
     async def change(self, obj: QObject, name: str, value: JSON) -> None:
         """`qom-set`: set a property, of whatever object.
@@ -255,11 +254,11 @@ class Objects(QObject):
 
     def each(self) -> list[UserCreatable]:
         """The listed objects, in the order in which they came."""
-        return [each for each in self.listed.values() if isinstance(each, UserCreatable)]
+        return [each for each in self.children.values() if isinstance(each, UserCreatable)]
 
     def get(self, id: str) -> UserCreatable | None:
         """The listed object of that id, or None."""
-        found = self.listed.get(id)
+        found = self.children.get(id)
         return found if isinstance(found, UserCreatable) else None
 
     def reserve(self, obj: UserCreatable, owner: int | None = None) -> None:
@@ -272,7 +271,7 @@ class Objects(QObject):
             QMPError: the id is taken, or there may be no more.
         """
         id, size = obj.name, obj.memory_size
-        if id in self.listed or id in self._making or id in CONTAINER.all_properties:
+        if id in self.children or id in self._making or id in CONTAINER.all_properties:
             raise self.duplicate(id)
         pooled = size if self.pools is not None and self.pools.has(obj) else 0
         self.quota.check(id, size, owner, pooled, secret=obj.is_secret)

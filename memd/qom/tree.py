@@ -84,7 +84,6 @@ class Tree:
     def replace_machine(self) -> None:
         """Have a new `/machine`, a machine `none`, in the place of the old one."""
         new, old = _new_machine(self), self.machine
-        assert self.root.children is not None
         self.root.children["machine"] = new
         new.parent, new.name, old.parent = self.root, old.name, None
         self.machine = new
@@ -142,7 +141,7 @@ class Tree:
         """
         # Nearly every path that clients send; an id holds no slash.
         if path[:9] == "/objects/":
-            listed = self.objects.listed.get(path[9:])
+            listed = self.objects.children.get(path[9:])
             if listed is not None:
                 return listed
         found, _ambiguous = self.lookup(path)
@@ -189,14 +188,13 @@ class Tree:
         while pending:
             at = pending.pop()
             yield at
-            if at.children and (everywhere or at is not self.objects):
+            if everywhere or at is not self.objects:
                 pending.extend(at.children.values())
 
 
 def _walk(at: QObject, parts: list[str], type_name: str | None) -> QObject | None:
     for part in parts:
-        children = at.children
-        onward = None if children is None else children.get(part)
+        onward = at.children.get(part)
         if onward is None:
             prop = at.qom_type.all_properties.get(part)
             onward = None if prop is None else prop.target(at)

@@ -120,7 +120,7 @@ class Chardevs:
 
     def find(self, id: str) -> ChardevObject | None:
         """The device of that id."""
-        found = (self._tree.chardevs.children or {}).get(id)
+        found = self._tree.chardevs.children.get(id)
         return found if isinstance(found, ChardevObject) else None
 
     async def add(self, id: str, backend: dict[str, Any], take_fd: TakeFd) -> JSON:
@@ -129,7 +129,7 @@ class Chardevs:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        there = self._tree.chardevs.children or {}
+        there = self._tree.chardevs.children
         if id in there or id in self._making:
             raise QMPError(f"Chardev with id '{id}' already exists")
         if len(there) + len(self._making) >= _MOST:
@@ -227,7 +227,7 @@ class Chardevs:
 
     async def clear(self) -> None:
         """Remove every device that was registered here; no port is on any other."""
-        children = self._tree.chardevs.children or {}
+        children = self._tree.chardevs.children
         for id, device in [*children.items()]:
             if isinstance(device, Registered):
                 self._tree.chardevs.remove_child(id)

@@ -319,7 +319,7 @@ class Devices:
 
     def forget(self, device: AnyDevice, machine: Machine) -> None:
         """A device is going: what it referred to is free, and its buses are gone."""
-        for name in list(device.children or {}):
+        for name in list(device.children):
             self._buses.pop(name, None)
         # A node that blockdev-snapshot-sync made goes with the device.
         used = self._blocks.collect(self._release(device))

@@ -443,7 +443,7 @@ class Migration:
         """The memory that a machine or a device has."""
         ignore = _IGNORE_SHARED in self._host.migration_capabilities
         found = []
-        for backend in (self._host.machine.tree.objects.children or {}).values():
+        for backend in self._host.machine.tree.objects.children.values():
             if not isinstance(backend, MemoryBackend) or backend.mapped_by is None:
                 continue
             region = backend.region

@@ -54,7 +54,7 @@ def world(tree: Tree, directory: Path) -> object:
         regions(here, Path("/nowhere")),
         Path("/proc/self/maps").read_text(encoding="utf-8").count("memory-backend"),
         files(directory),
-        sorted(tree.objects.children or {}),
+        sorted(tree.objects.children),
     )
 
 

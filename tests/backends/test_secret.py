@@ -56,7 +56,7 @@ def test_from_a_file(tree: Tree, tmp_path: Path) -> None:
 def refusal(tree: Tree, **options: Any) -> str:
     with pytest.raises(QMPError) as caught:
         add_secret(tree, **options)
-    assert (tree.objects.children or {}).keys() <= {"s0", "m0"}
+    assert tree.objects.children.keys() <= {"s0", "m0"}
     return caught.value.desc
 
 

@@ -204,7 +204,7 @@ class TestObjects:
         tree = Tree()
         backends.register(tree)
         yield _daemon(tree)
-        for id in [*(tree.objects.children or {})]:
+        for id in [*tree.objects.children]:
             run_here(tree.objects.delete(id))
 
     def test_there_and_gone(self, daemon: Any) -> None:

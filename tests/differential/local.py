@@ -69,13 +69,13 @@ class LocalSide(Side):
             return {}
         if command == "qom-list":
             found = [{"name": p.name, "type": p.type} for p in obj.qom_type.all_properties.values()]
-            for name, child in (obj.children or {}).items():
+            for name, child in obj.children.items():
                 found.append({"name": name, "type": child.qom_type.child_type})
             return found
         raise ValueError(command)
 
     def objects(self) -> list[str]:
-        return sorted(self.tree.objects.children or {})
+        return sorted(self.tree.objects.children)
 
     def holdings(self) -> Holdings:
         return Holdings(self.regions(), descriptors(os.getpid()), self.files(), self.objects())

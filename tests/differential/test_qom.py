@@ -69,7 +69,7 @@ class Local:
     def stop(self) -> None:
         """Delete what there is, contexts last."""
         for _round in range(2):
-            for id in [*(self.tree.objects.children or {})]:
+            for id in [*self.tree.objects.children]:
                 self.execute("object-del", {"id": id})
 
 

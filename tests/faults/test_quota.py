@@ -199,7 +199,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def counts(self) -> None:
         tree = self.console.daemon.tree
-        listed = dict(tree.objects.children or {})
+        listed = dict(tree.objects.children)
         making = {id for _job, id in self.jobs if id and id not in listed}
         assert self.quota.objects == len(listed) + len(making)
         assert self.quota.memory == sum(self.quota.users.values())

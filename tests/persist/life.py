@@ -130,7 +130,7 @@ class Life:
 
     def kill(self) -> None:
         """Let go of everything as the kernel does: nobody is told, nothing is undone."""
-        for obj in (self.tree.objects.children or {}).values():
+        for obj in self.tree.objects.children.values():
             if isinstance(obj, ThreadContext):
                 run_here(obj.finalize())
         # Those of objects that are not whole yet included.
@@ -160,7 +160,7 @@ class Life:
 
     def ids(self) -> list[str]:
         """What there is, in its order."""
-        return list(self.tree.objects.children or {})
+        return list(self.tree.objects.children)
 
 
 def add(life: Life, kind: str, id: str = "m0", **options: JSON) -> None:

@@ -14,7 +14,7 @@ from tests.stepping import Running
 def test_children() -> None:
     tree = new_tree()
     [backend] = add(tree, "m0")
-    region = (backend.children or {})["m0[0]"]
+    region = backend.children["m0[0]"]
     assert (region.parent, region.name) == (backend, "m0[0]")
     backend.remove_child("m0[0]")
     assert region.parent is None
@@ -33,7 +33,7 @@ def test_a_child_needs_a_name_of_its_own(name: str) -> None:
     assert caught.value.desc == (
         f"attempt to add duplicate property '{name}' to object (type 'memory-backend-ram')"
     )
-    assert [*(backend.children or {})] == ["m0[0]"]
+    assert [*backend.children] == ["m0[0]"]
 
 
 def test_options_are_set_in_an_order_of_their_own() -> None:

@@ -125,12 +125,12 @@ def test_a_type_narrows_the_search(tree: Tree) -> None:
 def _everything(tree: Tree) -> list[QObject]:
     every = [tree.root]
     for at in every:
-        every.extend((at.children or {}).values())
+        every.extend(at.children.values())
     return every
 
 
 def _step(at: QObject, part: str) -> QObject | None:
-    child = (at.children or {}).get(part)
+    child = at.children.get(part)
     prop = at.qom_type.all_properties.get(part)
     return child or (prop.target(at) if prop else None)
 
