@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import re
 import shutil
@@ -25,17 +26,23 @@ from tests.differential.server import TREE, Server, memd_argv
 from tests.manager import ServiceManager
 from tests.tls import Certificates
 
+KEPT = TREE / ".pytest_cache"
+"""What a run of the tests leaves for the next one; it may be removed."""
+
 if sys.dont_write_bytecode:
     # Not beside the sources, then. The tests start memd some thousand times, and
     # without bytecode half of a start is spent on compiling it.
     sys.dont_write_bytecode = False
-    sys.pycache_prefix = str(TREE / ".pytest_cache" / "bytecode")
+    sys.pycache_prefix = str(KEPT / "bytecode")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 # How long something takes is no test's concern: the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+GO_CACHE = str(KEPT / "go")
+"""For $GOCACHE: Go compiles its library first, which takes half a minute of a slow core."""
 
 NOT_HERE = "not here: "
 """Begins the reason of a skip that no package could have prevented: another
@@ -98,6 +105,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
     # In the order of `pytest_collection_modifyitems`, not the largest groups first.
     config.option.loadscopereorder = False
     return _Scheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end; it is not gone through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 _SHM = "/dev/shm"

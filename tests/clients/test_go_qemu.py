@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import GO_CACHE
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd, running
 
 SOURCES = "/usr/share/gocode"
@@ -25,9 +26,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not Path(SOURCES, "src/github.com/digitalocean/go-qemu").exists():
         pytest.skip("needs golang-github-digitalocean-go-qemu-dev")
     directory = tmp_path_factory.mktemp("go")
-    environment = dict(
-        os.environ, GO111MODULE="off", GOPATH=SOURCES, GOCACHE=str(directory / "cache"), GOFLAGS=""
-    )
+    environment = dict(os.environ, GO111MODULE="off", GOPATH=SOURCES, GOCACHE=GO_CACHE, GOFLAGS="")
     built = directory / "client"
     source = Path(__file__).with_name("go") / "main.go"
     subprocess.run(["go", "build", "-o", built, source], env=environment, check=True, timeout=100)

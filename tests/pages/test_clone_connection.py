@@ -45,17 +45,17 @@ def file(tmp_path: Path) -> Iterator[Span]:
 
 
 async def read(sock: socket.socket, count: int) -> bytes:
-    loop, data = asyncio.get_running_loop(), b""
+    loop, data = asyncio.get_running_loop(), bytearray()
     while len(data) < count:
         data += await asyncio.wait_for(loop.sock_recv(sock, 100_000), 20)
-    return data
+    return bytes(data)
 
 
 async def test_bytes_and_parts_of_a_file(file: Span) -> None:
     """Short ones and long ones, many more than the socket holds."""
     chance = random.Random(2)
     pieces: list[list[Buffer]] = []
-    expected = b""
+    expected = bytearray()
     for _ in range(60):
         some: list[Buffer] = []
         for _ in range(chance.randint(1, 40)):

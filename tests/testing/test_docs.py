@@ -15,6 +15,7 @@ from memd.faulty.dispatcher import OWN_HANDLERS
 from memd.faulty.fault import _EFFECTS, _WHERE
 from memd.qapi import load_schema
 from memd.qapi.types import EnumType
+from tests.conftest import GO_CACHE
 from tests.differential.server import PATIENCE, TREE
 from tests.testing.runs import outcomes, run_pytest, run_python
 
@@ -66,12 +67,12 @@ def test_shell(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_go(tmp_path: Path) -> None:
-    """A Go of 1.20 or later first compiles its library, which takes half a minute."""
     if shutil.which("go") is None:
         pytest.skip("needs Go: there is no go on PATH")
     (tmp_path / "plug_test.go").write_text(FILES["plug_test.go"], encoding="utf-8")
     (tmp_path / "go.mod").write_text("module example/plug\n\ngo 1.19\n", encoding="utf-8")
     settings = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
+    settings["GOCACHE"] = GO_CACHE
     done = run(tmp_path, "--", "go", "test", "./...", **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("ok")
