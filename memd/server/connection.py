@@ -348,10 +348,8 @@ class Connection:
         """Tell what is held for this client now."""
         held = self._held + self.session.held
         if held != self._accounted:
-            self._shared.held += held - self._accounted
-            self._accounted = held
-            if self._shared.held > self._shared.limits.held:
-                self._shared.relieve(False)
+            more, self._accounted = held - self._accounted, held
+            self._shared.hold(more)
 
     @property
     def held(self) -> int:
@@ -410,7 +408,7 @@ class Connection:
         self._out.clear()
         self._behind.clear()
         self._close_pieces()
-        self._shared.held -= self._accounted
+        self._shared.hold(-self._accounted)
         self._accounted = 0
         self.session.lost()
         if self._descriptors and stream.unread():

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
 
 import pytest
 
-from memd.server.limits import LOG_PAUSE, ConnectionBudget, LimitedLog, Limits, default_clients
+from memd.server.limits import (
+    LOG_PAUSE,
+    UNFROZEN,
+    ConnectionBudget,
+    LimitedLog,
+    Limits,
+    default_clients,
+)
 from tests.server.clock import Clock
 
 
@@ -29,6 +37,31 @@ async def test_connections_share_a_count_and_turns() -> None:
     assert shared.held == shared.turns.waiting == 0
     assert shared.limits.held == 512 << 20
     shared.relieve(False)
+
+
+async def test_the_garbage_collector_does_not_go_through_what_is_held() -> None:
+    shared = ConnectionBudget(asyncio.get_running_loop())
+    assert gc.get_freeze_count() == 0
+    shared.hold(UNFROZEN)
+    assert gc.get_freeze_count() == 0
+    shared.hold(1)
+    frozen = gc.get_freeze_count()
+    assert frozen
+    lists: list[object] = [[] for _ in range(1000)]
+    shared.hold(UNFROZEN)
+    assert gc.get_freeze_count() <= frozen
+    shared.hold(1)
+    assert gc.get_freeze_count() > frozen + 900
+    # Where some of it is held no more, what comes anew counts from there on.
+    shared.hold(-UNFROZEN)
+    frozen = gc.get_freeze_count()
+    lists += [[] for _ in range(1000)]
+    shared.hold(UNFROZEN)
+    assert gc.get_freeze_count() <= frozen
+    shared.hold(1)
+    assert gc.get_freeze_count() > frozen + 900
+    shared.hold(-shared.held)
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_line_on_the_same_matter_comes_once_a_while(caplog: pytest.LogCaptureFixture) -> None:
