@@ -161,6 +161,10 @@ def is_identifier(id: str) -> bool:
     return len(id) <= LONGEST_ID and id[:1] in _FIRST and _FURTHER.issuperset(id)
 
 
+ID_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
+"""The hint that follows on a command line."""
+
+
 def bad_identifier() -> QMPError:
     """The error for an id that is none."""
     return QMPError("Parameter 'id' expects an identifier")

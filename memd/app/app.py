@@ -299,7 +299,7 @@ class App:
 
         for each in commands:
             with starting(each.where):
-                await self._run(at_start(self._daemon, each.command, each.options, each.is_json))
+                await self._run(at_start(self._daemon, each))
 
     async def _watch_huge_pages(self) -> None:
         """Say that others have taken huge pages which memory here may claim."""

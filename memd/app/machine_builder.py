@@ -54,7 +54,9 @@ class MachineBuilder:
             StartError: it can't have one of them.
         """
         await self._give_memory(make_object)
-        for device in self._config.devices:
+        standin = self._daemon.standin
+        of_drives = [] if standin is None else standin.devices_of_drives
+        for device in (*self._config.devices, *of_drives):
             await self._plug(device, run)
 
     async def _give_memory(self, make_object: MakeObject) -> None:

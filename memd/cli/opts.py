@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 from memd.cli.keyval import HELP
 from memd.cli.report import Answered
-from memd.errors import QMPError, bad_identifier, is_identifier
+from memd.errors import ID_HINT, QMPError, bad_identifier, is_identifier
 from memd.option_text import pairs
 
 Warn = Callable[[str, str], None]
 """Takes a warning and its hint."""
 
-ID_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
 
 SIZE_HINT = (
     "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"

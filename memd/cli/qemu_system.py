@@ -57,9 +57,8 @@ _READ_OVER = (
 _FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migratable", "usb")
 
 REFUSED = (
-    *("acpitable", "add-fd", "cdrom", "debugcon"),
-    *("dfilter", "drive", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "gdb"),
-    *("hda", "hdb", "hdc", "hdd", "icount", "iscsi", "loadvm"),
+    *("acpitable", "add-fd", "debugcon"),
+    *("dfilter", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "gdb", "icount", "iscsi", "loadvm"),
     *("mtdblock", "option-rom", "pflash", "plugin"),
     *("run-with", "sd", "set", "shim", "spice", "tpmdev", "usbdevice", "virtfs"),
     *("vnc", "xen-domid"),
@@ -266,6 +265,7 @@ OPTIONS: dict[str, Take] = {
     "object": _registered("take_object"),
     **dict.fromkeys(("serial", "parallel"), _registered("take_port")),
     **dict.fromkeys(("netdev", "blockdev"), _registered("register_option")),
+    **dict.fromkeys(("drive", "cdrom", "hda", "hdb", "hdc", "hdd"), _registered("take_drive")),
     "nic": _registered("take_nic"),
     "incoming": _registered("take_incoming"),
     "readconfig": _nothing,
@@ -287,7 +287,10 @@ FLAGS: dict[str, Take] = {
 }
 """The options with an argument, and those without one."""
 
-_ORDER = ("logfile", "chardev-add", "object-add", "blockdev-add", "netdev_add", "use-chardev")
+_ORDER = (
+    *("logfile", "chardev-add", "object-add", "blockdev-add", "drive", "netdev_add"),
+    "use-chardev",
+)
 """The order of registering: QEMU takes options by kind, not as they were written."""
 
 

@@ -17,6 +17,7 @@ from memd.cli.opts import Opts, parse_opts
 from memd.config import Config, StartCommand
 from memd.errors import QMPError
 from memd.json_types import JSONObject
+from memd.option_text import pairs
 
 if TYPE_CHECKING:
     from memd.cli.options import CommandLine
@@ -43,6 +44,17 @@ def _register(
     line: CommandLine, given: Given, command: str, options: JSONObject, is_json: bool = True
 ) -> None:
     line.config.startup.append(StartCommand(command, options, is_json, given.where))
+
+
+def take_drive(line: CommandLine, given: Given) -> None:
+    """Take `-drive`, or `-hda` and the like, which name a file."""
+    if given.name == "drive":
+        options = {name: "on" if value is None else value for name, value in pairs(given.value)}
+    else:
+        is_cd = given.name == "cdrom"
+        index = 2 if is_cd else ord(given.name[-1]) - ord("a")
+        options = {"file": given.value, "index": str(index), "media": "cdrom" if is_cd else "disk"}
+    _register(line, given, "drive", options, False)
 
 
 def take_nic(line: CommandLine, given: Given) -> None:

@@ -11,7 +11,7 @@ import os
 
 from memd.commands.daemon import Daemon
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.work import Job
 
@@ -27,12 +27,12 @@ async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
     name = args.get("node-name")
     if name is None:
         raise QMPError("'node-name' must be specified for the root node")
-    if not _is_node_name(name):
+    if not is_identifier(name):
         raise QMPError(f"Invalid node-name: '{name}'")
     if len(name) > _NODE_NAME_LIMIT:
         raise QMPError("Node name too long")
     if daemon.standin is not None and args["driver"] != "blkdebug":
-        await daemon.standin.blocks.add(args, daemon.tree.host.roots)
+        await daemon.standin.blocks.add(args)
         return {}
     config = args.get("config")
     if config is None:
@@ -50,12 +50,6 @@ async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
     finally:
         daemon.reading_config = False
     raise _nothing_to_add_to()
-
-
-def _is_node_name(name: str) -> bool:
-    """Whether it is an identifier, as QEMU wants it."""
-    rest = name[1:].replace("-", "").replace(".", "").replace("_", "")
-    return name.isascii() and name[:1].isalpha() and (not rest or rest.isalnum())
 
 
 def _read(name: str, path: bytes, daemon: Daemon) -> None:

@@ -116,3 +116,9 @@ class Daemon:
         from memd.qapi import load_schema
 
         return load_schema(self.compat, test=self.config.test_faults)
+
+    def typed(self, command: str, options: JSONObject) -> JSONObject:
+        """A command's arguments, which are given as texts, with their types; raises `QMPError`."""
+        from memd.qapi.keyval import check_keyval
+
+        return check_keyval(self.schema.commands[command].arguments, options)

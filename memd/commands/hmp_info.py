@@ -31,18 +31,18 @@ def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info block [-n] [-v] [NAME]`: what devices have as their disks, or all nodes."""
     if daemon.standin is None:
         return []
-    blocks, wanted = daemon.standin.blocks, args.get("device")
+    wanted = args.get("device")
     found: list[list[str]] = []
     if not args.get("nodes"):
-        for row in blocks.devices():
+        for row in daemon.standin.drives.query():
             if wanted in (None, row["device"]) and (row["device"] or row.get("qdev")):
                 found.append(_block(row, row.get("inserted"), verbose=args.get("verbose", False)))
     if args.get("nodes") or (wanted is not None and not found):
-        for node in blocks.nodes(flat=False):
+        for node in daemon.standin.blocks.nodes({}):
             if wanted in (None, node["node-name"]):
                 found.append(_block(None, node, verbose=args.get("verbose", False)))
-        if wanted is not None:
-            found.insert(0, [])
+    if wanted is not None:
+        found.insert(0, [])
     return [line for each in found for line in ("", *each)][1:]
 
 
@@ -75,8 +75,8 @@ def _block(device: JSONObject | None, node: JSONObject | None, *, verbose: bool)
     if "backing_file" in node:
         depth = node["backing_file_depth"]
         lines.append(f"    Backing file:     {node['backing_file']} (chain depth: {depth})")
-    if any(node[name] for name in _LIMITS):
-        told = " ".join(f"{name}={node[name]}" for name in _LIMITS)
+    if "group" in node:
+        told = " ".join(f"{name}={node.get(name, 0)}" for name in _LIMITS)
         lines.append(f"    I/O throttling:   {told} group={node['group']}")
     if verbose:
         lines += ["", "Images:"]
@@ -87,7 +87,10 @@ def _block(device: JSONObject | None, node: JSONObject | None, *, verbose: bool)
     return lines
 
 
-_LIMITS = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
+_LIMITS = (
+    *("bps", "bps_rd", "bps_wr", "bps_max", "bps_rd_max", "bps_wr_max"),
+    *("iops", "iops_rd", "iops_wr", "iops_max", "iops_rd_max", "iops_wr_max", "iops_size"),
+)
 
 
 def _image(image: JSONObject) -> list[str]:

@@ -6,6 +6,7 @@ What they print was observed on QEMU 10.0.2: nothing, or `Error: ` and why.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.commands import migration
@@ -15,6 +16,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
 from memd.qapi.numbers import parse_size
+from memd.work import Outcome
 
 if TYPE_CHECKING:
     from memd.standin.standin import StandIn
@@ -57,6 +59,53 @@ def netdev_add(daemon: Daemon, args: JSONObject) -> None:
         # QEMU says why on its standard error.
         raise Usage("", "netdev_add")
     netdevs.add(_typed(daemon, "netdev_add", options), _no_fd)
+
+
+async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`drive_add [-n] PLACE OPTIONS`; what is wrong is printed as it stands."""
+    options, of = _options(args["options"], ""), standin(daemon)
+    types = partial(daemon.typed, "blockdev-add")
+    try:
+        if not args.get("node"):
+            await of.drives.add(options, types)
+            return ["OK"]
+        if "node-name" not in options:
+            return ["'node-name' needs to be specified"]
+        await of.blocks.add(types(options))
+    except QMPError as error:
+        return [error.desc, *([] if error.hint is None else [error.hint])]
+    return []
+
+
+async def drive_del(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`drive_del NAME`; what is wrong is printed as it stands."""
+    of = standin(daemon)
+    try:
+        await of.drives.delete(args["id"])
+    except QMPError as error:
+        return [error.desc]
+    return []
+
+
+async def nbd_server_start(daemon: Daemon, args: JSONObject) -> None:
+    """`nbd_server_start [-a [-w]] URI`: with -a all drives are exported."""
+    exports, drives = standin(daemon).exports, standin(daemon).drives
+    if args.get("writable") and not args.get("all"):
+        raise QMPError("-w only valid together with -a")
+    kind, _, path = args["uri"].partition(":")
+    where: JSONObject = {"type": "unix", "data": {"path": path}}
+    if kind != "unix":
+        host, _, port = args["uri"].rpartition(":")
+        where = {"type": "inet", "data": {"host": host, "port": port}}
+    await exports.start({"addr": where})
+    for row in drives.query() if args.get("all") else []:
+        if row["device"] and "inserted" in row:
+            exports.add_device({"device": row["device"], "writable": args.get("writable", False)})
+
+
+async def nbd_server_remove(daemon: Daemon, args: JSONObject) -> Outcome:
+    """`nbd_server_remove [-f] NAME`."""
+    return Outcome(events=await standin(daemon).exports.delete({"id": args["name"]}))
 
 
 def sendkey(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -133,10 +182,7 @@ def check(daemon: Daemon, command: str, arguments: JSONObject) -> JSONObject:
 
 
 def _typed(daemon: Daemon, command: str, options: JSONObject) -> JSONObject:
-    from memd.qapi.keyval import check_keyval
-
-    known = daemon.schema.commands[command].arguments
-    return daemon.schema.checker(command)(check_keyval(known, options))
+    return daemon.schema.checker(command)(daemon.typed(command, options))
 
 
 def _fits(daemon: Daemon, command: str, arguments: JSONObject) -> bool:

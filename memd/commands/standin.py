@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from memd.standin.standin import StandIn
 from memd.work import Command, Outcome
 
 if TYPE_CHECKING:
+    from memd.config import StartCommand
     from memd.standin.chardevs import TakeFd
 
 
@@ -52,14 +54,14 @@ def _section(daemon: Daemon, name: str) -> JSON:
     return _standin(daemon).catalogue.section(name)
 
 
-Act = Callable[[StandIn, JSONObject], Any]
+Act = Callable[[StandIn], Callable[[JSONObject], Any]]
+"""Gives what a register does for a command, with its arguments; it returns a value, a tuple of
+events or nothing."""
 
 
 def _register(act: Act) -> Handler:
-    """What a register does, as a command; it returns a value, a tuple of events or nothing."""
-
     def handle(daemon: Daemon, args: JSONObject) -> JSON:
-        result = act(_standin(daemon), args)
+        result = act(_standin(daemon))(args)
         return _later(result) if type(result) is CoroutineType else _answer(result)
 
     return handle
@@ -75,11 +77,12 @@ def _answer(result: Any) -> JSON:
     return {} if result is None else result
 
 
-def _of_client(act: Callable[[StandIn, JSONObject, TakeFd], Any]) -> SessionHandler:
+def _of_client(act: Callable[[StandIn], Callable[[JSONObject, TakeFd], Any]]) -> SessionHandler:
     """The same, of a command that takes descriptors that its client has named."""
 
     def handle(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
-        return _register(lambda standin, args: act(standin, args, take_fd(session)))(daemon, args)
+        result = act(_standin(daemon))(args, take_fd(session))
+        return _later(result) if type(result) is CoroutineType else _answer(result)
 
     return handle
 
@@ -150,18 +153,14 @@ def query_machines(daemon: Daemon, args: JSONObject) -> JSON:
     return machines
 
 
-async def at_start(daemon: Daemon, command: str, options: JSONObject, is_json: bool) -> None:
+async def at_start(daemon: Daemon, start: StartCommand) -> None:
     """What an option of the command line registers.
-
-    Args:
-        command: a command, or "logfile" or "use-chardev".
-        options: its arguments.
-        is_json: whether values have their types; else they are text.
 
     Raises:
         QMPError: it can't be.
     """
     standin = _standin(daemon)
+    command, options, is_json, where = start
     if command == "logfile":
         await standin.chardevs.make_log(options["logfile"], append=options["logappend"])
     elif command == "use-chardev":
@@ -171,19 +170,30 @@ async def at_start(daemon: Daemon, command: str, options: JSONObject, is_json: b
     elif command == "migrate-incoming":
         await migration.incoming_at_start(daemon, daemon.schema.checker(command)(options))
     elif command == "chardev-add":
-        await standin.chardevs.add(options["id"], options["backend"], inherited)
+        await standin.chardevs.add(options, inherited)
+    elif command == "drive":
+        await _add_drive(daemon, standin, options, where)
     else:
-        if not is_json:
-            from memd.qapi.keyval import check_keyval
-
-            options = check_keyval(daemon.schema.commands[command].arguments, options)
-        checked = daemon.schema.checker(command)(options)
+        checked = options if is_json else daemon.typed(command, options)
+        checked = daemon.schema.checker(command)(checked)
         if command == "object-add":
             await daemon.tree.objects.create(checked)
         elif command == "netdev_add":
             standin.netdevs.add(checked, inherited)
         else:
             await blockdev_add(daemon, checked)
+
+
+async def _add_drive(daemon: Daemon, standin: StandIn, options: JSONObject, where: str) -> None:
+    from memd.config import DeviceOption
+
+    count = daemon.machine.config.smp.get("cpus", 1)
+    kind, name = await standin.drives.add(
+        dict(options), partial(daemon.typed, "blockdev-add"), count
+    )
+    if kind == "virtio":
+        device = {"driver": "virtio-blk-pci", "drive": name}
+        standin.devices_of_drives.append(DeviceOption(where, False, device))
 
 
 def query_pci(daemon: Daemon, args: JSONObject) -> JSON:
@@ -198,19 +208,6 @@ def query_iothreads(daemon: Daemon, args: JSONObject) -> JSON:
     from memd.standin import tunable
 
     return tunable.query_iothreads(daemon.tree.objects.each(), os.getpid())
-
-
-def block_set_io_throttle(daemon: Daemon, args: JSONObject) -> JSON:
-    """`block_set_io_throttle`: limits of a device's, which can be read back."""
-    if ("id" in args) == ("device" in args):
-        raise QMPError("Need exactly one of 'device' and 'id'")
-    id = args.get("id", "")
-    if not _standin(daemon).blocks.limit(id, args):
-        path = id if id.startswith("/") else f"/machine/peripheral/{id}"
-        if "device" in args or daemon.tree.lookup(path)[0] is None:
-            raise device_not_found(f"Device '{args.get('device', id)}' not found")
-        raise QMPError("Device does not have a block device backend")
-    return {}
 
 
 def set_password(daemon: Daemon, args: JSONObject) -> JSON:
@@ -240,79 +237,63 @@ def _check_spice(args: JSONObject) -> None:
         raise QMPError("SPICE is not in use", "DeviceNotActive")
 
 
-def _jobs(prefix: str, id: str, *, block: bool) -> dict[str, Handler]:
-    """The commands about a job: those about any, or about one of a block device."""
-
-    def of(verb: str, id: str) -> Handler:
-        def act(standin: StandIn, args: JSONObject) -> Any:
-            force = args.get("force", not block)
-            return standin.images.jobs.command(verb, args[id], block=block, force=force)
-
-        return _register(act)
-
-    return {
-        **{f"{prefix}{verb}": of(verb, id) for verb in ("pause", "resume", "cancel", "complete")},
-        **{f"{prefix}{verb}": of(verb, "id") for verb in ("finalize", "dismiss")},
-    }
-
-
 _ACTS: dict[str, Act] = {
-    "chardev-remove": lambda standin, args: standin.chardevs.remove(args["id"]),
-    "chardev-send-break": lambda standin, args: standin.chardevs.send_break(args["id"]),
-    "ringbuf-write": lambda standin, args: standin.chardevs.write(
-        args["device"], args["data"], args.get("format", "utf8")
-    ),
-    "ringbuf-read": lambda standin, args: standin.chardevs.read(
-        args["device"], args["size"], args.get("format", "utf8")
-    ),
-    "netdev_del": lambda standin, args: standin.netdevs.delete(args["id"]),
-    "send-key": lambda standin, args: None,
-    "query-dump": lambda standin, args: standin.dump.query(),
-    "set_link": lambda standin, args: standin.netdevs.set_link(args["name"], args["up"]),
-    "migrate-set-parameters": StandIn.set_migration_parameters,
-    "query-migrate-parameters": lambda standin, args: standin.migration_parameters(),
-    "query-migrate": lambda standin, args: standin.migration.query(),
-    "migrate_cancel": lambda standin, args: standin.migration.cancel(),
-    "migrate-continue": lambda standin, args: standin.migration.go_on(args["state"]),
-    "migrate-start-postcopy": lambda standin, args: standin.migration.hurry(),
-    "blockdev-del": lambda standin, args: standin.blocks.delete(args["node-name"]),
-    "block_resize": lambda standin, args: standin.blocks.resize(
-        args.get("device"), args.get("node-name"), args["size"]
-    ),
-    "query-block": lambda standin, args: standin.blocks.devices(),
-    "query-blockstats": lambda standin, args: standin.blocks.statistics(
-        by_node=args.get("query-nodes", False)
-    ),
-    "query-named-block-nodes": lambda standin, args: standin.blocks.nodes(
-        flat=args.get("flat", False)
-    ),
-    "query-block-exports": lambda standin, args: standin.blocks.exports(),
-    "nbd-server-start": lambda standin, args: standin.blocks.start_serving(),
-    "nbd-server-stop": lambda standin, args: standin.blocks.stop_serving(),
-    "nbd-server-add": lambda standin, args: standin.blocks.export(
-        args["name"] if "name" in args else args["device"], args["device"]
-    ),
-    "nbd-server-remove": lambda standin, args: standin.blocks.unexport(args["name"]),
-    "blockdev-create": lambda standin, args: standin.images.create(args),
-    "blockdev-snapshot": lambda standin, args: standin.images.snapshot(args),
-    "blockdev-snapshot-sync": lambda standin, args: standin.images.snapshot_sync(args),
-    "transaction": lambda standin, args: standin.images.transaction(args["actions"]),
-    "block-commit": lambda standin, args: standin.images.commit(args),
-    "block-stream": lambda standin, args: standin.images.stream(args),
-    "blockdev-mirror": lambda standin, args: standin.images.mirror(args),
-    "drive-mirror": lambda standin, args: standin.images.drive_mirror(args),
-    "blockdev-backup": lambda standin, args: standin.images.backup(args),
-    "drive-backup": lambda standin, args: standin.images.drive_backup(args),
-    "block-job-set-speed": lambda standin, args: standin.images.jobs.set_speed(
-        args["device"], args["speed"]
-    ),
-    "block-job-change": lambda standin, args: standin.images.jobs.change(
-        args["id"], args["copy-mode"]
-    ),
-    "query-jobs": lambda standin, args: standin.images.jobs.query(),
-    "query-block-jobs": lambda standin, args: standin.images.jobs.query_block(),
+    "chardev-remove": lambda its: its.chardevs.remove,
+    "chardev-send-break": lambda its: its.chardevs.send_break,
+    "ringbuf-write": lambda its: its.chardevs.write,
+    "ringbuf-read": lambda its: its.chardevs.read,
+    "netdev_del": lambda its: its.netdevs.delete,
+    "set_link": lambda its: its.netdevs.set_link,
+    "send-key": lambda its: lambda args: None,
+    "query-dump": lambda its: its.dump.query,
+    "migrate-set-parameters": lambda its: its.set_migration_parameters,
+    "query-migrate-parameters": lambda its: its.migration_parameters,
+    "query-migrate": lambda its: its.migration.query,
+    "migrate_cancel": lambda its: its.migration.cancel,
+    "migrate-continue": lambda its: its.migration.go_on,
+    "migrate-start-postcopy": lambda its: its.migration.hurry,
+    "blockdev-del": lambda its: its.blocks.delete,
+    "block_resize": lambda its: its.blocks.resize,
+    "query-named-block-nodes": lambda its: its.blocks.nodes,
+    "query-block": lambda its: its.drives.query,
+    "query-blockstats": lambda its: its.drives.statistics,
+    "block_set_io_throttle": lambda its: its.drives.limit,
+    "blockdev-open-tray": lambda its: its.drives.open_tray,
+    "blockdev-close-tray": lambda its: its.drives.close_tray,
+    "blockdev-remove-medium": lambda its: its.drives.remove_medium,
+    "blockdev-insert-medium": lambda its: its.drives.insert_medium,
+    "blockdev-change-medium": lambda its: its.drives.change_medium,
+    "eject": lambda its: its.drives.eject,
+    "query-block-exports": lambda its: its.exports.query,
+    "block-export-add": lambda its: its.exports.add,
+    "block-export-del": lambda its: its.exports.delete,
+    "nbd-server-start": lambda its: its.exports.start,
+    "nbd-server-stop": lambda its: its.exports.stop,
+    "nbd-server-add": lambda its: its.exports.add_device,
+    "nbd-server-remove": lambda its: its.exports.remove,
+    "blockdev-create": lambda its: its.images.create,
+    "blockdev-snapshot": lambda its: its.images.snapshot,
+    "blockdev-snapshot-sync": lambda its: its.images.snapshot_sync,
+    "transaction": lambda its: its.images.transaction,
+    "block-commit": lambda its: its.images.commit,
+    "block-stream": lambda its: its.images.stream,
+    "blockdev-mirror": lambda its: its.images.mirror,
+    "drive-mirror": lambda its: its.images.drive_mirror,
+    "blockdev-backup": lambda its: its.images.backup,
+    "drive-backup": lambda its: its.images.drive_backup,
+    "block-job-set-speed": lambda its: its.images.jobs.set_speed,
+    "block-job-change": lambda its: its.images.jobs.change,
+    "query-jobs": lambda its: its.images.jobs.query,
+    "query-block-jobs": lambda its: its.images.jobs.query_block,
 }
-"""What registers do."""
+
+
+def _verb(command: str) -> Act:
+    """A command about a job: `job-VERB` of any job, or `block-job-VERB`."""
+    return lambda its: lambda args: its.images.jobs.command(command, args)
+
+
+_VERBS = ("pause", "resume", "cancel", "complete", "finalize", "dismiss")
 
 REGISTERS: dict[str, Handler] = {
     **{name: _register(act) for name, act in _ACTS.items()},
@@ -323,24 +304,22 @@ REGISTERS: dict[str, Handler] = {
     "query-machines": query_machines,
     "inject-nmi": inject_nmi,
     "screendump": screendump,
-    **_jobs("job-", "id", block=False),
-    **_jobs("block-job-", "device", block=True),
+    **{
+        f"{prefix}job-{verb}": _register(_verb(f"{prefix}job-{verb}"))
+        for prefix in ("", "block-")
+        for verb in _VERBS
+    },
     "watchdog-set-action": watchdog_set_action,
     "query-iothreads": query_iothreads,
-    "block_set_io_throttle": block_set_io_throttle,
     **dict.fromkeys(("set_password", "change-vnc-password"), set_password),
     "expire_password": expire_password,
 }
 """What a stand-in does otherwise than memd, or besides."""
 
 OF_CLIENTS: dict[str, SessionHandler] = {
-    "chardev-add": _of_client(
-        lambda standin, args, take: standin.chardevs.add(args["id"], args["backend"], take)
-    ),
-    "chardev-change": _of_client(
-        lambda standin, args, take: standin.chardevs.change(args["id"], args["backend"], take)
-    ),
-    "netdev_add": _of_client(lambda standin, args, take: standin.netdevs.add(args, take)),
+    "chardev-add": _of_client(lambda its: its.chardevs.add),
+    "chardev-change": _of_client(lambda its: its.chardevs.change),
+    "netdev_add": _of_client(lambda its: its.netdevs.add),
     "migrate": migration.migrate,
     "dump-guest-memory": dump_guest_memory,
     "migrate-incoming": migration.migrate_incoming,

@@ -14,50 +14,84 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, is_identifier
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.files import encode_path
 from memd.hostmem.libc import PAGE_SIZE
 from memd.hostmem.paths import open_path
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
-from memd.standin.qcow2 import Header
-from memd.work import Event, Job
+from memd.standin.qcow2 import MAGIC, Header
+from memd.work import Job
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
+    from memd.qom.tree import Tree
+    from memd.standin.tunable import ThrottleGroup
 
 _MOST = 1024
 """Nodes that clients may have at a time: each may hold a descriptor."""
+
+LONGEST_NAME = 31
+"""Characters of a node's name."""
 
 _SECTOR = 512
 _LONGEST = (1 << 63) - (1 << 30)
 """Bytes of a node at most."""
 
 _NULL_SIZE = 1 << 30
-DRIVERS = ("file", "raw", "qcow2", "null-co", "null-aio")
+DRIVERS = ("file", "raw", "qcow2", "throttle", "null-co", "null-aio")
 """Those that memd has."""
 
+PROBED = ""
+"""The driver of a node whose file says whether it is raw or qcow2."""
+
 _ACCESS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-_CACHE = {"no-flush": False, "direct": False, "writeback": True}
-_LIMITS = {
+LIMITS = {
     f"{kind}{short}": f"{kind}-{part}"
     for kind in ("bps", "iops")
     for short, part in (("", "total"), ("_rd", "read"), ("_wr", "write"))
 }
 """The limits of throughput as `block_set_io_throttle` has them, and as a throttle group does."""
-_COUNTS = (
-    *("rd_bytes", "wr_bytes", "zone_append_bytes", "unmap_bytes", "rd_operations"),
-    *("wr_operations", "zone_append_operations", "flush_operations", "unmap_operations"),
-    *("rd_total_time_ns", "wr_total_time_ns", "zone_append_total_time_ns"),
-    *("flush_total_time_ns", "unmap_total_time_ns", "rd_merged", "wr_merged"),
-    *("zone_append_merged", "unmap_merged", "failed_rd_operations", "failed_wr_operations"),
-    *("failed_zone_append_operations", "failed_flush_operations", "failed_unmap_operations"),
-    *("invalid_rd_operations", "invalid_wr_operations", "invalid_zone_append_operations"),
-    *("invalid_flush_operations", "invalid_unmap_operations", "wr_highest_offset"),
-)
 
-_DISCARDS = ("discard-nb-ok", "discard-nb-failed", "discard-bytes-ok")
+
+class Drive:
+    """A place for a medium: a device's, or one that waits for a device.
+
+    Attributes:
+        name: its name; "" for that of a device which names a node.
+        node: what is in it, None for nothing.
+        user: what uses it, as errors call that: a device's id or path; None for nobody.
+        qdev: the same as clients are told of it.
+        removable: whether its medium can be taken out.
+        opened: whether its tray is, None where there is no tray.
+        writeback: whether its device has a cache for what is written.
+        read_only: whether what is put into it is not written to, unless a client says so.
+        bound: whether the machine has made a device for it.
+        limits: what is told of the limits of throughput that were set.
+    """
+
+    def __init__(self, name: str = "", node: Node | None = None) -> None:
+        self.name = name
+        self.node: Node | None = None
+        self.user: str | None = None
+        self.qdev = ""
+        self.removable = True
+        self.opened: bool | None = None
+        self.writeback = True
+        self.read_only = False
+        self.bound = False
+        self.limits: dict[str, JSON] = {}
+        self.insert(node)
+
+    def insert(self, node: Node | None) -> Node | None:
+        """Put a node into it, or nothing; gives the one that was in it."""
+        before, self.node = self.node, node
+        if before is not None:
+            before.drive = None
+        if node is not None:
+            node.drive, self.read_only = self, node.read_only
+        return before
 
 
 class Node:
@@ -78,18 +112,19 @@ class Node:
         job: the kind of the block job that keeps others from it, or None.
         holds: what else uses it, each as an error calls the node then.
         header: a qcow2 image's.
-        device: what uses it: a device's id or path, None for nobody.
-        qdev: the same as clients are told of it.
+        drive: what has it as its medium, None for nothing.
+        group: whose limits it has, for a filter; None for a node of any other kind.
+        cache: whether the host's cache is passed by, and whether flushes are ignored.
+        zeroes: whether zeroes are detected that are written (QAPI's `BlockdevDetectZeroesOptions`).
         facts: what else is told of the image.
-        limits: what `query-block` tells of the limits of throughput that were set.
     """
 
-    def __init__(self, name: str, driver: str, *, read_only: bool) -> None:
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.name = name
-        self.driver = driver
-        self.read_only = read_only
+        self.driver: str = options["driver"]
+        self.read_only: bool = options.get("read-only", False)
         self.filename = ""
-        self.options: dict[str, JSON] = {"driver": driver}
+        self.options: dict[str, JSON] = {"driver": self.driver}
         self.size = self.offset = 0
         self.length: int | None = None
         self.fd = -1
@@ -99,10 +134,11 @@ class Node:
         self.job: str | None = None
         self.holds: list[str] = []
         self.header: Header | None = None
-        self.device: str | None = None
-        self.qdev = ""
+        self.drive: Drive | None = None
+        self.group: ThrottleGroup | None = None
+        self.cache: dict[str, bool] = {"direct": False, "no-flush": False, **options["cache"]}
+        self.zeroes: str = options.get("detect-zeroes", "off")
         self.facts: dict[str, JSON] = {}
-        self.limits: dict[str, JSON] = {}
 
     @property
     def file(self) -> Node | None:
@@ -123,6 +159,11 @@ class Node:
             yield at
             at = at.backing
 
+    @property
+    def shown_below(self) -> Node | None:
+        """The node that is told as its backing node: that of a filter is what it filters."""
+        return self.backing if self.group is None else self.child
+
     def set_read_only(self, read_only: bool) -> None:
         """Have it and the nodes that have its bytes written to or not."""
         for each in self.layers():
@@ -136,29 +177,39 @@ class Node:
 
 
 class Blocks:
-    """The block nodes of a stand-in, and its NBD server, to which nobody can connect.
+    """The block nodes of a stand-in, and the drives that they are in.
 
     Args:
         compat: whose nodes it tells of.
+        tree: says what their files have to be below, and has groups of limits.
+
+    Attributes:
+        drives: in the order in which they came.
     """
 
-    def __init__(self, compat: Compat) -> None:
+    def __init__(self, compat: Compat, tree: Tree) -> None:
         self._compat = compat
+        self._tree = tree
         self._nodes: dict[str, Node] = {}
         self._making: set[str] = set()
         self._numbers = 0
-        self._serving = False
-        self._exports: dict[str, str] = {}
+        self.drives: list[Drive] = []
 
     async def clear(self) -> None:
         """Close every node."""
         nodes = [*self._nodes.values()]
         self._nodes.clear()
+        self.drives.clear()
         await Job(lambda: _close(nodes), on=_waits_for(nodes))
 
     def find(self, name: str) -> Node | None:
-        """The node of that name."""
-        return self._nodes.get(name)
+        """The node of that name, or what is in the drive of that name."""
+        drive = self.drive(name)
+        return self._nodes.get(name) if drive is None else drive.node
+
+    def drive(self, name: str) -> Drive | None:
+        """The drive of that name."""
+        return next((each for each in self.drives if name and each.name == name), None)
 
     def all(self) -> list[Node]:
         """Every node, the oldest first."""
@@ -174,18 +225,21 @@ class Blocks:
         Args:
             device: another name for it, where a client may give one of two.
         """
-        node = self._nodes.get(name or device or "")
+        drive = self.drive(name if device is None else device)
+        if drive is not None and drive.node is None:
+            raise QMPError(f"Device '{drive.name}' has no medium")
+        node = self._nodes.get(name or device or "") if drive is None else drive.node
         if node is None:
             raise QMPError(
                 f"Cannot find device='{name if device is None else device}' nor node-name='{name}'"
             )
         return node
 
-    async def add(self, args: dict[str, Any], roots: Roots | None, *, owned: bool = True) -> Node:
+    async def add(self, args: dict[str, Any], *, owned: bool = True) -> Node:
         """`blockdev-add`; gives the node.
 
         Args:
-            roots: what its files have to be below.
+            args: of the command; where no driver is named, the image's format is looked for.
             owned: whether it stays until it is deleted by name.
 
         Raises:
@@ -196,18 +250,20 @@ class Blocks:
         named = [node.name for node in made]
         self._making.update(named)
         try:
-            await Job(lambda: _open(made, roots), on=_waits_for(made))
+            await Job(lambda: _open(made, self._tree.host.roots), on=_waits_for(made))
         finally:
             self._making.difference_update(named)
         top.owned = owned
         for node in made:
             self._nodes[node.name] = node
+            if node.group is not None:
+                node.group.users.add(node)
         return top
 
     def _plan(self, options: dict[str, Any], made: list[Node]) -> Node:
         """A node that is to be; it is added to `made`, after those below that come with it."""
         driver = options["driver"]
-        if driver not in DRIVERS:
+        if driver not in (*DRIVERS, PROBED):
             raise QMPError(f"memd has no block driver '{driver}'")
         name = self._take_name(options.get("node-name"))
         if any(each.name == name for each in made):
@@ -215,15 +271,25 @@ class Blocks:
         for each in ("offset", "size"):
             if options.get(each, 0) < 0:
                 raise QMPError(f"Value '{options[each]}' is out of range for parameter '{each}'")
-        node = Node(name, driver, read_only=options.get("read-only", False))
+        if options.get("detect-zeroes") == "unmap" and options.get("discard") != "unmap":
+            raise QMPError(
+                "setting detect-zeroes to unmap is not allowed without setting discard operation"
+                " to unmap"
+            )
+        node = Node(name, {"cache": {}, **options})
+        if driver == "throttle":
+            node.options["throttle-group"] = options["throttle-group"]
+            node.group = self._group(options["throttle-group"])
         if driver == "file":
             node.filename = node.options["filename"] = options["filename"]
         elif driver.startswith("null"):
-            node.options["size"] = options.get("size", _NULL_SIZE)
-            node.size = _sectors(node.options["size"])
-            node.filename = _as_json(node)
+            node.size = _sectors(options.get("size", _NULL_SIZE))
+            node.filename = f"{driver}://"
+            if "size" in options:
+                node.options["size"] = options["size"]
+                node.filename = _as_json(node)
         else:
-            node.child = self._plan_below(options["file"], node.read_only, made)
+            node.child = self._plan_below(options["file"], node, node.read_only, made)
             node.offset, node.length = options.get("offset", 0), options.get("size")
             node.options |= {each: options[each] for each in ("offset", "size") if each in options}
             node.options["file"] = node.child.options
@@ -232,15 +298,24 @@ class Blocks:
                 node.filename = _as_json(node)
             try:
                 if options.get("backing") is not None:
-                    node.backing = self._plan_below(options["backing"], True, made)
+                    node.backing = self._plan_below(options["backing"], node, True, made)
             except QMPError as error:
                 raise QMPError(f"Could not open backing file: {error.desc}") from None
         made.append(node)
         return node
 
-    def _plan_below(self, told: Any, read_only: bool, made: list[Node]) -> Node:
+    def _group(self, name: str) -> ThrottleGroup:
+        from memd.standin.tunable import ThrottleGroup
+
+        found = self._tree.objects.get(name)
+        if not isinstance(found, ThrottleGroup):
+            raise QMPError(f"Throttle group '{name}' does not exist")
+        return found
+
+    def _plan_below(self, told: Any, above: Node, read_only: bool, made: list[Node]) -> Node:
         if type(told) is dict:
-            return self._plan({"read-only": read_only, **told}, made)
+            cache = {**above.cache, **told.get("cache", {})}
+            return self._plan({"read-only": read_only, **told, "cache": cache}, made)
         return self.named(told)
 
     def _take_name(self, name: str | None) -> str:
@@ -248,6 +323,12 @@ class Blocks:
         if name is None:
             self._numbers += 1
             name = f"#block{self._numbers:03}"
+        elif not is_identifier(name):
+            raise QMPError(f"Invalid node-name: '{name}'")
+        elif len(name) > LONGEST_NAME:
+            raise QMPError("Node name too long")
+        if self.drive(name) is not None:
+            raise QMPError(f"node-name={name} is conflicting with a device id")
         if name in self._nodes or name in self._making:
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
         if len(self._nodes) + len(self._making) >= _MOST:
@@ -266,22 +347,23 @@ class Blocks:
                     f"Node '{node.name}' is busy: node is used as backing hd of '{each.name}'"
                 )
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, args: dict[str, Any]) -> None:
         """`blockdev-del`.
 
         Raises:
             QMPError: there is none, or it is in use.
         """
+        name = args["node-name"]
         node = self._nodes.get(name)
         if node is None:
             raise QMPError(f"Failed to find node with node-name='{name}'")
-        if node.job is None and (node.device is not None or node.holds):
+        if node.job is None and (node.drive is not None or node.holds):
             raise QMPError(f"{(*node.holds, 'Node')[0]} {name} is in use")
         self.check_free(node)
-        if self.users(node) or name in self._exports.values():
-            raise QMPError(f"Block device {name} is in use")
         if not node.owned:
             raise QMPError(f"Node {name} is not owned by the monitor")
+        if self.users(node):
+            raise QMPError(f"Block device {name} is in use")
         node.owned = False
         await self.collect(node)
 
@@ -291,11 +373,13 @@ class Blocks:
         todo = [node]
         while todo:
             at = todo.pop()
-            if at is None or at.owned or at.holds or at.job or at.device is not None:
+            if at is None or at.owned or at.holds or at.job or at.drive is not None:
                 continue
             if self.users(at) or self._nodes.get(at.name) is not at:
                 continue
             del self._nodes[at.name]
+            if at.group is not None:
+                at.group.users.discard(at)
             gone.append(at)
             todo += [at.child, at.backing]
         if gone:
@@ -303,28 +387,21 @@ class Blocks:
 
     def replace(self, old: Node, new: Node) -> None:
         """Have what uses a node use another one."""
-        new.device, new.qdev, old.device, old.qdev = old.device, old.qdev, None, ""
+        if old.drive is not None:
+            old.drive.insert(new)
         for each in self._nodes.values():
             if each is not new and each.child is old:
                 each.child = new
             if each is not new and each.backing is old:
                 each.backing = new
 
-    def release(self, names: tuple[str | None, ...]) -> Node | None:
-        """A device, of which these are names, uses no node any more; the one that it used."""
-        for node in self._nodes.values():
-            if node.device is not None and node.device in names:
-                node.device, node.limits = None, {}
-                return node
-        return None
-
-    async def resize(self, device: str | None, name: str | None, size: int) -> None:
+    async def resize(self, args: dict[str, Any]) -> None:
         """`block_resize`: the file behind a raw node has another size.
 
         Raises:
             QMPError: it can't have.
         """
-        node = self.named(name or "", device or "")
+        node, size = self.named(args.get("node-name", ""), args.get("device", "")), args["size"]
         if size < 0:
             raise QMPError("Parameter 'size' expects a >0 size")
         self.check_free(node)
@@ -355,128 +432,42 @@ class Blocks:
         for each, its in sizes.items():
             each.size = _sectors(its)
 
-    def conflict(self, node: Node, who: str) -> QMPError:
-        """What is said to a second device that is to use a node."""
-        return QMPError(
-            f"Permission conflict on node '{node.name}': permissions 'write' are both required by"
-            f" block device '{node.device}' (uses node '{node.name}' as 'root' child) and unshared"
-            f" by block device '{who}' (uses node '{node.name}' as 'root' child)."
-        )
+    def nodes(self, args: dict[str, Any]) -> list[JSON]:
+        """The value of `query-named-block-nodes`, the youngest first."""
+        flat = args.get("flat", False)
+        return [self.info(node, flat=flat) for node in reversed(self._nodes.values())]
 
-    def nodes(self, *, flat: bool) -> list[JSON]:
-        """The value of `query-named-block-nodes`, the youngest first.
+    def info(self, node: Node, *, flat: bool = False) -> dict[str, JSON]:
+        """QAPI's `BlockDeviceInfo`.
 
         Args:
             flat: whether nothing is told there of backing nodes.
         """
-        return [_info(node, self._compat, flat=flat) for node in reversed(self._nodes.values())]
-
-    def devices(self) -> list[JSON]:
-        """The value of `query-block`: what devices use."""
-        return [
-            {
-                "device": "",
-                "qdev": node.qdev,
-                "type": "unknown",
-                "locked": False,
-                "removable": False,
-                "io-status": "ok",
-                "inserted": {**_info(node, self._compat), **node.limits},
-            }
-            for node in self._nodes.values()
-            if node.device is not None
-        ]
-
-    def limit(self, id: str, args: dict[str, Any]) -> bool:
-        """`block_set_io_throttle`, which holds nothing back.
-
-        Args:
-            id: the device's, or its path.
-            args: the command's.
-
-        Returns:
-            Whether a device of that name uses a node.
-
-        Raises:
-            QMPError: the limits contradict each other.
-        """
-        from memd.standin.tunable import NO_LIMITS, check_limits
-
-        for node in self._nodes.values():
-            if node.device is not None and id in (node.qdev, f"/machine/peripheral/{node.qdev}"):
-                break
-        else:
-            return False
-        limits = {**NO_LIMITS, "iops-size": args.get("iops_size", 0)}
-        told: dict[str, JSON] = {}
-        for name, other in _LIMITS.items():
-            told[name] = limits[other] = args[name]
-            limits[f"{other}-max"] = most = args.get(f"{name}_max", 0)
-            limits[f"{other}-max-length"] = length = args.get(f"{name}_max_length", 1)
-            if most:
-                told |= {f"{name}_max": most, f"{name}_max_length": length}
-        check_limits(limits)
-        if any(told.values()):
-            told["group"] = args.get("group", node.limits.get("group", id))
-        if limits["iops-size"]:
-            told["iops_size"] = limits["iops-size"]
-        node.limits = told
-        return True
-
-    def statistics(self, *, by_node: bool) -> list[JSON]:
-        """The value of `query-blockstats`: nothing was ever read or written."""
-        if by_node:
-            return [_statistics(node, backing=False) for node in reversed(self._nodes.values())]
-        return [
-            {**_statistics(node, backing=True), "device": "", "qdev": node.qdev}
-            for node in self._nodes.values()
-            if node.device is not None
-        ]
-
-    # The NBD server
-
-    def start_serving(self) -> None:
-        """`nbd-server-start`; raises `QMPError` where it was started."""
-        if self._serving:
-            raise QMPError("NBD server already running")
-        self._serving = True
-
-    def stop_serving(self) -> tuple[Event, ...]:
-        """`nbd-server-stop`; raises `QMPError` where it was not started."""
-        self._need_server()
-        self._serving = False
-        gone, self._exports = self._exports, {}
-        return tuple(Event("BLOCK_EXPORT_DELETED", {"id": id}) for id in gone)
-
-    def export(self, id: str, name: str) -> None:
-        """`nbd-server-add`.
-
-        Raises:
-            QMPError: there is no such node, no server, or an export of that name.
-        """
-        self._need_server()
-        self.named(name)
-        if id in self._exports:
-            raise QMPError(f"NBD server already has export named '{id}'")
-        self._exports[id] = name
-
-    def unexport(self, id: str) -> tuple[Event, ...]:
-        """`nbd-server-remove`; raises `QMPError` where there is none."""
-        self._need_server()
-        if self._exports.pop(id, None) is None:
-            raise QMPError(f"Export '{id}' is not found")
-        return (Event("BLOCK_EXPORT_DELETED", {"id": id}),)
-
-    def exports(self) -> list[JSON]:
-        """The value of `query-block-exports`."""
-        return [
-            {"id": id, "type": "nbd", "node-name": name, "shutting-down": False}
-            for id, name in self._exports.items()
-        ]
-
-    def _need_server(self) -> None:
-        if not self._serving:
-            raise QMPError("NBD server not running")
+        depth, at = 0, node.shown_below
+        while at is not None and not flat:
+            depth, at = depth + 1, at.shown_below
+        info: dict[str, JSON] = {
+            "node-name": node.name,
+            "drv": node.driver,
+            "ro": node.read_only,
+            "file": node.filename,
+            "image": _image(node, None if flat else node.shown_below, self._compat),
+            "encrypted": False,
+            "detect_zeroes": node.zeroes,
+            "active": True,
+            "backing_file_depth": depth,
+            "write_threshold": 0,
+            "cache": {**node.cache, "writeback": True},
+            **dict.fromkeys(LIMITS, 0),
+        }
+        if node.backing is not None:
+            info["backing_file"] = node.backing.filename
+        if self._compat is not Compat.V10_0:
+            below = {"file": node.child, "backing": node.backing}
+            info["children"] = [
+                {"child": role, "node-name": each.name} for role, each in below.items() if each
+            ]
+        return info
 
 
 def _as_json(node: Node) -> str:
@@ -489,48 +480,6 @@ def _as_json(node: Node) -> str:
         }
 
     return f"json:{json.dumps(ordered(node.options))}"
-
-
-def _statistics(node: Node, *, backing: bool) -> dict[str, JSON]:
-    """QAPI's `BlockStats` of a node and those below it."""
-    stats: dict[str, JSON] = dict.fromkeys(_COUNTS, 0)
-    stats |= {"timed_stats": [], "account_invalid": False, "account_failed": False}
-    if backing and node.device is not None:
-        stats |= {"account_invalid": True, "account_failed": True}
-    row: dict[str, JSON] = {"node-name": node.name, "stats": stats}
-    if node.driver == "file":
-        row["driver-specific"] = {"driver": "file", **dict.fromkeys(_DISCARDS, 0)}
-    if node.child is not None:
-        row["parent"] = _statistics(node.child, backing=backing)
-    if backing and node.backing is not None:
-        row["backing"] = _statistics(node.backing, backing=True)
-    return row
-
-
-def _info(node: Node, compat: Compat, *, flat: bool = False) -> dict[str, JSON]:
-    chain = [*node.chain()]
-    info: dict[str, JSON] = {
-        "node-name": node.name,
-        "drv": node.driver,
-        "ro": node.read_only,
-        "file": node.filename,
-        "image": _image(node, None if flat else node.backing, compat),
-        "encrypted": False,
-        "detect_zeroes": "off",
-        "active": True,
-        "backing_file_depth": 0 if flat else len(chain) - 1,
-        "write_threshold": 0,
-        "cache": _CACHE,
-        **dict.fromkeys(_LIMITS, 0),
-    }
-    if node.backing is not None:
-        info["backing_file"] = node.backing.filename
-    if compat is not Compat.V10_0:
-        below = {"file": node.child, "backing": node.backing}
-        info["children"] = [
-            {"child": role, "node-name": each.name} for role, each in below.items() if each
-        ]
-    return info
 
 
 def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
@@ -563,7 +512,7 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
             **({"discard-alignment": unit, "write-zeroes-alignment": unit} if unit else {}),
         }
     if backing is not None:
-        image["backing-image"] = _image(backing, backing.backing, compat)
+        image["backing-image"] = _image(backing, backing.shown_below, compat)
     return image
 
 
@@ -579,6 +528,8 @@ def _open(nodes: list[Node], roots: Roots | None) -> None:
             if node.driver == "file":
                 _open_file(node, roots)
             elif node.child is not None:
+                if node.driver == PROBED:
+                    node.options["driver"] = node.driver = _probe(node.file)
                 node.size = node.child.size
                 if node.driver == "qcow2":
                     read_header(node)
@@ -587,6 +538,11 @@ def _open(nodes: list[Node], roots: Roots | None) -> None:
     except BaseException:
         _close(nodes)
         raise
+
+
+def _probe(file: Node | None) -> str:
+    is_qcow2 = file is not None and os.pread(file.fd, len(MAGIC), 0) == MAGIC
+    return "qcow2" if is_qcow2 else "raw"
 
 
 def _close(nodes: list[Node]) -> None:
@@ -599,10 +555,12 @@ def _open_file(node: Node, roots: Roots | None) -> None:
     access = os.O_RDONLY if node.read_only else os.O_RDWR
     try:
         node.fd = open_path(encode_path(path), access | _ACCESS, roots)
+        if not stat.S_ISREG(os.fstat(node.fd).st_mode):
+            raise IsADirectoryError
+    except IsADirectoryError:
+        raise QMPError(f"'file' driver requires '{path}' to be a regular file") from None
     except OSError as error:
         raise QMPError(f"Could not open '{path}': {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(node.fd).st_mode):
-        raise QMPError(f"'file' driver requires '{path}' to be a regular file")
     measure(node)
     node.facts["format-specific"] = {"type": "file", "data": {}}
 

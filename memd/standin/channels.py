@@ -197,6 +197,23 @@ class Channel:
             self._process.poll()
 
 
+def listen(where: Address, roots: Roots | None) -> Channel:
+    """Listen at the address of a socket, of type "unix" or "inet". May wait.
+
+    Raises:
+        QMPError: it can't be.
+    """
+    if where["type"] not in ("unix", "inet"):
+        raise QMPError(f"memd does not listen on sockets of type '{where['type']}'")
+    if where["type"] == "unix":
+        made, entry = listen_unix(where["path"], roots)
+        told: list[JSON] = [{"type": "unix", "path": where["path"]}]
+        return Channel("socket", [made.detach()], entry=entry, listening=told)
+    socks = listen_tcp(where["host"], where["port"], backlog=1)
+    told = [address_of(each) for each in socks]
+    return Channel("socket", [each.detach() for each in socks], listening=told)
+
+
 class Opener:
     """Opens what clients name.
 
@@ -253,21 +270,13 @@ class Opener:
             return self._file(where, write=write)
         if kind not in ("unix", "inet"):
             raise QMPError(f"memd has no channels of type '{kind or transport}'")
-        entry: Entry | None = None
-        listening: list[JSON] = []
-        if write and kind == "unix":
-            socks = [connect_unix(where["path"], self._roots)]
-        elif write:
-            socks = [connect_tcp(where["host"], where["port"], timeout=PATIENCE)]
-        elif kind == "unix":
-            made, entry = listen_unix(where["path"], self._roots)
-            socks, listening = [made], [{"type": "unix", "path": where["path"]}]
+        if not write:
+            return listen(where, self._roots)
+        if kind == "unix":
+            made = connect_unix(where["path"], self._roots)
         else:
-            socks = listen_tcp(where["host"], where["port"], backlog=1)
-            listening = [address_of(each) for each in socks]
-        return Channel(
-            "socket", [each.detach() for each in socks], entry=entry, listening=listening
-        )
+            made = connect_tcp(where["host"], where["port"], timeout=PATIENCE)
+        return Channel("socket", [made.detach()])
 
     def _file(self, where: Address, *, write: bool) -> Channel:
         path, what = where["filename"], "create" if write else "open"

@@ -123,12 +123,13 @@ class Chardevs:
         found = self._tree.chardevs.children.get(id)
         return found if isinstance(found, ChardevObject) else None
 
-    async def add(self, id: str, backend: dict[str, Any], take_fd: TakeFd) -> JSON:
+    async def add(self, args: dict[str, Any], take_fd: TakeFd) -> JSON:
         """`chardev-add`.
 
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
+        id, backend = args["id"], args["backend"]
         there = self._tree.chardevs.children
         if id in there or id in self._making:
             raise QMPError(f"Chardev with id '{id}' already exists")
@@ -184,12 +185,13 @@ class Chardevs:
             raise _failed(id, f"File descriptor named '{name}' has not been found")
         return given
 
-    async def change(self, id: str, backend: dict[str, Any], take_fd: TakeFd) -> JSON:
+    async def change(self, args: dict[str, Any], take_fd: TakeFd) -> JSON:
         """`chardev-change`: another backend behind the same id.
 
         Raises:
             QMPError: there is none, or it is in use.
         """
+        id = args["id"]
         old = self.find(id)
         if old is None:
             raise QMPError(f"Chardev '{id}' does not exist")
@@ -197,19 +199,20 @@ class Chardevs:
             raise QMPError("Chardev user does not support chardev hotswap")
         self._tree.chardevs.remove_child(id)
         try:
-            answer = await self.add(id, backend, take_fd)
+            answer = await self.add(args, take_fd)
         except BaseException:
             self._tree.chardevs.add_child(id, old)
             raise
         await self._close_behind(old)
         return answer
 
-    async def remove(self, id: str) -> None:
+    async def remove(self, args: dict[str, Any]) -> None:
         """`chardev-remove`.
 
         Raises:
             QMPError: there is none, or it is in use.
         """
+        id = args["id"]
         device = self.find(id)
         if device is None:
             raise QMPError(f"Chardev '{id}' not found")
@@ -251,15 +254,15 @@ class Chardevs:
         roots = self._tree.host.roots
         await Job(lambda: os.close(_create(path, end, roots, "create")), on=of_paths([path]))
 
-    def send_break(self, id: str) -> None:
+    def send_break(self, args: dict[str, Any]) -> None:
         """`chardev-send-break`; raises `QMPError` where there is none."""
-        if self.find(id) is None:
-            raise QMPError(f"Chardev '{id}' not found")
+        if self.find(args["id"]) is None:
+            raise QMPError(f"Chardev '{args['id']}' not found")
 
-    def write(self, id: str, data: str, encoding: str) -> None:
+    def write(self, args: dict[str, Any]) -> None:
         """`ringbuf-write`; raises `QMPError` where that is no ring."""
-        device = self._ring(id)
-        if encoding == "base64":
+        device, data = self._ring(args["device"]), args["data"]
+        if args.get("format") == "base64":
             try:
                 # What is missing at the end is forgiven, and what is there of it left out.
                 raw = base64.b64decode(data[: len(data) // 4 * 4])
@@ -273,14 +276,14 @@ class Chardevs:
         device.ring += raw
         del device.ring[: -device.ring_size]
 
-    def read(self, id: str, size: int, encoding: str) -> str:
+    def read(self, args: dict[str, Any]) -> str:
         """`ringbuf-read`; raises `QMPError` where that is no ring."""
-        ring = self._ring(id).ring
+        ring, size = self._ring(args["device"]).ring, args["size"]
         if size <= 0:
             raise QMPError("size must be greater than zero")
         raw = bytes(ring[:size])
         del ring[:size]
-        if encoding == "base64":
+        if args.get("format") == "base64":
             return base64.b64encode(raw).decode()
         return raw.decode("utf-8", "replace")
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from memd.standin.blocks import Blocks, Node
     from memd.standin.catalogue import Catalogue
     from memd.standin.chardevs import Chardevs
+    from memd.standin.drives import Drives
     from memd.standin.netdevs import Netdevs
 
 _MOST = 8192
@@ -126,16 +127,24 @@ class Devices:
     Args:
         tree: where they are seen.
         catalogue: says which there are.
-        chardevs, netdevs, blocks: what a `chardev`, a `netdev` and a `drive` refer to.
+        chardevs, netdevs, drives: what a `chardev`, a `netdev` and a `drive` refer to.
+        blocks: what closes a node that nothing uses.
     """
 
     def __init__(
-        self, tree: Tree, catalogue: Catalogue, chardevs: Chardevs, netdevs: Netdevs, blocks: Blocks
+        self,
+        tree: Tree,
+        catalogue: Catalogue,
+        chardevs: Chardevs,
+        netdevs: Netdevs,
+        drives: Drives,
+        blocks: Blocks,
     ) -> None:
         self._tree = tree
         self._catalogue = catalogue
         self._chardevs = chardevs
         self._netdevs = netdevs
+        self._drives = drives
         self._blocks = blocks
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, Bus] = {}
@@ -200,7 +209,8 @@ class Devices:
             self._check(device, told["says"] or "", machine)
             if driver == _BALLOON and has_balloon(self._tree, name):
                 raise QMPError("Only one balloon device is supported")
-            self._take_drive(device)
+            if "drive" in kind.all_properties:
+                self._take_drive(device)
             if isinstance(device, OtherPciDevice):
                 device.take_place(machine)
         except BaseException:
@@ -337,8 +347,8 @@ class Devices:
         """What a device referred to is free; gives the block node that it used."""
         node = None
         path = self._tree.path_of(device)
-        if "drive" in device.values:
-            node = self._blocks.release((device.id, path, f"{path}/virtio-backend"))
+        if "drive" in device.qom_type.all_properties:
+            node = self._drives.release((device.id, path, f"{path}/virtio-backend"))
         netdev = self._netdevs.find(device.values.get("netdev", ""))
         if netdev is not None and netdev.peer == device.name:
             netdev.peer = None
@@ -385,7 +395,7 @@ class Devices:
         if name == "chardev":
             return _reference(name, lambda device, value: self._take_chardev(owner, device, value))
         if name == "drive":
-            return _reference(name, lambda device, value: self._find_drive(owner, value))
+            return _reference(name, lambda device, value: self._drives.check(owner, value))
         if name == "mac":
             return kept(name, kind, "", _visit_mac(owner))
         if kind not in VISITS and told.default is None:
@@ -409,20 +419,10 @@ class Devices:
             raise QMPError(f"Property '{owner}.netdev' can't take value '{id}', it's in use")
         netdev.peer = device.name
 
-    def _find_drive(self, owner: str, name: str) -> None:
-        if self._blocks.find(name) is None:
-            raise QMPError(f"Property '{owner}.drive' can't find value '{name}'")
-
     def _take_drive(self, device: AnyDevice) -> None:
-        node = self._blocks.find(device.values.get("drive", ""))
-        if node is None:
-            return
-        path = self._tree.path_of(device)
-        virtio = device.qom_type.is_a("virtio-pci")
-        who = f"{path}/virtio-backend" if virtio else device.id or path
-        if node.device is not None:
-            raise self._blocks.conflict(node, who)
-        node.device = node.qdev = who
+        path, kind = self._tree.path_of(device), device.qom_type
+        user = f"{path}/virtio-backend" if kind.is_a("virtio-pci") else device.id or path
+        self._drives.attach(device.values.get("drive", ""), kind.name, user, device.values)
 
     def _take_chardev(self, owner: str, device: Device, id: str) -> None:
         chardev = self._chardevs.find(id)

@@ -63,7 +63,7 @@ class Dump:
         self._status = "none"
         self._total = self._done = 0
 
-    def query(self) -> JSON:
+    def query(self, args: object = None) -> JSON:
         """The value of `query-dump`."""
         return {"status": self._status, "completed": self._done, "total": self._total}
 

@@ -25,6 +25,7 @@ from memd.work import Event, Job
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
+    from memd.qom.tree import Tree
 
 Args = dict[str, Any]
 
@@ -41,12 +42,12 @@ class Images:
 
     Args:
         blocks: the nodes.
-        roots: what files have to be below.
+        tree: says what files have to be below.
     """
 
-    def __init__(self, blocks: Blocks, roots: Roots | None) -> None:
+    def __init__(self, blocks: Blocks, tree: Tree) -> None:
         self._blocks = blocks
-        self._roots = roots
+        self._tree = tree
         self.jobs = Jobs(blocks)
 
     async def create(self, args: Args) -> tuple[Event, ...]:
@@ -79,7 +80,8 @@ class Images:
 
     async def _make(self, path: str, size: int, content: Content | None = None) -> None:
         """Make the file of an image, or empty it."""
-        await Job(lambda: _make(path, size, content or {}, self._roots), on=of_paths([path]))
+        roots = self._tree.host.roots
+        await Job(lambda: _make(path, size, content or {}, roots), on=of_paths([path]))
 
     # Snapshots
 
@@ -116,7 +118,7 @@ class Images:
     async def _append(self, name: str, overlay: Node) -> None:
         node = self._blocks.named(name)
         self._blocks.check_free(node)
-        if overlay.device is not None or self._blocks.users(overlay) or overlay.job:
+        if overlay.drive is not None or self._blocks.users(overlay) or overlay.job:
             raise QMPError("The overlay is already in use")
         if overlay.backing is not None:
             raise QMPError("The overlay already has a backing image")
@@ -126,7 +128,7 @@ class Images:
         self._blocks.replace(node, overlay)
         node.set_read_only(True)
 
-    async def transaction(self, actions: list[Args]) -> tuple[Event, ...]:
+    async def transaction(self, args: Args) -> tuple[Event, ...]:
         """`transaction`: all of the actions, or none.
 
         Raises:
@@ -136,7 +138,7 @@ class Images:
         overlays: list[Node] = []
         backups: list[Args] = []
         try:
-            for action in actions:
+            for action in args["actions"]:
                 await self._act(action["type"], action["data"], overlays, backups)
         except QMPError:
             for overlay in reversed(overlays):
@@ -362,9 +364,7 @@ class Images:
                 await self._make(path, 0, empty_image(options))
         named = {} if name is None else {"node-name": name}
         below = {"driver": "file", "filename": path}
-        return await self._blocks.add(
-            {"driver": kind, **named, "file": below}, self._roots, owned=False
-        )
+        return await self._blocks.add({"driver": kind, **named, "file": below}, owned=False)
 
     def _check_job(self, node: Node) -> None:
         if node.job is not None:

@@ -205,19 +205,20 @@ class Jobs:
             )
         return job
 
-    async def command(
-        self, verb: str, id: str, *, block: bool, force: bool = True
-    ) -> tuple[Event, ...]:
-        """`job-VERB` and, with `block`, `block-job-VERB`.
+    async def command(self, command: str, args: dict[str, Any]) -> tuple[Event, ...]:
+        """`job-VERB` and `block-job-VERB`.
 
         Args:
-            verb: pause, resume, cancel, complete, finalize or dismiss.
-            force: whether a job that is ready is given up by cancel, and not ended as it is.
+            command: one of these; VERB is pause, resume, cancel, complete, finalize or dismiss.
+            args: its arguments.
 
         Raises:
             QMPError: there is no such job, or it does not take that now.
         """
-        job = self._find(id, verb, block=block)
+        block, verb = command.startswith("block-"), command.rpartition("-")[2]
+        job = self._find(args["device"] if "device" in args else args["id"], verb, block=block)
+        # Whether a job that is ready is given up, and not ended as it is.
+        force = args.get("force", not block)
         match verb:
             case "pause":
                 _pause(job)
@@ -253,22 +254,22 @@ class Jobs:
             job.error = "Operation canceled"
             await self._conclude(job, "BLOCK_JOB_CANCELLED")
 
-    def set_speed(self, id: str, speed: int) -> None:
+    def set_speed(self, args: dict[str, Any]) -> None:
         """`block-job-set-speed`; raises `QMPError`."""
-        job = self._find(id, "set-speed", block=True)
-        _check_speed(speed)
-        job.speed = speed
+        job = self._find(args["device"], "set-speed", block=True)
+        _check_speed(args["speed"])
+        job.speed = args["speed"]
 
-    def change(self, id: str, mode: str) -> None:
+    def change(self, args: dict[str, Any]) -> None:
         """`block-job-change`; raises `QMPError`."""
-        job = self._find(id, "change", block=True)
+        job = self._find(args["id"], "change", block=True)
         if job.task.kind != "mirror":
             raise QMPError("Job type does not support change")
-        if mode == "background":
+        if args["copy-mode"] == "background":
             raise QMPError("Change to copy mode 'background' is not implemented")
         job.syncs = True
 
-    def query(self) -> list[JSON]:
+    def query(self, args: object = None) -> list[JSON]:
         """The value of `query-jobs`."""
         return [
             {
@@ -282,7 +283,7 @@ class Jobs:
             for job in reversed(self._jobs.values())
         ]
 
-    def query_block(self) -> list[JSON]:
+    def query_block(self, args: object = None) -> list[JSON]:
         """The value of `query-block-jobs`."""
         return [
             {

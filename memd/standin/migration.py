@@ -99,7 +99,7 @@ class Migration:
 
     # What is told
 
-    def query(self) -> dict[str, JSON]:
+    def query(self, args: object = None) -> dict[str, JSON]:
         """The value of `query-migrate`."""
         told: dict[str, JSON] = {}
         if self.incoming != "none":
@@ -321,7 +321,7 @@ class Migration:
         if self.outgoing == "failing":
             self._become("failed")
 
-    def cancel(self) -> None:
+    def cancel(self, args: object = None) -> None:
         """`migrate_cancel`."""
         if self.is_under_way and self.outgoing not in _ENDING:
             self._become("cancelling")
@@ -334,15 +334,16 @@ class Migration:
         if self._awaited is not None:
             self._awaited.interrupt()
 
-    def go_on(self, state: str) -> None:
+    def go_on(self, args: dict[str, Any]) -> None:
         """`migrate-continue`; raises `QMPError` where it is in no such state."""
+        state = args["state"]
         if self.outgoing != state:
             raise QMPError(f"Migration not in expected state: {self.outgoing}")
         if state == "pre-switchover":
             self._continue = True
             self._wake()
 
-    def hurry(self) -> None:
+    def hurry(self, args: object = None) -> None:
         """`migrate-start-postcopy`: send as fast as can be; raises `QMPError`."""
         if "postcopy-ram" not in self._host.migration_capabilities:
             raise QMPError(

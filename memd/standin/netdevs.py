@@ -112,27 +112,29 @@ class Netdevs:
             if chardev.qom_type.name != "chardev-socket":
                 raise QMPError(f'chardev "{name}" is not reconnectable')
 
-    def delete(self, id: str) -> None:
+    def delete(self, args: dict[str, Any]) -> None:
         """`netdev_del`; a device that uses it stays, without it.
 
         Raises:
             QMPError: there is none.
         """
-        found = self._known.pop(id, None)
+        found = self._known.pop(args["id"], None)
         if found is None:
-            raise device_not_found(f"Device '{id}' not found")
+            raise device_not_found(f"Device '{args['id']}' not found")
         found.close()
 
     def clear(self) -> None:
         """Delete every backend."""
-        for id in [*self._known]:
-            self.delete(id)
+        for each in self._known.values():
+            each.close()
+        self._known.clear()
 
-    def set_link(self, name: str, up: bool) -> None:
+    def set_link(self, args: dict[str, Any]) -> None:
         """`set_link`, of a backend or a device; raises `QMPError` where there is none."""
+        name = args["name"]
         found = self._known.get(name)
         if found is not None:
-            found.up = up
+            found.up = args["up"]
         elif name not in self._devices:
             raise device_not_found(f"Device '{name}' not found")
 

@@ -14,6 +14,7 @@ from memd.errors import QMPError
 from memd.hostmem.libc import write_at
 from memd.json_types import JSON
 
+MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
@@ -42,7 +43,7 @@ class Header:
             OSError: it can't be read.
         """
         data = os.pread(fd, _LENGTH, 0)
-        if data[:4] != b"QFI\xfb":
+        if data[:4] != MAGIC:
             raise QMPError("Image is not in qcow2 format")
         fields = _HEADER.unpack(data[: _HEADER.size].ljust(_HEADER.size, b"\0"))
         version, bits, self.size = fields[1], fields[4], fields[5]
@@ -154,7 +155,7 @@ def empty_image(options: dict[str, Any]) -> dict[int, bytes]:
     if at + len(backing) > cluster or len(backing) > _LONGEST_NAME:
         raise QMPError("Backing file name too long")
     header = _HEADER.pack(
-        *(b"QFI\xfb", 3, at if backing else 0, len(backing), cluster.bit_length() - 1, size),
+        *(MAGIC, 3, at if backing else 0, len(backing), cluster.bit_length() - 1, size),
         *(0, entries, 3 * cluster, cluster, 1, 0, 0, 0, 0, 0, 4, _LENGTH),
     )
     return {

@@ -13,11 +13,15 @@ from memd.qom import Tree
 from memd.standin.catalogue import Catalogue, packaged
 
 if TYPE_CHECKING:
+    from memd.config import DeviceOption
     from memd.devices.machine import Machine
     from memd.standin.blocks import Blocks
     from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
+    from memd.standin.doors import Doors
+    from memd.standin.drives import Drives
     from memd.standin.dump import Dump
+    from memd.standin.exports import Exports
     from memd.standin.images import Images
     from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
@@ -26,7 +30,10 @@ REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 """What a command gets that is only known: an error, or an answer that is made up."""
 
 _FULL = "q35"
-_REGISTERS = ("chardevs", "netdevs", "blocks", "images", "devices", "migration", "dump")
+_REGISTERS = (
+    *("chardevs", "netdevs", "blocks", "drives", "images", "doors", "exports", "devices"),
+    *("migration", "dump"),
+)
 
 
 class StandIn:
@@ -54,6 +61,8 @@ class StandIn:
         self._parameters: dict[str, JSON] = {}
         self.host: Host | None = None
         """What it is in, set once that is there."""
+        self.devices_of_drives: list[DeviceOption] = []
+        """What `-drive if=virtio` asks for besides."""
         self._tree = tree
         from memd.standin.types import CatalogueTypes
 
@@ -80,21 +89,45 @@ class StandIn:
         """The block nodes."""
         from memd.standin.blocks import Blocks
 
-        return Blocks(self._compat)
+        return Blocks(self._compat, self._tree)
+
+    @cached_property
+    def drives(self) -> Drives:
+        """The drives that block nodes are in."""
+        from memd.standin.drives import Drives
+
+        return Drives(self.blocks, self._tree, self._machine)
 
     @cached_property
     def images(self) -> Images:
         """What is done with block nodes."""
         from memd.standin.images import Images
 
-        return Images(self.blocks, self._tree.host.roots)
+        return Images(self.blocks, self._tree)
+
+    @cached_property
+    def doors(self) -> Doors:
+        """Where it listens for what it has not."""
+        from memd.standin.doors import Doors
+
+        assert self.host is not None
+        return Doors(self.host.machine)
+
+    @cached_property
+    def exports(self) -> Exports:
+        """The exports of block nodes."""
+        from memd.standin.exports import Exports
+
+        return Exports(self.blocks, self.doors)
 
     @cached_property
     def devices(self) -> Devices:
         """The devices that are not memory's."""
         from memd.standin.devices import Devices
 
-        return Devices(self._tree, self.catalogue, self.chardevs, self.netdevs, self.blocks)
+        return Devices(
+            self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks
+        )
 
     @cached_property
     def migration(self) -> Migration:
@@ -123,11 +156,14 @@ class StandIn:
             self.netdevs.clear()
         if "chardevs" in made:
             await self.chardevs.clear()
+        if "doors" in made:
+            await self.doors.clear()
         if "blocks" in made:
             await self.blocks.clear()
         for name in _REGISTERS:
             made.pop(name, None)
         self._parameters.clear()
+        self.devices_of_drives.clear()
         self._asked = 0
 
     async def add_device(self, machine: Machine, args: dict[str, JSON]) -> None:
@@ -155,7 +191,7 @@ class StandIn:
 
         return standin_schema(self.catalogue, self._compat, test=test)
 
-    def migration_parameters(self) -> dict[str, JSON]:
+    def migration_parameters(self, args: object = None) -> dict[str, JSON]:
         """What `query-migrate-parameters` tells: the recorded QEMU's, and what was set."""
         recorded = self._answers()
         told = recorded.get("query-migrate-parameters", {}).get("return", {})

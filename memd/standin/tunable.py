@@ -70,11 +70,21 @@ def _check_bucket(average: int, most: int, length: int) -> None:
 
 
 class ThrottleGroup(KnownObject):
-    """A `throttle-group`, whose limits can be read and changed and hold nothing back."""
+    """A `throttle-group`, whose limits can be read and changed and hold nothing back.
+
+    Attributes:
+        users: the block nodes that are in it.
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.limits = dict(NO_LIMITS)
+        self.users: set[object] = set()
+
+    def check_delete(self) -> None:
+        """See `UserCreatable.check_delete`."""
+        if self.users:
+            raise QMPError(f"object '{self.name}' is in use, can not be deleted")
 
     async def complete(self) -> None:
         """See `UserCreatable.complete`."""

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memd.cli.opts import ID_HINT, OptsList, extend, parse_opts
+from memd.cli.opts import OptsList, extend, parse_opts
 from memd.cli.report import Answered
-from memd.errors import QMPError, is_identifier
+from memd.errors import ID_HINT, QMPError, is_identifier
 
 THING = OptsList(
     "thing",

@@ -1,0 +1,83 @@
+"""Sockets at which a stand-in listens for what it has not: who connects is disconnected.
+
+So an address is taken as by a QEMU, and no client waits for an answer that never comes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memd.backends.tls_creds import TLSCredentials
+from memd.errors import QMPError
+from memd.json_types import JSON
+from memd.standin.channels import Channel, listen
+from memd.work import Job
+
+if TYPE_CHECKING:
+    from memd.devices.machine import Machine
+    from memd.standin.channels import Address
+
+
+class Doors:
+    """What is listened at, by the name of who would serve there.
+
+    Args:
+        machine: has the tree, and runs what waits.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._open: dict[str, Channel | None] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether that is listened at, or begins to be."""
+        return name in self._open
+
+    def addresses(self, name: str) -> list[JSON]:
+        """Where it is listened (QAPI `SocketAddress`)."""
+        channel = self._open.get(name)
+        return [] if channel is None else channel.listening
+
+    def object(self, id: str) -> object:
+        """What a client has made of that id, None for nothing."""
+        return self._machine.tree.objects.get(id)
+
+    def check_credentials(self, id: str) -> None:
+        """Raise `QMPError` where there are no TLS credentials of that id for a server."""
+        found = self.object(id)
+        if not isinstance(found, TLSCredentials):
+            raise QMPError(f"No TLS credentials with id '{id}'")
+        if found.endpoint != "server":
+            raise QMPError("Expected TLS credentials for a server endpoint")
+
+    async def open(self, name: str, where: Address) -> None:
+        """Listen; raises `QMPError` where that can't be."""
+        roots = self._machine.tree.host.roots
+        self._open[name] = None
+        try:
+            channel = await Job(lambda: listen(where, roots))
+        except BaseException:
+            del self._open[name]
+            raise
+        self._open[name] = channel
+        self._machine.spawn(self._turn_away(channel), f"listening for {name} clients")
+
+    async def _turn_away(self, channel: Channel) -> None:
+        while channel in self._open.values():
+            come = channel.accept()
+            if come is None:
+                await channel.ready()
+            else:
+                come.close()
+        await Job(channel.close)
+
+    async def close(self, name: str) -> None:
+        """Listen there no more."""
+        channel = self._open.pop(name)
+        if channel is not None:
+            channel.interrupt()
+
+    async def clear(self) -> None:
+        """Listen nowhere any more."""
+        for name in [*self._open]:
+            await self.close(name)

@@ -1,0 +1,484 @@
+"""The register of drives: `-drive`, what devices have as their media, trays, limits, statistics.
+
+Nothing is read or written through any. Rules and texts were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
+from memd.json_types import JSON
+from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
+from memd.work import Event
+
+if TYPE_CHECKING:
+    from memd.qom.tree import Tree
+
+Args = dict[str, Any]
+Typed = Callable[[Args], Args]
+"""Gives the arguments of `blockdev-add`, which are texts, their types; raises `QMPError`."""
+
+_COUNTS = (
+    *("rd_bytes", "wr_bytes", "zone_append_bytes", "unmap_bytes", "rd_operations"),
+    *("wr_operations", "zone_append_operations", "flush_operations", "unmap_operations"),
+    *("rd_total_time_ns", "wr_total_time_ns", "zone_append_total_time_ns"),
+    *("flush_total_time_ns", "unmap_total_time_ns", "rd_merged", "wr_merged"),
+    *("zone_append_merged", "unmap_merged", "failed_rd_operations", "failed_wr_operations"),
+    *("failed_zone_append_operations", "failed_flush_operations", "failed_unmap_operations"),
+    *("invalid_rd_operations", "invalid_wr_operations", "invalid_zone_append_operations"),
+    *("invalid_flush_operations", "invalid_unmap_operations", "wr_highest_offset"),
+)
+
+_DISCARDS = ("discard-nb-ok", "discard-nb-failed", "discard-bytes-ok")
+
+_CACHES = {
+    "none": {"direct": True},
+    "directsync": {"direct": True, "writeback": False},
+    "writeback": {},
+    "writethrough": {"writeback": False},
+    "unsafe": {"no-flush": True},
+}
+_KINDS = ("none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen")
+"""What `if=` may be, in the order of their numbers."""
+
+_ON_BUS = {"q35": (6, 1), "pc": (2, 2)}
+"""How many IDE buses a machine has, and how many drives each takes."""
+
+_BEFORE = {"q35": 12, "pc": 3}
+"""Devices without a name that a machine has besides its CPUs, before the first drive."""
+
+_NAMELESS = "/machine/unattached/device"
+_PLACE = ("if", "bus", "unit", "index", "media", "id")
+_WORDS = {
+    "werror": (("ignore", "report", "stop", "enospc"), "'{}' invalid write error action"),
+    "rerror": (("ignore", "report", "stop"), "'{}' invalid read error action"),
+    "aio": (("threads", "native", "io_uring"), "invalid aio option"),
+    "copy-on-read": (("on", "off"), "Parameter 'copy-on-read' expects 'on' or 'off'"),
+    "snapshot": (("off",), "memd makes no temporary snapshots"),
+    "discard": (("ignore", "off", "unmap", "on"), "Invalid discard option"),
+    "cache": (tuple(_CACHES), "invalid cache option"),
+    "detect-zeroes": (("on", "off", "unmap"), "invalid parameter value: {}"),
+}
+"""Options with what they may be, and what is said of anything else."""
+
+_LIMIT_OPTIONS = {
+    **{f"{name}{end}": f"{name}{end}" for name in LIMITS for end in ("", "_max", "_max_length")},
+    **{
+        f"throttling.{other}{end.replace('_', '-')}": f"{name}{end}"
+        for name, other in LIMITS.items()
+        for end in ("", "_max", "_max_length")
+    },
+    "iops_size": "iops_size",
+    "throttling.iops-size": "iops_size",
+    "group": "group",
+    "throttling.group": "group",
+}
+"""Limits of throughput among the options, as `block_set_io_throttle` has them."""
+
+_UNEXPECTED = re.compile(r"Parameter '([^']+)' is unexpected")
+_PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]*(?=:)")
+
+
+class Drives:
+    """The drives of a stand-in.
+
+    Args:
+        blocks: the nodes that are in them.
+        tree: where devices are looked for.
+        machine: the type of the machine.
+    """
+
+    def __init__(self, blocks: Blocks, tree: Tree, machine: str) -> None:
+        self._blocks = blocks
+        self._tree = tree
+        self._machine = machine
+        self._places: set[tuple[str, int, int]] = set()
+
+    # What a command line or `drive_add` asks for
+
+    async def add(
+        self, options: dict[str, str], typed: Typed, processors: int | None = None
+    ) -> tuple[str, str]:
+        """`-drive`, and `drive_add` of the human monitor; gives the kind of its device, and its id.
+
+        Args:
+            options: by their dotted names.
+            typed: checks those of the node.
+            processors: how many CPUs there are, None where the machine has started.
+
+        Raises:
+            QMPError: it can't be; nothing is left behind.
+        """
+        own = {name: options.pop(name) for name in _PLACE if name in options}
+        kind, bus, unit, name = self._place(own)
+        if processors is None and kind != "none":
+            raise QMPError(f"Can't hot-add drive to type {_KINDS.index(kind)}")
+        media = own.get("media", "disk")
+        if media not in ("disk", "cdrom"):
+            raise QMPError(f"'{media}' invalid media")
+        if not is_identifier(name):
+            raise QMPError(bad_identifier().desc, hint=ID_HINT)
+        if self._blocks.drive(name) is not None:
+            raise QMPError(f"Duplicate ID '{name}' for drive")
+        drive = Drive(name)
+        limits = {
+            _LIMIT_OPTIONS[each]: options.pop(each) for each in _LIMIT_OPTIONS & options.keys()
+        }
+        group = limits.pop("group", name)
+        wanted = _node_options(options, drive, read_only=media == "cdrom")
+        if self._blocks.find(name) is not None or wanted.get("node-name") == name:
+            raise QMPError(f"Device name '{name}' conflicts with an existing node name")
+        numbers = {each: _number(limits, each) for each in limits}
+        self._limit(drive, {**numbers, "group": group})
+        if wanted:
+            drive.insert(await self._blocks.add(_checked(wanted, typed), owned=False))
+        self._blocks.drives.append(drive)
+        self._places.add((kind, bus, unit))
+        buses, per_bus = _ON_BUS.get(self._machine, (0, 0))
+        if kind in ("floppy", "pflash"):
+            raise QMPError(f"memd makes no device for if={kind}")
+        if kind == "ide" and bus < buses and unit < per_bus:
+            before = sum(each.qdev.startswith(_NAMELESS) for each in self._blocks.drives)
+            at = (processors or 0) + _BEFORE[self._machine] + before
+            user = f"{_NAMELESS}[{at}]"
+            self.attach(name, "ide-cd" if media == "cdrom" else "ide-hd", user, {})
+        elif kind not in ("none", "virtio"):
+            raise QMPError(f"machine type does not support if={kind},bus={bus},unit={unit}")
+        drive.bound = kind != "none"
+        return kind, name
+
+    def _place(self, own: dict[str, str]) -> tuple[str, int, int, str]:
+        """The kind of a drive, its bus, its unit and its name."""
+        kind = own.get("if", "ide" if self._machine in _ON_BUS else "none")
+        if kind not in _KINDS:
+            raise QMPError(f"unsupported bus type '{kind}'")
+        per_bus = _ON_BUS.get(self._machine, (0, 0))[1] if kind == "ide" else 0
+        bus, unit, index = (_number(own, name) for name in ("bus", "unit", "index"))
+        if index is not None:
+            if bus is not None or unit is not None:
+                raise QMPError("index cannot be used with bus and unit")
+            bus, unit = divmod(index, per_bus) if per_bus else (0, index)
+        bus = bus or 0
+        while unit is None or (kind, bus, unit) in self._places:
+            if unit is not None and own.keys() & {"unit", "index"}:
+                at = bus * per_bus + unit
+                raise QMPError(f"drive with bus={bus}, unit={unit} (index={at}) exists")
+            unit = 0 if unit is None else unit + 1
+            if per_bus and unit >= per_bus:
+                bus, unit = bus + 1, 0
+        name = f"{kind}{unit}"
+        if kind in ("ide", "scsi"):
+            name = f"{kind}{bus}-{'cd' if own.get('media') == 'cdrom' else 'hd'}{unit}"
+        return kind, bus, unit, own.get("id", name)
+
+    async def delete(self, name: str) -> None:
+        """`drive_del` of the human monitor; raises `QMPError` where there is none."""
+        drive = self._blocks.drive(name)
+        if drive is None:
+            raise QMPError(f"Device '{name}' not found")
+        drive.name = ""
+        if drive.user is None:
+            self._blocks.drives.remove(drive)
+        await self._blocks.collect(drive.insert(None))
+
+    # What devices use
+
+    def check(self, owner: str, name: str) -> None:
+        """Raise `QMPError` where no device can have that drive or node.
+
+        Args:
+            owner: the type that the complaint names.
+        """
+        drive = self._blocks.drive(name)
+        if drive is not None and drive.user is not None:
+            why = "is already in use by another device"
+            if drive.bound:
+                why = (
+                    "is already in use because it has been automatically connected to another"
+                    " device (did you need 'if=none' in the drive options?)"
+                )
+            raise QMPError(f"Drive '{name}' {why}")
+        if drive is None and self._blocks.find(name) is None:
+            raise QMPError(f"Property '{owner}.drive' can't find value '{name}'")
+
+    def attach(self, name: str, kind: str, user: str, values: Args) -> None:
+        """A device uses a drive, or a node, or has an empty drive of its own.
+
+        Args:
+            name: of the drive or node, "" for none.
+            kind: the device's type.
+            user: how it is told; see `Drive.qdev`.
+            values: its properties.
+
+        Raises:
+            QMPError: another device has the node, or this one needs a medium.
+        """
+        drive, of_media = self._blocks.drive(name), kind in ("ide-cd", "scsi-cd", "floppy")
+        if drive is None:
+            node = self._blocks.find(name)
+            if node is None and not of_media:
+                if kind == "ide-hd":
+                    raise QMPError("No drive specified")
+                return
+            if node is not None and node.drive is not None:
+                raise conflict(node, f"block device '{node.drive.user}'", f"block device '{user}'")
+            drive = Drive("", node)
+            self._blocks.drives.append(drive)
+        elif drive.node is None and not of_media:
+            raise QMPError("Device needs media, but drive is empty")
+        if kind == "ide-hd" and drive.read_only:
+            raise QMPError("Block node is read-only")
+        drive.user = drive.qdev = user
+        drive.removable = of_media or bool(values.get("removable"))
+        drive.opened = False if drive.removable and kind != "floppy" else None
+        drive.writeback = drive.writeback and values.get("write-cache") != "off"
+
+    def release(self, names: tuple[str | None, ...]) -> Node | None:
+        """A device, of which these are names, is gone, and its drive too; gives its node."""
+        for drive in self._blocks.drives:
+            if drive.user is not None and drive.user in names:
+                self._blocks.drives.remove(drive)
+                return drive.insert(None)
+        return None
+
+    # What is told
+
+    def query(self, args: object = None) -> list[JSON]:
+        """The value of `query-block`."""
+        rows: list[JSON] = []
+        for drive in self._blocks.drives:
+            row: dict[str, JSON] = {"device": drive.name, "type": "unknown", "locked": False}
+            row["removable"] = drive.removable
+            if drive.user is not None:
+                row |= {"qdev": drive.qdev, "io-status": "ok"}
+            if drive.opened is not None:
+                row["tray_open"] = drive.opened
+            if drive.node is not None:
+                info = self._blocks.info(drive.node)
+                cache = {**info["cache"], "writeback": drive.writeback}
+                row["inserted"] = {**info, "cache": cache, **drive.limits}
+            rows.append(row)
+        return rows
+
+    def statistics(self, args: Args) -> list[JSON]:
+        """The value of `query-blockstats`: nothing was ever read or written."""
+        if args.get("query-nodes", False):
+            return [_statistics(node, backing=False) for node in reversed(self._blocks.all())]
+        rows: list[JSON] = []
+        for drive in self._blocks.drives:
+            row: dict[str, JSON]
+            row = {"stats": _counts()} if drive.node is None else _statistics(drive.node)
+            row["stats"] |= {"account_invalid": True, "account_failed": True}
+            if drive.user is not None:
+                row["qdev"] = drive.qdev
+            rows.append({**row, "device": drive.name})
+        return rows
+
+    # Limits and media
+
+    def _find(self, args: Args) -> Drive:
+        if ("id" in args) == ("device" in args):
+            raise QMPError("Need exactly one of 'device' and 'id'")
+        id = args.get("id", "")
+        drive = self._blocks.drive(args.get("device", ""))
+        for each in self._blocks.drives:
+            if each.qdev and id in (each.qdev, f"/machine/peripheral/{each.qdev}"):
+                drive = each
+        if drive is None:
+            path = id if id.startswith("/") else f"/machine/peripheral/{id}"
+            if "device" in args or self._tree.lookup(path)[0] is None:
+                raise device_not_found(f"Device '{args.get('device', id)}' not found")
+            raise QMPError("Device does not have a block device backend")
+        return drive
+
+    def limit(self, args: Args) -> None:
+        """`block_set_io_throttle`, which holds nothing back; raises `QMPError`."""
+        self._limit(self._find(args), args)
+
+    def _limit(self, drive: Drive, args: Args) -> None:
+        from memd.standin.tunable import NO_LIMITS, check_limits
+
+        limits = {**NO_LIMITS, "iops-size": args.get("iops_size", 0)}
+        told: dict[str, JSON] = {}
+        for name, other in LIMITS.items():
+            told[name] = limits[other] = args.get(name, 0)
+            limits[f"{other}-max"] = most = args.get(f"{name}_max", 0)
+            limits[f"{other}-max-length"] = length = args.get(f"{name}_max_length", 1)
+            if most:
+                told |= {f"{name}_max": most, f"{name}_max_length": length}
+        check_limits(limits)
+        if any(told.values()):
+            own = args.get("id") or drive.name
+            told["group"] = args.get("group", drive.limits.get("group", own))
+        if limits["iops-size"]:
+            told["iops_size"] = limits["iops-size"]
+        drive.limits = told
+
+    def open_tray(self, args: Args) -> tuple[Event, ...]:
+        """`blockdev-open-tray`; raises `QMPError`."""
+        return self._move_tray(args, opened=True)
+
+    def close_tray(self, args: Args) -> tuple[Event, ...]:
+        """`blockdev-close-tray`; raises `QMPError`."""
+        return self._move_tray(args, opened=False)
+
+    def _move_tray(self, args: Args, *, opened: bool) -> tuple[Event, ...]:
+        drive = self._find(args)
+        if not drive.removable:
+            raise _not_removable(args)
+        if drive.opened in (None, opened):
+            return ()
+        drive.opened = opened
+        data = {"device": drive.name, "id": drive.qdev, "tray-open": opened}
+        return (Event("DEVICE_TRAY_MOVED", data),)
+
+    def _opened(self, args: Args) -> Drive:
+        """The drive, whose tray has to be open where it has one."""
+        drive = self._find(args)
+        if drive.user is not None and not drive.removable:
+            raise _not_removable(args)
+        if drive.opened is False:
+            raise QMPError(f"Tray of device '{_name(args)}' is not open")
+        return drive
+
+    async def remove_medium(self, args: Args) -> None:
+        """`blockdev-remove-medium`; raises `QMPError`."""
+        await self._blocks.collect(self._opened(args).insert(None))
+
+    def insert_medium(self, args: Args) -> None:
+        """`blockdev-insert-medium`; raises `QMPError`."""
+        self._find(args)
+        node = self._blocks.find(args["node-name"])
+        if node is None:
+            raise QMPError(f"Node '{args['node-name']}' not found")
+        if node.drive is not None:
+            raise QMPError(f"Node '{node.name}' is already in use")
+        drive = self._opened(args)
+        if drive.node is not None:
+            what = f"device '{drive.name}'" if "device" in args else "the device"
+            raise QMPError(f"There already is a medium in {what}")
+        drive.insert(node)
+
+    async def eject(self, args: Args) -> tuple[Event, ...]:
+        """`eject`; raises `QMPError`."""
+        events = self.open_tray(args)
+        await self.remove_medium(args)
+        return events
+
+    async def change_medium(self, args: Args) -> tuple[Event, ...]:
+        """`blockdev-change-medium`; raises `QMPError`."""
+        drive, kind = self._find(args), args.get("format", PROBED)
+        if kind not in (*DRIVERS, PROBED):
+            raise QMPError(f"Unknown driver '{kind}'")
+        mode = args.get("read-only-mode", "retain")
+        read_only = drive.read_only if mode == "retain" else mode == "read-only"
+        below = {"driver": "file", "filename": args["filename"]}
+        node = await self._blocks.add(
+            {"driver": kind, "read-only": read_only, "file": below}, owned=False
+        )
+        try:
+            events = await self.eject(args)
+            drive.insert(node)
+        finally:
+            await self._blocks.collect(node)
+        return (*events, *self.close_tray(args))
+
+
+def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> Args:
+    """The arguments of `blockdev-add` in a drive's options; none where it is empty."""
+    for name, (words, complaint) in _WORDS.items():
+        if options.get(name, words[0]) not in words:
+            raise QMPError(complaint.format(options[name]))
+    for name in ("werror", "rerror", "aio", "copy-on-read", "snapshot"):
+        options.pop(name, None)
+    cache = {**_CACHES[options.pop("cache", "writeback")]}
+    drive.writeback = cache.pop("writeback", True)
+    alias = options.pop("readonly", "off")
+    told = options.setdefault("read-only", "on" if read_only else alias)
+    if told not in ("on", "off"):
+        raise QMPError("Parameter 'read-only' expects 'on' or 'off'")
+    drive.read_only = told == "on"
+    kind = options.pop("format", None)
+    if kind is not None and "driver" in options:
+        raise QMPError("Cannot specify both 'driver' and 'format'")
+    kind = kind or options.pop("driver", PROBED)
+    path = options.pop("file", "")
+    if not (path or kind or any(name.startswith("file.") for name in options)):
+        if options.keys() - {"read-only", "discard", "detect-zeroes", "node-name"}:
+            raise QMPError("Must specify either driver or file")
+        return {}
+    protocol = _PROTOCOL.match(path)
+    if protocol is not None and protocol[0] != "file":
+        raise QMPError(f"memd has no block driver '{protocol[0]}'")
+    if path:
+        options |= {"file.driver": "file", "file.filename": path.removeprefix("file:")}
+    wanted: Args = {"driver": kind, "discard": "unmap"}
+    for name, value in {**{f"cache.{each}": "on" for each in cache}, **options}.items():
+        *above, last = name.split(".")
+        at = wanted
+        for each in above:
+            at = at.setdefault(each, {})
+        at[last] = value
+    return wanted
+
+
+def _checked(wanted: Args, typed: Typed) -> Args:
+    """The arguments with their types; complaints are about options of a driver."""
+    kind = wanted["driver"]
+    try:
+        return {**typed({**wanted, "driver": kind or "raw"}), "driver": kind}
+    except QMPError as error:
+        if "accept value" in error.desc and "driver" in error.desc:
+            raise QMPError(f"Unknown driver '{kind}'") from None
+        if match := _UNEXPECTED.fullmatch(error.desc):
+            what, does = ("format", "does not") if "file" in wanted else ("protocol", "doesn't")
+            raise QMPError(
+                f"Block {what} '{kind or 'raw'}' {does} support the option '{match[1]}'"
+            ) from None
+        raise
+
+
+def _number(own: dict[str, str], name: str) -> int | None:
+    text = own.get(name)
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise QMPError(f"Parameter '{name}' expects a number")
+    return int(text)
+
+
+def _name(args: Args) -> str:
+    return str(args["id"] if "id" in args else args["device"])
+
+
+def _not_removable(args: Args) -> QMPError:
+    return QMPError(f"Device '{_name(args)}' is not removable")
+
+
+def conflict(node: Node, writer: str, other: str) -> QMPError:
+    """The refusal of a second user of a node, where only one may write to it."""
+    uses = f"(uses node '{node.name}' as 'root' child)"
+    return QMPError(
+        f"Permission conflict on node '{node.name}': permissions 'write' are both required by"
+        f" {writer} {uses} and unshared by {other} {uses}."
+    )
+
+
+def _counts() -> dict[str, JSON]:
+    told: dict[str, JSON] = dict.fromkeys(_COUNTS, 0)
+    return told | {"timed_stats": [], "account_invalid": False, "account_failed": False}
+
+
+def _statistics(node: Node, *, backing: bool = True) -> dict[str, JSON]:
+    """QAPI's `BlockStats` of a node and those below it."""
+    row: dict[str, JSON] = {"node-name": node.name, "stats": _counts()}
+    if node.driver == "file":
+        row["driver-specific"] = {"driver": "file", **dict.fromkeys(_DISCARDS, 0)}
+    if node.child is not None:
+        row["parent"] = _statistics(node.child, backing=backing)
+    if backing and node.backing is not None:
+        row["backing"] = _statistics(node.backing)
+    return row

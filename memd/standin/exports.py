@@ -1,0 +1,116 @@
+"""The register of exports, and the NBD server: it listens, and disconnects who comes.
+
+Rules and texts were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memd.errors import QMPError, is_identifier
+from memd.json_types import JSON
+from memd.standin.blocks import Blocks, Node
+from memd.standin.drives import conflict
+from memd.standin.tunable import IOThread
+from memd.work import Event
+
+if TYPE_CHECKING:
+    from memd.standin.doors import Doors
+
+Args = dict[str, Any]
+_NBD = "nbd"
+
+
+class Exports:
+    """The exports of a stand-in.
+
+    Args:
+        blocks: the nodes that are exported.
+        doors: what is listened at.
+    """
+
+    def __init__(self, blocks: Blocks, doors: Doors) -> None:
+        self._blocks = blocks
+        self._doors = doors
+        # By id: the name that an NBD client would ask for, and the node.
+        self._exports: dict[str, tuple[str, Node]] = {}
+
+    async def start(self, args: Args) -> None:
+        """`nbd-server-start`; raises `QMPError` where it was started, or can't be."""
+        if self._doors.has(_NBD):
+            raise QMPError("NBD server already running")
+        if "tls-creds" in args:
+            self._doors.check_credentials(args["tls-creds"])
+        addr = args["addr"]
+        await self._doors.open(_NBD, {"type": addr["type"], **addr["data"]})
+
+    async def stop(self, args: object = None) -> tuple[Event, ...]:
+        """`nbd-server-stop`; raises `QMPError` where it was not started."""
+        self._need_server()
+        await self._doors.close(_NBD)
+        return tuple([event for id in [*reversed(self._exports)] for event in await self._drop(id)])
+
+    def add(self, args: Args) -> None:
+        """`block-export-add`; raises `QMPError`."""
+        if not is_identifier(args["id"]):
+            raise QMPError("Invalid block export id")
+        self._check_free(args["id"])
+        if args["type"] != _NBD:
+            raise QMPError(f"memd exports no nodes by '{args['type']}'")
+        self._add(args["id"], self._blocks.named(args["node-name"], ""), args)
+
+    def add_device(self, args: Args) -> None:
+        """`nbd-server-add`; raises `QMPError`."""
+        self._need_server()
+        node = self._blocks.named(args["device"])
+        args = {"name": args["device"], **args}
+        self._add(args["name"], node, args)
+
+    def _check_free(self, id: str) -> None:
+        if id in self._exports:
+            raise QMPError(f"Block export id '{id}' is already in use")
+
+    def _add(self, id: str, node: Node, args: Args) -> None:
+        self._check_free(id)
+        name, thread = args.get("name", node.name), args.get("iothread")
+        if thread is not None and not isinstance(self._doors.object(thread), IOThread):
+            raise QMPError(f'iothread "{thread}" not found')
+        if args.get("writable") and node.read_only and "node-name" in args:
+            raise QMPError("Cannot export read-only node as writable")
+        self._need_server()
+        if any(name == taken for taken, _node in self._exports.values()):
+            raise QMPError(f"NBD server already has export named '{name}'")
+        if args.get("writable") and node.drive is not None and not node.read_only:
+            raise conflict(node, "an unnamed block device", f"block device '{node.drive.user}'")
+        for bitmap in args.get("bitmaps", ()):
+            raise QMPError(f"Bitmap '{bitmap}' is not found")
+        node.holds.append("Node")
+        self._exports[id] = name, node
+
+    async def delete(self, args: Args) -> tuple[Event, ...]:
+        """`block-export-del`; raises `QMPError` where there is none."""
+        if args["id"] not in self._exports:
+            raise QMPError(f"Export '{args['id']}' is not found")
+        return await self._drop(args["id"])
+
+    async def remove(self, args: Args) -> tuple[Event, ...]:
+        """`nbd-server-remove`; raises `QMPError` where there is none."""
+        self._need_server()
+        return await self.delete({"id": args["name"]})
+
+    async def _drop(self, id: str) -> tuple[Event, ...]:
+        _name, node = self._exports.pop(id)
+        node.holds.remove("Node")
+        await self._blocks.collect(node)
+        return (Event("BLOCK_EXPORT_DELETED", {"id": id}),)
+
+    def query(self, args: object = None) -> list[JSON]:
+        """The value of `query-block-exports`."""
+        return [
+            {"id": id, "type": _NBD, "node-name": node.name, "shutting-down": False}
+            for id, (_name, node) in reversed(self._exports.items())
+        ]
+
+    def _need_server(self) -> None:
+        if not self._doors.has(_NBD):
+            raise QMPError("NBD server not running")

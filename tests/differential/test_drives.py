@@ -1,0 +1,284 @@
+"""Drives: `-drive` and its short forms, media of removable devices, exports of nodes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memd.json_types import JSON
+from tests.differential.harness import Pair
+from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
+from tests.differential.standin import standin_pair
+
+SIZES = {f"raw{number}": number << 20 for number in range(1, 8)}
+"""The images in the test's directory, and their bytes."""
+
+Step = tuple[str, dict[str, Any]]
+
+
+def word(line: str) -> Step:
+    return "human-monitor-command", {"command-line": line}
+
+
+def plain(value: JSON) -> JSON:
+    """An answer without the names that QEMU makes up of nodes."""
+    if isinstance(value, str):
+        return re.sub(r"#block\d+", "#block", value)
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return value
+
+
+def same(pair: Pair, steps: list[Step]) -> None:
+    for step in steps:
+        pair.same(f"{step}", lambda side, step=step: plain(side.ask(*step)))  # type: ignore[misc]
+        if step[0] == "device_del":
+            # It goes soon after the answer.
+            pair.each(lambda side: side.monitor.read_event("DEVICE_DELETED"))
+        pair.same(f"events of {step}", lambda side: plain(side.take_events()))
+
+
+def images(directory: Path) -> None:
+    for name, size in SIZES.items():
+        (directory / name).write_bytes(bytes(size))
+
+
+def fill(line: str, directory: Path) -> list[str]:
+    return shlex.split(line.replace("@DIR@", str(directory)))
+
+
+TAKEN = (
+    "-machine q35 -drive if=none -drive if=none,id=a,file=@DIR@/raw1,cache=none,aio=native"
+    " -drive if=none,id=b,file=@DIR@/raw2,format=raw,cache=unsafe,file.locking=off"
+    " -drive if=none,id=c,file=@DIR@/raw3,cache=writethrough,detect-zeroes=unmap"
+    " -drive if=none,file.driver=file,file.filename=@DIR@/raw4,driver=raw,id=z,node-name=nn"
+    " -drive if=none,driver=null-co,cache.direct=on,id=q -device virtio-scsi-pci"
+    " -device scsi-hd,drive=t,id=h -blockdev null-co,node-name=t"
+    " -drive if=none,media=cdrom,readonly=off,driver=null-co,id=m -device scsi-cd,id=e"
+    " -drive if=none,media=disk,read-only=on,driver=null-co,id=n -device scsi-cd,id=f,drive=m"
+    " -drive if=none,id=d,driver=null-co,bps=1000,iops_rd=5,throttling.group=g",
+    "-machine q35 -hda @DIR@/raw1 -hdb @DIR@/raw2 -hdc @DIR@/raw3 -hdd @DIR@/raw4 -smp 3",
+    "-machine pc -hda @DIR@/raw1 -hdb @DIR@/raw2 -cdrom @DIR@/raw3 -drive file=@DIR@/raw4",
+    "-machine q35 -drive if=virtio,driver=null-co -drive if=virtio,driver=null-co,index=3"
+    " -drive if=none,id=d,driver=null-co,readonly=on -device virtio-blk-pci,drive=d,id=x"
+    " -drive if=none,id=t,driver=null-co,throttling.bps-total=1000,throttling.bps-total-max=2000"
+    " -blockdev null-co,node-name=n -device virtio-scsi-pci,id=s -blockdev null-co,node-name=o"
+    " -device scsi-hd,drive=n,id=u,removable=on -device scsi-hd,drive=o,id=w,write-cache=off",
+    "-machine none -drive file=@DIR@/raw1,format=raw -cdrom @DIR@/raw2",
+)
+
+
+@pytest.mark.parametrize("line", TAKEN)
+def test_drives_of_a_command_line(directory: Path, line: str) -> None:
+    images(directory)
+    with standin_pair(directory, *fill(line, directory)) as pair:
+        same(pair, [word("info block"), word("info block -v"), word("info block -n")])
+        same(pair, [("query-block", {}), ("query-blockstats", {})])
+
+
+REFUSED = (
+    *("file=@DIR@/nope,if=none", "foo=1", "if=none,id=1x", "if=none,id=a -drive if=none,id=a"),
+    *("if=foo,id=a", "if=none,file=@DIR@/raw1,format=foo", "if=none,file=@DIR@/raw1,cache=foo"),
+    *("if=none,file=@DIR@/raw1,media=foo", "if=none,file=@DIR@/raw1,readonly=foo"),
+    *("if=none,file=@DIR@/raw1,aio=foo", "if=none,file=@DIR@/raw1,werror=foo"),
+    *("if=none,file=@DIR@/raw1,rerror=enospc", "if=none,file=@DIR@/raw1,format=raw,serial=x"),
+    *("if=none,driver=null-co,foo=1", "file=@DIR@/raw1,format=raw,index=1,unit=3"),
+    "file=@DIR@/raw1,format=raw,index=0 -drive file=@DIR@/raw2,format=raw,index=0",
+    *("if=scsi,file=@DIR@/raw1,format=raw", "if=ide,bus=7,file=@DIR@/raw1,format=raw"),
+    "if=none,id=z,driver=null-co -blockdev null-co,node-name=z",
+    "if=none,id=d,driver=null-co -device virtio-blk-pci,drive=d -device virtio-blk-pci,drive=d",
+    "if=virtio,id=d,driver=null-co -device virtio-blk-pci,drive=d",
+    "if=none,id=d -device virtio-blk-pci,drive=d",
+    *("if=none,id=d,driver=null-co,bps=1000,bps_rd=5", "if=none,driver=null-co,node-name=1x"),
+    "if=none,id=d,file=@DIR@/raw1,format=raw,driver=raw",
+    *("if=none,id=d,file=@DIR@/raw1,detect-zeroes=foo", "if=none,id=d,driver=null-co,discard=foo"),
+    *("if=none,driver=null-co,node-name=z,id=z", "if=none,file=@DIR@"),
+    "if=none,file=@DIR@/raw1,format=qcow2",
+    "if=none,id=d,driver=null-co,readonly=on -device ide-hd,drive=d,id=x",
+    *("if=none -device virtio-scsi-pci -device scsi-hd", "if=none -device ide-hd"),
+    "if=none -device ide-cd,id=a,drive=a",
+)
+
+
+def test_drives_that_are_refused(directory: Path) -> None:
+    images(directory)
+    for line in REFUSED:
+        said = []
+        for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
+            options = fill(f"-machine q35 -nodefaults -display none -S -drive {line}", directory)
+            done = subprocess.run(
+                [*binary, *options], capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
+            told = done.stderr.replace("qemu-system-x86_64", "B").replace("qemu-system-memd", "B")
+            rows = [row for row in told.splitlines() if not row.startswith(("WARN", "    "))]
+            said.append((done.returncode, rows))
+        assert said[0][0] == 1
+        assert said[1] == said[0], line
+
+
+MEDIA = (
+    "-machine q35 -drive if=none,id=d0,file=@DIR@/raw1,format=raw"
+    " -device virtio-blk-pci,drive=d0,id=vd0 -drive if=none,id=e0 -device ide-cd,drive=e0,id=ie0"
+    " -blockdev driver=raw,node-name=r2,read-only=on,file.driver=file,file.filename=@DIR@/raw2"
+    " -device virtio-scsi-pci,id=s0 -device scsi-cd,id=cd0,drive=r2 -device scsi-cd,id=cd1"
+)
+"""What has media."""
+
+
+def test_media_are_changed(directory: Path) -> None:
+    images(directory)
+    at = str(directory)
+    r5 = {
+        "driver": "raw",
+        "node-name": "r5",
+        "read-only": True,
+        "file": {"driver": "file", "filename": f"{at}/raw5"},
+    }
+    into, change = "blockdev-insert-medium", "blockdev-change-medium"
+
+    def medium(**more: Any) -> Step:
+        return change, {name.replace("_", "-"): value for name, value in more.items()}
+
+    trays: list[Step] = [
+        (f"blockdev-{verb}-tray", args)
+        for verb in ("open", "open", "close", "close", "open")
+        for args in ({"id": "cd0"}, {"id": "nope"}, {}, {"id": "cd0", "device": "x"})
+    ]
+    steps: list[Step] = [
+        *trays,
+        *(("blockdev-open-tray", {"device": each}) for each in ("d0", "cd0", "e0")),
+        *(("blockdev-close-tray", {"id": each}) for each in ("vd0", "s0", "ie0")),
+        *(("blockdev-remove-medium", {"id": each}) for each in ("cd0", "cd0", "vd0", "ie0")),
+        *((into, {"id": each, "node-name": "nope"}) for each in ("cd0", "vd0")),
+        ("blockdev-add", r5),
+        *((into, {"id": "cd0", "node-name": "r5"}) for _ in range(2)),
+        *((into, {"id": "ie0", "node-name": "r5"}), (into, {"id": "cd0", "node-name": "r2"})),
+        ("blockdev-del", {"node-name": "r5"}),
+        word("info block"),
+        ("blockdev-close-tray", {"id": "cd0"}),
+        ("blockdev-remove-medium", {"id": "cd0"}),
+        *(("eject", {"id": each}) for each in ("cd0", "cd0", "vd0")),
+        *(("eject", {"device": each, "force": True}) for each in ("d0", "nope", "e0")),
+        medium(id="cd0", filename=f"{at}/raw6"),
+        medium(id="cd0", filename=f"{at}/raw6", format="raw"),
+        medium(id="cd0", filename=f"{at}/nope"),
+        medium(id="cd0", filename=f"{at}/raw7", format="raw", read_only_mode="read-write"),
+        medium(id="cd0", filename=f"{at}/raw4", format="qcow2"),
+        medium(id="cd0", filename=f"{at}/raw4", format="foo"),
+        medium(id="vd0", filename=f"{at}/raw4"),
+        medium(device="d0", filename=f"{at}/raw4"),
+        *(word("eject e0"), word("eject -f e0"), word("eject d0"), word("eject nope")),
+        *(word("eject"), word(f"change e0 {at}/raw4 raw"), word("change e0")),
+        *(word(f"change e0 {at}/raw4 raw read-only"), word(f"change e0 {at}/raw4 raw foo")),
+        *(word("change nope x"), word("info block"), ("query-block", {})),
+        ("device_del", {"id": "cd1"}),
+        ("query-named-block-nodes", {}),
+    ]
+    with standin_pair(directory, *fill(MEDIA, directory)) as pair:
+        same(pair, steps)
+
+
+def test_drives_come_and_go_by_the_human_monitor(directory: Path) -> None:
+    images(directory)
+    at = str(directory)
+    lines = (
+        *(f"drive_add 0 if=none,id=x,file={at}/raw3,format=raw", "drive_add 0", "drive_add"),
+        f"drive_add 0 if=none,id=x,file={at}/raw4,format=raw",
+        f"drive_add 0 if=none,id=y,file={at}/nope,format=raw",
+        *("drive_add 0 if=virtio,id=y,driver=null-co", "drive_add 0 driver=null-co"),
+        *("drive_add -n 0 node-name=q,driver=null-co", "drive_add -n 0 driver=null-co"),
+        *("drive_add foo if=none,id=yy,driver=null-co", "drive_add 0 if=none,id=q,driver=null-co"),
+        *("info block", "info block x", "info block -v x", "info block q", "info block nope"),
+        *("drive_del z", "drive_del cd1", "drive_del x", "drive_del"),
+        *("nbd_server_start", f"nbd_server_start -w unix:{at}/n", "nbd_server_remove foo"),
+        *("nbd_server_start -a unix:@DIR@/n", "nbd_server_add q", "nbd_server_add q foo"),
+        *("nbd_server_add -w q foo", "nbd_server_add nope", "nbd_server_remove foo"),
+        *("nbd_server_remove foo", "nbd_server_stop", "nbd_server_stop", "info block"),
+    )
+    options = ("-machine", "q35", "-device", "virtio-scsi-pci", "-device", "scsi-cd,id=cd1")
+    with standin_pair(directory, *options) as pair:
+        same(pair, [word(line) for line in lines])
+        taken = {"driver": "null-co", "node-name": "yy"}
+        same(pair, [("blockdev-add", taken), ("block_resize", {"device": "yy", "size": 5})])
+        plug: Step = ("device_add", {"driver": "scsi-hd", "drive": "yy", "id": "h"})
+        same(pair, [plug, plug, ("device_del", {"id": "h"}), ("query-block", {})])
+
+
+def test_nodes_are_exported(directory: Path) -> None:
+    def nbd(id: str, node: str, **more: Any) -> Step:
+        return "block-export-add", {"type": "nbd", "id": id, "node-name": node, **more}
+
+    def listen(path: str, **more: Any) -> Step:
+        return "nbd-server-start", {"addr": {"type": "unix", "data": {"path": path}}, **more}
+
+    steps: list[Step] = [
+        ("blockdev-add", {"driver": "null-co", "node-name": "r2"}),
+        ("blockdev-add", {"driver": "null-co", "node-name": "r3", "read-only": True}),
+        nbd("e0", "r2"),
+        listen("/nonexistent/x"),
+        listen("@DIR@/nbd", **{"tls-creds": "nope"}),
+        listen("@DIR@/nbd", **{"max-connections": 5}),
+        listen("@DIR@/nbd"),
+        *(nbd("e0", "nope"), nbd("1e", "r2"), nbd("e0", "r2"), nbd("e0", "r2", name="x")),
+        *(nbd("e1", "r2"), nbd("e1", "r2", name="x", writable=True)),
+        *(nbd("e2", "r3", name="y", writable=True), nbd("e2", "r3", name="y", bitmaps=["b"])),
+        *(nbd("e2", "r3", iothread="nope"), nbd("e2", "r3", name="")),
+        nbd("e3", "r4", writable=True),
+        ("query-block-exports", {}),
+        ("blockdev-del", {"node-name": "r2"}),
+        ("nbd-server-add", {"device": "d0"}),
+        ("nbd-server-add", {"device": "d0", "name": "zz"}),
+        ("nbd-server-add", {"device": "r3", "writable": True, "name": "w"}),
+        ("query-block-exports", {}),
+        *(("nbd-server-remove", {"name": name}) for name in ("zz", "nope", "e0", "r2")),
+        *(("block-export-del", {"id": id}) for id in ("nope", "e0", "e1")),
+        *(("nbd-server-stop", {}), ("query-block-exports", {}), ("nbd-server-stop", {})),
+        ("blockdev-del", {"node-name": "r2"}),
+    ]
+    options = (
+        *("-machine", "q35", "-drive", "if=none,id=d0,driver=null-co", "-device"),
+        *("virtio-scsi-pci", "-blockdev", "null-co,node-name=r4", "-device", "scsi-hd,drive=r4"),
+    )
+    with standin_pair(directory, *options) as pair:
+        same(pair, steps)
+
+
+def test_who_connects_to_the_nbd_server_is_disconnected(directory: Path) -> None:
+    with standin_pair(directory, "-machine", "none") as pair:
+        path = str(directory / "nbd")
+        addr = {"type": "unix", "data": {"path": path}}
+        side = pair.subject
+        for _round in range(2):
+            assert side.ask("nbd-server-start", {"addr": addr}) == {"return": {}}
+            for _client in range(3):
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.settimeout(PATIENCE)
+                    client.connect(path)
+                    assert client.recv(100) == b""
+            assert side.ask("nbd-server-stop") == {"return": {}}
+
+
+def test_a_filter_of_a_throttle_group(directory: Path) -> None:
+    options = ("-machine", "q35", "-object", "throttle-group,id=tg,x-bps-total=1000")
+
+    def add(name: str, group: str, below: JSON) -> Step:
+        told = {"driver": "throttle", "node-name": name, "throttle-group": group, "file": below}
+        return "blockdev-add", told
+
+    steps: list[Step] = [
+        *(add("t0", "nope", {"driver": "null-co"}), add("t0", "tg", {"driver": "null-co"})),
+        add("t1", "tg", {"driver": "raw", "node-name": "r", "file": {"driver": "null-co"}}),
+        *(word("info block -n"), ("query-named-block-nodes", {}), ("object-del", {"id": "tg"})),
+        *(("blockdev-del", {"node-name": name}) for name in ("r", "t0", "t1")),
+        ("object-del", {"id": "tg"}),
+    ]
+    with standin_pair(directory, *options) as pair:
+        same(pair, steps)
