@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
@@ -133,9 +133,13 @@ def memd(place: Path, store: Path, *options: str) -> Iterator[tuple[Client, Path
         argv += ["--qmp", f"unix:{path},server=on,wait=off"]
         process = subprocess.Popen(argv, cwd=TREE)
         try:
-            while not path.exists():
+            client = None
+            while client is None:
+                # It is bound before it listens.
+                with suppress(FileNotFoundError, ConnectionRefusedError):
+                    client = Client(path)
                 time.sleep(0.01)
-            with Client(path) as client:
+            with client:
                 yield client, path
         finally:
             process.terminate()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import threading
 
 from memd.hostmem.window import Window
 
 _NAMES = ("stored", "kept", "fetched", "fetched-bytes", "damaged")
-_EACH = struct.Struct("=Q")
 
 
 class Counts:
@@ -33,31 +31,28 @@ class Counts:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if reset:
-                os.pwrite(self._fd, bytes(_EACH.size * len(_NAMES)), 0)
-            self._window = Window(self._fd, _EACH.size * len(_NAMES), writable=True)
+                os.pwrite(self._fd, bytes(8 * len(_NAMES)), 0)
+            self._window = Window(self._fd, 8 * len(_NAMES), writable=True)
         except BaseException:
             os.close(self._fd)
             raise
+        self._sums = self._window.view.cast("Q")
 
     def add(self, name: str, more: int = 1) -> None:
         """So many more."""
-        at = _EACH.size * _NAMES.index(name)
         with self._lock:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             try:
-                (count,) = _EACH.unpack_from(self._window.memory, at)
-                _EACH.pack_into(self._window.memory, at, count + more)
+                self._sums[_NAMES.index(name)] += more
             finally:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def read(self) -> dict[str, int]:
         """All sums."""
-        return {
-            name: _EACH.unpack_from(self._window.memory, _EACH.size * at)[0]
-            for at, name in enumerate(_NAMES)
-        }
+        return dict(zip(_NAMES, self._sums, strict=True))
 
     def close(self) -> None:
         """Count no more."""
+        self._sums.release()
         self._window.close()
         os.close(self._fd)

@@ -41,10 +41,13 @@ def collect(contents: Contents, copies: str, cache: Cache) -> None:
         for name, entry in found.items()
     }
     versions = [version for each in used.values() for version in each]
-    records = {place for version in versions for place in contents.places_of(version)}
+    records: set[Place] = set()
+    for version in versions:
+        places = contents.places_of(version)
+        if any(map(contents.blobs.has, places.packs)):
+            records.update(places)
     moved = _rewrite(contents.blobs, records)
     live: set[str] = set()
-    chunks: set[bytes] = set()
     for name, entry in found.items():
         changed = replace(
             entry, versions=[_moved(contents, version, moved) for version in used[name]]
@@ -53,15 +56,16 @@ def collect(contents: Contents, copies: str, cache: Cache) -> None:
             contents.write(name, changed)
         for version in (*changed.versions, *([entry.origin.version] if entry.origin else [])):
             manifest = contents.manifest_of(version)
-            layout = contents.layout_of(manifest)
             live |= {version.manifest, version.places, *contents.places_of(version).packs}
             live |= {blob.digest for blob in manifest.blobs.values()}
-            chunks |= {layout.digest(number) for number in range(len(layout))}
     for digest in contents.blobs.digests():
         if digest not in live:
             contents.blobs.remove(digest)
     if cache.taken():
-        cache.keep_only(chunks)
+        layouts = [contents.layout_of(contents.manifest_of(version)) for version in versions]
+        cache.keep_only(
+            {layout.digest(number) for layout in layouts for number in range(len(layout))}
+        )
 
 
 def _rewrite(blobs: Blobs, records: Iterable[Place]) -> dict[Place, Place]:
@@ -83,7 +87,7 @@ def _rewrite(blobs: Blobs, records: Iterable[Place]) -> dict[Place, Place]:
 
 
 def _moved(contents: Contents, version: Version, moved: dict[Place, Place]) -> Version:
-    places = contents.places_of(version)
+    places = contents.places_of(version) if moved else Places()
     if moved.keys().isdisjoint(places):
         return version
     changed = Places(moved.get(place, place) for place in places)

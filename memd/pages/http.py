@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -238,21 +238,18 @@ class Client:
         """
         answer = self.request("GET", url, headers=headers, stream=True)
         try:
-            if answer.status == 404:
-                return None
-            if answer.status != 200:
-                raise self.refused(answer, f"template '{name}'")
             data = answer.read(MOST_NAME + 1)
         except urllib3.exceptions.HTTPError as error:
             raise self.failed(error) from None
-        finally:
-            answer.close()
         if len(data) > MOST_NAME:
+            answer.close()
             raise SourceError(
                 f"template source '{self.url}': what it says of '{name}' has more than"
                 f" {MOST_NAME} bytes"
             )
-        return data
+        if answer.status not in (200, 404):
+            raise self.refused(answer, f"template '{name}'")
+        return data if answer.status == 200 else None
 
     def part(self, url: str, offset: int, length: int) -> bytes:
         """A range of what is at a URL.
@@ -308,7 +305,29 @@ def _words(error: object) -> str:
     return str(error).rpartition("object at 0x")[2].rpartition(">: ")[2] or type(error).__name__
 
 
-class Http:
+class WebSource:
+    """What sources of all kinds do that answer requests.
+
+    Args:
+        client: makes the requests.
+        blobs: the URL of a blob, but for its digest.
+    """
+
+    def __init__(self, client: Client, blobs: str) -> None:
+        self.url = client.url
+        self._client = client
+        self._blobs = blobs
+
+    def part(self, digest: str, offset: int, length: int) -> bytes:
+        """See `Source`."""
+        return self._client.part(f"{self._blobs}{digest}", offset, length)
+
+    def blob(self, digest: str) -> AbstractContextManager[Iterator[bytes]]:
+        """See `Source`."""
+        return self._client.pieces(f"{self._blobs}{digest}", f"blob {digest}")
+
+
+class Http(WebSource):
     """The source `http(s)://…`: a template store behind a file server that serves ranges.
 
     Args:
@@ -317,24 +336,13 @@ class Http:
     """
 
     def __init__(self, url: str, patience: float = PATIENCE) -> None:
-        self.url = url
         self._base = url.rstrip("/")
-        self._client = Client(url, urlsplit(url).netloc, patience)
+        super().__init__(Client(url, urlsplit(url).netloc, patience), f"{self._base}/blobs/")
 
     def find(self, name: str) -> Version | None:
         """See `Source`."""
         data = self._client.find(f"{self._base}/names/{name}", name)
         return None if data is None else read_name(self.url, name, data)
-
-    def part(self, digest: str, offset: int, length: int) -> bytes:
-        """See `Source`."""
-        return self._client.part(f"{self._base}/blobs/{digest}", offset, length)
-
-    @contextmanager
-    def blob(self, digest: str) -> Iterator[Iterator[bytes]]:
-        """See `Source`."""
-        with self._client.pieces(f"{self._base}/blobs/{digest}", f"blob {digest}") as pieces:
-            yield pieces
 
     def check(self) -> None:
         """See `Source`."""

@@ -6,12 +6,11 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import IO, Any, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from memd.pages.http import PATIENCE, Client
+from memd.pages.http import PATIENCE, Client, WebSource
 from memd.pages.names import Version
 from memd.pages.sources import SourceError, is_loopback
 
@@ -25,7 +24,7 @@ _PIECE = 128 << 10
 """Bytes that are sent between two reports; each has to go within the 3 s of a connection."""
 
 
-class Oci:
+class Oci(WebSource):
     """The source `oci://HOST[:PORT]/REPOSITORY`; a template's name is a tag.
 
     Args:
@@ -44,12 +43,11 @@ class Oci:
     ) -> None:
         if not _REPOSITORY.fullmatch(repository):
             raise SourceError(f"'{url}' is no template source: it names no repository")
-        self.url = url
         name = f"[{host}]" if ":" in host else host
         registry = name if port is None else f"{name}:{port}"
-        self._client = Client(url, registry, patience)
         scheme = "http" if is_loopback(host) else "https"
         self._base = f"{scheme}://{registry}/v2/{repository}"
+        super().__init__(Client(url, registry, patience), f"{self._base}/blobs/sha256:")
 
     def find(self, name: str) -> Version | None:
         """See `Source`."""
@@ -65,17 +63,6 @@ class Oci:
         except (ValueError, TypeError, KeyError):
             raise SourceError(f"template source '{self.url}': '{name}' is no template") from None
 
-    def part(self, digest: str, offset: int, length: int) -> bytes:
-        """See `Source`."""
-        return self._client.part(f"{self._base}/blobs/sha256:{digest}", offset, length)
-
-    @contextmanager
-    def blob(self, digest: str) -> Iterator[Iterator[bytes]]:
-        """See `Source`."""
-        url = f"{self._base}/blobs/sha256:{digest}"
-        with self._client.pieces(url, f"blob {digest}") as pieces:
-            yield pieces
-
     def check(self) -> None:
         """See `Source`."""
         answer = self._client.request("GET", f"{self._base}/tags/list?n=1")
@@ -85,7 +72,7 @@ class Oci:
 
     def has(self, digest: str) -> bool:
         """See `Target`."""
-        answer = self._client.request("HEAD", f"{self._base}/blobs/sha256:{digest}")
+        answer = self._client.request("HEAD", f"{self._blobs}{digest}")
         if answer.status not in (200, 404):
             raise self._client.refused(answer, f"blob {digest}")
         return answer.status == 200

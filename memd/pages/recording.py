@@ -99,15 +99,15 @@ def parse(data: bytes, size: int) -> Recording:
     if len(data) > LARGEST:
         raise QMPError(f"the stream has more than {LARGEST} bytes: the main memory is in it")
     reader = _Reader(data, 4)
-    version = reader.u32()
+    version = reader.number(4)
     if version != VERSION:
         raise QMPError(f"the migration stream is of version {version}; memd knows {VERSION}")
     machine = _configuration(reader)
     section, blocks = _block_list(reader)
     while (kind := reader.peek()) != SECTION_FULL:
         if kind in (SECTION_PART, SECTION_END):
-            reader.skip(1)
-            reader.expect(section, "a section of memory")
+            reader.take(1)
+            reader.expect(4, section, "a section of memory")
             _pages(reader, blocks)
             reader.footer(section)
         elif kind == COMMAND:
@@ -129,16 +129,16 @@ def parse(data: bytes, size: int) -> Recording:
 
 def _configuration(reader: _Reader) -> str:
     """The machine's type; sees that the main memory was left out."""
-    reader.begin(CONFIGURATION)
-    name = reader.take(reader.u32())
+    reader.expect(1, CONFIGURATION, "a part")
+    name = reader.take(reader.number(4))
     capabilities: list[bytes] = []
     while reader.peek() == SUBSECTION:
-        reader.skip(1)
+        reader.take(1)
         what = reader.name()
-        reader.skip(4)
+        reader.take(4)
         if what != b"configuration/capabilities":
             raise _unknown_part(what)
-        capabilities += [reader.name() for _ in range(reader.u32())]
+        capabilities += [reader.name() for _ in range(reader.number(4))]
     if _IGNORE_SHARED not in capabilities:
         raise QMPError("the migration stream was made without the capability x-ignore-shared")
     return block_name(name)
@@ -148,28 +148,28 @@ def _block_list(reader: _Reader) -> tuple[int, list[Block]]:
     """The number of the section that has the memory, and its blocks."""
     while reader.peek() == COMMAND:
         reader.skip_command()
-    reader.begin(SECTION_START)
-    section = reader.u32()
+    reader.expect(1, SECTION_START, "a part")
+    section = reader.number(4)
     name = reader.name()
-    instance, version = reader.u32(), reader.u32()
+    instance, version = reader.number(4), reader.number(4)
     if (name, instance) != (_RAM, 0):
         raise _unknown_part(name)
     if version != _RAM_VERSION:
         raise QMPError(f"the stream's memory is of version {version}; memd knows {_RAM_VERSION}")
-    word = reader.u64()
+    word = reader.number(8)
     if word & (PAGE - 1) != SIZES:
         raise reader.strange("flags", word & (PAGE - 1))
     left = word - SIZES
     blocks: list[Block] = []
     while left:
-        block = Block(reader.name(), reader.u64())
-        reader.skip(8)  # Where it lies in the guest.
+        block = Block(reader.name(), reader.number(8))
+        reader.take(8)  # Where it lies in the guest.
         # A block may end within a page; in the total its whole pages count.
         left -= -(-block.length // PAGE) * PAGE
         if left < 0 or not block.length:
             raise QMPError("the migration stream is damaged: its blocks do not add up")
         blocks.append(block)
-    reader.expect_end_of_part()
+    reader.expect(8, END_OF_PART, "the end of a part")
     reader.footer(section)
     return section, blocks
 
@@ -179,7 +179,7 @@ def _pages(reader: _Reader, blocks: list[Block]) -> None:
     by_name = {block.name: block for block in blocks}
     block: Block | None = None
     while True:
-        word = reader.u64()
+        word = reader.number(8)
         flags = word & (PAGE - 1)
         if flags == END_OF_PART:
             return
@@ -226,51 +226,29 @@ class _Reader:
             raise _cut()
         return self._data[at : self.at]
 
-    def skip(self, length: int) -> None:
-        self.take(length)
-
-    def skip_command(self) -> None:
-        self.skip(3)
-        self.skip(self.u16())
-
-    def begin(self, part: int) -> None:
-        kind = self.peek()
-        if kind != part:
-            raise self.strange("a part", kind)
-        self.skip(1)
-
-    def peek(self) -> int:
-        if self.at >= len(self._data):
-            raise _cut()
-        return self._data[self.at]
-
-    def u16(self) -> int:
-        return int.from_bytes(self.take(2), "big")
-
-    def u32(self) -> int:
-        return int.from_bytes(self.take(4), "big")
-
-    def u64(self) -> int:
-        return int.from_bytes(self.take(8), "big")
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "big")
 
     def name(self) -> bytes:
-        return self.take(self.take(1)[0])
+        return self.take(self.number(1))
 
-    def expect(self, number: int, what: str) -> None:
-        found = self.u32()
-        if found != number:
+    def peek(self) -> int:
+        kind = self.number(1)
+        self.at -= 1
+        return kind
+
+    def skip_command(self) -> None:
+        self.take(3)
+        self.take(self.number(2))
+
+    def expect(self, size: int, wanted: int, what: str) -> None:
+        found = self.number(size)
+        if found != wanted:
             raise self.strange(what, found)
 
-    def expect_end_of_part(self) -> None:
-        word = self.u64()
-        if word != END_OF_PART:
-            raise self.strange("the end of a part", word)
-
     def footer(self, section: int) -> None:
-        kind = self.take(1)[0]
-        if kind != FOOTER:
-            raise self.strange("a part", kind)
-        self.expect(section, "the end of a section")
+        self.expect(1, FOOTER, "a part")
+        self.expect(4, section, "the end of a section")
 
     def strange(self, what: str, found: int) -> QMPError:
         return QMPError(

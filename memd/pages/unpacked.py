@@ -19,6 +19,8 @@ from memd.pages.chunks import PAGE
 from memd.pages.layout import Layout
 from memd.pages.recording import DATA, RECORD, SAME_BLOCK
 
+_HEAD = struct.Struct(">Q")
+
 _THERE = b"\0"
 _MISSING = b"\1"
 """So that the notes of a memory that is mostly zeroes are mostly holes."""
@@ -101,7 +103,7 @@ class Unpacked:
             block = self._blocks[bisect(self._blocks, page + number) - 1]
             address = (page + number - block) * PAGE
             content = data[number * PAGE : (number + 1) * PAGE]
-            records += (struct.pack(">Q", address | DATA | SAME_BLOCK), content)
+            records += (_HEAD.pack(address | DATA | SAME_BLOCK), content)
         write_at(self.fd, b"".join(records), page * RECORD)
         self._there.memory[page : page + count] = _THERE * count
 
