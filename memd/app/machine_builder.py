@@ -87,8 +87,10 @@ class MachineBuilder:
         from memd.devices.adding import add_device
 
         with starting(device.where):
-            driver = self._tree.type_by_name(device.options["driver"])
-            await run(add_device(self._daemon.machine, arguments(device, driver)))
+            options = device.options
+            if not device.is_json:
+                options = arguments(options, self._tree.type_by_name(options["driver"]))
+            await run(add_device(self._daemon.machine, options))
 
     def _take_backend(self, path: str, by_node: list[NumaNode]) -> None:
         """The machine's memory is a backend that was made for it."""

@@ -33,8 +33,9 @@ _READ_ONLY_HINT = (
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
-_OWN = ("align", "discard-data", "mem-path", "offset", "pmem", "readonly", "rom")
-_WITHOUT_FILE = dict.fromkeys(_OWN)
+_WITHOUT_FILE = dict.fromkeys(
+    ("align", "discard-data", "mem-path", "offset", "pmem", "readonly", "rom")
+)
 
 
 class FileBackend(WholePagesBackend):

@@ -33,7 +33,6 @@ def _options(text: str, implied: str) -> JSONObject:
 
 async def device_add(daemon: Daemon, args: JSONObject) -> None:
     """`device_add DRIVER,id=ID,...`."""
-    from memd.config import DeviceOption
     from memd.devices.adding import add_device
     from memd.devices.arguments import arguments
 
@@ -42,7 +41,7 @@ async def device_add(daemon: Daemon, args: JSONObject) -> None:
     if type(driver) is not str or not driver:
         raise QMPError("Parameter 'driver' is missing")
     kind = daemon.tree.type_by_name(driver)
-    await add_device(daemon.machine, arguments(DeviceOption("", False, options), kind))
+    await add_device(daemon.machine, arguments(options, kind))
 
 
 async def object_add(daemon: Daemon, args: JSONObject) -> None:

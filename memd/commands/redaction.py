@@ -153,12 +153,10 @@ class Redaction:
         name = arguments.get("qom-type")
         found = self._daemon.tree.type_by_name(name) if type(name) is str else None
         if found is None:
-            return {"id": arguments["id"]} if type(arguments.get("id")) is str else {}
+            return _of_types(arguments, {"id": str})
         if not found.is_a(SECRET_COMMON.name):
             return None
-        return {
-            key: arguments[key] for key in ("qom-type", "id") if type(arguments.get(key)) is str
-        }
+        return _of_types(arguments, {"qom-type": str, "id": str})
 
     def _qom_set(self, arguments: JSONObject) -> JSONObject:
         path, name = arguments.get("path"), arguments.get("property")
@@ -181,10 +179,7 @@ class Redaction:
         return told
 
     def _write(self, arguments: JSONObject) -> JSONObject:
-        told: JSONObject = {}
-        for key, kind in (("id", str), ("offset", int), ("length", int)):
-            if type(arguments.get(key)) is kind:
-                told[key] = arguments[key]
+        told = _of_types(arguments, {"id": str, "offset": int, "length": int})
         if type(arguments.get("data")) is str:
             told["length"] = decoded_length(arguments["data"])
         return told
@@ -208,6 +203,11 @@ _SPECIAL: dict[str, Callable[[Redaction, JSONObject], JSONObject | None]] = {
     "human-monitor-command": Redaction._human,
 }
 """What is told of commands that may carry secrets or memory; None: all that is known."""
+
+
+def _of_types(arguments: JSONObject, kinds: dict[str, type]) -> JSONObject:
+    """Those of the arguments that are of these types."""
+    return {key: arguments[key] for key, kind in kinds.items() if type(arguments.get(key)) is kind}
 
 
 class _Shortened:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from memd.config import DeviceOption
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi import numbers
@@ -13,21 +12,22 @@ from memd.qapi.visit import BUILTIN_VISITS
 from memd.qom import ObjectType
 
 
-def arguments(device: DeviceOption, qom_type: ObjectType | None) -> JSONObject:
+def arguments(options: JSONObject, qom_type: ObjectType | None) -> JSONObject:
     """What `device_add` would be given, with values of their types.
 
     Args:
+        options: as text.
         qom_type: the device's class; None where there is no such class,
             and then values stay as they are.
 
     Raises:
         QMPError: a property can't take its text, or there is none of that name.
     """
-    if device.is_json or qom_type is None:
-        return device.options
+    if qom_type is None:
+        return options
     typed: JSONObject = {}
-    for name in object_order(device.options):
-        text = device.options[name]
+    for name in object_order(options):
+        text = options[name]
         if name in ("driver", "bus", "id"):
             typed[name] = text
             continue

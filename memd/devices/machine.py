@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from memd.devices.guest import Guest
     from memd.devices.throttle import Later, Throttle
 
-_PRIVATE_DISCARD = (
-    "discarding memory of '%s', a private mapping of a file, changes the file for everybody else"
-)
-
 
 class Device(QObject):
     """A device, or a part of one.
@@ -289,7 +285,10 @@ class Machine:
             )
         if not self._warned:
             self._warned = True
-            memdev.tree.host.warn(_PRIVATE_DISCARD % memdev.name)
+            memdev.tree.host.warn(
+                f"discarding memory of '{memdev.name}', a private mapping of a file, changes the"
+                " file for everybody else"
+            )
 
     def size_changed(self, device: MemoryDevice, size: int) -> None:
         """Tell that a virtio-mem device has another size; at most once a second."""

@@ -58,7 +58,7 @@ def test_two_spellings() -> None:
 def test_values_get_their_types(text: str, options: dict[str, Any]) -> None:
     made = parse(text)
     driver = made.options["driver"]
-    assert arguments(made, type_of(driver)) == {"driver": driver, **options}
+    assert arguments(made.options, type_of(driver)) == {"driver": driver, **options}
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_values_get_their_types(text: str, options: dict[str, Any]) -> None:
 def test_values_that_can_not_be(text: str, message: str) -> None:
     made = parse(text)
     with pytest.raises(QMPError) as caught:
-        arguments(made, type_of(made.options["driver"]))
+        arguments(made.options, type_of(made.options["driver"]))
     assert caught.value.desc == message
 
 
 def test_what_is_no_class_stays_as_it_is() -> None:
     made = parse("zzz,slot=x")
-    assert arguments(made, None) == {"driver": "zzz", "slot": "x"}
+    assert arguments(made.options, None) == {"driver": "zzz", "slot": "x"}
 
 
 @pytest.mark.parametrize("text", ["", "foo=1", '{"id":"d"}', '{"driver":1}'])
