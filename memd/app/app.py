@@ -240,7 +240,7 @@ class App:
             self._tree.host.roots = self._roots
 
     async def _make_everything(self) -> None:
-        """What the command line describes, monitors and credentials excepted."""
+        """Make all that the command line describes, monitors and credentials excepted."""
         config = self._config
         for options in config.objects:
             if not is_credential(options["qom-type"]):
@@ -272,7 +272,7 @@ class App:
             raise QMPError(error.text) from None
 
     async def _reset(self) -> None:
-        """What `_begin_again` does, one at a time: the next finds everything made."""
+        """Delete everything and make it again; one at a time: the next finds everything made."""
         async with self._resetting:
             daemon, tree = self._daemon, self._tree
             daemon.reset()
@@ -294,7 +294,7 @@ class App:
             await self._make_everything()
 
     async def _register(self, commands: list[StartCommand]) -> None:
-        """What options of a stand-in stand for; raises `StartError`."""
+        """Run the commands that options of a stand-in stand for; raises `StartError`."""
         from memd.commands.standin import at_start
 
         for each in commands:

@@ -308,7 +308,7 @@ def _answerer(registry: CollectorRegistry) -> Callable[[bytes], bytes]:
             super().do_GET()
 
         def do_HEAD(self) -> None:
-            """What GET answers, without its body."""
+            """The answer to GET without its body."""
             self.do_GET()
             head = self.wfile.getvalue().partition(b"\r\n\r\n")[0]
             self.wfile = io.BytesIO(head + b"\r\n\r\n")

@@ -319,7 +319,7 @@ class Ports:
     def _tls_port(
         self, chardev: Chardev, seen: qom.ChardevObject, monitor: ObjectMonitor
     ) -> Callable[[socket.socket], asyncio.Future[bool]]:
-        """What makes clients of TLS connections."""
+        """A function that makes clients of TLS connections."""
         from memd.server.tls import TLSPort, TLSStream
 
         credentials = self._credentials(chardev)

@@ -60,10 +60,10 @@ class Memory(Protocol):
         """Open the file behind the memory; None for anonymous memory."""
 
     def spec(self, backing: Backing | None) -> MapSpec:
-        """What is to be mapped; gives an empty file its size."""
+        """The mapping that is wanted; gives an empty file its size."""
 
     def map_failure(self) -> str:
-        """What is said where it can't be mapped, before the reason."""
+        """The beginning of the error for memory that can't be mapped."""
 
     def check_mapped(self, region: Region) -> None:
         """Raise `QMPError` where memory that could be mapped can't be used."""
@@ -262,7 +262,7 @@ def _bind(backend: Memory, region: Region) -> None:
 
 
 def cannot_populate(failed: OSError) -> QMPError:
-    """What is said where a page can't be had."""
+    """The error for a page that can't be had."""
     return QMPError(f"qemu_prealloc_mem: preallocating memory failed: {failed.strerror}")
 
 

@@ -129,14 +129,14 @@ class MemoryBackend(UserCreatable, ABC):
 
     @abstractmethod
     def spec(self, backing: Backing | None) -> MapSpec:
-        """What is to be mapped; gives an empty file its size.
+        """The mapping that is wanted; gives an empty file its size.
 
         Raises:
             QMPError: it does not fit.
         """
 
     def map_failure(self) -> str:
-        """What is said where it can't be mapped, before the reason."""
+        """The beginning of the error for memory that can't be mapped; the reason follows."""
         return "unable to map backing store for guest RAM"
 
     def check_mapped(self, region: Region) -> None:

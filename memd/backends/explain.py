@@ -1,4 +1,4 @@
-"""What `object-add` would do, told by doing it with a host that only plans.
+"""Predicts `object-add` by running it with a host that only plans.
 
 What makes memory, `allocation.realize`, is the same code for both: what it would come
 to here is what it comes to there, and with the same words.
@@ -101,7 +101,7 @@ def _explain(backend: MemoryBackend, given: JSONObject, deny: bool) -> JSONObjec
 
 
 def plan_of(backend: MemoryBackend, given: JSONObject) -> Plan:
-    """What making a backend would come to.
+    """The result of making a backend.
 
     Args:
         backend: its properties are set, and it is not made.

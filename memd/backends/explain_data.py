@@ -1,4 +1,4 @@
-"""What `object-add` would do, as data: the members of QAPI's `MemdevExplanation`."""
+"""An explanation as data: the members of QAPI's `MemdevExplanation`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `object-add` would do, in plain words: a sentence a line."""
+"""An explanation in plain words: a sentence a line."""
 
 from __future__ import annotations
 

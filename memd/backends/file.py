@@ -131,7 +131,7 @@ class FileBackend(WholePagesBackend):
         super().adopt(region)
 
     def to_discard(self) -> list[int] | None:
-        """What `discard-data` says; see `UserCreatable.to_discard`."""
+        """The whole range if `discard-data` is set; see `UserCreatable.to_discard`."""
         region = self.region
         if not self.discard_data or region is None or not region.shared or not region.writable:
             return None

@@ -1,4 +1,4 @@
-"""What making a backend would come to, as its type is told when it is to explain that."""
+"""The result of making a backend, as its type gets it for an explanation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from memd.hostmem.planning import PlannedFile
 
 Warnings = Iterator[tuple[str, str]]
-"""What each is about, and a sentence."""
+"""The subject of each, and a sentence."""
 
 Proposals = Iterator[tuple[JSONObject, str]]
-"""What to change of the arguments (None takes one out), and why."""
+"""The changes of the arguments (None takes one out), and the reason."""
 
 
 NOBODY_SHARES: tuple[JSONObject, str] = (
@@ -26,7 +26,7 @@ NOBODY_SHARES: tuple[JSONObject, str] = (
 
 
 class Plan:
-    """What making a backend would come to.
+    """The result of making a backend.
 
     Attributes:
         given: the arguments of object-add.

@@ -39,7 +39,7 @@ class Credentials(UserCreatable):
     tree: Tree
 
     def restoring(self, described: Description) -> JSONObject:
-        """What it was made of counts, whatever was set later."""
+        """The options that it was made with, whatever was set later."""
         options: JSONObject = described["options"]
         return {name: value for name, value in options.items() if name not in ("qom-type", "id")}
 
@@ -72,7 +72,7 @@ class Secret(Credentials):
         self._values: dict[str, str] = {}
 
     def value(self, name: str) -> str:
-        """What a property was set to."""
+        """A property's value."""
         return self._values.get(name, "raw" if name == "format" else "")
 
     def set_value(self, name: str, value: str) -> None:
@@ -90,7 +90,7 @@ class Secret(Credentials):
 
     @property
     def memory_size(self) -> int:
-        """What it takes of the daemon's own memory, or may; see `UserCreatable.memory_size`."""
+        """The bytes of the daemon's own memory that it takes, or may take."""
         of_file = MOST if "file" in self._values and not self._is_read else 0
         return len(self.content) + of_file + sum(map(len, self._values.values()))
 
@@ -132,7 +132,7 @@ def find_secret(tree: Tree, id: str) -> Secret:
 
 
 def _read(host: Host, path: str) -> bytes:
-    """What a file holds, in a worker thread."""
+    """The content of a file; runs in a worker thread."""
     doing = "Failed to open file"
     try:
         fd = host.open(_encode(path), _READ)

@@ -106,7 +106,7 @@ class ThreadContext(UserCreatable):
 
 
 def cannot_run_there(failed: OSError) -> QMPError:
-    """What is said where the CPUs are refused."""
+    """The error for CPUs that the kernel refuses."""
     return QMPError(f"Setting CPU affinity failed: {failed.strerror}")
 
 

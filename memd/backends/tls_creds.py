@@ -79,7 +79,7 @@ class TLSCredentials(Credentials):
         await self.complete()
 
     def _secret(self, id: str | None) -> bytes | QMPError:
-        """What the key is encrypted with, nothing included, or why that can't be had."""
+        """The secret that the key is encrypted with, b"" for none, or the error in its place."""
         if id is None:
             return b""
         try:
@@ -88,7 +88,7 @@ class TLSCredentials(Credentials):
             return error
 
     def context(self, *, server: bool) -> ssl.SSLContext:
-        """What a new connection is made with.
+        """The context for a new connection.
 
         Args:
             server: whether this end listens.

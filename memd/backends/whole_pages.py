@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class WholePagesBackend(MemoryBackend):
-    """What `-file`, `-memfd` and `-shm` have in common.
+    """The common base of `-file`, `-memfd` and `-shm`.
 
     Attributes:
         offset: where in the file the memory begins, in bytes.

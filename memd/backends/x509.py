@@ -53,7 +53,7 @@ class Base64HeaderError(ValueError):
 
 
 class Certificate:
-    """What one certificate says.
+    """One certificate.
 
     Attributes:
         issuer: the name of who signed it, as it is encoded.

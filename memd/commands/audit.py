@@ -48,7 +48,7 @@ class Sink(Protocol):
     """Where records go."""
 
     on: frozenset[int]
-    """What `write` may wait for; see `Job.on`."""
+    """The file systems and devices that `write` may wait for; see `Job.on`."""
 
     def write(self, record: Record) -> None:
         """Take a record, or raise `OSError`.
@@ -119,7 +119,7 @@ class Audit:
         return await self._once_written(self._conclude(begun, value), value)
 
     async def _once_written(self, written: Completion, value: JSON | QMPError) -> JSON:
-        """What a command came to, once its record is written."""
+        """The outcome of a command, once its record is written."""
         if self._sink.on and not self._stalled:
             await written
         return _given(value)

@@ -49,7 +49,7 @@ def _chardevs(daemon: Daemon) -> list[ChardevObject]:
 
 
 def _filename(chardev: ChardevObject) -> str:
-    """What it is connected to, or would be."""
+    """The address that it is connected to, or would be."""
     if chardev.filename is not None:
         return chardev.filename
     if chardev.addr is None:

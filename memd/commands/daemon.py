@@ -1,4 +1,4 @@
-"""What commands act on: the daemon's state, shared by all its clients."""
+"""The daemon's state, which commands act on and all clients share."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ OTHERS = "unknown"
 
 
 class Record:
-    """What was counted of a command.
+    """The counters of a command.
 
     Attributes:
         buckets: how many took up to each of `BOUNDS`; the last, how many longer.

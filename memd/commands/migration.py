@@ -26,7 +26,7 @@ _NOT_IN_BACKGROUND = (
     *("return-path", "multifd", "pause-before-switchover", "auto-converge", "release-ram"),
     *("rdma-pin-all", "xbzrle", "x-colo", "validate-uuid", "zero-copy-send"),
 )
-"""What a background snapshot can't go with, in the order in which it is named."""
+"""The capabilities that a background snapshot excludes, in the order in which they are named."""
 
 
 def query_migrate_capabilities(daemon: Daemon, args: JSONObject) -> JSON:
@@ -60,8 +60,8 @@ def migrate_set_capabilities(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def _rules(compat: Compat) -> Iterator[tuple[str, str, bool, str]]:
-    """What can't be, in the order in which it is complained of: a capability that is on while
-    another one is, or is not; and what is said of it."""
+    """The rules, in QEMU's order: a capability that is on, another one, whether that one is
+    on too, and the error."""
     early = compat is Compat.V10_0
     no_return = "Capability '{}' requires capability 'return-path'"
     only_plain = "Zero copy only available for non-compressed non-TLS multifd migration"

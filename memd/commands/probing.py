@@ -91,7 +91,7 @@ def query_hotpluggable_cpus(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def query_accelerators(daemon: Daemon, args: JSONObject) -> JSON:
-    """What there is to run guests with, and what was chosen (QEMU 11.1)."""
+    """The accelerators of this host, and the one in use (QEMU 11.1)."""
     present = [name for name in ("kvm", "mshv") if accelerator_is_usable(name)]
     return {"enabled": daemon.accel, "present": [*present, "qtest", "tcg"]}
 

@@ -1,4 +1,4 @@
-"""What of a command's arguments, and of the error that it came to, may stand in a record.
+"""The part of a command's arguments and of its error that may stand in a record.
 
 What a client sent may be a secret, or what memory holds, under a wrong name too. So
 of commands that carry such content, values are told of those members alone that
@@ -59,7 +59,7 @@ _PLAIN_LINES = frozenset(
 
 
 class Told:
-    """What may be told of one command.
+    """The part of one command that may be told.
 
     Attributes:
         arguments: of its arguments.
@@ -107,7 +107,7 @@ class Redaction:
         self._members: dict[str, frozenset[str]] = {}
 
     def tell(self, name: str, arguments: JSONObject) -> Told:
-        """What may be told of a command.
+        """The part of a command that may be told.
 
         Args:
             name: the command's.
@@ -144,7 +144,7 @@ class Redaction:
         return frozenset(() if command is None else _member_names(command.arguments))
 
     def _properties_of(self, driver: JSON) -> frozenset[str]:
-        """What a device of that type may be given."""
+        """The properties of a device of that type, without content."""
         found = self._daemon.tree.type_by_name(driver) if type(driver) is str else None
         return frozenset() if found is None else frozenset(found.all_properties) - _CONTENT
 
@@ -202,7 +202,7 @@ _SPECIAL: dict[str, Callable[[Redaction, JSONObject], JSONObject | None]] = {
     "x-memdev-write": Redaction._write,
     "human-monitor-command": Redaction._human,
 }
-"""What is told of commands that may carry secrets or memory; None: all that is known."""
+"""The told arguments of commands that may carry secrets or memory; None for all that are known."""
 
 
 def _of_types(arguments: JSONObject, kinds: dict[str, type]) -> JSONObject:

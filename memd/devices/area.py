@@ -27,7 +27,7 @@ ANY_SLOT = -1
 
 
 class Placed(Protocol):
-    """What has a place in the area."""
+    """A device with a place in the area."""
 
     @property
     def id(self) -> str | None:

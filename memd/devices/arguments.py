@@ -1,4 +1,4 @@
-"""What `device_add` is given for a `-device`: texts become values of their types."""
+"""The arguments of `device_add` for a `-device`: texts become values of their types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memd.qom import ObjectType
 
 
 def arguments(options: JSONObject, qom_type: ObjectType | None) -> JSONObject:
-    """What `device_add` would be given, with values of their types.
+    """The arguments of `device_add`, with values of their types.
 
     Args:
         options: as text.

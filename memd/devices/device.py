@@ -49,7 +49,7 @@ def deleted(device: Device, path: str) -> Event:
 
 
 def attempt(device: Device, what: str, name: str) -> QMPError:
-    """What is said of a property that can't be set any more."""
+    """The error for a property that can't be set any more."""
     kind = device.qom_type.name
     if what == "link property":
         who = f"device '{'(null)' if device.id is None else device.id}'"
@@ -103,7 +103,7 @@ def unless_realized(name: str) -> Callable[[Device], None]:
 
 
 def peripherals(tree: Tree) -> Iterator[QObject]:
-    """What clients have plugged into the machine."""
+    """The devices that clients have plugged into the machine."""
     for end in ("", "-anon"):
         yield from tree.resolve(f"/machine/peripheral{end}").children.values()
 
@@ -132,7 +132,7 @@ def need_memdev(device: Any) -> MemoryBackend:
 
 
 def alignment(memdev: MemoryBackend) -> int:
-    """What the address of a backend's memory has to be a multiple of, in bytes."""
+    """The alignment of the address of a backend's memory, in bytes."""
     return 1 if memdev.region is None else memdev.region.spec.align
 
 

@@ -157,7 +157,7 @@ class Nvdimm(PcDimm):
 
     @property
     def memory_size(self) -> int:
-        """What is left without the labels, in whole pages."""
+        """The bytes without the labels, in whole pages."""
         memdev = self.memdev
         if memdev is None:
             return 0

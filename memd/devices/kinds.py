@@ -273,7 +273,7 @@ def find_kind(name: str, compat: Compat) -> MachineKind | None:
 
 
 def pc_types(machine: ObjectType, compat: Compat) -> Iterator[ObjectType]:
-    """What the types of PC machines derive from, for clients that ask what there is.
+    """The base types of PC machines, for clients that list types.
 
     Args:
         machine: the type `machine`.

@@ -103,10 +103,10 @@ class MemoryDevice(Device, ABC):
 
     @abstractmethod
     def data(self) -> JSONObject:
-        """What `query-memory-devices` tells of it beside its id."""
+        """Its members in `query-memory-devices`, the id excepted."""
 
     def info(self) -> JSON:
-        """What `query-memory-devices` tells of it (QAPI `MemoryDeviceInfo`)."""
+        """Its row in `query-memory-devices` (QAPI `MemoryDeviceInfo`)."""
         id = {} if self.id is None else {"id": self.id}
         return {"type": self.kind, "data": self.data() | id}
 
@@ -159,7 +159,7 @@ _HOSTS = {
 
 
 class Machine:
-    """What memory devices are plugged into.
+    """The machine that memory devices are plugged into.
 
     Attributes:
         tree: the tree that it is in.
@@ -385,7 +385,7 @@ class Machine:
             self._making.remove(device)
 
     def container(self, id: str | None) -> QObject:
-        """What holds a device with that id, or one without."""
+        """The container of a device with that id, or without one."""
         return self.tree.resolve(f"/machine/peripheral{'-anon' if id is None else ''}")
 
     def _find(self, id: str) -> Device:

@@ -83,12 +83,12 @@ class VirtioMemory(Device, ABC):
         return 0 if self.memdev is None else self.memdev.size
 
     def address_align(self, memdev: MemoryBackend) -> int:
-        """What its address has to be a multiple of, in bytes."""
+        """The alignment of its address, in bytes."""
         return alignment(memdev)
 
     @abstractmethod
     def data(self) -> JSONObject:
-        """What `query-memory-devices` tells of it beside its id."""
+        """Its members in `query-memory-devices`, the id excepted."""
 
     @abstractmethod
     def realize(self, machine: Machine, memdev: MemoryBackend) -> Job[None] | None:

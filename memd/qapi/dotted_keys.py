@@ -74,7 +74,7 @@ Order = Callable[[Iterable[str]], Iterable[str]]
 
 
 def members(root: Nest, order: Order = iter) -> JSONObject:
-    """What the keys come to.
+    """The object that the keys stand for.
 
     The root is no array, whatever its keys are: they are parameters.
 

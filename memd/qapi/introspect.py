@@ -96,7 +96,7 @@ class _Teller:
         return [{"case": case, "type": self._name(t)} for case, t in variants.items()]
 
     def _name(self, type_: Type) -> str:
-        """What entries call a type, which is told of in its turn."""
+        """The name of a type in entries; the type is described in its turn."""
         if isinstance(type_, BuiltinType):
             # Every integer is the same to a client.
             type_ = _INT if type_.json_type == "int" else type_

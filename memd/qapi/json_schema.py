@@ -117,7 +117,7 @@ class _Writer:
         )
 
     def ref(self, type_: Type) -> JSONObject:
-        """What stands where a type is used."""
+        """The schema at a place where a type is used."""
         if isinstance(type_, ArrayType):
             return {"type": "array", "items": self.ref(type_.element)}
         if isinstance(type_, BuiltinType):

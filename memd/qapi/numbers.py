@@ -28,7 +28,7 @@ def parse_switch(text: str) -> bool | None:
 
 
 def _magnitude(digits: str) -> int | None:
-    """What C makes of unsigned digits with base 0: 0x for hex, 0 for octal."""
+    """The value of unsigned digits as C reads them with base 0: 0x for hex, 0 for octal."""
     if digits[:2] in ("0x", "0X"):
         alphabet, base, digits = _HEX, 16, digits[2:]
     elif digits[:1] == "0":

@@ -16,7 +16,7 @@ _DOC = re.compile(r"^##\n((?:#.*\n)*?)##$", re.M)
 
 
 class Parsed(NamedTuple):
-    """What a schema file and all that it includes consist of.
+    """The content of a schema file and of all that it includes.
 
     Attributes:
         definitions: in the order of the files.

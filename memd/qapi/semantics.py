@@ -215,7 +215,7 @@ def _references(definition: Definition) -> Iterator[tuple[str, str]]:
 
 
 def _own_members(definition: Definition) -> list[str]:
-    """What a definition's documentation describes by name."""
+    """The names that a definition's documentation describes."""
     expr = definition.expr
     if definition.kind == "enum":
         return [each["name"] if isinstance(each, dict) else each for each in expr["data"]]

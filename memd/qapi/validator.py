@@ -54,7 +54,7 @@ class Validator:
         self._made: JSONObject = {}
 
     def violations(self, value: JSON, definition: str = "") -> list[Violation]:
-        """What is wrong with a value.
+        """The mistakes in a value.
 
         Args:
             value: a request, an event or an answer; or what is defined.

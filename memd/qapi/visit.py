@@ -1,4 +1,4 @@
-"""What one argument may be: the primitives that the argument checks are made of.
+"""Checks of single values: the primitives that the argument checks are made of.
 
 A `Visit` takes a JSON value and the full path of where it stands ("size",
 "host-nodes[0]", "limits.iops-total") and returns the value as QEMU would hold

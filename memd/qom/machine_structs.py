@@ -109,7 +109,7 @@ def visit_memory(value: JSON, path: str) -> JSON:
 
 
 class Processors(NamedTuple):
-    """What CPUs a machine can have.
+    """The limits of a machine's CPUs.
 
     Attributes:
         machine: its name.
@@ -124,7 +124,7 @@ class Processors(NamedTuple):
 
 
 NO_PROCESSORS = Processors("none", 1)
-"""What the machine `none` makes of it."""
+"""The limits of the machine `none`."""
 
 
 def count_cpus(value: JSON, path: str, processors: Processors) -> dict[str, int]:
@@ -199,7 +199,7 @@ def visit_smp(value: JSON, path: str) -> JSON:
 
 
 def shared_caches(held: JSON, given: JSON, levels: tuple[str, ...]) -> JSON:
-    """What shares each cache once some of them are set.
+    """The level that shares each cache, once some of them are set.
 
     Args:
         held: what shares each now.

@@ -60,7 +60,7 @@ class Pools(Protocol):
         """Memory for an object, which owns it from now on; None where none is ready."""
 
     def describe(self) -> list[JSON]:
-        """What `x-pool-query` answers."""
+        """The answer of `x-pool-query`."""
 
     def status(self) -> str:
         """How they are, in a few words."""

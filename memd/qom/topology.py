@@ -1,4 +1,4 @@
-"""What the topology of CPUs is made of."""
+"""The levels and caches of a CPU topology."""
 
 from memd.json_types import JSON
 

@@ -1,4 +1,4 @@
-"""What `object-add` makes."""
+"""Objects that `object-add` makes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class UserCreatable(QObject):
         return 0
 
     def explain(self) -> list[str]:
-        """What `object-add` would do, in words; empty if that can't be predicted.
+        """The effect of `object-add` in words; empty if it can't be predicted.
 
         Raises:
             QMPError: it would fail.
