@@ -84,6 +84,8 @@ class Ports:
         hub: where clients go.
     """
 
+    _qtest: QTest | None = None
+
     def __init__(
         self, config: Config, loop: asyncio.AbstractEventLoop, tree: Tree, hub: Hub
     ) -> None:
@@ -98,7 +100,6 @@ class Ports:
         # Connections that no monitor sits on: held, and never read.
         self._unused: list[socket.socket] = []
         self._tls_ports: list[TLSPort] = []
-        self._qtest: QTest | None = None
 
     async def open(self) -> None:
         """Listen and connect, in the order of the command line.

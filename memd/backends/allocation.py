@@ -106,12 +106,13 @@ class Preallocation:
         backend: whose memory.
     """
 
+    _cancelled = False
+    _population: populate.Population | None = None
+
     def __init__(self, backend: Memory) -> None:
         context = backend.prealloc_context
         self._backend = backend
         self._affinity = None if context is None else context.affinity()
-        self._cancelled = False
-        self._population: populate.Population | None = None
 
     def cancel(self) -> None:
         """Have `populate` and `check` raise; on the event loop."""

@@ -41,14 +41,15 @@ class Plan:
             private mapping of a file.
     """
 
+    error: QMPError | None = None
+    file: PlannedFile | None = None
+    spec: MapSpec | None = None
+    unsure: str | None = None
+    pooled: bool | None = None
+    deny_private_discard = False
+
     def __init__(self, given: JSONObject) -> None:
         self.given = given
-        self.error: QMPError | None = None
-        self.file: PlannedFile | None = None
-        self.spec: MapSpec | None = None
-        self.unsure: str | None = None
-        self.pooled: bool | None = None
-        self.deny_private_discard = False
 
     @property
     def verdict(self) -> str:

@@ -217,9 +217,8 @@ class _Shortened:
         cut: whether something was left out.
     """
 
-    def __init__(self) -> None:
-        self.cut = False
-        self._left = MOST_TEXT
+    cut = False
+    _left = MOST_TEXT
 
     def value(self, value: JSON, depth: int = 0) -> JSON:
         """A value in what space a record has for it."""

@@ -23,13 +23,14 @@ class Guest:
         started: whether it ever did.
     """
 
+    running = False
+    started = False
+
     def __init__(self, config: MachineConfig, later: Later) -> None:
         self._config = config
         self._later = later
         # What it has been asked for while it stood still.
         self._waiting: list[Act] = []
-        self.running = False
-        self.started = False
 
     @property
     def stands_still(self) -> bool:

@@ -176,6 +176,14 @@ class Machine:
             are none.
     """
 
+    deny_private_discard = False
+    add_other: Callable[[JSONObject], Command[None]] | None = None
+    _area: Area | None = None
+    _area_region: MemoryRegion | None = None
+    # How many devices without an id there have been.
+    _anonymous = 0
+    _warned = False
+
     def __init__(self, tree: Tree, config: MachineConfig) -> None:
         self.config = config
         self.started = self.migrating = False
@@ -183,16 +191,9 @@ class Machine:
         self.emit: Callable[[tuple[Event, ...]], None] = lambda events: None
         self.later: Later = lambda _delay, act: act()
         self.spawn: Callable[[Command[None], str], None] = lambda command, _what: run_here(command)
-        self.deny_private_discard = False
-        self.add_other: Callable[[JSONObject], Command[None]] | None = None
         self.tree = tree
-        self._area: Area | None = None
-        self._area_region: MemoryRegion | None = None
         # Those that take long to be real, whose ids are taken.
         self._making: list[MemoryDevice] = []
-        # How many devices without an id there have been.
-        self._anonymous = 0
-        self._warned = False
         if config.type != "none":
             self._set_up()
 

@@ -24,9 +24,10 @@ class Doc:
         sections: the text of the other tagged sections, by tag.
     """
 
+    name: str | None = None
+    body = ""
+
     def __init__(self) -> None:
-        self.name: str | None = None
-        self.body = ""
         self.members: dict[str, str] = {}
         self.features: dict[str, str] = {}
         self.sections: dict[str, str] = {}

@@ -76,11 +76,12 @@ class Objects(QObject):
         quota: limits on what clients make.
     """
 
+    listeners: tuple[Listener, ...] = ()
+    pools: Pools | None = None
+
     def __init__(self, tree: Paths) -> None:
         super().__init__(CONTAINER, tree)
         self.children = {}
-        self.listeners: tuple[Listener, ...] = ()
-        self.pools: Pools | None = None
         self.quota = Quota()
         # Objects that are being made, by id, which is taken.
         self._making: dict[str, UserCreatable] = {}

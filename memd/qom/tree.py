@@ -53,14 +53,15 @@ class Tree:
         shortage: a lack of huge pages on the host, in words; "" for none.
     """
 
+    shortage = ""
+    _catalogued = False
+    device_types: Source | None = None
+    more_types: MoreTypes | None = None
+
     def __init__(self, compat: Compat = Compat.V10_0) -> None:
         self.compat = compat
-        self.shortage = ""
         self._types: dict[str, ObjectType] = {}
         self._link_names: set[str] = set()
-        self._catalogued = False
-        self.device_types: Source | None = None
-        self.more_types: MoreTypes | None = None
         self.root = QObject(CONTAINER, self)
         self.objects = Objects(self)
         self.chardevs = QObject(CONTAINER, self)
