@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from memd.client import Client
 from memd.errors import QMPError, printable
 from memd.memctl import host_checks, memory_checks
-from memd.memctl.context import FAILED, NO_DAEMON, USAGE, Context, Trouble
+from memd.memctl.context import FAILED, NO_DAEMON, SOCKET_VARIABLE, USAGE, Context, Trouble
 from memd.memctl.context import OK as SUCCESS
 from memd.memctl.host import BAD, OK, WARN, Check, Host, warned
 from memd.memctl.tables import console, print_line
@@ -90,9 +90,13 @@ def _daemon(context: Context) -> list[Check]:
     """The daemon, and the template store that it has."""
     try:
         with context.connect() as client:
-            version = client.greeting["QMP"]["version"]["qemu"]
-            found = f"serves QMP as QEMU {version['major']}.{version['minor']} does"
-            return [Check("memd", OK, found), *_claims(client), *_templates(client)]
+            version = client.greeting["QMP"]["version"]
+            release = f"QEMU {version['qemu']['major']}.{version['qemu']['minor']}"
+            if not version.get("package", "").startswith("memd"):
+                advice = f"Name memd's socket with -s PATH or ${SOCKET_VARIABLE}."
+                return [Check("memd", WARN, f"{release} serves there, and no memd", advice)]
+            checks = [Check("memd", OK, f"serves QMP as {release} does")]
+            return [*checks, *_claims(client), *_templates(client)]
     except Trouble as trouble:
         if trouble.status != NO_DAEMON:
             raise
@@ -101,12 +105,7 @@ def _daemon(context: Context) -> list[Check]:
 
 def _claims(client: Client) -> Iterator[Check]:
     """The huge pages that the daemon's memory may still claim."""
-    try:
-        rows = client.execute("x-hugepage-query")
-    except QMPError:
-        # It is no memd.
-        return
-    for row in rows:
+    for row in client.execute("x-hugepage-query"):
         name = f"{rounded(row['page-size'])} pages of memd"
         found = f"{row['claims']} may be claimed that nobody has set aside"
         if "lacking" in row:
@@ -122,7 +121,7 @@ def _templates(client: Client) -> Iterator[Check]:
     try:
         store = client.execute("x-template-status")
     except QMPError:
-        # None is asked for, or it is no memd; a store that is asked for is there.
+        # None is asked for; a store that is asked for is there.
         return
     room = store["room"]
     found = f"{store['templates']} in {printable(store['directory'])}, {rounded(room)} free"

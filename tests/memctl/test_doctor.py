@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from memd.memctl.host import Host
 from tests.conftest import need_sys
 from tests.memctl.conftest import Memctl, in_terminal
+from tests.memctl.fakes import Talk, knows_nothing
 
 STATES = {"ok", "warn", "bad"}
 
@@ -30,6 +32,14 @@ def test_without_a_daemon(memctl: Memctl, directory: Path) -> None:
     *_, last, advice = out.splitlines()
     assert last.startswith(f"warn  memd                    cannot connect to {memctl.path}")
     assert advice.strip().startswith("Start a daemon there: memd --qmp")
+
+
+def test_a_qemu_is_no_memd(fake: Callable[[Talk], Memctl]) -> None:
+    _status, out, err = fake(knows_nothing)("doctor")
+    assert err == ""
+    *_, last, advice = out.splitlines()
+    assert last == "warn  memd                    QEMU 10.0 serves there, and no memd"
+    assert advice.strip() == "Name memd's socket with -s PATH or $MEMD_SOCKET."
 
 
 def test_another_root(memctl: Memctl, tmp_path: Path) -> None:
