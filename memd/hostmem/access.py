@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 from memd.errors import QMPError
 from memd.hostmem import cgroup, content, libc
-from memd.hostmem.opened import Opened
 from memd.hostmem.region import Region
+from memd.hostmem.window import Window
 
 MAX_LENGTH = 16 << 20
 """Bytes that can be read or written at once: in base64 some 22 million
@@ -165,52 +165,78 @@ def write(region: Region, name: str, offset: int, data: bytes | InMemfd) -> None
             file was truncated this very moment.
     """
     length = len(data)
-    end = offset + length
     what = f"cannot write '{name}' at offset {offset}"
-    first, last = _pages(region, offset, length)
-    if region.shared and region.reads_as_file and _is_written_as_file(region.opened):
-        if isinstance(data, InMemfd):
-            data = os.pread(data.fd, length, 0)
-        _write_file(region, what, offset, data)
-        return
+    done = length
     try:
         with cgroup.making(region, offset, length):
-            if last - first > libc.PAGE_SIZE:
-                error = region.host.advise(first, last - first, libc.MADV_POPULATE_WRITE)
-                # EINVAL: the mapping can't be written, which the copying will find
-                # too, or Linux before 5.14 does not know the advice.
-                if error not in (0, errno.EINVAL, errno.EINTR):
-                    raise libc.os_error(error)
-            if isinstance(data, InMemfd):
-                done = libc.read_file(data.fd, region.address + offset, length)
+            if _is_written_as_file(region, offset, data):
+                _write_file(region, offset, data)
             else:
-                done = libc.write_memory(region.address + offset, data)
+                done = _write_mapping(region, offset, data)
     except OSError as failed:
-        raise _failure(region, what, end, failed.errno or errno.EFAULT, write=True) from None
+        number = failed.errno or errno.EFAULT
+        raise _failure(region, what, offset + length, number, write=True) from None
     if done < length or not (length or region.writable):
-        raise _failure(region, what, end, write=True)
+        raise _failure(region, what, offset + length, write=True)
 
 
-def _is_written_as_file(opened: Opened | None) -> bool:
-    return opened is not None and not (opened.in_memory or opened.read_only)
+def _is_written_as_file(region: Region, offset: int, data: bytes | InMemfd) -> bool:
+    """Whether to write to the file of a shared mapping.
 
-
-def _write_file(region: Region, what: str, offset: int, data: bytes) -> None:
-    """Write to the file of a shared mapping: its fault could keep the whole process waiting."""
-    host, fd, at = region.host, region.fd, region.offset + offset
-    end = offset + len(data)
-    done = 0
+    A fault of the mapping could keep the whole process waiting for the file system. In
+    memory, what is not there yet is made for a file without being cleared before, but huge
+    pages may be made for a mapping alone.
+    """
+    opened = region.opened
+    if opened is None or opened.read_only or not (region.shared and region.reads_as_file):
+        return False
+    if not opened.in_memory:
+        return True
+    if isinstance(data, bytes) or region.page_size > libc.PAGE_SIZE or _advised_is_huge():
+        return False
     try:
-        if region.opened is not None and stat.S_ISREG(region.opened.mode):
-            if os.fstat(fd).st_size < at + len(data):
-                raise libc.os_error(errno.EFAULT)
-            # So that what can't be had is known before the first byte changes.
-            libc.allocate(fd, at, len(data))
-        with memoryview(data) as view:
-            while done < len(data):
-                done += host.write(fd, view[done:], at + done)
-    except OSError as failed:
-        raise _failure(region, what, end, failed.errno or errno.EIO, write=True) from None
+        return libc.cachestat(region.fd, region.offset + offset, len(data)) == (0, 0)
+    except OSError:
+        return False
+
+
+def _advised_is_huge() -> bool:
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", encoding="ascii") as file:
+            return "[advise]" in file.read()
+    except OSError:
+        return False
+
+
+def _write_file(region: Region, offset: int, data: bytes | InMemfd) -> None:
+    host, fd, at, length = region.host, region.fd, region.offset + offset, len(data)
+    if region.opened is not None and stat.S_ISREG(region.opened.mode):
+        if os.fstat(fd).st_size < at + length:
+            raise libc.os_error(errno.EFAULT)
+        # So that what can't be had is known before the first byte changes.
+        libc.allocate(fd, at, length)
+    if isinstance(data, bytes):
+        host.write(fd, data, at)
+    elif length:
+        window = Window(data.fd, length)
+        try:
+            host.write(fd, window.view, at)
+        finally:
+            window.close()
+
+
+def _write_mapping(region: Region, offset: int, data: bytes | InMemfd) -> int:
+    """How many bytes could be written."""
+    first, last = _pages(region, offset, len(data))
+    if last - first > libc.PAGE_SIZE:
+        error = region.host.advise(first, last - first, libc.MADV_POPULATE_WRITE)
+        # EINVAL: the mapping can't be written, which the copying will find
+        # too, or Linux before 5.14 does not know the advice.
+        if error not in (0, errno.EINVAL, errno.EINTR):
+            raise libc.os_error(error)
+    if isinstance(data, InMemfd):
+        return libc.read_file(data.fd, region.address + offset, len(data))
+    return libc.write_memory(region.address + offset, data)
 
 
 def _pages(region: Region, offset: int, length: int) -> tuple[int, int]:

@@ -255,9 +255,9 @@ class Host:
         """Read a part of a file; gives how many bytes."""
         return os.preadv(fd, [into], offset)
 
-    def write(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-        """Write a part of a file; gives how many bytes."""
-        return os.pwrite(fd, data, offset)
+    def write(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        """Write all of it at an offset of a file."""
+        libc.write_at(fd, data, offset)
 
     def sync(self, fd: int) -> None:
         """Have a file's content, or a directory's, on the disk."""

@@ -433,9 +433,7 @@ class Output:
                 # There are no more huge pages.
                 raise libc.os_error(errno.ENOMEM)
             return
-        done = 0
-        while done < len(data):
-            done += self._host.write(self._fd, data[done:], at + done)
+        self._host.write(self._fd, data, at)
 
     def close(self) -> None:
         """Unmap it; the descriptor stays."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from memd.errors import QMPError
 from memd.hostmem import access, libc
 from memd.hostmem.access import MAX_LENGTH, check_length, check_range, may_wait, read, write
+from memd.hostmem.pages import PageMap
 from tests.backends.doing import refusal
 from tests.conftest import NOT_HERE
 from tests.hostmem.made import MIB, PAGE, failing, made, memfd, of_file
@@ -35,6 +37,34 @@ def test_it_is_like_an_array_of_bytes(size: int, writes: list[tuple[int, bytes]]
             model[base + at : base + at + len(data)] = data
         assert read(region, "m", 0, 2 * PAGE) == model
         assert read(region, "m", base, size) == model[base : base + size]
+
+
+@pytest.mark.parametrize("advised", [False, True])
+@pytest.mark.parametrize("offset", [0, PAGE + 5])
+@pytest.mark.parametrize("there", [(), (2,), (0, 600)])
+def test_memory_that_is_not_there_is_written_as_a_file(
+    monkeypatch: pytest.MonkeyPatch, there: tuple[int, ...], offset: int, advised: bool
+) -> None:
+    """Unless huge pages are made for its mapping, or a part of it is there."""
+    monkeypatch.setattr(access, "_advised_is_huge", lambda: advised)
+    size = MIB // 2
+    content = os.urandom(size // 2) + bytes(size // 2)
+    fd = os.memfd_create("window", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    os.pwrite(fd, content[: size // 2], 0)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    with memfd(4 * MIB) as region, PageMap() as pages:
+        for page in there:
+            os.pwrite(region.fd, b"x", page * PAGE)
+        access.write(region, "m", offset, access.InMemfd(fd, size, to_read=True))
+        mapped = pages.few(region.address, region.length, 0)
+        if mapped is None:
+            pytest.skip(f"{NOT_HERE}a kernel that tells which pages are there")
+        assert bool(mapped) == (advised or 2 in there or (0 in there and offset == 0))
+        assert read(region, "m", offset, size) == content
+        for page in {0, 600} & set(there) - ({0} if offset == 0 else set()):
+            assert read(region, "m", page * PAGE, 2) == b"x\0"
+    os.close(fd)
 
 
 @given(st.integers(0, UINT64), st.integers(0, UINT64), st.integers(0, UINT64))
