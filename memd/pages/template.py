@@ -19,7 +19,6 @@ from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Piece, Places, decode_numbers
 from memd.pages.manifest import Manifest
 from memd.pages.postcopy import Span
-from memd.pages.recording import RECORD
 from memd.pages.unpacked import Unpacked
 
 if TYPE_CHECKING:
@@ -227,8 +226,7 @@ class Template:
         """
         if not self.ready(page * PAGE, count * PAGE):
             raise ValueError("these pages are not unpacked yet")
-        copy = self._copy()
-        return Span(copy.fd, copy.view, page * RECORD, (page + count) * RECORD)
+        return self._copy().records(page, count)
 
     def devices(self) -> bytes:
         """The device stream, b"" where there is none.

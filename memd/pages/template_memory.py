@@ -83,8 +83,8 @@ class TemplateMemory:
             Missing: they can't be had at present.
         """
         if self._all is not None:
-            whole = self._all
-            return Span(whole.fd, whole.view, page * RECORD, (page + count) * RECORD)
+            fd, view, begin = self._all.fd, self._all.view, self._all.start
+            return Span(fd, view, begin + page * RECORD, begin + (page + count) * RECORD)
         offset, length = page * PAGE, count * PAGE
         if self.template.ready(offset, length):
             return self.template.records(page, count)

@@ -1,6 +1,7 @@
 """A template's pages verified and unpacked, as they are sent: a file that all who serve it map.
 
-It is made anew after each start of the machine: a crash may have kept the note
+It begins with a note for each page, which tells whether that is there; the records of the
+pages follow. It is made anew after each start of the machine: a crash may have kept the note
 that a page is there, and not the page.
 """
 
@@ -14,9 +15,10 @@ from collections.abc import Sequence
 
 from memd.hostmem.libc import write_at
 from memd.hostmem.window import Window
-from memd.pages.blobs import DIGEST, remove, write_all
+from memd.pages.blobs import DIGEST, remove
 from memd.pages.chunks import PAGE
 from memd.pages.layout import Layout
+from memd.pages.postcopy import Span
 from memd.pages.recording import DATA, RECORD, SAME_BLOCK
 
 _HEAD = struct.Struct(">Q")
@@ -25,9 +27,6 @@ _THERE = b"\0"
 _MISSING = b"\1"
 """So that the notes of a memory that is mostly zeroes are mostly holes."""
 
-_NOTES = ".there"
-"""Ends the name of the notes."""
-
 
 def boot_id() -> str:
     """What tells this start of the machine from others."""
@@ -35,15 +34,8 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def paths(directory: str, key: str) -> tuple[str, str]:
-    """The files of an unpacked copy: the pages, and one byte a page that tells whether it is there.
-
-    Args:
-        directory: of the unpacked copies.
-        key: which one.
-    """
-    place = os.path.join(directory, boot_id(), key)
-    return place, f"{place}{_NOTES}"
+def _path(directory: str, key: str) -> str:
+    return os.path.join(directory, boot_id(), key)
 
 
 class Unpacked:
@@ -55,45 +47,29 @@ class Unpacked:
         layout: says which pages are zeroes.
         blocks: the first page of each block of memory, ascending.
 
-    Attributes:
-        fd: the file: a record of `RECORD` bytes for each page.
-
     Raises:
-        OSError: the files can't be made or mapped.
+        OSError: the file can't be made or mapped.
     """
 
     def __init__(self, directory: str, key: str, layout: Layout, blocks: Sequence[int]) -> None:
-        data, there = paths(directory, key)
-        self._path = there
-        os.makedirs(os.path.dirname(data), mode=0o700, exist_ok=True)
+        self._path = _path(directory, key)
         self._blocks = blocks
-        size = layout.pages * RECORD
-        while True:
-            self._lock = _open_there(data, there, layout)
-            try:
-                self.fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                self.fd = -1
-            if self.fd >= 0 and os.fstat(self.fd).st_size >= size:
-                break
-            # Not what the notes speak of.
-            remove(there)
-            self._close_files()
+        self._begin = _begin(layout)
+        self._fd = _open(self._path, layout)
         try:
-            self._there = Window(self._lock, layout.pages, writable=True)
-            self._pages = Window(self.fd, size)
+            self._window = Window(self._fd, _size(layout), writable=True)
         except BaseException:
-            self._close_files()
+            os.close(self._fd)
             raise
 
-    @property
-    def view(self) -> memoryview:
-        """All of the file; only pages that are unpacked may be read."""
-        return self._pages.view
+    def records(self, page: int, count: int) -> Span:
+        """Pages as they are sent, of which only those that are there may be read."""
+        begin = self._begin + page * RECORD
+        return Span(self._fd, self._window.view, begin, begin + count * RECORD)
 
     def has(self, page: int, count: int) -> bool:
         """Whether all pages of a range are there."""
-        return self._there.memory.find(_MISSING, page, page + count) < 0
+        return self._window.memory.find(_MISSING, page, page + count) < 0
 
     def put(self, page: int, data: memoryview | bytes) -> None:
         """Pages are there, with this content, from now on. Raises `OSError`."""
@@ -104,48 +80,71 @@ class Unpacked:
             address = (page + number - block) * PAGE
             content = data[number * PAGE : (number + 1) * PAGE]
             records += (_HEAD.pack(address | DATA | SAME_BLOCK), content)
-        write_at(self.fd, b"".join(records), page * RECORD)
-        self._there.memory[page : page + count] = _THERE * count
+        write_at(self._fd, b"".join(records), self._begin + page * RECORD)
+        self._window.memory[page : page + count] = _THERE * count
 
     def rest(self) -> None:
         """Let others remove it, until `use`. Raises `OSError`."""
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def use(self) -> bool:
         """Use it again; False where it was removed meanwhile. Raises `OSError`."""
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
-        return _is_at(self._lock, self._path)
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        return _is_at(self._fd, self._path)
 
     def close(self) -> None:
-        """Use it no longer; slices of the view that are left stay valid."""
-        self._there.close()
-        self._pages.close()
-        self._close_files()
-
-    def _close_files(self) -> None:
-        os.close(self._lock)
-        if self.fd >= 0:
-            os.close(self.fd)
+        """Use it no longer; what is left of its records stays valid."""
+        self._window.close()
+        os.close(self._fd)
 
 
-def _open_there(data: str, there: str, layout: Layout) -> int:
-    """The notes of an unpacked copy, with a shared lock that says it is in use."""
+def _begin(layout: Layout) -> int:
+    """Where the records begin, behind the notes."""
+    return -(-layout.pages // PAGE) * PAGE
+
+
+def _size(layout: Layout) -> int:
+    return _begin(layout) + layout.pages * RECORD
+
+
+def _open(path: str, layout: Layout) -> int:
+    """The file, with a shared lock that says it is in use."""
+    directory = os.path.dirname(path)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
     while True:
         try:
-            fd = os.open(there, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            _free_space(os.path.dirname(data), sum(layout.lengths) * RECORD)
-            _make(data, there, layout)
+            _free_space(directory, sum(layout.lengths) * RECORD)
+            _make(path, layout)
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             # It may have been removed before there was a lock on it.
-            if _is_at(fd, there):
-                return fd
+            if _is_at(fd, path):
+                if os.fstat(fd).st_size >= _size(layout):
+                    return fd
+                remove(path)
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _make(path: str, layout: Layout) -> None:
+    """Make the file, whole before it has its name; another process may be faster."""
+    temporary = f"{path}.{os.urandom(8).hex()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, _size(layout))
+        for first, count in layout.ranges():
+            write_at(fd, _MISSING * count, first)
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(fd)
+        remove(temporary)
 
 
 def _free_space(place: str, needed: int) -> None:
@@ -154,14 +153,14 @@ def _free_space(place: str, needed: int) -> None:
     free = found.f_bavail * found.f_frsize
     with os.scandir(place) as entries:
         others = sorted(
-            (entry.stat().st_mtime_ns, entry.name, entry.stat().st_blocks * 512)
+            (entry.stat().st_mtime_ns, entry.path, entry.stat().st_blocks * 512)
             for entry in entries
             if DIGEST.fullmatch(entry.name)
         )
-    for _made, key, taken in others:
+    for _made, path, taken in others:
         if free >= needed:
             return
-        if _drop(os.path.join(place, key)):
+        if _drop(path):
             free += taken
 
 
@@ -172,40 +171,14 @@ def _is_at(fd: int, path: str) -> bool:
         return False
 
 
-def _make(data: str, there: str, layout: Layout) -> None:
-    """Make both files; a second process that does so at the same time makes the same."""
-    fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        size = layout.pages * RECORD
-        if os.fstat(fd).st_size < size:
-            os.ftruncate(fd, size)
-    finally:
-        os.close(fd)
-    # Whole before it has its name.
-    temporary = f"{there}.{os.urandom(8).hex()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.ftruncate(fd, layout.pages)
-        for first, count in layout.ranges():
-            os.lseek(fd, first, os.SEEK_SET)
-            write_all(fd, _MISSING * count)
-        os.link(temporary, there)
-    except FileExistsError:
-        pass
-    finally:
-        os.close(fd)
-        remove(temporary)
-
-
 def drop(directory: str, key: str) -> bool:
     """Remove an unpacked copy; False where a process uses it. Raises `OSError`."""
-    return _drop(paths(directory, key)[0])
+    return _drop(_path(directory, key))
 
 
-def _drop(data: str) -> bool:
-    there = f"{data}{_NOTES}"
+def _drop(path: str) -> bool:
     try:
-        fd = os.open(there, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     try:
@@ -213,9 +186,7 @@ def _drop(data: str) -> bool:
     except BlockingIOError:
         return False
     else:
-        # The notes first: without them, what is left of the pages is not looked at.
-        remove(there)
-        remove(data)
+        remove(path)
         return True
     finally:
         os.close(fd)
@@ -229,10 +200,7 @@ def share(directory: str, key: str, other: str) -> None:
     Raises:
         OSError: it can't be done.
     """
-    data, there = paths(directory, key)
-    other_data, other_there = paths(directory, other)
-    for old, new in ((data, other_data), (there, other_there)):
-        try:
-            os.link(old, new)
-        except (FileNotFoundError, FileExistsError):
-            return
+    try:
+        os.link(_path(directory, key), _path(directory, other))
+    except (FileNotFoundError, FileExistsError):
+        return

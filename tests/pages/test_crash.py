@@ -118,7 +118,8 @@ def test_unpacked_copies_make_room_for_each_other(
         template.close()
     # What is in use stays.
     assert unpacked(used, 0, used.size) == noise(300, 1)
-    assert len(list((small / "store" / "unpacked").rglob("*.there"))) == 2
+    copies = (small / "store" / "unpacked").rglob("*")
+    assert len([each for each in copies if each.is_file()]) == 2
     used.close()
     store.close()
 
