@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memd.client import Client
-from memd.errors import DEVICE_NOT_FOUND, QMPError
+from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.memctl.sizes import short
 from memd.memctl.tables import Cell, Column
@@ -22,11 +22,9 @@ def stat(client: Client, id: str) -> JSONObject:
     Raises:
         QMPError: there is no such backend.
     """
-    found = client.execute("x-memdev-stat", {"id": id})
-    if not found:
-        raise QMPError(f"Device '{id}' not found", DEVICE_NOT_FOUND)
-    first: JSONObject = found[0]
-    return first
+    found: JSONObject
+    (found,) = client.execute("x-memdev-stat", {"id": id})
+    return found
 
 
 def size_of(client: Client, id: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from memd.client import Client
-from memd.errors import COMMAND_NOT_FOUND, QMPError, printable
+from memd.errors import QMPError, printable
 from memd.json_types import JSON, JSONObject
 from memd.memctl.backends import STYLES, access, spelled, stat
 from memd.memctl.context import Context
@@ -35,7 +35,8 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
     with context.connect() as client:
         taken = stat(client, id)
         properties = _properties(client, id)
-        mapping = _mapping(client, id)
+        # The rows of /proc/PID/maps.
+        mapping = client.execute("x-memdev-map", {"id": id, "length": 0})["mapping"]
         explanation = _explanation(client, taken["qom-type"], properties)
     context.tell(
         {
@@ -57,17 +58,6 @@ def _properties(client: Client, id: str) -> JSONObject:
         for each in client.execute("qom-list", {"path": path})
         if each["name"] != "type" and "<" not in each["type"]
     }
-
-
-def _mapping(client: Client, id: str) -> list[str] | None:
-    """The rows of /proc/PID/maps; None from a daemon that does not tell them."""
-    try:
-        found: list[str] = client.execute("x-memdev-map", {"id": id, "length": 0})["mapping"]
-    except QMPError as error:
-        if error.error_class != COMMAND_NOT_FOUND:
-            raise
-        return None
-    return found
 
 
 def _explanation(client: Client, kind: str, properties: JSONObject) -> JSON:
@@ -113,7 +103,7 @@ def _rows(taken: JSONObject) -> list[tuple[str, str]]:
 def _print(
     rows: list[tuple[str, str]],
     properties: JSONObject,
-    mapping: list[str] | None,
+    mapping: list[str],
     explanation: JSON,
 ) -> None:
     for name, value in rows:
@@ -123,9 +113,7 @@ def _print(
         # Clients choose paths, and terminals execute control characters.
         print_line(printable(f"  {name}={spelled(value)}"))
     print_line("mapping:", "bold")
-    if mapping is None:
-        print_line("  this daemon does not tell it: it is older than this memctl")
-    for row in mapping or ():
+    for row in mapping:
         print_line(printable(f"  {row}"))
     if explanation is not None:
         print_line("what that means:", "bold")
