@@ -61,7 +61,7 @@ REFUSED = (
     *("dfilter", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "gdb", "icount", "iscsi", "loadvm"),
     *("mtdblock", "option-rom", "pflash", "plugin"),
     *("run-with", "sd", "set", "shim", "spice", "tpmdev", "usbdevice", "virtfs"),
-    *("vnc", "xen-domid"),
+    "xen-domid",
 )
 FLAGS_REFUSED = (
     *("enable-sync-profile", "jitdump", "mem-prealloc", "no-fd-bootchk", "perfmap", "s"),
@@ -267,6 +267,7 @@ OPTIONS: dict[str, Take] = {
     **dict.fromkeys(("netdev", "blockdev"), _registered("register_option")),
     **dict.fromkeys(("drive", "cdrom", "hda", "hdb", "hdc", "hdd"), _registered("take_drive")),
     "nic": _registered("take_nic"),
+    "vnc": _registered("take_vnc"),
     "incoming": _registered("take_incoming"),
     "readconfig": _nothing,
     **dict.fromkeys(_READ_OVER, _nothing),
@@ -289,7 +290,7 @@ FLAGS: dict[str, Take] = {
 
 _ORDER = (
     *("logfile", "chardev-add", "object-add", "blockdev-add", "drive", "netdev_add"),
-    "use-chardev",
+    *("use-chardev", "vnc"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from memd.cli.chardev import BACKENDS, chardev_list, parse_device
 from memd.cli.keyval import parse_either, parse_keyval
-from memd.cli.opts import Opts, parse_opts
+from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.config import Config, StartCommand
 from memd.errors import QMPError
 from memd.json_types import JSONObject
@@ -55,6 +55,23 @@ def take_drive(line: CommandLine, given: Given) -> None:
         index = 2 if is_cd else ord(given.name[-1]) - ord("a")
         options = {"file": given.value, "index": str(index), "media": "cdrom" if is_cd else "disk"}
     _register(line, given, "drive", options, False)
+
+
+_VNC = {
+    **dict.fromkeys(("vnc", "audiodev", "display", "head", "sasl-authz", "share"), "str"),
+    **dict.fromkeys(("password-secret", "tls-authz", "tls-creds", "to", "websocket"), "str"),
+    **dict.fromkeys(("ipv4", "ipv6", "lossy", "lock-key-sync", "non-adaptive", "password"), "bool"),
+    **dict.fromkeys(("acl", "power-control", "reverse", "sasl"), "bool"),
+    **dict.fromkeys(("connections", "key-delay-ms"), "num"),
+}
+
+
+def take_vnc(line: CommandLine, given: Given) -> None:
+    """Take `-vnc`."""
+    opts = parse_opts(OptsList("vnc", "vnc", _VNC), given.value, given.warn(line.config.report))
+    options: JSONObject = dict(opts.with_id())
+    options["password"] = opts.switch("password") or False
+    _register(line, given, "vnc", options)
 
 
 def take_nic(line: CommandLine, given: Given) -> None:

@@ -162,7 +162,8 @@ Same effect as in QEMU:
   -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
   -netdev SPEC, -nic SPEC, -blockdev SPEC, -drive SPEC, -cdrom FILE, -hda, -hdb, -hdc and
-  -hdd FILE, -device of any type, -serial, -parallel, which are registered and do nothing
+  -hdd FILE, -vnc SPEC, -device of any type, -serial, -parallel, which are registered and
+  do nothing
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)

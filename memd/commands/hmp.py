@@ -244,6 +244,7 @@ _ENTRIES: tuple[_Entry, ...] = (
     ("drive_add", "node:-n,place:s,options:s", "add a drive", hmp_plug.drive_add),
     ("drive_del", "id:B", "remove a drive", hmp_plug.drive_del),
     ("eject", "force:-f,device:B", "eject a medium", "eject"),
+    ("expire_password", "protocol:s,time:s", "expire a password", "expire_password"),
     ("help|?", "cmd:S?", "show the help", _help),
     ("info", "item:s?", "show various information about the system state", _info),
     ("migrate", "detach:-d,resume:-r,uri:s", "migrate to a URI", hmp_plug.migrate),

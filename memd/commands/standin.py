@@ -16,7 +16,6 @@ from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
 from memd.commands.machine import watchdog_set_action
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
-from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
 from memd.session import Session
@@ -53,6 +52,8 @@ def _standin(daemon: Daemon) -> StandIn:
 def _section(daemon: Daemon, name: str) -> JSON:
     return _standin(daemon).catalogue.section(name)
 
+
+_DISPLAY = re.compile("(?i)vga|gpu|qxl|bochs-display")
 
 Act = Callable[[StandIn], Callable[[JSONObject], Any]]
 """Gives what a register does for a command, with its arguments; it returns a value, a tuple of
@@ -95,9 +96,13 @@ def inject_nmi(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def screendump(daemon: Daemon, args: JSONObject) -> JSON:
-    """`screendump`: raise `QMPError`, as there is no display."""
-    if "device" in args:
+    """`screendump`: raise `QMPError`, as there is no picture."""
+    from memd.devices.device import peripherals
+
+    if "device" in args and daemon.tree.lookup(args["device"])[0] is None:
         raise device_not_found(f"Device '{args['device']}' not found")
+    if any(_DISPLAY.search(each.qom_type.name) for each in peripherals(daemon.tree)):
+        raise QMPError("memd has no picture of a display")
     raise QMPError("There is no console to take a screendump from")
 
 
@@ -171,6 +176,8 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         await migration.incoming_at_start(daemon, daemon.schema.checker(command)(options))
     elif command == "chardev-add":
         await standin.chardevs.add(options, inherited)
+    elif command == "vnc":
+        await standin.vnc.open(options)
     elif command == "drive":
         await _add_drive(daemon, standin, options, where)
     else:
@@ -210,31 +217,11 @@ def query_iothreads(daemon: Daemon, args: JSONObject) -> JSON:
     return tunable.query_iothreads(daemon.tree.objects.each(), os.getpid())
 
 
-def set_password(daemon: Daemon, args: JSONObject) -> JSON:
-    """`set_password`, `change-vnc-password`: raise `QMPError`, as there is no display."""
-    _check_spice(args)
-    if args.get("connected", "keep") != "keep":
-        raise QMPError("parameter 'connected' must be 'keep' when 'protocol' is 'vnc'")
-    later = daemon.compat is not Compat.V10_0
-    raise QMPError("No VNC display is present" if later else "Could not set password")
-
-
-def expire_password(daemon: Daemon, args: JSONObject) -> JSON:
-    """`expire_password`: raise `QMPError`, as there is no display."""
-    time = args["time"]
-    number = time.removeprefix("+") if _SECONDS.fullmatch(time) else None
-    if time not in ("now", "never") and (number is None or abs(int(number)) >= 1 << 64):
-        raise QMPError(f"Parameter 'time' doesn't take value '{time}'")
-    _check_spice(args)
-    raise QMPError("Could not set password expire time")
-
-
-_SECONDS = re.compile(r"\+?\s*[+-]?[0-9]{1,20}")
-
-
-def _check_spice(args: JSONObject) -> None:
-    if args.get("protocol") == "spice":
-        raise QMPError("SPICE is not in use", "DeviceNotActive")
+def set_numa_node(daemon: Daemon, args: JSONObject) -> JSON:
+    """`set-numa-node`: raise `QMPError`."""
+    if daemon.preconfig:
+        raise QMPError("memd takes NUMA nodes by -numa only")
+    raise QMPError("The command is permitted only before the machine has been created")
 
 
 _ACTS: dict[str, Act] = {
@@ -245,6 +232,15 @@ _ACTS: dict[str, Act] = {
     "netdev_del": lambda its: its.netdevs.delete,
     "set_link": lambda its: its.netdevs.set_link,
     "send-key": lambda its: lambda args: None,
+    "set_password": lambda its: its.vnc.set_password,
+    "change-vnc-password": lambda its: its.vnc.set_password,
+    "expire_password": lambda its: its.vnc.expire_password,
+    "query-vnc": lambda its: its.vnc.query,
+    "query-vnc-servers": lambda its: its.vnc.query_servers,
+    "display-reload": lambda its: its.vnc.reload,
+    "display-update": lambda its: its.vnc.update,
+    "calc-dirty-rate": lambda its: its.dirty_rate.start,
+    "query-dirty-rate": lambda its: its.dirty_rate.query,
     "query-dump": lambda its: its.dump.query,
     "migrate-set-parameters": lambda its: its.set_migration_parameters,
     "query-migrate-parameters": lambda its: its.migration_parameters,
@@ -275,6 +271,11 @@ _ACTS: dict[str, Act] = {
     "blockdev-snapshot": lambda its: its.images.snapshot,
     "blockdev-snapshot-sync": lambda its: its.images.snapshot_sync,
     "transaction": lambda its: its.images.transaction,
+    "blockdev-snapshot-internal-sync": lambda its: its.images.snapshot_internal,
+    "blockdev-snapshot-delete-internal-sync": lambda its: its.images.delete_internal,
+    "snapshot-save": lambda its: its.images.snapshot_job("snapshot-save"),
+    "snapshot-load": lambda its: its.images.snapshot_job("snapshot-load"),
+    "snapshot-delete": lambda its: its.images.snapshot_job("snapshot-delete"),
     "block-commit": lambda its: its.images.commit,
     "block-stream": lambda its: its.images.stream,
     "blockdev-mirror": lambda its: its.images.mirror,
@@ -311,8 +312,7 @@ REGISTERS: dict[str, Handler] = {
     },
     "watchdog-set-action": watchdog_set_action,
     "query-iothreads": query_iothreads,
-    **dict.fromkeys(("set_password", "change-vnc-password"), set_password),
-    "expire_password": expire_password,
+    "set-numa-node": set_numa_node,
 }
 """What a stand-in does otherwise than memd, or besides."""
 

@@ -70,7 +70,7 @@ class _Job:
     def __init__(self, id: str, task: Task, args: dict[str, Any]) -> None:
         self.id = id
         self.task = task
-        self.is_block = task.kind != "create"
+        self.is_block = task.kind != "create" and not task.kind.startswith("snapshot")
         self.keeps_result = not args.get("auto-dismiss", self.is_block)
         self.waits = not args.get("auto-finalize", True)
         self.speed = args.get("speed", 0)

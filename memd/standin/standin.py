@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from memd.standin.blocks import Blocks
     from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
+    from memd.standin.dirty_rate import DirtyRate
     from memd.standin.doors import Doors
     from memd.standin.drives import Drives
     from memd.standin.dump import Dump
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from memd.standin.images import Images
     from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
+    from memd.standin.vnc import Vnc
 
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 """What a command gets that is only known: an error, or an answer that is made up."""
@@ -32,7 +34,7 @@ REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 _FULL = "q35"
 _REGISTERS = (
     *("chardevs", "netdevs", "blocks", "drives", "images", "doors", "exports", "devices"),
-    *("migration", "dump"),
+    *("migration", "dump", "vnc", "dirty_rate"),
 )
 
 
@@ -119,6 +121,21 @@ class StandIn:
         from memd.standin.exports import Exports
 
         return Exports(self.blocks, self.doors)
+
+    @cached_property
+    def vnc(self) -> Vnc:
+        """The VNC display."""
+        from memd.standin.vnc import Vnc
+
+        return Vnc(self.doors, self._compat)
+
+    @cached_property
+    def dirty_rate(self) -> DirtyRate:
+        """The measurement of dirtied memory."""
+        from memd.standin.dirty_rate import DirtyRate
+
+        assert self.host is not None
+        return DirtyRate(self.host.machine)
 
     @cached_property
     def devices(self) -> Devices:
