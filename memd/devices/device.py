@@ -60,6 +60,11 @@ def attempt(device: Device, what: str, name: str) -> QMPError:
     )
 
 
+def switches(values: dict[str, bool]) -> tuple[Row, ...]:
+    """The rows of properties that are on or off, from their defaults."""
+    return tuple((name, "bool", value) for name, value in values.items())
+
+
 Take = Callable[[Any, Any], None]
 """Is told a device and the value that its property is to have; it may refuse."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from memd.devices.bus import PciBus
-from memd.devices.device import Row, peripherals, stored
+from memd.devices.device import Row, peripherals, stored, switches
 from memd.devices.machine import Device, Machine
 from memd.devices.pci import ANY_VECTORS, GuestsPciDevice, vectors
 from memd.errors import QMPError
@@ -79,12 +79,16 @@ _XHCI: tuple[Row, ...] = (
 )
 _BALLOON: tuple[Row, ...] = (
     ("vectors", "uint32", (1 << 32) - 1),
-    ("ioeventfd", "bool", True),
-    ("free-page-reporting", "bool", False),
-    ("deflate-on-oom", "bool", False),
-    ("page-poison", "bool", True),
-    ("qemu-4-0-config-size", "bool", False),
-    ("free-page-hint", "bool", False),
+    *switches(
+        {
+            "ioeventfd": True,
+            "free-page-reporting": False,
+            "deflate-on-oom": False,
+            "page-poison": True,
+            "qemu-4-0-config-size": False,
+            "free-page-hint": False,
+        }
+    ),
     ("disable-legacy", "OnOffAuto", "auto"),
     ("disable-modern", "bool", False),
 )

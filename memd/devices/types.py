@@ -18,6 +18,7 @@ from memd.devices.device import (
     Row,
     memdev_property,
     stored,
+    switches,
     unless_realized,
 )
 from memd.devices.dimm import dimm_types
@@ -38,10 +39,14 @@ _PCI: tuple[Row, ...] = (
     ("rombar", "int32", -1),
     ("romfile", "str", ""),
     ("romsize", "uint32", 0xFFFFFFFF),
-    ("x-pcie-ari-nextfn-1", "bool", False),
-    ("x-pcie-err-unc-mask", "bool", True),
-    ("x-pcie-ext-tag", "bool", True),
-    ("x-pcie-lnksta-dllla", "bool", True),
+    *switches(
+        {
+            "x-pcie-ari-nextfn-1": False,
+            "x-pcie-err-unc-mask": True,
+            "x-pcie-ext-tag": True,
+            "x-pcie-lnksta-dllla": True,
+        }
+    ),
 )
 _PCI_10_0: tuple[Row, ...] = (("x-pcie-extcap-init", "bool", True),)
 _PCI_11_1: tuple[Row, ...] = (("sriov-pf", "str", ""),)
@@ -53,23 +58,27 @@ _BOUNCE: Row = (
     " memory",
 )
 _MAX_BOUNCE = 0xFFFFFFFF
-_VIRTIO_PCI: tuple[Row, ...] = (
-    ("aer", "bool", False),
-    ("ats", "bool", False),
-    ("modern-pio-notify", "bool", False),
-    ("page-per-vq", "bool", False),
-    ("virtio-pci-bus-master-bug-migration", "bool", False),
-    ("x-ats-page-aligned", "bool", True),
-    ("x-pcie-flr-init", "bool", True),
-    ("x-pcie-pm-no-soft-reset", "bool", False),
+_VIRTIO_PCI = switches(
+    {
+        "aer": False,
+        "ats": False,
+        "modern-pio-notify": False,
+        "page-per-vq": False,
+        "virtio-pci-bus-master-bug-migration": False,
+        "x-ats-page-aligned": True,
+        "x-pcie-flr-init": True,
+        "x-pcie-pm-no-soft-reset": False,
+    }
 )
-_VIRTIO_PCI_10_0: tuple[Row, ...] = (
-    ("migrate-extra", "bool", True),
-    ("x-disable-pcie", "bool", False),
-    ("x-ignore-backend-features", "bool", False),
-    ("x-pcie-deverr-init", "bool", True),
-    ("x-pcie-lnkctl-init", "bool", True),
-    ("x-pcie-pm-init", "bool", True),
+_VIRTIO_PCI_10_0 = switches(
+    {
+        "migrate-extra": True,
+        "x-disable-pcie": False,
+        "x-ignore-backend-features": False,
+        "x-pcie-deverr-init": True,
+        "x-pcie-lnkctl-init": True,
+        "x-pcie-pm-init": True,
+    }
 )
 _VIRTIO_MEM_PCI: tuple[Row, ...] = (
     ("ioeventfd", "bool", True),
@@ -79,18 +88,20 @@ _MODERN: tuple[Row, ...] = (
     ("disable-legacy", "OnOffAuto", "auto"),
     ("disable-modern", "bool", False),
 )
-_VIRTIO: tuple[Row, ...] = (
-    ("any_layout", "bool", True),
-    ("event_idx", "bool", True),
-    ("in_order", "bool", False),
-    ("indirect_desc", "bool", True),
-    ("iommu_platform", "bool", False),
-    ("notify_on_empty", "bool", True),
-    ("packed", "bool", False),
-    ("queue_reset", "bool", True),
-    ("use-disabled-flag", "bool", True),
-    ("use-started", "bool", True),
-    ("x-disable-legacy-check", "bool", False),
+_VIRTIO = switches(
+    {
+        "any_layout": True,
+        "event_idx": True,
+        "in_order": False,
+        "indirect_desc": True,
+        "iommu_platform": False,
+        "notify_on_empty": True,
+        "packed": False,
+        "queue_reset": True,
+        "use-disabled-flag": True,
+        "use-started": True,
+        "x-disable-legacy-check": False,
+    }
 )
 
 _INTERFACES = ("conventional-pci-device", "fw_cfg-data-generator", "pci-express-device")

@@ -27,20 +27,18 @@ from memd.qom.topology import NO_CACHES, ONE_CPU
 Row = tuple[str, str, JSON, str | None]
 """A property that is only stored: name, type, value at the start, description."""
 
+_TEXTS = {
+    "kernel": "Linux kernel image file",
+    "dt-compatible": 'Overrides the "compatible" property of the dt root node',
+    "initrd": "Linux initial ramdisk file",
+    "firmware": "Firmware image",
+    "shim": "shim.efi file",
+    "dumpdtb": "Dump current dtb to a file and quit",
+    "dtb": "Linux kernel device tree file",
+    "append": "Linux kernel command line",
+}
 _SIMPLE: tuple[Row, ...] = (
-    ("kernel", "string", "", "Linux kernel image file"),
-    (
-        "dt-compatible",
-        "string",
-        "",
-        'Overrides the "compatible" property of the dt root node',
-    ),
-    ("initrd", "string", "", "Linux initial ramdisk file"),
-    ("firmware", "string", "", "Firmware image"),
-    ("shim", "string", "", "shim.efi file"),
-    ("dumpdtb", "string", "", "Dump current dtb to a file and quit"),
-    ("dtb", "string", "", "Linux kernel device tree file"),
-    ("append", "string", "", "Linux kernel command line"),
+    *((name, "string", "", text) for name, text in _TEXTS.items()),
     ("graphics", "bool", False, "Set on/off to enable/disable graphics emulation"),
     ("usb", "bool", False, "Set on/off to enable/disable usb"),
     ("dump-guest-core", "bool", True, "Include guest memory in a core dump"),
