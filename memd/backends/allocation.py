@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 from functools import partial
-from typing import Any, Protocol
 
+from memd.backends.memory import Memory
 from memd.errors import QMPError
 from memd.hostmem import populate
 from memd.hostmem.files import Backing, encode_path
@@ -32,46 +32,6 @@ GIVEN_UP = os_error(errno.ECANCELED)
 """The error of populating memory that is deleted meanwhile."""
 
 
-class Memory(Protocol):
-    """The members of `MemoryBackend` that are used here; see there."""
-
-    name: str
-    merge: bool
-    dump: bool
-    policy: str
-    host_nodes: list[int]
-    prealloc: bool
-    prealloc_threads: int
-    prealloc_context: Any
-    preallocation: Preallocation | None
-    tree: Any
-
-    @property
-    def file_path(self) -> str | None:
-        """The path of its file; None where it has none."""
-
-    def check(self) -> None:
-        """Raise `QMPError` where options contradict each other."""
-
-    def may_block(self) -> bool:
-        """Whether making it may take long, as far as the options tell."""
-
-    def open(self, host: Host) -> Backing | None:
-        """Open the file behind the memory; None for anonymous memory."""
-
-    def spec(self, backing: Backing | None) -> MapSpec:
-        """The mapping that is wanted; gives an empty file its size."""
-
-    def map_failure(self) -> str:
-        """The beginning of the error for memory that can't be mapped."""
-
-    def check_mapped(self, region: Region) -> None:
-        """Raise `QMPError` where memory that could be mapped can't be used."""
-
-    def adopt(self, region: Region) -> None:
-        """Take the memory that was made."""
-
-
 async def allocate(backend: Memory) -> None:
     """Take a backend's memory from a pool, or allocate it, and have it adopted.
 
@@ -91,7 +51,8 @@ async def allocate(backend: Memory) -> None:
         except BlockingIOError:
             # A lease on the file has to be broken, or the path leads elsewhere by now.
             pass
-    preallocation = backend.preallocation = Preallocation(backend)
+    preallocation = Preallocation(backend)
+    backend.cancel = preallocation.cancel
     work = partial(realize, backend, host, preallocation)
     path = backend.file_path
     on = MEMORY if path is None else host.waits_on(encode_path(path))
