@@ -111,7 +111,7 @@ def serve(store: Store, name: str) -> None:
         for first, length in ranges:
             for offset in range(first, first + length, PIECE):
                 count = min(PIECE, first + length - offset) // PAGE
-                left = template.records(offset // PAGE, count)
+                left = template.copy.records(offset // PAGE, count)
                 while left:
                     left = left[os.sendfile(ours.fileno(), left.fd, left.start, len(left)) :]
         ours.shutdown(socket.SHUT_WR)

@@ -247,9 +247,11 @@ class Servers:
         for file in sorted(self._serving.glob("*.json")):
             try:
                 request = json.loads(file.read_bytes())
-                number = int(file.stem)
-            except (OSError, ValueError) as damaged:
-                log.warning("%s says nothing of a clone: %s", file, damaged)
+                number, _template = int(file.stem), request["template"]
+            except (OSError, ValueError, TypeError, KeyError) as damaged:
+                # The host has crashed while it was written.
+                log.warning("%s says nothing of a clone, and is removed: %r", file, damaged)
+                file.unlink(missing_ok=True)
                 continue
             found.append(Clone(number, request, self._serving))
         return found

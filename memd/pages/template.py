@@ -18,7 +18,6 @@ from memd.pages.chunks import CHUNK_PAGES, PAGE, unpack
 from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Piece, Places, decode_numbers
 from memd.pages.manifest import Manifest
-from memd.pages.postcopy import Span
 from memd.pages.unpacked import Unpacked
 
 if TYPE_CHECKING:
@@ -137,16 +136,6 @@ class Template:
                 done += len(data)
                 progress(done, self.manifest.data)
 
-    def ready(self, offset: int, length: int) -> bool:
-        """Whether a range is verified and unpacked already, so that it has `records`.
-
-        Raises:
-            QMPError: there can be no unpacked copy.
-            ValueError: the range is not in the template.
-        """
-        self._in_range(offset, length)
-        return self._copy().has(*_pages(offset, length))
-
     def fetch(self, offset: int, length: int) -> None:
         """See that a range is ready; takes as long as it takes.
 
@@ -185,7 +174,7 @@ class Template:
         self._unpack([piece for page in pages for piece in self._pieces(page * PAGE, PAGE)])
 
     def _unpack(self, pieces: list[Piece]) -> None:
-        copy = self._copy()
+        copy = self.copy
         missing = [
             each for each in pieces if each.chunk >= 0 and not copy.has(each.page, each.count)
         ]
@@ -217,16 +206,6 @@ class Template:
         if sum(each.count for each in near) == count:
             return near
         return self.layout.pieces_of(piece.chunk)
-
-    def records(self, page: int, count: int) -> Span:
-        """Pages as they are sent, from the unpacked copy; valid until `close`.
-
-        Raises:
-            ValueError: the pages are not ready, or not in the template.
-        """
-        if not self.ready(page * PAGE, count * PAGE):
-            raise ValueError("these pages are not unpacked yet")
-        return self._copy().records(page, count)
 
     def devices(self) -> bytes:
         """The device stream, b"" where there is none.
@@ -265,16 +244,20 @@ class Template:
                 self._unpacked.close()
                 self._unpacked = None
 
-    def _in_range(self, offset: int, length: int) -> None:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise ValueError("the range is not in the template")
-
     def _pieces(self, offset: int, length: int) -> list[Piece]:
         """What a range is made of; raises `ValueError` where it is not in the template."""
-        self._in_range(offset, length)
-        return list(self.layout.pieces(*_pages(offset, length)))
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise ValueError("the range is not in the template")
+        first = offset // PAGE
+        return list(self.layout.pieces(first, -(-(offset + length) // PAGE) - first))
 
-    def _copy(self) -> Unpacked:
+    @property
+    def copy(self) -> Unpacked:
+        """Its unpacked copy; valid until `close`.
+
+        Raises:
+            QMPError: there can be none.
+        """
         with self._lock:
             if self._unpacked is None:
                 try:
@@ -369,12 +352,6 @@ class Template:
             return False
         self._places_digest, self._places = told
         return True
-
-
-def _pages(offset: int, length: int) -> tuple[int, int]:
-    """The first page of a range of bytes, and how many pages it touches."""
-    first = offset // PAGE
-    return first, -(-(offset + length) // PAGE) - first
 
 
 def _no_copy(name: str, failed: OSError) -> QMPError:

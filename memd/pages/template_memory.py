@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from memd.errors import QMPError
 from memd.pages.chunks import SET_PAGES
 from memd.pages.postcopy import Missing, Span
-from memd.pages.recording import PAGE, RECORD
+from memd.pages.recording import PAGE
 
 if TYPE_CHECKING:
     from memd.pages.template import Template
@@ -66,10 +66,10 @@ class TemplateMemory:
         # Ranges that are being fetched, and that could not be had.
         self._fetching: dict[tuple[int, int], asyncio.Future[None]] = {}
         self._failed: set[tuple[int, int]] = set()
+        # Those of which it was logged that they could not.
+        self._logged: set[tuple[int, int]] = set()
         self._task: asyncio.Task[None] | None = None
-        # All of it, where nothing has to be fetched.
-        self._all: Span | None = None
-        self._see_all()
+        self._copy = template.copy
 
     def records(self, page: int, count: int, asked: bool) -> Span | None:
         """Pages as they are sent; None where they have to be fetched first.
@@ -82,22 +82,18 @@ class TemplateMemory:
         Raises:
             Missing: they can't be had at present.
         """
-        if self._all is not None:
-            fd, view, begin = self._all.fd, self._all.view, self._all.start
-            return Span(fd, view, begin + page * RECORD, begin + (page + count) * RECORD)
-        offset, length = page * PAGE, count * PAGE
-        if self.template.ready(offset, length):
-            return self.template.records(page, count)
-        if (offset, length) in self._failed:
+        if self._copy.has(page, count):
+            return self._copy.records(page, count)
+        if (page, count) in self._failed:
             raise Missing
         # What was fetched ahead and is not here could not be had together with others.
         if asked or self._task is None or self._task.done():
-            self._fetch(offset, length)
+            self._fetch(page, count)
         return None
 
     def fetch_ahead(self, working_set: Sequence[int]) -> None:
         """Fetch everything, the working set first; once for all clones."""
-        if self._task is None and self._all is None:
+        if self._task is None and not self._copy.has(0, len(self.content)):
             self._task = asyncio.ensure_future(self._run_ahead(working_set))
 
     def stop(self) -> None:
@@ -111,7 +107,6 @@ class TemplateMemory:
         self.stop()
         for executor in (self._here, self._far, self._ahead):
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
-        self._all = None
         with contextlib.suppress(BufferError):
             await asyncio.to_thread(self.template.close)
 
@@ -124,11 +119,6 @@ class TemplateMemory:
                 self._see(done)
         if under_way:
             self._see((await asyncio.wait(under_way))[0])
-        self._see_all()
-
-    def _see_all(self) -> None:
-        if self.template.ready(0, self.template.size):
-            self._all = self.template.records(0, len(self.content))
 
     def _see(self, done: set[asyncio.Future[None]]) -> None:
         for each in done:
@@ -149,13 +139,13 @@ class TemplateMemory:
         for offset, length in template.data_ranges():
             for start in range(offset, offset + length, step):
                 part = min(step, offset + length - start)
-                if not template.ready(start, part):
+                if not self._copy.has(start // PAGE, part // PAGE):
                     yield partial(template.fetch, start, part)
 
-    def _fetch(self, offset: int, length: int) -> None:
-        wanted = (offset, length)
+    def _fetch(self, page: int, count: int) -> None:
+        wanted = (page, count)
         if wanted not in self._fetching:
-            found = asyncio.ensure_future(self._get(offset, length))
+            found = asyncio.ensure_future(self._get(page * PAGE, count * PAGE))
             self._fetching[wanted] = found
             found.add_done_callback(lambda done: self._fetched(wanted, done))
 
@@ -171,10 +161,10 @@ class TemplateMemory:
         error = done.exception()
         if error is not None:
             reason = error.desc if isinstance(error, QMPError) else repr(error)
-            log.error(
-                "template '%s': %d bytes at 0x%x can't be had: %s",
-                *(self.template.name, wanted[1], wanted[0], reason),
-            )
+            if wanted not in self._logged:
+                self._logged.add(wanted)
+                text = "template '%s': %d pages from page %d on can't be had: %s"
+                log.error(text, self.template.name, wanted[1], wanted[0], reason)
             self._failed.add(wanted)
             self._loop.call_later(_AGAIN, self._try_again, wanted)
         self._wake()

@@ -59,7 +59,13 @@ def save(
 
 def unpacked(template: Template, offset: int, length: int) -> bytes:
     """Bytes of a template's memory as they lie in its unpacked copy."""
-    return content_of(template.records(offset // PAGE, length // PAGE))
+    assert ready(template, offset, length)
+    return content_of(template.copy.records(offset // PAGE, length // PAGE))
+
+
+def ready(template: Template, offset: int, length: int) -> bool:
+    """Whether bytes of a template's memory are in its unpacked copy."""
+    return template.copy.has(offset // PAGE, length // PAGE)
 
 
 def content_of(records: Span) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from memd.pages.servers import Servers, Settings
 from memd.pages.store import Store
 from tests.differential.server import PATIENCE, TREE, Server, memd_argv
 from tests.pages.memory import save
@@ -98,3 +99,17 @@ def test_a_daemon_without_a_store_loads_nothing_of_it() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=TREE
     )
     assert done.stdout == "[]\n"
+
+
+async def test_notes_of_clones_that_say_nothing(directory: Path) -> None:
+    """They are gone after one start, and hold nothing up."""
+    serving = directory / "serving"
+    serving.mkdir()
+    for number, text in enumerate(("", "[]", "{}", '{"template": ', "7", "\x00" * 50)):
+        (serving / f"{number}.json").write_text(text)
+    (serving / "x.json").write_text('{"template": "a"}')
+    servers = Servers(Settings(str(directory)), lambda _events: None, lambda _name, _pages: None)
+    await servers.resume()
+    assert servers.clones == {}
+    assert list(serving.iterdir()) == []
+    await servers.close()

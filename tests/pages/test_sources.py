@@ -24,7 +24,7 @@ from memd.pages.source_urls import open_source
 from memd.pages.sources import SourceError
 from memd.pages.store import Store
 from memd.pages.template_memory import TemplateMemory
-from tests.pages.memory import PAGE, change, content_of, memory, save, unpacked
+from tests.pages.memory import PAGE, change, content_of, memory, ready, save, unpacked
 from tests.pages.proxy import Proxy
 from tests.pages.registry import Registry, log_in
 from tests.pages.web import Web
@@ -328,7 +328,7 @@ def test_a_source_that_stalls_holds_up_nothing_else(make: MakeStore, web: Web) -
     waiting = threading.Thread(target=template.fetch, args=(first, PAGE))
     waiting.start()
     # Others go on, in this template and in others.
-    assert not template.ready(first, PAGE)
+    assert not ready(template, first, PAGE)
     assert content(store, "mine") == change(DATA, 1, seed=8)
     store.verify("mine")
     fill(store, "more", change(DATA, 0.01, seed=4))
