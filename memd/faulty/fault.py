@@ -70,27 +70,20 @@ class Fault:
         self.applied += 1
         return True
 
-    def is_for_client(self, number: int, monitor: str) -> bool:
-        """Whether it is for the client of that number, on the monitor of that id."""
-        spec = self.spec
-        return bool(spec.get("client", number) == number) and bool(
-            spec.get("monitor", monitor) == monitor
-        )
+    def is_for(self, arguments: object = None, **facts: object) -> bool:
+        """Whether it is for this: what it does not name may be anything.
 
-    def is_for_command(self, name: str | None, arguments: object) -> bool:
-        """Whether it is for a command; None for what is none."""
+        Args:
+            arguments: a command's.
+            facts: members of `TestFault`, such as the client's number.
+        """
         spec = self.spec
-        if spec.get("command", name) != name:
+        if any(spec.get(name, value) != value for name, value in facts.items()):
             return False
         wanted = spec.get("arguments")
         return wanted is None or (
-            isinstance(arguments, dict)
-            and all(key in arguments and arguments[key] == wanted[key] for key in wanted)
+            isinstance(arguments, dict) and bool(wanted.items() <= arguments.items())
         )
-
-    def is_for_event(self, name: str) -> bool:
-        """Whether it is for an event."""
-        return self.spec["event"] in ("", name)
 
 
 def _scope(spec: Spec) -> str:

@@ -70,21 +70,21 @@ class FaultRegistry:
         """The effect of the faults on a command that was received; None for no effect."""
         return self._effect(
             "command",
-            lambda fault: (
-                fault.is_for_client(client, monitor) and fault.is_for_command(name, arguments)
-            ),
+            lambda fault: fault.is_for(arguments, client=client, monitor=monitor, command=name),
         )
 
     def for_event(self, client: int, monitor: str, name: str) -> Effect | None:
         """The effect on an event that is about to be sent."""
         return self._effect(
             "event",
-            lambda fault: fault.is_for_client(client, monitor) and fault.is_for_event(name),
+            lambda fault: (
+                fault.spec["event"] in ("", name) and fault.is_for(client=client, monitor=monitor)
+            ),
         )
 
     def for_greeting(self, client: int, monitor: str) -> Effect | None:
         """The effect on the greeting of a client."""
-        return self._effect("greeting", lambda fault: fault.is_for_client(client, monitor))
+        return self._effect("greeting", lambda fault: fault.is_for(client=client, monitor=monitor))
 
     @property
     def has_events(self) -> bool:
@@ -104,7 +104,7 @@ class FaultRegistry:
     def for_syscall(self, kind: str) -> Effect | None:
         """The effect on a system call that is about to be made; from any thread."""
         with self._lock:
-            return self._effect("syscall", lambda fault: fault.spec["syscall"] == kind)
+            return self._effect("syscall", lambda fault: fault.is_for(syscall=kind))
 
     def _effect(self, scope: str, meets: Callable[[Fault], bool]) -> Effect | None:
         """The effect of those faults of a scope that are met; each is counted."""

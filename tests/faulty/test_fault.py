@@ -64,20 +64,16 @@ def test_how_often(members: dict[str, int], applied: list[int]) -> None:
 def test_for_whom() -> None:
     everyone = Fault("f", {"drop": True})
     assert everyone.scope == "command"
-    assert everyone.is_for_client(7, "m")
-    assert everyone.is_for_command(None, None)
+    assert everyone.is_for(client=7, monitor="m", command=None)
     one = Fault(
         "f", {"command": "a", "arguments": {"x": 1}, "client": 2, "monitor": "m", "split": 1}
     )
-    assert one.is_for_client(2, "m")
-    assert not one.is_for_client(1, "m")
-    assert not one.is_for_client(2, "n")
-    assert one.is_for_command("a", {"x": 1, "y": 2})
-    for name, arguments in (("b", {"x": 1}), ("a", {}), ("a", {"x": 2}), ("a", None), (None, None)):
-        assert not one.is_for_command(name, arguments)
-    assert Fault("f", {"event": "STOP", "drop": True}).is_for_event("STOP")
-    assert not Fault("f", {"event": "STOP", "drop": True}).is_for_event("RESUME")
-    assert Fault("f", {"event": "", "drop": True}).is_for_event("RESUME")
+    arguments = {"x": 1, "y": [2]}
+    assert one.is_for(arguments, client=2, monitor="m", command="a")
+    assert not one.is_for(arguments, client=1, monitor="m", command="a")
+    assert not one.is_for(arguments, client=2, monitor="n", command="a")
+    for name, other in (("b", {"x": 1}), ("a", {}), ("a", {"x": 2}), ("a", None), (None, None)):
+        assert not one.is_for(other, command=name)
 
 
 def test_an_effect_is_all_faults_together() -> None:

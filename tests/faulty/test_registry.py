@@ -45,7 +45,11 @@ def test_each_scope_by_itself() -> None:
     assert faults.for_command(1, "m", "cont", {}) is None
     assert faults.for_command(1, "m", "stop", {}) is not None
     assert faults.for_event(1, "m", "STOP") is None
+    assert faults.for_event(2, "m", "RESUME") is None
     assert faults.for_event(2, "m", "STOP") is not None
+    every = FaultRegistry()
+    every.add({"event": "", "drop": True})
+    assert every.for_event(1, "m", "RESUME") is not None
     assert faults.for_greeting(1, "n") is None
     assert faults.for_greeting(1, "m") is not None
     assert [faults.for_syscall("mmap") is None for _ in range(3)] == [True, False, True]
