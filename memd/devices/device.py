@@ -17,7 +17,7 @@ from memd.qapi.visit import (
     Visit,
     visit_enum,
 )
-from memd.qom import INTERFACE, OBJECT, LinkProperty, ObjectType, Property, QObject, Tree
+from memd.qom import OBJECT, LinkProperty, ObjectType, Property, QObject, Tree
 from memd.work import Event
 
 Row = tuple[str, str, JSON] | tuple[str, str, JSON, str]
@@ -152,9 +152,6 @@ def _set_realized(device: Device, value: bool) -> None:
             f"Property '{device.qom_type.name}.realized' can't be turned off: use device_del"
         )
 
-
-VMSTATE_IF = ObjectType("vmstate-if", INTERFACE, abstract=True)
-MEMORY_DEVICE = ObjectType("memory-device", INTERFACE, abstract=True)
 
 DEVICE = ObjectType(
     "device",

@@ -13,8 +13,6 @@ from memd.devices.area import ANYWHERE
 from memd.devices.bus import ANY_PLACE, visit_place
 from memd.devices.device import (
     DEVICE,
-    MEMORY_DEVICE,
-    VMSTATE_IF,
     Row,
     memdev_property,
     stored,
@@ -104,7 +102,10 @@ _VIRTIO = switches(
     }
 )
 
-_INTERFACES = ("conventional-pci-device", "fw_cfg-data-generator", "pci-express-device")
+_INTERFACES = (
+    *("vmstate-if", "memory-device"),
+    *("conventional-pci-device", "fw_cfg-data-generator", "pci-express-device"),
+)
 
 
 def _set_place(device: PciDevice, value: JSON) -> None:
@@ -137,8 +138,6 @@ def device_types(known: dict[str, ObjectType], compat: Compat) -> Iterator[Objec
     """
     later = compat is not Compat.V10_0
     yield from pc_types(known["machine"], compat)
-    yield VMSTATE_IF
-    yield MEMORY_DEVICE
     for name in _INTERFACES:
         yield ObjectType(name, INTERFACE, abstract=True)
     yield DEVICE

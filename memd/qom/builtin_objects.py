@@ -51,9 +51,6 @@ MEMORY_REGION = ObjectType(
     ),
 )
 
-_HOTPLUG_HANDLER = ObjectType("hotplug-handler", INTERFACE, abstract=True)
-_RESETTABLE = ObjectType("resettable", INTERFACE, abstract=True)
-
 
 class SystemBus(QObject):
     """The bus of a machine that has nothing on it."""
@@ -83,8 +80,7 @@ TYPES = (
     USER_CREATABLE,
     CONTAINER,
     MEMORY_REGION,
-    _HOTPLUG_HANDLER,
-    _RESETTABLE,
+    *(ObjectType(name, INTERFACE, abstract=True) for name in ("hotplug-handler", "resettable")),
     _BUS,
     _SYSTEM,
 )

@@ -188,7 +188,7 @@ class Objects(QObject):
         return left
 
     def _deletable(self) -> list[str]:
-        return [*(id for id in self.children if self.get(id)), *self._making]
+        return [*self.children, *self._making]
 
     async def change(self, obj: QObject, name: str, value: JSON) -> None:
         """`qom-set`: set a property, of whatever object.
