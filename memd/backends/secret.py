@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
@@ -163,13 +164,11 @@ def _encode(path: str) -> bytes:
 def _decode(text: bytes) -> bytes:
     from binascii import Error, a2b_base64
 
-    if not _BASE64.issuperset(text):
-        raise QMPError("Base64 data contains invalid characters")
-    try:
-        # What is missing at the end is forgiven.
-        return a2b_base64(text + b"===")
-    except Error:
-        raise QMPError("Base64 data contains invalid characters") from None
+    with suppress(Error):
+        if _BASE64.issuperset(text):
+            # What is missing at the end is forgiven.
+            return a2b_base64(text + b"===")
+    raise QMPError("Base64 data contains invalid characters")
 
 
 def _property(name: str, type: str = "string") -> Property:

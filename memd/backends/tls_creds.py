@@ -100,8 +100,11 @@ class TLSCredentials(Credentials):
 
         context = self._context
         side = "server" if server else "client"
-        wrong = (context is not None) and (context.protocol == ssl.PROTOCOL_TLS_SERVER) != server
-        if context is None or wrong or self.endpoint != side:
+        if (
+            context is None
+            or (context.protocol == ssl.PROTOCOL_TLS_SERVER) is not server
+            or self.endpoint != side
+        ):
             raise QMPError(f"Expected TLS credentials for a {side} endpoint")
         # Names are looked at by a client that verifies, and by no server.
         context.check_hostname = False
