@@ -2,7 +2,9 @@
 
 A daemon is attacked, once for each row. Beside it stands another that nobody attacks:
 what its client waits is the machine's doing. The longest wait less that of the idle
-daemon's client says what the attack did; the 99.9th percentile says how often. Two
+daemon's client says what the attack did; the 99.9th percentile says how often. The
+longest turn is the processor time that the loop took in one go, which no other work on
+the machine changes. Two
 clients of one user are a good one and the hostile ones.
 
     python -m benchmarks.attacks --only path --tree OTHER_CHECKOUT
@@ -14,10 +16,12 @@ import argparse
 import array
 import contextlib
 import json
+import mmap
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -39,6 +43,23 @@ ASK = b'{"execute":"query-status"}'
 PATIENCE = 60.0
 
 
+WATCHED = """
+import asyncio.events, mmap, os, runpy, struct, sys, time
+turns = mmap.mmap(os.open(sys.argv.pop(1), os.O_RDWR), 8)
+run = asyncio.events.Handle._run
+def timed(handle):
+    begun = time.thread_time()
+    run(handle)
+    took = time.thread_time() - begun
+    if took > struct.unpack("d", turns)[0]:
+        turns[:] = struct.pack("d", took)
+asyncio.events.Handle._run = timed
+sys.argv[0] = "memd"
+runpy.run_module("memd", run_name="__main__")
+"""
+"""A daemon that notes the longest turn of its loop."""
+
+
 class Daemon:
     """A daemon in a directory of its own.
 
@@ -51,7 +72,11 @@ class Daemon:
         self._directory = tempfile.TemporaryDirectory(prefix="memd-attacks-")
         self.directory = Path(self._directory.name)
         self.path = str(self.directory / "sock")
-        line = [sys.executable, "-m", "memd", "--qmp", f"unix:{self.path},server=on,wait=off"]
+        turns = self.directory / "turns"
+        turns.write_bytes(bytes(8))
+        self._turns = mmap.mmap(os.open(turns, os.O_RDWR), 8)
+        line = [sys.executable, "-c", WATCHED, str(turns)]
+        line += ["--qmp", f"unix:{self.path},server=on,wait=off"]
         self.process = subprocess.Popen(
             [*line, *options],
             cwd=self.directory,
@@ -72,8 +97,18 @@ class Daemon:
                     return int(row.split()[1]) << 10
         return 0
 
+    def begin(self) -> None:
+        """Look at its turns from now on."""
+        self._turns[:] = bytes(8)
+
+    def longest_turn(self) -> float:
+        """Seconds of processor time that its loop has spent at most in one go since."""
+        seconds: float = struct.unpack("d", self._turns)[0]
+        return seconds
+
     def close(self) -> None:
         """End it."""
+        self._turns.close()
         self.process.kill()
         self.process.wait()
         self._directory.cleanup()
@@ -226,6 +261,29 @@ def add(number: int, kind: str, size: int, **options: object) -> bytes:
 
 
 BIG = command("object-add", qom_type="memory-backend-memfd", id="big", size=512 * MIB)
+SECRET = command("object-add", qom_type="secret", id="s", data="x" * 1_000_000) + 8 * (
+    command("qom-set", path="/objects/s", property="data", value="y" * 1_000_000)
+    + command("qom-get", path="/objects/s", property="data")
+)
+PLUG = "object_add secret,id=s," + ",".join(f"data=word{at}" for at in range(1200))
+STRINGS = [["x" * 256] * 32] * 32
+
+
+def list_many(path: str) -> None:
+    """Make many objects, and list them again and again."""
+    first = connect(path)
+    for at in range(4000):
+        first.sendall(add(at, "ram", 4096))
+        line(first)
+    while True:
+        for name, arguments in (
+            ("x-memdev-stat", {}),
+            ("query-memdev", {}),
+            ("qom-list", {"path": "/objects"}),
+            ("human-monitor-command", {"command_line": "info memdev"}),
+        ):
+            first.sendall(command(name, **arguments))
+            line(first)
 
 
 def stalled(call: str, make: Callable[[int, str], bytes]) -> Attack:
@@ -342,6 +400,34 @@ ROWS = (
         "`device-list-properties`, again and again",
         again(lambda: command("device-list-properties", typename="virtio-mem-pci")),
     ),
+    Row(
+        "id",
+        "an `id` of 250 KB of points",
+        again(lambda: json.dumps({"execute": "query-name", "id": "." * 250_000}).encode()),
+    ),
+    Row(
+        "lists-left",
+        "100 clients that begin lists of 16,000 tokens",
+        begin(lambda _at, _where: b'{"execute":"x","id":[' + b"[]," * 5300, 100),
+    ),
+    Row("secret", "a secret of 1 MB, changed again and again", again(lambda: SECRET)),
+    Row(
+        "redaction",
+        "`object_add secret,…` of 16,000 characters, `--audit`",
+        again(lambda: command("human-monitor-command", command_line=PLUG)),
+        ("--audit", os.devnull),
+    ),
+    Row(
+        "audit",
+        "`qom-set` of 32 times 32 strings, `--audit`",
+        again(lambda: command("qom-set", path="/objects", property="x", value=STRINGS)),
+        ("--audit", os.devnull),
+    ),
+    Row(
+        "objects",
+        "4,000 objects, listed in four ways",
+        lambda path, _directory: list_many(path),
+    ),
     Row("types", "`qom-list-types`", again(lambda: command("qom-list-types", abstract=True))),
     Row("schema", "`query-qmp-schema`", again(lambda: command("query-qmp-schema"))),
     Row("garbage", "garbage, an error a byte", again(lambda: b"}" * 65536)),
@@ -414,12 +500,13 @@ ROWS = (
 
 
 class Result(NamedTuple):
-    """What came of one attack; waits in seconds, memory in bytes."""
+    """What came of one attack; waits and the longest turn in seconds, memory in bytes."""
 
     longest: float
     control: float
     most: float
     control_most: float
+    turn: float
     memory: int
     took: float | None
     others: str
@@ -453,6 +540,13 @@ def run(row: Row, tree: Path, seconds: float) -> Result:
     """Attack, and watch."""
     daemon, idle = Daemon(tree, *row.options), Daemon(tree)
     good, control = connect(daemon.path), connect(idle.path)
+    for _ in range(50):
+        ask(good), ask(control)
+    # What the first object brings along is not the attack's doing.
+    for each in (add(998, "memfd", 4096), command("object-del", id="a998")):
+        good.sendall(each)
+        line(good)
+    daemon.begin()
     before = daemon.peak()
     attacker = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.attacks", "--attack", row.name, daemon.path]
@@ -463,11 +557,9 @@ def run(row: Row, tree: Path, seconds: float) -> Result:
     )
     waits: list[float] = []
     control_waits: list[float] = []
-    took = None
+    took, turn = None, 0.0
     try:
         begun = time.monotonic()
-        for _ in range(50):
-            ask(good), ask(control)
         while time.monotonic() < begun + (PATIENCE if row.finishes else seconds):
             waits.append(ask(good))
             control_waits.append(ask(control))
@@ -475,6 +567,7 @@ def run(row: Row, tree: Path, seconds: float) -> Result:
                 took = time.monotonic() - begun
                 break
             time.sleep(PAUSE)
+        turn = daemon.longest_turn()
         others = can_others(daemon.path)
     except OSError:
         others = "the daemon died" if daemon.process.poll() is not None else "were disconnected"
@@ -489,7 +582,7 @@ def run(row: Row, tree: Path, seconds: float) -> Result:
         idle.close()
     most, control_most = max(waits, default=0.0), max(control_waits, default=0.0)
     figures = quantile(waits), quantile(control_waits), most, control_most
-    return Result(*figures, memory, took, others)
+    return Result(*figures, turn, memory, took, others)
 
 
 def quantile(waits: list[float]) -> float:
@@ -518,14 +611,16 @@ def main() -> None:
         next(rows([name])).attack(path, directory)
         return
     print(
-        "| attack | p99.9 ms (idle) | longest less idle's ms | memory MiB | took s | others can |"
+        "| attack | p99.9 ms (idle) | longest less idle's ms | longest turn ms | memory MiB"
+        " | took s | others can |"
     )
-    print("|---|---:|---:|---:|---:|---|")
+    print("|---|---:|---:|---:|---:|---:|---|")
     for row in rows(options.only):
         found = run(row, options.tree.resolve(), options.seconds)
         print(
             f"| {row.told} | {found.longest * 1e3:.1f} ({found.control * 1e3:.1f})"
-            f" | {(found.most - found.control_most) * 1e3:.0f} | {found.memory / MIB:.0f}"
+            f" | {(found.most - found.control_most) * 1e3:.0f} | {found.turn * 1e3:.1f}"
+            f" | {found.memory / MIB:.0f}"
             f" | {'' if found.took is None else f'{found.took:.1f}'} | {found.others} |",
             flush=True,
         )
