@@ -1,7 +1,8 @@
 """Closing descriptors: that may wait for a file's server, a device or a socket's peer.
 
 What is closed quickly is closed at once, all else by one thread for each file system
-or device: a server that stalls takes up no more, for however many files.
+or device: a server that stalls takes up no more, for however many files. Of what is on
+none, such as sockets, there is one for each user who sent some.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ _AT_ONCE = (64 << 20) // 512
 Then = Callable[[], object]
 
 _lock = threading.Lock()
-_lines: dict[int, deque[tuple[int, Then | None]]] = {}
-"""What is to be closed, by what it waits for; a line is there while its thread is."""
+_lines: dict[tuple[int, int], deque[tuple[int, Then | None]]] = {}
+"""What is to be closed, by what it waits for and by user; a line is there while its
+thread is."""
 
 _memory: list[int] = []
 """The device that memfds are on, once it is known."""
 
 
-def close(fd: int, then: Then | None = None) -> None:
+def close(fd: int, then: Then | None = None, user: int = 0) -> None:
     """Close a descriptor, at once or soon.
 
     Args:
         then: called once it is closed, in whatever thread.
+        user: who sent it.
     """
     found = libc.known(fd)
     if found is not None and _is_quick(found):
@@ -41,21 +44,22 @@ def close(fd: int, then: Then | None = None) -> None:
         if then is not None:
             then()
         return
-    close_in_thread(fd, 0 if found is None else number(*found[:3]), then)
+    close_in_thread(fd, 0 if found is None else number(*found[:3]), then, user)
 
 
-def close_in_thread(fd: int, where: int, then: Then | None = None) -> None:
+def close_in_thread(fd: int, where: int, then: Then | None = None, user: int = 0) -> None:
     """Close a descriptor in the thread of what it may wait for; see `file_systems.number`."""
+    key = where, 0 if where else user
     with _lock:
-        line = _lines.get(where)
+        line = _lines.get(key)
         if line is not None:
             line.append((fd, then))
             return
-        _lines[where] = deque([(fd, then)])
+        _lines[key] = deque([(fd, then)])
     try:
-        threading.Thread(target=_work, args=(where,), name="memd-close", daemon=True).start()
+        threading.Thread(target=_work, args=(key,), name="memd-close", daemon=True).start()
     except RuntimeError:
-        _work(where)
+        _work(key)
 
 
 def _is_quick(found: libc.Known) -> bool:
@@ -70,12 +74,12 @@ def _is_quick(found: libc.Known) -> bool:
     return found.device == _memory[0]
 
 
-def _work(where: int) -> None:
+def _work(key: tuple[int, int]) -> None:
     while True:
         with _lock:
-            line = _lines[where]
+            line = _lines[key]
             if not line:
-                del _lines[where]
+                del _lines[key]
                 return
             fd, then = line.popleft()
         with suppress(OSError):

@@ -110,4 +110,4 @@ class Descriptor:
             from memd.hostmem.closing import close
 
             fd, self.fd = self.fd, -1
-            close(fd, partial(self._places.give_back_soon, self._user))
+            close(fd, partial(self._places.give_back_soon, self._user), self._user)

@@ -301,7 +301,7 @@ class Session:
             from memd.hostmem.closing import close
 
             for fd in fds:
-                close(fd)
+                close(fd, user=user)
         else:
             places.take(user, len(fds))
             self._arrived = [Descriptor(fd, places, user) for fd in fds]

@@ -1,0 +1,36 @@
+"""Closing what may keep whoever closes it waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+
+from memd.hostmem.closing import close
+
+
+def lingering(listening: socket.socket) -> socket.socket:
+    """A socket whose last close waits for its peer."""
+    sock = socket.create_connection(listening.getsockname())
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(1 << 16))
+    return sock
+
+
+def test_one_users_sockets_keep_nobody_elses_descriptors_open() -> None:
+    mine, theirs = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        sock = lingering(listening)
+        peer, _address = listening.accept()
+        close(sock.detach(), mine.set, user=1)
+        close(os.eventfd(0), theirs.set, user=2)
+        assert theirs.wait(30)
+        assert not mine.is_set()
+        # It is answered with a reset.
+        peer.close()
+    assert mine.wait(30)
