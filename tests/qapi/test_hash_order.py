@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +95,19 @@ def test_is_what_is_left(sent: list[str]) -> None:
     left = first_unexpected(object_order(sent), sent[:half])
     assert left in sent[half:] if sent else left is None
     assert sorted(object_order(sent)) == sorted(sent)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        # They meet in the table of names.
+        ["".join(parts) for parts in itertools.product(("bA", "ab"), repeat=12)],
+        [f"a{number}" for number in range(257)],
+        ["x" * 2_000_000],
+    ],
+)
+def test_too_many_names_stay_in_their_order(names: list[str]) -> None:
+    begin = time.process_time()
+    assert object_order(names) == names
+    assert first_unexpected(names, names[:1]) == (names[1] if len(names) > 1 else None)
+    assert time.process_time() - begin < 0.2
