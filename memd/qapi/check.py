@@ -164,7 +164,7 @@ def make_checker(arguments: ObjectType) -> Checker:
     """The check of a command's arguments."""
     visits = Visits()
     if arguments.tag is not None:
-        return _union_checker(arguments, visits)
+        return _union_checker(arguments, arguments.tag.name, visits)
     return _quick(arguments.members, ObjectVisit(arguments, visits), visits)
 
 
@@ -206,10 +206,9 @@ def _quick(members: list[Member], exact: Visit, visits: Visits, tag: str = "") -
     return check
 
 
-def _union_checker(type_: ObjectType, visits: Visits) -> Checker:
+def _union_checker(type_: ObjectType, tag: str, visits: Visits) -> Checker:
     """The quick check of a union: one of a struct for each branch that is used."""
     exact = ObjectVisit(type_, visits)
-    tag = type_.tag.name if type_.tag else ""
     checkers: dict[JSON, Checker] = {}
 
     def check(arguments: JSONObject) -> JSONObject:

@@ -132,11 +132,15 @@ class _Writer:
         """
         defs: JSONObject = {}
         choices = []
-        for case, members, inner in _cases(type_, tag):
+        assert isinstance(tag.type, EnumType)
+        for case, _features in tag.type.members:
+            inner = type_.branches.get(case)
             branch = f"{type_.name}.{case}"
             whole = ObjectType(branch, [])
-            whole.members = members
-            whole.tag, whole.branches = (inner.tag, inner.branches) if inner else (None, {})
+            whole.members = type_.members
+            if inner:
+                whole.members = type_.members + inner.members
+                whole.tag, whole.branches = inner.tag, inner.branches
             if whole.tag is not None:
                 defs.update(self._union(whole, whole.tag))
             else:
@@ -180,16 +184,6 @@ def _describe(schema: JSONObject, text: str | None) -> JSONObject:
     if text:
         schema["description"] = " ".join(text.replace("@", "").split())
     return schema
-
-
-def _cases(type_: ObjectType, tag: Member) -> list[tuple[str, list[Member], ObjectType | None]]:
-    """Each value of a union's tag, all the members that come with it, its branch."""
-    values = [member.name for member in tag.type.members] if isinstance(tag.type, EnumType) else []
-    cases = []
-    for case in values:
-        branch = type_.branches.get(case)
-        cases.append((case, type_.members + (branch.members if branch else []), branch))
-    return cases
 
 
 def _object(properties: JSONObject, required: list[str]) -> JSONObject:
