@@ -57,6 +57,14 @@ _DISCARD, _PACKAGE, _RESUME, _ASK_RECEIVED = 6, 7, 9, 10
 
 _SHUT, _PONG, _ASK_OF_BLOCK, _ASK, _RECEIVED, _RESUMED = 1, 2, 3, 4, 5, 6
 
+_LENGTHS = {
+    **dict.fromkeys((_SHUT, _PONG, _RESUMED), (4, 4)),
+    _ASK: (12, 12),
+    _ASK_OF_BLOCK: (13, 268),
+    _RECEIVED: (1, 256),
+}
+"""Bytes of each kind of message, at least and at most."""
+
 _LOADED = 3
 """The number of the ping that is answered when the devices are loaded."""
 
@@ -307,6 +315,11 @@ class Source:
         self._control: deque[bytes] = deque()
         self._control.append(self._ask_received() if recover else self._opening())
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the destination has loaded the devices, and goes on after a pause."""
+        return self.running and self._resumed
+
     def push(self) -> None:
         """Send what nobody has asked for as well, from now on."""
         self._on_demand = False
@@ -351,17 +364,18 @@ class Source:
             return 0
         kind = int.from_bytes(data[at : at + 2], "big")
         length = int.from_bytes(data[at + 2 : at + 4], "big")
+        least, most = _LENGTHS.get(kind, (1, 0))
+        if not least <= length <= most:
+            raise QMPError(f"the destination says what memd does not know (0x{kind:x})")
         end = at + 4 + length
         if len(data) < end:
             return 0
         body = data[at + 4 : end]
-        if kind in (_ASK, _ASK_OF_BLOCK) and length >= 12:
+        if kind in (_ASK, _ASK_OF_BLOCK):
             self._asked(kind, body)
         elif kind == _RECEIVED:
             taken = self._take_received(body, end)
             return taken and taken - at
-        elif length != 4 or kind not in (_SHUT, _PONG, _RESUMED):
-            raise QMPError(f"the destination says what memd does not know (0x{kind:x})")
         else:
             self._answer(kind, int.from_bytes(body, "big"))
         return end - at

@@ -44,6 +44,10 @@ QUIET = 10.0
 REPORTS = 1.0
 """Seconds between two reports on a clone that is being served."""
 
+LOADING = 60.0
+"""Seconds in which a clone has to load its devices, some 10 ms as a rule, or to go on after a
+pause. What is no QEMU never does, and would take up a place."""
+
 _KEEP = 10.0
 """Seconds for which a template stays open that nobody is served from: opening it and mapping
 it once more takes a fifth of what serving a clone of 480 MiB costs (measured)."""
@@ -356,9 +360,11 @@ class _Served:
         self._source, self._connection = source, connection
         opened.memory.on_ready.add(connection.wake)
         told = seen = 0
-        quiet = time.monotonic()
+        quiet = connected = time.monotonic()
         try:
             while not (await asyncio.wait((connection.ended,), timeout=REPORTS))[0]:
+                if not source.goes_on and time.monotonic() - connected > LOADING:
+                    raise QMPError(f"the QEMU at {self._uri} has not begun within {LOADING:.0f} s")
                 if told != self._counts.bytes:
                     self._see_running(source)
                     told = self._counts.bytes

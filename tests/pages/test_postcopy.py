@@ -307,6 +307,7 @@ def test_any_order() -> None:
         SHUT,
         struct.pack(">HHI", 9, 4, 0),
         struct.pack(">HH", 2, 0),
+        b'{"QMP": ',
         struct.pack(">HH", 5, 4) + b"\x03ram",
     ],
 )
