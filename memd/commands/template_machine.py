@@ -49,7 +49,7 @@ async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
-    """What a template is made of, by the names of the blocks: "" where there is one."""
+    """The memory of a template to be, by the names of the blocks: "" where there is one."""
     from memd.hostmem.files import encode_path
 
     alone = {key: args[key] for key in ("id", "filename") if key in args}

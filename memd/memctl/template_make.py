@@ -29,7 +29,7 @@ from memd.sizes import size_option
 _PAGE = 4096
 
 _NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
-"""What open(2) says with O_TMPFILE where the file system has no such files."""
+"""The errors of open(2) with O_TMPFILE where the file system has no such files."""
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:

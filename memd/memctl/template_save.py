@@ -160,7 +160,7 @@ def _record(client: Client, machine: Client, path: str, name: str) -> tuple[floa
 
 
 def _wait(client: Client, name: str, wanted: str = "X_TEMPLATE_SAVED") -> JSONObject:
-    """What the daemon tells of a template, with a progress bar until it does."""
+    """The event about a template, with a progress bar until it comes."""
     with Bar(name, "storing") as bar:
         while True:
             event = client.wait_event(

@@ -71,7 +71,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def wait_served(client: Client, request: JSONObject, *, shown: bool = False) -> JSONObject:
-    """What the daemon tells of a clone when it is served no more.
+    """The event about a clone that is served no more.
 
     Args:
         request: the arguments of x-template-serve.
@@ -103,7 +103,7 @@ def _see(client: Client, named: JSONObject, bar: Bar) -> None:
 
 
 def summary(told: JSONObject) -> str:
-    """What came of it, in words."""
+    """The outcome in words."""
     pages = told["pages"]
     outcome = {
         "complete": "the machine has all of its memory",

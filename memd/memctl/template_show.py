@@ -40,7 +40,7 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
 
 
 def _lines(found: JSONObject) -> list[tuple[str, str]]:
-    """What there is to tell, and what it is called."""
+    """Titles and values, in the order in which they are shown."""
     stored, data = found["stored"], found["data"]
     lines = [
         ("name", found["name"]),

@@ -1,4 +1,4 @@
-"""What is asked of a clone's monitor: to wait for its pages, and to recover."""
+"""Requests to a clone's monitor: to wait for its pages, and to recover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store holds: names, what they lead to, and the blobs of that."""
+"""The contents of a store: names, the versions that they lead to, and the blobs of these."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Contents:
         return bool(NAME.fullmatch(name)) and os.path.exists(os.path.join(self._names, name))
 
     def entry(self, name: str) -> Entry:
-        """What a name leads to.
+        """The versions that a name leads to.
 
         Raises:
             QMPError: to nothing, or that can't be told.
@@ -83,7 +83,7 @@ class Contents:
             raise Damaged(f"template '{name}' is damaged") from None
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
-        """What each name leads to; without those that are deleted meanwhile."""
+        """Every name and its versions; without those that are deleted meanwhile."""
         for name in self.names():
             try:
                 entry = self.entry(name)
@@ -113,7 +113,7 @@ class Contents:
         return Places.decode(self.blobs.get(version.places))
 
     def of(self, name: str, read: Callable[[Entry], T]) -> T:
-        """What is read of a template, which may be changed meanwhile, and its garbage removed."""
+        """The result of reading a template, which is read again where it is changed meanwhile."""
         while True:
             entry = self.entry(name)
             try:

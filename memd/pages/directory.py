@@ -11,7 +11,7 @@ from memd.pages.names import Entry, Version
 from memd.pages.sources import SourceError
 
 FORMAT = b"memd templates 1\n"
-"""What the file says that marks a directory as a template store."""
+"""The content of the file that marks a directory as a template store."""
 
 MOST_NAME = 1 << 20
 """Bytes of what a source says of a name at most."""
@@ -115,7 +115,7 @@ class Directory:
 
 
 def read_name(url: str, name: str, data: bytes) -> Version:
-    """What a file below names/ says.
+    """The present version that a file below names/ names.
 
     Raises:
         SourceError: nothing that can be read.

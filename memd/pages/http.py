@@ -48,7 +48,7 @@ _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
 class _Steady(io.RawIOBase):
-    """What a connection brings; a `TimeoutError` where it comes too slowly.
+    """The bytes of a connection; a `TimeoutError` where they come too slowly.
 
     Only the time in which it is waited for counts, so that one who reads slowly may.
 
@@ -220,18 +220,18 @@ class Client:
         return self._authorization != before
 
     def failed(self, error: Exception) -> SourceError:
-        """What is said of a request that came to nothing."""
+        """The error for a request that has no answer."""
         reason = getattr(error, "reason", None) or error
         return SourceError(f"template source '{self.url}': {_words(reason)}")
 
     def refused(self, answer: BaseHTTPResponse, what: str) -> SourceError:
-        """What is said of an answer that is none."""
+        """The error for an answer of another status than expected."""
         return SourceError(
             f"template source '{self.url}': {what}: {answer.status} {answer.reason or ''}".rstrip()
         )
 
     def find(self, url: str, name: str, headers: Mapping[str, str] | None = None) -> bytes | None:
-        """What is at a URL about a template, None for nothing.
+        """The content at a URL about a template, None if there is none.
 
         Raises:
             SourceError: that can't be told.
@@ -306,7 +306,7 @@ def _words(error: object) -> str:
 
 
 class WebSource:
-    """What sources of all kinds do that answer requests.
+    """The common part of sources that answer HTTP requests.
 
     Args:
         client: makes the requests.
@@ -352,7 +352,7 @@ class Http(WebSource):
 
 
 def _credentials(host: str) -> str | None:
-    """What to log in to a registry with, as for docker(1), podman(1) and oras(1).
+    """The credentials for a registry, from the files of docker(1), podman(1) and oras(1).
 
     Args:
         host: with its port, as the file names it.

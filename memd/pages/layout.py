@@ -164,7 +164,7 @@ class Layout:
             raise Damaged("a template's layout is damaged")
 
     def pieces(self, page: int, count: int) -> Iterator[Piece]:
-        """What a range of pages is made of, in order.
+        """The pieces that a range of pages is made of, in order.
 
         Args:
             page: the first.

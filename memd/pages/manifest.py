@@ -1,4 +1,4 @@
-"""What a template is: everything that its digest stands for."""
+"""The description of a template: everything that its digest stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a template's name leads to: a small file below names/, in a store or at a source."""
+"""The small file below names/, in a store or at a source: the versions of a template."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a name leads to.
+    """The content of such a file.
 
     Attributes:
         versions: the present one, then former ones that are in use still.

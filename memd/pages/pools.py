@@ -164,7 +164,7 @@ class Pools:
         return pool.ready.pop()
 
     def describe(self) -> list[JSON]:
-        """What `x-pool-query` answers."""
+        """The answer of `x-pool-query`."""
         return [pool.describe() for pool in self._pools.values()]
 
     def status(self) -> str:
@@ -304,7 +304,7 @@ class Pools:
 
 
 def _key(backend: UserCreatable) -> str:
-    """What is the same for backends whose memory is."""
+    """A text that is the same for backends whose memory is."""
     properties = backend.describe()["properties"].items()
     what = sorted((name, value) for name, value in properties if name not in _HOW)
     return json.dumps([backend.qom_type.name, what])

@@ -180,7 +180,7 @@ class _Part:
             )
 
     def entries(self, first: int, count: int, asked: bool) -> list[Buffer] | None:
-        """What is sent for `count` units from `first` on; None where they are not here yet."""
+        """The entries for `count` units from `first` on; None where they are not here yet."""
         step = self.unit // PAGE
         at = start = first * step
         end = start + count * step
@@ -325,7 +325,7 @@ class Source:
         self._on_demand = False
 
     def picture(self) -> str:
-        """What was sent of the memory, and why: a letter for each part of it.
+        """A picture of the memory: a letter for each part, which tells why it was sent.
 
         A: something of it was asked for, else W: of the working set, else R: of the rest, else
         E: by an earlier process; small where something of it is still to come. ".": nothing
@@ -444,7 +444,7 @@ class Source:
     # What goes.
 
     def next(self, now: float = 0.0) -> list[Buffer]:
-        """What is to be sent next; nothing where there is nothing (yet).
+        """The buffers to send next; none where there is nothing (yet).
 
         Args:
             now: the time in seconds.
@@ -519,7 +519,7 @@ class Source:
         return self._count(_END if self._block is None else _SECTION_FOOT + _END)
 
     def _push(self, working_set: Sequence[Range]) -> Iterator[_Run]:
-        """What is to be sent without being asked for."""
+        """The runs to send without being asked for."""
         for first, count in working_set:
             end = first + count
             for part in self._main:
@@ -587,7 +587,7 @@ class Source:
 
 
 def _letter(state: bytearray) -> str:
-    """What is drawn of a part; see `picture`."""
+    """The letter of a part; see `picture`."""
     for cause, letter in _LETTERS:
         if cause in state:
             return letter.lower() if _UNSENT in state else letter
@@ -595,7 +595,7 @@ def _letter(state: bytearray) -> str:
 
 
 def _runs(part: _Part, start: int, end: int, needed: bool) -> Iterator[_Run]:
-    """What is unsent of a range, in runs of as much as is sent at once.
+    """The unsent units of a range, in runs of as much as is sent at once.
 
     Args:
         needed: whether units of zeroes are sent, too.

@@ -21,7 +21,7 @@ from memd.pages.sources import is_loopback
 
 
 class Reach:
-    """What may be connected to.
+    """The sockets and hosts that may be connected to.
 
     Args:
         roots: the directories below which sockets have to be, none for anywhere.

@@ -68,7 +68,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a stream holds.
+    """The parts of a stream.
 
     Attributes:
         machine: the machine's type, such as "pc-q35-10.0".
@@ -175,7 +175,7 @@ def _block_list(reader: _Reader) -> tuple[int, list[Block]]:
 
 
 def _pages(reader: _Reader, blocks: list[Block]) -> None:
-    """What a section has of the blocks' pages."""
+    """Take the blocks' pages from a section."""
     by_name = {block.name: block for block in blocks}
     block: Block | None = None
     while True:

@@ -1,4 +1,4 @@
-"""What of a template is fetched from a source: chunk by chunk, or all of it."""
+"""Fetching from a source: a template's chunks one by one, or whole blobs."""
 
 from __future__ import annotations
 

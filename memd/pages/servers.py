@@ -59,7 +59,7 @@ _PAUSE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What processes that serve are told.
+    """The settings of processes that serve.
 
     Attributes:
         directory: the template store's.
@@ -122,7 +122,7 @@ class Clone:
 
 
 class Totals(Counts):
-    """What clones were sent, over all.
+    """Pages and bytes that all clones were sent.
 
     Attributes:
         clones: how many are being served.
@@ -198,7 +198,7 @@ class Servers:
         self._totals = Totals()
 
     def totals(self) -> Totals:
-        """What clones were sent so far, those that are being served included."""
+        """The sums so far, those of clones that are being served included."""
         totals = deepcopy(self._totals)
         totals.clones = len(self.clones)
         for clone in self.clones.values():
@@ -429,7 +429,7 @@ class Servers:
 
 
 def _noted(file: Path) -> Message | None:
-    """What is noted of a clone, once no process serves it; None until then."""
+    """The note of a clone, once no process serves it; None until then."""
     try:
         with file.open("rb") as note:
             fcntl.flock(note, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -384,7 +384,7 @@ class _Served:
             connection.close()
 
     def _versions(self, opened: Opened) -> str:
-        """What may be why a QEMU does not take a template's devices."""
+        """The difference of versions that may be why a QEMU does not take a template's devices."""
         saved = opened.memory.template.manifest.qemu_version
         if self._monitor is None or not saved or self._recovering:
             return ""
@@ -397,7 +397,7 @@ class _Served:
             self._ran_after = source.ran_at - self._began
 
     def report(self) -> Message:
-        """What has come of it so far."""
+        """The report on it so far."""
         ran = {} if self._ran_after is None else {"ran-after": self._ran_after}
         return {**vars(self._counts), **ran}
 

@@ -1,4 +1,4 @@
-"""What a place does that has templates: a source, and one that takes them too."""
+"""The interfaces of a place that has templates, and of one that takes them too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Source(Protocol):
     url: str
 
     def find(self, name: str) -> Version | None:
-        """What a name leads to, None for nothing.
+        """The version that a name leads to, None for none.
 
         Raises:
             SourceError: that can't be told.

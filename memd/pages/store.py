@@ -59,7 +59,7 @@ _AT_ONCE = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What `Store.verify` found.
+    """The result of `Store.verify`.
 
     Attributes:
         chunks: how many were read.
@@ -74,7 +74,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a template takes.
+    """The space that a template takes.
 
     Attributes:
         name: the template's.
@@ -98,7 +98,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a store holds.
+    """The sums of a store.
 
     Attributes:
         templates: how many.
@@ -165,7 +165,7 @@ class Store(Contents):
 
     @property
     def on(self) -> frozenset[int]:
-        """What a look at it may wait for; see `Job.on`. Other methods wait for sources, too."""
+        """File systems that a look at it may wait for (`Job.on`); other methods wait for sources."""
         from memd.hostmem.file_systems import of_paths
 
         return of_paths([self.directory])
@@ -240,7 +240,7 @@ class Store(Contents):
     # What is there
 
     def manifest(self, name: str) -> Manifest:
-        """What a template is.
+        """The manifest of a template.
 
         Raises:
             QMPError: there is none, or its manifest is damaged.
@@ -303,7 +303,7 @@ class Store(Contents):
         return "", Places()
 
     def usage(self, name: str) -> Usage:
-        """What a template takes.
+        """The space that a template takes.
 
         Raises:
             QMPError: there is none, or it or another one is damaged.
@@ -318,7 +318,7 @@ class Store(Contents):
         return replace(usage, shared=shared)
 
     def all_usage(self) -> list[Usage]:
-        """What every template takes, without what they share; damaged ones are left out."""
+        """The space of every template, sharing not counted; damaged ones are left out."""
         found = []
         for name in self.names():
             try:
@@ -331,7 +331,7 @@ class Store(Contents):
         return found
 
     def holdings(self) -> Holdings:
-        """What it holds.
+        """The sums of the store.
 
         Raises:
             QMPError: that can't be read.

@@ -245,7 +245,7 @@ class Template:
                 self._unpacked = None
 
     def _pieces(self, offset: int, length: int) -> list[Piece]:
-        """What a range is made of; raises `ValueError` where it is not in the template."""
+        """The pieces of a range; raises `ValueError` where it is not in the template."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise ValueError("the range is not in the template")
         first = offset // PAGE

@@ -128,7 +128,7 @@ class TemplateMemory:
         self._loop.call_soon(self._wake)
 
     def _pieces(self, working_set: Sequence[int]) -> Iterator[Callable[[], None]]:
-        """What fetches everything, piece by piece."""
+        """The functions that fetch everything, piece by piece."""
         template = self.template
         at = fetches = 0
         while at < len(working_set):

@@ -69,7 +69,7 @@ class Templates:
         return self._servers
 
     async def holdings(self) -> Holdings:
-        """What the store holds, for metrics."""
+        """The sums of the store, for metrics."""
         return await Job(self.store.holdings, on=self.store.on)
 
     async def start_serving(self, emit: Emit, in_thread: InThread, spawn: Spawn) -> None:

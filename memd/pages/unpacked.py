@@ -29,7 +29,7 @@ _MISSING = b"\1"
 
 
 def boot_id() -> str:
-    """What tells this start of the machine from others."""
+    """The kernel's identifier of this start of the machine."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 

@@ -152,7 +152,7 @@ class Chunks:
 
 
 class _Seen(NamedTuple):
-    """What a stretch of the template comes to.
+    """A stretch of the template, compared with the base and compressed.
 
     Attributes:
         page: the first.
