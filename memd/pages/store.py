@@ -165,7 +165,7 @@ class Store(Contents):
 
     @property
     def on(self) -> frozenset[int]:
-        """File systems that a look at it may wait for (`Job.on`); other methods wait for sources."""
+        """File systems that a look at it may wait for (`Job.on`); others wait for sources."""
         from memd.hostmem.file_systems import of_paths
 
         return of_paths([self.directory])
