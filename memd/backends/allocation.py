@@ -12,7 +12,7 @@ from functools import partial
 from memd.backends.memory import Memory
 from memd.errors import QMPError
 from memd.hostmem import populate
-from memd.hostmem.files import Backing, encode_path
+from memd.hostmem.files import Backing
 from memd.hostmem.host import Host, Unsupported
 from memd.hostmem.ledger import Ledger
 from memd.hostmem.libc import PAGE_SIZE, os_error
@@ -55,7 +55,7 @@ async def allocate(backend: Memory) -> None:
     backend.cancel = preallocation.cancel
     work = partial(realize, backend, host, preallocation)
     path = backend.file_path
-    on = MEMORY if path is None else host.waits_on(encode_path(path))
+    on = MEMORY if path is None else host.waits_on(path)
     job = Job(work, on=on, heavy=backend.prealloc, progress=preallocation.progress)
     backend.adopt(await job)
 

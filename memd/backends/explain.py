@@ -18,7 +18,6 @@ from memd.backends.plan import Plan, Proposals, Warnings
 from memd.errors import QMPError
 from memd.hostmem import capacity, libc
 from memd.hostmem.capacity import CannotTell
-from memd.hostmem.files import encode_path
 from memd.hostmem.planning import (
     PlannedFile,
     PlanningHost,
@@ -60,7 +59,7 @@ async def explain(
         return refused(error)
     # Looking at a file may wait for its file system.
     path = obj.file_path
-    on = MEMORY if path is None else tree.host.waits_on(encode_path(path))
+    on = MEMORY if path is None else tree.host.waits_on(path)
     return await Job(lambda: _explain(obj, options, deny_private_discard), on=on)
 
 

@@ -68,10 +68,9 @@ class FileBackend(WholePagesBackend):
 
     def may_block(self) -> bool:
         """See `MemoryBackend.may_block`."""
-        from memd.hostmem.files import encode_path
 
         if not self.prealloc:
-            self._near = self.tree.host.near(encode_path(self.mem_path))
+            self._near = self.tree.host.near(self.mem_path)
         return self._near is None
 
     def open(self, host: Host) -> Backing:
@@ -95,7 +94,7 @@ class FileBackend(WholePagesBackend):
 
     def _readable(self, host: Host) -> bool:
         """Whether the file could be opened read-only."""
-        from memd.hostmem.files import encode_path
+        from memd.hostmem.paths import encode_path
 
         try:
             fd = host.open(encode_path(self.mem_path), _READ)

@@ -101,11 +101,9 @@ class Secret(Credentials):
         if "file" in values and "data" in values:
             raise QMPError("'file' and 'data' are mutually exclusive")
         if "file" in values:
-            from memd.hostmem.files import encode_path
-
             host = self.tree.host
             path = values["file"]
-            content = await Job(lambda: _read(host, path), on=host.waits_on(encode_path(path)))
+            content = await Job(lambda: _read(host, path), on=host.waits_on(path))
         elif "data" in values:
             content = values["data"].encode()
         else:

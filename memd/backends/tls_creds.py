@@ -64,14 +64,12 @@ class TLSCredentials(Credentials):
         compat, server = self.tree.compat, endpoint == "server"
         secret = self._secret(passwordid)
 
-        from memd.hostmem.files import encode_path
-
         def work() -> ssl.SSLContext:
             from memd.backends.tls_load import Loader
 
             return Loader(directory, compat, server).load(secret, check=check)
 
-        self._context = await Job(work, on=self.tree.host.waits_on(encode_path(directory)))
+        self._context = await Job(work, on=self.tree.host.waits_on(directory))
         self._files = files
 
     async def reload(self) -> None:

@@ -35,13 +35,11 @@ class WholePagesBackend(MemoryBackend):
 
     def spec(self, backing: Backing | None) -> MapSpec:
         """See `MemoryBackend.spec`."""
-        from memd.hostmem.files import fit
-
         if backing is None:
             raise TypeError("memory of a file needs the file")
         return MapSpec(
             size=self.size,
-            length=fit(backing, self.memory_name, self.size, self.offset, self.align),
+            length=backing.fit(self.memory_name, self.size, self.offset, self.align),
             page_size=backing.page_size,
             align=max(self.align, backing.page_size),
             offset=self.offset,

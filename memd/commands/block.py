@@ -37,7 +37,7 @@ async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
     config = args.get("config")
     if config is None:
         raise _nothing_to_add_to()
-    from memd.hostmem.files import encode_path
+    from memd.hostmem.paths import encode_path
 
     path = encode_path(config)
     if daemon.reading_config:
@@ -45,7 +45,7 @@ async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
         raise QMPError("another blockdev-add still reads its configuration file")
     daemon.reading_config = True
     try:
-        on = daemon.tree.host.waits_on(path)
+        on = daemon.tree.host.waits_on(config)
         await Job(lambda: _read(config, path, daemon), on=on)
     finally:
         daemon.reading_config = False

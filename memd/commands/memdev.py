@@ -276,7 +276,6 @@ async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) ->
 
 async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-save`: a backend's present content as a file."""
-    from memd.hostmem.files import encode_path
     from memd.hostmem.region import job_on
     from memd.hostmem.save import Saving, save
 
@@ -292,7 +291,7 @@ async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
         data = {"id": id, "qom-path": path, "done": saving.done, "total": region.length}
         return Event("X_MEMDEV_PROGRESS", data)
 
-    on = region.waits_on | daemon.tree.host.waits_on(encode_path(filename))
+    on = region.waits_on | daemon.tree.host.waits_on(filename)
     await job_on((region,), work, on=on, heavy=region.length > _SHORT, progress=progress)
     return {}
 

@@ -24,7 +24,6 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-save`: make a template of a machine that stands, or will."""
     # What saves is imported by the first that does: a daemon's start need not wait for it.
-    from memd.hostmem.files import encode_path
     from memd.pages.save import MachineSave
 
     store, name, host = store_of(daemon), args["name"], daemon.tree.host
@@ -35,7 +34,7 @@ async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
     try:
         await Job(saving.begin)
         if "devices" in args:
-            on = host.waits_on(encode_path(args["devices"]))
+            on = host.waits_on(args["devices"])
             data = await Job(lambda: _read_stream(host, args["devices"]), on=on)
             await saving.run(emit, data)
             return {}
@@ -50,7 +49,6 @@ async def x_template_save(daemon: Daemon, args: JSONObject) -> JSON:
 
 async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
     """The memory of a template to be, by the names of the blocks: "" where there is one."""
-    from memd.hostmem.files import encode_path
 
     alone = {key: args[key] for key in ("id", "filename") if key in args}
     if len(alone) + ("memory" in args) != 1 or args.get("memory") == []:
@@ -68,7 +66,7 @@ async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
                 found[name] = _memory_of(daemon, each["id"])
             else:
                 filename = each["filename"]
-                on = host.waits_on(encode_path(filename))
+                on = host.waits_on(filename)
                 found[name] = await Job(partial(_open_memory, host, filename), on=on)
     except BaseException:
         for memory in found.values():
@@ -87,8 +85,8 @@ def _memory_of(daemon: Daemon, id: str) -> Memory:
 
 
 def _open_memory(host: Host, filename: str) -> Memory:
-    from memd.hostmem.files import encode_path
     from memd.hostmem.libc import HUGETLBFS_MAGIC, PAGE_SIZE, file_system_type
+    from memd.hostmem.paths import encode_path
     from memd.pages.capture import Memory
 
     try:
@@ -110,7 +108,7 @@ def _open_memory(host: Host, filename: str) -> Memory:
 
 
 def _read_stream(host: Host, filename: str) -> bytes:
-    from memd.hostmem.files import encode_path
+    from memd.hostmem.paths import encode_path
     from memd.pages.recording import LARGEST
 
     try:

@@ -14,7 +14,7 @@ from memd.errors import QMPError
 from memd.hostmem import libc
 from memd.hostmem.host import Host
 from memd.hostmem.opened import MEMFD, Opened, look
-from memd.hostmem.paths import Entry, Roots, new_entry, open_path
+from memd.hostmem.paths import Entry, Roots, encode_path, new_entry, open_path
 from memd.hostmem.spec import UINT64, round_up
 
 _MFD_HUGETLB = 4
@@ -49,6 +49,7 @@ class Backing:
         opened: Opened | None = None,
         made: Entry | None = None,
         noted: int | None = None,
+        size: int | None = None,
     ) -> None:
         """Take over a descriptor.
 
@@ -57,12 +58,13 @@ class Backing:
             opened: what is known of it; None has it looked at.
             made: where the file is if it was made for this; taken over, too.
             noted: the number by which its making was noted.
+            size: its size, where that has been changed since.
         """
         self._host = host
         self._noted = noted
         self.fd = fd
         self.opened = opened or host.look(fd)
-        self.size = self.opened.size
+        self.size = self.opened.size if size is None else size
         self.page_size = self.opened.page_size
         self._made = made
         if made is not None:
@@ -82,6 +84,47 @@ class Backing:
             self._host.truncate(self.fd, size)
         except OSError as failed:
             self._host.warn(f"ftruncate: {failed.strerror}")
+
+    def fit(self, name: str, size: int, offset: int, align: int) -> int:
+        """See that it takes a mapping, and give it its size if it is empty.
+
+        Arithmetic wraps at 64 bits as QEMU's does. A file with content is never
+        resized; where an empty one can't be, that is only logged.
+
+        Args:
+            name: of the memory, in messages.
+            size: to be mapped, in bytes; so are `offset` and `align`.
+
+        Returns:
+            The bytes to map: `size` in whole pages of the file.
+
+        Raises:
+            QMPError: it does not fit.
+        """
+        length = round_up(size, libc.PAGE_SIZE) & UINT64
+        end = length + offset & UINT64
+        there = self.size
+        if there > 0 and there < end:
+            raise QMPError(
+                f"{name} backing store size 0x{there:x} is too small for 'size' option"
+                f" 0x{length:x} plus 'offset' option 0x{offset:x}"
+            )
+        page_size = self.page_size
+        if align % page_size:
+            raise QMPError(f"alignment 0x{align:x} must be multiples of page size 0x{page_size:x}")
+        if align & (align - 1):
+            raise QMPError(f"alignment 0x{align:x} must be a power of two")
+        if offset % page_size:
+            raise QMPError(f"offset 0x{offset:x} must be multiples of page size 0x{page_size:x}")
+        if length < page_size:
+            raise QMPError(
+                f"memory size 0x{length:x} must be equal to or larger than page size"
+                f" 0x{page_size:x}"
+            )
+        length = round_up(length, page_size) & UINT64
+        if there == 0:
+            self.try_truncate(offset + length & UINT64)
+        return length
 
     def undo(self) -> None:
         """Close the file, and remove it if it was made for this."""
@@ -166,11 +209,6 @@ def open_file(
     raise libc.os_error(errno.EEXIST)
 
 
-def encode_path(path: str) -> bytes:
-    """A path in bytes (PEP 383); U+0000 is held as QEMU's JSON parser holds it."""
-    return path.encode("utf-8", "surrogateescape").replace(b"\0", b"\xc0\x80")
-
-
 def _open(host: Host, path: bytes, flags: int) -> int:
     # Without O_NONBLOCK, opening a FIFO to read waits for a writer. On the
     # file that results the flag changes nothing.
@@ -246,7 +284,7 @@ def memfd(
     _resize(host, fd, "memfd", size)
     if seal:
         host.seal(fd)
-    return Backing(host, fd, None if hugetlb else MEMFD._replace(size=size))
+    return Backing(host, fd) if hugetlb else Backing(host, fd, MEMFD, size=size)
 
 
 def _resize(host: Host, fd: int, what: str, size: int) -> None:
@@ -317,45 +355,4 @@ def posix_shm(host: Host, number: int, size: int) -> Backing:
     host.unlink(entry)
     host.settle(noted)
     _resize(host, fd, "POSIX shared memory", size)
-    return Backing(host, fd, MEMFD._replace(size=size))
-
-
-def fit(backing: Backing, name: str, size: int, offset: int, align: int) -> int:
-    """See that a file takes a mapping, and give it its size if it is empty.
-
-    Arithmetic wraps at 64 bits as QEMU's does. A file with content is never
-    resized; where an empty one can't be, that is only logged.
-
-    Args:
-        name: of the memory, in messages.
-        size: to be mapped, in bytes; so are `offset` and `align`.
-
-    Returns:
-        The bytes to map: `size` in whole pages of the file.
-
-    Raises:
-        QMPError: it does not fit.
-    """
-    length = round_up(size, libc.PAGE_SIZE) & UINT64
-    end = length + offset & UINT64
-    there = backing.size
-    if there > 0 and there < end:
-        raise QMPError(
-            f"{name} backing store size 0x{there:x} is too small for 'size' option"
-            f" 0x{length:x} plus 'offset' option 0x{offset:x}"
-        )
-    page_size = backing.page_size
-    if align % page_size:
-        raise QMPError(f"alignment 0x{align:x} must be multiples of page size 0x{page_size:x}")
-    if align & (align - 1):
-        raise QMPError(f"alignment 0x{align:x} must be a power of two")
-    if offset % page_size:
-        raise QMPError(f"offset 0x{offset:x} must be multiples of page size 0x{page_size:x}")
-    if length < page_size:
-        raise QMPError(
-            f"memory size 0x{length:x} must be equal to or larger than page size 0x{page_size:x}"
-        )
-    length = round_up(length, page_size) & UINT64
-    if there == 0:
-        backing.try_truncate(offset + length & UINT64)
-    return length
+    return Backing(host, fd, MEMFD, size=size)

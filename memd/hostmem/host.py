@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from memd.hostmem import file_systems, kvm, libc, numa
 from memd.hostmem.opened import Opened, look
-from memd.hostmem.paths import Entry, Roots, open_path
+from memd.hostmem.paths import Entry, Roots, encode_path, open_path
 from memd.hostmem.spec import MapSpec
 
 _OFF_T_MAX = (1 << 63) - 1
@@ -115,26 +115,27 @@ class Host:
         """Open an existing file, by the rules of `memd.hostmem.paths`."""
         return open_path(path, flags, self.roots)
 
-    def near(self, path: bytes) -> Entry | None:
+    def near(self, path: str) -> Entry | None:
         """The directory entry of a path that can be opened without blocking; None if unknown.
 
         That is one on a tmpfs on which a file has been opened before.
         """
         if not self._tmpfs or self.roots is not None:
             return None
-        directory, slash, name = path.rpartition(b"/")
+        raw = encode_path(path)
+        directory, slash, name = raw.rpartition(b"/")
         try:
             fd = libc.openat2(libc.AT_FDCWD, directory or slash or b".", _DIRECTORY, _KNOWN)
         except OSError:
             return None
         if name and libc.mount_of(fd) in self._tmpfs:
-            return Entry(path, fd, name)
+            return Entry(raw, fd, name)
         os.close(fd)
         return None
 
-    def waits_on(self, path: bytes) -> frozenset[int]:
+    def waits_on(self, path: str) -> frozenset[int]:
         """`Job.on` for opening a path, as far as is known without waiting."""
-        return file_systems.of_path(path, self._in_memory)
+        return file_systems.of_path(encode_path(path), self._in_memory)
 
     def open_near(self, entry: Entry, flags: int) -> int:
         """Open an existing file on the file system of its directory; else BlockingIOError."""

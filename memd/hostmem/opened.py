@@ -114,10 +114,13 @@ def look(fd: int, magic: int | None = None, read_only: bool | None = None) -> Op
         OSError: it can't be told.
     """
     found = os.fstat(fd)
-    try:
-        size = os.lseek(fd, 0, os.SEEK_END)
-    except OSError:
-        size = -1
+    if magic == libc.TMPFS_MAGIC and stat.S_ISREG(found.st_mode):
+        size = found.st_size
+    else:
+        try:
+            size = os.lseek(fd, 0, os.SEEK_END)
+        except OSError:
+            size = -1
     return Opened(
         found.st_mode,
         found.st_nlink,

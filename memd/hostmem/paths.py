@@ -105,6 +105,11 @@ class Roots:
         raise outside()
 
 
+def encode_path(path: str) -> bytes:
+    """A path in bytes (PEP 383); U+0000 is held as QEMU's JSON parser holds it."""
+    return path.encode("utf-8", "surrogateescape").replace(b"\0", b"\xc0\x80")
+
+
 class Entry:
     """A name in a directory that is held open, wherever that may be moved to.
 

@@ -14,9 +14,8 @@ from typing import TypeVar
 from memd.errors import QMPError
 from memd.hostmem import cgroup, libc
 from memd.hostmem.content import Gone, pieces, runs
-from memd.hostmem.files import encode_path
 from memd.hostmem.host import Host
-from memd.hostmem.paths import Entry, Roots, is_trusted, target
+from memd.hostmem.paths import Entry, Roots, encode_path, is_trusted, target
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec, round_up
 

@@ -95,8 +95,7 @@ def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Entry]:
 
 def _entry(path: str, roots: Roots | None) -> Entry:
     # Brings in ctypes, which a start need not pay for.
-    from memd.hostmem.files import encode_path
-    from memd.hostmem.paths import target
+    from memd.hostmem.paths import encode_path, target
 
     return target(encode_path(path), roots)
 

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from memd.compat import Compat
 from memd.errors import QMPError, is_identifier
 from memd.hostmem.file_systems import of_paths
-from memd.hostmem.files import encode_path
 from memd.hostmem.libc import PAGE_SIZE
-from memd.hostmem.paths import open_path
+from memd.hostmem.paths import encode_path, open_path
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
 from memd.standin.qcow2 import MAGIC, Header

@@ -17,8 +17,7 @@ from typing import Any
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.hostmem.files import encode_path
-from memd.hostmem.paths import Entry, Roots, create_path, open_path
+from memd.hostmem.paths import Entry, Roots, create_path, encode_path, open_path
 from memd.hostmem.sockets import (
     PATIENCE,
     address_of,

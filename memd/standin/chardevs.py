@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from memd.errors import QMPError
 from memd.hostmem.file_systems import of_paths
-from memd.hostmem.files import encode_path
-from memd.hostmem.paths import Entry, create_path, open_path
+from memd.hostmem.paths import Entry, create_path, encode_path, open_path
 from memd.hostmem.sockets import PATIENCE, connect_tcp, connect_unix, listen_tcp, listen_unix
 from memd.json_types import JSON
 from memd.qom import ChardevObject, Tree

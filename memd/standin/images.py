@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, device_not_found
 from memd.hostmem.file_systems import of_paths
-from memd.hostmem.files import encode_path
 from memd.hostmem.libc import write_at
-from memd.hostmem.paths import target
+from memd.hostmem.paths import encode_path, target
 from memd.standin.blocks import DRIVERS, Blocks, Node, measure, read_header
 from memd.standin.jobs import Jobs, Task
 from memd.standin.qcow2 import empty_image

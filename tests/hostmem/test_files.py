@@ -16,9 +16,10 @@ import pytest
 
 from memd.errors import QMPError
 from memd.hostmem import files, libc
-from memd.hostmem.files import Backing, fit, memfd, open_file, plain_memfd, posix_shm
+from memd.hostmem.files import Backing, memfd, open_file, plain_memfd, posix_shm
 from memd.hostmem.host import Host
 from memd.hostmem.opened import MEMFD
+from memd.hostmem.paths import encode_path
 from tests.conftest import NOT_HERE
 from tests.hostmem.made import HOST
 
@@ -33,7 +34,7 @@ def opened(path: Path | str, readonly: bool = False, name: str = "m0") -> Backin
 def refusal(path: Path | str, readonly: bool) -> int | None:
     """The errno value, by whatever way it is opened."""
     found: set[int | None] = set()
-    for near in (None, HOST.near(os.fsencode(path))):
+    for near in (None, HOST.near(os.fspath(path))):
         try:
             open_file(HOST, str(path), readonly, "m0", near).undo()
             found.add(0)
@@ -71,8 +72,8 @@ def test_a_device_may_be_waited_for() -> None:
     host, fd = Host(), os.open(os.devnull, os.O_RDWR)
     opened = host.look(fd)
     os.close(fd)
-    assert host.near(os.fsencode(os.devnull)) is None
-    assert host.waits_on(os.fsencode(os.devnull)) == {opened.number}
+    assert host.near(os.fspath(os.devnull)) is None
+    assert host.waits_on(os.fspath(os.devnull)) == {opened.number}
 
 
 def test_what_is_in_memory_is_opened_at_once(directory: Path, mount: Callable[..., None]) -> None:
@@ -83,9 +84,9 @@ def test_what_is_in_memory_is_opened_at_once(directory: Path, mount: Callable[..
     host, path = Host(), directory / "d/f"
     path.touch()
     (directory / "d/link").symlink_to("f")
-    assert host.near(os.fsencode(path)) is None
+    assert host.near(os.fspath(path)) is None
     open_file(host, str(path), True, "m0").undo()
-    near = host.near(os.fsencode(path))
+    near = host.near(os.fspath(path))
     if near is None:
         pytest.skip(f"{NOT_HERE}Linux 6.8")
     for readonly in (False, True):
@@ -108,7 +109,7 @@ def test_what_is_in_memory_is_opened_at_once(directory: Path, mount: Callable[..
         subprocess.run(["umount", directory / "d/mounted"], check=True)
     near.close()
     for elsewhere in (directory / "d/link/x", directory / "none/f", Path("/proc/version")):
-        assert host.near(os.fsencode(elsewhere)) is None
+        assert host.near(os.fspath(elsewhere)) is None
 
 
 def test_a_missing_file(directory: Path) -> None:
@@ -589,7 +590,7 @@ def test_what_does_not_fit(
 ) -> None:
     backing = backing_of(there, page)
     with pytest.raises(QMPError) as refused:
-        fit(backing, "m0", size, offset, align)
+        backing.fit("m0", size, offset, align)
     assert refused.value.desc == text
     assert os.fstat(backing.fd).st_size == 0
     backing.undo()
@@ -619,7 +620,7 @@ def test_what_fits(
     size_then: int,
 ) -> None:
     backing = backing_of(there, page)
-    assert fit(backing, "m0", size, offset, align) == length
+    assert backing.fit("m0", size, offset, align) == length
     assert os.fstat(backing.fd).st_size == size_then
     backing.undo()
 
@@ -631,7 +632,7 @@ def test_a_size_that_can_not_be_given_is_logged(
     caplog: pytest.LogCaptureFixture, size: int, offset: int
 ) -> None:
     backing = backing_of(0)
-    fit(backing, "m0", size, offset, 0)
+    backing.fit("m0", size, offset, 0)
     assert caplog.messages == ["ftruncate: Invalid argument"]
     backing.undo()
 
@@ -667,10 +668,10 @@ def test_names_that_are_not_text(directory: Path) -> None:
     """The command line may have any bytes: the file is the one that they name."""
     path = os.fsencode(directory) + b"/\xff\xc3\xa9"
     files.open_file(HOST, os.fsdecode(path), False, "m0").undo()
-    assert files.encode_path(os.fsdecode(path)) == path
+    assert encode_path(os.fsdecode(path)) == path
     with open(path, "wb") as file:
         file.write(b"x" * 5000)
     backing = files.open_file(HOST, os.fsdecode(path), True, "m0")
     assert backing.size == 5000
     backing.undo()
-    assert files.encode_path("a\0é") == b"a\xc0\x80\xc3\xa9"
+    assert encode_path("a\0é") == b"a\xc0\x80\xc3\xa9"
