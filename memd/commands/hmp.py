@@ -85,7 +85,7 @@ def _said(error: QMPError | Usage) -> str:
 
 
 def _unmodelled(daemon: Daemon, typed: str) -> str:
-    """What is said of a line that begins with a word that QEMU has and memd has not."""
+    """The answer to a line that begins with a word that QEMU has and memd has not."""
     if daemon.standin is None:
         return ""
     first, *rest = typed.split()
@@ -203,7 +203,7 @@ _MEMORY_DEVICE = (
     *("addr", "memaddr", "slot", "node", "requested-size", "size", "max-size", "block-size"),
     *("memdev", "hotplugged", "hotpluggable"),
 )
-"""What is told of a memory device, in this order."""
+"""The members of a memory device that are told, in this order."""
 
 
 def _info_memory_size_summary(daemon: Daemon, args: JSONObject) -> list[str]:

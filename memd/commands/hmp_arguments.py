@@ -1,4 +1,4 @@
-"""What follows a word of the human monitor: its arguments, by the types that QEMU has for them.
+"""The arguments of a word of the human monitor, by the types that QEMU has for them.
 
 A specification is a list of `name:type`, with a `?` behind what may be left out:
 

@@ -1,6 +1,6 @@
 """The human monitor's words that tell of the machine, and those that read and set properties.
 
-What they print was observed on QEMU 10.0.2.
+Their texts were observed on QEMU 10.0.2.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The human monitor's words that plug in and out, change settings and migrate.
 
-What they print was observed on QEMU 10.0.2: nothing, or `Error: ` and why.
+Observed on QEMU 10.0.2: they print nothing, or `Error: ` and the reason.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def query_machines(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 async def at_start(daemon: Daemon, start: StartCommand) -> None:
-    """What an option of the command line registers.
+    """Register what an option of the command line asks for.
 
     Raises:
         QMPError: it can't be.
@@ -314,7 +314,7 @@ REGISTERS: dict[str, Handler] = {
     "query-iothreads": query_iothreads,
     "set-numa-node": set_numa_node,
 }
-"""What a stand-in does otherwise than memd, or besides."""
+"""The commands that a stand-in runs otherwise than memd, or besides."""
 
 OF_CLIENTS: dict[str, SessionHandler] = {
     "chardev-add": _of_client(lambda its: its.chardevs.add),

@@ -1,1 +1,1 @@
-"""What a machine has besides memory: a catalogue of a QEMU's, and registers of what is in it."""
+"""A stand-in for a QEMU: a catalogue of its commands and types, and registers of its parts."""

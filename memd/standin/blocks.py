@@ -516,7 +516,7 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
 
 
 def _waits_for(nodes: list[Node]) -> frozenset[int]:
-    """What opening or closing their files may wait for; see `Job.on`."""
+    """The file systems that opening or closing their files may wait for; see `Job.on`."""
     return of_paths(each.filename for each in nodes if each.driver == "file")
 
 

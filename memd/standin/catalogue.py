@@ -25,7 +25,7 @@ _SECTION_LIMIT = 1 << 27
 """Bytes of a section: a catalogue of QEMU 11.1 has fewer than a hundredth of it."""
 
 SECTIONS = ("schema", "types", "devices", "machines", "cpus", "options", "monitor", "answers")
-"""What a catalogue has, each part read by itself."""
+"""The parts of a catalogue, each read by itself."""
 
 
 class Catalogue:

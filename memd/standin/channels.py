@@ -245,7 +245,7 @@ class Opener:
         return given
 
     def open(self, where: Address, given: Held | None, *, write: bool) -> Channel:
-        """What a machine is sent to, or comes from. May wait.
+        """Open the channel that a machine is sent over, or comes by. May wait.
 
         Args:
             where: the address.

@@ -85,7 +85,7 @@ class Registered(ChardevObject):
 
 
 class _Opened:
-    """What was opened for a device that is being made."""
+    """The files and sockets that were opened for a device that is being made."""
 
     def __init__(self) -> None:
         self.fds: list[int] = []

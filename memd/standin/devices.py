@@ -344,7 +344,7 @@ class Devices:
             self._release(device)
 
     def _release(self, device: Device) -> Node | None:
-        """What a device referred to is free; gives the block node that it used."""
+        """Free what a device referred to; gives the block node that it used."""
         node = None
         path = self._tree.path_of(device)
         if "drive" in device.qom_type.all_properties:

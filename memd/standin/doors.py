@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Doors:
-    """What is listened at, by the name of who would serve there.
+    """The sockets that are listened at, by the name of the server that would be there.
 
     Args:
         machine: has the tree, and runs what waits.
@@ -39,7 +39,7 @@ class Doors:
         return [] if channel is None else channel.listening
 
     def object(self, id: str) -> object:
-        """What a client has made of that id, None for nothing."""
+        """The object that a client has made with that id, or None."""
         return self._machine.tree.objects.get(id)
 
     def check_credentials(self, id: str) -> None:

@@ -42,7 +42,7 @@ _CACHES = {
     "unsafe": {"no-flush": True},
 }
 _KINDS = ("none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen")
-"""What `if=` may be, in the order of their numbers."""
+"""The values of `if=`, in the order of their numbers."""
 
 _ON_BUS = {"q35": (6, 1), "pc": (2, 2)}
 """How many IDE buses a machine has, and how many drives each takes."""

@@ -44,7 +44,7 @@ class _Part(NamedTuple):
     length: int
 
     def cut(self, begin: int, end: int) -> _Part | None:
-        """What of it is between two addresses."""
+        """The part of it between two addresses, or None."""
         low, high = max(begin, self.address), min(end, self.address + self.length)
         if low >= high:
             return None

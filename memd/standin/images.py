@@ -1,4 +1,4 @@
-"""What is done with block nodes: images made, snapshots, and the jobs that move data.
+"""Commands about block nodes that make images, snapshots, and jobs that move data.
 
 There is no guest that writes, so snapshots and jobs change which node is above
 which, and what images name as their backing files. A job that would have to copy

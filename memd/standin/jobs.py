@@ -37,7 +37,7 @@ Finish = Callable[[bool], Command[None]]
 
 
 class Task(NamedTuple):
-    """What a job does.
+    """The work of a job.
 
     Attributes:
         kind: QAPI's `JobType`.
@@ -60,7 +60,7 @@ class Task(NamedTuple):
 
     @property
     def called(self) -> str:
-        """What errors call the nodes that it uses: a backup has a filter above its source."""
+        """The word of errors for the nodes that it uses: a backup has a filter above its source."""
         return "Block device" if self.kind == "backup" else "Node"
 
 

@@ -1,6 +1,6 @@
 """Migration of a stand-in: its memory goes to another one, or comes from one.
 
-What a client sees of it (states, events, their order, errors) was observed on QEMU
+States, events, their order and errors were observed on QEMU
 10.0.2 and 11.1.3. A machine that stands still is sent once. One that runs is sent while it
 does, and then, once it stands, what has changed since.
 """
@@ -67,7 +67,7 @@ class _Cancelled(Exception):
 
 
 class Migration:
-    """What of a machine migrates, and what is told of that.
+    """The migration of a machine, out and in, and what clients are told of it.
 
     Args:
         host: the stand-in.
@@ -456,7 +456,7 @@ class Migration:
         return found
 
     def _devices(self) -> dict[str, JSON]:
-        """What devices have besides their memory: a virtio-mem's size and what it is to be."""
+        """The state of devices besides their memory: a virtio-mem's size and the requested one."""
         return {path: [each.size, each.requested] for path, each in self._virtio_mems()}
 
     def _take_devices(self, state: dict[str, Any]) -> str:

@@ -147,7 +147,7 @@ class Netdevs:
         self._devices[id] = f"{id}: index=0,type=nic,model={model},macaddr={address}"
 
     def lines(self) -> list[str]:
-        """What `info network` tells, a line each: devices with their backend, others alone."""
+        """The lines of `info network`: devices with their backend, other backends alone."""
         found = [_line(each) for each in self._known.values() if each.peer is None]
         for id, line in self._devices.items():
             found.append(line)

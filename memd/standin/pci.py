@@ -1,4 +1,4 @@
-"""What is told of the PCI devices of a stand-in: as of a machine whose firmware has not run.
+"""The PCI devices of a stand-in as clients are told: as in a machine whose firmware has not run.
 
 Addresses, interrupts and buses behind bridges are given by firmware; before that
 devices behind bridges are not seen.

@@ -26,7 +26,7 @@ _MOST_ENTRIES = 32 << 20 >> 3
 
 
 class Header:
-    """What a header tells.
+    """The header of an image.
 
     Attributes:
         size: bytes that a guest sees.

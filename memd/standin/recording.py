@@ -36,7 +36,7 @@ _ELSEWHERE = frozenset(
         *("query-cpu-definitions", "query-machines", "query-qmp-schema", "query-version"),
     }
 )
-"""What needs no arguments and has a section of its own, or takes what is not here."""
+"""Commands without arguments that have a section of their own, or need what is not here."""
 
 _OF_THE_PROCESS = frozenset(
     {
@@ -44,7 +44,7 @@ _OF_THE_PROCESS = frozenset(
         *("query-yank", "x-query-jit", "x-query-opcount", "x-query-ramblock"),
     }
 )
-"""What tells of this one process: its sockets, its threads, its addresses."""
+"""Commands that tell of this one process: its sockets, its threads, its addresses."""
 
 _DEVICE = re.compile(r'name "(?P<name>[^"]+)"(, bus (?P<bus>[^,]+))?(, alias "(?P<alias>[^"]+)")?')
 """A device in the monitor's list of them."""
@@ -59,7 +59,7 @@ _WITH_BUSES = (
     *("-m", "256M,slots=4,maxmem=4G", "-device", "virtio-serial-pci", "-device", "qemu-xhci"),
     *("-device", "virtio-scsi-pci", "-device", "intel-hda"),
 )
-"""What brings buses that devices may go on."""
+"""Options that bring buses for devices."""
 
 _AT_HAND = (
     *("-blockdev", "null-co,node-name=n0", "-m", "128M,slots=1,maxmem=1G"),
@@ -72,10 +72,10 @@ _NEEDED = {
     "memdev": ("memdev", "m0"),
     "audiodev": ("audiodev", "a0"),
 }
-"""What a device may say that it lacks, and how it is given that."""
+"""Words of complaints about something that a device lacks, and the property that gives it."""
 
 PLACE = ("bus", "slot", "function", "qdev_id")
-"""What a row of query-pci tells of a device's place and name."""
+"""Members of a row of query-pci that tell of a device's place and name."""
 
 _NARROW = ("int8", "int16", "int32", "uint8", "uint16", "uint32")
 
@@ -143,7 +143,7 @@ class _Binary:
                 process.wait()
 
     def plug_each(self, drivers: Sequence[str]) -> dict[str, tuple[str | None, JSON]]:
-        """What each device says that is plugged in with nothing given but its type.
+        """The complaint of each device that is plugged in with nothing given but its type.
 
         Returns:
             the complaint, "" where there is none, None where there was no answer; and the
@@ -368,7 +368,7 @@ def _devices(binary: _Binary) -> JSON:
 
 
 def _pci(client: Client, id: str) -> JSON:
-    """What query-pci tells of a device, wherever it is; None for nothing."""
+    """The row of a device in query-pci, wherever it is; None for none."""
     for bus in client.execute("query-pci"):
         for each in bus["devices"]:
             if each["qdev_id"] == id:
@@ -455,7 +455,7 @@ def _schema(client: Client) -> JSON:
 
 
 def _complaint(client: Client, command: str, way: Way, value: JSON) -> str:
-    """What a QEMU says of a value at the end of a way; nothing is executed."""
+    """The complaint of a QEMU about a value at the end of a way; nothing is executed."""
     try:
         client.execute(command, {**way.arguments(value), _UNKNOWN: None})
     except QMPError as error:
@@ -464,7 +464,7 @@ def _complaint(client: Client, command: str, way: Way, value: JSON) -> str:
 
 
 def _width(client: Client, command: str, way: Way) -> str:
-    """What kind of integer a member is."""
+    """The kind of integer that a member is."""
     text = _complaint(client, command, way, _LARGE)
     for narrow in _NARROW:
         if text.endswith(f" expects {narrow}_t"):

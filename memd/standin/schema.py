@@ -24,7 +24,7 @@ _ADD = "object-add"
 
 
 class StandInSchema(Schema):
-    """What a catalogue knows, checked by the same engine as what memd acts on.
+    """The schema of a catalogue, checked by the same engine as memd's own.
 
     Args:
         own: memd's own schema, whose types of objects are checked by it: there

@@ -1,4 +1,4 @@
-"""What makes a daemon a stand-in: a catalogue, and what becomes of commands that are only known."""
+"""A daemon as a stand-in: the catalogue, the registers, and commands that are only known."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from memd.standin.vnc import Vnc
 
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
-"""What a command gets that is only known: an error, or an answer that is made up."""
+"""The treatment of a command that is only known: an error, or an answer that is made up."""
 
 _FULL = "q35"
 _REGISTERS = (
@@ -62,9 +62,9 @@ class StandIn:
         self._asked = 0
         self._parameters: dict[str, JSON] = {}
         self.host: Host | None = None
-        """What it is in, set once that is there."""
+        """The daemon that it is in, set once that is there."""
         self.devices_of_drives: list[DeviceOption] = []
-        """What `-drive if=virtio` asks for besides."""
+        """The devices that `-drive if=virtio` asks for."""
         self._tree = tree
         from memd.standin.types import CatalogueTypes
 
@@ -102,7 +102,7 @@ class StandIn:
 
     @cached_property
     def images(self) -> Images:
-        """What is done with block nodes."""
+        """Images, snapshots and block jobs."""
         from memd.standin.images import Images
 
         return Images(self.blocks, self._tree)
@@ -148,7 +148,7 @@ class StandIn:
 
     @cached_property
     def migration(self) -> Migration:
-        """What migrates."""
+        """The migration of the machine."""
         from memd.standin.migration import Migration
 
         assert self.host is not None
@@ -156,7 +156,7 @@ class StandIn:
 
     @cached_property
     def dump(self) -> Dump:
-        """What dumps the memory."""
+        """The dump of the memory."""
         from memd.standin.dump import Dump
 
         assert self.host is not None
@@ -199,7 +199,7 @@ class StandIn:
             self.devices.add(machine, {**args, "driver": resolved})
 
     def schema(self, *, test: bool) -> Schema:
-        """What it serves.
+        """The schema that it serves.
 
         Args:
             test: whether the commands of a daemon with --test-faults are in it.
@@ -209,13 +209,13 @@ class StandIn:
         return standin_schema(self.catalogue, self._compat, test=test)
 
     def migration_parameters(self, args: object = None) -> dict[str, JSON]:
-        """What `query-migrate-parameters` tells: the recorded QEMU's, and what was set."""
+        """The value of `query-migrate-parameters`: the recorded QEMU's, and what was set."""
         recorded = self._answers()
         told = recorded.get("query-migrate-parameters", {}).get("return", {})
         return {**told, **self._parameters}
 
     def _answers(self) -> dict[str, JSON]:
-        """What the recorded QEMU answered with such a machine, or one most like it."""
+        """The answers of the recorded QEMU with such a machine, or one most like it."""
         answers = self.catalogue.section("answers")
         found: dict[str, JSON] = answers.get(self._machine) or answers[_FULL]
         return found
@@ -233,7 +233,7 @@ class StandIn:
         self._parameters.update(given)
 
     def answer(self, command: Command, arguments: dict[str, JSON]) -> JSON:
-        """What a command comes to that memd does not act on.
+        """The value of a command that memd does not act on.
 
         Args:
             command: the command.

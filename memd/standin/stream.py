@@ -47,7 +47,7 @@ _STRETCH = 64 << 20
 """Bytes of memory that are gone through in a thread at once, where they are zeroes."""
 
 END, FULL, MORE = range(3)
-"""What `Writer.push` comes to."""
+"""The outcomes of `Writer.push`."""
 
 Buffer = bytes | memoryview
 
@@ -73,7 +73,7 @@ class NotLoaded(Exception):
         self._detail = why if detail is None else detail
 
     def told(self, compat: Compat) -> str:
-        """What clients are told, which is as little as QEMU tells."""
+        """The text for clients, which says as little as QEMU does."""
         text = "load of migration failed: "
         if self._number is None:
             return f"{text}{self}"
@@ -361,7 +361,7 @@ def _json(kind: int, value: dict[str, JSON]) -> tuple[Buffer, ...]:
 
 
 def _pieces(region: Region) -> Iterator[tuple[int, bytearray]]:
-    """What a region holds, but for what is zeroes anyway; a part may come twice."""
+    """The content of a region, except for zeroes; a part may come twice."""
     for at, data, _over in content.pieces(region):
         if not region.shared and region.reads_as_file:
             # The file's own bytes are not what the mapping shows.

@@ -10,8 +10,6 @@ from typing import Any
 
 from memd.qom import INTERFACE, OBJECT, ObjectType, Property, Tree
 from memd.standin.catalogue import Catalogue
-from memd.standin.objects import make_creatable
-from memd.standin.tunable import make_tunable
 
 _INCOMPLETE = ("virtio-blk-pci-base", "virtio-blk-pci-non-transitional")
 """Types that memd has for their names alone, as are those of CPUs."""
@@ -72,6 +70,9 @@ class CatalogueTypes:
                 for gone in each["removed"] or ():
                     found.all_properties.pop(gone, None)
                 if "user-creatable" in found.interfaces and not found.abstract:
+                    from memd.standin.objects import make_creatable
+                    from memd.standin.tunable import make_tunable
+
                     make_creatable(found)
                     make_tunable(found)
             self._made[name] = found
