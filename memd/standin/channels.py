@@ -34,7 +34,7 @@ from memd.work import Completion
 Address = dict[str, Any]
 """A QAPI `MigrationAddress`."""
 
-_INET = re.compile(r"(?:\[([^]]{1,64})\]|((?!\[)[^:]{0,64})):([^,]{1,32})(?:,.*)?", re.DOTALL)
+_INET = re.compile(r"(?:\[([^]]{1,64})\]|((?!\[)[^:]{0,64})):([^,]{1,32})(,.*)?", re.DOTALL)
 _MODE = 0o660
 _FLAGS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
@@ -89,9 +89,36 @@ def _parse(uri: str, compat: Compat) -> Address:
             elif kind == "tcp" and rest[:1] == ":" and compat is Compat.V10_0:
                 what = "port in address"
             raise QMPError(f"error parsing {what} '{rest}'")
-        of = {"host": found[1] or found[2] or "", "port": found[3]}
+        of = {"host": found[1] or found[2] or "", "port": found[3], **_flags(found[4] or "")}
         return {"transport": "socket", "type": "inet" if kind == "tcp" else kind, **of}
     raise QMPError(f"unknown migration protocol: {uri}")
+
+
+def _flags(text: str) -> dict[str, bool]:
+    """The families that are asked for behind a port; raises `QMPError`."""
+    to = re.search(",to=([^,]*)", text)
+    if to is not None and not to[1].isdecimal():
+        raise QMPError("error parsing to= argument")
+    told = {}
+    for name in ("ipv4", "ipv6", "keep-alive", "mptcp"):
+        if flag := re.search(f",{name}([^,]*)", text):
+            if flag[1] not in _FLAG:
+                raise QMPError(f"error parsing '{name}' flag '{text[flag.start(1) :]}'")
+            told[name] = _FLAG[flag[1]]
+    return told
+
+
+_FLAG = {"": True, "=on": True, "=off": False}
+
+
+def _family(where: Address) -> str:
+    """The family that an address is confined to, "" for none; raises `QMPError`."""
+    asked = where.get("ipv4"), where.get("ipv6")
+    if asked == (False, False):
+        raise QMPError("Cannot disable IPv4 and IPv6 at same time")
+    if asked[1] is False or (asked[0] and not asked[1]):
+        return "ipv4"
+    return "ipv6" if asked[0] is False or (asked[1] and not asked[0]) else ""
 
 
 class Channel:
@@ -208,7 +235,7 @@ def listen(where: Address, roots: Roots | None) -> Channel:
         made, entry = listen_unix(where["path"], roots)
         told: list[JSON] = [{"type": "unix", "path": where["path"]}]
         return Channel("socket", [made.detach()], entry=entry, listening=told)
-    socks = listen_tcp(where["host"], where["port"], backlog=1)
+    socks = listen_tcp(where["host"], where["port"], _family(where), backlog=1)
     told = [address_of(each) for each in socks]
     return Channel("socket", [each.detach() for each in socks], listening=told)
 

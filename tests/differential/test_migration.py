@@ -28,6 +28,12 @@ def channel(kind: str = "main", **address: Any) -> dict[str, Any]:
 NOWHERE = {"transport": "socket", "type": "unix", "path": "/nonexistent/x"}
 
 
+@pytest.mark.parametrize("flags", ["ipv4=off,ipv6=off", "ipv4=off", "ipv6", "ipv4,to=9"])
+def test_families_of_an_address(directory: Path, flags: str) -> None:
+    with standin_pair(directory, "-machine", "none", "-incoming", "defer") as pair:
+        pair.ask("migrate-incoming", {"uri": f"tcp:127.0.0.1:0,{flags}"})
+
+
 def test_what_is_refused_at_once(directory: Path) -> None:
     steps: list[tuple[str, Any]] = [
         ("query-migrate", None),
@@ -39,6 +45,8 @@ def test_what_is_refused_at_once(directory: Path) -> None:
                 *("tcp:[", "fd:", "fd:nope", "fd:5", "fd:0", "file:", "file:/nonexistent/x"),
                 *("file:@DIR@", "file:@DIR@/f,offset=x", "vsock:", "vsock:x", "vsock::"),
                 *("vsock:[", "tcp:[]:1", "tcp:[::1]:", "tcp:a:"),
+                *("tcp:a:1,ipv4=maybe", "tcp:a:1,ipv6x", "tcp:a:1,keep-alive=x", "tcp:a:1,to=x"),
+                *("tcp:a:1,mptcp=1", "tcp:a:1,ipv6=on,ipv4=,to=5"),
             )
         ),
         ("query-migrate", None),
