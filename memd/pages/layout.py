@@ -211,6 +211,13 @@ class Layout:
                 page = self.starts[run] + first - stored
                 yield Piece(page, last - first, chunk, first - begin)
 
+    def content(self) -> bytearray:
+        """A byte for each page: 1, or 0 for one of zeroes."""
+        content = bytearray(self.pages)
+        for first, count in self.ranges():
+            content[first : first + count] = b"\1" * count
+        return content
+
     def ranges(self) -> list[tuple[int, int]]:
         """The ranges of pages that are not zeroes: (first page, pages), merged."""
         merged: list[tuple[int, int]] = []

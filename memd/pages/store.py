@@ -497,23 +497,16 @@ class Store(Contents):
         with self._change(name, "change"):
             entry = self.entry(name)
             template = self.open(name)
-            layout, wanted = template.layout, array("I")
-            hot: set[int] = set()
-            for page in pages:
-                if (
-                    0 <= page < layout.pages
-                    and page not in hot
-                    and not template.is_zero(page * PAGE)
-                ):
-                    hot.add(page)
-                    wanted.append(page)
+            layout, content = template.layout, template.layout.content()
+            there = (page for page in pages if 0 <= page < layout.pages and content[page])
+            wanted = array("I", dict.fromkeys(there))
             with Chunks(self.blobs, self._known()) as chunks:
                 for part, data in _parts(template, wanted):
                     stored = chunks.add(chunks.record(data), len(part))
                     for slot, page in enumerate(part):
                         chunks.run(page, 1, stored + slot)
                 chunks.close_pack()
-                for piece in _without(layout, hot):
+                for piece in _without(layout, set(wanted)):
                     chunks.add_of(template, piece)
                 changed, places = chunks.finish(layout.pages)
             manifest = replace(

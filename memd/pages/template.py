@@ -86,18 +86,9 @@ class Template:
         """Of its memory, in bytes."""
         return self.manifest.size
 
-    @property
-    def page_size(self) -> int:
-        """Of the machine's memory, in bytes."""
-        return self.manifest.page_size
-
     def data_ranges(self) -> list[tuple[int, int]]:
         """The ranges that are not zeroes: (offset, length), ascending, in whole pages."""
         return [(page * PAGE, count * PAGE) for page, count in self.layout.ranges()]
-
-    def is_zero(self, offset: int) -> bool:
-        """Whether the page at an offset is zeroes."""
-        return next(self.layout.pieces(offset // PAGE, 1)).chunk < 0
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the memory, zeroes where it has holes.

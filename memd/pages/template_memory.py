@@ -54,10 +54,7 @@ class TemplateMemory:
 
     def __init__(self, template: Template) -> None:
         self.template = template
-        self.content = bytearray(template.size // PAGE)
-        for offset, length in template.data_ranges():
-            first, count = offset // PAGE, -(-length // PAGE)
-            self.content[first : first + count] = b"\1" * count
+        self.content = template.layout.content()
         self.on_ready: set[Callable[[], None]] = set()
         self._loop = asyncio.get_running_loop()
         self._here = ThreadPoolExecutor(_UNPACKING, thread_name_prefix="unpack")

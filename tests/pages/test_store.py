@@ -58,7 +58,7 @@ def test_pages_of_zeroes_are_none(store: Store) -> None:
     manifest = save(store, "a", data)
     template = store.open("a")
     zero = [not any(data[at : at + PAGE]) for at in range(0, len(data), PAGE)]
-    assert [template.is_zero(at) for at in range(0, len(data), PAGE)] == zero
+    assert [not page for page in template.layout.content()] == zero
     ranges = template.data_ranges()
     told = [True] * len(zero)
     for offset, length in ranges:
@@ -148,7 +148,7 @@ def test_devices_and_what_is_said_of_the_machine(store: Store) -> None:
     manifest = template.manifest
     assert (manifest.machine, manifest.qemu_version) == ("pc-q35-10.0", "10.0.2")
     assert manifest.blocks == tuple(blocks)
-    assert template.page_size == 2 << 20
+    assert manifest.page_size == 2 << 20
     assert store.open("a").working_set().tolist() == []
 
 
