@@ -44,7 +44,7 @@ from memd.json_types import JSONObject
 from memd.server.endpoint import open_unix
 from memd.server.hub import Hub
 from memd.server.listener import Listener, SocketFile
-from memd.work import MEMORY, Job, Run
+from memd.work import MEMORY, Encoded, Job, Run
 
 if TYPE_CHECKING:
     from memd.pages.servers import Totals
@@ -70,7 +70,7 @@ Counted = tuple[str, list[int], float, dict[str, int]]
 class Snapshot:
     """Values that are read on the event loop for one scrape."""
 
-    backends: Sequence[JSONObject] = ()
+    backends = Encoded(b"[]")
     clients = 0
     held = 0
     lost: Sequence[JSONObject] = ()
@@ -86,7 +86,8 @@ def _families(compat: Compat, seen: Snapshot) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "memd", "The daemon.", value={"version": __version__, "compat": compat.value}
     )
-    yield from _of_backends(seen.backends)
+    # Decoded here, in the thread that answers.
+    yield from _of_backends(seen.backends.value())
     yield from _of_pools(seen.pools)
     yield from _of_commands(seen.commands)
     yield CounterMetricFamily(
