@@ -18,7 +18,7 @@ Message = dict[str, JSON]
 
 
 class Answer:
-    """What a command came to.
+    """The answer to a command.
 
     Attributes:
         id: the request's.
@@ -60,9 +60,9 @@ class Conversation:
         self.greeting: Message = {}
         """The server's first message, once it has come."""
         self.error: QMPError | None = None
-        """What the server has said without an id of requests that are not answered yet."""
+        """An error that the server has sent without an id, while requests are not answered yet."""
         self.unsent = b""
-        """What is to be sent besides requests."""
+        """Bytes to be sent besides requests."""
         self._decoder = Decoder(max_message=most, max_tokens=sys.maxsize)
         self._last = last
         self._marker = 0

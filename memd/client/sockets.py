@@ -1,4 +1,4 @@
-"""What both clients do with sockets."""
+"""Connecting and receiving, for both clients."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def _pages(region: Region, offset: int, length: int) -> tuple[int, int]:
 def _failure(
     region: Region, what: str, end: int, number: int = errno.EFAULT, *, write: bool = False
 ) -> QMPError:
-    """What is said of memory that the kernel would not copy."""
+    """The error for memory that the kernel would not copy."""
     return QMPError(f"{what}: {_reason(region, end, number, write)}")
 
 

@@ -195,13 +195,13 @@ def _lacking(size: int, claims: list[Claim], alone: int = 0) -> str:
 
 
 def _file_of(region: Region) -> object:
-    """What is the same for regions that share their pages."""
+    """A key that regions which share their pages have in common."""
     opened = region.opened
     return (opened.device, opened.inode) if region.shared and opened is not None else region
 
 
 def _claim(region: Region, nodes: frozenset[int], discarded: int) -> Claim:
-    """What a region may still claim, of whose file so many bytes were thrown away."""
+    """The claim of a region of whose file so many bytes were thrown away."""
     size = region.page_size
     if region.shared:
         missing = _not_in_file(region.spec, region.fd)

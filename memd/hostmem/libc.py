@@ -260,7 +260,7 @@ def mount_of(fd: int) -> int:
 
 
 class Known(NamedTuple):
-    """What the kernel knows of a file without asking its file system.
+    """Facts of a file that the kernel knows without asking its file system.
 
     Attributes:
         mode: its type and permissions, as in `st_mode`.
@@ -281,7 +281,7 @@ _MOUNT = struct.Struct("=I140xQ")
 
 
 def known(fd: int) -> Known | None:
-    """What is known of a file, or None; nothing is waited for."""
+    """The facts that the kernel knows of a file, or None; nothing is waited for."""
     # Asked for nothing, it tells this of other users' FUSE file systems, too.
     found = _look(fd, 0)
     if found is None:
@@ -291,7 +291,7 @@ def known(fd: int) -> Known | None:
 
 
 def _look(fd: int, mask: int) -> ctypes.Array[ctypes.c_char] | None:
-    """What statx(2) tells of a file, as it is known already."""
+    """The answer of statx(2) on a file, as it is known already."""
     found = _STATX()
     if _statx is None or _statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, mask, found):
         return None

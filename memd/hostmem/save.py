@@ -377,7 +377,7 @@ def _check_renaming(directory: int) -> None:
 
 
 class Output:
-    """What is written to: a new file, of which only what is written takes space.
+    """A new file, of which only what is written takes space.
 
     A file on hugetlbfs can't be written to, but be mapped.
 

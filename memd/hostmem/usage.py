@@ -189,7 +189,7 @@ def _of_anonymous(pages: PageMap, address: int, length: int, huge: int) -> Taken
 
 
 def held_by_blocks(region: Region) -> int | None:
-    """What a region holds that is a file in memory, all of it; None where its blocks don't tell.
+    """The bytes that a region of a whole file in memory holds; None where its blocks don't tell.
 
     Raises:
         OSError: as `cachestat`.
@@ -204,7 +204,7 @@ def held_by_blocks(region: Region) -> int | None:
 
 
 def _held(region: Region, start: int, length: int) -> tuple[int, int] | None:
-    """What the kernel holds of a range of a file in memory and in swap; None if it can't tell."""
+    """The bytes in memory and in swap of a range of a file; None if the kernel can't tell."""
     opened = region.opened
     if opened is None or not stat.S_ISREG(opened.mode):
         return None
@@ -243,7 +243,7 @@ Rows = list[tuple[int, dict[int, int]]]
 
 
 def parse_numa_maps(text: bytes) -> Rows:
-    """What /proc/PID/numa_maps says (numa(7)).
+    """Parse /proc/PID/numa_maps (numa(7)).
 
     Each row begins with an address, and has `N<node>=<pages>` and
     `kernelpagesize_kB=<size>` among its words.
@@ -264,7 +264,7 @@ def parse_numa_maps(text: bytes) -> Rows:
 
 
 def by_node(regions: list[Region], rows: Rows) -> list[list[tuple[int, int]]]:
-    """What each node holds of each region; of what only others have mapped, nothing is known."""
+    """The bytes of each region by node; memory that only others have mapped is not known."""
     held = dict(rows)
     # A region is as a rule one mapping; a policy on a part of it makes it several.
     addresses = sorted(held)

@@ -96,7 +96,7 @@ def _distinct(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
 
 
 class _Context:
-    """What the scanner is to call (the attributes that json.JSONDecoder has)."""
+    """The functions that the scanner calls (the attributes of json.JSONDecoder)."""
 
     strict = True
     object_hook = None

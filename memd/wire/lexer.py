@@ -421,7 +421,7 @@ class Lexer:
         return pos
 
     def _locate(self, start: int) -> str:
-        """What stands before the text of an error at `start`, or in the token begun earlier (-1).
+        """The position before the text of an error at `start`, or in the token begun earlier (-1).
 
         A byte that ended the token before it, or a recovery, and then began this one was read
         twice, and 11.1 takes it for one column further. A token right after one that was too

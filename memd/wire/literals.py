@@ -1,4 +1,4 @@
-"""What a string, number or keyword token stands for."""
+"""The values that string, number and keyword tokens stand for."""
 
 from __future__ import annotations
 
