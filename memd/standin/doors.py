@@ -11,7 +11,7 @@ from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.standin.channels import Channel, listen
-from memd.work import Job
+from memd.work import Completion, Job
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
@@ -27,7 +27,7 @@ class Doors:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._open: dict[str, Channel | None] = {}
+        self._open: dict[str, tuple[Channel, Completion] | None] = {}
 
     def has(self, name: str) -> bool:
         """Whether that is listened at, or begins to be."""
@@ -35,8 +35,8 @@ class Doors:
 
     def addresses(self, name: str) -> list[JSON]:
         """Where it is listened (QAPI `SocketAddress`)."""
-        channel = self._open.get(name)
-        return [] if channel is None else channel.listening
+        opened = self._open.get(name)
+        return [] if opened is None else opened[0].listening
 
     def object(self, id: str) -> object:
         """The object that a client has made with that id, or None."""
@@ -57,25 +57,34 @@ class Doors:
         try:
             channel = await Job(lambda: listen(where, roots))
         except BaseException:
-            del self._open[name]
+            self._open.pop(name, None)
             raise
-        self._open[name] = channel
-        self._machine.spawn(self._turn_away(channel), f"listening for {name} clients")
+        if name not in self._open:
+            await Job(channel.close)
+            raise QMPError(f"{name}: it was closed while it was being opened")
+        closed = Completion()
+        self._open[name] = channel, closed
+        self._machine.spawn(self._turn_away(name, channel, closed), f"listening for {name} clients")
 
-    async def _turn_away(self, channel: Channel) -> None:
-        while channel in self._open.values():
-            come = channel.accept()
-            if come is None:
-                await channel.ready()
-            else:
-                come.close()
-        await Job(channel.close)
+    async def _turn_away(self, name: str, channel: Channel, closed: Completion) -> None:
+        try:
+            while self._open.get(name) == (channel, closed):
+                come = channel.accept()
+                if come is None:
+                    await channel.ready()
+                else:
+                    come.close()
+            await Job(channel.close)
+        finally:
+            closed.set()
 
     async def close(self, name: str) -> None:
-        """Listen there no more."""
-        channel = self._open.pop(name)
-        if channel is not None:
+        """Listen there no more; its address is free once this ends."""
+        opened = self._open.pop(name)
+        if opened is not None:
+            channel, closed = opened
             channel.interrupt()
+            await closed
 
     async def clear(self) -> None:
         """Listen nowhere any more."""
