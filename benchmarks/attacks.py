@@ -128,16 +128,18 @@ def connect(path: str, *, negotiate: bool = True) -> socket.socket:
 
 def line(sock: socket.socket) -> bytes:
     """The next line that is no event; what comes with it and after it is dropped."""
-    data = b""
+    parts: list[bytes] = []
     while True:
         more = sock.recv(1 << 20)
         if not more:
             raise ConnectionResetError
-        data += more
-        while b"\n" in data:
-            first, _, data = data.partition(b"\n")
+        while b"\n" in more:
+            end, _, more = more.partition(b"\n")
+            first = b"".join([*parts, end])
+            parts.clear()
             if b'"event"' not in first[:120]:
                 return first
+        parts.append(more)
 
 
 def command(name: str, **arguments: object) -> bytes:

@@ -23,7 +23,7 @@ LOST_ID = "d3c4a9e86b0f4c1c9b7e21f05a6d8e34"
 """The same of records that say how many were lost."""
 
 _LONG = frozenset(("arguments", "error", "id"))
-"""What a record can do without, if need be."""
+"""Members that are left out of a record that is too long for a datagram."""
 
 _INFO, _NOTICE, _WARNING = "6", "5", "4"
 

@@ -55,7 +55,7 @@ COPIES = 256 << 20
 of it is one file system's, and as much is left by all of them for memory."""
 
 _MEMORY = -1
-"""What memory is counted as among the file systems."""
+"""The number that memory has among the file systems."""
 
 
 _Kind = tuple[frozenset[int], bool, bool]

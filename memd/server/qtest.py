@@ -33,7 +33,7 @@ def answer(line: bytes) -> bytes:
 
 
 class QTestLog:
-    """What was said, and when (`-qtest-log`).
+    """A log of what was said, and when (`-qtest-log`).
 
     Args:
         path: the file, which is made anew; None for no log.

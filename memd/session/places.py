@@ -1,4 +1,4 @@
-"""What users may have of what is scarce: places counted for each of them."""
+"""Places of what is scarce, counted for each user."""
 
 from __future__ import annotations
 

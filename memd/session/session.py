@@ -100,7 +100,7 @@ class Transport(Protocol):
 
 
 class Monitor:
-    """What outlives a client on the same socket: its named descriptors.
+    """A socket's state that outlives a client: its named descriptors.
 
     Descriptor names given by `getfd` belong to the monitor and survive a
     reconnect (observed on QEMU 10.0.2).
@@ -145,7 +145,7 @@ Dispatch = Callable[["Session", str, JSONObject, bool], JSON]
 
 
 class Hub(Protocol):
-    """What a session asks of the daemon around it."""
+    """The daemon around a session, as far as that asks anything of it."""
 
     @property
     def dispatch(self) -> Dispatch:
