@@ -275,7 +275,7 @@ def list_many(path: str) -> None:
     """Make many objects, and list them again and again."""
     first = connect(path)
     for at in range(4000):
-        first.sendall(add(at, "ram", 4096))
+        first.sendall(add(1000 + at, "ram", 4096))
         line(first)
     while True:
         for name, arguments in (
