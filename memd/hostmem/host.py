@@ -195,6 +195,10 @@ class Host:
         """Remove a file's name."""
         entry.unlink()
 
+    def rename(self, directory: int, old: bytes, new: bytes) -> None:
+        """Give a file of a directory another name, in place of a file that has it."""
+        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+
     def remove_unused(self, fd: int, entry: Entry) -> bool:
         """Remove a file that nobody else has open, nor mapped.
 

@@ -283,8 +283,7 @@ class _NewFile:
             # A link does not replace anything, a renaming does.
             _, self._temporary = self._at_temporary_name(self._link)
         if replace:
-            places = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
-            os.rename(self._temporary, self._name, **places)
+            self._host.rename(self._directory, self._temporary, self._name)
             self._temporary = None
         else:
             self._link(self._name)

@@ -80,12 +80,14 @@ def exact(value: JSON) -> str:
 def settle(observe: Callable[[], T], wanted: Callable[[T], bool], patience: float = SETTLING) -> T:
     """Observe until it is as wanted, or for `patience` seconds; the last observation."""
     deadline = time.monotonic() + patience
+    pause = 0.002
     while True:
         seen = observe()
         if wanted(seen) or time.monotonic() > deadline:
             return seen
+        time.sleep(pause)
         # What a process has mapped takes milliseconds to look at.
-        time.sleep(0.02)
+        pause = min(2 * pause, 0.02)
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,12 @@ def made(
     rom: bool = False,
     offset: int = 0,
     page_size: int = PAGE,
+    host: Host = HOST,
 ) -> Iterator[Region]:
     """A region of a descriptor, which it takes over, or anonymous."""
     protection = READ if rom else READ_WRITE
     spec = MapSpec(size, size, page_size, page_size, offset, protection, shared)
-    region = apart(Region(HOST, spec, fd))
+    region = apart(Region(host, spec, fd))
     try:
         yield region
     finally:

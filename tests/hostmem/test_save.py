@@ -14,6 +14,7 @@ import pytest
 from memd.faulty.kernel import FaultyHost
 from memd.hostmem import files, save
 from memd.hostmem.access import write
+from memd.hostmem.host import Host
 from memd.hostmem.opened import MEMFD
 from memd.hostmem.region import Region
 from memd.hostmem.usage import usage
@@ -23,6 +24,42 @@ from tests.hostmem.made import HOST, MIB, PAGE, failing, made, memfd, of_file
 from tests.users import STRANGER, need_root
 
 HUGE = 2 * MIB
+
+
+class Kernel(Host):
+    """A kernel that a test has do something otherwise.
+
+    Args:
+        named: whether its file systems have no files without a name.
+        rename: called in place of renaming a file.
+        sync: called before a file is synced.
+    """
+
+    def __init__(
+        self,
+        named: bool = False,
+        rename: Callable[[], None] | None = None,
+        sync: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self._named = named
+        self._rename = rename
+        self._sync = sync
+
+    def open_at(self, directory: int, name: bytes, flags: int, mode: int = 0) -> int:
+        if self._named and flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return super().open_at(directory, name, flags, mode)
+
+    def rename(self, directory: int, old: bytes, new: bytes) -> None:
+        if self._rename is None:
+            super().rename(directory, old, new)
+        else:
+            self._rename()
+
+    def sync(self, fd: int) -> None:
+        self._sync()
+        super().sync(fd)
 
 
 def saved(region: Region, path: Path) -> bytes:
@@ -42,12 +79,10 @@ def allocated(path: Path) -> int:
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_private_memory(tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_memory(tmp_path: Path, named: bool) -> None:
     """Pages in places, among them some of zeroes; with and without unnamed files."""
-    if named:
-        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
     content = bytearray(4 * MIB)
-    with made(size=4 * MIB) as region:
+    with made(size=4 * MIB, host=Kernel(named)) as region:
         for page in random.Random(1).sample(range(4 * MIB // PAGE), 40):
             content[page * PAGE + 9] = 1
             write(region, "m", page * PAGE + 9, b"\1")
@@ -169,16 +204,12 @@ def test_what_can_not_be_saved_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_full_disk(
-    tmp_path: Path, mount: Callable[..., None], named: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk(tmp_path: Path, mount: Callable[..., None], named: bool) -> None:
     """What was there stays, and nothing else does."""
-    if named:
-        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
     small = tmp_path / "small"
     mount("tmpfs", small, "size=64k")
     (small / "saved").write_bytes(b"old")
-    with made() as region:
+    with made(host=Kernel(named)) as region:
         write(region, "m", 0, b"x" * (100 << 10))
         text = refusal(lambda: save.save(region, "m", str(small / "saved"), save.Saving()))
     assert text == f"cannot save 'm' to '{small}/saved': No space left on device"
@@ -188,16 +219,13 @@ def test_a_full_disk(
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_failure_at_the_end(tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **_more: object) -> None:
+def test_a_failure_at_the_end(tmp_path: Path, named: bool) -> None:
+    def refuse() -> None:
         raise OSError(5, "Input/output error")
 
-    if named:
-        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
-    monkeypatch.setattr(os, "rename", refuse)
     path = tmp_path / "saved"
     path.write_bytes(b"old")
-    with made() as region:
+    with made(host=Kernel(named, rename=refuse)) as region:
         text = refusal(lambda: save.save(region, "m", str(path), save.Saving()))
     assert text.endswith(": Input/output error")
     assert os.listdir(tmp_path) == ["saved"]
@@ -297,40 +325,33 @@ def test_a_list_of_the_directory_lets_nobody_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_only_where_nothing_is(
-    tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if named:
-        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+def test_only_where_nothing_is(tmp_path: Path, named: bool) -> None:
     path = tmp_path / "saved"
 
     def again() -> str:
         return refusal(lambda: save.save(region, "m", str(path), save.Saving(), replace=False))
 
-    with made() as region:
+    with made(host=Kernel(named)) as region:
         save.save(region, "m", str(path), save.Saving(), replace=False)
         path.write_bytes(b"precious")
         assert again() == f"cannot save 'm' to '{path}': File exists"
         # One that comes only while it is saved.
-        monkeypatch.setattr(save, "_there", lambda _entry: None)
+        path.unlink()
+        region.host = Kernel(named, sync=lambda: path.write_bytes(b"precious"))
         assert again() == f"cannot save 'm' to '{path}': File exists"
     assert path.read_bytes() == b"precious"
     assert os.listdir(tmp_path) == ["saved"]
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_kill_at_the_renaming(
-    tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_at_the_renaming(tmp_path: Path, named: bool) -> None:
     """What that leaves is gone with the next one that saves there, and nothing else."""
-    if named:
-        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
     path = tmp_path / "saved"
     path.write_bytes(b"old")
-    with made() as region:
+    with made(host=Kernel(named)) as region:
         child = os.fork()
         if not child:
-            os.rename = lambda *_, **__: os._exit(9)
+            region.host = Kernel(named, rename=lambda: os._exit(9))
             save.save(region, "m", str(path), save.Saving())
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
@@ -345,37 +366,35 @@ def test_a_kill_at_the_renaming(
     assert os.listdir(tmp_path) == ["saved"]
 
 
-def test_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_name(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     with made() as region:
         save.save(region, "m", str(path), save.Saving())
         save.save(region, "m", str(path), save.Saving())
-        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+        region.host = Kernel(named=True)
         save.save(region, "m", str(path), save.Saving())
     assert os.listdir(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_directory_that_can_only_be_appended_to(
-    tmp_path: Path,
-    named: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    append_only: Callable[[Path], None],
+    tmp_path: Path, named: bool, append_only: Callable[[Path], None]
 ) -> None:
     """Nothing that can't be removed again is left."""
     append_only(tmp_path)
-    path = tmp_path / "saved"
-    why = f"cannot save 'm' to '{path}': Operation not permitted"
-    with made() as region:
-        if named:
-            monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
-        else:
+    path, other = tmp_path / "saved", tmp_path / "other"
+    why = "cannot save 'm' to '{}': Operation not permitted"
+    with made(host=Kernel(named)) as region:
+        if not named:
             # A file without a name needs no renaming where there is none yet.
             save.save(region, "m", str(path), save.Saving())
-        assert refusal(lambda: save.save(region, "m", str(path), save.Saving())) == why
-        monkeypatch.setattr(save, "_there", lambda _entry: None)
-        assert refusal(lambda: save.save(region, "m", str(path), save.Saving())) == why
-    assert os.listdir(tmp_path) == ([] if named else ["saved"])
+        text = refusal(lambda: save.save(region, "m", str(path), save.Saving()))
+        assert text == why.format(path)
+        # One that comes only while it is saved.
+        region.host = Kernel(named, sync=other.touch)
+        text = refusal(lambda: save.save(region, "m", str(other), save.Saving()))
+        assert text == why.format(other)
+    assert set(os.listdir(tmp_path)) == (set() if named else {"saved", "other"})
 
 
 def test_a_directory_that_can_not_be_synced(
