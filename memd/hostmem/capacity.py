@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from memd.hostmem import cgroup
+from memd.hostmem.cgroup import Group
 from memd.hostmem.numa import parse_list
 
 _NODES = "/sys/devices/system/node"
@@ -62,17 +63,20 @@ def meminfo() -> dict[str, int]:
     return found
 
 
-def huge_page_sizes() -> list[int]:
+def huge_page_sizes(pools: str = _HUGE_POOLS) -> list[int]:
     """The sizes of huge pages that the kernel knows, ascending.
+
+    Args:
+        pools: where the kernel tells of them.
 
     Raises:
         CannotTell: /sys is not mounted.
     """
     try:
-        names = os.listdir(_HUGE_POOLS)
+        names = os.listdir(pools)
     except FileNotFoundError:
-        if not os.path.exists(os.path.dirname(_HUGE_POOLS)):
-            raise _not_mounted(_HUGE_POOLS) from None
+        if not os.path.exists(os.path.dirname(pools)):
+            raise _not_mounted(pools) from None
         return []
     return sorted(int(name.removeprefix("hugepages-").removesuffix("kB")) << 10 for name in names)
 
@@ -82,11 +86,15 @@ def default_huge_page_size() -> int:
     return meminfo().get("Hugepagesize", 0)
 
 
-def huge_pool(page_size: int) -> HugePool | None:
-    """The pool of huge pages of a size, or None."""
+def huge_pool(page_size: int, pools: str = _HUGE_POOLS) -> HugePool | None:
+    """The pool of huge pages of a size, or None.
+
+    Args:
+        pools: where the kernel tells of them.
+    """
     try:
         counts = [
-            _number(f"{_HUGE_POOLS}/hugepages-{page_size >> 10}kB/{name}")
+            _number(f"{pools}/hugepages-{page_size >> 10}kB/{name}")
             for name in (
                 "nr_hugepages",
                 "free_hugepages",
@@ -113,11 +121,15 @@ def huge_pages_by_node(page_size: int) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def left_to_use() -> int:
-    """Bytes that pages can still be had for: memory and swap, or what the control groups allow."""
+def left_to_use(limited: list[Group] | None = None) -> int:
+    """Bytes that pages can still be had for: memory and swap, or what the control groups allow.
+
+    Args:
+        limited: the groups that limit this process; None has them looked up.
+    """
     rows = meminfo()
     left = rows.get("MemAvailable", rows.get("MemFree", 0)) + rows.get("SwapFree", 0)
-    limited = cgroup.groups()
+    limited = cgroup.groups() if limited is None else limited
     allowed = cgroup.memory_left(limited)
     if allowed is not None:
         left = min(left, allowed + cgroup.swap_left(limited))

@@ -264,6 +264,14 @@ class Host:
         """Write all of it at an offset of a file."""
         libc.write_at(fd, data, offset)
 
+    def cachestat(self, fd: int, offset: int, length: int) -> tuple[int, int]:
+        """Pages of a file in memory, and evicted; see `libc.cachestat`."""
+        return libc.cachestat(fd, offset, length)
+
+    def swap_used(self) -> bool:
+        """Whether anything of this host is swapped out."""
+        return libc.swap_used()
+
     def sync(self, fd: int) -> None:
         """Have a file's content, or a directory's, on the disk."""
         os.fsync(fd)

@@ -40,6 +40,20 @@ class Claim(NamedTuple):
     nodes: frozenset[int]
 
 
+class Supply(NamedTuple):
+    """The huge pages of a size that this process may have.
+
+    Attributes:
+        pool: the host's.
+        by_node: the NUMA nodes, and how many are free on each.
+        allowed: how many each control group that limits them allows yet.
+    """
+
+    pool: HugePool
+    by_node: list[tuple[int, int]]
+    allowed: list[int]
+
+
 class Ledger:
     """See the module. Its methods may be called from any thread.
 
@@ -95,7 +109,7 @@ class Ledger:
         new = Claim(pages, pages, nodes)
         # What nobody else may claim, the kernel sets aside by itself, or refuses.
         alone = new.open if spec.reserve else 0
-        lacking = _lacking(size, [*self._claims(size), new], alone)
+        lacking = lack(_supply(size), [*self._claims(size), new], alone)
         if lacking:
             raise QMPError(
                 f"{new.missing} huge pages of {size_text(size)} can't be committed:"
@@ -136,13 +150,13 @@ class Ledger:
 
     def row(self, size: int) -> JSONObject:
         """How it stands for pages of a size: QAPI's `HugePages`."""
-        pool = capacity.huge_pool(size) or HugePool(size, 0, 0, 0, 0, 0)
+        supply = _supply(size)
         with self._lock:
             claims = self._claims(size)
-        lacking = _lacking(size, claims)
+        lacking = lack(supply, claims)
         return {
             "page-size": size,
-            **{name: getattr(pool, name) for name in ("total", "free", "promised")},
+            **{name: getattr(supply.pool, name) for name in ("total", "free", "promised")},
             "claims": sum(claim.open for claim in claims),
             "nodes": [
                 {
@@ -150,7 +164,7 @@ class Ledger:
                     "free": free,
                     "bound": sum(claim.missing for claim in claims if node in claim.nodes),
                 }
-                for node, free in capacity.huge_pages_by_node(size)
+                for node, free in supply.by_node
             ],
             **({"lacking": lacking} if lacking else {}),
         }
@@ -168,17 +182,22 @@ class Ledger:
         )
 
 
-def _lacking(size: int, claims: list[Claim], alone: int = 0) -> str:
+def _supply(size: int) -> Supply:
+    pool = capacity.huge_pool(size) or HugePool(size, 0, 0, 0, 0, 0)
+    return Supply(pool, capacity.huge_pages_by_node(size), list(cgroup.huge_pages_left(size)))
+
+
+def lack(supply: Supply, claims: list[Claim], alone: int = 0) -> str:
     """What there is too little of for all these claims; "" where there is enough.
 
     Args:
         alone: how many pages the kernel sees to, if nothing else claims any.
     """
     claimed = sum(claim.open for claim in claims)
-    pool = capacity.huge_pool(size) or HugePool(size, 0, 0, 0, 0, 0)
+    pool = supply.pool
     if claimed > pool.left and claimed != alone:
         return f"{pool.left} are free and not set aside, and {claimed} could be claimed"
-    free = dict(capacity.huge_pages_by_node(size))
+    free = dict(supply.by_node)
     # What others have had set aside, they may take from any node.
     others = max(0, pool.promised - sum(claim.missing - claim.open for claim in claims))
     for nodes in {claim.nodes for claim in claims if claim.nodes}:
@@ -188,7 +207,7 @@ def _lacking(size: int, claims: list[Claim], alone: int = 0) -> str:
             on = ", ".join(map(str, sorted(nodes)))
             return f"{there} are free on node {on}, and {others + wanted} could be claimed there"
     missing = sum(claim.missing for claim in claims)
-    for left in cgroup.huge_pages_left(size):
+    for left in supply.allowed:
         if missing > left:
             return f"the control group allows {left} more, and {missing} could be claimed"
     return ""

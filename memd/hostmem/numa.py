@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from memd.hostmem import libc
 
 _NODES = "/sys/devices/system/node"
+"""Where the kernel tells of nodes."""
 
 
-def bind(address: int, length: int, policy: str, nodes: list[int]) -> None:
+def bind(
+    address: int,
+    length: int,
+    policy: str,
+    nodes: list[int],
+    mbind: Callable[[int, int, int, list[int], int], None] = libc.mbind,
+) -> None:
     """Take the memory of `length` bytes from these nodes, moving existing pages.
 
     Args:
         policy: one of `spec.POLICIES`; with "default" nothing is done.
         nodes: ascending; not empty unless the policy is "default".
+        mbind: the system call.
 
     Raises:
         OSError: the kernel refused; EINVAL where none of the nodes exists.
@@ -26,34 +34,38 @@ def bind(address: int, length: int, policy: str, nodes: list[int]) -> None:
     flags = libc.MPOL_MF_STRICT | libc.MPOL_MF_MOVE
     if policy == "preferred":
         try:
-            libc.mbind(address, length, libc.MPOL_PREFERRED_MANY, nodes, flags)
+            mbind(address, length, libc.MPOL_PREFERRED_MANY, nodes, flags)
             return
         except OSError as failed:
             # Linux before 5.15 does not know several preferred nodes.
             if failed.errno != errno.EINVAL:
                 raise
-        libc.mbind(address, length, libc.MPOL_PREFERRED, nodes, flags)
+        mbind(address, length, libc.MPOL_PREFERRED, nodes, flags)
         return
     mode = libc.MPOL_BIND if policy == "bind" else libc.MPOL_INTERLEAVE
-    libc.mbind(address, length, mode, nodes, flags)
+    mbind(address, length, mode, nodes, flags)
 
 
-def cpus_of(nodes: list[int]) -> set[int]:
-    """The CPUs of these host nodes; a node that does not exist has none."""
-    if not os.path.isdir(_NODES):
+def cpus_of(nodes: list[int], where: str = _NODES) -> set[int]:
+    """The CPUs of these host nodes; a node that does not exist has none.
+
+    Args:
+        where: the kernel tells of nodes.
+    """
+    if not os.path.isdir(where):
         # A kernel without NUMA: all memory is near every CPU.
         return set(range(os.cpu_count() or 1)) if 0 in nodes else set()
     cpus: set[int] = set()
     for node in nodes:
         try:
-            with open(f"{_NODES}/node{node}/cpulist", "rb") as file:
+            with open(f"{where}/node{node}/cpulist", "rb") as file:
                 cpus |= parse_list(file.read().decode())
         except OSError:
             continue
     return cpus
 
 
-def places(nodes: Sequence[int] = ()) -> list[set[int]]:
+def places(nodes: Sequence[int] = (), where: str = _NODES) -> list[set[int]]:
     """The CPUs of each NUMA node, for threads that fill memory of these nodes.
 
     Memory is filled faster from CPUs near it, and where the policy leaves the
@@ -61,20 +73,21 @@ def places(nodes: Sequence[int] = ()) -> list[set[int]]:
 
     Args:
         nodes: where the memory comes from; none for any node that has some.
+        where: the kernel tells of nodes.
 
     Returns:
         A set for each node with CPUs that this thread may run on; none at all
         where that makes no difference, on a host with one node.
     """
     try:
-        with open(f"{_NODES}/has_memory", "rb") as file:
+        with open(f"{where}/has_memory", "rb") as file:
             with_memory = parse_list(file.read().decode())
     except OSError:
         return []
     if len(with_memory) < 2:
         return []
     allowed = os.sched_getaffinity(0)
-    found = (cpus_of([node]) & allowed for node in nodes or sorted(with_memory))
+    found = (cpus_of([node], where) & allowed for node in nodes or sorted(with_memory))
     return [cpus for cpus in found if cpus]
 
 

@@ -195,11 +195,11 @@ def held_by_blocks(region: Region) -> int | None:
         OSError: as `cachestat`.
     """
     opened = region.opened
-    if opened is None or opened.magic != libc.TMPFS_MAGIC or region.offset or libc.swap_used():
+    if opened is None or opened.magic != libc.TMPFS_MAGIC or region.offset:
         return None
-    if os.fstat(region.fd).st_size > region.length:
+    if region.host.swap_used() or os.fstat(region.fd).st_size > region.length:
         return None
-    beyond, _ = libc.cachestat(region.fd, region.length, 0)
+    beyond, _ = region.host.cachestat(region.fd, region.length, 0)
     return os.fstat(region.fd).st_blocks * 512 - beyond * libc.PAGE_SIZE
 
 
@@ -219,7 +219,7 @@ def _held(region: Region, start: int, length: int) -> tuple[int, int] | None:
     try:
         if length == region.length and (blocks := held_by_blocks(region)) is not None:
             return blocks, 0
-        cached, evicted = libc.cachestat(region.fd, region.offset + start, length)
+        cached, evicted = region.host.cachestat(region.fd, region.offset + start, length)
     except OSError as failed:
         if failed.errno != errno.ENOSYS:
             # Not memd's to know, and mincore(2) would say that all is there.

@@ -52,7 +52,7 @@ def made(
 
 
 @contextmanager
-def memfd(size: int = MIB, **options: bool | int) -> Iterator[Region]:
+def memfd(size: int = MIB, **options: bool | int | Host) -> Iterator[Region]:
     """A shared region of a memfd."""
     fd = files.plain_memfd(HOST, "test").take()
     os.ftruncate(fd, size)
@@ -77,6 +77,26 @@ class StrictHost(Host):
     """A kernel that promises no more memory than there is."""
 
     def never_overcommits(self) -> bool:
+        return True
+
+
+class SwappingHost(Host):
+    """A kernel that has swapped something out, of each range of a file as many pages.
+
+    Attributes:
+        asked: the ranges that were asked about: where they begin, and their length.
+    """
+
+    def __init__(self, cached: int, evicted: int) -> None:
+        super().__init__()
+        self._told = cached, evicted
+        self.asked: list[tuple[int, int]] = []
+
+    def cachestat(self, fd: int, offset: int, length: int) -> tuple[int, int]:
+        self.asked.append((offset, length))
+        return self._told
+
+    def swap_used(self) -> bool:
         return True
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from memd.hostmem import capacity, cgroup, libc
+from memd.hostmem import capacity, libc
 from memd.hostmem.capacity import CannotTell, HugePool
+from memd.hostmem.cgroup import Group
 from tests.conftest import need_sys
 
 GIB = 1 << 30
@@ -28,35 +29,36 @@ def test_memory() -> None:
     assert 0 < capacity.left_to_use() <= rows["MemTotal"] + rows["SwapTotal"]
 
 
-def test_a_control_group_limits_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for allowed, left in ((48576, 48576), (-4096, 0)):
-        monkeypatch.setattr(cgroup, "memory_left", lambda _groups, allowed=allowed: allowed)
-        assert capacity.left_to_use() == left
-    monkeypatch.setattr(cgroup, "memory_left", lambda _groups: None)
-    assert capacity.left_to_use() > GIB
+def test_a_control_group_limits_it(tmp_path: Path) -> None:
+    for used, left in ((51424, 48576), (104096, 0)):
+        write(tmp_path / "memory.current", f"{used}\n")
+        write(tmp_path / "memory.stat", "anon 0\n")
+        write(tmp_path / "memory.swap.max", "0\n")
+        write(tmp_path / "memory.swap.current", "0\n")
+        assert capacity.left_to_use([Group(str(tmp_path), 100_000, 2)]) == left
+    assert capacity.left_to_use([]) > GIB
 
 
 @need_sys
-def test_huge_page_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_huge_page_sizes(tmp_path: Path) -> None:
     sizes = capacity.huge_page_sizes()
     assert sizes == sorted(sizes)
     if sizes:
         assert capacity.default_huge_page_size() in sizes
-    monkeypatch.setattr(capacity, "_HUGE_POOLS", str(tmp_path / "none"))
-    assert capacity.huge_page_sizes() == []
-    assert capacity.huge_pool(2 << 20) is None
+    none = str(tmp_path / "none")
+    assert capacity.huge_page_sizes(none) == []
+    assert capacity.huge_pool(2 << 20, none) is None
 
 
-def test_a_pool_of_huge_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_pool_of_huge_pages(tmp_path: Path) -> None:
     place = tmp_path / "hugepages-2048kB"
     counts = {"nr": 9, "free": 5, "resv": 3, "surplus": 1, "nr_overcommit": 4}
     for name, count in counts.items():
         write(place / f"{name}_hugepages", f"{count}\n")
-    monkeypatch.setattr(capacity, "_HUGE_POOLS", str(tmp_path))
-    pool = capacity.huge_pool(2 << 20)
+    pool = capacity.huge_pool(2 << 20, str(tmp_path))
     assert pool == HugePool(2 << 20, 9, 5, 3, 1, 4)
     assert (pool.left, pool.extra) == (2, 3)
-    assert capacity.huge_page_sizes() == [2 << 20]
+    assert capacity.huge_page_sizes(str(tmp_path)) == [2 << 20]
 
 
 @pytest.fixture

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from memd.hostmem import capacity, cgroup
 from memd.hostmem.capacity import HugePool
-from memd.hostmem.ledger import Claim, _lacking
+from memd.hostmem.ledger import Claim, Supply, lack
 
-SIZE = 2 << 20
 ANY: frozenset[int] = frozenset()
 FIRST, SECOND = frozenset({0}), frozenset({1})
 
 
-@pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten pages are free, six of them on node 0; four are set aside."""
-    monkeypatch.setattr(capacity, "huge_pool", lambda size: HugePool(size, 16, 10, 4, 0, 0))
-    monkeypatch.setattr(capacity, "huge_pages_by_node", lambda _size: [(0, 6), (1, 4)])
-    monkeypatch.setattr(cgroup, "huge_pages_left", lambda _size: iter(()))
+TWO_NODES = Supply(HugePool(2 << 20, 16, 10, 4, 0, 0), [(0, 6), (1, 4)], [])
+"""Ten pages are free, six of them on node 0; four are set aside."""
 
 
-@pytest.mark.usefixtures("two_nodes")
 @pytest.mark.parametrize(
     ("claims", "lacking"),
     [
@@ -40,16 +33,14 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_nodes(claims: list[Claim], lacking: str) -> None:
-    found = _lacking(SIZE, claims)
+    found = lack(TWO_NODES, claims)
     assert found.startswith(lacking)
     assert bool(found) is bool(lacking)
 
 
-@pytest.mark.usefixtures("two_nodes")
-def test_what_the_kernel_sees_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_kernel_sees_to() -> None:
     """It may gather pages beyond those there are, unless others count on what is left."""
-    assert _lacking(SIZE, [Claim(9, 9, ANY)], 9) == ""
-    assert _lacking(SIZE, [Claim(1, 1, ANY), Claim(9, 9, ANY)], 9) != ""
-    monkeypatch.setattr(cgroup, "huge_pages_left", lambda _size: iter((20, 8)))
+    assert lack(TWO_NODES, [Claim(9, 9, ANY)], 9) == ""
+    assert lack(TWO_NODES, [Claim(1, 1, ANY), Claim(9, 9, ANY)], 9) != ""
     text = "the control group allows 8 more, and 9 could be claimed"
-    assert _lacking(SIZE, [Claim(9, 9, ANY)], 9) == text
+    assert lack(TWO_NODES._replace(allowed=[20, 8]), [Claim(9, 9, ANY)], 9) == text

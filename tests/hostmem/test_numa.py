@@ -63,7 +63,7 @@ def test_nodes_that_do_not_exist(policy: str, nodes: list[int]) -> None:
         region.close()
 
 
-def test_preferred_on_an_old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preferred_on_an_old_kernel() -> None:
     modes = []
 
     def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:
@@ -71,19 +71,17 @@ def test_preferred_on_an_old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
         if mode == libc.MPOL_PREFERRED_MANY:
             raise libc.os_error(errno.EINVAL)
 
-    monkeypatch.setattr(libc, "mbind", mbind)
-    numa.bind(0, 4096, "preferred", [0])
+    numa.bind(0, 4096, "preferred", [0], mbind)
     assert modes == [libc.MPOL_PREFERRED_MANY, libc.MPOL_PREFERRED]
 
 
-def test_preferred_passes_other_errors_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preferred_passes_other_errors_on() -> None:
     def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:
         if mode == libc.MPOL_PREFERRED_MANY:
             raise libc.os_error(errno.EPERM)
 
-    monkeypatch.setattr(libc, "mbind", mbind)
     with pytest.raises(PermissionError):
-        numa.bind(0, 4096, "preferred", [0])
+        numa.bind(0, 4096, "preferred", [0], mbind)
 
 
 def test_cpus_of() -> None:
@@ -97,38 +95,37 @@ def test_cpus_of() -> None:
     assert numa.cpus_of([]) == set()
 
 
-def test_cpus_without_numa(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numa, "_NODES", "/nowhere")
-    assert numa.cpus_of([0]) == set(range(os.cpu_count() or 1))
-    assert numa.cpus_of([1]) == set()
+def test_cpus_without_numa() -> None:
+    assert numa.cpus_of([0], "/nowhere") == set(range(os.cpu_count() or 1))
+    assert numa.cpus_of([1], "/nowhere") == set()
+
+
+OURS = sorted(os.sched_getaffinity(0))
+FIRST, LAST = {OURS[0]}, {OURS[-1]}
 
 
 @pytest.fixture
-def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two nodes with two CPUs each, and memory without CPUs; one CPU is not ours."""
+def nodes(tmp_path: Path) -> str:
+    """Where two nodes with CPUs are told of, and memory without any; one CPU is not ours."""
     (tmp_path / "has_memory").write_text("0-2\n")
-    for node, cpus in enumerate(["0-1", "2-3", ""]):
+    for node, cpus in enumerate([f"{OURS[0]}", f"{OURS[-1]},4321", ""]):
         (tmp_path / f"node{node}").mkdir()
         (tmp_path / f"node{node}" / "cpulist").write_text(f"{cpus}\n")
-    monkeypatch.setattr(numa, "_NODES", str(tmp_path))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _thread: {0, 1, 3})
+    return str(tmp_path)
 
 
-@pytest.mark.usefixtures("nodes")
 @pytest.mark.parametrize(
     ("wanted", "found"),
-    [([], [{0, 1}, {3}]), ([1], [{3}]), ([2], []), ([0, 2], [{0, 1}]), ([7], [])],
+    [([], [FIRST, LAST]), ([1], [LAST]), ([2], []), ([0, 2], [FIRST]), ([7], [])],
 )
-def test_places(wanted: list[int], found: list[set[int]]) -> None:
-    assert numa.places(wanted) == found
+def test_places(nodes: str, wanted: list[int], found: list[set[int]]) -> None:
+    assert numa.places(wanted, nodes) == found
 
 
-def test_one_node_has_no_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_node_has_no_places(tmp_path: Path) -> None:
     (tmp_path / "has_memory").write_text("0\n")
-    monkeypatch.setattr(numa, "_NODES", str(tmp_path))
-    assert numa.places([0]) == []
-    monkeypatch.setattr(numa, "_NODES", "/nowhere")
-    assert numa.places() == []
+    assert numa.places([0], str(tmp_path)) == []
+    assert numa.places([], "/nowhere") == []
 
 
 @pytest.mark.parametrize(

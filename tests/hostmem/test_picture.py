@@ -10,7 +10,7 @@ from memd.hostmem import files, libc, numa, picture
 from memd.hostmem.access import write
 from memd.hostmem.usage import Taken
 from tests.conftest import NOT_HERE, need_sys
-from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
+from tests.hostmem.made import HOST, MIB, PAGE, SwappingHost, made, memfd, of_file
 
 HUGE = 2 * MIB
 NOTHING = Taken(0, 0, 0, 0)
@@ -61,18 +61,11 @@ def test_a_part_of_a_file() -> None:
         assert [each.resident for each in found] == [0, 0, PAGE, 0]
 
 
-def test_swapped_pages_of_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def told(_fd: int, offset: int, length: int) -> tuple[int, int]:
-        asked.append((offset, length))
-        return 1, 2
-
-    monkeypatch.setattr(libc, "cachestat", told)
-    monkeypatch.setattr(libc, "swap_used", lambda: True)
-    with memfd() as region:
+def test_swapped_pages_of_shared_memory() -> None:
+    host = SwappingHost(1, 2)
+    with memfd(host=host) as region:
         assert picture.cells(region, PAGE, 8 * PAGE, 4 * PAGE) == [Taken(PAGE, 0, 2 * PAGE, 0)] * 2
-    assert asked == [(PAGE, 4 * PAGE), (5 * PAGE, 4 * PAGE)]
+    assert host.asked == [(PAGE, 4 * PAGE), (5 * PAGE, 4 * PAGE)]
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -9,9 +9,10 @@ import pytest
 
 from memd.hostmem import files, libc, usage
 from memd.hostmem.access import read, write
+from memd.hostmem.host import Host
 from memd.hostmem.opened import MEMFD
 from memd.hostmem.usage import Usage, by_node, parse_numa_maps
-from tests.hostmem.made import HOST, MIB, PAGE, made, memfd, of_file
+from tests.hostmem.made import HOST, MIB, PAGE, SwappingHost, made, memfd, of_file
 from tests.hostmem.smaps import row_of
 
 HUGE = 2 * MIB
@@ -82,24 +83,22 @@ def test_huge_pages(hugepages: Callable[[int], None], shared: bool, offset: int)
 
 
 @pytest.mark.parametrize(("number", "pages"), [(errno.ENOSYS, 4), (errno.EPERM, 1)])
-def test_without_cachestat(monkeypatch: pytest.MonkeyPatch, number: int, pages: int) -> None:
+def test_without_cachestat(number: int, pages: int) -> None:
     """Before Linux 6.5; and of somebody else's file, what this process has touched itself."""
 
-    def refuse(*_: int) -> tuple[int, int]:
-        raise libc.os_error(number)
+    class Without(Host):
+        def cachestat(self, fd: int, offset: int, length: int) -> tuple[int, int]:
+            raise libc.os_error(number)
 
-    monkeypatch.setattr(libc, "cachestat", refuse)
-    with memfd() as region:
+    with memfd(host=Without()) as region:
         os.pwrite(region.fd, b"x" * 3 * PAGE, 2 * PAGE)
         write(region, "m", 0, b"x")
         assert one(region)[:3] == (pages * PAGE, 0, 0)
 
 
-def test_swapped_pages_of_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_swapped_pages_of_shared_memory() -> None:
     """What of a file in memory is not in memory is swapped out; of a disk's file it is not."""
-    monkeypatch.setattr(libc, "cachestat", lambda *_: (3, 2))
-    monkeypatch.setattr(libc, "swap_used", lambda: True)
-    with memfd() as region:
+    with memfd(host=SwappingHost(3, 2)) as region:
         assert one(region)[:3] == (3 * PAGE, 0, 2 * PAGE)
         region.opened = MEMFD._replace(magic=0xEF53)
         assert one(region)[:3] == (3 * PAGE, 0, 0)
