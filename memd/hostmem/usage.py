@@ -62,15 +62,18 @@ def untouched(region: Region) -> bool:
     return found.private_dirty + found.swapped == 0
 
 
-def usage(regions: list[Region]) -> list[Usage]:
+def usage(regions: list[Region], with_memory: str = _NODES) -> list[Usage]:
     """The memory use of each of the regions, in their order.
+
+    Args:
+        with_memory: the kernel's file that lists the nodes that have some.
 
     Raises:
         OSError: the kernel does not tell.
     """
     with PageMap() as pages:
         found = [taken(region, pages, 0, region.length) for region in regions]
-    nodes = _nodes()
+    nodes = _nodes(with_memory)
     if len(nodes) > 1:
         with open("/proc/self/numa_maps", "rb") as rows:
             shares = by_node(regions, parse_numa_maps(rows.read()))
@@ -229,9 +232,9 @@ def _held(region: Region, start: int, length: int) -> tuple[int, int] | None:
     return cached * libc.PAGE_SIZE, swapped * libc.PAGE_SIZE
 
 
-def _nodes() -> list[int]:
+def _nodes(with_memory: str) -> list[int]:
     try:
-        with open(_NODES, "rb") as file:
+        with open(with_memory, "rb") as file:
             return sorted(parse_list(file.read().decode())) or [0]
     except OSError:
         # A kernel without NUMA.

@@ -76,13 +76,15 @@ class Context:
     Args:
         socket: the address given with -s, or None.
         as_json: see below.
+        patience: seconds, see `PATIENCE`.
 
     Attributes:
         as_json: whether it is to print data instead of words.
     """
 
-    def __init__(self, socket: str | None, as_json: bool) -> None:
+    def __init__(self, socket: str | None, as_json: bool, patience: float = PATIENCE) -> None:
         self._socket = socket
+        self._patience = patience
         self.as_json = as_json
 
     def address(self) -> Address:
@@ -121,7 +123,7 @@ class Context:
         """
         address = self.address()
         try:
-            client = Client(address, timeout=PATIENCE)
+            client = Client(address, timeout=self._patience)
         except (OSError, QMPError, ValueError) as error:
             raise no_daemon(address, error) from None
         client.set_timeout(None)

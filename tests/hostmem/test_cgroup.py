@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from memd.hostmem import cgroup, libc
+from memd.hostmem.opened import look
 from memd.hostmem.populate import populate_range
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec
@@ -213,16 +214,14 @@ def test_swap_of_version_1(system: Path, swappiness: int, both: int, left: int) 
     assert cgroup.swap_left(cgroup.groups()) == left * MIB
 
 
-def test_pages_of_a_file_on_a_disk_are_not_charged_for_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_of_a_file_on_a_disk_are_not_charged_for_good(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for kind, charged in ((libc.TMPFS_MAGIC, True), (0xEF53, False)):
-        monkeypatch.setattr(libc, "file_system_type", lambda _fd, kind=kind: kind)
         for shared in (True, False):
             path.write_bytes(bytes(MIB))
             with path.open("r+b") as file:
-                region = Region(HOST, spec(shared=shared), os.dup(file.fileno()))
+                fd = os.dup(file.fileno())
+                region = Region(HOST, spec(shared=shared), fd, look(fd)._replace(magic=kind))
             assert cgroup.takes_memory(region) is (charged or not shared)
             region.close()
 

@@ -19,7 +19,7 @@ from memd.hostmem import files, libc
 from memd.hostmem.files import Backing, memfd, open_file, plain_memfd, posix_shm
 from memd.hostmem.host import Host
 from memd.hostmem.opened import MEMFD
-from memd.hostmem.paths import encode_path
+from memd.hostmem.paths import Entry, encode_path
 from tests.conftest import NOT_HERE
 from tests.hostmem.made import HOST
 
@@ -241,15 +241,31 @@ def test_directories(directory: Path, monkeypatch: pytest.MonkeyPatch, path: str
     assert names(directory) == ["link"]
 
 
-def test_a_name_that_is_taken(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = iter(["taken!", "free__"])
-    monkeypatch.setattr(files, "random_letters", lambda _count: next(letters))
-    (directory / "qemu_back_mem.m0.taken!").touch()
-    opened(directory).undo()
-    monkeypatch.setattr(files, "random_letters", lambda _count: "taken!")
+class Crowded(Host):
+    """A kernel in whose directories the first names are taken."""
+
+    def __init__(self, taken: int) -> None:
+        super().__init__()
+        self._taken = taken
+        self.asked: set[bytes] = set()
+
+    def create(self, entry: Entry, mode: int) -> tuple[int, int | None]:
+        self.asked.add(entry.name)
+        if len(self.asked) <= self._taken:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        return super().create(entry, mode)
+
+
+def test_a_name_that_is_taken(directory: Path) -> None:
+    """Another one is tried, a hundred times."""
+    host = Crowded(1)
+    open_file(host, str(directory), False, "m0").undo()
+    assert len(host.asked) == 2
+    host = Crowded(1000)
     with pytest.raises(FileExistsError):
-        opened(directory)
-    assert names(directory) == ["qemu_back_mem.m0.taken!"]
+        open_file(host, str(directory), False, "m0")
+    assert len(host.asked) == 100
+    assert names(directory) == []
 
 
 def test_a_dangling_link(directory: Path) -> None:

@@ -18,8 +18,8 @@ from tests.hostmem.smaps import row_of
 HUGE = 2 * MIB
 
 
-def one(region: object) -> Usage:
-    (found,) = usage.usage([region])  # type: ignore[list-item]
+def one(region: object, **where: str) -> Usage:
+    (found,) = usage.usage([region], **where)  # type: ignore[list-item]
     assert sum(size for _, size in found.nodes) == found.resident
     return found
 
@@ -135,15 +135,14 @@ def test_nodes_of_several_mappings() -> None:
     ]
 
 
-def test_a_machine_with_nodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_machine_with_nodes(tmp_path: Path) -> None:
     """With more than one, the kernel is asked where a mapping's pages are."""
     nodes = tmp_path / "has_memory"
-    monkeypatch.setattr(usage, "_NODES", str(nodes))
     with made() as region:
         write(region, "m", 0, b"x" * 3 * PAGE)
         nodes.write_text("0-1\n")
-        assert one(region).nodes == [(0, 3 * PAGE)]
+        assert one(region, with_memory=str(nodes)).nodes == [(0, 3 * PAGE)]
         nodes.write_text("5\n")
-        assert one(region).nodes == [(5, 3 * PAGE)]
+        assert one(region, with_memory=str(nodes)).nodes == [(5, 3 * PAGE)]
         nodes.unlink()
-        assert one(region).nodes == [(0, 3 * PAGE)]
+        assert one(region, with_memory=str(nodes)).nodes == [(0, 3 * PAGE)]

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from memd.errors import COMMAND_NOT_FOUND, QMPError
-from memd.memctl import context
 from memd.memctl.context import Address, Context, Trouble, no_daemon, refused, report
 from tests.differential.harness import Side
 
 
-def trouble(given: str | None) -> tuple[str, int, str]:
+def trouble(given: str | None, **how: float) -> tuple[str, int, str]:
     with pytest.raises(Trouble) as raised:
-        Context(given, False).connect()
+        Context(given, False, **how).connect()
     return raised.value.text, raised.value.status, raised.value.hint
 
 
@@ -148,14 +147,13 @@ def test_somebody_else_listens(directory: Path, said: bytes) -> None:
     )
 
 
-def test_somebody_says_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebody_says_nothing(directory: Path) -> None:
     """A QEMU that has a client lets the next one wait."""
-    monkeypatch.setattr(context, "PATIENCE", 0.01)
     path = directory / "busy.sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
-        text, status, hint = trouble(str(path))
+        text, status, hint = trouble(str(path), patience=0.01)
     assert (text, status) == (f"{path} does not answer", 3)
     assert "one client at a time" in hint
 

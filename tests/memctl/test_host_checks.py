@@ -34,28 +34,48 @@ def test_no_page_statistics(tmp_path: Path) -> None:
     assert (found.name, found.state) == ("page statistics", BAD)
 
 
+class Denying(Host):
+    """A host of files that this process may not use."""
+
+    def may(self, path: str, mode: int) -> bool:
+        return False
+
+
+def denying(root: Path) -> Host:
+    return Denying(str(root))
+
+
+def with_space(root: Path, size: int, free: int) -> Host:
+    """A host whose file systems are of that size, in bytes."""
+
+    class Small(Host):
+        def space(self, path: str) -> tuple[int, int]:
+            return size, free
+
+    return Small(str(root))
+
+
 def shm(host: Host) -> Check:
     (found,) = host_checks.shared_memory(host)
     assert found.name == "/dev/shm"
     return found
 
 
-def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_memory(tmp_path: Path) -> None:
     host = write(tmp_path, {"/proc/self/mountinfo": SHM})
     found = shm(host)
     assert (found.state, found.found) == (BAD, "is missing: memory-backend-shm fails")
     (tmp_path / "dev/shm").mkdir(parents=True)
-    monkeypatch.setattr(Host, "space", lambda *_: (8 << 30, 4 << 30))
+    host = with_space(tmp_path, 8 << 30, 4 << 30)
     assert shm(host) == Check("/dev/shm", OK, "8 GiB, 4 GiB free")
     # As Docker has it.
-    monkeypatch.setattr(Host, "space", lambda *_: (64 << 20, 64 << 20))
+    host = with_space(tmp_path, 64 << 20, 64 << 20)
     found = shm(host)
     assert (found.state, found.found) == (WARN, "64 MiB, 64 MiB free")
     assert "--shm-size" in found.advice
     write(tmp_path, {"/proc/self/mountinfo": ""})
     assert shm(host).found == "is no tmpfs: memory there is on a disk"
-    monkeypatch.setattr(Host, "may", lambda *_: False)
-    assert shm(host).state == BAD
+    assert shm(denying(tmp_path)).state == BAD
 
 
 @pytest.mark.parametrize(("rule", "count"), [("0", 1), ("1", 1), ("2", 2)])
@@ -82,14 +102,13 @@ def test_numa(tmp_path: Path) -> None:
     assert (found.state, found.found) == (WARN, "3 nodes: 0, 1, 2; kept from this process: 0, 2")
 
 
-def test_kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kvm(tmp_path: Path) -> None:
     host = write(tmp_path, {})
     (found,) = host_checks.kvm(host)
     assert (found.state, "is missing" in found.found) == (WARN, True)
     write(tmp_path, {"/dev/kvm": ""})
     assert list(host_checks.kvm(host)) == [Check("/dev/kvm", OK, "can be used")]
-    monkeypatch.setattr(Host, "may", lambda *_: False)
-    (found,) = host_checks.kvm(host)
+    (found,) = host_checks.kvm(denying(tmp_path))
     assert (found.state, found.advice) == (WARN, "usermod -aG kvm USER")
 
 
@@ -101,7 +120,7 @@ def test_kvm_of_this_host() -> None:
     assert ("guest_memfd" in found) == usable
 
 
-def test_postcopy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postcopy(tmp_path: Path) -> None:
     """As QEMU 10.0 does: the device first, then the system call."""
     rule, status = "/proc/sys/vm/unprivileged_userfaultfd", "/proc/self/status"
 
@@ -118,7 +137,7 @@ def test_postcopy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert state(host) == OK
     write(tmp_path, {rule: "0\n", "/dev/userfaultfd": ""})
     assert state(host) == OK
-    monkeypatch.setattr(Host, "may", lambda *_: False)
+    host = denying(tmp_path)
     assert state(host) == WARN
     write(tmp_path, {status: "CapEff:\t000001ffffffffff\n"})
     assert state(host) == OK
