@@ -246,9 +246,11 @@ def test_a_server_that_is_late(directory: Path) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with Client(path, timeout=0.5) as client:
+        with Client(path, timeout=60) as client:
+            client.set_timeout(0.1)
             with pytest.raises(TimeoutError):
                 client.export("m")
+            client.set_timeout(60)
             silent.set()
             assert client.execute("query-name") == 5
             thread.join()

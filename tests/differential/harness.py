@@ -24,7 +24,7 @@ from memd.json_types import JSON
 from tests.differential.kernel import PLACE, File, Mapping, descriptors, files, place, regions
 from tests.differential.server import Died, Message, Monitor, Server
 
-SETTLING = 5.0
+SETTLING = 20.0
 """Seconds within which QEMU has unmapped what was deleted (it does so after a
 grace period), and a process has closed what its client left."""
 

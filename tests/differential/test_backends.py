@@ -397,14 +397,20 @@ HUGE: list[tuple[str, Options]] = (
 
 
 @pytest.fixture
-def huge_mounts(pair: Pair, hugepages: Callable[[int], None], mount: Callable[..., None]) -> None:
-    # QEMU keeps the memory of what it refuses late.
+def huge_pair(hugepages: Callable[[int], None], new_pair: Pair, mount: Callable[..., None]) -> Pair:
+    """A pair with a mount of huge pages each.
+
+    QEMU keeps the memory of what it refuses late: this one ends before others may use the
+    machine's huge pages, which would find more free in the middle of their test.
+    """
     hugepages(160)
-    for side in (pair.reference, pair.subject):
+    for side in (new_pair.reference, new_pair.subject):
         mount("hugetlbfs", side.scratch / "huge")
+    return new_pair
 
 
-def test_huge_pages(pair: Pair, huge_mounts: None) -> None:
+def test_huge_pages(huge_pair: Pair) -> None:
+    pair = huge_pair
     for kind, options in HUGE:
         case = Case(pair, kind, options)
         case.compare()

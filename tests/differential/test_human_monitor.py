@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.differential.server import qemu_argv, qemu_compat, qemu_system_memd, running
+from tests.differential.server import PATIENCE, qemu_argv, qemu_compat, qemu_system_memd, running
 from tests.differential.standin import standin_pair, tell
 
 OF_MIGRATION = (
@@ -72,7 +72,7 @@ def terminal(name: str, directory: Path) -> Iterator[Path]:
 def typed(path: Path, data: bytes) -> bytes:
     """All that is shown where these bytes are typed, and then no more."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(PATIENCE)
         client.connect(str(path))
         shown = client.recv(1 << 16)
         while not shown.endswith(b"(qemu) "):
