@@ -26,7 +26,15 @@ AT_ONCE = 4 << 20
 
 
 class Transcript:
-    """The latest of what was said; messages are counted from 0, from the last reset on."""
+    """The latest of what was said; messages are counted from 0, from the last reset on.
+
+    Attributes:
+        length: see `LENGTH`; `size` (for `BYTES`) and `at_once` as well.
+    """
+
+    length = LENGTH
+    size = BYTES
+    at_once = AT_ONCE
 
     def __init__(self) -> None:
         self._began = time.monotonic_ns()
@@ -95,7 +103,7 @@ class Transcript:
         size = 0
         for entry, data, length in islice(self._said, start, None):
             size += length
-            if found and size > AT_ONCE:
+            if found and size > self.at_once:
                 break
             found.append(_shown(entry, data))
         return found, self._dropped + min(start, len(self._said)) + len(found) - base
@@ -114,7 +122,7 @@ class Transcript:
             return
         self._said.append((entry, data, size))
         self._held += size
-        while len(self._said) > LENGTH or self._held > BYTES:
+        while len(self._said) > self.length or self._held > self.size:
             _entry, _data, oldest = self._said.popleft()
             self._held -= oldest
             self._dropped += 1

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from memd.errors import QMPError
-from memd.faulty import transcript as room
 from memd.faulty.transcript import Transcript, read_transcript
 
 
@@ -37,9 +36,21 @@ def test_what_was_said() -> None:
     assert len(transcript.since(0, all=True)[0]) == 5
 
 
-def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "LENGTH", 3)
-    transcript = Transcript()
+class Short(Transcript):
+    """Keeps little."""
+
+    length = 3
+    size = 10
+
+
+class InParts(Transcript):
+    """Tells little at once."""
+
+    at_once = 10
+
+
+def test_the_oldest_are_forgotten() -> None:
+    transcript = Short()
     # Whoever has the number 0 is not recorded.
     for number in (0, 1, 2, 3, 4, 5):
         transcript.heard(number, {}, 2)
@@ -47,16 +58,14 @@ def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ([entry["connection"] for entry in found], following) == ([3, 4, 5], 5)
     assert [entry["connection"] for entry in transcript.since(4)[0]] == [5]
     assert transcript.lost() == 2
-    monkeypatch.setattr(room, "BYTES", 10)
     transcript.sent(9, b"1234567", None, False)
     transcript.heard(9, {}, 7)
     assert transcript.since(0) == transcript.since(6)
     assert transcript.since(0)[1] == 7
 
 
-def test_no_more_is_told_at_once_than_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "AT_ONCE", 10)
-    transcript = Transcript()
+def test_no_more_is_told_at_once_than_can_be_sent() -> None:
+    transcript = InParts()
     for size in (4, 4, 4, 50, 1):
         transcript.heard(1, size, size)
     told, following = [], 0
