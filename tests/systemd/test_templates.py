@@ -95,8 +95,7 @@ def test_a_restart_interrupts_nobody(fresh: Machine, templates: Client) -> None:
         source, _address = listening.accept()
         with source:
             source.sendall(LOADED + ask(PAGE))
-            foot = struct.pack(">QBI", 0x10, 0x7E, 1)
-            data = read_to(source, bytes(range(256)) * 16 + foot)
+            data = read_to(source, bytes(range(256)) * 16)
             fresh.systemctl("restart", "memd.service")
             destination = Destination()
             destination.take(data + read_to(source, END))
