@@ -45,6 +45,7 @@ TOLD_IN = {
     "server/audit_sinks.py",
     "server/hub.py",
     "persist/object_log.py",
+    "standin/dirty_rate.py",
 }
 """Where it is asked for: timestamps of events, records and messages, and the dates of
 certificates. No wait begins or ends by it."""
