@@ -43,7 +43,7 @@ from memd.hostmem.sockets import listen_tcp
 from memd.json_types import JSONObject
 from memd.server.endpoint import open_unix
 from memd.server.hub import Hub
-from memd.server.listener import Listener, SocketFile
+from memd.server.listener import Listener, SocketFiles
 from memd.work import MEMORY, Encoded, Job, Run
 
 if TYPE_CHECKING:
@@ -359,6 +359,7 @@ class Metrics:
         self._silent: dict[asyncio.Task[None], None] = {}
         self._scrapes: set[asyncio.Task[None]] = set()
         self._listeners: list[Listener] = []
+        self._files = SocketFiles()
 
     def describe(self) -> Iterator[Metric]:
         """The metrics' names, by which a scraper may ask for some (`?name[]=`)."""
@@ -378,13 +379,15 @@ class Metrics:
             QMPError: it can't be listened on.
         """
 
-        def listen() -> tuple[list[socket.socket], SocketFile | None]:
-            if address.kind == "unix":
-                return [open_unix(address.path, server=True)], SocketFile(address.path)
-            return listen_tcp(address.host, address.port, address.family), None
+        def listen() -> list[socket.socket]:
+            if address.kind != "unix":
+                return listen_tcp(address.host, address.port, address.family)
+            sock = open_unix(address.path, server=True)
+            self._files.add(address.path)
+            return [sock]
 
-        socks, made = await self._hub.in_thread(listen)
-        self._listeners = [Listener(self._loop, each, self._serve, made=made) for each in socks]
+        socks = await self._hub.in_thread(listen)
+        self._listeners = [Listener(self._loop, each, self._serve) for each in socks]
         for listener in self._listeners:
             listener.start()
 
@@ -397,8 +400,9 @@ class Metrics:
         for scrape in self._scrapes:
             scrape.cancel()
         for listener in self._listeners:
-            if made := listener.close():
-                await self._hub.in_thread(made.remove, patience)
+            listener.close()
+        for each in self._files.end():
+            await self._hub.in_thread(each.remove, patience)
 
     def _serve(self, client: socket.socket) -> None:
         if len(self._scrapes) >= AT_ONCE:

@@ -21,7 +21,7 @@ from memd.server.dialer import Dialer
 from memd.server.endpoint import ends_of, is_loopback, open_fd, open_unix
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog
-from memd.server.listener import Listener, SocketFile
+from memd.server.listener import Listener, SocketFiles
 from memd.server.peer import peer_of
 from memd.server.stream import StdioStream
 from memd.session import Monitor
@@ -95,6 +95,7 @@ class Ports:
         self._hub = hub
         self._limited_log = LimitedLog(loop)
         self._listeners: list[Listener] = []
+        self._files = SocketFiles()
         self._monitors: list[Monitor] = []
         self._dialers: list[Dialer] = []
         # Connections that no monitor sits on: held, and never read.
@@ -129,11 +130,12 @@ class Ports:
         """Take nobody more; those who are there go on being served."""
         for dialer in self._dialers:
             dialer.close()
-        made = [listener.close() for listener in self._listeners]
+        for listener in self._listeners:
+            listener.close()
         for port in self._tls_ports:
             port.close()
         # Each in a thread of its own: one may wait for its file system.
-        removals = [self._hub.in_thread(each.remove, END_PATIENCE) for each in made if each]
+        removals = [self._hub.in_thread(each.remove, END_PATIENCE) for each in self._files.end()]
         await asyncio.gather(*removals)
 
     def close(self) -> None:
@@ -261,10 +263,7 @@ class Ports:
         if not chardev.server:
             came(socks[0])
             return dialer
-        made = None
-        if chardev.kind == "unix":
-            made = await self._hub.in_thread(partial(SocketFile, chardev.path))
-        listeners += [Listener(self._loop, each, came, made=made) for each in socks]
+        listeners += [Listener(self._loop, each, came) for each in socks]
         if one and monitor is not None:
             monitor.on_alone = listen
             for each in socks:
@@ -382,6 +381,8 @@ class Ports:
         if chardev.kind == "unix":
             mode = 0o600 if allowed is None else 0o666
             socks = [open_unix(chardev.path, server=chardev.server, mode=mode)]
+            if chardev.server:
+                self._files.add(chardev.path)
         elif chardev.kind == "fd":
             socks = [open_fd(chardev.fd, server=chardev.server)]
         elif chardev.server:

@@ -117,14 +117,11 @@ class Listener:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         accepted: Callable[[socket.socket], None],
-        *,
-        made: SocketFile | None = None,
     ) -> None:
         sock.setblocking(False)
         self._loop = loop
         self._socket = sock
         self._accepted = accepted
-        self._made = made
         self._paused = True
 
     def start(self) -> None:
@@ -158,13 +155,11 @@ class Listener:
         if self._socket.fileno() >= 0 and not self._paused:
             self._loop.add_reader(self._socket.fileno(), self._on_readable)
 
-    def close(self) -> SocketFile | None:
-        """Stop listening; gives the socket file that was made, which is to be removed."""
-        if self._socket.fileno() < 0:
-            return None
-        self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
-        return self._made
+    def close(self) -> None:
+        """Stop listening."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
 
 
 class SocketFile:
@@ -186,6 +181,30 @@ class SocketFile:
                 os.unlink(self._path)
             except OSError as error:
                 log.warning("cannot remove the socket '%s': %s", self._path, error.strerror)
+
+
+class SocketFiles:
+    """The files of listening sockets that are removed at the end, each added as it is made.
+
+    One may be made in a thread after nobody waits for that any more, so it is removed
+    there once the end has come.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[SocketFile] = []
+        self._ended = False
+
+    def add(self, path: str) -> None:
+        """A socket has been made at `path`; called in the thread that made it."""
+        made = SocketFile(path)
+        self._made.append(made)
+        if self._ended:
+            made.remove()
+
+    def end(self) -> list[SocketFile]:
+        """Those to be removed now."""
+        self._ended = True
+        return self._made
 
 
 def _identity(path: str) -> tuple[int, int] | None:

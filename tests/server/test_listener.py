@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from memd.server.listener import Listener, SocketFile, listen_unix
+from memd.server.listener import Listener, SocketFile, SocketFiles, listen_unix
 
 
 def test_only_the_owner_may_connect(tmp_path: Path) -> None:
@@ -97,44 +97,48 @@ def test_no_descriptor_is_left_when_it_fails(tmp_path: Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-async def test_closing_removes_the_file_that_was_made(tmp_path: Path) -> None:
+def test_the_file_that_was_made_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    sock = listen_unix(str(path))
-    made = SocketFile(str(path))
-    listener = Listener(asyncio.get_running_loop(), sock, print, made=made)
-    assert listener.close() is made
-    assert listener.close() is None
-    made.remove()
+    files = SocketFiles()
+    with listen_unix(str(path)):
+        files.add(str(path))
+        (made,) = files.end()
+        made.remove()
     assert not path.exists()
 
 
-async def test_closing_leaves_anothers_file(tmp_path: Path) -> None:
+def test_a_file_that_is_made_after_the_end_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    sock = listen_unix(str(path))
-    made = SocketFile(str(path))
-    listener = Listener(asyncio.get_running_loop(), sock, print, made=made)
-    path.unlink()
+    files = SocketFiles()
+    assert files.end() == []
     with listen_unix(str(path)):
-        listener.close()
-        made.remove()
-        assert path.exists()
+        files.add(str(path))
+    assert not path.exists()
 
 
-async def test_a_file_that_can_not_be_removed(
+def test_anothers_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with listen_unix(str(path)):
+        made = SocketFile(str(path))
+        path.unlink()
+        with listen_unix(str(path)):
+            made.remove()
+            assert path.exists()
+
+
+def test_a_file_that_can_not_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is said, and is nothing that keeps whoever closes from going on."""
+    """It is said, and the end goes on."""
     path = tmp_path / "s"
-    sock = listen_unix(str(path))
+    listen_unix(str(path)).close()
     made = SocketFile(str(path))
-    listener = Listener(asyncio.get_running_loop(), sock, print, made=made)
 
     def refuse(_path: str) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refuse)
-        listener.close()
         made.remove()
     assert caplog.messages == [f"cannot remove the socket '{path}': Read-only file system"]
 
