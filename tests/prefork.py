@@ -184,7 +184,7 @@ def start(
         "env": dict(env),
         "files": resource.getrlimit(resource.RLIMIT_NOFILE),
     }
-    # Whoever is left without a parent in the meantime becomes a child of this process.
+    # What is left without a parent in the meantime becomes a child of this process.
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         socket.send_fds(forking.connection, [json.dumps(request).encode()], [output])
