@@ -1,4 +1,4 @@
-"""What is foretold is what happens, and foretelling changes nothing."""
+"""What explain says is what object-add does, and explaining changes nothing."""
 
 from __future__ import annotations
 
@@ -155,10 +155,10 @@ def _access_mode(fd: int) -> int:
 
 
 @pytest.fixture
-def foretold(
+def explained(
     tree: Tree, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[dict[str, JSON]], dict[str, Any]]:
-    """Explains without changing anything, and sees that it comes true."""
+    """Explains without changing anything, and compares what object-add does then."""
 
     def check(options: dict[str, JSON]) -> dict[str, Any]:
         before = world(tree, directory)
@@ -178,7 +178,7 @@ PLACES = (
 )
 
 
-def furnish(directory: Path) -> None:
+def make_files(directory: Path) -> None:
     """Files of every kind for `mem-path` to lead to."""
     (directory / "full").write_bytes(b"memd" * (MIB // 4))
     (directory / "half").write_bytes(b"x" * 100_000)
@@ -272,16 +272,16 @@ def options_of(draw: st.DrawFn) -> dict[str, JSON]:
 @example(arguments("ram", size=MIB, policy="bind", host_nodes=[0, 127]))
 @example(arguments("ram", size=1 << 46, reserve=False))
 @example(arguments("ram", size=PAGE + 1, share=True))
-def test_what_is_foretold_happens(
+def test_what_is_explained_happens(
     tree: Tree,
     monkeypatch: pytest.MonkeyPatch,
-    foretold: Callable[[dict[str, JSON]], dict[str, Any]],
+    explained: Callable[[dict[str, JSON]], dict[str, Any]],
     options: dict[str, JSON],
 ) -> None:
     # Nobody changes how many huge pages there are between the answer and the attempt.
     with alone("hugepages"), tempfile.TemporaryDirectory(prefix="memd-test-") as name:
         directory = Path(name)
-        furnish(directory)
+        make_files(directory)
         if "mem-path" in options:
             options = {**options, "mem-path": f"{directory}/{options['mem-path']}"}
         before = world(tree, directory)
@@ -302,8 +302,8 @@ def test_what_is_foretold_happens(
 
 
 @pytest.mark.parametrize("id", ["9a", "", "a/b"])
-def test_bad_ids(foretold: Callable[[dict[str, JSON]], dict[str, Any]], id: str) -> None:
-    answer = foretold({**arguments("ram", size=MIB), "id": id})
+def test_bad_ids(explained: Callable[[dict[str, JSON]], dict[str, Any]], id: str) -> None:
+    answer = explained({**arguments("ram", size=MIB), "id": id})
     assert answer["error"]["desc"] == "Parameter 'id' expects an identifier"
     assert answer["warnings"] == []
 
@@ -351,14 +351,14 @@ def test_a_link_that_leads_nowhere(tree: Tree) -> None:
     ],
 )
 def test_thread_contexts(
-    foretold: Callable[[dict[str, JSON]], dict[str, Any]], options: dict[str, JSON]
+    explained: Callable[[dict[str, JSON]], dict[str, Any]], options: dict[str, JSON]
 ) -> None:
-    answer = foretold({"qom-type": "thread-context", "id": "m0", **options})
+    answer = explained({"qom-type": "thread-context", "id": "m0", **options})
     assert "mapping" not in answer
 
 
 def test_a_file_that_may_only_be_read(
-    directory: Path, foretold: Callable[[dict[str, JSON]], dict[str, Any]]
+    directory: Path, explained: Callable[[dict[str, JSON]], dict[str, Any]]
 ) -> None:
     """The hint for the log is told, and taken up."""
     if os.geteuid() != 0:
@@ -372,22 +372,22 @@ def test_a_file_that_may_only_be_read(
         secret.truncate(9 * MIB)
     (directory / "secret").chmod(0)
     # Once as root, so that all modules are there: another user may not read them.
-    foretold(arguments("file", size=MIB, mem_path=str(path)))
-    foretold(arguments("file", size=MIB, mem_path=str(directory / "none" / "x")))
+    explained(arguments("file", size=MIB, mem_path=str(path)))
+    explained(arguments("file", size=MIB, mem_path=str(directory / "none" / "x")))
     os.seteuid(65534)
     try:
-        answer = foretold(arguments("file", size=MIB, mem_path=str(path)))
+        answer = explained(arguments("file", size=MIB, mem_path=str(path)))
         assert answer["error"]["desc"].endswith("for guest RAM: Permission denied")
         assert "readonly=on,rom=off" in answer["error"]["hint"]
         assert answer["error"]["hint"] in answer["text"][1]
         better = answer["suggestion"]["options"]
         assert (better["readonly"], better["rom"]) == (True, "off")
-        foretold(better)
+        explained(better)
         for kinds in ({}, {"readonly": True}):
             hidden = arguments("file", size=MIB, mem_path=str(directory / "secret"), **kinds)
-            assert "hint" not in foretold(hidden)["error"]
-        foretold(arguments("file", size=MIB, mem_path=str(directory / "new")))
-        foretold(arguments("file", size=MIB, mem_path=str(directory)))
+            assert "hint" not in explained(hidden)["error"]
+        explained(arguments("file", size=MIB, mem_path=str(directory / "new")))
+        explained(arguments("file", size=MIB, mem_path=str(directory)))
     finally:
         os.seteuid(0)
 
@@ -395,7 +395,7 @@ def test_a_file_that_may_only_be_read(
 def test_file_systems(
     directory: Path,
     mount: Callable[..., None],
-    foretold: Callable[[dict[str, JSON]], dict[str, Any]],
+    explained: Callable[[dict[str, JSON]], dict[str, Any]],
 ) -> None:
     small, fixed = directory / "small", directory / "fixed"
     mount("tmpfs", small, "size=256k")
@@ -403,44 +403,44 @@ def test_file_systems(
     for share in (True, False):
         for size in (64 << 10, 512 << 10):
             file = arguments("file", size=size, mem_path=str(small / "new"), share=share)
-            answer = foretold(file)
+            answer = explained(file)
             assert answer["verdict"] == "works"
             about = {each["about"] for each in answer["warnings"]}
             assert ("space" in about) == (size > 256 << 10)
             (small / "new").unlink()
-            answer = foretold({**file, "prealloc": True})
+            answer = explained({**file, "prealloc": True})
             assert answer["verdict"] == ("works" if size < 256 << 10 else "fails")
             (small / "new").unlink(missing_ok=True)
     mount("tmpfs", fixed, "ro")
-    answer = foretold(arguments("file", size=MIB, mem_path=str(fixed / "new")))
+    answer = explained(arguments("file", size=MIB, mem_path=str(fixed / "new")))
     assert answer["error"]["desc"].endswith("Read-only file system")
 
 
 @pytest.mark.parametrize("share", [True, False])
 def test_huge_pages(
     hugepages: Callable[[int], None],
-    foretold: Callable[[dict[str, JSON]], dict[str, Any]],
+    explained: Callable[[dict[str, JSON]], dict[str, Any]],
     share: bool,
 ) -> None:
     hugepages(2)
     two = arguments("memfd", size=4 * MIB, hugetlb=True, share=share)
-    answer = foretold(two)
+    answer = explained(two)
     assert answer["verdict"] == "works"
     assert answer["mapping"]["page-size"] == 2 * MIB
     assert answer["warnings"] == []
-    answer = foretold({**two, "size": 64 << 30})
+    answer = explained({**two, "size": 64 << 30})
     assert answer["error"]["desc"] == (
         "unable to map backing store for guest RAM: Cannot allocate memory"
     )
     assert "32768 huge pages of 2 MiB are wanted, and " in answer["warnings"][0]["text"]
     # Of ordinary pages a shared memfd may promise what it likes.
     assert ("suggestion" in answer) == share
-    answer = foretold({**two, "size": 64 << 30, "reserve": False})
+    answer = explained({**two, "size": 64 << 30, "reserve": False})
     assert answer["verdict"] == "works"
-    answer = foretold({**two, "size": 3 * MIB})
+    answer = explained({**two, "size": 3 * MIB})
     assert answer["suggestion"]["options"]["size"] == 4 * MIB
     for page in (PAGE, 2, 64 << 10, 1 << 40):
-        answer = foretold({**two, "hugetlbsize": page})
+        answer = explained({**two, "hugetlbsize": page})
         assert answer["error"]["desc"].endswith("No such device")
         assert "2 MiB" in answer["warnings"][-1]["text"]
 
@@ -449,7 +449,7 @@ def test_huge_files(
     directory: Path,
     mount: Callable[..., None],
     hugepages: Callable[[int], None],
-    foretold: Callable[[dict[str, JSON]], dict[str, Any]],
+    explained: Callable[[dict[str, JSON]], dict[str, Any]],
 ) -> None:
     hugepages(4)
     place = directory / "huge"
@@ -457,28 +457,28 @@ def test_huge_files(
     for path in (place / "new", place):
         for size in (2 * MIB, 4 * MIB, 3 * MIB, PAGE, 1 << 40):
             for share in (True, False):
-                foretold(arguments("file", size=size, mem_path=str(path), share=share))
+                explained(arguments("file", size=size, mem_path=str(path), share=share))
                 (place / "new").unlink(missing_ok=True)
     # Pages that a file has already need not be set aside again.
     with open(place / "kept", "wb") as file:
         os.posix_fallocate(file.fileno(), 0, 8 * MIB)
     kept = arguments("file", size=8 * MIB, mem_path=str(place / "kept"), share=True)
-    assert foretold(kept)["verdict"] == "works"
+    assert explained(kept)["verdict"] == "works"
 
 
 @needs_guest_memfd
-def test_guest_memfd(foretold: Callable[[dict[str, JSON]], dict[str, Any]]) -> None:
-    answer = foretold(arguments("guest-memfd", size=MIB))
+def test_guest_memfd(explained: Callable[[dict[str, JSON]], dict[str, Any]]) -> None:
+    answer = explained(arguments("guest-memfd", size=MIB))
     assert answer["file"]["open-flags"] == list(kvm.FLAG_NAMES.values())
     assert answer["shareable"] == "descriptor"
 
 
 @pytest.mark.parametrize("device", ["/nowhere/kvm", "/dev/null"])
 def test_without_kvm(
-    tree: Tree, foretold: Callable[[dict[str, JSON]], dict[str, Any]], device: str
+    tree: Tree, explained: Callable[[dict[str, JSON]], dict[str, Any]], device: str
 ) -> None:
     tree.host.kvm_device = device
-    answer = foretold(arguments("guest-memfd", size=MIB))
+    answer = explained(arguments("guest-memfd", size=MIB))
     assert answer["error"]["desc"].startswith("can't create guest_memfd: ")
     assert answer["suggestion"]["qom-type"] == "memory-backend-memfd"
 
@@ -509,7 +509,7 @@ def test_strict_overcommit(tree: Tree) -> None:
 
 @pytest.mark.parametrize("kind", [resource.RLIMIT_AS, resource.RLIMIT_DATA])
 def test_limits_of_the_process(
-    foretold: Callable[[dict[str, JSON]], Any], directory: Path, kind: int
+    explained: Callable[[dict[str, JSON]], Any], directory: Path, kind: int
 ) -> None:
     """Of addresses, and of private memory that can be written."""
     path = directory / "f"
@@ -519,9 +519,9 @@ def test_limits_of_the_process(
     resource.setrlimit(kind, (1 << 40, before[1]))
     try:
         for share in (True, False):
-            foretold(arguments("ram", size=1 << 40, share=share, reserve=False))
+            explained(arguments("ram", size=1 << 40, share=share, reserve=False))
             options = arguments("file", size=1 << 40, mem_path=str(path), share=share)
-            fails = foretold({**options, "reserve": False})["verdict"] == "fails"
+            fails = explained({**options, "reserve": False})["verdict"] == "fails"
             assert fails == (kind == resource.RLIMIT_AS or not share)
     finally:
         resource.setrlimit(kind, before)
@@ -555,7 +555,7 @@ def ext4(directory: Path) -> Iterator[Path]:
 
 def test_what_can_only_be_appended_to(
     ext4: Path,
-    foretold: Callable[[dict[str, JSON]], dict[str, Any]],
+    explained: Callable[[dict[str, JSON]], dict[str, Any]],
     append_only: Callable[[Path], None],
 ) -> None:
     """A file without a name is not made where the name that it has at first would stay."""
@@ -569,26 +569,28 @@ def test_what_can_only_be_appended_to(
         ("folder", False, "Operation not permitted"),
         ("folder/new", False, None),
     ):
-        answer = foretold(arguments("file", size=MIB, mem_path=str(ext4 / name), readonly=readonly))
+        answer = explained(
+            arguments("file", size=MIB, mem_path=str(ext4 / name), readonly=readonly)
+        )
         assert answer["verdict"] == ("works" if text is None else "fails")
         assert text is None or text in answer["error"]["desc"]
     assert os.listdir(ext4 / "folder") == ["new"]
 
 
-def test_no_inodes_left(ext4: Path, foretold: Callable[[dict[str, JSON]], dict[str, Any]]) -> None:
+def test_no_inodes_left(ext4: Path, explained: Callable[[dict[str, JSON]], dict[str, Any]]) -> None:
     for number in range(64):
         try:
             (ext4 / f"f{number}").touch()
         except OSError:
             break
     for path in ("new", ""):
-        answer = foretold(arguments("file", size=MIB, mem_path=str(ext4 / path)))
+        answer = explained(arguments("file", size=MIB, mem_path=str(ext4 / path)))
         assert "No space left on device" in answer["error"]["desc"]
 
 
 @pytest.mark.parametrize("share", [True, False])
 def test_a_swap_file(
-    ext4: Path, foretold: Callable[[dict[str, JSON]], dict[str, Any]], share: bool
+    ext4: Path, explained: Callable[[dict[str, JSON]], dict[str, Any]], share: bool
 ) -> None:
     path = ext4 / "swap file"
     path.write_bytes(bytes(2 * MIB))
@@ -598,7 +600,7 @@ def test_a_swap_file(
         if done.returncode:
             pytest.skip(f"{NOT_HERE}swap files: {done.stderr.strip()}")
     try:
-        answer = foretold(arguments("file", size=MIB, mem_path=str(path), share=share))
+        answer = explained(arguments("file", size=MIB, mem_path=str(path), share=share))
         assert answer["verdict"] == ("fails" if share else "works")
         assert not share or "Text file busy" in answer["error"]["desc"]
     finally:
@@ -609,7 +611,7 @@ def test_a_swap_file(
 def test_on_every_file_system(
     request: pytest.FixtureRequest,
     directory: Path,
-    foretold: Callable[[dict[str, JSON]], dict[str, Any]],
+    explained: Callable[[dict[str, JSON]], dict[str, Any]],
     kind: str,
 ) -> None:
     """Options at random, printed where they go wrong."""
@@ -646,7 +648,7 @@ def test_on_every_file_system(
         if chance.random() < 0.2:
             chosen["offset"] = chance.choice([PAGE, 2 * MIB])
         try:
-            foretold({"qom-type": "memory-backend-file", "id": "m0", **chosen})
+            explained({"qom-type": "memory-backend-file", "id": "m0", **chosen})
         except AssertionError as wrong:
             raise AssertionError(f"MEMD_SEED={seed}: {chosen}") from wrong
         (place / "new").unlink(missing_ok=True)
