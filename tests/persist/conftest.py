@@ -45,4 +45,6 @@ def begin(
     for thread in threading.enumerate():
         if thread.name.startswith("TC "):
             thread.join(20)
-    assert (mapped(here), threading.active_count()) == before
+    # A thread of another test may have ended meanwhile.
+    assert mapped(here) == before[0]
+    assert threading.active_count() <= before[1]
