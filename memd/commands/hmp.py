@@ -14,6 +14,7 @@ from memd import __version__
 from memd.commands import hmp_info, hmp_plug, qom
 from memd.commands.daemon import Daemon
 from memd.commands.hmp_arguments import BLANKS, Usage, arguments, described
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.work import Command, Outcome, in_turns
@@ -43,6 +44,8 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     if name == "info" and line[end:].strip(BLANKS):
         name, end = _word(line, end)
         entry = _INFO.get(name)
+        if name == "migrate" and daemon.compat is not Compat.V10_0:
+            entry = ("migrate", "all:-a", "show migration status", hmp_info.info_migrate)
     typed = line[:end]
     if entry is None:
         return _unmodelled(daemon, typed) or f"unknown command: '{typed}'\r\n"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from memd.commands import chardev, device, migration, probing, qom
 from memd.commands.daemon import Daemon
 from memd.commands.hmp_plug import standin
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import QObject
@@ -110,7 +111,14 @@ def _image(image: JSONObject) -> list[str]:
     if told:
         lines.append("Format specific information:")
         lines += [f"    {name.replace('-', ' ')}: {_plain(told[name])}" for name in told]
+    limits = image.get("limits")
+    if limits:
+        lines.append("Block limits:")
+        lines += [f"    {name.replace('-', ' ')}: {limits[name]}" for name in _BOUNDS]
     return lines
+
+
+_BOUNDS = ("request-alignment", "min-mem-alignment", "opt-mem-alignment", "max-iov")
 
 
 def _plain(value: JSON) -> str:
@@ -126,6 +134,8 @@ def _size(size: int) -> str:
 def info_migrate(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info migrate`."""
     told = standin(daemon).migration.query()
+    if daemon.compat is not Compat.V10_0:
+        return _migration_in_rows(told, everything=args.get("all", False))
     lines = list(_GLOBALS)
     if "status" in told:
         why = f" ({told['error-desc']})" if "error-desc" in told else ""
@@ -146,6 +156,39 @@ def info_migrate(daemon: Daemon, args: JSONObject) -> list[str]:
     return lines
 
 
+def _migration_in_rows(told: JSONObject, *, everything: bool) -> list[str]:
+    """`info migrate [-a]` of QEMU 11.1.
+
+    Args:
+        told: what `query-migrate` answers.
+        everything: whether what machines are compared by is told too.
+    """
+    lines = []
+    if "status" in told:
+        why = f" ({told['error-desc']})" if "error-desc" in told else ""
+        lines.append(f"Status: \t\t{told['status']}{why}")
+        times = [f"{name}={told[key]}" for name, key in _SHORT_TIMES if key in told]
+        lines.append(f"Time (ms): \t\t{', '.join(times)}")
+    if ram := told.get("ram"):
+        lines += [
+            "RAM info:",
+            f"  Throughput (Mbps): \t{ram['mbps']:.2f}",
+            f"  Sizes: \t\tpagesize={_size(ram['page-size'])}, total={_size(ram['total'])}",
+            f"  Transfers: \t\ttransferred={_size(ram['transferred'])},"
+            f" remain={_size(ram['remaining'])}",
+            f"    Channels: \t\tprecopy={_size(ram['precopy-bytes'])},"
+            f" multifd={_size(ram['multifd-bytes'])}, postcopy={_size(ram['postcopy-bytes'])}",
+            f"    Page Types: \tnormal={ram['normal']}, zero={ram['duplicate']}",
+            f"  Page Rates (pps): \ttransfer={ram['pages-per-second']}",
+            f"  Others: \t\tdirty_syncs={ram['dirty-sync-count']},"
+            f" downtime_bytes={ram['downtime-bytes']}",
+        ]
+    if everything:
+        lines += ["Globals:", *(f"  {line}" for line in _GLOBALS[1:])]
+    return lines
+
+
+_SHORT_TIMES = (("total", "total-time"), ("setup", "setup-time"), ("down", "downtime"))
 _GLOBALS = (
     *("globals:", "store-global-state: on", "only-migratable: off", "send-configuration: on"),
     *("send-section-footer: on", "send-switchover-start: on", "clear-bitmap-shift: 18"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from memd.commands import migration
 from memd.commands.daemon import Daemon
 from memd.commands.hmp_arguments import Usage
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
@@ -61,7 +62,7 @@ def netdev_add(daemon: Daemon, args: JSONObject) -> None:
 
 
 async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`drive_add [-n] PLACE OPTIONS`; what is wrong is printed as it stands."""
+    """`drive_add [-n] PLACE OPTIONS`; 10.0 prints what is wrong as it stands."""
     options, of = _options(args["options"], ""), standin(daemon)
     types = partial(daemon.typed, "blockdev-add")
     try:
@@ -69,19 +70,23 @@ async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
             await of.drives.add(options, types)
             return ["OK"]
         if "node-name" not in options:
-            return ["'node-name' needs to be specified"]
+            raise QMPError("'node-name' needs to be specified")
         await of.blocks.add(types(options))
     except QMPError as error:
+        if daemon.compat is not Compat.V10_0:
+            raise
         return [error.desc, *([] if error.hint is None else [error.hint])]
     return []
 
 
 async def drive_del(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`drive_del NAME`; what is wrong is printed as it stands."""
+    """`drive_del NAME`; 10.0 prints what is wrong as it stands."""
     of = standin(daemon)
     try:
         await of.drives.delete(args["id"])
     except QMPError as error:
+        if daemon.compat is not Compat.V10_0:
+            raise
         return [error.desc]
     return []
 

@@ -89,18 +89,35 @@ def _parse(uri: str, compat: Compat) -> Address:
             elif kind == "tcp" and rest[:1] == ":" and compat is Compat.V10_0:
                 what = "port in address"
             raise QMPError(f"error parsing {what} '{rest}'")
-        of = {"host": found[1] or found[2] or "", "port": found[3], **_flags(found[4] or "")}
+        of = {
+            "host": found[1] or found[2] or "",
+            "port": found[3],
+            **_flags(found[4] or "", compat),
+        }
         return {"transport": "socket", "type": "inet" if kind == "tcp" else kind, **of}
     raise QMPError(f"unknown migration protocol: {uri}")
 
 
-def _flags(text: str) -> dict[str, bool]:
+def _flags(text: str, compat: Compat) -> dict[str, bool]:
     """The families that are asked for behind a port; raises `QMPError`."""
+    told: dict[str, bool] = {}
+    if compat is not Compat.V10_0:
+        for each in text.split(",")[1:]:
+            name, _, value = each.partition("=")
+            if name == "to":
+                if not value.isdecimal():
+                    raise QMPError("Parameter 'to' expects a number")
+            elif name not in _SWITCHES:
+                raise QMPError(f"Invalid parameter '{name}'")
+            elif each[len(name) :] not in _FLAG:
+                raise QMPError(f"Parameter '{name}' expects 'on' or 'off'")
+            else:
+                told[name] = _FLAG[each[len(name) :]]
+        return told
     to = re.search(",to=([^,]*)", text)
     if to is not None and not to[1].isdecimal():
         raise QMPError("error parsing to= argument")
-    told = {}
-    for name in ("ipv4", "ipv6", "keep-alive", "mptcp"):
+    for name in _SWITCHES:
         if flag := re.search(f",{name}([^,]*)", text):
             if flag[1] not in _FLAG:
                 raise QMPError(f"error parsing '{name}' flag '{text[flag.start(1) :]}'")
@@ -108,6 +125,7 @@ def _flags(text: str) -> dict[str, bool]:
     return told
 
 
+_SWITCHES = ("ipv4", "ipv6", "keep-alive", "mptcp")
 _FLAG = {"": True, "=on": True, "=off": False}
 
 

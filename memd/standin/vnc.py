@@ -98,7 +98,9 @@ class Vnc:
         if self._is_missing(args) and self._compat is not Compat.V10_0:
             raise QMPError("No VNC display is present")
         if self._is_missing(args) or self._auth != "vnc":
-            raise QMPError("Could not set password")
+            disabled = "VNC password authentication is disabled"
+            told = "Could not set password" if self._compat is Compat.V10_0 else disabled
+            raise QMPError(told)
 
     def expire_password(self, args: Args) -> None:
         """`expire_password`; raises `QMPError`."""
