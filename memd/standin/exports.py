@@ -1,4 +1,4 @@
-"""The register of exports, and the NBD server: it listens, and disconnects who comes.
+"""The register of exports, and the NBD server: it listens, and disconnects each client.
 
 Rules and texts were observed on QEMU 10.0.2.
 """
@@ -15,7 +15,7 @@ from memd.standin.tunable import IOThread
 from memd.work import Event
 
 if TYPE_CHECKING:
-    from memd.standin.doors import Doors
+    from memd.standin.listeners import Listeners
 
 Args = dict[str, Any]
 _NBD = "nbd"
@@ -26,28 +26,28 @@ class Exports:
 
     Args:
         blocks: the nodes that are exported.
-        doors: what is listened at.
+        listeners: where the server listens.
     """
 
-    def __init__(self, blocks: Blocks, doors: Doors) -> None:
+    def __init__(self, blocks: Blocks, listeners: Listeners) -> None:
         self._blocks = blocks
-        self._doors = doors
+        self._listeners = listeners
         # By id: the name that an NBD client would ask for, and the node.
         self._exports: dict[str, tuple[str, Node]] = {}
 
     async def start(self, args: Args) -> None:
         """`nbd-server-start`; raises `QMPError` where it was started, or can't be."""
-        if self._doors.has(_NBD):
+        if self._listeners.has(_NBD):
             raise QMPError("NBD server already running")
         if "tls-creds" in args:
-            self._doors.check_credentials(args["tls-creds"])
+            self._listeners.check_credentials(args["tls-creds"])
         addr = args["addr"]
-        await self._doors.open(_NBD, {"type": addr["type"], **addr["data"]})
+        await self._listeners.open(_NBD, {"type": addr["type"], **addr["data"]})
 
     async def stop(self, args: object = None) -> tuple[Event, ...]:
         """`nbd-server-stop`; raises `QMPError` where it was not started."""
         self._need_server()
-        await self._doors.close(_NBD)
+        await self._listeners.close(_NBD)
         return tuple([event for id in [*reversed(self._exports)] for event in await self._drop(id)])
 
     def add(self, args: Args) -> None:
@@ -73,7 +73,7 @@ class Exports:
     def _add(self, id: str, node: Node, args: Args) -> None:
         self._check_free(id)
         name, thread = args.get("name", node.name), args.get("iothread")
-        if thread is not None and not isinstance(self._doors.object(thread), IOThread):
+        if thread is not None and not isinstance(self._listeners.object(thread), IOThread):
             raise QMPError(f'iothread "{thread}" not found')
         if args.get("writable") and node.read_only and "node-name" in args:
             raise QMPError("Cannot export read-only node as writable")
@@ -112,5 +112,5 @@ class Exports:
         ]
 
     def _need_server(self) -> None:
-        if not self._doors.has(_NBD):
+        if not self._listeners.has(_NBD):
             raise QMPError("NBD server not running")

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
     from memd.standin.dirty_rate import DirtyRate
-    from memd.standin.doors import Doors
     from memd.standin.drives import Drives
     from memd.standin.dump import Dump
     from memd.standin.exports import Exports
     from memd.standin.images import Images
+    from memd.standin.listeners import Listeners
     from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
     from memd.standin.vnc import Vnc
@@ -33,7 +33,7 @@ REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 
 _FULL = "q35"
 _REGISTERS = (
-    *("chardevs", "netdevs", "blocks", "drives", "images", "doors", "exports", "devices"),
+    *("chardevs", "netdevs", "blocks", "drives", "images", "listeners", "exports", "devices"),
     *("migration", "dump", "vnc", "dirty_rate"),
 )
 
@@ -108,26 +108,26 @@ class StandIn:
         return Images(self.blocks, self._tree)
 
     @cached_property
-    def doors(self) -> Doors:
-        """Where it listens for what it has not."""
-        from memd.standin.doors import Doors
+    def listeners(self) -> Listeners:
+        """The listening sockets of servers that it lacks."""
+        from memd.standin.listeners import Listeners
 
         assert self.host is not None
-        return Doors(self.host.machine)
+        return Listeners(self.host.machine)
 
     @cached_property
     def exports(self) -> Exports:
         """The exports of block nodes."""
         from memd.standin.exports import Exports
 
-        return Exports(self.blocks, self.doors)
+        return Exports(self.blocks, self.listeners)
 
     @cached_property
     def vnc(self) -> Vnc:
         """The VNC display."""
         from memd.standin.vnc import Vnc
 
-        return Vnc(self.doors, self._compat)
+        return Vnc(self.listeners, self._compat)
 
     @cached_property
     def dirty_rate(self) -> DirtyRate:
@@ -173,8 +173,8 @@ class StandIn:
             self.netdevs.clear()
         if "chardevs" in made:
             await self.chardevs.clear()
-        if "doors" in made:
-            await self.doors.clear()
+        if "listeners" in made:
+            await self.listeners.clear()
         if "blocks" in made:
             await self.blocks.clear()
         for name in _REGISTERS:

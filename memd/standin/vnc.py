@@ -1,4 +1,4 @@
-"""The register of the VNC server: it listens, and disconnects who comes. There is no picture.
+"""The register of the VNC server: it listens, and disconnects each client.
 
 Passwords are checked for what they are given with and kept nowhere. Rules and texts
 were observed on QEMU 10.0.2.
@@ -14,7 +14,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 
 if TYPE_CHECKING:
-    from memd.standin.doors import Doors
+    from memd.standin.listeners import Listeners
 
 Args = dict[str, Any]
 _NAME = "VNC"
@@ -27,12 +27,12 @@ class Vnc:
     """The VNC display of a stand-in, if there is one.
 
     Args:
-        doors: what is listened at.
+        listeners: where the server listens.
         compat: whose texts.
     """
 
-    def __init__(self, doors: Doors, compat: Compat) -> None:
-        self._doors = doors
+    def __init__(self, listeners: Listeners, compat: Compat) -> None:
+        self._listeners = listeners
         self._compat = compat
         self._id: str | None = None
         self._auth = "none"
@@ -49,7 +49,7 @@ class Vnc:
             return
         kind, _, path = where.partition(":")
         if kind == "unix":
-            await self._doors.open(_NAME, {"type": "unix", "path": path})
+            await self._listeners.open(_NAME, {"type": "unix", "path": path})
             return
         host, colon, display = where.rpartition(":")
         if not colon:
@@ -59,12 +59,12 @@ class Vnc:
         if int(display) > 65535 - _FIRST_PORT:
             raise QMPError(f"port {display} out of range")
         port = str(int(display) + _FIRST_PORT)
-        await self._doors.open(_NAME, {"type": "inet", "host": host.strip("[]"), "port": port})
+        await self._listeners.open(_NAME, {"type": "inet", "host": host.strip("[]"), "port": port})
 
     def _servers(self) -> list[dict[str, JSON]]:
         """QAPI's `VncServerInfo2` of each address."""
         found = []
-        for each in reversed(self._doors.addresses(_NAME)):
+        for each in reversed(self._listeners.addresses(_NAME)):
             family, place = "unix", {"host": "", "service": each.get("path")}
             if each["type"] == "inet":
                 family = "ipv6" if ":" in each["host"] else "ipv4"
@@ -95,12 +95,12 @@ class Vnc:
         _check_spice(args)
         if args.get("connected", "keep") != "keep":
             raise QMPError("parameter 'connected' must be 'keep' when 'protocol' is 'vnc'")
-        if self._is_missing(args) and self._compat is not Compat.V10_0:
-            raise QMPError("No VNC display is present")
-        if self._is_missing(args) or self._auth != "vnc":
+        missing = self._is_missing(args)
+        if missing or self._auth != "vnc":
+            if self._compat is Compat.V10_0:
+                raise QMPError("Could not set password")
             disabled = "VNC password authentication is disabled"
-            told = "Could not set password" if self._compat is Compat.V10_0 else disabled
-            raise QMPError(told)
+            raise QMPError("No VNC display is present" if missing else disabled)
 
     def expire_password(self, args: Args) -> None:
         """`expire_password`; raises `QMPError`."""

@@ -1,4 +1,4 @@
-"""Closing what may keep whoever closes it waiting."""
+"""Closing of descriptors whose close(2) may wait."""
 
 from __future__ import annotations
 

@@ -89,11 +89,11 @@ async def test_removals_go_before(manager: ServiceManager, open_store: Open) -> 
         store.remove(name_of(2))
         assert store.has_free_place()
         assert not store.store(name_of(4), memories[4])
-        parking = threading.Thread(target=store.store, args=(name_of(4), memories[4], True))
-        parking.start()
+        storing = threading.Thread(target=store.store, args=(name_of(4), memories[4], True))
+        storing.start()
         # The loop waits for nobody.
         store.remove(name_of(3))
-    parking.join(60)
+    storing.join(60)
     assert store.store(name_of(5), memories[5], True)
     manager.catch_up()
     assert manager.names() == ["memd-4", "memd-5"]

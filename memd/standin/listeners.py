@@ -1,4 +1,4 @@
-"""Sockets at which a stand-in listens for what it has not: who connects is disconnected.
+"""Listening sockets of servers that a stand-in lacks: each client is disconnected.
 
 So an address is taken as by a QEMU, and no client waits for an answer that never comes.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from memd.standin.channels import Address
 
 
-class Doors:
+class Listeners:
     """The sockets that are listened at, by the name of the server that would be there.
 
     Args:
