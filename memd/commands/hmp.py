@@ -43,9 +43,7 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     entry = _COMMANDS.get(name)
     if name == "info" and line[end:].strip(BLANKS):
         name, end = _word(line, end)
-        entry = _INFO.get(name)
-        if name == "migrate" and daemon.compat is not Compat.V10_0:
-            entry = ("migrate", "all:-a", "show migration status", hmp_info.info_migrate)
+        entry = (_INFO if daemon.compat is Compat.V10_0 else _INFO_11_1).get(name)
     typed = line[:end]
     if entry is None:
         return _unmodelled(daemon, typed) or f"unknown command: '{typed}'\r\n"
@@ -335,3 +333,7 @@ _SUBJECTS: tuple[_Entry, ...] = (
 )
 
 _INFO = {entry[0]: entry for entry in _SUBJECTS}
+_INFO_11_1 = {
+    **_INFO,
+    "migrate": ("migrate", "all:-a", "show migration status", hmp_info.info_migrate),
+}

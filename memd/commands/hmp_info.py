@@ -134,12 +134,14 @@ def _size(size: int) -> str:
 def info_migrate(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info migrate`."""
     told = standin(daemon).migration.query()
+    status = told.get("status")
+    if "error-desc" in told:
+        status = f"{status} ({told['error-desc']})"
     if daemon.compat is not Compat.V10_0:
-        return _migration_in_rows(told, everything=args.get("all", False))
+        return _migration_in_rows(told, status, everything=args.get("all", False))
     lines = list(_GLOBALS)
-    if "status" in told:
-        why = f" ({told['error-desc']})" if "error-desc" in told else ""
-        lines.append(f"Migration status: {told['status']}{why}")
+    if status is not None:
+        lines.append(f"Migration status: {status}")
     lines += [f"{name}: {told[key]} ms" for name, key in _TIMES if key in told]
     ram = told.get("ram")
     if ram is None:
@@ -156,17 +158,17 @@ def info_migrate(daemon: Daemon, args: JSONObject) -> list[str]:
     return lines
 
 
-def _migration_in_rows(told: JSONObject, *, everything: bool) -> list[str]:
+def _migration_in_rows(told: JSONObject, status: str | None, *, everything: bool) -> list[str]:
     """`info migrate [-a]` of QEMU 11.1.
 
     Args:
-        told: what `query-migrate` answers.
+        told: the answer of `query-migrate`.
+        status: the first row, None before there is a migration.
         everything: whether what machines are compared by is told too.
     """
     lines = []
-    if "status" in told:
-        why = f" ({told['error-desc']})" if "error-desc" in told else ""
-        lines.append(f"Status: \t\t{told['status']}{why}")
+    if status is not None:
+        lines.append(f"Status: \t\t{status}")
         times = [f"{name}={told[key]}" for name, key in _SHORT_TIMES if key in told]
         lines.append(f"Time (ms): \t\t{', '.join(times)}")
     if ram := told.get("ram"):

@@ -73,9 +73,7 @@ async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
             raise QMPError("'node-name' needs to be specified")
         await of.blocks.add(types(options))
     except QMPError as error:
-        if daemon.compat is not Compat.V10_0:
-            raise
-        return [error.desc, *([] if error.hint is None else [error.hint])]
+        return _as_it_stands(daemon, error)
     return []
 
 
@@ -85,10 +83,15 @@ async def drive_del(daemon: Daemon, args: JSONObject) -> list[str]:
     try:
         await of.drives.delete(args["id"])
     except QMPError as error:
-        if daemon.compat is not Compat.V10_0:
-            raise
-        return [error.desc]
+        return _as_it_stands(daemon, error)
     return []
+
+
+def _as_it_stands(daemon: Daemon, error: QMPError) -> list[str]:
+    """An error as 10.0 prints it; 11.1 prints it as those of other words, so it is raised."""
+    if daemon.compat is not Compat.V10_0:
+        raise error
+    return [error.desc, *([] if error.hint is None else [error.hint])]
 
 
 async def nbd_server_start(daemon: Daemon, args: JSONObject) -> None:

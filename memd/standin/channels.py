@@ -103,16 +103,16 @@ def _flags(text: str, compat: Compat) -> dict[str, bool]:
     told: dict[str, bool] = {}
     if compat is not Compat.V10_0:
         for each in text.split(",")[1:]:
-            name, _, value = each.partition("=")
+            name, sign, value = each.partition("=")
             if name == "to":
                 if not value.isdecimal():
                     raise QMPError("Parameter 'to' expects a number")
-            elif name not in _SWITCHES:
+                continue
+            if name not in _SWITCHES:
                 raise QMPError(f"Invalid parameter '{name}'")
-            elif each[len(name) :] not in _FLAG:
+            if sign + value not in _FLAG:
                 raise QMPError(f"Parameter '{name}' expects 'on' or 'off'")
-            else:
-                told[name] = _FLAG[each[len(name) :]]
+            told[name] = _FLAG[sign + value]
         return told
     to = re.search(",to=([^,]*)", text)
     if to is not None and not to[1].isdecimal():
