@@ -2,11 +2,11 @@
 
     python -m benchmarks.soak [--minutes N] [--clients N] [--rate N] [--output DIR] [--seed N]
 
-Most clients are sound: they make backends of every kind, read, write, discard,
-save, export and delete them. Some are not: they send rubbish, leave in the
-middle of a message or an answer, or read nothing. Every few seconds the
-daemon's memory, descriptors, mappings and threads are read; between rounds
-everything is deleted and everybody leaves, and what is held then is what is
+Most clients are sound: they make backends of every kind, some of which a pool has
+ready, read, write, discard, save, export and delete them. Some are not: they send
+rubbish, leave in the middle of a message or an answer, or read nothing. Every few
+seconds the daemon's memory, descriptors, mappings and threads are read; between
+rounds everything is deleted and everybody leaves, and what is held then is what is
 compared. Ends with status 1 where it has grown.
 """
 
@@ -45,6 +45,12 @@ memory, which moves by some megabytes from one moment to the next, its mappings,
 and threads that wait for work. A leak of 100 bytes a command comes to 160 MiB in
 an hour."""
 
+POOLED: tuple[dict[str, Any], ...] = (
+    {"qom-type": "memory-backend-memfd", "size": 4 * MIB, "prealloc": True},
+    {"qom-type": "memory-backend-ram", "size": 2 * MIB, "prealloc": True},
+)
+"""What the daemon has pools of, two of each."""
+
 KINDS = ("ram", "file", "memfd", "shm")
 RUBBISH = (
     b"{" * 2000,
@@ -79,6 +85,7 @@ class Mix:
         """One command, or several that belong together; a refusal is as good as success."""
         kinds: list[tuple[int, Do]] = [
             (8, self.add),
+            (2, self.take),
             (7, self.delete),
             (4, self.read),
             (4, self.write),
@@ -117,6 +124,10 @@ class Mix:
             size = rng.choice((0, 1 << 62))
         options |= {"qom-type": f"memory-backend-{kind}", "id": self.id(), "size": size}
         await client.execute("object-add", options)
+
+    async def take(self, client: AsyncClient) -> None:
+        """object-add of what a pool has."""
+        await client.execute("object-add", {**self.rng.choice(POOLED), "id": self.id()})
 
     async def delete(self, client: AsyncClient) -> None:
         """object-del."""
@@ -225,11 +236,13 @@ async def sampled(pid: int, start: float, samples: list[dict[str, float]]) -> No
 
 
 async def emptied(path: Path) -> None:
-    """Delete every object; nobody else is there."""
+    """Delete every object, and wait until the pools are full; nobody else is there."""
     async with await AsyncClient.connect(str(path)) as client:
         for each in await client.execute("qom-list", {"path": "/objects"}):
             if each["type"].startswith("child<"):
                 await client.execute("object-del", {"id": each["name"]})
+        while any(pool["ready"] < pool["count"] for pool in await client.execute("x-pool-query")):
+            await asyncio.sleep(0.1)
 
 
 async def soak(options: argparse.Namespace, server: Server, directory: Path) -> dict[str, Any]:
@@ -254,6 +267,9 @@ async def soak(options: argparse.Namespace, server: Server, directory: Path) -> 
         quiet.append({"seconds": round(time.monotonic() - start, 1), **now})
         print(f"{quiet[-1]['seconds']:7.0f} s: {sum(mix.done.values()):,} done, {now}", flush=True)
     sampling.cancel()
+    async with await AsyncClient.connect(str(path)) as client:
+        for pool in await client.execute("x-pool-query"):
+            mix.done[f"taken from a pool of {pool['qom-type']}"] = pool["taken"]
     return {
         "seed": options.seed,
         "clients": options.clients,
@@ -287,7 +303,10 @@ def main() -> int:
     print(f"seed {options.seed}")
     directory = Path(tempfile.mkdtemp(prefix="memd-soak-", dir="/dev/shm"))
     try:
-        with Server("memd") as server:
+        pools: list[str] = []
+        for each in POOLED:
+            pools += ["--pool", f"{each['qom-type']},size={each['size']},prealloc=on,count=2"]
+        with Server("memd", *pools) as server:
             result = asyncio.run(soak(options, server, directory))
     finally:
         shutil.rmtree(directory)
