@@ -35,6 +35,8 @@ PATIENCE = 60.0
 TREE = Path(__file__).resolve().parents[2]
 """The checkout that the tests stand in."""
 
+QEMU = "qemu-system-x86_64"
+
 
 class Died(Exception):
     """The server ended, or closed the connection, instead of answering."""
@@ -63,9 +65,9 @@ def compat_options(compat: Compat) -> list[str]:
 
 
 def qemu_binary() -> list[str]:
-    """The reference; skips where there is none. MEMD_QEMU names another command, shell-like."""
+    """The reference, the QEMU on PATH; skips where there is none."""
     qemu_compat()
-    return shlex.split(_command())
+    return [QEMU]
 
 
 def qemu_argv() -> list[str]:
@@ -75,28 +77,23 @@ def qemu_argv() -> list[str]:
 
 def qemu_compat() -> Compat:
     """The release that the reference is of; skips where there is none."""
-    found = _release(_command())
+    found = _release()
     if isinstance(found, str):
         judges = " or ".join(compat.value for compat in Compat)
         pytest.skip(f"needs QEMU {judges}: {found}")
     return found
 
 
-def _command() -> str:
-    return os.environ.get("MEMD_QEMU", "qemu-system-x86_64")
-
-
 @functools.cache
-def _release(command: str) -> Compat | str:
-    """The release of a command, or why it is no reference."""
-    words = shlex.split(command)
-    if shutil.which(words[0]) is None:
-        return f"there is no {words[0]} on PATH, and MEMD_QEMU is not set"
-    done = subprocess.run([*words, "-version"], capture_output=True, text=True, check=False)
+def _release() -> Compat | str:
+    """The release of the QEMU on PATH, or why it is no reference."""
+    if shutil.which(QEMU) is None:
+        return f"there is no {QEMU} on PATH"
+    done = subprocess.run([QEMU, "-version"], capture_output=True, text=True, check=False)
     found = re.search(r"version (\d+\.\d+)\.", done.stdout)
     # A comparison with another release says nothing.
     of = [compat for compat in Compat if found and compat.value == found[1]]
-    return of[0] if of else f"{command} is {found[1] if found else 'none'}"
+    return of[0] if of else f"{QEMU} is {found[1] if found else 'none'}"
 
 
 class Monitor:

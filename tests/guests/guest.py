@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
@@ -58,7 +57,7 @@ class Guest:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
             console.bind(str(where))
             console.listen(1)
-            argv = [*os.environ.get("MEMD_QEMU", "qemu-system-x86_64").split(), *machine.split()]
+            argv = ["qemu-system-x86_64", *machine.split()]
             argv += ["-object", backend, "-serial", f"unix:{where}"]
             # One for the test, and one for memd.
             for each in (self.qmp, self.pages):

@@ -1,8 +1,7 @@
 """Raw inputs and what a real QEMU was seen to answer.
 
 The answers stand in golden/RELEASE.json, one input a line (bytes as Latin-1). To
-observe them anew, after adding to inputs.py, for the QEMU on PATH or the one that
-MEMD_QEMU names (see tests/against):
+observe them anew, after adding to inputs.py, for the QEMU on PATH:
 
     MEMD_RENEW_GOLDEN=1 pytest -n0 tests/wire/test_golden.py
 """
