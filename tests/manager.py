@@ -2,7 +2,7 @@
 
 It starts one service, listens to what it says, keeps what it parks, and starts it
 again with all of that, as systemd does (sd_listen_fds(3), systemd.service(5)):
-what was said before the service died is heeded before it is started again, a
+what was said before the service died is acted on before it is started again, a
 descriptor that is there already is not kept twice, and what there is no room for
 is dropped. Of the standard library alone, for tests of a service that is to
 come back whole.
@@ -222,7 +222,7 @@ class ServiceManager:
         return status
 
     def catch_up(self) -> None:
-        """Heed all that has been said by now."""
+        """Act on all that has been said by now."""
         with self._changed:
             self._drain()
 
@@ -259,7 +259,7 @@ class ServiceManager:
 
     @contextlib.contextmanager
     def deaf(self) -> Iterator[None]:
-        """Heed nothing for the length of a `with` block, as while systemd reloads."""
+        """Act on nothing for the length of a `with` block, as while systemd reloads."""
         with self._paused:
             yield
 
@@ -302,7 +302,7 @@ class ServiceManager:
                 self._changed.notify_all()
 
     def _drain(self) -> None:
-        """Heed all that has been sent by now."""
+        """Act on all that has been sent by now."""
         room = socket.CMSG_SPACE(_MOST * 4) + socket.CMSG_SPACE(struct.calcsize("3i"))
         flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         while True:

@@ -156,7 +156,7 @@ def test_inherited_sockets(directory: Path, activated: bool) -> None:
 
 
 @need_root
-def test_whoever_is_waited_for_is_looked_at_too(directory: Path) -> None:
+def test_a_client_that_was_waited_for_is_checked_too(directory: Path) -> None:
     directory.chmod(0o755)
     path = directory / "s"
     argv = [*memd_argv(), "--qmp", f"unix:{path},server=on", "--allow-user", str(STRANGER)]

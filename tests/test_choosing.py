@@ -151,7 +151,7 @@ def test_huge_pages_of_a_memfd_need_no_mount(
     assert daemon.stat()["page-size"] == 2 * MIB
 
 
-def test_a_memfd_outlives_the_daemon_in_whoever_holds_it(
+def test_a_memfd_outlives_the_daemon_in_a_process_that_holds_it(
     start_memd: Callable[..., Server],
 ) -> None:
     server = start_memd()

@@ -264,7 +264,7 @@ def test_deleted_while_it_is_populated(tree: Tree, held: HeldHost) -> None:
     slow = Running(tree.objects.delete("m0"))
     assert tree.objects.get("m0") is None
     slow.finish()
-    # Whoever works on it still has it.
+    # A thread that works on it still has it.
     assert row_of(region.address) is not None
     held.go_on.set()
     thread.join(20)

@@ -62,7 +62,7 @@ def test_a_template_that_is_opened_for_writing(tree: Tree, full: str) -> None:
     found = suggestion(tree, "file", size=MIB, mem_path=full)
     assert (found["readonly"], found["rom"]) == (True, "off")
     assert found["size"] == MIB
-    # Whoever denies such discarding need not be told of it.
+    # Where such discarding is denied, there is no advice on it.
     denied = told(tree, arguments("file", size=MIB, mem_path=full), deny=True)
     assert "discarding" not in denied["warnings"][0]["text"]
 

@@ -104,7 +104,7 @@ def test_a_full_bus(bench: Bench) -> None:
 
 
 def test_the_last_slot(bench: Bench) -> None:
-    """Whoever asks for any place is told that this one is taken; observed on QEMU 10.0.2."""
+    """A device that asks for any place is told that this one is taken; observed on QEMU 10.0.2."""
     bench.add("virtio-pmem-pci", id="p0", addr="1f")
     bench.ram("m")
     assert bench.refuse("virtio-mem-pci", id="v0", memdev="m") == (

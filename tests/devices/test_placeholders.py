@@ -86,7 +86,7 @@ def test_refusals(machine: Machine) -> None:
     assert refusal(machine, driver=driver, addr="1f", chassis=9) == (
         "PCI: slot 31 function 0 not available for pcie-root-port, in use by ICH9-LPC,id=(null)"
     )
-    # Whoever is refused leaves its place to others.
+    # A refused one leaves its place to others.
     run_here(add_device(machine, {"driver": driver, "id": "b", "chassis": 1}))
 
 

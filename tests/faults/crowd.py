@@ -29,7 +29,7 @@ def connect(path: str, count: int, greeting: bytes = NEGOTIATE) -> list[socket.s
 
 
 def ready() -> None:
-    """Tell whoever started this."""
+    """Tell the process that started this."""
     print("ready", flush=True)
 
 

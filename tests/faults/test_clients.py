@@ -1,4 +1,4 @@
-"""A thousand bad clients, a flood of commands: whoever behaves is served all the same.
+"""A thousand bad clients, a flood of commands: clients that behave are served all the same.
 
 The worst wait of a good client is printed (`pytest -s`), not asserted: this machine
 may be busy with other things. docs/limits.md has figures.

@@ -93,7 +93,7 @@ def test_each_user_has_a_share(start_memd: Callable[..., Server], directory: Pat
         f" {NOBODY}, --max-memory-per-user allows 4194304",
         "made",
     ]
-    # Whoever deletes it, it was his.
+    # It was his, though another one deletes it.
     assert monitor.execute("object-del", {"id": f"u{3 * MIB}"}) == {"return": {}}
     assert monitor.execute("object-add", arguments(size=MIB, id="n")) == {"return": {}}
     assert "in use by user 0" in error(monitor.execute("object-add", arguments(size=MIB, id="o")))

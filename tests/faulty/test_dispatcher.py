@@ -171,7 +171,7 @@ def test_a_version_of_ones_choice(server: Server, connect: Connect) -> None:
     client = connect()
     assert client.greeting == {"QMP": {"version": version, "capabilities": ["oob"]}}
     assert client.execute("query-version")["return"] == version
-    # Whoever tells it sees what is really there.
+    # The one that tells it sees what is really there.
     assert server.tell("query-version")["qemu"]["major"] == 10
 
 

@@ -51,7 +51,7 @@ class InParts(Transcript):
 
 def test_the_oldest_are_forgotten() -> None:
     transcript = Short()
-    # Whoever has the number 0 is not recorded.
+    # A client of number 0 is not recorded.
     for number in (0, 1, 2, 3, 4, 5):
         transcript.heard(number, {}, 2)
     found, following = transcript.since(0)

@@ -191,7 +191,7 @@ async def test_a_machine_of_other_pages(serving: Serving, start_guest: Start) ->
 
 
 async def test_a_machine_of_another_size(serving: Serving, start_guest: Start) -> None:
-    """QEMU ends, and says why; whoever asked for it is told where to look."""
+    """QEMU ends, and says why; the client that asked for it is told where to look."""
     guest = start_guest("memory-backend-memfd,id=ram,size=64M", "-m", "64M")
     await serving.serve(uri=guest.listen())
     told = await serving.ended()

@@ -172,7 +172,7 @@ def test_a_file_that_this_process_has_opened_again_stays(directory: Path) -> Non
     assert names(directory) == ["new"]
 
 
-def test_whoever_opens_a_file_that_is_removed_makes_a_new_one(directory: Path) -> None:
+def test_opening_a_file_that_is_removed_makes_a_new_one(directory: Path) -> None:
     """Both at the same time, again and again: nobody is left with a file without a name."""
     done = threading.Event()
 
@@ -214,7 +214,7 @@ def test_files_of_what_does_not_become_whole(directory: Path) -> None:
     unfinished = opened(directory / "unfinished")
     files.remove_unfinished()
     assert names(directory) == ["kept"]
-    # Whoever works with the descriptor still has it.
+    # A thread that works with the descriptor still has it.
     os.fstat(unfinished.fd)
     unfinished.undo()
     assert not files._unfinished

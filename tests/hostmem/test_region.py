@@ -26,7 +26,7 @@ def spec(size: int = MIB, align: int = PAGE, **options: object) -> MapSpec:
 
 @contextmanager
 def file_of(size: int, readonly: bool = False) -> Iterator[int]:
-    """A descriptor of a file without a name, given away to whoever maps it."""
+    """A descriptor of a file without a name, given to a process that maps it."""
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(size)
         yield os.open(file.name, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)

@@ -113,7 +113,7 @@ def test_the_whole_parser_and_the_short_way_agree() -> None:
 
 
 def test_the_parser_is_whole() -> None:
-    """As whoever makes a manual of it wants it."""
+    """As a manual is made of it."""
     for name in SUBCOMMANDS:
         sub = subparser(parser(), name)
         assert (sub.description or "").endswith(".")

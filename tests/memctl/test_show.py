@@ -47,7 +47,7 @@ def test_all_of_a_backend(memctl: Memctl, clone: Path) -> None:
 
 
 def test_terminals_are_not_told_what_to_do(memctl: Memctl, tmp_path: Path) -> None:
-    """By whoever has chosen the path."""
+    """By the client that has chosen the path."""
     path = str(tmp_path / "a\x1b]0;title\x07\nsize: 0")
     memctl.out("add", f"file,id=c,size=4k,share=on,mem-path={path}")
     try:

@@ -1,4 +1,4 @@
-"""What is kept while the daemon runs: each kind, each moment, and a manager that has no ear."""
+"""What is kept while the daemon runs: each kind, each moment, and a manager that does not read."""
 
 from __future__ import annotations
 
@@ -366,7 +366,7 @@ async def test_no_room(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_the_last_room_is_one_objects(begin: Begin) -> None:
-    """Also where the manager has no ear, and several wait for it."""
+    """Also where the manager does not read, and several wait for it."""
     life = await begin()
     life.manager.capacity = 2
     life.kill()

@@ -190,7 +190,7 @@ def test_zeroes_that_were_merged_are_content(manage: Manage, directory: Path) ->
 
 
 def test_clients_that_connect_early_find_everything(manage: Manage) -> None:
-    """Whoever connects while it starts is answered once everything is back."""
+    """Clients that connect while it starts are answered once everything is back."""
     manager = manage(capacity=600)
     manager.start_and_wait()
     with talking(manager) as monitor:

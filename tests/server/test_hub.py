@@ -78,7 +78,7 @@ async def test_everybody_is_greeted_and_counted() -> None:
         client.close()
 
 
-async def test_events_go_to_whoever_has_negotiated() -> None:
+async def test_events_go_to_clients_that_have_negotiated() -> None:
     hub, monitor = new_hub(), Monitor("m0")
     listening, silent = Client(hub, monitor), Client(hub, monitor)
     for client in (listening, silent):

@@ -47,7 +47,7 @@ def test_the_oldest_makes_room() -> None:
     assert not pending.drop_oldest()
 
 
-async def test_time_is_up_for_whoever_has_not_negotiated() -> None:
+async def test_clients_that_do_not_negotiate_are_disconnected() -> None:
     pending = PendingNegotiation(asyncio.get_running_loop(), 0.01)
     callers = [Caller(pending) for _ in range(3)]
     callers[0].negotiated = True

@@ -113,7 +113,7 @@ def test_every_attempt_is_judged() -> None:
     ],
 )
 def test_denied(found: dict[str, dict[str, str]], what: str, user: str) -> None:
-    """Inside it is denied, whoever asks; outside it is not, so that this shows something."""
+    """Inside it is denied to every user; outside it is not, so that this shows something."""
     setting, error = DENIED[what]
     assert found["outside"][what] == "done", f"can't be tried: to {what}"
     # The user's own permissions are asked before the sandbox: what those deny to

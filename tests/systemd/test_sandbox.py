@@ -87,7 +87,7 @@ def test_threads_fill_memory(client: Client) -> None:
 
 
 def test_huge_pages(client: Client, hugepages: Callable[[int], None]) -> None:
-    """Without a right of its own, and locked memory at nought."""
+    """Without a right of its own, and no locked memory."""
     hugepages(4)
     add(client, "memfd", 4 * MIB, hugetlb=True, prealloc=True)
     assert stat(client)["page-size"] == 2 * MIB

@@ -161,7 +161,7 @@ def test_nobody_there(directory: Path) -> None:
     recorder.stop()
 
 
-def test_whoever_is_still_there_is_let_go(server: Server, directory: Path) -> None:
+def test_clients_that_are_still_there_are_disconnected(server: Server, directory: Path) -> None:
     recorder = Recorder(str(directory / "r"), server.socket, directory / "t")
     recorder.start()
     client = Monitor(recorder.path)
