@@ -30,6 +30,9 @@ _SWITCHES = (
     *("suppress-vmdesc", "usb"),
 )
 
+FLASH = ("pflash0", "pflash1")
+"""Properties of a PC that name what is in its flash chips."""
+
 _NO_OBJECT = {
     "boot": "Invalid parameter type for 'boot', expected: object",
     "memory": "Parameter 'memory' used inconsistently",
@@ -145,6 +148,8 @@ class MachineOptions:
             QMPError: there is no such property, or it can't be that.
         """
         types = {row[0]: row[1] for row in self.kind.properties}
+        if self.kind.kind in ("q35", "pc"):
+            types |= dict.fromkeys(FLASH, "string")
         types |= dict.fromkeys(_COMMON, "string") | dict.fromkeys(_SWITCHES, "bool")
         values = {}
         for name, value in self._options.items():

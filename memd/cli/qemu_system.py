@@ -12,13 +12,14 @@ from collections.abc import Container, Sequence
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
 from memd.cli.keyval import parse_either, parse_keyval
+from memd.cli.machine import FLASH
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Apply, Given, apply_options, compat_of, located, read_options
 from memd.cli.report import Answered, CommandLineError
 from memd.cli.start import run_command
 from memd.compat import Compat
-from memd.config import Chardev, Config, Report
+from memd.config import Chardev, Config, Report, StartCommand
 from memd.errors import QMPError
 
 _LISTS = {
@@ -59,7 +60,7 @@ _FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migrata
 REFUSED = (
     *("acpitable", "add-fd", "debugcon"),
     *("dfilter", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "gdb", "icount", "iscsi", "loadvm"),
-    *("mtdblock", "option-rom", "pflash", "plugin"),
+    *("mtdblock", "option-rom", "plugin"),
     *("run-with", "sd", "set", "shim", "spice", "tpmdev", "usbdevice", "virtfs"),
     "xen-domid",
 )
@@ -265,7 +266,9 @@ OPTIONS: dict[str, Take] = {
     "object": _registered("take_object"),
     **dict.fromkeys(("serial", "parallel"), _registered("take_port")),
     **dict.fromkeys(("netdev", "blockdev"), _registered("register_option")),
-    **dict.fromkeys(("drive", "cdrom", "hda", "hdb", "hdc", "hdd"), _registered("take_drive")),
+    **dict.fromkeys(
+        ("drive", "cdrom", "hda", "hdb", "hdc", "hdd", "pflash"), _registered("take_drive")
+    ),
     "nic": _registered("take_nic"),
     "vnc": _registered("take_vnc"),
     "incoming": _registered("take_incoming"),
@@ -332,6 +335,13 @@ def _open_qtest(line: QemuCommandLine) -> None:
         ) from None
 
 
+def _use_flash(config: Config) -> None:
+    """Have the machine's flash chips made once all drives are there, where any is for one."""
+    given = config.machine_values.keys() & FLASH
+    if given or any(each.options.get("if") == "pflash" for each in config.startup):
+        config.startup.append(StartCommand("flash", {}, True, ""))
+
+
 def _named_chardev(config: Config, spec: str) -> Chardev:
     """The `-chardev` that `-qtest chardev:ID` names, which is nobody else's then."""
     id = spec.removeprefix("chardev:")
@@ -374,6 +384,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     _check_stdio(line, {each.name for each in given})
     with located():
         hardware.resolve()
+    _use_flash(config)
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     return config

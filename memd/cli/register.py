@@ -50,6 +50,8 @@ def take_drive(line: CommandLine, given: Given) -> None:
     """Take `-drive`, or `-hda` and the like, which name a file."""
     if given.name == "drive":
         options = {name: "on" if value is None else value for name, value in pairs(given.value)}
+    elif given.name == "pflash":
+        options = {"file": given.value, "if": "pflash"}
     else:
         is_cd = given.name == "cdrom"
         index = 2 if is_cd else ord(given.name[-1]) - ord("a")

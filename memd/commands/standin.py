@@ -178,6 +178,12 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         await standin.chardevs.add(options, inherited)
     elif command == "vnc":
         await standin.vnc.open(options)
+    elif command == "flash":
+        from memd.standin.flash import plug_flash
+
+        config = daemon.config
+        given, program = config.machine_values, config.report.program
+        plug_flash(daemon.machine, standin.devices, standin.drives, given, program)
     elif command == "drive":
         await _add_drive(daemon, standin, options, where)
     else:
@@ -201,6 +207,8 @@ async def _add_drive(daemon: Daemon, standin: StandIn, options: JSONObject, wher
     if kind == "virtio":
         device = {"driver": "virtio-blk-pci", "drive": name}
         standin.devices_of_drives.append(DeviceOption(where, False, device))
+    if standin.drives.flash.keys() & daemon.config.machine_values.keys():
+        raise QMPError("clashes with -machine")
 
 
 def query_pci(daemon: Daemon, args: JSONObject) -> JSON:

@@ -129,10 +129,8 @@ class MemoryDevice(Device, ABC):
         """It is gone from the machine; gives the events that tell of it."""
 
 
-class HostBridge(Device):
-    """The part of a machine that its own PCI bus begins at."""
-
-    realized = True
+class SystemDevice(Device):
+    """A part of a machine that is on its system bus, where nothing comes or goes."""
 
     @property
     def bus(self) -> QObject:
@@ -420,7 +418,8 @@ def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
         return Buses("none", None)
     name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
     types = tree.types()
-    host = HostBridge(ObjectType(kind, types["device"]), tree, None)
+    host = SystemDevice(ObjectType(kind, types["device"]), tree, None)
+    host.realized = True
     tree.machine.add_child(name, host)
     pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
     host.add_child(bus_name, pci)

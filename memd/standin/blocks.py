@@ -66,6 +66,7 @@ class Drive:
         opened: whether its tray is, None where there is no tray.
         writeback: whether its device has a cache for what is written.
         read_only: whether what is put into it is not written to, unless a client says so.
+        status: whether its device would tell of errors.
         bound: whether the machine has made a device for it.
         limits: what is told of the limits of throughput that were set.
     """
@@ -79,7 +80,7 @@ class Drive:
         self.opened: bool | None = None
         self.writeback = True
         self.read_only = False
-        self.bound = False
+        self.status = self.bound = False
         self.limits: dict[str, JSON] = {}
         self.insert(node)
 

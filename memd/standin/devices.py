@@ -185,7 +185,7 @@ class Devices:
         if len(self._present) >= _MOST:
             raise QMPError(f"there are {_MOST} devices, and may be no more")
         name = machine.name_device(id)
-        kind = self._type(driver)
+        kind = self.type_of(driver)
         device: AnyDevice | CPU
         if socket is not None:
             device = CPU(kind, self._tree, {}, -1, id)
@@ -365,7 +365,7 @@ class Devices:
             raise QMPError(f"the catalogue has no type '{name}'")
         return found
 
-    def _type(self, driver: str) -> ObjectType:
+    def type_of(self, driver: str) -> ObjectType:
         """A type whose properties can be set, made once from what the catalogue has."""
         found = self._types.get(driver)
         if found is None:

@@ -50,6 +50,9 @@ _ON_BUS = {"q35": (6, 1), "pc": (2, 2)}
 _BEFORE = {"q35": 12, "pc": 3}
 """Devices without a name that a machine has besides its CPUs, before the first drive."""
 
+_CHIPS = 2
+"""The flash chips of a PC at most."""
+
 _NAMELESS = "/machine/unattached/device"
 _PLACE = ("if", "bus", "unit", "index", "media", "id")
 _WORDS = {
@@ -89,6 +92,9 @@ class Drives:
         blocks: the nodes that are in them.
         tree: where devices are looked for.
         machine: the type of the machine.
+
+    Attributes:
+        flash: the drives that flash chips are for, by the machine's properties of their names.
     """
 
     def __init__(self, blocks: Blocks, tree: Tree, machine: str) -> None:
@@ -96,6 +102,7 @@ class Drives:
         self._tree = tree
         self._machine = machine
         self._places: set[tuple[str, int, int]] = set()
+        self.flash: dict[str, str] = {}
 
     # What a command line or `drive_add` asks for
 
@@ -138,9 +145,11 @@ class Drives:
         self._blocks.drives.append(drive)
         self._places.add((kind, bus, unit))
         buses, per_bus = _ON_BUS.get(self._machine, (0, 0))
-        if kind in ("floppy", "pflash"):
+        if kind == "floppy" or (kind == "pflash" and self._machine == "virt"):
             raise QMPError(f"memd makes no device for if={kind}")
-        if kind == "ide" and bus < buses and unit < per_bus:
+        if kind == "pflash" and buses and bus == 0 and unit < _CHIPS:
+            self.flash[f"pflash{unit}"] = name
+        elif kind == "ide" and bus < buses and unit < per_bus:
             before = sum(each.qdev.startswith(_NAMELESS) for each in self._blocks.drives)
             at = (processors or 0) + _BEFORE[self._machine] + before
             user = f"{_NAMELESS}[{at}]"
@@ -164,7 +173,7 @@ class Drives:
         bus = bus or 0
         while unit is None or (kind, bus, unit) in self._places:
             if unit is not None and own.keys() & {"unit", "index"}:
-                at = bus * per_bus + unit
+                at = bus * per_bus + unit if per_bus else -1
                 raise QMPError(f"drive with bus={bus}, unit={unit} (index={at}) exists")
             unit = 0 if unit is None else unit + 1
             if per_bus and unit >= per_bus:
@@ -232,9 +241,18 @@ class Drives:
         if kind == "ide-hd" and drive.read_only:
             raise QMPError("Block node is read-only")
         drive.user = drive.qdev = user
+        drive.status = kind != "cfi.pflash01"
         drive.removable = of_media or bool(values.get("removable"))
         drive.opened = False if drive.removable and kind != "floppy" else None
         drive.writeback = drive.writeback and values.get("write-cache") != "off"
+
+    def measured(self, name: str) -> tuple[str, int]:
+        """What an error calls a drive or a node, and its bytes; raises `QMPError` for no medium."""
+        node, drive = self._blocks.find(name), self._blocks.drive(name)
+        label = "" if drive is None else name
+        if node is None:
+            raise QMPError(f"can't get size of block device {label}: No medium found")
+        return label, node.size
 
     def release(self, names: tuple[str | None, ...]) -> Node | None:
         """A device, of which these are names, is gone, and its drive too; gives its node."""
@@ -253,7 +271,9 @@ class Drives:
             row: dict[str, JSON] = {"device": drive.name, "type": "unknown", "locked": False}
             row["removable"] = drive.removable
             if drive.user is not None:
-                row |= {"qdev": drive.qdev, "io-status": "ok"}
+                row["qdev"] = drive.qdev
+            if drive.status:
+                row["io-status"] = "ok"
             if drive.opened is not None:
                 row["tray_open"] = drive.opened
             if drive.node is not None:

@@ -16,7 +16,7 @@ from tests.differential.harness import Pair
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair
 
-SIZES = {f"raw{number}": number << 20 for number in range(1, 8)}
+SIZES = {**{f"raw{number}": number << 20 for number in range(1, 8)}, "odd": 5000}
 """The images in the test's directory, and their bytes."""
 
 Step = tuple[str, dict[str, Any]]
@@ -73,6 +73,14 @@ TAKEN = (
     " -blockdev null-co,node-name=n -device virtio-scsi-pci,id=s -blockdev null-co,node-name=o"
     " -device scsi-hd,drive=n,id=u,removable=on -device scsi-hd,drive=o,id=w,write-cache=off",
     "-machine none -drive file=@DIR@/raw1,format=raw -cdrom @DIR@/raw2",
+    "-machine q35 -drive if=pflash,format=raw,unit=0,readonly=on,file=@DIR@/raw1"
+    " -drive if=pflash,format=raw,unit=1,file=@DIR@/raw2 -hda @DIR@/raw3",
+    "-machine pc -pflash @DIR@/raw1 -pflash @DIR@/raw2",
+    "-machine q35,pflash0=c,max-fw-size=1M -blockdev file,filename=@DIR@/raw1,node-name=c"
+    " -device virtio-blk-pci,drive=d,id=x -blockdev null-co,node-name=d",
+    "-machine q35,pflash0=c -blockdev file,filename=@DIR@/raw1,node-name=c"
+    " -drive if=pflash,unit=1,id=v,format=raw,file=@DIR@/raw2",
+    "-machine q35,pflash0=x,pflash1= -drive if=none,id=x,format=raw,file=@DIR@/raw2",
 )
 
 
@@ -105,6 +113,15 @@ REFUSED = (
     "if=none,id=d,driver=null-co,readonly=on -device ide-hd,drive=d,id=x",
     *("if=none -device virtio-scsi-pci -device scsi-hd", "if=none -device ide-hd"),
     "if=none -device ide-cd,id=a,drive=a",
+    *("if=pflash", "if=pflash,format=raw,file=@DIR@/odd", "if=pflash,unit=1,driver=null-co"),
+    *("if=pflash,unit=2,driver=null-co", "if=pflash,bus=1,driver=null-co"),
+    *("if=pflash,format=raw,file=@DIR@/raw5 -pflash @DIR@/raw7", "if=none -machine pflash0=nope"),
+    "if=pflash,unit=0,driver=null-co -drive if=pflash,unit=0,driver=null-co",
+    "if=pflash,id=x,driver=null-co,size=4096 -device virtio-blk-pci,drive=x",
+    "if=pflash,driver=null-co,size=4096 -machine pflash0=c -blockdev null-co,node-name=c",
+    "if=none,driver=null-co,id=c,size=4096 -machine pflash0=c -device virtio-blk-pci,drive=c",
+    *("if=none,driver=null-co,id=c -machine pflash1=c", "if=pflash,driver=null-co -machine none"),
+    "if=none,driver=null-co,id=c,size=8192 -machine pflash0=c,max-fw-size=4096",
 )
 
 
@@ -122,6 +139,29 @@ def test_drives_that_are_refused(directory: Path) -> None:
             said.append((done.returncode, rows))
         assert said[0][0] == 1
         assert said[1] == said[0], line
+
+
+def test_flash_chips_are_in_the_tree(directory: Path) -> None:
+    images(directory)
+    line = (
+        "-machine q35 -drive if=pflash,format=raw,readonly=on,file=@DIR@/raw1"
+        " -drive if=pflash,format=raw,id=v,file=@DIR@/raw2"
+    )
+    chip, region = "/machine/system.flash1", "/machine/system.flash1/system.flash1[0]"
+    names = ["num-blocks", "sector-length", "width", "device-width", "name", "drive", "realized"]
+    paths = [*((chip, name) for name in (*names, "hotpluggable", "parent_bus", "type"))]
+    paths += [*(("/machine", name) for name in ("pflash0", "pflash1"))]
+    paths += [*((region, name) for name in ("addr", "size", "container"))]
+    steps: list[Step] = [("qom-get", {"path": path, "property": name}) for path, name in paths]
+    remove = "blockdev-remove-medium"
+    steps += [
+        *((remove, {"id": chip}), (remove, {"device": "v"})),
+        ("qom-set", {"path": chip, "property": "width", "value": 3}),
+        ("block_resize", {"device": "pflash0", "size": 4096}),
+        word("drive_add 0 if=pflash,driver=null-co"),
+    ]
+    with standin_pair(directory, *fill(line, directory)) as pair:
+        same(pair, steps)
 
 
 MEDIA = (
