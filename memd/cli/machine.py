@@ -41,13 +41,9 @@ _NO_OBJECT = {
 """Properties with members, and what is said where a plain value is given."""
 
 _BOOT = {
-    "menu": "bool",
-    "strict": "bool",
-    "splash-time": "int64_t",
-    "reboot-timeout": "int64_t",
-    "order": "string",
-    "once": "string",
-    "splash": "string",
+    **dict.fromkeys(("menu", "strict"), "bool"),
+    **dict.fromkeys(("splash-time", "reboot-timeout"), "int64"),
+    **dict.fromkeys(("order", "once", "splash"), "str"),
 }
 
 _ARRAYS = ("CXLFixedMemoryWindow", "SgxEPC")
@@ -223,42 +219,22 @@ def _caches(given: Any, levels: tuple[str, ...]) -> Any:
 
 def _boot(members: JSONObject) -> Any:
     """The value of `boot`, all of whose members are text still."""
+    from memd.qapi.keyval import typed
     from memd.qom.machine_structs import visit_boot
 
-    typed = {
-        name: _value(_BOOT[name], f"boot.{name}", text) if name in _BOOT else text
-        for name, text in members.items()
-    }
-    return visit_boot(typed, "boot")
+    return visit_boot(typed(members, _BOOT, "boot"), "boot")
 
 
 def _value(kind: str, name: str, text: Any) -> Any:
     """A property's value from its text."""
-    from memd.qapi import numbers
+    from memd.qapi.keyval import SCALARS, visit_text
+    from memd.qapi.visit import bad_type, visit_enum
 
     if kind in _ARRAYS:
-        raise QMPError(f"Invalid parameter type for '{name}', expected: array")
-    if not isinstance(text, str):
-        # Written with a dot, as if it had members.
-        raise QMPError(f"Parameters '{name}.*' are unexpected")
-    if kind == "bool":
-        switch = numbers.parse_switch(text)
-        if switch is None:
-            raise QMPError(f"Parameter '{name}' expects 'on' or 'off'")
-        return switch
-    if kind == "OnOffAuto" and text not in ("on", "off", "auto"):
-        raise QMPError(f"Parameter '{name}' does not accept value '{text}'")
-    parse = {
-        "size": numbers.parse_size,
-        "uint64_t": numbers.parse_uint64,
-        "int64_t": numbers.parse_int64,
-    }.get(kind)
-    if parse is not None:
-        number = parse(text)
-        if number is None:
-            expected = "size" if kind == "size" else "integer"
-            raise QMPError(f"Parameter '{name}' expects {expected}")
-        return number
+        raise bad_type(name, "array")
+    if kind == "OnOffAuto":
+        return visit_enum(("on", "off", "auto"), visit_text)(text, name)
+    value = SCALARS.get(kind.removesuffix("_t"), visit_text)(text, name)
     if name == "nvdimm-persistence" and text not in ("cpu", "mem-ctrl"):
         raise QMPError(f"-machine nvdimm-persistence={text}: unsupported option")
-    return text
+    return value

@@ -10,12 +10,13 @@ from typing import NamedTuple
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given
 from memd.config import Report
-from memd.errors import QMPError
 from memd.json_types import JSONObject
 
 MEMORY = OptsList(
     "memory", "size", {"size": "size", "slots": "num", "maxmem": "size"}, takes_id=False
 )
+
+_MEMBERS = {"size": "size", "max-size": "size", "slots": "int"}
 
 
 class MemorySizes(NamedTuple):
@@ -69,46 +70,22 @@ class MemoryOption:
         Raises:
             QMPError: they contradict each other.
         """
-        self._check_members()
-        size = self._size()
-        slots = (self._opts.number("slots") or 0) % 2**64
-        maxmem = _bytes(self._opts.get("maxmem"))
+        from memd.qapi.keyval import SCALARS, typed
         from memd.qom.machine_structs import visit_memory
 
-        members = {"size": size or default, "slots": slots, "max-size": maxmem}
-        given = {
-            name: value
-            for name, value in members.items()
-            if value is not None and (name != "slots" or self._opts.has("slots"))
-        }
+        members = typed(self._members, _MEMBERS, "memory")
+        opts, parse_size = self._opts, SCALARS["size"]
+        size = members.get("size")
+        if text := opts.get("size"):
+            # A number without a suffix means MiB.
+            mib = text[-1] in "0123456789"
+            size = parse_size(f"{text}M" if mib else text, "memory.size")
+        slots = (opts.number("slots") or 0) % 2**64
+        maxmem = opts.get("maxmem")
+        given = {**members, "size": size or default}
+        if opts.has("slots"):
+            given["slots"] = slots
+        if maxmem is not None:
+            given["max-size"] = parse_size(maxmem, "memory.max-size")
         rounded = visit_memory(given, "memory")["size"]
-        return MemorySizes(rounded if size else None, slots, maxmem)
-
-    def _size(self) -> int | None:
-        text = self._opts.get("size")
-        # A number without a suffix means MiB. Nothing else is known of it here.
-        if text and text[-1] in "0123456789":
-            from memd.qapi.numbers import parse_size
-
-            size = parse_size(f"{text}M")
-            if size is None:
-                raise QMPError("Parameter 'memory.size' expects size")
-            return size
-        return _bytes(text or self._members.get("size"))
-
-    def _check_members(self) -> None:
-        from memd.qapi.numbers import parse_int64, parse_size
-
-        for name, text in self._members.items():
-            if name not in ("max-size", "size", "slots"):
-                raise QMPError(f"Parameter 'memory.{name}' is unexpected")
-            parse = parse_int64 if name == "slots" else parse_size
-            if not isinstance(text, str) or parse(text) is None:
-                expected = "integer" if name == "slots" else "size"
-                raise QMPError(f"Parameter 'memory.{name}' expects {expected}")
-
-
-def _bytes(text: str | None) -> int | None:
-    from memd.qapi.numbers import parse_size
-
-    return None if text is None else parse_size(text)
+        return MemorySizes(rounded if size else None, slots, given.get("max-size"))

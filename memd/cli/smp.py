@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from memd.cli.keyval import parse_keyval
 from memd.cli.report import Answered
-from memd.errors import QMPError
 from memd.json_types import JSONObject
 
 if TYPE_CHECKING:
@@ -46,15 +45,7 @@ def topology(options: JSONObject, processors: Processors) -> dict[str, int]:
     Raises:
         QMPError: there can't be such CPUs.
     """
-    from memd.qapi.numbers import parse_int64
+    from memd.qapi.keyval import typed
     from memd.qom.machine_structs import count_cpus
 
-    numbers: JSONObject = {}
-    for name, text in options.items():
-        if not isinstance(text, str):
-            raise QMPError(f"Parameters 'smp.{name}.*' are unexpected")
-        number = parse_int64(text)
-        if number is None and name in _KEYS:
-            raise QMPError(f"Parameter 'smp.{name}' expects integer")
-        numbers[name] = number
-    return count_cpus(numbers, "smp", processors)
+    return count_cpus(typed(options, dict.fromkeys(_KEYS, "int"), "smp"), "smp", processors)

@@ -9,6 +9,8 @@ what is right but not what to say, and leaves everything else to the visit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import first_unexpected, object_order
@@ -49,7 +51,14 @@ class Visits:
     """Makes visits, each type's once.
 
     Subclasses read what is written otherwise, such as on a command line.
+
+    Attributes:
+        scalars: the visits of the language's own types, by name.
+        string: that of a type that is not among them, and of an enum's value.
     """
+
+    scalars: Mapping[str, Visit] = BUILTIN_VISITS
+    string: Visit = staticmethod(visit_str)
 
     def __init__(self) -> None:
         self._made: dict[str, Visit] = {}
@@ -60,14 +69,6 @@ class Visits:
         if visit is None:
             visit = self._made[type_.name] = self._make(type_)
         return visit
-
-    def builtin(self, type_: BuiltinType) -> Visit:
-        """The visit of one of the language's own types."""
-        return BUILTIN_VISITS[type_.name]
-
-    def enum(self, type_: EnumType) -> Visit:
-        """The visit of an enum."""
-        return visit_enum(member.name for member in type_.members)
 
     def array(self, type_: ArrayType) -> Visit:
         """The visit of an array."""
@@ -83,9 +84,9 @@ class Visits:
 
     def _make(self, type_: Type) -> Visit:
         if isinstance(type_, BuiltinType):
-            return self.builtin(type_)
+            return self.scalars.get(type_.name, self.string)
         if isinstance(type_, EnumType):
-            return self.enum(type_)
+            return visit_enum((member.name for member in type_.members), self.string)
         if isinstance(type_, ArrayType):
             return self.array(type_)
         if isinstance(type_, AlternateType):

@@ -14,13 +14,12 @@ from memd.json_types import JSON, JSONObject
 from memd.qapi.check import ObjectVisit, Visits
 from memd.qapi.dotted_keys import Nest, descend, members, put
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_uint64
-from memd.qapi.types import ArrayType, BuiltinType, EnumType, ObjectType, Type
+from memd.qapi.types import ArrayType, ObjectType, Type
 from memd.qapi.visit import (
     Visit,
     bad_type,
     narrow_integers,
     visit_any,
-    visit_enum,
     visit_null,
 )
 
@@ -42,35 +41,6 @@ def nest(options: Mapping[str, JSON]) -> JSONObject:
     for key, value in options.items():
         put(*descend(root, key), value, key)
     return members(root)
-
-
-class KeyvalVisits(Visits):
-    """Visits of values that are all text, of which objects and arrays consist."""
-
-    def builtin(self, type_: BuiltinType) -> Visit:
-        """The visit of one of the language's own types."""
-        return _SCALARS[type_.name]
-
-    def enum(self, type_: EnumType) -> Visit:
-        """The visit of an enum."""
-        return visit_enum((member.name for member in type_.members), visit_text)
-
-    def array(self, type_: ArrayType) -> Visit:
-        """The visit of an array, whose elements' paths are spelled with dots."""
-        item = self.of(type_.element)
-
-        def visit(value: JSON, path: str) -> JSON:
-            if type(value) is not list:
-                raise bad_type(path, "array")
-            return [item(element, f"{path}.{index}") for index, element in enumerate(value)]
-
-        return visit
-
-    def python_types(self, type_: Type) -> tuple[type, ...]:
-        """How the values of an alternate's alternative arrive."""
-        if isinstance(type_, ObjectType | ArrayType):
-            return super().python_types(type_)
-        return (str,)
 
 
 def visit_text(value: JSON, path: str) -> str:
@@ -110,7 +80,7 @@ def _number(text: str) -> float | None:
 _int64 = parsed(parse_int64, "integer")
 _uint64 = parsed(parse_uint64, "integer")
 
-_SCALARS: dict[str, Visit] = {
+SCALARS: dict[str, Visit] = {
     "str": visit_text,
     "number": parsed(_number, "number"),
     "int": _int64,
@@ -122,3 +92,44 @@ _SCALARS: dict[str, Visit] = {
     "any": visit_any,
     **narrow_integers(_int64, _uint64),
 }
+"""The visit of each type of the language itself, by its name."""
+
+
+def typed(members: JSONObject, kinds: Mapping[str, str], above: str) -> JSONObject:
+    """Members whose values are text, with those of their types; unknown ones stay as they are.
+
+    Args:
+        kinds: the names of their types.
+        above: what they are members of.
+
+    Raises:
+        QMPError: one is not of its type.
+    """
+    return {
+        name: SCALARS[kinds[name]](text, f"{above}.{name}") if name in kinds else text
+        for name, text in members.items()
+    }
+
+
+class KeyvalVisits(Visits):
+    """Visits of values that are all text, of which objects and arrays consist."""
+
+    scalars = SCALARS
+    string = staticmethod(visit_text)
+
+    def array(self, type_: ArrayType) -> Visit:
+        """The visit of an array, whose elements' paths are spelled with dots."""
+        item = self.of(type_.element)
+
+        def visit(value: JSON, path: str) -> JSON:
+            if type(value) is not list:
+                raise bad_type(path, "array")
+            return [item(element, f"{path}.{index}") for index, element in enumerate(value)]
+
+        return visit
+
+    def python_types(self, type_: Type) -> tuple[type, ...]:
+        """How the values of an alternate's alternative arrive."""
+        if isinstance(type_, ObjectType | ArrayType):
+            return super().python_types(type_)
+        return (str,)

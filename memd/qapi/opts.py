@@ -16,8 +16,8 @@ from memd.qapi.check import ObjectVisit, Visits
 from memd.qapi.hash_order import first_unexpected
 from memd.qapi.keyval import parsed
 from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_unsigned
-from memd.qapi.types import AlternateType, ArrayType, BuiltinType, EnumType, ObjectType, Type
-from memd.qapi.visit import BUILTIN_VISITS, Visit, bad_type, narrow_integers, visit_enum
+from memd.qapi.types import AlternateType, ArrayType, BuiltinType, ObjectType, Type
+from memd.qapi.visit import BUILTIN_VISITS, Visit, bad_type, narrow_integers
 
 _LONGEST_RANGE = 65536
 """The most integers that one range may stand for, as QEMU limits it."""
@@ -39,36 +39,6 @@ def check_opts(type_: ObjectType, options: Iterable[tuple[str, str]]) -> JSONObj
 def _last(texts: JSON, _path: str = "") -> str:
     """The text that counts of those that one key was given."""
     return str(texts[-1])
-
-
-class _OptsVisits(Visits):
-    """Visits of the texts that one key was given, of which the last one counts."""
-
-    def builtin(self, type_: BuiltinType) -> Visit:
-        """The visit of one of the language's own types."""
-        return _SCALARS.get(type_.name, _last)
-
-    def enum(self, type_: EnumType) -> Visit:
-        """The visit of an enum."""
-        return visit_enum((member.name for member in type_.members), _last)
-
-    def array(self, type_: ArrayType) -> Visit:
-        """The visit of an array: each text is an element, or a range of integers."""
-        element = type_.element
-        if not (isinstance(element, BuiltinType) and element.json_type == "int"):
-            item = self.of(element)
-            return lambda texts, path: [item([text], path) for text in texts]
-        # Each has 64 bits first; the narrower type is the ordinary visit's.
-        narrow = BUILTIN_VISITS[element.name]
-
-        def visit(texts: JSON, path: str) -> JSON:
-            numbers = [number for text in texts for number in _range(element.name, text, path)]
-            return [narrow(number, f"{path}[{i}]") for i, number in enumerate(numbers)]
-
-        return visit
-
-    def _make(self, type_: Type) -> Visit:
-        return _no_text if isinstance(type_, AlternateType | ObjectType) else super()._make(type_)
 
 
 def _no_text(_texts: JSON, path: str) -> JSON:
@@ -108,3 +78,28 @@ _SCALARS: dict[str, Visit] = {
     **narrow_integers(_int64, _uint64),
 }
 """The visit of each type of the language itself; a text stays one where there is none."""
+
+
+class _OptsVisits(Visits):
+    """Visits of the texts that one key was given, of which the last one counts."""
+
+    scalars = _SCALARS
+    string = staticmethod(_last)
+
+    def array(self, type_: ArrayType) -> Visit:
+        """The visit of an array: each text is an element, or a range of integers."""
+        element = type_.element
+        if not (isinstance(element, BuiltinType) and element.json_type == "int"):
+            item = self.of(element)
+            return lambda texts, path: [item([text], path) for text in texts]
+        # Each has 64 bits first; the narrower type is the ordinary visit's.
+        narrow = BUILTIN_VISITS[element.name]
+
+        def visit(texts: JSON, path: str) -> JSON:
+            numbers = [number for text in texts for number in _range(element.name, text, path)]
+            return [narrow(number, f"{path}[{i}]") for i, number in enumerate(numbers)]
+
+        return visit
+
+    def _make(self, type_: Type) -> Visit:
+        return _no_text if isinstance(type_, AlternateType | ObjectType) else super()._make(type_)

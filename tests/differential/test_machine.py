@@ -95,6 +95,8 @@ MACHINES += [
     *(("-machine", f"pc,{text}") for text in ("smp.cpus=2", "smp=2", "smp.foo=2", "smp.cpus=x")),
     *(("-machine", f"pc,{text}") for text in ("smp.cpus.a=1", "smp.cpus=0", "memory=32M")),
     *(("-machine", f"pc,memory.{text}") for text in ("foo=1", "size=x", "slots=x", "slots=2")),
+    *(("-machine", f"pc,memory.{text}") for text in ("size.x=1", "slots.x=1", "max-size.0=4")),
+    ("-machine", "pc,smp.foo.x=1"),
     *(("-machine", f"pc,memory.{text}") for text in ("max-size=1G,memory.slots=2", "maxmem=1G")),
     *(("-machine", f"pc,boot{text}") for text in ("=d", ".foo=1", ".order=z", ".menu=x")),
     *(("-machine", f"pc,boot.{text}") for text in ("splash-time=x", "splash-time=5", "order=d")),
