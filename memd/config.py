@@ -80,7 +80,7 @@ class Allowed(NamedTuple):
         return uid in self.users or gid in self.groups or not self.groups.isdisjoint(groups)
 
 
-class Chardev:
+class Chardev(NamedTuple):
     """A character device for a monitor: a socket, standard input and output, or nothing.
 
     Attributes:
@@ -103,22 +103,20 @@ class Chardev:
         spec: the argument as given.
     """
 
-    path = ""
-    fd = -1
-    host = ""
-    port = ""
-    family = ""
-    server = False
-    wait = False
-    reconnect = 0
+    id: str
+    kind: str
+    path: str = ""
+    fd: int = -1
+    host: str = ""
+    port: str = ""
+    family: str = ""
+    server: bool = False
+    wait: bool = False
+    reconnect: int = 0
     tls_creds: str | None = None
     allowed: Allowed | None = None
-
-    def __init__(self, id: str, kind: str, *, where: str = "", spec: str = "") -> None:
-        self.id = id
-        self.kind = kind
-        self.where = where
-        self.spec = spec
+    where: str = ""
+    spec: str = ""
 
     def describe(self) -> str:
         """Its address in QEMU's form for messages, such as `unix:/run/x,server=on`."""
@@ -147,9 +145,9 @@ class MonitorSpec(NamedTuple):
 
     id: str | None
     chardev: Chardev
-    mode: str
-    pretty: bool
-    where: str
+    mode: str = "control"
+    pretty: bool = False
+    where: str = ""
     readonly: bool = False
 
 

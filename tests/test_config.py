@@ -16,9 +16,7 @@ from memd.config import DEFAULT_RAM, Chardev, Config, MachineConfig, MonitorSpec
     ],
 )
 def test_addresses_are_described(kind: str, server: bool, expected: str) -> None:
-    chardev = Chardev("c0", kind)
-    chardev.path, chardev.host, chardev.port, chardev.fd = "/s", "h", "1", 3
-    chardev.server = server
+    chardev = Chardev("c0", kind, path="/s", fd=3, host="h", port="1", server=server)
     assert chardev.describe() == expected
 
 

@@ -46,7 +46,4 @@ def _passed_monitor(config: Config, number: int, fd: int, names: list[str]) -> M
     taken += [each.chardev.id for each in config.monitors]
     if not is_identifier(id) or names.count(id) > 1 or id in taken:
         id = f"activated{number}"
-    chardev = Chardev(id, "fd")
-    chardev.fd = fd
-    chardev.server = True
-    return MonitorSpec(chardev.id, chardev, "control", False, "")
+    return MonitorSpec(id, Chardev(id, "fd", fd=fd, server=True))

@@ -147,36 +147,36 @@ def make_chardev(
     if backend != "socket":
         return Chardev(id, backend, where=where, spec=spec)
     kind = _kind(opts)
-    chardev = Chardev(id, kind, where=where, spec=spec)
-    chardev.server = opts.switch("server") or False
-    chardev.tls_creds = _credentials(opts, kind, chardev.server, objects)
+    server = opts.switch("server") or False
+    tls_creds = _credentials(opts, kind, server, objects)
     reconnect = "reconnect" if compat is Compat.V10_0 else "reconnect-ms"
     if kind == "fd" and opts.has(reconnect):
         raise QMPError(f"'{reconnect}' option is incompatible with 'fd' address type")
     if opts.has("tls-authz"):
-        if chardev.tls_creds is None:
+        if tls_creds is None:
             raise QMPError("'tls_authz' option requires 'tls_creds' option")
         raise QMPError("'tls-authz' is not supported")
-    if chardev.server:
-        if opts.has(reconnect):
-            raise QMPError(
-                f"'{reconnect}' option is incompatible with socket in server listen mode"
-            )
-    else:
+    if not server:
         _check_client(opts)
+    elif opts.has(reconnect):
+        raise QMPError(f"'{reconnect}' option is incompatible with socket in server listen mode")
     _check_unsupported(opts, kind)
-    chardev.path = opts.get("path") or ""
-    chardev.host = opts.get("host") or ""
-    chardev.port = opts.get("port") or ""
-    chardev.family = _family(opts) if kind == "tcp" else ""
-    if kind == "fd":
-        chardev.fd = _descriptor(opts.get("fd") or "")
-    if chardev.server:
-        chardev.wait = opts.switch("wait") is not False
-    else:
-        seconds = opts.number("reconnect") or 0
-        chardev.reconnect = max(0, opts.number("reconnect-ms") or seconds * 1000)
-    return chardev
+    seconds = opts.number("reconnect") or 0
+    return Chardev(
+        id,
+        kind,
+        path=opts.get("path") or "",
+        fd=_descriptor(opts.get("fd") or "") if kind == "fd" else -1,
+        host=opts.get("host") or "",
+        port=opts.get("port") or "",
+        family=_family(opts) if kind == "tcp" else "",
+        server=server,
+        wait=server and opts.switch("wait") is not False,
+        reconnect=0 if server else max(0, opts.number("reconnect-ms") or seconds * 1000),
+        tls_creds=tls_creds,
+        where=where,
+        spec=spec,
+    )
 
 
 def _kind(opts: Opts) -> str:

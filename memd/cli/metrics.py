@@ -12,16 +12,15 @@ def metrics_address(text: str) -> Chardev:
     Raises:
         QMPError: it is neither.
     """
-    chardev = Chardev("metrics", "unix", spec=text, where=f"--metrics {text}")
-    chardev.server = True
+    chardev = Chardev("metrics", "unix", server=True, spec=text, where=f"--metrics {text}")
     if text.startswith("unix:"):
-        chardev.path = text[len("unix:") :]
-        if not chardev.path:
+        path = text.removeprefix("unix:")
+        if not path:
             raise QMPError("--metrics: a path is missing after 'unix:'")
-        return chardev
+        return chardev._replace(path=path)
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise QMPError(f"--metrics: '{text}' is neither unix:PATH nor HOST:PORT")
-    chardev.kind, chardev.port = "tcp", port
-    chardev.host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    return chardev
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    return chardev._replace(kind="tcp", host=host, port=port)

@@ -171,6 +171,7 @@ class Monitors:
                 raise QMPError("who may connect can be told of UNIX sockets only")
             from memd.cli.access import allowed, group_id, user_id
 
-            chardev.allowed = allowed(map(user_id, users), map(group_id, groups))
+            admitted = allowed(map(user_id, users), map(group_id, groups))
+            chardev = chardev._replace(allowed=admitted)
         readonly = opts.switch("readonly") or False
         return MonitorSpec(opts.id, chardev, mode, pretty, given.where, readonly=readonly)

@@ -90,7 +90,8 @@ def serve(config: Config) -> int:
     config.monitors += take_passed(config)
     if config.default_socket and not config.monitors:
         path = default_socket(shared=config.allowed is not None)
-        config.monitors.append(_default_monitor(path))
+        id = "compat_monitor0"
+        config.monitors.append(MonitorSpec(id, Chardev(id, "unix", path=path, server=True)))
     if config.daemonize:
         background = Background()
     if config.pidfile is not None:
@@ -113,13 +114,6 @@ def _say(answer: Answered) -> int:
         # Python complains once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return answer.status
-
-
-def _default_monitor(path: str) -> MonitorSpec:
-    chardev = Chardev("compat_monitor0", "unix")
-    chardev.path = path
-    chardev.server = True
-    return MonitorSpec("compat_monitor0", chardev, "control", False, "")
 
 
 def _show_the_way(program: str, path: str) -> None:

@@ -132,8 +132,7 @@ class NewBlob:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._path = os.path.join(blobs.directory, f"{_NEW}{os.urandom(8).hex()}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(self._path, flags, 0o600)
+        self._fd = create(self._path)
         self._hash = sha256()
         self.size = 0
 
@@ -175,6 +174,11 @@ class NewBlob:
         self._fd = -1
 
 
+def create(path: str) -> int:
+    """Create a file, for its user alone, to be written; raises `OSError`."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write all of it where the file is at; raises `OSError`."""
     with memoryview(data) as view:
@@ -183,26 +187,31 @@ def write_all(fd: int, data: bytes) -> None:
             done += os.write(fd, view[done:])
 
 
-def replace(path: str, data: bytes) -> None:
-    """Put a file in the place of one that may be there, at once and for good.
+def replace(path: str, data: bytes, *, sync: bool = True) -> None:
+    """Put a file in the place of one that may be there, at once.
+
+    Args:
+        sync: whether it has to outlive a crash.
 
     Raises:
         OSError: it could not be done, and what was there is as it was.
     """
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{os.urandom(8).hex()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = create(temporary)
     try:
         try:
             write_all(fd, data)
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(temporary, path)
     except BaseException:
         remove(temporary)
         raise
-    sync_directory(directory)
+    if sync:
+        sync_directory(directory)
 
 
 def remove(path: str) -> None:

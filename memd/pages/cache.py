@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from memd.pages.blobs import DIGEST, remove, replace, write_all
+from memd.pages.blobs import DIGEST, remove, replace
 
 _KEEP = 7, 8
 """The part of the limit that is left once it was reached."""
@@ -65,22 +65,13 @@ class Cache:
         if self.limit is not None and len(record) > self.limit:
             return
         path = os.path.join(self.directory, digest.hex())
-        temporary = f"{path}.{os.urandom(4).hex()}"
         with self._locked() as total:
             taken = self._trim(int(os.pread(total, 20, 0) or b"0"), len(record))
             try:
                 replaced = os.stat(path).st_size
             except FileNotFoundError:
                 replaced = 0
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                write_all(fd, record)
-                os.rename(temporary, path)
-            except BaseException:
-                remove(temporary)
-                raise
-            finally:
-                os.close(fd)
+            replace(path, record, sync=False)
             _set(total, taken + len(record) - replaced)
 
     def keep_only(self, digests: set[bytes]) -> None:

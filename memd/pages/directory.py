@@ -34,22 +34,18 @@ class Directory:
 
     def find(self, name: str) -> Version | None:
         """See `Source`."""
-        try:
-            with open(os.path.join(self.path, "names", name), "rb") as file:
-                return read_name(self.url, name, file.read(MOST_NAME))
-        except FileNotFoundError:
-            self.check()
-            return None
-        except OSError as failed:
-            raise self._failed(failed) from None
+        with self._failures():
+            try:
+                with open(os.path.join(self.path, "names", name), "rb") as file:
+                    return read_name(self.url, name, file.read(MOST_NAME))
+            except FileNotFoundError:
+                self.check()
+                return None
 
     def part(self, digest: str, offset: int, length: int) -> bytes:
         """See `Source`."""
-        try:
-            with open(self._blob(digest), "rb") as file:
-                data = os.pread(file.fileno(), length, offset)
-        except OSError as failed:
-            raise self._failed(failed) from None
+        with self._failures(), open(self._blob(digest), "rb") as file:
+            data = os.pread(file.fileno(), length, offset)
         if len(data) != length:
             raise SourceError(f"template source '{self.url}': blob {digest} is cut short")
         return data
@@ -57,18 +53,13 @@ class Directory:
     @contextmanager
     def blob(self, digest: str) -> Iterator[Iterator[bytes]]:
         """See `Source`."""
-        try:
-            with open(self._blob(digest), "rb") as file:
-                yield iter(lambda: file.read(PIECE), b"")
-        except OSError as failed:
-            raise self._failed(failed) from None
+        with self._failures(), open(self._blob(digest), "rb") as file:
+            yield iter(lambda: file.read(PIECE), b"")
 
     def check(self) -> None:
         """See `Source`."""
-        try:
+        with self._failures():
             os.listdir(os.path.join(self.path, "names"))
-        except OSError as failed:
-            raise self._failed(failed) from None
 
     def has(self, digest: str) -> bool:
         """See `Target`."""
@@ -77,7 +68,7 @@ class Directory:
     def upload(self, digest: str, path: str, progress: Callable[[int], None]) -> None:
         """See `Target`."""
         blobs = Blobs(os.path.join(self.path, "blobs"))
-        try:
+        with self._failures():
             self._make()
             with blobs.create() as new:
                 with open(path, "rb") as file:
@@ -87,17 +78,13 @@ class Directory:
                 if new.digest() != digest:
                     raise SourceError(f"blob {digest} is damaged here")
                 new.finish()
-        except OSError as failed:
-            raise self._failed(failed) from None
 
     def name(self, name: str, version: Version, blobs: list[tuple[str, str, int]]) -> None:
         """See `Target`."""
         if not all(self.has(digest) for _kind, digest, _size in blobs):
             raise SourceError(f"template source '{self.url}': a blob is gone again")
-        try:
+        with self._failures():
             replace(os.path.join(self.path, "names", name), Entry([version]).encode())
-        except OSError as failed:
-            raise self._failed(failed) from None
 
     def _make(self) -> None:
         """See that it is a store, so that it can be used as one too."""
@@ -110,8 +97,13 @@ class Directory:
     def _blob(self, digest: str) -> str:
         return os.path.join(self.path, "blobs", digest)
 
-    def _failed(self, failed: OSError) -> SourceError:
-        return SourceError(f"template source '{self.url}': {failed.strerror}")
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Have an `OSError` raised as a `SourceError`."""
+        try:
+            yield
+        except OSError as failed:
+            raise SourceError(f"template source '{self.url}': {failed.strerror}") from None
 
 
 def read_name(url: str, name: str, data: bytes) -> Version:

@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -148,12 +149,13 @@ class Client:
         Raises:
             SourceError: there is no answer.
         """
-        answer = self._send(method, url, headers, body, stream)
+        send = partial(self._send, method, url, headers, body, stream)
+        answer = send()
         if answer.status == 401 and self._log_in(url, answer.headers.get("WWW-Authenticate", "")):
             answer.close()
             if body is not None and not isinstance(body, bytes):
                 body.seek(0)
-            answer = self._send(method, url, headers, body, stream)
+            answer = send()
         return answer
 
     def _send(
@@ -167,20 +169,24 @@ class Client:
         sent = dict(headers or {})
         if self._authorization and urlsplit(url).netloc == self._host:
             sent["Authorization"] = self._authorization
-        try:
-            # Decoded, an answer could become as long as it likes.
-            answer = self._pool.request(
-                *(method, url),
-                headers=sent,
-                body=body,
-                preload_content=False,
-                decode_content=False,
-            )
+        with self._failures():
+            answer = self._ask(method, url, headers=sent, body=body)
             if not stream and len(answer.read(MOST_NAME + 1)) > MOST_NAME:
                 answer.close()
             return answer
+
+    def _ask(self, method: str, url: str, **more: Any) -> BaseHTTPResponse:
+        # Decoded, an answer could become as long as it likes.
+        return self._pool.request(method, url, preload_content=False, decode_content=False, **more)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Have the library's errors, for a request that has no answer, raised as `SourceError`."""
+        try:
+            yield
         except urllib3.exceptions.HTTPError as error:
-            raise self.failed(error) from None
+            reason = _words(getattr(error, "reason", None) or error)
+            raise SourceError(f"template source '{self.url}': {reason}") from None
 
     def _log_in(self, url: str, challenge: str) -> bool:
         """Do what an answer asks for; whether there is any use in asking again."""
@@ -203,26 +209,14 @@ class Client:
             headers = {"Authorization": f"Basic {basic}"} if basic is not None else {}
             fields = {name: told[name] for name in ("service", "scope") if name in told}
             try:
-                answer = self._pool.request(
-                    *("GET", realm),
-                    fields=fields,
-                    headers=headers,
-                    preload_content=False,
-                    decode_content=False,
-                )
-                given = json.loads(answer.read(MOST_NAME))
+                with self._failures():
+                    answer = self._ask("GET", realm, fields=fields, headers=headers)
+                    given = json.loads(answer.read(MOST_NAME))
                 token = given.get("token") or given["access_token"]
-            except urllib3.exceptions.HTTPError as error:
-                raise self.failed(error) from None
             except (ValueError, KeyError, AttributeError):
                 return False
             self._authorization = f"Bearer {token}"
         return self._authorization != before
-
-    def failed(self, error: Exception) -> SourceError:
-        """The error for a request that has no answer."""
-        reason = getattr(error, "reason", None) or error
-        return SourceError(f"template source '{self.url}': {_words(reason)}")
 
     def refused(self, answer: BaseHTTPResponse, what: str) -> SourceError:
         """The error for an answer of another status than expected."""
@@ -237,10 +231,8 @@ class Client:
             SourceError: that can't be told.
         """
         answer = self.request("GET", url, headers=headers, stream=True)
-        try:
+        with self._failures():
             data = answer.read(MOST_NAME + 1)
-        except urllib3.exceptions.HTTPError as error:
-            raise self.failed(error) from None
         if len(data) > MOST_NAME:
             answer.close()
             raise SourceError(
@@ -262,10 +254,9 @@ class Client:
         try:
             if answer.status not in (200, 206):
                 raise self.refused(answer, "a chunk")
-            # One that knows no ranges would send all of it.
-            data = answer.read(length + 1)
-        except urllib3.exceptions.HTTPError as error:
-            raise self.failed(error) from None
+            with self._failures():
+                # One that knows no ranges would send all of it.
+                data = answer.read(length + 1)
         finally:
             if answer.status == 206:
                 answer.release_conn()
@@ -288,9 +279,8 @@ class Client:
         try:
             if answer.status != 200:
                 raise self.refused(answer, what)
-            yield answer.stream(PIECE)
-        except urllib3.exceptions.HTTPError as error:
-            raise self.failed(error) from None
+            with self._failures():
+                yield answer.stream(PIECE)
         finally:
             answer.close()
 

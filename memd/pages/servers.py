@@ -24,7 +24,7 @@ import subprocess
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from typing import Any
 
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.pages.blobs import replace
 from memd.pages.channel import Channel, Message
 from memd.pages.postcopy import Counts
 from memd.work import Completion, Event
@@ -283,10 +284,8 @@ class Servers:
             # It is left alone: the process that inherits it reaps it.
             process.popen.returncode = 0
 
-    def _run(self, coroutine: Any) -> None:
-        task = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        _keep(self._tasks, coroutine)
 
     async def _begin(self, clone: Clone) -> None:
         if "qmp" in clone.request:
@@ -301,9 +300,7 @@ class Servers:
 
     def _note(self, clone: Clone) -> None:
         self._serving.mkdir(mode=0o700, exist_ok=True)
-        new = clone.file.with_suffix(".new")
-        new.write_text(json.dumps(clone.request))
-        new.rename(clone.file)
+        replace(str(clone.file), json.dumps(clone.request).encode(), sync=False)
 
     async def _place(self, clone: Clone) -> None:
         """Give a clone to the process that has the fewest."""
@@ -400,9 +397,7 @@ class Servers:
             self._learnt(clone.name, pages)
 
     def _ended(self, clone: Clone, outcome: str, error: str | None) -> None:
-        task = asyncio.ensure_future(self._end(clone, outcome, error))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        _keep(self._ending, self._end(clone, outcome, error))
 
     async def _end(self, clone: Clone, outcome: str, error: str | None) -> None:
         if "qmp" in clone.request:
@@ -426,6 +421,12 @@ class Servers:
         if error is not None:
             told["error"] = error
         self._emit((Event("X_TEMPLATE_SERVED", told),))
+
+
+def _keep(tasks: set[asyncio.Task[None]], coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine as a task, which is among these until its end."""
+    tasks.add(task := asyncio.ensure_future(coroutine))
+    task.add_done_callback(tasks.discard)
 
 
 def _noted(file: Path) -> Message | None:

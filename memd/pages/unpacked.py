@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from memd.hostmem.libc import write_at
 from memd.hostmem.window import Window
-from memd.pages.blobs import DIGEST, remove
+from memd.pages.blobs import DIGEST, create, remove
 from memd.pages.chunks import PAGE
 from memd.pages.layout import Layout
 from memd.pages.postcopy import Span
@@ -134,7 +134,7 @@ def _open(path: str, layout: Layout) -> int:
 def _make(path: str, layout: Layout) -> None:
     """Make the file, whole before it has its name; another process may be faster."""
     temporary = f"{path}.{os.urandom(8).hex()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = create(temporary)
     try:
         os.ftruncate(fd, _size(layout))
         for first, count in layout.ranges():

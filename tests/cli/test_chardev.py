@@ -26,7 +26,7 @@ def shown(chardev: Chardev) -> dict[str, object]:
     default = Chardev("c0", "unix")
     return {
         name: value
-        for name, value in vars(chardev).items()
+        for name, value in chardev._asdict().items()
         if value != getattr(default, name) and name not in ("where", "spec")
     }
 
