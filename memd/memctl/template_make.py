@@ -192,6 +192,9 @@ class _Draft:
                 there = os.stat(self._path, follow_symlinks=False)
                 if (there.st_dev, there.st_ino) == self._made:
                     os.unlink(self._path)
+        if self.fd >= 0:
+            # FUSE and NFS keep an open file, by another name, in its directory.
+            os.close(self.fd)
         if self._directory:
             # A daemon that still saves finds no place for it any more.
             for _ in range(3):
@@ -200,8 +203,6 @@ class _Draft:
                 with suppress(OSError):
                     os.rmdir(self._directory)
                     break
-        if self.fd >= 0:
-            os.close(self.fd)
 
     def _inside(self) -> str:
         return os.path.join(self._directory, "template")

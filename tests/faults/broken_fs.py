@@ -19,7 +19,7 @@ from mfusepy import FUSE, Operations
 
 
 class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
-    """One directory of files."""
+    """Files and directories."""
 
     use_ns = True
 
@@ -27,6 +27,7 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
         self._control = control
         self._files: dict[str, bytearray] = {}
         self._sockets: set[str] = set()
+        self._directories = {"/"}
 
     def _may_fail(self, call: str) -> None:
         try:
@@ -47,14 +48,32 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         self._may_fail("getattr")
-        if path == "/":
+        if path in self._directories:
             return {"st_mode": stat.S_IFDIR | 0o755, "st_nlink": 2}
-        size = len(self._file(path))
+        held = self._file(path)
         kind = stat.S_IFSOCK if path in self._sockets else stat.S_IFREG
-        return {"st_mode": kind | 0o644, "st_nlink": 1, "st_size": size}
+        # Two links are to one file.
+        return {"st_mode": kind | 0o644, "st_nlink": 1, "st_size": len(held), "st_ino": id(held)}
 
-    def readdir(self, path: str, fh: int) -> list[str]:
-        return [".", "..", *(name[1:] for name in self._files)]
+    def readdir(self, path: str, fh: int) -> list[tuple[str, dict[str, int], int]]:
+        there = {*self._files, *self._directories} - {"/"}
+        names = map(os.path.split, there)
+        listed = [".", "..", *(name for directory, name in names if directory == path)]
+        return [(name, {"st_ino": 1}, 0) for name in listed]
+
+    def mkdir(self, path: str, mode: int) -> int:
+        self._directories.add(path)
+        return 0
+
+    def rmdir(self, path: str) -> int:
+        if len(self.readdir(path, 0)) > 2:
+            raise OSError(errno.ENOTEMPTY, path)
+        self._directories.remove(path)
+        return 0
+
+    def link(self, target: str, source: str) -> int:
+        self._files[target] = self._file(source)
+        return 0
 
     def create(self, path: str, mode: int, fi: Any = None) -> int:
         self._may_fail("create")
@@ -119,11 +138,14 @@ class BrokenFiles(Operations):  # type: ignore[misc]  # it has no types
     def chmod(self, path: str, mode: int) -> int:
         return 0
 
+    def chown(self, path: str, uid: int, gid: int) -> int:
+        return 0
+
 
 def main() -> None:
     """Serve until it is unmounted."""
     where, control = sys.argv[1:]
-    FUSE(BrokenFiles(Path(control)), where, foreground=True, nothreads=True)
+    FUSE(BrokenFiles(Path(control)), where, foreground=True, nothreads=True, use_ino=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.differential.harness import Side
 from tests.faults.conftest import MIB, Broken, arguments, error
+from tests.memctl.conftest import Memctl
 
 IO = "Input/output error"
 
@@ -111,3 +113,19 @@ def test_a_full_disk(memd: Side, mount: Callable[..., None]) -> None:
     text = error(memd.ask("x-memdev-save", {"id": "m", "filename": "@DIR@/small/saved"}))
     assert text == "cannot save 'm' to '@DIR@/small/saved': No space left on device"
     assert list(small.iterdir()) == []
+
+
+def test_a_template_where_files_have_names(
+    memd: Side, broken: Broken, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FUSE has no files without one. Nothing of what fails stays."""
+    memctl = Memctl(memd.server.path, capsys)
+    image, path = directory / "image", broken.path / "template"
+    image.write_bytes(os.urandom(MIB))
+    words = ["template", "make", str(path), "--from", str(image), "--size"]
+    memctl.out(*words, "1M")
+    assert path.read_bytes() == image.read_bytes()
+    assert os.listdir(broken.path) == ["template"]
+    path.unlink()
+    memctl.error(*words, "4k")
+    assert os.listdir(broken.path) == []

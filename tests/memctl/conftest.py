@@ -14,6 +14,7 @@ import pytest
 
 from memd.memctl.main import main
 from tests.differential.harness import Side
+from tests.differential.server import TREE
 from tests.memctl.fakes import Fake, Talk
 from tests.terminal import open_terminal
 
@@ -34,6 +35,20 @@ class Memctl:
         said = self._capsys.readouterr()
         return status, said.out, said.err
 
+    def fed(self, stdin: bytes | None, *words: str) -> tuple[int, str, str]:
+        """As a call, of a process of its own.
+
+        Args:
+            stdin: what comes from a pipe on its standard input; None: that is closed.
+        """
+        command = argv(self.path, *words)
+        if stdin is None:
+            command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+        done = subprocess.run(
+            command, input=stdin or b"", capture_output=True, cwd=TREE, check=False
+        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
     def out(self, *words: str) -> str:
         """What is printed by what succeeds, and says nothing on standard error."""
         status, out, err = self(*words)
@@ -46,11 +61,16 @@ class Memctl:
 
     def error(self, *words: str) -> str:
         """The text with which the daemon or the host refuses."""
-        status, out, err = self(*words)
-        assert (status, out) == (1, "")
-        line, *_hint = err.splitlines()
-        assert line.startswith("memctl: ")
-        return line.removeprefix("memctl: ")
+        return refusal(self(*words))
+
+
+def refusal(done: tuple[int, str, str]) -> str:
+    """The text with which a memctl was refused."""
+    status, out, err = done
+    assert (status, out) == (1, "")
+    line, *_hint = err.splitlines()
+    assert line.startswith("memctl: ")
+    return line.removeprefix("memctl: ")
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,16 +107,14 @@ def knows_nothing(peer: Peer, request: dict[str, Any]) -> None:
     peer.refuse(request, f"The command {name} has not been found", "CommandNotFound")
 
 
-def interrupt(
-    process: subprocess.Popen[str] | subprocess.Popen[bytes], number: int = signal.SIGINT
-) -> None:
+def interrupt(pid: int, number: int = signal.SIGINT) -> None:
     """Press Ctrl-C, or send another signal, once a process waits.
 
     A signal that comes just before the waiting begins is only noted: Python
     looks at it when the system call returns, which this one might never do.
     """
-    settle(lambda: _state(process.pid), lambda state: state == "S", 60)
-    process.send_signal(number)
+    settle(lambda: _state(pid), lambda state: state == "S", 60)
+    os.kill(pid, number)
 
 
 def _state(pid: int) -> str:

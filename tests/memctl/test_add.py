@@ -82,7 +82,7 @@ def test_an_interrupt(start_memd: Callable[..., Server]) -> None:
         cwd=TREE,
     )
     watching.read_event("X_MEMDEV_PROGRESS")
-    interrupt(process)
+    interrupt(process.pid)
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == 130
     assert watching.execute("query-memdev") == {"return": []}
@@ -133,7 +133,7 @@ class Making:
 def interrupted(path: Path | str, making: Making) -> int:
     process = subprocess.Popen(argv(path, "add", "ram,id=m,size=4M,prealloc=on"), cwd=TREE)
     assert making.asked.wait(60)
-    interrupt(process)
+    interrupt(process.pid)
     return process.wait(60)
 
 
@@ -162,6 +162,8 @@ def test_a_progress_bar(fake: Callable[[Talk], Memctl]) -> None:
         status, shown = in_terminal(path, "add", "ram,id=m,size=4M", without=without)
         assert status == 0
         assert "populating m" in shown
+        # It is cleared away, whatever comes next.
+        assert shown.rstrip().endswith(("\x1b[K", "\x1b[2K", "\x1b[?25h"))
     # Without a terminal there is none.
     done = subprocess.run(
         argv(path, "add", "ram,id=m,size=4M"), capture_output=True, check=True, cwd=TREE

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from memd.memctl.completion import SHELLS, script
-from memd.memctl.context import Trouble
+from memd.memctl.completion import SHELLS
 from memd.memctl.main import SUBCOMMANDS
 from tests.differential.server import TREE
-from tests.memctl.conftest import Memctl
+from tests.memctl.conftest import Memctl, argv
 
 
 @pytest.fixture
@@ -102,11 +101,11 @@ def test_every_shell(memctl: Memctl, shell: str) -> None:
     assert memctl.data("completion", shell)["script"].rstrip() == text.rstrip()
 
 
-def test_without_shtab(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "shtab", None)
-    with pytest.raises(Trouble) as refused:
-        script("bash")
-    assert (
-        refused.value.hint
-        == "The extra memctl brings it: in memd's source tree, pip install '.[memctl]'"
+def test_without_shtab() -> None:
+    done = subprocess.run(
+        argv("", "completion", "bash", without="shtab"), capture_output=True, check=False, cwd=TREE
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.endswith(
+        b"\nThe extra memctl brings it: in memd's source tree, pip install '.[memctl]'\n"
     )

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from memd.cli.process import default_socket_path
 from memd.errors import COMMAND_NOT_FOUND, QMPError
 from memd.memctl.context import Address, Context, Trouble, no_daemon, refused, report
 from tests.differential.harness import Side
+from tests.differential.server import TREE
+from tests.users import need_root
 
 
 def trouble(given: str | None, **how: float) -> tuple[str, int, str]:
@@ -45,10 +50,9 @@ def test_addresses_that_are_none(given: str, expected: str) -> None:
 
 
 def test_which_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("MEMD_SOCKET", raising=False)
-    assert Context(None, False).address() == f"{tmp_path}/memd/qmp.sock"
+    assert Context(None, False).address() == default_socket_path()
     monkeypatch.setenv("MEMD_SOCKET", "/m")
     assert Context(None, False).address() == "/m"
     assert Context("/a", False).address() == "/a"
@@ -56,16 +60,26 @@ def test_which_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@need_root
 def test_no_place_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 987654)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.delenv("MEMD_SOCKET", raising=False)
-    text, status, hint = trouble(None)
-    assert (text, status) == ("XDG_RUNTIME_DIR is not set", 3)
-    assert hint == "Name memd's socket with -s PATH or $MEMD_SOCKET."
+    for name in ("XDG_RUNTIME_DIR", "MEMD_SOCKET"):
+        monkeypatch.delenv(name, raising=False)
+    become = (
+        "import os, sys; from memd.memctl import ls; from memd.memctl.main import main;"
+        " from memd.cli import process; os.setresuid(987654, 987654, 987654);"
+        " sys.exit(main(['ls']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", become], capture_output=True, text=True, check=False, cwd=TREE
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        3,
+        "",
+        "memctl: XDG_RUNTIME_DIR is not set\nName memd's socket with -s PATH or $MEMD_SOCKET.\n",
+    )
 
 
-def test_nobody_listens(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_listens(directory: Path) -> None:
     path = directory / "none.sock"
     way = (
         f"Start a daemon there: memd --qmp unix:{path},server=on,wait=off\n"
@@ -77,9 +91,15 @@ def test_nobody_listens(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         bound.bind(str(path))
         assert trouble(str(path)) == (f"{reason}Connection refused", 3, way)
     assert "unix:/a,,b,server=on" in trouble("/a,b")[2]
-    # Where memd serves by default, its name is enough.
-    monkeypatch.setattr("memd.cli.process.default_socket_path", lambda: str(path))
-    assert trouble(str(path))[2].startswith("Start a daemon there: memd\n")
+
+
+def test_nobody_listens_where_memd_serves_by_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its name is enough."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    told = no_daemon(default_socket_path(), FileNotFoundError(2, "No such file or directory"))
+    assert told.hint.startswith("Start a daemon there: memd\n")
 
 
 def test_what_is_no_socket(directory: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -8,14 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from memd.memctl import main as program
 from memd.memctl.main import GROUPS, SUBCOMMANDS, main, parse, parser, subparser
 from tests.differential.server import TREE, Server
 from tests.memctl.conftest import Memctl, argv
-from tests.memctl.fakes import Peer, Talk
+from tests.memctl.fakes import Peer, Talk, interrupt
 
 
 def test_help_names_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,40 +213,37 @@ def test_little_is_imported() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, memctl: Memctl) -> None:
-    def interrupted(name: str) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_it(number: signal.Signals, fake: Callable[[Talk], Memctl]) -> None:
+    def talk(_peer: Peer, _request: dict[str, Any]) -> None:
+        interrupt(os.getpid(), number)
 
-    monkeypatch.setattr(program, "module", interrupted)
-    monkeypatch.setattr(
-        program, "parse", lambda _: argparse.Namespace(socket=None, json=False, subcommand="ls")
-    )
-    assert memctl("ls") == (130, "", "")
+    before = [signal.getsignal(each) for each in signal.Signals]
+    assert fake(talk)("ls") == (128 + number, "", "")
+    assert [signal.getsignal(each) for each in signal.Signals] == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_ends_it(
-    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, memctl: Memctl
+def test_more_signals_while_it_cleans_up(
+    number: signal.Signals, fake: Callable[[Talk], Memctl], tmp_path: Path
 ) -> None:
-    """What there is to clean up is cleaned up, even if more signals come meanwhile."""
-    cleaned = []
+    """What is made for a moment is deleted all the same."""
+    asked: list[str] = []
 
-    def signalled(_name: str) -> None:
-        try:
-            signal.raise_signal(number)
-        finally:
-            signal.raise_signal(signal.SIGTERM)
-            signal.raise_signal(signal.SIGHUP)
-            cleaned.append(1)
+    def talk(peer: Peer, request: dict[str, Any]) -> None:
+        asked.append(request["execute"])
+        if request["execute"] == "object-del":
+            for each in (signal.SIGTERM, signal.SIGHUP):
+                os.kill(os.getpid(), each)
+        if request["execute"] == "x-memdev-export":
+            interrupt(os.getpid(), number)
+        else:
+            peer.answer(request)
 
-    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
-    monkeypatch.setattr(program, "module", signalled)
-    monkeypatch.setattr(
-        program, "parse", lambda _: argparse.Namespace(socket=None, json=False, subcommand="ls")
-    )
-    assert memctl("ls") == (128 + number, "", "")
-    assert cleaned
-    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before
+    status = fake(talk)("template", "make", f"{tmp_path}/t", "--size", "1M")
+    assert status == (128 + number, "", "")
+    assert asked == ["qom-list", "object-add", "x-memdev-export", "object-del"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

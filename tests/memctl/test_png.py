@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import sys
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,8 @@ from PIL import Image
 from memd.memctl.cells import COPIED, KINDS, NONE, SHARED, Cell, Kind
 from memd.memctl.context import Trouble
 from memd.memctl.png import SIDE, color, write
+from tests.differential.server import TREE
+from tests.memctl.conftest import Memctl, argv
 
 
 def of(kind: Kind, amount: int) -> Cell:
@@ -56,13 +58,18 @@ def test_a_place_that_can_not_be_written(tmp_path: Path) -> None:
     assert refused.value.text == f"cannot write {path}: No such file or directory"
 
 
-def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(Trouble) as refused:
-        write(str(tmp_path / "picture.png"), [])
-    assert refused.value.text == "--png needs Pillow, which is not installed"
-    assert (
-        refused.value.hint
-        == "The extra memctl brings it: in memd's source tree, pip install '.[memctl]'"
+def test_without_pillow(memctl: Memctl, tmp_path: Path) -> None:
+    memctl.out("add", "ram,id=m,size=4k")
+    done = subprocess.run(
+        argv(memctl.path, "map", "m", "--png", f"{tmp_path}/picture.png", without="PIL"),
+        capture_output=True,
+        check=False,
+        cwd=TREE,
+    )
+    memctl.out("del", "m")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == (
+        b"memctl: --png needs Pillow, which is not installed\n"
+        b"The extra memctl brings it: in memd's source tree, pip install '.[memctl]'\n"
     )
     assert list(tmp_path.iterdir()) == []

@@ -65,7 +65,7 @@ def test_an_interrupt(fake: Callable[[Talk], Memctl]) -> None:
         cwd=TREE,
     )
     assert asked.wait(60)
-    interrupt(process)
+    interrupt(process.pid)
     _out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "memctl: the daemon goes on, and /f will be there\n"

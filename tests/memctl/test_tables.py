@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-import sys
+from contextlib import redirect_stdout
 
 import pytest
 
@@ -38,12 +38,10 @@ class Terminal(io.StringIO):
 
 
 def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert on_terminal()
-    print_table(COLUMNS, [[("m0[b]", "red"), "1"]])
+    with redirect_stdout(Terminal()) as terminal:
+        assert on_terminal()
+        print_table(COLUMNS, [[("m0[b]", "red"), "1"]])
     shown = terminal.getvalue()
     assert "\x1b[31mm0[b]" in shown
     assert shown.count("\n") == 2
@@ -51,20 +49,10 @@ def test_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_long_one_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Colour takes seconds there."""
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    print_table(COLUMNS, [[("m0", "red"), "1"]] * 1001)
+    with redirect_stdout(Terminal()) as terminal:
+        print_table(COLUMNS, [[("m0", "red"), "1"]] * 1001)
     assert terminal.getvalue() == "ID  SIZE\n" + "m0     1\n" * 1001
-
-
-def test_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    assert console() is None
-    print_table(COLUMNS, [["m0", "1"]])
-    assert terminal.getvalue() == "ID  SIZE\nm0     1\n"
 
 
 def test_a_table_of_rich() -> None:

@@ -1,24 +1,21 @@
 from __future__ import annotations
 
-import io
 import os
 import shlex
 import signal
 import socket
 import stat
 import subprocess
-import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memd.memctl import template_make
-from memd.memctl.context import Trouble
 from tests.differential.harness import Side, settle
 from tests.differential.server import TREE, Monitor, Server, memd_argv, qemu_argv, running
-from tests.memctl.conftest import Memctl, argv
+from tests.memctl.conftest import Memctl, argv, refusal
 from tests.memctl.fakes import Peer, Talk, interrupt
 from tests.users import need_root
 
@@ -113,16 +110,14 @@ def test_zeroes(memctl: Memctl, tmp_path: Path) -> None:
     assert found["mode"] == "0440"
 
 
-def test_from_standard_input(
-    memctl: Memctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_standard_input(memctl: Memctl, tmp_path: Path) -> None:
     path = tmp_path / "template"
     data = image(tmp_path).read_bytes()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    memctl.out("template", "make", str(path), "--size", "5M", "--from", "-")
+    words = ["template", "make", str(path), "--size", "5M", "--from", "-"]
+    assert memctl.fed(data, *words)[0] == 0
     assert path.read_bytes() == data
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    text = memctl.error("template", "make", f"{path}2", "--size", "4M", "--from", "-")
+    words = ["template", "make", f"{path}2", "--size", "4M", "--from", "-"]
+    text = refusal(memctl.fed(data, *words))
     assert text == "there is more to come than the 4194304 bytes of the template"
     assert not Path(f"{path}2").exists()
 
@@ -188,7 +183,7 @@ def test_a_signal(memctl: Memctl, tmp_path: Path, number: signal.Signals) -> Non
         process.stdin.flush()
         settle(lambda: begun(process, tmp_path), bool, 60)
         assert list(tmp_path.iterdir()) == []
-        interrupt(process, number)
+        interrupt(process.pid, number)
         status = process.wait(60)
     assert status == (-number if number == signal.SIGKILL else 128 + number)
     assert memctl.out("ls", "-q") == ""
@@ -205,24 +200,12 @@ def test_a_signal_while_the_daemon_saves(fake: Callable[[Talk], Memctl], tmp_pat
         else:
             place.append(Path(request["arguments"]["filename"]))
             place[0].write_bytes(b"half")
-            os.kill(os.getpid(), signal.SIGTERM)
+            interrupt(os.getpid(), signal.SIGTERM)
 
     status, _out, err = fake(talk)("template", "make", f"{tmp_path}/t", "--of", "vm0")
     assert (status, err) == (143, "memctl: the daemon goes on, and nothing of it stays\n")
     assert place[0].parent.parent == tmp_path
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_system_without_unnamed_files(
-    memctl: Memctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
-    source, path = image(tmp_path), tmp_path / "template"
-    memctl.out("template", "make", str(path), "--size", "5M", "--from", str(source))
-    assert path.read_bytes() == source.read_bytes()
-    assert path.stat().st_nlink == 1
-    memctl.error("template", "make", f"{path}2", "--size", "4M", "--from", str(source))
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["image", "template"]
 
 
 def test_hugetlbfs(
@@ -242,40 +225,54 @@ def test_hugetlbfs(
     path.unlink()
 
 
-@pytest.mark.parametrize("of", [False, True], ids=["size", "of"])
-def test_two_at_once(
-    memctl: Memctl, tmp_path: Path, of: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_at_once(memctl: Memctl, tmp_path: Path, directory: Path) -> None:
     """The one that comes second touches nothing of the first."""
-    path = tmp_path / "template"
-    seal = template_make._seal
+    path, content = tmp_path / "template", directory / "content"
+    os.mkfifo(content)
 
-    def win(*arguments: Any) -> None:
-        path.write_bytes(b"the winner's")
-        seal(*arguments)
+    def win() -> None:
+        with content.open("wb") as pipe:
+            path.write_bytes(b"the winner's")
+            pipe.write(b"the second's")
 
-    monkeypatch.setattr(template_make, "_seal", win)
-    memctl.out("add", "ram,id=vm0,size=1M")
-    content = ["--of", "vm0"] if of else ["--size", "1M"]
-    assert memctl.error("template", "make", str(path), *content) == f"{path} is there already"
-    memctl.out("del", "vm0")
+    thread = threading.Thread(target=win)
+    thread.start()
+    words = ["--size", "1M", "--from", str(content)]
+    assert memctl.error("template", "make", str(path), *words) == f"{path} is there already"
+    thread.join()
     assert path.read_bytes() == b"the winner's"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_another_file_in_its_place(
-    memctl: Memctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_at_once_while_the_daemon_saves(fake: Callable[[Talk], Memctl], tmp_path: Path) -> None:
+    path = tmp_path / "template"
+
+    def talk(peer: Peer, request: dict[str, Any]) -> None:
+        if request["execute"] == "x-memdev-stat":
+            peer.answer(request, [{"size": MIB, "page-size": 4096}])
+        else:
+            Path(request["arguments"]["filename"]).write_bytes(bytes(MIB))
+            path.write_bytes(b"the winner's")
+            peer.answer(request)
+
+    text = fake(talk).error("template", "make", str(path), "--of", "vm0")
+    assert text == f"{path} is there already"
+    assert path.read_bytes() == b"the winner's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_file_in_its_place(fake: Callable[[Talk], Memctl], tmp_path: Path) -> None:
     """It is nobody's business here, whatever becomes of the template."""
     path = tmp_path / "template"
 
-    def exchange(*_: object) -> None:
-        path.unlink()
-        path.write_bytes(b"another's")
-        raise Trouble("no")
+    def talk(peer: Peer, request: dict[str, Any]) -> None:
+        if request["execute"] == "object-add":
+            path.unlink()
+            path.write_bytes(b"another's")
+        peer.refuse(request, "no")
 
-    monkeypatch.setattr(template_make, "_check_clones", exchange)
-    assert memctl.error("template", "make", str(path), "--size", "1M") == "no"
+    text = fake(talk).error("template", "make", str(path), "--size", "1M")
+    assert text == f"{path} is no template: no"
     assert path.read_bytes() == b"another's"
 
 

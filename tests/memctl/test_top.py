@@ -99,7 +99,7 @@ def test_an_interrupt_ends_it(memctl: Memctl) -> None:
     assert process.stdout is not None
     with process.stdout:
         assert "backends" in process.stdout.readline()
-        interrupt(process)
+        interrupt(process.pid)
         assert process.wait(60) == 0
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
-import subprocess
-import sys
+import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from memd.client import Client
-from memd.memctl.context import Trouble
-from memd.memctl.write import length_of, opened
-from tests.differential.server import TREE
-from tests.memctl.conftest import Memctl, argv, in_terminal
+from memd.memctl.write import length_of
+from tests.differential.harness import settle
+from tests.memctl.conftest import Memctl, in_terminal, refusal
 
 MIB = 1 << 20
 
@@ -43,35 +42,31 @@ def test_a_file(memctl: Memctl, m: str, tmp_path: Path) -> None:
     assert memctl.data("write", m, "7", str(path)) == {"id": "m", "offset": 7, "length": 5}
 
 
-def test_standard_input(memctl: Memctl, m: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input(memctl: Memctl, m: str) -> None:
     data = os.urandom(9 * MIB)
-    done = subprocess.run(
-        argv(memctl.path, "--json", "write", m, "0"),
-        input=data,
-        capture_output=True,
-        check=True,
-        cwd=TREE,
-    )
-    assert json.loads(done.stdout)["length"] == len(data)
+    status, out, err = memctl.fed(data, "--json", "write", m, "0")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["length"] == len(data)
     assert content(memctl) == data
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello")))
-    memctl.out("write", m, "1", "-")
+    assert memctl.fed(b"hello", "write", m, "1", "-") == (0, "", "")
     assert content(memctl, 0, 8) == data[:1] + b"hello" + data[6:8]
 
 
-def test_a_pipe_that_trickles(memctl: Memctl, m: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, writing = os.pipe()
+def test_a_pipe_that_trickles(memctl: Memctl, m: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
 
     def trickle() -> None:
-        with os.fdopen(writing, "wb", buffering=0) as pipe:
+        with pipe.open("wb", buffering=0) as writing:
             for word in (b"one ", b"two ", b"three"):
-                pipe.write(word)
+                writing.write(word)
+                settle(
+                    lambda: fcntl.ioctl(writing, termios.FIONREAD, bytes(4)), lambda n: not any(n)
+                )
 
     thread = threading.Thread(target=trickle)
     thread.start()
-    with os.fdopen(reading, encoding="latin-1") as stdin:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        memctl.out("write", m, "0")
+    memctl.out("write", m, "0", str(pipe))
     thread.join()
     assert content(memctl, 0, 14) == b"one two three\0"
 
@@ -86,35 +81,28 @@ def test_what_does_not_fit(memctl: Memctl, m: str, tmp_path: Path) -> None:
     assert "'m' has 0" in memctl.error("write", m, "10M", str(path))
 
 
-def test_more_than_fits_from_a_pipe(
-    memctl: Memctl, m: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x" * 100)))
-    text = memctl.error("write", m, "9437180")
+def test_more_than_fits_from_a_pipe(memctl: Memctl, m: str) -> None:
+    text = refusal(memctl.fed(b"x" * 100, "write", m, "9437180"))
     assert text == "100 bytes at offset 9437180 are not within the 9437184 bytes of 'm'"
 
 
-def test_nothing(memctl: Memctl, m: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing(memctl: Memctl, m: str, tmp_path: Path) -> None:
     """Writing nothing is fine, but not to what can't be written."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    assert memctl.data("write", m, "0")["length"] == 0
+    assert memctl.data("write", m, "0", os.devnull)["length"] == 0
     path = tmp_path / "rom"
     path.write_bytes(bytes(4096))
     memctl.out("add", f"file,id=rom,size=4k,mem-path={path},readonly=on")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    text = memctl.error("write", "rom", "0")
+    text = memctl.error("write", "rom", "0", os.devnull)
     assert text == "cannot write 'rom' at offset 0: it is read-only memory (ROM)"
     memctl.out("del", "rom")
 
 
-def test_what_can_not_be_read(memctl: Memctl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_not_be_read(memctl: Memctl, m: str) -> None:
     assert memctl.error("write", "m", "0", "/nope") == (
         "cannot read /nope: No such file or directory"
     )
     assert memctl.error("write", "m", "0", "/") == "cannot read /: Is a directory"
-    monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(Trouble):
-        opened("-")
+    assert refusal(memctl.fed(None, "write", m, "0")) == "standard input is closed"
 
 
 def test_lengths(tmp_path: Path) -> None:
