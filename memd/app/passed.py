@@ -11,8 +11,12 @@ _FIRST = 3
 """The first of the descriptors that are passed."""
 
 
-def take_passed(config: Config) -> list[MonitorSpec]:
+def take_passed(config: Config, first: int = _FIRST) -> list[MonitorSpec]:
     """Take the descriptors that a service manager has passed (sd_listen_fds(3)).
+
+    Args:
+        config: what they go to.
+        first: the first of them.
 
     Returns:
         monitors on the sockets. Kept descriptors go to `config.stored`.
@@ -25,7 +29,7 @@ def take_passed(config: Config) -> list[MonitorSpec]:
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     sockets: dict[int, str] = {}
     for number in range(int(count) if count.isdecimal() else 0):
-        fd = _FIRST + number
+        fd = first + number
         name = names[number] if number < len(names) else ""
         if is_stored(name, fd):
             config.stored[name] = fd

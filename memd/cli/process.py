@@ -177,21 +177,17 @@ class Background:
         self._tell = -1
 
 
-def default_socket(*, shared: bool = False) -> str:
-    """The path of the socket that memd serves when it is told of none.
-
-    It is below /run for root and below $XDG_RUNTIME_DIR for others (XDG Base
-    Directory Specification), in a directory of memd's own, which is made with
-    mode 0700 where it is missing.
+def make_socket_directory(path: str, *, shared: bool = False) -> None:
+    """Make the directory of the default socket, with mode 0700, where it is missing.
 
     Args:
+        path: the socket's.
         shared: whether users that were allowed by name have to get through to
             it: then they are let through that directory.
 
     Raises:
-        QMPError: there is no such place, or it is somebody else's.
+        QMPError: it can't be made, or it is somebody else's.
     """
-    path = default_socket_path()
     directory = os.path.dirname(path)
     try:
         os.mkdir(directory, 0o700)
@@ -208,11 +204,13 @@ def default_socket(*, shared: bool = False) -> str:
         )
     if shared and status.st_mode & 0o011 != 0o011:
         os.chmod(directory, stat.S_IMODE(status.st_mode) | 0o011)
-    return path
 
 
 def default_socket_path() -> str:
-    """The path that `default_socket` gives, whether or not anything is there.
+    """The path of the socket that memd serves when it is told of none.
+
+    It is below /run for root and below $XDG_RUNTIME_DIR for others (XDG Base
+    Directory Specification), in a directory of memd's own.
 
     Raises:
         QMPError: there is no place for it.

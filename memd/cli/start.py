@@ -12,8 +12,9 @@ from time import sleep
 from memd.cli.process import (
     Background,
     PidFile,
-    default_socket,
+    default_socket_path,
     fill_standard_descriptors,
+    make_socket_directory,
     print_anything,
 )
 from memd.cli.report import Answered, CommandLineError
@@ -89,7 +90,8 @@ def serve(config: Config) -> int:
 
     config.monitors += take_passed(config)
     if config.default_socket and not config.monitors:
-        path = default_socket(shared=config.allowed is not None)
+        path = default_socket_path()
+        make_socket_directory(path, shared=config.allowed is not None)
         id = "compat_monitor0"
         config.monitors.append(MonitorSpec(id, Chardev(id, "unix", path=path, server=True)))
     if config.daemonize:

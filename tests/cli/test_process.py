@@ -2,28 +2,28 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from memd.cli import process
-from memd.cli.process import PidFile, default_socket
+from memd.cli.process import PidFile, make_socket_directory
 from memd.errors import QMPError
 from tests.users import STRANGER, need_root
 
 TREE = Path(__file__).resolve().parents[2]
 
 
-def run(script: str, *argv: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, *argv: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, with what it needs imported."""
     head = "import os, sys\nfrom memd.cli.process import *\nfrom memd.errors import QMPError\n"
     return subprocess.run(
-        [sys.executable, "-c", head + textwrap.dedent(script), *argv],
+        [*prefix, sys.executable, "-c", head + textwrap.dedent(script), *argv],
         capture_output=True,
         text=True,
         timeout=60,
@@ -97,22 +97,6 @@ def test_another_file_of_that_name_stays(directory: Path) -> None:
     made.close()
 
 
-def test_one_that_can_not_be_removed(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = directory / "pid"
-    made = PidFile(str(path))
-
-    def refuse(_path: str) -> None:
-        raise OSError(30, "Read-only file system")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", refuse)
-        made.close()
-    made.close()
-    assert caplog.messages == [f"cannot remove the PID file '{path}': Read-only file system"]
-
-
 @need_root
 def test_a_strangers_file_is_not_taken(directory: Path) -> None:
     """He could write another process's id to it."""
@@ -165,22 +149,24 @@ def test_a_pidfile_that_takes_nothing() -> None:
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-def test_an_owner_that_leaves_while_one_waits(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_owner_that_leaves_while_one_waits(directory: Path) -> None:
+    """It removes the file that is being opened."""
     path = directory / "pid"
-    real = fcntl.lockf
-    locked: list[int] = []
+    path.touch()
+    with path.open("rb") as leased:
 
-    def lockf(fd: int, operation: int) -> None:
-        real(fd, operation)
-        if not locked:
+        def leave(*_: object) -> None:
             path.unlink()
-        locked.append(fd)
+            fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
-    monkeypatch.setattr(fcntl, "lockf", lockf)
-    made = PidFile(str(path))
-    assert len(locked) == 2
+        # Opening a file to write waits until its lease is given back (fcntl(2)).
+        before = signal.signal(signal.SIGIO, leave)
+        try:
+            fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            made = PidFile(str(path))
+        finally:
+            signal.signal(signal.SIGIO, before)
+        assert not os.path.samestat(os.fstat(leased.fileno()), path.stat())
     assert path.read_text() == f"{os.getpid()}\n"
     made.close()
 
@@ -247,88 +233,82 @@ def test_standard_descriptors_are_filled() -> None:
     assert (done.returncode, done.stderr) == (0, "/dev/null\n/dev/null\n")
 
 
-@pytest.fixture
-def somebody(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A user that is not root, as far as the process says; files are still its own."""
-    uid = os.getuid() or 4321
-    monkeypatch.setattr(os, "geteuid", lambda: uid)
-    return uid
+def refusal(path: Path) -> str:
+    with pytest.raises(QMPError) as caught:
+        make_socket_directory(str(path))
+    return caught.value.desc
 
 
-def test_the_default_socket(
-    directory: Path, somebody: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
-    os.chown(directory, somebody, -1)
-    (directory / "memd").mkdir(0o700)
-    os.chown(directory / "memd", somebody, -1)
-    assert default_socket() == f"{directory}/memd/qmp.sock"
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_the_directory_is_made(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_runtime_directory", lambda: str(directory))
-    assert default_socket() == f"{directory}/memd/qmp.sock"
-    assert stat.S_IMODE((directory / "memd").stat().st_mode) == 0o700
-    assert default_socket() == f"{directory}/memd/qmp.sock"
+def test_the_directory_is_made(directory: Path) -> None:
+    path = directory / "memd"
+    make_socket_directory(f"{path}/qmp.sock")
+    assert mode(path) == 0o700
+    make_socket_directory(f"{path}/qmp.sock")
+    assert list(path.iterdir()) == []
 
 
-def test_others_that_may_get_through_the_directory(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_others_that_may_get_through_the_directory(directory: Path) -> None:
     """They can't list it, nor make anything in it; and without being asked nothing changes."""
-    monkeypatch.setattr(process, "_runtime_directory", lambda: str(directory))
-    default_socket(shared=True)
-    assert stat.S_IMODE((directory / "memd").stat().st_mode) == 0o711
-    (directory / "memd").chmod(0o750)
-    default_socket()
-    assert stat.S_IMODE((directory / "memd").stat().st_mode) == 0o750
-    default_socket(shared=True)
-    assert stat.S_IMODE((directory / "memd").stat().st_mode) == 0o751
+    path = directory / "memd"
+    make_socket_directory(f"{path}/qmp.sock", shared=True)
+    assert mode(path) == 0o711
+    path.chmod(0o750)
+    make_socket_directory(f"{path}/qmp.sock")
+    assert mode(path) == 0o750
+    make_socket_directory(f"{path}/qmp.sock", shared=True)
+    assert mode(path) == 0o751
 
 
-def test_no_place_for_a_socket(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_runtime_directory", lambda: str(directory))
-    (directory / "memd").mkdir()
-    (directory / "memd").chmod(0o777)
-    with pytest.raises(QMPError) as caught:
-        default_socket()
-    assert "can be written by others" in caught.value.desc
-    (directory / "memd").rmdir()
-    (directory / "memd").write_text("")
-    with pytest.raises(QMPError) as caught:
-        default_socket()
-    assert caught.value.desc == f"'{directory}/memd' is not a directory"
-    monkeypatch.setattr(process, "_runtime_directory", lambda: "/nonexistent")
-    with pytest.raises(QMPError) as caught:
-        default_socket()
-    assert caught.value.desc == (
+def test_no_place_for_a_socket(directory: Path) -> None:
+    path = directory / "memd"
+    path.mkdir()
+    path.chmod(0o777)
+    assert "can be written by others" in refusal(path / "qmp.sock")
+    path.rmdir()
+    path.write_text("")
+    assert refusal(path / "qmp.sock") == f"'{path}' is not a directory"
+    assert refusal(Path("/nonexistent/memd/qmp.sock")) == (
         "Could not create directory '/nonexistent/memd': No such file or directory"
     )
 
 
-def test_somebody_elses_directory(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_runtime_directory", lambda: str(directory))
-    (directory / "memd").mkdir(0o700)
-    monkeypatch.setattr(os, "geteuid", lambda: (directory / "memd").stat().st_uid + 1)
-    with pytest.raises(QMPError) as caught:
-        default_socket()
-    assert "can be written by others" in caught.value.desc
+@need_root
+def test_somebody_elses_directory(directory: Path) -> None:
+    path = directory / "memd"
+    path.mkdir(0o700)
+    os.chown(path, STRANGER, STRANGER)
+    assert "can be written by others" in refusal(path / "qmp.sock")
 
 
-def test_where_it_is_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/somewhere")
-    assert process._runtime_directory() == "/run"
+WHERE = """
+    def tell():
+        try:
+            print(default_socket_path())
+        except QMPError as error:
+            print(error.desc.split(":")[0])
+
+    os.environ["XDG_RUNTIME_DIR"] = "/somewhere"
+    tell()
+    os.makedirs("/run/user/1")
+    os.setresuid(1, 1, 1)
+    for value in "/somewhere", "", "relative":
+        os.environ["XDG_RUNTIME_DIR"] = value
+        tell()
+    del os.environ["XDG_RUNTIME_DIR"]
+    tell()
+"""
 
 
-def test_where_it_is_without_an_environment(somebody: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = f"/run/user/{somebody}"
-    for value in ("", "relative"):
-        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
-        monkeypatch.setattr(os.path, "isdir", lambda path: path == made)
-        assert process._runtime_directory() == made
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
-    monkeypatch.setattr(os.path, "isdir", lambda path: False)
-    with pytest.raises(QMPError) as caught:
-        process._runtime_directory()
-    assert caught.value.desc.startswith("XDG_RUNTIME_DIR is not set: ")
+@need_root
+def test_where_the_default_socket_is() -> None:
+    """Logins without an environment have a directory all the same, unless it is missing."""
+    alone = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh"]
+    done = run(WHERE, prefix=alone)
+    there = ["/somewhere/memd/qmp.sock", *["/run/user/1/memd/qmp.sock"] * 3]
+    assert (done.stdout.splitlines(), done.stderr) == (["/run/memd/qmp.sock", *there], "")
+    missing = run(WHERE.replace("/run/user/1", "/run/user/2"), prefix=alone)
+    assert missing.stdout.splitlines()[2:] == ["XDG_RUNTIME_DIR is not set"] * 3

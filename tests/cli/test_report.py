@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import re
-import sys
+from contextlib import redirect_stderr
 
 import pytest
 
@@ -37,15 +37,14 @@ def test_what_messages_may_begin_with(capsys: pytest.CaptureFixture[str]) -> Non
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z vm memd: no", timed)
 
 
-def test_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_reads_it() -> None:
     class Closed(io.StringIO):
         def flush(self) -> None:
             raise BrokenPipeError
 
-    monkeypatch.setattr(sys, "stderr", Closed())
-    Report("memd").error("no")
-    monkeypatch.setattr(sys, "stderr", None)
-    Report("memd").error("no")
+    for stream in (Closed(), None):
+        with redirect_stderr(stream):
+            Report("memd").error("no")
 
 
 def test_an_answer_keeps_its_status() -> None:
