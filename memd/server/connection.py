@@ -185,7 +185,10 @@ class Connection:
     def _on_readable(self) -> None:
         if self.session.unfinished > BULK:
             # The rest of a large message is read in turns with other clients.
-            self.resume_later()
+            if self._shared.turns.claim():
+                self._take_turn()
+            else:
+                self.resume_later()
         elif self._read() and self._reading and not self._pollable:
             self._loop.call_soon(self._on_readable)
 

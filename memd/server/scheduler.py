@@ -20,6 +20,10 @@ again for who has come: with what is under way, the longest wait of a client tha
 sends a command now and then."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class FairScheduler:
     """Shares the loop among clients.
 
@@ -55,6 +59,14 @@ class FairScheduler:
         if not self._waiting:
             self._loop.call_soon(self._round)
         self._waiting.append(resume)
+
+    def claim(self) -> bool:
+        """Whether a turn can be taken at once: nobody waits, and nobody else has claimed one
+        since the loop last looked who has come."""
+        free = not self._waiting
+        if free:
+            self.wait(_nothing)
+        return free
 
     def _round(self) -> None:
         waiting = self._waiting

@@ -267,10 +267,11 @@ class Decoder:
             )
         self._exact = False
         found: list[JSON | QMPError | Large] = []
-        end = self._at + _STEP if b"\\" in self._data else len(self._data)
+        escapes = b"\\" in self._data
+        end = self._at + _STEP if escapes else len(self._data)
         piece = self._data[self._at : end]
         # What began in an earlier packet is followed by what may take the fast path.
-        self._at += lexer.feed(piece, 0, found, begun, most=_TOKENS)
+        self._at += lexer.feed(piece, 0, found, begun, _TOKENS, escapes)
         if self._at == len(self._data):
             self._data, self._at = b"", 0
         if found:

@@ -92,21 +92,23 @@ class LongString:
         """Bytes of the token so far, quotes included."""
         return self._size
 
-    def add(self, data: bytes, last: bool = False) -> None:
+    def add(self, data: bytes, plain: bool, last: bool = False) -> None:
         """Take the next bytes of the token, its quotes left out.
 
         Args:
             data: them.
+            plain: whether they are known to be ASCII without a backslash.
             last: whether they are the last ones.
         """
         self._size += len(data) + (2 if last else 0)
         if self._rest:
             data = self._rest + data
+            plain = False
         cut = len(data) if last else _cut(data)
         self._rest = data[cut:]
         if self._error is None:
             try:
-                if cut == len(data) and data.isascii() and b"\\" not in data:
+                if plain:
                     part = data.decode("ascii") if self._kept else ""
                 else:
                     part = parse_string(self._quote + data[:cut] + self._quote)

@@ -335,6 +335,35 @@ async def test_a_large_message_comes_in_turns_and_whole() -> None:
     served.close()
 
 
+class Claims(FairScheduler):
+    """Notes who could claim a turn."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.seen: list[bool] = []
+
+    def claim(self) -> bool:
+        self.seen.append(super().claim())
+        return self.seen[-1]
+
+
+async def test_of_those_who_send_large_messages_one_goes_on_at_once() -> None:
+    """The others wait for a turn, so that together they keep nobody waiting."""
+    shared = ConnectionBudget(asyncio.get_running_loop())
+    turns = shared.turns = Claims(asyncio.get_running_loop())
+    served = [Served(shared=shared) for _ in range(3)]
+    for text in (b'{"execute":"a","arguments":{"a":"' + b"x" * 70_000, b"x" * 50_000, b'"}}'):
+        for each in served:
+            assert each.client.send(text) == len(text)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    # The first read leaves some of the first text.
+    assert turns.seen == [True, False, False] * 3
+    for each in served:
+        assert await each.read(17) == b'{"return": "a"}\r\n'
+        each.close()
+
+
 async def test_a_flood_leaves_room_for_another_client() -> None:
     """A client that keeps 10,000 commands coming is answered, and so is another one."""
     shared = ConnectionBudget(asyncio.get_running_loop())

@@ -19,6 +19,17 @@ async def test_turns_shorten_the_more_wait() -> None:
     assert turns.waiting == 0
 
 
+async def test_one_turn_at_most_is_claimed_between_two_looks_at_who_has_come() -> None:
+    turns = FairScheduler(asyncio.get_running_loop())
+    assert turns.claim()
+    assert not turns.claim()
+    await asyncio.sleep(0)
+    turns.wait(lambda: None)
+    assert not turns.claim()
+    await asyncio.sleep(0)
+    assert turns.claim()
+
+
 class ShortRounds(FairScheduler):
     """One turn a round."""
 

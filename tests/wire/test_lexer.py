@@ -145,9 +145,9 @@ def test_each_byte_of_a_long_string_is_read_once(monkeypatch: pytest.MonkeyPatch
     read = 0
     real = lexer_module._end_of_body
 
-    def counting(state: int, data: bytes, pos: int, end: int) -> int:
+    def counting(state: int, data: bytes, pos: int, end: int, plain: bool) -> int:
         nonlocal read
-        stop = real(state, data, pos, end)
+        stop = real(state, data, pos, end, plain)
         read += stop - pos
         return stop
 
@@ -167,12 +167,13 @@ parts = st.sampled_from(
 def test_long_runs_of_a_string_end_where_short_ones_do(body: bytes, end: int, window: int) -> None:
     """At a quote that no backslash takes with it, or a byte that may not stand there."""
     for state, quote in lexer_module._CLOSING.items():
-        expected = lexer_module._end_of_body(state, body, 0, end)
+        expected = lexer_module._end_of_body(state, body, 0, end, False)
         at = 0
+        plain = body.isascii() and b"\\" not in body
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lexer_module, "_SHORT", 1)
             patch.setattr(lexer_module, "_WINDOW", window)
-            while (stop := lexer_module._end_of_body(state, body, at, end)) > at:
+            while (stop := lexer_module._end_of_body(state, body, at, end, plain)) > at:
                 at = stop
         assert at == expected, quote
 
@@ -181,7 +182,7 @@ def test_every_byte_that_may_not_stand_in_a_string_ends_a_long_one() -> None:
     for state, quote in lexer_module._CLOSING.items():
         for byte in set(range(256)) - {*quote, *b"\\"}:
             data = b"a" * 5000 + bytes([byte]) + b"a" * 100
-            end = lexer_module._end_of_body(state, data, 1, len(data))
+            end = lexer_module._end_of_body(state, data, 1, len(data), data.isascii())
             allowed = byte in lexer_module._IN_STRING
             assert end == (len(data) if allowed else 5000), byte
 
