@@ -19,8 +19,9 @@ INVALID = re.compile(f"[\ud800-\udfff\ufdd0-\ufdef{_PLANE_ENDS}]")
 _LEAST = (0, 0, 0x80, 0x800, 0x10000, 0x200000, 0x4000000)
 
 
-# What the UTF-8 of every noncharacter has in it. To look for these is a hundred times as
-# fast as to look at each character.
+# What the UTF-8 of every noncharacter begins with, and has in it. To look for single bytes is
+# fifty times as fast as for pairs, and that a hundred times as fast as to look at each character.
+_LEADS = tuple(bytes([lead]) for lead in range(0xEF, 0xF5))
 _MARKS = (b"\xef\xb7", b"\xbf\xbe", b"\xbf\xbf")
 
 
@@ -29,12 +30,13 @@ def decode(data: bytes) -> str | None:
     if data.isascii():
         return data.decode("ascii")
     try:
-        text = data.replace(b"\xc0\x80", b"\0").decode("utf-8")
+        text = (data.replace(b"\xc0\x80", b"\0") if b"\xc0" in data else data).decode("utf-8")
     except UnicodeDecodeError:
         return None
-    if any(mark in data for mark in _MARKS) and INVALID.search(text):
-        return None
-    return text
+    for marks in (_LEADS, _MARKS):
+        if not any(mark in data for mark in marks):
+            return text
+    return None if INVALID.search(text) else text
 
 
 def decode_for_display(data: bytes) -> str:
