@@ -43,11 +43,13 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     entry = _COMMANDS.get(name)
     if name == "info" and line[end:].strip(BLANKS):
         name, end = _word(line, end)
-        entry = (_INFO if daemon.compat is Compat.V10_0 else _INFO_11_1).get(name)
+        entry = _INFO.get(name)
     typed = line[:end]
     if entry is None:
         return _unmodelled(daemon, typed) or f"unknown command: '{typed}'\r\n"
     names, specification, _description, act = entry
+    if daemon.compat is not Compat.V10_0:
+        specification = _SPECIFICATIONS_11_1.get(act, specification)
     try:
         given = arguments(names, typed, specification, line[end:])
         result = _run(daemon, act, given) if isinstance(act, str) else act(daemon, given)
@@ -333,7 +335,9 @@ _SUBJECTS: tuple[_Entry, ...] = (
 )
 
 _INFO = {entry[0]: entry for entry in _SUBJECTS}
-_INFO_11_1 = {
-    **_INFO,
-    "migrate": ("migrate", "all:-a", "show migration status", hmp_info.info_migrate),
+
+_SPECIFICATIONS_11_1: dict[Act | str, str] = {
+    hmp_info.info_migrate: "all:-a",
+    hmp_plug.migrate_set_parameter: "parameter:s,value:S",
 }
+"""The arguments of words that take others since QEMU 11.1, by what the word does."""

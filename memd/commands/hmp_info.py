@@ -169,7 +169,7 @@ def _migration_in_rows(told: JSONObject, status: str | None, *, everything: bool
     lines = []
     if status is not None:
         lines.append(f"Status: \t\t{status}")
-        times = [f"{name}={told[key]}" for name, key in _SHORT_TIMES if key in told]
+    if times := [f"{name}={told[key]}" for name, key in _SHORT_TIMES if key in told]:
         lines.append(f"Time (ms): \t\t{', '.join(times)}")
     if ram := told.get("ram"):
         lines += [
@@ -219,35 +219,69 @@ def info_migrate_parameters(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info migrate_parameters`."""
     told = standin(daemon).migration_parameters()
     lines = []
-    for name, unit in _PARAMETERS.items():
+    for name, unit in (_PARAMETERS if daemon.compat is Compat.V10_0 else _PARAMETERS_11_1).items():
         value = told.get(name)
-        if type(value) is bool:
-            value = "on" if value else "off"
-        elif unit == "'":
-            value = f"'{value}'"
-        if value is not None:
+        if value is None:
+            continue
+        if name == "block-bitmap-mapping":
+            lines += [f"{name}:", *_bitmaps(value)]
+        elif type(value) is list:
+            lines.append(" ".join([f"{name}:", *value]))
+        else:
+            if type(value) is bool:
+                value = "on" if value else "off"
+            elif unit == "'":
+                value = f"'{value}'"
             lines.append(f"{name}: {value}{unit.strip(chr(39))}")
     return lines
 
 
-_PARAMETERS = {
+def _bitmaps(nodes: list[JSONObject]) -> Iterator[str]:
+    for node in nodes:
+        yield f"  '{node['node-name']}' -> '{node['alias']}'"
+        for bitmap in node["bitmaps"]:
+            yield f"    '{bitmap['name']}' -> '{bitmap['alias']}'"
+
+
+_BEFORE = {
     **dict.fromkeys(("announce-initial", "announce-max"), " ms"),
     "announce-rounds": "",
     "announce-step": " ms",
     **dict.fromkeys(("throttle-trigger-threshold", "cpu-throttle-initial"), ""),
     **dict.fromkeys(("cpu-throttle-increment", "cpu-throttle-tailslow", "max-cpu-throttle"), ""),
     **dict.fromkeys(("tls-creds", "tls-hostname"), "'"),
-    **dict.fromkeys(("max-bandwidth", "avail-switchover-bandwidth"), " bytes/second"),
+}
+_BANDWIDTHS = dict.fromkeys(("max-bandwidth", "avail-switchover-bandwidth"), " bytes/second")
+_BETWEEN = {
     **dict.fromkeys(("downtime-limit", "x-checkpoint-delay"), " ms"),
     **dict.fromkeys(("multifd-channels", "multifd-compression", "zero-page-detection"), ""),
     "xbzrle-cache-size": " bytes",
-    "max-postcopy-bandwidth": "",
-    "tls-authz": "'",
+}
+_AFTER = {
+    "block-bitmap-mapping": "",
     "x-vcpu-dirty-limit-period": " ms",
     "vcpu-dirty-limit": " MB/s",
     **dict.fromkeys(("mode", "direct-io"), ""),
 }
+_PARAMETERS = {
+    **_BEFORE,
+    **_BANDWIDTHS,
+    **_BETWEEN,
+    "max-postcopy-bandwidth": "",
+    "tls-authz": "'",
+    **_AFTER,
+}
 """The parameters of migration that are told, each with its unit; a quote is around a text."""
+_PARAMETERS_11_1 = {
+    **_BEFORE,
+    "tls-authz": "'",
+    **_BANDWIDTHS,
+    "max-postcopy-bandwidth": " bytes/second",
+    **_BETWEEN,
+    **_AFTER,
+    "x-rdma-chunk-size": " bytes",
+    "cpr-exec-command": "",
+}
 
 
 def info_chardev(daemon: Daemon, args: JSONObject) -> list[str]:

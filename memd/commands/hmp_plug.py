@@ -6,8 +6,9 @@ Observed on QEMU 10.0.2: they print nothing, or `Error: ` and the reason.
 from __future__ import annotations
 
 import re
+import shlex
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memd.commands import migration
 from memd.commands.daemon import Daemon
@@ -62,23 +63,21 @@ def netdev_add(daemon: Daemon, args: JSONObject) -> None:
 
 
 async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`drive_add [-n] PLACE OPTIONS`; 10.0 prints what is wrong as it stands."""
+    """`drive_add [-n] PLACE OPTIONS`; see `_as_it_stands`."""
     options, of = _options(args["options"], ""), standin(daemon)
     types = partial(daemon.typed, "blockdev-add")
     try:
         if not args.get("node"):
             await of.drives.add(options, types)
             return ["OK"]
-        if "node-name" not in options:
-            raise QMPError("'node-name' needs to be specified")
-        await of.blocks.add(types(options))
+        await of.drives.add_node(options, types)
     except QMPError as error:
         return _as_it_stands(daemon, error)
     return []
 
 
 async def drive_del(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`drive_del NAME`; 10.0 prints what is wrong as it stands."""
+    """`drive_del NAME`; see `_as_it_stands`."""
     of = standin(daemon)
     try:
         await of.drives.delete(args["id"])
@@ -88,8 +87,13 @@ async def drive_del(daemon: Daemon, args: JSONObject) -> list[str]:
 
 
 def _as_it_stands(daemon: Daemon, error: QMPError) -> list[str]:
-    """An error as 10.0 prints it; 11.1 prints it as those of other words, so it is raised."""
-    if daemon.compat is not Compat.V10_0:
+    """An error about a drive as 10.0 prints it.
+
+    11.1 prints all but those about its id as those of other words, so they are raised.
+    """
+    from memd.standin.drives import BadId
+
+    if daemon.compat is not Compat.V10_0 and type(error) is not BadId:
         raise error
     return [error.desc, *([] if error.hint is None else [error.hint])]
 
@@ -126,11 +130,11 @@ def sendkey(daemon: Daemon, args: JSONObject) -> list[str]:
 
 
 async def migrate(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`migrate [-d] [-r] URI`: goes on in the background in any case."""
+    """`migrate [-d] [-r] URI`: goes on in the background in any case, which 10.0 says."""
     standin(daemon)
     detached = args.pop("detach", False)
     await migration.begin(daemon, args, _no_fd)
-    if detached:
+    if detached or daemon.compat is not Compat.V10_0:
         return []
     return ["terminal does not allow synchronous migration, continuing detached"]
 
@@ -150,6 +154,11 @@ def migrate_set_parameter(daemon: Daemon, args: JSONObject) -> None:
     kind = next((each.type.name for each in known.members if each.name == name), None)
     if kind is None:
         raise QMPError(f"invalid parameter value: {name}")
+    if name == "block-bitmap-mapping":
+        raise QMPError("The block-bitmap-mapping parameter can only be set through QMP")
+    if kind == "[str]":
+        of.set_migration_parameters({name: _shell_words(text)})
+        return
     if kind in ("size", "uint8", "uint32"):
         # Of a bandwidth a number alone is one of MiB.
         in_mib = name in _IN_MIB and text[-1:].isdigit()
@@ -158,6 +167,17 @@ def migrate_set_parameter(daemon: Daemon, args: JSONObject) -> None:
             raise _no_size(name, kind, text)
         text = str(size)
     of.set_migration_parameters(_typed(daemon, command, {name: text}))
+
+
+def _shell_words(text: str) -> list[str]:
+    lexer: Any = shlex.shlex(text, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        return [*lexer]
+    except ValueError:
+        raise QMPError(
+            f"Text ended before matching quote was found for {lexer.state}. (The text was “{text}”)"
+        ) from None
 
 
 def _no_size(name: str, kind: str, text: str) -> QMPError:

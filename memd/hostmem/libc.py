@@ -89,6 +89,7 @@ _AT_EMPTY_PATH = 0x1000
 _AT_STATX_DONT_SYNC = 0x4000
 _STATX_ATTR_APPEND = 0x20
 _STATX_MNT_ID_UNIQUE = 0x4000
+_STATX_DIOALIGN = 0x2000
 _NODE_WORDS = 3
 _IOV_MAX = 1024
 _M_ARENA_MAX = -8
@@ -278,6 +279,7 @@ class Known(NamedTuple):
 _STATX = ctypes.c_char * 256
 _KNOWN = struct.Struct("=28xH18xQ72xIIII")
 _MOUNT = struct.Struct("=I140xQ")
+_DIRECT = struct.Struct("=152xII")
 
 
 def known(fd: int) -> Known | None:
@@ -288,6 +290,17 @@ def known(fd: int) -> Known | None:
         return None
     mode, blocks, special_major, special_minor, major, minor = _KNOWN.unpack_from(found)
     return Known(mode, os.makedev(major, minor), os.makedev(special_major, special_minor), blocks)
+
+
+def direct_alignment(fd: int) -> tuple[int, int]:
+    """What O_DIRECT wants memory, and offsets in the file, to be aligned to, in bytes.
+
+    These are what a program finds by trying: sectors at least, pages where the kernel
+    does not tell.
+    """
+    found = _look(fd, _STATX_DIOALIGN)
+    memory, offset = (0, 0) if found is None else _DIRECT.unpack_from(found)
+    return max(memory, 512) if memory else PAGE_SIZE, max(offset, 512) if offset else PAGE_SIZE
 
 
 def _look(fd: int, mask: int) -> ctypes.Array[ctypes.c_char] | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memd.compat import Compat
 from memd.errors import QMPError, is_identifier
 from memd.hostmem.file_systems import of_paths
-from memd.hostmem.libc import PAGE_SIZE
+from memd.hostmem.libc import PAGE_SIZE, direct_alignment
 from memd.hostmem.paths import encode_path, open_path
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
@@ -117,6 +117,8 @@ class Node:
         cache: whether the host's cache is passed by, and whether flushes are ignored.
         zeroes: whether zeroes are detected that are written (QAPI's `BlockdevDetectZeroesOptions`).
         facts: what else is told of the image.
+        probed: whether it is a raw node whose format was looked for.
+        alignments: of memory and of requests, in bytes, for a node that has a file open.
     """
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
@@ -139,6 +141,8 @@ class Node:
         self.cache: dict[str, bool] = {"direct": False, "no-flush": False, **options["cache"]}
         self.zeroes: str = options.get("detect-zeroes", "off")
         self.facts: dict[str, JSON] = {}
+        self.probed = False
+        self.alignments = (1, 1)
 
     @property
     def file(self) -> Node | None:
@@ -504,9 +508,13 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
             image["backing-filename-format"] = node.header.backing_format
     if compat is not Compat.V10_0:
         unit = image.get("cluster-size")
+        memory, requests = (_SECTOR, 1) if file is None else file.alignments
+        if file is not node:
+            # The first sector of an image that says nothing of its format is written as a whole.
+            requests = _SECTOR if node.probed else 1
         image["limits"] = {
-            "request-alignment": 1,
-            "min-mem-alignment": _SECTOR if file is None else 1,
+            "request-alignment": requests,
+            "min-mem-alignment": memory,
             "opt-mem-alignment": PAGE_SIZE,
             "max-iov": 1024,
             **({"discard-alignment": unit, "write-zeroes-alignment": unit} if unit else {}),
@@ -530,6 +538,7 @@ def _open(nodes: list[Node], roots: Roots | None) -> None:
             elif node.child is not None:
                 if node.driver == PROBED:
                     node.options["driver"] = node.driver = _probe(node.file)
+                    node.probed = node.driver == "raw"
                 node.size = node.child.size
                 if node.driver == "qcow2":
                     read_header(node)
@@ -562,6 +571,8 @@ def _open_file(node: Node, roots: Roots | None) -> None:
     except OSError as error:
         raise QMPError(f"Could not open '{path}': {error.strerror}") from None
     measure(node)
+    if node.cache["direct"]:
+        node.alignments = direct_alignment(node.fd)
     node.facts["format-specific"] = {"type": "file", "data": {}}
 
 

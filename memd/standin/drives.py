@@ -68,21 +68,27 @@ _WORDS = {
 """Options with what they may be, and what is said of anything else."""
 
 _LIMIT_OPTIONS = {
-    **{f"{name}{end}": f"{name}{end}" for name in LIMITS for end in ("", "_max", "_max_length")},
     **{
-        f"throttling.{other}{end.replace('_', '-')}": f"{name}{end}"
+        f"{name}{end}": f"throttling.{other}{end.replace('_', '-')}"
         for name, other in LIMITS.items()
         for end in ("", "_max", "_max_length")
     },
-    "iops_size": "iops_size",
-    "throttling.iops-size": "iops_size",
-    "group": "group",
-    "throttling.group": "group",
+    "iops_size": "throttling.iops-size",
+    "group": "throttling.group",
 }
-"""Limits of throughput among the options, as `block_set_io_throttle` has them."""
+"""Limits of throughput as `block_set_io_throttle` has them, and as options: both are."""
 
 _UNEXPECTED = re.compile(r"Parameter '([^']+)' is unexpected")
+_UNKNOWN = re.compile(r"Parameter '(?:.*\.)?driver' does not accept value '(.*)'")
+_MISSING = {
+    "Parameter 'file' is missing": 'A block device must be specified for "file"',
+    "Parameter 'filename' is missing": "The 'file' block driver requires a file name",
+}
 _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]*(?=:)")
+
+
+class BadId(QMPError):
+    """The id of a drive can't be, which is seen before anything else."""
 
 
 class Drives:
@@ -120,26 +126,32 @@ class Drives:
             QMPError: it can't be; nothing is left behind.
         """
         own = {name: options.pop(name) for name in _PLACE if name in options}
+        if not is_identifier(own.get("id", "x")):
+            raise BadId(bad_identifier().desc, hint=ID_HINT)
+        if self._blocks.drive(own.get("id", "")) is not None:
+            raise BadId(f"Duplicate ID '{own['id']}' for drive")
         kind, bus, unit, name = self._place(own)
         if processors is None and kind != "none":
             raise QMPError(f"Can't hot-add drive to type {_KINDS.index(kind)}")
         media = own.get("media", "disk")
         if media not in ("disk", "cdrom"):
             raise QMPError(f"'{media}' invalid media")
-        if not is_identifier(name):
-            raise QMPError(bad_identifier().desc, hint=ID_HINT)
-        if self._blocks.drive(name) is not None:
-            raise QMPError(f"Duplicate ID '{name}' for drive")
         drive = Drive(name)
-        limits = {
-            _LIMIT_OPTIONS[each]: options.pop(each) for each in _LIMIT_OPTIONS & options.keys()
-        }
+        limits: dict[str, str] = {}
+        for each, option in _LIMIT_OPTIONS.items():
+            if each in options and option in options:
+                raise QMPError(f"'{option}' and its alias '{each}' can't be used at the same time")
+            for name_given in (each, option):
+                if name_given in options:
+                    limits[each] = options.pop(name_given)
         group = limits.pop("group", name)
         wanted = _node_options(options, drive, read_only=media == "cdrom")
+        numbers = {each: _number(limits[each], _LIMIT_OPTIONS[each]) for each in limits}
+        self._limit(drive, {**numbers, "group": group})
+        if self._blocks.drive(name) is not None:
+            raise QMPError(f"Device with id '{name}' already exists")
         if self._blocks.find(name) is not None or wanted.get("node-name") == name:
             raise QMPError(f"Device name '{name}' conflicts with an existing node name")
-        numbers = {each: _number(limits, each) for each in limits}
-        self._limit(drive, {**numbers, "group": group})
         if wanted:
             drive.insert(await self._blocks.add(_checked(wanted, typed), owned=False))
         self._blocks.drives.append(drive)
@@ -159,13 +171,21 @@ class Drives:
         drive.bound = kind != "none"
         return kind, name
 
+    async def add_node(self, options: dict[str, str], typed: Typed) -> None:
+        """`drive_add -n` of the human monitor: a node of a client's; see `add`."""
+        if "node-name" not in options:
+            raise QMPError("'node-name' needs to be specified")
+        if not _names_something(options):
+            raise QMPError("Must specify either driver or file")
+        await self._blocks.add(_checked({"driver": PROBED, **options}, typed))
+
     def _place(self, own: dict[str, str]) -> tuple[str, int, int, str]:
         """The kind of a drive, its bus, its unit and its name."""
         kind = own.get("if", "ide" if self._machine in _ON_BUS else "none")
         if kind not in _KINDS:
             raise QMPError(f"unsupported bus type '{kind}'")
         per_bus = _ON_BUS.get(self._machine, (0, 0))[1] if kind == "ide" else 0
-        bus, unit, index = (_number(own, name) for name in ("bus", "unit", "index"))
+        bus, unit, index = (_number(own.get(name), name) for name in ("bus", "unit", "index"))
         if index is not None:
             if bus is not None or unit is not None:
                 raise QMPError("index cannot be used with bus and unit")
@@ -184,10 +204,13 @@ class Drives:
         return kind, bus, unit, own.get("id", name)
 
     async def delete(self, name: str) -> None:
-        """`drive_del` of the human monitor; raises `QMPError` where there is none."""
+        """`drive_del` of the human monitor, which deletes nodes too; raises `QMPError`."""
         drive = self._blocks.drive(name)
         if drive is None:
-            raise QMPError(f"Device '{name}' not found")
+            if self._blocks.find(name) is None:
+                raise QMPError(f"Device '{name}' not found")
+            await self._blocks.delete({"node-name": name})
+            return
         drive.name = ""
         if drive.user is None:
             self._blocks.drives.remove(drive)
@@ -426,7 +449,7 @@ def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> 
         raise QMPError("Cannot specify both 'driver' and 'format'")
     kind = kind or options.pop("driver", PROBED)
     path = options.pop("file", "")
-    if not (path or kind or any(name.startswith("file.") for name in options)):
+    if not (path or kind or _names_something(options)):
         if options.keys() - {"read-only", "discard", "detect-zeroes", "node-name"}:
             raise QMPError("Must specify either driver or file")
         return {}
@@ -435,34 +458,40 @@ def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> 
         raise QMPError(f"memd has no block driver '{protocol[0]}'")
     if path:
         options |= {"file.driver": "file", "file.filename": path.removeprefix("file:")}
-    wanted: Args = {"driver": kind, "discard": "unmap"}
-    for name, value in {**{f"cache.{each}": "on" for each in cache}, **options}.items():
-        *above, last = name.split(".")
-        at = wanted
-        for each in above:
-            at = at.setdefault(each, {})
-        at[last] = value
-    return wanted
+    cached = {f"cache.{each}": "on" for each in cache}
+    return {"driver": kind, "discard": "unmap", **cached, **options}
+
+
+def _names_something(options: dict[str, str]) -> bool:
+    """Whether options have a driver or a file."""
+    return any(each == "driver" or each.partition(".")[0] == "file" for each in options)
 
 
 def _checked(wanted: Args, typed: Typed) -> Args:
-    """The arguments with their types; complaints are about options of a driver."""
+    """The arguments with their types; complaints are about options of a driver.
+
+    Args:
+        wanted: of `blockdev-add`, by their dotted names, as texts.
+        typed: gives them.
+    """
     kind = wanted["driver"]
     try:
         return {**typed({**wanted, "driver": kind or "raw"}), "driver": kind}
     except QMPError as error:
-        if "accept value" in error.desc and "driver" in error.desc:
-            raise QMPError(f"Unknown driver '{kind}'") from None
+        if match := _UNKNOWN.fullmatch(error.desc):
+            raise QMPError(f"Unknown driver '{match[1]}'") from None
+        if error.desc in _MISSING:
+            raise QMPError(_MISSING[error.desc]) from None
         if match := _UNEXPECTED.fullmatch(error.desc):
-            what, does = ("format", "does not") if "file" in wanted else ("protocol", "doesn't")
+            of_file = any(each.partition(".")[0] == "file" for each in wanted)
+            what, does = ("format", "does not") if of_file else ("protocol", "doesn't")
             raise QMPError(
                 f"Block {what} '{kind or 'raw'}' {does} support the option '{match[1]}'"
             ) from None
         raise
 
 
-def _number(own: dict[str, str], name: str) -> int | None:
-    text = own.get(name)
+def _number(text: str | None, name: str) -> int | None:
     if text is None:
         return None
     if not text.isdecimal():

@@ -25,6 +25,7 @@ _RANGES = {
     "vcpu-dirty-limit": (1, 1 << 64, "must be greater than 1 MB/s"),
 }
 _PAGE = 4096
+_MIB = 1 << 20
 
 
 def check_parameters(given: dict[str, JSON], known: dict[str, JSON], compat: Compat) -> None:
@@ -47,6 +48,9 @@ def check_parameters(given: dict[str, JSON], known: dict[str, JSON], compat: Com
     if size < _PAGE or size & (size - 1):
         told = "expects a power of two no less than the target page size"
         raise _wrong("xbzrle-cache-size", told, compat)
+    size = given.get("x-rdma-chunk-size", _MIB)
+    if not _MIB <= size <= 1024 * _MIB or size & (size - 1):
+        raise QMPError("Option x_rdma_chunk_size expects a power of 2 in the range 1MiB to 1024MiB")
     most = given.get("max-cpu-throttle", 99)
     if not known["cpu-throttle-initial"] <= most <= 99:
         lowest = _spelled("cpu-throttle-initial", compat)

@@ -5,13 +5,17 @@ Rules and texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.visit import bad_type, unexpected, visit_int64
 from memd.qom import ObjectType, Property
 from memd.standin.objects import KnownObject
+
+if TYPE_CHECKING:
+    from memd.qom.tree import Tree
 
 _BUCKETS = tuple(
     f"{kind}-{part}" for kind in ("bps", "iops") for part in ("total", "read", "write")
@@ -76,6 +80,8 @@ class ThrottleGroup(KnownObject):
         users: the block nodes that are in it.
     """
 
+    tree: Tree
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.limits = dict(NO_LIMITS)
@@ -84,7 +90,9 @@ class ThrottleGroup(KnownObject):
     def check_delete(self) -> None:
         """See `UserCreatable.check_delete`."""
         if self.users:
-            raise QMPError(f"object '{self.name}' is in use, can not be deleted")
+            if self.tree.compat is Compat.V10_0:
+                raise QMPError(f"object '{self.name}' is in use, can not be deleted")
+            raise QMPError(f"Cannot delete throttle group '{self.name}' with active references")
 
     async def complete(self) -> None:
         """See `UserCreatable.complete`."""

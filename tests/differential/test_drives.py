@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from memd.json_types import JSON
-from tests.differential.harness import Pair
+from tests.differential.harness import Pair, Side
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair
 
@@ -37,9 +37,16 @@ def plain(value: JSON) -> JSON:
     return value
 
 
+def told(side: Side, command: str, arguments: JSON) -> JSON:
+    answer = plain(side.monitor.execute(command, side.fill(arguments)))
+    assert isinstance(answer, dict)
+    # The names that are made up may not decide the order.
+    return side.normal(answer)
+
+
 def same(pair: Pair, steps: list[Step]) -> None:
     for step in steps:
-        pair.same(f"{step}", lambda side, step=step: plain(side.ask(*step)))  # type: ignore[misc]
+        pair.same(f"{step}", lambda side, step=step: told(side, *step))  # type: ignore[misc]
         if step[0] == "device_del":
             # It goes soon after the answer.
             pair.each(lambda side: side.monitor.read_event("DEVICE_DELETED"))
@@ -234,7 +241,14 @@ def test_drives_come_and_go_by_the_human_monitor(directory: Path) -> None:
         f"drive_add 0 if=none,id=x,file={at}/raw4,format=raw",
         f"drive_add 0 if=none,id=y,file={at}/nope,format=raw",
         *("drive_add 0 if=virtio,id=y,driver=null-co", "drive_add 0 driver=null-co"),
-        *("drive_add -n 0 node-name=q,driver=null-co", "drive_add -n 0 driver=null-co"),
+        *("drive_add 0 if=foo,id=x", "drive_add 0 if=none,id=1x", "drive_add -n 0 driver=null-co"),
+        *("drive_add -n 0 node-name=q,driver=null-co", "drive_add -n 0 node-name=r,file=nope"),
+        *("drive_add -n 0 node-name=r,driver=nope", "drive_add -n 0 node-name=r,driver=raw"),
+        *("drive_add -n 0 node-name=r,driver=raw,file.driver=nope", "drive_add -n 0 node-name=r"),
+        *("drive_add -n 0 node-name=r,driver=null-co,nope=1", "drive_add -n 0 node-name=r,file=q"),
+        *("drive_add -n 0 node-name=s,driver=file", "drive_add 0 if=none,id=l,bps=x"),
+        *("drive_add 0 if=none,id=l,bps=1,throttling.bps-total=1", "drive_del r", "drive_del r"),
+        *("drive_add 0 if=none,id=none4", "drive_add 0 if=none", "drive_add 0 if=none"),
         *("drive_add foo if=none,id=yy,driver=null-co", "drive_add 0 if=none,id=q,driver=null-co"),
         *("info block", "info block x", "info block -v x", "info block q", "info block nope"),
         *("drive_del z", "drive_del cd1", "drive_del x", "drive_del"),

@@ -12,7 +12,7 @@ import pytest
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom.tree import Tree
-from memd.standin.blocks import Blocks
+from memd.standin.blocks import PROBED, Blocks
 from memd.standin.images import Images
 from memd.work import Command
 from tests.stepping import Running
@@ -102,4 +102,28 @@ def test_no_job_is_dismissed_while_its_nodes_are_closed(tmp_path: Path, dismisse
         done(images.jobs.command("job-dismiss", {"id": "j"}))
     assert images.jobs.query() == []
     assert [each.name for each in blocks.all()] == ["n"]
+    done(blocks.clear())
+
+
+def test_alignments(tmp_path: Path) -> None:
+    """Under 11.1."""
+    blocks = Blocks(Compat.V11_1, Tree())
+    path = tmp_path / "image"
+    path.write_bytes(bytes(SIZE))
+    file = {"driver": "file", "filename": str(path)}
+    direct = {**file, "cache": {"direct": True}}
+    done(blocks.add({"driver": "raw", "node-name": "told", "file": file}))
+    done(blocks.add({"driver": PROBED, "node-name": "found", "file": file}))
+    done(blocks.add({**direct, "node-name": "direct"}))
+    done(blocks.add({"driver": "raw", "node-name": "above", "file": "direct"}))
+
+    def alignments(name: str) -> tuple[int, int]:
+        limits = blocks.info(blocks.named(name))["image"]["limits"]
+        return limits["min-mem-alignment"], limits["request-alignment"]
+
+    assert alignments("told") == (1, 1)
+    assert alignments("found") == (1, 512)
+    memory, requests = alignments("direct")
+    assert {memory, requests} <= {512, 4096}
+    assert alignments("above") == (memory, 1)
     done(blocks.clear())

@@ -430,3 +430,28 @@ def test_what_can_not_be_awaited_ends_the_start(uri: str, why: str) -> None:
         )
     assert done.returncode == 1
     assert why in done.stderr
+
+
+def test_what_the_human_monitor_of_11_1_takes_and_prints(start: Start) -> None:
+    machine = start("-S", "-compat", "11.1", "-object", "throttle-group,id=tg")
+
+    def typed(line: str) -> str:
+        told: str = machine.ask("human-monitor-command", command_line=line)
+        return told
+
+    assert typed("migrate nope").startswith("Error: ")
+    assert typed("migrate_set_parameter cpr-exec-command a 'b c'") == ""
+    assert typed("migrate_set_parameter mode normal x").startswith("Error: ")
+    assert typed("migrate_set_parameter x-rdma-chunk-size 3M").startswith("Error: Option")
+    shown = typed("info migrate_parameters").splitlines()
+    assert shown[-2:] == ["x-rdma-chunk-size: 1048576 bytes", "cpr-exec-command: a b c"]
+    assert shown.index("tls-authz: ''") == shown.index("tls-hostname: ''") + 1
+    # All but what is wrong with an id is told as of other words.
+    assert typed("drive_add 0 if=none,id=a") == "OK\r\n"
+    assert typed("drive_add 0 if=none,id=a") == "Duplicate ID 'a' for drive\r\n"
+    assert typed("drive_add 0 if=foo,id=b") == "Error: unsupported bus type 'foo'\r\n"
+    below = {"driver": "null-co"}
+    machine.ask("blockdev-add", driver="throttle", node_name="t", throttle_group="tg", file=below)
+    assert "with active references" in typed("object_del tg")
+    assert typed("drive_del t") == ""
+    assert typed("object_del tg") == ""
