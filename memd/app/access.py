@@ -43,11 +43,12 @@ def open_roots(directories: Sequence[str]) -> Roots:
     return roots
 
 
-def open_audit(where: str | None) -> Sink | None:
+def open_audit(where: str | None, journal: str = JOURNAL) -> Sink | None:
     """Open what `--audit` names: "journal", "off" or a file.
 
     Args:
         where: None for the journal if this process's standard error is in it.
+        journal: its socket.
 
     Raises:
         StartError: it can't be opened, or its file system does not answer.
@@ -58,7 +59,7 @@ def open_audit(where: str | None) -> Sink | None:
 
     try:
         if where is None or where == "journal":
-            return JournaldSink(JOURNAL)
+            return JournaldSink(journal)
         return within(_PATIENCE, partial(FileSink, where))
     except OSError as error:
         if where is None:

@@ -42,18 +42,27 @@ _PAGEMAP = "/proc/self/pagemap"
 
 
 class PageMap:
-    """This process's pages; a context manager that closes the kernel's file."""
+    """This process's pages; a context manager that closes the kernel's file.
 
-    def __init__(self) -> None:
-        """Open it; raises `OSError`."""
+    Args:
+        runs: how many are asked for at once.
+        entries: how many are read at once.
+        scans: False to read entries only, as before Linux 6.7.
+
+    Raises:
+        OSError: the kernel's file can't be opened.
+    """
+
+    def __init__(self, runs: int = _RUNS, entries: int = _ENTRIES, scans: bool = True) -> None:
         try:
             self._fd = os.open(_PAGEMAP, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as lack:
             text = f"{_PAGEMAP} is not there: /proc may not be mounted"
             raise FileNotFoundError(lack.errno, text) from None
-        self._buffer = bytearray(_RUN.size * _RUNS)
+        self._runs, self._entries = runs, entries
+        self._buffer = bytearray(_RUN.size * runs)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
-        self._scans = True
+        self._scans = scans
 
     def __enter__(self) -> PageMap:
         return self
@@ -115,8 +124,9 @@ class PageMap:
 
     def _ask(self, address: int, at: int, end: int, of: int, kinds: int) -> tuple[list[Run], int]:
         """Runs from `at` on, as many as come at once, and where the kernel stopped."""
+        into = self._address, self._runs
         argument = bytearray(
-            _ARGUMENT.pack(_ARGUMENT.size, 0, at, end, 0, self._address, _RUNS, 0, 0, 0, of, kinds)
+            _ARGUMENT.pack(_ARGUMENT.size, 0, at, end, 0, *into, 0, 0, 0, of, kinds)
         )
         count = fcntl.ioctl(self._fd, _PAGEMAP_SCAN, argument)
         with memoryview(self._buffer) as buffer:
@@ -130,7 +140,7 @@ class PageMap:
         first, kinds = 0, 0
         at = 0
         while at < length:
-            count = min(_ENTRIES, (length - at) // PAGE_SIZE)
+            count = min(self._entries, (length - at) // PAGE_SIZE)
             data = os.pread(self._fd, count * 8, (address + at) // PAGE_SIZE * 8)
             if not data:
                 break

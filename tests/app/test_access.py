@@ -53,15 +53,14 @@ def test_an_audit_file(directory: Path) -> None:
     assert caught.value.text == "No such file or directory"
 
 
-def test_the_journal(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal(directory: Path) -> None:
     path = directory / "socket"
-    monkeypatch.setattr(access, "JOURNAL", str(path))
     with pytest.raises(StartError) as caught:
-        access.open_audit("journal")
+        access.open_audit("journal", str(path))
     assert caught.value.text == "cannot reach the journal: No such file or directory"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(path))
-        sink = access.open_audit("journal")
+        sink = access.open_audit("journal", str(path))
         assert isinstance(sink, JournaldSink)
         sink.close()
 
@@ -70,21 +69,20 @@ def test_by_itself_it_is_the_journal_that_memd_runs_under(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = directory / "socket"
-    monkeypatch.setattr(access, "JOURNAL", str(path))
     found = os.fstat(2)
     ours = f"{found.st_dev}:{found.st_ino}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(path))
         monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-        assert access.open_audit(None) is None
+        assert access.open_audit(None, str(path)) is None
         # Inherited by what has its standard error elsewhere by now.
         for other in (f"{found.st_dev}:{found.st_ino + 1}", "", "x:y", ":", "1"):
             monkeypatch.setenv("JOURNAL_STREAM", other)
-            assert access.open_audit(None) is None
+            assert access.open_audit(None, str(path)) is None
         monkeypatch.setenv("JOURNAL_STREAM", ours)
-        sink = access.open_audit(None)
+        sink = access.open_audit(None, str(path))
         assert isinstance(sink, JournaldSink)
         sink.close()
-        assert access.open_audit("off") is None
+        assert access.open_audit("off", str(path)) is None
     path.unlink()
-    assert access.open_audit(None) is None
+    assert access.open_audit(None, str(path)) is None

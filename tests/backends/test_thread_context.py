@@ -11,6 +11,7 @@ from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import run_here
 from tests.backends.doing import MIB, add, change, delete, get, refusal
+from tests.conftest import no_more_threads
 
 CPUS = sorted(os.sched_getaffinity(0))
 
@@ -103,12 +104,9 @@ def test_mixing(tree: Tree, cpus: JSON, nodes: JSON, text: str) -> None:
     assert refusal(lambda: make(tree, node_affinity=nodes, cpu_affinity=cpus)) == text
 
 
-def test_no_more_threads(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    assert refusal(lambda: make(tree)) == "cannot create a thread: can't start new thread"
+def test_no_more_threads(tree: Tree) -> None:
+    with no_more_threads():
+        assert refusal(lambda: make(tree)) == "cannot create a thread: can't start new thread"
 
 
 class Populating(Host):

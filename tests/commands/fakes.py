@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from memd import backends
 from memd.commands.daemon import Daemon
 from memd.commands.dispatcher import Dispatcher
+from memd.commands.table import HANDLERS
 from memd.compat import Compat
 from memd.config import Config, Report
 from memd.errors import QMPError
@@ -76,10 +78,12 @@ def make_daemon(compat: Compat = Compat.V10_0, **options: Any) -> Daemon:
 class Console:
     """A client at a daemon's dispatcher: `console("query-name")`."""
 
-    def __init__(self, compat: Compat = Compat.V10_0, **more: Any) -> None:
+    def __init__(
+        self, compat: Compat = Compat.V10_0, handlers: Mapping[str, Any] = HANDLERS, **more: Any
+    ) -> None:
         self.daemon = make_daemon(compat, **more)
         self.client = Client()
-        self.dispatch = Dispatcher(self.daemon)
+        self.dispatch = Dispatcher(self.daemon, handlers)
 
     def __call__(self, name: str, /, *, oob: bool = False, **arguments: Any) -> JSON:
         """Run a command; underscores in the arguments' names are dashes."""

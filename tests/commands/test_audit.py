@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -569,14 +570,16 @@ def test_a_file_without_room(directory: Path) -> None:
     os.close(reader)
 
 
-def test_a_line_that_was_torn(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_was_torn(directory: Path) -> None:
     path = directory / "audit"
     sink = FileSink(str(path))
-    write = os.write
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda fd, data: write(fd, data[:9]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, limits[1]))
+    try:
         with pytest.raises(OSError, match="no room"):
             sink.write({**RECORD, "outcome": "ok"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     sink.write({**RECORD, "outcome": "ok"})
     torn, whole = path.read_text().splitlines()
     assert torn == '{"time": '

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 import memd.qapi
-from memd.commands import table
+from memd.commands.table import HANDLERS
 from memd.errors import QMPError
 from memd.json_types import JSON
 from tests.commands.fakes import Console
@@ -96,15 +96,21 @@ def test_a_read_only_monitor_lets_clients_negotiate() -> None:
     assert console.refusal("object-del", id="m0")[1].endswith("read-only monitor")
 
 
-def test_a_surprise_is_logged_and_not_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def explode(*_args: object) -> JSON:
-        raise KeyError("secret")
+def raising(error: Exception) -> Console:
+    """A client of a daemon whose `query-name` fails."""
 
-    monkeypatch.setitem(table.HANDLERS, "query-name", explode)
+    def fail(*_args: object) -> JSON:
+        raise error
+
+    return Console(handlers={**HANDLERS, "query-name": fail})
+
+
+def test_a_surprise_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        assert Console().refusal("query-name") == (GENERIC, "internal error, see the log")
+        assert raising(KeyError("secret")).refusal("query-name") == (
+            GENERIC,
+            "internal error, see the log",
+        )
     assert "secret" in caplog.text
 
 
@@ -122,20 +128,14 @@ def test_what_has_run_out_is_told_and_the_next_one_works(
         for _ in range(2):
             assert console.refusal("query-name") == (GENERIC, "Too many open files")
     assert console("query-name") == {}
-    with monkeypatch.context() as patch:
-        patch.setitem(table.HANDLERS, "query-name", fail)
-        assert console.refusal("query-name") == (GENERIC, "Too many open files")
+    console = raising(OSError(errno.EMFILE, "x"))
+    assert console.refusal("query-name") == (GENERIC, "Too many open files")
     assert caplog.messages == ["query-name: Too many open files"] * 3
 
 
-def test_a_hint_goes_to_the_log_only(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(*_args: object) -> JSON:
-        raise QMPError("no", hint="try another")
-
-    monkeypatch.setitem(table.HANDLERS, "query-name", refuse)
+def test_a_hint_goes_to_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
     # Which is of warnings, and of what is worse.
     with caplog.at_level(logging.WARNING):
-        assert Console().refusal("query-name") == (GENERIC, "no")
+        console = raising(QMPError("no", hint="try another"))
+        assert console.refusal("query-name") == (GENERIC, "no")
     assert "try another" in caplog.text

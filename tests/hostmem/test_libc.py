@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import subprocess
 import sys
@@ -154,16 +155,19 @@ def test_calls_that_fail_say_why() -> None:
             call()
 
 
-def test_pages_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_in_memory() -> None:
     """Asked for in parts, where there are many."""
-    monkeypatch.setattr(libc, "RESIDENT_MAP", 2 * PAGE)
-    address = libc.mmap(0, 7 * PAGE, READ_WRITE, ANONYMOUS, -1, 0)
-    for page in (0, 3, 6):
-        libc.write_memory(address + page * PAGE, b"x")
-    assert libc.resident_pages(address, 7 * PAGE) == 3
-    assert libc.resident_pages(address, 6 * PAGE + 1) == 3
-    assert libc.resident_pages(address, 6 * PAGE) == 2
-    libc.munmap(address, 7 * PAGE)
+    part = libc.RESIDENT_MAP
+    length = part + 3 * PAGE
+    address = libc.mmap(0, length, READ_WRITE, ANONYMOUS | libc.MAP_NORESERVE, -1, 0)
+    libc.madvise(address, length, mmap.MADV_NOHUGEPAGE)
+    for at in (0, part - PAGE, part, part + 2 * PAGE):
+        libc.write_memory(address + at, b"x")
+    assert libc.resident_pages(address, length) == 4
+    assert libc.resident_pages(address, part + 2 * PAGE + 1) == 4
+    assert libc.resident_pages(address, part + 2 * PAGE) == 3
+    assert libc.resident_pages(address, part - PAGE) == 1
+    libc.munmap(address, length)
 
 
 def test_threads_share_one_heap() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memd.hostmem import libc, pages, picture
+from memd.hostmem import libc, picture
 from memd.hostmem.access import read, write
 from memd.hostmem.pages import PageMap
 from memd.hostmem.region import Region
@@ -97,13 +97,15 @@ needs_root = pytest.mark.skipif(
 )
 
 
-def compare(region: Region, steps: list[tuple[Callable[..., object], int, int]]) -> None:
+def compare(
+    region: Region, steps: list[tuple[Callable[..., object], int, int]], **how: int
+) -> None:
     for act, page, count in steps:
         act(region, "m", page * PAGE, min(count, PAGES - page) * PAGE)
-    with PageMap() as map:
+    with PageMap(**how) as map:  # type: ignore[arg-type]
         whole = taken(region, map, 0, SIZE)
         assert whole == looked_at(region, 0, SIZE)
-        map._scans = False
+    with PageMap(scans=False) as map:
         # Without the scan, the page of zeroes is told from no other.
         assert taken(region, map, 0, SIZE).resident >= whole.resident
     (found,) = usage([region])
@@ -128,11 +130,9 @@ def test_any_mixture(make: Callable[[], AbstractContextManager[Region]], steps: 
 @given(steps=STEPS)
 @settings(max_examples=25, deadline=None)
 def test_any_mixture_in_more_runs_than_are_told_at_once(steps: object) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pages, "_RUNS", 2)
-        for make in (of_ram, of_memfd):
-            with make() as region:
-                compare(region, steps)  # type: ignore[arg-type]
+    for make in (of_ram, of_memfd):
+        with make() as region:
+            compare(region, steps, runs=2)  # type: ignore[arg-type]
 
 
 @needs_root

@@ -157,14 +157,6 @@ def test_the_kernels_own_links(directory: Path) -> None:
         os.close(fd)
 
 
-def test_a_path_without_links_takes_one_call(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (directory / "f").touch()
-    monkeypatch.setattr(os, "open", None)
-    os.close(open_path(os.fsencode(directory / "f"), os.O_RDWR))
-
-
 @pytest.mark.parametrize("path", ["", "/" + "x/" * 2048])
 def test_what_is_no_path(path: str) -> None:
     number = errno.ENAMETOOLONG if path else errno.ENOENT

@@ -18,6 +18,7 @@ from memd.hostmem.host import Host
 from memd.hostmem.populate import Cancelled, Population, slices, thread_count
 from memd.hostmem.region import Region
 from memd.hostmem.spec import READ, READ_WRITE, MapSpec
+from tests.conftest import no_more_threads
 from tests.hostmem.made import HOST, HeldHost, anonymous, failing
 from tests.hostmem.smaps import row_of
 
@@ -300,15 +301,12 @@ def test_cpus_that_have_gone() -> None:
     region.close()
 
 
-def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
+def test_no_more_threads() -> None:
     for affinity in (None, {0}):
         region = anonymous(host=ManyCPUs(lambda kind: 0))
         run = SmallSteps(region, 4, affinity)
-        run.run()
+        with no_more_threads():
+            run.run()
         assert run.done == resident(region) == MIB
         region.close()
 

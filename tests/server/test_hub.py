@@ -17,6 +17,7 @@ from memd.server.hub import Hub
 from memd.server.limits import Limits
 from memd.session import Monitor, Session
 from memd.work import Event, Job
+from tests.conftest import no_more_threads
 
 GREETING: JSON = {"QMP": {"version": {}, "capabilities": []}}
 
@@ -235,14 +236,9 @@ async def test_who_holds_most_is_cut_off_where_it_is_too_much() -> None:
         client.close()
 
 
-async def test_a_hub_without_a_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
+async def test_a_hub_without_a_thread_says_so() -> None:
     hub = new_hub()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError):
-            hub.prepare()
+    with no_more_threads(), pytest.raises(RuntimeError):
+        hub.prepare()
     hub.prepare()
     await hub.close()

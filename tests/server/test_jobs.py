@@ -14,6 +14,7 @@ import pytest
 from memd.errors import QMPError
 from memd.server.jobs import COPIES, HEAVY, LIGHT, LINE, THREADS, Jobs
 from memd.work import MEMORY, Event, Job
+from tests.conftest import no_more_threads
 
 USER, OTHER = (os.geteuid() + more for more in (1, 2))
 """Neither is root or who runs the tests: for these some places are set aside."""
@@ -97,7 +98,7 @@ async def test_a_stuck_job_keeps_no_other_waiting_and_idle_threads_end() -> None
 
 
 async def test_where_there_is_no_further_thread_jobs_wait_for_one_another(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     loop = asyncio.get_running_loop()
     jobs = Jobs(loop, no_events)
@@ -106,12 +107,8 @@ async def test_where_there_is_no_further_thread_jobs_wait_for_one_another(
     jobs.start(Job(int), lambda _value, _error: ready.set())
     await ready.wait()
 
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     begin, done = threading.Event(), Results()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+    with no_more_threads():
         jobs.start(Job(lambda: int(not begin.wait())), done.take)
         for number in range(1, 6):
             jobs.start(Job(partial(int, number)), done.take)
@@ -132,21 +129,17 @@ async def test_where_there_is_no_further_thread_jobs_wait_for_one_another(
 
 
 async def test_where_there_is_no_thread_at_all_the_loop_does_it(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     jobs = Jobs(asyncio.get_running_loop(), no_events)
     jobs.prepare()
     assert job_threads() == 0
 
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     def fail() -> int:
         raise QMPError("no")
 
     done = Results()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+    with no_more_threads():
         for number in range(3):
             jobs.start(Job(partial(int, number), copies=COPIES), done.take)
         jobs.start(Job(fail), done.take)

@@ -6,9 +6,11 @@ import asyncio
 import errno
 import fcntl
 import os
+import resource
 import socket
 import stat
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -127,20 +129,15 @@ def test_anothers_file_stays(tmp_path: Path) -> None:
 
 
 def test_a_file_that_can_not_be_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, append_only: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is said, and the end goes on."""
     path = tmp_path / "s"
     listen_unix(str(path)).close()
     made = SocketFile(str(path))
-
-    def refuse(_path: str) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", refuse)
-        made.remove()
-    assert caplog.messages == [f"cannot remove the socket '{path}': Read-only file system"]
+    append_only(tmp_path)
+    made.remove()
+    assert caplog.messages == [f"cannot remove the socket '{path}': Operation not permitted"]
 
 
 async def test_a_rush_of_clients_is_accepted(tmp_path: Path) -> None:
@@ -159,23 +156,22 @@ async def test_a_rush_of_clients_is_accepted(tmp_path: Path) -> None:
 
 
 async def test_out_of_descriptors_it_goes_on_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = str(tmp_path / "s")
     accepted: list[socket.socket] = []
-    real = socket.socket.accept
-    refusals = iter([OSError(errno.EMFILE, "Too many open files")])
-
-    def accept(self: socket.socket) -> tuple[socket.socket, object]:
-        for refusal in refusals:
-            raise refusal
-        return real(self)
-
-    monkeypatch.setattr(socket.socket, "accept", accept)
     listener = Listener(asyncio.get_running_loop(), listen_unix(path), accepted.append)
     listener.start()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0.001)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert caplog.messages == ["cannot accept a client: Too many open files"]
         while not accepted:
             await asyncio.sleep(0.01)
     accepted[0].close()
