@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from memd import backends
 from memd.app.access import open_audit, open_roots
-from memd.app.ports import END_PATIENCE, Ports
+from memd.app.ports import Ports
 from memd.app.signals import Signals
 from memd.backends.base import MemoryBackend
 from memd.backends.secret import is_credential
@@ -32,8 +32,9 @@ from memd.json_types import JSONObject
 from memd.qom import Quota, Tree
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog, Limits
+from memd.server.listener import END_PATIENCE
 from memd.session import Dispatch
-from memd.work import Command, Completion, begin
+from memd.work import Command, Completion
 
 if TYPE_CHECKING:
     from memd.app.machine_builder import MachineBuilder
@@ -373,23 +374,13 @@ class App:
 
     async def _run(self, command: Command[Any]) -> Any:
         """Run a command; a `memd.work.Run`. It raises `QMPError` only."""
-        done: asyncio.Future[Any] = self._loop.create_future()
-
-        def end(value: Any, error: BaseException | None) -> None:
-            if done.cancelled():
-                return
-            if isinstance(error, QMPError):
-                # The caller tells of it, with its hint.
-                done.set_exception(error)
-            elif isinstance(error, Exception):
-                done.set_exception(answer_to(error, getattr(command, "__qualname__", "a command")))
-            else:
-                done.set_result(value)
-
-        begin(command, self._hub.start, end)
+        done = self._hub.begin(command)
         if not done.done() and self._manager is not None:
             self._manager.ask_for_time(done)
-        return await done
+        try:
+            return await done
+        except Exception as error:
+            raise answer_to(error, getattr(command, "__qualname__", "a command")) from None
 
     def _briefly(self, work: Callable[[], object]) -> Callable[[], Awaitable[object]]:
         """A step of the end that may wait for a file system, but not for long."""
@@ -407,7 +398,7 @@ class App:
         steps: tuple[Callable[[], Awaitable[object] | None] | None, ...] = (
             manager.stopping if manager else None,
             self._ports.stop,
-            (lambda: metrics.close(END_PATIENCE)) if metrics else None,
+            metrics.close if metrics else None,
             self._hub.close,
             pools.close if pools else None,
             self._stop_watching,

@@ -39,9 +39,8 @@ from memd.commands.metering import BOUNDS, Meter
 from memd.compat import Compat
 from memd.config import Chardev
 from memd.errors import QMPError
-from memd.hostmem.sockets import listen_tcp
 from memd.json_types import JSONObject
-from memd.server.endpoint import open_unix
+from memd.server.endpoint import open_chardev
 from memd.server.hub import Hub
 from memd.server.listener import Listener, SocketFiles
 from memd.work import MEMORY, Encoded, Job, Run
@@ -378,31 +377,18 @@ class Metrics:
         Raises:
             QMPError: it can't be listened on.
         """
-
-        def listen() -> list[socket.socket]:
-            if address.kind != "unix":
-                return listen_tcp(address.host, address.port, address.family)
-            sock = open_unix(address.path, server=True)
-            self._files.add(address.path)
-            return [sock]
-
-        socks = await self._hub.in_thread(listen)
+        socks = await self._hub.in_thread(partial(open_chardev, address, self._files))
         self._listeners = [Listener(self._loop, each, self._serve) for each in socks]
         for listener in self._listeners:
             listener.start()
 
-    async def close(self, patience: float) -> None:
-        """Serve no more. What is being answered is cut off.
-
-        Args:
-            patience: seconds given to the file system of its socket.
-        """
+    async def close(self) -> None:
+        """Serve no more. What is being answered is cut off."""
         for scrape in self._scrapes:
             scrape.cancel()
         for listener in self._listeners:
             listener.close()
-        for each in self._files.end():
-            await self._hub.in_thread(each.remove, patience)
+        await self._files.remove(self._hub.in_thread)
 
     def _serve(self, client: socket.socket) -> None:
         if len(self._scrapes) >= AT_ONCE:

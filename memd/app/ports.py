@@ -15,10 +15,10 @@ from memd.backends.tls_creds import TLSCredentials
 from memd.compat import Compat
 from memd.config import Allowed, Chardev, Config, MonitorSpec
 from memd.errors import QMPError, StartError, starting
-from memd.hostmem.sockets import address_of, connect_tcp, listen_tcp
+from memd.hostmem.sockets import address_of
 from memd.qom import Tree
 from memd.server.dialer import Dialer
-from memd.server.endpoint import ends_of, is_loopback, open_fd, open_unix
+from memd.server.endpoint import ends_of, is_loopback, open_chardev
 from memd.server.hub import Hub
 from memd.server.limits import LimitedLog
 from memd.server.listener import Listener, SocketFiles
@@ -29,9 +29,6 @@ from memd.session import Monitor
 if TYPE_CHECKING:
     from memd.server.qtest import QTest
     from memd.server.tls import TLSPort
-
-END_PATIENCE = 0.5
-"""Seconds for which a step of the end waits for a file system."""
 
 Adopt = Callable[[socket.socket], "asyncio.Future[bool] | None"]
 """Takes a connection; a future, where it is yet to be seen whether it can be served."""
@@ -134,9 +131,7 @@ class Ports:
             listener.close()
         for port in self._tls_ports:
             port.close()
-        # Each in a thread of its own: one may wait for its file system.
-        removals = [self._hub.in_thread(each.remove, END_PATIENCE) for each in self._files.end()]
-        await asyncio.gather(*removals)
+        await self._files.remove(self._hub.in_thread)
 
     def close(self) -> None:
         """Close all that is left, once nobody is served any more."""
@@ -378,17 +373,7 @@ class Ports:
     def _open_sockets(self, chardev: Chardev) -> list[socket.socket]:
         """The sockets that listen, or the one that is connected; raises `QMPError`."""
         allowed = self._allowed(chardev)
-        if chardev.kind == "unix":
-            mode = 0o600 if allowed is None else 0o666
-            socks = [open_unix(chardev.path, server=chardev.server, mode=mode)]
-            if chardev.server:
-                self._files.add(chardev.path)
-        elif chardev.kind == "fd":
-            socks = [open_fd(chardev.fd, server=chardev.server)]
-        elif chardev.server:
-            socks = listen_tcp(chardev.host, chardev.port, chardev.family)
-        else:
-            socks = [connect_tcp(chardev.host, chardev.port, chardev.family)]
+        socks = open_chardev(chardev, self._files, 0o600 if allowed is None else 0o666)
         try:
             for each in socks:
                 self._check(chardev, each, allowed)

@@ -13,6 +13,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from memd.errors import QMPError
 from memd.hostmem.content import Gone, data_ranges
@@ -25,21 +26,21 @@ _PIECE = 16 << 20
 _NO_SHARING = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.EPERM)
 
 
+@dataclass(eq=False, slots=True)
 class Memory:
     """A block of a machine's memory, which a template is made of.
 
-    Args:
+    Attributes:
         fd: its file, which is owned by this.
         offset: where it begins there, in bytes.
         size: bytes of it.
         page_size: of its pages, in bytes.
     """
 
-    def __init__(self, fd: int, offset: int, size: int, page_size: int) -> None:
-        self.fd = fd
-        self.offset = offset
-        self.size = size
-        self.page_size = page_size
+    fd: int
+    offset: int
+    size: int
+    page_size: int
 
     def close(self) -> None:
         """Close its file."""

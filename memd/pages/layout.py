@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -69,6 +70,7 @@ class Piece:
     slot: int
 
 
+@dataclass(eq=False)
 class Layout:
     """The pages of a template.
 
@@ -83,26 +85,25 @@ class Layout:
         starts: of each run, its first page in the template, ascending.
         lengths: of each run, how many pages.
         stored: of each run, the number of its first page among the chunks'.
-        ends: for each chunk, pages up to its end.
     """
 
-    def __init__(
-        self,
-        pages: int,
-        digests: bytes,
-        counts: array[int],
-        starts: array[int],
-        lengths: array[int],
-        stored: array[int],
-    ) -> None:
-        self.pages = pages
-        self.digests = digests
-        self.counts = counts
-        self.starts = starts
-        self.lengths = lengths
-        self.stored = stored
-        self.ends = array("I", accumulate(counts))
-        self._by_stored: tuple[list[int], array[int]] | None = None
+    pages: int
+    digests: bytes
+    counts: array[int]
+    starts: array[int]
+    lengths: array[int]
+    stored: array[int]
+
+    @cached_property
+    def ends(self) -> array[int]:
+        """For each chunk, pages up to its end."""
+        return array("I", accumulate(self.counts))
+
+    @cached_property
+    def _by_stored(self) -> tuple[list[int], array[int]]:
+        """The runs in the order of their first pages among the chunks', and these."""
+        runs = sorted(range(len(self.stored)), key=self.stored.__getitem__)
+        return runs, array("I", map(self.stored.__getitem__, runs))
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -194,9 +195,6 @@ class Layout:
 
     def pieces_of(self, chunk: int) -> Iterator[Piece]:
         """Where the pages of a chunk are; where several are equal, not all of them may be told."""
-        if self._by_stored is None:
-            runs = sorted(range(len(self.stored)), key=self.stored.__getitem__)
-            self._by_stored = runs, array("I", map(self.stored.__getitem__, runs))
         runs, firsts = self._by_stored
         end = self.ends[chunk]
         begin = end - self.counts[chunk]

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from memd.errors import QMPError
@@ -67,10 +68,11 @@ def several(act: Callable[[T], None], items: Iterable[T]) -> None:
         raise failures[0]
 
 
+@dataclass(frozen=True, slots=True)
 class RemoteChunks:
     """The chunks of a template that a source has.
 
-    Args:
+    Attributes:
         name: the template's, for the log.
         layout: of the template, as the store has it.
         places: tells where the source has a chunk of the layout: pack, offset and
@@ -80,39 +82,30 @@ class RemoteChunks:
         counts: told where chunks are read from.
     """
 
-    def __init__(
-        self,
-        name: str,
-        layout: Layout,
-        places: Callable[[int], Place | None],
-        source: Source,
-        cache: Cache,
-        counts: Counts,
-    ) -> None:
-        self._name = name
-        self._layout = layout
-        self._places = places
-        self._source = source
-        self._cache = cache
-        self._counts = counts
+    name: str
+    layout: Layout
+    places: Callable[[int], Place | None]
+    source: Source
+    cache: Cache
+    counts: Counts
 
     def keeps(self, number: int) -> bool:
         """Whether a chunk was fetched before and is kept still."""
-        return self._cache.has(self._layout.digest(number))
+        return self.cache.has(self.layout.digest(number))
 
     def kept(self, number: int) -> bytes | None:
         """A chunk, verified, if it was fetched before and is kept still."""
-        digest = self._layout.digest(number)
-        record = self._cache.get(digest)
+        digest = self.layout.digest(number)
+        record = self.cache.get(digest)
         if record is None:
             return None
         try:
-            data = unpack(record, self._layout.counts[number] * PAGE, digest)
+            data = unpack(record, self.layout.counts[number] * PAGE, digest)
         except Damaged as damaged:
-            log.error("template %s: what was kept of it: %s", self._name, damaged.desc)
-            self._counts.add("damaged")
+            log.error("template %s: what was kept of it: %s", self.name, damaged.desc)
+            self.counts.add("damaged")
             return None
-        self._counts.add("kept")
+        self.counts.add("kept")
         return data
 
     def chunk(self, number: int) -> bytes:
@@ -121,24 +114,24 @@ class RemoteChunks:
         Raises:
             QMPError: the source has it not, or gives something else.
         """
-        digest = self._layout.digest(number)
-        place = self._places(number)
+        digest = self.layout.digest(number)
+        place = self.places(number)
         if place is None:
-            raise Damaged(f"template '{self._name}': no source has chunk {digest.hex()}")
+            raise Damaged(f"template '{self.name}': no source has chunk {digest.hex()}")
         for again in (True, False):
             record = self._part(*place)
             try:
-                data = unpack(record, self._layout.counts[number] * PAGE, digest)
+                data = unpack(record, self.layout.counts[number] * PAGE, digest)
             except Damaged as damaged:
-                log.error("template %s: %s: %s", self._name, self._source.url, damaged.desc)
-                self._counts.add("damaged")
+                log.error("template %s: %s: %s", self.name, self.source.url, damaged.desc)
+                self.counts.add("damaged")
                 if again:
                     continue
                 raise Damaged(
-                    f"template '{self._name}': chunk {digest.hex()} is damaged,"
-                    f" at '{self._source.url}' too"
+                    f"template '{self.name}': chunk {digest.hex()} is damaged,"
+                    f" at '{self.source.url}' too"
                 ) from None
-            self._counts.add("fetched")
+            self.counts.add("fetched")
             self._keep(digest, record)
             return data
         raise AssertionError
@@ -146,10 +139,10 @@ class RemoteChunks:
     def prefetch(self, numbers: list[int]) -> None:
         """Fetch chunks in as few requests as can be; what fails is left to `chunk`."""
         wanted: dict[Place, bytes] = {}
-        room = self._cache.limit
+        room = self.cache.limit
         for number in numbers:
-            digest = self._layout.digest(number)
-            if (place := self._places(number)) is None or self._cache.has(digest):
+            digest = self.layout.digest(number)
+            if (place := self.places(number)) is None or self.cache.has(digest):
                 continue
             if room is not None:
                 # What would push out what was fetched just before is of no use.
@@ -171,7 +164,7 @@ class RemoteChunks:
         def get(span: list[Place]) -> None:
             first = span[0].offset
             data = self._part(span[0].pack, first, span[-1].offset + span[-1].length - first)
-            self._counts.add("fetched", len(span))
+            self.counts.add("fetched", len(span))
             for place in span:
                 at = place.offset - first
                 self._keep(wanted[place], data[at : at + place.length])
@@ -181,19 +174,19 @@ class RemoteChunks:
             try:
                 several(get, spans)
             except SourceError as error:
-                log.warning("template %s: %s", self._name, error.desc)
+                log.warning("template %s: %s", self.name, error.desc)
 
     def _part(self, pack: str, offset: int, length: int) -> bytes:
-        data = self._source.part(pack, offset, length)
-        self._counts.add("fetched-bytes", length)
+        data = self.source.part(pack, offset, length)
+        self.counts.add("fetched-bytes", length)
         return data
 
     def _keep(self, digest: bytes, record: bytes) -> None:
         try:
-            self._cache.put(digest, record)
+            self.cache.put(digest, record)
         except OSError as failed:
             # It will be fetched again.
-            log.warning("template %s: cannot keep a chunk: %s", self._name, failed.strerror)
+            log.warning("template %s: cannot keep a chunk: %s", self.name, failed.strerror)
 
 
 def fetch_blob(

@@ -42,7 +42,7 @@ from memd.pages.names import Entry, Origin, Version
 from memd.pages.remote import RemoteChunks, fetch_blob, places_in, several
 from memd.pages.source_urls import open_source
 from memd.pages.sources import Source, Target
-from memd.pages.template import Template
+from memd.pages.template import Progress, Template
 
 if TYPE_CHECKING:
     from memd.pages.writer import Known, Writer
@@ -518,7 +518,7 @@ class Store(Contents):
             self._commit(name, manifest, places, entry)
         return manifest
 
-    def verify(self, name: str, progress: Callable[[int, int], None] | None = None) -> Verified:
+    def verify(self, name: str, progress: Progress | None = None) -> Verified:
         """Read all of a template as it is stored.
 
         Args:
@@ -531,9 +531,7 @@ class Store(Contents):
         with self._without_collecting():
             return self._verify(name, self.entry(name), progress)
 
-    def _verify(
-        self, name: str, entry: Entry, progress: Callable[[int, int], None] | None
-    ) -> Verified:
+    def _verify(self, name: str, entry: Entry, progress: Progress | None) -> Verified:
         manifest = self.manifest_of(entry.version)
         for blob in manifest.blobs.values():
             self.blobs.get(blob.digest)
@@ -621,9 +619,7 @@ class Store(Contents):
         several(reach, list(found))
         return list(found.items())
 
-    def pull(
-        self, name: str, url: str | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> str:
+    def pull(self, name: str, url: str | None = None, progress: Progress | None = None) -> str:
         """Have a template here in full.
 
         Args:
@@ -653,10 +649,8 @@ class Store(Contents):
             for pack, offset, length in places:
                 if not self.blobs.has(pack):
                     ends[pack] = max(ends.get(pack, 0), offset + length)
-            count = _Count(sum(ends.values()), progress)
-            several(
-                lambda pack: fetch_blob(source, self.blobs, pack, progress=count.more), list(ends)
-            )
+            more = _counter(sum(ends.values()), progress)
+            several(lambda pack: fetch_blob(source, self.blobs, pack, progress=more), list(ends))
 
         self._fetch(name, source, version, packs)
         return source.url
@@ -696,9 +690,7 @@ class Store(Contents):
             with self._changing:
                 self.write(name, Entry([version, *former], Origin(source.url, version)))
 
-    def push(
-        self, name: str, url: str | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> str:
+    def push(self, name: str, url: str | None = None, progress: Progress | None = None) -> str:
         """Give a template to a source, from where other stores can have it.
 
         Args:
@@ -727,10 +719,10 @@ class Store(Contents):
                     raise QMPError(f"template '{name}' is not here in full", hint="Pull it before.")
                 blobs.append((kind, digest, self.blobs.size(digest)))
             missing = [each for each in blobs if not source.has(each[1])]
-            count = _Count(sum(size for _kind, _digest, size in missing), progress)
+            more = _counter(sum(size for _kind, _digest, size in missing), progress)
 
             def upload(blob: tuple[str, str, int]) -> None:
-                source.upload(blob[1], self.blobs.path(blob[1]), count.more)
+                source.upload(blob[1], self.blobs.path(blob[1]), more)
 
             several(upload, missing)
             source.name(name, entry.version, blobs)
@@ -758,20 +750,18 @@ class Store(Contents):
                 log.error("the template store's garbage is not collected: %s", damaged.desc)
 
 
-class _Count:
-    """Bytes that threads have moved, of how many."""
+def _counter(total: int, progress: Progress | None) -> Callable[[int], None]:
+    """A function that threads tell how many more bytes of a total they have moved."""
+    done, lock = 0, threading.Lock()
 
-    def __init__(self, all: int, progress: Callable[[int, int], None] | None) -> None:
-        self._all = all
-        self._done = 0
-        self._lock = threading.Lock()
-        self._progress = progress
+    def more(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            if progress is not None:
+                progress(done, total)
 
-    def more(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-            if self._progress is not None:
-                self._progress(self._done, self._all)
+    return more
 
 
 def _without(layout: Layout, pages: set[int]) -> Iterator[Piece]:

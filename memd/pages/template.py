@@ -32,6 +32,9 @@ asked for more than once."""
 
 ReadPlaces = Callable[[str], tuple[str, Places] | None]
 
+Progress = Callable[[int, int], None]
+"""Told how many bytes are done, of how many; what it raises ends the work."""
+
 _PIECE = 1 << 20
 """Bytes that are read at once where all are."""
 
@@ -110,7 +113,7 @@ class Template:
         skip = offset % PAGE
         return b"".join(parts)[skip : skip + length]
 
-    def pieces(self, progress: Callable[[int, int], None]) -> Iterator[tuple[int, bytes]]:
+    def pieces(self, progress: Progress) -> Iterator[tuple[int, bytes]]:
         """All of the memory that is not zeroes: (offset, bytes), ascending.
 
         Args:

@@ -11,9 +11,10 @@ import os
 import socket
 
 from memd.commands.chardev import host_and_port
+from memd.config import Chardev
 from memd.errors import QMPError
-from memd.hostmem.sockets import BACKLOG, check_path
-from memd.server.listener import listen_unix
+from memd.hostmem.sockets import BACKLOG, check_path, connect_tcp, listen_tcp
+from memd.server.listener import SocketFiles, listen_unix
 
 
 def open_unix(path: str, *, server: bool, mode: int = 0o600) -> socket.socket:
@@ -62,6 +63,29 @@ def open_fd(fd: int, *, server: bool) -> socket.socket:
                 f"Failed to listen on fd socket: {os.strerror(error.errno or 0)}"
             ) from None
     return sock
+
+
+def open_chardev(chardev: Chardev, files: SocketFiles, mode: int = 0o600) -> list[socket.socket]:
+    """The sockets that listen for a character device, or the one that is connected.
+
+    Args:
+        chardev: of kind "unix", "fd" or "tcp".
+        files: told of a file that is made.
+        mode: of that file; see `listen_unix`.
+
+    Raises:
+        QMPError: when that fails.
+    """
+    if chardev.kind == "unix":
+        sock = open_unix(chardev.path, server=chardev.server, mode=mode)
+        if chardev.server:
+            files.add(chardev.path)
+        return [sock]
+    if chardev.kind == "fd":
+        return [open_fd(chardev.fd, server=chardev.server)]
+    if chardev.server:
+        return listen_tcp(chardev.host, chardev.port, chardev.family)
+    return [connect_tcp(chardev.host, chardev.port, chardev.family)]
 
 
 def is_loopback(sock: socket.socket) -> bool:

@@ -230,6 +230,14 @@ class Hub:
 
     async def in_thread(self, work: Callable[[], Any], patience: float | None = None) -> Any:
         """Run a function that may wait in a thread; None if it takes too long."""
+
+        async def job() -> Any:
+            return await Job(work, patience=patience)
+
+        return await self.begin(job())
+
+    def begin(self, command: Command[Any]) -> asyncio.Future[Any]:
+        """Run a command; the future gets its value, or the exception that it raises."""
         done: asyncio.Future[Any] = self._loop.create_future()
 
         def end(value: Any, error: BaseException | None) -> None:
@@ -240,8 +248,8 @@ class Hub:
             else:
                 done.set_exception(error)
 
-        self.start(Job(work, patience=patience), end)
-        return await done
+        begin(command, self.start, end)
+        return done
 
     def spawn(self, command: Command[Any], what: str) -> None:
         """Run a command that no client waits for; an error is logged.

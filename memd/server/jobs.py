@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 from collections import Counter, deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from memd.errors import QMPError
 from memd.server.progress import Broadcast, watched
@@ -58,6 +58,14 @@ _MEMORY = -1
 """The number that memory has among the file systems."""
 
 
+class _Task(NamedTuple):
+    """A job of a user's, and what is done with its result."""
+
+    job: Job[Any]
+    done: Resume
+    user: int
+
+
 _Kind = tuple[frozenset[int], bool, bool]
 """Of jobs of a kind, none of a user's is begun before one that came earlier."""
 
@@ -80,7 +88,7 @@ class Jobs:
     def __init__(self, loop: asyncio.AbstractEventLoop, tell: Broadcast) -> None:
         self._loop = loop
         self._tell = tell
-        self._work: queue.SimpleQueue[tuple[Job[Any], Resume, int] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         # Threads; those with nothing to do; jobs that no thread was to be had for.
         self._threads = 0
         self._idle = 0
@@ -93,7 +101,7 @@ class Jobs:
         self._users: Counter[int] = Counter()
         self._places = Places(THREADS, THREADS * 3 // 4)
         # Jobs that wait for a thread, by kind and user, each with its number.
-        self._line: dict[tuple[_Kind, int], deque[tuple[int, Job[Any], Resume]]] = {}
+        self._line: dict[tuple[_Kind, int], deque[tuple[int, _Task]]] = {}
         self._number = 0
         self._begun = False
         self.running = 0
@@ -120,13 +128,12 @@ class Jobs:
             self._loop.call_soon(done, None, QMPError(text))
             return
         self.running += 1
-        kind = job.on, job.heavy, job.copies > 0
-        if self._fits(job, user) and all(each != kind for each, _user in self._line):
-            self._begin(job, done, user)
+        kind, task = (job.on, job.heavy, job.copies > 0), _Task(job, done, user)
+        if self._fits(task) and all(each != kind for each, _user in self._line):
+            self._begin(task)
         else:
             self._number += 1
-            line = self._line.setdefault((kind, user), deque())
-            line.append((self._number, job, done))
+            self._line.setdefault((kind, user), deque()).append((self._number, task))
 
     def _for_so_long(self, seconds: float, done: Resume) -> Resume:
         """Calls `done` once: at the end, or with None after so many seconds."""
@@ -144,8 +151,9 @@ class Jobs:
 
     # Shares
 
-    def _fits(self, job: Job[Any], user: int) -> bool:
+    def _fits(self, task: _Task) -> bool:
         """Whether there is a place for it now."""
+        job = task.job
         busy, heavy = self._busy, job.heavy
         if not job.on:
             most = HEAVY_ON_MEMORY if heavy else LIGHT
@@ -153,7 +161,7 @@ class Jobs:
         most = HEAVY if heavy else LIGHT
         if any(busy[each, heavy] >= (most if each else UNKNOWN) for each in job.on):
             return False
-        return self._places.has_free_place(user) and self._may_copy(job)
+        return self._places.has_free_place(task.user) and self._may_copy(job)
 
     def _may_copy(self, job: Job[Any]) -> bool:
         """Whether its copies may be made now; what is more than there may ever be is made alone."""
@@ -169,8 +177,9 @@ class Jobs:
             return False
         return not taken or taken + size <= COPIES
 
-    def _count(self, job: Job[Any], user: int, by: int) -> None:
+    def _count(self, task: _Task, by: int) -> None:
         """Count it as under way, or with -1 as ended."""
+        job, _done, user = task
         for each in job.on or (_MEMORY,):
             self._busy[each, job.heavy] += by
             if job.copies:
@@ -185,27 +194,27 @@ class Jobs:
         while fitting := [
             (self._users[key[1]], line[0][0], key)
             for key, line in self._line.items()
-            if self._fits(line[0][1], key[1])
+            if self._fits(line[0][1])
         ]:
             # No two have the same number.
             _running, _number, key = min(fitting)
             line = self._line[key]
-            _number, job, done = line.popleft()
+            _number, task = line.popleft()
             if not line:
                 del self._line[key]
-            self._begin(job, done, key[1])
+            self._begin(task)
 
     def give_up_waiting(self) -> None:
         """Begin nothing more of what waits: the daemon ends."""
         lines, self._line = self._line, {}
         for line in lines.values():
-            for _number, _job, done in line:
+            for _number, task in line:
                 self.running -= 1
-                done(None, QMPError("the daemon ends"))
+                task.done(None, QMPError("the daemon ends"))
 
     # Threads
 
-    def _begin(self, job: Job[Any], done: Resume, user: int) -> None:
+    def _begin(self, task: _Task) -> None:
         if not self._begun:
             # Brings ctypes along, which a start need not pay for.
             from memd.hostmem.libc import use_one_heap
@@ -213,8 +222,8 @@ class Jobs:
             self._begun = True
             use_one_heap()
         # Not before: what waits in line has nothing to tell.
-        done = watched(self._loop, job, done, self._tell)
-        self._count(job, user, 1)
+        task = task._replace(done=watched(self._loop, task.job, task.done, self._tell))
+        self._count(task, 1)
         if self._idle:
             self._idle -= 1
         else:
@@ -223,12 +232,13 @@ class Jobs:
             except (RuntimeError, MemoryError):
                 if not self._threads:
                     log.warning("cannot start a thread: a command keeps others waiting")
-                    self._loop.call_soon(self._do_here, job, done, user)
+                    # Slow is better than not at all.
+                    self._loop.call_soon(lambda: self._ended(task, *_do(task.job)))
                     return
                 if not self._refused:
                     log.warning("cannot start a thread: commands wait for one another")
                 self._refused += 1
-        self._work.put((job, done, user))
+        self._work.put(task)
 
     def _begin_thread(self) -> None:
         threading.Thread(target=self._serve, name="memd-job", daemon=True).start()
@@ -244,36 +254,17 @@ class Jobs:
         self._threads -= self._idle
         self._idle = 0
 
-    def _do_here(self, job: Job[Any], done: Resume, user: int) -> None:
-        """Do it on the loop: slow is better than not at all."""
-        try:
-            value, error = job.work(), None
-        except BaseException as exc:
-            value, error = None, exc
-        self._ended(job, done, user, value, error)
-
     def _serve(self) -> None:
-        while (item := self._work.get()) is not None:
-            job, done, user = item
+        while (task := self._work.get()) is not None:
             try:
-                value, error = job.work(), None
-            except BaseException as exc:
-                value, error = None, exc
-            try:
-                self._loop.call_soon_threadsafe(self._end, job, done, user, value, error)
+                # Nothing of it is held here until the next job, which may come much later:
+                # it may refer to megabytes.
+                self._loop.call_soon_threadsafe(self._end, task, *_do(task.job))
             except RuntimeError:
                 return  # The loop is closed: the daemon has ended.
-            # They may refer to megabytes, and the next job may come much later.
-            del item, job, done, value, error
+            del task
 
-    def _end(
-        self,
-        job: Job[Any],
-        done: Resume,
-        user: int,
-        value: object,
-        error: BaseException | None,
-    ) -> None:
+    def _end(self, task: _Task, value: object, error: BaseException | None) -> None:
         if self._refused:
             # The thread has taken it by now.
             self._refused -= 1
@@ -281,12 +272,18 @@ class Jobs:
             self._idle += 1
             if self._ending is None:
                 self._ending = self._loop.call_later(IDLE_SECONDS, self.close)
-        self._ended(job, done, user, value, error)
+        self._ended(task, value, error)
 
-    def _ended(
-        self, job: Job[Any], done: Resume, user: int, value: object, error: BaseException | None
-    ) -> None:
+    def _ended(self, task: _Task, value: object, error: BaseException | None) -> None:
         self.running -= 1
-        self._count(job, user, -1)
+        self._count(task, -1)
         self._go_on()
-        done(value, error)
+        task.done(value, error)
+
+
+def _do(job: Job[Any]) -> tuple[object, BaseException | None]:
+    """A job's value, or what it raised."""
+    try:
+        return job.work(), None
+    except BaseException as error:
+        return None, error

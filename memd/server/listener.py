@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic, sleep
 
 from memd.hostmem.sockets import BACKLOG
@@ -20,6 +20,8 @@ ACCEPT_PAUSE = 0.1
 """Seconds without accepting once descriptors have run out (accept(2), EMFILE):
 the waiting client keeps the socket readable, and the loop would spin."""
 
+END_PATIENCE = 0.5
+"""Seconds for which a step of the daemon's end waits for a file system."""
 
 LOCK_PATIENCE = 2.0
 """Seconds that one waits for others who make sockets in the same directory."""
@@ -205,6 +207,14 @@ class SocketFiles:
         """Those to be removed now."""
         self._ended = True
         return self._made
+
+    async def remove(self, in_thread: Callable[..., Awaitable[object]]) -> None:
+        """Remove them, each in a thread of its own: one may wait for its file system.
+
+        Args:
+            in_thread: runs a function for so many seconds at most.
+        """
+        await asyncio.gather(*(in_thread(each.remove, END_PATIENCE) for each in self.end()))
 
 
 def _identity(path: str) -> tuple[int, int] | None:

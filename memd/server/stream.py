@@ -108,9 +108,7 @@ class SocketStream:
 
     def hung_up(self) -> bool:
         """See `Stream`."""
-        poll = select.poll()
-        poll.register(self.read_fd, 0)
-        return any(flags & (select.POLLHUP | select.POLLERR) for _fd, flags in poll.poll(0))
+        return has_hung_up(self.read_fd)
 
     def unread(self) -> bool:
         """See `Stream`."""
@@ -127,6 +125,13 @@ class SocketStream:
     def close(self) -> None:
         """See `Stream`."""
         self._socket.close()
+
+
+def has_hung_up(fd: int) -> bool:
+    """Whether the peer of a socket has closed both directions."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(flags & (select.POLLHUP | select.POLLERR) for _fd, flags in poll.poll(0))
 
 
 def tune_network(sock: socket.socket) -> None:

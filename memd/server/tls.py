@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import select
 import socket
 import ssl
 from collections.abc import Callable
 
 from memd.errors import QMPError
-from memd.server.stream import READ_SIZE, origin_of, tune_network
+from memd.server.stream import READ_SIZE, has_hung_up, origin_of, tune_network
 
 log = logging.getLogger("memd")
 
@@ -148,9 +147,7 @@ class TLSStream:
 
     def hung_up(self) -> bool:
         """See `Stream`."""
-        poll = select.poll()
-        poll.register(self.read_fd, 0)
-        return any(flags & (select.POLLHUP | select.POLLERR) for _fd, flags in poll.poll(0))
+        return has_hung_up(self.read_fd)
 
     def close(self) -> None:
         """See `Stream`."""
