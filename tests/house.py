@@ -24,6 +24,7 @@ RANKS = {
     "memd.config": 0,
     "memd.option_text": 0,
     "memd.sizes": 0,
+    "memd.timer": 0,
     "memd.work": 0,
     "memd.wire": 1,
     "memd.qapi": 1,

@@ -64,14 +64,11 @@ class Opts:
 
     def get(self, key: str) -> str | None:
         """The value that counts, None where there is none."""
-        for name, value in reversed(self.pairs):
-            if name == key:
-                return value
-        return None
+        return dict(self.pairs).get(key)
 
     def has(self, key: str) -> bool:
         """Whether a key was given."""
-        return any(name == key for name, _value in self.pairs)
+        return key in dict(self.pairs)
 
     def with_id(self) -> list[tuple[str, str]]:
         """All of them, the `id` first."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 from memd.client import Client
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.memctl.sizes import short
+from memd.memctl.sizes import short, size
 from memd.memctl.tables import Cell, Column
 
 PREFIX = "memory-backend-"
@@ -40,6 +41,18 @@ def size_of(client: Client, id: str) -> int:
         client.execute("x-memdev-read", {"id": id, "offset": 0, "length": 0})
         raise
     return found
+
+
+def add_range(parser: argparse.ArgumentParser, offset: str, length: str) -> None:
+    """Declare a backend's id, and a range of its memory that may be left out.
+
+    Args:
+        offset: the help of the former's argument.
+        length: of the latter's.
+    """
+    parser.add_argument("id", metavar="ID", help="the backend's id")
+    parser.add_argument("offset", metavar="OFFSET", nargs="?", type=size, help=offset)
+    parser.add_argument("length", metavar="LENGTH", nargs="?", type=size, help=length)
 
 
 def access(each: JSONObject) -> str:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from memd.memctl.backends import stat
+from memd.memctl.backends import add_range, stat
 from memd.memctl.context import USAGE, Context, Trouble
-from memd.memctl.sizes import size
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("id", metavar="ID", help="the backend's id")
-    parser.add_argument(
-        "offset", metavar="OFFSET", nargs="?", type=size, help="where to begin, in whole pages"
-    )
-    parser.add_argument(
-        "length", metavar="LENGTH", nargs="?", type=size, help="how much, in whole pages"
-    )
+    add_range(parser, "where to begin, in whole pages", "how much, in whole pages")
     parser.add_argument("--all", action="store_true", help="all of it")
     parser.epilog = (
         "The range reads as zeroes afterwards. A file behind it gets a hole, for everybody."

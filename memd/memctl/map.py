@@ -9,10 +9,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from memd.json_types import JSONObject
-from memd.memctl.backends import PREFIX, access, stat
+from memd.memctl.backends import PREFIX, access, add_range, stat
 from memd.memctl.cells import KINDS, NONE, Cell, cells_of, totals
 from memd.memctl.context import Context
-from memd.memctl.sizes import size
 from memd.memctl.tables import console
 from memd.sizes import rounded
 
@@ -36,13 +35,7 @@ _PNG_CELLS = 4096
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("id", metavar="ID", help="the backend's id")
-    parser.add_argument(
-        "offset", metavar="OFFSET", nargs="?", type=size, default=0, help="where to begin"
-    )
-    parser.add_argument(
-        "length", metavar="LENGTH", nargs="?", type=size, help="how much to draw (default: all)"
-    )
+    add_range(parser, "where to begin", "how much to draw (default: all)")
     parser.add_argument(
         "--cells", metavar="N", type=int, help="into how many parts to divide it, at most"
     )
@@ -59,7 +52,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
 def run(context: Context, arguments: argparse.Namespace) -> None:
     """Draw it."""
     columns, rows = (64, 64) if arguments.png else _terminal_size()
-    request = {"id": arguments.id, "offset": arguments.offset, "cells": arguments.cells}
+    request = {"id": arguments.id, "offset": arguments.offset or 0, "cells": arguments.cells}
     if arguments.cells is None:
         request["cells"] = _PNG_CELLS if arguments.png else columns * rows
     if arguments.length is not None:

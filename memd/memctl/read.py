@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
 from memd.json_types import JSONObject
-from memd.memctl import sizes
-from memd.memctl.backends import size_of
+from memd.memctl.backends import add_range, size_of
 from memd.memctl.context import OK, USAGE, Trouble
 from memd.memctl.hexdump import Hexdump
 
@@ -25,17 +24,8 @@ _A_LOOK = 256
 
 def prepare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("id", metavar="ID", help="the backend's id")
-    parser.add_argument(
-        "offset", metavar="OFFSET", nargs="?", type=sizes.size, default=0, help="where to begin"
-    )
-    parser.add_argument(
-        "length",
-        metavar="LENGTH",
-        nargs="?",
-        type=sizes.size,
-        help=f"how much (default: {_A_LOOK} bytes of a hexdump, with --raw all to the end)",
-    )
+    length = f"how much (default: {_A_LOOK} bytes of a hexdump, with --raw all to the end)"
+    add_range(parser, "where to begin", length)
     parser.add_argument("-r", "--raw", action="store_true", help="write the bytes as they are")
     parser.add_argument(
         "-f", "--force", action="store_true", help="with --raw: even if that is to a terminal"
@@ -52,7 +42,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.raw and not arguments.force:
         spare_terminal("Send them to a file or through a pipe, or give --force.")
     with context.connect() as client:
-        offset, length = arguments.offset, arguments.length
+        offset, length = arguments.offset or 0, arguments.length
         size = size_of(client, arguments.id)
         if length is None:
             left = max(0, size - offset)

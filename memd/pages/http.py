@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import IO, Any
@@ -136,8 +136,10 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: bytes | IO[bytes] | None = None,
         stream: bool = False,
+        what: str = "",
+        expected: Collection[int] = (),
     ) -> BaseHTTPResponse:
-        """Make a request; the answer, whatever its status.
+        """Make a request, and give its answer.
 
         Args:
             method: such as "GET".
@@ -145,9 +147,11 @@ class Client:
             headers: of the request.
             body: what is sent.
             stream: whether the answer's content is yet to be read, and not of no use.
+            what: what is asked for, for messages.
+            expected: the statuses that the answer may have; none for any.
 
         Raises:
-            SourceError: there is no answer.
+            SourceError: there is no answer, or it has another status.
         """
         send = partial(self._send, method, url, headers, body, stream)
         answer = send()
@@ -156,6 +160,8 @@ class Client:
             if body is not None and not isinstance(body, bytes):
                 body.seek(0)
             answer = send()
+        if expected and answer.status not in expected:
+            raise self.refused(answer, what)
         return answer
 
     def _send(
@@ -336,9 +342,8 @@ class Http(WebSource):
 
     def check(self) -> None:
         """See `Source`."""
-        answer = self._client.request("GET", f"{self._base}/format")
-        if answer.status != 200:
-            raise self._client.refused(answer, "it serves no template store")
+        what = "it serves no template store"
+        self._client.request("GET", f"{self._base}/format", what=what, expected=(200,))
 
 
 def _credentials(host: str) -> str | None:

@@ -65,16 +65,15 @@ class Oci(WebSource):
 
     def check(self) -> None:
         """See `Source`."""
-        answer = self._client.request("GET", f"{self._base}/tags/list?n=1")
         # A repository that nothing was pushed to is not there yet.
-        if answer.status not in (200, 404):
-            raise self._client.refused(answer, "its tags")
+        tags = f"{self._base}/tags/list?n=1"
+        self._client.request("GET", tags, what="its tags", expected=(200, 404))
 
     def has(self, digest: str) -> bool:
         """See `Target`."""
-        answer = self._client.request("HEAD", f"{self._blobs}{digest}")
-        if answer.status not in (200, 404):
-            raise self._client.refused(answer, f"blob {digest}")
+        answer = self._client.request(
+            "HEAD", f"{self._blobs}{digest}", what=f"blob {digest}", expected=(200, 404)
+        )
         return answer.status == 200
 
     def upload(self, digest: str, path: str, progress: Callable[[int], None]) -> None:
@@ -90,11 +89,12 @@ class Oci(WebSource):
                 size = os.fstat(file.fileno()).st_size
                 headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
                 body = cast("IO[bytes]", _Sent(file, progress))
-                answer = self._client.request("PUT", url, headers=headers, body=body)
+                what = f"blob {digest}"
+                self._client.request(
+                    "PUT", url, headers=headers, body=body, what=what, expected=(201,)
+                )
         except OSError as failed:
             raise SourceError(f"template source '{self.url}': {failed.strerror}") from None
-        if answer.status != 201:
-            raise self._client.refused(answer, f"blob {digest}")
 
     def name(self, name: str, version: Version, blobs: list[tuple[str, str, int]]) -> None:
         """See `Target`."""
@@ -109,14 +109,14 @@ class Oci(WebSource):
             "config": next(each for each in described if version.manifest in each["digest"]),
             "layers": [each for each in described if version.manifest not in each["digest"]],
         }
-        answer = self._client.request(
+        self._client.request(
             "PUT",
             f"{self._base}/manifests/{name}",
             headers={"Content-Type": _MANIFEST},
             body=json.dumps(manifest).encode(),
+            what=f"template '{name}'",
+            expected=(201,),
         )
-        if answer.status != 201:
-            raise self._client.refused(answer, f"template '{name}'")
 
 
 class _Sent:

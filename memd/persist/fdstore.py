@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 
 from memd.hostmem.deadline import within
 from memd.persist.sd_notify import Notifier, loss_logged
+from memd.timer import Timer
 
 LIST = "memd-list"
 """The name of the log of objects."""
@@ -102,12 +103,11 @@ class FdStore:
         found: Iterable[str],
     ) -> None:
         self._notifier = notifier
-        self._loop = loop
         self._capacity = capacity
         self._names: set[str] = set(found)
         self._length = sum(len(name) + 1 for name in self._names)
         self._removals: deque[str] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, self._remove)
         self._lock = threading.Lock()
         # Held while removals are sent: they are in the order of their queue.
         self._sending = threading.Lock()
@@ -178,11 +178,10 @@ class FdStore:
             self._remove()
 
     def _remove(self) -> None:
-        self._forget_timer()
         with loss_logged():
             self._send_removals()
         if self._removals:
-            self._timer = self._loop.call_later(_AGAIN, self._remove)
+            self._timer.start(_AGAIN)
 
     def _send_removals(self, wait: bool = False) -> bool:
         """Whether all of them are sent; from any thread."""
@@ -208,11 +207,6 @@ class FdStore:
 
         What it does not take is removed by the next start: no log has it.
         """
-        self._forget_timer()
+        self._timer.cancel()
         with loss_logged():
             within(_END_PATIENCE, lambda: self._send_removals(wait=True))
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -9,6 +9,7 @@ from memd.json_types import JSON
 from memd.persist.sd_notify import Notifier
 from memd.qom import Tree
 from memd.sizes import rounded
+from memd.timer import Timer
 
 INTERVAL = 0.2
 """Seconds between two messages: objects come and go by the thousand a second."""
@@ -42,19 +43,16 @@ class Status:
         tree: Tree,
         lost: Mapping[str, JSON],
     ) -> None:
-        self._loop = loop
         self._notifier = notifier
         self._tree = tree
         self._lost = lost
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, self._send)
 
     def changed(self) -> None:
         """Something comes or goes: tell soon, once for all that does meanwhile."""
-        if self._timer is None:
-            self._timer = self._loop.call_later(self.interval, self._send)
+        self._timer.start(self.interval)
 
     def _send(self) -> None:
-        self._timer = None
         self._notifier.tell(self.line())
 
     def line(self) -> str:
@@ -78,5 +76,4 @@ class Status:
 
     def close(self) -> None:
         """Tell nothing more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 from memd.errors import QMPError, answer_to
+from memd.timer import Timer
 from memd.work import Command, Job
 
 
@@ -30,21 +31,19 @@ class Dialer:
         spawn: Callable[[Command[None], str], None],
         failed: Callable[[QMPError], None],
     ) -> None:
-        self._loop = loop
         self._connect = connect
         self._adopt = adopt
         self._delay = delay
         self._spawn = spawn
         self._failed = failed
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, self._try)
         self._told = False
         self._closed = False
 
     def dial(self) -> None:
         """Connect after the delay, since there is no connection now."""
-        if self._closed or self._timer is not None:
-            return
-        self._timer = self._loop.call_later(self._delay, self._try)
+        if not self._closed:
+            self._timer.start(self._delay)
 
     def refused(self, error: QMPError) -> None:
         """An attempt failed: say so once, and try again."""
@@ -54,7 +53,6 @@ class Dialer:
         self.dial()
 
     def _try(self) -> None:
-        self._timer = None
         self._spawn(self._attempt(), "connecting")
 
     async def _attempt(self) -> None:
@@ -72,6 +70,4 @@ class Dialer:
     def close(self) -> None:
         """Try no more."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from memd.errors import QMPError
 from memd.server.progress import Broadcast, watched
 from memd.session.places import Places
+from memd.timer import Timer
 from memd.work import Job, Resume
 
 log = logging.getLogger("memd")
@@ -93,7 +94,7 @@ class Jobs:
         self._threads = 0
         self._idle = 0
         self._refused = 0
-        self._ending: asyncio.TimerHandle | None = None
+        self._ending = Timer(loop, self.close)
         # Under way: jobs by what they wait on and whether they are heavy, bytes of copies
         # by what they wait on, jobs of each user, and of each user on file systems.
         self._busy: Counter[tuple[int, bool]] = Counter()
@@ -246,9 +247,7 @@ class Jobs:
 
     def close(self) -> None:
         """End the idle threads; a running job ends by itself."""
-        if self._ending is not None:
-            self._ending.cancel()
-            self._ending = None
+        self._ending.cancel()
         for _ in range(self._idle):
             self._work.put(None)
         self._threads -= self._idle
@@ -270,8 +269,7 @@ class Jobs:
             self._refused -= 1
         else:
             self._idle += 1
-            if self._ending is None:
-                self._ending = self._loop.call_later(IDLE_SECONDS, self.close)
+            self._ending.start(IDLE_SECONDS)
         self._ended(task, value, error)
 
     def _ended(self, task: _Task, value: object, error: BaseException | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memd.timer import Timer
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -27,13 +29,13 @@ class PendingNegotiation:
         self._timeout = timeout
         # When each came, the first first; some have negotiated since.
         self._since: dict[Connection, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, self._look)
 
     def came(self, connection: Connection) -> None:
         """A client has connected."""
         self._since[connection] = self._loop.time()
-        if self._timeout and self._timer is None:
-            self._timer = self._loop.call_later(self._timeout, self._look)
+        if self._timeout:
+            self._timer.start(self._timeout)
 
     def left(self, connection: Connection) -> None:
         """A client's connection is gone."""
@@ -42,9 +44,7 @@ class PendingNegotiation:
     def close(self) -> None:
         """Disconnect nobody any more."""
         self._timeout = 0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
 
     def of(self, user: int) -> int:
         """How many of a user's there are."""
@@ -78,12 +78,11 @@ class PendingNegotiation:
         return None
 
     def _look(self) -> None:
-        self._timer = None
         now = self._loop.time()
         while (first := self._first()) is not None:
             left = self._since[first] + self._timeout - now
             if left > 0:
-                self._timer = self._loop.call_later(left, self._look)
+                self._timer.start(left)
                 return
             self.left(first)
             first.session.cut_off("capabilities were not negotiated in time")

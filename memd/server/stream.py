@@ -102,8 +102,7 @@ class SocketStream:
     def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
         """See `Stream`."""
         if fds and self._passes_fds:
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-            return self._socket.sendmsg([data], [rights])
+            return socket.send_fds(self._socket, [data], fds)
         return self._socket.send(data)
 
     def hung_up(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 
 from memd.server.stream import Stream
 from memd.session.places import Places
+from memd.timer import Timer
 
 PAUSE = 0.25
 """Seconds between two looks at them."""
@@ -22,19 +23,17 @@ class Unread:
         places: where the descriptors are counted.
     """
 
-    __slots__ = ("_kept", "_loop", "_places", "_timer")
+    __slots__ = ("_kept", "_places", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, places: Places) -> None:
-        self._loop = loop
         self._places = places
         self._kept: list[tuple[Stream, int, int]] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, self._tick)
 
     def keep(self, stream: Stream, user: int, count: int) -> None:
         """Keep an end with so many descriptors that a user's client has not read."""
         self._kept.append((stream, user, count))
-        if self._timer is None:
-            self._timer = self._loop.call_later(PAUSE, self._tick)
+        self._timer.start(PAUSE)
 
     def look(self) -> None:
         """Close those that have been read."""
@@ -49,15 +48,13 @@ class Unread:
         self._kept = left
 
     def _tick(self) -> None:
-        self._timer = None
         self.look()
         if self._kept:
-            self._timer = self._loop.call_later(PAUSE, self._tick)
+            self._timer.start(PAUSE)
 
     def close(self) -> None:
         """Close all."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         for stream, _user, _count in self._kept:
             stream.close()
         self._kept = []
