@@ -341,20 +341,20 @@ class App:
             self._manager.status_changed()
 
     async def _open_templates(self, directory: str) -> None:
-        from memd.pages.templates import Templates
+        from memd.pages.templates import Templates, open_store
 
-        config = self._config
-        templates = Templates(
-            directory,
-            config.template_sources,
-            config.template_cache,
+        config, hub = self._config, self._hub
+        opening = open_store(directory, config.template_sources, config.template_cache)
+        with starting(f"--templates {directory}"):
+            store, is_used = await self._run(opening)
+        self._daemon.templates = templates = Templates(
+            *(store, hub.broadcast, hub.in_thread, hub.spawn),
             roots=config.mem_roots,
             tcp=config.insecure_tcp,
         )
-        with starting(f"--templates {directory}"):
-            await self._run(templates.open())
-        self._daemon.templates = templates
-        await templates.start_serving(self._hub.broadcast, self._hub.in_thread, self._hub.spawn)
+        await templates.servers.resume()
+        if is_used:
+            templates.servers.prepare_soon()
 
     async def _open_metrics(self, address: Chardev, meter: Meter) -> None:
         try:
@@ -379,6 +379,9 @@ class App:
             self._manager.ask_for_time(done)
         try:
             return await done
+        except QMPError:
+            # The caller tells of it, with its hint.
+            raise
         except Exception as error:
             raise answer_to(error, getattr(command, "__qualname__", "a command")) from None
 
@@ -406,8 +409,9 @@ class App:
             self._ports.close,
             manager.end if manager else None,
             lambda: self._run(backends.close_all(self._tree, self._hub.start)),
-            templates.stop_serving if templates else None,
-            templates.close if templates else None,
+            # The processes go on serving for the next daemon.
+            templates.servers.close if templates else None,
+            templates.store.close if templates else None,
             self._daemon.fdsets.close,
             self._roots.close if self._roots else None,
             self._briefly(self._audit.close) if self._audit else None,

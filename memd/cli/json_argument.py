@@ -29,21 +29,14 @@ def parse_json_argument(text: str, compat: Compat) -> JSONObject:
         raise _unfinished(data, compat)
     first = found[0]
     if isinstance(first, QMPError):
-        raise QMPError(_without_end(first.desc))
-    if len(found) > 1 or _goes_on(decoder):
+        desc = first.desc
+        # Without the line feed that ended the token which it quotes.
+        raise QMPError(f"{desc[:-2]}'" if desc.endswith("\n'") else desc)
+    # A further value that has begun takes what follows for its own.
+    if len(found) > 1 or decoder.feed(b"\n{}") != [{}]:
         raise QMPError("Expecting at most one JSON value")
     value: JSONObject = first
     return value
-
-
-def _goes_on(decoder: Decoder) -> bool:
-    """Whether a further value has begun: it then takes what follows for its own."""
-    return decoder.feed(b"\n{}") != [{}]
-
-
-def _without_end(text: str) -> str:
-    """An error's text without the line feed that ended the token it quotes."""
-    return f"{text[:-2]}'" if text.endswith("\n'") else text
 
 
 def _unfinished(data: bytes, compat: Compat) -> QMPError:

@@ -271,7 +271,8 @@ def _check_clones(context: Context, client: Client, fd: int, path: str, length: 
     from secrets import token_hex
 
     id = f"memctl-{token_hex(8)}"
-    options = {"qom-type": f"{PREFIX}file", "id": id, **_clone(path, length)}
+    options: JSONObject = {"qom-type": f"{PREFIX}file", "id": id, "mem-path": path}
+    options |= {"size": length, "share": False, "readonly": True, "rom": "off"}
     if os.fstat(fd).st_blksize > _PAGE:
         # Huge pages may be there for the template, and not yet for a clone.
         options["reserve"] = False
@@ -289,24 +290,16 @@ def _check_clones(context: Context, client: Client, fd: int, path: str, length: 
         client.execute("object-del", {"id": id})
 
 
-def _clone(path: str, length: int) -> JSONObject:
-    return {"mem-path": path, "size": length, "share": False, "readonly": True, "rom": "off"}
-
-
 def _lines(path: str, length: int) -> dict[str, str]:
     """How QEMU and memd make a clone, as their command lines have it."""
+    from shlex import quote
+
     short = size_option(length)
     # A comma in a value is written twice.
     escaped = path.replace(",", ",,")
     options = f"size={short},mem-path={escaped},share=off,readonly=on,rom=off"
-    object_option = f"-object {_quoted(f'{PREFIX}file,id=ram,{options}')}"
+    object_option = f"-object {quote(f'{PREFIX}file,id=ram,{options}')}"
     return {
         "qemu": f"-m {short} -machine q35,memory-backend=ram {object_option}",
-        "memd": _quoted(f"{PREFIX}file,id=clone,{options}"),
+        "memd": quote(f"{PREFIX}file,id=clone,{options}"),
     }
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)

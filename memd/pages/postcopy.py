@@ -312,8 +312,8 @@ class Source:
         # Parts whose list of received pages is yet to come, and whether the destination goes on.
         self._unknown = list(self._parts) if recover else []
         self._resumed = not recover
-        self._control: deque[bytes] = deque()
-        self._control.append(self._ask_received() if recover else self._opening())
+        asking = (_command(_ASK_RECEIVED, part.name) for part in self._unknown)
+        self._control = deque([b"".join(asking) if recover else self._opening()])
 
     @property
     def goes_on(self) -> bool:
@@ -581,9 +581,6 @@ class Source:
         )
         parts += (_command(_PACKAGE, struct.pack(">I", len(package))), package)
         return b"".join(parts)
-
-    def _ask_received(self) -> bytes:
-        return b"".join(_command(_ASK_RECEIVED, part.name) for part in self._parts)
 
 
 def _letter(state: bytearray) -> str:

@@ -28,7 +28,17 @@ KINDS = ("command", "event", "struct", "enum", "union", "alternate")
 """The definitions of the language, by their first key."""
 
 
-class Command:
+class _Carrier:
+    """What carries data: a command or an event."""
+
+    def __init__(self, schema: Schema, expr: Expr, kind: str) -> None:
+        self._schema = schema
+        self._expr = expr
+        self.name: str = expr[kind]
+        self.features = schema.features_of(expr)
+
+
+class Command(_Carrier):
     """A command: how it may be called, and with what.
 
     Attributes:
@@ -38,13 +48,10 @@ class Command:
     """
 
     def __init__(self, schema: Schema, expr: Expr) -> None:
-        self._schema = schema
-        self._expr = expr
-        self.name: str = expr["command"]
+        super().__init__(schema, expr, "command")
         self.allow_oob: bool = expr.get("allow-oob", False)
         self.allow_preconfig: bool = expr.get("allow-preconfig", False)
         self.generated: bool = expr.get("gen", True)
-        self.features = schema.features_of(expr)
 
     @property
     def arguments(self) -> ObjectType:
@@ -58,14 +65,8 @@ class Command:
         return None if ref is None else self._schema.type(ref)
 
 
-class QAPIEvent:
+class QAPIEvent(_Carrier):
     """An event that the schema defines."""
-
-    def __init__(self, schema: Schema, expr: Expr) -> None:
-        self._schema = schema
-        self._expr = expr
-        self.name: str = expr["event"]
-        self.features = schema.features_of(expr)
 
     @property
     def data(self) -> ObjectType:
@@ -103,7 +104,7 @@ class Schema:
             if kind == "command":
                 self.commands[name] = Command(self, expr)
             elif kind == "event":
-                self.events[name] = QAPIEvent(self, expr)
+                self.events[name] = QAPIEvent(self, expr, kind)
             else:
                 self._exprs[name] = kind, expr
 

@@ -92,7 +92,10 @@ class Limits:
     ) -> None:
         self.clients = default_clients() if clients is None else clients
         self.clients_per_user = clients_per_user
-        self.descriptors = default_descriptors() if descriptors is None else descriptors
+        if descriptors is None:
+            # Two messages' at least.
+            descriptors = max(32, os.sysconf("SC_OPEN_MAX") // 4)
+        self.descriptors = descriptors
         self.descriptors_per_user = descriptors_per_user
         self.message = message
         self.tokens = tokens
@@ -104,11 +107,6 @@ class Limits:
 def default_clients() -> int:
     """Half of the descriptors that this process may have: the others are for memory."""
     return max(1, os.sysconf("SC_OPEN_MAX") // 2)
-
-
-def default_descriptors() -> int:
-    """A quarter of the descriptors that this process may have, and two messages' at least."""
-    return max(32, os.sysconf("SC_OPEN_MAX") // 4)
 
 
 def client_places(limits: Limits) -> Places:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from memd.errors import QMPError
 from memd.hostmem.paths import Roots
 from memd.pages.manifest import Block
-from memd.pages.templates import Templates
+from memd.pages.templates import Templates, open_store
 from memd.work import run_here
 from tests.commands.fakes import Console
 from tests.pages.memory import PAGE, memory, save
@@ -23,10 +24,10 @@ DATA = memory(300)
 def console(tmp_path: Path) -> Iterator[Console]:
     console = Console()
     url = f"file:{tmp_path}/shared"
-    console.daemon.templates = Templates(str(tmp_path / "store"), [url], None)
-    run_here(console.daemon.templates.open())
+    store, _is_used = run_here(open_store(str(tmp_path / "store"), [url], None))
+    console.daemon.templates = Templates(store, Mock(), Mock(), Mock())
     yield console
-    console.daemon.templates.close()
+    store.close()
 
 
 def fill(console: Console, name: str = "a", base: str | None = None, data: bytes = DATA) -> None:
