@@ -1,18 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memd.hostmem import capacity, libc
-from memd.hostmem.capacity import HugePool
+from memd.hostmem import libc
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete
 from tests.backends.test_explain import arguments, happened, told
-from tests.conftest import need_shm, need_sys
+from tests.conftest import hugepage_state, need_shm, need_sys
 from tests.kvm import needs_guest_memfd
 
 Warnings = dict[str, str]
@@ -158,25 +158,29 @@ def test_huge_page_sizes(tree: Tree) -> None:
     assert said["hugetlb"].startswith("the kernel has huge pages of ")
 
 
-def test_huge_pages_that_are_not_there(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "huge_page_sizes", lambda: [2 * MIB])
-    monkeypatch.setattr(capacity, "default_huge_page_size", lambda: 2 * MIB)
-    monkeypatch.setattr(capacity, "huge_pool", lambda size: HugePool(size, 9, 5, 2, 0, 0))
+def test_huge_pages_that_are_not_there(tree: Tree, hugepages: Callable[[int], None]) -> None:
+    hugepages(3)
+    total = hugepage_state()["Total"]
     huge = {"size": 8 * MIB, "hugetlb": True}
     answer = told(tree, arguments("memfd", **huge))
     assert answer["verdict"] == "fails"
     assert answer["warnings"] == [
         {
             "about": "huge-pages",
-            "text": "4 huge pages of 2 MiB are wanted, and 3 of 9 are free.",
+            "text": f"4 huge pages of 2 MiB are wanted, and 3 of {total} are free.",
         }
     ]
     assert answer["suggestion"]["options"] == arguments("memfd", size=8 * MIB)
     assert told(tree, arguments("memfd", **{**huge, "size": 6 * MIB}))["verdict"] == "works"
     said = warnings(tree, "memfd", **huge, reserve=False)
     assert "touching more fails" in said["huge-pages"]
-    monkeypatch.setattr(capacity, "huge_pool", lambda size: HugePool(size, 9, 5, 2, 0, 1))
-    answer = told(tree, arguments("memfd", **huge))
+    further = Path("/proc/sys/vm/nr_overcommit_hugepages")
+    before = further.read_text()
+    further.write_text("1")
+    try:
+        answer = told(tree, arguments("memfd", **huge))
+    finally:
+        further.write_text(before)
     assert answer["verdict"] == "works"
     assert answer["warnings"][0]["about"] == "huge-pages"
 
@@ -211,11 +215,12 @@ def test_guest_memfd(tree: Tree) -> None:
     assert suggestion(tree, "guest-memfd", size=4097)["size"] == 8192
 
 
-def test_merging(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merging(tree: Tree, merging: None) -> None:
     assert "only private" in warnings(tree, "memfd", size=MIB, merge=True)["merge"]
-    for runs in (True, False):
-        monkeypatch.setattr(capacity, "merging", lambda runs=runs: runs)
-        assert ("merge" in warnings(tree, "ram", size=MIB, merge=True)) != runs
+    ksm = Path("/sys/kernel/mm/ksm/run")
+    for runs in ("1", "0"):
+        ksm.write_text(runs)
+        assert ("merge" in warnings(tree, "ram", size=MIB, merge=True)) != (runs == "1")
     assert warnings(tree, "ram", size=MIB) == {}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,11 @@ import pytest
 from memd.errors import QMPError
 from memd.hostmem import access
 from memd.hostmem.identity import difference
-from memd.hostmem.region import Region
 from memd.persist.restoring import restore
 from memd.qom import Tree, UserCreatable
 from memd.work import run_here
 from tests.backends.doing import MIB, add, delete, get, refusal, region_of
+from tests.hostmem.made import failing
 
 
 def backend(tree: Tree, id: str = "m0") -> UserCreatable:
@@ -116,13 +118,16 @@ def test_pages_of_a_private_mapping(tree: Tree, directory: Path) -> None:
     assert found == [True, True, False]
 
 
-def test_pages_that_nobody_knows_of(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
-        raise PermissionError
-
+def test_pages_that_nobody_knows_of(tree: Tree) -> None:
+    """The kernel's file can't be opened."""
     add(tree, "memfd", size=MIB, share=False)
-    monkeypatch.setattr("memd.hostmem.usage.PageMap", refuse)
-    assert not backend(tree).untouched()
+    assert backend(tree).untouched()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        assert not backend(tree).untouched()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_what_is_discarded(tree: Tree, directory: Path) -> None:
@@ -144,18 +149,14 @@ def test_what_is_discarded(tree: Tree, directory: Path) -> None:
     assert path.read_bytes() == b"x" * 2 * MIB
 
 
-def test_it_cannot_be_mapped(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_cannot_be_mapped(tree: Tree) -> None:
     """The descriptor is still the caller's."""
     add(tree, "memfd", size=MIB)
     described, fd = describe(tree), os.dup(region_of(tree).fd)
     delete(tree)
-
-    def refuse(_region: Region, *_arguments: Any) -> None:
-        raise OSError(12, "Cannot allocate memory")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Region, "__init__", refuse)
-        text = refusal(lambda: run_here(restore(tree, described, fd)))
+    host, tree.host = tree.host, failing(mmap=errno.ENOMEM)
+    text = refusal(lambda: run_here(restore(tree, described, fd)))
+    tree.host = host
     assert text == "unable to map backing store for guest RAM: Cannot allocate memory"
     described["bound"] = ["bind", [99]]
     assert "cannot bind memory" in refusal(lambda: run_here(restore(tree, described, fd)))

@@ -230,15 +230,13 @@ def test_no_list(what: str, tmp_path: object) -> None:
     file.close()
 
 
-def test_there_is_no_memory_for_it(file: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_memory_for_it(file: LogFile) -> None:
     """What could not be written is not there; the next entry is."""
-    real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:5], at))
-    with pytest.raises(OSError, match="No space left"):
+    # The entries begin at 8,192, those of a list that is written anew a page later.
+    with no_larger_file(8192 + 5), pytest.raises(OSError, match="No space left"):
         file.append(line_of(entry(1)))
-    with pytest.raises(OSError, match="No space left"):
+    with no_larger_file(12288 + 5), pytest.raises(OSError, match="No space left"):
         file.shorten([line_of(entry(1))])
-    monkeypatch.undo()
     assert again(file) == []
     file.append(line_of(entry(2)))
     assert again(file) == [entry(2)]
@@ -353,29 +351,24 @@ def test_it_stays_short(log: ObjectLog) -> None:
     assert os.fstat(log.fd).st_blocks * 512 < 256 << 10
 
 
-def test_it_cannot_be_shortened(
-    log: ObjectLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_it_cannot_be_shortened(log: ObjectLog, caplog: pytest.LogCaptureFixture) -> None:
     """Then it goes on, longer than it need be."""
-
-    def refuse(*_args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(LogFile, "shorten", refuse)
-    for number in range(1000):
-        log.write({"is": number, "text": "x" * 100})
+    # There is room for the entries, and not for most of them twice.
+    with no_larger_file(120 << 10):
+        for number in range(700):
+            log.write({"is": number, "text": "x" * 100})
     assert "the list of objects can't be shortened: No space left on device" in caplog.text
-    assert len(log.state.objects) == 1000
+    assert len(log.state.objects) == 700
 
 
 def test_room_that_is_set_aside(log: ObjectLog) -> None:
     """Within it an entry is written though there is no more memory, and others are not."""
-    with no_larger_file(log.fd):
+    with no_larger_file(os.fstat(log.fd).st_size):
         with pytest.raises(OSError, match="File too large"):
             log.write({"is": 1})
         with pytest.raises(QMPError, match="cannot note it for a restart"), log.reserve(100):
             pass
-    with log.reserve(100) as write, no_larger_file(log.fd):
+    with log.reserve(100) as write, no_larger_file(os.fstat(log.fd).st_size):
         with pytest.raises(OSError, match="File too large"):
             log.write({"is": 1, "text": "x" * 200})
         write({"is": 2})
@@ -405,10 +398,10 @@ def test_files_that_are_made(log: ObjectLog) -> None:
 
 
 @contextmanager
-def no_larger_file(fd: int) -> Iterator[None]:
-    """No file grows beyond the size of this one meanwhile."""
+def no_larger_file(size: int) -> Iterator[None]:
+    """No file grows beyond so many bytes meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.fstat(fd).st_size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:

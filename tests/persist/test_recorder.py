@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import errno
 import os
-import resource
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from tests.differential.kernel import descriptors
 from tests.hostmem.smaps import rows
 from tests.kvm import needs_guest_memfd
 from tests.persist.life import Begin, Killed, Life, add
+from tests.persist.test_object_log import no_larger_file
 from tests.stepping import Running
 
 
@@ -390,20 +391,14 @@ async def test_the_last_room_is_one_objects(begin: Begin) -> None:
     }
 
 
-async def test_room_that_was_not_taken(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_room_that_was_not_taken(begin: Begin) -> None:
     """It is another object's, where the manager could not be reached."""
     life = await begin()
     life.manager.capacity = 2
     life.kill()
     life = await begin()
-
-    def refuse(*_args: Any, **_named: Any) -> bool:
-        raise OSError(errno.ECONNREFUSED, "Connection refused")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Notifier, "send", refuse)
+    with life.manager.away():
         add(life, "memfd", "m0", size=4096)
-        patch.setattr(Notifier, "send", lambda *_args, **_named: False)
         add(life, "memfd", "m1", size=4096)
     add(life, "memfd", "m2", size=4096)
     life.kill()
@@ -412,24 +407,17 @@ async def test_room_that_was_not_taken(begin: Begin, monkeypatch: pytest.MonkeyP
     assert sorted(life.service.lost) == ["m0", "m1"]
 
 
-async def test_no_memory_for_the_list(
-    begin: Begin, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_memory_for_the_list(begin: Begin, directory: Path) -> None:
     """What can't be noted is refused, and nothing has changed."""
     life = await begin()
     add(life, "memfd", size=4096)
     life.manager.catch_up()
     before = descriptors(os.getpid())
 
-    def refuse(_journal: LogFile, _line: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    text = "cannot note it for a restart: No space left on device"
+    text = "cannot note it for a restart: File too large"
     path = directory / "precious"
     path.write_bytes(b"x" * 4096)
-    with monkeypatch.context() as patch:
-        patch.setattr(LogFile, "append", refuse)
-        patch.setattr(LogFile, "promise", refuse)
+    with no_larger_file(os.fstat(life.storage.log.fd).st_size):
         for work in (
             lambda: add(life, "memfd", "m1", size=4096),
             lambda: add(life, "memfd", "m1", size=4096, prealloc=True),
@@ -491,23 +479,23 @@ async def test_no_memory_for_what_only_saves_work(
     assert life.manager.names() == ["memd-list"]
 
 
-async def test_memory_is_free_once_it_is_deleted(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_memory_is_free_once_it_is_deleted(begin: Begin) -> None:
     """Of much memory: the manager has closed its descriptor before the answer is given."""
     life = await begin()
     add(life, "memfd", size=65 * MIB)
-    heard = threading.Event()
-    real = Notifier.barrier
+    acting = threading.Event()
 
-    def barrier(notifier: Notifier) -> None:
-        real(notifier)
-        heard.set()
+    def act_late() -> None:
+        with life.manager.deaf():
+            acting.set()
+            time.sleep(0.1)
 
-    monkeypatch.setattr(Notifier, "barrier", barrier)
+    late = threading.Thread(target=act_late)
+    late.start()
+    acting.wait()
     delete(life.tree)
-    assert heard.is_set()
     assert life.manager.names() == ["memd-list"]
+    late.join()
 
 
 async def test_huge_pages(begin: Begin, hugepages: Callable[[int], None]) -> None:
@@ -589,8 +577,6 @@ async def test_what_can_not_be_recorded_has_not_changed(begin: Begin) -> None:
     life = await begin()
     add(life, "memfd", size=MIB)
     add(life, "thread-context", "t0")
-    # Nothing is written beyond the size that the log has.
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     cpus = sorted(os.sched_getaffinity(0))[:1]
     changes: list[tuple[str, str, Any]] = [
         ("m0", "dump", False),
@@ -603,13 +589,12 @@ async def test_what_can_not_be_recorded_has_not_changed(begin: Begin) -> None:
     ]
     for id, name, value in changes:
         was = get(life.tree, name, id)
-        size = os.fstat(life.storage.log.fd).st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        try:
-            with pytest.raises(QMPError, match="cannot note it for a restart"):
-                life.set(id, name, value)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        # Nothing is written beyond the size that the log has.
+        with (
+            no_larger_file(os.fstat(life.storage.log.fd).st_size),
+            pytest.raises(QMPError, match="cannot note it for a restart"),
+        ):
+            life.set(id, name, value)
         assert get(life.tree, name, id) == was
         life.set(id, name, value)
         assert get(life.tree, name, id) == value

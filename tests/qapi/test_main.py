@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ from memd.compat import Compat
 from memd.qapi.__main__ import main
 from memd.qapi.introspect import introspect
 from memd.qapi.reader import load_schema
+from tests.differential.server import TREE
 
 GOOD = '{"execute": "query-status"}\n'
 BAD = '{"execute": "qom-get", "arguments": {"path": 1, "property": "x"}}'
@@ -49,12 +49,17 @@ def test_checks_a_file(directory: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == "arguments.path: 1 is not of type 'string'\n"
 
 
-def test_checks_standard_input(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{GOOD}{BAD}{BAD}\n"))
-    assert main(["--check", "-"]) == 1
-    assert capsys.readouterr().out == (
+def test_checks_standard_input() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "memd.qapi", "--check", "-"],
+        input=f"{GOOD}{BAD}{BAD}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=TREE,
+    )
+    assert done.returncode == 1
+    assert done.stdout == (
         "message 2: arguments.path: 1 is not of type 'string'\n"
         "message 3: arguments.path: 1 is not of type 'string'\n"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from memd.client import Client
 from memd.errors import QMPError
 from memd.testing import Server, ServerDied, Unexpected
 from memd.testing import server as room
-from tests.differential.server import Monitor
+from tests.differential.server import TREE, Monitor
 
 
 def test_from_start_to_end() -> None:
@@ -132,18 +132,26 @@ def test_whose_behaviour() -> None:
         server.check_schema()
 
 
-def test_deep_temporary_directories(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    deep = directory / ("d" * 100)
-    deep.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    with Server() as server:
-        assert server.socket.startswith("/tmp/")
-    comma = directory / "a,b"
-    comma.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(comma))
-    with Server() as server:
-        assert Path(server.socket).parent == comma
-        assert server.connect().execute("query-name") == {}
+@pytest.mark.parametrize(("name", "there"), [("d" * 100, False), ("a,b", True)])
+def test_deep_temporary_directories(directory: Path, name: str, there: bool) -> None:
+    place = directory / name
+    place.mkdir()
+    script = (
+        "from memd.testing import Server\n"
+        "with Server() as server:\n"
+        "    print(server.socket, server.connect().execute('query-name'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=TREE,
+        env={**os.environ, "TMPDIR": str(place)},
+    )
+    socket, _, answer = done.stdout.rstrip().rpartition(" ")
+    assert answer == "{}"
+    assert Path(socket).parent == place if there else socket.startswith("/tmp/")
 
 
 def test_faults_come_and_go(server: Server) -> None:
