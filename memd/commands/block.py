@@ -11,15 +11,12 @@ import os
 
 from memd.commands.daemon import Daemon
 from memd.compat import Compat
-from memd.errors import QMPError, is_identifier
+from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.work import Job
 
 _CONFIG_LIMIT = 1 << 20
 """Bytes read of a configuration file, which may be a device without an end."""
-
-_NODE_NAME_LIMIT = 31
-"""Characters of a node's name."""
 
 
 async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
@@ -27,13 +24,12 @@ async def blockdev_add(daemon: Daemon, args: JSONObject) -> JSON:
     name = args.get("node-name")
     if name is None:
         raise QMPError("'node-name' must be specified for the root node")
-    if not is_identifier(name):
-        raise QMPError(f"Invalid node-name: '{name}'")
-    if len(name) > _NODE_NAME_LIMIT:
-        raise QMPError("Node name too long")
     if daemon.standin is not None and args["driver"] != "blkdebug":
         await daemon.standin.blocks.add(args)
         return {}
+    from memd.standin.blocks import check_name
+
+    check_name(name)
     config = args.get("config")
     if config is None:
         raise _nothing_to_add_to()

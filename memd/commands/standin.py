@@ -62,8 +62,7 @@ events or nothing."""
 
 def _register(act: Act) -> Handler:
     def handle(daemon: Daemon, args: JSONObject) -> JSON:
-        result = act(_standin(daemon))(args)
-        return _later(result) if type(result) is CoroutineType else _answer(result)
+        return _answer(act(_standin(daemon))(args))
 
     return handle
 
@@ -73,6 +72,8 @@ async def _later(command: Command[Any]) -> JSON:
 
 
 def _answer(result: Any) -> JSON:
+    if type(result) is CoroutineType:
+        return _later(result)
     if type(result) is tuple:
         return Outcome(events=result)
     return {} if result is None else result
@@ -82,8 +83,7 @@ def _of_client(act: Callable[[StandIn], Callable[[JSONObject, TakeFd], Any]]) ->
     """The same, of a command that takes descriptors that its client has named."""
 
     def handle(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
-        result = act(_standin(daemon))(args, take_fd(session))
-        return _later(result) if type(result) is CoroutineType else _answer(result)
+        return _answer(act(_standin(daemon))(args, take_fd(session)))
 
     return handle
 
@@ -262,8 +262,8 @@ _ACTS: dict[str, Act] = {
     "query-block": lambda its: its.drives.query,
     "query-blockstats": lambda its: its.drives.statistics,
     "block_set_io_throttle": lambda its: its.drives.limit,
-    "blockdev-open-tray": lambda its: its.drives.open_tray,
-    "blockdev-close-tray": lambda its: its.drives.close_tray,
+    "blockdev-open-tray": lambda its: partial(its.drives.move_tray, opened=True),
+    "blockdev-close-tray": lambda its: partial(its.drives.move_tray, opened=False),
     "blockdev-remove-medium": lambda its: its.drives.remove_medium,
     "blockdev-insert-medium": lambda its: its.drives.insert_medium,
     "blockdev-change-medium": lambda its: its.drives.change_medium,

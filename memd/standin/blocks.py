@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MOST = 1024
 """Nodes that clients may have at a time: each may hold a descriptor."""
 
-LONGEST_NAME = 31
+_LONGEST_NAME = 31
 """Characters of a node's name."""
 
 _SECTOR = 512
@@ -39,6 +39,7 @@ _LONGEST = (1 << 63) - (1 << 30)
 """Bytes of a node at most."""
 
 _NULL_SIZE = 1 << 30
+_OWN = ("filename", "offset", "size", "throttle-group")
 DRIVERS = ("file", "raw", "qcow2", "throttle", "null-co", "null-aio")
 """Those that memd has."""
 
@@ -52,6 +53,14 @@ LIMITS = {
     for short, part in (("", "total"), ("_rd", "read"), ("_wr", "write"))
 }
 """The limits of throughput as `block_set_io_throttle` has them, and as a throttle group does."""
+
+
+def check_name(name: str) -> None:
+    """Raise `QMPError` where no node can have that name."""
+    if not is_identifier(name):
+        raise QMPError(f"Invalid node-name: '{name}'")
+    if len(name) > _LONGEST_NAME:
+        raise QMPError("Node name too long")
 
 
 class Drive:
@@ -100,8 +109,8 @@ class Node:
     Attributes:
         name: its name; one of memd's making where it was given none.
         driver: which kind it is.
-        filename: what it is told to be.
-        options: what `filename` is made of, where it is no file's path.
+        filename: what it is told to be, once it is open.
+        options: what decides its content, besides its driver and what is below it.
         size: its bytes as a guest would see them.
         offset: where they begin in what is below it.
         length: how many a raw node was told to have, None for all that there are.
@@ -126,7 +135,7 @@ class Node:
         self.driver: str = options["driver"]
         self.read_only: bool = options.get("read-only", False)
         self.filename = ""
-        self.options: dict[str, JSON] = {"driver": self.driver}
+        self.options: dict[str, Any] = {each: options[each] for each in _OWN if each in options}
         self.size = self.offset = 0
         self.length: int | None = None
         self.fd = -1
@@ -151,17 +160,21 @@ class Node:
 
     def layers(self) -> Iterator[Node]:
         """The node, the one that has its bytes, that one's and so on."""
-        at: Node | None = self
-        while at is not None:
-            yield at
-            at = at.child
+        return self._down("child")
 
     def chain(self) -> Iterator[Node]:
         """The node, its backing node, that one's and so on."""
+        return self._down("backing")
+
+    def shown(self) -> Iterator[Node]:
+        """The node, the one that is told as its backing node, that one's and so on."""
+        return self._down("shown_below")
+
+    def _down(self, link: str) -> Iterator[Node]:
         at: Node | None = self
         while at is not None:
             yield at
-            at = at.backing
+            at = getattr(at, link)
 
     @property
     def shown_below(self) -> Node | None:
@@ -282,24 +295,12 @@ class Blocks:
             )
         node = Node(name, {"cache": {}, **options})
         if driver == "throttle":
-            node.options["throttle-group"] = options["throttle-group"]
             node.group = self._group(options["throttle-group"])
-        if driver == "file":
-            node.filename = node.options["filename"] = options["filename"]
-        elif driver.startswith("null"):
+        if driver.startswith("null"):
             node.size = _sectors(options.get("size", _NULL_SIZE))
-            node.filename = f"{driver}://"
-            if "size" in options:
-                node.options["size"] = options["size"]
-                node.filename = _as_json(node)
-        else:
+        elif driver != "file":
             node.child = self._plan_below(options["file"], node, node.read_only, made)
             node.offset, node.length = options.get("offset", 0), options.get("size")
-            node.options |= {each: options[each] for each in ("offset", "size") if each in options}
-            node.options["file"] = node.child.options
-            node.filename = node.child.filename
-            if node.filename.startswith("json:") or len(node.options) > 2:
-                node.filename = _as_json(node)
             try:
                 if options.get("backing") is not None:
                     node.backing = self._plan_below(options["backing"], node, True, made)
@@ -327,10 +328,8 @@ class Blocks:
         if name is None:
             self._numbers += 1
             name = f"#block{self._numbers:03}"
-        elif not is_identifier(name):
-            raise QMPError(f"Invalid node-name: '{name}'")
-        elif len(name) > LONGEST_NAME:
-            raise QMPError("Node name too long")
+        else:
+            check_name(name)
         if self.drive(name) is not None:
             raise QMPError(f"node-name={name} is conflicting with a device id")
         if name in self._nodes or name in self._making:
@@ -447,9 +446,6 @@ class Blocks:
         Args:
             flat: whether nothing is told there of backing nodes.
         """
-        depth, at = 0, node.shown_below
-        while at is not None and not flat:
-            depth, at = depth + 1, at.shown_below
         info: dict[str, JSON] = {
             "node-name": node.name,
             "drv": node.driver,
@@ -459,7 +455,7 @@ class Blocks:
             "encrypted": False,
             "detect_zeroes": node.zeroes,
             "active": True,
-            "backing_file_depth": depth,
+            "backing_file_depth": 0 if flat else len([*node.shown()]) - 1,
             "write_threshold": 0,
             "cache": {**node.cache, "writeback": True},
             **dict.fromkeys(LIMITS, 0),
@@ -474,16 +470,20 @@ class Blocks:
         return info
 
 
-def _as_json(node: Node) -> str:
-    """A node that is no file as a whole, as a file's name."""
+def _filename(node: Node) -> str:
+    """A file's path, or as JSON all that the node is made of."""
+    below = node.child or node
+    if below.child or (node.options.keys() | below.options.keys()) - {"filename"}:
+        return f"json:{json.dumps(_made_of(node))}"
+    return str(below.options.get("filename", f"{below.driver}://"))
 
-    def ordered(options: dict[str, JSON]) -> dict[str, JSON]:
-        return {
-            name: ordered(options[name]) if type(options[name]) is dict else options[name]
-            for name in object_order(options)
-        }
 
-    return f"json:{json.dumps(ordered(node.options))}"
+def _made_of(node: Node) -> dict[str, JSON]:
+    """All that decides a node's content."""
+    told = {"driver": node.driver, **node.options}
+    if node.child is not None:
+        told["file"] = _made_of(node.child)
+    return {name: told[name] for name in object_order(told)}
 
 
 def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
@@ -526,7 +526,7 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
 
 def _waits_for(nodes: list[Node]) -> frozenset[int]:
     """The file systems that opening or closing their files may wait for; see `Job.on`."""
-    return of_paths(each.filename for each in nodes if each.driver == "file")
+    return of_paths(each.options["filename"] for each in nodes if each.driver == "file")
 
 
 def _open(nodes: list[Node], roots: Roots | None) -> None:
@@ -537,13 +537,14 @@ def _open(nodes: list[Node], roots: Roots | None) -> None:
                 _open_file(node, roots)
             elif node.child is not None:
                 if node.driver == PROBED:
-                    node.options["driver"] = node.driver = _probe(node.file)
+                    node.driver = _probe(node.file)
                     node.probed = node.driver == "raw"
                 node.size = node.child.size
                 if node.driver == "qcow2":
                     read_header(node)
                 else:
                     _cut(node)
+            node.filename = _filename(node)
     except BaseException:
         _close(nodes)
         raise
@@ -560,7 +561,7 @@ def _close(nodes: list[Node]) -> None:
 
 
 def _open_file(node: Node, roots: Roots | None) -> None:
-    path = node.filename
+    path = node.options["filename"]
     access = os.O_RDONLY if node.read_only else os.O_RDWR
     try:
         node.fd = open_path(encode_path(path), access | _ACCESS, roots)

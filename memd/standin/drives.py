@@ -360,15 +360,8 @@ class Drives:
             told["iops_size"] = limits["iops-size"]
         drive.limits = told
 
-    def open_tray(self, args: Args) -> tuple[Event, ...]:
-        """`blockdev-open-tray`; raises `QMPError`."""
-        return self._move_tray(args, opened=True)
-
-    def close_tray(self, args: Args) -> tuple[Event, ...]:
-        """`blockdev-close-tray`; raises `QMPError`."""
-        return self._move_tray(args, opened=False)
-
-    def _move_tray(self, args: Args, *, opened: bool) -> tuple[Event, ...]:
+    def move_tray(self, args: Args, *, opened: bool) -> tuple[Event, ...]:
+        """`blockdev-open-tray` or `blockdev-close-tray`; raises `QMPError`."""
         drive = self._find(args)
         if not drive.removable:
             raise _not_removable(args)
@@ -407,7 +400,7 @@ class Drives:
 
     async def eject(self, args: Args) -> tuple[Event, ...]:
         """`eject`; raises `QMPError`."""
-        events = self.open_tray(args)
+        events = self.move_tray(args, opened=True)
         await self.remove_medium(args)
         return events
 
@@ -427,7 +420,7 @@ class Drives:
             drive.insert(node)
         finally:
             await self._blocks.collect(node)
-        return (*events, *self.close_tray(args))
+        return (*events, *self.move_tray(args, opened=False))
 
 
 def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> Args:

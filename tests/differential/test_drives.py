@@ -266,6 +266,27 @@ def test_drives_come_and_go_by_the_human_monitor(directory: Path) -> None:
         same(pair, [plug, plug, ("device_del", {"id": "h"}), ("query-block", {})])
 
 
+def test_what_nodes_are_made_of_is_told(directory: Path) -> None:
+    images(directory)
+    null: dict[str, JSON] = {"driver": "null-co"}
+    file: dict[str, JSON] = {"driver": "file", "filename": str(directory / "raw1")}
+    made: list[dict[str, JSON]] = [
+        {"driver": "raw", "file": {"driver": "raw", "file": null}},
+        {"driver": "raw", "file": {**null, "size": 5120}},
+        {"driver": "raw", "size": 512, "file": {"driver": "null-aio"}},
+        {"driver": "raw", "offset": 512, "file": file},
+        {"driver": "raw", "file": "n3"},
+    ]
+    steps: list[Step] = [
+        ("blockdev-add", {**each, "node-name": f"n{number}"}) for number, each in enumerate(made)
+    ]
+    # Where the format is looked for, too.
+    below = f"file.driver=raw,file.file.driver=file,file.file.filename={directory}/raw2"
+    steps.append(word(f"drive_add 0 if=none,{below}"))
+    with standin_pair(directory, "-machine", "none") as pair:
+        same(pair, [*steps, word("info block -n")])
+
+
 def test_nodes_are_exported(directory: Path) -> None:
     def nbd(id: str, node: str, **more: Any) -> Step:
         return "block-export-add", {"type": "nbd", "id": id, "node-name": node, **more}
