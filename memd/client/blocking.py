@@ -7,6 +7,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from typing import TypeVar, cast
 
 from memd.client.conversation import (
     Answer,
@@ -18,6 +19,8 @@ from memd.client.conversation import (
 from memd.client.sockets import Address, connect, receive
 from memd.client.transfers import Data, Transfers
 from memd.json_types import JSON
+
+T = TypeVar("T")
 
 
 class Client:
@@ -114,6 +117,15 @@ class Client:
         """
         self._transfer(self._transfers.write(id, offset, data))
 
+    def write_each(self, id: str, offset: int, fill: Callable[[memoryview], int]) -> int:
+        """The same, piece by piece; how many bytes were written.
+
+        Args:
+            fill: called with a buffer, gives how many bytes it has put at its beginning;
+                none at the end.
+        """
+        return self._transfer(self._transfers.write_each(id, offset, fill))
+
     def wait_event(self, *names: str, timeout: float | None = None) -> Message:
         """The next event, or the next of one of these names; others are kept.
 
@@ -163,16 +175,17 @@ class Client:
     async def _execute(self, command: str, arguments: Message, fds: Sequence[int]) -> JSON:
         return self.execute(command, arguments, fds=fds)
 
-    def _transfer(self, transfer: Coroutine[None, None, None]) -> None:
+    def _transfer(self, transfer: Coroutine[None, None, T]) -> T:
         try:
             # It never suspends: `_execute` waits in place.
             transfer.send(None)
-        except StopIteration:
-            pass
+        except StopIteration as end:
+            return cast(T, end.value)
         except BaseException:
             # A command that was given up may go on, and write there.
             self._transfers.close()
             raise
+        raise AssertionError("it has suspended")
 
     def _ask(
         self,

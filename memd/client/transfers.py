@@ -11,15 +11,19 @@ import fcntl
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
 
 from memd.errors import NO_DESCRIPTOR, QMPError
 from memd.json_types import JSON
 
+if TYPE_CHECKING:
+    from memd.hostmem.window import Window
+
 CHUNK = 16 << 20
 """Bytes that x-memdev-read and x-memdev-write take at once."""
 
-READ_CHUNK = 4 << 20
-"""Bytes that are asked for at once: they stay in a processor's cache."""
+PIECE = 8 << 20
+"""Bytes that are read, or made to be written, at once: they stay in a processor's cache."""
 
 LEAST = 256 << 10
 """Bytes from which on a window is worth its making."""
@@ -41,30 +45,31 @@ class Transfers:
     def __init__(self, sock: socket.socket, execute: Execute) -> None:
         self._execute = execute
         self._carries = sock.family == socket.AF_UNIX
-        # The window's descriptor, or -1, and what is read from it.
+        # The window's descriptor, or -1, and a mapping of its first `PIECE` bytes.
         self._window = -1
-        self._buffer = bytearray()
+        self._mapped: Window | None = None
 
     def close(self) -> None:
         """Close the window."""
         if self._window >= 0:
             os.close(self._window)
             self._window = -1
+        if self._mapped is not None:
+            self._mapped.close()
+            self._mapped = None
 
     async def read(self, id: str, offset: int, length: int, take: Callable[[Data], object]) -> None:
         """Read; `take` is called with each piece, which is good until it returns."""
-        for at, size in _pieces(offset, length, READ_CHUNK):
+        for at, size in _pieces(offset, length, PIECE):
             arguments: dict[str, JSON] = {"id": id, "offset": at, "length": size}
-            if self._passes(size):
+            if self._passes(size) and self._mapped is not None:
                 try:
                     wanted = {**arguments, "descriptor": True}
                     await self._execute("x-memdev-read", wanted, (self._window,))
                 except QMPError as refused:
                     self._expect_none(refused)
                 else:
-                    self._buffer = self._buffer or bytearray(READ_CHUNK)
-                    with memoryview(self._buffer)[:size] as piece:
-                        os.preadv(self._window, [piece], 0)
+                    with self._mapped.view[:size] as piece:
                         take(piece)
                     continue
             value = await self._execute("x-memdev-read", arguments, ())
@@ -74,19 +79,45 @@ class Transfers:
         """Write."""
         with memoryview(data).cast("B") as view:
             for at, size in _pieces(offset, len(view), CHUNK):
-                arguments: dict[str, JSON] = {"id": id, "offset": at}
                 part = view[at - offset : at - offset + size]
                 if self._passes(size):
                     os.pwrite(self._window, part, 0)
-                    try:
-                        passed = {**arguments, "length": size}
-                        await self._execute("x-memdev-write", passed, (self._window,))
-                    except QMPError as refused:
-                        self._expect_none(refused)
-                    else:
-                        continue
-                text = base64.b64encode(part).decode("ascii")
-                await self._execute("x-memdev-write", {**arguments, "data": text}, ())
+                await self._write(id, at, part)
+
+    async def write_each(self, id: str, offset: int, fill: Callable[[memoryview], int]) -> int:
+        """Write what `fill` puts at the beginning of the buffer that it is given.
+
+        Args:
+            fill: says how many bytes these are; it is called again until they are none.
+
+        Returns:
+            How many bytes were written.
+        """
+        written = 0
+        mapped = self._mapped if self._passes(PIECE) else None
+        with memoryview(bytearray(PIECE)) if mapped is None else mapped.view[:] as buffer:
+            # Nothing to write is written, too: memory that can't be written says so.
+            while (count := fill(buffer)) or not written:
+                with buffer[:count] as part:
+                    await self._write(id, offset + written, part)
+                written += count
+                if not count:
+                    break
+        return written
+
+    async def _write(self, id: str, offset: int, part: memoryview) -> None:
+        """Write what the window begins with, too, if it passes through it."""
+        size = len(part)
+        if self._passes(size):
+            passed: dict[str, JSON] = {"id": id, "offset": offset, "length": size}
+            try:
+                await self._execute("x-memdev-write", passed, (self._window,))
+            except QMPError as refused:
+                self._expect_none(refused)
+            else:
+                return
+        text = base64.b64encode(part).decode("ascii")
+        await self._execute("x-memdev-write", {"id": id, "offset": offset, "data": text}, ())
 
     def _passes(self, size: int) -> bool:
         """Whether so many bytes go through the window, which is there then."""
@@ -98,6 +129,9 @@ class Transfers:
                 self._window = os.memfd_create("memd-window", flags)
                 os.ftruncate(self._window, CHUNK)
                 fcntl.fcntl(self._window, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+                from memd.hostmem.window import Window
+
+                self._mapped = Window(self._window, PIECE, writable=True)
             except OSError:
                 # No descriptor is to be had, or no memfd.
                 self._carries = False

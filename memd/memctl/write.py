@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 CHUNK = 4 << 20
-"""Bytes written at once: they stay in a processor's cache."""
+"""Bytes from which on it may take long."""
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "OFFSET may end in K, M, G. A file that does not fit is refused before anything is"
-        " written; standard input of more than 4 MiB is written piece by piece as it comes."
+        " written; standard input of more than 8 MiB is written piece by piece as it comes."
     )
 
 
@@ -58,19 +58,19 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def _write(client: Client, source: BufferedReader, id: str, offset: int, length: int | None) -> int:
-    written = 0
-    # One for all, since what is fresh has to be given its pages first.
-    buffer = memoryview(bytearray(CHUNK))
+    done = 0
     with Bar(id, "writing") as bar:
-        # Nothing to write is written, too: memory that can't be written says so.
-        while (count := source.readinto(buffer)) or not written:
-            client.write(id, offset + written, buffer[:count])
-            written += count
-            if not count:
-                break
-            if length is not None and length > CHUNK:
-                bar.at(written, length)
-    return written
+
+        def fill(buffer: memoryview) -> int:
+            nonlocal done
+            # What was read before is written now.
+            if done and length is not None and length > CHUNK:
+                bar.at(done, length)
+            count = source.readinto(buffer)
+            done += count
+            return count
+
+        return client.write_each(id, offset, fill)
 
 
 def opened(name: str) -> BufferedReader:

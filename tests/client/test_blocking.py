@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import mmap
 import os
 import resource
@@ -139,6 +140,27 @@ def test_no_copy_in_the_text(client: Client) -> None:
     with pytest.raises(QMPError, match="not found"):
         client.read("none", 0, MIB)
     assert client.read("m", 7 * MIB, MIB) == bytes(MIB)
+
+
+@pytest.mark.parametrize("size", [0, 1, 300 << 10, 20 * MIB])
+def test_what_is_filled_in_is_written(client: Client, size: int) -> None:
+    add(client, size=20 * MIB)
+    data = os.urandom(size)
+    assert client.write_each("m", 0, io.BytesIO(data).readinto) == size
+    assert client.read("m", 0, size) == data
+    with pytest.raises(QMPError, match="not found"):
+        client.write_each("none", 0, io.BytesIO(data).readinto)
+
+
+def test_what_is_filled_in_is_written_where_no_descriptor_passes(
+    without_descriptors: Path,
+) -> None:
+    with Client(without_descriptors, timeout=60) as client:
+        add(client, "ram", 20 * MIB)
+        data = os.urandom(10 * MIB)
+        assert client.write_each("m", 7, io.BytesIO(data).readinto) == len(data)
+        assert client.read("m", 7, len(data)) == data
+        client.execute("object-del", {"id": "m"})
 
 
 def test_descriptors_to_the_server(client: Client) -> None:
