@@ -12,7 +12,7 @@ import io
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, cast
@@ -103,7 +103,7 @@ def _families(compat: Compat, seen: Snapshot) -> Iterator[Metric]:
         "memd_lost_regions",
         "Regions that ended with the last daemon, by why.",
         ["reason"],
-        Counter((str(each["reason"]),) for each in seen.lost),
+        (((str(each["reason"]),), 1) for each in seen.lost),
     )
     if seen.templates is not None:
         yield from _of_templates(seen.templates)
@@ -116,20 +116,16 @@ def _labelled(
     name: str,
     text: str,
     labels: Sequence[str],
-    values: Mapping[tuple[str, ...], float],
+    rows: Iterable[tuple[tuple[str, ...], int]],
 ) -> Metric:
-    """A metric with these values, by their labels."""
+    """A metric with values by their labels; those of rows with the same labels are summed."""
+    sums: Counter[tuple[str, ...]] = Counter()
+    for each, value in rows:
+        sums[each] += value
     family = kind(name, text, labels=labels)
-    for each, value in sorted(values.items()):
+    for each, value in sorted(sums.items()):
         family.add_metric(each, value)
     return cast(Metric, family)
-
-
-def _sums(rows: Iterable[tuple[tuple[str, ...], int]]) -> Counter[tuple[str, ...]]:
-    sums: Counter[tuple[str, ...]] = Counter()
-    for labels, value in rows:
-        sums[labels] += value
-    return sums
 
 
 def _buckets(bounds: Iterable[float], counts: Iterable[int]) -> list[tuple[str, float]]:
@@ -153,7 +149,7 @@ def _of_backends(backends: Sequence[JSONObject]) -> Iterator[Metric]:
         "memd_backends",
         "Memory backends, by type.",
         ["type"],
-        Counter((each["qom-type"],) for each in backends),
+        (((each["qom-type"],), 1) for each in backends),
     )
     for name, member, text in _SUMS:
         yield _labelled(
@@ -161,14 +157,14 @@ def _of_backends(backends: Sequence[JSONObject]) -> Iterator[Metric]:
             name,
             text,
             ["type"],
-            _sums(((each["qom-type"],), each[member]) for each in backends),
+            (((each["qom-type"],), each[member]) for each in backends),
         )
     yield _labelled(
         GaugeMetricFamily,
         "memd_node_bytes",
         "Bytes that are in memory, by NUMA node.",
         ["type", "node"],
-        _sums(
+        (
             ((each["qom-type"], str(share["node"])), share["bytes"])
             for each in backends
             for share in each["nodes"]
@@ -197,16 +193,11 @@ def _of_pools(pools: Sequence[JSONObject]) -> Iterator[Metric]:
             f"memd_pool_{name}",
             text,
             ["type", "size"],
-            _sums(
-                ((each["qom-type"], str(each["properties"]["size"])), each[member])
-                for each in pools
-            ),
+            (((each["qom-type"], str(each["properties"]["size"])), each[member]) for each in pools),
         )
 
 
-def _of_commands(
-    commands: Sequence[Counted],
-) -> Iterator[Metric]:
+def _of_commands(commands: Sequence[Counted]) -> Iterator[Metric]:
     errors = CounterMetricFamily(
         "memd_command_errors",
         "Commands that were answered with an error.",
@@ -238,7 +229,7 @@ def _of_templates(held: Holdings) -> Iterator[Metric]:
         "memd_template_chunks",
         "Chunks that were read, by where they came from; damaged ones from anywhere.",
         ["from"],
-        {(origin,): held.counts[origin] for origin in ("stored", "kept", "fetched", "damaged")},
+        (((each,), held.counts[each]) for each in ("stored", "kept", "fetched", "damaged")),
     )
     yield CounterMetricFamily(
         "memd_template_fetched_bytes",
@@ -265,7 +256,7 @@ def _of_clones(sent: Totals) -> Iterator[Metric]:
         "memd_template_pages",
         "Pages of 4 KiB that machines were sent, by why.",
         ["cause"],
-        {(cause,): count for cause, count in pages.items()},
+        (((cause,), count) for cause, count in pages.items()),
     )
     yield CounterMetricFamily(
         "memd_template_sent_bytes", "Bytes that machines were sent.", value=sent.bytes
@@ -282,7 +273,7 @@ def _of_clones(sent: Totals) -> Iterator[Metric]:
         "memd_template_served",
         "Machines that were sent a template, by outcome.",
         ["outcome"],
-        {(outcome,): count for outcome, count in sent.outcomes.items()},
+        (((outcome,), count) for outcome, count in sent.outcomes.items()),
     )
 
 

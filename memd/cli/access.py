@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from memd.config import Allowed
 from memd.errors import QMPError
@@ -21,26 +21,16 @@ def allowed(users: Iterable[int], groups: Iterable[int]) -> Allowed:
     return Allowed(frozenset((*users, 0, os.geteuid())), frozenset(groups))
 
 
-def user_id(text: str) -> int:
-    """The id of a user that is named or numbered; raises `QMPError`."""
+def id_of(kind: str, text: str) -> int:
+    """The id of a "user" or a "group" that is named or numbered; raises `QMPError`."""
+    import grp
     import pwd
 
-    return _id("user", text, lambda: pwd.getpwnam(text).pw_uid)
-
-
-def group_id(text: str) -> int:
-    """The id of a group that is named or numbered; raises `QMPError`."""
-    import grp
-
-    return _id("group", text, lambda: grp.getgrnam(text).gr_gid)
-
-
-def _id(kind: str, text: str, find: Callable[[], int]) -> int:
     if text.isascii() and text.isdigit():
         if len(text) > 10 or int(text) > _LARGEST_ID:
             raise QMPError(f"'{text}' is not the number of a user or group")
         return int(text)
     try:
-        return find()
+        return pwd.getpwnam(text).pw_uid if kind == "user" else grp.getgrnam(text).gr_gid
     except (KeyError, ValueError):
         raise QMPError(f"there is no {kind} '{text}'") from None

@@ -47,18 +47,19 @@ class Monitors:
     def add_chardev(self, given: Given) -> None:
         """Take `-chardev BACKEND,id=ID,...`."""
         known = chardev_list(self._config.compat)
-        opts = parse_opts(known, given.value, given.warn(self._config.report), self._chardev_ids)
-        if opts.id is not None:
-            self._chardev_ids.add(opts.id)
-        self._pending.append((opts, given))
+        self._pending.append((self._parse(known, given, self._chardev_ids), given))
 
     def add_monitor(self, given: Given) -> None:
         """Take `-mon CHARDEV,...`."""
         known = OWN_MON if self._extended else MON
-        opts = parse_opts(known, given.value, given.warn(self._config.report), self._monitor_ids)
+        self._pending_monitors.append((self._parse(known, given, self._monitor_ids), given))
+
+    def _parse(self, known: OptsList, given: Given, ids: set[str]) -> Opts:
+        """The options in an argument, whose id is none of these, and is added to them."""
+        opts = parse_opts(known, given.value, given.warn(self._config.report), ids)
         if opts.id is not None:
-            self._monitor_ids.add(opts.id)
-        self._pending_monitors.append((opts, given))
+            ids.add(opts.id)
+        return opts
 
     def add_device(self, given: Given, *, mode: str = "control", pretty: bool = False) -> str:
         """Take `-qmp ADDRESS`: a character device and a monitor on it at once; their id."""
@@ -169,9 +170,11 @@ class Monitors:
         if users or groups:
             if chardev.kind not in ("unix", "fd"):
                 raise QMPError("who may connect can be told of UNIX sockets only")
-            from memd.cli.access import allowed, group_id, user_id
+            from memd.cli.access import allowed, id_of
 
-            admitted = allowed(map(user_id, users), map(group_id, groups))
+            admitted = allowed(
+                (id_of("user", each) for each in users), (id_of("group", each) for each in groups)
+            )
             chardev = chardev._replace(allowed=admitted)
         readonly = opts.switch("readonly") or False
         return MonitorSpec(opts.id, chardev, mode, pretty, given.where, readonly=readonly)

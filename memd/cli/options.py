@@ -39,8 +39,7 @@ class CommandLine:
         self.extended = extended
         self.monitors = Monitors(self.config, extended=extended)
         self.object_ids: set[str] = set()
-        self.allowed_users: list[int] = []
-        self.allowed_groups: list[int] = []
+        self.allowed: dict[str, list[int]] = {"user": [], "group": []}
         self.described: Hardware | None = None
 
     @property
@@ -126,16 +125,11 @@ def _compat(line: CommandLine, given: Given) -> None:
     one_of("compat", given.value, [each.value for each in Compat])
 
 
-def _allow_user(line: CommandLine, given: Given) -> None:
-    from memd.cli.access import user_id
+def _allow(line: CommandLine, given: Given) -> None:
+    from memd.cli.access import id_of
 
-    line.allowed_users.append(user_id(given.value))
-
-
-def _allow_group(line: CommandLine, given: Given) -> None:
-    from memd.cli.access import group_id
-
-    line.allowed_groups.append(group_id(given.value))
+    kind = given.name.removeprefix("allow-")
+    line.allowed[kind].append(id_of(kind, given.value))
 
 
 def _test_control(line: CommandLine, given: Given) -> None:
@@ -199,8 +193,7 @@ OPTIONS: dict[str, Take] = {
     "name": CommandLine.set_name,
     "pidfile": text("pidfile"),
     "compat": _compat,
-    "allow-user": _allow_user,
-    "allow-group": _allow_group,
+    **dict.fromkeys(("allow-user", "allow-group"), _allow),
     "mem-root": several("mem_roots"),
     "metrics": _metrics,
     "audit": text("audit"),
@@ -249,9 +242,9 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
             hardware.resolve()
     if config.templates is None and (config.template_sources or config.template_cache is not None):
         raise CommandLineError("--template-source and --template-cache need --templates DIR")
-    if line.allowed_users or line.allowed_groups:
+    if any(line.allowed.values()):
         from memd.cli.access import allowed
 
-        config.allowed = allowed(line.allowed_users, line.allowed_groups)
+        config.allowed = allowed(*line.allowed.values())
     config.default_socket = not config.monitors
     return config

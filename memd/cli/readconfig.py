@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
+from dataclasses import dataclass, field
 
 from memd.cli.reading import Given, located
 from memd.errors import QMPError
@@ -24,12 +25,12 @@ _OPTIONS = {"memory": "m", "smp-opts": "smp", "boot-opts": "boot"}
 """The options of sections that are called otherwise."""
 
 
+@dataclass
 class _Section:
-    def __init__(self, name: str, id: str | None, line: int) -> None:
-        self.name = name
-        self.id = id
-        self.keys: list[tuple[str, str]] = []
-        self.line = line
+    name: str
+    id: str | None
+    line: int
+    keys: list[tuple[str, str]] = field(default_factory=list)
 
 
 def expand(given: list[Given], options: Container[str]) -> list[Given]:

@@ -97,10 +97,17 @@ def _zstd() -> tuple[Callable[[bytes], bytes], Callable[[bytes, int], bytes]] | 
     return tools  # type: ignore[no-any-return]
 
 
-def _standard_library() -> Any:
+def _library(name: str) -> Any:
+    """A module; None where it is not installed."""
     try:
-        zstd = importlib.import_module("compression.zstd")
+        return importlib.import_module(name)
     except ImportError:
+        return None
+
+
+def _standard_library() -> Any:
+    zstd = _library("compression.zstd")
+    if zstd is None:
         return None
 
     def decompress(coded: bytes, length: int) -> bytes:
@@ -113,9 +120,8 @@ def _standard_library() -> Any:
 
 
 def _zstandard() -> Any:
-    try:
-        zstd = importlib.import_module("zstandard")
-    except ImportError:
+    zstd = _library("zstandard")
+    if zstd is None:
         return None
     decompressor = zstd.ZstdDecompressor()
 

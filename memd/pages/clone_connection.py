@@ -102,20 +102,16 @@ class CloneConnection:
     def _send(self) -> None:
         left = _IN_A_TURN
         while left > 0:
-            if self._at == len(self._pending):
-                # What was asked for meanwhile comes first.
-                self._receive()
-                if self.ended.done():
-                    return
-                try:
-                    self._pending, self._at = self._source.next(time.monotonic()), 0
-                except (OSError, QMPError) as failed:
-                    self._end(failed)
-                    return
-                if not self._pending:
-                    self._wait(full=False)
-                    return
             try:
+                if self._at == len(self._pending):
+                    # What was asked for meanwhile comes first.
+                    self._receive()
+                    if self.ended.done():
+                        return
+                    self._pending, self._at = self._source.next(time.monotonic()), 0
+                    if not self._pending:
+                        self._wait(full=False)
+                        return
                 sent = self._send_some()
             except (BlockingIOError, InterruptedError):
                 break

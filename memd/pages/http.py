@@ -161,6 +161,7 @@ class Client:
                 body.seek(0)
             answer = send()
         if expected and answer.status not in expected:
+            answer.close()
             raise self.refused(answer, what)
         return answer
 
@@ -236,7 +237,13 @@ class Client:
         Raises:
             SourceError: that can't be told.
         """
-        answer = self.request("GET", url, headers=headers, stream=True)
+        answer = self.request(
+            *("GET", url),
+            headers=headers,
+            stream=True,
+            what=f"template '{name}'",
+            expected=(200, 404),
+        )
         with self._failures():
             data = answer.read(MOST_NAME + 1)
         if len(data) > MOST_NAME:
@@ -245,8 +252,6 @@ class Client:
                 f"template source '{self.url}': what it says of '{name}' has more than"
                 f" {MOST_NAME} bytes"
             )
-        if answer.status not in (200, 404):
-            raise self.refused(answer, f"template '{name}'")
         return data if answer.status == 200 else None
 
     def part(self, url: str, offset: int, length: int) -> bytes:
@@ -256,10 +261,10 @@ class Client:
             SourceError: it is not to be had.
         """
         wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
-        answer = self.request("GET", url, headers=wanted, stream=True)
+        answer = self.request(
+            *("GET", url), headers=wanted, stream=True, what="a chunk", expected=(200, 206)
+        )
         try:
-            if answer.status not in (200, 206):
-                raise self.refused(answer, "a chunk")
             with self._failures():
                 # One that knows no ranges would send all of it.
                 data = answer.read(length + 1)
@@ -281,10 +286,8 @@ class Client:
         Raises:
             SourceError: it is not to be had.
         """
-        answer = self.request("GET", url, stream=True)
+        answer = self.request("GET", url, stream=True, what=what, expected=(200,))
         try:
-            if answer.status != 200:
-                raise self.refused(answer, what)
             with self._failures():
                 yield answer.stream(PIECE)
         finally:

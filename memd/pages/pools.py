@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -313,15 +312,17 @@ def _key(backend: UserCreatable) -> str:
 def _start_filler() -> socket.socket:
     """Start the process; it ends when this socket is closed."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with there, ExitStack() as unless_started:
-        unless_started.enter_context(here)
-        subprocess.Popen(
-            [sys.executable, "-m", "memd.pages.filler"],
-            stdin=there.fileno(),
-            stdout=2,
-            cwd="/",
-            start_new_session=True,
-        )
-        unless_started.pop_all()
+    with there:
+        try:
+            subprocess.Popen(
+                [sys.executable, "-m", "memd.pages.filler"],
+                stdin=there.fileno(),
+                stdout=2,
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            here.close()
+            raise
     here.setblocking(False)
     return here

@@ -51,29 +51,24 @@ def last_name(path: str) -> str:
     return "null" if tail.endswith("]") or tail.isdigit() or not tail else tail
 
 
-def visit_bool(value: JSON, path: str) -> JSON:
-    """A boolean."""
-    if type(value) is not bool:
-        raise bad_type(path, "boolean")
-    return value
+def _visit_of(python_type: type, expected: str) -> Visit:
+    """The visit of a type whose values JSON writes in one way."""
+
+    def visit(value: JSON, path: str) -> JSON:
+        if type(value) is not python_type:
+            raise bad_type(path, expected)
+        return value
+
+    return visit
 
 
-def visit_str(value: JSON, path: str) -> JSON:
-    """A string."""
-    if type(value) is not str:
-        raise bad_type(path, "string")
-    return value
+visit_bool = _visit_of(bool, "boolean")
+visit_str = _visit_of(str, "string")
+visit_null = _visit_of(type(None), "null")
 
 
 def visit_any(value: JSON, path: str) -> JSON:
     """Any value at all."""
-    return value
-
-
-def visit_null(value: JSON, path: str) -> JSON:
-    """The null value."""
-    if value is not None:
-        raise bad_type(path, "null")
     return value
 
 

@@ -6,29 +6,29 @@ import os
 
 import pytest
 
-from memd.cli.access import allowed, group_id, user_id
+from memd.cli.access import allowed, id_of
 from memd.errors import QMPError
 from tests.cli.lines import config, memd
 
 
 def test_by_name_and_number() -> None:
-    assert user_id("root") == group_id("root") == 0
-    assert user_id("12345") == group_id("12345") == 12345
-    assert user_id("4294967294") == 4294967294
+    assert id_of("user", "root") == id_of("group", "root") == 0
+    assert id_of("user", "12345") == id_of("group", "12345") == 12345
+    assert id_of("user", "4294967294") == 4294967294
 
 
 @pytest.mark.parametrize("text", ["", "no such", "-1", "+1", "1.5", "\0"])
 def test_nobody_of_that_name(text: str) -> None:
     with pytest.raises(QMPError, match="there is no user"):
-        user_id(text)
+        id_of("user", text)
     with pytest.raises(QMPError, match="there is no group"):
-        group_id(text)
+        id_of("group", text)
 
 
 @pytest.mark.parametrize("text", ["4294967295", "9" * 5000])
 def test_numbers_that_are_too_large(text: str) -> None:
     with pytest.raises(QMPError, match="is not the number of a user or group"):
-        user_id(text)
+        id_of("user", text)
 
 
 def test_root_and_the_own_user_always_may() -> None:
