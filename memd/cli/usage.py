@@ -161,9 +161,9 @@ Same effect as in QEMU:
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
-  -netdev SPEC, -nic SPEC, -blockdev SPEC, -drive SPEC, -cdrom FILE, -hda, -hdb, -hdc and
-  -hdd FILE, -vnc SPEC, -device of any type, -serial, -parallel, which are registered and
-  do nothing
+  -netdev SPEC, -nic SPEC, -blockdev SPEC, -drive SPEC, -cdrom FILE, -hda, -hdb, -hdc,
+  -hdd and -pflash FILE, -vnc SPEC, -device of any type, -serial, -parallel, which are
+  registered and do nothing
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)

@@ -31,6 +31,7 @@ class Directory:
     def __init__(self, url: str, path: str) -> None:
         self.url = url
         self.path = path
+        self._blobs = Blobs(os.path.join(path, "blobs"))
 
     def find(self, name: str) -> Version | None:
         """See `Source`."""
@@ -44,8 +45,8 @@ class Directory:
 
     def part(self, digest: str, offset: int, length: int) -> bytes:
         """See `Source`."""
-        with self._failures(), open(self._blob(digest), "rb") as file:
-            data = os.pread(file.fileno(), length, offset)
+        with self._failures():
+            data = self._blobs.read_at(digest, offset, length)
         if len(data) != length:
             raise SourceError(f"template source '{self.url}': blob {digest} is cut short")
         return data
@@ -53,7 +54,7 @@ class Directory:
     @contextmanager
     def blob(self, digest: str) -> Iterator[Iterator[bytes]]:
         """See `Source`."""
-        with self._failures(), open(self._blob(digest), "rb") as file:
+        with self._failures(), open(self._blobs.path(digest), "rb") as file:
             yield iter(lambda: file.read(PIECE), b"")
 
     def check(self) -> None:
@@ -63,14 +64,13 @@ class Directory:
 
     def has(self, digest: str) -> bool:
         """See `Target`."""
-        return os.path.exists(self._blob(digest))
+        return self._blobs.has(digest)
 
     def upload(self, digest: str, path: str, progress: Callable[[int], None]) -> None:
         """See `Target`."""
-        blobs = Blobs(os.path.join(self.path, "blobs"))
         with self._failures():
             self._make()
-            with blobs.create() as new:
+            with self._blobs.create() as new:
                 with open(path, "rb") as file:
                     while piece := file.read(PIECE):
                         new.write(piece)
@@ -93,9 +93,6 @@ class Directory:
         marker = os.path.join(self.path, "format")
         if not os.path.exists(marker):
             replace(marker, FORMAT)
-
-    def _blob(self, digest: str) -> str:
-        return os.path.join(self.path, "blobs", digest)
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

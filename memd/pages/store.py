@@ -126,6 +126,7 @@ class Store(Contents):
 
     Attributes:
         cache: fetched chunks.
+        counts: where chunks were read from, until the store is closed.
         sources: the URLs.
 
     Raises:
@@ -152,16 +153,12 @@ class Store(Contents):
         self._holds = 0
         self._postponed = False
         self._locating: dict[str, threading.Lock] = {}
-        self._lock = -1
-        self._counts: Counts | None = None
-        try:
-            self._open()
-        except OSError as failed:
-            self.close()
-            raise self._unusable(failed.strerror or "") from None
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as undo:
+            try:
+                self._open(undo)
+            except OSError as failed:
+                raise self._unusable(failed.strerror or "") from None
+            self._closing = undo.pop_all()
 
     @property
     def on(self) -> frozenset[int]:
@@ -172,23 +169,12 @@ class Store(Contents):
 
     def close(self) -> None:
         """Leave it to others."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-        if self._counts is not None:
-            self._counts.close()
-            self._counts = None
-
-    @property
-    def counts(self) -> Counts:
-        """Where chunks were read from, until the store is closed."""
-        assert self._counts is not None
-        return self._counts
+        self._closing.close()
 
     def _unusable(self, why: str) -> QMPError:
         return QMPError(f"cannot use '{self.directory}' as a template store: {why}")
 
-    def _open(self) -> None:
+    def _open(self, undo: ExitStack) -> None:
         if not self.readonly:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
         there = os.stat(self.directory)
@@ -199,22 +185,24 @@ class Store(Contents):
         if there.st_mode & 0o022:
             raise self._unusable("other users may write to it")
         marker = os.path.join(self.directory, "format")
-        try:
+        is_new = not os.path.exists(marker)
+        if is_new:
+            if self.readonly or set(os.listdir(self.directory)) - {"lock", "lost+found"}:
+                raise self._unusable("it is not empty, and not a template store")
+        else:
             with open(marker, "rb") as file:
                 if file.read(100) != FORMAT:
                     raise self._unusable("it is of another format than this memd's")
-        except FileNotFoundError:
-            if self.readonly or set(os.listdir(self.directory)) - {"lock", "lost+found"}:
-                raise self._unusable("it is not empty, and not a template store") from None
-            self._take_lock()
+        if not self.readonly:
+            self._take_lock(undo)
+        if is_new:
             replace_file(marker, FORMAT)
         counts = os.path.join(self.directory, "counts")
+        self.counts = Counts(counts, reset=not self.readonly)
+        undo.callback(self.counts.close)
         if self.readonly:
-            self._counts = Counts(counts, reset=False)
             self.cache.limit = self.cache.noted_limit()
             return
-        self._take_lock()
-        self._counts = Counts(counts, reset=True)
         self.make()
         os.makedirs(self.unpacked, mode=0o700, exist_ok=True)
         self.cache.make()
@@ -224,18 +212,17 @@ class Store(Contents):
                 shutil.rmtree(os.path.join(self.unpacked, other))
         self.collect_garbage()
 
-    def _take_lock(self) -> None:
-        if self._lock >= 0:
-            return
+    def _take_lock(self, undo: ExitStack) -> None:
         path = os.path.join(self.directory, "lock")
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        undo.callback(os.close, lock)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip()
+            holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
             raise self._unusable(f"another memd uses it (process {holder})") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
 
     # What is there
 

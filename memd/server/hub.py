@@ -16,10 +16,11 @@ from memd.json_types import JSON, JSONObject
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
 from memd.server.limits import ConnectionBudget, LimitedLog, Limits, client_places
-from memd.server.peer import Peer, peer_of
+from memd.server.peer import peer_of
 from memd.server.pending import PendingNegotiation
 from memd.server.stream import SocketStream, Stream
 from memd.session import Dispatch, Monitor, Session
+from memd.session.peer import Peer
 from memd.session.places import ANYBODY, Places
 from memd.wire import encode
 from memd.work import Command, Event, Job, Resume, Turn, Wait, begin

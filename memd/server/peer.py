@@ -8,8 +8,6 @@ import struct
 
 from memd.session.peer import Peer
 
-__all__ = ["Peer", "peer_of"]
-
 _SO_PEERGROUPS = 59
 _UCRED = struct.Struct("iII")
 _NO_USER = 0xFFFFFFFF
