@@ -32,10 +32,10 @@ class Reach:
     """
 
     def __init__(self, roots: Sequence[str] = (), *, tcp: bool = False) -> None:
-        self._roots = Roots() if roots else None
         self._tcp = tcp
+        self._roots: Roots | None = None
         for each in roots:
-            assert self._roots is not None
+            self._roots = self._roots or Roots()
             self._roots.add(each)
 
     @contextmanager

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
@@ -41,6 +42,11 @@ class MachineSave:
         qemu_version: of its QEMU, "" where that is not known.
     """
 
+    _writer: Writer
+    _socket: socket.socket
+    _path: str
+    _copy: int
+
     def __init__(
         self,
         store: Store,
@@ -55,11 +61,11 @@ class MachineSave:
         self._memories = memories
         self._size = sum(memory.size for memory in memories.values())
         self._qemu_version = qemu_version
-        self._socket: socket.socket | None = None
-        self._path = ""
-        self._writer: Writer | None = None
-        self._copy = -1
         self._done = 0
+        # What is done by `close`.
+        self._undo = ExitStack()
+        for memory in memories.values():
+            self._undo.callback(memory.close)
 
     def begin(self) -> None:
         """See that it can be made; in a thread.
@@ -68,6 +74,7 @@ class MachineSave:
             QMPError: it can't.
         """
         self._writer = self._store.begin(self._name, self._base)
+        self._undo.callback(self._writer.abort)
 
     def listen(self) -> str:
         """Listen for the machine's stream; gives the address to `migrate` to. In a thread.
@@ -78,6 +85,8 @@ class MachineSave:
         directory = os.path.join(self._store.directory, "incoming")
         self._path = os.path.join(directory, self._name)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._undo.enter_context(self._socket)
+        self._undo.callback(self._unlink)
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             # What a daemon that was killed has left; nobody else makes this template.
@@ -131,19 +140,11 @@ class MachineSave:
 
     def close(self) -> None:
         """Give up what is not done, and listen no more; in a thread."""
-        if self._writer is not None:
-            self._writer.abort()
-        if self._copy >= 0:
-            os.close(self._copy)
-            self._copy = -1
-        for memory in self._memories.values():
-            memory.close()
-        if self._socket is not None:
-            self._socket.close()
-            try:
-                os.unlink(self._path)
-            except OSError:
-                pass
+        self._undo.close()
+
+    def _unlink(self) -> None:
+        with suppress(OSError):
+            os.unlink(self._path)
 
     async def _receive(self) -> bytes:
         """The stream, which is awaited on the event loop: a thread would be held for minutes.
@@ -158,7 +159,6 @@ class MachineSave:
         return reading.result()
 
     async def _read(self) -> bytes:
-        assert self._socket is not None
         loop = asyncio.get_running_loop()
         try:
             source, _address = await asyncio.wait_for(loop.sock_accept(self._socket), PATIENCE)
@@ -203,12 +203,12 @@ class MachineSave:
 
     def _capture(self, memories: Sequence[Memory]) -> bool:
         self._copy, shared = capture(memories, self._store.directory, self._see)
+        self._undo.callback(os.close, self._copy)
         return shared
 
     def _store_copy(
         self, data: bytes, recording: Recording, memories: Sequence[Memory]
     ) -> Manifest:
-        assert self._writer is not None
         left, at, blocks = iter(memories), 0, []
         for block in recording.blocks:
             page_size, offset = PAGE, None
