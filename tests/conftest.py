@@ -319,8 +319,8 @@ def hugepages() -> Iterator[Callable[[int], None]]:
     """
     _need_root()
     pool = Path("/proc/sys/vm/nr_hugepages")
-    if not pool.exists():
-        pytest.skip(f"{NOT_HERE}huge pages")
+    if not pool.exists() or not os.path.exists("/sys/kernel/mm/hugepages"):
+        pytest.skip(f"{NOT_HERE}huge pages, or /sys")
     with alone("hugepages"):
         before = pool.read_text()
 

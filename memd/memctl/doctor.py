@@ -105,7 +105,13 @@ def _daemon(context: Context) -> list[Check]:
 
 def _claims(client: Client) -> Iterator[Check]:
     """The huge pages that the daemon's memory may still claim."""
-    for row in client.execute("x-hugepage-query"):
+    try:
+        rows = client.execute("x-hugepage-query")
+    except QMPError as error:
+        # It may not see what this process does.
+        yield Check("huge pages of memd", WARN, error.desc)
+        return
+    for row in rows:
         name = f"{rounded(row['page-size'])} pages of memd"
         found = f"{row['claims']} may be claimed that nobody has set aside"
         if "lacking" in row:

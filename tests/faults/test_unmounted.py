@@ -18,8 +18,6 @@ from tests.conftest import NOT_HERE
 from tests.differential.server import TREE, memd_argv, running
 from tests.faults.conftest import MIB, arguments
 
-_DOCTOR = "import sys; from memd.memctl.main import main; sys.exit(main(['doctor']))"
-
 
 def without(places: list[str]) -> list[str]:
     """What begins the command of a process that does not see these."""
@@ -65,8 +63,8 @@ def test_memory(client: Client, lacking: list[str], directory: Path) -> None:
         ("ram", {}),
         ("ram", {"share": True}),
         ("memfd", {"prealloc": True}),
-        ("shm", {}),
     ]
+    kinds += [("shm", {})] if os.path.ismount("/dev/shm") else []
     kinds += [
         ("file", {"mem-path": f"{directory}/file", "share": share}) for share in (True, False)
     ]
@@ -106,9 +104,10 @@ def test_what_can_not_be_seen_is_not_said_to_be_missing(client: Client, lacking:
     assert "no size" not in said
 
 
-def test_the_doctor(lacking: list[str]) -> None:
+def doctor(before: list[str], *options: str) -> str:
+    """What `memctl doctor` prints."""
     done = subprocess.run(
-        [*without(lacking), sys.executable, "-c", _DOCTOR],
+        [*before, sys.executable, "-m", "tests.memctl.program", *options, "doctor"],
         env={**os.environ, "PYTHONPATH": str(TREE)},
         capture_output=True,
         text=True,
@@ -116,9 +115,21 @@ def test_the_doctor(lacking: list[str]) -> None:
     )
     assert done.stderr == ""
     assert done.returncode in (0, 1)
+    return done.stdout
+
+
+def test_the_doctor(lacking: list[str]) -> None:
+    shown = doctor(without(lacking))
     for place in lacking:
-        assert f"warn  {place} " in done.stdout
-        assert f"mount -t {place[1:]}" in done.stdout
+        assert f"warn  {place} " in shown
+        assert f"mount -t {place[1:]}" in shown
     # Of what is there all the same nothing is said to be missing.
-    assert "tmpfs /dev/shm" not in done.stdout
-    assert "CONFIG_HUGETLBFS" not in done.stdout
+    assert ("tmpfs /dev/shm" in shown) == (not os.path.ismount("/dev/shm"))
+    assert "CONFIG_HUGETLBFS" not in shown
+
+
+def test_the_doctor_asks_a_daemon(client: Client, lacking: list[str], directory: Path) -> None:
+    """Which does not see what the doctor does."""
+    shown = doctor([], "-s", f"{directory}/memd/qmp.sock")
+    assert "ok    memd" in shown
+    assert ("warn  huge pages of memd" in shown) == ("/sys" in lacking)
