@@ -335,11 +335,11 @@ def _open_qtest(line: QemuCommandLine) -> None:
         ) from None
 
 
-def _use_flash(config: Config) -> None:
-    """Have the machine's flash chips made once all drives are there, where any is for one."""
+def _use_drives(config: Config) -> None:
+    """Have the machine take its own drives once all are there."""
     given = config.machine_values.keys() & FLASH
-    if given or any(each.options.get("if") == "pflash" for each in config.startup):
-        config.startup.append(StartCommand("flash", {}, True, ""))
+    if given or any(each.command == "drive" for each in config.startup):
+        config.startup.append(StartCommand("drives", {}, True, ""))
 
 
 def _named_chardev(config: Config, spec: str) -> Chardev:
@@ -384,7 +384,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     _check_stdio(line, {each.name for each in given})
     with located():
         hardware.resolve()
-    _use_flash(config)
+    _use_drives(config)
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     return config

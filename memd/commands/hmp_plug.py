@@ -111,7 +111,9 @@ async def nbd_server_start(daemon: Daemon, args: JSONObject) -> None:
     await exports.start({"addr": where})
     for row in drives.query() if args.get("all") else []:
         if row["device"] and "inserted" in row:
-            exports.add_device({"device": row["device"], "writable": args.get("writable", False)})
+            await exports.add_device(
+                {"device": row["device"], "writable": args.get("writable", False)}
+            )
 
 
 async def nbd_server_remove(daemon: Daemon, args: JSONObject) -> Outcome:

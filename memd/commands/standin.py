@@ -178,12 +178,13 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         await standin.chardevs.add(options, inherited)
     elif command == "vnc":
         await standin.vnc.open(options)
-    elif command == "flash":
+    elif command == "drives":
         from memd.standin.flash import plug_flash
 
         config = daemon.config
         given, program = config.machine_values, config.report.program
         plug_flash(daemon.machine, standin.devices, standin.drives, given, program)
+        await standin.blocks.relock()
     elif command == "drive":
         await _add_drive(daemon, standin, options, where)
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,15 @@ from memd.hostmem.libc import PAGE_SIZE, direct_alignment
 from memd.hostmem.paths import encode_path, open_path
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
+from memd.standin.image_locks import (
+    NO_RESIZE,
+    NO_WRITE,
+    READ,
+    RESIZE,
+    WRITE,
+    Locks,
+    change_locks,
+)
 from memd.standin.qcow2 import MAGIC, Header
 from memd.work import Job
 
@@ -77,6 +87,8 @@ class Drive:
         read_only: whether what is put into it is not written to, unless a client says so.
         status: whether its device would tell of errors.
         bound: whether the machine has made a device for it.
+        denies: the locks by which its device keeps other processes from the image.
+        writes: whether its device writes, where the image can be written to.
         limits: what is told of the limits of throughput that were set.
     """
 
@@ -90,6 +102,8 @@ class Drive:
         self.writeback = True
         self.read_only = False
         self.status = self.bound = False
+        self.denies: Locks = frozenset()
+        self.writes = False
         self.limits: dict[str, JSON] = {}
         self.insert(node)
 
@@ -128,9 +142,20 @@ class Node:
         facts: what else is told of the image.
         probed: whether it is a raw node whose format was looked for.
         alignments: of memory and of requests, in bytes, for a node that has a file open.
+        claims: the locks that its exports need.
+        locking: whether its file is locked.
+        shared: whether other processes may do anything with its file.
+        wanted: the locks that its file is to have.
     """
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self.claims: list[Locks] = []
+        self.locking: bool = options.get("locking") != "off"
+        self.shared: bool = options.get("force-share", False)
+        self.wanted: Locks = frozenset()
+        self._locked: Locks = frozenset()
+        # Its file is not closed while it is being locked.
+        self._at_file = threading.Lock()
         self.name = name
         self.driver: str = options["driver"]
         self.read_only: bool = options.get("read-only", False)
@@ -186,11 +211,20 @@ class Node:
         for each in self.layers():
             each.read_only = read_only
 
+    def lock(self, *, refuse: bool) -> None:
+        """Have its file locked as is wanted. May wait; raises as `change_locks`."""
+        with self._at_file:
+            if self.fd >= 0:
+                wanted = self.wanted
+                change_locks(self.fd, self._locked, wanted, self.filename, refuse=refuse)
+                self._locked = wanted
+
     def close(self) -> None:
         """Close its file. May wait."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        with self._at_file:
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1
 
 
 class Blocks:
@@ -270,12 +304,43 @@ class Blocks:
             await Job(lambda: _open(made, self._tree.host.roots), on=_waits_for(made))
         finally:
             self._making.difference_update(named)
-        top.owned = owned
         for node in made:
             self._nodes[node.name] = node
             if node.group is not None:
                 node.group.users.add(node)
+        try:
+            await self.relock()
+        except QMPError:
+            await self.collect(top)
+            raise
+        top.owned = owned
         return top
+
+    async def relock(self, *, refuse: bool = True) -> None:
+        """Lock the files of all nodes as those that use them need it.
+
+        Args:
+            refuse: whether it is an error that another process is in the way; what has
+                happened can't be refused any more.
+
+        Raises:
+            QMPError: another process is. Whoever has used a node just now undoes that, and
+                calls this again.
+        """
+        wanted: dict[Node, Locks] = {}
+        for node in self._nodes.values():
+            for claim in _claims(node):
+                _spread(node, claim, wanted)
+            if node.driver == "qcow2" and node.child is not None:
+                does = {READ} if node.read_only else {READ, WRITE, RESIZE}
+                _spread(node.child, does | {NO_WRITE, NO_RESIZE}, wanted)
+        changed = []
+        for node in self._nodes.values():
+            if node.fd >= 0 and node.locking and node.wanted != wanted.get(node, frozenset()):
+                node.wanted = wanted.get(node, frozenset())
+                changed.append(node)
+        if changed:
+            await Job(lambda: _lock(changed, refuse=refuse), on=_waits_for(changed))
 
     def _plan(self, options: dict[str, Any], made: list[Node]) -> Node:
         """A node that is to be; it is added to `made`, after those below that come with it."""
@@ -293,6 +358,8 @@ class Blocks:
                 "setting detect-zeroes to unmap is not allowed without setting discard operation"
                 " to unmap"
             )
+        if options.get("force-share") and not options.get("read-only"):
+            raise QMPError("force-share=on can only be used with read-only images")
         node = Node(name, {"cache": {}, **options})
         if driver == "throttle":
             node.group = self._group(options["throttle-group"])
@@ -320,7 +387,8 @@ class Blocks:
     def _plan_below(self, told: Any, above: Node, read_only: bool, made: list[Node]) -> Node:
         if type(told) is dict:
             cache = {**above.cache, **told.get("cache", {})}
-            return self._plan({"read-only": read_only, **told, "cache": cache}, made)
+            given = {"read-only": read_only, "force-share": above.shared, **told, "cache": cache}
+            return self._plan(given, made)
         return self.named(told)
 
     def _take_name(self, name: str | None) -> str:
@@ -387,6 +455,7 @@ class Blocks:
             todo += [at.child, at.backing]
         if gone:
             await Job(lambda: _close(gone), on=_waits_for(gone))
+        await self.relock(refuse=False)
 
     def replace(self, old: Node, new: Node) -> None:
         """Have what uses a node use another one."""
@@ -428,10 +497,16 @@ class Blocks:
             os.ftruncate(file.fd, size)
             measure(file)
 
+        claim = {RESIZE}
+        node.claims.append(claim)
         try:
+            await self.relock()
             await Job(work, on=_waits_for([file]))
         except OSError as error:
             raise QMPError(f"Could not resize file: {error.strerror}") from None
+        finally:
+            node.claims.remove(claim)
+            await self.relock(refuse=False)
         for each, its in sizes.items():
             each.size = _sectors(its)
 
@@ -468,6 +543,40 @@ class Blocks:
                 {"child": role, "node-name": each.name} for role, each in below.items() if each
             ]
         return info
+
+
+def _claims(node: Node) -> Iterator[Locks]:
+    """The locks that each user of a node needs, other nodes excepted."""
+    yield from node.claims
+    drive = node.drive
+    if drive is not None:
+        writes = drive.writes and not node.read_only
+        yield {READ, WRITE, *drive.denies} if writes else {READ, *drive.denies}
+
+
+def _spread(node: Node | None, claim: Locks, wanted: dict[Node, Locks]) -> None:
+    """Add the locks that a user of a node needs to those of the files below it."""
+    while node is not None:
+        if node.shared:
+            claim -= {NO_WRITE, NO_RESIZE}
+        if node.driver == "qcow2":
+            # Its file is locked for what the format does with it.
+            _spread(node.backing, {READ, NO_WRITE, NO_RESIZE}, wanted)
+            return
+        wanted[node] = wanted.get(node, frozenset()) | claim
+        node = node.child
+
+
+def _lock(nodes: list[Node], *, refuse: bool) -> None:
+    """Lock the files of nodes as is wanted, all that can be. Runs in a thread."""
+    refusals = []
+    for node in nodes:
+        try:
+            node.lock(refuse=refuse)
+        except QMPError as error:
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
 
 
 def _filename(node: Node) -> str:

@@ -161,7 +161,7 @@ class Devices:
                     return str(name)
         return driver
 
-    def add(self, machine: Machine, args: dict[str, Any]) -> None:
+    async def add(self, machine: Machine, args: dict[str, Any]) -> None:
         """`device_add` of a type that memd has no part for.
 
         Args:
@@ -213,9 +213,15 @@ class Devices:
                 self._take_drive(device)
             if isinstance(device, OtherPciDevice):
                 device.take_place(machine)
+            if "drive" in device.values:
+                # Nobody may take it out while its image is being locked.
+                device.leaving = True
+                await self._blocks.relock()
+                device.leaving = False
         except BaseException:
-            self._release(device)
+            used = self._blocks.collect(self._release(device, gone=False))
             container.remove_child(name)
+            machine.spawn(used, "unlocking the image of a device")
             raise
         device.realized = True
         self._present.add(device)
@@ -343,12 +349,17 @@ class Devices:
         for device in self._present:
             self._release(device)
 
-    def _release(self, device: Device) -> Node | None:
-        """Free what a device referred to; gives the block node that it used."""
+    def _release(self, device: Device, *, gone: bool = True) -> Node | None:
+        """Free what a device referred to; gives the block node that it used.
+
+        Args:
+            gone: whether it was there.
+        """
         node = None
         path = self._tree.path_of(device)
         if "drive" in device.qom_type.all_properties:
-            node = self._drives.release((device.id, path, f"{path}/virtio-backend"))
+            names = device.id, path, f"{path}/virtio-backend"
+            node = self._drives.release(names, gone=gone)
         netdev = self._netdevs.find(device.values.get("netdev", ""))
         if netdev is not None and netdev.peer == device.name:
             netdev.peer = None

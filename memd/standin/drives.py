@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.json_types import JSON
 from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
+from memd.standin.image_locks import NO_RESIZE, NO_WRITE
 from memd.work import Event
 
 if TYPE_CHECKING:
@@ -169,6 +170,8 @@ class Drives:
         elif kind not in ("none", "virtio"):
             raise QMPError(f"machine type does not support if={kind},bus={bus},unit={unit}")
         drive.bound = kind != "none"
+        if processors is None:
+            await self._blocks.relock(refuse=False)
         return kind, name
 
     async def add_node(self, options: dict[str, str], typed: Typed) -> None:
@@ -264,7 +267,12 @@ class Drives:
         if kind == "ide-hd" and drive.read_only:
             raise QMPError("Block node is read-only")
         drive.user = drive.qdev = user
-        drive.status = kind != "cfi.pflash01"
+        flash = kind == "cfi.pflash01"
+        drive.status = not flash
+        drive.writes = not of_media
+        drive.denies = {NO_WRITE, NO_RESIZE} if of_media else {NO_WRITE}
+        if flash or values.get("share-rw"):
+            drive.denies = frozenset()
         drive.removable = of_media or bool(values.get("removable"))
         drive.opened = False if drive.removable and kind != "floppy" else None
         drive.writeback = drive.writeback and values.get("write-cache") != "off"
@@ -277,10 +285,19 @@ class Drives:
             raise QMPError(f"can't get size of block device {label}: No medium found")
         return label, node.size
 
-    def release(self, names: tuple[str | None, ...]) -> Node | None:
-        """A device, of which these are names, is gone, and its drive too; gives its node."""
+    def release(self, names: tuple[str | None, ...], *, gone: bool = True) -> Node | None:
+        """A device, of which these are names, is gone, and its drive too; gives its node.
+
+        Args:
+            gone: whether it was there; where not, a drive that was there before stays.
+        """
         for drive in self._blocks.drives:
             if drive.user is not None and drive.user in names:
+                if drive.name and not gone:
+                    drive.user, drive.qdev, drive.opened = None, "", None
+                    drive.status = drive.writes = False
+                    drive.removable, drive.denies = True, frozenset()
+                    return None
                 self._blocks.drives.remove(drive)
                 return drive.insert(None)
         return None
@@ -384,7 +401,7 @@ class Drives:
         """`blockdev-remove-medium`; raises `QMPError`."""
         await self._blocks.collect(self._opened(args).insert(None))
 
-    def insert_medium(self, args: Args) -> None:
+    async def insert_medium(self, args: Args) -> None:
         """`blockdev-insert-medium`; raises `QMPError`."""
         self._find(args)
         node = self._blocks.find(args["node-name"])
@@ -396,7 +413,18 @@ class Drives:
         if drive.node is not None:
             what = f"device '{drive.name}'" if "device" in args else "the device"
             raise QMPError(f"There already is a medium in {what}")
+        await self._insert(drive, node)
+
+    async def _insert(self, drive: Drive, node: Node) -> None:
+        """Put a node into a drive; raises `QMPError` where another process has its file."""
         drive.insert(node)
+        try:
+            await self._blocks.relock()
+        except QMPError:
+            if drive.node is node:
+                drive.insert(None)
+                await self._blocks.relock(refuse=False)
+            raise
 
     async def eject(self, args: Args) -> tuple[Event, ...]:
         """`eject`; raises `QMPError`."""
@@ -417,7 +445,7 @@ class Drives:
         )
         try:
             events = await self.eject(args)
-            drive.insert(node)
+            await self._insert(drive, node)
         finally:
             await self._blocks.collect(node)
         return (*events, *self.move_tray(args, opened=False))

@@ -11,6 +11,7 @@ from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
 from memd.standin.blocks import Blocks, Node
 from memd.standin.drives import conflict
+from memd.standin.image_locks import NO_RESIZE, READ, WRITE, Locks
 from memd.standin.tunable import IOThread
 from memd.work import Event
 
@@ -32,8 +33,8 @@ class Exports:
     def __init__(self, blocks: Blocks, listeners: Listeners) -> None:
         self._blocks = blocks
         self._listeners = listeners
-        # By id: the name that an NBD client would ask for, and the node.
-        self._exports: dict[str, tuple[str, Node]] = {}
+        # By id: the name that an NBD client would ask for, the node, and the locks of its file.
+        self._exports: dict[str, tuple[str, Node, Locks]] = {}
 
     async def start(self, args: Args) -> None:
         """`nbd-server-start`; raises `QMPError` where it was started, or can't be."""
@@ -50,27 +51,27 @@ class Exports:
         await self._listeners.close(_NBD)
         return tuple([event for id in [*reversed(self._exports)] for event in await self._drop(id)])
 
-    def add(self, args: Args) -> None:
+    async def add(self, args: Args) -> None:
         """`block-export-add`; raises `QMPError`."""
         if not is_identifier(args["id"]):
             raise QMPError("Invalid block export id")
         self._check_free(args["id"])
         if args["type"] != _NBD:
             raise QMPError(f"memd exports no nodes by '{args['type']}'")
-        self._add(args["id"], self._blocks.named(args["node-name"], ""), args)
+        await self._add(args["id"], self._blocks.named(args["node-name"], ""), args)
 
-    def add_device(self, args: Args) -> None:
+    async def add_device(self, args: Args) -> None:
         """`nbd-server-add`; raises `QMPError`."""
         self._need_server()
         node = self._blocks.named(args["device"])
         args = {"name": args["device"], **args}
-        self._add(args["name"], node, args)
+        await self._add(args["name"], node, args)
 
     def _check_free(self, id: str) -> None:
         if id in self._exports:
             raise QMPError(f"Block export id '{id}' is already in use")
 
-    def _add(self, id: str, node: Node, args: Args) -> None:
+    async def _add(self, id: str, node: Node, args: Args) -> None:
         self._check_free(id)
         name, thread = args.get("name", node.name), args.get("iothread")
         if thread is not None and not isinstance(self._listeners.object(thread), IOThread):
@@ -78,14 +79,23 @@ class Exports:
         if args.get("writable") and node.read_only and "node-name" in args:
             raise QMPError("Cannot export read-only node as writable")
         self._need_server()
-        if any(name == taken for taken, _node in self._exports.values()):
+        if any(name == taken for taken, _node, _claim in self._exports.values()):
             raise QMPError(f"NBD server already has export named '{name}'")
         if args.get("writable") and node.drive is not None and not node.read_only:
             raise conflict(node, "an unnamed block device", f"block device '{node.drive.user}'")
         for bitmap in args.get("bitmaps", ()):
             raise QMPError(f"Bitmap '{bitmap}' is not found")
+        writes = args.get("writable") and not node.read_only
+        claim = {READ, WRITE, NO_RESIZE} if writes else {READ, NO_RESIZE}
         node.holds.append("Node")
-        self._exports[id] = name, node
+        node.claims.append(claim)
+        self._exports[id] = name, node, claim
+        try:
+            await self._blocks.relock()
+        except QMPError:
+            if id in self._exports:
+                await self._drop(id)
+            raise
 
     async def delete(self, args: Args) -> tuple[Event, ...]:
         """`block-export-del`; raises `QMPError` where there is none."""
@@ -99,8 +109,9 @@ class Exports:
         return await self.delete({"id": args["name"]})
 
     async def _drop(self, id: str) -> tuple[Event, ...]:
-        _name, node = self._exports.pop(id)
+        _name, node, claim = self._exports.pop(id)
         node.holds.remove("Node")
+        node.claims.remove(claim)
         await self._blocks.collect(node)
         return (Event("BLOCK_EXPORT_DELETED", {"id": id}),)
 
@@ -108,7 +119,7 @@ class Exports:
         """The value of `query-block-exports`."""
         return [
             {"id": id, "type": _NBD, "node-name": node.name, "shutting-down": False}
-            for id, (_name, node) in reversed(self._exports.items())
+            for id, (_name, node, _claim) in reversed(self._exports.items())
         ]
 
     def _need_server(self) -> None:

@@ -37,6 +37,8 @@ def plug_flash(
         QMPError: there is no such drive or node, or it has not the size of a chip.
     """
     names = {name: given.get(name) or drives.flash.get(name) for name in ("pflash0", "pflash1")}
+    if not any(names.values()):
+        return
     for each in filter(None, names.values()):
         drives.check(_KIND, each)
     if names["pflash1"] and not names["pflash0"]:

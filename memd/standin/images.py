@@ -18,6 +18,7 @@ from memd.hostmem.file_systems import of_paths
 from memd.hostmem.libc import write_at
 from memd.hostmem.paths import encode_path, target
 from memd.standin.blocks import DRIVERS, Blocks, Node, measure, read_header
+from memd.standin.image_locks import NO_RESIZE, RESIZE, WRITE, change_locks
 from memd.standin.jobs import Jobs, Task
 from memd.standin.qcow2 import empty_image
 from memd.work import Event, Job
@@ -33,7 +34,7 @@ Content = dict[int, bytes]
 
 _NO_SNAPSHOTS = "memd makes no internal snapshots"
 _FORMATS = ("raw", "qcow2")
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _MODE = 0o644
 
 
@@ -491,7 +492,9 @@ def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
         except OSError as error:
             raise QMPError(f"Could not create '{path}': {error.strerror}") from None
         opened.callback(os.close, fd)
+        change_locks(fd, frozenset(), {WRITE, RESIZE, NO_RESIZE}, path, refuse=True)
         try:
+            os.ftruncate(fd, 0)
             # A size of 64 bits, which the file system takes for a signed one.
             os.ftruncate(fd, size if size < 1 << 63 else -1)
             _write(fd, content)

@@ -196,7 +196,7 @@ class StandIn:
         if is_device(resolved) and not is_anothers(machine, resolved):
             await add_device(machine, {**args, "driver": resolved})
         else:
-            self.devices.add(machine, {**args, "driver": resolved})
+            await self.devices.add(machine, {**args, "driver": resolved})
 
     def schema(self, *, test: bool) -> Schema:
         """The schema that it serves.

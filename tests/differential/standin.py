@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,19 @@ from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 
 
 @contextlib.contextmanager
-def standin_pair(directory: Path, *options: str, own: Sequence[str] = ()) -> Iterator[Pair]:
+def standin_pair(
+    directory: Path,
+    *options: str,
+    own: Sequence[str] = (),
+    prepare: Callable[[Path], None] = lambda directory: None,
+) -> Iterator[Pair]:
     """Both, started with the same options.
 
     Args:
         directory: where they work.
         options: of both; `@DIR@` in them is each one's own directory.
         own: memd's own, besides.
+        prepare: makes what is in the directory of each one.
     """
     common = ["-S", "-display", "none", "-nodefaults", *options]
     with contextlib.ExitStack() as stack:
@@ -31,6 +37,7 @@ def standin_pair(directory: Path, *options: str, own: Sequence[str] = ()) -> Ite
             place, scratch = directory / name[:4], directory / f"{name[:4]}-s"
             place.mkdir()
             scratch.mkdir()
+            prepare(scratch)
             line = [*argv, *(each.replace("@DIR@", str(scratch)) for each in common)]
             sides.append(Side(stack.enter_context(running(name, line, place, scratch)), scratch))
         yield Pair(*sides)

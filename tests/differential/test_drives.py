@@ -58,10 +58,6 @@ def images(directory: Path) -> None:
         (directory / name).write_bytes(bytes(size))
 
 
-def fill(line: str, directory: Path) -> list[str]:
-    return shlex.split(line.replace("@DIR@", str(directory)))
-
-
 TAKEN = (
     "-machine q35 -drive if=none -drive if=none,id=a,file=@DIR@/raw1,cache=none,aio=native"
     " -drive if=none,id=b,file=@DIR@/raw2,format=raw,cache=unsafe,file.locking=off"
@@ -93,8 +89,7 @@ TAKEN = (
 
 @pytest.mark.parametrize("line", TAKEN)
 def test_drives_of_a_command_line(directory: Path, line: str) -> None:
-    images(directory)
-    with standin_pair(directory, *fill(line, directory)) as pair:
+    with standin_pair(directory, *shlex.split(line), prepare=images) as pair:
         same(pair, [word("info block"), word("info block -v"), word("info block -n")])
         same(pair, [("query-block", {}), ("query-blockstats", {})])
 
@@ -137,7 +132,8 @@ def test_drives_that_are_refused(directory: Path) -> None:
     for line in REFUSED:
         said = []
         for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
-            options = fill(f"-machine q35 -nodefaults -display none -S -drive {line}", directory)
+            text = f"-machine q35 -nodefaults -display none -S -drive {line}"
+            options = shlex.split(text.replace("@DIR@", str(directory)))
             done = subprocess.run(
                 [*binary, *options], capture_output=True, text=True, timeout=PATIENCE, check=False
             )
@@ -149,7 +145,6 @@ def test_drives_that_are_refused(directory: Path) -> None:
 
 
 def test_flash_chips_are_in_the_tree(directory: Path) -> None:
-    images(directory)
     line = (
         "-machine q35 -drive if=pflash,format=raw,readonly=on,file=@DIR@/raw1"
         " -drive if=pflash,format=raw,id=v,file=@DIR@/raw2"
@@ -167,7 +162,7 @@ def test_flash_chips_are_in_the_tree(directory: Path) -> None:
         ("block_resize", {"device": "pflash0", "size": 4096}),
         word("drive_add 0 if=pflash,driver=null-co"),
     ]
-    with standin_pair(directory, *fill(line, directory)) as pair:
+    with standin_pair(directory, *shlex.split(line), prepare=images) as pair:
         same(pair, steps)
 
 
@@ -181,8 +176,7 @@ MEDIA = (
 
 
 def test_media_are_changed(directory: Path) -> None:
-    images(directory)
-    at = str(directory)
+    at = "@DIR@"
     r5 = {
         "driver": "raw",
         "node-name": "r5",
@@ -229,13 +223,12 @@ def test_media_are_changed(directory: Path) -> None:
         ("device_del", {"id": "cd1"}),
         ("query-named-block-nodes", {}),
     ]
-    with standin_pair(directory, *fill(MEDIA, directory)) as pair:
+    with standin_pair(directory, *shlex.split(MEDIA), prepare=images) as pair:
         same(pair, steps)
 
 
 def test_drives_come_and_go_by_the_human_monitor(directory: Path) -> None:
-    images(directory)
-    at = str(directory)
+    at = "@DIR@"
     lines = (
         *(f"drive_add 0 if=none,id=x,file={at}/raw3,format=raw", "drive_add 0", "drive_add"),
         f"drive_add 0 if=none,id=x,file={at}/raw4,format=raw",
@@ -258,7 +251,7 @@ def test_drives_come_and_go_by_the_human_monitor(directory: Path) -> None:
         *("nbd_server_remove foo", "nbd_server_stop", "nbd_server_stop", "info block"),
     )
     options = ("-machine", "q35", "-device", "virtio-scsi-pci", "-device", "scsi-cd,id=cd1")
-    with standin_pair(directory, *options) as pair:
+    with standin_pair(directory, *options, prepare=images) as pair:
         same(pair, [word(line) for line in lines])
         taken = {"driver": "null-co", "node-name": "yy"}
         same(pair, [("blockdev-add", taken), ("block_resize", {"device": "yy", "size": 5})])

@@ -1,0 +1,211 @@
+"""Image locks: processes that open the same image keep out of each other's way."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import struct
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.differential.server import (
+    PATIENCE,
+    qemu_binary,
+    qemu_compat,
+    qemu_system_memd,
+    running,
+)
+from tests.differential.standin import standin_pair
+
+Step = tuple[str, dict[str, Any]]
+
+FLOCK = struct.Struct("hhqqi4x")
+BYTES = (*range(100, 104), *range(200, 204))
+
+
+def images(directory: Path) -> None:
+    for name in ("raw", "free"):
+        (directory / name).write_bytes(bytes(1 << 20))
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "q", "1M"], cwd=directory, check=True
+    )
+
+
+def locked(path: Path) -> list[int]:
+    """The bytes that another open file has locked."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        found = []
+        for byte in BYTES:
+            asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+            told = FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
+            if told[0] != fcntl.F_UNLCK:
+                found.append(byte)
+        return found
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def holding(paths: Iterable[Path], *places: int) -> Iterator[None]:
+    """A context in which images are locked as by another process."""
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            fd = os.open(path, os.O_RDWR)
+            stack.callback(os.close, fd)
+            for byte in places:
+                asked = FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, asked)
+        yield
+
+
+RAW = "-blockdev raw,node-name=r,file.driver=file,file.filename=@DIR@/raw"
+LINES = (
+    *("", "-device virtio-blk-pci,drive=r", "-device virtio-blk-pci,drive=r,share-rw=on"),
+    *(",read-only=on -device virtio-blk-pci,drive=r", ",file.locking=off -device ide-hd,drive=r"),
+    *(",read-only=on,force-share=on", "-device ide-cd,drive=r", "-device scsi-hd,drive=r"),
+    *("-drive if=none,file=@DIR@/free,format=raw", "-hda @DIR@/free"),
+    *("-drive if=pflash,file=@DIR@/free,format=raw", "-drive if=virtio,file=@DIR@/q,format=qcow2"),
+    "-drive if=pflash,file=@DIR@/free,format=raw,readonly=on -cdrom @DIR@/q",
+    "-blockdev qcow2,node-name=q,file.driver=file,file.filename=@DIR@/q",
+    "-blockdev qcow2,read-only=on,node-name=q,file.driver=file,file.filename=@DIR@/q",
+    "-object throttle-group,id=g -blockdev throttle,throttle-group=g,node-name=t,file=r"
+    " -device virtio-blk-pci,drive=t",
+)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_what_uses_an_image_locks_it(directory: Path, line: str) -> None:
+    space = "" if line.startswith(",") else " "
+    text = f"-machine q35 -device virtio-scsi-pci {RAW}{space}{line}"
+    with standin_pair(directory, *shlex.split(text), prepare=images) as pair:
+        for name in ("raw", "free", "q"):
+            pair.same(f"locks of {name}", lambda side, name=name: locked(side.scratch / name))  # type: ignore[misc]
+
+
+def test_locks_come_and_go_with_what_uses_an_image(directory: Path) -> None:
+    cd = "-drive if=none,id=e -device ide-cd,drive=e,id=c"
+    text = f"-machine q35 -device virtio-scsi-pci {RAW} {cd}"
+    export = {"type": "nbd", "id": "e", "node-name": "r"}
+    socket = {"addr": {"type": "unix", "data": {"path": "@DIR@/nbd"}}}
+    disk = {"driver": "scsi-hd", "drive": "r", "id": "h"}
+    added = {"driver": "file", "node-name": "f", "filename": "@DIR@/q"}
+    steps: list[Step] = [
+        ("device_add", disk),
+        ("device_del", {"id": "h"}),
+        ("device_add", {**disk, "share-rw": True}),
+        ("device_del", {"id": "h"}),
+        ("blockdev-open-tray", {"id": "c"}),
+        ("blockdev-insert-medium", {"id": "c", "node-name": "r"}),
+        ("blockdev-remove-medium", {"id": "c"}),
+        ("nbd-server-start", socket),
+        ("block-export-add", export),
+        ("block-export-del", {"id": "e"}),
+        ("block-export-add", {**export, "writable": True}),
+        ("nbd-server-stop", {}),
+        ("block_resize", {"node-name": "r", "size": 1 << 19}),
+        ("blockdev-add", added),
+        ("blockdev-add", {"driver": "qcow2", "node-name": "q", "file": "f"}),
+        ("blockdev-del", {"node-name": "q"}),
+    ]
+    with standin_pair(directory, *shlex.split(text), prepare=images) as pair:
+        for step in steps:
+            pair.same(f"{step}", lambda side, step=step: side.ask(*step))  # type: ignore[misc]
+            if step[0] == "device_del":
+                pair.each(lambda side: side.monitor.read_event("DEVICE_DELETED"))
+            for name in ("raw", "q"):
+                what = f"locks of {name} after {step}"
+                pair.same(what, lambda side, name=name: locked(side.scratch / name))  # type: ignore[misc]
+
+
+def test_who_finds_an_image_locked_is_refused(directory: Path) -> None:
+    added = {"driver": "raw", "node-name": "r", "file": {"driver": "file", "filename": "@DIR@/raw"}}
+    qcow2 = {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": "@DIR@/q"}}
+    made = {"driver": "file", "filename": "@DIR@/raw", "size": 4096}
+    change = {"id": "c", "filename": "@DIR@/raw", "format": "raw"}
+    insert = {"id": "c", "node-name": "r"}
+    socket = {"addr": {"type": "unix", "data": {"path": "@DIR@/nbd"}}}
+    export = {"type": "nbd", "id": "e", "node-name": "r", "writable": True}
+    text = "-machine q35 -device virtio-scsi-pci -device scsi-cd,id=c"
+    steps: list[Step] = [
+        ("blockdev-add", qcow2),
+        ("blockdev-add", added),
+        *(("device_add", {"driver": kind, "drive": "r"}) for kind in ("scsi-hd", "scsi-cd")),
+        ("device_add", {"driver": "scsi-hd", "drive": "r", "share-rw": True}),
+        ("block_resize", {"node-name": "r", "size": 4096}),
+        ("blockdev-open-tray", {"id": "c"}),
+        ("blockdev-insert-medium", insert),
+        ("blockdev-change-medium", change),
+        ("nbd-server-start", socket),
+        ("block-export-add", export),
+        ("query-block-exports", {}),
+        ("blockdev-create", {"job-id": "j", "options": made}),
+        ("query-jobs", {}),
+        ("blockdev-del", {"node-name": "r"}),
+        ("query-named-block-nodes", {}),
+    ]
+    with standin_pair(directory, *shlex.split(text), prepare=images) as pair:
+        places = [side.scratch for side in (pair.reference, pair.subject)]
+        paths = [place / name for place in places for name in ("raw", "q")]
+        with holding(paths, 100, 101, 201, 203):
+            for step in steps:
+                pair.same(f"{step}", lambda side, step=step: side.ask(*step))  # type: ignore[misc]
+            for path in paths:
+                assert path.stat().st_size > 4096
+        pair.same("a free image", lambda side: side.ask("blockdev-add", added))
+        plug = {"driver": "scsi-hd", "drive": "r"}
+        pair.same("a device on it", lambda side: side.ask("device_add", plug))
+
+
+OPENED = (
+    *("-drive if=virtio,file=raw,format=raw", "-hda raw", "-drive if=none,file=raw,format=raw"),
+    *("-pflash raw", "-drive if=virtio,file=q,format=qcow2", "-cdrom raw"),
+    "-drive if=pflash,file=raw,format=raw,readonly=on -drive if=none,file=raw,format=raw",
+    "-drive if=none,id=d,file=raw,format=raw,readonly=on -device virtio-blk-pci,drive=d",
+    "-drive if=none,id=d,file=raw,format=raw,file.locking=off -device virtio-blk-pci,drive=d",
+)
+
+
+def test_a_qemu_and_a_stand_in_refuse_each_other(directory: Path) -> None:
+    images(directory)
+    line = "-S -display none -nodefaults -machine q35"
+    uses = "-drive if=virtio,file=raw,format=raw -drive if=virtio,file=q,format=qcow2"
+    memd = [*qemu_system_memd(qemu_compat())]
+    said: list[list[Any]] = []
+    for holder, other in (
+        (qemu_binary(), qemu_binary()),
+        (qemu_binary(), memd),
+        (memd, qemu_binary()),
+        (memd, memd),
+    ):
+        place = directory / str(len(said))
+        place.mkdir()
+        argv = [*holder, *f"{line} {uses}".split()]
+        with running("holder", argv, place, directory) as server:
+            # All that its command line names is there when it greets.
+            server.monitor()
+            rows = []
+            for each in OPENED:
+                words = f"{line} {each} -qmp stdio".split()
+                done = subprocess.run(
+                    [*other, *words],
+                    input='{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n',
+                    capture_output=True,
+                    text=True,
+                    timeout=PATIENCE,
+                    check=False,
+                    cwd=directory,
+                )
+                told = done.stderr.replace("qemu-system-x86_64", "B")
+                told = told.replace("qemu-system-memd", "B")
+                lines = [row for row in told.splitlines() if not row.startswith(("WARN", "   "))]
+                rows.append((each, done.returncode, lines))
+        said.append(rows)
+    assert [row[1] for row in said[0]] == [1, 1, 0, 1, 1, 1, 0, 1, 0]
+    assert said[1:] == [said[0]] * 3
