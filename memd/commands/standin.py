@@ -9,12 +9,11 @@ from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from memd.commands import migration
+from memd.commands import machine, migration
 from memd.commands.block import blockdev_add
 from memd.commands.daemon import Daemon
 from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
-from memd.commands.machine import watchdog_set_action
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
@@ -219,6 +218,13 @@ def query_pci(daemon: Daemon, args: JSONObject) -> JSON:
     return pci_buses(daemon.machine, _standin(daemon).catalogue)
 
 
+async def cont(daemon: Daemon, args: JSONObject) -> JSON:
+    """`cont`: a machine that runs has its images."""
+    if daemon.run_state not in ("inmigrate", "shutdown"):
+        await _standin(daemon).set_active(True)
+    return machine.cont(daemon, args)
+
+
 def query_iothreads(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-iothreads`: each is told to run in memd's main thread."""
     from memd.standin import tunable
@@ -308,6 +314,7 @@ _VERBS = ("pause", "resume", "cancel", "complete", "finalize", "dismiss")
 REGISTERS: dict[str, Handler] = {
     **{name: _register(act) for name, act in _ACTS.items()},
     "query-pci": query_pci,
+    "cont": cont,
     "query-cpu-definitions": lambda daemon, args: _section(daemon, "cpus")["definitions"],
     "query-cpu-model-expansion": query_cpu_model_expansion,
     "query-command-line-options": query_command_line_options,
@@ -319,7 +326,7 @@ REGISTERS: dict[str, Handler] = {
         for prefix in ("", "block-")
         for verb in _VERBS
     },
-    "watchdog-set-action": watchdog_set_action,
+    "watchdog-set-action": machine.watchdog_set_action,
     "query-iothreads": query_iothreads,
     "set-numa-node": set_numa_node,
 }

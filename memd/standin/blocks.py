@@ -236,7 +236,10 @@ class Blocks:
 
     Attributes:
         drives: in the order in which they came.
+        inactive: whether images are another machine's: this one has gone, or not yet come.
     """
+
+    inactive = False
 
     def __init__(self, compat: Compat, tree: Tree) -> None:
         self._compat = compat
@@ -316,6 +319,22 @@ class Blocks:
         top.owned = owned
         return top
 
+    async def set_active(self, active: bool) -> None:
+        """Lock the images, since the machine has come, or leave them to where it goes.
+
+        Raises:
+            QMPError: another process has one locked; none is locked then.
+        """
+        if self.inactive != active:
+            return
+        self.inactive = not active
+        try:
+            await self.relock(refuse=active)
+        except QMPError:
+            self.inactive = True
+            await self.relock(refuse=False)
+            raise
+
     async def relock(self, *, refuse: bool = True) -> None:
         """Lock the files of all nodes as those that use them need it.
 
@@ -329,11 +348,10 @@ class Blocks:
         """
         wanted: dict[Node, Locks] = {}
         for node in self._nodes.values():
-            for claim in _claims(node):
+            for claim in () if self.inactive else _claims(node):
                 _spread(node, claim, wanted)
             if node.driver == "qcow2" and node.child is not None:
-                does = {READ} if node.read_only else {READ, WRITE, RESIZE}
-                _spread(node.child, does | {NO_WRITE, NO_RESIZE}, wanted)
+                _spread(node.child, self._of_format(node), wanted)
         changed = []
         for node in self._nodes.values():
             if node.fd >= 0 and node.locking and node.wanted != wanted.get(node, frozenset()):
@@ -341,6 +359,13 @@ class Blocks:
                 changed.append(node)
         if changed:
             await Job(lambda: _lock(changed, refuse=refuse), on=_waits_for(changed))
+
+    def _of_format(self, node: Node) -> Locks:
+        """The locks of an image's file that its format needs."""
+        if self.inactive:
+            return {READ}
+        does = {READ} if node.read_only else {READ, WRITE, RESIZE}
+        return does | {NO_WRITE, NO_RESIZE}
 
     def _plan(self, options: dict[str, Any], made: list[Node]) -> Node:
         """A node that is to be; it is added to `made`, after those below that come with it."""

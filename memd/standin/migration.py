@@ -22,7 +22,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.standin.channels import Channel, Opener, address
 from memd.standin.stream import END, FULL, MORE, SLICE, Block, NotLoaded, Reader, Writer
-from memd.work import Completion, Event, Job
+from memd.work import Command, Completion, Event, Job
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
@@ -73,12 +73,18 @@ class Migration:
         host: the stand-in.
         parameters: gives those of migration.
         compat: whose events and texts.
+        set_active: locks the images of the machine, or leaves them to another one.
     """
 
     def __init__(
-        self, host: Host, parameters: Callable[[], dict[str, Any]], compat: Compat
+        self,
+        host: Host,
+        parameters: Callable[[], dict[str, Any]],
+        compat: Compat,
+        set_active: Callable[[bool], Command[None]],
     ) -> None:
         self._host = host
+        self._set_active = set_active
         self._compat = compat
         self._machine_name = "none" if host.machine_kind is None else host.machine_kind.name
         self._parameters = parameters
@@ -220,6 +226,7 @@ class Migration:
                 while not self._continue:
                     await self._wait()
             self._become("device")
+            await self._set_active(False)
             if self._compat is Compat.V10_0:
                 self._sync()
             if live or was == "running":
@@ -260,6 +267,7 @@ class Migration:
                 host.run_state = was
                 if was == "running":
                     host.machine.emit((Event("RESUME"),))
+                await self._activate()
             self._have_failed()
             if self.outgoing == "cancelling":
                 self._become("cancelled")
@@ -401,7 +409,7 @@ class Migration:
                 if self._given_up:
                     return
             was = self._take_devices(reader.state or {})
-            if was == "running" and not host.autostart:
+            if was == "running" and not (host.autostart and await self._activate()):
                 was = "paused"
             host.run_state = was
             if was == "running":
@@ -423,6 +431,15 @@ class Migration:
 
             await Job(release)
             await channel.ended()
+
+    async def _activate(self) -> bool:
+        """Lock the images of the machine; whether nobody else has them."""
+        try:
+            await self._set_active(True)
+        except QMPError as error:
+            log.error("%s", error.desc)
+            return False
+        return True
 
     def _check_header(self, header: dict[str, Any]) -> None:
         if header["machine"] != self._machine_name:

@@ -91,7 +91,9 @@ class StandIn:
         """The block nodes."""
         from memd.standin.blocks import Blocks
 
-        return Blocks(self._compat, self._tree)
+        blocks = Blocks(self._compat, self._tree)
+        blocks.inactive = self.host is not None and self.host.run_state == "inmigrate"
+        return blocks
 
     @cached_property
     def drives(self) -> Drives:
@@ -152,7 +154,8 @@ class StandIn:
         from memd.standin.migration import Migration
 
         assert self.host is not None
-        return Migration(self.host, self.migration_parameters, self._compat)
+        parameters = self.migration_parameters
+        return Migration(self.host, parameters, self._compat, self.set_active)
 
     @cached_property
     def dump(self) -> Dump:
@@ -161,6 +164,11 @@ class StandIn:
 
         assert self.host is not None
         return Dump(self.host.machine)
+
+    async def set_active(self, active: bool) -> None:
+        """Lock the images, or leave them to another machine; see `Blocks.set_active`."""
+        if "blocks" in vars(self):
+            await self.blocks.set_active(active)
 
     async def reset(self) -> None:
         """Forget every register; what they hold is closed."""

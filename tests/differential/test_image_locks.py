@@ -209,3 +209,35 @@ def test_a_qemu_and_a_stand_in_refuse_each_other(directory: Path) -> None:
         said.append(rows)
     assert [row[1] for row in said[0]] == [1, 1, 0, 1, 1, 1, 0, 1, 0]
     assert said[1:] == [said[0]] * 3
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_images_are_left_to_where_a_machine_goes(directory: Path, kind: str) -> None:
+    seen = []
+    for number, binary in enumerate((qemu_binary(), qemu_system_memd(qemu_compat()))):
+        place = directory / str(number)
+        place.mkdir()
+        images(place)
+        image = place / {"raw": "raw", "qcow2": "q"}[kind]
+        line = "-S -display none -nodefaults -machine q35 -m 16"
+        argv = [*binary, *line.split(), "-drive", f"if=virtio,format={kind},file={image}"]
+        uri = f"unix:{place}/incoming"
+        places = [place / name for name in ("from", "to")]
+        for each in places:
+            each.mkdir()
+        rows: list[Any] = []
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(running("source", argv, places[0])).monitor()
+            argv += ["-incoming", uri]
+            target = stack.enter_context(running("target", argv, places[1])).monitor()
+            rows.append(locked(image))
+            source.execute("migrate", {"uri": uri})
+            while source.execute("query-migrate")["return"]["status"] != "completed":
+                pass
+            while target.execute("query-status")["return"]["status"] == "inmigrate":
+                pass
+            rows.append(locked(image))
+            rows += [target.execute("cont"), locked(image)]
+            rows += [source.execute("cont"), locked(image)]
+        seen.append(rows)
+    assert seen[1] == seen[0]
