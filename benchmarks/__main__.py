@@ -75,14 +75,14 @@ def fill_in(folder: Path, results: list[Samples], curves: dict[str, dict[str, Cu
         curves.setdefault(name, {side: list(map(tuple, points)) for side, points in sides.items()})
 
 
-def renew_page(text: str, folder: Path) -> None:
+def renew_page(text: str, folder: Path, path: Path = PAGE) -> None:
     """Put the results into the documentation, with the plots beside it."""
-    page = PAGE.read_text(encoding="utf-8")
+    page = path.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + "\n" + text + "\n" + END + after, encoding="utf-8")
+    path.write_text(before + BEGIN + "\n" + text + "\n" + END + after, encoding="utf-8")
     for plot in folder.glob("*.svg"):
-        shutil.copy(plot, PAGE.parent / f"performance-{plot.name}")
+        shutil.copy(plot, path.parent / f"performance-{plot.name}")
 
 
 def main() -> None:

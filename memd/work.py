@@ -243,14 +243,14 @@ TURN = 0.001
 """Seconds after which a command that goes through many items lets others have theirs."""
 
 
-async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
-    """Go through items on the event loop, others having their turns in between."""
-    end = monotonic() + TURN
+async def in_turns(items: Iterable[T], turn: float = TURN) -> AsyncIterator[T]:
+    """Go through items on the event loop, others having theirs after `turn` seconds."""
+    end = monotonic() + turn
     for item in items:
         yield item
         if monotonic() > end:
             await Turn()
-            end = monotonic() + TURN
+            end = monotonic() + turn
 
 
 Wait = Job[Any] | Completion | Turn

@@ -122,25 +122,24 @@ def test_a_value_whether_it_takes_time_or_not() -> None:
     assert run_here(value_of(Command().run(lambda: 7))) == 7
 
 
-def test_much_is_gone_through_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def add_up(items: list[int]) -> int:
+def test_much_is_gone_through_in_turns() -> None:
+    async def add_up(items: list[int], turn: float) -> int:
         total = 0
-        async for item in in_turns(items):
+        async for item in in_turns(items, turn):
             total += item
         return total
 
     loop = Loop()
-    begin(add_up([1, 2, 3]), loop.start, loop.done)
+    begin(add_up([1, 2, 3], 60), loop.start, loop.done)
     assert (loop.waits, loop.ended) == ([], [(6, None)])
-    monkeypatch.setattr("memd.work.TURN", -1)
-    begin(add_up([1, 2, 3]), loop.start, loop.done)
+    begin(add_up([1, 2, 3], -1), loop.start, loop.done)
     for count in range(3):
         assert len(loop.ended) == 1, count
         wait, resume = loop.waits.pop()
         assert isinstance(wait, Turn)
         resume(None, None)
     assert loop.ended == [(6, None)] * 2
-    assert run_here(add_up([1, 2, 3])) == 6
+    assert run_here(add_up([1, 2, 3], -1)) == 6
 
 
 def test_waiting_for_another_command() -> None:

@@ -352,7 +352,7 @@ def _look_at_file_system(found: PlannedFile, fd: int) -> None:
     """See what there is to know of the file system that a file or directory is on."""
     magic = libc.file_system_type(fd)
     space = os.fstatvfs(fd)
-    found.dax = _is_dax(os.fstat(fd).st_dev)
+    found.dax = is_dax(os.fstat(fd).st_dev)
     found.file_system = FILE_SYSTEMS.get(magic, "")
     if magic == _EXT4_MAGIC:
         found.largest = _EXT4_BLOCKS * space.f_bsize
@@ -364,9 +364,10 @@ def _look_at_file_system(found: PlannedFile, fd: int) -> None:
         found.free = left * space.f_frsize
 
 
-def _is_dax(device: int) -> bool:
+def is_dax(device: int, mounts: str = _MOUNTS) -> bool:
+    """Whether files of a device are mapped directly, as the kernel's table of mounts tells."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for row in capacity.rows_of(_MOUNTS):
+    for row in capacity.rows_of(mounts):
         words = row.split()
         if words[2] == wanted:
             options = words[-1].split(",")

@@ -126,8 +126,11 @@ class Server:
             self.stop()
             raise
 
-    def stop(self) -> None:
+    def stop(self, patience: float = PATIENCE) -> None:
         """End it, and close all clients that were made here.
+
+        Args:
+            patience: seconds after which it is killed.
 
         Raises:
             ServerDied: it had ended by itself before, and not well.
@@ -143,7 +146,7 @@ class Server:
         # That it is gone is what ends the daemon.
         lifeline.close()
         try:
-            process.wait(PATIENCE)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             self.kill()
             status = process.wait()

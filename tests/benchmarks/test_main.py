@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from benchmarks import __main__ as main
 from benchmarks import bare
 from benchmarks.figures import Draw, Figure, Samples, Scale, Subject, Take
@@ -30,15 +28,14 @@ def test_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_the_page_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_renewed(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{main.BEGIN}old\n{main.END}after\n")
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "many.svg").write_text("<svg/>")
-    monkeypatch.setattr(main, "PAGE", page)
     for _ in range(2):
-        main.renew_page("new\n", folder)
+        main.renew_page("new\n", folder, page)
     assert page.read_text() == f"before\n{main.BEGIN}\nnew\n\n{main.END}after\n"
     assert (tmp_path / "performance-many.svg").read_text() == "<svg/>"
 

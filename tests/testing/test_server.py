@@ -16,7 +16,6 @@ import pytest
 from memd.client import Client
 from memd.errors import QMPError
 from memd.testing import Server, ServerDied, Unexpected
-from memd.testing import server as room
 from tests.differential.server import TREE, Monitor
 
 
@@ -95,12 +94,11 @@ def test_one_that_is_told_to_die() -> None:
         server.wait(0.01)
 
 
-def test_one_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_does_not_end_is_killed() -> None:
     server = Server()
     server.start()
-    monkeypatch.setattr(room, "PATIENCE", 0.1)
     os.kill(server.pid, signal.SIGSTOP)
-    server.stop()
+    server.stop(0.1)
     assert not server.alive
 
 
