@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,10 @@ from memd.session import Session
 from memd.session.places import Descriptor
 
 if TYPE_CHECKING:
-    from memd.standin.chardevs import TakeFd
+    from memd.standin.chardevs import Held, TakeFd
+
+FDSETS = "/dev/fdset/"
+"""What a path begins with that names a set."""
 
 
 class FdSets:
@@ -56,6 +60,26 @@ class FdSets:
         if not fds:
             del self._sets[set_id]
 
+    def open(self, path: str, flags: int) -> Held:
+        """A copy of a descriptor of a set that is open for the same access.
+
+        Args:
+            path: `/dev/fdset/N`, N being the set's number.
+            flags: of open(2).
+
+        Raises:
+            QMPError: there is none.
+        """
+        number = path.removeprefix(FDSETS)
+        if not (number.isascii() and number.isdecimal()):
+            raise QMPError(f"Could not parse fdset {path}")
+        if int(number) not in self._sets:
+            raise QMPError(f"Failed to find fdset {path}")
+        for fd in self._sets[int(number)]:
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == flags & os.O_ACCMODE:
+                return _Own(os.dup(fd))
+        raise QMPError(f"Failed to find file descriptor with matching flags=0x{flags:x}")
+
     def query(self) -> list[JSON]:
         """A QAPI `FdsetInfo` a set, the highest number first (observed on QEMU 10.0.2)."""
         return [
@@ -90,8 +114,8 @@ def take_fd(session: Session) -> TakeFd:
     return lambda name: session.monitor.fds.pop(name, None)
 
 
-class _Inherited:
-    """A descriptor that was there when the daemon started."""
+class _Own:
+    """A descriptor on no client's account: it was there at the start, or is a copy."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -103,7 +127,7 @@ class _Inherited:
             self.fd = -1
 
 
-def inherited(name: str) -> _Inherited | None:
+def inherited(name: str) -> Held | None:
     """The descriptor that a number names, once: memd's own can't be had like this."""
     try:
         number = int(name)
@@ -113,4 +137,4 @@ def inherited(name: str) -> _Inherited | None:
         os.set_inheritable(number, False)
     except (ValueError, OSError):
         return None
-    return _Inherited(number)
+    return _Own(number)

@@ -113,9 +113,8 @@ def _migration(daemon: Daemon) -> Migration:
 def _opener(daemon: Daemon, take: TakeFd, *, may_run: bool) -> Opener:
     from memd.standin.channels import Opener
 
-    return Opener(
-        daemon.tree.host.roots, take, may_run=may_run, fd_files=daemon.compat is Compat.V10_0
-    )
+    roots, fd_files = daemon.tree.host.roots, daemon.compat is Compat.V10_0
+    return Opener(roots, take, daemon.fdsets.open, may_run=may_run, fd_files=fd_files)
 
 
 async def migrate(daemon: Daemon, session: Session, args: JSONObject) -> JSON:

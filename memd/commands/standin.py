@@ -109,7 +109,8 @@ async def dump_guest_memory(daemon: Daemon, session: Session, args: JSONObject) 
     """`dump-guest-memory`: write what the machine's memory holds."""
     from memd.standin.channels import Opener
 
-    opener = Opener(daemon.tree.host.roots, take_fd(session), may_run=False, fd_files=True)
+    roots, sets = daemon.tree.host.roots, daemon.fdsets
+    opener = Opener(roots, take_fd(session), sets.open, may_run=False, fd_files=True)
     return Outcome(events=await _standin(daemon).dump.start(args, opener))
 
 

@@ -258,6 +258,14 @@ def listen(where: Address, roots: Roots | None) -> Channel:
     return Channel("socket", [each.detach() for each in socks], listening=told)
 
 
+def _begin_at(fd: int, offset: int, *, write: bool) -> None:
+    """Have a file read or written from an offset on; raises `OSError`."""
+    if write and stat.S_ISREG(os.fstat(fd).st_mode):
+        os.ftruncate(fd, offset)
+    if offset:
+        os.lseek(fd, offset, os.SEEK_SET)
+
+
 class Opener:
     """Opens what clients name.
 
@@ -265,23 +273,38 @@ class Opener:
         roots: what paths have to be below; None for anywhere.
         take_fd: gives a descriptor by its name.
         may_run: whether a command may be named.
+        from_set: gives a copy of a descriptor of a set, by its path and the flags of open(2).
         fd_files: whether a descriptor may be a file's, which QEMU 11.1 refuses.
     """
 
     def __init__(
-        self, roots: Roots | None, take_fd: TakeFd, *, may_run: bool, fd_files: bool
+        self,
+        roots: Roots | None,
+        take_fd: TakeFd,
+        from_set: Callable[[str, int], Held],
+        *,
+        may_run: bool,
+        fd_files: bool,
     ) -> None:
+        self._from_set = from_set
         self._roots = roots
         self._take_fd = take_fd
         self._may_run = may_run
         self._fd_files = fd_files
 
-    def take(self, where: Address) -> Held | None:
+    def take(self, where: Address, *, write: bool) -> Held | None:
         """Take the descriptor that an address names, if it names one.
+
+        Args:
+            where: the address.
+            write: whether it is written to.
 
         Raises:
             QMPError: there is none of that name.
         """
+        if where.get("filename", "").startswith("/dev/fdset/"):
+            flags = os.O_WRONLY | os.O_CREAT if write else os.O_RDONLY
+            return self._from_set(where["filename"], flags)
         if where.get("type") != "fd":
             return None
         given = self._take_fd(where["str"])
@@ -301,6 +324,9 @@ class Opener:
             QMPError: it can't be opened.
         """
         transport, kind = where["transport"], where.get("type")
+        if given is not None and transport == "file":
+            _begin_at(given.fd, where["offset"], write=write)
+            return Channel("file", [given.fd], given.close)
         if given is not None:
             mode = os.fstat(given.fd).st_mode
             is_socket = stat.S_ISSOCK(mode)
@@ -333,10 +359,7 @@ class Opener:
             else:
                 fd = open_path(encode_path(path), os.O_RDONLY | _FLAGS, self._roots)
             try:
-                if write and stat.S_ISREG(os.fstat(fd).st_mode):
-                    os.ftruncate(fd, where["offset"])
-                if where["offset"]:
-                    os.lseek(fd, where["offset"], os.SEEK_SET)
+                _begin_at(fd, where["offset"], write=write)
             except OSError:
                 os.close(fd)
                 raise

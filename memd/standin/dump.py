@@ -94,7 +94,7 @@ class Dump:
         if filtered and args["length"] == 0:
             self._status = "failed"
             raise QMPError("parameter 'length' expects a non-zero size")
-        given = opener.take(where)
+        given = opener.take(where, write=True)
         before, self._status = self._status, "active"
         try:
             channel = await Job(lambda: opener.open(where, given, write=True))

@@ -183,7 +183,7 @@ class Migration:
         self._become("setup")
         channel: Channel | None = None
         try:
-            given = opener.take(where)
+            given = opener.take(where, write=True)
             if given is not None or where["transport"] != "socket":
                 channel = await Job(lambda: opener.open(where, given, write=True))
         except Exception as error:
@@ -378,7 +378,7 @@ class Migration:
         if self.incoming != "none":
             raise QMPError(f"Illegal migration incoming state: {self.incoming}")
         self._become_incoming("setup")
-        given = opener.take(where)
+        given = opener.take(where, write=False)
         channel = await Job(lambda: opener.open(where, given, write=False))
         self._may_come = False
         self._addresses = channel.listening
