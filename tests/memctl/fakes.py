@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +19,16 @@ Talk = Callable[["Peer", dict[str, Any]], None]
 
 
 class Peer:
-    """A client's connection, as the server has it."""
+    """A client's connection, as the server has it.
+
+    Attributes:
+        pid: the client's process.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        self.pid: int = struct.unpack("3i", credentials)[0]
         self._lock = threading.Lock()
 
     def say(self, message: dict[str, Any]) -> None:
@@ -108,10 +115,11 @@ def knows_nothing(peer: Peer, request: dict[str, Any]) -> None:
 
 
 def interrupt(pid: int, number: int = signal.SIGINT) -> None:
-    """Press Ctrl-C, or send another signal, once a process waits.
+    """Press Ctrl-C, or send another signal, once another process waits.
 
     A signal that comes just before the waiting begins is only noted: Python
     looks at it when the system call returns, which this one might never do.
+    This process can't be asked: its threads wait for each other as well.
     """
     settle(lambda: _state(pid), lambda state: state == "S", 60)
     os.kill(pid, number)

@@ -215,11 +215,15 @@ def test_little_is_imported() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_ends_it(number: signal.Signals, fake: Callable[[Talk], Memctl]) -> None:
-    def talk(_peer: Peer, _request: dict[str, Any]) -> None:
-        interrupt(os.getpid(), number)
+    def talk(peer: Peer, _request: dict[str, Any]) -> None:
+        interrupt(peer.pid, number)
 
+    assert fake(talk).fed(b"", "ls") == (128 + number, "", "")
+
+
+def test_signals_are_handled_as_before(memctl: Memctl) -> None:
     before = [signal.getsignal(each) for each in signal.Signals]
-    assert fake(talk)("ls") == (128 + number, "", "")
+    assert memctl.out("ls", "-q") == ""
     assert [signal.getsignal(each) for each in signal.Signals] == before
 
 
@@ -234,13 +238,13 @@ def test_more_signals_while_it_cleans_up(
         asked.append(request["execute"])
         if request["execute"] == "object-del":
             for each in (signal.SIGTERM, signal.SIGHUP):
-                os.kill(os.getpid(), each)
+                os.kill(peer.pid, each)
         if request["execute"] == "x-memdev-export":
-            interrupt(os.getpid(), number)
+            interrupt(peer.pid, number)
         else:
             peer.answer(request)
 
-    status = fake(talk)("template", "make", f"{tmp_path}/t", "--size", "1M")
+    status = fake(talk).fed(b"", "template", "make", f"{tmp_path}/t", "--size", "1M")
     assert status == (128 + number, "", "")
     assert asked == ["qom-list", "object-add", "x-memdev-export", "object-del"]
     assert list(tmp_path.iterdir()) == []

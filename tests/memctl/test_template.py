@@ -200,9 +200,9 @@ def test_a_signal_while_the_daemon_saves(fake: Callable[[Talk], Memctl], tmp_pat
         else:
             place.append(Path(request["arguments"]["filename"]))
             place[0].write_bytes(b"half")
-            interrupt(os.getpid(), signal.SIGTERM)
+            interrupt(peer.pid, signal.SIGTERM)
 
-    status, _out, err = fake(talk)("template", "make", f"{tmp_path}/t", "--of", "vm0")
+    status, _out, err = fake(talk).fed(b"", "template", "make", f"{tmp_path}/t", "--of", "vm0")
     assert (status, err) == (143, "memctl: the daemon goes on, and nothing of it stays\n")
     assert place[0].parent.parent == tmp_path
     assert list(tmp_path.iterdir()) == []
