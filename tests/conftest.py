@@ -324,11 +324,14 @@ def hugepages() -> Iterator[Callable[[int], None]]:
     with alone("hugepages"):
         before = pool.read_text()
 
-        def provide(count: int) -> None:
-            # Pages may still be in use or promised elsewhere.
+        def taken() -> int:
             state = hugepage_state()
-            taken = state["Total"] - state["Free"] + state["Rsvd"]
-            pool.write_text(str(taken + count))
+            return state["Total"] - state["Free"] + state["Rsvd"]
+
+        def provide(count: int) -> None:
+            # The last test's may not be free yet, and would be more than were asked for. Those
+            # of others stay in use, or promised.
+            pool.write_text(str(settle(taken, lambda pages: pages == 0, 3) + count))
             state = hugepage_state()
             if state["Free"] - state["Rsvd"] < count:
                 pytest.skip(f"{NOT_HERE}memory for {count} huge pages")

@@ -19,7 +19,7 @@ import pytest
 
 from memd.server.jobs import LIGHT, UNKNOWN
 from tests.differential.harness import settle
-from tests.differential.kernel import is_exiting
+from tests.differential.kernel import descriptors, is_exiting
 from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv, qemu_system_memd
 from tests.faults.conftest import MIB, Broken, arguments
 from tests.prefork import Forked
@@ -136,8 +136,7 @@ def test_deletions_are_answered_and_hold_no_thread_more(
         broken.mend()
 
     def left() -> int:
-        found = [os.readlink(each.path) for each in os.scandir(f"/proc/{server.pid}/fd")]
-        return sum(each.startswith(str(broken.path)) for each in found)
+        return sum(each.startswith(str(broken.path)) for each in descriptors(server.pid))
 
     assert settle(left, lambda count: count == 0) == 0
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.differential.harness import Side, settle
+from tests.differential.kernel import descriptors
 from tests.differential.server import TREE, Monitor, Server, memd_argv, qemu_argv, running
 from tests.memctl.conftest import Memctl, argv, refusal
 from tests.memctl.fakes import Peer, Talk, interrupt
@@ -157,14 +158,7 @@ def test_a_full_file_system(
 
 def begun(process: subprocess.Popen[bytes], place: Path) -> bool:
     """Whether a memctl has begun with a template that is to be there."""
-    for each in Path(f"/proc/{process.pid}/fd").iterdir():
-        try:
-            if os.readlink(each).startswith(str(place)):
-                return True
-        except FileNotFoundError:
-            # It has been closed meanwhile.
-            continue
-    return False
+    return any(each.startswith(str(place)) for each in descriptors(process.pid))
 
 
 @pytest.mark.parametrize(

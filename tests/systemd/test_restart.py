@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memd.client import Client
 from tests.differential.harness import settle
+from tests.differential.kernel import descriptors
 from tests.kvm import needs_guest_memfd
 from tests.systemd.machine import PATIENCE, Machine
 
@@ -225,12 +224,8 @@ def test_the_store_can_be_emptied(fresh: Machine) -> None:
 
 def held(machine: Machine) -> list[str]:
     """The memory that the manager holds descriptors of."""
-    found = []
-    for path in Path(f"/proc/{machine.leader}/fd").iterdir():
-        # It opens and closes others meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(path))
-    return [name for name in found if name.startswith(("/memfd:memory-", "/dev/shm", "/dev/zero"))]
+    memory = ("/memfd:memory-", "/dev/shm", "/dev/zero")
+    return [name for name in descriptors(machine.leader) if name.startswith(memory)]
 
 
 @pytest.mark.parametrize("enabled", ["memd.socket", UNIT])
