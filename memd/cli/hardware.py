@@ -6,6 +6,8 @@ may come before its backend, and a node before the machine that it belongs to.
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
+
 from memd.cli.device import parse_device
 from memd.cli.machine import MachineOptions
 from memd.cli.memory import MemoryOption
@@ -13,7 +15,8 @@ from memd.cli.numa import NUMA, numa_nodes
 from memd.cli.opts import Opts, parse_opts
 from memd.cli.reading import Given
 from memd.cli.smp import parse_smp, topology
-from memd.config import DEFAULT_RAM, Config, MachineConfig
+from memd.config import DEFAULT_RAM, Config, MachineConfig, NumaNode
+from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 
@@ -128,16 +131,19 @@ class Hardware:
             maxmem=memory.maxmem or memory.size or default,
             nvdimm=values.get("nvdimm", False),
             memory_backend=backend,
-            numa_nodes=numa_nodes(
-                self._numa,
-                kind.kind,
-                backends,
-                smp.get("maxcpus", 1),
-                config.compat,
-                hmat=values.get("hmat", False),
-            ),
+            numa_nodes=self._nodes(kind, backends, smp, values.get("hmat", False)),
             guest_reacts=self._reaction[0],
             guest_delay_ms=self._reaction[1],
             cpu_type=f"{self.cpu_model}-x86_64-cpu" if named else "",
             smp=smp,
         )
+
+    def _nodes(
+        self, kind: MachineKind, backends: Container[str], smp: Mapping[str, int], hmat: bool
+    ) -> list[NumaNode]:
+        if not self._numa:
+            return []
+        from memd.devices.machine_object import cpu_positions
+
+        positions = list(cpu_positions(kind, smp))
+        return numa_nodes(self._numa, kind.kind, backends, positions, self._config, hmat=hmat)

@@ -12,8 +12,7 @@ from collections.abc import Container, Sequence
 from memd.cli.hmat import Hmat
 from memd.cli.opts import Opts, OptsList
 from memd.cli.reading import Given, located
-from memd.compat import Compat
-from memd.config import NumaNode, wrong_initiator
+from memd.config import Config, NumaNode, Report, wrong_initiator
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 
@@ -21,6 +20,9 @@ NUMA = OptsList("numa", "type", None)
 
 MOST_NODES = 128
 """Nodes that a machine can have."""
+
+_LEVELS = ("thread-id", "core-id", "module-id", "cluster-id", "socket-id", "die-id")
+"""What `-numa cpu` may tell CPUs by, in the order in which QEMU looks whether it is known."""
 
 _HMAT = (
     "ACPI Heterogeneous Memory Attribute Table (HMAT) is disabled, enable it with"
@@ -32,8 +34,8 @@ def numa_nodes(
     given: Sequence[tuple[Given, Opts]],
     machine: str,
     backends: Container[str],
-    max_cpus: int,
-    compat: Compat,
+    positions: Sequence[JSONObject],
+    config: Config,
     *,
     hmat: bool = False,
 ) -> list[NumaNode]:
@@ -43,37 +45,44 @@ def numa_nodes(
         given: the options, and what is in each.
         machine: the machine's type.
         backends: the ids of the memory backends that there will be.
-        max_cpus: how many CPUs the machine can come to have.
-        compat: whose schema is meant.
+        positions: of the CPUs that the machine can come to have, by their numbers.
+        config: whose release's schema is meant; its report is told of CPUs without a node.
         hmat: whether nodes may say which is the nearest with CPUs.
 
     Raises:
         QMPError: there can't be such nodes.
         CommandLineError: it is one option's fault.
     """
-    nodes = _Nodes(machine, backends, max_cpus, hmat=hmat)
+    nodes = _Nodes(machine, backends, positions, hmat=hmat)
     for each, opts in given:
         from memd.qapi import load_schema
 
         with located(each.where):
-            nodes.take(load_schema(compat).check_opts("NumaOptions", opts.with_id()))
-    return nodes.finish()
+            nodes.take(load_schema(config.compat).check_opts("NumaOptions", opts.with_id()))
+    found = nodes.finish()
+    nodes.warn(config.report)
+    return found
 
 
 class _Nodes:
     """Nodes as they are added, one option after another."""
 
     def __init__(
-        self, machine: str, backends: Container[str], max_cpus: int, *, hmat: bool
+        self,
+        machine: str,
+        backends: Container[str],
+        positions: Sequence[JSONObject],
+        *,
+        hmat: bool,
     ) -> None:
         self._hmat = hmat
         self._machine = machine
         self._backends = backends
-        self._max_cpus = max_cpus
+        self._positions = positions
         self._nodes: dict[int, NumaNode] = {}
+        # The nodes of CPUs.
         self._assigned: dict[int, int] = {}
         self._distances: set[frozenset[int]] = set()
-        self._with_cpus: set[int] = set()
         self._speeds = Hmat()
 
     def take(self, options: JSONObject) -> None:
@@ -90,7 +99,7 @@ class _Nodes:
         elif not self._hmat:
             raise QMPError(_HMAT)
         elif kind == "hmat-lb":
-            self._speeds.take_speed(options, self._nodes, self._with_cpus)
+            self._speeds.take_speed(options, self._nodes, self._assigned.values())
         else:
             self._speeds.take_cache(options, self._nodes)
 
@@ -107,7 +116,26 @@ class _Nodes:
                         f"The distance between node {node} and {other} is missing,"
                         " at least one distance value between each nodes should be provided."
                     )
-        return [self._nodes[number] for number in sorted(self._nodes)]
+        return [
+            self._nodes[node]._replace(
+                cpus=[cpu for cpu in sorted(self._assigned) if self._assigned[cpu] == node]
+            )
+            for node in range(highest + 1)
+        ]
+
+    def warn(self, report: Report) -> None:
+        """Say which CPUs are in no node, where some are in one."""
+        left = [
+            f"CPU {cpu} [{', '.join(f'{level}: {at}' for level, at in reversed(position.items()))}]"
+            for cpu, position in enumerate(self._positions)
+            if cpu not in self._assigned
+        ]
+        if left and self._assigned:
+            report.warning(f"CPU(s) not present in any NUMA nodes: {', '.join(left)}")
+            report.warning(
+                "All CPU(s) up to maxcpus should be described in NUMA config, ability to start up"
+                " with partial NUMA mappings is obsoleted and will be removed in future"
+            )
 
     def _take_node(self, options: JSONObject) -> None:
         number = options.get("nodeid", len(self._nodes))
@@ -124,23 +152,21 @@ class _Nodes:
                     f"The initiator id {initiator} expects an integer between 0 and"
                     f" {MOST_NODES - 1}"
                 )
-        cpus = options.get("cpus", [])
-        for cpu in cpus:
-            if cpu >= self._max_cpus:
-                raise QMPError(
-                    f"CPU index ({cpu}) should be smaller than maxcpus ({self._max_cpus})"
-                )
-            if cpu in self._assigned:
-                raise QMPError(f"CPU is already assigned to node-id: {self._assigned[cpu]}")
-            self._assigned[cpu] = number
-            if initiator not in (None, number):
-                raise QMPError(wrong_initiator(number, initiator))
+        node = NumaNode(number, memdev=options.get("memdev"), initiator=initiator)
+        most = len(self._positions)
+        for cpu in options.get("cpus", []):
+            if cpu >= most:
+                raise QMPError(f"CPU index ({cpu}) should be smaller than maxcpus ({most})")
+            self._assign(cpu, node)
         self._check_memory(options)
-        if cpus:
-            self._with_cpus.add(number)
-        self._nodes[number] = NumaNode(
-            number, cpus=cpus, memdev=options.get("memdev"), initiator=initiator
-        )
+        self._nodes[number] = node
+
+    def _assign(self, cpu: int, node: NumaNode) -> None:
+        number, initiator = node.nodeid, node.initiator
+        if self._assigned.setdefault(cpu, number) != number:
+            raise QMPError(f"CPU is already assigned to node-id: {self._assigned[cpu]}")
+        if initiator not in (None, number):
+            raise QMPError(wrong_initiator(number, initiator))
 
     def _check_memory(self, options: JSONObject) -> None:
         memdev = options.get("memdev")
@@ -184,4 +210,16 @@ class _Nodes:
                 f"Invalid node-id={node}, NUMA node must be defined with -numa node,nodeid=ID"
                 " before it's used with -numa cpu,node-id=ID"
             )
-        self._with_cpus.add(node)
+        asked = {level: at for level, at in options.items() if level in _LEVELS}
+        for level in _LEVELS:
+            if level in asked and level not in self._positions[0]:
+                raise QMPError(f"{level} is not supported")
+        cpus = [
+            cpu
+            for cpu, position in enumerate(self._positions)
+            if all(position[level] == at for level, at in asked.items())
+        ]
+        for cpu in cpus:
+            self._assign(cpu, self._nodes[node])
+        if not cpus:
+            raise QMPError("no match found")

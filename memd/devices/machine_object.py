@@ -7,7 +7,7 @@ broken. Observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from memd.compat import Compat
 from memd.config import MachineConfig, wrong_initiator
@@ -131,27 +131,32 @@ def _add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
         unattached.add_child(f"device[{index}]", CPU(qom_type, tree, props, number))
 
 
-def cpu_places(kind: MachineKind, config: MachineConfig) -> Iterator[JSONObject]:
-    """Where every CPU sits that there could be, in the order of their numbers.
+def cpu_positions(kind: MachineKind, smp: Mapping[str, int]) -> Iterator[JSONObject]:
+    """Where every CPU sits that there could be, its node aside, in the order of their numbers.
 
     QEMU names the rarer levels only where there is more than one of them.
     """
-    smp = config.smp
     levels = [("socket-id", smp.get("sockets", 1))]
     for plural in ("dies", "clusters", "modules"):
         count = smp.get(plural, 1)
         if plural in kind.cpu_levels and (count > 1 or plural == "clusters"):
             levels.append((f"{plural[:-1]}-id", count))
     levels += [("core-id", smp.get("cores", 1)), ("thread-id", smp.get("threads", 1))]
-    nodes = {cpu: node.nodeid for node in config.numa_nodes for cpu in node.cpus}
-    # With room for memory a machine has a node, whether it was asked for or not.
-    count_nodes = len(config.numa_nodes) or bool(config.slots or config.maxmem > config.ram_size)
     for number in range(smp.get("maxcpus", 1)):
         props: JSONObject = {}
         left = number
         for level, count in reversed(levels):
             props[level] = left % count
             left //= count
+        yield props
+
+
+def cpu_places(kind: MachineKind, config: MachineConfig) -> Iterator[JSONObject]:
+    """As `cpu_positions`, with the node that each is in."""
+    nodes = {cpu: node.nodeid for node in config.numa_nodes for cpu in node.cpus}
+    # With room for memory a machine has a node, whether it was asked for or not.
+    count_nodes = len(config.numa_nodes) or bool(config.slots or config.maxmem > config.ram_size)
+    for number, props in enumerate(cpu_positions(kind, config.smp)):
         if count_nodes:
             # Where none is named, sockets go round; where some are, the rest are node 0's.
             default = 0 if nodes else props["socket-id"] % count_nodes

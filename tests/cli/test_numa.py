@@ -6,14 +6,14 @@ from memd.cli.numa import NUMA, numa_nodes
 from memd.cli.opts import parse_opts
 from memd.cli.reading import Given
 from memd.cli.report import CommandLineError
-from memd.compat import Compat
-from memd.config import NumaNode
+from memd.config import Config, NumaNode, Report
 from memd.errors import QMPError
 
 
 def resolve(*texts: str, machine: str = "q35", cpus: int = 4) -> list[NumaNode]:
     given = [(Given("numa", text, f"-numa {text}"), parse_opts(NUMA, text)) for text in texts]
-    return numa_nodes(given, machine, {"m0", "m1"}, cpus, Compat.V10_0)
+    positions = [{"socket-id": cpu // 2, "core-id": cpu % 2, "thread-id": 0} for cpu in range(cpus)]
+    return numa_nodes(given, machine, {"m0", "m1"}, positions, Config(Report("memd")))
 
 
 def test_nodes() -> None:
@@ -23,8 +23,16 @@ def test_nodes() -> None:
     assert resolve() == []
 
 
-def test_distances_and_cpus_are_checked_and_mean_nothing() -> None:
-    assert len(resolve("node", "node", "dist,src=0,dst=1,val=20", "cpu,node-id=1")) == 2
+def test_distances_are_checked_and_mean_nothing() -> None:
+    assert len(resolve("node", "node", "dist,src=0,dst=1,val=20")) == 2
+
+
+def test_cpus_by_their_places() -> None:
+    places = ["cpu,node-id=1,socket-id=1", "cpu,node-id=0,socket-id=0,core-id=1", "cpu,node-id=0"]
+    first, second = resolve("node", "node", *places[:2])
+    assert (first.cpus, second.cpus) == ([1], [2, 3])
+    with pytest.raises(CommandLineError, match="CPU is already assigned to node-id: 1"):
+        resolve("node", "node", *places)
 
 
 @pytest.mark.parametrize(

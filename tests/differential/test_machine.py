@@ -200,6 +200,26 @@ def test_nodes(nodes: tuple[str, ...], release: tuple[str, ...]) -> None:
     compare(release, *Q35, *M0, *M1, *options, *ENDS)
 
 
+def test_any_nodes_of_cpus(release: tuple[str, ...]) -> None:
+    seed = int(os.environ.get("MEMD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    draw = random.Random(seed)
+    print(f"MEMD_SEED={seed}")
+    levels = ["socket-id", "socket-id", "core-id", "thread-id", "die-id", "module-id", "cluster-id"]
+    for _ in range(25):
+        given = ["node,memdev=m0", draw.choice(["node", "node,cpus=1", "node,initiator=0"])]
+        for _ in range(draw.randrange(4)):
+            place = {draw.choice(levels): draw.choice([0, 0, 1, 1, 2]) for _ in range(3)}
+            node = draw.choice(["node-id=0", "node-id=1", "node-id=1", "node-id=2"])
+            given.append(",".join(["cpu", node, *(f"{level}={at}" for level, at in place.items())]))
+        # Of more threads a core QEMU warns, by the host's processor.
+        dies = draw.choice([1, 1, 2])
+        argv = [
+            *("-machine", draw.choice(["q35", "pc", "q35,hmat=on"]), "-m", "64M", *M0),
+            *("-smp", f"1,maxcpus={4 * dies},sockets=2,cores=2,threads=1,dies={dies}"),
+        ]
+        compare(release, *argv, *[word for text in given for word in ("-numa", text)], *ENDS)
+
+
 @pytest.mark.parametrize(
     "nodes",
     [

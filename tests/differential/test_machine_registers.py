@@ -149,6 +149,29 @@ def test_the_balloon_tells_what_guests_did(directory: Path) -> None:
         tell(pair, steps)
 
 
+def test_nodes_of_cpus(directory: Path) -> None:
+    """As told by their places, some of which are in no node."""
+    options = ["-machine", "pc", "-smp", "3,maxcpus=8,sockets=2,cores=2,threads=2", "-m", "64M"]
+    options += ["-object", "memory-backend-ram,id=m0,size=64M"]
+    for text in (
+        *(
+            "node,memdev=m0",
+            "node",
+            "cpu,node-id=1,socket-id=0,core-id=0",
+            "cpu,node-id=1,core-id=1",
+        ),
+        "cpu,node-id=0,socket-id=1,core-id=0,thread-id=1",
+    ):
+        options += ["-numa", text]
+    with standin_pair(directory, *options) as pair:
+        tell(pair, [("query-hotpluggable-cpus", None), word("info numa")])
+        rows = pair.same(
+            "query-cpus-fast",
+            lambda side: [row["props"] for row in side.ask("query-cpus-fast")["return"]],
+        )
+        assert [row["node-id"] for row in rows] == [1, 1, 1]
+
+
 def test_words_of_the_human_monitor(directory: Path) -> None:
     options = (
         *("-machine", "q35", "-smp", "2", "-m", "512,slots=2,maxmem=2G"),
