@@ -49,7 +49,7 @@ _LONGEST = (1 << 63) - (1 << 30)
 """Bytes of a node at most."""
 
 _NULL_SIZE = 1 << 30
-_OWN = ("filename", "offset", "size", "throttle-group")
+_OWN = ("filename", "offset", "size", "read-zeroes", "throttle-group")
 DRIVERS = ("file", "raw", "qcow2", "throttle", "null-co", "null-aio")
 """Those that memd has."""
 

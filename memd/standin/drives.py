@@ -474,10 +474,14 @@ def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> 
         if options.keys() - {"read-only", "discard", "detect-zeroes", "node-name"}:
             raise QMPError("Must specify either driver or file")
         return {}
-    protocol = _PROTOCOL.match(path)
-    if protocol is not None and protocol[0] != "file":
+    protocol = None if "file.driver" in options else _PROTOCOL.match(path)
+    if protocol is not None and protocol[0].startswith("null-") and protocol[0] in DRIVERS:
+        if path != f"{protocol[0]}://":
+            raise QMPError(f"The only allowed filename for this driver is '{protocol[0]}://'")
+        options["file.driver"] = protocol[0]
+    elif protocol is not None and protocol[0] != "file":
         raise QMPError(f"memd has no block driver '{protocol[0]}'")
-    if path:
+    elif path:
         options |= {"file.driver": "file", "file.filename": path.removeprefix("file:")}
     cached = {f"cache.{each}": "on" for each in cache}
     return {"driver": kind, "discard": "unmap", **cached, **options}

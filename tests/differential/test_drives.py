@@ -73,7 +73,9 @@ TAKEN = (
     "-machine q35 -drive if=virtio,driver=null-co -drive if=virtio,driver=null-co,index=3"
     " -drive if=none,id=d,driver=null-co,readonly=on -device virtio-blk-pci,drive=d,id=x"
     " -drive if=none,id=t,driver=null-co,throttling.bps-total=1000,throttling.bps-total-max=2000"
-    " -blockdev null-co,node-name=n -device virtio-scsi-pci,id=s -blockdev null-co,node-name=o"
+    " -drive if=none,id=v,file=null-co://,format=raw -drive if=none,id=r,file=null-aio://"
+    " -blockdev null-co,node-name=n -device virtio-scsi-pci,id=s"
+    " -blockdev null-co,node-name=o,read-zeroes=on"
     " -device scsi-hd,drive=n,id=u,removable=on -device scsi-hd,drive=o,id=w,write-cache=off",
     "-machine none -drive file=@DIR@/raw1,format=raw -cdrom @DIR@/raw2",
     "-machine q35 -drive if=pflash,format=raw,unit=0,readonly=on,file=@DIR@/raw1"
@@ -100,6 +102,8 @@ REFUSED = (
     *("if=none,file=@DIR@/raw1,media=foo", "if=none,file=@DIR@/raw1,readonly=foo"),
     *("if=none,file=@DIR@/raw1,aio=foo", "if=none,file=@DIR@/raw1,werror=foo"),
     *("if=none,file=@DIR@/raw1,rerror=enospc", "if=none,file=@DIR@/raw1,format=raw,serial=x"),
+    *("if=none,file=null-co:", "if=none,file=null-co://x,format=raw"),
+    *("if=none,file=null-co://,format=qcow2", "if=none,file=null-co://,file.driver=file"),
     *("if=none,driver=null-co,foo=1", "file=@DIR@/raw1,format=raw,index=1,unit=3"),
     "file=@DIR@/raw1,format=raw,index=0 -drive file=@DIR@/raw2,format=raw,index=0",
     *("if=scsi,file=@DIR@/raw1,format=raw", "if=ide,bus=7,file=@DIR@/raw1,format=raw"),
