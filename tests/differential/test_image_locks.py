@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from memd.standin.qcow2 import empty_image
 from tests.differential.server import (
     PATIENCE,
     qemu_binary,
@@ -32,9 +33,10 @@ BYTES = (*range(100, 104), *range(200, 204))
 def images(directory: Path) -> None:
     for name in ("raw", "free"):
         (directory / name).write_bytes(bytes(1 << 20))
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "q", "1M"], cwd=directory, check=True
-    )
+    with (directory / "q").open("wb") as file:
+        for offset, data in empty_image({"size": 1 << 20}).items():
+            file.seek(offset)
+            file.write(data)
 
 
 def locked(path: Path) -> list[int]:
@@ -173,10 +175,10 @@ OPENED = (
 
 
 def test_a_qemu_and_a_stand_in_refuse_each_other(directory: Path) -> None:
+    memd = [*qemu_system_memd(qemu_compat())]
     images(directory)
     line = "-S -display none -nodefaults -machine q35"
     uses = "-drive if=virtio,file=raw,format=raw -drive if=virtio,file=q,format=qcow2"
-    memd = [*qemu_system_memd(qemu_compat())]
     said: list[list[Any]] = []
     for holder, other in (
         (qemu_binary(), qemu_binary()),
