@@ -19,7 +19,8 @@ import pytest
 from memd.client import Client, QMPError
 from memd.server.listener import listen_unix
 from tests.conftest import need_shm
-from tests.differential.server import PATIENCE, Server, memd_argv
+from tests.differential.harness import settle
+from tests.differential.server import PATIENCE, Server, is_listening, memd_argv
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -49,13 +50,6 @@ def start(*options: str, **how: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*memd_argv(), *options], stdin=subprocess.DEVNULL, **how)  # type: ignore[call-overload,no-any-return]
 
 
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 def test_a_signal_while_it_waits_for_its_client(directory: Path) -> None:
     path = directory / "sock"
     process = start("--qmp", f"unix:{path},server=on,wait=on", stderr=subprocess.PIPE)
@@ -77,7 +71,7 @@ def test_a_log_that_nobody_reads(directory: Path) -> None:
         os.close(write)
         stack.enter_context(process)
         stack.callback(process.kill)
-        until(path.exists)
+        assert settle(lambda: is_listening(path), bool)
         options = {
             "qom-type": "memory-backend-file",
             "size": 4096,
