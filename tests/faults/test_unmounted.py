@@ -132,4 +132,5 @@ def test_the_doctor_asks_a_daemon(client: Client, lacking: list[str], directory:
     """Which does not see what the doctor does."""
     shown = doctor([], "-s", f"{directory}/memd/qmp.sock")
     assert "ok    memd" in shown
-    assert ("warn  huge pages of memd" in shown) == ("/sys" in lacking)
+    blind = "/sys" in lacking or not os.path.exists("/sys/kernel")
+    assert ("warn  huge pages of memd" in shown) == blind
