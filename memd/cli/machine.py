@@ -15,7 +15,7 @@ from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
 from memd.config import Report
-from memd.devices.kinds import NONE, find_kind, machine_kinds
+from memd.devices.kinds import FLASH, NONE, find_kind, machine_kinds
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 
@@ -29,9 +29,6 @@ _SWITCHES = (
     *("aux-ram-share", "dump-guest-core", "graphics", "hmat", "mem-merge", "spcr"),
     *("suppress-vmdesc", "usb"),
 )
-
-FLASH = ("pflash0", "pflash1")
-"""Properties of a PC that name what is in its flash chips."""
 
 _NO_OBJECT = {
     "boot": "Invalid parameter type for 'boot', expected: object",

@@ -12,7 +12,6 @@ from collections.abc import Container, Sequence
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
 from memd.cli.keyval import parse_either, parse_keyval
-from memd.cli.machine import FLASH
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Apply, Given, apply_options, compat_of, located, read_options
@@ -20,6 +19,7 @@ from memd.cli.report import Answered, CommandLineError
 from memd.cli.start import run_command
 from memd.compat import Compat
 from memd.config import Chardev, Config, Report, StartCommand
+from memd.devices.kinds import FLASH
 from memd.errors import QMPError
 
 _LISTS = {

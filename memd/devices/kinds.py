@@ -217,6 +217,9 @@ class MachineKind(NamedTuple):
         return f"{self.name}-machine"
 
 
+FLASH = ("pflash0", "pflash1")
+"""Properties of a PC that name what is in its flash chips."""
+
 NONE = MachineKind("none", "none", "empty machine", ram_id="ram")
 
 

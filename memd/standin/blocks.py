@@ -343,8 +343,8 @@ class Blocks:
                 happened can't be refused any more.
 
         Raises:
-            QMPError: another process is. Whoever has used a node just now undoes that, and
-                calls this again.
+            QMPError: another process is. A caller that has just had a node used undoes that,
+                and calls this again.
         """
         wanted: dict[Node, Locks] = {}
         for node in self._nodes.values():
@@ -354,8 +354,9 @@ class Blocks:
                 _spread(node.child, self._of_format(node), wanted)
         changed = []
         for node in self._nodes.values():
-            if node.fd >= 0 and node.locking and node.wanted != wanted.get(node, frozenset()):
-                node.wanted = wanted.get(node, frozenset())
+            now = wanted.get(node, frozenset())
+            if node.fd >= 0 and node.locking and node.wanted != now:
+                node.wanted = now
                 changed.append(node)
         if changed:
             await Job(lambda: _lock(changed, refuse=refuse), on=_waits_for(changed))

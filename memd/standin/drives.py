@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from memd.devices.kinds import FLASH
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.json_types import JSON
 from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
@@ -50,9 +51,6 @@ _ON_BUS = {"q35": (6, 1), "pc": (2, 2)}
 
 _BEFORE = {"q35": 12, "pc": 3}
 """Devices without a name that a machine has besides its CPUs, before the first drive."""
-
-_CHIPS = 2
-"""The flash chips of a PC at most."""
 
 _NAMELESS = "/machine/unattached/device"
 _PLACE = ("if", "bus", "unit", "index", "media", "id")
@@ -160,8 +158,8 @@ class Drives:
         buses, per_bus = _ON_BUS.get(self._machine, (0, 0))
         if kind == "floppy" or (kind == "pflash" and self._machine == "virt"):
             raise QMPError(f"memd makes no device for if={kind}")
-        if kind == "pflash" and buses and bus == 0 and unit < _CHIPS:
-            self.flash[f"pflash{unit}"] = name
+        if kind == "pflash" and buses and bus == 0 and unit < len(FLASH):
+            self.flash[FLASH[unit]] = name
         elif kind == "ide" and bus < buses and unit < per_bus:
             before = sum(each.qdev.startswith(_NAMELESS) for each in self._blocks.drives)
             at = (processors or 0) + _BEFORE[self._machine] + before

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memd.devices.kinds import FLASH
 from memd.devices.machine import SystemDevice
 from memd.errors import QMPError
 from memd.json_types import JSONObject
@@ -36,7 +37,7 @@ def plug_flash(
     Raises:
         QMPError: there is no such drive or node, or it has not the size of a chip.
     """
-    names = {name: given.get(name) or drives.flash.get(name) for name in ("pflash0", "pflash1")}
+    names = {name: given.get(name) or drives.flash.get(name) for name in FLASH}
     if not any(names.values()):
         return
     for each in filter(None, names.values()):
