@@ -329,6 +329,7 @@ _SUBJECTS: tuple[_Entry, ...] = (
     ("name", "", "show the current VM name", _info_name),
     ("pci", "", "show PCI info", hmp_info.info_pci),
     ("qom-tree", "path:s?", "show QOM composition tree", hmp_info.info_qom_tree),
+    ("ramblock", "", "show the RAM blocks of backends", hmp_info.info_ramblock),
     ("status", "", "show the current VM status (running|paused)", _info_status),
     ("uuid", "", "show the current VM UUID", _info_uuid),
     ("version", "", "show the version of QEMU", _info_version),

@@ -372,6 +372,13 @@ def info_pci(daemon: Daemon, args: JSONObject) -> list[str]:
     return [*pci_lines(buses)]
 
 
+async def info_ramblock(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info ramblock`."""
+    from memd.devices.ram_blocks import ram_block_lines
+
+    return [line async for line in in_turns(ram_block_lines(qom.backends(daemon)))]
+
+
 async def info_qom_tree(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info qom-tree [PATH]`: a line an object, by name, two spaces for every level."""
     tree, path = daemon.tree, args.get("path", "/machine")

@@ -14,6 +14,7 @@ from memd.commands.block import blockdev_add
 from memd.commands.daemon import Daemon
 from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
+from memd.commands.hmp_info import info_ramblock
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
@@ -226,6 +227,12 @@ async def cont(daemon: Daemon, args: JSONObject) -> JSON:
     return machine.cont(daemon, args)
 
 
+async def x_query_ramblock(daemon: Daemon, args: JSONObject) -> JSON:
+    """`x-query-ramblock`: the blocks, in the human monitor's form."""
+    lines = await info_ramblock(daemon, args)
+    return {"human-readable-text": "".join(f"{line}\n" for line in lines)}
+
+
 def query_iothreads(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-iothreads`: each is told to run in memd's main thread."""
     from memd.standin import tunable
@@ -329,6 +336,7 @@ REGISTERS: dict[str, Handler] = {
     },
     "watchdog-set-action": machine.watchdog_set_action,
     "query-iothreads": query_iothreads,
+    "x-query-ramblock": x_query_ramblock,
     "set-numa-node": set_numa_node,
 }
 """The commands that a stand-in runs otherwise than memd, or besides."""

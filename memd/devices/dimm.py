@@ -105,6 +105,7 @@ class PcDimm(MemoryDevice):
         self.values["slot"] = slot
         self.values["addr"] = address
         machine.take(self, memdev)
+        self.ram_block = memdev.memory_name
         self.realized = True
 
     def found(self, machine: Machine) -> None:

@@ -77,9 +77,11 @@ class MemoryDevice(Device, ABC):
 
     Attributes:
         kind: what `query-memory-devices` calls it.
+        ram_block: the name of its memory's RAM block; empty where it gives it none.
     """
 
     kind: str
+    ram_block = ""
 
     @property
     @abstractmethod

@@ -51,6 +51,13 @@ class PciDevice(Device):
         return self.bus.hotplug
 
     @property
+    def pci_path(self) -> str:
+        """Slot and function, after those of the bridges that it is behind."""
+        above = self.bus.parent
+        before = above.pci_path if isinstance(above, PciDevice) else "0000:00"
+        return f"{before}:{self.place // 8:02x}.{self.place % 8}"
+
+    @property
     def on_port(self) -> bool:
         """Whether it is in a port of PCI Express."""
         return self.bus.express and self.bus.one_slot

@@ -95,6 +95,7 @@ class VirtioMem(VirtioMemory):
         if region.opened is not None and region.opened.read_only:
             raise QMPError("Unexpected error discarding RAM: Operation not permitted")
         machine.check_private_discard(memdev)
+        self.front.ram_block = f"{self.front.pci_path}/{memdev.memory_name}"
         self._block = self.block
         self._machine = machine
         if memdev.outlived and not machine.started:

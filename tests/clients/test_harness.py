@@ -197,10 +197,9 @@ EXPECTED_ERRORS = {
     *("query-hv-balloon-status-report", "query-sev-capabilities", "query-sev-launch-measure"),
     *("query-sgx", "query-sgx-capabilities", "query-vm-generation-id", "x-query-usb"),
     *("x-query-virtio", "xen-event-list", "add-fd", "x-query-jit", "x-query-opcount"),
-    "x-query-ramblock",
 }
 """Refused by a QEMU without a machine too, but for what tells of QEMU's own process: the last
-three of those, and `add-fd` for want of a descriptor."""
+two of those, and `add-fd` for want of a descriptor."""
 
 
 def test_every_query_of_the_schema_succeeds(start: Start) -> None:
