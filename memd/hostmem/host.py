@@ -103,11 +103,17 @@ class Host:
         self._in_memory: set[int] = set()
 
     def warn(self, line: str) -> None:
-        """Put a warning into the log."""
+        """Put a warning into the log.
+
+        Args:
+            line: the warning; what stands for bytes that are no text is written as an
+                escape, as whoever takes log records expects text.
+        """
         # Not imported with the module: nearly every daemon gets by without.
         import logging
 
-        logging.getLogger("memd").warning("%s", line)
+        text = line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        logging.getLogger("memd").warning("%s", text)
 
     # Files
 

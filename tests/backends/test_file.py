@@ -267,6 +267,18 @@ def test_pmem_on_an_ordinary_file(
     assert [record.getMessage() for record in caplog.records] == (expected if share else [])
 
 
+def test_a_path_that_is_no_text_is_logged_as_text(
+    tree: Tree, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever takes log records may encode them."""
+    add(tree, "file", size=MIB, mem_path=f"{directory}/nul\0", pmem=True, share=True)
+    line = caplog.records[0].getMessage()
+    assert line.encode().startswith(
+        rb"requesting persistence across crashes for backend file %b/nul\xc0\x80 failed."
+        % bytes(directory)
+    )
+
+
 def test_a_size_that_can_not_be_given_is_logged(
     tree: Tree, caplog: pytest.LogCaptureFixture
 ) -> None:
