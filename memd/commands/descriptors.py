@@ -128,13 +128,20 @@ class _Own:
 
 
 def inherited(name: str) -> Held | None:
-    """The descriptor that a number names, once: memd's own can't be had like this."""
+    """The descriptor that a number names, once: memd's own can't be had like this.
+
+    Raises:
+        QMPError: it is no number.
+    """
+    digits = name.lstrip("0") if name.isascii() and name.isdecimal() else "none"
+    if len(digits) > 10 or digits == "none" or int(digits or "0") >= 1 << 31:
+        raise QMPError(f"Invalid file descriptor number '{name}'")
+    number = int(digits or "0")
     try:
-        number = int(name)
         # Whatever memd itself opens, or receives, is not inheritable.
         if number <= 2 or not os.get_inheritable(number):
             return None
         os.set_inheritable(number, False)
-    except (ValueError, OSError):
+    except OSError:
         return None
     return _Own(number)

@@ -140,7 +140,7 @@ async def migrate_incoming(daemon: Daemon, session: Session, args: JSONObject) -
     named = take_fd(session)
 
     def take(name: str) -> Held | None:
-        return inherited(name) if name[:1].isdecimal() else named(name)
+        return inherited(name) if name[:1].isascii() and name[:1].isdecimal() else named(name)
 
     opener = _opener(daemon, take, may_run=daemon.config.allow_exec)
     await _migration(daemon).receive(args, opener)

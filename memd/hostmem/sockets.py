@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import stat
 from collections.abc import Sequence
@@ -112,6 +113,9 @@ _Found = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple
 
 def _resolve(host: str, port: str, family: str, flags: int = 0) -> _Found:
     try:
+        if not (host or port):
+            # Python would ask for port 0.
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return socket.getaddrinfo(
             host or None, port, _FAMILIES[family], socket.SOCK_STREAM, 0, flags
         )
@@ -193,10 +197,68 @@ def listen_tcp(
     raise QMPError(f"Failed to bind socket: {reason}")
 
 
+_NUMBER = re.compile(r"[ \t-\r]*\+?([0-9]+)", re.ASCII)
+
+
+def _vsock(cid: str, port: str) -> tuple[socket.socket, tuple[int, int]]:
+    """A socket for machines and their host (vsock(7)), and an address; raises `QMPError`."""
+    numbers = []
+    for what, text in (("cid", cid), ("port", port)):
+        found = _NUMBER.fullmatch(text)
+        # Longer ones are not turned into numbers at all.
+        digits = found[1].lstrip("0") if found else ""
+        if found is None or len(digits) > 10 or int(digits or "0") >= 1 << 32:
+            raise QMPError(f"Failed to parse {what} '{text}'")
+        numbers.append(int(digits or "0"))
+    try:
+        made = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    except OSError as error:
+        # The kernel has no such family.
+        raise QMPError(f"Failed to create socket: {error.strerror}") from None
+    return made, (numbers[0], numbers[1])
+
+
+def connect_vsock(cid: str, port: str) -> socket.socket:
+    """Connect to a machine or its host; raises `QMPError` where that can't be.
+
+    Args:
+        cid: the machine's number, in decimal.
+        port: a number, in decimal.
+    """
+    made, address = _vsock(cid, port)
+    try:
+        made.settimeout(PATIENCE)
+        made.connect(address)
+    except OSError as error:
+        made.close()
+        reason = os.strerror(error.errno or errno.ETIMEDOUT)
+        raise QMPError(f"Failed to connect to '{cid}:{port}': {reason}") from None
+    return made
+
+
+def listen_vsock(cid: str, port: str) -> socket.socket:
+    """Listen for machines, or the host; raises `QMPError` where that can't be.
+
+    Args:
+        cid: a number of this machine's own, in decimal.
+        port: a number, in decimal.
+    """
+    made, address = _vsock(cid, port)
+    try:
+        made.bind(address)
+        made.listen(1)
+    except OSError as error:
+        made.close()
+        raise QMPError(f"Failed to bind socket: {error.strerror}") from None
+    return made
+
+
 def address_of(sock: socket.socket) -> JSON:
     """The QAPI `SocketAddress` of a socket that listens or is connected."""
     name = sock.getsockname() or sock.getpeername()
     if sock.family == socket.AF_UNIX:
         return {"type": "unix", "path": os.fsdecode(name)}
+    if sock.family == socket.AF_VSOCK:
+        return {"type": "vsock", "cid": str(name[0]), "port": str(name[1])}
     family = "ipv6" if sock.family == socket.AF_INET6 else "ipv4"
     return {"type": "inet", "host": name[0], "port": str(name[1]), family: True}

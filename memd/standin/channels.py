@@ -23,8 +23,10 @@ from memd.hostmem.sockets import (
     address_of,
     connect_tcp,
     connect_unix,
+    connect_vsock,
     listen_tcp,
     listen_unix,
+    listen_vsock,
 )
 from memd.json_types import JSON
 from memd.qapi.numbers import parse_size
@@ -35,6 +37,9 @@ Address = dict[str, Any]
 """A QAPI `MigrationAddress`."""
 
 _INET = re.compile(r"(?:\[([^]]{1,64})\]|((?!\[)[^:]{0,64})):([^,]{1,32})(,.*)?", re.DOTALL)
+_TOO_FAR = re.compile(r"\s*(?:-\d+|\+?\d+[bkmgtpe]?)", re.ASCII | re.IGNORECASE)
+"""Offsets of files that are numbers, whose only fault can be that they are out of range."""
+_VSOCK = re.compile(r"([^:]{1,32}):([^,]{1,32})(.*)", re.DOTALL)
 _MODE = 0o660
 _FLAGS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
@@ -70,7 +75,8 @@ def _parse(uri: str, compat: Compat) -> Address:
         name, comma, offset = rest.partition(",offset=")
         number = parse_size(offset) if comma else 0
         if number is None:
-            raise QMPError(f"file URI has bad offset {offset}: Invalid argument")
+            code = errno.ERANGE if _TOO_FAR.fullmatch(offset) else errno.EINVAL
+            raise QMPError(f"file URI has bad offset {offset}: {os.strerror(code)}")
         return {"transport": "file", "filename": name, "offset": number}
     if kind == "unix" and _:
         if not rest:
@@ -80,21 +86,25 @@ def _parse(uri: str, compat: Compat) -> Address:
         if not rest:
             raise QMPError("invalid file descriptor address")
         return {"transport": "socket", "type": "fd", "str": rest}
-    if kind in ("tcp", "vsock") and _:
+    if kind == "vsock" and _:
+        pair = _VSOCK.fullmatch(rest)
+        if pair is None:
+            raise QMPError(f"error parsing address '{rest}'")
+        if pair[3]:
+            raise QMPError(f"trailing characters in address '{rest}'")
+        return {"transport": "socket", "type": "vsock", "cid": pair[1], "port": pair[2]}
+    if kind in ("tcp", "rdma") and _:
         found = _INET.fullmatch(rest)
         if found is None:
             what = "address"
-            if kind == "tcp" and rest[:1] == "[":
+            if rest[:1] == "[":
                 what = "IPv6 address"
-            elif kind == "tcp" and rest[:1] == ":" and compat is Compat.V10_0:
+            elif rest[:1] == ":" and compat is Compat.V10_0:
                 what = "port in address"
             raise QMPError(f"error parsing {what} '{rest}'")
-        of = {
-            "host": found[1] or found[2] or "",
-            "port": found[3],
-            **_flags(found[4] or "", compat),
-        }
-        return {"transport": "socket", "type": "inet" if kind == "tcp" else kind, **of}
+        of = {"transport": kind} if kind == "rdma" else {"transport": "socket", "type": "inet"}
+        of |= {"host": found[1] or found[2] or "", "port": found[3]}
+        return of | _flags(found[4] or "", compat)
     raise QMPError(f"unknown migration protocol: {uri}")
 
 
@@ -242,28 +252,55 @@ class Channel:
 
 
 def listen(where: Address, roots: Roots | None) -> Channel:
-    """Listen at the address of a socket, of type "unix" or "inet". May wait.
+    """Listen at the address of a socket, of type "unix", "inet" or "vsock". May wait.
 
     Raises:
         QMPError: it can't be.
     """
+    told: list[JSON]
+    if where["type"] == "vsock":
+        vsock = listen_vsock(where["cid"], where["port"])
+        told = [address_of(vsock)]
+        return Channel("socket", [vsock.detach()], listening=told)
     if where["type"] not in ("unix", "inet"):
         raise QMPError(f"memd does not listen on sockets of type '{where['type']}'")
     if where["type"] == "unix":
         made, entry = listen_unix(where["path"], roots)
-        told: list[JSON] = [{"type": "unix", "path": where["path"]}]
+        told = [{"type": "unix", "path": where["path"]}]
         return Channel("socket", [made.detach()], entry=entry, listening=told)
     socks = listen_tcp(where["host"], where["port"], _family(where), backlog=1)
     told = [address_of(each) for each in socks]
     return Channel("socket", [each.detach() for each in socks], listening=told)
 
 
-def _begin_at(fd: int, offset: int, *, write: bool) -> None:
-    """Have a file read or written from an offset on; raises `OSError`."""
-    if write and stat.S_ISREG(os.fstat(fd).st_mode):
-        os.ftruncate(fd, offset)
-    if offset:
-        os.lseek(fd, offset, os.SEEK_SET)
+def _begin_at(fd: int, offset: int | None, *, write: bool) -> None:
+    """Have a file read or written from an offset on; raises `QMPError`.
+
+    Args:
+        offset: None for what is no migration, and goes to files that can't be cut, too.
+    """
+    if offset is None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            os.ftruncate(fd, 0)
+        return
+    # The kernel's signed number; Python refuses others before they get there.
+    signed = offset - (1 << 64) if offset >= 1 << 63 else offset
+    try:
+        if write:
+            what = f"failed to truncate migration file to offset {offset:x}"
+            os.ftruncate(fd, signed)
+        if offset:
+            what = f"Unable to seek to offset {signed} whence 0 in file"
+            os.lseek(fd, signed, os.SEEK_SET)
+    except OSError as error:
+        raise QMPError(f"{what}: {error.strerror}") from None
+
+
+def _no_rdma(where: Address, *, write: bool) -> str:
+    """What is said on a host that has no device for RDMA."""
+    if write:
+        return "could not create CM channel" if where["host"] else "RDMA hostname has not been set"
+    return "could not create rdma event channel" if where["host"] else "RDMA host is not set!"
 
 
 class Opener:
@@ -325,7 +362,11 @@ class Opener:
         """
         transport, kind = where["transport"], where.get("type")
         if given is not None and transport == "file":
-            _begin_at(given.fd, where["offset"], write=write)
+            try:
+                _begin_at(given.fd, where.get("offset"), write=write)
+            except QMPError:
+                given.close()
+                raise
             return Channel("file", [given.fd], given.close)
         if given is not None:
             mode = os.fstat(given.fd).st_mode
@@ -338,33 +379,35 @@ class Opener:
             return self._run(where["args"], write=write)
         if transport == "file":
             return self._file(where, write=write)
-        if kind not in ("unix", "inet"):
-            raise QMPError(f"memd has no channels of type '{kind or transport}'")
+        if transport == "rdma":
+            raise QMPError(f"RDMA ERROR: {_no_rdma(where, write=write)}")
+        if kind not in ("unix", "inet", "vsock"):
+            raise QMPError(f"memd has no channels of type '{kind}'")
         if not write:
             return listen(where, self._roots)
         if kind == "unix":
             made = connect_unix(where["path"], self._roots)
+        elif kind == "vsock":
+            made = connect_vsock(where["cid"], where["port"])
         else:
             made = connect_tcp(where["host"], where["port"], timeout=PATIENCE)
         return Channel("socket", [made.detach()])
 
     def _file(self, where: Address, *, write: bool) -> Channel:
         path, what = where["filename"], "create" if write else "open"
-        if where["offset"] >= 1 << 63:
-            raise QMPError(f"Could not {what} '{path}': {os.strerror(errno.EINVAL)}")
         try:
             if write:
                 flags = os.O_WRONLY | os.O_CREAT | _FLAGS
                 fd = create_path(encode_path(path), flags, _MODE, self._roots)
             else:
                 fd = open_path(encode_path(path), os.O_RDONLY | _FLAGS, self._roots)
-            try:
-                _begin_at(fd, where["offset"], write=write)
-            except OSError:
-                os.close(fd)
-                raise
         except OSError as error:
             raise QMPError(f"Could not {what} '{path}': {error.strerror}") from None
+        try:
+            _begin_at(fd, where.get("offset"), write=write)
+        except QMPError:
+            os.close(fd)
+            raise
         return Channel("file", [fd])
 
     def _run(self, args: list[str], *, write: bool) -> Channel:

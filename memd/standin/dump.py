@@ -88,7 +88,7 @@ class Dump:
         protocol, _, name = args["protocol"].partition(":")
         if protocol not in ("file", "fd") or not _:
             raise QMPError("parameter 'protocol' must start with 'file:' or 'fd:'")
-        where: dict[str, Any] = {"transport": "file", "filename": name, "offset": 0}
+        where: dict[str, Any] = {"transport": "file", "filename": name}
         if protocol == "fd":
             where = {"transport": "socket", "type": "fd", "str": name}
         if filtered and args["length"] == 0:

@@ -28,6 +28,49 @@ def channel(kind: str = "main", **address: Any) -> dict[str, Any]:
 NOWHERE = {"transport": "socket", "type": "unix", "path": "/nonexistent/x"}
 
 
+def socket_address(kind: str, **more: str) -> dict[str, Any]:
+    return {"channels": [channel(transport="socket", type=kind, **more)]}
+
+
+def rdma(host: str) -> dict[str, Any]:
+    return {"channels": [channel(transport="rdma", host=host, port="5")]}
+
+
+def vsock(cid: str, port: str) -> dict[str, Any]:
+    return socket_address("vsock", cid=cid, port=port)
+
+
+# A context that no machine of this host has; whoever may bind to it, nobody is there.
+NOBODY = "3735928559"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        *({"uri": f"vsock:{cid}:5"} for cid in ("x", "0x3", "-1", "4294967296", "3" * 32, " +1")),
+        *({"uri": f"vsock:3:{port}"} for port in ("x", "0x5", "5x", "-1", "4294967296")),
+        *({"uri": uri} for uri in ("vsock::5", "vsock:3:5,x", f"vsock:3:{'5' * 33}")),
+        *(vsock("", ""), vsock("3", ""), vsock("2", "5"), vsock("0", "5"), vsock(NOBODY, "010")),
+        *(rdma(""), rdma("127.0.0.1"), {"uri": "rdma::5"}, {"uri": "rdma:a:5"}),
+        *({"uri": f"file:@DIR@/f,offset={offset}"} for offset in ("-1", "17E", "4E", "1.5")),
+        {"uri": "file:@DIR@/missing,offset=18446744073709551615"},
+        *({"uri": f"fd:{number}"} for number in ("5x", "2147483648", "99999999999", "\u0663")),
+        socket_address("inet", host="", port=""),
+    ],
+    ids=str,
+)
+def test_where_no_machine_is_awaited(directory: Path, where: dict[str, Any]) -> None:
+    def prepare(scratch: Path) -> None:
+        (scratch / "f").touch()
+
+    options = ("-machine", "none", "-incoming", "defer")
+    with standin_pair(directory, *options, prepare=prepare) as pair:
+        pair.ask("migrate-incoming", where)
+        pair.ask("query-migrate")
+        pair.ask("query-status")
+        pair.ask("migrate-incoming", {"uri": "fd:nope"})
+
+
 @pytest.mark.parametrize("flags", ["ipv4=off,ipv6=off", "ipv4=off", "ipv6", "ipv4,to=9"])
 def test_families_of_an_address(directory: Path, flags: str) -> None:
     with standin_pair(directory, "-machine", "none", "-incoming", "defer") as pair:
@@ -44,6 +87,11 @@ def test_what_is_refused_at_once(directory: Path) -> None:
                 *("", "nope", "nope:", "unix", "unix:", "tcp:", "tcp:127.0.0.1", "tcp::"),
                 *("tcp:[", "fd:", "fd:nope", "fd:5", "fd:0", "file:", "file:/nonexistent/x"),
                 *("file:@DIR@", "file:@DIR@/f,offset=x", "vsock:", "vsock:x", "vsock::"),
+                *("vsock::5", "vsock:3:5,x", f"vsock:{'3' * 33}:5", f"vsock:3:{'5' * 33}"),
+                *("file:@DIR@/f,offset=-1", "file:@DIR@/f,offset=-0", "file:@DIR@/f,offset=-1k"),
+                *("file:@DIR@/f,offset=17E", "file:@DIR@/f,offset=99999999999999999999"),
+                *("file:@DIR@/f,offset=4E", "file:@DIR@/f,offset=18446744073709551615"),
+                *("file:/dev/null", "rdma::5", "rdma:127.0.0.1:5", "rdma:[::1]:x", "rdma"),
                 *("vsock:[", "tcp:[]:1", "tcp:[::1]:", "tcp:a:"),
                 *("tcp:a:1,ipv4=maybe", "tcp:a:1,ipv6x", "tcp:a:1,keep-alive=x", "tcp:a:1,to=x"),
                 *("tcp:a:1,mptcp=1", "tcp:a:1,ipv6=on,ipv4=,to=5"),
@@ -84,12 +132,16 @@ def test_what_is_refused_at_once(directory: Path) -> None:
         "tcp:127.0.0.1:x",
         f"unix:{'x' * 120}",
         "unix:/nonexistent/x,abstract=on",
+        *("vsock:x:5", "vsock:3:5x", "vsock:4294967296:5", "vsock:3:-1", f"vsock:{NOBODY}:5"),
+        socket_address("inet", host="", port=""),
+        vsock("3", ""),
     ],
+    ids=str,
 )
-def test_what_fails_later(directory: Path, uri: str) -> None:
+def test_what_fails_later(directory: Path, uri: str | dict[str, Any]) -> None:
     with standin_pair(directory, "-machine", "none") as pair:
-        pair.ask("migrate", {"uri": uri})
-        pair.same(uri, lambda side: outcome(side))
+        pair.ask("migrate", {"uri": uri} if isinstance(uri, str) else uri)
+        pair.same(str(uri), lambda side: outcome(side))
         pair.ask("query-status")
 
 
