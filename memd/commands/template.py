@@ -177,7 +177,7 @@ async def _move(args: JSONObject, move: Callable[..., str]) -> JSON:
 
 async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-export`: a template's memory as a file."""
-    from memd.hostmem.save import save_new
+    from memd.hostmem.save import NewFile, save_new
 
     store, name, progress = store_of(daemon), args["name"], Progress(args["name"])
     host = daemon.tree.host
@@ -192,15 +192,16 @@ async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
             if "devices" in args and not devices:
                 raise QMPError(f"template '{name}' has no devices")
 
-            def fill(write: Callable[[int, bytes], None]) -> None:
+            def fill(put: Callable[[int, bytes], None]) -> None:
                 for offset, data in template.pieces(progress.at):
-                    write(offset, data)
-                if "devices" in args:
-                    # Before the memory's file appears: both are there, or none is.
-                    length, there = len(devices), args["devices"]
-                    save_new(host, name, there, length, lambda put: put(0, devices))
+                    put(offset, data)
 
-            save_new(host, name, args["filename"], template.size, fill)
+            new = [NewFile(args["filename"], template.size, fill)]
+            if "devices" in args:
+                # The memory's appears last: who finds it finds both.
+                first = NewFile(args["devices"], len(devices), lambda put: put(0, devices))
+                new.insert(0, first)
+            save_new(host, name, *new)
         finally:
             template.close()
 

@@ -6,10 +6,17 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from hashlib import sha256
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from memd.errors import QMPError
 from memd.hostmem import cgroup, libc
@@ -76,70 +83,106 @@ def save(
         QMPError: it can't be done; a file that was there is as it was.
     """
     host, length = region.host, region.length
-    _save_as(
-        *(host, name, filename, length, saving),
-        lambda output: _copy(region, output, saving),
-        replace,
-    )
+
+    def fill(output: Output) -> None:
+        _copy(region, output, saving)
+
+    with _failures(name, filename), _written(host, filename, length, saving, fill, replace) as new:
+        new.appear(replace)
 
 
 Put = Callable[[int, bytes], None]
 """Writes bytes at an offset, those of zeroes as holes; raises `OSError`."""
 
 
-def save_new(
-    host: Host, name: str, filename: str, length: int, fill: Callable[[Put], None]
-) -> None:
-    """Make a file, whole or not at all, where nothing is yet.
+class NewFile(NamedTuple):
+    """A file to be made.
 
-    Args:
-        name: of what is saved, in messages.
+    Attributes:
         filename: a symbolic link is followed.
         length: in bytes.
         fill: writes what is not zeroes; what it raises ends it.
+    """
+
+    filename: str
+    length: int
+    fill: Callable[[Put], None]
+
+
+def save_new(host: Host, name: str, *files: NewFile) -> None:
+    """Make files where nothing is yet, all of them whole or none.
+
+    Args:
+        name: of what is saved, in messages.
+        files: they appear one after the other, once all of them are on the disk.
 
     Raises:
         QMPError: it can't be done.
     """
+    with ExitStack() as written, ExitStack() as withdrawn:
+        made = []
+        for file in files:
+            with _failures(name, file.filename):
+                made.append(written.enter_context(_written_new(host, file, len(files) > 1)))
+        for file, new in zip(files, made, strict=True):
+            with _failures(name, file.filename):
+                new.appear(False)
+            withdrawn.callback(new.withdraw)
+        withdrawn.pop_all()
+
+
+def _written_new(host: Host, file: NewFile, removable: bool) -> AbstractContextManager[_NewFile]:
     saving = Saving()
 
-    def fill_output(output: Output) -> None:
+    def fill(output: Output) -> None:
         def put(at: int, data: bytes) -> None:
             with saving.taking(len(data)):
                 output.put(at, data)
 
-        fill(put)
+        file.fill(put)
 
-    _save_as(host, name, filename, length, saving, fill_output, False)
+    return _written(host, file.filename, file.length, saving, fill, False, removable)
 
 
-def _save_as(
+@contextmanager
+def _failures(name: str, filename: str) -> Iterator[None]:
+    """Have what goes wrong with a file raised as a `QMPError`."""
+    try:
+        yield
+    except OSError as failed:
+        raise QMPError(f"cannot save '{name}' to '{filename}': {failed.strerror}") from None
+    except Gone as gone:
+        raise QMPError(f"cannot save '{name}' to '{filename}': {gone}") from None
+
+
+@contextmanager
+def _written(
     host: Host,
-    name: str,
     filename: str,
     length: int,
     saving: Saving,
     fill: Callable[[Output], None],
     replace: bool,
-) -> None:
-    def fill_file(fd: int) -> None:
-        saving.begin(fd)
-        output = Output(host, fd, length)
-        try:
-            fill(output)
-        finally:
-            output.close()
-
+    removable: bool = False,
+) -> Iterator[_NewFile]:
+    """A file that is on the disk, and has yet to appear; raises `OSError`."""
+    with closing(_entry(encode_path(filename), host.roots)) as entry:
+        replaced = _there(entry)
+        if replaced is not None and not replace:
+            raise libc.os_error(errno.EEXIST)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        directory = host.open_at(entry.directory, b".", flags)
     try:
-        entry = _entry(encode_path(filename), host.roots)
-        try:
-            _save(host, entry, fill_file, replace)
-        finally:
-            entry.close()
-    except OSError as failed:
-        raise QMPError(f"cannot save '{name}' to '{filename}': {failed.strerror}") from None
-    except Gone as gone:
-        raise QMPError(f"cannot save '{name}' to '{filename}': {gone}") from None
+        with closing(_NewFile(host, directory, entry, removable or replaced is not None)) as new:
+            saving.begin(new.fd)
+            with closing(Output(host, new.fd, length)) as output:
+                fill(output)
+            if replaced is not None:
+                _take_over(new.fd, directory, replaced)
+            host.sync(new.fd)
+            yield new
+    finally:
+        os.close(directory)
 
 
 def _entry(filename: bytes, roots: Roots | None) -> Entry:
@@ -149,35 +192,6 @@ def _entry(filename: bytes, roots: Roots | None) -> Entry:
         if filename.endswith(b"/"):
             raise libc.os_error(errno.EISDIR) from None
         raise
-
-
-def _save(host: Host, entry: Entry, fill: Callable[[int], None], replace: bool) -> None:
-    replaced = _there(entry)
-    if replaced is not None and not replace:
-        raise libc.os_error(errno.EEXIST)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    directory = host.open_at(entry.directory, b".", flags)
-    try:
-        new = _NewFile(host, directory, entry.name, replaced is not None)
-        try:
-            fill(new.fd)
-            if replaced is not None:
-                _take_over(new.fd, directory, replaced)
-            host.sync(new.fd)
-            new.appear(replace)
-        finally:
-            new.close()
-        try:
-            host.sync(directory)
-        except OSError as failed:
-            # The file is there, whole, and the one before it is not: to answer
-            # with an error would be wrong.
-            host.warn(
-                f"'{os.fsdecode(entry.path)}' is saved, but may be gone after a crash of the"
-                f" system: its directory can't be synced: {failed.strerror}"
-            )
-    finally:
-        os.close(directory)
 
 
 def _there(entry: Entry) -> os.stat_result | None:
@@ -237,20 +251,21 @@ class _NewFile:
         fd: its descriptor, for reading and writing.
     """
 
-    def __init__(self, host: Host, directory: int, name: bytes, replaces: bool) -> None:
+    def __init__(self, host: Host, directory: int, entry: Entry, removable: bool) -> None:
         """Make it; raises `OSError`.
 
         Args:
             directory: its descriptor, which has to stay open.
-            name: the file's own, in the end.
-            replaces: whether there is one of that name.
+            entry: the file's own, in the end; it may be closed.
+            removable: whether a name in the directory may have to be removed again.
         """
         self._host = host
         self._directory = directory
-        self._name = name
+        self._name = entry.name
+        self._path = entry.path
         self._temporary: bytes | None = None
         flags = os.O_RDWR | os.O_CLOEXEC
-        if replaces:
+        if removable:
             _check_renaming(directory)
         try:
             if not os.path.exists("/proc/self/fd"):
@@ -267,11 +282,23 @@ class _NewFile:
             _lock(self.fd)
 
     def appear(self, replace: bool) -> None:
-        """Give it its name, at once; raises `OSError`.
+        """Give it its name, at once, so that it outlives a crash; raises `OSError`.
 
         Args:
             replace: whether it may take the place of another file.
         """
+        self._take_name(replace)
+        try:
+            self._host.sync(self._directory)
+        except OSError as failed:
+            # The file is there, whole, and the one before it is not: to answer
+            # with an error would be wrong.
+            self._host.warn(
+                f"'{os.fsdecode(self._path)}' is saved, but may be gone after a crash of the"
+                f" system: its directory can't be synced: {failed.strerror}"
+            )
+
+    def _take_name(self, replace: bool) -> None:
         if self._temporary is None:
             try:
                 self._link(self._name)
@@ -287,6 +314,12 @@ class _NewFile:
             self._temporary = None
         else:
             self._link(self._name)
+
+    def withdraw(self) -> None:
+        """Take its name from it again, unless that is another file's by now."""
+        if _is_at(self.fd, self._directory, self._name):
+            with suppress(OSError):
+                os.unlink(self._name, dir_fd=self._directory)
 
     def close(self) -> None:
         """Close it; it is gone if it has no name."""

@@ -12,6 +12,7 @@ import pytest
 from memd.errors import QMPError
 from memd.hostmem.paths import Roots
 from memd.pages.manifest import Block
+from memd.pages.template import Progress, Template
 from memd.pages.templates import Templates, open_store
 from memd.work import run_here
 from tests.commands.fakes import Console
@@ -136,6 +137,27 @@ def test_exported_for_local_clones(console: Console, tmp_path: Path) -> None:
     text = console.refusal("x-template-export", name="a", filename=str(other), devices=same)[1]
     assert text == "the memory and the devices can't be one file"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["devices", "memory", "store"]
+
+
+def test_exported_where_the_name_is_taken_meanwhile(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The devices' file does not stay alone."""
+    fill(console)
+    file, devices = tmp_path / "memory", tmp_path / "devices"
+    pieces = Template.pieces
+
+    def taken(template: Template, progress: Progress) -> Iterator[tuple[int, bytes]]:
+        yield from pieces(template, progress)
+        file.write_bytes(b"another's")
+
+    monkeypatch.setattr(Template, "pieces", taken)
+    text = console.refusal("x-template-export", name="a", filename=str(file), devices=str(devices))[
+        1
+    ]
+    assert text == f"cannot save 'a' to '{file}': File exists"
+    assert file.read_bytes() == b"another's"
+    assert not devices.exists()
 
 
 def test_what_is_damaged_is_not_exported(console: Console, tmp_path: Path) -> None:

@@ -429,6 +429,37 @@ def test_a_directory_that_can_not_be_synced(
     assert line.endswith("its directory can't be synced: Input/output error")
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_files_that_are_there_together_or_not_at_all(tmp_path: Path, named: bool) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    failures = iter([None, errno.ENOSPC, errno.EIO])
+
+    def sync() -> None:
+        if number := next(failures, None):
+            raise OSError(number, os.strerror(number))
+
+    def save_both(host: Host, fill: Callable[[save.Put], None] = lambda put: put(0, b"2")) -> None:
+        one = save.NewFile(str(first), PAGE, lambda put: put(0, b"1"))
+        save.save_new(host, "m", one, save.NewFile(str(second), PAGE, fill))
+
+    host = Kernel(named, sync=sync)
+    # The first is on the disk, the second's writing fails; then the first's does.
+    for path, why in ((second, "No space left on device"), (first, "Input/output error")):
+        assert refusal(lambda: save_both(host)) == f"cannot save 'm' to '{path}': {why}"
+        assert os.listdir(tmp_path) == []
+
+    def take(put: save.Put) -> None:
+        second.write_bytes(b"another's")
+
+    assert refusal(lambda: save_both(host, take)) == f"cannot save 'm' to '{second}': File exists"
+    assert os.listdir(tmp_path) == ["second"]
+    assert second.read_bytes() == b"another's"
+    second.unlink()
+    save_both(host)
+    assert (first.read_bytes()[:1], second.read_bytes()[:1]) == (b"1", b"2")
+    assert sorted(os.listdir(tmp_path)) == ["first", "second"]
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_truncated_file(tmp_path: Path, shared: bool) -> None:
     path = tmp_path / "file"
