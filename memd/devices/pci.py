@@ -106,7 +106,17 @@ class GuestsPciDevice(PciDevice):
         events = [Event("DEVICE_DELETED", {"path": f"{path}/virtio-backend"}), deleted(self, path)]
         if self.parent is not None:
             self.parent.remove_child(self.name)
-        machine.emit(tuple(events if self.qom_type.is_a("virtio-pci") else events[1:]))
+        told = tuple(events if self.qom_type.is_a("virtio-pci") else events[1:])
+        self.release(machine, path, told)
+
+    def release(self, machine: Machine, path: str, events: tuple[Event, ...]) -> None:
+        """Free what it referred to; clients are told after that.
+
+        Args:
+            path: where it was.
+            events: that tell them.
+        """
+        machine.emit(events)
 
 
 def check_rom_and_index(device: Device, others: Iterable[Device]) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from memd.standin.chardevs import Chardevs
     from memd.standin.drives import Drives
     from memd.standin.netdevs import Netdevs
+    from memd.work import Event
 
 _MOST = 8192
 """Devices that clients may have added at a time."""
@@ -96,11 +97,10 @@ class OtherDevice(Device):
             machine.later(0.0, lambda: self._leave(machine))
 
     def _leave(self, machine: Any) -> None:
-        event = deleted(self, self.tree.path_of(self))
-        self._register.forget(self, machine)
+        path = self.tree.path_of(self)
         if self.parent is not None:
             self.parent.remove_child(self.name)
-        machine.emit((event,))
+        self._register.forget(self, machine, path, (deleted(self, path),))
 
 
 class OtherPciDevice(GuestsPciDevice):
@@ -112,10 +112,9 @@ class OtherPciDevice(GuestsPciDevice):
         super().__init__(qom_type, tree, id, bus)
         self._register = register
 
-    def leave(self, machine: Any) -> None:
-        """See `GuestsPciDevice.leave`."""
-        self._register.forget(self, machine)
-        super().leave(machine)
+    def release(self, machine: Any, path: str, events: tuple[Event, ...]) -> None:
+        """See `GuestsPciDevice.release`."""
+        self._register.forget(self, machine, path, events)
 
 
 AnyDevice = OtherDevice | OtherPciDevice
@@ -219,7 +218,8 @@ class Devices:
                 await self._blocks.relock()
                 device.leaving = False
         except BaseException:
-            used = self._blocks.collect(self._release(device, gone=False))
+            path = self._tree.path_of(device)
+            used = self._blocks.collect(self._release(device, path, gone=False))
             container.remove_child(name)
             machine.spawn(used, "unlocking the image of a device")
             raise
@@ -333,30 +333,43 @@ class Devices:
             device.add_child(id, pci)
             machine.buses.add_port(pci)
 
-    def forget(self, device: AnyDevice, machine: Machine) -> None:
-        """A device is going: what it referred to is free, and its buses are gone."""
+    def forget(
+        self, device: AnyDevice, machine: Machine, path: str, events: tuple[Event, ...]
+    ) -> None:
+        """A device is gone: what it referred to is free, and so are its buses.
+
+        Args:
+            path: where it was.
+            events: that tell clients, once its image is unlocked.
+        """
         for name in list(device.children):
             self._buses.pop(name, None)
-        # A node that blockdev-snapshot-sync made goes with the device.
-        used = self._blocks.collect(self._release(device))
-        machine.spawn(used, "closing the block node of a device")
+        node = self._release(device, path)
         self._present.discard(device)
         if device.id is not None:
             self._netdevs.remove_device(device.id)
+        machine.spawn(self._close(node, machine, events), "closing the block node of a device")
+
+    async def _close(self, node: Node | None, machine: Machine, events: tuple[Event, ...]) -> None:
+        try:
+            # A node that blockdev-snapshot-sync made goes with the device.
+            await self._blocks.collect(node)
+        finally:
+            machine.emit(events)
 
     def clear(self) -> None:
         """Drop what all devices refer to; their machine is gone."""
         for device in self._present:
-            self._release(device)
+            self._release(device, self._tree.path_of(device))
 
-    def _release(self, device: Device, *, gone: bool = True) -> Node | None:
+    def _release(self, device: Device, path: str, *, gone: bool = True) -> Node | None:
         """Free what a device referred to; gives the block node that it used.
 
         Args:
+            path: where the device is or was.
             gone: whether it was there.
         """
         node = None
-        path = self._tree.path_of(device)
         if "drive" in device.qom_type.all_properties:
             names = device.id, path, f"{path}/virtio-backend"
             node = self._drives.release(names, gone=gone)

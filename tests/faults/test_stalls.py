@@ -393,6 +393,30 @@ def test_files_of_character_and_block_devices(broken: Broken, directory: Path) -
     server.stop()
 
 
+def test_an_unplugged_disk_is_told_once_its_image_is_closed(
+    broken: Broken, directory: Path
+) -> None:
+    """Whoever waits for the event may then do what they like with the image."""
+    (broken.path / "image").write_bytes(bytes(512))
+    drive = f"if=none,id=d,format=raw,file={broken.path}/image"
+    machine = f"-machine q35 -S -display none -device virtio-scsi-pci -drive {drive}"
+    server = Server("memd", [*qemu_system_memd(), *machine.split(), "-clients", "many"], directory)
+    monitor = server.monitor()
+    disk = {"driver": "scsi-hd", "drive": "d", "id": "h"}
+    assert monitor.execute("device_add", disk) == {"return": {}}
+    broken.stall("flush")
+    try:
+        assert monitor.execute("device_del", {"id": "h"}) == {"return": {}}
+        # Clients are told what happens in its order.
+        assert monitor.execute("cont") == {"return": {}}
+        assert [event["event"] for event in monitor.events] == ["RESUME"]
+        others_go_on(server)
+    finally:
+        broken.mend()
+    monitor.read_event("DEVICE_DELETED")
+    server.stop()
+
+
 def test_a_secret_and_tls_files(broken: Broken, start_memd: Callable[..., Server]) -> None:
     server = start_memd()
     (broken.path / "key").write_bytes(b"secret")

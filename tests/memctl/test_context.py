@@ -137,8 +137,8 @@ def test_a_host_without_a_name() -> None:
     assert "memd --qmp" not in hint
 
 
-def test_somebody_elses_socket() -> None:
-    hint = no_daemon("/x", PermissionError(13, "Permission denied")).hint
+def test_somebody_elses_socket(directory: Path) -> None:
+    hint = no_daemon(f"{directory}/sock", PermissionError(13, "Permission denied")).hint
     assert hint.startswith("It is another user's")
 
 
