@@ -47,6 +47,11 @@ def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
     return [line for each in found for line in ("", *each)][1:]
 
 
+def info_snapshots(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info snapshots`; raises `QMPError` where there are some."""
+    return [] if daemon.standin is None else [daemon.standin.snapshots.told()]
+
+
 def _block(device: JSONObject | None, node: JSONObject | None, *, verbose: bool) -> list[str]:
     name = "" if device is None else device["device"]
     if node is None:

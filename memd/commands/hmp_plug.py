@@ -62,6 +62,21 @@ def netdev_add(daemon: Daemon, args: JSONObject) -> None:
     netdevs.add(_typed(daemon, "netdev_add", options), _no_fd)
 
 
+def savevm(daemon: Daemon, args: JSONObject) -> None:
+    """`savevm [TAG]`."""
+    standin(daemon).snapshots.save(args)
+
+
+def loadvm(daemon: Daemon, args: JSONObject) -> None:
+    """`loadvm TAG`."""
+    standin(daemon).snapshots.load(args)
+
+
+def delvm(daemon: Daemon, args: JSONObject) -> None:
+    """`delvm TAG`."""
+    standin(daemon).snapshots.delete(args)
+
+
 async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
     """`drive_add [-n] PLACE OPTIONS`; see `_as_it_stands`."""
     options, of = _options(args["options"], ""), standin(daemon)

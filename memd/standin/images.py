@@ -32,7 +32,6 @@ Args = dict[str, Any]
 Content = dict[int, bytes]
 """Bytes by their offsets."""
 
-_NO_SNAPSHOTS = "memd makes no internal snapshots"
 _FORMATS = ("raw", "qcow2")
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _MODE = 0o644
@@ -128,43 +127,6 @@ class Images:
         overlay.backing = node
         self._blocks.replace(node, overlay)
         node.set_read_only(True)
-
-    def snapshot_internal(self, args: Args) -> None:
-        """`blockdev-snapshot-internal-sync`: raise `QMPError`."""
-        node = self._blocks.named(args["device"])
-        if node.driver != "qcow2":
-            raise QMPError(
-                f"Block format '{node.driver}' used by device '{args['device']}' does not support"
-                " internal snapshots"
-            )
-        raise QMPError(_NO_SNAPSHOTS)
-
-    def delete_internal(self, args: Args) -> None:
-        """`blockdev-snapshot-delete-internal-sync`: raise `QMPError`."""
-        node = self._blocks.named(args["device"])
-        if not args.keys() & {"id", "name"}:
-            raise QMPError("Name or id must be provided")
-        if node.driver != "qcow2":
-            raise QMPError("Failed to get a snapshot list: Operation not supported")
-        raise QMPError(_NO_SNAPSHOTS)
-
-    def snapshot_job(self, kind: str) -> Callable[[Args], Awaitable[tuple[Event, ...]]]:
-        """Gives what starts a job that fails: `snapshot-save`, `-load` or `-delete`."""
-
-        def start(args: Args) -> Awaitable[tuple[Event, ...]]:
-            error = _NO_SNAPSHOTS
-            if not args["devices"]:
-                error = "At least one device is required for snapshot"
-            for name in args["devices"]:
-                node = self._blocks.find(name)
-                if node is None:
-                    error = f"No block device node '{name}'"
-                elif node.driver != "qcow2":
-                    name = node.drive.name if node.drive is not None else ""
-                    error = f"Device '{name}' is writable but does not support snapshots"
-            return self.jobs.start(args["job-id"], Task(kind, error=error), {})
-
-        return start
 
     async def transaction(self, args: Args) -> tuple[Event, ...]:
         """`transaction`: all of the actions, or none.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from memd.errors import QMPError
 from memd.hostmem.libc import write_at
@@ -21,8 +21,26 @@ _BACKING_FORMAT = 0xE2792ACA
 _COMPRESSION_BYTE = 104
 _LENGTH = 112
 _LONGEST_NAME = 1023
+_ENTRY = struct.Struct(">12xHH16xII")
+"""Of an internal snapshot: the lengths of its id and name, of a machine's state and of what
+comes before the id."""
+_LONGEST_SNAPSHOTS = 1 << 20
 _MOST_ENTRIES = 32 << 20 >> 3
 """Entries of a first-level table, which QEMU holds to 32 MiB."""
+
+
+class Snapshot(NamedTuple):
+    """An internal snapshot of an image.
+
+    Attributes:
+        id: unique in the image.
+        name: what people call it.
+        size: bytes of a machine's state in it.
+    """
+
+    id: str
+    name: str
+    size: int
 
 
 class Header:
@@ -33,6 +51,7 @@ class Header:
         facts: members of QAPI's `ImageInfo`.
         backing: the backing file's name as it is written there, or None.
         backing_format: its format, or None.
+        snapshots: the internal snapshots that are in the image.
     """
 
     def __init__(self, fd: int) -> None:
@@ -74,6 +93,7 @@ class Header:
         }
         self._cluster, self._length = 1 << bits, length
         self._table = fields[8], fields[7]
+        self.snapshots = _snapshots(fd, fields[12], fields[11])
         name = os.pread(fd, min(fields[3], _LONGEST_NAME), fields[2]) if fields[2] else b""
         self.backing = os.fsdecode(name) or None
         self._extensions = self._read_extensions(fd, fields[2] or self._cluster)
@@ -115,6 +135,28 @@ class Header:
             raise QMPError("Could not change the backing file: no space left in the header")
         write_at(fd, tail + raw, self._length)
         write_at(fd, struct.pack(">QI", at if raw else 0, len(raw)), 8)
+
+
+def _snapshots(fd: int, at: int, count: int) -> list[Snapshot]:
+    """Read the table of internal snapshots; raises `QMPError` where there is none such."""
+    found = []
+    end = at + _LONGEST_SNAPSHOTS
+    for _ in range(count):
+        entry = os.pread(fd, _ENTRY.size, at)
+        if len(entry) < _ENTRY.size or at > end:
+            raise QMPError("Could not read snapshots")
+        id_length, name_length, size, more = _ENTRY.unpack(entry)
+        rest = os.pread(
+            fd, min(more, _LONGEST_SNAPSHOTS) + id_length + name_length, at + len(entry)
+        )
+        if len(rest) < more + id_length + name_length:
+            raise QMPError("Could not read snapshots")
+        if more >= 8:
+            (size,) = struct.unpack_from(">Q", rest)
+        names = rest[more:]
+        found.append(Snapshot(os.fsdecode(names[:id_length]), os.fsdecode(names[id_length:]), size))
+        at += -(-(len(entry) + len(rest)) // 8) * 8
+    return found
 
 
 def _tail(extensions: list[tuple[int, bytes]], backing_format: str | None) -> bytes:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from memd.standin.listeners import Listeners
     from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
+    from memd.standin.snapshots import Snapshots
     from memd.standin.vnc import Vnc
 
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
@@ -34,7 +35,7 @@ REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 _FULL = "q35"
 _REGISTERS = (
     *("chardevs", "netdevs", "blocks", "drives", "images", "listeners", "exports", "devices"),
-    *("migration", "dump", "vnc", "dirty_rate"),
+    *("migration", "dump", "vnc", "dirty_rate", "snapshots"),
 )
 
 
@@ -108,6 +109,13 @@ class StandIn:
         from memd.standin.images import Images
 
         return Images(self.blocks, self._tree)
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """Internal snapshots, which it refuses."""
+        from memd.standin.snapshots import Snapshots
+
+        return Snapshots(self.blocks, self.images.jobs)
 
     @cached_property
     def listeners(self) -> Listeners:

@@ -120,7 +120,6 @@ def test_internal_snapshots_are_refused(directory: Path) -> None:
             ("blockdev-snapshot-delete-internal-sync", {"device": device, **more})
             for device, more in (("nope", {"name": "s"}), ("d0", {"name": "s"}), ("d0", {}))
         ),
-        ("set-numa-node", {"type": "node", "nodeid": 0}),
     ]
     drive = ("-drive", "if=none,id=d0,driver=null-co,node-name=d0n")
     with standin_pair(directory, "-machine", "q35", *drive) as pair:
