@@ -88,7 +88,7 @@ class Drive:
         status: whether its device would tell of errors.
         bound: whether the machine has made a device for it.
         denies: the locks by which its device keeps other processes from the image.
-        writes: whether its device writes, where the image can be written to.
+        writes: whether its device writes.
         limits: what is told of the limits of throughput that were set.
     """
 
@@ -106,6 +106,11 @@ class Drive:
         self.writes = False
         self.limits: dict[str, JSON] = {}
         self.insert(node)
+
+    @property
+    def label(self) -> str:
+        """How errors call it."""
+        return self.name or self.user or ""
 
     def insert(self, node: Node | None) -> Node | None:
         """Put a node into it, or nothing; gives the one that was in it."""

@@ -24,6 +24,7 @@ from memd.qapi.hash_order import object_order
 from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.standin.chardevs import Registered as RegisteredChardev
+from memd.work import Command
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
@@ -371,8 +372,7 @@ class Devices:
         """
         node = None
         if "drive" in device.qom_type.all_properties:
-            names = device.id, path, f"{path}/virtio-backend"
-            node = self._drives.release(names, gone=gone)
+            node = self._drives.release(self._names(device), gone=gone)
         netdev = self._netdevs.find(device.values.get("netdev", ""))
         if netdev is not None and netdev.peer == device.name:
             netdev.peer = None
@@ -380,6 +380,11 @@ class Devices:
         if chardev is not None:
             chardev.used = False
         return node
+
+    def _names(self, device: Device) -> tuple[str | None, ...]:
+        """What the drive of a device may call it."""
+        path = self._tree.path_of(device)
+        return device.id, path, f"{path}/virtio-backend"
 
     # Properties
 
@@ -419,12 +424,32 @@ class Devices:
         if name == "chardev":
             return _reference(name, lambda device, value: self._take_chardev(owner, device, value))
         if name == "drive":
-            return _reference(name, lambda device, value: self._drives.check(owner, value))
+            return self._drive_property(owner)
         if name == "mac":
             return kept(name, kind, "", _visit_mac(owner))
         if kind not in VISITS and told.default is None:
             default = ""
         return kept(name, kind, default, VISITS.get(kind, visit_str))
+
+    def _drive_property(self, owner: str) -> Property:
+        """The drive or node that a device has; once it is real it may get another node."""
+
+        def get(device: Device) -> JSON:
+            if not device.realized:
+                return device.values.get("drive", "")
+            drive = self._drives.used_by(self._names(device))
+            if drive is None or drive.node is None:
+                return "" if drive is None else drive.name
+            return drive.name or drive.node.name
+
+        def set(device: Device, value: JSON) -> Command[None] | None:
+            if device.realized:
+                return self._drives.replace(self._drives.used_by(self._names(device)), value)
+            self._drives.check(owner, value)
+            device.values["drive"] = value
+            return None
+
+        return Property("drive", "str", visit=visit_str, get=get, set=set)
 
     def _owner(self, driver: str, name: str) -> str:
         """The type that complaints about a property name: of a virtio device's, its inner half."""

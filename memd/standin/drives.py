@@ -13,7 +13,7 @@ from memd.devices.kinds import FLASH
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.json_types import JSON
 from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
-from memd.standin.image_locks import NO_RESIZE, NO_WRITE
+from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.work import Event
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class Drives:
                 raise QMPError(f"Device '{name}' not found")
             await self._blocks.delete({"node-name": name})
             return
-        drive.name = ""
+        drive.name, drive.status = "", False
         if drive.user is None:
             self._blocks.drives.remove(drive)
         await self._blocks.collect(drive.insert(None))
@@ -256,21 +256,25 @@ class Drives:
                 if kind == "ide-hd":
                     raise QMPError("No drive specified")
                 return
-            if node is not None and node.drive is not None:
-                raise conflict(node, f"block device '{node.drive.user}'", f"block device '{user}'")
-            drive = Drive("", node)
-            self._blocks.drives.append(drive)
+            drive = Drive("")
         elif drive.node is None and not of_media:
             raise QMPError("Device needs media, but drive is empty")
+        else:
+            node = drive.node
         if kind == "ide-hd" and drive.read_only:
             raise QMPError("Block node is read-only")
-        drive.user = drive.qdev = user
         flash = kind == "cfi.pflash01"
-        drive.status = not flash
-        drive.writes = not of_media
-        drive.denies = {NO_WRITE, NO_RESIZE} if of_media else {NO_WRITE}
+        writes = not of_media and node is not None and not node.read_only
+        denies: Locks = {NO_WRITE, NO_RESIZE} if of_media else {NO_WRITE}
         if flash or values.get("share-rw"):
-            drive.denies = frozenset()
+            denies = frozenset()
+        if node is not None and node.drive is not drive:
+            _check_alone(node, user, writes=writes, denies=denies)
+            drive.insert(node)
+        if drive not in self._blocks.drives:
+            self._blocks.drives.append(drive)
+        drive.user = drive.qdev = user
+        drive.status, drive.writes, drive.denies = not flash, writes, denies
         drive.removable = of_media or bool(values.get("removable"))
         drive.opened = False if drive.removable and kind != "floppy" else None
         drive.writeback = drive.writeback and values.get("write-cache") != "off"
@@ -283,22 +287,43 @@ class Drives:
             raise QMPError(f"can't get size of block device {label}: No medium found")
         return label, node.size
 
+    def used_by(self, names: tuple[str | None, ...]) -> Drive | None:
+        """The drive of a device, of which these are names; None where it has none."""
+        for drive in self._blocks.drives:
+            if drive.user is not None and drive.user in names:
+                return drive
+        return None
+
+    async def replace(self, drive: Drive | None, name: str) -> None:
+        """A device has another node as its medium; raises `QMPError` where it can't have it."""
+        node = self._blocks.named(name, "")
+        if drive is None or drive.node is None:
+            raise QMPError("Device needs media, but drive is empty")
+        if drive.node is node:
+            raise QMPError(f"Node '{name}' is already in use")
+        refused = drive.writes and node.read_only
+        if not (refused and (node.drive is None or NO_WRITE not in node.drive.denies)):
+            _check_alone(node, drive.label, writes=drive.writes, denies=drive.denies)
+        if refused:
+            raise QMPError("Block node is read-only")
+        await self._blocks.collect(await self._insert(drive, node))
+
     def release(self, names: tuple[str | None, ...], *, gone: bool = True) -> Node | None:
         """A device, of which these are names, is gone, and its drive too; gives its node.
 
         Args:
             gone: whether it was there; where not, a drive that was there before stays.
         """
-        for drive in self._blocks.drives:
-            if drive.user is not None and drive.user in names:
-                if drive.name and not gone:
-                    drive.user, drive.qdev, drive.opened = None, "", None
-                    drive.status = drive.writes = False
-                    drive.removable, drive.denies = True, frozenset()
-                    return None
-                self._blocks.drives.remove(drive)
-                return drive.insert(None)
-        return None
+        drive = self.used_by(names)
+        if drive is None:
+            return None
+        if drive.name and not gone:
+            drive.user, drive.qdev, drive.opened = None, "", None
+            drive.status = drive.writes = False
+            drive.removable, drive.denies = True, frozenset()
+            return None
+        self._blocks.drives.remove(drive)
+        return drive.insert(None)
 
     # What is told
 
@@ -413,16 +438,23 @@ class Drives:
             raise QMPError(f"There already is a medium in {what}")
         await self._insert(drive, node)
 
-    async def _insert(self, drive: Drive, node: Node) -> None:
-        """Put a node into a drive; raises `QMPError` where another process has its file."""
-        drive.insert(node)
+    async def _insert(self, drive: Drive, node: Node) -> Node | None:
+        """Put a node into a drive; gives the one that was in it.
+
+        Raises:
+            QMPError: another process has its file.
+        """
+        before = drive.insert(node)
         try:
             await self._blocks.relock()
         except QMPError:
             if drive.node is node:
-                drive.insert(None)
+                # It may have been deleted or used elsewhere meanwhile.
+                there = before in self._blocks.all()
+                drive.insert(None if before is None or before.drive or not there else before)
                 await self._blocks.relock(refuse=False)
             raise
+        return before
 
     async def eject(self, args: Args) -> tuple[Event, ...]:
         """`eject`; raises `QMPError`."""
@@ -537,6 +569,22 @@ def conflict(node: Node, writer: str, other: str) -> QMPError:
         f"Permission conflict on node '{node.name}': permissions 'write' are both required by"
         f" {writer} {uses} and unshared by {other} {uses}."
     )
+
+
+def _check_alone(node: Node, user: str, *, writes: bool, denies: Locks) -> None:
+    """Raise `QMPError` where something has a node that another is to have.
+
+    Args:
+        user: the other one, as errors call it.
+        writes, denies: as a `Drive`'s.
+    """
+    there = node.drive
+    if there is None:
+        return
+    new, old = f"block device '{user}'", f"block device '{there.label}'"
+    if writes and not (there.writes and NO_WRITE in denies):
+        raise conflict(node, new, old)
+    raise conflict(node, old, new)
 
 
 def _counts() -> dict[str, JSON]:

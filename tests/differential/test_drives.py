@@ -170,6 +170,78 @@ def test_flash_chips_are_in_the_tree(directory: Path) -> None:
         same(pair, steps)
 
 
+DRIVES = (
+    "-machine q35 -drive if=pflash,format=raw,file=@DIR@/raw1"
+    " -drive if=pflash,format=raw,readonly=on,id=v,file=@DIR@/raw2"
+    " -blockdev null-co,node-name=x -device virtio-blk-pci,drive=x,id=vd"
+    " -drive if=none,id=w,driver=null-co,node-name=nw -device virtio-blk-pci,drive=w,id=ve"
+    " -device virtio-scsi-pci -blockdev null-co,node-name=m,read-only=on"
+    " -device scsi-cd,drive=m,id=cd -device scsi-hd,drive=s,id=sh -blockdev null-co,node-name=s"
+    " -device ide-hd,drive=i,id=ih -blockdev null-co,node-name=i"
+    " -blockdev null-co,node-name=t -device scsi-hd,drive=t,id=st,share-rw=on"
+    " -blockdev null-co,node-name=u,read-only=on -device scsi-hd,drive=u,id=su"
+    " -blockdev null-co,node-name=c -blockdev null-co,node-name=d,size=1024"
+    " -blockdev null-co,node-name=e,read-only=on -blockdev null-co,node-name=f"
+    " -blockdev raw,node-name=r,file.driver=file,file.filename=@DIR@/raw3"
+)
+
+
+def drive(device: str, value: JSON) -> list[Step]:
+    """Have another node in a device, or in a flash chip by the machine's property."""
+    path, name = f"/machine/peripheral/{device}", "drive"
+    if device.startswith("pflash"):
+        path, name = "/machine", device
+    of: dict[str, Any] = {"path": path, "property": name}
+    return [("qom-set", {**of, "value": value}), ("qom-get", of)]
+
+
+SET = (
+    *(("pflash0", "c"), ("pflash0", "d"), ("pflash0", "e"), ("pflash1", "e"), ("pflash1", "c")),
+    ("pflash1", "e"),
+    *(("pflash0", "x"), ("pflash0", "nw"), ("pflash0", "nope"), ("pflash0", "")),
+    *(
+        ("pflash0", "w"),
+        ("pflash1", 5),
+        ("pflash1", None),
+        ("pflash0", "r"),
+        ("pflash0", "pflash0"),
+    ),
+    *(("vd", "e"), ("vd", "f"), ("vd", "c"), ("ve", "f"), ("ve", "x"), ("vd", "s"), ("vd", "t")),
+    *(("vd", "m"), ("sh", "f"), ("sh", "nw"), ("ih", "s"), ("cd", "f"), ("cd", "nw"), ("cd", "d")),
+    *(("st", "f"), ("st", "s"), ("st", "nw"), ("su", "x"), ("su", "f"), ("su", ""), ("ih", "nope")),
+)
+
+
+def test_devices_get_other_nodes(directory: Path) -> None:
+    with standin_pair(directory, *shlex.split(DRIVES), prepare=images) as pair:
+        present = [word("info block"), ("query-block", {})]
+        for device, value in SET:
+            same(pair, [*drive(device, value), *present])
+        delete = [("blockdev-del", {"node-name": name}) for name in "xcdefrstuim"]
+        same(pair, [*delete, *present, ("query-named-block-nodes", {})])
+        for name, at in (("pflash0", "pflash0"), ("v", "pflash1"), ("w", "ve")):
+            same(pair, [word(f"drive_del {name}"), *drive(at, "nope")[::-1], *present])
+        chips = [{"id": f"/machine/system.flash{number}"} for number in range(2)]
+        for verb in ("eject", "blockdev-remove-medium", "blockdev-open-tray"):
+            same(pair, [(verb, chip) for chip in chips])
+        same(pair, [("query-named-block-nodes", {}), ("device_del", {"id": "sh"}), *present])
+        same(pair, [delete[4], ("query-named-block-nodes", {})])
+
+
+def test_what_a_device_can_not_get(directory: Path) -> None:
+    """QEMU ends where a device has no medium, or the one that it is given."""
+    with standin_pair(directory, *shlex.split(DRIVES), prepare=images) as pair:
+        for device, value in (("pflash0", "c"), ("vd", "f")):
+            same(pair, drive(device, value))
+            said = pair.subject.ask(*drive(device, value)[0])
+            assert said["error"]["desc"] == f"Node '{value}' is already in use"
+        same(pair, [word("drive_del pflash0"), word("drive_del w")])
+        for device in ("pflash0", "ve"):
+            said = pair.subject.ask(*drive(device, "d")[0])
+            assert said["error"]["desc"] == "Device needs media, but drive is empty"
+        same(pair, [word("info block"), ("query-named-block-nodes", {})])
+
+
 MEDIA = (
     "-machine q35 -drive if=none,id=d0,file=@DIR@/raw1,format=raw"
     " -device virtio-blk-pci,drive=d0,id=vd0 -drive if=none,id=e0 -device ide-cd,drive=e0,id=ie0"

@@ -26,6 +26,10 @@ from tests.differential.standin import standin_pair
 
 Step = tuple[str, dict[str, Any]]
 
+NULL = "-blockdev null-co,node-name=z -device scsi-hd,drive=z,id=z"
+DRIVE = {"path": "/machine/peripheral/z", "property": "drive"}
+"""A device that can be given an image later."""
+
 FLOCK = struct.Struct("hhqqi4x")
 BYTES = (*range(100, 104), *range(200, 204))
 
@@ -93,7 +97,7 @@ def test_what_uses_an_image_locks_it(directory: Path, line: str) -> None:
 
 def test_locks_come_and_go_with_what_uses_an_image(directory: Path) -> None:
     cd = "-drive if=none,id=e -device ide-cd,drive=e,id=c"
-    text = f"-machine q35 -device virtio-scsi-pci {RAW} {cd}"
+    text = f"-machine q35 -device virtio-scsi-pci {RAW} {cd} {NULL}"
     export = {"type": "nbd", "id": "e", "node-name": "r"}
     socket = {"addr": {"type": "unix", "data": {"path": "@DIR@/nbd"}}}
     disk = {"driver": "scsi-hd", "drive": "r", "id": "h"}
@@ -106,6 +110,8 @@ def test_locks_come_and_go_with_what_uses_an_image(directory: Path) -> None:
         ("blockdev-open-tray", {"id": "c"}),
         ("blockdev-insert-medium", {"id": "c", "node-name": "r"}),
         ("blockdev-remove-medium", {"id": "c"}),
+        ("qom-set", {**DRIVE, "value": "r"}),
+        ("qom-set", {**DRIVE, "value": "z"}),
         ("nbd-server-start", socket),
         ("block-export-add", export),
         ("block-export-del", {"id": "e"}),
@@ -134,13 +140,15 @@ def test_who_finds_an_image_locked_is_refused(directory: Path) -> None:
     insert = {"id": "c", "node-name": "r"}
     socket = {"addr": {"type": "unix", "data": {"path": "@DIR@/nbd"}}}
     export = {"type": "nbd", "id": "e", "node-name": "r", "writable": True}
-    text = "-machine q35 -device virtio-scsi-pci -device scsi-cd,id=c"
+    text = f"-machine q35 -device virtio-scsi-pci -device scsi-cd,id=c {NULL}"
     steps: list[Step] = [
         ("blockdev-add", qcow2),
         ("blockdev-add", added),
         *(("device_add", {"driver": kind, "drive": "r"}) for kind in ("scsi-hd", "scsi-cd")),
         ("device_add", {"driver": "scsi-hd", "drive": "r", "share-rw": True}),
         ("block_resize", {"node-name": "r", "size": 4096}),
+        ("qom-set", {**DRIVE, "value": "r"}),
+        ("qom-get", DRIVE),
         ("blockdev-open-tray", {"id": "c"}),
         ("blockdev-insert-medium", insert),
         ("blockdev-change-medium", change),
