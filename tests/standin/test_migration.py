@@ -333,7 +333,7 @@ def test_a_reset_gives_up_what_is_awaited(tmp_path: Path, start: Start) -> None:
         {"uri": f"unix:{'x' * 5000}"},
         {"uri": f"file:{'x' * 5000}"},
         {"uri": "file:/dev/full"},
-        {"uri": "file:/x,offset=18446744073709551615"},
+        {"uri": "file:@DIR@/x,offset=18446744073709551615"},
         {"uri": f"tcp:{'a' * 64}:1"},
         {"uri": "tcp:a..b:1"},
         {"uri": "tcp:127.0.0.1:-1"},
@@ -342,7 +342,7 @@ def test_a_reset_gives_up_what_is_awaited(tmp_path: Path, start: Start) -> None:
         *(
             {"channels": [{"channel-type": kind, "addr": address}]}
             for kind, address in (
-                ("main", {"transport": "file", "filename": "/x", "offset": (1 << 64) - 1}),
+                ("main", {"transport": "file", "filename": "@DIR@/x", "offset": (1 << 64) - 1}),
                 ("main", {"transport": "rdma", "host": "a", "port": "1"}),
                 ("main", {"transport": "socket", "type": "vsock", "cid": "1", "port": "2"}),
                 ("main", {"transport": "exec", "args": []}),
@@ -352,8 +352,9 @@ def test_a_reset_gives_up_what_is_awaited(tmp_path: Path, start: Start) -> None:
         ),
     ],
 )
-def test_where_nobody_can_go(nowhere: Machine, address: dict[str, Any]) -> None:
-    told = nowhere.ask("migrate", **address)
+def test_where_nobody_can_go(tmp_path: Path, nowhere: Machine, address: dict[str, Any]) -> None:
+    here = json.loads(json.dumps(address).replace("@DIR@", str(tmp_path)))
+    told = nowhere.ask("migrate", **here)
     if told == {}:
         told = settle(lambda: nowhere.ask("query-migrate"), lambda now: now["status"] == "failed")[
             "error-desc"
