@@ -275,10 +275,14 @@ class _Served:
         if self._qmp is not None:
             try:
                 self._monitor = await self._find_monitor(self._qmp)
-            except QMPError:
-                if self._recovering and not await asyncio.to_thread(self._reach.listens, self._qmp):
+            except QMPError as error:
+                if not self._recovering:
+                    raise
+                if not await asyncio.to_thread(self._reach.listens, self._qmp):
                     return "left"
-                raise
+                raise QMPError(
+                    f"the machine can't be recovered, and has to be ended: {error.desc}"
+                ) from None
         monitor, recording = self._monitor, opened.recording
         if not self._page_sizes and "page-size" in self._request:
             self._page_sizes = [self._request["page-size"]] * len(recording.memory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -152,6 +153,60 @@ async def test_the_daemon_and_the_process_die(store: Path, start_guest: Start) -
     await asyncio.to_thread(guest.check)
     await asyncio.to_thread(guest.execute, "quit")
     assert (await second.ended())["outcome"] == "left"
+    await second.servers.close()
+    assert notes(store) == []
+
+
+def serving_processes(store: Path) -> set[int]:
+    """The processes that serve from a store, and the one that holds monitors for them."""
+    found = set()
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = each.read_bytes().split(b"\0")
+            if b"memd.pages.serving" in words and str(store) in words[-2].decode():
+                found.add(int(each.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_everything_dies(store: Path, start_guest: Start, waits: bool) -> None:
+    """What holds the monitor's connection as well: the clone pauses, and is recovered by a new one.
+
+    If QEMU's main thread itself waits for a page, it answers nobody: then that is told.
+    """
+    first = Serving(store)
+    guest = start_guest(memory("memfd"))
+    await first.serve(qmp=str(guest.pages), record=True)
+    if waits:
+        guest.type("md5sum /pattern")
+    else:
+        await asyncio.to_thread(guest.run, "head -c 4000 /pattern | md5sum")
+    (process,) = first.servers._processes
+    await first.servers.close()
+    processes = serving_processes(store)
+    assert {process.popen.pid} < processes
+    for each in processes:
+        os.kill(each, signal.SIGKILL)
+    if not waits:
+        # It comes to pages that nobody sends.
+        guest.type("md5sum /pattern")
+    second = Serving(store)
+    await second.servers.resume()
+    ended = asyncio.ensure_future(second.ended())
+    heard = asyncio.ensure_future(asyncio.to_thread(guest.hear))
+    await asyncio.wait((ended, heard), return_when=asyncio.FIRST_COMPLETED)
+    if waits and ended.done():
+        assert ended.result()["outcome"] == "failed"
+        assert "the machine can't be recovered" in ended.result()["error"]
+        assert "Migration paused" in guest.stderr()
+        guest.process.kill()
+        with pytest.raises((AssertionError, ConnectionError)):
+            await heard
+    else:
+        assert await heard == f"{digest()}  /pattern"
+        await asyncio.to_thread(guest.check)
+        await asyncio.to_thread(guest.execute, "quit")
+        assert (await ended)["outcome"] == "left"
     await second.servers.close()
     assert notes(store) == []
 

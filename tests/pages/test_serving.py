@@ -1,16 +1,17 @@
-"""A clone that does not begin is given up."""
+"""A clone that does not begin, or can't be recovered, is given up."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from memd.errors import QMPError
-from memd.pages import serving
+from memd.pages import clone_monitor, serving
 from memd.pages.channel import Channel
 from memd.pages.fd_holder import Holder
 from memd.pages.reach import Reach
@@ -21,28 +22,49 @@ from tests.pages.memory import memory, save
 from tests.pages.streams import MEMORY, PAGE, stream
 
 
-@pytest.mark.parametrize("accepts", [True, False])
-async def test_what_is_no_machine(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, accepts: bool
-) -> None:
-    monkeypatch.setattr(serving, "LOADING", 0.2)
-    monkeypatch.setattr(serving, "REPORTS", 0.05)
+class Told:
+    """The daemon's end of a channel, and a process that holds no monitor."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    def send(self, message: Any) -> None:
+        self.messages.append(message)
+
+    def take(self, number: int) -> int:
+        return -1
+
+
+@pytest.fixture
+async def opened(directory: Path) -> AsyncIterator[serving.Opened]:
     store = Store(str(directory / "store"))
     save(store, "a", memory(MEMORY // PAGE), devices=stream())
     template = store.open("a")
     template.fetch(0, template.size)
-    opened = serving.Opened(parse(template.devices(), template.size), TemplateMemory(template))
-    told: list[Any] = []
+    made = serving.Opened(parse(template.devices(), template.size), TemplateMemory(template))
+    yield made
+    await made.memory.close()
+    store.close()
+
+
+def served(**request: object) -> serving._Served:
+    """A clone that is to be served."""
+    told = Told()
+    return serving._Served(
+        {"id": 1, **request}, cast("Holder", told), Reach(), cast("Channel", told)
+    )
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_what_is_no_machine(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, opened: serving.Opened, accepts: bool
+) -> None:
+    monkeypatch.setattr(serving, "LOADING", 0.2)
+    monkeypatch.setattr(serving, "REPORTS", 0.05)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(directory / "in"))
         listening.listen(1)
-        served = serving._Served(
-            {"id": 1, "uri": f"unix:{directory}/in"},
-            cast("Holder", None),
-            Reach(),
-            cast("Channel", type("Told", (), {"send": staticmethod(told.append)})()),
-        )
-        running = asyncio.ensure_future(served.run(opened, -1))
+        running = asyncio.ensure_future(served(uri=f"unix:{directory}/in").run(opened, -1))
         if accepts:
             await asyncio.sleep(0.05)
             peer, _address = listening.accept()
@@ -52,5 +74,21 @@ async def test_what_is_no_machine(
             await asyncio.wait_for(running, 20)
         if accepts:
             peer.close()
-    await opened.memory.close()
-    store.close()
+
+
+async def test_a_machine_that_can_not_be_recovered(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, opened: serving.Opened
+) -> None:
+    """It hangs, and nothing holds a connection to its monitor."""
+    monkeypatch.setattr(clone_monitor, "PATIENCE", 0.1)
+    path = str(directory / "qmp")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        with pytest.raises(QMPError) as refused:
+            await served(qmp=path, recover=True).run(opened, -1)
+        assert refused.value.desc == (
+            f"the machine can't be recovered, and has to be ended: the monitor {path} does not"
+            " answer: it may have another client, or the machine hangs"
+        )
+    assert await served(qmp=path, recover=True).run(opened, -1) == "left"
