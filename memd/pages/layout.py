@@ -45,6 +45,10 @@ def decode_numbers(kind: str, data: bytes) -> array[int]:
     return values
 
 
+Range = tuple[int, int]
+"""The first of some pages, and how many."""
+
+
 class Place(NamedTuple):
     """Where a chunk's record is: a pack's digest, and the offset and length there."""
 
@@ -216,19 +220,29 @@ class Layout:
             content[first : first + count] = b"\1" * count
         return content
 
-    def ranges(self) -> list[tuple[int, int]]:
-        """The ranges of pages that are not zeroes: (first page, pages), merged."""
-        merged: list[tuple[int, int]] = []
-        first = end = 0
-        for start, length in zip(self.starts, self.lengths, strict=True):
-            if start != end:
-                if end > first:
-                    merged.append((first, end - first))
-                first = start
-            end = start + length
-        if end > first:
-            merged.append((first, end - first))
-        return merged
+    def ranges(self) -> list[Range]:
+        """The ranges of pages that are not zeroes, ascending."""
+        return _merged(zip(self.starts, self.lengths, strict=True))
+
+
+def ranges_of(pages: Iterable[int]) -> list[Range]:
+    """Pages as ranges of pages that follow each other, in the same order."""
+    return _merged((page, 1) for page in pages)
+
+
+def _merged(runs: Iterable[Range]) -> list[Range]:
+    """Ranges, of which those that follow each other are one."""
+    merged: list[Range] = []
+    first = end = 0
+    for start, length in runs:
+        if start != end:
+            if end > first:
+                merged.append((first, end - first))
+            first = start
+        end = start + length
+    if end > first:
+        merged.append((first, end - first))
+    return merged
 
 
 class Places:

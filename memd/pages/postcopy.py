@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from memd.errors import QMPError
 from memd.pages.recording import (
@@ -38,6 +38,9 @@ from memd.pages.recording import (
     Block,
     Recording,
 )
+
+if TYPE_CHECKING:
+    from memd.pages.layout import Range
 
 BATCH = 64
 """Pages sent at once at most where nobody asked for them: 256 KiB, which a reader takes in
@@ -222,9 +225,6 @@ class _Part:
         entries[:1] = struct.pack(">Q", at | flag) + self.name, entries[0][8:]
 
 
-Range = tuple[int, int]
-"""The first of some pages, and how many."""
-
 _Run = tuple[_Part, int, int, bool]
 """Units that are sent at once: a part, the first, how many, whether they are needed soon."""
 
@@ -254,7 +254,7 @@ class Source:
         recording: the machine's state.
         memory: the content of its memory.
         page_sizes: of the blocks that this is at the destination, in bytes.
-        working_set: pages of 4 KiB in the order in which they are needed; see `ranges`.
+        working_set: pages of 4 KiB in the order in which they are needed, as ranges.
         counts: where what is sent is added.
         on_demand: whether only what is asked for is sent, until `push` is called.
         recover: whether the destination is one that has paused.
@@ -611,19 +611,6 @@ def _runs(part: _Part, start: int, end: int, needed: bool) -> Iterator[_Run]:
             start = state.find(_UNSENT, start, end)
             if start < 0:
                 return
-
-
-def ranges(pages: Sequence[int]) -> list[Range]:
-    """Pages as ranges of pages that follow each other, in the same order."""
-    found: list[Range] = []
-    first = end = -1
-    for page in pages:
-        if page != end:
-            found.append((first, end - first))
-            first = page
-        end = page + 1
-    found.append((first, end - first))
-    return found[1:]
 
 
 def _command(number: int, data: bytes = b"") -> bytes:

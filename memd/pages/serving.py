@@ -29,7 +29,8 @@ from memd.pages.channel import Channel, Message
 from memd.pages.clone_connection import CloneConnection
 from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.fd_holder import Holder
-from memd.pages.postcopy import Counts, Source, ranges
+from memd.pages.layout import ranges_of
+from memd.pages.postcopy import Counts, Source
 from memd.pages.reach import Reach
 from memd.pages.recording import PAGE, Recording, parse
 from memd.pages.store import Store
@@ -76,7 +77,7 @@ class Opened:
         self.recording = recording
         self.memory = memory
         self.working_set = memory.template.working_set()
-        self.ranges = ranges(self.working_set)
+        self.ranges = ranges_of(self.working_set)
         manifest = memory.template.manifest
         self.page_sizes = [
             block.page_size for block in manifest.blocks if block.offset is not None

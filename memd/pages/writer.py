@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from memd.errors import QMPError
 from memd.hostmem.content import Gone, data_ranges
 from memd.pages.blobs import Blobs, NewBlob
 from memd.pages.chunks import CHUNK_PAGES, PACK, PAGE, pack
-from memd.pages.layout import MOST_PAGES, Layout, Piece, Place, Places
+from memd.pages.layout import MOST_PAGES, Layout, Piece, Place, Places, ranges_of
 from memd.pages.manifest import Manifest
 from memd.pages.template import Template
 
@@ -298,13 +298,14 @@ class Writer:
 
     def _take(self, seen: _Seen) -> None:
         if seen.same and self._base is not None:
-            for first, count in _stretches(seen.same):
-                for piece in self._base.layout.pieces(seen.page + seen.same[first], count):
+            for first, count in ranges_of(seen.same):
+                for piece in self._base.layout.pieces(seen.page + first, count):
                     self._chunks.add_of(self._base, piece)
         if seen.record is not None:
             stored = self._chunks.add(seen.record, len(seen.new))
-            for first, count in _stretches(seen.new):
-                self._chunks.run(seen.page + seen.new[first], count, stored + first)
+            for first, count in ranges_of(seen.new):
+                self._chunks.run(seen.page + first, count, stored)
+                stored += count
             return
         for each in seen.new:
             self._changed.append((seen.page + each, seen.data[each * PAGE : (each + 1) * PAGE]))
@@ -319,12 +320,3 @@ class Writer:
             for slot, (page, _data) in enumerate(self._changed):
                 self._chunks.run(page, 1, stored + slot)
             self._changed.clear()
-
-
-def _stretches(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """The stretches of numbers that follow each other: the index of the first, and how many."""
-    first = 0
-    for index in range(1, len(numbers) + 1):
-        if index == len(numbers) or numbers[index] != numbers[index - 1] + 1:
-            yield first, index - first
-            first = index

@@ -8,7 +8,8 @@ import struct
 import pytest
 
 from memd.errors import QMPError
-from memd.pages.postcopy import Missing, Source, Span, ranges
+from memd.pages.layout import ranges_of
+from memd.pages.postcopy import Missing, Source, Span
 from memd.pages.recording import parse
 from tests.pages.destination import Destination
 from tests.pages.streams import DEVICES, PAGE, ROM, stream
@@ -84,7 +85,7 @@ class Pair:
             recording,
             memory,
             [HUGE if large else PAGE] * len(self.blocks),
-            ranges(working_set),
+            ranges_of(working_set),
             on_demand=on_demand,
             recover=recovering is not None,
         )
