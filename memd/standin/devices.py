@@ -29,7 +29,7 @@ from memd.work import Command
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
-    from memd.standin.blocks import Blocks, Node
+    from memd.standin.blocks import Blocks, Drive, Node
     from memd.standin.catalogue import Catalogue
     from memd.standin.chardevs import Chardevs
     from memd.standin.drives import Drives
@@ -372,7 +372,7 @@ class Devices:
         """
         node = None
         if "drive" in device.qom_type.all_properties:
-            node = self._drives.release(self._names(device), gone=gone)
+            node = self._drives.release(_names(device, path), gone=gone)
         netdev = self._netdevs.find(device.values.get("netdev", ""))
         if netdev is not None and netdev.peer == device.name:
             netdev.peer = None
@@ -380,11 +380,6 @@ class Devices:
         if chardev is not None:
             chardev.used = False
         return node
-
-    def _names(self, device: Device) -> tuple[str | None, ...]:
-        """What the drive of a device may call it."""
-        path = self._tree.path_of(device)
-        return device.id, path, f"{path}/virtio-backend"
 
     # Properties
 
@@ -437,14 +432,14 @@ class Devices:
         def get(device: Device) -> JSON:
             if not device.realized:
                 return device.values.get("drive", "")
-            drive = self._drives.used_by(self._names(device))
+            drive = self._drive_of(device)
             if drive is None or drive.node is None:
                 return "" if drive is None else drive.name
             return drive.name or drive.node.name
 
         def set(device: Device, value: JSON) -> Command[None] | None:
             if device.realized:
-                return self._drives.replace(self._drives.used_by(self._names(device)), value)
+                return self._drives.replace(self._drive_of(device), value)
             self._drives.check(owner, value)
             device.values["drive"] = value
             return None
@@ -468,6 +463,9 @@ class Devices:
             raise QMPError(f"Property '{owner}.netdev' can't take value '{id}', it's in use")
         netdev.peer = device.name
 
+    def _drive_of(self, device: Device) -> Drive | None:
+        return self._drives.used_by(_names(device, self._tree.path_of(device)))
+
     def _take_drive(self, device: AnyDevice) -> None:
         path, kind = self._tree.path_of(device), device.qom_type
         user = f"{path}/virtio-backend" if kind.is_a("virtio-pci") else device.id or path
@@ -483,6 +481,11 @@ class Devices:
                 " in use"
             )
         chardev.used = True
+
+
+def _names(device: Device, path: str) -> tuple[str | None, ...]:
+    """What the drive of a device may call it."""
+    return device.id, path, f"{path}/virtio-backend"
 
 
 def _visit_mac(owner: str) -> Visit:

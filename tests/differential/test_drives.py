@@ -173,7 +173,8 @@ def test_flash_chips_are_in_the_tree(directory: Path) -> None:
 DRIVES = (
     "-machine q35 -drive if=pflash,format=raw,file=@DIR@/raw1"
     " -drive if=pflash,format=raw,readonly=on,id=v,file=@DIR@/raw2"
-    " -blockdev null-co,node-name=x -device virtio-blk-pci,drive=x,id=vd"
+    " -blockdev null-co,node-name=x -device pcie-root-port,id=p"
+    " -device virtio-blk-pci,drive=x,id=vd,bus=p"
     " -drive if=none,id=w,driver=null-co,node-name=nw -device virtio-blk-pci,drive=w,id=ve"
     " -device virtio-scsi-pci -blockdev null-co,node-name=m,read-only=on"
     " -device scsi-cd,drive=m,id=cd -device scsi-hd,drive=s,id=sh -blockdev null-co,node-name=s"
@@ -240,6 +241,11 @@ def test_what_a_device_can_not_get(directory: Path) -> None:
             said = pair.subject.ask(*drive(device, "d")[0])
             assert said["error"]["desc"] == "Device needs media, but drive is empty"
         same(pair, [word("info block"), ("query-named-block-nodes", {})])
+        # QEMU's guest would have to let it go.
+        for command, arguments in (("cont", {}), ("device_del", {"id": "vd"})):
+            assert pair.subject.ask(command, arguments) == {"return": {}}
+        pair.subject.monitor.read_event("DEVICE_DELETED")
+        assert pair.subject.ask("blockdev-del", {"node-name": "f"}) == {"return": {}}
 
 
 MEDIA = (
