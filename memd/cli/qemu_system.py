@@ -298,6 +298,12 @@ _ORDER = (
 """The order of registering: QEMU takes options by kind, not as they were written."""
 
 
+def _is_modern(start: StartCommand) -> bool:
+    """Whether it is a network backend of those that QEMU makes before others."""
+    named = start.options.get("type") in ("stream", "dgram")
+    return start.command == "netdev_add" and (start.is_json or named)
+
+
 def _check_stdio(line: QemuCommandLine, given: Container[str]) -> None:
     """Raise `CommandLineError` where the machine's own serial port would be on stdio too.
 
@@ -376,7 +382,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     line.find_compat(given)
     hardware.machine.set("graphics", "on")
     apply_options(given, OPTIONS | FLAGS, line)
-    config.startup.sort(key=lambda each: _ORDER.index(each.command))
+    config.startup.sort(key=lambda each: (_ORDER.index(each.command), not _is_modern(each)))
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
     hardware.machine.check_type(config.compat)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memd.standin.catalogue import Catalogue
     from memd.standin.chardevs import Chardevs
     from memd.standin.drives import Drives
-    from memd.standin.netdevs import Netdevs
+    from memd.standin.netdevs import Netdevs, Nic
     from memd.work import Event
 
 _MOST = 8192
@@ -149,8 +149,7 @@ class Devices:
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, Bus] = {}
         self._present: set[AnyDevice] = set()
-        # The last byte of the next network address.
-        self._number = 0x56
+        self._nics: dict[Device, Nic] = {}
 
     def resolve(self, driver: str) -> str:
         """The type that a name stands for, which may be an alias."""
@@ -227,11 +226,9 @@ class Devices:
         device.realized = True
         self._present.add(device)
         self._add_buses(device, id, machine)
-        if id is not None:
-            if "netdev" in kind.all_properties:
-                address = device.values.setdefault("mac", f"52:54:00:12:34:{self._number:02x}")
-                self._netdevs.add_device(id, driver, address)
-                self._number = (self._number + 1) % 256
+        if "netdev" in kind.all_properties:
+            given = device.values.get("mac", "")
+            device.values["mac"] = self._netdevs.add_device(self._nic(device), id, given)
 
     def _admit(self, driver: str) -> dict[str, Any]:
         kind = self._tree.type_by_name(driver)
@@ -347,8 +344,6 @@ class Devices:
             self._buses.pop(name, None)
         node = self._release(device, path)
         self._present.discard(device)
-        if device.id is not None:
-            self._netdevs.remove_device(device.id)
         machine.spawn(self._close(node, machine, events), "closing the block node of a device")
 
     async def _close(self, node: Node | None, machine: Machine, events: tuple[Event, ...]) -> None:
@@ -373,9 +368,9 @@ class Devices:
         node = None
         if "drive" in device.qom_type.all_properties:
             node = self._drives.release(_names(device, path), gone=gone)
-        netdev = self._netdevs.find(device.values.get("netdev", ""))
-        if netdev is not None and netdev.peer == device.name:
-            netdev.peer = None
+        nic = self._nics.pop(device, None)
+        if nic is not None:
+            self._netdevs.remove_device(nic)
         chardev = self._chardevs.find(device.values.get("chardev", ""))
         if chardev is not None:
             chardev.used = False
@@ -461,7 +456,13 @@ class Devices:
             raise QMPError(f"Property '{owner}.netdev' can't find value '{id}'")
         if netdev.peer is not None:
             raise QMPError(f"Property '{owner}.netdev' can't take value '{id}', it's in use")
-        netdev.peer = device.name
+        self._nic(device).connect(netdev)
+
+    def _nic(self, device: Device) -> Nic:
+        """What a device is among networks."""
+        from memd.standin.netdevs import Nic
+
+        return self._nics.setdefault(device, Nic(device.id or "", device.qom_type.name))
 
     def _drive_of(self, device: Device) -> Drive | None:
         return self._drives.used_by(_names(device, self._tree.path_of(device)))

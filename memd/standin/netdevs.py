@@ -1,4 +1,4 @@
-"""The register of network backends: ids, what was given of them, who uses them.
+"""The register of networks: backends, devices and hubs, and which is connected to which.
 
 Nothing is sent by any of them: descriptors that are handed over are taken and
 held, and no helper is run. Texts were observed on QEMU 10.0.2.
@@ -6,36 +6,101 @@ held, and no helper is run. Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+from collections import Counter
+from ipaddress import ip_interface
 from typing import Any
 
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.standin.chardevs import Chardevs, Held, TakeFd
 
 _MOST = 1024
-"""Backends that clients may have added at a time."""
+"""Backends that clients may have added at a time, and hubs, which stay."""
 
 _NOT_BACKENDS = ("nic", "none")
 _FD_MEMBERS = ("fd", "fds", "vhostfd", "vhostfds")
 
+_OWN_ADDRESSES = "52:54:00:12:34:"
+_FIRST = 0x56
+_NO_ADDRESS = "00:00:00:00:00:00"
 
-class Netdev:
+
+class Client:
+    """What may be connected to another one.
+
+    Attributes:
+        id: how it is told.
+        type: which kind (QAPI `NetClientDriver`).
+        peer: what it is connected to, None for nothing.
+    """
+
+    def __init__(self, id: str, type: str) -> None:
+        self.id = id
+        self.type = type
+        self.peer: Client | None = None
+
+    @property
+    def told(self) -> str:
+        """What is told of it besides its kind."""
+        return ""
+
+    @property
+    def line(self) -> str:
+        """Its line in `info network`."""
+        return f"{self.id}: index=0,type={self.type},{self.told}"
+
+    def connect(self, other: Client) -> None:
+        """Connect it with another one."""
+        self.peer, other.peer = other, self
+
+    def disconnect(self) -> None:
+        """Leave it alone."""
+        if self.peer is not None:
+            self.peer.peer = None
+        self.peer = None
+
+
+class Nic(Client):
+    """A network device.
+
+    Attributes:
+        model: its type.
+        address: on the network.
+    """
+
+    def __init__(self, id: str, model: str) -> None:
+        super().__init__(id, "nic")
+        self.model = model
+        self.address = ""
+
+    @property
+    def told(self) -> str:
+        """See `Client.told`."""
+        return f"model={self.model},macaddr={self.address}"
+
+
+class Netdev(Client):
     """A network backend.
 
     Attributes:
-        id: its id.
-        type: which kind (QAPI `NetClientDriver`).
         options: what it was given.
-        peer: the device that uses it, by id or type; None for nobody.
-        up: whether its link is.
     """
 
     def __init__(self, id: str, type: str, options: dict[str, Any], fds: list[Held]) -> None:
-        self.id = id
-        self.type = type
+        super().__init__(id, type)
         self.options = options
-        self.peer: str | None = None
-        self.up = True
         self._fds = fds
+
+    @property
+    def told(self) -> str:
+        """See `Client.told`."""
+        if self.type == "user":
+            restricted = "on" if self.options.get("restrict") else "off"
+            return f"net={_network(self.options.get('net', '10.0.2.0'))},restrict={restricted}"
+        if self.type == "socket":
+            for name in ("mcast", "udp"):
+                if name in self.options:
+                    return f"socket: {name}={self.options[name]}"
+        return ""
 
     def close(self) -> None:
         """Close the descriptors that were handed over."""
@@ -53,17 +118,17 @@ class Netdevs:
 
     def __init__(self, chardevs: Chardevs) -> None:
         self._chardevs = chardevs
+        # Backends and devices, in the order in which they came.
         self._known: dict[str, Netdev] = {}
-        # The line that tells of a network device, by the device's id.
-        self._devices: dict[str, str] = {}
+        self._clients: list[Client] = []
+        # The ports of each hub, by its number; the first ones first.
+        self._hubs: dict[int, list[Netdev]] = {}
+        # How many devices have the addresses of which these are the last bytes.
+        self._addresses: Counter[int] = Counter()
 
     def find(self, id: str) -> Netdev | None:
         """The backend of that id."""
         return self._known.get(id)
-
-    def all(self) -> list[Netdev]:
-        """Every backend, in the order in which they came."""
-        return list(self._known.values())
 
     def add(self, args: dict[str, Any], take_fd: TakeFd) -> None:
         """`netdev_add`.
@@ -80,7 +145,10 @@ class Netdevs:
             raise QMPError(f"Duplicate ID '{id}'")
         if len(self._known) >= _MOST:
             raise QMPError(f"there are {_MOST} network backends, and may be no more")
+        if kind == "hubport" and len(self._hubs.keys() | {args["hubid"]}) > _MOST:
+            raise QMPError(f"there are {_MOST} network hubs, and may be no more")
         self._check(args)
+        other = self._other_of(args)
         fds: list[Held] = []
         try:
             for member in _FD_MEMBERS:
@@ -94,7 +162,24 @@ class Netdevs:
                 each.close()
             raise
         options = {name: value for name, value in args.items() if name not in ("id", "type")}
-        self._known[id] = Netdev(id, kind, options, fds)
+        made = self._known[id] = Netdev(id, kind, options, fds)
+        self._clients.append(made)
+        if kind == "hubport":
+            self._hubs.setdefault(args["hubid"], []).append(made)
+        if other is not None:
+            made.connect(other)
+
+    def _other_of(self, args: dict[str, Any]) -> Netdev | None:
+        """The backend that a port of a hub is for."""
+        if args["type"] != "hubport" or "netdev" not in args:
+            return None
+        name = args["netdev"]
+        other = self._known.get(name)
+        if other is None:
+            raise QMPError(f"netdev '{name}' not found")
+        if other.peer is not None:
+            raise QMPError(f"netdev '{name}' is in use")
+        return other
 
     def _check(self, args: dict[str, Any]) -> None:
         kind = args["type"]
@@ -122,43 +207,89 @@ class Netdevs:
         if found is None:
             raise device_not_found(f"Device '{args['id']}' not found")
         found.close()
+        self._clients.remove(found)
+        if not isinstance(found.peer, Nic):
+            # A device keeps it for as long as it is there.
+            self._forget(found)
+
+    def _forget(self, netdev: Netdev) -> None:
+        netdev.disconnect()
+        for ports in self._hubs.values():
+            if netdev in ports:
+                ports.remove(netdev)
 
     def clear(self) -> None:
         """Delete every backend."""
         for each in self._known.values():
             each.close()
         self._known.clear()
+        self._clients.clear()
+        self._hubs.clear()
 
     def set_link(self, args: dict[str, Any]) -> None:
         """`set_link`, of a backend or a device; raises `QMPError` where there is none."""
-        name = args["name"]
-        found = self._known.get(name)
-        if found is not None:
-            found.up = args["up"]
-        elif name not in self._devices:
-            raise device_not_found(f"Device '{name}' not found")
+        if not any(each.id == args["name"] for each in self._clients):
+            raise device_not_found(f"Device '{args['name']}' not found")
 
-    def add_device(self, id: str, model: str, address: str) -> None:
-        """Note a network device, whose link can be set by its id.
+    def add_device(self, nic: Nic, id: str | None, address: str) -> str:
+        """A network device is there; gives its address.
 
         Args:
-            address: on the network.
+            nic: what a backend may be connected to already.
+            id: its own, None where it has none.
+            address: the one that it was given; none is "" or zeroes.
         """
-        self._devices[id] = f"{id}: index=0,type=nic,model={model},macaddr={address}"
+        if id is None:
+            like = sum(isinstance(each, Nic) and each.model == nic.model for each in self._clients)
+            nic.id = f"{nic.model}.{like}"
+        if address in ("", _NO_ADDRESS):
+            free = next((each for each in range(_FIRST, 0xFF) if not self._addresses[each]), 0xFF)
+            address = f"{_OWN_ADDRESSES}{free:02x}"
+        nic.address = address
+        self._count(address, 1)
+        self._clients.append(nic)
+        return address
+
+    def _count(self, address: str, more: int) -> None:
+        if address.startswith(_OWN_ADDRESSES):
+            self._addresses[int(address[-2:], 16)] += more
+
+    def remove_device(self, nic: Nic) -> None:
+        """A network device has gone, if it was there, and a backend that was deleted before it."""
+        if nic in self._clients:
+            self._clients.remove(nic)
+            self._count(nic.address, -1)
+        netdev = nic.peer
+        nic.disconnect()
+        if isinstance(netdev, Netdev) and self._known.get(netdev.id) is not netdev:
+            self._forget(netdev)
 
     def lines(self) -> list[str]:
-        """The lines of `info network`: devices with their backend, other backends alone."""
-        found = [_line(each) for each in self._known.values() if each.peer is None]
-        for id, line in self._devices.items():
-            found.append(line)
-            found += [f" \\ {_line(each)}" for each in self._known.values() if each.peer == id]
+        """The lines of `info network`: hubs with their ports, devices with their backend, others.
+
+        Whatever is connected to a port of a hub is told there alone.
+        """
+        found = []
+        in_hubs: set[Client] = set()
+        for number, ports in reversed(self._hubs.items()):
+            found.append(f"hub {number}")
+            for port in reversed(ports):
+                found.append(
+                    f" \\ {port.id}" + ("" if port.peer is None else f": {port.peer.line}")
+                )
+                in_hubs |= {port, port.peer or port}
+        for client in self._clients:
+            if client in in_hubs:
+                continue
+            if client.peer is None or isinstance(client, Nic):
+                found.append(client.line)
+                if client.peer is not None:
+                    found.append(f" \\ {client.peer.line}")
         return found
 
-    def remove_device(self, id: str) -> None:
-        """A network device has gone."""
-        self._devices.pop(id, None)
 
-
-def _line(netdev: Netdev) -> str:
-    told = ",net=10.0.2.0,restrict=off" if netdev.type == "user" else ""
-    return f"{netdev.id}: index=0,type={netdev.type}{told}"
+def _network(text: str) -> str:
+    try:
+        return str(ip_interface(text).network.network_address)
+    except ValueError:
+        return text

@@ -1,0 +1,96 @@
+"""Networks: what is connected to what, as `info network` tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.differential.harness import Pair
+from tests.differential.standin import standin_pair, tell
+
+Step = tuple[str, dict[str, Any]]
+
+
+def word(line: str) -> Step:
+    return "human-monitor-command", {"command-line": line}
+
+
+def backend(id: str, kind: str = "user", **options: Any) -> Step:
+    return "netdev_add", {"type": kind, "id": id, **options}
+
+
+def device(driver: str, id: str | None = None, netdev: str | None = None, **more: str) -> Step:
+    given = {"id": id, "netdev": netdev, **more}
+    named = {name: value for name, value in given.items() if value is not None}
+    return "device_add", {"driver": driver, **named}
+
+
+def port(id: str, hub: int, **more: str) -> Step:
+    return backend(id, "hubport", hubid=hub, **more)
+
+
+def go(pair: Pair, steps: list[Step]) -> None:
+    """Each step, and what is connected then; a USB device goes soon after the answer."""
+    for step in steps:
+        tell(pair, [step])
+        if step[0] == "device_del":
+            pair.each(lambda side: side.monitor.read_event("DEVICE_DELETED"))
+        tell(pair, [word("info network")])
+
+
+def gone(id: str) -> Step:
+    return "device_del", {"id": id}
+
+
+def without(id: str) -> Step:
+    return "netdev_del", {"id": id}
+
+
+def mac(id: str) -> Step:
+    return "qom-get", {"path": f"/machine/peripheral/{id}", "property": "mac"}
+
+
+def test_devices_and_backends_come_and_go(directory: Path) -> None:
+    options = (
+        *("-machine", "pc", "-device", "qemu-xhci", "-netdev", "user,id=a", "-netdev"),
+        *('{"type": "user", "id": "j", "restrict": true}', "-netdev", "user,id=w,net=10.1.0.0/16"),
+        *("-netdev", "socket,id=s,udp=127.0.0.1:9,localaddr=127.0.0.1:0", "-device", "e1000"),
+        *("-device", "e1000,netdev=w,id=e", "-device", "virtio-net-pci,netdev=j"),
+    )
+    steps = [
+        *(device("usb-net", "u", "a"), device("usb-net", "v", "a"), device("rtl8139", "r", "s")),
+        *(without("a"), device("virtio-net-pci", "v", "a"), gone("u"), without("a")),
+        *(backend("a"), device("usb-net", None, "a"), backend("a"), without("w"), mac("e")),
+        *(backend("w", net="10.2.0.0/255.255.0.0"), device("usb-net", "u", "w"), gone("u")),
+        *(device("e1000", "m", mac="52:54:00:12:34:5C"), device("e1000", mac="00:00:00:00:00:00")),
+        *(device("usb-net", "x", mac="52:54:00:12:34:60"), gone("x"), device("e1000", "y", "w")),
+        *(device("e1000", "z", "r"), device("e1000", "z", "nope"), device("e1000")),
+        *(backend("l", "socket", listen="127.0.0.1:0"), without("s"), without("e"), mac("y")),
+        *(("set_link", {"name": name, "up": False}) for name in ("a", "s", "e1000.1", "e1000.9")),
+    ]
+    with standin_pair(directory, *options) as pair:
+        go(pair, [word("info network"), *steps])
+
+
+def test_hubs(directory: Path) -> None:
+    options = (
+        *("-machine", "pc", "-device", "qemu-xhci", "-netdev", "user,id=u", "-netdev"),
+        *("hubport,id=h1,hubid=0", "-netdev", "hubport,id=h2,hubid=0", "-netdev"),
+        *("hubport,id=h3,hubid=3,netdev=u", "-device", "e1000,netdev=h1,id=e"),
+        *("-device", "virtio-net-pci,netdev=h2", "-device", "virtio-net-pci,id=f"),
+    )
+    steps = [
+        *(without("h1"), without("u"), without("h3"), backend("u"), port("h4", 0, netdev="u")),
+        *(port("h5", -1), port("h6", 5, netdev="nope"), port("h6", 3), port("h7", 3, netdev="h6")),
+        *(without("h7"), device("usb-net", "x", "h6"), without("h6"), port("h6", 3), gone("x")),
+        *(device("usb-net", "x", "h6"), gone("x"), without("h4"), port("h6", 1)),
+        *(("set_link", {"name": name, "up": False}) for name in ("h1", "h2", "h5", "u")),
+    ]
+    with standin_pair(directory, *options) as pair:
+        go(pair, [word("info network"), *steps])
+        # QEMU ends there.
+        tell(pair, [backend("w"), device("e1000", "g", "w")])
+        for name in ("w", "h2"):
+            said = pair.subject.ask(*port("h9", 0, netdev=name))
+            assert said["error"]["desc"] == f"netdev '{name}' is in use"
+        tell(pair, [word("info network")])
