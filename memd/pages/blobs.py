@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from memd.errors import QMPError
+from memd.hostmem.libc import write_at
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 """How a digest is written: SHA-256 in lower-case hexadecimal digits."""
@@ -145,7 +146,7 @@ class NewBlob:
     def write(self, data: bytes) -> int:
         """Append; the offset at which it begins. Raises `OSError`."""
         at = self.size
-        write_all(self._fd, data)
+        write_at(self._fd, data, at)
         self._hash.update(data)
         self.size += len(data)
         return at
@@ -179,14 +180,6 @@ def create(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of it where the file is at; raises `OSError`."""
-    with memoryview(data) as view:
-        done = 0
-        while done < len(view):
-            done += os.write(fd, view[done:])
-
-
 def replace(path: str, data: bytes, *, sync: bool = True) -> None:
     """Put a file in the place of one that may be there, at once.
 
@@ -201,7 +194,7 @@ def replace(path: str, data: bytes, *, sync: bool = True) -> None:
     fd = create(temporary)
     try:
         try:
-            write_all(fd, data)
+            write_at(fd, data, 0)
             if sync:
                 os.fsync(fd)
         finally:
