@@ -26,7 +26,7 @@ _PIECE = 16 << 20
 _NO_SHARING = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.EPERM)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Memory:
     """A block of a machine's memory, which a template is made of.
 
@@ -44,9 +44,7 @@ class Memory:
 
     def close(self) -> None:
         """Close its file."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        os.close(self.fd)
 
 
 def capture(

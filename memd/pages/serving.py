@@ -231,7 +231,6 @@ class _Served:
         self._qmp: str | None = request.get("qmp")
         # Where the clone could make its monitor's socket it can make another.
         self._uri: str = request.get("uri") or f"unix:{self._qmp}.pages"
-        self._waits = "uri" in request
         self._page_sizes: list[int] = request.get("page-sizes", [])
         self._recovering: bool = request.get("recover", False)
         self._record: bool = request.get("record", False)
@@ -242,7 +241,6 @@ class _Served:
         self._connection: CloneConnection | None = None
         self._source: Source | None = None
         self._began = time.monotonic()
-        self._ran = self._recovering
         self._ran_after: float | None = None
         self._counts = Counts()
         self._asked = array("I")
@@ -298,7 +296,7 @@ class _Served:
             # It may not be able to tell when it has to be recovered.
             noted = {**self._request, "page-sizes": self._page_sizes}
             await asyncio.to_thread(_write, note, noted)
-            if not self._waits:
+            if "uri" not in self._request:
                 await monitor.prepare(self._uri)
         self._page_sizes = self._page_sizes or opened.page_sizes
         futile = 0
@@ -311,7 +309,7 @@ class _Served:
             try:
                 await self._send(opened)
             except OSError:
-                if not self._ran:
+                if not self._has_run:
                     raise QMPError(
                         f"the QEMU at {self._uri} ended before it ran: it says why on its standard"
                         f" error{self._versions(opened)}"
@@ -396,9 +394,12 @@ class _Served:
         here = self._monitor.version
         return "" if here == saved else f"; the template is of QEMU {saved}, and it is {here}"
 
+    @property
+    def _has_run(self) -> bool:
+        return self._recovering or self._ran_after is not None
+
     def _see_running(self, source: Source) -> None:
-        if not self._ran and source.running:
-            self._ran = True
+        if source.running and not self._has_run:
             self._ran_after = source.ran_at - self._began
 
     def report(self) -> Message:
