@@ -45,6 +45,10 @@ class Event:
         self.data = data
 
 
+Emit = Callable[[tuple[Event, ...]], None]
+"""Sends events to all clients."""
+
+
 class Outcome:
     """A command's value and what goes with it.
 

@@ -17,7 +17,7 @@ from memd.config import MachineConfig
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
-from memd.work import Command, Event, Job, run_here
+from memd.work import Command, Emit, Event, Job, run_here
 
 if TYPE_CHECKING:
     # What devices are made of is imported with the first one: nearly every
@@ -188,7 +188,7 @@ class Machine:
         self.config = config
         self.started = self.migrating = False
         self.plugged: list[MemoryDevice] = []
-        self.emit: Callable[[tuple[Event, ...]], None] = lambda events: None
+        self.emit: Emit = lambda events: None
         self.later: Later = lambda _delay, act: act()
         self.spawn: Callable[[Command[None], str], None] = lambda command, _what: run_here(command)
         self.tree = tree

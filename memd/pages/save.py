@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -15,14 +15,12 @@ from memd.json_types import JSON
 from memd.pages.capture import Memory, capture
 from memd.pages.manifest import Block
 from memd.pages.recording import LARGEST, PAGE, Recording, block_name, parse
-from memd.work import Completion, Event, Job
+from memd.work import Completion, Emit, Event, Job
 
 if TYPE_CHECKING:
     from memd.pages.manifest import Manifest
     from memd.pages.store import Store
     from memd.pages.writer import Writer
-
-Emit = Callable[[tuple[Event, ...]], None]
 
 PATIENCE = 300.0
 """Seconds in which a machine has to begin to send, and then to go on."""

@@ -36,11 +36,9 @@ from memd.json_types import JSON
 from memd.pages.blobs import replace
 from memd.pages.channel import Channel, Message
 from memd.pages.postcopy import Counts
-from memd.work import Completion, Event
+from memd.work import Completion, Emit, Event
 
 log = logging.getLogger("memd")
-
-Emit = Callable[[tuple[Event, ...]], None]
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs in a thread what may wait for the file system; gives what it returns or raises."""

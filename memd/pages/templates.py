@@ -6,9 +6,9 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from memd.json_types import JSON
-from memd.pages.servers import Emit, InThread, Servers, Settings
+from memd.pages.servers import InThread, Servers, Settings
 from memd.pages.store import Holdings, Store
-from memd.work import Command, Job
+from memd.work import Command, Emit, Job
 
 Spawn = Callable[[Command[None], str], None]
 

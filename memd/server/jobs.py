@@ -16,10 +16,10 @@ from collections import Counter, deque
 from typing import Any, NamedTuple
 
 from memd.errors import QMPError
-from memd.server.progress import Broadcast, watched
+from memd.server.progress import watched
 from memd.session.places import Places
 from memd.timer import Timer
-from memd.work import Job, Resume
+from memd.work import Emit, Job, Resume
 
 log = logging.getLogger("memd")
 
@@ -86,7 +86,7 @@ class Jobs:
         tell: sends events of how far jobs are.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tell: Broadcast) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tell: Emit) -> None:
         self._loop = loop
         self._tell = tell
         self._work: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
-from memd.work import Event, Job, Resume
+from memd.work import Emit, Job, Resume
 
 INTERVAL = 0.25
 """Seconds between two events of one job, and before its first: what is done
 sooner is not told of."""
-
-Broadcast = Callable[[tuple[Event, ...]], None]
 
 
 def watched(
     loop: asyncio.AbstractEventLoop,
     job: Job[Any],
     done: Resume,
-    tell: Broadcast,
+    tell: Emit,
     interval: float = INTERVAL,
 ) -> Resume:
     """Tell of a job that is about to start, where it can say how far it is.
