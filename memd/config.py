@@ -287,6 +287,7 @@ class Config:
         preconfig: whether it waits for x-exit-preconfig.
         machine_kind: the name of the machine; None for none that was described.
         machine: what was said of it.
+        numa_options: the `-numa` options as given, and what is in each.
         machine_values: its properties that were given, by name.
         devices: what is plugged into it, in the order in which QEMU does it.
         mem_path: the file, or the directory of a file, that is the machine's memory.
@@ -349,6 +350,7 @@ class Config:
         self.pools: list[tuple[JSONObject, int]] = []
         self.accels: list[str] = []
         self.machine_values: JSONObject = {}
+        self.numa_options: list[tuple[str, JSONObject]] = []
         self.devices: list[DeviceOption] = []
         self.actions: dict[str, str] = {}
         self.startup: list[StartCommand] = []

@@ -44,7 +44,7 @@ QEMU_SYSTEM_MEMD = [
 _ROOMS = {
     "app": "app machine_builder passed",
     "backends": "allocation",
-    "cli": "device hardware hmat log machine main memory numa qemu_system smp",
+    "cli": "device hardware log machine main memory numa qemu_system smp",
     "commands": "standin",
     "devices": "area dimm guest pci placeholders types virtio_mem virtio_pci",
     "qapi": "check dotted_keys",

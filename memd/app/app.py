@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -248,13 +248,20 @@ class App:
                 await self._make_object(options)
         if config.startup:
             await self._register(config.startup)
+        if self._daemon.nodes is None:
+            await self._complete()
+        else:
+            self._daemon.complete = partial(self._in_task, self._complete)
+
+    async def _complete(self) -> None:
+        """Make the machine; clients find it running, or awaiting another one."""
         if self._machine_builder is not None:
             await self._machine_builder.assemble(self._make_object, self._run)
         machine = self._daemon.machine
         machine.started = True
         machine.set_running(self._daemon.run_state == "running")
-        if config.incoming is not None:
-            await self._register([config.incoming])
+        if self._config.incoming is not None:
+            await self._register([self._config.incoming])
 
     async def _begin_again(self) -> None:
         """Be as at the start, but for the monitors and their clients; a command.
@@ -262,9 +269,12 @@ class App:
         Raises:
             QMPError: not everything could be made again, or an object has to stay.
         """
+        await self._in_task(self._reset)
+
+    async def _in_task(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do what is waited for in a task, which commands are not; raises `QMPError`."""
         done = Completion()
-        # Its steps are waited for in a task, which commands are not.
-        task = asyncio.ensure_future(self._reset())
+        task = asyncio.ensure_future(work())
         task.add_done_callback(lambda _task: done.set())
         await done
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from memd.backends.base import MemoryBackend
 from memd.commands.daemon import Daemon
@@ -15,8 +16,10 @@ from memd.config import Config, DeviceOption, NumaNode
 from memd.devices.arguments import arguments
 from memd.devices.kinds import NONE, find_kind
 from memd.devices.machine_object import (
+    add_cpus,
     check_initiators,
     check_limits,
+    cpu_positions,
     set_machine,
     settle_caches,
 )
@@ -24,6 +27,9 @@ from memd.errors import StartError, starting
 from memd.json_types import JSONObject
 from memd.qom import MemoryRegion
 from memd.work import Run
+
+if TYPE_CHECKING:
+    from memd.devices.numa import NumaNodes
 
 MakeObject = Callable[[JSONObject], Awaitable[None]]
 """Makes an object as `-object` does; raises `StartError`."""
@@ -46,6 +52,29 @@ class MachineBuilder:
         self._tree = daemon.tree
         daemon.machine_kind = kind
         set_machine(self._tree, kind, config.machine, config.machine_values)
+        daemon.nodes = self._started_nodes() if config.preconfig else None
+
+    def _started_nodes(self) -> NumaNodes:
+        """The nodes of the command line, to which clients may add some."""
+        from memd.devices.numa import NumaNodes
+
+        config = self._config
+        ids = {options["id"] for options in config.objects}
+        positions = list(cpu_positions(self._kind, self._machine.smp))
+        hmat = config.machine_values.get("hmat", False)
+        nodes = NumaNodes(self._kind.kind, ids, positions, hmat=hmat)
+        for where, options in config.numa_options:
+            with starting(where):
+                nodes.take(options)
+        return nodes
+
+    def _finish_nodes(self, nodes: NumaNodes) -> None:
+        """Take the nodes over that clients have completed; raises `StartError`."""
+        with starting():
+            found = nodes.finish()
+        nodes.warn(self._config.report)
+        self._machine = self._machine._replace(numa_nodes=found)
+        self._daemon.machine.config = self._machine
 
     async def assemble(self, make_object: MakeObject, run: Run) -> None:
         """Give it its memory and its devices. All objects of the command line are there.
@@ -53,6 +82,9 @@ class MachineBuilder:
         Raises:
             StartError: it can't have one of them.
         """
+        if self._daemon.nodes is not None:
+            self._finish_nodes(self._daemon.nodes)
+        add_cpus(self._tree, self._kind, self._machine)
         await self._give_memory(make_object)
         standin = self._daemon.standin
         of_drives = [] if standin is None else standin.devices_of_drives

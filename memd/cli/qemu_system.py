@@ -385,6 +385,8 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     config.startup.sort(key=lambda each: (_ORDER.index(each.command), not _is_modern(each)))
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
+    if config.preconfig and config.incoming is not None and config.incoming.command != "defer":
+        raise CommandLineError("'preconfig' supports '-incoming defer' only")
     hardware.machine.check_type(config.compat)
     line.monitors.finish()
     _check_stdio(line, {each.name for each in given})

@@ -16,6 +16,7 @@ from memd.work import Command, Constant
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
+    from memd.devices.numa import NumaNodes
     from memd.pages.templates import Templates
     from memd.qapi import Schema
     from memd.standin.standin import StandIn
@@ -36,6 +37,8 @@ class Daemon:
         fail: ends it with an error, which is told on standard error.
         start_again: makes all anew that the command line describes.
         preconfig: whether it waits for x-exit-preconfig.
+        complete: makes the machine, where that waits for x-exit-preconfig.
+        nodes: its NUMA nodes until then; None where clients can't add any.
         autostart: whether it runs from then on.
         handlers: what runs the commands that need no client's session, by name.
         migration_capabilities: those that are switched on.
@@ -49,6 +52,8 @@ class Daemon:
 
     accel = "tcg"
     start_again: Callable[[], Command[None]] | None = None
+    complete: Callable[[], Command[None]] | None = None
+    nodes: NumaNodes | None = None
     reading_config = False
     machine_kind: MachineKind | None = None
     standin: StandIn | None = None

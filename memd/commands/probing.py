@@ -83,6 +83,11 @@ def query_hotpluggable_cpus(daemon: Daemon, args: JSONObject) -> JSON:
     rows = []
     config = daemon.machine.config
     for number, props in enumerate(cpu_places(kind, config)):
+        if daemon.nodes is not None:
+            # Where no node is named, the machine will choose one.
+            node = daemon.nodes.assigned.get(number)
+            props.pop("node-id", None)
+            props |= {} if node is None else {"node-id": node}
         row = {"type": config.cpu_type or kind.cpu_type, "vcpus-count": 1, "props": props}
         if number in present:
             row["qom-path"] = daemon.tree.path_of(present[number])
@@ -112,10 +117,22 @@ def device_list_properties(daemon: Daemon, args: JSONObject) -> JSON:
     ]
 
 
-def x_exit_preconfig(daemon: Daemon, args: JSONObject) -> JSON:
-    """End the state of `--preconfig`, and run unless `-S` was given too."""
-    if not daemon.preconfig:
+async def x_exit_preconfig(daemon: Daemon, args: JSONObject) -> JSON:
+    """End the state of `--preconfig`, and run unless `-S` was given too.
+
+    Raises:
+        QMPError: it has ended; or the machine can't be made, which ends the daemon.
+    """
+    complete, daemon.complete = daemon.complete, None
+    if not daemon.preconfig or (complete is None and daemon.nodes is not None):
         raise QMPError("The command is permitted only before machine initialization")
+    if complete is not None:
+        try:
+            await complete()
+        except QMPError as error:
+            daemon.fail(error.desc)
+            raise
+        daemon.nodes = None
     daemon.preconfig = False
     if not daemon.autostart:
         return {}

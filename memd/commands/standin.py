@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from memd.backends.base import MemoryBackend
 from memd.commands import machine, migration
 from memd.commands.block import blockdev_add
 from memd.commands.daemon import Daemon
@@ -241,10 +243,16 @@ def query_iothreads(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def set_numa_node(daemon: Daemon, args: JSONObject) -> JSON:
-    """`set-numa-node`: raise `QMPError`."""
-    if daemon.preconfig:
-        raise QMPError("memd takes NUMA nodes by -numa only")
-    raise QMPError("The command is permitted only before the machine has been created")
+    """`set-numa-node`: as `-numa`, until the machine is made."""
+    if daemon.nodes is None:
+        raise QMPError("The command is permitted only before the machine has been created")
+    objects = daemon.tree.objects.children
+    # What is refused has changed nothing.
+    nodes = deepcopy(daemon.nodes)
+    nodes.backends = {id for id in objects if isinstance(objects[id], MemoryBackend)}
+    nodes.take(args)
+    daemon.nodes = nodes
+    return {}
 
 
 _ACTS: dict[str, Act] = {

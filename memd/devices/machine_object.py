@@ -65,8 +65,6 @@ def set_machine(tree: Tree, kind: MachineKind, config: MachineConfig, values: JS
     machine.cache_levels, machine.caches_given = kind.cache_levels, "smp-cache" in values
     if config.smp:
         machine.values["smp"] = config.smp
-    if kind.cpu_type:
-        _add_cpus(tree, kind, config)
 
 
 class CPU(Device):
@@ -118,7 +116,10 @@ def _cpu_type(kind: MachineKind, device: ObjectType, name: str) -> ObjectType:
     )
 
 
-def _add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
+def add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
+    """Make the CPUs that the machine begins with; `set_machine` has made it."""
+    if not kind.cpu_type:
+        return
     unattached = tree.machine.children["unattached"]
     qom_type = _cpu_type(kind, tree.types()["device"], config.cpu_type or kind.cpu_type)
     tree.add_type(qom_type)

@@ -10,7 +10,7 @@ import pytest
 from memd.compat import Compat
 from memd.config import MachineConfig
 from memd.devices.kinds import find_kind
-from memd.devices.machine_object import set_machine
+from memd.devices.machine_object import add_cpus, set_machine
 from memd.work import Outcome
 from tests.commands.fakes import Console
 
@@ -53,6 +53,7 @@ def machine(name: str, **options: Any) -> Console:
     assert kind is not None
     console.daemon.machine_kind = kind
     set_machine(console.daemon.tree, kind, config, {})
+    add_cpus(console.daemon.tree, kind, config)
     return console
 
 

@@ -6,7 +6,14 @@ from memd.compat import Compat
 from memd.config import MachineConfig, NumaNode
 from memd.devices import register
 from memd.devices.kinds import MachineKind, find_kind
-from memd.devices.machine_object import check_limits, cpu_places, cpus, machine_type, set_machine
+from memd.devices.machine_object import (
+    add_cpus,
+    check_limits,
+    cpu_places,
+    cpus,
+    machine_type,
+    set_machine,
+)
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import Tree
@@ -22,6 +29,7 @@ def tree_with(name: str, config: MachineConfig, **values: JSON) -> Tree:
     tree = Tree()
     register(tree)
     set_machine(tree, kind_of(name), config, values)
+    add_cpus(tree, kind_of(name), config)
     return tree
 
 
