@@ -7,7 +7,7 @@ their order were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 from memd.cli.keyval import HELP, parse_keyval
@@ -94,14 +94,23 @@ class MachineOptions:
             raise Answered("Accelerators supported in QEMU binary:\ntcg\nkvm\n")
         self._accels.append(given)
 
-    def check_type(self, compat: Compat) -> None:
+    def check_type(self, compat: Compat, known: Callable[[str], bool] = lambda name: False) -> None:
         """Find out which machine it is.
+
+        Args:
+            compat: whose machines.
+            known: whether that QEMU has a machine of a name.
 
         Raises:
             CommandLineError: there is none of that name.
         """
         name = self._options.get("type") or "none"
         found = find_kind(name, compat)
+        if found is None and known(name):
+            raise CommandLineError(
+                f'memd knows the machine "{name}" and has nothing of it',
+                hint="Use -machine help to list the machines whose memory side it has",
+            )
         if found is None:
             raise CommandLineError(
                 f'unsupported machine type: "{name}"',

@@ -8,6 +8,7 @@ put something into one is refused. Texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from functools import partial
 
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
@@ -387,7 +388,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     config.insecure_tcp = True
     if config.preconfig and config.incoming is not None and config.incoming.command != "defer":
         raise CommandLineError("'preconfig' supports '-incoming defer' only")
-    hardware.machine.check_type(config.compat)
+    hardware.machine.check_type(config.compat, partial(_knows_machine, config))
     line.monitors.finish()
     _check_stdio(line, {each.name for each in given})
     with located():
@@ -396,6 +397,18 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     return config
+
+
+def _knows_machine(config: Config, name: str) -> bool:
+    """Whether the QEMU that is stood in for has a machine of that name."""
+    from memd.standin.catalogue import Catalogue, packaged
+
+    try:
+        machines = Catalogue(config.catalogue or packaged(config.compat)).section("machines")
+    except QMPError:
+        # That is told when the catalogue is needed.
+        return False
+    return any(name in (each["name"], each.get("alias")) for each in machines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -131,6 +131,18 @@ REFUSED = [
         ["-machine", "q34"],
         'unsupported machine type: "q34"\nUse -machine help to list supported machines',
     ),
+    *(
+        (
+            ["-machine", name],
+            f'memd knows the machine "{name}" and has nothing of it\n'
+            "Use -machine help to list the machines whose memory side it has",
+        )
+        for name in ("microvm", "isapc", "pc-q35-9.0")
+    ),
+    (
+        ["-machine", "microvm", "-catalogue", "/nonexistent"],
+        'unsupported machine type: "microvm"\nUse -machine help to list supported machines',
+    ),
     (["-machine", "none,foo=bar"], "Property 'none-machine.foo' not found"),
     (["-machine", "none,usb=maybe"], "Parameter 'usb' expects 'on' or 'off'"),
     (["-machine", "none,foo"], "-machine none,foo: Expected '=' after parameter 'foo'"),
