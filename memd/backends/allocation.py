@@ -38,12 +38,13 @@ async def allocate(backend: Memory) -> None:
     Raises:
         QMPError: it can't be made.
     """
-    backend.check()
     host, pools = backend.tree.host, backend.tree.objects.pools
-    ready = None if pools is None else pools.take(backend)
-    if ready is not None:
-        backend.adopt(ready)
-        return
+    if pools is not None:
+        backend.check()
+        ready = pools.take(backend)
+        if ready is not None:
+            backend.adopt(ready)
+            return
     if not backend.may_block():
         try:
             backend.adopt(realize(backend, host))
@@ -249,7 +250,7 @@ async def set_merge(backend: Memory, region: Region, merge: bool) -> None:
     backend.merge = merge
 
 
-async def free(region: Region, discard: bool = False, slow: bool = False) -> bool:
+def free(region: Region, discard: bool = False, slow: bool = False) -> Job[bool] | None:
     """Unmap memory and close its file.
 
     Args:
@@ -257,20 +258,22 @@ async def free(region: Region, discard: bool = False, slow: bool = False) -> boo
         slow: whether closing takes the kernel long, however small it is.
 
     Returns:
-        Whether that is done: not where its file system or device does not answer.
+        None where that is done; else a job that does it, which comes to None where its file
+        system or device does not answer.
     """
+    if region.pinned:
+        populate.cancel(region)
+        if not discard and region.close_when_unpinned():
+            return None
     on = region.waits_on
-
-    def release() -> bool:
-        if discard:
-            region.discard()
-        region.close()
-        return True
-
-    populate.cancel(region)
-    if not discard and region.close_when_unpinned():
-        return True
     if not (region.length > LARGE or slow or on or region.pinned):
-        return release()
-    job = Job(release, on=on, patience=PATIENCE if on else None)
-    return bool(await job)
+        _release(region, discard)
+        return None
+    return Job(partial(_release, region, discard), on=on, patience=PATIENCE if on else None)
+
+
+def _release(region: Region, discard: bool) -> bool:
+    if discard:
+        region.discard()
+    region.close()
+    return True

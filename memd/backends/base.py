@@ -70,7 +70,11 @@ class MemoryBackend(Memory):
 
         region, self.region = self.region, None
         if region is not None:
-            self.lingers = not await free(region, **self.freeing)
+            # Nothing is left for the garbage collector to find: it leads back here.
+            self.shown = None
+            self.children.clear()
+            job = free(region, **self.freeing)
+            self.lingers = job is not None and not await job
 
     @property
     def freeing(self) -> dict[str, bool]:

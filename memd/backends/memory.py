@@ -62,10 +62,11 @@ class Memory(UserCreatable, ABC):
 
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str) -> None:
         super().__init__(qom_type, tree, id)
-        self.prealloc_threads = tree.machine.get_property("smp")["cpus"]
+        values = tree.machine.values
+        self.prealloc_threads = values["smp"]["cpus"]
         # The machine's word on it is the default.
-        self.merge: bool = tree.machine.get_property("mem-merge")
-        self.dump: bool = tree.machine.get_property("dump-guest-core")
+        self.merge: bool = values["mem-merge"]
+        self.dump: bool = values["dump-guest-core"]
         self.host_nodes: list[int] = []
 
     @property

@@ -209,12 +209,14 @@ class Region:
             # would wait for that, and keep the address space meanwhile.
             with suppress(OSError):
                 self.host.sync(self.fd)
-        # Piece by piece: other threads map nothing while one piece goes.
-        piece = max(UNMAP_PIECE, self.page_size, round_up(self._area_length >> 10, self.page_size))
         begin, end = self._area, self._area + self._area_length
-        while end - begin > piece:
-            self.host.unmap(begin, piece)
-            begin += piece
+        if self._area_length > UNMAP_PIECE:
+            # Piece by piece: other threads map nothing while one piece goes.
+            part = round_up(self._area_length >> 10, self.page_size)
+            piece = max(UNMAP_PIECE, self.page_size, part)
+            while end - begin > piece:
+                self.host.unmap(begin, piece)
+                begin += piece
         self.host.unmap(begin, end - begin)
         if self.fd >= 0:
             if opened is None or opened.local:

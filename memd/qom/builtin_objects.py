@@ -32,7 +32,8 @@ class MemoryRegion(QObject):
     def __init__(self, tree: Paths, size: int) -> None:
         super().__init__(MEMORY_REGION, tree)
         self.size = size
-        self.place(None)
+        self.container: QObject | None = None
+        self.addr = 0
 
     def place(self, container: QObject | None, addr: int = 0) -> None:
         """Make it a part of another region, from a byte of that one on; or of none."""

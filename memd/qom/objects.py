@@ -105,9 +105,9 @@ class Objects(QObject):
         if qom_type is None or qom_type.factory is None:
             raise QMPError(f"invalid object type: {name}")
         obj: UserCreatable = qom_type.factory(qom_type, self.tree, id)
-        obj.set_properties(
-            {key: value for key, value in options.items() if key not in ("qom-type", "id")}
-        )
+        properties = options.copy()
+        del properties["qom-type"], properties["id"]
+        obj.set_properties(properties)
         return obj
 
     async def create(self, options: JSONObject, owner: int | None = None) -> None:

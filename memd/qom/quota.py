@@ -136,18 +136,17 @@ class Quota:
             )
         if owner is None:
             return
-        whom = "those without a user id" if owner == NO_USER else f"user {owner}"
         mine = self.secrets.get(owner, 0)
         if secret and mine + size > SECRETS:
             raise QMPError(
-                f"cannot keep {size} bytes of secret '{id}': {mine} bytes are in use by {whom},"
-                f" {SECRETS} are allowed, see docs/limits.md"
+                f"cannot keep {size} bytes of secret '{id}': {mine} bytes are in use by"
+                f" {_whom(owner)}, {SECRETS} are allowed, see docs/limits.md"
             )
         mine = self.users.get(owner, 0)
         if 0 < self.max_memory_per_user < mine + size:
             raise QMPError(
-                f"cannot make object '{id}' of {size} bytes: {mine} bytes are in use by {whom},"
-                f" --max-memory-per-user allows {self.max_memory_per_user}"
+                f"cannot make object '{id}' of {size} bytes: {mine} bytes are in use by"
+                f" {_whom(owner)}, --max-memory-per-user allows {self.max_memory_per_user}"
             )
 
     def set_aside(self, size: int) -> None:
@@ -171,3 +170,7 @@ class Quota:
             each[owner] = each.get(owner, 0) + size
             if not each[owner]:
                 del each[owner]
+
+
+def _whom(owner: int) -> str:
+    return "those without a user id" if owner == NO_USER else f"user {owner}"

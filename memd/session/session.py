@@ -466,6 +466,10 @@ class Session:
 
     def _answer(self, result: JSON, request_id: JSON, has_id: bool) -> None:
         answer: JSONObject
+        if type(result) is dict and not (result or self.monitor.pretty):
+            # As most commands are answered.
+            self._transport.write(_around(b"{}", request_id, has_id))
+            return
         if type(result) is Constant:
             if not self.monitor.pretty:
                 self._transport.write(_encode_constant(result, request_id, has_id))
@@ -482,10 +486,6 @@ class Session:
             self._running = True
             write = self._transport.write_pieces
             write(head + b'"', result, b'"' + tail, self._start, self._go_on)
-            return
-        elif result == {} and not self.monitor.pretty:
-            # As most commands are answered.
-            self._transport.write(_around(b"{}", request_id, has_id))
             return
         fds: tuple[int, ...] = ()
         shutdown = None
@@ -540,5 +540,6 @@ def _encode_constant(constant: Constant, request_id: JSON, has_id: bool) -> byte
 
 def _around(text: bytes, request_id: JSON, has_id: bool) -> bytes:
     """An answer around a value that is in JSON already."""
-    tail = b', "id": ' + encode(request_id).rstrip() + b"}\r\n" if has_id else b"}\r\n"
-    return b"".join((b'{"return": ', text, tail))
+    if not has_id:
+        return b'{"return": %b}\r\n' % text
+    return b'{"return": %b, "id": %b}\r\n' % (text, encode(request_id).rstrip())
