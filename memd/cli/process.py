@@ -81,7 +81,9 @@ class PidFile:
             within(_END_PATIENCE, self._remove)
 
     def _remove(self) -> None:
-        if _is_at(self._fd, self._path):
+        from memd.hostmem.paths import is_at
+
+        if is_at(self._fd, self._path):
             try:
                 os.unlink(self._path)
             except OSError as error:
@@ -94,7 +96,7 @@ class PidFile:
 
 
 def _locked(path: str) -> int:
-    from memd.hostmem.paths import open_own
+    from memd.hostmem.paths import is_at, open_own
 
     while True:
         try:
@@ -105,7 +107,7 @@ def _locked(path: str) -> int:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its last owner may have removed it between the opening and the locking.
-            if not _is_at(fd, path):
+            if not is_at(fd, path):
                 os.close(fd)
                 continue
             step = "Failed to truncate pid file: "
@@ -116,14 +118,6 @@ def _locked(path: str) -> int:
             os.close(fd)
             raise QMPError(f"{step}{error.strerror}") from None
         return fd
-
-
-def _is_at(fd: int, path: str) -> bool:
-    """Whether an open file is the one at a path."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except OSError:
-        return False
 
 
 def _flush() -> None:

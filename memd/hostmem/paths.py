@@ -280,6 +280,15 @@ def open_own(path: bytes, flags: int, mode: int) -> int:
     raise libc.os_error(errno.EAGAIN)
 
 
+def is_at(fd: int, path: str | bytes, directory: int | None = None) -> bool:
+    """Whether an open file is the one at a path, or, no link followed, the one in a directory."""
+    try:
+        there = os.stat(path, dir_fd=directory, follow_symlinks=directory is None)
+    except OSError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)
+
+
 class _Walk:
     """Follows a path a name at a time.
 

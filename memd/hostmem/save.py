@@ -22,7 +22,7 @@ from memd.errors import QMPError
 from memd.hostmem import cgroup, libc
 from memd.hostmem.content import Gone, pieces, runs
 from memd.hostmem.host import Host
-from memd.hostmem.paths import Entry, Roots, encode_path, is_trusted, target
+from memd.hostmem.paths import Entry, Roots, encode_path, is_at, is_trusted, target
 from memd.hostmem.region import Region
 from memd.hostmem.spec import MapSpec, round_up
 
@@ -317,7 +317,7 @@ class _NewFile:
 
     def withdraw(self) -> None:
         """Take its name from it again, unless that is another file's by now."""
-        if _is_at(self.fd, self._directory, self._name):
+        if is_at(self.fd, self._name, self._directory):
             with suppress(OSError):
                 os.unlink(self._name, dir_fd=self._directory)
 
@@ -332,7 +332,7 @@ class _NewFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = self._host.open_at(self._directory, name, flags, _MODE)
         _lock(fd)
-        if not _is_at(fd, self._directory, name):
+        if not is_at(fd, name, self._directory):
             # Somebody took it for abandoned before it was locked.
             os.close(fd)
             raise libc.os_error(errno.EEXIST)
@@ -362,15 +362,6 @@ class _NewFile:
         raise libc.os_error(errno.EEXIST)
 
 
-def _is_at(fd: int, directory: int, name: bytes) -> bool:
-    """Whether an open file is the one of that name."""
-    try:
-        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        return False
-    return os.path.samestat(os.fstat(fd), there)
-
-
 def _lock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -390,7 +381,7 @@ def _remove_abandoned(directory: int, name: bytes) -> bool:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or not _lock(fd):
             return False
-        if _is_at(fd, directory, name):
+        if is_at(fd, name, directory):
             os.unlink(name, dir_fd=directory)
         return True
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from memd.hostmem.spec import round_up
 from memd.memctl.backends import add_range, stat
 from memd.memctl.context import USAGE, Context, Trouble
 
@@ -27,6 +28,6 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
         if arguments.all:
             told = stat(client, arguments.id)
             page = told["page-size"]
-            offset, length = 0, -(-told["size"] // page) * page
+            offset, length = 0, round_up(told["size"], page)
         client.execute("x-memdev-discard", {"id": arguments.id, "offset": offset, "length": length})
     context.tell({"id": arguments.id, "offset": offset, "length": length})

@@ -16,6 +16,7 @@ from typing import IO
 
 from memd.client import Client
 from memd.errors import QMPError
+from memd.hostmem.spec import round_up
 from memd.json_types import JSONObject
 from memd.memctl.add import make
 from memd.memctl.backends import PREFIX, stat
@@ -69,7 +70,7 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
         if arguments.of:
             backend = stat(client, arguments.of)
             page = backend["page-size"]
-            length: int = -(-backend["size"] // page) * page
+            length: int = round_up(backend["size"], page)
             save(client, arguments.of, draft.place(), given_up="nothing of it stays")
             draft.open()
             mode = 0o400

@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from memd.errors import QMPError
+from memd.hostmem.spec import round_up
 from memd.pages.recording import (
     COMMAND,
     CONFIGURATION,
@@ -549,7 +550,7 @@ class Source:
         """All that comes before the pages."""
         recording = self._recording
         machine = recording.machine.encode()
-        total = sum(-(-block.length // PAGE) * PAGE for block in recording.blocks)
+        total = sum(round_up(block.length, PAGE) for block in recording.blocks)
         page_sizes = 0
         for part in self._parts:
             page_sizes |= part.unit

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from memd.errors import QMPError
+from memd.hostmem.spec import round_up
 
 PAGE = 4096
 """Bytes of a page as the stream has it, whatever the host's pages are."""
@@ -165,7 +166,7 @@ def _block_list(reader: _Reader) -> tuple[int, list[Block]]:
         block = Block(reader.name(), reader.number(8))
         reader.take(8)  # Where it lies in the guest.
         # A block may end within a page; in the total its whole pages count.
-        left -= -(-block.length // PAGE) * PAGE
+        left -= round_up(block.length, PAGE)
         if left < 0 or not block.length:
             raise QMPError("the migration stream is damaged: its blocks do not add up")
         blocks.append(block)

@@ -14,6 +14,8 @@ from bisect import bisect
 from collections.abc import Sequence
 
 from memd.hostmem.libc import write_at
+from memd.hostmem.paths import is_at
+from memd.hostmem.spec import round_up
 from memd.hostmem.window import Window
 from memd.pages.blobs import DIGEST, create, remove
 from memd.pages.chunks import PAGE
@@ -90,7 +92,7 @@ class Unpacked:
     def use(self) -> bool:
         """Use it again; False where it was removed meanwhile. Raises `OSError`."""
         fcntl.flock(self._fd, fcntl.LOCK_SH)
-        return _is_at(self._fd, self._path)
+        return is_at(self._fd, self._path)
 
     def close(self) -> None:
         """Use it no longer; what is left of its records stays valid."""
@@ -100,7 +102,7 @@ class Unpacked:
 
 def _begin(layout: Layout) -> int:
     """Where the records begin, behind the notes."""
-    return -(-layout.pages // PAGE) * PAGE
+    return round_up(layout.pages, PAGE)
 
 
 def _size(layout: Layout) -> int:
@@ -121,7 +123,7 @@ def _open(path: str, layout: Layout) -> int:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             # It may have been removed before there was a lock on it.
-            if _is_at(fd, path):
+            if is_at(fd, path):
                 if os.fstat(fd).st_size >= _size(layout):
                     return fd
                 remove(path)
@@ -162,13 +164,6 @@ def _free_space(place: str, needed: int) -> None:
             return
         if _drop(path):
             free += taken
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def drop(directory: str, key: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from memd.errors import QMPError
 from memd.hostmem.content import Gone, data_ranges
+from memd.hostmem.spec import round_up
 from memd.pages.blobs import Blobs, NewBlob
 from memd.pages.chunks import CHUNK_PAGES, PACK, PAGE, pack
 from memd.pages.layout import MOST_PAGES, Layout, Piece, Place, Places, ranges_of
@@ -252,7 +253,7 @@ class Writer:
             # A hole may begin anywhere where the file system's blocks are small.
             at = max(start - start % _CHUNK, done)
             while at < end:
-                piece = min(_PIECE, size - at, -(-(end - at) // _CHUNK) * _CHUNK)
+                piece = min(_PIECE, size - at, round_up(end - at, _CHUNK))
                 data = os.pread(fd, piece, at)
                 if len(data) < piece:
                     raise Gone("its file is cut short")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from memd.errors import QMPError
+from memd.hostmem.spec import UINT64, round_up
 from memd.json_types import JSON
 from memd.qapi.visit import (
     Visit,
@@ -90,7 +91,7 @@ def visit_memory(value: JSON, path: str) -> JSON:
     taken = _memory(value, path)
     if "slots" in taken and "max-size" not in taken:
         raise QMPError("slots specified but no max-size")
-    size = -(-taken.get("size", 0) // _SIZE_STEP) * _SIZE_STEP % 2**64
+    size = round_up(taken.get("size", 0), _SIZE_STEP) & UINT64
     largest = taken.get("max-size", size)
     slots = taken.get("slots", 0)
     if largest < size:
