@@ -75,11 +75,11 @@ class FileBackend(WholePagesBackend):
 
     def open(self, host: Host) -> Backing:
         """Open or make the file; see `MemoryBackend.open`."""
-        from memd.hostmem.files import open_file
+        import memd.hostmem.files as files
 
         near, self._near = self._near, None
         try:
-            return open_file(host, self.mem_path, self.readonly, self.memory_name, near)
+            return files.open_file(host, self.mem_path, self.readonly, self.memory_name, near)
         except OSError as failed:
             if near is not None and isinstance(failed, BlockingIOError):
                 raise

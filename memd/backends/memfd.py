@@ -42,9 +42,9 @@ class MemfdBackend(WholePagesBackend):
 
     def open(self, host: Host) -> Backing:
         """Make the memfd; see `MemoryBackend.open`."""
-        from memd.hostmem.files import memfd
+        import memd.hostmem.files as files
 
-        return memfd(
+        return files.memfd(
             host,
             "memory-backend-memfd",
             self.size,

@@ -167,8 +167,10 @@ class Quota:
         if owner is None or not size:
             return
         for each in (self.users, self.secrets) if secret else (self.users,):
-            each[owner] = each.get(owner, 0) + size
-            if not each[owner]:
+            left = each.get(owner, 0) + size
+            if left:
+                each[owner] = left
+            else:
                 del each[owner]
 
 

@@ -407,12 +407,13 @@ class Session:
 
     def _run(self, item: Any) -> None:
         held = 0
-        if type(item) is Large:
-            held = item.held
-            item = _refusal(item.value, item.size) or item.value
-        if isinstance(item, QMPError):
-            self._answer(item, None, has_id=False)
-            return
+        if type(item) is not dict:
+            if type(item) is Large:
+                held = item.held
+                item = _refusal(item.value, item.size) or item.value
+            if isinstance(item, QMPError):
+                self._answer(item, None, has_id=False)
+                return
         has_id = type(item) is dict and "id" in item
         request_id = item["id"] if has_id else None
         result: Any
