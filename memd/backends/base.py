@@ -71,9 +71,6 @@ class MemoryBackend(Memory):
 
         region, self.region = self.region, None
         if region is not None:
-            # Nothing is left for the garbage collector to find: it leads back here.
-            self.shown = None
-            self.children.clear()
             job = allocation.free(region, **self.freeing)
             self.lingers = job is not None and not await job
 

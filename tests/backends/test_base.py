@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import gc
-import weakref
-
 import pytest
 
 from memd.backends.base import MEMORY_BACKEND
@@ -44,18 +41,6 @@ def test_the_memory_region(tree: Tree) -> None:
     add(tree, "ram", size=MIB, x_use_canonical_path_for_ramblock_id=True)
     name = "\\x2fobjects\\x2fm0[0]"
     assert get(tree, name) == f"/objects/m0/{name}"
-
-
-@pytest.mark.parametrize("kind", ["ram", "memfd"])
-def test_a_deleted_object_leaves_nothing_for_the_garbage_collector(tree: Tree, kind: str) -> None:
-    add(tree, kind, size=MIB)
-    backend = weakref.ref(tree.resolve("/objects/m0"))
-    gc.disable()
-    try:
-        delete(tree)
-        assert backend() is None
-    finally:
-        gc.enable()
 
 
 VALUES: list[tuple[str, JSON, str]] = [
