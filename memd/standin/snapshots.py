@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.standin.jobs import Task
 
@@ -32,11 +33,13 @@ class Snapshots:
     Args:
         blocks: the nodes.
         jobs: those that `snapshot-save` and the like start.
+        compat: whose words are said.
     """
 
-    def __init__(self, blocks: Blocks, jobs: Jobs) -> None:
+    def __init__(self, blocks: Blocks, jobs: Jobs, compat: Compat) -> None:
         self._blocks = blocks
         self._jobs = jobs
+        self._compat = compat
 
     # Of one node
 
@@ -114,7 +117,7 @@ class Snapshots:
         try:
             node = self._of_state([*filter(_can, self._used())], {})
         except QMPError as error:
-            return error.desc
+            return error.desc if self._compat is Compat.V10_0 else f"Error: {error.desc}"
         header = _header(node)
         if header is not None and header.snapshots:
             raise QMPError(_NONE_TOLD.format(node.name))

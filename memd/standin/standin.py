@@ -115,7 +115,7 @@ class StandIn:
         """Internal snapshots, which it refuses."""
         from memd.standin.snapshots import Snapshots
 
-        return Snapshots(self.blocks, self.images.jobs)
+        return Snapshots(self.blocks, self.images.jobs, self._compat)
 
     @cached_property
     def listeners(self) -> Listeners:
