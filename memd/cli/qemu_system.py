@@ -7,7 +7,7 @@ put something into one is refused. Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from memd.cli import options
@@ -305,22 +305,32 @@ def _is_modern(start: StartCommand) -> bool:
     return start.command == "netdev_add" and (start.is_json or named)
 
 
-def _check_stdio(line: QemuCommandLine, given: Container[str]) -> None:
-    """Raise `CommandLineError` where the machine's own serial port would be on stdio too.
+_PORTS = ("serial", "parallel")
+"""Options that make ports; QEMU makes them in this order."""
 
-    Args:
-        given: the names of the options.
-    """
-    if "nographic" not in given or "serial" in given or "nodefaults" in given:
-        return
-    if line.hardware.machine.kind.kind == "none":
-        return
-    if any(chardev.kind == "stdio" for chardev in line.config.chardevs):
-        port = "mon:stdio" if "monitor" not in given and not line.config.monitors else "stdio"
-        raise CommandLineError(
-            "cannot use stdio by multiple character devices",
-            f"could not connect serial device to character backend '{port}'",
-        )
+
+def _check_stdio(line: QemuCommandLine, given: Sequence[Given]) -> None:
+    """Raise `CommandLineError` where a port would be on stdio, which is in use."""
+    names = {each.name for each in given}
+    ports = [each for name in _PORTS for each in given if each.name == name]
+    if (
+        "nographic" in names
+        and names.isdisjoint(("serial", "nodefaults"))
+        and line.hardware.machine.kind.kind != "none"
+    ):
+        # The machine's own.
+        own = "mon:stdio" if "monitor" not in names and not line.config.monitors else "stdio"
+        ports.insert(0, Given("serial", own, ""))
+    taken = any(chardev.kind == "stdio" for chardev in line.config.chardevs)
+    for name, value, where in ports:
+        if value.removeprefix("mon:") == "stdio":
+            if taken:
+                raise CommandLineError(
+                    "cannot use stdio by multiple character devices",
+                    f"could not connect {name} device to character backend '{value}'",
+                    where=where,
+                )
+            taken = True
 
 
 def _open_qtest(line: QemuCommandLine) -> None:
@@ -390,7 +400,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         raise CommandLineError("'preconfig' supports '-incoming defer' only")
     hardware.machine.check_type(config.compat, partial(_knows_machine, config))
     line.monitors.finish()
-    _check_stdio(line, {each.name for each in given})
+    _check_stdio(line, given)
     with located():
         hardware.resolve()
     _use_drives(config)

@@ -308,6 +308,29 @@ def test_a_serial_port_on_standard_input(argv: tuple[str, ...], release: tuple[s
     assert memd(*release, *line) == said(done)
 
 
+@pytest.mark.parametrize("machine", ["none", "q35"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "-serial stdio -qmp stdio",
+            "-qmp stdio -serial mon:stdio",
+            "-monitor stdio -serial stdio",
+        ),
+        *("-serial stdio -serial stdio", "-serial mon:stdio -serial mon:stdio"),
+        *("-parallel stdio -serial stdio", "-parallel mon:stdio -qmp stdio"),
+        *("-serial mon:stdio -parallel mon:stdio", "-serial stdio -chardev stdio,id=c"),
+        *("-nographic -serial mon:stdio -qmp stdio", "-nographic -parallel stdio -monitor none"),
+    ],
+)
+def test_ports_on_standard_input(machine: str, text: str, release: tuple[str, ...]) -> None:
+    line = ("-S", "-display", "none", "-machine", machine, *text.split(), *ENDS)
+    done = subprocess.run(
+        [*qemu_binary(), *line], input="", capture_output=True, text=True, check=False
+    )
+    assert memd(*release, *line) == said(done)
+
+
 def test_no_nodes_without_a_machine(release: tuple[str, ...]) -> None:
     compare(release, "-numa", "node", *ENDS)
 
