@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from memd.standin.qcow2 import empty_image
+from tests.differential.harness import settle
 from tests.differential.server import (
     PATIENCE,
     qemu_binary,
@@ -127,6 +128,8 @@ def test_locks_come_and_go_with_what_uses_an_image(directory: Path) -> None:
             pair.same(f"{step}", lambda side, step=step: side.ask(*step))  # type: ignore[misc]
             if step[0] == "device_del":
                 pair.each(lambda side: side.monitor.read_event("DEVICE_DELETED"))
+                # QEMU closes a device a little after the event that says so.
+                settle(lambda: locked(pair.reference.scratch / "raw"), lambda now: not now)
             for name in ("raw", "q"):
                 what = f"locks of {name} after {step}"
                 pair.same(what, lambda side, name=name: locked(side.scratch / name))  # type: ignore[misc]

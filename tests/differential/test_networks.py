@@ -30,11 +30,14 @@ def port(id: str, hub: int, **more: str) -> Step:
 
 
 def go(pair: Pair, steps: list[Step]) -> None:
-    """Each step, and what is connected then; a USB device goes soon after the answer."""
+    """Each step, and what is connected then."""
     for step in steps:
-        tell(pair, [step])
         if step[0] == "device_del":
+            # The event comes before the answer or after it.
+            pair.ask(*step)
             pair.each(lambda side: side.monitor.read_event("DEVICE_DELETED"))
+        else:
+            tell(pair, [step])
         tell(pair, [word("info network")])
 
 
