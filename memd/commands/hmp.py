@@ -251,7 +251,7 @@ _ENTRIES: tuple[_Entry, ...] = (
     ("expire_password", "protocol:s,time:s", "expire a password", "expire_password"),
     ("help|?", "cmd:S?", "show the help", _help),
     ("info", "item:s?", "show various information about the system state", _info),
-    ("loadvm", "tag:s", "go back to a snapshot of the machine", hmp_plug.loadvm),
+    ("loadvm", "tag:s", "load a snapshot of the machine", hmp_plug.loadvm),
     ("migrate", "detach:-d,resume:-r,uri:s", "migrate to a URI", hmp_plug.migrate),
     ("migrate_cancel", "", "cancel the migration", "migrate_cancel"),
     ("migrate_continue", "state:s", "continue a migration that pauses", "migrate-continue"),

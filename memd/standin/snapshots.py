@@ -1,4 +1,4 @@
-"""Internal snapshots, which memd neither makes, goes back to nor deletes.
+"""Internal snapshots, which memd neither makes, loads nor deletes.
 
 What QEMU refuses is refused in its words, and what it has nothing to do for is done.
 What it would do is refused, too. Observed on QEMU 10.0.2.
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 Args = dict[str, Any]
 
 _NONE_MADE = "memd makes no internal snapshots, and this would be one"
-_NONE_TAKEN = "memd goes back to no internal snapshots, and '{}' is one"
+_NONE_TAKEN = "memd loads no internal snapshots, and '{}' is one"
 _NONE_DELETED = "memd deletes no internal snapshots, and '{}' is one"
-_NONE_TOLD = "memd tells of no internal snapshots, and node '{}' has some"
+_NONE_TOLD = "memd lists no internal snapshots, and node '{}' has some"
 
 
 class Snapshots:

@@ -154,11 +154,11 @@ def test_snapshots_that_are_there(directory: Path) -> None:
         memd = pair.subject
         before = (memd.scratch / "q").read_bytes()
         for command, why in (
-            ("loadvm a", "memd goes back to no internal snapshots"),
+            ("loadvm a", "memd loads no internal snapshots"),
             ("delvm a", "memd deletes no internal snapshots"),
             ("delvm disk", "memd deletes no internal snapshots"),
             ("savevm a", "memd makes no internal snapshots"),
-            ("info snapshots", "memd tells of no internal snapshots"),
+            ("info snapshots", "memd lists no internal snapshots"),
             ("snapshot_delete_blkdev_internal d0 a", "memd deletes no internal snapshots"),
         ):
             assert memd.ask(*typed(command))["return"].startswith(f"Error: {why}")
