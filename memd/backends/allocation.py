@@ -38,9 +38,10 @@ async def allocate(backend: Memory) -> None:
     Raises:
         QMPError: it can't be made.
     """
+    # What is refused opens nothing, not even the directory that `may_block` looks at.
+    backend.check()
     host, pools = backend.tree.host, backend.tree.objects.pools
     if pools is not None:
-        backend.check()
         ready = pools.take(backend)
         if ready is not None:
             backend.adopt(ready)

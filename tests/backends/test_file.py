@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from pathlib import Path
@@ -12,6 +13,8 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import Tree
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
+from tests.conftest import need_shm
+from tests.differential.kernel import descriptors
 from tests.hostmem.smaps import row_of
 from tests.stepping import Running, close_all
 
@@ -59,7 +62,6 @@ def test_what_a_write_does(tree: Tree, path: Path, rom: str, readonly: bool, sha
     row = row_of(region.address)
     assert row is not None
     assert row.permissions == f"r{'-' if is_rom else 'w'}-{'s' if share else 'p'}"
-    assert os.get_blocking(region.fd) is False or True
     mode = os.O_RDONLY if readonly else os.O_RDWR
     flags = int(
         next(
@@ -72,6 +74,19 @@ def test_what_a_write_does(tree: Tree, path: Path, rom: str, readonly: bool, sha
     assert flags & os.O_ACCMODE == mode
     assert write(region.address, b"x") is not is_rom
     assert path.read_bytes() == (b"x" + before[1:] if share and not readonly else before)
+
+
+@need_shm
+def test_what_is_refused_opens_nothing(tree: Tree) -> None:
+    """Not even a directory in memory, which is looked at on the event loop."""
+    before = descriptors(os.getpid())
+    gc.disable()
+    try:
+        new = "/dev/shm/memd-test-new"
+        assert "rom" in refusal(lambda: add(tree, "file", size=MIB, mem_path=new, rom="on"))
+        assert descriptors(os.getpid()) == before
+    finally:
+        gc.enable()
 
 
 def test_defaults(tree: Tree, path: Path) -> None:
