@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import gc
 import itertools
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -78,15 +78,14 @@ def test_what_a_write_does(tree: Tree, path: Path, rom: str, readonly: bool, sha
 
 @need_shm
 def test_what_is_refused_opens_nothing(tree: Tree) -> None:
-    """Not even a directory in memory, which is looked at on the event loop."""
-    before = descriptors(os.getpid())
-    gc.disable()
-    try:
-        new = "/dev/shm/memd-test-new"
-        assert "rom" in refusal(lambda: add(tree, "file", size=MIB, mem_path=new, rom="on"))
+    """Not even a directory on a tmpfs that is known, which is opened on the event loop."""
+    with tempfile.TemporaryDirectory(prefix="memd-test-", dir="/dev/shm") as place:
+        add(tree, "file", size=MIB, mem_path=f"{place}/f")
+        delete(tree)
+        before = descriptors(os.getpid())
+        text = refusal(lambda: add(tree, "file", size=MIB, mem_path=f"{place}/f", rom="on"))
+        assert "rom" in text
         assert descriptors(os.getpid()) == before
-    finally:
-        gc.enable()
 
 
 def test_defaults(tree: Tree, path: Path) -> None:
