@@ -58,7 +58,9 @@ async def x_template_status(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-status`: the store, its file system, and whether its sources can be reached."""
     from memd.pages.capture import shares_blocks
 
-    store = store_of(daemon)
+    if daemon.templates is None:
+        return []
+    store = daemon.templates.store
 
     def work() -> JSON:
         held = store.holdings()
@@ -80,7 +82,7 @@ async def x_template_status(daemon: Daemon, args: JSONObject) -> JSON:
         }
         if store.cache.limit is not None:
             told["cache-limit"] = store.cache.limit
-        return told
+        return [told]
 
     return await Job(work)
 

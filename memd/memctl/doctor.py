@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from memd.client import Client
 from memd.errors import QMPError, printable
+from memd.json_types import JSONObject
 from memd.memctl import host_checks, memory_checks
 from memd.memctl.context import FAILED, NO_DAEMON, SOCKET_VARIABLE, USAGE, Context, Trouble
 from memd.memctl.context import OK as SUCCESS
@@ -125,10 +126,16 @@ def _claims(client: Client) -> Iterator[Check]:
 
 def _templates(client: Client) -> Iterator[Check]:
     try:
-        store = client.execute("x-template-status")
-    except QMPError:
-        # None is asked for; a store that is asked for is there.
+        stores = client.execute("x-template-status")
+    except QMPError as error:
+        # Its directory may be gone, or memd may refuse the command.
+        yield Check("templates", WARN, error.desc)
         return
+    for store in stores:
+        yield from _template_store(store)
+
+
+def _template_store(store: JSONObject) -> Iterator[Check]:
     room = store["room"]
     found = f"{store['templates']} in {printable(store['directory'])}, {rounded(room)} free"
     advice = "Room for as much as a template's memory is needed to unpack it."

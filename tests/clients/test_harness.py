@@ -210,7 +210,7 @@ def test_every_query_of_the_schema_succeeds(start: Start) -> None:
     entries = {entry["name"]: entry for entry in qmp.execute("query-qmp-schema")["return"]}
     asked = 0
     for name, entry in entries.items():
-        if entry["meta-type"] != "command" or name.startswith("x-template-"):
+        if entry["meta-type"] != "command":
             continue
         members = entries[entry["arg-type"]].get("members", [])
         nothing = not entries[entry["ret-type"]].get("members", True)

@@ -45,10 +45,7 @@ def fill(console: Console, name: str = "a", base: str | None = None, data: bytes
 def test_without_a_store() -> None:
     console = Console()
     assert console("x-template-list") == []
-    assert (
-        console.refusal("x-template-status")[1]
-        == "there is no template store: memd needs --templates DIR"
-    )
+    assert console("x-template-status") == []
     for name in ("query", "verify", "delete", "push", "pull"):
         error = console.refusal(f"x-template-{name}", name="a")
         assert error == ("GenericError", "there is no template store: memd needs --templates DIR")
@@ -192,7 +189,7 @@ def test_below_the_roots_alone(console: Console, tmp_path: Path) -> None:
 
 def test_the_store_and_its_sources(console: Console, tmp_path: Path) -> None:
     url = f"file:{tmp_path}/shared"
-    told = console("x-template-status")
+    [told] = console("x-template-status")
     error = f"template source '{url}': No such file or directory"
     assert told.pop("room") > 0
     assert isinstance(told.pop("shares-blocks"), bool)
@@ -205,5 +202,5 @@ def test_the_store_and_its_sources(console: Console, tmp_path: Path) -> None:
     }
     fill(console)
     console("x-template-push", name="a")
-    told = console("x-template-status")
+    [told] = console("x-template-status")
     assert (told["templates"], told["sources"]) == (1, [{"url": url}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,3 +123,10 @@ def test_the_doctor_looks_at_the_store(memctl: Memctl, directory: Path) -> None:
     memctl.out("template", "push", "web")
     _status, out, _err = memctl("doctor")
     assert f"template source         file:{directory}/shared can be reached" in out
+
+
+def test_the_doctor_tells_why_it_cannot_look_at_the_store(memctl: Memctl, directory: Path) -> None:
+    shutil.rmtree(directory / "store")
+    checks = {each["name"]: each for each in json.loads(memctl("--json", "doctor")[1])["checks"]}
+    assert checks["templates"]["state"] == "warn"
+    assert checks["templates"]["found"].startswith(f"cannot use '{directory}/store' as a ")
