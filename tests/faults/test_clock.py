@@ -77,13 +77,13 @@ async def test_a_jump(monkeypatch: pytest.MonkeyPatch, jump: int) -> None:
     loop = asyncio.get_running_loop()
     hub = Hub(loop, dispatch, lambda: {"QMP": {}}, Compat.V10_0, Limits(negotiation=0.2))
     clients = []
+    begun = time.monotonic()
     for _ in range(2):
         ours, client = socket.socketpair()
         client.setblocking(False)
         hub.adopt(ours, Monitor("m0"))
         clients.append(client)
     await loop.sock_sendall(clients[0], b'{"execute":"qmp_capabilities"}')
-    begun = time.monotonic()
     real = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: real() + jump * 1_000_000_000)
     monkeypatch.setattr(time, "time", lambda: real() / 1e9 + jump)
