@@ -151,6 +151,7 @@ class Node:
         locking: whether its file is locked.
         shared: whether other processes may do anything with its file.
         wanted: the locks that its file is to have.
+        locked: those that it has.
     """
 
     def __init__(self, name: str, options: dict[str, Any]) -> None:
@@ -158,7 +159,7 @@ class Node:
         self.locking: bool = options.get("locking") != "off"
         self.shared: bool = options.get("force-share", False)
         self.wanted: Locks = frozenset()
-        self._locked: Locks = frozenset()
+        self.locked: Locks = frozenset()
         # Its file is not closed while it is being locked.
         self._at_file = threading.Lock()
         self.name = name
@@ -216,13 +217,21 @@ class Node:
         for each in self.layers():
             each.read_only = read_only
 
-    def lock(self, *, refuse: bool) -> None:
-        """Have its file locked as is wanted. May wait; raises as `change_locks`."""
+    def lock(self, checked: Locks) -> None:
+        """Have its file locked as is wanted. May wait; raises as `change_locks`.
+
+        Args:
+            checked: the locks that others' may be in the way of; they are given up then.
+        """
         with self._at_file:
             if self.fd >= 0:
                 wanted = self.wanted
-                change_locks(self.fd, self._locked, wanted, self.filename, refuse=refuse)
-                self._locked = wanted
+                try:
+                    change_locks(self.fd, self.locked, wanted, checked, self.filename)
+                except QMPError:
+                    self.locked -= checked
+                    raise
+                self.locked = wanted
 
     def close(self) -> None:
         """Close its file. May wait."""
@@ -357,14 +366,15 @@ class Blocks:
                 _spread(node, claim, wanted)
             if node.driver == "qcow2" and node.child is not None:
                 _spread(node.child, self._of_format(node), wanted)
-        changed = []
+        # What another command has not locked yet is checked for this one, too.
+        changed: dict[Node, Locks] = {}
         for node in self._nodes.values():
             now = wanted.get(node, frozenset())
-            if node.fd >= 0 and node.locking and node.wanted != now:
+            if node.fd >= 0 and node.locking and not (node.wanted == now == node.locked):
                 node.wanted = now
-                changed.append(node)
+                changed[node] = now - node.locked if refuse else frozenset()
         if changed:
-            await Job(lambda: _lock(changed, refuse=refuse), on=_waits_for(changed))
+            await Job(lambda: _lock(changed), on=_waits_for([*changed]))
 
     def _of_format(self, node: Node) -> Locks:
         """The locks of an image's file that its format needs."""
@@ -598,12 +608,12 @@ def _spread(node: Node | None, claim: Locks, wanted: dict[Node, Locks]) -> None:
         node = node.child
 
 
-def _lock(nodes: list[Node], *, refuse: bool) -> None:
+def _lock(changed: dict[Node, Locks]) -> None:
     """Lock the files of nodes as is wanted, all that can be. Runs in a thread."""
     refusals = []
-    for node in nodes:
+    for node, checked in changed.items():
         try:
-            node.lock(refuse=refuse)
+            node.lock(checked)
         except QMPError as error:
             refusals.append(error)
     if refusals:

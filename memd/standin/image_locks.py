@@ -32,14 +32,16 @@ def _call(fd: int, command: int, kind: int, byte: int) -> int:
     return int(_FLOCK.unpack(told)[0])
 
 
-def change_locks(fd: int, held: Locks, wanted: Locks, path: str, *, refuse: bool) -> None:
+def change_locks(fd: int, held: Locks, wanted: Locks, checked: Locks, path: str) -> None:
     """Hold other locks of a file; may wait for its file system.
 
     Args:
         fd: the file.
-        held: those that it has; they stay where the change is refused.
+        held: those that it has; of them those that are not checked stay where the change is
+            refused.
+        wanted: those that it is to have.
+        checked: those for which it is an error that another process is in the way.
         path: how the file is told.
-        refuse: whether it is an error that another process is in the way.
 
     Raises:
         QMPError: another process is.
@@ -48,10 +50,9 @@ def change_locks(fd: int, held: Locks, wanted: Locks, path: str, *, refuse: bool
     try:
         for byte in added:
             _call(fd, fcntl.F_OFD_SETLK, fcntl.F_RDLCK, byte)
-        if refuse:
-            _check(fd, added, path)
+        _check(fd, checked, path)
     except QMPError:
-        _unlock(fd, added)
+        _unlock(fd, added | checked)
         raise
     except OSError:
         # The file system has no such locks, or another program holds the byte for itself.

@@ -454,7 +454,8 @@ def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
         except OSError as error:
             raise QMPError(f"Could not create '{path}': {error.strerror}") from None
         opened.callback(os.close, fd)
-        change_locks(fd, frozenset(), {WRITE, RESIZE, NO_RESIZE}, path, refuse=True)
+        needed = {WRITE, RESIZE, NO_RESIZE}
+        change_locks(fd, frozenset(), needed, needed, path)
         try:
             os.ftruncate(fd, 0)
             # A size of 64 bits, which the file system takes for a signed one.

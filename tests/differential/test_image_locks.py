@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shlex
 import struct
@@ -174,6 +175,25 @@ def test_who_finds_an_image_locked_is_refused(directory: Path) -> None:
         pair.same("a free image", lambda side: side.ask("blockdev-add", added))
         plug = {"driver": "scsi-hd", "drive": "r"}
         pair.same("a device on it", lambda side: side.ask("device_add", plug))
+
+
+def test_what_was_refused_before_takes_no_lock_for_others(directory: Path) -> None:
+    """What undoes a refusal in the background may be late, and each is refused all the same."""
+    images(directory)
+    line = "-S -display none -nodefaults -machine q35 -device virtio-scsi-pci"
+    text = RAW.replace("@DIR@", str(directory))
+    plug = {"driver": "scsi-hd", "drive": "r", "share-rw": True}
+    resize = {"node-name": "r", "size": 4096}
+    both = [("device_add", plug), ("block_resize", resize)] * 50
+    sent = [json.dumps({"execute": name, "arguments": each}).encode() for name, each in both]
+    argv = [*qemu_system_memd(qemu_compat()), *shlex.split(f"{line} {text}")]
+    with running("memd", argv, directory) as server, holding([directory / "raw"], 201, 203):
+        monitor = server.monitor()
+        monitor.send(b"\n".join(sent))
+        said = [monitor.read_answer().get("error", {}).get("desc") for _ in sent]
+        assert said == ['Failed to get "write" lock', 'Failed to get "resize" lock'] * 50
+        assert monitor.execute("query-status")["return"]["status"] == "prelaunch"
+    assert (directory / "raw").stat().st_size == 1 << 20
 
 
 OPENED = (
