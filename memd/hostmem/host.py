@@ -107,7 +107,7 @@ class Host:
 
         Args:
             line: the warning; what stands for bytes that are no text is written as an
-                escape, as whoever takes log records expects text.
+                escape, as handlers of log records encode them.
         """
         # Not imported with the module: nearly every daemon gets by without.
         import logging

@@ -284,7 +284,7 @@ def test_pmem_on_an_ordinary_file(
 def test_a_path_that_is_no_text_is_logged_as_text(
     tree: Tree, directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever takes log records may encode them."""
+    """Handlers of log records may encode them."""
     add(tree, "file", size=MIB, mem_path=f"{directory}/nul\0", pmem=True, share=True)
     line = caplog.records[0].getMessage()
     assert line.encode().startswith(

@@ -396,7 +396,7 @@ def test_files_of_character_and_block_devices(broken: Broken, directory: Path) -
 def test_an_unplugged_disk_is_told_once_its_image_is_closed(
     broken: Broken, directory: Path
 ) -> None:
-    """Whoever waits for the event may then do what they like with the image."""
+    """A client that waits for the event may use the image then."""
     (broken.path / "image").write_bytes(bytes(512))
     drive = f"if=none,id=d,format=raw,file={broken.path}/image"
     machine = f"-machine q35 -S -display none -device virtio-scsi-pci -drive {drive}"
