@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from typing import TYPE_CHECKING
 
 from memd.errors import NO_DESCRIPTOR, QMPError
@@ -133,10 +134,10 @@ def inherited(name: str) -> Held | None:
     Raises:
         QMPError: it is no number.
     """
-    digits = name.lstrip("0") if name.isascii() and name.isdecimal() else "none"
-    if len(digits) > 10 or digits == "none" or int(digits or "0") >= 1 << 31:
+    found = re.fullmatch("0*([0-9]{1,10})", name)
+    if found is None or int(found[1]) >= 1 << 31:
         raise QMPError(f"Invalid file descriptor number '{name}'")
-    number = int(digits or "0")
+    number = int(found[1])
     try:
         # Whatever memd itself opens, or receives, is not inheritable.
         if number <= 2 or not os.get_inheritable(number):

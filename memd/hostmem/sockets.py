@@ -197,19 +197,15 @@ def listen_tcp(
     raise QMPError(f"Failed to bind socket: {reason}")
 
 
-_NUMBER = re.compile(r"[ \t-\r]*\+?([0-9]+)", re.ASCII)
-
-
 def _vsock(cid: str, port: str) -> tuple[socket.socket, tuple[int, int]]:
     """A socket for machines and their host (vsock(7)), and an address; raises `QMPError`."""
     numbers = []
     for what, text in (("cid", cid), ("port", port)):
-        found = _NUMBER.fullmatch(text)
-        # Longer ones are not turned into numbers at all.
-        digits = found[1].lstrip("0") if found else ""
-        if found is None or len(digits) > 10 or int(digits or "0") >= 1 << 32:
+        # Compiled when it is needed, and not at each start.
+        found = re.fullmatch(r"[ \t-\r]*\+?0*([0-9]{1,10})", text)
+        if found is None or int(found[1]) >= 1 << 32:
             raise QMPError(f"Failed to parse {what} '{text}'")
-        numbers.append(int(digits or "0"))
+        numbers.append(int(found[1]))
     try:
         made = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     except OSError as error:
