@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -246,6 +245,8 @@ def set_numa_node(daemon: Daemon, args: JSONObject) -> JSON:
     """`set-numa-node`: as `-numa`, until the machine is made."""
     if daemon.nodes is None:
         raise QMPError("The command is permitted only before the machine has been created")
+    from copy import deepcopy
+
     objects = daemon.tree.objects.children
     # What is refused has changed nothing.
     nodes = deepcopy(daemon.nodes)

@@ -24,7 +24,6 @@ from memd.qapi.hash_order import object_order
 from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.standin.chardevs import Registered as RegisteredChardev
-from memd.work import Command
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from memd.standin.chardevs import Chardevs
     from memd.standin.drives import Drives
     from memd.standin.netdevs import Netdevs, Nic
-    from memd.work import Event
+    from memd.work import Command, Event
 
 _MOST = 8192
 """Devices that clients may have added at a time."""

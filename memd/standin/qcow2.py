@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from memd.errors import QMPError
 from memd.hostmem.libc import write_at
+from memd.hostmem.spec import round_up
 from memd.json_types import JSON
 
 MAGIC = b"QFI\xfb"
@@ -155,7 +156,7 @@ def _snapshots(fd: int, at: int, count: int) -> list[Snapshot]:
             (size,) = struct.unpack_from(">Q", rest)
         names = rest[more:]
         found.append(Snapshot(os.fsdecode(names[:id_length]), os.fsdecode(names[id_length:]), size))
-        at += -(-(len(entry) + len(rest)) // 8) * 8
+        at += round_up(len(entry) + len(rest), 8)
     return found
 
 

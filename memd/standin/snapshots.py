@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 Args = dict[str, Any]
 
 _NONE_MADE = "memd makes no internal snapshots, and this would be one"
-_NONE_TAKEN = "memd loads no internal snapshots, and '{}' is one"
+_NONE_LOADED = "memd loads no internal snapshots, and '{}' is one"
 _NONE_DELETED = "memd deletes no internal snapshots, and '{}' is one"
-_NONE_TOLD = "memd lists no internal snapshots, and node '{}' has some"
+_NONE_LISTED = "memd lists no internal snapshots, and node '{}' has some"
 
 
 class Snapshots:
@@ -58,7 +58,7 @@ class Snapshots:
         name = args["name"]
         if not name:
             raise QMPError("Name is empty")
-        if any(each.name == name for each in header.snapshots):
+        if _has(node, name):
             raise QMPError(f"Snapshot with name '{name}' already exists on device '{device}'")
         raise QMPError(_NONE_MADE)
 
@@ -104,7 +104,7 @@ class Snapshots:
         found = _has(self._of_state(nodes, args), tag)
         if found is not None and not found.size:
             raise QMPError("This is a disk-only snapshot. Revert to it  offline using qemu-img")
-        raise QMPError(_NONE_TAKEN.format(tag))
+        raise QMPError(_NONE_LOADED.format(tag))
 
     def delete(self, args: Args) -> None:
         """`snapshot-delete`; `delvm` where no devices are named; raises `QMPError`."""
@@ -120,7 +120,7 @@ class Snapshots:
             return error.desc if self._compat is Compat.V10_0 else f"Error: {error.desc}"
         header = _header(node)
         if header is not None and header.snapshots:
-            raise QMPError(_NONE_TOLD.format(node.name))
+            raise QMPError(_NONE_LISTED.format(node.name))
         return "There is no snapshot available."
 
     def job(self, kind: str) -> Callable[[Args], Awaitable[tuple[Event, ...]]]:
