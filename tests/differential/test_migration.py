@@ -40,7 +40,7 @@ def vsock(cid: str, port: str) -> dict[str, Any]:
     return socket_address("vsock", cid=cid, port=port)
 
 
-# A context that no machine of this host has; whoever may bind to it, nobody is there.
+# No machine of this host has this context ID: nothing listens there.
 NOBODY = "3735928559"
 
 
