@@ -163,16 +163,14 @@ class Process:
                 opened.closing.cancel()
                 opened.closing = None
                 del self._opened[name]
-                if not await asyncio.to_thread(self._is_current, opened.memory.template):
-                    await opened.memory.close()
-                    continue
             else:
                 opened = await self._open_anew(name)
-            if name in self._opened:
-                # Another clone was faster.
-                await opened.memory.close()
-            else:
+            current = await asyncio.to_thread(self._is_current, opened.memory.template)
+            # Else it was changed or deleted, or another clone was faster.
+            if current and name not in self._opened:
                 self._opened[name] = opened
+            else:
+                await opened.memory.close()
         opened.clones += 1
         return opened
 
@@ -192,7 +190,10 @@ class Process:
                         f"template '{name}' has memory alone: save it with the devices of a"
                         " machine to serve it"
                     )
-                return parse(devices, template.size), template
+                recording = parse(devices, template.size)
+                # From now on its chunks are kept, unless it was changed before.
+                template.use()
+                return recording, template
             except BaseException:
                 template.close()
                 raise

@@ -282,12 +282,16 @@ class Store(Contents):
 
     def _places_of(self, name: str, layout: str, known: str) -> tuple[str, Places] | None:
         """Where the chunks of a template are now, None if as known; nowhere, if it is gone."""
-        for version in self.entry(name).versions:
-            if self.manifest_of(version).layout.digest == layout:
-                if version.places == known:
-                    return None
-                return version.places, self.places_of(version)
-        return "", Places()
+
+        def look(entry: Entry) -> tuple[str, Places] | None:
+            for version in entry.versions:
+                if self.manifest_of(version).layout.digest == layout:
+                    if version.places == known:
+                        return None
+                    return version.places, self.places_of(version)
+            return "", Places()
+
+        return self.of(name, look)
 
     def usage(self, name: str) -> Usage:
         """The space that a template takes.

@@ -75,7 +75,8 @@ class Template:
         self._read_places = places
         self._places_digest = ""
         self._places = Places()
-        self._find_chunks()
+        self._finding = threading.Lock()
+        self._find_chunks(self._places)
         self._directory = unpacked
         self._counts = counts
         self._remote = remote
@@ -226,9 +227,14 @@ class Template:
                 self._unpacked.rest()
 
     def use(self) -> bool:
-        """Use it again; False where its unpacked copy was removed meanwhile."""
+        """Keep it from being deleted, until `rest` or `close`; False where its unpacked copy is.
+
+        Raises:
+            QMPError: there can be no unpacked copy.
+        """
+        copy = self.copy
         with self._lock, contextlib.suppress(OSError):
-            return self._unpacked is None or self._unpacked.use()
+            return copy.use()
         return False
 
     def close(self) -> None:
@@ -325,7 +331,7 @@ class Template:
                 # Not fetched yet, or moved into another pack.
                 if self._remote is not None and (kept := self._remote.kept(number)) is not None:
                     return kept
-                if self._find_chunks():
+                if self._find_chunks(places):
                     continue
             except OSError as failed:
                 log.error("template %s: chunk %s: %s", self.name, digest.hex(), failed.strerror)
@@ -339,13 +345,16 @@ class Template:
             return self._remote.chunk(number)
         raise Damaged(f"template '{self.name}': chunk {digest.hex()} is damaged or missing")
 
-    def _find_chunks(self) -> bool:
-        """See where the chunks are; whether they are elsewhere than they were."""
-        told = self._read_places(self._places_digest)
-        if told is None:
-            return False
-        self._places_digest, self._places = told
-        return True
+    def _find_chunks(self, before: Places) -> bool:
+        """See where the chunks are; whether they are elsewhere than `before`."""
+        with self._finding:
+            # Another thread may have found them meanwhile.
+            if self._places is before:
+                told = self._read_places(self._places_digest)
+                if told is None:
+                    return False
+                self._places_digest, self._places = told
+            return True
 
 
 def _no_copy(name: str, failed: OSError) -> QMPError:

@@ -17,6 +17,7 @@ from memd.pages.fd_holder import Holder
 from memd.pages.reach import Reach
 from memd.pages.recording import parse
 from memd.pages.store import Store
+from memd.pages.template import Template
 from memd.pages.template_memory import TemplateMemory
 from tests.pages.memory import memory, save
 from tests.pages.streams import MEMORY, PAGE, stream
@@ -92,3 +93,30 @@ async def test_a_machine_that_can_not_be_recovered(
             " answer: it may have another client, or the machine hangs"
         )
     assert await served(qmp=path, recover=True).run(opened, -1) == "left"
+
+
+async def test_a_template_that_changes_while_it_is_opened(directory: Path) -> None:
+    place = str(directory / "store")
+    daemon = Store(place)
+    save(daemon, "a", memory(MEMORY // PAGE), devices=stream())
+
+    class Changed(Store):
+        """Another clone's working set comes when the template is open and not yet in use."""
+
+        def open(self, name: str) -> Template:
+            template = super().open(name)
+            if not template.manifest.working_set:
+                daemon.set_working_set(name, reversed(range(MEMORY // PAGE)))
+            return template
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reading = Changed(place, readonly=True)
+        process = serving.Process(ours, reading, cast("Holder", Told()), Reach())
+        opened = await process._open("a")
+        template = opened.memory.template
+        template.fetch(0, template.size)
+        assert template.manifest == daemon.manifest("a")
+        await opened.memory.close()
+        reading.close()
+    daemon.close()

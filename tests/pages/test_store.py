@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from memd.errors import QMPError
-from memd.pages.blobs import Damaged
+from memd.pages.blobs import Blobs, Damaged
 from memd.pages.manifest import Block
 from memd.pages.store import Store
+from memd.pages.template import Template
 from tests.pages.memory import PAGE, change, memory, ready, save, unpacked
 
 
@@ -247,6 +248,43 @@ def test_deleting_gives_the_room_back(store: Store) -> None:
     assert taken(store) == 0
     with pytest.raises(QMPError, match="template 'd' not found"):
         store.delete("d")
+
+
+def test_chunks_that_another_thread_has_found_again(store: Store) -> None:
+    data = memory(400, zero=0)
+    save(store, "a", data)
+    save(store, "b", data[: 100 * PAGE])
+    found = threading.Event()
+
+    class Late(Blobs):
+        """A thread finds a chunk moved away, and looks where it is after the other one has."""
+
+        def read_at(self, digest: str, offset: int, length: int) -> bytes:
+            try:
+                return super().read_at(digest, offset, length)
+            except FileNotFoundError:
+                if threading.current_thread() is late:
+                    assert found.wait(10)
+                raise
+
+    opened = store.open("b")
+    reader = Template(
+        "b",
+        opened.manifest,
+        opened.layout,
+        Late(store.blobs.directory),
+        lambda known: store._places_of("b", opened.manifest.layout.digest, known),
+        store.unpacked,
+        store.counts,
+    )
+    store.delete("a")
+    read: list[bytes] = []
+    late = threading.Thread(target=lambda: read.append(reader.read(0, PAGE)))
+    late.start()
+    assert reader.read(50 * PAGE, PAGE) == data[50 * PAGE : 51 * PAGE]
+    found.set()
+    late.join()
+    assert read == [data[:PAGE]]
 
 
 def test_one_that_is_deleted_while_all_are_gone_through(
