@@ -230,14 +230,9 @@ def _check_unsupported(opts: Opts, kind: str) -> None:
 
 
 def _family(opts: Opts) -> str:
-    ipv4, ipv6 = opts.switch("ipv4"), opts.switch("ipv6")
-    if ipv4 is False and ipv6 is False:
-        raise QMPError("Cannot disable IPv4 and IPv6 at same time")
-    if ipv6 is False or (ipv4 and not ipv6):
-        return "ipv4"
-    if ipv4 is False or (ipv6 and not ipv4):
-        return "ipv6"
-    return ""
+    from memd.hostmem.sockets import tcp_family
+
+    return tcp_family(opts.switch("ipv4"), opts.switch("ipv6"))
 
 
 def _descriptor(text: str) -> int:

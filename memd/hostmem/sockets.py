@@ -39,6 +39,23 @@ def check_path(path: str) -> None:
         )
 
 
+def tcp_family(ipv4: bool | None, ipv6: bool | None) -> str:
+    """The family that an address is confined to: "ipv4", "ipv6", or "" for none.
+
+    Args:
+        ipv4: whether that is asked for; None where nothing is said.
+        ipv6: the same.
+
+    Raises:
+        QMPError: none is left.
+    """
+    if ipv4 is False and ipv6 is False:
+        raise QMPError("Cannot disable IPv4 and IPv6 at same time")
+    if ipv6 is False or (ipv4 and not ipv6):
+        return "ipv4"
+    return "ipv6" if ipv4 is False or (ipv6 and not ipv4) else ""
+
+
 def connect_unix(path: str, roots: Roots | None) -> socket.socket:
     """Connect to where a client says.
 

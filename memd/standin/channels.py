@@ -17,7 +17,7 @@ from typing import Any
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.hostmem.paths import Entry, Roots, create_path, encode_path, open_path
+from memd.hostmem.paths import Entry, Roots
 from memd.hostmem.sockets import (
     PATIENCE,
     address_of,
@@ -27,10 +27,11 @@ from memd.hostmem.sockets import (
     listen_tcp,
     listen_unix,
     listen_vsock,
+    tcp_family,
 )
 from memd.json_types import JSON
 from memd.qapi.numbers import parse_size
-from memd.standin.chardevs import Held, TakeFd
+from memd.standin.chardevs import Held, TakeFd, create_file, open_file
 from memd.work import Completion
 
 Address = dict[str, Any]
@@ -41,7 +42,6 @@ _TOO_FAR = re.compile(r"\s*(?:-\d+|\+?\d+[bkmgtpe]?)", re.ASCII | re.IGNORECASE)
 """Offsets of files that are numbers, whose only fault can be that they are out of range."""
 _VSOCK = re.compile(r"([^:]{1,32}):([^,]{1,32})(.*)", re.DOTALL)
 _MODE = 0o660
-_FLAGS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
 def address(args: dict[str, Any], compat: Compat) -> Address:
@@ -137,16 +137,6 @@ def _flags(text: str, compat: Compat) -> dict[str, bool]:
 
 _SWITCHES = ("ipv4", "ipv6", "keep-alive", "mptcp")
 _FLAG = {"": True, "=on": True, "=off": False}
-
-
-def _family(where: Address) -> str:
-    """The family that an address is confined to, "" for none; raises `QMPError`."""
-    asked = where.get("ipv4"), where.get("ipv6")
-    if asked == (False, False):
-        raise QMPError("Cannot disable IPv4 and IPv6 at same time")
-    if asked[1] is False or (asked[0] and not asked[1]):
-        return "ipv4"
-    return "ipv6" if asked[0] is False or (asked[1] and not asked[0]) else ""
 
 
 class Channel:
@@ -268,7 +258,8 @@ def listen(where: Address, roots: Roots | None) -> Channel:
         made, entry = listen_unix(where["path"], roots)
         told = [{"type": "unix", "path": where["path"]}]
         return Channel("socket", [made.detach()], entry=entry, listening=told)
-    socks = listen_tcp(where["host"], where["port"], _family(where), backlog=1)
+    family = tcp_family(where.get("ipv4"), where.get("ipv6"))
+    socks = listen_tcp(where["host"], where["port"], family, backlog=1)
     told = [address_of(each) for each in socks]
     return Channel("socket", [each.detach() for each in socks], listening=told)
 
@@ -394,15 +385,11 @@ class Opener:
         return Channel("socket", [made.detach()])
 
     def _file(self, where: Address, *, write: bool) -> Channel:
-        path, what = where["filename"], "create" if write else "open"
-        try:
-            if write:
-                flags = os.O_WRONLY | os.O_CREAT | _FLAGS
-                fd = create_path(encode_path(path), flags, _MODE, self._roots)
-            else:
-                fd = open_path(encode_path(path), os.O_RDONLY | _FLAGS, self._roots)
-        except OSError as error:
-            raise QMPError(f"Could not {what} '{path}': {error.strerror}") from None
+        path = where["filename"]
+        if write:
+            fd = create_file(path, 0, self._roots, "create", _MODE)
+        else:
+            fd = open_file(path, os.O_RDONLY, self._roots)
         try:
             _begin_at(fd, where.get("offset"), write=write)
         except QMPError:

@@ -251,7 +251,7 @@ class Chardevs:
         """Make the log of a device, in which nothing will be; raises `QMPError`."""
         end = os.O_APPEND if append else os.O_TRUNC
         roots = self._tree.host.roots
-        await Job(lambda: os.close(_create(path, end, roots, "create")), on=of_paths([path]))
+        await Job(lambda: os.close(create_file(path, end, roots, "create")), on=of_paths([path]))
 
     def send_break(self, args: dict[str, Any]) -> None:
         """`chardev-send-break`; raises `QMPError` where there is none."""
@@ -307,16 +307,16 @@ def _open(
     try:
         if (log := data.get("logfile")) is not None:
             end = os.O_APPEND if data.get("logappend") else os.O_TRUNC
-            opened.fds.append(_create(log, end, roots, "create"))
+            opened.fds.append(create_file(log, end, roots, "create"))
         if kind == "file":
             end = os.O_APPEND if data.get("append") else os.O_TRUNC
             if "in" in data:
-                opened.fds.append(_existing(data["in"], os.O_RDONLY, roots))
-            opened.fds.append(_create(data["out"], end, roots, "open"))
+                opened.fds.append(open_file(data["in"], os.O_RDONLY, roots))
+            opened.fds.append(create_file(data["out"], end, roots, "open"))
         elif kind == "pipe" and _pipes(opened, data["device"], roots):
             pass
         elif kind in ("serial", "parallel", "pipe"):
-            opened.fds.append(_existing(data["device"], os.O_RDWR, roots))
+            opened.fds.append(open_file(data["device"], os.O_RDWR, roots))
         elif kind == "pty":
             opened.fds += os.openpty()
             opened.filename = f"pty:{os.ttyname(opened.fds[-1])}"
@@ -334,25 +334,35 @@ def _open(
 def _pipes(opened: _Opened, path: str, roots: Roots | None) -> bool:
     """Open both of a pair of pipes; False where there is no such pair."""
     try:
-        opened.fds.append(_existing(f"{path}.in", os.O_RDWR, roots))
-        opened.fds.append(_existing(f"{path}.out", os.O_RDWR, roots))
+        opened.fds.append(open_file(f"{path}.in", os.O_RDWR, roots))
+        opened.fds.append(open_file(f"{path}.out", os.O_RDWR, roots))
     except QMPError:
         # One of them alone is closed with the device.
         return False
     return True
 
 
-def _create(path: str, end: int, roots: Roots | None, what: str) -> int:
-    """Open a file for writing, and make it where there is none."""
+def create_file(path: str, end: int, roots: Roots | None, what: str, mode: int = 0o666) -> int:
+    """Open a file for writing, and make it where there is none; may wait.
+
+    Args:
+        path: as a client named it.
+        end: O_APPEND, O_TRUNC or 0.
+        roots: what it has to be below; None for anywhere.
+        what: "create" or "open", as an error has it.
+        mode: of a new one.
+
+    Raises:
+        QMPError: it can't be.
+    """
     try:
-        return create_path(
-            encode_path(path), os.O_WRONLY | os.O_CREAT | end | _ACCESS, 0o666, roots
-        )
+        return create_path(encode_path(path), os.O_WRONLY | os.O_CREAT | end | _ACCESS, mode, roots)
     except OSError as error:
         raise QMPError(f"Could not {what} '{path}': {error.strerror}") from None
 
 
-def _existing(path: str, access: int, roots: Roots | None) -> int:
+def open_file(path: str, access: int, roots: Roots | None) -> int:
+    """Open a file that is there; see `create_file`."""
     try:
         return open_path(encode_path(path), access | _ACCESS, roots)
     except OSError as error:
