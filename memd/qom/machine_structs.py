@@ -33,7 +33,14 @@ _SIZE_STEP = 8192
 _RARE = ("modules", "clusters", "dies", "books", "drawers")
 
 
-def _struct(members: dict[str, Visit], *, mandatory: bool = False) -> Visit:
+def visit_struct(members: dict[str, Visit], *, mandatory: bool = False) -> Visit:
+    """An object.
+
+    Args:
+        members: the visits of what it may have.
+        mandatory: whether it has to have all of it.
+    """
+
     def visit(value: JSON, path: str) -> JSON:
         if type(value) is not dict:
             raise bad_type(path, "object")
@@ -51,7 +58,7 @@ def _struct(members: dict[str, Visit], *, mandatory: bool = False) -> Visit:
     return visit
 
 
-_boot = _struct(
+_boot = visit_struct(
     {
         "order": visit_str,
         "once": visit_str,
@@ -62,14 +69,14 @@ _boot = _struct(
         "strict": visit_bool,
     }
 )
-_memory = _struct({"size": visit_size, "max-size": visit_size, "slots": visit_uint64})
-_smp = _struct(dict.fromkeys(ONE_CPU, visit_int64))
+_memory = visit_struct({"size": visit_size, "max-size": visit_size, "slots": visit_uint64})
+_smp = visit_struct(dict.fromkeys(ONE_CPU, visit_int64))
 
 
 def visit_cache(string: Visit = visit_str) -> Visit:
     """A cache and the level of the topology that shares it; `string` reads the names."""
     members = {"cache": visit_enum(CACHES, string), "topology": visit_enum(_LEVELS, string)}
-    return _struct(members, mandatory=True)
+    return visit_struct(members, mandatory=True)
 
 
 def visit_boot(value: JSON, path: str) -> JSON:

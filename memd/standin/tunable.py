@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qapi.visit import bad_type, unexpected, visit_int64
+from memd.qapi.visit import visit_int64
 from memd.qom import ObjectType, Property
+from memd.qom.machine_structs import visit_struct
 from memd.standin.objects import KnownObject
 
 if TYPE_CHECKING:
@@ -99,18 +100,6 @@ class ThrottleGroup(KnownObject):
         check_limits(self.limits)
 
 
-def _visit_limits(value: JSON, name: str) -> JSONObject:
-    if type(value) is not dict:
-        raise bad_type(name, "object")
-    for member in NO_LIMITS:
-        if member in value:
-            visit_int64(value[member], f"{name}.{member}")
-    for member in value:
-        if member not in NO_LIMITS:
-            raise unexpected(f"{name}.{member}")
-    return value
-
-
 def _set_limits(group: ThrottleGroup, value: JSONObject) -> None:
     limits = {**group.limits, **value}
     if group.parent is not None:
@@ -181,7 +170,7 @@ _THROTTLE_GROUP = [
     Property(
         "limits",
         "ThrottleLimits",
-        visit=_visit_limits,
+        visit=visit_struct(dict.fromkeys(NO_LIMITS, visit_int64)),
         get=lambda group: dict(group.limits),
         set=_set_limits,
     ),
