@@ -24,6 +24,7 @@ from memd.qapi.hash_order import object_order
 from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.standin.chardevs import Registered as RegisteredChardev
+from memd.standin.objects import value_unset
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
@@ -44,8 +45,6 @@ _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
 
 _WORD = re.compile(r"[A-Za-z][\w-]*")
-
-_EMPTY: dict[str, JSON] = {"bool": False, "str": ""}
 
 _BUSES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("SCSI", 1, ("virtio-scsi-pci-base", "vhost-scsi-pci-base", "lsi53c895a", "megasas-base")),
@@ -407,7 +406,6 @@ class Devices:
         if kind.startswith("child<"):
             return told
         owner = self._owner(driver, name)
-        default = told.default if told.default is not None else _EMPTY.get(kind, 0)
         if name == "netdev":
             return _reference(name, lambda device, value: self._take_netdev(owner, device, value))
         if name == "chardev":
@@ -416,8 +414,7 @@ class Devices:
             return self._drive_property(owner)
         if name == "mac":
             return kept(name, kind, "", _visit_mac(owner))
-        if kind not in VISITS and told.default is None:
-            default = ""
+        default = value_unset(told) if kind in VISITS or told.default is not None else ""
         return kept(name, kind, default, VISITS.get(kind, visit_str))
 
     def _drive_property(self, owner: str) -> Property:

@@ -31,8 +31,13 @@ def make_creatable(kind: ObjectType) -> None:
     kind.factory = KnownObject
 
 
+def value_unset(told: Property) -> JSON:
+    """The value of a property of the catalogue's that nobody has set."""
+    return told.default if told.default is not None else _EMPTY.get(told.type, 0)
+
+
 def _kept(told: Property) -> Property:
-    default = told.default if told.default is not None else _EMPTY.get(told.type, 0)
+    default = value_unset(told)
     if told.type.startswith("link<"):
         default = ""
 
