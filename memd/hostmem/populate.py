@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from memd.hostmem import cgroup, libc
 from memd.hostmem.region import Region
@@ -147,25 +147,13 @@ class Population:
         self._fill(index, start, end)
 
     def _fill(self, index: int, start: int, end: int) -> None:
-        region = self.region
-        populate = _populate_by_advice
-        chunk = max(self.chunk, region.page_size)
-        while start < end and not self._error and not self._given_up:
-            length = min(chunk, end - start)
-            try:
-                with cgroup.making(region, start, length):
-                    error = populate(region, start, length)
-            except OSError as failed:
-                # Others have taken it meanwhile; beyond the limit we are killed.
-                error = failed.errno or errno.ENOMEM
-            if error == errno.EINVAL and populate is _populate_by_advice:
-                # Linux before 5.14 does not know the advice.
-                populate = _populate_by_touch
-            elif error and error != errno.EINTR:
-                self._error = error
-            elif not error:
-                start += length
-                self._done[index] += length
+        try:
+            for done in _populating(self.region, start, end, self.chunk):
+                self._done[index] += done
+                if self._error or self._given_up:
+                    return
+        except OSError as failed:
+            self._error = failed.errno or errno.ENOMEM
 
 
 def populated() -> int:
@@ -184,20 +172,37 @@ def populate_range(region: Region, start: int, end: int) -> None:
         OSError: a page can't be had, or the region was closed; what there is
             of the range stays.
     """
-    populate = _populate_by_advice
-    chunk = max(CHUNK, region.page_size)
-    while start < end:
+    for _done in _populating(region, start, end, CHUNK):
         if region.closed:
             raise libc.os_error(errno.ECANCELED)
+
+
+def _populating(region: Region, start: int, end: int, chunk: int) -> Iterator[int]:
+    """Populate whole pages of a region, a chunk at a time.
+
+    Yields:
+        before each chunk and at the end, the bytes that were populated since the last time.
+
+    Raises:
+        OSError: a page can't be had, or the control group allows no more: it would be killed.
+    """
+    populate, done = _populate_by_advice, 0
+    chunk = max(chunk, region.page_size)
+    while start < end:
+        yield done
+        done = 0
         length = min(chunk, end - start)
         with cgroup.making(region, start, length):
             error = populate(region, start, length)
         if error == errno.EINVAL and populate is _populate_by_advice:
+            # Linux before 5.14 does not know the advice.
             populate = _populate_by_touch
         elif error and error != errno.EINTR:
             raise libc.os_error(error)
         elif not error:
             start += length
+            done = length
+    yield done
 
 
 def cancel(region: Region) -> None:
@@ -236,9 +241,6 @@ def slices(length: int, page_size: int, count: int) -> list[tuple[int, int]]:
         parts.append((start, end))
         start = end
     return parts
-
-
-Populate = Callable[[Region, int, int], int]
 
 
 def _populate_by_advice(region: Region, start: int, length: int) -> int:
