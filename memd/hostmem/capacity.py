@@ -14,6 +14,7 @@ from typing import NamedTuple
 from memd.hostmem import cgroup
 from memd.hostmem.cgroup import Group
 from memd.hostmem.numa import parse_list
+from memd.hostmem.spec import OFF_T_MAX
 
 _NODES = "/sys/devices/system/node"
 _HUGE_POOLS = "/sys/kernel/mm/hugepages"
@@ -147,7 +148,7 @@ def merging() -> bool:
 def largest_file() -> int:
     """Bytes that a file may be given by this process."""
     soft = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return (1 << 63) - 1 if soft == resource.RLIM_INFINITY else soft
+    return OFF_T_MAX if soft == resource.RLIM_INFINITY else soft
 
 
 def online_cpus() -> set[int]:

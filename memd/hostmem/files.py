@@ -17,8 +17,6 @@ from memd.hostmem.opened import MEMFD, Opened, look
 from memd.hostmem.paths import Entry, Roots, encode_path, new_entry, open_path
 from memd.hostmem.spec import UINT64, round_up
 
-_MFD_HUGETLB = 4
-_MFD_HUGE_SHIFT = 26
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 # A dangling symbolic link is missing when opened and there when created; a
@@ -314,7 +312,7 @@ def memfd_flags(hugetlb: bool, hugetlbsize: int, seal: bool) -> int:
     else:
         shift = 0
     if hugetlb:
-        flags |= _MFD_HUGETLB | shift << _MFD_HUGE_SHIFT
+        flags |= os.MFD_HUGETLB | shift << os.MFD_HUGE_SHIFT
     return flags
 
 

@@ -18,15 +18,12 @@ from typing import NamedTuple, Protocol
 from memd.hostmem import file_systems, kvm, libc, numa
 from memd.hostmem.opened import Opened, look
 from memd.hostmem.paths import Entry, Roots, encode_path, open_path
-from memd.hostmem.spec import MapSpec
+from memd.hostmem.spec import OFF_T_MAX, MapSpec
 
-_OFF_T_MAX = (1 << 63) - 1
-_F_SETSIG = 10
-_F_ADD_SEALS = 1033
 _ELSEWHERE = frozenset((errno.ELOOP, errno.EXDEV, errno.EISDIR))
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _KNOWN = libc.RESOLVE_CACHED | libc.RESOLVE_NO_SYMLINKS
-_SEAL_SHRINK_GROW_SEAL = 0x2 | 0x4 | 0x1
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 NO_RESERVE_UNSUPPORTED = (
     'Skipping reservation of swap space is not supported: "/proc/sys/vm/overcommit_memory" is "2"'
@@ -220,7 +217,7 @@ class Host:
         """
         try:
             # Who is waited for is told by a signal; this one is ignored.
-            fcntl.fcntl(fd, _F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         except OSError as failed:
             if failed.errno != errno.EAGAIN:
@@ -250,7 +247,7 @@ class Host:
 
     def truncate(self, fd: int, size: int) -> None:
         """Set a file's size in bytes; one that C's off_t can't hold is EINVAL."""
-        if size > _OFF_T_MAX:
+        if size > OFF_T_MAX:
             raise libc.os_error(errno.EINVAL)
         os.ftruncate(fd, size)
 
@@ -294,7 +291,7 @@ class Host:
 
     def seal(self, fd: int) -> None:
         """Forbid growing, shrinking and further sealing of a memfd."""
-        fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_SHRINK_GROW_SEAL)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
 
     def guest_memfd(self, size: int) -> int:
         """Make a guest_memfd; see `kvm.guest_memfd`, which raises `QMPError`."""

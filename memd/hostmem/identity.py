@@ -9,8 +9,6 @@ import stat
 from memd.hostmem.opened import Opened
 from memd.json_types import JSON
 
-_F_GET_SEALS = 1034
-
 _TEXTS = {
     "type": "of another type",
     "dev": "on another device",
@@ -42,7 +40,7 @@ def identify(fd: int, opened: Opened | None = None) -> dict[str, JSON]:
 
 def _seals(fd: int) -> int | None:
     try:
-        return fcntl.fcntl(fd, _F_GET_SEALS)
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError:
         return None
 

@@ -11,6 +11,7 @@ import os
 
 from memd.errors import QMPError
 from memd.hostmem import libc
+from memd.hostmem.spec import OFF_T_MAX
 
 DEVICE = "/dev/kvm"
 
@@ -18,9 +19,6 @@ MMAP = 1
 INIT_SHARED = 2
 """Flags of KVM_CREATE_GUEST_MEMFD: the memory may be mapped, and its pages are
 shared with the host from the start, so that touching them is no SIGBUS."""
-
-MAX_SIZE = (1 << 63) - 1
-"""Bytes of the largest guest_memfd that KVM makes."""
 
 _KVM_GET_API_VERSION = 0xAE00
 _KVM_CREATE_VM = 0xAE01
@@ -62,7 +60,7 @@ def guest_memfd(size: int, device: str = DEVICE) -> int:
 
 
 def _create(machine: int, size: int) -> int:
-    if size > MAX_SIZE:
+    if size > OFF_T_MAX:
         raise _cannot_create(size, libc.os_error(errno.EINVAL))
     # struct kvm_create_guest_memfd: size, flags and six reserved, 64 bits each.
     request = bytearray(64)
@@ -98,7 +96,7 @@ def plan(size: int, device: str = DEVICE) -> None:
         raise _no_machine(failed) from None
     finally:
         os.close(fd)
-    if size > MAX_SIZE:
+    if size > OFF_T_MAX:
         raise _cannot_create(size, libc.os_error(errno.EINVAL))
 
 

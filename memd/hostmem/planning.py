@@ -17,9 +17,8 @@ from memd.hostmem.capacity import CannotTell
 from memd.hostmem.host import Host, Mapping, Populating
 from memd.hostmem.opened import GUEST_MEMFD, MEMFD, Opened
 from memd.hostmem.paths import Entry
-from memd.hostmem.spec import UINT64, MapSpec
+from memd.hostmem.spec import OFF_T_MAX, UINT64, MapSpec
 
-_MAX_FILE = (1 << 63) - 1
 _MOUNTS = "/proc/self/mountinfo"
 _SWAPS = "/proc/swaps"
 _EXT4_MAGIC = 0xEF53
@@ -73,7 +72,7 @@ class PlannedFile:
         self.allocated = 0
         self.free: int | None = None
         self.file_system = ""
-        self.largest = _MAX_FILE
+        self.largest = OFF_T_MAX
         self.gets: int | None = None
         self.cannot_get = 0
         self.dax = False
@@ -189,7 +188,7 @@ class PlanningHost(Host):
             file.kind == "device"
             or file.read_only
             or (file.huge and size % file.page_size)
-            or size > _MAX_FILE
+            or size > OFF_T_MAX
         ):
             file.cannot_get = errno.EINVAL
         elif size > min(file.largest, capacity.largest_file()):
@@ -386,7 +385,7 @@ def _is_sure(file: PlannedFile) -> bool:
 def _is_refused(spec: MapSpec, file: PlannedFile) -> int:
     """The errno value with which the kernel would refuse to map a file, or 0."""
     # What is no file with a size counts in all 64 bits.
-    end = UINT64 if file.kind in ("fifo", "device") else _MAX_FILE
+    end = UINT64 if file.kind in ("fifo", "device") else OFF_T_MAX
     if spec.offset > end - spec.length:
         return errno.EOVERFLOW
     if spec.shared and spec.protection & libc.PROT_WRITE and _is_swap(file.opened):

@@ -15,6 +15,9 @@ from memd.errors import QMPError
 
 UINT64 = (1 << 64) - 1
 
+OFF_T_MAX = (1 << 63) - 1
+"""Bytes of a file at most."""
+
 READ = 1
 READ_WRITE = 3
 """Protections, as mmap(2) counts them."""
