@@ -196,7 +196,7 @@ def _optional(backend: MemoryBackend) -> JSONObject:
 async def x_memdev_map(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-map`: how a backend is mapped, and what each part of it takes."""
     from memd.hostmem import picture
-    from memd.hostmem.access import check_range
+    from memd.hostmem.access import check_range, check_whole_pages
     from memd.hostmem.region import job_on
 
     id, offset, count = args["id"], args.get("offset", 0), args.get("cells", _CELLS)
@@ -205,12 +205,7 @@ async def x_memdev_map(daemon: Daemon, args: JSONObject) -> JSON:
     check_range(id, region.length, offset, length)
     if not 0 < count <= _MAX_CELLS:
         raise QMPError(f"Parameter 'cells' expects a number from 1 to {_MAX_CELLS}")
-    for parameter, value in (("offset", offset), ("length", length)):
-        if value % region.page_size:
-            raise QMPError(
-                f"Parameter '{parameter}' must be a multiple of the page size"
-                f" 0x{region.page_size:x} of '{id}'"
-            )
+    check_whole_pages(region, id, offset, length)
 
     def look() -> JSON:
         size = picture.cell_size(region, length, count)

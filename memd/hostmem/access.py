@@ -48,6 +48,16 @@ def check_range(name: str, size: int, offset: int, length: int) -> None:
         )
 
 
+def check_whole_pages(region: Region, name: str, offset: int, length: int) -> None:
+    """Raise `QMPError` where a range of a region is not whole pages of its memory."""
+    for parameter, value in (("offset", offset), ("length", length)):
+        if value % region.page_size:
+            raise QMPError(
+                f"Parameter '{parameter}' must be a multiple of the page size"
+                f" 0x{region.page_size:x} of '{name}'"
+            )
+
+
 def check_length(length: int, parameter: str) -> None:
     """Raise `QMPError` where `length` bytes are too many for one call."""
     if length > MAX_LENGTH:

@@ -11,7 +11,7 @@ import os
 
 from memd.errors import QMPError
 from memd.hostmem import libc
-from memd.hostmem.access import check_range
+from memd.hostmem.access import check_range, check_whole_pages
 from memd.hostmem.pages import FILE, ZERO, PageMap
 from memd.hostmem.region import Region
 
@@ -30,12 +30,7 @@ def check(region: Region, name: str, offset: int, length: int) -> None:
         QMPError: it can't be.
     """
     check_range(name, region.length, offset, length)
-    for parameter, value in (("offset", offset), ("length", length)):
-        if value % region.page_size:
-            raise QMPError(
-                f"Parameter '{parameter}' must be a multiple of the page size"
-                f" 0x{region.page_size:x} of '{name}'"
-            )
+    check_whole_pages(region, name, offset, length)
     if region.opened is not None and region.opened.read_only:
         raise QMPError(f"cannot discard memory of '{name}': its file is opened read-only")
 

@@ -15,7 +15,7 @@ import stat
 from memd.hostmem import capacity, kvm, libc
 from memd.hostmem.capacity import CannotTell
 from memd.hostmem.host import Host, Mapping, Populating
-from memd.hostmem.opened import GUEST_MEMFD, MEMFD, Opened
+from memd.hostmem.opened import GUEST_MEMFD, MEMFD, Opened, look
 from memd.hostmem.paths import Entry
 from memd.hostmem.spec import OFF_T_MAX, UINT64, MapSpec
 
@@ -313,18 +313,8 @@ def _existing(fd: int, flags: int) -> PlannedFile:
     known = kind == stat.S_IFCHR and status.st_rdev in (_NULL_DEVICE, libc.ZERO_DEVICE)
     size = status.st_size if kind == stat.S_IFREG else 0 if known else -1
     name = "file" if kind == stat.S_IFREG else "fifo" if kind == stat.S_IFIFO else "device"
-    opened = Opened(
-        status.st_mode,
-        status.st_nlink,
-        status.st_dev,
-        status.st_ino,
-        status.st_rdev,
-        status.st_blksize,
-        size,
-        libc.file_system_type(fd),
-        readonly,
-        status.st_ctime_ns,
-    )
+    # There is no end to seek where nothing is opened.
+    opened = look(fd, read_only=readonly)._replace(size=size)
     found = PlannedFile(name, opened, flags)
     if kind == stat.S_IFREG:
         _look_at_file_system(found, fd)
