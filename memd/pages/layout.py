@@ -18,7 +18,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from memd.pages.blobs import DIGEST, Damaged
-from memd.pages.chunks import MAX_PAGES, PAGE
+from memd.pages.chunks import MAX_PAGES, PAGE, unpack
 
 MOST_PAGES = (1 << 32) - 1
 """Pages of a template at most, some 16 TiB: they are counted in 32 bits."""
@@ -115,6 +115,14 @@ class Layout:
     def digest(self, chunk: int) -> bytes:
         """The digest of a chunk, by its number."""
         return self.digests[chunk * _DIGEST : (chunk + 1) * _DIGEST]
+
+    def unpack(self, chunk: int, record: bytes) -> bytes:
+        """The pages of a chunk, by its number, out of its record; verified.
+
+        Raises:
+            Damaged: it is the record of something else.
+        """
+        return unpack(record, self.counts[chunk] * PAGE, self.digest(chunk))
 
     @property
     def data(self) -> int:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from memd.errors import QMPError
 from memd.pages.blobs import Blobs, Damaged
 from memd.pages.cache import Cache
-from memd.pages.chunks import MOST_PACK, PAGE, unpack
+from memd.pages.chunks import MOST_PACK
 from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Place, Places
 from memd.pages.sources import Source, SourceError
@@ -95,12 +95,11 @@ class RemoteChunks:
 
     def kept(self, number: int) -> bytes | None:
         """A chunk, verified, if it was fetched before and is kept still."""
-        digest = self.layout.digest(number)
-        record = self.cache.get(digest)
+        record = self.cache.get(self.layout.digest(number))
         if record is None:
             return None
         try:
-            data = unpack(record, self.layout.counts[number] * PAGE, digest)
+            data = self.layout.unpack(number, record)
         except Damaged as damaged:
             log.error("template %s: what was kept of it: %s", self.name, damaged.desc)
             self.counts.add("damaged")
@@ -121,7 +120,7 @@ class RemoteChunks:
         for again in (True, False):
             record = self._part(*place)
             try:
-                data = unpack(record, self.layout.counts[number] * PAGE, digest)
+                data = self.layout.unpack(number, record)
             except Damaged as damaged:
                 log.error("template %s: %s: %s", self.name, self.source.url, damaged.desc)
                 self.counts.add("damaged")

@@ -31,7 +31,7 @@ from memd.pages import unpacked
 from memd.pages.blobs import Damaged
 from memd.pages.blobs import replace as replace_file
 from memd.pages.cache import Cache
-from memd.pages.chunks import PAGE, SET_PAGES, unpack
+from memd.pages.chunks import PAGE, SET_PAGES
 from memd.pages.contents import Contents, NotFound, check
 from memd.pages.counts import Counts
 from memd.pages.directory import FORMAT
@@ -551,8 +551,7 @@ class Store(Contents):
 
     def _good(self, layout: Layout, places: Places, number: int) -> bool:
         try:
-            record = self.blobs.read_at(*places[number])
-            unpack(record, layout.counts[number] * PAGE, layout.digest(number))
+            layout.unpack(number, self.blobs.read_at(*places[number]))
         except (Damaged, OSError):
             return False
         return True

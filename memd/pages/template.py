@@ -13,8 +13,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
-from memd.pages.blobs import Blobs, Damaged
-from memd.pages.chunks import CHUNK_PAGES, PAGE, unpack
+from memd.pages.blobs import Blob, Blobs, Damaged
+from memd.pages.chunks import CHUNK_PAGES, PAGE
 from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Piece, Places, decode_numbers
 from memd.pages.manifest import Manifest
@@ -208,8 +208,7 @@ class Template:
         Raises:
             Damaged: it is.
         """
-        blob = self.manifest.devices
-        return b"" if blob is None else self._blobs.get(blob.digest)
+        return self._blob(self.manifest.devices)
 
     def working_set(self) -> array[int]:
         """Numbers of the pages that a guest needs first, in order; none where none were recorded.
@@ -217,8 +216,10 @@ class Template:
         Raises:
             Damaged: the record is.
         """
-        blob = self.manifest.working_set
-        return decode_numbers("I", b"" if blob is None else self._blobs.get(blob.digest))
+        return decode_numbers("I", self._blob(self.manifest.working_set))
+
+    def _blob(self, blob: Blob | None) -> bytes:
+        return b"" if blob is None else self._blobs.get(blob.digest)
 
     def rest(self) -> None:
         """Let it be deleted, until `use`; what is mapped stays so."""
@@ -319,31 +320,28 @@ class Template:
         return data
 
     def _load(self, number: int) -> bytes:
-        length = self.layout.counts[number] * PAGE
-        digest = self.layout.digest(number)
+        chunk, remote = self.layout.digest(number).hex(), self._remote
         while number < len(places := self._places):
-            place = places[number]
+            missing = False
             try:
-                data = unpack(self._blobs.read_at(*place), length, digest)
+                data = self.layout.unpack(number, self._blobs.read_at(*places[number]))
                 self._counts.add("stored")
                 return data
             except FileNotFoundError:
                 # Not fetched yet, or moved into another pack.
-                if self._remote is not None and (kept := self._remote.kept(number)) is not None:
-                    return kept
-                if self._find_chunks(places):
-                    continue
+                missing = True
             except OSError as failed:
-                log.error("template %s: chunk %s: %s", self.name, digest.hex(), failed.strerror)
+                log.error("template %s: chunk %s: %s", self.name, chunk, failed.strerror)
             except Damaged as damaged:
                 log.error("template %s: %s", self.name, damaged.desc)
                 self._counts.add("damaged")
-                if self._remote is not None and (kept := self._remote.kept(number)) is not None:
-                    return kept
-            break
-        if self._remote is not None:
-            return self._remote.chunk(number)
-        raise Damaged(f"template '{self.name}': chunk {digest.hex()} is damaged or missing")
+            if remote is not None and (kept := remote.kept(number)) is not None:
+                return kept
+            if not missing or not self._find_chunks(places):
+                break
+        if remote is not None:
+            return remote.chunk(number)
+        raise Damaged(f"template '{self.name}': chunk {chunk} is damaged or missing")
 
     def _find_chunks(self, before: Places) -> bool:
         """See where the chunks are; whether they are elsewhere than `before`."""
