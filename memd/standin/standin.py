@@ -33,10 +33,6 @@ REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
 """The treatment of a command that is only known: an error, or an answer that is made up."""
 
 _FULL = "q35"
-_REGISTERS = (
-    *("chardevs", "netdevs", "blocks", "drives", "images", "listeners", "exports", "devices"),
-    *("migration", "dump", "vnc", "dirty_rate", "snapshots"),
-)
 
 
 class StandIn:
@@ -193,8 +189,9 @@ class StandIn:
             await self.listeners.clear()
         if "blocks" in made:
             await self.blocks.clear()
-        for name in _REGISTERS:
-            made.pop(name, None)
+        for name, each in vars(StandIn).items():
+            if isinstance(each, cached_property):
+                made.pop(name, None)
         self._parameters.clear()
         self.devices_of_drives.clear()
         self._asked = 0
