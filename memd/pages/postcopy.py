@@ -47,6 +47,12 @@ BATCH = 64
 """Pages sent at once at most where nobody asked for them: 256 KiB, which a reader takes in
 0.2 ms. A request that comes meanwhile waits for them, and fewer cost more a page (measured)."""
 
+_QUIET_BATCH = 4 * BATCH
+"""The same once nobody asks: as much as is on the way in the socket anyway."""
+
+_QUIET = 1024
+"""Pages sent since the last request, from which on nobody asks: 4 MiB, some 2 ms."""
+
 _MOST_REQUESTS = 4096
 """Pages that a destination may wait for at once: its threads wait for one each, and all are
 gone through each time that there is something to send."""
@@ -85,7 +91,7 @@ _CELLS = 512
 
 NO_PAGE = b"\0" * PAGE
 
-_ALL_NEEDED, _ALL_REST = bytes((_NEEDED,)) * BATCH, bytes((_REST,)) * BATCH
+_ALL_NEEDED, _ALL_REST = (bytes((cause,)) * _QUIET_BATCH for cause in (_NEEDED, _REST))
 
 _SECTION_BEGIN = struct.pack(">BI", SECTION_PART, _SECTION)
 _SECTION_FOOT = struct.pack(">QBI", END_OF_PART, FOOTER, _SECTION)
@@ -302,6 +308,8 @@ class Source:
         self._last_asked: _Part | None = None
         # Units that were asked for and are not sent yet, and since when.
         self._requests: dict[tuple[_Part, int], float] = {}
+        # Pages that were sent since something was asked for.
+        self._quiet = 0
         # Where what is pushed comes from; the last is gone through first.
         self._pushed = [self._push(working_set)]
         # What could not be had when its turn came.
@@ -395,6 +403,7 @@ class Source:
             self.ended = True
 
     def _asked(self, kind: int, body: bytes) -> None:
+        self._quiet = 0
         start, length = struct.unpack_from(">QI", body)
         if kind == _ASK_OF_BLOCK:
             self._last_asked = self._by_name.get(body[13:]) if body[12:13] else None
@@ -483,7 +492,8 @@ class Source:
         """Runs of pages together, as many as are sent at once."""
         entries: list[Buffer] = []
         pages = 0
-        while self._pushed and pages < BATCH:
+        most = self._batch
+        while self._pushed and pages < most:
             run = next(self._pushed[-1], None)
             if run is None:
                 self._pushed.pop()
@@ -496,12 +506,13 @@ class Source:
                 continue
             if found is None:
                 # It is being fetched. Some of it may be asked for meanwhile.
-                self._pushed.append(_runs(part, first, first + count, needed))
+                self._pushed.append(self._runs(part, first, first + count, needed))
                 break
             part.state[first : first + count] = (_ALL_NEEDED if needed else _ALL_REST)[:count]
             entries += found if part is self._block else self._entries(part, first, found)
             length = count * (part.unit // PAGE)
             pages += length
+            self._quiet += length
             self.counts.bytes += length * RECORD
             self.counts.pages["working-set" if needed else "rest"] += length
         if entries or self._pushed:
@@ -509,7 +520,7 @@ class Source:
         if self._missing:
             # It is tried again when somebody calls the next time.
             self._pushed = [
-                _runs(part, first, first + count, needed)
+                self._runs(part, first, first + count, needed)
                 for part, first, count, needed in self._missing
             ]
             self._missing.clear()
@@ -528,10 +539,37 @@ class Source:
                 step = part.unit // PAGE
                 if start < end and first < start + len(part.state) * step:
                     units = max(first - start, 0) // step, -(-(end - start) // step)
-                    yield from _runs(part, units[0], min(units[1], len(part.state)), True)
+                    yield from self._runs(part, units[0], min(units[1], len(part.state)), True)
         # What the stream has the content of is little, and devices need it.
         for part in sorted(self._parts, key=lambda each: each.base >= 0):
-            yield from _runs(part, 0, len(part.state), False)
+            yield from self._runs(part, 0, len(part.state), False)
+
+    @property
+    def _batch(self) -> int:
+        """Pages to send at once, at most."""
+        return _QUIET_BATCH if self._quiet >= _QUIET else BATCH
+
+    def _runs(self, part: _Part, start: int, end: int, needed: bool) -> Iterator[_Run]:
+        """The unsent units of a range, in runs of as much as is sent at once.
+
+        Args:
+            needed: whether units of zeroes are sent, too.
+        """
+        state = part.state
+        unsent = b"\x00\x01" if needed else b"\x01"
+        while start < end:
+            most = max(1, self._batch * PAGE // part.unit)
+            run = state[start : min(start + most, end)]
+            count = len(run) - len(run.lstrip(unsent))
+            if count:
+                yield part, start, count, needed
+                start += count
+            elif needed:
+                start += 1
+            else:
+                start = state.find(_UNSENT, start, end)
+                if start < 0:
+                    return
 
     def _entries(self, part: _Part, first: int, entries: list[Buffer]) -> list[Buffer]:
         """Entries, whose first is of unit `first`, in the section that all are sent in."""
@@ -590,28 +628,6 @@ def _letter(state: bytearray) -> str:
         if cause in state:
             return letter.lower() if _UNSENT in state else letter
     return "." if _UNSENT in state else " "
-
-
-def _runs(part: _Part, start: int, end: int, needed: bool) -> Iterator[_Run]:
-    """The unsent units of a range, in runs of as much as is sent at once.
-
-    Args:
-        needed: whether units of zeroes are sent, too.
-    """
-    state, most = part.state, max(1, BATCH * PAGE // part.unit)
-    unsent = b"\x00\x01" if needed else b"\x01"
-    while start < end:
-        run = state[start : min(start + most, end)]
-        count = len(run) - len(run.lstrip(unsent))
-        if count:
-            yield part, start, count, needed
-            start += count
-        elif needed:
-            start += 1
-        else:
-            start = state.find(_UNSENT, start, end)
-            if start < 0:
-                return
 
 
 def _command(number: int, data: bytes = b"") -> bytes:
