@@ -188,8 +188,7 @@ async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
         files = {os.path.realpath(args[key]) for key in ("filename", "devices") if key in args}
         if "devices" in args and len(files) == 1:
             raise QMPError("the memory and the devices can't be one file")
-        template = store.open(name)
-        try:
+        with store.reading(name) as template:
             devices = template.devices()
             if "devices" in args and not devices:
                 raise QMPError(f"template '{name}' has no devices")
@@ -204,8 +203,6 @@ async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
                 first = NewFile(args["devices"], len(devices), lambda put: put(0, devices))
                 new.insert(0, first)
             save_new(host, name, *new)
-        finally:
-            template.close()
 
     await Job(work, progress=progress.event)
     return {}

@@ -22,7 +22,7 @@ import stat
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -241,6 +241,16 @@ class Store(Contents):
             QMPError: there is none, or it is damaged.
         """
         return self.of(name, lambda entry: self._open_template(name, entry))
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Template]:
+        """A template, of which nothing is moved or removed meanwhile.
+
+        Raises:
+            QMPError: there is none, or it is damaged.
+        """
+        with self._without_collecting(), closing(self.open(name)) as template:
+            yield template
 
     def _open_template(self, name: str, entry: Entry) -> Template:
         manifest = self.manifest_of(entry.version)

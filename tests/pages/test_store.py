@@ -33,11 +33,8 @@ def taken(store: Store) -> int:
 
 
 def content(store: Store, name: str) -> bytes:
-    template = store.open(name)
-    try:
+    with store.reading(name) as template:
         return template.read(0, template.size)
-    finally:
-        template.close()
 
 
 def test_what_is_read_is_what_was_written(store: Store) -> None:
@@ -248,6 +245,21 @@ def test_deleting_gives_the_room_back(store: Store) -> None:
     assert taken(store) == 0
     with pytest.raises(QMPError, match="template 'd' not found"):
         store.delete("d")
+
+
+@pytest.mark.parametrize(
+    "change", [Store.delete, lambda store, name: store.set_working_set(name, [9])]
+)
+def test_one_that_is_read_while_it_changes(
+    store: Store, change: Callable[[Store, str], object]
+) -> None:
+    data = memory(100, zero=0)
+    save(store, "a", data)
+    with store.reading("a") as template:
+        change(store, "a")
+        assert template.read(0, template.size) == data
+        kept = taken(store)
+    assert taken(store) < kept
 
 
 def test_chunks_that_another_thread_has_found_again(store: Store) -> None:
