@@ -24,11 +24,16 @@ NO_DESCRIPTOR = "No file descriptor supplied via SCM_RIGHTS"
 """The error of a command that needs a descriptor with its message."""
 
 
+MOST_TEXT = 65_536
+"""Characters of an error's text. QEMU repeats what was sent whatever its length."""
+
+
 class QMPError(Exception):
     """A refusal, worded for the client.
 
     Args:
-        desc: the text of the answer's `desc` member, as QEMU words it.
+        desc: the text of the answer's `desc` member, as QEMU words it. It may quote what was
+            sent, and is cut after `MOST_TEXT` characters.
         error_class: the answer's `class` member (QAPI's `QapiErrorClass`).
         hint: what QEMU would print after the message on its standard error;
             kept for the log, never sent (QMP specification, section 2.4.2:
@@ -38,8 +43,8 @@ class QMPError(Exception):
     def __init__(
         self, desc: str, error_class: str = GENERIC_ERROR, *, hint: str | None = None
     ) -> None:
-        super().__init__(desc)
-        self.desc = desc
+        self.desc = desc[:MOST_TEXT]
+        super().__init__(self.desc)
         self.error_class = error_class
         self.hint = hint
 
@@ -84,6 +89,8 @@ def shortage(error: BaseException) -> QMPError | None:
     """
     if isinstance(error, MemoryError):
         return QMPError(os.strerror(errno.ENOMEM))
+    if isinstance(error, RecursionError):
+        return QMPError("what was sent is nested too deeply for this command")
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
         return QMPError(os.strerror(error.errno or 0))
     return None

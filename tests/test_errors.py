@@ -16,6 +16,11 @@ def test_a_refusal_is_generic_unless_said() -> None:
     assert str(refusal) == "no such luck"
 
 
+def test_its_text_has_an_end() -> None:
+    refusal = QMPError("x" * 65_537)
+    assert refusal.desc == str(refusal) == "x" * 65_536
+
+
 def test_what_may_stand_in_a_line() -> None:
     assert printable("/dev/shm/vm 0é") == "/dev/shm/vm 0é"
     told = printable("a\nmemd: b\r\x1b[31m\x7f\u2028\udcff")
@@ -37,5 +42,8 @@ def test_what_the_system_has_run_out_of_is_told() -> None:
     told = shortage(MemoryError())
     assert told is not None
     assert told.desc == "Cannot allocate memory"
+    told = shortage(RecursionError())
+    assert told is not None
+    assert told.desc == "what was sent is nested too deeply for this command"
     assert shortage(OSError(errno.EPERM, "x")) is None
     assert shortage(ValueError("secret")) is None

@@ -89,7 +89,7 @@ def _said(error: QMPError | Usage) -> str:
 
 def _unmodelled(daemon: Daemon, typed: str) -> str:
     """The answer to a line that begins with a word that QEMU has and memd has not."""
-    if daemon.standin is None:
+    if daemon.standin is None or not typed.strip(BLANKS):
         return ""
     first, *rest = typed.split()
     known = daemon.standin.catalogue.section("monitor")

@@ -22,29 +22,45 @@ from memd.work import in_turns
 
 _MIB = 1 << 20
 
+_MOST_TEXT = 4 << 20
+"""Characters of `info block`, which tells of the whole chain of each node."""
+
 
 def info_balloon(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info balloon`."""
     return [f"balloon: actual={device.query_balloon(daemon, {})['actual'] // _MIB}"]
 
 
-def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info block [-n] [-v] [NAME]`: what devices have as their disks, or all nodes."""
+async def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info block [-n] [-v] [NAME]`: what devices have as their disks, or all nodes.
+
+    Raises:
+        QMPError: there is too much to tell.
+    """
     if daemon.standin is None:
         return []
-    wanted = args.get("device")
-    found: list[list[str]] = []
+    drives, blocks = daemon.standin.drives, daemon.standin.blocks
+    wanted, verbose = args.get("device"), args.get("verbose", False)
+    lines: list[str] = []
+    size = 0
+
+    def add(device: JSONObject | None, node: JSONObject | None) -> None:
+        nonlocal size
+        more = _block(device, node, verbose=verbose)
+        lines.extend(("", *more))
+        size += sum(map(len, more))
+        if size > _MOST_TEXT:
+            raise QMPError(f"there are more than {_MOST_TEXT} characters to tell")
+
     if not args.get("nodes"):
-        for row in daemon.standin.drives.query():
+        async for row in in_turns(drives.rows()):
             if wanted in (None, row["device"]) and (row["device"] or row.get("qdev")):
-                found.append(_block(row, row.get("inserted"), verbose=args.get("verbose", False)))
-    if args.get("nodes") or (wanted is not None and not found):
-        for node in daemon.standin.blocks.nodes({}):
-            if wanted in (None, node["node-name"]):
-                found.append(_block(None, node, verbose=args.get("verbose", False)))
-    if wanted is not None:
-        found.insert(0, [])
-    return [line for each in found for line in ("", *each)][1:]
+                add(row, row.get("inserted"))
+    if args.get("nodes") or (wanted is not None and not lines):
+        async for node in in_turns(blocks.all()[::-1]):
+            if wanted in (None, node.name):
+                add(None, blocks.info(node))
+    return lines if wanted is not None else lines[1:]
 
 
 def info_snapshots(daemon: Daemon, args: JSONObject) -> list[str]:

@@ -18,7 +18,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
 from memd.qapi.numbers import parse_size
-from memd.work import Outcome
+from memd.work import Outcome, in_turns
 
 if TYPE_CHECKING:
     from memd.standin.standin import StandIn
@@ -124,7 +124,7 @@ async def nbd_server_start(daemon: Daemon, args: JSONObject) -> None:
         host, _, port = args["uri"].rpartition(":")
         where = {"type": "inet", "data": {"host": host, "port": port}}
     await exports.start({"addr": where})
-    for row in drives.query() if args.get("all") else []:
+    for row in drives.rows() if args.get("all") else []:
         if row["device"] and "inserted" in row:
             await exports.add_device(
                 {"device": row["device"], "writable": args.get("writable", False)}
@@ -136,10 +136,10 @@ async def nbd_server_remove(daemon: Daemon, args: JSONObject) -> Outcome:
     return Outcome(events=await standin(daemon).exports.delete({"id": args["name"]}))
 
 
-def sendkey(daemon: Daemon, args: JSONObject) -> list[str]:
+async def sendkey(daemon: Daemon, args: JSONObject) -> list[str]:
     """`sendkey KEY-KEY [MILLISECONDS]`: checked, and pressed nowhere."""
     keys = args["keys"]
-    for key in ["less"] if keys == "<" else keys.split("-"):
+    async for key in in_turns(["less"] if keys == "<" else keys.split("-")):
         pressed = {"keys": [{"type": "qcode", "data": key}]}
         if not _NUMBER.fullmatch(key) and not _fits(daemon, "send-key", pressed):
             return [f"invalid parameter: {key}"]

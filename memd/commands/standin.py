@@ -41,9 +41,31 @@ class StandInDispatcher(Dispatcher):
         super().__init__(daemon, {**HANDLERS, **REGISTERS}, {**SESSION_HANDLERS, **OF_CLIENTS})
         self._standin = standin
 
+    def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
+        """See `Dispatcher.__call__`."""
+        if name in _KEEPING and _is_long(arguments):
+            raise QMPError(f"'{name}' takes {MOST_KEPT} characters at most")
+        return super().__call__(session, name, arguments, oob)
+
     def unmodelled(self, name: str, arguments: JSONObject) -> JSON:
         """See `Dispatcher.unmodelled`."""
         return self._standin.answer(self._daemon.schema.commands[name], arguments)
+
+
+def _is_long(arguments: JSONObject) -> bool:
+    """Whether the texts in arguments have more than `MOST_KEPT` characters together."""
+    left = MOST_KEPT
+    todo: list[JSON] = [arguments]
+    while todo and left >= 0:
+        value = todo.pop()
+        if type(value) is str:
+            left -= len(value)
+        elif type(value) is dict:
+            todo += value
+            todo += value.values()
+        elif type(value) is list:
+            todo += value
+    return left < 0
 
 
 def _standin(daemon: Daemon) -> StandIn:
@@ -351,6 +373,19 @@ REGISTERS: dict[str, Handler] = {
     "set-numa-node": set_numa_node,
 }
 """The commands that a stand-in runs otherwise than memd, or besides."""
+
+MOST_KEPT = 65_536
+"""Characters of the arguments of a command that a register keeps: it keeps a thousand such."""
+
+_KEEPING = frozenset(
+    (
+        *("block-export-add", "block_set_io_throttle", "blockdev-add", "blockdev-backup"),
+        *("blockdev-change-medium", "blockdev-create", "blockdev-mirror", "blockdev-snapshot-sync"),
+        *("chardev-add", "chardev-change", "device_add", "drive-backup", "drive-mirror"),
+        *("migrate", "migrate-incoming", "migrate-set-parameters", "nbd-server-add"),
+        *("nbd-server-start", "netdev_add", "set-numa-node"),
+    )
+)
 
 OF_CLIENTS: dict[str, SessionHandler] = {
     "chardev-add": _of_client(lambda its: its.chardevs.add),

@@ -40,9 +40,6 @@ no valid path, name or list is longer."""
 CARRIES_MEMORY = frozenset(("x-memdev-write",))
 """The commands whose messages may be as long as `--max-message` lets them be."""
 
-MOST_TEXT = 65_536
-"""Characters of an error's text. QEMU repeats what was sent whatever its length."""
-
 _SHORT_ID = 1024
 """Characters of the longest id of a message that takes much (`Large`)."""
 
@@ -496,9 +493,7 @@ class Session:
             fds, shutdown = result.fds, result.shutdown
             answer = {"return": result.value}
         elif isinstance(result, QMPError):
-            # It may quote what was sent.
-            desc = result.desc[:MOST_TEXT]
-            answer = {"error": {"class": result.error_class, "desc": desc}}
+            answer = {"error": {"class": result.error_class, "desc": result.desc}}
         else:
             answer = {"return": result}
         if has_id:

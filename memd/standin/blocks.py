@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
@@ -31,7 +31,8 @@ from memd.standin.image_locks import (
     change_locks,
 )
 from memd.standin.qcow2 import MAGIC, Header
-from memd.work import Job
+from memd.wire import encode
+from memd.work import Encoded, Job, in_turns
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
@@ -41,8 +42,19 @@ if TYPE_CHECKING:
 _MOST = 1024
 """Nodes that clients may have at a time: each may hold a descriptor."""
 
+_DEEPEST = 256
+"""Nodes from one down to the last below it. libvirt makes no chain of more than 200 images, and
+QEMU takes seconds to add the 150th layer."""
+
 _LONGEST_NAME = 31
 """Characters of a node's name."""
+
+_LONGEST_FILENAME = 4095
+"""Characters of what a node is told to be, which is cut there."""
+
+_LARGEST_ANSWER = 16 << 20
+"""Bytes of JSON that are told of all nodes. Of each its whole chain is told, so that it grows
+with their square."""
 
 _SECTOR = 512
 _LONGEST = (1 << 63) - (1 << 30)
@@ -134,8 +146,7 @@ class Node:
         offset: where they begin in what is below it.
         length: how many a raw node was told to have, None for all that there are.
         read_only: whether nothing may be written to it.
-        child: the node that has its bytes, or None.
-        backing: the node that has what this one has not, or None.
+        above: the nodes that are told to stand on it, the first to do so first.
         owned: whether it stays until it is deleted by name.
         job: the kind of the block job that keeps others from it, or None.
         holds: what else uses it, each as an error calls the node then.
@@ -170,8 +181,10 @@ class Node:
         self.size = self.offset = 0
         self.length: int | None = None
         self.fd = -1
-        self.child: Node | None = None
-        self.backing: Node | None = None
+        self.above: list[Node] = []
+        self._child: Node | None = None
+        self._backing: Node | None = None
+        self._joined = False
         self.owned = False
         self.job: str | None = None
         self.holds: list[str] = []
@@ -183,6 +196,48 @@ class Node:
         self.facts: dict[str, JSON] = {}
         self.probed = False
         self.alignments = (1, 1)
+
+    @property
+    def child(self) -> Node | None:
+        """The node that has its bytes, or None."""
+        return self._child
+
+    @child.setter
+    def child(self, node: Node | None) -> None:
+        before, self._child = self._child, node
+        self._move(before, node)
+
+    @property
+    def backing(self) -> Node | None:
+        """The node that has what this one has not, or None."""
+        return self._backing
+
+    @backing.setter
+    def backing(self, node: Node | None) -> None:
+        before, self._backing = self._backing, node
+        self._move(before, node)
+
+    @property
+    def below(self) -> list[Node]:
+        """The nodes that it stands on."""
+        return [each for each in (self._child, self._backing) if each is not None]
+
+    def _move(self, before: Node | None, after: Node | None) -> None:
+        if self._joined:
+            if before is not None:
+                before.above.remove(self)
+            if after is not None:
+                after.above.append(self)
+
+    def join(self) -> None:
+        """It is one of the nodes that there are: those below it are told."""
+        self._joined = True
+        for each in self.below:
+            each.above.append(self)
+
+    def leave(self) -> None:
+        """It is there no more, and stands on nothing."""
+        self.child = self.backing = None
 
     @property
     def file(self) -> Node | None:
@@ -262,12 +317,14 @@ class Blocks:
         self._making: set[str] = set()
         self._numbers = 0
         self.drives: list[Drive] = []
+        self._drives: dict[str, Drive] = {}
 
     async def clear(self) -> None:
         """Close every node."""
         nodes = [*self._nodes.values()]
         self._nodes.clear()
         self.drives.clear()
+        self._drives.clear()
         await Job(lambda: _close(nodes), on=_waits_for(nodes))
 
     def find(self, name: str) -> Node | None:
@@ -277,7 +334,23 @@ class Blocks:
 
     def drive(self, name: str) -> Drive | None:
         """The drive of that name."""
-        return next((each for each in self.drives if name and each.name == name), None)
+        return self._drives.get(name)
+
+    def add_drive(self, drive: Drive) -> None:
+        """A drive is there."""
+        self.drives.append(drive)
+        if drive.name:
+            self._drives[drive.name] = drive
+
+    def take_name(self, drive: Drive) -> None:
+        """A drive has a name no more."""
+        self._drives.pop(drive.name, None)
+        drive.name = ""
+
+    def remove_drive(self, drive: Drive) -> None:
+        """A drive is there no more."""
+        self.drives.remove(drive)
+        self._drives.pop(drive.name, None)
 
     def all(self) -> list[Node]:
         """Every node, the oldest first."""
@@ -285,7 +358,7 @@ class Blocks:
 
     def users(self, node: Node) -> list[Node]:
         """The nodes above a node."""
-        return [each for each in self._nodes.values() if node in (each.child, each.backing)]
+        return [*dict.fromkeys(node.above)]
 
     def named(self, name: str, device: str | None = None) -> Node:
         """The node of that name; raises `QMPError` where there is none.
@@ -313,9 +386,10 @@ class Blocks:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        made: list[Node] = []
-        top = self._plan(args, made)
-        named = [node.name for node in made]
+        planned: dict[str, Node] = {}
+        top = self._plan(args, planned)
+        check_depth(top)
+        named, made = [*planned], [*planned.values()]
         self._making.update(named)
         try:
             await Job(lambda: _open(made, self._tree.host.roots), on=_waits_for(made))
@@ -323,6 +397,7 @@ class Blocks:
             self._making.difference_update(named)
         for node in made:
             self._nodes[node.name] = node
+            node.join()
             if node.group is not None:
                 node.group.users.add(node)
         try:
@@ -361,11 +436,12 @@ class Blocks:
                 and calls this again.
         """
         wanted: dict[Node, Locks] = {}
+        seen: set[Node] = set()
         for node in self._nodes.values():
             for claim in () if self.inactive else _claims(node):
-                _spread(node, claim, wanted)
+                _spread(node, claim, wanted, seen)
             if node.driver == "qcow2" and node.child is not None:
-                _spread(node.child, self._of_format(node), wanted)
+                _spread(node.child, self._of_format(node), wanted, seen)
         # What another command has not locked yet is checked for this one, too.
         changed: dict[Node, Locks] = {}
         for node in self._nodes.values():
@@ -383,13 +459,13 @@ class Blocks:
         does = {READ} if node.read_only else {READ, WRITE, RESIZE}
         return does | {NO_WRITE, NO_RESIZE}
 
-    def _plan(self, options: dict[str, Any], made: list[Node]) -> Node:
+    def _plan(self, options: dict[str, Any], made: dict[str, Node]) -> Node:
         """A node that is to be; it is added to `made`, after those below that come with it."""
         driver = options["driver"]
         if driver not in (*DRIVERS, PROBED):
             raise QMPError(f"memd has no block driver '{driver}'")
         name = self._take_name(options.get("node-name"))
-        if any(each.name == name for each in made):
+        if name in made:
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
         for each in ("offset", "size"):
             if options.get(each, 0) < 0:
@@ -414,7 +490,10 @@ class Blocks:
                     node.backing = self._plan_below(options["backing"], node, True, made)
             except QMPError as error:
                 raise QMPError(f"Could not open backing file: {error.desc}") from None
-        made.append(node)
+        if name in made:
+            # One below has taken it.
+            raise QMPError(f"Duplicate nodes with node-name='{name}'")
+        made[name] = node
         return node
 
     def _group(self, name: str) -> ThrottleGroup:
@@ -425,7 +504,7 @@ class Blocks:
             raise QMPError(f"Throttle group '{name}' does not exist")
         return found
 
-    def _plan_below(self, told: Any, above: Node, read_only: bool, made: list[Node]) -> Node:
+    def _plan_below(self, told: Any, above: Node, read_only: bool, made: dict[str, Node]) -> Node:
         if type(told) is dict:
             cache = {**above.cache, **told.get("cache", {})}
             given = {"read-only": read_only, "force-share": above.shared, **told, "cache": cache}
@@ -479,10 +558,10 @@ class Blocks:
         node.owned = False
         await self.collect(node)
 
-    async def collect(self, node: Node | None) -> None:
-        """Close a node that has neither a user nor a name of a client's, and those below it."""
+    async def collect(self, *nodes: Node | None) -> None:
+        """Close nodes that have neither a user nor a name of a client's, and those below them."""
         gone: list[Node] = []
-        todo = [node]
+        todo = [*nodes]
         while todo:
             at = todo.pop()
             if at is None or at.owned or at.holds or at.job or at.drive is not None:
@@ -493,7 +572,8 @@ class Blocks:
             if at.group is not None:
                 at.group.users.discard(at)
             gone.append(at)
-            todo += [at.child, at.backing]
+            todo += at.below
+            at.leave()
         if gone:
             await Job(lambda: _close(gone), on=_waits_for(gone))
         await self.relock(refuse=False)
@@ -502,7 +582,7 @@ class Blocks:
         """Have what uses a node use another one."""
         if old.drive is not None:
             old.drive.insert(new)
-        for each in self._nodes.values():
+        for each in self.users(old):
             if each is not new and each.child is old:
                 each.child = new
             if each is not new and each.backing is old:
@@ -551,10 +631,14 @@ class Blocks:
         for each, its in sizes.items():
             each.size = _sectors(its)
 
-    def nodes(self, args: dict[str, Any]) -> list[JSON]:
-        """The value of `query-named-block-nodes`, the youngest first."""
+    async def nodes(self, args: dict[str, Any]) -> Encoded:
+        """The value of `query-named-block-nodes`, the youngest first.
+
+        Raises:
+            QMPError: it has too many bytes.
+        """
         flat = args.get("flat", False)
-        return [self.info(node, flat=flat) for node in reversed(self._nodes.values())]
+        return await encoded(self.info(node, flat=flat) for node in self.all()[::-1])
 
     def info(self, node: Node, *, flat: bool = False) -> dict[str, JSON]:
         """QAPI's `BlockDeviceInfo`.
@@ -586,6 +670,37 @@ class Blocks:
         return info
 
 
+async def encoded(rows: Iterable[JSON]) -> Encoded:
+    """Rows in JSON, made in turns.
+
+    Raises:
+        QMPError: they have too many bytes.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for row in in_turns(rows):
+        parts.append(encode(row).rstrip())
+        size += len(parts[-1])
+        if size > _LARGEST_ANSWER:
+            raise QMPError(f"the answer has more than {_LARGEST_ANSWER} bytes")
+    return Encoded(b"[" + b", ".join(parts) + b"]")
+
+
+def check_depth(node: Node, overlays: int = 0) -> None:
+    """Raise `QMPError` where too many nodes would be one below another.
+
+    Args:
+        overlays: how many more will be between a node and those above it.
+    """
+    depth = overlays
+    for level, following in (({node}, "below"), ({*node.above}, "above")):
+        while level and depth <= _DEEPEST:
+            depth += 1
+            level = {each for at in level for each in getattr(at, following)}
+    if depth > _DEEPEST:
+        raise QMPError(f"memd has no more than {_DEEPEST} block nodes one below another")
+
+
 def _claims(node: Node) -> Iterator[Locks]:
     """The locks that each user of a node needs, other nodes excepted."""
     yield from node.claims
@@ -595,16 +710,26 @@ def _claims(node: Node) -> Iterator[Locks]:
         yield {READ, WRITE, *drive.denies} if writes else {READ, *drive.denies}
 
 
-def _spread(node: Node | None, claim: Locks, wanted: dict[Node, Locks]) -> None:
-    """Add the locks that a user of a node needs to those of the files below it."""
+def _spread(node: Node | None, claim: Locks, wanted: dict[Node, Locks], seen: set[Node]) -> None:
+    """Add the locks that a user of a node needs to those of the files below it.
+
+    Args:
+        seen: the images whose backing nodes have theirs by now.
+    """
     while node is not None:
         if node.shared:
             claim -= {NO_WRITE, NO_RESIZE}
         if node.driver == "qcow2":
             # Its file is locked for what the format does with it.
-            _spread(node.backing, {READ, NO_WRITE, NO_RESIZE}, wanted)
+            if node in seen:
+                return
+            seen.add(node)
+            claim, node = {READ, NO_WRITE, NO_RESIZE}, node.backing
+            continue
+        there = wanted.get(node)
+        if there is not None and claim <= there:
             return
-        wanted[node] = wanted.get(node, frozenset()) | claim
+        wanted[node] = claim | (there or frozenset())
         node = node.child
 
 
@@ -624,7 +749,8 @@ def _filename(node: Node) -> str:
     """A file's path, or as JSON all that the node is made of."""
     below = node.child or node
     if below.child or (node.options.keys() | below.options.keys()) - {"filename"}:
-        return f"json:{json.dumps(_made_of(node))}"
+        told = f"json:{json.dumps(_made_of(node))}"
+        return told if len(told) <= _LONGEST_FILENAME else f"{told[: _LONGEST_FILENAME - 3]}..."
     return str(below.options.get("filename", f"{below.driver}://"))
 
 

@@ -6,15 +6,15 @@ Nothing is read or written through any. Rules and texts were observed on QEMU 10
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.kinds import FLASH
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.json_types import JSON
-from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node
+from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, encoded
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
-from memd.work import Event
+from memd.work import Encoded, Event
 
 if TYPE_CHECKING:
     from memd.qom.tree import Tree
@@ -33,6 +33,12 @@ _COUNTS = (
     *("invalid_rd_operations", "invalid_wr_operations", "invalid_zone_append_operations"),
     *("invalid_flush_operations", "invalid_unmap_operations", "wr_highest_offset"),
 )
+
+_MOST_TOLD = 1024
+"""Nodes of which statistics are told below one drive or node."""
+
+_MOST = 1024
+"""Drives that clients may have made by the human monitor at a time."""
 
 _DISCARDS = ("discard-nb-ok", "discard-nb-failed", "discard-bytes-ok")
 
@@ -124,6 +130,8 @@ class Drives:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
+        if processors is None and len(self._blocks.drives) >= _MOST:
+            raise QMPError(f"there are {_MOST} drives, and may be no more")
         own = {name: options.pop(name) for name in _PLACE if name in options}
         if not is_identifier(own.get("id", "x")):
             raise BadId(bad_identifier().desc, hint=ID_HINT)
@@ -153,7 +161,7 @@ class Drives:
             raise QMPError(f"Device name '{name}' conflicts with an existing node name")
         if wanted:
             drive.insert(await self._blocks.add(_checked(wanted, typed), owned=False))
-        self._blocks.drives.append(drive)
+        self._blocks.add_drive(drive)
         self._places.add((kind, bus, unit))
         buses, per_bus = _ON_BUS.get(self._machine, (0, 0))
         if kind == "floppy" or (kind == "pflash" and self._machine == "virt"):
@@ -212,9 +220,10 @@ class Drives:
                 raise QMPError(f"Device '{name}' not found")
             await self._blocks.delete({"node-name": name})
             return
-        drive.name, drive.status = "", False
+        drive.status = False
+        self._blocks.take_name(drive)
         if drive.user is None:
-            self._blocks.drives.remove(drive)
+            self._blocks.remove_drive(drive)
         await self._blocks.collect(drive.insert(None))
 
     # What devices use
@@ -272,7 +281,7 @@ class Drives:
             _check_alone(node, user, writes=writes, denies=denies)
             drive.insert(node)
         if drive not in self._blocks.drives:
-            self._blocks.drives.append(drive)
+            self._blocks.add_drive(drive)
         drive.user = drive.qdev = user
         drive.status, drive.writes, drive.denies = not flash, writes, denies
         drive.removable = of_media or bool(values.get("removable"))
@@ -322,15 +331,18 @@ class Drives:
             drive.status = drive.writes = False
             drive.removable, drive.denies = True, frozenset()
             return None
-        self._blocks.drives.remove(drive)
+        self._blocks.remove_drive(drive)
         return drive.insert(None)
 
     # What is told
 
-    def query(self, args: object = None) -> list[JSON]:
-        """The value of `query-block`."""
-        rows: list[JSON] = []
-        for drive in self._blocks.drives:
+    async def query(self, args: object = None) -> Encoded:
+        """The value of `query-block`; raises `QMPError` where it has too many bytes."""
+        return await encoded(self.rows())
+
+    def rows(self) -> Iterator[dict[str, JSON]]:
+        """What `query-block` tells of each drive."""
+        for drive in [*self._blocks.drives]:
             row: dict[str, JSON] = {"device": drive.name, "type": "unknown", "locked": False}
             row["removable"] = drive.removable
             if drive.user is not None:
@@ -343,22 +355,27 @@ class Drives:
                 info = self._blocks.info(drive.node)
                 cache = {**info["cache"], "writeback": drive.writeback}
                 row["inserted"] = {**info, "cache": cache, **drive.limits}
-            rows.append(row)
-        return rows
+            yield row
 
-    def statistics(self, args: Args) -> list[JSON]:
-        """The value of `query-blockstats`: nothing was ever read or written."""
+    async def statistics(self, args: Args) -> Encoded:
+        """The value of `query-blockstats`: nothing was ever read or written.
+
+        Raises:
+            QMPError: it has too many bytes.
+        """
         if args.get("query-nodes", False):
-            return [_statistics(node, backing=False) for node in reversed(self._blocks.all())]
-        rows: list[JSON] = []
-        for drive in self._blocks.drives:
+            nodes = self._blocks.all()[::-1]
+            return await encoded(_statistics(node, [], backing=False) for node in nodes)
+        return await encoded(self._statistics_of_drives())
+
+    def _statistics_of_drives(self) -> Iterator[dict[str, JSON]]:
+        for drive in [*self._blocks.drives]:
             row: dict[str, JSON]
-            row = {"stats": _counts()} if drive.node is None else _statistics(drive.node)
+            row = {"stats": _counts()} if drive.node is None else _statistics(drive.node, [])
             row["stats"] |= {"account_invalid": True, "account_failed": True}
             if drive.user is not None:
                 row["qdev"] = drive.qdev
-            rows.append({**row, "device": drive.name})
-        return rows
+            yield {**row, "device": drive.name}
 
     # Limits and media
 
@@ -592,13 +609,20 @@ def _counts() -> dict[str, JSON]:
     return told | {"timed_stats": [], "account_invalid": False, "account_failed": False}
 
 
-def _statistics(node: Node, *, backing: bool = True) -> dict[str, JSON]:
-    """QAPI's `BlockStats` of a node and those below it."""
+def _statistics(node: Node, told: list[Node], *, backing: bool = True) -> dict[str, JSON]:
+    """QAPI's `BlockStats` of a node and those below it; raises `QMPError` for too many.
+
+    Args:
+        told: the nodes that were told of by now: one below two others is among them twice.
+    """
+    told.append(node)
+    if len(told) > _MOST_TOLD:
+        raise QMPError(f"more than {_MOST_TOLD} nodes would be told of below '{told[0].name}'")
     row: dict[str, JSON] = {"node-name": node.name, "stats": _counts()}
     if node.driver == "file":
         row["driver-specific"] = {"driver": "file", **dict.fromkeys(_DISCARDS, 0)}
     if node.child is not None:
-        row["parent"] = _statistics(node.child, backing=backing)
+        row["parent"] = _statistics(node.child, told, backing=backing)
     if backing and node.backing is not None:
-        row["backing"] = _statistics(node.backing)
+        row["backing"] = _statistics(node.backing, told)
     return row

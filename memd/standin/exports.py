@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Args = dict[str, Any]
 _NBD = "nbd"
+_MOST = 1024
+"""Exports that clients may have at a time."""
 
 
 class Exports:
@@ -49,7 +51,7 @@ class Exports:
         """`nbd-server-stop`; raises `QMPError` where it was not started."""
         self._need_server()
         await self._listeners.close(_NBD)
-        return tuple([event for id in [*reversed(self._exports)] for event in await self._drop(id)])
+        return await self._drop(*reversed(self._exports))
 
     async def add(self, args: Args) -> None:
         """`block-export-add`; raises `QMPError`."""
@@ -73,6 +75,8 @@ class Exports:
 
     async def _add(self, id: str, node: Node, args: Args) -> None:
         self._check_free(id)
+        if len(self._exports) >= _MOST:
+            raise QMPError(f"there are {_MOST} exports, and may be no more")
         name, thread = args.get("name", node.name), args.get("iothread")
         if thread is not None and not isinstance(self._listeners.object(thread), IOThread):
             raise QMPError(f'iothread "{thread}" not found')
@@ -108,12 +112,15 @@ class Exports:
         self._need_server()
         return await self.delete({"id": args["name"]})
 
-    async def _drop(self, id: str) -> tuple[Event, ...]:
-        _name, node, claim = self._exports.pop(id)
-        node.holds.remove("Node")
-        node.claims.remove(claim)
-        await self._blocks.collect(node)
-        return (Event("BLOCK_EXPORT_DELETED", {"id": id}),)
+    async def _drop(self, *ids: str) -> tuple[Event, ...]:
+        nodes = []
+        for id in ids:
+            _name, node, claim = self._exports.pop(id)
+            node.holds.remove("Node")
+            node.claims.remove(claim)
+            nodes.append(node)
+        await self._blocks.collect(*nodes)
+        return tuple(Event("BLOCK_EXPORT_DELETED", {"id": id}) for id in ids)
 
     def query(self, args: object = None) -> list[JSON]:
         """The value of `query-block-exports`."""

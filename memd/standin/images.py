@@ -17,11 +17,11 @@ from memd.errors import QMPError, device_not_found
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.libc import write_at
 from memd.hostmem.paths import encode_path, target
-from memd.standin.blocks import DRIVERS, Blocks, Node, measure, read_header
+from memd.standin.blocks import DRIVERS, Blocks, Node, check_depth, measure, read_header
 from memd.standin.image_locks import NO_RESIZE, RESIZE, WRITE, change_locks
 from memd.standin.jobs import Jobs, Task
 from memd.standin.qcow2 import empty_image
-from memd.work import Event, Job
+from memd.work import Event, Job, in_turns
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
@@ -124,6 +124,7 @@ class Images:
             raise QMPError("The overlay already has a backing image")
         if overlay.driver != "qcow2":
             raise QMPError("The overlay does not support backing images")
+        check_depth(node, overlays=1)
         overlay.backing = node
         self._blocks.replace(node, overlay)
         node.set_read_only(True)
@@ -138,7 +139,7 @@ class Images:
         overlays: list[Node] = []
         backups: list[Args] = []
         try:
-            for action in args["actions"]:
+            async for action in in_turns(args["actions"]):
                 await self._act(action["type"], action["data"], overlays, backups)
         except QMPError:
             for overlay in reversed(overlays):
@@ -148,11 +149,12 @@ class Images:
                 self._blocks.replace(overlay, below)
                 for each in below.layers():
                     each.read_only = before.get(each, False)
-                await self._blocks.collect(overlay)
+            await self._blocks.collect(*overlays)
             raise
-        events = [event for data in backups for event in await self.backup(data)]
-        for overlay in overlays:
-            await self._blocks.collect(overlay)
+        events: list[Event] = []
+        async for data in in_turns(backups):
+            events += await self.backup(data)
+        await self._blocks.collect(*overlays)
         return tuple(events)
 
     async def _act(self, kind: str, data: Args, overlays: list[Node], backups: list[Args]) -> None:

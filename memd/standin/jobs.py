@@ -6,18 +6,16 @@ Observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memd.errors import QMPError
+from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
 from memd.work import Command, Event
 
 if TYPE_CHECKING:
     from memd.standin.blocks import Blocks, Node
 
-_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
 _MOST = 1024
 """Jobs that clients may have at a time."""
 
@@ -110,7 +108,7 @@ class Jobs:
 
     def check(self, id: str, args: dict[str, Any]) -> None:
         """Raise `QMPError` where there can't be a job of that id with these arguments."""
-        if not _ID.fullmatch(id):
+        if not is_identifier(id):
             raise QMPError(f"Invalid job ID '{id}'")
         if id in self._jobs:
             raise QMPError(f"Job ID '{id}' already in use")
@@ -183,8 +181,7 @@ class Jobs:
             task.busy.job = None
         for node in task.held:
             node.holds.remove(task.called)
-        for each in (task.busy, *task.held):
-            await self._blocks.collect(each)
+        await self._blocks.collect(task.busy, *task.held)
         job.ends = False
         if not job.keeps_result:
             self._remove(job)

@@ -6,7 +6,7 @@ from typing import Any
 
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.qom import ObjectType, Paths, Property, UserCreatable
+from memd.qom import OBJECT, ObjectType, Paths, Property, UserCreatable
 
 _EMPTY: dict[str, JSON] = {"bool": False, "string": "", "str": ""}
 
@@ -26,7 +26,8 @@ class KnownObject(UserCreatable):
 def make_creatable(kind: ObjectType) -> None:
     """Have `object-add` make objects of a type that a catalogue brought."""
     for name, told in kind.all_properties.items():
-        if told.getter is None and not told.type.startswith("child<"):
+        # One that its parent has of memd's own is about an object of memd's.
+        if name not in OBJECT.all_properties and not told.type.startswith("child<"):
             kind.all_properties[name] = _kept(told)
     kind.factory = KnownObject
 

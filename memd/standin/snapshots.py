@@ -139,8 +139,9 @@ class Snapshots:
 
     def _nodes(self, args: Args) -> list[Node]:
         """The nodes that are named, or all that count; raises `QMPError` if one has to be left."""
-        nodes = self._used()
-        if "devices" in args:
+        if "devices" not in args:
+            nodes = self._used()
+        else:
             if not args["devices"]:
                 raise QMPError("At least one device is required for snapshot")
             known = {node.name: node for node in self._blocks.all()}
@@ -158,10 +159,10 @@ class Snapshots:
 
     def _used(self) -> list[Node]:
         """The nodes that may be written to and are in use, or wait to be."""
-        found = [each.node for each in self._blocks.drives if each.node is not None]
+        found = dict.fromkeys(each.node for each in self._blocks.drives if each.node is not None)
         for node in self._blocks.all():
-            if node.owned and node not in found and (node.holds or not self._blocks.users(node)):
-                found.append(node)
+            if node.owned and (node.holds or not node.above):
+                found[node] = None
         return [node for node in found if not node.read_only]
 
     def _of_state(self, nodes: list[Node], args: Args) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from _json import encode_basestring_ascii
 from collections.abc import Iterator
 
 from memd.json_types import JSON
@@ -78,7 +79,11 @@ def _scalar(value: JSON) -> str:
 
 
 def _string(text: str) -> str:
-    if not text.isascii():
+    if text.isascii():
+        quoted = encode_basestring_ascii(text)
+        if "\\u" not in quoted:
+            return quoted
+    else:
         text = _with_replacements(text)
     if _TO_ESCAPE.search(text):
         text = text.translate(_Escaped(_ESCAPES))

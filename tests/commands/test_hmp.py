@@ -23,6 +23,7 @@ def say(console: Console, line: str) -> str:
         ("", ""),
         ("   ", ""),
         ("foo", "unknown command: 'foo'\r\n"),
+        ("/ foo", "unknown command: ''\r\n"),
         ("info foo", "unknown command: 'info foo'\r\n"),
         ('info  "status"', "unknown command: 'info  \"status\"'\r\n"),
         ("help foo", "unknown command: 'foo'\r\n"),

@@ -433,3 +433,18 @@ def test_a_filter_of_a_throttle_group(directory: Path) -> None:
     ]
     with standin_pair(directory, *options) as pair:
         same(pair, steps)
+
+
+def test_what_a_node_is_made_of_is_told_up_to_a_length(directory: Path) -> None:
+    group = "g" * 1000
+    below: dict[str, JSON] = {"driver": "null-co"}
+    for _ in range(5):
+        below = {"driver": "throttle", "throttle-group": group, "file": below}
+
+    def names(side: Side) -> JSON:
+        return [row["file"] for row in side.ask("query-named-block-nodes")["return"]]
+
+    with standin_pair(directory, "-object", f"throttle-group,id={group}") as pair:
+        pair.ask("blockdev-add", {**below, "node-name": "t"})
+        told = pair.same("names", lambda side: sorted(names(side)))
+        assert max(map(len, told)) == 4095

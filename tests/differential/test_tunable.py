@@ -158,6 +158,7 @@ def test_the_human_monitor_presses_keys(directory: Path) -> None:
         line("sendkey a 5"),
         line("sendkey a 5 6"),
         line("sendkey A"),
+        line("/ a"),
         line("sendkey <"),
         line("sendkey unmapped"),
         line("sendkey ctrl-alt-delete"),

@@ -1,0 +1,182 @@
+"""Block nodes as many and as deep as a client likes: what is told of them has an end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from memd.compat import Compat
+from memd.errors import QMPError
+from memd.qom.tree import Tree
+from memd.standin.blocks import Blocks, Node
+from memd.standin.drives import Drives
+from memd.standin.exports import Exports
+from memd.standin.images import Images
+from memd.work import Command, Encoded, Turn
+from tests.stepping import Running
+
+
+class Counted(Blocks):
+    """Block nodes that count how often all of them are gone through."""
+
+    rounds = 0
+
+    async def relock(self, *, refuse: bool = True) -> None:
+        self.rounds += 1
+        await super().relock(refuse=refuse)
+
+
+class Listening:
+    """A server that listens, as far as exports know."""
+
+    def has(self, name: str) -> bool:
+        return True
+
+    async def close(self, name: str) -> None:
+        pass
+
+
+def done(command: Command[Any]) -> Any:
+    return Running(command).finish()
+
+
+def make() -> Counted:
+    return Counted(Compat.V10_0, Tree())
+
+
+def add(blocks: Blocks, name: str, below: str | None = None) -> Node:
+    args = {"driver": "null-co"} if below is None else {"driver": "raw", "file": below}
+    node: Node = done(blocks.add({**args, "node-name": name}))
+    return node
+
+
+def add_chain(blocks: Blocks, count: int) -> None:
+    add(blocks, "n0")
+    for number in range(1, count):
+        add(blocks, f"n{number}", f"n{number - 1}")
+
+
+def test_nodes_are_so_many_one_below_another_and_no_more() -> None:
+    blocks = make()
+    add_chain(blocks, 256)
+    with pytest.raises(QMPError, match="no more than 256 block nodes one below another"):
+        add(blocks, "more", "n255")
+    images = Images(blocks, Tree())
+    overlay = add(blocks, "overlay")
+    overlay.driver = "qcow2"
+    with pytest.raises(QMPError, match="no more than 256 block nodes one below another"):
+        done(images.snapshot({"node": "n100", "overlay": "overlay"}))
+    assert overlay.backing is None
+    assert not blocks.named("n255").above
+
+
+def test_who_stands_on_a_node_is_known_after_each_change() -> None:
+    blocks = make()
+    images = Images(blocks, Tree())
+    add_chain(blocks, 4)
+    overlay = add(blocks, "overlay")
+    overlay.driver = "qcow2"
+    done(images.snapshot({"node": "n2", "overlay": "overlay"}))
+    with pytest.raises(QMPError, match="Duplicate nodes"):
+        add(blocks, "n1", "n0")
+    done(blocks.delete({"node-name": "n3"}))
+    for node in blocks.all():
+        above = [each for each in blocks.all() if node in (each.child, each.backing)]
+        assert blocks.users(node) == above
+    assert [each.name for each in blocks.users(blocks.named("n2"))] == ["overlay"]
+
+
+def test_what_is_told_of_all_nodes_has_so_many_bytes_and_no_more() -> None:
+    blocks = make()
+    add_chain(blocks, 3)
+    told = done(blocks.nodes({}))
+    assert isinstance(told, Encoded)
+    assert [each["node-name"] for each in json.loads(told.text)] == ["n2", "n1", "n0"]
+    for node in blocks.all():
+        node.filename = "x" * (6 << 20)
+    with pytest.raises(QMPError, match="the answer has more than 16777216 bytes"):
+        done(blocks.nodes({"flat": True}))
+
+
+def test_a_node_that_two_stand_on_is_told_of_a_bounded_number_of_times() -> None:
+    blocks = make()
+    add_chain(blocks, 12)
+    drives = Drives(blocks, Tree(), "none")
+    for number in range(1, 12):
+        node = blocks.named(f"n{number}")
+        node.backing = node.child
+    done(drives.add({"if": "none", "id": "d"}, lambda args: args))
+    drive = blocks.drive("d")
+    assert drive is not None
+    drive.insert(blocks.named("n4"))
+    assert done(drives.statistics({})).text.count(b'"node-name": "n0"') == 2**4
+    drive.insert(blocks.named("n11"))
+    with pytest.raises(QMPError, match="more than 1024 nodes would be told of below 'n11'"):
+        done(drives.statistics({}))
+
+
+def test_what_goes_together_is_looked_at_together() -> None:
+    blocks = make()
+    exports: Any = Exports(blocks, Listening())  # type: ignore[arg-type]
+    add(blocks, "n")
+    for number in range(9):
+        done(
+            exports.add({"id": f"e{number}", "type": "nbd", "node-name": "n", "name": str(number)})
+        )
+    blocks.rounds = 0
+    assert len(done(exports.stop())) == 9
+    assert blocks.rounds == 1
+    images = Images(blocks, Tree())
+    add_chain(blocks, 9)
+    overlays = [add(blocks, f"o{number}") for number in range(8)]
+    for each in overlays:
+        each.driver = "qcow2"
+    actions: list[Any] = [
+        {"type": "blockdev-snapshot", "data": {"node": below, "overlay": f"o{number}"}}
+        for number, below in enumerate(["n8", *(f"o{number}" for number in range(7))])
+    ]
+    blocks.rounds = 0
+    with pytest.raises(QMPError, match="aborted"):
+        done(images.transaction({"actions": [*actions, {"type": "abort", "data": {}}]}))
+    assert blocks.rounds == 1
+    assert not any(each.backing for each in overlays)
+
+
+@pytest.mark.parametrize("command", ["nodes", "drives", "statistics", "statistics of nodes"])
+def test_others_have_their_turn_while_nodes_are_told_of(command: str) -> None:
+    blocks = make()
+    add_chain(blocks, 200)
+    drives = Drives(blocks, Tree(), "none")
+    for number in range(200):
+        done(drives.add({"if": "none", "id": f"d{number}"}, lambda args: args))
+        drive = blocks.drive(f"d{number}")
+        assert drive is not None
+        drive.insert(blocks.named(f"n{number}"))
+    running = Running(
+        {
+            "nodes": lambda: blocks.nodes({}),
+            "drives": lambda: drives.query(),
+            "statistics": lambda: drives.statistics({}),
+            "statistics of nodes": lambda: drives.statistics({"query-nodes": True}),
+        }[command]()
+    )
+    assert isinstance(running.wait, Turn)
+
+
+def test_drives_and_exports_have_a_number() -> None:
+    blocks = make()
+    drives = Drives(blocks, Tree(), "none")
+    for number in range(1024):
+        done(drives.add({"if": "none", "id": f"d{number}"}, lambda args: args))
+    with pytest.raises(QMPError, match="there are 1024 drives, and may be no more"):
+        done(drives.add({"if": "none", "id": "more"}, lambda args: args))
+    exports: Any = Exports(blocks, Listening())  # type: ignore[arg-type]
+    add(blocks, "n")
+    for number in range(1024):
+        done(
+            exports.add({"id": f"e{number}", "type": "nbd", "node-name": "n", "name": str(number)})
+        )
+    with pytest.raises(QMPError, match="there are 1024 exports, and may be no more"):
+        done(exports.add({"id": "more", "type": "nbd", "node-name": "n", "name": "more"}))
