@@ -115,7 +115,7 @@ class App:
         machine.spawn = self._hub.spawn
         self._daemon.shut_down = self._hub.shut_down
         self._daemon.fail = self._hub.fail
-        self._daemon.start_again = self._begin_again
+        self._daemon.start_again = partial(self._in_task, self._reset)
         self._resetting = asyncio.Lock()
         self._ports = Ports(config, loop, self._tree, self._hub)
         # A path or an abstract name; what else a manager may listen on is not spoken to.
@@ -263,14 +263,6 @@ class App:
         if self._config.incoming is not None:
             await self._register([self._config.incoming])
 
-    async def _begin_again(self) -> None:
-        """Be as at the start, but for the monitors and their clients; a command.
-
-        Raises:
-            QMPError: not everything could be made again, or an object has to stay.
-        """
-        await self._in_task(self._reset)
-
     async def _in_task(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do what is waited for in a task, which commands are not; raises `QMPError`."""
         done = Completion()
@@ -283,7 +275,14 @@ class App:
             raise QMPError(error.text) from None
 
     async def _reset(self) -> None:
-        """Delete everything and make it again; one at a time: the next finds everything made."""
+        """Be as at the start, but for the monitors and their clients.
+
+        One at a time: the next finds everything made.
+
+        Raises:
+            QMPError: not everything could be made again, or an object has to stay.
+            StartError: the same.
+        """
         async with self._resetting:
             daemon, tree = self._daemon, self._tree
             daemon.reset()
@@ -395,10 +394,6 @@ class App:
         except Exception as error:
             raise answer_to(error, getattr(command, "__qualname__", "a command")) from None
 
-    def _briefly(self, work: Callable[[], object]) -> Callable[[], Awaitable[object]]:
-        """A step of the end that may wait for a file system, but not for long."""
-        return lambda: self._hub.in_thread(work, END_PATIENCE)
-
     def _on_signal(self) -> None:
         if not self._hub.ended.done():
             self._hub.broadcast((shutdown_event("host-signal"),))
@@ -407,7 +402,7 @@ class App:
     async def _close(self) -> None:
         """Free everything. A step that fails is logged and stops no other."""
         manager, metrics, templates = self._manager, self._metrics, self._daemon.templates
-        pools = self._pools
+        pools, audit = self._pools, self._audit
         steps: tuple[Callable[[], Awaitable[object] | None] | None, ...] = (
             manager.stopping if manager else None,
             self._ports.stop,
@@ -424,7 +419,8 @@ class App:
             templates.store.close if templates else None,
             self._daemon.fdsets.close,
             self._roots.close if self._roots else None,
-            self._briefly(self._audit.close) if self._audit else None,
+            # It may wait for a file system, but not for long.
+            (lambda: self._hub.in_thread(audit.close, END_PATIENCE)) if audit else None,
         )
         for step in steps:
             try:
