@@ -44,8 +44,6 @@ _SHORTEN = 64 << 10
 _PIECE = 16 << 20
 """Bytes that are read at once."""
 
-_F_GET_SEALS = 1034
-
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -90,7 +88,7 @@ class LogFile:
         """
         try:
             # Only a memfd has seals; what else there is, is not memd's.
-            fcntl.fcntl(self.fd, _F_GET_SEALS)
+            fcntl.fcntl(self.fd, fcntl.F_GET_SEALS)
             head = os.pread(self.fd, 2 * _SLOT, 0)
         except OSError as failed:
             raise Unreadable(f"it is no list of memd's: {failed.strerror}") from None
