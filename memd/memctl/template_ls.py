@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from memd.errors import printable
 from memd.memctl.context import Context
 from memd.memctl.sizes import short
-from memd.memctl.tables import Column, on_terminal, print_table
+from memd.memctl.tables import Column, print_table
 
 _COLUMNS: Sequence[Column] = (
     ("NAME", False),
@@ -52,6 +51,5 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
         ]
         for each in found
     ]
-    print_table(_COLUMNS, rows)
-    if not found and on_terminal():
-        print("There is no template yet; memd needs --templates DIR to keep some.", file=sys.stderr)
+    empty = "There is no template yet; memd needs --templates DIR to keep some."
+    print_table(_COLUMNS, rows, empty)
