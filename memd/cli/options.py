@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
 
 from memd.cli.bounds import NAMES as BOUNDS
@@ -114,6 +115,11 @@ def size(name: str) -> Take:
     return take
 
 
+def method(place: str) -> Take:
+    """An option that a method of a part of the command line takes."""
+    return lambda line, given: attrgetter(place)(line)(given)
+
+
 def one_of(name: str, value: str, values: Container[str]) -> str:
     """A value; raises `QMPError` where it is none of those that a parameter takes."""
     if value not in values:
@@ -172,24 +178,24 @@ def _version(line: CommandLine, given: Given) -> NoReturn:
 
 
 HARDWARE: dict[str, Take] = {
-    **dict.fromkeys(("machine", "M"), lambda line, given: line.hardware.take_machine(given)),
-    "m": lambda line, given: line.hardware.take_memory(given),
-    "smp": lambda line, given: line.hardware.take_smp(given),
-    "numa": lambda line, given: line.hardware.take_numa(given),
-    "device": lambda line, given: line.hardware.take_device(given),
-    "guest-reacts": lambda line, given: line.hardware.take_guest_reacts(given),
+    **dict.fromkeys(("machine", "M"), method("hardware.take_machine")),
+    "m": method("hardware.take_memory"),
+    "smp": method("hardware.take_smp"),
+    "numa": method("hardware.take_numa"),
+    "device": method("hardware.take_device"),
+    "guest-reacts": method("hardware.take_guest_reacts"),
 }
 """The options that describe a machine."""
 
 OPTIONS: dict[str, Take] = {
-    "qmp": lambda line, given: line.monitors.add_device(given),
+    "qmp": method("monitors.add_device"),
     "qmp-pretty": lambda line, given: line.monitors.add_device(given, pretty=True),
     "object": CommandLine.add_object,
     "pool": _pool,
     "pool-reserve": size("pool_reserve"),
     "commit": choice("commit", "strict", "off"),
-    "chardev": lambda line, given: line.monitors.add_chardev(given),
-    **dict.fromkeys(("monitor", "mon"), lambda line, given: line.monitors.add_monitor(given)),
+    "chardev": method("monitors.add_chardev"),
+    **dict.fromkeys(("monitor", "mon"), method("monitors.add_monitor")),
     "name": CommandLine.set_name,
     "pidfile": text("pidfile"),
     "compat": _compat,
