@@ -40,9 +40,12 @@ def numa_nodes(
     nodes = NumaNodes(machine, backends, positions, hmat=hmat)
     for each, opts in given:
         from memd.qapi import load_schema
+        from memd.qapi.opts import check_opts
 
         with located(each.where):
-            options = load_schema(config.compat).check_opts("NumaOptions", opts.with_id())
+            options = check_opts(
+                load_schema(config.compat).object_type("NumaOptions"), opts.with_id()
+            )
             nodes.take(options)
         config.numa_options.append((each.where, options))
     if config.preconfig:

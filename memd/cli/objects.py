@@ -21,6 +21,7 @@ from memd.errors import is_identifier
 from memd.json_types import JSON, JSONObject
 
 if TYPE_CHECKING:
+    from memd.qapi.types import ObjectType
     from memd.qom import Property, Tree
 
 
@@ -70,10 +71,10 @@ def parse_object(
 
 def _from_json(text: str, compat: Compat) -> JSONObject:
     from memd.cli.json_argument import parse_json_argument
-    from memd.qapi import load_schema
+    from memd.qapi.check import check_object
 
     options = parse_json_argument(text, compat)
-    return load_schema(compat).check(_options_type(options.get("qom-type"), compat), options)
+    return check_object(_options_type(options.get("qom-type"), compat), options)
 
 
 def _from_keyval(text: str, compat: Compat) -> JSONObject:
@@ -81,10 +82,9 @@ def _from_keyval(text: str, compat: Compat) -> JSONObject:
     if wants_help:
         name = options.get("qom-type")
         raise Answered(_help(compat, name if isinstance(name, str) else None))
-    from memd.qapi import load_schema
+    from memd.qapi.keyval import check_keyval
 
-    type_name = _options_type(options.get("qom-type"), compat)
-    checked = load_schema(compat).check_keyval(type_name, options)
+    checked = check_keyval(_options_type(options.get("qom-type"), compat), options)
     if not is_identifier(checked["id"]):
         raise bad_id_option()
     return checked
@@ -98,15 +98,18 @@ def _from_opts(opts: Opts, compat: Compat) -> JSONObject:
         answer = object_type_help(_tree(compat), name)
         if answer is not None:
             raise Answered(answer)
+    from memd.qapi.opts import check_opts
+
+    return check_opts(_options_type(name, compat), opts.with_id())
+
+
+def _options_type(name: JSON, compat: Compat) -> ObjectType:
+    """The schema's type of an object's options: monitors are none that `object-add` makes."""
     from memd.qapi import load_schema
 
-    return load_schema(compat).check_opts(_options_type(name, compat), opts.with_id())
-
-
-def _options_type(name: JSON, compat: Compat) -> str:
-    """The schema's type of an object's options: monitors are none that `object-add` makes."""
     monitor = name == "monitor-qmp" and compat is not Compat.V10_0
-    return "MonitorObjectOptions" if monitor else "ObjectOptions"
+    schema = load_schema(compat)
+    return schema.object_type("MonitorObjectOptions" if monitor else "ObjectOptions")
 
 
 def _help(compat: Compat, name: str | None) -> str:

@@ -161,6 +161,12 @@ class ObjectVisit:
         return found
 
 
+def check_object(type_: ObjectType, value: JSON) -> JSONObject:
+    """Checks an object against its type; raises `QMPError` as the check of a command does."""
+    checked: JSONObject = ObjectVisit(type_, Visits())(value, "")
+    return checked
+
+
 def make_checker(arguments: ObjectType) -> Checker:
     """The check of a command's arguments."""
     visits = Visits()

@@ -25,7 +25,19 @@ from memd.qapi.visit import (
 
 
 def check_keyval(type_: ObjectType, options: Mapping[str, JSON]) -> JSONObject:
-    """Checks options against an object type; see `Schema.check_keyval`."""
+    """Checks `key=value` options as the human monitor's object_add does.
+
+    Args:
+        type_: such as that of "ObjectOptions".
+        options: the options in the order written; nested ones by their dotted keys
+            ("host-nodes.0") or as objects and arrays already.
+
+    Returns:
+        The options with the types that the schema wants.
+
+    Raises:
+        QMPError: with the texts that QEMU has for such input.
+    """
     checked: JSONObject = ObjectVisit(type_, KeyvalVisits())(nest(options), "")
     return checked
 

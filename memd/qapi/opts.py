@@ -24,7 +24,15 @@ _LONGEST_RANGE = 65536
 
 
 def check_opts(type_: ObjectType, options: Iterable[tuple[str, str]]) -> JSONObject:
-    """Checks options against an object type; see `Schema.check_opts`."""
+    """Checks `key=value` options as `-object` of qemu-system does.
+
+    Args:
+        type_: such as that of "ObjectOptions".
+        options: keys and values in the order written.
+
+    Raises:
+        QMPError: with the texts that QEMU has for such input.
+    """
     given: dict[str, list[str]] = {}
     for key, value in options:
         given.setdefault(key, []).append(value)

@@ -7,9 +7,9 @@ a daemon pays only for the commands that its clients use.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 
-from memd.json_types import JSON, JSONObject
+from memd.json_types import JSON
 from memd.qapi.source import Expr
 from memd.qapi.types import (
     BUILTINS,
@@ -135,49 +135,6 @@ class Schema:
         self._checkers[command] = check
         return check
 
-    def check(self, type_name: str, value: JSON) -> JSONObject:
-        """Checks an object against an object type; raises `QMPError` as `checker`'s checks do."""
-        from memd.qapi.check import ObjectVisit, Visits
-
-        checked: JSONObject = ObjectVisit(self._object(type_name), Visits())(value, "")
-        return checked
-
-    def check_keyval(self, type_name: str, options: Mapping[str, JSON]) -> JSONObject:
-        """Checks `key=value` options as the human monitor's object_add does.
-
-        Args:
-            type_name: an object type, such as "ObjectOptions".
-            options: the options in the order written; nested ones by their
-                dotted keys ("host-nodes.0") or as objects and arrays already.
-
-        Returns:
-            The options with the types that the schema wants.
-
-        Raises:
-            QMPError: with the texts that QEMU has for such input.
-        """
-        from memd.qapi.keyval import check_keyval
-
-        return check_keyval(self._object(type_name), options)
-
-    def check_opts(self, type_name: str, options: Iterable[tuple[str, str]]) -> JSONObject:
-        """Checks `key=value` options as `-object` of qemu-system does.
-
-        Unlike `check_keyval` this knows no nesting; a key that is given more
-        than once makes a list, and integers in a list may be ranges
-        (`host-nodes=0-3`).
-
-        Args:
-            type_name: an object type, such as "ObjectOptions".
-            options: keys and values in the order written.
-
-        Raises:
-            QMPError: with the texts that QEMU has for such input.
-        """
-        from memd.qapi.opts import check_opts
-
-        return check_opts(self._object(type_name), options)
-
     def holds(self, condition: JSON) -> bool:
         """Whether an `if` condition holds: a name, or `not` with one."""
         if isinstance(condition, str):
@@ -209,12 +166,13 @@ class Schema:
         """The type of what a command or an event carries."""
         data = expr.get("data", {})
         if isinstance(data, str):
-            return self._object(data)
+            return self.object_type(data)
         implicit = ObjectType(name, [])
         implicit.members = self._members(data)
         return implicit
 
-    def _object(self, name: str) -> ObjectType:
+    def object_type(self, name: str) -> ObjectType:
+        """The object type of that name; raises `KeyError` where there is none."""
         found = self.type(name)
         if not isinstance(found, ObjectType):
             raise KeyError(name)
@@ -252,7 +210,7 @@ class Schema:
         result = self._types[name] = ObjectType(name, features)
         base = expr.get("base")
         if isinstance(base, str):
-            result.members += self._object(base).members
+            result.members += self.object_type(base).members
         elif base is not None:
             result.members += self._members(base)
         if kind == "struct":
@@ -261,7 +219,7 @@ class Schema:
         tag = expr["discriminator"]
         result.tag = next(member for member in result.members if member.name == tag)
         for case, branch in self._typed(expr["data"]):
-            result.branches[case] = self._object(branch["type"])
+            result.branches[case] = self.object_type(branch["type"])
         return result
 
     def _members(self, data: Expr) -> list[Member]:

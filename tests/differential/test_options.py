@@ -17,7 +17,9 @@ import pytest
 
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.qapi.keyval import check_keyval
 from memd.qapi.numbers import parse_size
+from memd.qapi.opts import check_opts
 from tests.differential.harness import Storage
 from tests.differential.server import PATIENCE, Monitor
 from tests.differential.test_arguments import COUNT, NO_ID, seeds
@@ -72,13 +74,13 @@ def written(options: dict[str, str]) -> str:
 
 
 def test_object_add(monitor: Monitor, compat: Compat) -> None:
-    schema = whole_schema(compat)
+    type_ = whole_schema(compat).object_type("ObjectOptions")
     for seed in seeds():
         random_ = random.Random(seed)
         for _ in range(COUNT // 2):
             options = made_up(random_)
             try:
-                schema.check_keyval("ObjectOptions", options)
+                check_keyval(type_, options)
                 expected = "Parameter 'id' expects an identifier"
             except QMPError as error:
                 expected = error.desc
@@ -132,7 +134,7 @@ OPTIONS: list[list[str]] = [
 def test_object_option(kept_qemu: Storage, compat: Compat, options: list[str]) -> None:
     pairs: list[Any] = [option.split("=", 1) for option in options]
     with pytest.raises(QMPError) as caught:
-        whole_schema(compat).check_opts("ObjectOptions", pairs)
+        check_opts(whole_schema(compat).object_type("ObjectOptions"), pairs)
     text = ",".join(options)
     # The next option ends it, should this one not.
     argv = [*kept_qemu.server().argv[:-2], "-object", text, "-object", "ends-it"]

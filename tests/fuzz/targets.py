@@ -23,6 +23,7 @@ from memd.errors import QMPError
 from memd.qapi import Schema, load_schema
 from memd.qapi.introspect import introspect
 from memd.qapi.json_schema import json_schema
+from memd.qapi.keyval import check_keyval
 from memd.qapi.reader import read_expressions
 from memd.qapi.semantics import check_file
 from memd.qapi.source import SchemaError
@@ -112,7 +113,7 @@ def keyval(data: bytes) -> None:
                 if not isinstance(checked.get("qom-type"), str):
                     raise Broken("an object without a type")
         with contextlib.suppress(QMPError):
-            load_schema(compat).check_keyval("ObjectOptions", _pairs(text))
+            check_keyval(load_schema(compat).object_type("ObjectOptions"), _pairs(text))
 
 
 def _pairs(text: str) -> dict[str, str]:

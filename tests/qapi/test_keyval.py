@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memd.errors import QMPError
-from memd.qapi.keyval import nest
+from memd.qapi.keyval import check_keyval, nest
 from memd.qapi.schema import Schema
 from tests.qapi.files import whole_schema
 
 LONG = "a" * 128
+OPTIONS = whole_schema().object_type("ObjectOptions")
 RAM = {"qom-type": "memory-backend-ram", "id": "m0", "size": "4k"}
 
 
@@ -21,7 +22,7 @@ def check(*options: str) -> Any:
     """The options checked, or the error's text."""
     pairs = {**RAM, **dict(option.split("=", 1) for option in options)}
     try:
-        checked = whole_schema().check_keyval("ObjectOptions", pairs)
+        checked = check_keyval(OPTIONS, pairs)
     except QMPError as error:
         return error.desc
     return {key: value for key, value in checked.items() if key not in RAM}
@@ -47,15 +48,15 @@ def test_takes(option: str, member: str, value: Any) -> None:
 
 
 def test_size_and_lists() -> None:
-    checked = whole_schema().check_keyval(
-        "ObjectOptions", {**RAM, "host-nodes.1": "3", "size": "1.5G", "host-nodes.0": "1"}
+    checked = check_keyval(
+        OPTIONS, {**RAM, "host-nodes.1": "3", "size": "1.5G", "host-nodes.0": "1"}
     )
     assert checked["size"] == 3 << 29
     assert checked["host-nodes"] == [1, 3]
 
 
 def test_what_is_nested_already() -> None:
-    checked = whole_schema().check_keyval("ObjectOptions", {**RAM, "host-nodes": ["1", "3"]})
+    checked = check_keyval(OPTIONS, {**RAM, "host-nodes": ["1", "3"]})
     assert checked["host-nodes"] == [1, 3]
 
 
@@ -133,7 +134,7 @@ def test_refuses(options: list[str], text: str) -> None:
 )
 def test_lacks(options: dict[str, str], text: str) -> None:
     with pytest.raises(QMPError) as caught:
-        whole_schema().check_keyval("ObjectOptions", options)
+        check_keyval(OPTIONS, options)
     assert caught.value.desc == text
 
 
@@ -173,10 +174,10 @@ OTHER = Schema(
 def test_other_types(options: dict[str, str], expected: Any) -> None:
     if isinstance(expected, str):
         with pytest.raises(QMPError) as caught:
-            OTHER.check_keyval("S", options)
+            check_keyval(OTHER.object_type("S"), options)
         assert caught.value.desc == expected
     else:
-        assert OTHER.check_keyval("S", options) == expected
+        assert check_keyval(OTHER.object_type("S"), options) == expected
 
 
 @given(st.dictionaries(st.text(alphabet="ab01._-", max_size=8), st.just("1"), max_size=6))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from memd.errors import QMPError
+from memd.qapi.opts import check_opts
 from memd.qapi.schema import Schema
 from tests.qapi.files import whole_schema
 
@@ -16,7 +17,7 @@ RAM = "qom-type=memory-backend-ram,id=m0,size=4k"
 def check(options: str, schema: Schema | None = None, type_name: str = "ObjectOptions") -> Any:
     pairs = [(key, value) for key, _, value in (o.partition("=") for o in options.split(",") if o)]
     try:
-        return (schema or whole_schema()).check_opts(type_name, pairs)
+        return check_opts((schema or whole_schema()).object_type(type_name), pairs)
     except QMPError as error:
         return error.desc
 
