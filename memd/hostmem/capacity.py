@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -56,11 +57,17 @@ class HugePool(NamedTuple):
 
 def meminfo() -> dict[str, int]:
     """The rows of /proc/meminfo; sizes in bytes, counts of pages as they are."""
+    return parse_meminfo(rows_of("/proc/meminfo"))
+
+
+def parse_meminfo(rows: Iterable[str]) -> dict[str, int]:
+    """The numbers in these rows of /proc/meminfo; see `meminfo`."""
     found = {}
-    for row in rows_of("/proc/meminfo"):
+    for row in rows:
         name, _, value = row.partition(":")
         words = value.split()
-        found[name] = int(words[0]) << (10 if len(words) > 1 else 0)
+        if words and words[0].isdigit():
+            found[name] = int(words[0]) << (10 if len(words) > 1 else 0)
     return found
 
 

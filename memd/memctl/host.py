@@ -101,13 +101,9 @@ class Host:
 
     def meminfo(self) -> dict[str, int]:
         """The rows of /proc/meminfo; sizes in bytes, counts as they are."""
-        found = {}
-        for line in (self.text("/proc/meminfo") or "").splitlines():
-            name, _, value = line.partition(":")
-            words = value.split()
-            if words and words[0].isdigit():
-                found[name] = int(words[0]) << (10 if len(words) > 1 else 0)
-        return found
+        from memd.hostmem.capacity import parse_meminfo
+
+        return parse_meminfo((self.text("/proc/meminfo") or "").splitlines())
 
     def mounts(self, kind: str) -> list[str]:
         """The mount points of file systems of a kind (/proc/self/mountinfo)."""
