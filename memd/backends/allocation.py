@@ -126,13 +126,13 @@ def realize(backend: Memory, host: Host, preallocation: Preallocation | None = N
     """Open, map, advise, bind, populate: QEMU's order, and so its order of complaints.
 
     Args:
+        backend: which has been checked (`Memory.check`).
         host: does all that; a `PlanningHost` only predicts it.
         preallocation: with which it can be cancelled and its progress seen.
 
     Raises:
         QMPError: it can't be made. Nothing of it is left.
     """
-    backend.check()
     region = None
     backing = backend.open(host)
     try:

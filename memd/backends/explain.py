@@ -111,6 +111,7 @@ def plan_of(backend: MemoryBackend, given: JSONObject) -> Plan:
     plan.pooled = None if pools is None else pools.has(backend)
     host = PlanningHost(backend.tree.host, ready=bool(plan.pooled))
     try:
+        backend.check()
         realize(backend, host).close()
     except QMPError as error:
         plan.error = error
