@@ -27,7 +27,8 @@ def rows() -> list[Row]:
 
 def row_of(address: int) -> Row | None:
     """The mapping that begins at an address, or None."""
-    text = _text()
+    # What is larger than all gaps above the program is below it, in the first row.
+    text = f"\n{_text()}"
     # There are a hundred others.
     begin = text.find(f"\n{address:08x}-")
     if begin < 0:
