@@ -28,7 +28,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _TREE = Path(__file__).resolve().parents[1]
 _PR_SET_PDEATHSIG = 1
@@ -164,7 +164,7 @@ def program_of(argv: Sequence[str]) -> str | None:
 
 
 def start(
-    program: str, argv: Sequence[str], cwd: Path, env: Mapping[str, str], output: int
+    program: str, argv: Sequence[str], cwd: Path, env: Mapping[str, str], files: Sequence[int]
 ) -> Forked:
     """Start a daemon.
 
@@ -173,7 +173,7 @@ def start(
         argv: without the program.
         cwd: where it runs.
         env: its environment.
-        output: descriptor of its standard output and error.
+        files: the descriptors that it has as its standard input, output and error.
     """
     forking = _forking[-1]
     assert forking is not None
@@ -187,11 +187,61 @@ def start(
     # What is left without a parent in the meantime becomes a child of this process.
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        socket.send_fds(forking.connection, [json.dumps(request).encode()], [output])
+        socket.send_fds(forking.connection, [json.dumps(request).encode()], files)
         pid = int(forking.connection.recv(100))
     finally:
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     return Forked(pid)
+
+
+def run(
+    argv: Sequence[str], *, cwd: Path | None = None, text: str = "", timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that is to end by itself; a daemon's is forked.
+
+    Args:
+        argv: the command, which prints less than a pipe holds (64 KiB).
+        cwd: where it runs; None: here.
+        text: its standard input, also less than a pipe holds.
+        timeout: seconds within which it ends.
+
+    Raises:
+        subprocess.TimeoutExpired: it does not, and is killed.
+    """
+    env = dict(os.environ, PYTHONPATH=str(_TREE))
+    program = program_of(argv)
+    if program is None:
+        return subprocess.run(
+            argv,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            cwd=cwd,
+            env=env,
+        )
+    with contextlib.ExitStack() as stack:
+        readers, writers = zip(*(_pipe(stack) for _ in range(3)), strict=True)
+        writers[0].write(text)
+        writers[0].close()
+        files = [end.fileno() for end in (readers[0], *writers[1:])]
+        process = start(program, argv[3:], cwd or Path.cwd(), env, files)
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        for writer in writers[1:]:
+            writer.close()
+        return subprocess.CompletedProcess(argv, status, readers[1].read(), readers[2].read())
+
+
+def _pipe(stack: contextlib.ExitStack) -> list[IO[str]]:
+    """The end to read from and the one to write to."""
+    fds = zip(os.pipe(), "rw", strict=True)
+    return [stack.enter_context(open(fd, mode, encoding="utf-8")) for fd, mode in fds]
 
 
 def _serve(connection: socket.socket) -> None:
@@ -202,7 +252,7 @@ def _serve(connection: socket.socket) -> None:
     gc.collect()
     gc.freeze()
     while True:
-        data, fds, _flags, _address = socket.recv_fds(connection, 1 << 20, 1)
+        data, fds, _flags, _address = socket.recv_fds(connection, 1 << 20, 3)
         if not data:
             return
         told, tell = os.pipe()
@@ -213,31 +263,37 @@ def _serve(connection: socket.socket) -> None:
             if pid:
                 os.write(tell, str(pid).encode())
                 os._exit(0)
-            _become(json.loads(data), fds[0], parent)
+            _become(json.loads(data), fds, parent)
         os.close(tell)
-        os.close(fds[0])
+        for fd in fds:
+            os.close(fd)
         os.waitpid(between, 0)
         connection.send(os.read(told, 100))
         os.close(told)
 
 
-def _become(request: dict[str, Any], output: int, parent: int) -> None:
+def _become(request: dict[str, Any], files: list[int], parent: int) -> None:
     """Be a daemon; does not return."""
     while os.getppid() == parent:
         time.sleep(0.0005)
     die_with_parent()
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    for number, fd in enumerate(files):
+        os.dup2(fd, number)
     os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
     resource.setrlimit(resource.RLIMIT_NOFILE, request["files"])
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    # Those that are there took the descriptors for files, or for pipes.
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
     status = 1
     try:
         status = importlib.import_module(request["program"]).main(request["argv"])
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:

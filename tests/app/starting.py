@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests import prefork
 from tests.differential.server import PATIENCE, TREE, Server, qemu_system_memd
 
 Start = Callable[..., Server]
@@ -18,9 +19,7 @@ ENVIRONMENT = dict(os.environ, PYTHONPATH=str(TREE))
 def run(*options: str, prefix: list[str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a `qemu-system-memd` that is to end by itself."""
     argv = [*(prefix or []), *qemu_system_memd(), "-machine", "none", *options]
-    return subprocess.run(
-        argv, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    return prefork.run(argv)
 
 
 @contextlib.contextmanager

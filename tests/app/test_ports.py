@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.app.starting import ENVIRONMENT, Start, filenames, listening, run, status
+from tests import prefork
+from tests.app.starting import Start, filenames, listening, run, status
 from tests.clients.harness_server import Accepted
 from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
@@ -135,9 +135,7 @@ def test_tcp_beyond_this_machine(
     if address.startswith("[") and not has_ipv6():
         pytest.skip(f"{NOT_HERE}IPv6")
     options = ("-qmp", f"tcp:{address},server=on,wait=off")
-    memd = subprocess.run(
-        [*memd_argv(), *options], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    memd = prefork.run([*memd_argv(), *options])
     assert memd.returncode == 1
     assert REFUSED.format("in clear") in memd.stderr
     for server in (start_memd("--insecure-tcp", *options), start(*options)):
@@ -170,9 +168,7 @@ def test_tls_beyond_this_machine(start_memd: Start, certificates: Certificates) 
     """Peers that prove who they are may come from anywhere."""
     start_memd(*server_options(certificates.good, host="0.0.0.0"))
     options = server_options(certificates.good, host="0.0.0.0", verify_peer="off")
-    memd = subprocess.run(
-        [*memd_argv(), *options], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    memd = prefork.run([*memd_argv(), *options])
     assert memd.returncode == 1
     assert REFUSED.format("to just anybody") in memd.stderr
     start_memd("--insecure-tcp", *options)

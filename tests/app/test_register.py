@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests import prefork
 from tests.app.starting import Start
 from tests.differential.server import qemu_system_memd
 
@@ -71,7 +71,7 @@ def test_a_log_is_made_and_empty(start: Start, directory: Path) -> None:
 )
 def test_what_can_not_be(options: tuple[str, ...], message: str) -> None:
     argv = [*qemu_system_memd(), "-machine", "q35", "-m", "64M", "-display", "none", *options]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = prefork.run(argv)
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stdout == ""

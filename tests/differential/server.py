@@ -242,11 +242,10 @@ class Server:
         env = dict(os.environ, PYTHONPATH=str(TREE))
         program = prefork.program_of(self.argv)
         self.process: Forked | subprocess.Popen[bytes]
-        with self._stderr.open("wb") as stderr:
+        with self._stderr.open("wb") as stderr, open(os.devnull, "rb") as nothing:
             if program is not None:
-                self.process = prefork.start(
-                    program, self.argv[3:], cwd or directory, env, stderr.fileno()
-                )
+                files = [nothing.fileno(), stderr.fileno(), stderr.fileno()]
+                self.process = prefork.start(program, self.argv[3:], cwd or directory, env, files)
             else:
                 self.process = subprocess.Popen(
                     self.argv,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.differential.server import TREE, memd_argv, qemu_argv, qemu_compat, running
+from tests import prefork
+from tests.differential.server import memd_argv, qemu_argv, qemu_compat, running
 
 HOSTS = ("", "127.0.0.1", "::", "::1", "localhost")
 SWITCHES = ("", "=on", "=off")
@@ -101,14 +100,8 @@ def test_an_address_of_the_other_family(directory: Path, host: str, options: str
     argument = f"socket,id=c,host={host},port=1,server=on,wait=off,{options}"
     texts = []
     for argv in (memd_argv(qemu_compat()), qemu_argv()):
-        done = subprocess.run(
-            [*argv, "-qmp", f"unix:{directory}/qmp,server=on,wait=off", "-chardev", argument],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=directory,
-            env=dict(os.environ, PYTHONPATH=str(TREE)),
-        )
+        qmp = f"unix:{directory}/qmp,server=on,wait=off"
+        done = prefork.run([*argv, "-qmp", qmp, "-chardev", argument], cwd=directory)
         assert done.returncode == 1
         texts.append(done.stderr.strip().partition(": ")[2])
     assert texts[0] == texts[1]

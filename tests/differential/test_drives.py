@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memd.json_types import JSON
+from tests import prefork
 from tests.differential.harness import Pair, Side
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair
@@ -138,9 +138,7 @@ def test_drives_that_are_refused(directory: Path) -> None:
         for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
             text = f"-machine q35 -nodefaults -display none -S -drive {line}"
             options = shlex.split(text.replace("@DIR@", str(directory)))
-            done = subprocess.run(
-                [*binary, *options], capture_output=True, text=True, timeout=PATIENCE, check=False
-            )
+            done = prefork.run([*binary, *options])
             told = done.stderr.replace("qemu-system-x86_64", "B").replace("qemu-system-memd", "B")
             rows = [row for row in told.splitlines() if not row.startswith(("WARN", "    "))]
             said.append((done.returncode, rows))

@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import struct
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import pytest
 
 from memd.standin.qcow2 import empty_image
+from tests import prefork
 from tests.differential.harness import settle
 from tests.differential.server import (
-    PATIENCE,
     qemu_binary,
     qemu_compat,
     qemu_system_memd,
@@ -226,15 +225,8 @@ def test_a_qemu_and_a_stand_in_refuse_each_other(directory: Path) -> None:
             rows = []
             for each in OPENED:
                 words = f"{line} {each} -qmp stdio".split()
-                done = subprocess.run(
-                    [*other, *words],
-                    input='{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n',
-                    capture_output=True,
-                    text=True,
-                    timeout=PATIENCE,
-                    check=False,
-                    cwd=directory,
-                )
+                quit = '{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n'
+                done = prefork.run([*other, *words], text=quit, cwd=directory)
                 told = done.stderr.replace("qemu-system-x86_64", "B")
                 told = told.replace("qemu-system-memd", "B")
                 lines = [row for row in told.splitlines() if not row.startswith(("WARN", "   "))]

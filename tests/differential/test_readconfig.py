@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
+from tests import prefork
+from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
 
 # The sections of Incus's own.
@@ -126,8 +126,6 @@ def both() -> tuple[list[str], list[str]]:
 def first_line(argv: list[str], path: str) -> str:
     """What is said first on standard error, without the program's name."""
     line = ["-machine", "q35", "-nodefaults", "-display", "none", "-S", "-readconfig", path]
-    done = subprocess.run(
-        [*argv, *line], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False
-    )
+    done = prefork.run([*argv, *line])
     assert done.returncode == 1
-    return done.stderr.decode().partition("\n")[0].partition(":")[2]
+    return done.stderr.partition("\n")[0].partition(":")[2]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import prefork
 from tests.differential.harness import Side, settle
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
@@ -53,9 +53,7 @@ def test_displays_that_can_not_be(directory: Path) -> None:
         said = []
         for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
             line = [*binary, "-machine", "none", "-S", "-display", "none", "-vnc", value]
-            done = subprocess.run(
-                line, capture_output=True, text=True, timeout=PATIENCE, check=False
-            )
+            done = prefork.run(line)
             said.append((done.returncode, done.stderr.partition(": ")[2]))
         assert said[0][0] == 1
         assert said[1] == said[0]
