@@ -7,7 +7,7 @@ a daemon pays only for the commands that its clients use.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from memd.json_types import JSON
 from memd.qapi.source import Expr
@@ -82,12 +82,14 @@ class Schema:
         defined: the names that `if` conditions hold for.
 
     Attributes:
+        expressions: the definitions as they were given.
         commands: by name, in the schema's order.
         events: by name, in the schema's order.
         type_names: the defined types, in the schema's order.
     """
 
-    def __init__(self, expressions: Iterable[Expr], defined: Collection[str]) -> None:
+    def __init__(self, expressions: Sequence[Expr], defined: Collection[str]) -> None:
+        self.expressions = expressions
         self.defined = frozenset(defined)
         self.commands: dict[str, Command] = {}
         self.events: dict[str, QAPIEvent] = {}

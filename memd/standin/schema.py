@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from memd.compat import Compat
-from memd.qapi.reader import (
-    defined_names,
-    load_schema,
-    read_expressions,
-    schema_directory,
-    schema_file,
-)
+from memd.qapi.reader import defined_names, load_schema
 from memd.qapi.schema import Schema
 from memd.qapi.source import Expr
 from memd.qapi.types import Checker
@@ -32,7 +25,7 @@ class StandInSchema(Schema):
         found: the definitions of both, the catalogue's first.
     """
 
-    def __init__(self, own: Schema, found: Iterable[Expr], compat: Compat) -> None:
+    def __init__(self, own: Schema, found: Sequence[Expr], compat: Compat) -> None:
         super().__init__(found, defined_names(compat))
         self._own = own
         self._add: Checker | None = None
@@ -67,11 +60,9 @@ def standin_schema(catalogue: Catalogue, compat: Compat, *, test: bool) -> Schem
     """
     theirs = expressions(**catalogue.section("schema"))
     taken = {expr.get("command") or expr.get("event") for expr in theirs} - {None}
-    ours = read_expressions(schema_file())
-    if test:
-        ours += read_expressions(os.path.join(schema_directory(), "test.json"))
-    ours = [e for e in ours if (e.get("command") or e.get("event")) not in taken]
+    own = load_schema(compat, test=test)
+    ours = [e for e in own.expressions if (e.get("command") or e.get("event")) not in taken]
     # Types have numbers there and names here; alternates alone have names in both.
     named = {expr["alternate"] for expr in theirs if "alternate" in expr}
     ours = [e for e in ours if e.get("alternate") not in named]
-    return StandInSchema(load_schema(compat, test=test), theirs + ours, compat)
+    return StandInSchema(own, theirs + ours, compat)
