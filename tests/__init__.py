@@ -1,6 +1,22 @@
 """memd's tests; they mirror the package, and stand beside a real QEMU in `differential`."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
+
+KEPT = Path(__file__).resolve().parents[1] / ".pytest_cache"
+"""What a run of the tests leaves for the next one; it may be removed."""
+
+if sys.dont_write_bytecode:
+    # Not beside the sources, then. The tests start memd some thousand times, and
+    # without bytecode half of a start is spent on compiling it. First of all, before
+    # Hypothesis is imported, whose asserts pytest rewrites.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(KEPT / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 # A failing assert in the harness says what was compared, as one in a test does.
 pytest.register_assert_rewrite("tests.differential.harness")

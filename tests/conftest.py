@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -20,23 +19,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from tests import prefork
+from tests import KEPT, prefork
 from tests.differential.harness import Side, Storage, settle
 from tests.differential.kernel import mapped
 from tests.differential.server import TREE, Server, memd_argv
 from tests.manager import ServiceManager
 from tests.tls import Certificates
-
-KEPT = TREE / ".pytest_cache"
-"""What a run of the tests leaves for the next one; it may be removed."""
-
-if sys.dont_write_bytecode:
-    # Not beside the sources, then. The tests start memd some thousand times, and
-    # without bytecode half of a start is spent on compiling it.
-    sys.dont_write_bytecode = False
-    sys.pycache_prefix = str(KEPT / "bytecode")
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 # How long something takes is no test's concern: the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
