@@ -51,9 +51,9 @@ def without_descriptors(server: Server, free: int = 0) -> Iterator[None]:
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def executed() -> Iterator[None]:
-    """What a daemon holds and how it ends are its own here, not of what it was forked from."""
+    """What a daemon holds and has yet to load is its own, not of what it was forked from."""
     with prefork.executed():
         yield
 

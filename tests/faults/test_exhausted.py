@@ -19,6 +19,8 @@ from tests.faults.conftest import ControlGroup, arguments, error, without_descri
 
 EMFILE = "Too many open files"
 
+pytestmark = pytest.mark.usefixtures("executed")
+
 
 def processor_time(pid: int) -> float:
     """Seconds that a process has run for."""

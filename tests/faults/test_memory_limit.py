@@ -19,6 +19,8 @@ from tests.faults.conftest import MIB, ControlGroup, arguments, error, memory
 
 NO_MEMORY = "qemu_prealloc_mem: preallocating memory failed: Cannot allocate memory"
 
+pytestmark = pytest.mark.usefixtures("executed")
+
 
 @pytest.mark.parametrize("kind", ["ram", "memfd", "shm"])
 def test_what_surely_does_not_fit_is_not_begun(limited: Server, kind: str) -> None:
