@@ -119,6 +119,10 @@ def _version(name: str) -> ssl.TLSVersion:
     return ssl.TLSVersion.TLSv1_3 if name == "TLS1.3" else ssl.TLSVersion.TLSv1_2
 
 
+_LONGEST_PRIORITY = 1024
+"""Characters: the longest that says something else with each word has some 100."""
+
+
 def read_priority(text: str) -> tuple[str, ...]:
     """The versions of TLS that a priority string leaves, in GnuTLS's notation.
 
@@ -130,6 +134,8 @@ def read_priority(text: str) -> tuple[str, ...]:
         QMPError: it says something else, or leaves nothing.
     """
     refusal = QMPError(f"priority '{text}' is not supported")
+    if len(text) > _LONGEST_PRIORITY:
+        raise refusal
     first, *further = text.split(":")
     if first != "NORMAL":
         raise refusal

@@ -11,7 +11,7 @@ from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.commands.descriptors import take_descriptor
 from memd.commands.qom import backends
-from memd.errors import QMPError, device_not_found
+from memd.errors import MOST_TEXT, QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
 from memd.wire import encode
 from memd.work import MEMORY, Encoded, Event, Job, Outcome, Pieces
@@ -353,7 +353,8 @@ def find_backend(daemon: Daemon, id: str) -> tuple[MemoryBackend, Region]:
     """
     backend = daemon.tree.objects.get(id)
     if backend is None:
-        raise device_not_found(f"Device '{id}' not found")
+        # What carries memory may carry as long an id, and an error is cut.
+        raise device_not_found(f"Device '{id[:MOST_TEXT]}' not found")
     if not isinstance(backend, MemoryBackend) or backend.region is None:
         raise QMPError(f"object '{id}' is not a memory backend")
     return backend, backend.region

@@ -19,7 +19,7 @@ from memd.errors import QMPError
 from memd.server.progress import watched
 from memd.session.places import Places
 from memd.timer import Timer
-from memd.work import Emit, Job, Resume
+from memd.work import ELSEWHERE, Emit, Job, Resume
 
 log = logging.getLogger("memd")
 
@@ -38,7 +38,8 @@ HEAVY_ON_MEMORY = max(2, min(HEAVY, os.cpu_count() or 1))
 """Those on memory alone: as many as there are processors, which is what they wait for."""
 
 UNKNOWN = 32
-"""Jobs at once that wait for something unknown, such as another process."""
+"""Jobs at once that wait for something unknown, such as another process; one user's three
+quarters of them."""
 
 THREADS = 64
 """Jobs at once that wait for file systems, whatever for; one user's three quarters of them."""
@@ -101,6 +102,7 @@ class Jobs:
         self._copies: Counter[int] = Counter()
         self._users: Counter[int] = Counter()
         self._places = Places(THREADS, THREADS * 3 // 4)
+        self._elsewhere = Places(UNKNOWN, UNKNOWN * 3 // 4)
         # Jobs that wait for a thread, by kind and user, each with its number.
         self._line: dict[tuple[_Kind, int], deque[tuple[int, _Task]]] = {}
         self._number = 0
@@ -135,6 +137,9 @@ class Jobs:
         else:
             self._number += 1
             self._line.setdefault((kind, user), deque()).append((self._number, task))
+            if self._fits(task):
+                # What came before it may wait for its user's share.
+                self._go_on()
 
     def _for_so_long(self, seconds: float, done: Resume) -> Resume:
         """Calls `done` once: at the end, or with None after so many seconds."""
@@ -160,7 +165,9 @@ class Jobs:
             most = HEAVY_ON_MEMORY if heavy else LIGHT
             return busy[_MEMORY, heavy] < most and self._may_copy(job)
         most = HEAVY if heavy else LIGHT
-        if any(busy[each, heavy] >= (most if each else UNKNOWN) for each in job.on):
+        if any(each and busy[each, heavy] >= most for each in job.on):
+            return False
+        if not (job.on.isdisjoint(ELSEWHERE) or self._elsewhere.has_free_place(task.user)):
             return False
         return self._places.has_free_place(task.user) and self._may_copy(job)
 
@@ -187,8 +194,9 @@ class Jobs:
                 # Whole for each: to whichever a stall belongs.
                 self._copies[each] += by * job.copies
         self._users[user] += by
-        if job.on:
-            self._places.take(user) if by > 0 else self._places.give_back(user)
+        for places, on in ((self._places, bool(job.on)), (self._elsewhere, 0 in job.on)):
+            if on:
+                places.take(user) if by > 0 else places.give_back(user)
 
     def _go_on(self) -> None:
         """Begin what waits and has a place by now."""

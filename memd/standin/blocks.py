@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
 from memd.errors import QMPError, is_identifier
-from memd.hostmem.file_systems import of_paths
+from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.libc import PAGE_SIZE, direct_alignment
 from memd.hostmem.paths import encode_path, open_path
 from memd.json_types import JSON
@@ -32,7 +32,7 @@ from memd.standin.image_locks import (
 )
 from memd.standin.qcow2 import MAGIC, Header
 from memd.wire import encode
-from memd.work import Encoded, Job, in_turns
+from memd.work import MEMORY, Encoded, Job, in_turns
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
@@ -157,6 +157,7 @@ class Node:
         zeroes: whether zeroes are detected that are written (QAPI's `BlockdevDetectZeroesOptions`).
         facts: what else is told of the image.
         probed: whether it is a raw node whose format was looked for.
+        on: what its file is on; see `Job.on`.
         alignments: of memory and of requests, in bytes, for a node that has a file open.
         claims: the locks that its exports need.
         locking: whether its file is locked.
@@ -195,6 +196,7 @@ class Node:
         self.zeroes: str = options.get("detect-zeroes", "off")
         self.facts: dict[str, JSON] = {}
         self.probed = False
+        self.on: frozenset[int] = MEMORY
         self.alignments = (1, 1)
 
     @property
@@ -325,7 +327,7 @@ class Blocks:
         self._nodes.clear()
         self.drives.clear()
         self._drives.clear()
-        await Job(lambda: _close(nodes), on=_waits_for(nodes))
+        await Job(lambda: _close(nodes), on=waits_for(nodes))
 
     def find(self, name: str) -> Node | None:
         """The node of that name, or what is in the drive of that name."""
@@ -392,7 +394,7 @@ class Blocks:
         named, made = [*planned], [*planned.values()]
         self._making.update(named)
         try:
-            await Job(lambda: _open(made, self._tree.host.roots), on=_waits_for(made))
+            await Job(lambda: _open(made, self._tree.host.roots), on=waits_for(made))
         finally:
             self._making.difference_update(named)
         for node in made:
@@ -450,7 +452,7 @@ class Blocks:
                 node.wanted = now
                 changed[node] = now - node.locked if refuse else frozenset()
         if changed:
-            await Job(lambda: _lock(changed), on=_waits_for([*changed]))
+            await Job(lambda: _lock(changed), on=waits_for([*changed]))
 
     def _of_format(self, node: Node) -> Locks:
         """The locks of an image's file that its format needs."""
@@ -575,7 +577,7 @@ class Blocks:
             todo += at.below
             at.leave()
         if gone:
-            await Job(lambda: _close(gone), on=_waits_for(gone))
+            await Job(lambda: _close(gone), on=waits_for(gone))
         await self.relock(refuse=False)
 
     def replace(self, old: Node, new: Node) -> None:
@@ -622,7 +624,7 @@ class Blocks:
         node.claims.append(claim)
         try:
             await self.relock()
-            await Job(work, on=_waits_for([file]))
+            await Job(work, on=waits_for([file]))
         except OSError as error:
             raise QMPError(f"Could not resize file: {error.strerror}") from None
         finally:
@@ -800,9 +802,15 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
     return image
 
 
-def _waits_for(nodes: list[Node]) -> frozenset[int]:
-    """The file systems that opening or closing their files may wait for; see `Job.on`."""
-    return of_paths(each.options["filename"] for each in nodes if each.driver == "file")
+def waits_for(nodes: Iterable[Node]) -> frozenset[int]:
+    """The file systems that using the files of nodes, or those below them, may wait for.
+
+    See `Job.on`.
+    """
+    files = {each if each.driver == "file" else each.file for each in nodes} - {None}
+    unopened = [each.options["filename"] for each in files if each is not None and not each.on]
+    on = of_paths(unopened) if unopened else MEMORY
+    return on.union(*(each.on for each in files if each is not None))
 
 
 def _open(nodes: list[Node], roots: Roots | None) -> None:
@@ -841,7 +849,9 @@ def _open_file(node: Node, roots: Roots | None) -> None:
     access = os.O_RDONLY if node.read_only else os.O_RDWR
     try:
         node.fd = open_path(encode_path(path), access | _ACCESS, roots)
-        if not stat.S_ISREG(os.fstat(node.fd).st_mode):
+        found = os.fstat(node.fd)
+        node.on = frozenset((number(found.st_mode, found.st_dev, found.st_rdev),))
+        if not stat.S_ISREG(found.st_mode):
             raise IsADirectoryError
     except IsADirectoryError:
         raise QMPError(f"'file' driver requires '{path}' to be a regular file") from None

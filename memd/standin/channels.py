@@ -42,6 +42,9 @@ _TOO_FAR = re.compile(r"\s*(?:-\d+|\+?\d+[bkmgtpe]?)", re.ASCII | re.IGNORECASE)
 """Offsets of files that are numbers, whose only fault can be that they are out of range."""
 _VSOCK = re.compile(r"([^:]{1,32}):([^,]{1,32})(.*)", re.DOTALL)
 _MODE = 0o660
+_REFUSED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 0.1
+"""Seconds until a client is accepted that there was no descriptor for."""
 
 
 def address(args: dict[str, Any], compat: Compat) -> Address:
@@ -144,6 +147,7 @@ class Channel:
 
     Attributes:
         kind: "socket", "file" or "command", for messages.
+        regular: whether it is a regular file.
         listening: the addresses where the other end is waited for (QAPI `SocketAddress`).
     """
 
@@ -164,8 +168,11 @@ class Channel:
         self._entry = entry
         self._process = process
         self._waited: Completion | None = None
+        self._refused = False
+        self.regular = True
         for fd in fds:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
+                self.regular = False
                 os.set_blocking(fd, False)
 
     @property
@@ -176,6 +183,16 @@ class Channel:
     async def ready(self, *, write: bool = False) -> None:
         """Wait until something can be read or written, or `interrupt` is called."""
         loop = asyncio.get_running_loop()
+        if self._refused:
+            # What has come is still there, and would be at once.
+            self._refused, self._waited = False, Completion()
+            again = loop.call_later(_PAUSE, self._waited.set)
+            try:
+                await self._waited
+            finally:
+                again.cancel()
+                self._waited = None
+            return
         add, remove = loop.add_reader, loop.remove_reader
         if write:
             add, remove = loop.add_writer, loop.remove_writer
@@ -200,13 +217,18 @@ class Channel:
             self._waited.set()
 
     def accept(self) -> Channel | None:
-        """The other end that has come, where this listens; None where it has left again."""
+        """The other end that has come, where this listens; None where it has left again.
+
+        None, too, where there is no descriptor for it: it is tried again a little later.
+        """
         for fd in self._fds:
-            with socket.socket(fileno=os.dup(fd)) as listener:
-                try:
-                    return Channel("socket", [listener.accept()[0].detach()])
-                except OSError:
-                    continue
+            listener = socket.socket(fileno=fd)
+            try:
+                return Channel("socket", [listener.accept()[0].detach()])
+            except OSError as error:
+                self._refused = self._refused or error.errno in _REFUSED
+            finally:
+                listener.detach()
         return None
 
     def close(self, *, kill: bool = False) -> None:

@@ -7,7 +7,6 @@ no state of CPUs: each has a note without content. Texts were observed on QEMU 1
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -131,7 +130,7 @@ class Dump:
     async def _run(self, parts: list[_Part], channel: Channel) -> str | None:
         """Write it; gives why it can't be."""
         error: str | None = None
-        writer = _Writer(parts, len(cpus(self._machine.tree)), channel.fd)
+        writer = _Writer(parts, len(cpus(self._machine.tree)), channel)
         try:
             while not await Job(writer.push, heavy=True):
                 self._done = writer.done
@@ -179,9 +178,8 @@ class Dump:
 class _Writer:
     """Writes a core file, as fast as it is taken; holes of a file stay holes."""
 
-    def __init__(self, parts: list[_Part], processors: int, fd: int) -> None:
-        self._fd = fd
-        self._sparse = stat.S_ISREG(os.fstat(fd).st_mode)
+    def __init__(self, parts: list[_Part], processors: int, channel: Channel) -> None:
+        self._fd, self._sparse = channel.fd, channel.regular
         self._left: memoryview = memoryview(_headers(parts, processors))
         self._pieces = _pieces(parts)
         self.done = 0

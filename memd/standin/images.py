@@ -17,7 +17,7 @@ from memd.errors import QMPError, device_not_found
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.libc import write_at
 from memd.hostmem.paths import encode_path, target
-from memd.standin.blocks import DRIVERS, Blocks, Node, check_depth, measure, read_header
+from memd.standin.blocks import DRIVERS, Blocks, Node, check_depth, measure, read_header, waits_for
 from memd.standin.image_locks import NO_RESIZE, RESIZE, WRITE, change_locks
 from memd.standin.jobs import Jobs, Task
 from memd.standin.qcow2 import empty_image
@@ -76,7 +76,7 @@ class Images:
             raise QMPError(f"Block node '{node.name}' is read-only")
         content = empty_image(options) if options["driver"] == "qcow2" else {}
         with _held([node]):
-            await Job(lambda: _fill(node, content))
+            await Job(lambda: _fill(node, content), on=waits_for([node]))
 
     async def _make(self, path: str, size: int, content: Content | None = None) -> None:
         """Make the file of an image, or empty it."""
@@ -388,7 +388,8 @@ class Images:
         if not files:
             return
         with _held([*moved, *others]):
-            full = await Job(lambda: next(filter(_has_data, files), None))
+            on = waits_for(files)
+            full = await Job(lambda: next(filter(_has_data, files), None), on=on, heavy=True)
         if full is not None:
             raise QMPError(f"memd copies no data of images, and node '{full.name}' holds some")
 
@@ -405,7 +406,7 @@ class Images:
                     raise QMPError(f"Could not change the backing file: {error.strerror}") from None
                 read_header(node)
 
-        await Job(write)
+        await Job(write, on=waits_for([node]))
         old, node.backing = node.backing, base
         await self._blocks.collect(old)
 

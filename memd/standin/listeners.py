@@ -11,7 +11,7 @@ from memd.backends.tls_creds import TLSCredentials
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.standin.channels import Channel, listen
-from memd.work import Completion, Job
+from memd.work import Completion, Job, Turn
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
@@ -74,6 +74,8 @@ class Listeners:
                     await channel.ready()
                 else:
                     come.close()
+                    # Others have theirs, however many come.
+                    await Turn()
             await Job(channel.close)
         finally:
             closed.set()

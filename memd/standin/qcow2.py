@@ -25,7 +25,10 @@ _LONGEST_NAME = 1023
 _ENTRY = struct.Struct(">12xHH16xII")
 """Of an internal snapshot: the lengths of its id and name, of a machine's state and of what
 comes before the id."""
-_LONGEST_SNAPSHOTS = 1 << 20
+_LONGEST_SNAPSHOTS = 64 << 10
+"""Bytes of the table of internal snapshots, which are kept: QEMU takes 65,536 snapshots."""
+_STEP = 1 << 20
+"""Bytes of a table that are looked at together."""
 _MOST_ENTRIES = 32 << 20 >> 3
 """Entries of a first-level table, which QEMU holds to 32 MiB."""
 
@@ -97,13 +100,20 @@ class Header:
         self.snapshots = _snapshots(fd, fields[12], fields[11])
         name = os.pread(fd, min(fields[3], _LONGEST_NAME), fields[2]) if fields[2] else b""
         self.backing = os.fsdecode(name) or None
-        self._extensions = self._read_extensions(fd, fields[2] or self._cluster)
+        self._end = fields[2] or self._cluster
         self.backing_format = next(
-            (os.fsdecode(data) for kind, data in self._extensions if kind == _BACKING_FORMAT), None
+            (
+                os.fsdecode(data)
+                for kind, data in self._read_extensions(fd)
+                if kind == _BACKING_FORMAT
+            ),
+            None,
         )
 
-    def _read_extensions(self, fd: int, end: int) -> list[tuple[int, bytes]]:
+    def _read_extensions(self, fd: int) -> list[tuple[int, bytes]]:
+        # They are not kept: a client's image has up to 2 MiB of them.
         data, at, found = os.pread(fd, self._cluster, 0), self._length, []
+        end = self._end
         while at < end and at + _EXTENSION.size <= len(data):
             kind, length = _EXTENSION.unpack_from(data, at)
             at += _EXTENSION.size
@@ -118,8 +128,11 @@ class Header:
     def has_data(self, fd: int) -> bool:
         """Whether clusters may hold data of a guest's; raises `OSError`."""
         offset, entries = self._table
-        table = os.pread(fd, 8 * min(entries, _MOST_ENTRIES), offset)
-        return bool(table.strip(b"\0"))
+        end = offset + 8 * min(entries, _MOST_ENTRIES)
+        for at in range(offset, end, _STEP):
+            if os.pread(fd, min(_STEP, end - at), at).strip(b"\0"):
+                return True
+        return False
 
     def set_backing(self, fd: int, name: str | None, kind: str | None) -> None:
         """Name another backing file, or none; may wait.
@@ -128,7 +141,7 @@ class Header:
             QMPError: the name does not fit.
             OSError: it can't be written.
         """
-        kept = [(k, data) for k, data in self._extensions if k != _BACKING_FORMAT]
+        kept = [(k, data) for k, data in self._read_extensions(fd) if k != _BACKING_FORMAT]
         tail = _tail(kept, kind if name is not None else None)
         raw = b"" if name is None else os.fsencode(name)
         at = self._length + len(tail)

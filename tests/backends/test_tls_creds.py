@@ -152,7 +152,7 @@ def test_priorities(text: str, versions: tuple[str, ...]) -> None:
     [
         *("", "BOGUS", "SECURE256", "@SYSTEM", "NORMAL:", "NORMAL:+AES-256-GCM", "normal"),
         *("NORMAL:-VERS-ALL", "NORMAL:-VERS-ALL:+VERS-TLS1.0", "NORMAL:VERS-TLS1.2"),
-        *("NORMAL:-VERS-TLS1.4", "NORMAL:-TLS1.2"),
+        *("NORMAL:-VERS-TLS1.4", "NORMAL:-TLS1.2", "NORMAL" + 80 * ":+VERS-TLS1.3"),
     ],
 )
 def test_priorities_that_are_not_understood(text: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from memd.errors import QMPError
-from memd.server.jobs import COPIES, HEAVY, LIGHT, LINE, THREADS, Jobs
-from memd.work import MEMORY, Event, Job
+from memd.server.jobs import COPIES, HEAVY, LIGHT, LINE, THREADS, UNKNOWN, Jobs
+from memd.work import ELSEWHERE, MEMORY, Event, Job
 from tests.conftest import no_more_threads
 
 USER, OTHER = (os.geteuid() + more for more in (1, 2))
@@ -278,6 +278,21 @@ async def test_many_file_systems_that_stall_for_one_user() -> None:
     assert stalled.begun == THREADS * 3 // 4
     await stalled.end()
     assert stalled.begun == 118
+
+
+async def test_what_stalls_elsewhere_for_one_user_leaves_room_for_others() -> None:
+    jobs = Jobs(asyncio.get_running_loop(), no_events)
+    stalled = Stalled(jobs)
+    stalled.start(UNKNOWN, ELSEWHERE, USER)
+    job = Job(lambda: "another user's", on=ELSEWHERE)
+    job.user = OTHER
+    done = Results()
+    jobs.start(job, done.take)
+    while not done:
+        await asyncio.sleep(0.001)
+    assert stalled.begun == UNKNOWN * 3 // 4
+    await stalled.end()
+    assert stalled.begun == UNKNOWN
 
 
 async def test_next_in_line_is_who_has_fewest_under_way() -> None:

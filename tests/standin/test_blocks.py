@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from memd.standin.blocks import Blocks, Node
 from memd.standin.drives import Drives
 from memd.standin.exports import Exports
 from memd.standin.images import Images
-from memd.work import Command, Encoded, Turn
+from memd.work import Command, Encoded, Job, Turn
 from tests.stepping import Running
 
 
@@ -142,6 +144,21 @@ def test_what_goes_together_is_looked_at_together() -> None:
         done(images.transaction({"actions": [*actions, {"type": "abort", "data": {}}]}))
     assert blocks.rounds == 1
     assert not any(each.backing for each in overlays)
+
+
+def test_what_uses_a_file_is_work_for_its_file_system(tmp_path: Path) -> None:
+    blocks = make()
+    images = Images(blocks, Tree())
+    (tmp_path / "a").write_bytes(bytes(4096))
+    file = {"driver": "file", "filename": str(tmp_path / "a")}
+    done(blocks.add({"driver": "raw", "node-name": "r", "file": file}))
+    top = add(blocks, "top", "r")
+    top.backing = blocks.named("r")
+    running = Running(images.stream({"device": "top", "job-id": "j"}))
+    while not isinstance(running.wait, Job):
+        running.step()
+    assert running.job.on == {os.stat(tmp_path).st_dev}
+    done(blocks.clear())
 
 
 @pytest.mark.parametrize("command", ["nodes", "drives", "statistics", "statistics of nodes"])
