@@ -162,12 +162,14 @@ class NumaNode(NamedTuple):
         nodeid: its number.
         cpus: the numbers of its CPUs.
         memdev: the id of the memory backend that is its memory, or None.
+        size: bytes of the machine's own memory that are its, 0 where none were named.
         initiator: the node whose CPUs are the nearest to it, or None.
     """
 
     nodeid: int
     cpus: Sequence[int] = ()
     memdev: str | None = None
+    size: int = 0
     initiator: int | None = None
 
 
@@ -180,14 +182,17 @@ class MachineConfig(NamedTuple):
     """The memory side of a machine.
 
     Attributes:
-        type: "none", "q35", "pc" or "virt".
+        type: "none", "q35", "pc", "isapc", "microvm", "x-remote" or "virt".
         ram_size: bytes of its memory at the start.
         slots: how many DIMMs can be plugged.
         maxmem: bytes that it can have with all of them; not more than `ram_size`
             where none can be plugged.
         nvdimm: whether it takes NVDIMMs.
+        acpi: whether it tells its guest of DIMMs that come.
+        pcie: whether a machine that need not have a PCI bus has one.
         memory_backend: the id of the backend that is its memory, or None.
         numa_nodes: the nodes of `-numa`, in their order.
+        own_node: whether it has a NUMA node though none was asked for.
         guest_reacts: what the guest that is not there does when it is asked
             for something: "immediately", "after", "never" or "refuses".
         guest_delay_ms: milliseconds that it takes, with "after".
@@ -201,12 +206,20 @@ class MachineConfig(NamedTuple):
     maxmem: int = DEFAULT_RAM
     slots: int = 0
     nvdimm: bool = False
+    acpi: bool = True
+    pcie: bool = True
     memory_backend: str | None = None
     numa_nodes: Sequence[NumaNode] = ()
+    own_node: bool = False
     guest_reacts: str = "immediately"
     guest_delay_ms: int = 0
     cpu_type: str = ""
     smp: Mapping[str, int] = {}
+
+    @property
+    def takes_dimms(self) -> bool:
+        """Whether it has places for DIMMs; without, QEMU makes them real and puts them nowhere."""
+        return self.type not in ("none", "microvm", "x-remote")
 
 
 NO_MACHINE = MachineConfig(ram_size=0, maxmem=0)
@@ -286,6 +299,8 @@ class Config:
         stopped: whether it starts in run state "prelaunch" (`-S`).
         preconfig: whether it waits for x-exit-preconfig.
         machine_kind: the name of the machine; None for none that was described.
+        machines: the answer of a recorded QEMU to `query-machines`, where that machine is
+            one of another release.
         machine: what was said of it.
         numa_options: the `-numa` options as given, and what is in each.
         machine_values: its properties that were given, by name.
@@ -328,6 +343,7 @@ class Config:
     stopped = False
     preconfig = False
     machine_kind: str | None = None
+    machines: Sequence[JSONObject] = ()
     machine = NO_MACHINE
     qtest: Chardev | None = None
     qtest_log: str | None = None

@@ -44,7 +44,7 @@ class MachineBuilder:
 
     def __init__(self, daemon: Daemon) -> None:
         config = daemon.config
-        kind = find_kind(config.machine_kind or NONE.name, config.compat) or NONE
+        kind = find_kind(config.machine_kind or NONE.name, config.compat, config.machines) or NONE
         self._config = config
         self._machine = config.machine
         self._kind = kind
@@ -62,7 +62,7 @@ class MachineBuilder:
         ids = {options["id"] for options in config.objects}
         positions = list(cpu_positions(self._kind, self._machine.smp))
         hmat = config.machine_values.get("hmat", False)
-        nodes = NumaNodes(self._kind.kind, ids, positions, hmat=hmat)
+        nodes = NumaNodes(self._kind, ids, positions, hmat=hmat)
         for where, options in config.numa_options:
             with starting(where):
                 nodes.take(options)
@@ -94,7 +94,8 @@ class MachineBuilder:
     async def _give_memory(self, make_object: MakeObject) -> None:
         machine = self._machine
         by_node = [node for node in machine.numa_nodes if node.memdev is not None]
-        own = machine.memory_backend is None and not by_node and machine.ram_size > 0
+        own = self._kind.ram_id and machine.memory_backend is None and not by_node
+        own = own and machine.ram_size > 0
         path = self._config.mem_path
         if machine.memory_backend is not None:
             if path is not None:
@@ -139,7 +140,8 @@ class MachineBuilder:
 
     def _check_nodes(self, by_node: list[NumaNode]) -> None:
         """The nodes have their memory, and it is the machine's."""
-        total = 0
+        machine = self._machine
+        total = sum(node.size for node in machine.numa_nodes)
         backends = []
         for node in by_node:
             backend = self._backend(node.memdev or "")
@@ -147,10 +149,10 @@ class MachineBuilder:
                 raise StartError(f"memdev={node.memdev} is ambiguous")
             total += backend.size
             backends.append(backend)
-        ram_size = self._machine.ram_size
-        if self._machine.numa_nodes and total != ram_size:
+        if machine.numa_nodes and total != machine.ram_size:
             raise StartError(
-                f"total memory for NUMA nodes (0x{total:x}) should equal RAM size (0x{ram_size:x})"
+                f"total memory for NUMA nodes (0x{total:x}) should equal RAM size"
+                f" (0x{machine.ram_size:x})"
             )
         if not backends:
             return

@@ -108,8 +108,7 @@ class Hardware:
 
             processors = Processors(kind.name, kind.most_cpus, kind.cpu_levels)
             smp = topology(self._smp, processors)
-        none = kind.kind == "none"
-        default = 0 if none else DEFAULT_RAM
+        default = 0 if kind.kind == "none" else DEFAULT_RAM
         memory = self._memory.resolve(default)
         backends = {
             options["id"]: options["size"]
@@ -121,17 +120,27 @@ class Hardware:
         size = memory.size
         if size is None and backend is not None:
             size = backends[backend.rpartition("/")[2]]
+        ram_size = default if size is None else size
+        # A backend does not say how much there may be, only how much there is.
+        maxmem = memory.maxmem or memory.size or default
         named = self.cpu_model is not None and kind.cpu_type.endswith("x86_64-cpu")
         config.machine_kind = kind.name
+        if kind.deprecated:
+            config.report.warning(
+                f"Machine type '{kind.name}' is deprecated: machines more than 3 years old are"
+                " subject to deletion after 6 years"
+            )
         config.machine = MachineConfig(
             kind.kind,
-            ram_size=default if size is None else size,
+            ram_size=ram_size,
             slots=memory.slots,
-            # A backend does not say how much there may be, only how much there is.
-            maxmem=memory.maxmem or memory.size or default,
+            maxmem=maxmem,
             nvdimm=values.get("nvdimm", False),
+            acpi=kind.kind != "isapc" and values.get("acpi") != "off",
+            pcie=kind.kind != "microvm" or values.get("pcie") == "on",
             memory_backend=backend,
             numa_nodes=self._nodes(kind, backends, smp, values.get("hmat", False)),
+            own_node=kind.own_node and (memory.slots > 0 or maxmem > ram_size),
             guest_reacts=self._reaction[0],
             guest_delay_ms=self._reaction[1],
             cpu_type=f"{self.cpu_model}-x86_64-cpu" if named else "",
@@ -146,4 +155,4 @@ class Hardware:
         from memd.devices.machine_object import cpu_positions
 
         positions = list(cpu_positions(kind, smp))
-        return numa_nodes(self._numa, kind.kind, backends, positions, self._config, hmat=hmat)
+        return numa_nodes(self._numa, kind, backends, positions, self._config, hmat=hmat)

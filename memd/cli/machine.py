@@ -7,7 +7,7 @@ their order were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from memd.cli.keyval import HELP, parse_keyval
@@ -15,18 +15,26 @@ from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
 from memd.config import Report
-from memd.devices.kinds import FLASH, NONE, find_kind, machine_kinds
+from memd.devices.kinds import (
+    FLASH,
+    NONE,
+    UNLISTED,
+    MachineKind,
+    find_kind,
+    machine_kinds,
+    recorded_kinds,
+)
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 
 _COMMON = (
     *("append", "aux-ram-share", "boot", "confidential-guest-support", "dt-compatible", "dtb"),
-    *("dump-guest-core", "dumpdtb", "firmware", "graphics", "hmat", "initrd", "kernel"),
+    *("dump-guest-core", "dumpdtb", "firmware", "graphics", "initrd", "kernel"),
     *("kernel-irqchip", "mem-merge", "memory-backend", "memory-encryption", "phandle-start"),
-    *("shim", "spcr", "suppress-vmdesc", "usb"),
+    *("shim", "suppress-vmdesc", "usb"),
 )
 _SWITCHES = (
-    *("aux-ram-share", "dump-guest-core", "graphics", "hmat", "mem-merge", "spcr"),
+    *("aux-ram-share", "dump-guest-core", "graphics", "mem-merge"),
     *("suppress-vmdesc", "usb"),
 )
 
@@ -57,12 +65,14 @@ class MachineOptions:
 
     Attributes:
         kind: which machine it is; `NONE` until `check_type` has found out.
+        listed: gives the answer of a recorded QEMU to `query-machines`, if there is one.
     """
 
     def __init__(self) -> None:
         self._options: JSONObject = {}
         self._accels: list[Given] = []
         self.kind = NONE
+        self.listed: Callable[[], Sequence[JSONObject]] = tuple
 
     def take(self, given: Given, compat: Compat) -> None:
         """Take `-machine`; several add up.
@@ -94,19 +104,21 @@ class MachineOptions:
             raise Answered("Accelerators supported in QEMU binary:\ntcg\nkvm\n")
         self._accels.append(given)
 
-    def check_type(self, compat: Compat, known: Callable[[str], bool] = lambda name: False) -> None:
+    def check_type(self, compat: Compat) -> None:
         """Find out which machine it is.
 
         Args:
             compat: whose machines.
-            known: whether that QEMU has a machine of a name.
 
         Raises:
             CommandLineError: there is none of that name.
         """
         name = self._options.get("type") or "none"
-        found = find_kind(name, compat)
-        if found is None and known(name):
+        if name == NONE.name:
+            return
+        listed = self.listed()
+        found = find_kind(name, compat, listed)
+        if found is None and any(name == each["name"] for each in listed):
             raise CommandLineError(
                 f'memd knows the machine "{name}" and has nothing of it',
                 hint="Use -machine help to list the machines whose memory side it has",
@@ -185,17 +197,29 @@ class MachineOptions:
 
             tree = Tree(compat)
             register(tree)
-            tree.add_type(machine_type(tree, self.kind))
+            listed = [row for row in self.kind.properties if row[0] not in UNLISTED]
+            tree.add_type(machine_type(tree, self.kind._replace(properties=tuple(listed))))
             described = object_type_help(tree, self.kind.type_name)
             if described is not None:
                 return described
         lines = []
-        for kind in machine_kinds(compat):
-            lines.append(f"{kind.kind:<20} {kind.description}")
-            if kind.name != kind.kind:
-                lines[-1] += f" (alias of {kind.name})"
-                lines.append(f"{kind.name:<20} {kind.description}")
+        recorded = self.listed()
+        kinds = recorded_kinds(compat, recorded) if recorded else machine_kinds(compat)
+        for kind in sorted(sorted(kinds, key=_name, reverse=True), key=_family):
+            if kind.name != kind.kind and kind == find_kind(kind.kind, compat, recorded):
+                lines.append(f"{kind.kind:<20} {kind.description} (alias of {kind.name})")
+            told = " (default)" if kind.default else " (deprecated)" if kind.deprecated else ""
+            lines.append(f"{kind.name:<20} {kind.description}{told}")
         return "Supported machines are:\n" + "".join(f"{line}\n" for line in lines)
+
+
+def _name(kind: MachineKind) -> str:
+    return kind.name
+
+
+def _family(kind: MachineKind) -> str:
+    """Where a machine stands in QEMU's list; of a family those with greater names come first."""
+    return {"microvm": "0", "pc": "1", "q35": "2"}.get(kind.kind, kind.kind)
 
 
 def _merge(held: JSONObject, given: JSONObject, above: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
 
 from memd.cli.opts import Opts, OptsList
 from memd.cli.reading import Given, located
@@ -10,12 +11,15 @@ from memd.config import Config, NumaNode
 from memd.devices.numa import NumaNodes
 from memd.json_types import JSONObject
 
+if TYPE_CHECKING:
+    from memd.devices.kinds import MachineKind
+
 NUMA = OptsList("numa", "type", None)
 
 
 def numa_nodes(
     given: Sequence[tuple[Given, Opts]],
-    machine: str,
+    machine: MachineKind,
     backends: Container[str],
     positions: Sequence[JSONObject],
     config: Config,
@@ -26,7 +30,7 @@ def numa_nodes(
 
     Args:
         given: the options, and what is in each.
-        machine: the machine's type.
+        machine: whose nodes they are.
         backends: the ids of the memory backends that there will be.
         positions: of the CPUs that the machine can come to have, by their numbers.
         config: whose release's schema is meant; its report is told of CPUs without a node,
@@ -47,6 +51,10 @@ def numa_nodes(
                 load_schema(config.compat).object_type("NumaOptions"), opts.with_id()
             )
             nodes.take(options)
+        if "mem" in options:
+            config.report.warning(
+                "Parameter -numa node,mem is deprecated, use -numa node,memdev instead", each.where
+            )
         config.numa_options.append((each.where, options))
     if config.preconfig:
         return []

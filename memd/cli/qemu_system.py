@@ -7,6 +7,7 @@ put something into one is refused. Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -22,6 +23,7 @@ from memd.compat import Compat
 from memd.config import Chardev, Config, Report, StartCommand
 from memd.devices.kinds import FLASH
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
 _LISTS = {
     "msg": OptsList("msg", None, {"timestamp": "bool", "guest-name": "bool"}),
@@ -392,13 +394,14 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         given = expand(given, OPTIONS)
     line.find_compat(given)
     hardware.machine.set("graphics", "on")
+    hardware.machine.listed = partial(_machines, config)
     apply_options(given, OPTIONS | FLAGS, line)
     config.startup.sort(key=lambda each: (_ORDER.index(each.command), not _is_modern(each)))
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
     if config.preconfig and config.incoming is not None and config.incoming.command != "defer":
         raise CommandLineError("'preconfig' supports '-incoming defer' only")
-    hardware.machine.check_type(config.compat, partial(_knows_machine, config))
+    hardware.machine.check_type(config.compat)
     line.monitors.finish()
     _check_stdio(line, given)
     with located():
@@ -409,16 +412,16 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     return config
 
 
-def _knows_machine(config: Config, name: str) -> bool:
-    """Whether the QEMU that is stood in for has a machine of that name."""
+def _machines(config: Config) -> Sequence[JSONObject]:
+    """The machines of the QEMU that is stood in for."""
     from memd.standin.catalogue import Catalogue, packaged
 
-    try:
-        machines = Catalogue(config.catalogue or packaged(config.compat)).section("machines")
-    except QMPError:
-        # That is told when the catalogue is needed.
-        return False
-    return any(name in (each["name"], each.get("alias")) for each in machines)
+    if not config.machines:
+        # That a catalogue can't be read is told when it is needed.
+        with contextlib.suppress(QMPError):
+            catalogue = Catalogue(config.catalogue or packaged(config.compat))
+            config.machines = catalogue.section("machines")
+    return config.machines
 
 
 def main(argv: Sequence[str] | None = None) -> int:

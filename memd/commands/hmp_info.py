@@ -365,9 +365,8 @@ def info_numa(daemon: Daemon, args: JSONObject) -> list[str]:
     sizes = {}
     for node in config.numa_nodes:
         backend = daemon.tree.objects.get((node.memdev or "").rpartition("/")[2])
-        sizes[node.nodeid] = 0 if backend is None else backend.memory_size
-    if not sizes and (config.slots or config.maxmem > config.ram_size):
-        # Room for memory brings a node.
+        sizes[node.nodeid] = node.size if backend is None else backend.memory_size
+    if not sizes and config.own_node:
         sizes[0] = config.ram_size
     plugged = dict.fromkeys(sizes, 0)
     for row in daemon.machine.devices():

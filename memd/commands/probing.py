@@ -35,11 +35,14 @@ def query_machines(daemon: Daemon, args: JSONObject) -> JSON:
             "hotpluggable-cpus": kind.hotpluggable_cpus,
             "numa-mem-supported": False,
             "deprecated": False,
-            "default-ram-id": kind.ram_id,
-            "acpi": kind.kind != "none",
+            "acpi": bool(kind.cpu_type),
         }
+        if kind.ram_id:
+            row["default-ram-id"] = kind.ram_id
         if kind.cpu_type:
-            row |= {"alias": kind.kind, "default-cpu-type": kind.cpu_type}
+            row["default-cpu-type"] = kind.cpu_type
+        if kind.kind != kind.name:
+            row["alias"] = kind.kind
         if args.get("compat-props"):
             row["compat-props"] = []
         found.append(row)

@@ -65,7 +65,7 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
     if machine.started:
         if bus is not None:
             bus.check_hotplug()
-        elif machine.config.type == "none":
+        elif not machine.config.takes_dimms:
             raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
     id = args.get("id")
     # An id that is no text is none at all.

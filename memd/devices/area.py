@@ -17,6 +17,8 @@ _LOW = {
     # Bytes from which on memory is split, and how many stay below 4 GiB then.
     "q35": (0xB000_0000, 0x8000_0000),
     "pc": (0xE000_0000, 0xC000_0000),
+    "isapc": (0xE000_0000, 0xC000_0000),
+    "microvm": (0xC000_0000, 0xC000_0000),
 }
 
 ANYWHERE = 0
@@ -112,7 +114,7 @@ class Area(NamedTuple):
 def area_of(config: MachineConfig) -> Area | None:
     """The area of a machine; None where it has none."""
     total = config.maxmem - config.ram_size
-    if config.type == "none" or total <= 0:
+    if not config.takes_dimms or total <= 0:
         return None
     base, size = ram_ranges(config)[-1]
     end = base + size
@@ -123,7 +125,7 @@ def area_of(config: MachineConfig) -> Area | None:
 
 def ram_ranges(config: MachineConfig) -> list[tuple[int, int]]:
     """Where in a machine the memory is that it starts with: addresses and sizes."""
-    if config.type == "none":
+    if config.type in ("none", "x-remote"):
         return []
     if config.type == "virt":
         return [(GIB, config.ram_size)]

@@ -21,6 +21,19 @@ _OTHER = {
     # Name and type of the buses that no memory device goes on.
     "none": {"main-system-bus": "System"},
     "virt": {"main-system-bus": "System"},
+    "x-remote": {"main-system-bus": "System"},
+    "microvm": {
+        "main-system-bus": "System",
+        "isa.0": "ISA",
+        **{f"virtio-mmio-bus.{number}": "virtio-mmio-bus" for number in range(24)},
+    },
+    "isapc": {
+        "main-system-bus": "System",
+        "isa.0": "ISA",
+        "ide.0": "IDE",
+        "ide.1": "IDE",
+        "floppy-bus.0": "floppy-bus",
+    },
     "q35": {
         "main-system-bus": "System",
         "isa.0": "ISA",
@@ -42,6 +55,7 @@ _STANDING = {
     "q35": ((0, 0, "mch"), (31, 0, "ICH9-LPC"), (31, 2, "ich9-ahci"), (31, 3, "ICH9-SMB")),
     "pc": ((0, 0, "i440FX"), (1, 0, "PIIX3"), (1, 1, "piix3-ide"), (1, 3, "PIIX4_PM")),
     "virt": ((0, 0, "gpex-root"),),
+    "microvm": ((0, 0, "gpex-root"),),
 }
 
 
@@ -183,6 +197,11 @@ class Buses:
             return False
         self._port_numbers.add(number)
         return True
+
+    @property
+    def others(self) -> dict[str, str]:
+        """The names and types of the machine's buses that no memory device goes on."""
+        return self._others
 
     def find(self, name: JSON, kind: str, *, on_pci: bool, virtio: bool) -> PciBus | None:
         """The bus for a device.

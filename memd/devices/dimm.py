@@ -81,11 +81,12 @@ class PcDimm(MemoryDevice):
 
     def realize(self, machine: Machine) -> None:
         """See `MemoryDevice.realize`."""
-        if machine.config.type == "none":
-            # With that machine QEMU makes it real without giving it a place.
+        if not machine.config.takes_dimms:
             machine.take(self, need_memdev(self))
             self.realized = True
             return
+        if not machine.config.acpi:
+            raise QMPError("memory hotplug is not enabled: missing acpi device or acpi disabled")
         self.check_machine(machine)
         taken = {each.slot for each in machine.plugged if isinstance(each, PcDimm)}
         slot = choose_slot(machine.config.slots, taken, self.slot)

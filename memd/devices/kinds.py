@@ -7,12 +7,13 @@ known by name, so that it can be asked for, set and read. Observed on QEMU
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from memd.compat import Compat
+from memd.json_types import JSONObject
 from memd.qom import INTERFACE, ObjectType, Property
-from memd.qom.machine import Row
+from memd.qom.machine import SPCR, Row
 
 _X86: tuple[Row, ...] = (
     ("smm", "OnOffAuto", "auto", "Enable SMM"),
@@ -95,6 +96,29 @@ _I440FX: tuple[Row, ...] = (
 )
 _Q35_11_1: tuple[Row, ...] = (
     ("wdat", "bool", False, "Enable WDAT watchdog support. Default: off"),
+)
+_MICROVM: tuple[Row, ...] = (
+    ("ioapic2", "OnOffAuto", "auto", "Enable second IO-APIC"),
+    (
+        "auto-kernel-cmdline",
+        "bool",
+        True,
+        "Set off to disable adding virtio-mmio devices to the kernel cmdline",
+    ),
+    ("rtc", "OnOffAuto", "auto", "Enable MC146818 RTC"),
+    ("pcie", "OnOffAuto", "auto", "Enable PCIe"),
+    ("x-option-roms", "bool", True, "Set off to disable loading option ROMs"),
+    (
+        "isa-serial",
+        "bool",
+        True,
+        "Set off to disable the instantiation an ISA serial port",
+    ),
+    _HMAT,
+)
+_REMOTE: tuple[Row, ...] = (
+    ("vfio-user", "bool", False, None),
+    ("auto-shutdown", "bool", True, None),
 )
 _VIRT: tuple[Row, ...] = (
     (
@@ -183,12 +207,11 @@ class MachineKind(NamedTuple):
     """A machine that can be asked for.
 
     Attributes:
-        kind: what memd calls it: "none", "q35", "pc" or "virt". QEMU knows it
-            by this name, too.
+        kind: what memd calls it, such as "q35". QEMU knows it by this name, too.
         name: that of a QEMU release, such as "pc-q35-10.0".
         description: what QEMU says it is.
         ram_id: the id of the backend that is made for its memory where none
-            is named.
+            is named; "" where none is made.
         most_cpus: how many CPUs it could have.
         cpu_levels: the rarer levels of a CPU's place that it knows.
         cache_levels: the levels that a cache can belong to; none where it knows
@@ -197,6 +220,13 @@ class MachineKind(NamedTuple):
         cpu_type: the class of its CPUs where none is named; "" for no CPUs.
         target: the architecture of the QEMU that has it; "" for each.
         properties: what it has beside the machine `none`'s.
+        above: the QOM type that its own derives from.
+        values: what else its properties are at the start.
+        own_node: whether it has a NUMA node, where none is asked for, as soon as it has
+            room for more memory.
+        node_sizes: whether the size of a NUMA node can be given without a backend.
+        deprecated: whether QEMU warns of it.
+        default: whether it is the one of a command line that names none.
     """
 
     kind: str
@@ -210,12 +240,21 @@ class MachineKind(NamedTuple):
     cpu_type: str = ""
     target: str = ""
     properties: tuple[Row, ...] = ()
+    above: str = "machine"
+    values: JSONObject = {}  # noqa: RUF012
+    own_node: bool = True
+    node_sizes: bool = False
+    deprecated: bool = False
+    default: bool = False
 
     @property
     def type_name(self) -> str:
         """The name of its QOM type."""
         return f"{self.name}-machine"
 
+
+UNLISTED = frozenset(row[0] for row in _OWN)
+"""Properties that a machine has and the list of its properties has not."""
 
 FLASH = ("pflash0", "pflash1")
 """Properties of a PC that name what is in its flash chips."""
@@ -227,7 +266,9 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
     """The machines of a QEMU release, in the order of their names."""
     later = compat is not Compat.V10_0
     release = compat.value
-    pc = (*_X86, *_PC, *(_PC_11_1 if later else _FD_BOOTCHK), *_OWN)
+    spcr = (SPCR,) if later else ()
+    x86 = (*_X86, *_PC, *(_PC_11_1 if later else _FD_BOOTCHK))
+    pc = (*x86, *_OWN, *spcr)
     q35 = MachineKind(
         "q35",
         f"pc-q35-{release}",
@@ -240,18 +281,56 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
         cpu_type="qemu64-x86_64-cpu",
         target="x86_64",
         properties=(*pc, *(_Q35_11_1 if later else ())),
+        above="generic-pc-machine",
+        values={"boot": {"order": "cad"}, "firmware": "bios-256k.bin"},
     )
     i440fx = q35._replace(
         kind="pc",
         name=f"pc-i440fx-{release}",
         description="Standard PC (i440FX + PIIX, 1996)",
         most_cpus=255,
-        properties=(*(_BELOW_4G if row[0] == _BELOW_4G[0] else row for row in pc), *_I440FX),
+        properties=(*_with(pc, _BELOW_4G), *_I440FX),
     )
     return (
-        NONE,
+        MachineKind(
+            "microvm",
+            "microvm",
+            "microvm (i386)",
+            ram_id="microvm.ram",
+            most_cpus=288,
+            cpu_type="qemu64-x86_64-cpu",
+            target="x86_64",
+            properties=(*_X86, *_MICROVM, *spcr),
+            above="x86-machine",
+            own_node=False,
+        ),
         i440fx,
         q35,
+        i440fx._replace(
+            kind="isapc",
+            name="isapc",
+            description="ISA-only PC",
+            most_cpus=1,
+            cpu_type="486-x86_64-cpu",
+            properties=(
+                *_with(x86, _BELOW_4G, ("hpet", "bool", False, _PC[5][3])),
+                *_NVDIMM,
+                _OWN[-2],
+                _HMAT,
+                *spcr,
+            ),
+            values={"boot": {"order": "cad"}},
+        ),
+        NONE,
+        MachineKind(
+            "x-remote",
+            "x-remote",
+            "Experimental remote machine",
+            ram_id="",
+            target="x86_64",
+            properties=(*_REMOTE, *spcr),
+            own_node=False,
+        ),
         MachineKind(
             "virt",
             f"virt-{release}",
@@ -267,12 +346,71 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
     )
 
 
-def find_kind(name: str, compat: Compat) -> MachineKind | None:
-    """The machine of that name, QEMU's short or long one; None for none such."""
-    for each in machine_kinds(compat):
+def _with(rows: tuple[Row, ...], *others: Row) -> tuple[Row, ...]:
+    """Rows, of which some have another value."""
+    changed = {row[0]: row for row in others}
+    return tuple(changed.get(row[0], row) for row in rows)
+
+
+_FAMILIES = {"pc-q35-": "q35", "pc-i440fx-": "pc"}
+"""The machines that QEMU has of each release, by the beginning of their names."""
+
+_ENTRY_POINTS = (((8, 1), "32"), ((9, 0), "64"))
+"""The values of `smbios-entry-point-type` of machines before a release."""
+
+
+def find_kind(name: str, compat: Compat, listed: Iterable[JSONObject] = ()) -> MachineKind | None:
+    """The machine of that name, QEMU's short or long one; None for none such.
+
+    Args:
+        name: the name.
+        compat: whose machines.
+        listed: the answer to `query-machines` of a recorded QEMU, whose machines of other
+            releases there are then, too.
+    """
+    known = machine_kinds(compat)
+    for row in listed:
+        if name in (row["name"], row.get("alias")):
+            found = _recorded(row, known)
+            if found is not None:
+                return found
+    for each in known:
         if name in (each.kind, each.name):
             return each
     return None
+
+
+def recorded_kinds(compat: Compat, listed: Iterable[JSONObject]) -> list[MachineKind]:
+    """The machines of a recorded QEMU that there are; see `find_kind`."""
+    known = machine_kinds(compat)
+    return [found for row in listed if (found := _recorded(row, known)) is not None]
+
+
+def _recorded(row: JSONObject, known: Iterable[MachineKind]) -> MachineKind | None:
+    name: str = row["name"]
+    family = name
+    release: tuple[int, ...] = ()
+    for begin, kind in _FAMILIES.items():
+        if name.startswith(begin):
+            family, release = kind, tuple(map(int, name.removeprefix(begin).split(".")))
+    for each in known:
+        if each.kind == family:
+            break
+    else:
+        return None
+    properties = each.properties
+    for before, value in _ENTRY_POINTS[::-1]:
+        if release and release < before:
+            properties = _with(properties, (_PC[6][0], _PC[6][1], value, _PC[6][3]))
+    return each._replace(
+        name=name,
+        most_cpus=row["cpu-max"],
+        properties=properties,
+        own_node=each.own_node and (not release or release > (2, 10)),
+        node_sizes=row["numa-mem-supported"],
+        deprecated=row["deprecated"],
+        default=row.get("is-default", False),
+    )
 
 
 def pc_types(machine: ObjectType, compat: Compat) -> Iterator[ObjectType]:

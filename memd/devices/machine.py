@@ -155,6 +155,8 @@ _HOSTS = {
     "q35": ("q35", "q35-pcihost", "pcie.0", "PCIE", False),
     "pc": ("i440fx", "i440FX-pcihost", "pci.0", "PCI", True),
     "virt": ("gpex", "gpex-pcihost", "pcie.0", "PCIE", False),
+    "microvm": ("gpex", "gpex-pcihost", "pcie.0", "PCIE", False),
+    "x-remote": ("remote-pcihost", "remote-pcihost", "remote-pci", "PCIE", True),
 }
 
 
@@ -341,7 +343,7 @@ class Machine:
         if device.leaving and device.bus is not None and self.guest.stands_still:
             raise QMPError(f"Device {id} is already in the process of unplug")
         device.check_bus()
-        if self.config.type == "none":
+        if device.bus is None and not self.config.takes_dimms:
             raise QMPError(f"Device '{device.qom_type.name}' can not be hotplugged on this machine")
         if self.migrating:
             raise QMPError("device_del not allowed while migrating")
@@ -416,13 +418,14 @@ def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
     """Put the buses of a machine into its tree."""
     from memd.devices.bus import Buses, PciBus
 
-    if config.type == "none":
-        return Buses("none", None)
+    if config.type not in _HOSTS or not config.pcie:
+        return Buses(config.type, None)
     name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
     types = tree.types()
     host = SystemDevice(ObjectType(kind, types["device"]), tree, None)
     host.realized = True
-    tree.machine.add_child(name, host)
+    path = "/machine/unattached" if config.type == "microvm" else "/machine"
+    tree.resolve(path).add_child(name, host)
     pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
     host.add_child(bus_name, pci)
     return Buses(config.type, pci)

@@ -27,11 +27,10 @@ def machine_type(tree: Tree, kind: MachineKind) -> ObjectType:
     found = tree.type_by_name(kind.type_name)
     if found is not None:
         return found
-    above = "machine" if kind.kind == "virt" else "generic-pc-machine"
     return ObjectType(
         kind.type_name,
-        tree.type_by_name(above),
-        interfaces=("hotplug-handler",) if kind.kind == "virt" else (),
+        tree.type_by_name(kind.above),
+        interfaces=("hotplug-handler",) if kind.above != "generic-pc-machine" else (),
         properties=stored(kind.properties),
     )
 
@@ -50,8 +49,7 @@ def set_machine(tree: Tree, kind: MachineKind, config: MachineConfig, values: JS
         machine.qom_type = machine_type(tree, kind)
         tree.add_type(machine.qom_type)
         machine.values |= {name: value for name, _type, value, _text in kind.properties}
-        if kind.kind != "virt":
-            machine.values |= {"boot": {"order": "cad"}, "firmware": "bios-256k.bin"}
+        machine.values |= kind.values
     for name, value in values.items():
         held = machine.values.get(name)
         if isinstance(held, dict):
@@ -155,8 +153,7 @@ def cpu_positions(kind: MachineKind, smp: Mapping[str, int]) -> Iterator[JSONObj
 def cpu_places(kind: MachineKind, config: MachineConfig) -> Iterator[JSONObject]:
     """As `cpu_positions`, with the node that each is in."""
     nodes = {cpu: node.nodeid for node in config.numa_nodes for cpu in node.cpus}
-    # With room for memory a machine has a node, whether it was asked for or not.
-    count_nodes = len(config.numa_nodes) or bool(config.slots or config.maxmem > config.ram_size)
+    count_nodes = len(config.numa_nodes) or config.own_node
     for number, props in enumerate(cpu_positions(kind, config.smp)):
         if count_nodes:
             # Where none is named, sockets go round; where some are, the rest are node 0's.
@@ -196,8 +193,10 @@ def cpus(tree: Tree) -> list[CPU]:
 
 def check_limits(kind: MachineKind, config: MachineConfig) -> None:
     """Raise `QMPError` where the machine can't have as much memory as it may come to have."""
-    if kind.kind == "none" or config.maxmem <= config.ram_size:
+    if not config.takes_dimms or config.maxmem <= config.ram_size:
         return
+    if kind.kind == "isapc":
+        raise QMPError(f"\"-memory 'slots|maxmem'\" is not supported by: {kind.name}")
     if config.slots > 256:
         what = "number" if kind.kind == "virt" else "amount"
         raise QMPError(f"unsupported {what} of memory slots: {config.slots}")

@@ -8,11 +8,15 @@ told when the machine starts.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
 
 from memd.config import NumaNode, Report, wrong_initiator
 from memd.devices.hmat import Hmat
 from memd.errors import QMPError
 from memd.json_types import JSONObject
+
+if TYPE_CHECKING:
+    from memd.devices.kinds import MachineKind
 
 MOST_NODES = 128
 """Nodes that a machine can have."""
@@ -30,7 +34,7 @@ class NumaNodes:
     """Nodes as they are added, one option or `set-numa-node` after another.
 
     Args:
-        machine: the machine's type.
+        machine: whose nodes they are.
         backends: the ids of the memory backends that there will be.
         positions: of the CPUs that the machine can come to have, by their numbers.
         hmat: whether nodes may say which is the nearest with CPUs.
@@ -42,7 +46,7 @@ class NumaNodes:
 
     def __init__(
         self,
-        machine: str,
+        machine: MachineKind,
         backends: Container[str],
         positions: Sequence[JSONObject],
         *,
@@ -59,7 +63,7 @@ class NumaNodes:
 
     def take(self, options: JSONObject) -> None:
         """Take one option; raises `QMPError`."""
-        if self._machine == "none":
+        if self._machine.kind in ("none", "x-remote"):
             raise QMPError("NUMA is not supported by this machine-type")
         kind = options["type"]
         if kind == "node":
@@ -124,7 +128,12 @@ class NumaNodes:
                     f"The initiator id {initiator} expects an integer between 0 and"
                     f" {MOST_NODES - 1}"
                 )
-        node = NumaNode(number, memdev=options.get("memdev"), initiator=initiator)
+        node = NumaNode(
+            number,
+            memdev=options.get("memdev"),
+            size=options.get("mem", 0),
+            initiator=initiator,
+        )
         most = len(self._positions)
         for cpu in options.get("cpus", []):
             if cpu >= most:
@@ -142,12 +151,15 @@ class NumaNodes:
 
     def _check_memory(self, options: JSONObject) -> None:
         memdev = options.get("memdev")
-        if "mem" in options:
-            if memdev is not None or any(node.memdev is not None for node in self._nodes.values()):
-                raise QMPError(
-                    "numa configuration should use either mem= or memdev=,mixing both is not"
-                    " allowed"
-                )
+        sized = "mem" in options
+        nodes = self._nodes.values()
+        if (sized and any(node.memdev is not None for node in nodes)) or (
+            memdev is not None and (sized or any(node.size for node in nodes))
+        ):
+            raise QMPError(
+                "numa configuration should use either mem= or memdev=,mixing both is not allowed"
+            )
+        if sized and not self._machine.node_sizes:
             raise QMPError(
                 "Parameter -numa node,mem is not supported by this machine type",
                 hint="Use -numa node,memdev instead",

@@ -61,7 +61,7 @@ _AUX_11_1: tuple[Row, ...] = (
         " Default: off (used only for testing/debugging).",
     ),
 )
-_SPCR: Row = (
+SPCR: Row = (
     "spcr",
     "bool",
     True,
@@ -90,7 +90,7 @@ class MachineObject(QObject):
 
     def __init__(self, qom_type: ObjectType, tree: Paths) -> None:
         super().__init__(qom_type, tree)
-        rows = (*_SIMPLE, *_AUX_11_1, _SPCR, *_STRUCTURES, _PHANDLE)
+        rows = (*_SIMPLE, *_AUX_11_1, SPCR, *_STRUCTURES, _PHANDLE)
         self.values: JSONObject = {name: value for name, _type, value, _text in rows}
         self.values["smp-cache"] = NO_CACHES
         self.links: dict[str, QObject | None] = {}
@@ -218,7 +218,7 @@ def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
     return machine, ObjectType(
         "none-machine",
         machine,
-        properties=stored((_SPCR,)),
+        properties=stored((SPCR,)),
         interfaces=(
             "target-info-aarch64-machine",
             "target-info-arm-machine",

@@ -76,7 +76,7 @@ class OtherDevice(Device):
         self._register = register
 
     @property
-    def bus(self) -> QObject | None:
+    def bus(self) -> Bus:
         """The bus that it is on."""
         return self._bus
 
@@ -242,7 +242,7 @@ class Devices:
     def _cpu_socket(self, machine: Machine, driver: str, bus: JSON) -> MachineKind | None:
         """The kind of the machine, where this is a CPU for it."""
         kind = find_kind(machine.config.type, self._tree.compat)
-        if kind is None or not kind.hotpluggable_cpus or not driver.endswith("-cpu"):
+        if kind is None or "x86_64" not in kind.cpu_type or not driver.endswith("-cpu"):
             return None
         if type(bus) is str:
             # No bus is for CPUs, and it says so.
@@ -261,21 +261,29 @@ class Devices:
             if found is not None:
                 return found
             raise QMPError(f"No 'PCI' bus found for device '{driver}'")
+        own = [
+            each
+            for each, its in reversed(machine.buses.others.items())
+            if self._need(its).is_a(kind)
+        ]
         if type(name) is str:
-            # Says what is wrong with it, unless it is one of the machine's own.
-            try:
+            if name not in own:
+                # Says what is wrong with it.
                 machine.buses.find(name, driver, on_pci=False, virtio=machine.has_virtio)
-            except QMPError as error:
-                if f"can't go on {kind} bus" not in error.desc:
-                    raise
-                return self._own_bus(kind, name)
+            if name in self._full():
+                raise QMPError(f"Bus '{name}' is full")
+            return self._own_bus(kind, name)
         for bus in self._buses.values():
             if bus.qom_type.name == kind:
                 return bus
-        own = {"ISA": "isa.0", "IDE": "ide.0", "System": "main-system-bus"}.get(kind)
-        if own is None or machine.config.type not in ("q35", "pc"):
-            raise QMPError(f"No '{kind}' bus found for device '{driver}'")
-        return self._own_bus(kind, own)
+        for each in own:
+            if each not in self._full():
+                return self._own_bus(kind, each)
+        raise QMPError(f"No '{kind}' bus found for device '{driver}'")
+
+    def _full(self) -> set[str]:
+        """The buses of the machine that take one device and have it."""
+        return {each.bus.name for each in self._present if each.bus.qom_type.is_a("virtio-bus")}
 
     def _find_buses(self, machine: Machine) -> None:
         """The buses of devices that memd has a part for."""

@@ -52,10 +52,10 @@ _CACHES = {
 _KINDS = ("none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen")
 """The values of `if=`, in the order of their numbers."""
 
-_ON_BUS = {"q35": (6, 1), "pc": (2, 2)}
+_ON_BUS = {"q35": (6, 1), "pc": (2, 2), "isapc": (2, 2)}
 """How many IDE buses a machine has, and how many drives each takes."""
 
-_BEFORE = {"q35": 12, "pc": 3}
+_BEFORE = {"q35": 12, "pc": 3, "isapc": 12}
 """Devices without a name that a machine has besides its CPUs, before the first drive."""
 
 _NAMELESS = "/machine/unattached/device"

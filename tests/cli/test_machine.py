@@ -132,7 +132,7 @@ def test_questions() -> None:
     with pytest.raises(Answered) as caught:
         machine("q35", "help")
     assert caught.value.text.startswith("pc-q35-10.0-machine options:\n")
-    assert "  nvdimm=<bool>" in caught.value.text
+    assert "  max-fw-size=<size>" in caught.value.text
     with pytest.raises(Answered) as caught:
         machine(accels=("help",))
     assert caught.value.text.endswith("\ntcg\nkvm\n")

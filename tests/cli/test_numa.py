@@ -6,14 +6,18 @@ from memd.cli.numa import NUMA, numa_nodes
 from memd.cli.opts import parse_opts
 from memd.cli.reading import Given
 from memd.cli.report import CommandLineError
+from memd.compat import Compat
 from memd.config import Config, NumaNode, Report
+from memd.devices.kinds import find_kind
 from memd.errors import QMPError
 
 
 def resolve(*texts: str, machine: str = "q35", cpus: int = 4) -> list[NumaNode]:
     given = [(Given("numa", text, f"-numa {text}"), parse_opts(NUMA, text)) for text in texts]
     positions = [{"socket-id": cpu // 2, "core-id": cpu % 2, "thread-id": 0} for cpu in range(cpus)]
-    return numa_nodes(given, machine, {"m0", "m1"}, positions, Config(Report("memd")))
+    kind = find_kind(machine, Compat.V10_0)
+    assert kind is not None
+    return numa_nodes(given, kind, {"m0", "m1"}, positions, Config(Report("memd")))
 
 
 def test_nodes() -> None:

@@ -11,21 +11,23 @@ from memd.compat import Compat
 from memd.config import MachineConfig
 from memd.devices.kinds import find_kind
 from memd.devices.machine_object import add_cpus, set_machine
+from memd.standin.catalogue import Catalogue, packaged
 from memd.work import Outcome
 from tests.commands.fakes import Console
 
 
 def test_there_is_a_machine_besides_none() -> None:
     machines = Console()("query-machines")
-    assert [machine["name"] for machine in machines] == [
-        "none",
-        "pc-i440fx-10.0",
-        "pc-q35-10.0",
-    ]
-    assert [machine.get("alias") for machine in machines] == [None, "pc", "q35"]
+    recorded = Catalogue(packaged(Compat.V10_0)).section("machines")
+    told = {row["name"]: row for row in recorded}
+    for row in machines:
+        assert row == {name: told[row["name"]][name] for name in row}
+        assert told[row["name"]].keys() - row.keys() <= {"is-default"}
+    names = {"none", "pc-i440fx-10.0", "pc-q35-10.0", "isapc", "microvm", "x-remote"}
+    assert {row["name"] for row in machines} == names
     assert not any("compat-props" in machine for machine in machines)
     more = Console()("query-machines", compat_props=True)
-    assert [machine["compat-props"] for machine in more] == [[], [], []]
+    assert [machine["compat-props"] for machine in more] == [[]] * len(names)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import pytest
 
 from memd.compat import Compat
 from memd.devices import register
-from memd.devices.kinds import NONE, find_kind, machine_kinds
+from memd.devices.kinds import NONE, find_kind, machine_kinds, recorded_kinds
 from memd.qom import Tree
+from memd.standin.catalogue import Catalogue, packaged
 
 
 @pytest.mark.parametrize("compat", Compat)
@@ -22,8 +23,9 @@ def test_each_goes_by_two_names(compat: Compat) -> None:
 
 def test_names_are_a_releases() -> None:
     names = [[kind.name for kind in machine_kinds(compat)] for compat in Compat]
-    assert names[0] == ["none", "pc-i440fx-10.0", "pc-q35-10.0", "virt-10.0"]
-    assert names[1] == ["none", "pc-i440fx-11.1", "pc-q35-11.1", "virt-11.1"]
+    for of_release, release in zip(names, ("10.0", "11.1"), strict=True):
+        versioned = {f"pc-i440fx-{release}", f"pc-q35-{release}", f"virt-{release}"}
+        assert set(of_release) == {"none", "microvm", "isapc", "x-remote", *versioned}
 
 
 def test_properties_are_named_once() -> None:
@@ -31,7 +33,35 @@ def test_properties_are_named_once() -> None:
         for kind in machine_kinds(compat):
             names = [row[0] for row in kind.properties]
             assert len(names) == len(set(names))
-            assert ("nvdimm" in names) == (kind is not NONE)
+            assert ("nvdimm" in names) == (kind.kind not in ("none", "microvm", "x-remote"))
+
+
+@pytest.mark.parametrize("compat", Compat)
+def test_properties_are_those_of_the_recorded_machines(compat: Compat) -> None:
+    catalogue = Catalogue(packaged(compat))
+    section = catalogue.section("types")
+    kinds = recorded_kinds(compat, catalogue.section("machines"))
+    assert len(kinds) >= 40
+    for kind in kinds:
+        found: set[tuple[str, str]] = set()
+        name = kind.type_name
+        assert kind is NONE or section["types"][name]["parent"] == kind.above
+        while name != "machine":
+            rows = [section["rows"][number] for number in section["types"][name]["added"]]
+            found |= {(row[0], row[1]) for row in rows if "flash" not in row[0]}
+            name = section["types"][name]["parent"]
+        assert {(row[0], row[1]) for row in kind.properties} == found or kind.kind == "none"
+
+
+def test_machines_of_other_releases() -> None:
+    listed = Catalogue(packaged(Compat.V10_0)).section("machines")
+    old = find_kind("pc-q35-5.0", Compat.V10_0, listed)
+    assert old is not None
+    assert (old.kind, old.most_cpus, old.node_sizes, old.deprecated) == ("q35", 288, True, True)
+    assert find_kind("pc-q35-5.0", Compat.V10_0) is None
+    default = find_kind("pc", Compat.V10_0, listed)
+    assert default is not None
+    assert (default.name, default.default, default.deprecated) == ("pc-i440fx-10.0", True, False)
 
 
 def test_what_machines_for_pcs_derive_from() -> None:

@@ -84,8 +84,7 @@ def places(name: str, config: MachineConfig) -> list[dict[str, JSON]]:
 def test_where_cpus_sit() -> None:
     one = {"socket-id": 0, "core-id": 0, "thread-id": 0}
     assert places("q35", MachineConfig("q35")) == [one]
-    assert places("q35", MachineConfig("q35", slots=1)) == [{"node-id": 0, **one}]
-    assert places("q35", MachineConfig("q35", maxmem=1 << 30)) == [{"node-id": 0, **one}]
+    assert places("q35", MachineConfig("q35", own_node=True)) == [{"node-id": 0, **one}]
     assert places("virt", MachineConfig("virt")) == [{**one, "cluster-id": 0}]
     smp = {"maxcpus": 4, "sockets": 1, "dies": 2, "cores": 1, "threads": 2}
     assert places("q35", MachineConfig("q35", smp=smp))[3] == {

@@ -1,0 +1,141 @@
+"""Every machine that QEMU starts with a paused guest: what it tells of its memory and of itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.differential.harness import Side
+from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
+from tests.differential.standin import standin_pair, tell
+
+ROOM = ("-m", "256M,slots=2,maxmem=8G")
+BACKENDS = ("-object", "memory-backend-ram,id=d,size=128M")
+
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("query-memdev", {}),
+    ("query-memory-size-summary", {}),
+    ("query-memory-devices", {}),
+    ("query-hotpluggable-cpus", {}),
+    ("human-monitor-command", {"command-line": "info memdev"}),
+    ("human-monitor-command", {"command-line": "info numa"}),
+    *(
+        ("device_add", {"driver": driver, "id": "i", **more})
+        for driver, more in (
+            ("pc-dimm", {"memdev": "d", "bus": "nope"}),
+            ("pc-dimm", {"memdev": "d", "bus": "main-system-bus"}),
+            *((each, {}) for each in ("isa-serial", "ide-cd", "floppy", "virtio-rng-device")),
+            ("virtio-rng-device", {"bus": "virtio-mmio-bus.0"}),
+            *((each, {}) for each in ("486-x86_64-cpu", "qemu64-x86_64-cpu", "usb-tablet")),
+        )
+    ),
+]
+PLUGGED: list[tuple[str, dict[str, Any]]] = [
+    ("device_add", {"driver": driver, "id": "i", "memdev": "d"}) for driver in ("nvdimm", "pc-dimm")
+]
+
+
+def machine(side: Side) -> Any:
+    """The properties of `/machine`, and what they hold."""
+    found: dict[str, Any] = {}
+    for row in side.ask("qom-list", {"path": "/machine"})["return"]:
+        value = None
+        if not row["type"].startswith("child<"):
+            value = side.ask("qom-get", {"path": "/machine", "property": row["name"]})
+        found[row["name"]] = row["type"], value
+    for name in ("rtc-time", "acpi-device", "smram", "fw_cfg", "ioapic", "dma[0]", "dma[1]"):
+        found.pop(name, None)
+    return found
+
+
+def cpus(side: Side) -> Any:
+    return [{**row, "thread-id": 0} for row in side.ask("query-cpus-fast", {})["return"]]
+
+
+def blocks(side: Side) -> Any:
+    """The sizes of the machine's own memory; QEMU has blocks of firmware besides."""
+    told = side.ask("human-monitor-command", {"command-line": "info ramblock"})["return"]
+    rows = [line.split() for line in told.splitlines()[1:]]
+    return [row[:-2] + row[-1:] for row in rows if row[0].endswith(".ram")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("microvm", "isapc", "x-remote", "q35", "pc"),
+        *("pc-q35-9.2", "pc-q35-8.1", "pc-q35-5.0", "pc-q35-2.10"),
+        *("pc-i440fx-8.0", "pc-i440fx-2.12", "pc-i440fx-2.4"),
+    ],
+)
+def test_what_a_machine_tells(directory: Path, name: str) -> None:
+    room = () if name == "isapc" else ROOM
+    with standin_pair(directory, "-machine", name, *room, *BACKENDS) as pair:
+        tell(pair, ASKED if name != "x-remote" else ASKED[:-1])
+        for what, look in (("/machine", machine), ("CPUs", cpus), ("blocks", blocks)):
+            pair.same(what, look)
+        # A slot is chosen, and an address, where the machine has any.
+        tell(pair, PLUGGED)
+        pair.same("/machine", machine)
+        pair.ask("query-memory-devices", {})
+
+
+def started(binary: list[str], *options: str) -> tuple[int, str]:
+    """The status and the complaints of one that ends as soon as it has started."""
+    line = [*binary, "-S", "-display", "none", "-nodefaults", *options, "-qmp", "stdio"]
+    words = "".join(json.dumps({"execute": each}) for each in ("qmp_capabilities", "quit"))
+    done = subprocess.run(
+        line, input=words, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    said = "\n".join(each.partition(": ")[2] or each for each in done.stderr.splitlines())
+    return done.returncode, said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"-machine {name} {BACKENDS[0]} {BACKENDS[1]} -device pc-dimm,memdev=d"
+            for name in (*("microvm", "isapc", "x-remote", "q35,acpi=off", "pc,acpi=off"),)
+        ),
+        *(
+            f"-machine {name} {rest}"
+            for name in ("microvm", "isapc", "x-remote", "pc-q35-5.0")
+            for rest in (
+                *("-m 256M,slots=2,maxmem=8G", "-smp 300", "-smp 2,dies=2", "-numa node"),
+                *("-numa node,mem=128M", "-machine hmat=on", "-machine nvdimm=on"),
+                *("-device ide-cd", "-device isa-serial", "-device virtio-rng-device"),
+                *("-device virtio-rng-pci,bus=virtio-mmio-bus.3", "-drive if=virtio"),
+                *("-object memory-backend-ram,id=pc.ram,size=128M", "-machine foo=1"),
+            )
+        ),
+        "-machine microvm,pcie=on -device virtio-balloon-pci",
+        "-machine pc-q35-5.0 -numa node,mem=64M -numa node,mem=64M",
+        "-machine pc-q35-5.0 -numa node,mem=64M -numa node",
+        f"-machine pc-q35-5.0 {BACKENDS[0]} {BACKENDS[1]} -numa node,mem=64M -numa node,memdev=d",
+        "-machine pc-q35-5.1 -numa node,mem=64M -numa node,mem=64M",
+    ],
+)
+def test_how_a_machine_starts(text: str) -> None:
+    told = started(qemu_binary(), *text.split())
+    assert started(qemu_system_memd(qemu_compat()), *text.split()) == told
+
+
+@pytest.mark.parametrize(
+    "text", ["help", "microvm,help", "isapc,help", "x-remote,help", "pc-q35-2.4,help"]
+)
+def test_which_machines_and_properties_there_are(text: str) -> None:
+    said = []
+    for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
+        done = subprocess.run(
+            [*binary, "-machine", text],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        said.append((done.returncode, done.stdout))
+    assert said[1] == said[0]
