@@ -127,7 +127,7 @@ def connect(path: str, *, negotiate: bool = True) -> socket.socket:
 
 
 def line(sock: socket.socket) -> bytes:
-    """The next line that is no event; what comes with it and after it is dropped."""
+    """The next line that is not an event; what comes with it and after it is dropped."""
     parts: list[bytes] = []
     while True:
         more = sock.recv(1 << 20)

@@ -88,7 +88,7 @@ def mappings(size: int, count: int, path: str = "", flags: int = mmap.MAP_PRIVAT
         fd = os.open(path, os.O_RDWR) if path else -1
         with mmap.mmap(fd, size, flags=flags) as mapping:
             for advice in _MADVICE:
-                # Of some memory not all of it can be had.
+                # Of some memory not all of it is available.
                 with suppress(OSError):
                     mapping.madvise(advice)
         if path:

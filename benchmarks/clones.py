@@ -101,7 +101,7 @@ class Machine:
         """MiB that it takes, a shared page divided among those who share it."""
         rows = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()
         found = {row.partition(":")[0]: row.split()[1] for row in rows[1:]}
-        # Huge pages are no part of the first.
+        # Huge pages are not part of the first.
         kinds = ("Pss", "Private_Hugetlb", "Shared_Hugetlb")
         return sum(int(found.get(kind, "0")) for kind in kinds) / 1024
 

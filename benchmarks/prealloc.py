@@ -33,7 +33,7 @@ _MAP_SHARED, _MAP_PRIVATE, _MAP_ANONYMOUS = 1, 2, 0x20
 def huge_pages(size: int) -> Iterator[bool]:
     """Huge pages for so many bytes beyond those there are; put back at the end.
 
-    Gives whether they are to be had.
+    Gives whether they are available.
     """
     try:
         before = int(POOL.read_text())

@@ -84,7 +84,7 @@ _SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, 
 def shortage(error: BaseException) -> QMPError | None:
     """The error for a client where the system has run out of something; None otherwise.
 
-    That is no secret, and it may be otherwise when the client tries again. Other
+    That is not a secret, and it may be otherwise when the client tries again. Other
     exceptions that nobody expected are for the log.
     """
     if isinstance(error, MemoryError):

@@ -1,6 +1,6 @@
 """Options as they are written, `key=value,...`: their text as keys and values.
 
-A comma in a value is written twice. What keys and values mean is no matter here.
+A comma in a value is written twice. What keys and values mean is not decided here.
 """
 
 from __future__ import annotations

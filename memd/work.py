@@ -8,7 +8,7 @@ Where something may wait it is a coroutine:
     content = await Job(lambda: read(path))
 
 It releases in a `finally` what it has acquired, and a failure is raised at the
-`await`. Such a coroutine is no asyncio task: its caller steps it. It yields a
+`await`. Such a coroutine is not an asyncio task: its caller steps it. It yields a
 `Wait`; it is sent the result, or the exception is thrown in. Most end at the first
 step. A session steps its client's command (its jobs
 go to the server's threads); `follow` steps any other on the loop; `run_here` runs

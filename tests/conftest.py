@@ -26,7 +26,7 @@ from tests.differential.server import TREE, Server, memd_argv
 from tests.manager import ServiceManager
 from tests.tls import Certificates
 
-# How long something takes is no test's concern: the machine may be busy.
+# How long something takes is not a test's concern: the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 

@@ -61,7 +61,7 @@ def imported_modules(path: Path) -> Iterator[str]:
         else:
             module = node.module or ""
             inside = [f"{module}.{alias.name}" for alias in node.names]
-            # What is no module is a name in the one that it is imported from.
+            # What is not a module is a name in the one that it is imported from.
             found = [each if each in names else module for each in inside]
         yield from (each for each in found if each in names and each != here)
 

@@ -402,7 +402,7 @@ class Metrics:
         self._scrapes.discard(scrape)
 
     async def _scrape(self, client: socket.socket) -> None:
-        # Who goes away, or takes too long, is no matter (a TimeoutError is an OSError).
+        # Who goes away, or takes too long, does not matter (a TimeoutError is an OSError).
         with contextlib.suppress(OSError):
             async with asyncio.timeout(PATIENCE):
                 request = await self._request(client)

@@ -92,7 +92,7 @@ class Preallocation:
         """Populate, in the worker thread.
 
         Raises:
-            QMPError: a page can't be had, or it was given up.
+            QMPError: a page is not available, or it was given up.
         """
         backend = self._backend
         population = populate.Population(
@@ -226,7 +226,7 @@ def _bind(backend: Memory, region: Region) -> None:
 
 
 def cannot_populate(failed: OSError) -> QMPError:
-    """The error for a page that can't be had."""
+    """The error for a page that is not available."""
     return QMPError(f"qemu_prealloc_mem: preallocating memory failed: {failed.strerror}")
 
 

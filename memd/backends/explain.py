@@ -74,9 +74,9 @@ def refused(error: QMPError) -> JSONObject:
 
 
 def _explain_other(obj: UserCreatable) -> JSONObject:
-    """The explanation of what is no memory."""
+    """The explanation of what is not memory."""
     told = obj.explain()
-    what = f"{obj.qom_type.name}, which is no memory."
+    what = f"{obj.qom_type.name}, which is not memory."
     first = f"It would work: {what}" if told else f"It may work, which only trying tells: {what}"
     return {"verdict": "works" if told else "unknown", "warnings": [], "text": [first, *told]}
 
@@ -179,7 +179,7 @@ def _of_space(backend: MemoryBackend, plan: Plan, spec: MapSpec) -> Warnings:
             yield (
                 "space",
                 f"the file system of {place} has {rounded(file.free)} left, and the memory may need"
-                f" {rounded(wanted)}: pages that do not fit can't be had.",
+                f" {rounded(wanted)}: pages that do not fit are not available.",
             )
     wanted = memory_wanted(spec, file)
     left = capacity.left_to_use()

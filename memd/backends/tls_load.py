@@ -60,7 +60,7 @@ class Loader:
 
         Args:
             secret: what the key is encrypted with, nothing where it is not, or
-                why that can't be had.
+                why that is not available.
             check: whether the certificates are checked before they are needed.
 
         Raises:
@@ -390,7 +390,7 @@ def _pair_reason(error: OSError, cert: bytes, key: bytes) -> str:
     except ValueError as bad:
         return _reason(bad, none="Base64 decoding error.")
     reason = getattr(error, "reason", None)
-    # What is no key inside leaves OpenSSL without a word of its own.
+    # What is not a key inside leaves OpenSSL without a word of its own.
     if reason is None or reason in ("PEM_LIB", "ASN1_LIB", "UNSUPPORTED"):
         return "ASN1 parser: Error in TAG."
     return _openssl(error)

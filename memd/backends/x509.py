@@ -72,7 +72,7 @@ class Certificate:
         """Read it.
 
         Raises:
-            ValueError: it is no certificate.
+            ValueError: it is not a certificate.
         """
         self.is_ca: bool | None = None
         self.usage: int | None = None

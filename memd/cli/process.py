@@ -56,7 +56,7 @@ class PidFile:
             another process has it locked.
 
     Raises:
-        QMPError: it can't be had, or its file system does not answer.
+        QMPError: it is not available, or its file system does not answer.
     """
 
     def __init__(self, path: str) -> None:
@@ -194,7 +194,7 @@ def make_socket_directory(path: str, *, shared: bool = False) -> None:
         raise QMPError(f"'{directory}' is not a directory")
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise QMPError(
-            f"Directory '{directory}' can be written by others, and so is no place for a socket"
+            f"Directory '{directory}' can be written by others, and so is not a place for a socket"
         )
     if shared and status.st_mode & 0o011 != 0o011:
         os.chmod(directory, stat.S_IMODE(status.st_mode) | 0o011)

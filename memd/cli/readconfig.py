@@ -41,7 +41,7 @@ def expand(given: list[Given], options: Container[str]) -> list[Given]:
         options: the names of those that there are.
 
     Raises:
-        CommandLineError: a file can't be read, or has a section that is no option's.
+        CommandLineError: a file can't be read, or has a section that is not an option's.
     """
     found = []
     for each in given:

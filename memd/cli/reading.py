@@ -23,7 +23,7 @@ class Given(NamedTuple):
     """An option that was given.
 
     Attributes:
-        name: without its dashes; "" for an argument that is no option's.
+        name: without its dashes; "" for an argument that is not an option's.
         value: its argument, "" where it takes none.
         where: as it was written, for messages.
     """

@@ -133,7 +133,7 @@ class Transfers:
 
                 self._mapped = Window(self._window, PIECE, writable=True)
             except OSError:
-                # No descriptor is to be had, or no memfd.
+                # No descriptor is available, or no memfd.
                 self._carries = False
         return self._carries
 

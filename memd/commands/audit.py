@@ -98,7 +98,7 @@ class Audit:
 
     def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         """Run a command, a `memd.session.Dispatch`, and record it when it has ended."""
-        # What is no command's name does nothing, and may be anything.
+        # What is not a command's name does nothing, and may be anything.
         if is_query(name, arguments) or not (name in HANDLERS or name in SESSION_HANDLERS):
             return self._dispatch(session, name, arguments, oob)
         try:

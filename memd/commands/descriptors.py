@@ -129,10 +129,10 @@ class _Own:
 
 
 def inherited(name: str) -> Held | None:
-    """The descriptor that a number names, once: memd's own can't be had like this.
+    """The descriptor that a number names, once: memd's own can't be taken this way.
 
     Raises:
-        QMPError: it is no number.
+        QMPError: it is not a number.
     """
     found = re.fullmatch("0*([0-9]{1,10})", name)
     if found is None or int(found[1]) >= 1 << 31:

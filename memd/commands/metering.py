@@ -17,7 +17,7 @@ BOUNDS = (0.0001, 0.00025, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0
 preallocation."""
 
 OTHERS = "unknown"
-"""Stands for whatever clients call that is no command: their words are no labels."""
+"""Stands for whatever clients call that is not a command: their words are not labels."""
 
 
 class Record:

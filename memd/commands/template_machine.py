@@ -103,7 +103,7 @@ def _open_memory(host: Host, filename: str) -> Memory:
     memory = Memory(fd, 0, size, page_size)
     if size % page_size or not size:
         memory.close()
-        raise QMPError(f"'{filename}' has {size} bytes, which are no whole pages")
+        raise QMPError(f"'{filename}' has {size} bytes, which are not whole pages")
     return memory
 
 
@@ -127,7 +127,7 @@ async def x_template_serve(daemon: Daemon, args: JSONObject) -> JSON:
         raise QMPError("the machine is named by 'uri', 'qmp' or both")
     for path in (args.get("qmp", "/"), args.get("uri", "unix:/").removeprefix("unix:")):
         if not path.startswith(("/", "tcp:")):
-            raise QMPError(f"'{path}' is no absolute path")
+            raise QMPError(f"'{path}' is not an absolute path")
     assert daemon.templates is not None
     servers = daemon.templates.servers
     servers.prepare()

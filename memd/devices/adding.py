@@ -45,7 +45,7 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
         QMPError: it can't be added; nothing is left behind.
     """
     driver = args.get("driver")
-    # The command reads its arguments itself, and a number is no driver at all.
+    # The command reads its arguments itself, and a number is not a driver at all.
     if type(driver) is not str:
         raise QMPError("Parameter 'driver' is missing")
     if machine.migrating:
@@ -68,7 +68,7 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
         elif not machine.config.takes_dimms:
             raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
     id = args.get("id")
-    # An id that is no text is none at all.
+    # An id that is not text is none at all.
     if type(id) is not str:
         id = None
     # Those of one bucket come in the order in which they were sent.

@@ -215,7 +215,7 @@ class Buses:
         Raises:
             QMPError: there is no such bus, or the device can't go on it.
         """
-        # A name that is no text is none at all.
+        # A name that is not text is none at all.
         if type(name) is not str:
             if on_pci and self.pci is None:
                 raise QMPError(f"No 'PCI' bus found for device '{kind}'")

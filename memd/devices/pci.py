@@ -67,7 +67,7 @@ class PciDevice(Device):
         self.bus.check_hotplug()
 
     def take_place(self, machine: Machine) -> None:
-        """Have a place on its bus; raises `QMPError` where it can't be had."""
+        """Have a place on its bus; raises `QMPError` where it is not available."""
         self.place = self.bus.place(
             self.place,
             self.qom_type.name,

@@ -124,7 +124,7 @@ def _differs(wanted: JSON, came: JSON, path: str = "") -> str | None:
             (f"[{at}]", *pair) for at, pair in enumerate(zip_longest(wanted, came, fillvalue=()))
         )
     else:
-        # JSON's true is no number, and 1 is not 1.0.
+        # JSON's true is not a number, and 1 is not 1.0.
         return None if type(wanted) is type(came) and wanted == came else path
     return next(
         (

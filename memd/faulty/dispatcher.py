@@ -180,7 +180,7 @@ async def _compare(hub: FaultyHub, args: JSONObject) -> JSON:
         try:
             wanted = read_transcript("\n".join(map(json.dumps, args["messages"])))
         except ValueError as error:
-            raise QMPError(f"Parameter 'messages' is no transcript: {error}") from None
+            raise QMPError(f"Parameter 'messages' is not a transcript: {error}") from None
     came: dict[int, list[JSON]] = {}
     for entry in hub.transcript.all():
         came.setdefault(entry["connection"], []).append(entry)

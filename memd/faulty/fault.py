@@ -142,7 +142,7 @@ def raw_bytes(spec: Spec) -> bytes | None:
     """The bytes that are to be sent as they stand, or None.
 
     Raises:
-        QMPError: it is no base64.
+        QMPError: it is not base64.
     """
     if "raw-base64" in spec:
         try:

@@ -141,7 +141,7 @@ def load_transcript(filename: str) -> list[list[Entry]]:
     """The conversations in a file; see `read_transcript`.
 
     Raises:
-        QMPError: it can't be read, or is no transcript.
+        QMPError: it can't be read, or is not a transcript.
     """
     try:
         with open(filename, encoding="utf-8") as file:
@@ -149,7 +149,7 @@ def load_transcript(filename: str) -> list[list[Entry]]:
     except OSError as error:
         raise QMPError(f"cannot read '{filename}': {error.strerror}") from None
     except ValueError as error:
-        raise QMPError(f"'{filename}' is no transcript: {error}") from None
+        raise QMPError(f"'{filename}' is not a transcript: {error}") from None
 
 
 def read_transcript(text: str) -> list[list[Entry]]:
@@ -182,9 +182,9 @@ def _wrong(entry: object) -> str:
     if entry.get("from") not in ("client", "server"):
         return "'from' is neither client nor server"
     if not isinstance(entry.get("connection", 1), int):
-        return "'connection' is no number"
+        return "'connection' is not a number"
     if not {"message", "text", "end"} & set(entry):
         return "neither 'message' nor 'text' nor 'end'"
     if not isinstance(entry.get("text", ""), str):
-        return "'text' is no string"
+        return "'text' is not a string"
     return ""

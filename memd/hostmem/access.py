@@ -2,7 +2,7 @@
 
 Nothing here touches the memory itself: process_vm_readv(2) and
 process_vm_writev(2) do, and answer with an error where the mapping forbids it
-or a page can't be had (a file that was truncated, a full disk, a broken page),
+or a page is not available (a file that was truncated, a full disk, a broken page),
 where the process's own access would end in a signal.
 """
 
@@ -83,7 +83,7 @@ class InMemfd:
 
     def __init__(self, fd: int, length: int, *, to_read: bool) -> None:
         try:
-            # What is no memory has no seals: it could keep its reader waiting.
+            # What is not memory has no seals: it could keep its reader waiting.
             seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
         except OSError:
             raise QMPError("the descriptor that came along is not a memfd") from None
@@ -163,7 +163,7 @@ def _read(region: Region, name: str, offset: int, into: bytearray | memoryview) 
 def write(region: Region, name: str, offset: int, data: bytes | InMemfd) -> None:
     """Copy bytes into a region.
 
-    The pages are made first, so that what can't be had is known before the
+    The pages are made first, so that what is not available is known before the
     first byte changes.
 
     Args:
@@ -223,7 +223,7 @@ def _write_file(region: Region, offset: int, data: bytes | InMemfd) -> None:
     if region.opened is not None and stat.S_ISREG(region.opened.mode):
         if os.fstat(fd).st_size < at + length:
             raise libc.os_error(errno.EFAULT)
-        # So that what can't be had is known before the first byte changes.
+        # So that what is not available is known before the first byte changes.
         libc.allocate(fd, at, length)
     if isinstance(data, bytes):
         host.write(fd, data, at)

@@ -130,7 +130,7 @@ def huge_pages_by_node(page_size: int) -> list[tuple[int, int]]:
 
 
 def left_to_use(limited: list[Group] | None = None) -> int:
-    """Bytes that pages can still be had for: memory and swap, or what the control groups allow.
+    """Bytes that pages are still available for: memory and swap, or what the control groups allow.
 
     Args:
         limited: the groups that limit this process; None has them looked up.

@@ -187,7 +187,7 @@ def held_ranges(fd: int, offset: int, start: int, end: int) -> Iterator[tuple[in
 
 
 def data_ranges(fd: int, offset: int, length: int) -> Iterator[tuple[int, int]]:
-    """The parts of a range of a file that are no holes, relative to `offset`.
+    """The parts of a range of a file that are not holes, relative to `offset`.
 
     Raises:
         Gone: the file ends before the range does.

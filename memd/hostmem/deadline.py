@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """Run `work` in a thread, where there is one to be had; gives what it returns or raises.
+    """Run `work` in a thread, where there is one available; gives what it returns or raises.
 
     Raises:
         TimeoutError: it takes longer. It goes on, and what it comes to is lost.

@@ -303,7 +303,7 @@ def memfd_flags(hugetlb: bool, hugetlbsize: int, seal: bool) -> int:
     flags = os.MFD_CLOEXEC
     if seal:
         flags |= os.MFD_ALLOW_SEALING
-    # An odd size is no refusal but the system's default (observed on QEMU
+    # An odd size is not a refusal but the system's default (observed on QEMU
     # 10.0.2, which counts the zero bits at the end first).
     if hugetlbsize and not hugetlbsize & 1:
         if hugetlbsize & (hugetlbsize - 1):

@@ -103,7 +103,7 @@ class Host:
         """Put a warning into the log.
 
         Args:
-            line: the warning; what stands for bytes that are no text is written as an
+            line: the warning; what stands for bytes that are not text is written as an
                 escape, as handlers of log records encode them.
         """
         # Not imported with the module: nearly every daemon gets by without.

@@ -18,7 +18,7 @@ DEVICE = "/dev/kvm"
 MMAP = 1
 INIT_SHARED = 2
 """Flags of KVM_CREATE_GUEST_MEMFD: the memory may be mapped, and its pages are
-shared with the host from the start, so that touching them is no SIGBUS."""
+shared with the host from the start, so that touching them is not a SIGBUS."""
 
 _KVM_GET_API_VERSION = 0xAE00
 _KVM_CREATE_VM = 0xAE01

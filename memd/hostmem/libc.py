@@ -363,7 +363,7 @@ def touch(address: int, count: int, stride: int, write: bool) -> int:
     """Make the kernel fault in `count` places, `stride` bytes apart.
 
     One byte of each is read and, with `write`, written back unchanged. A place
-    that can't be had is an error, never a signal.
+    that is not available is an error, never a signal.
 
     Returns:
         0 or the errno value.
@@ -390,7 +390,7 @@ def read_memory(address: int, into: bytearray | memoryview) -> int:
     """Copy this process's memory at an address, where its mapping lets it be read.
 
     Returns:
-        The bytes copied: fewer than wanted where a page can't be had, up to it.
+        The bytes copied: fewer than wanted where a page is not available, up to it.
 
     Raises:
         OSError: the kernel does not offer this (process_vm_readv(2)).
@@ -407,7 +407,7 @@ def write_memory(address: int, data: bytes) -> int:
     """Copy to this process's memory, where its mapping lets it be written.
 
     Returns:
-        The bytes copied: fewer than given where a page can't be had, up to it.
+        The bytes copied: fewer than given where a page is not available, up to it.
 
     Raises:
         OSError: the kernel does not offer this (process_vm_writev(2)).
@@ -423,7 +423,8 @@ def read_file(fd: int, address: int, length: int) -> int:
     """Copy from a file's beginning to this process's memory, where its mapping lets it be written.
 
     Returns:
-        The bytes copied: fewer than wanted where a page can't be had, up to it, or the file ends.
+        The bytes copied: fewer than wanted where a page is not available, up to it, or the file
+        ends.
 
     Raises:
         OSError: the file can't be read.

@@ -294,7 +294,7 @@ class _Walk:
 
     Attributes:
         directory: the descriptor of the directory that it has come to.
-        name: once it is finished, the last name, which is no link.
+        name: once it is finished, the last name, which is not a link.
     """
 
     def __init__(self, path: bytes, roots: Roots | None) -> None:
@@ -363,7 +363,7 @@ class _Walk:
             self._go_up()
             return
         try:
-            # Of a link, this says that it is no directory; of what is to be
+            # Of a link, this says that it is not a directory; of what is to be
             # mounted automatically, it is.
             directory = self._step(self.directory, name, _DIRECTORY | os.O_NOFOLLOW)
         except NotADirectoryError:

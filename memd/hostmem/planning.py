@@ -374,7 +374,7 @@ def _is_sure(file: PlannedFile) -> bool:
 
 def _is_refused(spec: MapSpec, file: PlannedFile) -> int:
     """The errno value with which the kernel would refuse to map a file, or 0."""
-    # What is no file with a size counts in all 64 bits.
+    # What is not a file with a size counts in all 64 bits.
     end = UINT64 if file.kind in ("fifo", "device") else OFF_T_MAX
     if spec.offset > end - spec.length:
         return errno.EOVERFLOW
@@ -425,7 +425,7 @@ def space_wanted(spec: MapSpec, file: PlannedFile) -> int:
 
 
 def lacks_space(spec: MapSpec | None, file: PlannedFile | None) -> bool:
-    """Whether not every page of a file's memory could be had."""
+    """Whether not every page of a file's memory is available."""
     if file is None or spec is None or file.free is None:
         return False
     return space_wanted(spec, file) > file.free

@@ -110,7 +110,7 @@ class Population:
                 try:
                     worker.start()
                 except RuntimeError:
-                    # No more threads to be had: it takes longer, then.
+                    # No more threads available: it takes longer, then.
                     own.append(index)
                 else:
                     workers.append(worker)
@@ -169,7 +169,7 @@ def populate_range(region: Region, start: int, end: int) -> None:
         region: pinned, or owned by the caller, until this returns; writable.
 
     Raises:
-        OSError: a page can't be had, or the region was closed; what there is
+        OSError: a page is not available, or the region was closed; what there is
             of the range stays.
     """
     for _done in _populating(region, start, end, CHUNK):
@@ -184,7 +184,7 @@ def _populating(region: Region, start: int, end: int, chunk: int) -> Iterator[in
         before each chunk and at the end, the bytes that were populated since the last time.
 
     Raises:
-        OSError: a page can't be had, or the control group allows no more: it would be killed.
+        OSError: a page is not available, or the control group allows no more: it would be killed.
     """
     populate, done = _populate_by_advice, 0
     chunk = max(chunk, region.page_size)

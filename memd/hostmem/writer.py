@@ -46,7 +46,7 @@ class LineWriter:
         try:
             threading.Thread(target=self._write, name="memd-lines", daemon=True).start()
         except RuntimeError:
-            # There is none to be had. What goes without waiting is written here.
+            # There is none. What goes without waiting is written here.
             self._write_some()
             self._idle.set()
 

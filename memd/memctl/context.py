@@ -106,12 +106,12 @@ class Context:
         kind, colon, rest = given.partition(":")
         if kind == "unix" and colon:
             if not rest:
-                raise Trouble(f"'{given}' is no address: unix:PATH is expected", USAGE)
+                raise Trouble(f"'{given}' is not an address: unix:PATH is expected", USAGE)
             return rest
         if kind == "tcp" and colon:
             host, _, port = rest.rpartition(":")
             if not host or not port.isdigit():
-                raise Trouble(f"'{given}' is no address: tcp:HOST:PORT is expected", USAGE)
+                raise Trouble(f"'{given}' is not an address: tcp:HOST:PORT is expected", USAGE)
             return host.strip("[]"), int(port)
         return given
 
@@ -119,7 +119,7 @@ class Context:
         """A connection to the daemon.
 
         Raises:
-            Trouble: there is none to be had.
+            Trouble: there is none.
         """
         address = self.address()
         try:
@@ -150,7 +150,7 @@ def absolute(path: str) -> str:
 
 
 def no_daemon(address: Address, error: Exception) -> Trouble:
-    """Why there is no connection to be had, and how to come to one."""
+    """Why there is no connection, and how to come to one."""
     where = address if isinstance(address, str) else _tcp(*address)
     # Its backlog may be full as well, which a UNIX socket tells at once.
     if isinstance(error, (TimeoutError, BlockingIOError)):
@@ -166,7 +166,7 @@ def no_daemon(address: Address, error: Exception) -> Trouble:
         return Trouble(f"{where} does not serve QMP: {error}", NO_DAEMON, hint)
     if isinstance(address, str) and _is_other_than_socket(address):
         hint = f"Name memd's socket with -s PATH or ${SOCKET_VARIABLE}."
-        return Trouble(f"{where} is no socket", NO_DAEMON, hint)
+        return Trouble(f"{where} is not a socket", NO_DAEMON, hint)
     reason = error.strerror if isinstance(error, OSError) else None
     return Trouble(f"cannot connect to {where}: {reason or error}", NO_DAEMON, _way(where, error))
 
@@ -208,7 +208,7 @@ def refused(error: QMPError) -> Trouble:
     """A refusal by the daemon, in its own words."""
     hint = ""
     if error.error_class == COMMAND_NOT_FOUND:
-        hint = "The daemon is of another version than this memctl, or it is no memd."
+        hint = "The daemon is of another version than this memctl, or it is not memd."
     return Trouble(error.desc, FAILED, hint, error.error_class)
 
 

@@ -60,7 +60,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Look at everything."""
     if not os.path.isdir(arguments.root):
-        raise Trouble(f"{arguments.root} is no directory", USAGE)
+        raise Trouble(f"{arguments.root} is not a directory", USAGE)
     host = Host(arguments.root)
     checks = list(examine(host))
     if host.here:

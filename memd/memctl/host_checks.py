@@ -61,7 +61,7 @@ def shared_memory(host: Host) -> Iterator[Check]:
         yield Check(
             _SHM,
             WARN,
-            "is no tmpfs: memory there is on a disk",
+            "is not a tmpfs: memory there is on a disk",
             f"mount -t tmpfs -o mode=1777 tmpfs {_SHM}",
         )
     else:

@@ -351,7 +351,7 @@ def _nobody_reads() -> bool:
     try:
         poll.register(sys.stdout.fileno(), 0)
     except OSError:
-        # It is no file at all.
+        # It is not a file at all.
         return False
     return any(happened & (select.POLLERR | select.POLLHUP) for _fd, happened in poll.poll(0))
 
@@ -362,6 +362,6 @@ def _drop_output() -> None:
     try:
         os.dup2(null, sys.stdout.fileno())
     except OSError:
-        # It is no file at all.
+        # It is not a file at all.
         pass
     os.close(null)

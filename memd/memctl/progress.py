@@ -20,7 +20,7 @@ class Bar:
     """A progress bar; a context manager that clears it away.
 
     It appears with the first thing that it is told, so that what is done at
-    once has none. Where standard error is no terminal there is none at all.
+    once has none. Where standard error is not a terminal there is none at all.
 
     Args:
         id: the backend's, or the template's name.

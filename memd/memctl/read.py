@@ -70,7 +70,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 
 
 def spare_terminal(hint: str) -> None:
-    """See that standard output is no terminal, which raw bytes would confuse; raises `Trouble`."""
+    """Raise `Trouble` where standard output is a terminal, which raw bytes would confuse."""
     if sys.stdout.isatty():
         raise Trouble("raw bytes would confuse this terminal", USAGE, hint)
 

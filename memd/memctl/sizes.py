@@ -18,7 +18,7 @@ def size(text: str) -> int:
     found = parse_size(text)
     if found is None:
         raise argparse.ArgumentTypeError(
-            f"'{text}' is no size: bytes are expected, or a number with K, M, G or T"
+            f"'{text}' is not a size: bytes are expected, or a number with K, M, G or T"
         )
     return found
 

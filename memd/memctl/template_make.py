@@ -280,7 +280,7 @@ def _check_clones(context: Context, client: Client, fd: int, path: str, length: 
     try:
         make(context, client, options)
     except QMPError as error:
-        raise Trouble(f"{path} is no template: {error.desc}") from None
+        raise Trouble(f"{path} is not a template: {error.desc}") from None
     try:
         # TCP carries no descriptors.
         if isinstance(context.address(), str):

@@ -79,7 +79,7 @@ def _memory(client: Client, machine: Client) -> JSONObject:
     private = ""
     for each in machine.execute("query-memdev"):
         backend = f"/objects/{each['id']}"
-        # Those of other kinds are no file, and go with the devices.
+        # Those of other kinds are not files, and go with the devices.
         with contextlib.suppress(QMPError):
             path = machine.execute("qom-get", {"path": backend, "property": "mem-path"})
             if each["share"]:

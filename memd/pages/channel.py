@@ -16,7 +16,7 @@ class Channel(asyncio.Protocol):
 
     Args:
         on_message: told each message.
-        on_end: told once that the other end is gone, or says what is no message.
+        on_end: told once that the other end is gone, or says what is not a message.
     """
 
     def __init__(self, on_message: Callable[[Message], None], on_end: Callable[[], None]) -> None:

@@ -128,7 +128,7 @@ class CloneMonitor:
                 size = await self._execute("qom-get", {"path": backend, "property": "hugetlbsize"})
                 return int(size) or default_huge_page_size() or 2 << 20
         except (QMPError, TypeError, ValueError):
-            pass  # It is no memfd.
+            pass  # It is not a memfd.
         try:
             file = await self._execute("qom-get", {"path": backend, "property": "mem-path"})
             found = await asyncio.to_thread(os.statvfs, file)

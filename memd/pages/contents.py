@@ -25,10 +25,10 @@ class NotFound(QMPError):
 
 
 def check(name: str) -> None:
-    """Raise `QMPError` where that is no template's name."""
+    """Raise `QMPError` where that is not a template's name."""
     if not NAME.fullmatch(name):
         raise QMPError(
-            f"'{name}' is no name of a template: up to 128 letters, digits, '.', '_' and '-',"
+            f"'{name}' is not a name of a template: up to 128 letters, digits, '.', '_' and '-',"
             " beginning with a letter, a digit or '_'"
         )
 

@@ -26,7 +26,7 @@ def collect(contents: Contents, copies: str, cache: Cache) -> None:
 
     Raises:
         Damaged: a template is, so that what belongs to it can't be told from garbage.
-        OSError: the file system fails; what is no garbage is there.
+        OSError: the file system fails; what is not garbage is there.
     """
     found = dict(contents.entries())
     used = {

@@ -258,7 +258,7 @@ class Client:
         """A range of what is at a URL.
 
         Raises:
-            SourceError: it is not to be had.
+            SourceError: it is not available.
         """
         wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
         answer = self.request(
@@ -284,7 +284,7 @@ class Client:
         """All of what is at a URL.
 
         Raises:
-            SourceError: it is not to be had.
+            SourceError: it is not available.
         """
         answer = self.request("GET", url, stream=True, what=what, expected=(200,))
         try:

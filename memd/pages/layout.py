@@ -145,7 +145,7 @@ class Layout:
         """From bytes that were verified, but may come from an attacker.
 
         Raises:
-            Damaged: they are no layout.
+            Damaged: they are not a layout.
         """
         at = len(_MAGIC) + _SIZES.size
         if len(data) < at or data[: len(_MAGIC)] != _MAGIC:
@@ -304,7 +304,7 @@ class Places:
         """From bytes.
 
         Raises:
-            Damaged: they are no places.
+            Damaged: they are not places.
         """
         head, _newline, rest = data.partition(b"\n")
         places = cls()

@@ -93,7 +93,7 @@ class Manifest:
         """From bytes.
 
         Raises:
-            Damaged: they are no manifest, or of a later memd.
+            Damaged: they are not a manifest, or of a later memd.
         """
         try:
             told = json.loads(data)

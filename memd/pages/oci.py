@@ -35,14 +35,14 @@ class Oci(WebSource):
         patience: see `PATIENCE`.
 
     Raises:
-        SourceError: that is no repository's name.
+        SourceError: that is not a repository's name.
     """
 
     def __init__(
         self, url: str, host: str, port: int | None, repository: str, patience: float = PATIENCE
     ) -> None:
         if not _REPOSITORY.fullmatch(repository):
-            raise SourceError(f"'{url}' is no template source: it names no repository")
+            raise SourceError(f"'{url}' is not a template source: it names no repository")
         name = f"[{host}]" if ":" in host else host
         registry = name if port is None else f"{name}:{port}"
         scheme = "http" if is_loopback(host) else "https"
@@ -61,7 +61,7 @@ class Oci(WebSource):
             digests = told["config"]["digest"], kinds[_PART.format("places")]
             return Version(*(str(each).removeprefix("sha256:") for each in digests))
         except (ValueError, TypeError, KeyError):
-            raise SourceError(f"template source '{self.url}': '{name}' is no template") from None
+            raise SourceError(f"template source '{self.url}': '{name}' is not a template") from None
 
     def check(self) -> None:
         """See `Source`."""

@@ -128,7 +128,7 @@ Buffer = bytes | memoryview | Span
 
 
 class Missing(Exception):
-    """Bytes of a template can't be had at present."""
+    """Bytes of a template are not available at present."""
 
 
 class Memory(Protocol):
@@ -148,7 +148,7 @@ class Memory(Protocol):
             asked: whether somebody waits for them: their fetching begins then.
 
         Raises:
-            Missing: they can't be had at present.
+            Missing: they are not available at present.
         """
 
 
@@ -312,7 +312,7 @@ class Source:
         self._quiet = 0
         # Where what is pushed comes from; the last is gone through first.
         self._pushed = [self._push(working_set)]
-        # What could not be had when its turn came.
+        # What was not available when its turn came.
         self._missing: list[_Run] = []
         self._on_demand = on_demand
         self._end_sent = False
@@ -375,7 +375,7 @@ class Source:
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         least, most = _LENGTHS.get(kind, (1, 0))
         if not least <= length <= most:
-            raise QMPError(f"the destination says what memd does not know (0x{kind:x})")
+            raise QMPError(f"the destination sends an unknown message (type 0x{kind:x})")
         end = at + 4 + length
         if len(data) < end:
             return 0
@@ -413,7 +413,7 @@ class Source:
             or not 0 < length <= part.unit
             or start + length > len(part.state) * part.unit
         ):
-            raise QMPError(f"the destination asks for what there is not (0x{start:x})")
+            raise QMPError(f"the destination asks for a page that does not exist (0x{start:x})")
         for unit in range(start // part.unit, -(-(start + length) // part.unit)):
             if part.state[unit] <= _UNSENT and (part, unit) not in self._requests:
                 self._requests[part, unit] = self._now
@@ -428,19 +428,19 @@ class Source:
         data = self._received
         part = self._by_name.get(body[1:])
         if part is None or part not in self._unknown:
-            raise QMPError("the destination tells what it has of a block that there is not")
+            raise QMPError("the destination lists the received pages of an unknown block")
         if len(data) < at + 8:
             return 0
         size = int.from_bytes(data[at : at + 8], "big")
         step = part.unit // PAGE
         count = len(part.state) * step
         if not count <= 8 * size <= count + 256:
-            raise QMPError("the destination's list of what it has is of another size")
+            raise QMPError("the destination's list of received pages has the wrong size")
         end = at + 8 + size + 8
         if len(data) < end:
             return 0
         if int.from_bytes(data[end - 8 : end], "big") != _RECEIVED_END:
-            raise QMPError("the destination's list of what it has is damaged")
+            raise QMPError("the destination's list of received pages is damaged")
         bits = int.from_bytes(data[at + 8 : end - 8], "little") & ((1 << count) - 1)
         # A bit for each 4 KiB; large pages are received as a whole.
         for unit, bit in enumerate(f"{bits:0{count}b}"[::-step]):

@@ -71,7 +71,7 @@ class Reach:
             uri: `unix:PATH`, or `tcp:HOST:PORT`.
 
         Raises:
-            QMPError: there is none to be had.
+            QMPError: there is none.
         """
         kind, _, rest = uri.partition(":")
         host, _, port = rest.rpartition(":")
@@ -83,7 +83,7 @@ class Reach:
         except (OSError, OverflowError) as failed:
             reason = getattr(failed, "strerror", None) or failed
             raise QMPError(f"cannot connect to the QEMU at {uri}: {reason}") from None
-        raise QMPError(f"'{uri}' is no address: unix:PATH or tcp:HOST:PORT is expected")
+        raise QMPError(f"'{uri}' is not an address: unix:PATH or tcp:HOST:PORT is expected")
 
     async def _connect_unix(self, path: str) -> socket.socket:
         with self.opened(path) as place:

@@ -96,7 +96,7 @@ def parse(data: bytes, size: int) -> Recording:
         QMPError: it is no such stream, it is cut, or it is of another machine.
     """
     if data[:4] != MAGIC[: len(data[:4])] or not data:
-        raise QMPError("the devices are no migration stream")
+        raise QMPError("the devices are not a migration stream")
     if len(data) > LARGEST:
         raise QMPError(f"the stream has more than {LARGEST} bytes: the main memory is in it")
     reader = _Reader(data, 4)

@@ -47,7 +47,7 @@ REPORTS = 1.0
 
 LOADING = 60.0
 """Seconds in which a clone has to load its devices, some 10 ms as a rule, or to go on after a
-pause. What is no QEMU never does, and would take up a place."""
+pause. What is not QEMU never does, and would take up a place."""
 
 _KEEP = 10.0
 """Seconds for which a template stays open that nobody is served from: opening it and mapping

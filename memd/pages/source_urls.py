@@ -19,19 +19,19 @@ def open_source(url: str) -> Source:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise QMPError(f"'{url}' is no template source: {error}") from None
+        raise QMPError(f"'{url}' is not a template source: {error}") from None
     if parts.username is not None or parts.query or parts.fragment:
         # Everybody on the host reads a command line.
-        raise QMPError(f"'{url}' is no template source: it may have no user, query or fragment")
+        raise QMPError(f"'{url}' is not a template source: it may have no user, query or fragment")
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not os.path.isabs(parts.path):
-            raise QMPError(f"'{url}' is no template source: file:/PATH")
+            raise QMPError(f"'{url}' is not a template source: file:/PATH")
         from memd.pages.directory import Directory
 
         return Directory(url, unquote(parts.path))
     if parts.scheme in ("http", "https", "oci"):
         if not parts.hostname:
-            raise QMPError(f"'{url}' is no template source: it names no host")
+            raise QMPError(f"'{url}' is not a template source: it names no host")
         try:
             from memd.pages.http import Http
             from memd.pages.oci import Oci
@@ -44,4 +44,4 @@ def open_source(url: str) -> Source:
         if parts.scheme == "oci":
             return Oci(url, parts.hostname, port, parts.path.strip("/"))
         return Http(url)
-    raise QMPError(f"'{url}' is no template source: oci://, https://, http:// or file:")
+    raise QMPError(f"'{url}' is not a template source: oci://, https://, http:// or file:")

@@ -35,14 +35,14 @@ class Source(Protocol):
         """A part of a blob, of exactly that length.
 
         Raises:
-            SourceError: it is not to be had.
+            SourceError: it is not available.
         """
 
     def blob(self, digest: str) -> AbstractContextManager[Iterator[bytes]]:
         """A whole blob, in pieces; not verified.
 
         Raises:
-            SourceError: it is not to be had; also while the pieces come.
+            SourceError: it is not available; also while the pieces come.
         """
 
     def check(self) -> None:

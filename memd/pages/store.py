@@ -130,7 +130,7 @@ class Store(Contents):
         sources: the URLs.
 
     Raises:
-        QMPError: it is no store, of another user, or in use by another memd; or
+        QMPError: it is not a store, of another user, or in use by another memd; or
             a source is none.
     """
 
@@ -659,7 +659,7 @@ class Store(Contents):
         if not self.sources:
             raise QMPError("there is no template source", hint="--template-source names one.")
         if url is not None and url not in self.sources:
-            raise QMPError(f"'{url}' is none of the template sources")
+            raise QMPError(f"'{url}' is not one of the template sources")
         return url or self.sources[0]
 
     def _fetch(

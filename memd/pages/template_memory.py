@@ -38,7 +38,7 @@ _GROWING = 3
 """Fetches of a size, until the next ones are of a chunk more."""
 
 _AGAIN = 5.0
-"""Seconds after which what could not be had is tried again."""
+"""Seconds after which what was not available is tried again."""
 
 
 class TemplateMemory:
@@ -60,7 +60,7 @@ class TemplateMemory:
         self._here = ThreadPoolExecutor(_UNPACKING, thread_name_prefix="unpack")
         self._far = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch")
         self._ahead = ThreadPoolExecutor(_AHEAD, thread_name_prefix="ahead")
-        # Ranges that are being fetched, and that could not be had.
+        # Ranges that are being fetched, and that were not available.
         self._fetching: dict[tuple[int, int], asyncio.Future[None]] = {}
         self._failed: set[tuple[int, int]] = set()
         # Those of which it was logged that they could not.
@@ -77,13 +77,13 @@ class TemplateMemory:
             asked: whether somebody waits for them: their fetching begins then.
 
         Raises:
-            Missing: they can't be had at present.
+            Missing: they are not available at present.
         """
         if self._copy.has(page, count):
             return self._copy.records(page, count)
         if (page, count) in self._failed:
             raise Missing
-        # What was fetched ahead and is not here could not be had together with others.
+        # What was fetched ahead and is not here was not available together with others.
         if asked or self._task is None or self._task.done():
             self._fetch(page, count)
         return None
@@ -160,7 +160,7 @@ class TemplateMemory:
             reason = error.desc if isinstance(error, QMPError) else repr(error)
             if wanted not in self._logged:
                 self._logged.add(wanted)
-                text = "template '%s': %d pages from page %d on can't be had: %s"
+                text = "template '%s': %d pages from page %d on are not available: %s"
                 log.error(text, self.template.name, wanted[1], wanted[0], reason)
             self._failed.add(wanted)
             self._loop.call_later(_AGAIN, self._try_again, wanted)

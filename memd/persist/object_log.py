@@ -84,14 +84,14 @@ class LogFile:
         told: nobody was answered.
 
         Raises:
-            Unreadable: this is no log, or damaged, or not of a format that is known here.
+            Unreadable: this is not a log, or damaged, or not of a format that is known here.
         """
         try:
             # Only a memfd has seals; what else there is, is not memd's.
             fcntl.fcntl(self.fd, fcntl.F_GET_SEALS)
             head = os.pread(self.fd, 2 * _SLOT, 0)
         except OSError as failed:
-            raise Unreadable(f"it is no list of memd's: {failed.strerror}") from None
+            raise Unreadable(f"it is not a list of memd's: {failed.strerror}") from None
         slots = [head[at : at + _SLOT] for at in (0, _SLOT)]
         headers = [self._header(each, slot) for slot, each in enumerate(slots)]
         found = sorted(each for each in headers if each is not None)

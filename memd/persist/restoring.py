@@ -37,7 +37,7 @@ ALL_KEPT = (
     "All descriptors are kept. To give them up, stop the unit and empty its store"
     " (systemctl clean --what=fdstore)."
 )
-WAY_OUT = f"{ALL_KEPT} To give up only what can't be had, start with --accept-loss."
+WAY_OUT = f"{ALL_KEPT} To give up only what can't be restored, start with --accept-loss."
 """Hints: for a store that can't be read; for an object that can't be restored."""
 
 _MEMBERS: dict[str, type | tuple[type, ...]] = {
@@ -71,7 +71,7 @@ class Restoring:
         storage: the log and the store.
         found: the descriptors that were in the store, by name; taken over.
         run: runs commands.
-        accept_loss: whether what can't be had is given up.
+        accept_loss: whether what can't be restored is given up.
 
     Raises:
         Unreadable: what was kept is not whole. Nothing was changed.
@@ -253,7 +253,7 @@ class Restoring:
         self._last.clear()
 
     def name_lost(self) -> None:
-        """Note what can't be had again, and say so; raises `OSError`."""
+        """Note what can't be restored, and say so; raises `OSError`."""
         for number, described in self._last.items():
             if described["id"] in self._recorder.numbers:
                 continue

@@ -49,7 +49,7 @@ class ServiceManager:
         tree: where the objects are.
         run: runs commands.
         stored: the descriptors that the manager kept, by name.
-        accept_loss: whether the start goes on where something can't be had.
+        accept_loss: whether the start goes on where something can't be restored.
 
     Attributes:
         lost: what ended with the last daemon, by id (QAPI `MemdevLoss`).

@@ -76,7 +76,7 @@ Order = Callable[[Iterable[str]], Iterable[str]]
 def members(root: Nest, order: Order = iter) -> JSONObject:
     """The object that the keys stand for.
 
-    The root is no array, whatever its keys are: they are parameters.
+    The root is not an array, whatever its keys are: they are parameters.
 
     Args:
         order: in which the members of an object are to be.

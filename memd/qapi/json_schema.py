@@ -33,7 +33,7 @@ Docs = dict[str, Doc]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-_INTEGER_REMARK = "1.0 is no integer over QMP, whatever JSON Schema says"
+_INTEGER_REMARK = "1.0 is not an integer over QMP, whatever JSON Schema says"
 _WRAP_REMARK = f"negative numbers wrap around, as in QEMU; {_INTEGER_REMARK}"
 
 

@@ -83,7 +83,8 @@ def read(
         decoder: reads an expression; it may raise `ValueError` for more than JSON's mistakes.
 
     Raises:
-        SchemaError: for a file that isn't there or open to nobody, and for what is no expression.
+        SchemaError: for a file that does not exist or can't be read, and for what is not an
+            expression.
         OSError: what else keeps a file from being read, such as a lack of descriptors.
     """
     seen.add(os.path.normpath(path))
@@ -117,7 +118,7 @@ def _text(path: str) -> str:
         with open(path, encoding="ascii") as file:
             lines = ["\n" if line.lstrip().startswith("#") else line for line in file]
     except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError) as error:
-        # What the host lacks for the moment, such as descriptors, is no mistake of the file.
+        # What the host lacks for the moment, such as descriptors, is not a mistake of the file.
         reason = error.strerror if isinstance(error, OSError) else "not ASCII"
         raise SchemaError(path, 1, f"can't be read: {reason}") from None
     text = "".join(lines)

@@ -1,4 +1,4 @@
-"""The object `/machine`: a `none-machine`, that is no machine at all.
+"""The object `/machine`: a `none-machine`, that is not a machine at all.
 
 Its properties read as they do under QEMU's `-machine none` (observed on
 10.0.2 and 11.1.3). Those that can be set are stored and have no effect, as

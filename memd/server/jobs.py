@@ -91,7 +91,7 @@ class Jobs:
         self._loop = loop
         self._tell = tell
         self._work: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        # Threads; those with nothing to do; jobs that no thread was to be had for.
+        # Threads; those with nothing to do; jobs that no thread was available for.
         self._threads = 0
         self._idle = 0
         self._refused = 0
@@ -111,7 +111,7 @@ class Jobs:
         """Jobs whose work has not ended yet."""
 
     def prepare(self) -> None:
-        """See whether there are threads to be had, and set how they take turns.
+        """See whether there are threads available, and set how they take turns.
 
         Raises:
             RuntimeError: the system has none to give.

@@ -290,7 +290,7 @@ def _begin_at(fd: int, offset: int | None, *, write: bool) -> None:
     """Have a file read or written from an offset on; raises `QMPError`.
 
     Args:
-        offset: None for what is no migration, and goes to files that can't be cut, too.
+        offset: None for what is not a migration, and goes to files that can't be cut, too.
     """
     if offset is None:
         if stat.S_ISREG(os.fstat(fd).st_mode):

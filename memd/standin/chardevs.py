@@ -259,7 +259,7 @@ class Chardevs:
             raise QMPError(f"Chardev '{args['id']}' not found")
 
     def write(self, args: dict[str, Any]) -> None:
-        """`ringbuf-write`; raises `QMPError` where that is no ring."""
+        """`ringbuf-write`; raises `QMPError` where that is not a ring."""
         device, data = self._ring(args["device"]), args["data"]
         if args.get("format") == "base64":
             try:
@@ -276,7 +276,7 @@ class Chardevs:
         del device.ring[: -device.ring_size]
 
     def read(self, args: dict[str, Any]) -> str:
-        """`ringbuf-read`; raises `QMPError` where that is no ring."""
+        """`ringbuf-read`; raises `QMPError` where that is not a ring."""
         ring, size = self._ring(args["device"]).ring, args["size"]
         if size <= 0:
             raise QMPError("size must be greater than zero")

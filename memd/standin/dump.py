@@ -166,7 +166,7 @@ class Dump:
                     del ranges[0]
         for device in self._machine.plugged:
             memory = device.memdev
-            # What lasts longer than a machine is no part of its memory.
+            # What lasts longer than a machine is not a part of its memory.
             if memory is not None and memory.region and device.qom_type.name != "nvdimm":
                 size = min(device.memory_size, memory.region.length)
                 found.append(_Part(device.address, memory.region, 0, size))

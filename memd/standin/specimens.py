@@ -38,7 +38,7 @@ def least(type_: Type, depth: int = 0) -> JSON:
     if isinstance(type_, ArrayType):
         return []
     if isinstance(type_, AlternateType):
-        # What is no object ends the descent: these types refer to themselves.
+        # What is not an object ends the descent: these types refer to themselves.
         found = sorted(type_.alternatives.values(), key=lambda each: isinstance(each, ObjectType))
         return least(found[0], depth)
     return least_object(type_, depth)

@@ -37,7 +37,7 @@ def encode(value: JSON, pretty: bool = False) -> bytes:
 
     Escapes are \" \\ \b \f \n \r \t, and \uXXXX in upper-case hexadecimal for other
     control characters, DEL and whatever is not ASCII (surrogate pairs beyond
-    U+FFFF); what is no valid character becomes \uFFFD. Doubles are `%.17g`, so
+    U+FFFF); what is not a valid character becomes \uFFFD. Doubles are `%.17g`, so
     that 1.0 is written 1 and an infinity `inf`. Observed on QEMU 10.0.2 and 11.1.3.
     """
     if not pretty:
@@ -56,7 +56,7 @@ def encode(value: JSON, pretty: bool = False) -> bytes:
 def encode_request(value: JSON) -> bytes:
     """A request's bytes, as a client sends them: ASCII, one line.
 
-    What is no character goes as the escape of its surrogate, which servers refuse.
+    What is not a character goes as the escape of its surrogate, which servers refuse.
 
     Raises:
         ValueError: JSON has no such number (NaN, an infinity), or it is nested too deeply.

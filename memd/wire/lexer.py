@@ -162,7 +162,7 @@ def _end_of_body(state: int, data: bytes, pos: int, end: int, plain: bool) -> in
         run = data[pos:stop]
         if stop < end and run[-1] == _BACKSLASH:
             # Perhaps it takes the quote with it, and so on: what is hidden, from the left to
-            # the right, is no end.
+            # the right, is not an end.
             run = data[pos : min(end, stop + _WINDOW)]
             run = run.replace(b"\\\\", b"__").replace(b"\\" + quote, b"__").partition(quote)[0]
         # One at the end that none before it takes with it begins an escape that is cut.

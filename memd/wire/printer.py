@@ -91,7 +91,7 @@ def _string(text: str) -> str:
 
 
 def _with_replacements(text: str) -> str:
-    """`text` with U+FFFD for what is no character to QEMU.
+    """`text` with U+FFFD for what is not a character to QEMU.
 
     Surrogates stand for the bytes of a name that is not UTF-8 (PEP 383); they are
     shown as QEMU shows those bytes.

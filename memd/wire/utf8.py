@@ -43,7 +43,7 @@ def decode_for_display(data: bytes) -> str:
     """The text that QEMU shows for `data`, which may be any bytes.
 
     A sequence is the lead byte and as many continuation bytes as it asks for,
-    or as are there; each sequence that is no valid character becomes one U+FFFD.
+    or as are there; each sequence that is not a valid character becomes one U+FFFD.
     """
     text = decode(data)
     return _replace_invalid(data) if text is None else text

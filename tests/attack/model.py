@@ -131,7 +131,7 @@ class Attack:
         self._start()
 
     def _mount(self) -> tuple[Path, subprocess.Popen[bytes]] | None:
-        """A file system that can stall, where one can be had."""
+        """A file system that can stall, where there is one."""
         path = self.directory / "broken"
         (self.directory / "calls").mkdir()
         path.mkdir()
@@ -272,7 +272,7 @@ class Attack:
         self.objects[id] = Memory(size, bytes(4), told["kept"])
 
     def _has_no_memory(self, id: str) -> bool:
-        """Whether its file could not be given its size, which is no error, as in QEMU."""
+        """Whether its file could not be given its size, which is not an error, as in QEMU."""
         try:
             self._good[0].read(id, 0, 4)
         except QMPError as refused:

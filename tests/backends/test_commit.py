@@ -71,7 +71,7 @@ def test_what_could_lack_pages_later_is_refused(
     assert explained["return"]["error"]["desc"].startswith(text)
     # What the kernel would set aside is taken from them likewise.
     assert "can't be committed" in refusal(add(strict, "m", 1))
-    # Copied, they are no claims any more; thrown away, they are again.
+    # Copied, they are not claims any more; thrown away, they are again.
     strict.execute("x-memdev-write", {"id": "c0", "offset": 0, "data": "AAAA"})
     assert row(strict)["claims"] == 5
     assert strict.execute("object-del", {"id": "c0"}) == {"return": {}}

@@ -1,4 +1,4 @@
-"""Certificates as they are read, and what is no certificate."""
+"""Certificates as they are read, and what is not a certificate."""
 
 from __future__ import annotations
 

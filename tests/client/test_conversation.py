@@ -166,7 +166,7 @@ def test_what_json_has_not(value: object) -> None:
 
 
 def test_a_closed_export_has_no_descriptor() -> None:
-    """-1 is no error to mmap(2): it takes it for memory without a file."""
+    """-1 is not an error to mmap(2): it takes it for memory without a file."""
     answer = Answer(1, EXPORT)
     answer.fd = descriptor()
     export = Export(answer)

@@ -231,7 +231,7 @@ def test_no_record_has_what_is_written(audited: Audited) -> None:
             {"qom-type": "secret", "id": "s0", "unexpected": 1},
         ),
         ("object-add", {"qom-type": "secret", "id": [MARK]}, {"qom-type": "secret", "id": "…"}),
-        # What is no type may be meant as one that holds a secret, or as the secret.
+        # What is not a type may be meant as one that holds a secret, or as the secret.
         ("object-add", {"qom-type": MARK, "file": MARK}, {"qom-type": "…", "file": "…"}),
         ("object-add", {"type": "secret", "data": MARK}, {"data": "…", "unexpected": 1}),
         (

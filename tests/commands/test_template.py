@@ -75,7 +75,7 @@ def test_what_is_told(console: Console) -> None:
     assert 0 < info["shared"] < info["stored"] == first["stored"]
     assert info["blocks"] == [{"id": "ram", "length": len(DATA), "page-size": PAGE}]
     assert console.refusal("x-template-query", name="c")[1] == "template 'c' not found"
-    assert "is no name of a template" in console.refusal("x-template-query", name="../a")[1]
+    assert "is not a name of a template" in console.refusal("x-template-query", name="../a")[1]
 
 
 def test_pushed_deleted_and_pulled(console: Console, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_pushed_deleted_and_pulled(console: Console, tmp_path: Path) -> None:
     assert (found["damaged"], found["repaired"]) == ([], 0)
     assert found["chunks"] == console("x-template-list")[0]["chunks"]
     assert console.refusal("x-template-pull", name="a", url="file:/etc")[1] == (
-        "'file:/etc' is none of the template sources"
+        "'file:/etc' is not one of the template sources"
     )
 
 

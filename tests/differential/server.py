@@ -86,7 +86,7 @@ def qemu_compat() -> Compat:
 
 @functools.cache
 def _release() -> Compat | str:
-    """The release of the QEMU on PATH, or why it is no reference."""
+    """The release of the QEMU on PATH, or why it is not a reference."""
     if shutil.which(QEMU) is None:
         return f"there is no {QEMU} on PATH"
     done = subprocess.run([QEMU, "-version"], capture_output=True, text=True, check=False)

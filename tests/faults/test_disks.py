@@ -86,7 +86,7 @@ def test_a_save_that_fails(memd: Side, broken: Broken, call: str, number: int, t
 
 
 def test_a_full_disk(memd: Side, mount: Callable[..., None]) -> None:
-    """At a save, and where a shared mapping's page can't be had for a write."""
+    """At a save, and where a shared mapping's page is not available for a write."""
     mount("tmpfs", memd.scratch / "small", "size=2m")
     small = Path(memd.scratch / "small")
     request = arguments("file", size=4 * MIB, mem_path="@DIR@/small/file", share=True)

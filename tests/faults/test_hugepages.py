@@ -55,7 +55,7 @@ def test_when_populating(memd: Side, hugepages: Callable[[int], None], share: bo
 
 @pytest.mark.parametrize("share", [True, False])
 def test_later(memd: Side, hugepages: Callable[[int], None], share: bool) -> None:
-    """The first access of a page that can't be had is an error, where QEMU gets SIGBUS."""
+    """The first access of a page that is not available is an error, where QEMU gets SIGBUS."""
     hugepages(1)
     request = arguments("memfd", size=HUGE, hugetlb=True, reserve=False, share=share)
     assert memd.ask("object-add", request) == {"return": {}}

@@ -95,7 +95,7 @@ def test_a_save_into_memory(limited: Server, directory: Path) -> None:
 
 
 def test_reading_what_was_never_written(limited: Server) -> None:
-    """Holes are no pages, and reading makes none."""
+    """Holes are not pages, and reading makes none."""
     monitor = limited.monitor()
     request = arguments("memfd", size=144 * MIB)
     assert monitor.execute("object-add", request) == {"return": {}}

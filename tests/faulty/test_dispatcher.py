@@ -215,7 +215,7 @@ def test_a_reset_forgets_everything(server: Server, connect: Connect) -> None:
 
 def test_what_can_not_be_replayed(server: Server, tmp_path: Any) -> None:
     (tmp_path / "t").write_text("x")
-    with pytest.raises(QMPError, match="is no transcript: line 1"):
+    with pytest.raises(QMPError, match="is not a transcript: line 1"):
         server.replay(tmp_path / "t")
     with pytest.raises(QMPError, match="No such file or directory"):
         server.replay(tmp_path / "none")

@@ -151,5 +151,5 @@ def test_what_it_can_not_read(tmp_path: Path) -> None:
     with pytest.raises(QMPError, match=r"cannot read '.*/none': No such file or directory"):
         Script(str(tmp_path / "none"))
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(QMPError, match="is no transcript: "):
+    with pytest.raises(QMPError, match="is not a transcript: "):
         Script(str(tmp_path / "binary"))

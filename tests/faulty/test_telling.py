@@ -116,9 +116,9 @@ def test_a_conversation_is_compared(server: Server, connect: Connect, tmp_path: 
     with pytest.raises(Unexpected, match="client 2, message 1"):
         server.compare(file)
     file.write_text("x")
-    with pytest.raises(Unexpected, match="is no transcript: line 1"):
+    with pytest.raises(Unexpected, match="is not a transcript: line 1"):
         server.compare(file)
     with pytest.raises(QMPError, match="One of 'filename' and 'messages'"):
         server.tell("x-test-compare", {})
-    with pytest.raises(QMPError, match="'messages' is no transcript: line 2"):
+    with pytest.raises(QMPError, match="'messages' is not a transcript: line 2"):
         server.tell("x-test-compare", {"messages": [json.loads(json.dumps(said[0])), 5]})

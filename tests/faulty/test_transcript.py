@@ -95,7 +95,7 @@ def test_a_file_is_a_message_a_line() -> None:
         ("\n[]", "line 2: not an object"),
         ('{"message": 1}', "line 1: 'from' is neither client nor server"),
         ('{"from": "client"}', "line 1: neither 'message' nor 'text' nor 'end'"),
-        ('{"from": "client", "text": 1}', "line 1: 'text' is no string"),
+        ('{"from": "client", "text": 1}', "line 1: 'text' is not a string"),
         ('{"from": "client", "end": true, "connection": "1"}', "line 1: 'connection' is no"),
     ],
 )

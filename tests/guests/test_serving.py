@@ -218,7 +218,7 @@ async def test_refusals(serving: Serving, directory: Path, start_guest: Start) -
         await serving.serve(uri=f"unix:{directory}/none")
     with pytest.raises(QMPError, match="No such file or directory"):
         await serving.serve(qmp=f"{directory}/none")
-    with pytest.raises(QMPError, match="'exec:x' is no address"):
+    with pytest.raises(QMPError, match="'exec:x' is not an address"):
         await serving.serve(uri="exec:x")
 
 

@@ -142,7 +142,7 @@ def test_a_block_device(tmp_path: Path, shared: bool) -> None:
 
 
 def test_a_block_device_that_fails(tmp_path: Path) -> None:
-    """It is no truncated file."""
+    """It is not a truncated file."""
     disk = tmp_path / "disk"
     disk.write_bytes(b"d" * 2 * MIB)
     with block_device(disk) as device:

@@ -415,7 +415,7 @@ def test_a_directory_that_can_only_be_appended_to(
 def test_a_directory_that_can_not_be_synced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The file has been replaced, so it is no error; that it may not last is logged."""
+    """The file has been replaced, so it is not an error; that it may not last is logged."""
     # The file is synced first, then its directory.
     outcomes = iter((0, errno.EIO))
     host = FaultyHost(lambda kind: next(outcomes) if kind == "fsync" else 0)

@@ -109,7 +109,7 @@ class Fake:
 
 
 def knows_nothing(peer: Peer, request: dict[str, Any]) -> None:
-    """What a server does that is no memd."""
+    """What a server does that is not memd."""
     name = request["execute"]
     peer.refuse(request, f"The command {name} has not been found", "CommandNotFound")
 

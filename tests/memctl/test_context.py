@@ -46,7 +46,7 @@ def test_addresses(given: str, address: Address) -> None:
 )
 def test_addresses_that_are_none(given: str, expected: str) -> None:
     text, status, _ = trouble(given)
-    assert (text, status) == (f"'{given}' is no address: {expected} is expected", 2)
+    assert (text, status) == (f"'{given}' is not an address: {expected} is expected", 2)
 
 
 def test_which_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_is_no_socket(directory: Path) -> None:
     path.touch()
     for each in (path, directory):
         assert trouble(str(each)) == (
-            f"{each} is no socket",
+            f"{each} is not a socket",
             3,
             "Name memd's socket with -s PATH or $MEMD_SOCKET.",
         )

@@ -69,7 +69,7 @@ def test_json(memctl: Memctl) -> None:
 
 def test_a_root_that_is_none(memctl: Memctl) -> None:
     status, _out, err = memctl("doctor", "--root", "/nope")
-    assert (status, err) == (2, "memctl: /nope is no directory\n")
+    assert (status, err) == (2, "memctl: /nope is not a directory\n")
 
 
 def test_in_a_terminal(memctl: Memctl) -> None:

@@ -113,5 +113,5 @@ def test_a_server_that_can_not_explain(fake: Callable[[Talk], Memctl]) -> None:
     assert (status, out) == (1, "")
     assert err == (
         "memctl: The command x-memdev-explain has not been found\n"
-        "The daemon is of another version than this memctl, or it is no memd.\n"
+        "The daemon is of another version than this memctl, or it is not memd.\n"
     )

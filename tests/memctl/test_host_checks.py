@@ -74,7 +74,7 @@ def test_shared_memory(tmp_path: Path) -> None:
     assert (found.state, found.found) == (WARN, "64 MiB, 64 MiB free")
     assert "--shm-size" in found.advice
     write(tmp_path, {"/proc/self/mountinfo": ""})
-    assert shm(host).found == "is no tmpfs: memory there is on a disk"
+    assert shm(host).found == "is not a tmpfs: memory there is on a disk"
     assert shm(denying(tmp_path)).state == BAD
 
 

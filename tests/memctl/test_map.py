@@ -79,7 +79,7 @@ def test_an_older_daemon(fake: Callable[[Talk], Memctl]) -> None:
     assert (status, out) == (1, "")
     assert err.splitlines() == [
         "memctl: The command x-memdev-map has not been found",
-        "The daemon is of another version than this memctl, or it is no memd.",
+        "The daemon is of another version than this memctl, or it is not memd.",
     ]
 
 

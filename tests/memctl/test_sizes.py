@@ -26,7 +26,7 @@ def test_what_is_read(text: str, count: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError) as refused:
         size(text)
-    assert str(refused.value).startswith(f"'{text}' is no size")
+    assert str(refused.value).startswith(f"'{text}' is not a size")
 
 
 def test_in_tables_and_in_full() -> None:

@@ -266,7 +266,7 @@ def test_another_file_in_its_place(fake: Callable[[Talk], Memctl], tmp_path: Pat
         peer.refuse(request, "no")
 
     text = fake(talk).error("template", "make", str(path), "--size", "1M")
-    assert text == f"{path} is no template: no"
+    assert text == f"{path} is not a template: no"
     assert path.read_bytes() == b"another's"
 
 
@@ -283,7 +283,7 @@ def test_a_daemon_in_another_mount_namespace(
         there = Path(f"/proc/{server.pid}/root{tmp_path}")
         text = memctl.error("template", "make", str(path), "--size", "1M")
         assert text == (
-            f"{path} is no template: can't open backing store {path} for guest RAM:"
+            f"{path} is not a template: can't open backing store {path} for guest RAM:"
             " No such file or directory"
         )
         memctl.out("add", "ram,id=vm0,size=1M")
@@ -315,7 +315,7 @@ def test_ids_are_nobody_elses(fake: Callable[[Talk], Memctl], tmp_path: Path) ->
     path = tmp_path / "template"
     for _ in range(2):
         text = memctl.error("template", "make", str(path), "--size", "1M")
-        assert text == f"{path} is no template: no"
+        assert text == f"{path} is not a template: no"
         assert not path.exists()
     assert len(set(ids)) == 2
 

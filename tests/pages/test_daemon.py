@@ -48,7 +48,7 @@ def test_two_daemons_on_one_store(directory: Path, start_memd: Callable[..., Ser
 def test_a_source_that_is_none(directory: Path, source: str) -> None:
     store = str(directory / "store")
     said = refused("--qmp", "stdio", "--templates", store, "--template-source", source)
-    assert f"'{source}' is no template source" in said
+    assert f"'{source}' is not a template source" in said
     assert not Path(store).exists()
 
 

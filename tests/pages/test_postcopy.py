@@ -255,7 +255,7 @@ def test_recovery(large: bool) -> None:
 
 
 class Damaged(Memory):
-    """Some of its pages can't be had at first."""
+    """Some of its pages are not available at first."""
 
     damaged = frozenset((40, 300))
 

@@ -94,7 +94,7 @@ async def test_tcp_leads_to_this_host() -> None:
 
 @pytest.mark.parametrize("uri", ["", "x", "unix:", "tcp:", "tcp:h", "tcp:h:", "tcp:h:-1", "exec:x"])
 async def test_no_address(uri: str) -> None:
-    with pytest.raises(QMPError, match="is no address"):
+    with pytest.raises(QMPError, match="is not an address"):
         await Reach().connect(uri)
 
 

@@ -43,7 +43,7 @@ def test_cut_anywhere() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"QEVX" + bytes(64), b"\x7fELF" + bytes(64), b"\0" * 99])
 def test_no_stream(data: bytes) -> None:
-    assert refusal(data) == "the devices are no migration stream"
+    assert refusal(data) == "the devices are not a migration stream"
 
 
 def test_unknown_version() -> None:

@@ -1,4 +1,4 @@
-"""What a template is made of: refused where it is no machine's, and left as it was."""
+"""What a template is made of: refused where it is not a machine's, and left as it was."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def saved(monitor: Monitor, data: bytes, **arguments: object) -> dict[str, objec
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        pytest.param(b"", "the devices are no migration stream", id="nothing"),
+        pytest.param(b"", "the devices are not a migration stream", id="nothing"),
         pytest.param(
-            b"GET / HTTP/1.1\r\n\r\n", "the devices are no migration stream", id="no-stream"
+            b"GET / HTTP/1.1\r\n\r\n", "the devices are not a migration stream", id="no-stream"
         ),
         pytest.param(stream(version=9), "is of version 9; memd knows 3", id="version"),
         pytest.param(stream()[:-30], "the migration stream is cut", id="cut"),
@@ -95,7 +95,7 @@ def test_a_fifo_is_not_waited_for(monitor: Monitor, directory: Path) -> None:
     os.mkfifo(directory / "fifo")
     request = {"name": "t", "id": "vm", "devices": f"{directory}/fifo"}
     refused = monitor.execute("x-template-save", request)["error"]["desc"]
-    assert refused == "the devices are no migration stream"
+    assert refused == "the devices are not a migration stream"
     refused = monitor.execute("x-template-save", {"name": "t", "filename": f"{directory}/fifo"})
     assert "Illegal seek" in refused["error"]["desc"]
 
@@ -115,7 +115,7 @@ def test_refusals(monitor: Monitor, directory: Path) -> None:
     assert refused(memory=[{"block": "a"}]) == neither
     assert refused(id="none") == "Device 'none' not found"
     assert refused(id="own") == "the memory of 'own' is memd's alone: no machine can have run in it"
-    assert "which are no whole pages" in refused(filename=f"{directory}/odd")
+    assert "which are not whole pages" in refused(filename=f"{directory}/odd")
     assert "No such file" in refused(filename=f"{directory}/none")
     assert "No such file" in refused(id="vm", devices=f"{directory}/none")
     assert "not found" in refused(id="vm", base="none")

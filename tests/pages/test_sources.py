@@ -100,7 +100,7 @@ def sent(url: str, make: MakeStore) -> None:
     assert steps[-1][1] < packs(here) / 2
     with pytest.raises(QMPError, match=f"template 'none' is not at '{url}'"):
         there.pull("none")
-    with pytest.raises(QMPError, match="'oci://elsewhere/x' is none of the template sources"):
+    with pytest.raises(QMPError, match="'oci://elsewhere/x' is not one of the template sources"):
         there.pull("a", "oci://elsewhere/x")
     assert there.pull("a", url) == url
     assert there.manifest("a") == manifest
@@ -344,7 +344,7 @@ def test_a_source_that_stalls_holds_up_nothing_else(make: MakeStore, web: Web) -
     "trickle", [pytest.param((1, 0.01), id="headers"), pytest.param((512, 0.3), id="chunk")]
 )
 def test_a_source_that_trickles(make: MakeStore, web: Web, trickle: tuple[int, float]) -> None:
-    """A byte now and then is no answer; one that is slow and steady is."""
+    """A byte now and then is not an answer; one that is slow and steady is."""
     from memd.pages.http import Http
 
     store = make("origin")
@@ -494,7 +494,7 @@ def test_several_want_it_at_once(make: MakeStore, web: Web) -> None:
     for template in templates:
         assert unpacked(template, 0, template.size) == DATA
         template.close()
-    with pytest.raises(QMPError, match="is no name of a template"):
+    with pytest.raises(QMPError, match="is not a name of a template"):
         store.locate("../names/a")
 
 
@@ -570,7 +570,7 @@ def test_tls(
     ],
 )
 def test_urls_that_are_no_source(url: str, tmp_path: Path) -> None:
-    with pytest.raises(QMPError, match="is no template source"):
+    with pytest.raises(QMPError, match="is not a template source"):
         Store(str(tmp_path / "s"), sources=[url])
 
 

@@ -324,7 +324,7 @@ def test_one_that_is_deleted_while_all_are_gone_through(
 )
 def test_names_that_are_none(store: Store, name: str) -> None:
     for act in (store.begin, store.open, store.delete, store.verify):
-        with pytest.raises(QMPError, match="is no name of a template"):
+        with pytest.raises(QMPError, match="is not a name of a template"):
             act(name)
 
 

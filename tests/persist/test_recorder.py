@@ -514,7 +514,7 @@ async def test_huge_pages(begin: Begin, hugepages: Callable[[int], None]) -> Non
 
 
 async def test_the_data_of_what_is_kept_stays(begin: Begin, directory: Path) -> None:
-    """The daemon's end is no deletion, whatever discard-data says."""
+    """The daemon's end is not a deletion, whatever discard-data says."""
     path = directory / "data"
     path.write_bytes(b"x" * MIB)
     life = await begin()

@@ -292,7 +292,7 @@ async def test_what_cannot_be_read_is_kept(
 
 
 async def test_a_loss_that_is_accepted(begin: Begin) -> None:
-    """What can't be had is named; the rest is back."""
+    """What can't be restored is named; the rest is back."""
     life = await begin()
     add(life, "memfd", size=MIB)
     add(life, "memfd", "m1", size=MIB)
@@ -590,7 +590,7 @@ def odd_ones(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 async def test_odd_descriptions(begin: Begin) -> None:
-    """What is no description ends the start with all of it kept, or is another object."""
+    """What is not a description ends the start with all of it kept, or is another object."""
     life = await begin()
     add(life, "memfd", size=MIB)
     add(life, "secret", "s0", data="x")

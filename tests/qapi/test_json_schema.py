@@ -52,7 +52,7 @@ def test_struct(defs: dict[str, Any]) -> None:
         "required": ["i", "z", "n"],
         "additionalProperties": False,
     }
-    assert "1.0 is no integer" in defs["S"]["properties"]["i"]["$comment"]
+    assert "1.0 is not an integer" in defs["S"]["properties"]["i"]["$comment"]
     assert "wrap around" in defs["S"]["properties"]["z"]["$comment"]
 
 

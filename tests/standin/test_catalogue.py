@@ -1,4 +1,4 @@
-"""Catalogues: what is recorded, how it is read, and what is no catalogue."""
+"""Catalogues: what is recorded, how it is read, and what is not a catalogue."""
 
 from __future__ import annotations
 

@@ -392,7 +392,7 @@ def test_a_files_descriptor(tmp_path: Path, start: Start, release: str, said: An
     assert source.ask("migrate", uri="fd:given") == said
     if said:
         assert source.ask("query-migrate") == {"status": "failed", "error-desc": said}
-        # A pipe's is no file's.
+        # A pipe's is not a file's.
         reader, writer = os.pipe()
         source.give(os.fdopen(writer, "wb"))
         assert source.ask("migrate", uri="fd:given") == {}

@@ -22,7 +22,7 @@ def test_namespaces(running: Machine) -> None:
 
 
 def test_rights(running: Machine) -> None:
-    """No capability, none to be had, and the user memd."""
+    """No capability, none that can be gained, and the user memd."""
     pid = running.pid_of("memd.service")
     rows = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     status = dict(row.split(":\t", 1) for row in rows)

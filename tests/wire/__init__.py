@@ -3,4 +3,4 @@
 from hypothesis import HealthCheck, settings
 
 untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For tests of properties: a busy machine is no failure."""
+"""For tests of properties: a busy machine is not a failure."""
