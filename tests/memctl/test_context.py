@@ -65,7 +65,7 @@ def test_no_place_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDG_RUNTIME_DIR", "MEMD_SOCKET"):
         monkeypatch.delenv(name, raising=False)
     become = (
-        "import os, sys; from memd.memctl import ls; from memd.memctl.main import main;"
+        "import locale, os, sys; from memd.memctl import ls; from memd.memctl.main import main;"
         " from memd.cli import process; os.setresuid(987654, 987654, 987654);"
         " sys.exit(main(['ls']))"
     )
