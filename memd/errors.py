@@ -49,6 +49,19 @@ class QMPError(Exception):
         self.hint = hint
 
 
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """A context in which an `OSError` is a refusal.
+
+    Args:
+        what: the text's beginning, such as "cannot open 'x'"; the reason follows it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise QMPError(f"{what}: {error.strerror}") from None
+
+
 class StartError(Exception):
     """The daemon cannot start.
 

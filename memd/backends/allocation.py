@@ -10,7 +10,7 @@ import errno
 from functools import partial
 
 from memd.backends.memory import Memory
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem import populate
 from memd.hostmem.files import Backing
 from memd.hostmem.host import Host, Unsupported
@@ -218,11 +218,8 @@ def _bind(backend: Memory, region: Region) -> None:
             " specify a policy other than default"
         )
     if nodes:
-        try:
+        with refusing("cannot bind memory to host NUMA nodes"):
             region.host.bind(region.address, region.length, policy, nodes)
-        except OSError as failed:
-            text = f"cannot bind memory to host NUMA nodes: {failed.strerror}"
-            raise QMPError(text) from None
 
 
 def cannot_populate(failed: OSError) -> QMPError:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from memd.backends import x509
 from memd.backends.x509 import Certificate
 from memd.compat import Compat
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 
 FILE_LIMIT = 4 * 1024 * 1024
 """Bytes of a file with certificates or a key; all of Debian's CA certificates
@@ -334,10 +334,8 @@ def _check_dates(certificate: Certificate, role: str, path: str) -> None:
 
 
 def _stat(path: str) -> None:
-    try:
+    with refusing(f"Unable to access credentials {path}"):
         os.stat(path)
-    except OSError as error:
-        raise QMPError(f"Unable to access credentials {path}: {error.strerror}") from None
 
 
 def _read_list(path: str) -> bytes:

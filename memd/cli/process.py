@@ -12,7 +12,7 @@ import stat
 import sys
 from contextlib import suppress
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem.deadline import within
 
 _PATIENCE = 10.0
@@ -99,10 +99,8 @@ def _locked(path: str) -> int:
     from memd.hostmem.paths import is_at, open_own
 
     while True:
-        try:
+        with refusing(f"Could not create '{path}'"):
             fd = open_own(os.fsencode(path), os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise QMPError(f"Could not create '{path}': {error.strerror}") from None
         step = "Cannot lock pid file: "
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

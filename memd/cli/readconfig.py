@@ -14,7 +14,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 
 from memd.cli.reading import Given, located
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 
 _LIMIT = 1 << 20
 _NAMED = re.compile(r'\[(\S{1,63})\s+"([^"]{1,63})"\]')
@@ -75,11 +75,11 @@ def _read(path: str, options: Container[str]) -> list[Given]:
 
 
 def _sections(path: str) -> list[_Section]:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read(_LIMIT).split("\n")
-    except OSError as error:
-        raise QMPError(f"Could not open '{path}': {error.strerror}") from None
+    with (
+        refusing(f"Could not open '{path}'"),
+        open(path, encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        lines = file.read(_LIMIT).split("\n")
     sections: list[_Section] = []
     last = 0
     for number, line in enumerate(lines, 1):

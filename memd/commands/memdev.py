@@ -11,7 +11,7 @@ from memd.backends.base import MemoryBackend
 from memd.backends.file import FileBackend
 from memd.commands.descriptors import take_descriptor
 from memd.commands.qom import backends
-from memd.errors import MOST_TEXT, QMPError, device_not_found
+from memd.errors import MOST_TEXT, QMPError, device_not_found, refusing
 from memd.json_types import JSON, JSONObject
 from memd.wire import encode
 from memd.work import MEMORY, Encoded, Event, Job, Outcome, Pieces
@@ -153,10 +153,8 @@ async def x_memdev_stat(daemon: Daemon, args: JSONObject) -> Encoded:
     def stat() -> Encoded:
         from memd.hostmem.usage import usage
 
-        try:
+        with refusing("cannot tell what memory is used"):
             taken = usage(regions)
-        except OSError as failed:
-            raise QMPError(f"cannot tell what memory is used: {failed.strerror}") from None
         rows: list[JSON] = [
             {
                 "id": backend.name,
@@ -209,11 +207,9 @@ async def x_memdev_map(daemon: Daemon, args: JSONObject) -> JSON:
 
     def look() -> JSON:
         size = picture.cell_size(region, length, count)
-        try:
+        with refusing("cannot tell what memory is used"):
             found = picture.cells(region, offset, length, size)
             mapping = picture.mapping(region)
-        except OSError as failed:
-            raise QMPError(f"cannot tell what memory is used: {failed.strerror}") from None
         return {
             "offset": offset,
             "length": length,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.json_types import JSON, JSONObject
 from memd.work import Event, Job
 
@@ -64,10 +64,8 @@ async def x_template_status(daemon: Daemon, args: JSONObject) -> JSON:
 
     def work() -> JSON:
         held = store.holdings()
-        try:
+        with refusing(f"cannot look at '{store.directory}'"):
             room = os.statvfs(store.directory)
-        except OSError as failed:
-            raise QMPError(f"cannot look at '{store.directory}': {failed.strerror}") from None
         told: JSONObject = {
             "directory": store.directory,
             "templates": held.templates,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from memd.commands.memdev import find_backend
 from memd.commands.template import store_of
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.json_types import JSON, JSONObject
 from memd.work import Job
 
@@ -89,7 +89,7 @@ def _open_memory(host: Host, filename: str) -> Memory:
     from memd.hostmem.paths import encode_path
     from memd.pages.capture import Memory
 
-    try:
+    with refusing(f"cannot open '{filename}'"):
         fd = host.open(encode_path(filename), _READ)
         try:
             size = os.lseek(fd, 0, os.SEEK_END)
@@ -98,8 +98,6 @@ def _open_memory(host: Host, filename: str) -> Memory:
         except BaseException:
             os.close(fd)
             raise
-    except OSError as failed:
-        raise QMPError(f"cannot open '{filename}': {failed.strerror}") from None
     memory = Memory(fd, 0, size, page_size)
     if size % page_size or not size:
         memory.close()
@@ -111,12 +109,10 @@ def _read_stream(host: Host, filename: str) -> bytes:
     from memd.hostmem.paths import encode_path
     from memd.pages.recording import LARGEST
 
-    try:
+    with refusing(f"cannot read '{filename}'"):
         fd = host.open(encode_path(filename), _READ)
         with open(fd, "rb", buffering=0) as file:
             data = file.read(LARGEST + 1)
-    except OSError as failed:
-        raise QMPError(f"cannot read '{filename}': {failed.strerror}") from None
     return data or b""
 
 

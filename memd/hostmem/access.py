@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem import cgroup, content, libc
 from memd.hostmem.region import Region
 from memd.hostmem.window import Window
@@ -126,12 +126,8 @@ def read_to(region: Region, name: str, offset: int, to: InMemfd) -> None:
         QMPError: they can't be read, or not be written there.
     """
     for at, piece in _pieces(region, name, offset, len(to)):
-        try:
+        with refusing("cannot write to the memfd that came along"):
             done = os.pwrite(to.fd, piece, at)
-        except OSError as failed:
-            raise QMPError(
-                f"cannot write to the memfd that came along: {failed.strerror}"
-            ) from None
         if done < len(piece):
             raise QMPError("cannot write to the memfd that came along")
 

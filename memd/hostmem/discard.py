@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem import libc
 from memd.hostmem.access import check_range, check_whole_pages
 from memd.hostmem.pages import FILE, ZERO, PageMap
@@ -44,11 +44,9 @@ def discard(region: Region, name: str, offset: int, length: int) -> None:
     if not length:
         return
     in_file = region.fd >= 0
-    try:
+    with refusing(f"cannot discard memory of '{name}'"):
         if in_file:
             region.host.punch_hole(region.fd, region.offset + offset, length)
-    except OSError as failed:
-        raise QMPError(f"cannot discard memory of '{name}': {failed.strerror}") from None
     if region.on_discard is not None:
         region.on_discard(length)
     if in_file and region.shared:

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.json_types import JSON
 
 if TYPE_CHECKING:
@@ -223,11 +223,9 @@ def _vsock(cid: str, port: str) -> tuple[socket.socket, tuple[int, int]]:
         if found is None or int(found[1]) >= 1 << 32:
             raise QMPError(f"Failed to parse {what} '{text}'")
         numbers.append(int(found[1]))
-    try:
+    # The kernel may have no such family.
+    with refusing("Failed to create socket"):
         made = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-    except OSError as error:
-        # The kernel has no such family.
-        raise QMPError(f"Failed to create socket: {error.strerror}") from None
     return made, (numbers[0], numbers[1])
 
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem.content import Gone, data_ranges
 
 _FICLONERANGE = 0x4020940D
@@ -83,15 +83,15 @@ def shares_blocks(directory: str) -> bool:
     Raises:
         QMPError: nothing can be written there.
     """
-    try:
-        with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-            file.write(bytes(4096))
-            memory = Memory(file.fileno(), 0, 4096, 4096)
-            copy, shared = capture((memory,), directory, lambda _done: None)
-            os.close(copy)
-            return shared
-    except OSError as failed:
-        raise QMPError(f"cannot write to '{directory}': {failed.strerror}") from None
+    with (
+        refusing(f"cannot write to '{directory}'"),
+        tempfile.TemporaryFile(dir=directory, buffering=0) as file,
+    ):
+        file.write(bytes(4096))
+        memory = Memory(file.fileno(), 0, 4096, 4096)
+        copy, shared = capture((memory,), directory, lambda _done: None)
+        os.close(copy)
+        return shared
 
 
 def _share(memory: Memory, to: int, at: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from memd.errors import QMPError
+from memd.errors import refusing
 from memd.pages.blobs import Blobs, Damaged
 from memd.pages.cache import Cache
 from memd.pages.chunks import MOST_PACK
@@ -212,22 +212,18 @@ def fetch_blob(
     """
     if not anew and blobs.has(digest):
         return
-    try:
-        with blobs.create() as new:
-            with source.blob(digest) as pieces:
-                for piece in pieces:
-                    new.write(piece)
-                    if new.size > most:
-                        raise SourceError(
-                            f"template source '{source.url}': blob {digest} has more than {most}"
-                            " bytes"
-                        )
-                    progress(len(piece))
-            if new.digest() != digest:
-                raise SourceError(f"template source '{source.url}': blob {digest} is damaged")
-            new.finish()
-    except OSError as failed:
-        raise QMPError(f"cannot store blob {digest}: {failed.strerror}") from None
+    with refusing(f"cannot store blob {digest}"), blobs.create() as new:
+        with source.blob(digest) as pieces:
+            for piece in pieces:
+                new.write(piece)
+                if new.size > most:
+                    raise SourceError(
+                        f"template source '{source.url}': blob {digest} has more than {most} bytes"
+                    )
+                progress(len(piece))
+        if new.digest() != digest:
+            raise SourceError(f"template source '{source.url}': blob {digest} is damaged")
+        new.finish()
 
 
 def places_in(layout: Layout, theirs: Layout, places: Places) -> Callable[[int], Place | None]:

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.paths import Entry, create_path, encode_path, open_path
 from memd.hostmem.sockets import PATIENCE, connect_tcp, connect_unix, listen_tcp, listen_unix
@@ -355,18 +355,14 @@ def create_file(path: str, end: int, roots: Roots | None, what: str, mode: int =
     Raises:
         QMPError: it can't be.
     """
-    try:
+    with refusing(f"Could not {what} '{path}'"):
         return create_path(encode_path(path), os.O_WRONLY | os.O_CREAT | end | _ACCESS, mode, roots)
-    except OSError as error:
-        raise QMPError(f"Could not {what} '{path}': {error.strerror}") from None
 
 
 def open_file(path: str, access: int, roots: Roots | None) -> int:
     """Open a file that is there; see `create_file`."""
-    try:
+    with refusing(f"Could not open '{path}'"):
         return open_path(encode_path(path), access | _ACCESS, roots)
-    except OSError as error:
-        raise QMPError(f"Could not open '{path}': {error.strerror}") from None
 
 
 def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: int | None) -> None:

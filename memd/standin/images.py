@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from memd.errors import QMPError, device_not_found
+from memd.errors import QMPError, device_not_found, refusing
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.libc import write_at
 from memd.hostmem.paths import encode_path, target
@@ -400,10 +400,8 @@ class Images:
         def write() -> None:
             file = node.file
             if node.header is not None and file is not None:
-                try:
+                with refusing("Could not change the backing file"):
                     node.header.set_backing(file.fd, told or name, kind)
-                except OSError as error:
-                    raise QMPError(f"Could not change the backing file: {error.strerror}") from None
                 read_header(node)
 
         await Job(write, on=waits_for([node]))
@@ -445,7 +443,7 @@ def _has_data(node: Node) -> bool:
 def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
     """Make the file of an image, or empty it; in a thread. Where that fails no new file is left."""
     with ExitStack() as opened:
-        try:
+        with refusing(f"Could not create '{path}'"):
             entry = target(encode_path(path), roots)
             opened.callback(entry.close)
             new = True
@@ -454,8 +452,6 @@ def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
             except FileExistsError:
                 new = False
                 fd = entry.open(_CREATE, _MODE)
-        except OSError as error:
-            raise QMPError(f"Could not create '{path}': {error.strerror}") from None
         opened.callback(os.close, fd)
         needed = {WRITE, RESIZE, NO_RESIZE}
         change_locks(fd, frozenset(), needed, needed, path)
@@ -473,11 +469,9 @@ def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
 
 def _fill(node: Node, content: Content) -> None:
     """Write an image into an open file; in a thread."""
-    try:
+    with refusing(f"Could not write to '{node.filename}'"):
         _write(node.fd, content)
         measure(node)
-    except OSError as error:
-        raise QMPError(f"Could not write to '{node.filename}': {error.strerror}") from None
 
 
 def _write(fd: int, content: Content) -> None:
