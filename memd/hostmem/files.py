@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem import libc
 from memd.hostmem.host import Host
 from memd.hostmem.opened import MEMFD, Opened, look
@@ -326,11 +326,8 @@ def plain_memfd(host: Host, label: str) -> Backing:
 
 
 def _memfd_create(host: Host, label: str, flags: int) -> int:
-    try:
+    with refusing(f"failed to create memfd with flags 0x{flags:x}"):
         return host.memfd(label, flags)
-    except OSError as failed:
-        text = f"failed to create memfd with flags 0x{flags:x}: {failed.strerror}"
-        raise QMPError(text) from None
 
 
 def posix_shm(host: Host, number: int, size: int) -> Backing:
@@ -345,11 +342,8 @@ def posix_shm(host: Host, number: int, size: int) -> Backing:
     """
     path = b"/dev/shm/qemu-%d-shm-%d" % (os.getpid(), number)
     entry = Entry(path, libc.AT_FDCWD, path)
-    try:
+    with refusing("failed to create POSIX shared memory"):
         fd, noted = host.create(entry, 0)
-    except OSError as failed:
-        text = f"failed to create POSIX shared memory: {failed.strerror}"
-        raise QMPError(text) from None
     host.unlink(entry)
     host.settle(noted)
     _resize(host, fd, "POSIX shared memory", size)

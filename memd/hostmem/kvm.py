@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 
-from memd.errors import QMPError
+from memd.errors import QMPError, refusing
 from memd.hostmem import libc
 from memd.hostmem.spec import OFF_T_MAX
 
@@ -26,6 +26,7 @@ _KVM_CHECK_EXTENSION = 0xAE03
 _KVM_CREATE_GUEST_MEMFD = 0xC040AED4
 _KVM_CAP_GUEST_MEMFD_FLAGS = 244
 _FAILED = "can't create guest_memfd"
+_NO_MACHINE = f"{_FAILED}: KVM_CREATE_VM"
 FLAG_NAMES = {MMAP: "GUEST_MEMFD_FLAG_MMAP", INIT_SHARED: "GUEST_MEMFD_FLAG_INIT_SHARED"}
 
 
@@ -42,14 +43,11 @@ def guest_memfd(size: int, device: str = DEVICE) -> int:
     Raises:
         QMPError: it can't be made, and what is missing.
     """
-    try:
+    with refusing(f"{_FAILED}: {device}"):
         fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as failed:
-        raise _cannot_open(device, failed) from None
     try:
-        machine = fcntl.ioctl(fd, _KVM_CREATE_VM, 0)
-    except OSError as failed:
-        raise _no_machine(failed) from None
+        with refusing(_NO_MACHINE):
+            machine = fcntl.ioctl(fd, _KVM_CREATE_VM, 0)
     finally:
         os.close(fd)
     try:
@@ -60,15 +58,12 @@ def guest_memfd(size: int, device: str = DEVICE) -> int:
 
 
 def _create(machine: int, size: int) -> int:
-    if size > OFF_T_MAX:
-        raise _cannot_create(size, libc.os_error(errno.EINVAL))
     # struct kvm_create_guest_memfd: size, flags and six reserved, 64 bits each.
     request = bytearray(64)
-    request[:16] = size.to_bytes(8, "little") + (MMAP | INIT_SHARED).to_bytes(8, "little")
-    try:
+    with refusing(f"{_FAILED} of {size} bytes"):
+        _check_size(size)
+        request[:16] = size.to_bytes(8, "little") + (MMAP | INIT_SHARED).to_bytes(8, "little")
         fd: int = fcntl.ioctl(machine, _KVM_CREATE_GUEST_MEMFD, request)
-    except OSError as failed:
-        raise _cannot_create(size, failed) from None
     # KVM has no flag for that.
     os.set_inheritable(fd, False)
     return fd
@@ -83,33 +78,23 @@ def plan(size: int, device: str = DEVICE) -> None:
     Raises:
         QMPError: it could not be made, and what is missing.
     """
-    try:
+    with refusing(f"{_FAILED}: {device}"):
         libc.check_access(device.encode(), os.R_OK | os.W_OK)
         # KVM answers questions of who may only read, too.
         fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as failed:
-        raise _cannot_open(device, failed) from None
     try:
-        fcntl.ioctl(fd, _KVM_GET_API_VERSION, 0)
-        check_flags(supported_flags(fd))
-    except OSError as failed:
-        raise _no_machine(failed) from None
+        with refusing(_NO_MACHINE):
+            fcntl.ioctl(fd, _KVM_GET_API_VERSION, 0)
+            check_flags(supported_flags(fd))
     finally:
         os.close(fd)
+    with refusing(f"{_FAILED} of {size} bytes"):
+        _check_size(size)
+
+
+def _check_size(size: int) -> None:
     if size > OFF_T_MAX:
-        raise _cannot_create(size, libc.os_error(errno.EINVAL))
-
-
-def _cannot_open(device: str, failed: OSError) -> QMPError:
-    return QMPError(f"{_FAILED}: {device}: {failed.strerror}")
-
-
-def _no_machine(failed: OSError) -> QMPError:
-    return QMPError(f"{_FAILED}: KVM_CREATE_VM: {failed.strerror}")
-
-
-def _cannot_create(size: int, failed: OSError) -> QMPError:
-    return QMPError(f"{_FAILED} of {size} bytes: {failed.strerror}")
+        raise libc.os_error(errno.EINVAL)
 
 
 def check_flags(mask: int) -> None:
