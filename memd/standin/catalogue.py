@@ -10,6 +10,7 @@ QEMU's descriptions.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import zlib
@@ -81,6 +82,8 @@ class Catalogue:
                 if not reader.eof:
                     raise ValueError
                 self._read[name] = json.loads(unpacked)
+                # It stays for good, and the collector need not go through it each time.
+                gc.freeze()
             except OSError as error:
                 raise QMPError(f"cannot read catalogue '{self._path}': {error.strerror}") from None
             except (zlib.error, ValueError):
