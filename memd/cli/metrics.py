@@ -19,7 +19,7 @@ def metrics_address(text: str) -> Chardev:
             raise QMPError("--metrics: a path is missing after 'unix:'")
         return chardev._replace(path=path)
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
+    if not colon or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise QMPError(f"--metrics: '{text}' is neither unix:PATH nor HOST:PORT")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

@@ -35,6 +35,8 @@ def parse_pool(text: str, compat: Compat) -> tuple[JSONObject, int]:
         raise QMPError("Parameter 'id' is unexpected")
     if options["qom-type"] not in _POOLED:
         raise QMPError(f"Parameter 'qom-type' expects {', '.join(_POOLED[:-1])} or {_POOLED[-1]}")
-    if not (count.isascii() and count.isdecimal() and 1 <= int(count[:9]) <= _MOST):
+    if not (count.isascii() and count.isdecimal() and len(count) <= len(str(_MOST))):
+        count = "0"
+    if not 1 <= int(count) <= _MOST:
         raise QMPError(f"Parameter 'count' expects a number from 1 to {_MOST}")
     return {**options, "prealloc": True}, int(count)

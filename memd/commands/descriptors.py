@@ -71,12 +71,12 @@ class FdSets:
         Raises:
             QMPError: there is none.
         """
-        number = path.removeprefix(FDSETS)
-        if not (number.isascii() and number.isdecimal()):
+        number = _descriptor_number(path.removeprefix(FDSETS))
+        if number is None:
             raise QMPError(f"Could not parse fdset {path}")
-        if int(number) not in self._sets:
-            raise QMPError(f"Failed to find fdset {path}")
-        for fd in self._sets[int(number)]:
+        if number not in self._sets:
+            raise QMPError(f"Failed to find fdset {FDSETS}{number}")
+        for fd in self._sets[number]:
             if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == flags & os.O_ACCMODE:
                 return _Own(os.dup(fd))
         raise QMPError(f"Failed to find file descriptor with matching flags=0x{flags:x}")
@@ -128,16 +128,21 @@ class _Own:
             self.fd = -1
 
 
+def _descriptor_number(text: str) -> int | None:
+    """The number of a descriptor, or of a set of them, in a text; None where it is none."""
+    found = re.fullmatch(r"[ \t-\r]*\+?0*([0-9]{1,10})", text)
+    return None if found is None or int(found[1]) >= 1 << 31 else int(found[1])
+
+
 def inherited(name: str) -> Held | None:
     """The descriptor that a number names, once: memd's own can't be taken this way.
 
     Raises:
         QMPError: it is not a number.
     """
-    found = re.fullmatch("0*([0-9]{1,10})", name)
-    if found is None or int(found[1]) >= 1 << 31:
+    number = _descriptor_number(name)
+    if number is None:
         raise QMPError(f"Invalid file descriptor number '{name}'")
-    number = int(found[1])
     try:
         # Whatever memd itself opens, or receives, is not inheritable.
         if number <= 2 or not os.get_inheritable(number):

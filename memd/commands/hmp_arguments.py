@@ -15,13 +15,14 @@ from __future__ import annotations
 import re
 
 from memd.json_types import JSONObject
-from memd.qapi.numbers import parse_size
+from memd.qapi.numbers import parse_size, parse_uint64
 
 BLANKS = " \t\n\v\f\r"
 _TEXT = re.compile(r'"((?:[^"\\]|\\[nr\\\'"])*)"|([^\s"]\S*)')
 _ESCAPE = re.compile(r"\\(.)")
 _SIZE = re.compile(r"0[xX][0-9a-fA-F]+|[0-9.]+[bkmgtpe]?", re.ASCII | re.IGNORECASE)
-_NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|\d+)", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_NOT_32_BITS = "integer is for 32-bit values"
 _EXPECTED = {"s": "string", "S": "string", "B": "block device name", "F": "filename"}
 
 
@@ -65,6 +66,8 @@ def arguments(names: str, typed: str, specification: str, text: str) -> JSONObje
                 found[name], end = _value(kind[0], text)
             except ValueError as error:
                 what = f"{names}: {error} expected" if kind[0] in _EXPECTED else str(error)
+                if what == _NOT_32_BITS:
+                    what = f"'{names}' has failed: {what}"
                 raise Usage(what, typed) from None
             text = text[end:].lstrip(BLANKS)
     if text:
@@ -97,10 +100,20 @@ def _value(kind: str, text: str) -> tuple[str | int | bool, int]:
     if match is None:
         wrong = f"invalid char '{text[0]}' in" if text else "unexpected end of"
         raise ValueError(f"{wrong} expression")
-    number = int(match[0], 16 if "x" in match[0].lower() else 10)
+    number = parse_uint64(match[0])
+    if number is None:
+        raise ValueError("number too large")
+    if kind == "i" and number >> 32:
+        raise ValueError(_NOT_32_BITS)
+    number = _signed(number)
     if kind == "M" and number < 0:
         raise ValueError("enter a positive value")
-    return number << 20 if kind == "M" else number, match.end()
+    return _signed(number << 20) if kind == "M" else number, match.end()
+
+
+def _signed(number: int) -> int:
+    """The signed integer that its last 64 bits are."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _unescaped(match: re.Match[str]) -> str:

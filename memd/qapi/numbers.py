@@ -27,6 +27,12 @@ def parse_switch(text: str) -> bool | None:
     return False if text in _FALSE else None
 
 
+def _bounded(digits: str, base: int) -> int:
+    """The value of digits, or one beyond 64 bits: int() refuses thousands of them by raising."""
+    digits = digits.lstrip("0") or "0"
+    return int(digits, base) if len(digits) <= 64 else UINT64_MAX + 1
+
+
 def _magnitude(digits: str) -> int | None:
     """The value of unsigned digits as C reads them with base 0: 0x for hex, 0 for octal."""
     if digits[:2] in ("0x", "0X"):
@@ -37,8 +43,7 @@ def _magnitude(digits: str) -> int | None:
         alphabet, base = _DIGITS, 10
     if not digits or not alphabet.issuperset(digits):
         return None
-    # An absurd length is out of every range; int() would refuse it by raising.
-    return int(digits, base) if len(digits) <= 4000 else UINT64_MAX + 1
+    return _bounded(digits, base)
 
 
 def _signed(text: str) -> tuple[str, int | None]:
@@ -100,9 +105,7 @@ def parse_size(text: str) -> int | None:
     whole, _, fraction = text.partition(".")
     if not (whole or fraction) or not _DIGITS.issuperset(whole + fraction):
         return None
-    if len(whole) > 4000:
-        return None
-    value = int(whole or "0") << (shift or 0)
+    value = _bounded(whole, 10) << (shift or 0)
     if fraction.strip("0"):
         if not shift:
             return None

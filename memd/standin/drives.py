@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memd.devices.kinds import FLASH
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.json_types import JSON
+from memd.qapi.numbers import is_integer, parse_uint64
 from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, encoded
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.work import Encoded, Event
@@ -112,7 +113,7 @@ class Drives:
         self._blocks = blocks
         self._tree = tree
         self._machine = machine
-        self._places: set[tuple[str, int, int]] = set()
+        self._places: dict[tuple[str, int, int], Drive] = {}
         self.flash: dict[str, str] = {}
 
     # What a command line or `drive_add` asks for
@@ -162,7 +163,7 @@ class Drives:
         if wanted:
             drive.insert(await self._blocks.add(_checked(wanted, typed), owned=False))
         self._blocks.add_drive(drive)
-        self._places.add((kind, bus, unit))
+        self._places[kind, bus, unit] = drive
         buses, per_bus = _ON_BUS.get(self._machine, (0, 0))
         if kind == "floppy" or (kind == "pflash" and self._machine == "virt"):
             raise QMPError(f"memd makes no device for if={kind}")
@@ -200,7 +201,7 @@ class Drives:
                 raise QMPError("index cannot be used with bus and unit")
             bus, unit = divmod(index, per_bus) if per_bus else (0, index)
         bus = bus or 0
-        while unit is None or (kind, bus, unit) in self._places:
+        while unit is None or self._places.get((kind, bus, unit)) in self._blocks.drives:
             if unit is not None and own.keys() & {"unit", "index"}:
                 at = bus * per_bus + unit if per_bus else -1
                 raise QMPError(f"drive with bus={bus}, unit={unit} (index={at}) exists")
@@ -566,9 +567,13 @@ def _checked(wanted: Args, typed: Typed) -> Args:
 def _number(text: str | None, name: str) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal():
+    if not is_integer(text):
         raise QMPError(f"Parameter '{name}' expects a number")
-    return int(text)
+    value = parse_uint64(text)
+    if value is None:
+        raise QMPError(f"Value '{text}' is too large for parameter '{name}'")
+    # QEMU keeps 64 bits, of which the first is the sign.
+    return value - (1 << 64) if value >> 63 else value
 
 
 def _name(args: Args) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.qapi.numbers import is_integer, parse_unsigned
 
 if TYPE_CHECKING:
     from memd.standin.listeners import Listeners
@@ -54,11 +55,12 @@ class Vnc:
         host, colon, display = where.rpartition(":")
         if not colon:
             raise QMPError("no vnc port specified")
-        if not display.isdecimal():
+        number = parse_unsigned(display)
+        if not display.isdecimal() or not is_integer(display):
             raise QMPError(f"can't convert to a number: {display}")
-        if int(display) > 65535 - _FIRST_PORT:
+        if number is None or number > 65535 - _FIRST_PORT:
             raise QMPError(f"port {display} out of range")
-        port = str(int(display) + _FIRST_PORT)
+        port = str(number + _FIRST_PORT)
         await self._listeners.open(_NAME, {"type": "inet", "host": host.strip("[]"), "port": port})
 
     def _servers(self) -> list[dict[str, JSON]]:
