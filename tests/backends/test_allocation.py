@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -19,6 +20,8 @@ from memd.qom import Tree
 from memd.work import Job
 from tests.backends.doing import MIB, add, change, delete, get, refusal, region_of
 from tests.conftest import NOT_HERE
+from tests.differential.harness import Side
+from tests.differential.server import Monitor, qemu_argv, running
 from tests.hostmem.made import HeldHost, StrictHost
 from tests.hostmem.smaps import row_of
 from tests.stepping import Running, close_all
@@ -291,6 +294,68 @@ def test_deleted_while_it_is_made(tree: Tree, directory: Path, held: HeldHost, k
     assert (made, deleted) == ([GIVEN_UP], [None])
     assert os.listdir(directory) == []
     add(tree, "ram", size=MIB)
+
+
+SECOND: dict[str, JSON] = {"qom-type": "memory-backend-file", "id": "second", "size": LARGER}
+Use = Callable[[Path], object]
+
+
+@contextlib.contextmanager
+def in_this_memd(request: pytest.FixtureRequest) -> Iterator[Use]:
+    tree: Tree = request.getfixturevalue("tree")
+    yield lambda path: add(tree, "file", "second", size=LARGER, mem_path=str(path), share=True)
+    delete(tree, "second")
+
+
+@contextlib.contextmanager
+def in_another_memd(request: pytest.FixtureRequest) -> Iterator[Use]:
+    memd: Side = request.getfixturevalue("memd")
+    yield lambda path: add_second(memd.monitor, path)
+
+
+@contextlib.contextmanager
+def in_a_qemu(request: pytest.FixtureRequest) -> Iterator[Use]:
+    with running("QEMU", qemu_argv(), request.getfixturevalue("tmp_path")) as server:
+        monitor = server.monitor()
+        yield lambda path: add_second(monitor, path)
+
+
+def add_second(monitor: Monitor, path: Path) -> None:
+    options = {**SECOND, "share": True, "mem-path": str(path)}
+    assert monitor.execute("object-add", options) == {"return": {}}
+
+
+@contextlib.contextmanager
+def by_a_descriptor(_request: pytest.FixtureRequest) -> Iterator[Use]:
+    with contextlib.ExitStack() as stack:
+        yield lambda path: stack.enter_context(path.open("rb"))
+
+
+@pytest.mark.parametrize("discard", [False, True])
+@pytest.mark.parametrize("used", [in_this_memd, in_another_memd, in_a_qemu, by_a_descriptor])
+def test_given_up_when_somebody_else_uses_its_file(
+    request: pytest.FixtureRequest,
+    tree: Tree,
+    directory: Path,
+    held: HeldHost,
+    used: Callable[[pytest.FixtureRequest], contextlib.AbstractContextManager[Use]],
+    discard: bool,
+) -> None:
+    """The file was made for what is given up; it stays, with what was written meanwhile."""
+    path = directory / "new"
+    options: dict[str, JSON] = {"share": True, "prealloc": True, "discard_data": discard}
+    with used(request) as use:
+        thread, outcome = beside(start(tree, "file", size=LARGER, mem_path=str(path), **options))
+        assert held.begun.wait(20)
+        use(path)
+        with path.open("r+b") as file:
+            file.write(b"theirs")
+        deleting = Running(tree.objects.delete("m0"))
+        held.go_on.set()
+        thread.join(20)
+        deleting.finish()
+        assert outcome == [GIVEN_UP]
+        assert path.read_bytes()[:6] == b"theirs"
 
 
 def test_given_up_before_it_has_begun(tree: Tree) -> None:
