@@ -133,13 +133,18 @@ def test_documentation_becomes_descriptions() -> None:
 
 
 @pytest.mark.parametrize("compat", list(Compat))
-@pytest.mark.parametrize("load", [load_schema, whole_schema])
-def test_is_a_json_schema_without_loose_ends(compat: Compat, load: Any) -> None:
-    document = json_schema(load(compat))
-    Draft202012Validator.check_schema(document)
-    defs = document["$defs"]
-    for ref in references(document):
-        assert ref.removeprefix("#/$defs/") in defs
+def test_is_a_json_schema_without_loose_ends(compat: Compat) -> None:
+    served, whole = (json_schema(load(compat)) for load in (load_schema, whole_schema))
+    for document in (served, whole):
+        for ref in references(document):
+            assert ref.removeprefix("#/$defs/") in document["$defs"]
+    Draft202012Validator.check_schema(whole)
+    # The other one needs no look that takes a second: its messages alone differ, in names.
+    known = whole["$defs"]
+    differing = {name for name, value in served["$defs"].items() if known.get(name) != value}
+    assert differing == {"message.request", "message.event"}
+    for name in differing:
+        Draft202012Validator.check_schema(served["$defs"][name])
 
 
 def references(value: Any) -> list[str]:
