@@ -32,7 +32,8 @@ ZERO_PAGE = 1 << 24
 def looked_at(region: Region, start: int, length: int) -> Taken:
     """Page by page: which are there, whose they are, and which are the page of zeroes."""
     resident = own = swapped = 0
-    with open("/proc/self/pagemap", "rb") as map, open("/proc/kpageflags", "rb") as flags:
+    # Without buffers, which are a thousand entries each.
+    with open("/proc/self/pagemap", "rb", 0) as map, open("/proc/kpageflags", "rb", 0) as flags:
         map.seek((region.address + start) // PAGE * 8)
         entries = struct.unpack(f"{length // PAGE}Q", map.read(length // PAGE * 8))
         for entry in entries:
