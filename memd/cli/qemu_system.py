@@ -8,6 +8,7 @@ put something into one is refused. Texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -39,6 +40,9 @@ _LISTS = {
             "resourcecontrol": "str",
         },
     ),
+    "run-with": OptsList(
+        "run-with", None, {"async-teardown": "bool", "chroot": "str", "user": "str"}
+    ),
     "overcommit": OptsList("overcommit", None, {"mem-lock": "str", "cpu-pm": "bool"}),
     "action": OptsList(
         "action",
@@ -62,9 +66,9 @@ _FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migrata
 
 REFUSED = (
     *("acpitable", "add-fd", "debugcon"),
-    *("dfilter", "dump-vmstate", "echr", "fda", "fdb", "fsdev", "gdb", "icount", "iscsi", "loadvm"),
+    *("dfilter", "dump-vmstate", "echr", "fda", "fdb", "gdb", "icount", "iscsi", "loadvm"),
     *("mtdblock", "option-rom", "plugin"),
-    *("run-with", "sd", "set", "shim", "spice", "tpmdev", "usbdevice", "virtfs"),
+    *("sd", "set", "shim", "tpmdev", "usbdevice", "virtfs"),
     "xen-domid",
 )
 FLAGS_REFUSED = (
@@ -108,6 +112,28 @@ def _refuse(line: QemuCommandLine, given: Given) -> None:
 
 def _only_checked(line: QemuCommandLine, given: Given) -> None:
     line.parse(_LISTS[given.name], given)
+
+
+def _run_with(line: QemuCommandLine, given: Given) -> None:
+    opts = line.parse(_LISTS["run-with"], given)
+    if opts.has("chroot"):
+        _refuse(line, given)
+    user = opts.get("user")
+    if user is not None and not _is_user(user):
+        raise CommandLineError(
+            f'User "user={user}" doesn\'t exist (and is not <uid>:<gid>)', where=given.where
+        )
+
+
+def _is_user(text: str) -> bool:
+    """Whether it is a user's name, or numbers of a user and a group."""
+    import pwd
+
+    try:
+        pwd.getpwnam(text)
+    except KeyError:
+        return re.fullmatch("[0-9]{1,9}:[0-9]{1,9}", text) is not None
+    return True
 
 
 _ACTIONS = {
@@ -264,6 +290,7 @@ OPTIONS: dict[str, Take] = {
     "catalogue": options.text("catalogue"),
     "unmodelled": options.choice("unmodelled", "refuse", "sample"),
     **dict.fromkeys(("overcommit", "rtc", "sandbox"), _only_checked),
+    "run-with": _run_with,
     "net": _net,
     "chardev": _registered("take_chardev"),
     "object": _registered("take_object"),
@@ -274,6 +301,8 @@ OPTIONS: dict[str, Take] = {
     ),
     "nic": _registered("take_nic"),
     "vnc": _registered("take_vnc"),
+    "spice": _registered("take_spice"),
+    "fsdev": _registered("take_fsdev"),
     "incoming": _registered("take_incoming"),
     "readconfig": _nothing,
     **dict.fromkeys(_READ_OVER, _nothing),
@@ -295,8 +324,8 @@ FLAGS: dict[str, Take] = {
 """The options with an argument, and those without one."""
 
 _ORDER = (
-    *("logfile", "chardev-add", "object-add", "blockdev-add", "drive", "netdev_add"),
-    *("use-chardev", "vnc"),
+    *("spice", "logfile", "chardev-add", "object-add", "blockdev-add", "drive", "netdev_add"),
+    *("use-chardev", "vnc", "fsdev"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""
 

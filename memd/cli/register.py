@@ -28,9 +28,21 @@ _LOG = re.compile(r",log(file|append)=((?:,,|[^,])*)")
 _ALIASES = {"tty": "serial", "parport": "parallel"}
 _DEVICES = ("serial", "parallel", "pipe")
 _KINDS = (
-    *("file", "pty", "ringbuf", "mux", "spicevmc", "serial", "parallel", "pipe", "tty"),
+    *(
+        "file",
+        "pty",
+        "ringbuf",
+        "mux",
+        "spicevmc",
+        "spiceport",
+        "serial",
+        "parallel",
+        "pipe",
+        "tty",
+    ),
     *("parport", "braille", "msmouse", "qemu-vdagent", "testdev", "vc", "wctablet"),
 )
+_SPICE_CHARDEVS = {"spicevmc": ("channel", "type"), "spiceport": ("port", "fqdn")}
 _NAMES_ALONE = ("null", "braille", "msmouse", "qemu-vdagent", "stdio", "testdev", "vc", "wctablet")
 
 
@@ -74,6 +86,55 @@ def take_vnc(line: CommandLine, given: Given) -> None:
     options: JSONObject = dict(opts.with_id())
     options["password"] = opts.switch("password") or False
     _register(line, given, "vnc", options)
+
+
+_SPICE = {
+    **dict.fromkeys(("addr", "display", "image-compression", "jpeg-wan-compression"), "str"),
+    **dict.fromkeys(("password-secret", "plaintext-channel", "rendernode"), "str"),
+    **dict.fromkeys(("streaming-video", "tls-channel", "tls-ciphers", "x509-cacert-file"), "str"),
+    **dict.fromkeys(("x509-cert-file", "x509-dh-key-file", "x509-dir", "x509-key-file"), "str"),
+    **dict.fromkeys(("x509-key-password", "zlib-glz-wan-compression"), "str"),
+    **dict.fromkeys(("agent-mouse", "disable-agent-file-xfer", "disable-copy-paste"), "bool"),
+    **dict.fromkeys(("disable-ticketing", "gl", "ipv4", "ipv6", "playback-compression"), "bool"),
+    **dict.fromkeys(("sasl", "seamless-migration", "unix"), "bool"),
+    **dict.fromkeys(("head", "port", "tls-port"), "num"),
+}
+
+
+def take_spice(line: CommandLine, given: Given) -> None:
+    """Take `-spice`."""
+    opts = parse_opts(OptsList("spice", None, _SPICE), given.value, given.warn(line.config.report))
+    for each in line.config.startup:
+        if each.command == "spice":
+            each.options.update(opts.pairs)
+            return
+    _register(line, given, "spice", dict(opts.pairs))
+
+
+_FSDEV = {
+    **dict.fromkeys(("fsdriver", "path", "security_model", "writeout"), "str"),
+    **dict.fromkeys(("multidevs", "socket"), "str"),
+    "readonly": "bool",
+    **dict.fromkeys(("fmode", "dmode", "sock_fd"), "num"),
+    **{
+        f"throttling.{unit}-{what}{end}": "num"
+        for unit in ("bps", "iops")
+        for what in ("total", "read", "write")
+        for end in ("", "-max", "-max-length")
+    },
+    "throttling.iops-size": "num",
+}
+
+
+def take_fsdev(line: CommandLine, given: Given) -> None:
+    """Take `-fsdev`."""
+    taken = [each.options["id"] for each in line.config.startup if each.command == "fsdev"]
+    known = OptsList("fsdev", "fsdriver", _FSDEV)
+    opts = parse_opts(known, given.value, given.warn(line.config.report), taken)
+    for name, value in (("fsdriver", opts.get("fsdriver")), ("id", opts.id)):
+        if value is None:
+            raise QMPError(f"fsdev: No {name} specified")
+    _register(line, given, "fsdev", dict(opts.with_id()))
 
 
 def take_nic(line: CommandLine, given: Given) -> None:
@@ -166,7 +227,8 @@ def take_port(line: CommandLine, given: Given) -> None:
     if value in ("none", "null", "vc", "stdio"):
         return
     if value.startswith("chardev:"):
-        _register(line, given, "use-chardev", {"id": value.removeprefix("chardev:")})
+        id = value.removeprefix("chardev:")
+        _register(line, given, "use-chardev", {"id": id, "port": given.name})
         return
     number = sum(each.command == "chardev-add" for each in line.config.startup)
     id = f"{given.name}{number}"
@@ -179,7 +241,7 @@ def take_port(line: CommandLine, given: Given) -> None:
     else:
         opts = parse_device(value, chardev_list(line.config.compat))
     _add(line, id, opts, given)
-    _register(line, given, "use-chardev", {"id": id})
+    _register(line, given, "use-chardev", {"id": id, "port": given.name})
 
 
 def _add(line: CommandLine, id: str, opts: Opts, given: Given) -> None:
@@ -209,8 +271,12 @@ def _backend(opts: Opts) -> JSONObject:
             data["size"] = size
     elif kind == "mux":
         data["chardev"] = opts.get("chardev") or ""
-    elif kind == "spicevmc":
-        data["type"] = opts.get("name") or ""
+    elif kind in _SPICE_CHARDEVS:
+        what, member = _SPICE_CHARDEVS[kind]
+        name = opts.get("name")
+        if name is None:
+            raise QMPError(f"chardev: spice {what}: no name given")
+        data[member] = name
     elif kind == "socket":
         data["server"] = opts.switch("server") or False
         if data["server"]:

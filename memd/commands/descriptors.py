@@ -15,6 +15,8 @@ from memd.session.places import Descriptor
 if TYPE_CHECKING:
     from memd.standin.chardevs import Held, TakeFd
 
+_COMPARED = os.O_ACCMODE | os.O_DIRECT
+
 FDSETS = "/dev/fdset/"
 """What a path begins with that names a set."""
 
@@ -25,6 +27,8 @@ class FdSets:
     def __init__(self) -> None:
         # By the set's number and the descriptor's.
         self._sets: dict[int, dict[int, tuple[Descriptor, str | None]]] = {}
+        # A set is there while a copy of one of its descriptors is open.
+        self._copies: dict[int, list[_Own]] = {}
 
     def add(self, descriptor: Descriptor, set_id: int | None, opaque: str | None) -> dict[str, int]:
         """Put a descriptor into a set, by default into a new one of the lowest free number.
@@ -38,6 +42,7 @@ class FdSets:
         if set_id is not None and set_id < 0:
             descriptor.close()
             raise QMPError("Parameter 'fdset-id' expects a non-negative value")
+        self._forget_unused()
         if set_id is None:
             set_id = next(
                 number for number in range(len(self._sets) + 1) if number not in self._sets
@@ -51,6 +56,7 @@ class FdSets:
         Raises:
             QMPError: where there is no such set or descriptor.
         """
+        self._forget_unused()
         fds = self._sets.get(set_id)
         if fds is None or (fd is not None and fd not in fds):
             which = f"fdset-id:{set_id}" + (f", fd:{fd}" if fd is not None and fds else "")
@@ -58,8 +64,6 @@ class FdSets:
         for closing in [fd] if fd is not None else list(fds):
             descriptor, _opaque = fds.pop(closing)
             descriptor.close()
-        if not fds:
-            del self._sets[set_id]
 
     def open(self, path: str, flags: int) -> Held:
         """A copy of a descriptor of a set that is open for the same access.
@@ -74,15 +78,29 @@ class FdSets:
         number = _descriptor_number(path.removeprefix(FDSETS))
         if number is None:
             raise QMPError(f"Could not parse fdset {path}")
+        self._forget_unused()
         if number not in self._sets:
             raise QMPError(f"Failed to find fdset {FDSETS}{number}")
         for fd in self._sets[number]:
-            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == flags & os.O_ACCMODE:
-                return _Own(os.dup(fd))
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & _COMPARED == flags & _COMPARED:
+                copy = _Own(os.dup(fd))
+                self._copies.setdefault(number, []).append(copy)
+                return copy
         raise QMPError(f"Failed to find file descriptor with matching flags=0x{flags:x}")
+
+    def _forget_unused(self) -> None:
+        """Forget copies that are closed, and sets that nothing is left of."""
+        for set_id, copies in [*self._copies.items()]:
+            copies[:] = [each for each in copies if each.fd >= 0]
+            if not copies:
+                del self._copies[set_id]
+        for set_id in [each for each, fds in self._sets.items() if not fds]:
+            if set_id not in self._copies:
+                del self._sets[set_id]
 
     def query(self) -> list[JSON]:
         """A QAPI `FdsetInfo` a set, the highest number first (observed on QEMU 10.0.2)."""
+        self._forget_unused()
         return [
             {
                 "fdset-id": set_id,

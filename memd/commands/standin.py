@@ -27,6 +27,8 @@ from memd.work import Command, Outcome
 if TYPE_CHECKING:
     from memd.config import StartCommand
     from memd.standin.chardevs import TakeFd
+    from memd.standin.spice import Spice
+    from memd.standin.vnc import Vnc
 
 
 class StandInDispatcher(Dispatcher):
@@ -194,15 +196,21 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
     if command == "logfile":
         await standin.chardevs.make_log(options["logfile"], append=options["logappend"])
     elif command == "use-chardev":
-        standin.chardevs.use(options["id"])
+        # The serial ports of PCs take another backend, no other port does.
+        changeable = options["port"] == "serial" and daemon.config.machine.type != "virt"
+        standin.chardevs.use(options["id"], changeable=changeable)
     elif command == "defer":
         pass
     elif command == "migrate-incoming":
         await migration.incoming_at_start(daemon, daemon.schema.checker(command)(options))
     elif command == "chardev-add":
-        await standin.chardevs.add(options, inherited)
+        await standin.chardevs.make(options, inherited)
     elif command == "vnc":
         await standin.vnc.open(options)
+    elif command == "spice":
+        await standin.spice.open(options)
+    elif command == "fsdev":
+        standin.fsdevs.add(options)
     elif command == "drives":
         from memd.standin.flash import plug_flash
 
@@ -279,6 +287,11 @@ def set_numa_node(daemon: Daemon, args: JSONObject) -> JSON:
     return {}
 
 
+def _display(its: StandIn, args: JSONObject) -> Spice | Vnc:
+    """The display that a command names by its protocol."""
+    return its.spice if args.get("protocol") == "spice" else its.vnc
+
+
 ACTS = {
     "chardev-remove": "chardevs.remove",
     "chardev-send-break": "chardevs.send_break",
@@ -286,9 +299,10 @@ ACTS = {
     "ringbuf-read": "chardevs.read",
     "netdev_del": "netdevs.delete",
     "set_link": "netdevs.set_link",
-    "set_password": "vnc.set_password",
     "change-vnc-password": "vnc.set_password",
-    "expire_password": "vnc.expire_password",
+    "query-spice": "spice.query",
+    "client_migrate_info": "spice.move_clients",
+    "query-vm-generation-id": "devices.generation_id",
     "query-vnc": "vnc.query",
     "query-vnc-servers": "vnc.query_servers",
     "display-reload": "vnc.reload",
@@ -349,6 +363,10 @@ _VERBS = ("pause", "resume", "cancel", "complete", "finalize", "dismiss")
 REGISTERS: dict[str, Handler] = {
     **{name: _register(attrgetter(place)) for name, place in ACTS.items()},
     "send-key": _register(lambda its: lambda args: None),
+    "set_password": _register(lambda its: lambda args: _display(its, args).set_password(args)),
+    "expire_password": _register(
+        lambda its: lambda args: _display(its, args).expire_password(args)
+    ),
     "blockdev-open-tray": _register(lambda its: partial(its.drives.move_tray, opened=True)),
     "blockdev-close-tray": _register(lambda its: partial(its.drives.move_tray, opened=False)),
     "snapshot-save": _register(lambda its: its.snapshots.job("save")),

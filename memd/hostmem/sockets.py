@@ -82,7 +82,7 @@ def connect_unix(path: str, roots: Roots | None) -> socket.socket:
 
 
 def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Entry]:
-    """Listen where a client says, in place of a socket that is there.
+    """Listen where a client says, in place of a socket or an empty file that is there.
 
     Args:
         roots: what the path has to be below; None for anywhere.
@@ -99,7 +99,9 @@ def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Entry]:
     try:
         entry = _entry(path, roots)
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(entry.stat().st_mode):
+            status = entry.stat()
+            is_empty = stat.S_ISREG(status.st_mode) and status.st_size == 0
+            if is_empty or stat.S_ISSOCK(status.st_mode):
                 entry.unlink()
         made.bind(_here(entry))
         made.listen(1)

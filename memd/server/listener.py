@@ -30,7 +30,7 @@ LOCK_PATIENCE = 2.0
 def listen_unix(path: str, mode: int = 0o600) -> socket.socket:
     """Listen on a UNIX socket at `path`.
 
-    A socket file that nobody listens on any more is replaced.
+    A socket file that nobody listens on any more is replaced, and an empty file.
 
     Args:
         mode: of the file: who can connect. Whom memd asks for by name is
@@ -96,9 +96,13 @@ def _bind(sock: socket.socket, path: str) -> None:
 
 
 def _is_stale(path: str) -> bool:
-    """Whether `path` is a socket that nobody listens on."""
-    # A connection to a regular file is refused too.
-    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+    """Whether `path` is a socket that nobody listens on, or an empty file."""
+    status = os.lstat(path)
+    if stat.S_ISREG(status.st_mode):
+        # Incus makes one, as a name that nobody else has.
+        return status.st_size == 0
+    # A connection to anything else is refused too.
+    if not stat.S_ISSOCK(status.st_mode):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)

@@ -37,6 +37,7 @@ from memd.work import MEMORY, Encoded, Job, in_turns
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
     from memd.qom.tree import Tree
+    from memd.standin.chardevs import Held, Sets
     from memd.standin.tunable import ThrottleGroup
 
 _MOST = 1024
@@ -186,6 +187,7 @@ class Node:
         self._child: Node | None = None
         self._backing: Node | None = None
         self._joined = False
+        self.given: Held | None = None
         self.owned = False
         self.job: str | None = None
         self.holds: list[str] = []
@@ -293,9 +295,11 @@ class Node:
     def close(self) -> None:
         """Close its file. May wait."""
         with self._at_file:
-            if self.fd >= 0:
+            if self.given is not None:
+                self.given.close()
+            elif self.fd >= 0:
                 os.close(self.fd)
-                self.fd = -1
+            self.fd = -1
 
 
 class Blocks:
@@ -304,6 +308,7 @@ class Blocks:
     Args:
         compat: whose nodes it tells of.
         tree: says what their files have to be below, and has groups of limits.
+        sets: the sets of descriptors that paths may name.
 
     Attributes:
         drives: in the order in which they came.
@@ -312,9 +317,10 @@ class Blocks:
 
     inactive = False
 
-    def __init__(self, compat: Compat, tree: Tree) -> None:
+    def __init__(self, compat: Compat, tree: Tree, sets: Sets) -> None:
         self._compat = compat
         self._tree = tree
+        self._sets = sets
         self._nodes: dict[str, Node] = {}
         self._making: set[str] = set()
         self._numbers = 0
@@ -394,6 +400,7 @@ class Blocks:
         named, made = [*planned], [*planned.values()]
         self._making.update(named)
         try:
+            self._take_given(made)
             await Job(lambda: _open(made, self._tree.host.roots), on=waits_for(made))
         finally:
             self._making.difference_update(named)
@@ -409,6 +416,19 @@ class Blocks:
             raise
         top.owned = owned
         return top
+
+    def _take_given(self, nodes: list[Node]) -> None:
+        """Take the descriptors that nodes name instead of files; raises `QMPError`."""
+        try:
+            for node in nodes:
+                path = node.options["filename"] if node.driver == "file" else ""
+                if path.startswith("/dev/fdset/"):
+                    flags = _access(node) | (os.O_DIRECT if node.cache["direct"] else 0)
+                    node.given = self._sets.open(path, flags)
+                    node.fd = node.given.fd
+        except QMPError:
+            _close(nodes)
+            raise
 
     async def set_active(self, active: bool) -> None:
         """Lock the images, since the machine has come, or leave them to where it goes.
@@ -844,11 +864,15 @@ def _close(nodes: list[Node]) -> None:
         node.close()
 
 
+def _access(node: Node) -> int:
+    return os.O_RDONLY if node.read_only else os.O_RDWR
+
+
 def _open_file(node: Node, roots: Roots | None) -> None:
     path = node.options["filename"]
-    access = os.O_RDONLY if node.read_only else os.O_RDWR
     try:
-        node.fd = open_path(encode_path(path), access | _ACCESS, roots)
+        if node.given is None:
+            node.fd = open_path(encode_path(path), _access(node) | _ACCESS, roots)
         found = os.fstat(node.fd)
         node.on = frozenset((number(found.st_mode, found.st_dev, found.st_rdev),))
         if not stat.S_ISREG(found.st_mode):

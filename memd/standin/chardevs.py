@@ -39,10 +39,18 @@ class Held(Protocol):
         """Close it."""
 
 
+class Sets(Protocol):
+    """Sets of descriptors, which paths name as `/dev/fdset/N`."""
+
+    def open(self, path: str, flags: int) -> Held:
+        """A copy of one that is open for the access of flags of open(2); raises `QMPError`."""
+
+
 _MOST = 1024
 """Devices that clients may have added at a time: each may hold three descriptors."""
 
 _RING = 65536
+_SPICE_CHANNELS = ("vdagent", "smartcard", "usbredir")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]*")
 
 _PATHS = ("logfile", "in", "out", "device")
@@ -110,11 +118,17 @@ class Chardevs:
 
     Args:
         tree: where they are seen, and which paths clients may name.
+        with_spice: whether there is a SPICE display.
+
+    Attributes:
+        changeable: those in use whose users take another backend instead.
     """
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, with_spice: Callable[[], bool]) -> None:
         self._tree = tree
+        self._with_spice = with_spice
         self._making: set[str] = set()
+        self.changeable: set[ChardevObject] = set()
         self._ports: list[ChardevObject] = []
 
     def find(self, id: str) -> ChardevObject | None:
@@ -128,27 +142,41 @@ class Chardevs:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
+        id = args["id"]
+        if self.find(id) is not None or id in self._making:
+            raise QMPError(f"Chardev with id '{id}' already exists")
+        try:
+            return await self.make(args, take_fd)
+        except QMPError as error:
+            raise QMPError(f"Failed to add chardev '{id}': {error.desc}") from None
+
+    async def make(self, args: dict[str, Any], take_fd: TakeFd) -> JSON:
+        """The same, of which the reason alone is told where it can't be."""
         id, backend = args["id"], args["backend"]
         there = self._tree.chardevs.children
         if id in there or id in self._making:
-            raise QMPError(f"Chardev with id '{id}' already exists")
+            raise QMPError(f"Duplicate ID '{id}' for chardev")
         if len(there) + len(self._making) >= _MOST:
             raise QMPError(f"there are {_MOST} character devices, and may be no more")
         kind, data = backend["type"], backend["data"]
-        below = self._below(id, data) if kind == "mux" else None
+        below = self._below(data) if kind == "mux" else None
         size = data.get("size", _RING)
         if kind == "ringbuf" and (size <= 0 or size & (size - 1)):
-            raise _failed(id, "size of ringbuf chardev must be power of two")
+            raise QMPError("size of ringbuf chardev must be power of two")
         if kind == "ringbuf" and size > _RING * 16:
-            raise _failed(id, f"memd keeps rings of at most {_RING * 16} bytes")
-        given = self._given(id, kind, data, take_fd)
+            raise QMPError(f"memd keeps rings of at most {_RING * 16} bytes")
+        if kind == "spicevmc" and data["type"] not in _SPICE_CHANNELS:
+            raise QMPError(f"unsupported type name: {data['type']}")
+        if kind == "spiceport" and not self._with_spice():
+            raise QMPError("spice not enabled")
+        given = self._given(kind, data, take_fd)
         self._making.add(id)
         number = None if given is None else given.fd
         # A socket may wait for who is at its other end.
         paths = [data[each] for each in _PATHS if kind != "socket" and each in data]
         on = of_paths(paths)
         try:
-            opened = await Job(lambda: _open(id, kind, data, self._tree.host.roots, number), on=on)
+            opened = await Job(lambda: _open(kind, data, self._tree.host.roots, number), on=on)
             opened.on = on
         except BaseException:
             if given is not None:
@@ -167,21 +195,21 @@ class Chardevs:
         name = opened.filename
         return {} if name is None else {"pty": name.removeprefix("pty:")}
 
-    def _below(self, id: str, data: dict[str, Any]) -> Registered:
+    def _below(self, data: dict[str, Any]) -> Registered:
         below = self.find(data["chardev"])
         if not isinstance(below, Registered):
-            raise _failed(id, f"mux: base chardev {data['chardev']} not found")
+            raise QMPError(f"mux: base chardev {data['chardev']} not found")
         if below.in_use:
-            raise _failed(id, f"chardev '{below.name}' is already in use")
+            raise QMPError(f"chardev '{below.name}' is already in use")
         return below
 
-    def _given(self, id: str, kind: str, data: dict[str, Any], take_fd: TakeFd) -> Held | None:
+    def _given(self, kind: str, data: dict[str, Any], take_fd: TakeFd) -> Held | None:
         if kind != "socket" or data["addr"]["type"] != "fd":
             return None
         name = data["addr"]["data"]["str"]
         given = take_fd(name)
         if given is None:
-            raise _failed(id, f"File descriptor named '{name}' has not been found")
+            raise QMPError(f"File descriptor named '{name}' has not been found")
         return given
 
     async def change(self, args: dict[str, Any], take_fd: TakeFd) -> JSON:
@@ -194,14 +222,24 @@ class Chardevs:
         old = self.find(id)
         if old is None:
             raise QMPError(f"Chardev '{id}' does not exist")
-        if not isinstance(old, Registered) or old.in_use:
+        if old.qom_type.name == "chardev-mux":
+            raise QMPError("For mux or hub device hotswap is not supported yet")
+        if not isinstance(old, Registered) or (old.in_use and old not in self.changeable):
             raise QMPError("Chardev user does not support chardev hotswap")
         self._tree.chardevs.remove_child(id)
         try:
-            answer = await self.add(args, take_fd)
+            answer = await self.make(args, take_fd)
         except BaseException:
             self._tree.chardevs.add_child(id, old)
             raise
+        if old in self.changeable:
+            new = self._tree.chardevs.children[id]
+            assert isinstance(new, ChardevObject)
+            new.used = True
+            self.changeable.add(new)
+            if old in self._ports:
+                self._ports.append(new)
+        self.changeable.discard(old)
         await self._close_behind(old)
         return answer
 
@@ -237,8 +275,16 @@ class Chardevs:
         for other in self._ports:
             other.used = False
 
-    def use(self, id: str) -> None:
-        """A serial or parallel port is on a device; raises `QMPError` where it can't be."""
+    def use(self, id: str, *, changeable: bool) -> None:
+        """A serial or parallel port is on a device.
+
+        Args:
+            id: of the device.
+            changeable: whether `chardev-change` may give the port another backend.
+
+        Raises:
+            QMPError: there is no such device, or it is in use.
+        """
         device = self.find(id)
         if device is None:
             raise QMPError(f"chardev '{id}' not found")
@@ -246,6 +292,8 @@ class Chardevs:
             raise QMPError(f"chardev '{id}' is already in use")
         device.used = True
         self._ports.append(device)
+        if changeable:
+            self.changeable.add(device)
 
     async def make_log(self, path: str, *, append: bool) -> None:
         """Make the log of a device, in which nothing will be; raises `QMPError`."""
@@ -295,13 +343,7 @@ class Chardevs:
         return device
 
 
-def _failed(id: str, why: str) -> QMPError:
-    return QMPError(f"Failed to add chardev '{id}': {why}")
-
-
-def _open(
-    id: str, kind: str, data: dict[str, Any], roots: Roots | None, given: int | None
-) -> _Opened:
+def _open(kind: str, data: dict[str, Any], roots: Roots | None, given: int | None) -> _Opened:
     """Open what is behind a device. Runs in a thread."""
     opened = _Opened()
     try:
@@ -322,9 +364,6 @@ def _open(
             opened.filename = f"pty:{os.ttyname(opened.fds[-1])}"
         elif kind == "socket":
             _socket(opened, data, roots, given)
-    except QMPError as error:
-        opened.close()
-        raise _failed(id, error.desc) from None
     except BaseException:
         opened.close()
         raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from memd.devices.bus import Bus, PciBus
 from memd.devices.device import VISITS, attempt, deleted, kept, peripherals
@@ -21,6 +22,7 @@ from memd.devices.placeholders import has_balloon
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
+from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.standin.chardevs import Registered as RegisteredChardev
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from memd.standin.catalogue import Catalogue
     from memd.standin.chardevs import Chardevs
     from memd.standin.drives import Drives
+    from memd.standin.fsdevs import Fsdevs
     from memd.standin.netdevs import Netdevs, Nic
     from memd.work import Command, Event
 
@@ -61,32 +64,49 @@ derived from."""
 
 _PLAIN_PCI = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge", "x3130-upstream")
 
+_SERIAL_PORTS = ("isa-serial", "pci-serial")
+_GENERATION_ID = "vmgenid"
+_ALONE = (_GENERATION_ID, "vmclock", "vmcoreinfo")
+_STAY = (*_ALONE, "ipmi-bmc-extern", "ipmi-bmc-sim")
+_ON_NO_BUS = {
+    **dict.fromkeys(("ipmi-bmc-extern", "ipmi-bmc-sim", "nvme-subsys", "vmclock"), ""),
+    _GENERATION_ID: (
+        "requires DMA write support in fw_cfg, which this machine type does not provide"
+    ),
+    "vmcoreinfo": "device requires fw_cfg with DMA",
+}
+"""Devices that are on no bus, and what they say of a machine that has nothing at all."""
+
 _HARMLESS = ("slot/function", "bus found", "maxmem", "Only one", "bus was found", "chassis slot")
 """Words of complaints that a recorded device had on its machine, and need not have on this one."""
 
 
 class OtherDevice(Device):
-    """A device on another bus than PCI's."""
+    """A device on another bus than PCI's, or on none."""
 
     def __init__(
-        self, qom_type: ObjectType, tree: Tree, id: str | None, bus: Bus, register: Devices
+        self, qom_type: ObjectType, tree: Tree, id: str | None, bus: Bus | None, register: Devices
     ) -> None:
         super().__init__(qom_type, tree, id)
         self._bus = bus
         self._register = register
 
     @property
-    def bus(self) -> Bus:
-        """The bus that it is on."""
+    def bus(self) -> Bus | None:
+        """The bus that it is on, if any."""
         return self._bus
 
     @property
     def hotpluggable(self) -> bool:
         """Whether it can be removed while the machine runs."""
+        if self._bus is None:
+            return self.qom_type.name not in _STAY
         return self._bus.hotplug
 
     def check_bus(self) -> None:
         """See `Device.check_bus`."""
+        if self._bus is None:
+            raise _stays(self.qom_type.name)
         self._bus.check_hotplug()
 
     def removal(self, machine: Any) -> None:
@@ -127,6 +147,7 @@ class Devices:
         catalogue: says which there are.
         chardevs, netdevs, drives: what a `chardev`, a `netdev` and a `drive` refer to.
         blocks: what closes a node that nothing uses.
+        fsdevs: what an `fsdev` refers to.
     """
 
     def __init__(
@@ -137,6 +158,7 @@ class Devices:
         netdevs: Netdevs,
         drives: Drives,
         blocks: Blocks,
+        fsdevs: Fsdevs,
     ) -> None:
         self._tree = tree
         self._catalogue = catalogue
@@ -144,6 +166,7 @@ class Devices:
         self._netdevs = netdevs
         self._drives = drives
         self._blocks = blocks
+        self._fsdevs = fsdevs
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, Bus] = {}
         self._present: set[AnyDevice] = set()
@@ -172,10 +195,10 @@ class Devices:
         told = self._admit(driver)
         socket = self._cpu_socket(machine, driver, args.get("bus"))
         if socket is None:
-            if told["bus"] is None:
-                raise QMPError(f"Device '{driver}' can not be hotplugged on this machine")
             bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
-            if machine.started:
+            if bus is None and (machine.started or driver not in _ON_NO_BUS):
+                raise _stays(driver)
+            if bus is not None and machine.started:
                 bus.check_hotplug()
         given = args.get("id")
         id = given if type(given) is str else None
@@ -204,6 +227,11 @@ class Devices:
                 place_cpu(machine, socket, device)
                 return
             self._check(device, told["says"] or "", machine)
+            if socket is None and bus is None:
+                self._check_alone(device, machine)
+            if "fsdev" in kind.all_properties:
+                values = device.values
+                await self._fsdevs.check(values.get("fsdev"), values.get("mount_tag"))
             if driver == _BALLOON and has_balloon(self._tree, name):
                 raise QMPError("Only one balloon device is supported")
             if "drive" in kind.all_properties:
@@ -249,8 +277,10 @@ class Devices:
             machine.buses.find(bus, driver, on_pci=False, virtio=machine.has_virtio)
         return kind
 
-    def _find_bus(self, machine: Machine, driver: str, kind: str, name: JSON) -> Bus:
+    def _find_bus(self, machine: Machine, driver: str, kind: str | None, name: JSON) -> Bus | None:
         self._find_buses(machine)
+        if kind is None:
+            return machine.buses.find(name, driver, on_pci=False, virtio=machine.has_virtio)
         if type(name) is str and name in self._buses:
             named = self._buses[name]
             if named.qom_type.name != kind:
@@ -283,7 +313,8 @@ class Devices:
 
     def _full(self) -> set[str]:
         """The buses of the machine that take one device and have it."""
-        return {each.bus.name for each in self._present if each.bus.qom_type.is_a("virtio-bus")}
+        buses = [each.bus for each in self._present if each.bus is not None]
+        return {bus.name for bus in buses if bus.qom_type.is_a("virtio-bus")}
 
     def _find_buses(self, machine: Machine) -> None:
         """The buses of devices that memd has a part for."""
@@ -310,6 +341,23 @@ class Devices:
         named = set(_WORD.findall(says)) & set(device.qom_type.all_properties)
         if not given or (named and not named & given):
             raise QMPError(says)
+
+    def _check_alone(self, device: AnyDevice, machine: Machine) -> None:
+        """Raise `QMPError` where a device that is on no bus can't be on the machine."""
+        driver = device.qom_type.name
+        if machine.config.type == "none" and _ON_NO_BUS[driver]:
+            raise QMPError(f"{driver} {_ON_NO_BUS[driver]}")
+        if driver in _ALONE and any(each.qom_type.name == driver for each in self._present):
+            raise QMPError(f"at most one {driver} device is permitted")
+        if driver == _GENERATION_ID:
+            device.values.setdefault("guid", str(uuid4()))
+
+    def generation_id(self, args: object = None) -> JSON:
+        """The value of `query-vm-generation-id`; raises `QMPError` where there is none."""
+        for each in self._present:
+            if each.qom_type.name == _GENERATION_ID:
+                return {"guid": each.values["guid"]}
+        raise QMPError("VM Generation ID device not found")
 
     def _add_buses(self, device: Device, id: str | None, machine: Machine) -> None:
         kind = device.qom_type
@@ -380,6 +428,7 @@ class Devices:
         chardev = self._chardevs.find(device.values.get("chardev", ""))
         if chardev is not None:
             chardev.used = False
+            self._chardevs.changeable.discard(chardev)
         return node
 
     # Properties
@@ -422,6 +471,8 @@ class Devices:
             return self._drive_property(owner)
         if name == "mac":
             return kept(name, kind, "", _visit_mac(owner))
+        if driver == _GENERATION_ID and name == "guid":
+            return kept(name, kind, "", _visit_guid)
         default = value_unset(told) if kind in VISITS or told.default is not None else ""
         return kept(name, kind, default, VISITS.get(kind, visit_str))
 
@@ -486,6 +537,8 @@ class Devices:
                 " in use"
             )
         chardev.used = True
+        if owner.startswith(_SERIAL_PORTS):
+            self._chardevs.changeable.add(chardev)
 
 
 def _names(device: Device, path: str) -> tuple[str | None, ...]:
@@ -503,6 +556,22 @@ def _visit_mac(owner: str) -> Visit:
         return value.replace("-", ":").lower()
 
     return visit
+
+
+def _visit_guid(value: JSON, path: str) -> JSON:
+    """The id of a state of the machine, or "auto" for one that nobody else has."""
+    visit_str(value, path)
+    guid = str(uuid4()) if value == "auto" else parse_uuid(value)
+    if guid is None:
+        raise QMPError(f"Property '{_GENERATION_ID}.guid' doesn't take value '{value}'")
+    return guid
+
+
+def _stays(driver: str) -> QMPError:
+    """The error for a device on no bus, which neither comes nor goes."""
+    if driver in _STAY:
+        return QMPError(f"Device '{driver}' does not support hotplugging")
+    return QMPError(f"Device '{driver}' can not be hotplugged on this machine")
 
 
 def _reference(name: str, take: Callable[[Device, JSON], None]) -> Property:

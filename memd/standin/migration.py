@@ -27,6 +27,7 @@ from memd.work import Command, Completion, Event, Job
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
+    from memd.standin.chardevs import Sets
 
 log = logging.getLogger("memd")
 
@@ -60,6 +61,10 @@ class Host(Protocol):
     machine: Machine
     machine_kind: MachineKind | None
     fail: Callable[[str], None]
+
+    @property
+    def fdsets(self) -> Sets:
+        """The descriptor sets of `add-fd`."""
 
 
 class _Cancelled(Exception):

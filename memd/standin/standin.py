@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from memd.standin.drives import Drives
     from memd.standin.dump import Dump
     from memd.standin.exports import Exports
+    from memd.standin.fsdevs import Fsdevs
     from memd.standin.images import Images
     from memd.standin.listeners import Listeners
     from memd.standin.migration import Host, Migration
     from memd.standin.netdevs import Netdevs
     from memd.standin.snapshots import Snapshots
+    from memd.standin.spice import Spice
     from memd.standin.vnc import Vnc
 
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
@@ -74,7 +76,7 @@ class StandIn:
         """The character devices that clients add."""
         from memd.standin.chardevs import Chardevs
 
-        return Chardevs(self._tree)
+        return Chardevs(self._tree, lambda: self.spice.in_use)
 
     @cached_property
     def netdevs(self) -> Netdevs:
@@ -88,8 +90,9 @@ class StandIn:
         """The block nodes."""
         from memd.standin.blocks import Blocks
 
-        blocks = Blocks(self._compat, self._tree)
-        blocks.inactive = self.host is not None and self.host.run_state == "inmigrate"
+        assert self.host is not None
+        blocks = Blocks(self._compat, self._tree, self.host.fdsets)
+        blocks.inactive = self.host.run_state == "inmigrate"
         return blocks
 
     @cached_property
@@ -149,8 +152,23 @@ class StandIn:
         from memd.standin.devices import Devices
 
         return Devices(
-            self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks
+            *(self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks),
+            self.fsdevs,
         )
+
+    @cached_property
+    def fsdevs(self) -> Fsdevs:
+        """The directories for guests."""
+        from memd.standin.fsdevs import Fsdevs
+
+        return Fsdevs(self._tree.host.roots)
+
+    @cached_property
+    def spice(self) -> Spice:
+        """The SPICE display."""
+        from memd.standin.spice import Spice
+
+        return Spice(self.listeners)
 
     @cached_property
     def migration(self) -> Migration:

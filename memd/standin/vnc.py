@@ -94,7 +94,6 @@ class Vnc:
 
     def set_password(self, args: Args) -> None:
         """`set_password` and `change-vnc-password`; raises `QMPError`."""
-        _check_spice(args)
         if args.get("connected", "keep") != "keep":
             raise QMPError("parameter 'connected' must be 'keep' when 'protocol' is 'vnc'")
         missing = self._is_missing(args)
@@ -106,11 +105,7 @@ class Vnc:
 
     def expire_password(self, args: Args) -> None:
         """`expire_password`; raises `QMPError`."""
-        time = args["time"]
-        number = time.removeprefix("+") if _SECONDS.fullmatch(time) else None
-        if time not in ("now", "never") and (number is None or abs(int(number)) >= 1 << 64):
-            raise QMPError(f"Parameter 'time' doesn't take value '{time}'")
-        _check_spice(args)
+        check_time(args)
         if self._is_missing(args):
             raise QMPError("Could not set password expire time")
 
@@ -129,6 +124,9 @@ class Vnc:
             raise QMPError("memd does not change where it listens for VNC clients")
 
 
-def _check_spice(args: Args) -> None:
-    if args.get("protocol") == "spice":
-        raise QMPError("SPICE is not in use", "DeviceNotActive")
+def check_time(args: Args) -> None:
+    """Raise `QMPError` where the `time` of `expire_password` is none."""
+    time = args["time"]
+    number = time.removeprefix("+") if _SECONDS.fullmatch(time) else None
+    if time not in ("now", "never") and (number is None or abs(int(number)) >= 1 << 64):
+        raise QMPError(f"Parameter 'time' doesn't take value '{time}'")

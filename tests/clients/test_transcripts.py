@@ -1,7 +1,8 @@
 """Command lines and commands of clients that no test can start: what they send is taken.
 
 Written after what Kata, Proxmox, labgrid and os-autoinst are known to send, not recorded
-of them; Kata's device strings were compared with its sources.
+of them; Kata's device strings were compared with its sources. What Incus 6.0.4 sends was
+recorded, and only its paths, descriptors and accelerator are others here.
 """
 
 from __future__ import annotations
@@ -209,6 +210,281 @@ OS_AUTOINST_STEPS: list[Step] = [
     ("quit", {}),
 ]
 
+INCUS_CONFIG = """
+[machine]
+graphics = "off"
+type = "q35"
+accel = "tcg"
+usb = "off"
+[global]
+driver = "ICH9-LPC"
+property = "disable_s3"
+value = "1"
+[global]
+driver = "ICH9-LPC"
+property = "disable_s4"
+value = "0"
+[boot-opts]
+strict = "on"
+[memory]
+size = "512M"
+[smp-opts]
+cpus = "1"
+maxcpus = "2"
+[object "mem0"]
+qom-type = "memory-backend-memfd"
+size = "512M"
+share = "on"
+[numa]
+type = "node"
+nodeid = "0"
+memdev = "mem0"
+[drive]
+file = "@DIR@/image"
+if = "pflash"
+format = "raw"
+unit = "0"
+readonly = "on"
+[drive]
+file = "@DIR@/flash"
+if = "pflash"
+format = "raw"
+unit = "1"
+[chardev "monitor"]
+backend = "socket"
+path = "@DIR@/qemu.monitor"
+server = "on"
+wait = "off"
+[mon]
+chardev = "monitor"
+mode = "control"
+[chardev "console"]
+backend = "ringbuf"
+size = "1048576"
+[device "qemu_vmcoreinfo"]
+driver = "vmcoreinfo"
+[device "qemu_pcie0"]
+driver = "pcie-root-port"
+bus = "pcie.0"
+addr = "1.0"
+chassis = "0"
+multifunction = "on"
+[device "qemu_balloon"]
+driver = "virtio-balloon-pci"
+bus = "qemu_pcie0"
+addr = "00.0"
+multifunction = "on"
+[object "qemu_rng"]
+qom-type = "rng-random"
+filename = "/dev/urandom"
+[device "dev-qemu_rng"]
+driver = "virtio-rng-pci"
+bus = "qemu_pcie0"
+addr = "00.1"
+rng = "qemu_rng"
+[device "qemu_keyboard"]
+driver = "virtio-keyboard-pci"
+bus = "qemu_pcie0"
+addr = "00.2"
+[device "qemu_tablet"]
+driver = "virtio-tablet-pci"
+bus = "qemu_pcie0"
+addr = "00.3"
+[device "qemu_vsock"]
+driver = "vhost-vsock-pci"
+bus = "qemu_pcie0"
+addr = "00.4"
+guest-cid = "4171893779"
+vhostfd = "7"
+[device "dev-qemu_serial"]
+driver = "virtio-serial-pci"
+bus = "qemu_pcie0"
+addr = "00.5"
+[chardev "qemu_serial-chardev"]
+backend = "ringbuf"
+size = "16B"
+[device "qemu_serial"]
+driver = "virtserialport"
+name = "org.linuxcontainers.incus"
+chardev = "qemu_serial-chardev"
+bus = "dev-qemu_serial.0"
+[device "qemu_serial_legacy"]
+driver = "virtserialport"
+name = "org.linuxcontainers.lxd"
+bus = "dev-qemu_serial.0"
+[chardev "qemu_spice-chardev"]
+backend = "spicevmc"
+name = "vdagent"
+[device "qemu_spice"]
+driver = "virtserialport"
+name = "com.redhat.spice.0"
+chardev = "qemu_spice-chardev"
+bus = "dev-qemu_serial.0"
+[chardev "qemu_spicedir-chardev"]
+backend = "spiceport"
+name = "org.spice-space.webdav.0"
+[device "qemu_spicedir"]
+driver = "virtserialport"
+name = "org.spice-space.webdav.0"
+chardev = "qemu_spicedir-chardev"
+bus = "dev-qemu_serial.0"
+[device "qemu_usb"]
+driver = "qemu-xhci"
+bus = "qemu_pcie0"
+addr = "00.6"
+p2 = "8"
+p3 = "8"
+[chardev "qemu_spice-usb-chardev1"]
+backend = "spicevmc"
+name = "usbredir"
+[device "qemu_spice-usb1"]
+driver = "usb-redir"
+chardev = "qemu_spice-usb-chardev1"
+[chardev "qemu_spice-usb-chardev2"]
+backend = "spicevmc"
+name = "usbredir"
+[device "qemu_spice-usb2"]
+driver = "usb-redir"
+chardev = "qemu_spice-usb-chardev2"
+[chardev "qemu_spice-usb-chardev3"]
+backend = "spicevmc"
+name = "usbredir"
+[device "qemu_spice-usb3"]
+driver = "usb-redir"
+chardev = "qemu_spice-usb-chardev3"
+[device "qemu_pcie1"]
+driver = "pcie-root-port"
+bus = "pcie.0"
+addr = "1.1"
+chassis = "1"
+[device "qemu_scsi"]
+driver = "virtio-scsi-pci"
+bus = "qemu_pcie1"
+addr = "00.0"
+[device "qemu_pcie2"]
+driver = "pcie-root-port"
+bus = "pcie.0"
+addr = "1.2"
+chassis = "2"
+[fsdev "qemu_config"]
+fsdriver = "local"
+security_model = "none"
+readonly = "on"
+path = "@DIR@"
+[device "dev-qemu_config-drive-9p"]
+driver = "virtio-9p-pci"
+bus = "qemu_pcie2"
+addr = "00.0"
+multifunction = "on"
+mount_tag = "config"
+fsdev = "qemu_config"
+[device "qemu_pcie3"]
+driver = "pcie-root-port"
+bus = "pcie.0"
+addr = "1.3"
+chassis = "3"
+[device "qemu_gpu"]
+driver = "virtio-vga"
+bus = "qemu_pcie3"
+addr = "00.0"
+[device "vmgenid0"]
+driver = "vmgenid"
+guid = "4f47e59b-8514-464c-8deb-84af6b38f6d0"
+[device "qemu_pcie4"]
+driver = "pcie-root-port"
+bus = "pcie.0"
+addr = "1.4"
+chassis = "4"
+[device "qemu_pcie5"]
+driver = "pcie-root-port"
+bus = "pcie.0"
+addr = "1.5"
+chassis = "5"
+"""
+
+INCUS = """
+-S -name v1 -uuid ae078a69-1750-4ef6-8cc0-5b7f1cb199aa -cpu host,hv_passthrough -nographic
+-serial chardev:console -nodefaults -no-user-config
+-sandbox on,obsolete=deny,elevateprivileges=allow,spawn=allow,resourcecontrol=deny
+-readconfig @DIR@/qemu.conf -spice unix=on,disable-ticketing=on,addr=@DIR@/qemu.spice
+-pidfile @DIR@/pid -D @DIR@/qemu.log -smbios type=2,manufacturer=LinuxContainers,product=Incus
+-run-with user=nobody
+"""
+
+INCUS_MIGRATION = {"transport": "socket", "type": "fd", "str": "migration"}
+
+INCUS_STEPS: list[Step] = [
+    ("qom-get", {"path": "/machine", "property": "type"}),
+    ("query-hotpluggable-cpus", {}),
+    (
+        "device_add",
+        {
+            "core-id": 1,
+            "driver": "host-x86_64-cpu",
+            "id": "cpu010",
+            "socket-id": 0,
+            "thread-id": 0,
+        },
+    ),
+    ("query-cpus-fast", {}),
+    ("add-fd", {"fdset-id": 0, "opaque": "rdwr:incus_root"}),
+    (
+        "blockdev-add",
+        {
+            "aio": "io_uring",
+            "cache": {"direct": False, "no-flush": False},
+            "discard": "unmap",
+            "driver": "file",
+            "filename": "/dev/fdset/0",
+            "locking": "off",
+            "node-name": "incus_root",
+            "read-only": False,
+        },
+    ),
+    (
+        "device_add",
+        {
+            "bootindex": 0,
+            "bus": "qemu_scsi.0",
+            "channel": 0,
+            "device_id": "incus_root",
+            "drive": "incus_root",
+            "driver": "scsi-hd",
+            "id": "dev-incus_root",
+            "lun": 1,
+            "serial": "incus_root",
+        },
+    ),
+    ("system_reset", {}),
+    ("set-action", {"panic": "pause", "reboot": "shutdown", "shutdown": "poweroff"}),
+    ("cont", {}),
+    ("query-status", {}),
+    ("query-chardev", {}),
+    ("ringbuf-read", {"device": "console", "size": 1048576, "format": "utf8"}),
+    ("chardev-change", {"id": "console", "backend": {"type": "ringbuf", "data": {}}}),
+    ("query-memory-size-summary", {}),
+    ("query-balloon", {}),
+    ("balloon", {"value": 268435456}),
+    (
+        "block_set_io_throttle",
+        {
+            "id": "dev-incus_root",
+            **dict.fromkeys(("bps", "bps_wr", "iops", "iops_rd"), 0),
+            "bps_rd": 10000000,
+            "iops_wr": 100,
+        },
+    ),
+    ("query-blockstats", {}),
+    ("query-pci", {}),
+    ("stop", {}),
+    ("getfd", {"fdname": "migration"}),
+    ("migrate", {"channels": [{"channel-type": "main", "addr": INCUS_MIGRATION}]}),
+    ("query-migrate", {}),
+    ("query-fdsets", {}),
+    ("remove-fd", {"fdset-id": 0}),
+    ("quit", {}),
+]
+
 
 @pytest.mark.parametrize(
     ("line", "steps"),
@@ -217,10 +493,13 @@ OS_AUTOINST_STEPS: list[Step] = [
         pytest.param(PROXMOX, PROXMOX_STEPS, id="Proxmox"),
         pytest.param(LABGRID, LABGRID_STEPS, id="labgrid"),
         pytest.param(OS_AUTOINST, OS_AUTOINST_STEPS, id="os-autoinst"),
+        pytest.param(INCUS, INCUS_STEPS, id="Incus"),
     ],
 )
 def test_what_clients_send(directory: Path, line: str, steps: list[Step]) -> None:
-    (directory / "image").write_bytes(bytes(4 << 20))
+    for name in ("image", "flash"):
+        (directory / name).write_bytes(bytes(4 << 20))
+    (directory / "qemu.conf").write_text(INCUS_CONFIG.replace("@DIR@", str(directory)))
     for name in ("console.in", "console.out"):
         os.mkfifo(directory / name)
     listening = socket.socket(socket.AF_UNIX)
@@ -235,9 +514,10 @@ def test_what_clients_send(directory: Path, line: str, steps: list[Step]) -> Non
         for command, arguments in steps:
             text = json.dumps({"execute": command, "arguments": arguments})
             request = text.replace("@DIR@", str(directory)).encode()
-            if command == "getfd":
-                with open("/dev/null", "wb") as null:
-                    monitor.send(request, [null.fileno()])
+            given = {"getfd": Path("/dev/null"), "add-fd": directory / "image"}.get(command)
+            if given is not None:
+                with given.open("r+b") as file:
+                    monitor.send(request, [file.fileno()])
             else:
                 monitor.send(request)
             answer = monitor.read_answer()

@@ -40,9 +40,13 @@ def test_others_may_connect_whatever_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o666
 
 
-def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["socket", "empty file"])
+def test_what_is_of_no_use_is_replaced(tmp_path: Path, what: str) -> None:
     path = str(tmp_path / "s")
-    listen_unix(path).close()
+    if what == "socket":
+        listen_unix(path).close()
+    else:
+        Path(path).touch()
     with listen_unix(path), socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
 

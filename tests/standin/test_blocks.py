@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from memd.commands.descriptors import FdSets
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom.tree import Tree
@@ -45,7 +46,7 @@ def done(command: Command[Any]) -> Any:
 
 
 def make() -> Counted:
-    return Counted(Compat.V10_0, Tree())
+    return Counted(Compat.V10_0, Tree(), FdSets())
 
 
 def add(blocks: Blocks, name: str, below: str | None = None) -> Node:

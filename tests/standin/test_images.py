@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from memd.commands.descriptors import FdSets
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom.tree import Tree
@@ -22,7 +23,7 @@ SIZE = 1 << 20
 
 def make() -> tuple[Blocks, Images]:
     tree = Tree()
-    blocks = Blocks(Compat.V10_0, tree)
+    blocks = Blocks(Compat.V10_0, tree, FdSets())
     return blocks, Images(blocks, tree)
 
 
@@ -107,7 +108,7 @@ def test_no_job_is_dismissed_while_its_nodes_are_closed(tmp_path: Path, dismisse
 
 def test_alignments(tmp_path: Path) -> None:
     """Under 11.1."""
-    blocks = Blocks(Compat.V11_1, Tree())
+    blocks = Blocks(Compat.V11_1, Tree(), FdSets())
     path = tmp_path / "image"
     path.write_bytes(bytes(SIZE))
     file = {"driver": "file", "filename": str(path)}

@@ -1,0 +1,204 @@
+"""What Incus has in its machines: directories, devices on no bus, sets of descriptors, ports."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.differential.harness import Side
+from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
+from tests.differential.standin import standin_pair, tell
+
+Step = tuple[str, dict[str, Any]]
+
+
+def refusals(*options: str) -> list[tuple[int, str]]:
+    """What a QEMU and a stand-in say of options, neither of which may start."""
+    said = []
+    for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
+        line = [*binary, "-S", "-display", "none", "-nodefaults", *options]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        said.append((done.returncode, re.sub(r"(?m)^qemu-system-\w+: ", "", done.stderr)))
+    assert said[0][0] == 1
+    return said
+
+
+LOCAL = "-fsdev local,id=a,path=/,security_model=none"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("-fsdev local,path=/", "-fsdev id=a,path=/", "-fsdev nope,id=a", "-fsdev local,id=a"),
+        *("-fsdev local,id=9", "-fsdev local,id=a,foo=1", f"{LOCAL} {LOCAL}"),
+        *("-fsdev synth,id=a,path=/", f"{LOCAL},socket=x", f"{LOCAL},fmode=x"),
+        *("-fsdev local,id=a,security_model=none", "-fsdev local,id=a,security_model=x"),
+        *(f"{LOCAL},multidevs=x", f"{LOCAL},fmode=5", f"{LOCAL},readonly=x"),
+        *(f"{LOCAL},throttling.bps-total=1,throttling.bps-read=1",),
+        "-device virtio-9p-pci,id=d",
+        f"{LOCAL} -device virtio-9p-pci,fsdev=b,mount_tag=t",
+        f"{LOCAL} -device virtio-9p-pci,fsdev=a",
+        f"{LOCAL} -device virtio-9p-pci,fsdev=a,mount_tag={'t' * 40}",
+        *("-device vmgenid -device vmgenid", "-device vmcoreinfo -device vmcoreinfo"),
+        *("-device vmgenid,guid=x", "-device vmgenid,bus=pcie.0", "-device vmgenid,bus=nope"),
+        "-device vmgenid,foo=1",
+        *("-run-with user=nope", "-run-with user=", "-run-with foo=1", "-run-with user=1:"),
+        "-run-with async-teardown=x",
+        *("-chardev ringbuf,id=a,size=3", "-chardev file,id=a,path=/nonexistent/x"),
+        *("-chardev mux,id=a,chardev=b", "-chardev ringbuf,id=a -chardev null,id=a"),
+    ],
+)
+def test_what_can_not_be(line: str) -> None:
+    reference, subject = refusals("-machine", "q35", *line.split())
+    if "Duplicate ID" in reference[1]:
+        # QEMU names the later one, and memd the one that it takes later.
+        reference, subject = (
+            (code, text.partition(": ")[2]) for code, text in (reference, subject)
+        )
+    assert subject == reference
+
+
+@pytest.mark.parametrize("driver", ["vmgenid", "vmcoreinfo"])
+def test_devices_that_a_machine_without_anything_can_not_have(driver: str) -> None:
+    reference, subject = refusals("-machine", "none", "-device", driver)
+    assert subject == reference
+
+
+def test_a_directory_for_the_guest(directory: Path) -> None:
+    def share(**more: Any) -> Step:
+        return "device_add", {"driver": "virtio-9p-pci", "id": "d0", "bus": "rp", **more}
+
+    steps: list[Step] = [
+        *(share(), share(fsdev="nope"), share(fsdev="a"), share(fsdev="gone", mount_tag="t")),
+        *(share(fsdev="file", mount_tag="t"), share(fsdev="a", mount_tag="t")),
+        ("qom-get", {"path": "d0", "property": "fsdev"}),
+        ("qom-get", {"path": "d0", "property": "mount_tag"}),
+        ("device_del", {"id": "d0"}),
+    ]
+    directories = (("a", "@DIR@"), ("gone", "@DIR@/gone"), ("file", "/etc/passwd"))
+    options = [
+        word
+        for id, path in directories
+        for word in ("-fsdev", f"local,id={id},path={path},security_model=mapped,readonly=on")
+    ]
+    ports = ("-device", "pcie-root-port,id=rp")
+    with standin_pair(directory, "-machine", "q35", *options, *ports) as pair:
+        tell(pair, steps)
+
+
+def test_devices_on_no_bus(directory: Path) -> None:
+    guid = "6f2d0a5e-3c1b-4b57-9c3c-0a4b1c2d3e4f"
+    drivers = ("vmgenid", "vmcoreinfo", "vmclock", "nvme-subsys", "ipmi-bmc-sim", "ipmi-bmc-extern")
+    steps: list[Step] = [
+        *(("query-vm-generation-id", {}), ("qom-get", {"path": "v0", "property": "guid"})),
+        ("qom-get", {"path": "v0", "property": "parent_bus"}),
+        ("qom-get", {"path": "v0", "property": "hotpluggable"}),
+        *(("device_del", {"id": id}) for id in ("v0", "i0", "n0")),
+        *(("device_add", {"driver": driver, "id": "x"}) for driver in drivers),
+        *(("device_add", {"driver": driver, "bus": "pcie.0"}) for driver in drivers),
+        *(("device_add", {"driver": driver, "bus": "nope"}) for driver in drivers),
+    ]
+    devices = (
+        f"vmgenid,id=v0,guid={guid}",
+        "vmcoreinfo",
+        "nvme-subsys,id=n0",
+        "ipmi-bmc-sim,id=i0",
+    )
+    options = [word for each in devices for word in ("-device", each)]
+    with standin_pair(directory, "-machine", "q35", *options) as pair:
+        tell(pair, steps)
+
+
+def test_a_machine_without_a_generation_id(directory: Path) -> None:
+    with standin_pair(directory, "-machine", "q35") as pair:
+        tell(pair, [("query-vm-generation-id", {})])
+
+
+def test_block_nodes_of_descriptors(directory: Path) -> None:
+    def make(scratch: Path) -> None:
+        (scratch / "image").write_bytes(bytes(1 << 20))
+
+    def give(side: Side, flags: int, number: str) -> Any:
+        fd = os.open(side.scratch / "image", flags)
+        side.monitor.send(b'{"execute": "add-fd", "arguments": {%s}}' % number.encode(), [fd])
+        os.close(fd)
+        return side.monitor.read_answer()["return"]["fdset-id"]
+
+    def sets(side: Side) -> Any:
+        told = side.ask("query-fdsets")["return"]
+        return [(each["fdset-id"], len(each["fds"])) for each in told]
+
+    def node(name: str, number: Any = 0, **more: Any) -> Step:
+        path = f"/dev/fdset/{number}"
+        return "blockdev-add", {"driver": "file", "node-name": name, "filename": path, **more}
+
+    writes: dict[str, Any] = {"locking": "off"}
+    reads = {**writes, "read-only": True}
+    direct = {**writes, "cache": {"direct": True}}
+    with standin_pair(directory, "-machine", "q35", prepare=make) as pair:
+        tell(pair, [node("n0", **writes), node("n0", "x", **writes)])
+        pair.same("set", lambda side: give(side, os.O_RDONLY, ""))
+        tell(pair, [node("n0", **writes), node("n0", **reads)])
+        pair.same("set", lambda side: give(side, os.O_RDWR, '"fdset-id": 0'))
+        tell(pair, [node("n1", **writes), node("n2", **direct), node("n2", **(direct | reads))])
+        pair.same("sets", sets)
+        tell(pair, [("block_resize", {"node-name": "n1", "size": 2 << 20})])
+        pair.same("size", lambda side: (side.scratch / "image").stat().st_size)
+        tell(pair, [("remove-fd", {"fdset-id": 0})])
+        pair.same("sets", sets)
+        tell(pair, [("remove-fd", {"fdset-id": 0}), node("n3", **writes)])
+        pair.same("set", lambda side: give(side, os.O_RDWR | os.O_DIRECT, ""))
+        tell(pair, [node("n3", 1, **writes), node("n3", 1, **direct)])
+        tell(pair, [("blockdev-del", {"node-name": name}) for name in ("n0", "n1")])
+        pair.same("sets", sets)
+        pair.same("set", lambda side: give(side, os.O_RDWR, ""))
+
+
+def test_another_backend_behind_a_port(directory: Path) -> None:
+    def change(id: str, kind: str = "null", **data: Any) -> Step:
+        return "chardev-change", {"id": id, "backend": {"type": kind, "data": data}}
+
+    ports = {
+        "c0": "-serial chardev:c0",
+        "c1": "-parallel chardev:c1",
+        "c2": "-device virtio-serial-pci -device virtconsole,chardev=c2",
+        "c3": "-device isa-serial,chardev=c3",
+        "c4": "-device pci-serial,chardev=c4",
+        "c5": "-device qemu-xhci -device usb-serial,chardev=c5",
+        "c6": "-chardev mux,id=m,chardev=c6",
+    }
+    options = [
+        word
+        for id, port in ports.items()
+        for word in ("-chardev", f"ringbuf,id={id}", *port.split())
+    ]
+    steps = [
+        *(change(id) for id in (*ports, "m", "nope")),
+        change("c0", "ringbuf", size=3),
+        change("c0", "file", out="/nonexistent/x"),
+        change("c0", "mux", chardev="nope"),
+        change("c0", "socket", addr={"type": "fd", "data": {"str": "nope"}}),
+        change("c0", "ringbuf"),
+        ("chardev-remove", {"id": "c0"}),
+        ("ringbuf-read", {"device": "c0", "size": 5}),
+    ]
+    with standin_pair(directory, "-machine", "q35", *options) as pair:
+        tell(pair, steps)
+
+
+def test_a_socket_in_the_place_of_an_empty_file(directory: Path) -> None:
+    def make(scratch: Path) -> None:
+        for name in ("at the start", "later"):
+            (scratch / name).touch()
+
+    socket = {"type": "unix", "data": {"path": "@DIR@/later"}}
+    backend = {"type": "socket", "data": {"addr": socket, "wait": False}}
+    options = ("-chardev", "socket,id=c0,path=@DIR@/at the start,server=on,wait=off", "-mon", "c0")
+    with standin_pair(directory, "-machine", "q35", *options, prepare=make) as pair:
+        tell(pair, [("chardev-add", {"id": "c1", "backend": backend})])
+        pair.same("sockets", lambda side: [each.is_socket() for each in side.scratch.iterdir()])

@@ -1,0 +1,67 @@
+"""The SPICE display of a stand-in; what is expected was observed on QEMU 10.0.13."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.differential.server import PATIENCE, qemu_system_memd, running
+
+NOT_IN_USE = {"class": "DeviceNotActive", "desc": "SPICE is not in use"}
+
+
+@pytest.mark.parametrize("ticketing", ["on", "off"])
+def test_a_display_on_a_socket(directory: Path, ticketing: str) -> None:
+    path = str(directory / "spice")
+    spice = f"unix=on,addr={path},disable-ticketing={ticketing}"
+    line = [*qemu_system_memd(), "-machine", "q35", "-nodefaults", "-S", "-spice", spice]
+    port = ("-chardev", "spiceport,id=c0,name=org.example.0")
+    with running("memd", [*line, *port], directory) as server:
+        monitor = server.monitor()
+        assert monitor.execute("query-spice")["return"] == {
+            "enabled": True,
+            "migrated": False,
+            "mouse-mode": "server",
+            "channels": [],
+            "auth": "none" if ticketing == "on" else "spice",
+            "host": path,
+        }
+        password = {"protocol": "spice", "password": "x"}
+        refused = {"class": "GenericError", "desc": "Could not set password"}
+        answer = monitor.execute("set_password", password)
+        assert answer == ({"error": refused} if ticketing == "on" else {"return": {}})
+        soon = {"protocol": "spice", "time": "+5"}
+        assert monitor.execute("expire_password", soon) == {"return": {}}
+        bad = monitor.execute("expire_password", {"protocol": "spice", "time": "x"})
+        assert bad["error"]["desc"] == "Parameter 'time' doesn't take value 'x'"
+        moved = {"protocol": "spice", "hostname": "h"}
+        answer = monitor.execute("client_migrate_info", moved)
+        assert answer["error"]["desc"] == "parameter 'port' or 'tls-port' is required"
+        assert monitor.execute("client_migrate_info", {**moved, "port": 1}) == {"return": {}}
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(path)
+            assert client.recv(100) == b""
+
+
+def test_no_display(directory: Path) -> None:
+    line = [*qemu_system_memd(), "-machine", "q35", "-nodefaults", "-S"]
+    with running("memd", line, directory) as server:
+        monitor = server.monitor()
+        off = {"enabled": False, "migrated": False, "mouse-mode": "client"}
+        assert monitor.execute("query-spice")["return"] == off
+        for command, arguments in (
+            ("set_password", {"password": "x"}),
+            ("expire_password", {"time": "now"}),
+            ("client_migrate_info", {"hostname": "h", "port": 1}),
+        ):
+            answer = monitor.execute(command, {"protocol": "spice", **arguments})
+            assert answer["error"] == NOT_IN_USE
+        for backend, why in (
+            ({"type": "spiceport", "data": {"fqdn": "x"}}, "spice not enabled"),
+            ({"type": "spicevmc", "data": {"type": "x"}}, "unsupported type name: x"),
+        ):
+            answer = monitor.execute("chardev-add", {"id": "c0", "backend": backend})
+            assert answer["error"]["desc"] == f"Failed to add chardev 'c0': {why}"
