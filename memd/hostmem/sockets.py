@@ -66,6 +66,9 @@ def connect_unix(path: str, roots: Roots | None) -> socket.socket:
         QMPError: it can't be.
     """
     check_path(path)
+    if not path:
+        # The kernel takes it for an abstract name, at which nobody listens.
+        raise QMPError(f"Failed to connect to '': {os.strerror(errno.ECONNREFUSED)}")
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         entry = _entry(path, roots)

@@ -134,6 +134,7 @@ def test_what_is_refused_at_once(directory: Path) -> None:
         "unix:/nonexistent/x,abstract=on",
         *("vsock:x:5", "vsock:3:5x", "vsock:4294967296:5", "vsock:3:-1", f"vsock:{NOBODY}:5"),
         socket_address("inet", host="", port=""),
+        socket_address("unix", path=""),
         vsock("3", ""),
     ],
     ids=str,
