@@ -22,7 +22,7 @@ from memd.work import in_turns
 
 _MIB = 1 << 20
 
-_MOST_TEXT = 4 << 20
+_MOST_TEXT = 1 << 20
 """Characters of `info block`, which tells of the whole chain of each node."""
 
 

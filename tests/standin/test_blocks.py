@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from memd.commands.descriptors import FdSets
+from memd.commands.hmp_info import info_block
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom.tree import Tree
@@ -101,6 +103,18 @@ def test_what_is_told_of_all_nodes_has_so_many_bytes_and_no_more() -> None:
         node.filename = "x" * (6 << 20)
     with pytest.raises(QMPError, match="the answer has more than 16777216 bytes"):
         done(blocks.nodes({"flat": True}))
+
+
+def test_what_a_person_is_told_of_all_nodes_has_an_end() -> None:
+    blocks = make()
+    add_chain(blocks, 3)
+    register = SimpleNamespace(blocks=blocks, drives=Drives(blocks, Tree(), "none"))
+    daemon: Any = SimpleNamespace(standin=register)
+    assert len(done(info_block(daemon, {"nodes": True}))) == 8
+    for node in blocks.all():
+        node.filename = "x" * (1 << 19)
+    with pytest.raises(QMPError, match="there are more than 1048576 characters to tell"):
+        done(info_block(daemon, {"nodes": True}))
 
 
 def test_a_node_that_two_stand_on_is_told_of_a_bounded_number_of_times() -> None:
