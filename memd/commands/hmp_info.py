@@ -386,10 +386,21 @@ def info_pci(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info pci`."""
     if daemon.standin is None:
         return []
-    from memd.standin.pci import pci_buses, pci_lines
+    from memd.standin.pci import pci_lines
 
-    buses = pci_buses(daemon.machine, daemon.standin.catalogue)
-    return [*pci_lines(buses)]
+    return [*pci_lines(query_pci(daemon, args))]
+
+
+def query_pci(daemon: Daemon, args: JSONObject) -> list[JSON]:
+    """`query-pci`, of a stand-in."""
+    from memd.standin.pci import pci_buses
+
+    assert daemon.standin is not None
+    # A machine that was reset while it stood still is as before its start.
+    state, came = daemon.run_state, daemon.config.incoming is not None
+    ran = daemon.machine.guest.started or (came and state != "inmigrate")
+    numbered = ran and state != "prelaunch"
+    return pci_buses(daemon.machine, daemon.standin.catalogue, numbered=numbered)
 
 
 async def info_ramblock(daemon: Daemon, args: JSONObject) -> list[str]:

@@ -16,7 +16,7 @@ from memd.commands.block import blockdev_add
 from memd.commands.daemon import Daemon
 from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
-from memd.commands.hmp_info import info_ramblock
+from memd.commands.hmp_info import info_ramblock, query_pci
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
@@ -243,13 +243,6 @@ async def _add_drive(daemon: Daemon, standin: StandIn, options: JSONObject, wher
         standin.devices_of_drives.append(DeviceOption(where, False, device))
     if standin.drives.flash.keys() & daemon.config.machine_values.keys():
         raise QMPError("clashes with -machine")
-
-
-def query_pci(daemon: Daemon, args: JSONObject) -> JSON:
-    """`query-pci`."""
-    from memd.standin.pci import pci_buses
-
-    return pci_buses(daemon.machine, _standin(daemon).catalogue)
 
 
 async def cont(daemon: Daemon, args: JSONObject) -> JSON:

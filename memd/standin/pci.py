@@ -1,66 +1,129 @@
-"""The PCI devices of a stand-in as clients are told: as in a machine whose firmware has not run.
+"""The PCI devices of a stand-in as clients are told, before and after firmware has run.
 
-Addresses, interrupts and buses behind bridges are given by firmware; before that
-devices behind bridges are not seen.
+Firmware numbers the buses behind bridges; before that, what is behind them is not
+seen. Addresses and interrupts are given to nobody: in that every device is as one
+that was plugged in later, which waits for its guest.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from memd.devices.device import peripherals
 from memd.devices.pci import PciDevice
 from memd.json_types import JSON, JSONObject
+from memd.qom import QObject
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
     from memd.standin.catalogue import Catalogue
 
+_LAST_BUS = 255
 
-def pci_buses(machine: Machine, catalogue: Catalogue) -> list[JSON]:
-    """The value of `query-pci`."""
+_UNRECORDED: dict[str, tuple[int, int | None, JSONObject]] = {
+    # The number of the virtio device, that of a legacy one on PCI, its class.
+    "vhost-user-blk-pci": (2, 0x1001, {"class": 0x100, "desc": "SCSI controller"}),
+    "virtio-9p-pci": (9, 0x1009, {"class": 2}),
+    "vhost-vsock-pci": (19, None, {"class": 0x780}),
+    "virtio-crypto-pci": (20, None, {"class": 255}),
+    "virtio-sound-pci": (25, None, {"class": 0x401, "desc": "Audio controller"}),
+    "vhost-user-fs-pci": (26, None, {"class": 0x180, "desc": "Storage controller"}),
+}
+"""Devices that need what no QEMU was given that a catalogue was recorded of."""
+
+
+def pci_buses(machine: Machine, catalogue: Catalogue, *, numbered: bool) -> list[JSON]:
+    """The value of `query-pci`.
+
+    Args:
+        numbered: whether firmware has run: it numbers the buses behind the bridges that
+            it finds.
+    """
     answers = catalogue.section("answers")
     recorded = answers.get(machine.config.type, answers["none"]).get("query-pci", {})
     buses: list[JSON] = recorded.get("return", [])
     if not buses:
         return []
-    rows = [*buses[0]["devices"], *_rows(machine, catalogue.section("devices"))]
-    return [
-        {**buses[0], "devices": sorted(rows, key=lambda row: (row["slot"], row["function"]))},
-        *buses[1:],
-    ]
-
-
-def _rows(machine: Machine, known: JSONObject) -> Iterator[JSONObject]:
+    known = catalogue.section("devices")
+    on: dict[QObject | None, list[PciDevice]] = {}
     for device in peripherals(machine.tree):
-        if not isinstance(device, PciDevice) or device.bus.name not in ("pcie.0", "pci.0"):
-            continue
-        row = known.get(device.qom_type.name, {}).get("pci")
-        if row is not None:
+        if isinstance(device, PciDevice):
+            on.setdefault(device.bus, []).append(device)
+    last = 0
+
+    def rows(bus: QObject | None, number: int) -> Iterator[JSONObject]:
+        nonlocal last
+        for device in sorted(on.get(bus, ()), key=lambda device: device.place):
             slot, function = divmod(device.place, 8)
-            place = {"bus": 0, "slot": slot, "function": function}
-            yield {**row, **place, "qdev_id": device.id or ""}
+            place = {"bus": number, "slot": slot, "function": function}
+            row = {**_row(device, known), **place, "qdev_id": device.id or ""}
+            bridge = row.get("pci_bridge")
+            if bridge and numbered and not device.hotplugged and last < _LAST_BUS:
+                last = secondary = last + 1
+                behind = [*rows(device.children.get(device.id or ""), secondary)]
+                its = {"number": number, "secondary": secondary, "subordinate": last}
+                row["pci_bridge"] = {"bus": {**bridge["bus"], **its}, "devices": behind}
+            yield row
+
+    first = [*buses[0]["devices"], *rows(machine.buses.pci, 0)]
+    first.sort(key=lambda row: (row["slot"], row["function"]))
+    return [{**buses[0], "devices": first}, *buses[1:]]
+
+
+def _row(device: PciDevice, known: JSONObject) -> JSONObject:
+    """What is told of a device wherever it is."""
+    name = device.qom_type.name
+    legacy = device.values.get("disable-legacy", "auto")
+    modern = legacy == "on" or (legacy == "auto" and device.on_port)
+    for kind in (f"{name}-non-transitional", name) if modern else (name,):
+        row: JSONObject | None = known.get(kind, {}).get("pci")
+        if row is not None:
+            return row
+    general = re.sub("(-non)?-transitional$", "", name)
+    if general not in _UNRECORDED:
+        nobody = {"vendor": 0xFFFF, "device": 0xFFFF}
+        return {"class_info": {"class": 255}, "id": nobody, "irq_pin": 0, "regions": []}
+    number, old, kind_of = _UNRECORDED[general]
+    regions = [_region_row(1, 4096), _region_row(4, 16384)]
+    id = {"device": 0x1040 + number, "subsystem": 0x1100}
+    if old is not None and not modern and not name.endswith("-non-transitional"):
+        regions.insert(0, {"bar": 0, "size": 32, "address": -1, "type": "io"})
+        id = {"device": old, "subsystem": number}
+    vendors = {"vendor": 0x1AF4, "subsystem-vendor": 0x1AF4}
+    return {"class_info": kind_of, "id": id | vendors, "irq": 0, "irq_pin": 1, "regions": regions}
+
+
+def _region_row(bar: int, size: int) -> JSONObject:
+    wide = bar == 4
+    where = {"bar": bar, "size": size, "address": -1, "type": "memory"}
+    return {**where, "mem_type_64": wide, "prefetch": wide}
 
 
 def pci_lines(buses: list[JSON]) -> Iterator[str]:
     """The lines of `info pci`."""
     for bus in buses:
-        for row in bus["devices"]:
-            yield f"  Bus {row['bus']:2}, device {row['slot']:3}, function {row['function']}:"
-            kind, id = row["class_info"], row["id"]
-            what = kind.get("desc") or f"Class {kind['class']:04}"
-            yield f"    {what}: PCI device {id['vendor']:04x}:{id['device']:04x}"
-            if "subsystem" in id:
-                subsystem = f"{id['subsystem-vendor']:04x}:{id['subsystem']:04x}"
-                yield f"      PCI subsystem {subsystem}"
-            if "irq" in row:
-                yield f"      IRQ {row['irq']}, pin {chr(ord('A') + row['irq_pin'] - 1)}"
-            if "pci_bridge" in row:
-                yield from _bridge(row["pci_bridge"]["bus"])
-            for region in row["regions"]:
-                yield f"      BAR{region['bar']}: {_region(region)} (not mapped)"
-            yield f'      id "{row["qdev_id"]}"'
+        yield from _device_lines(bus["devices"])
+
+
+def _device_lines(rows: list[JSON]) -> Iterator[str]:
+    for row in rows:
+        yield f"  Bus {row['bus']:2}, device {row['slot']:3}, function {row['function']}:"
+        kind, id = row["class_info"], row["id"]
+        what = kind.get("desc") or f"Class {kind['class']:04}"
+        yield f"    {what}: PCI device {id['vendor']:04x}:{id['device']:04x}"
+        if "subsystem" in id:
+            subsystem = f"{id['subsystem-vendor']:04x}:{id['subsystem']:04x}"
+            yield f"      PCI subsystem {subsystem}"
+        if "irq" in row:
+            yield f"      IRQ {row['irq']}, pin {chr(ord('A') + row['irq_pin'] - 1)}"
+        if "pci_bridge" in row:
+            yield from _bridge(row["pci_bridge"]["bus"])
+        for region in row["regions"]:
+            yield f"      BAR{region['bar']}: {_region(region)} (not mapped)"
+        yield f'      id "{row["qdev_id"]}"'
+        yield from _device_lines(row.get("pci_bridge", {}).get("devices", []))
 
 
 def _bridge(bus: JSONObject) -> Iterator[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import random
 import re
+import time
 from pathlib import Path
 from typing import Any
 
-from tests.differential.harness import Side
+from tests.differential.harness import Side, exact
 from tests.differential.standin import standin_pair, tell
 
 
@@ -221,6 +222,69 @@ def test_pci_devices(directory: Path) -> None:
         with standin_pair(place, "-machine", machine, *options) as pair:
             asked = [("query-pci", None), word("info pci")]
             tell(pair, [*asked, plug, *asked, ("device_del", {"id": "n0"}), *asked])
+
+
+_FIRMWARES = ("address", "irq", "io_range", "memory_range", "prefetchable_range")
+
+
+def without_what_firmware_gives(told: Any) -> Any:
+    """What `query-pci` says, less addresses and interrupts."""
+    if isinstance(told, list):
+        return sorted(map(without_what_firmware_gives, told), key=exact)
+    if not isinstance(told, dict):
+        return told
+    return {
+        name: without_what_firmware_gives(value)
+        for name, value in told.items()
+        if name not in _FIRMWARES
+    }
+
+
+def test_pci_devices_once_firmware_has_run(directory: Path) -> None:
+    """The buses behind bridges have numbers, and what is there is seen."""
+    devices = (
+        *("pcie-root-port,id=p0,chassis=1", "virtio-net-pci,id=n0,bus=p0,netdev=u0"),
+        *("pcie-root-port,id=p1,chassis=2,addr=7.0,multifunction=on", "virtio-rng-pci,id=r0"),
+        *("pcie-root-port,id=p2,chassis=3,addr=7.1", "pcie-pci-bridge,id=p3,bus=p2"),
+        *("pci-bridge,id=p4,bus=p3,addr=1,chassis_nr=9", "virtio-scsi-pci,id=s0,bus=p4,addr=2"),
+        *("virtio-9p-pci,id=d0,fsdev=f0,mount_tag=a", "pcie-root-port,chassis=4,addr=9"),
+        *("pcie-root-port,id=p5,chassis=5", "virtio-9p-pci,id=d1,fsdev=f0,mount_tag=b,bus=p5"),
+        *("pcie-root-port,id=p6,chassis=6", "virtio-crypto-pci,id=c0,cryptodev=k0,bus=p6"),
+        "virtio-blk-pci,drive=b0,id=b0,addr=a,disable-legacy=on",
+    )
+    options = [
+        *("-object", "cryptodev-backend-builtin,id=k0", "-netdev", "hubport,id=u0,hubid=0"),
+        *("-fsdev", "local,id=f0,path=/,security_model=none"),
+        *("-blockdev", "null-co,node-name=b0"),
+    ]
+    for each in devices:
+        options += ["-device", each]
+
+    def told(side: Side) -> Any:
+        return without_what_firmware_gives(side.ask("query-pci")["return"])
+
+    def lines(side: Side) -> list[str]:
+        text = side.ask(*word("info pci"))["return"]
+        where = r"(?m) range .*| at 0x.*| \(not mapped\)|IRQ \d+"
+        return re.sub(where, "", text).splitlines()
+
+    def numbered(side: Side) -> bool:
+        ports = [each for each in told(side)[0]["devices"] if "pci_bridge" in each]
+        return all(each["pci_bridge"]["bus"]["secondary"] for each in ports)
+
+    with standin_pair(directory, "-machine", "q35", "-accel", "tcg", *options) as pair:
+        tell(pair, [("query-pci", None), ("cont", None)])
+        while not numbered(pair.reference):
+            time.sleep(0.05)
+        pair.same("query-pci", told)
+        pair.same("info pci", lines)
+        tell(pair, [("device_add", {"driver": "virtio-balloon-pci", "id": "n1", "bus": "p1"})])
+        tell(pair, [("device_add", {"driver": "e1000", "id": "e1", "bus": "p4"})])
+        pair.ask("stop")
+        pair.same("query-pci", told)
+        pair.same("info pci", lines)
+        pair.ask("system_reset")
+        pair.same("query-pci", lambda side: side.ask("query-pci"))
 
 
 def test_the_file_that_is_the_memory(directory: Path) -> None:
