@@ -105,18 +105,26 @@ class MachineOptions:
         self._accels.append(given)
 
     def check_type(self, compat: Compat) -> None:
-        """Find out which machine it is.
+        """Find out which machine it is: where none is named, the recorded QEMU's default.
 
         Args:
             compat: whose machines.
 
         Raises:
-            CommandLineError: there is none of that name.
+            CommandLineError: there is none of that name, or no default.
         """
-        name = self._options.get("type") or "none"
+        name = self._options.get("type")
         if name == NONE.name:
             return
         listed = self.listed()
+        if name is None:
+            defaults = [row["name"] for row in listed if row.get("is-default")]
+            if listed and not defaults:
+                raise CommandLineError(
+                    "No machine specified, and there is no default",
+                    hint="Use -machine help to list supported machines",
+                )
+            name = defaults[0] if listed else NONE.name
         found = find_kind(name, compat, listed)
         if found is None and any(name == each["name"] for each in listed):
             raise CommandLineError(

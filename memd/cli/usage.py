@@ -156,14 +156,14 @@ Same effect as in QEMU:
   -chardev SPEC, -mon SPEC, -object SPEC, -name SPEC, -uuid UUID
   -pidfile FILE, -daemonize, -S, -preconfig, -msg timestamp=on|off
   -qtest ADDRESS, -qtest-log FILE, -readconfig FILE
-  -machine none|q35|pc|virt[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID]
+  -machine pc|q35|none|...[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID] (default: pc)
   -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -mem-path PATH, -smp N, -numa SPEC
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
   -netdev SPEC, -nic SPEC, -blockdev SPEC, -drive SPEC, -cdrom FILE, -hda, -hdb, -hdc,
-  -hdd and -pflash FILE, -vnc SPEC, -device of any type, -serial, -parallel, which are
-  registered and do nothing
+  -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev SPEC, -device of any type,
+  -serial, -parallel, which are registered and do nothing
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)
@@ -176,7 +176,7 @@ Same effect as in QEMU:
 Without CPUs, disks or a screen to mean anything to, and so read over:
   -no-user-config, -nodefaults, -nographic, -display,
   -vga, -audio, -audiodev, -boot, -rtc, -sandbox, -cpu, -global, -k, -D, -d,
-  -trace, -overcommit, -usb, -kernel, -initrd, -append, -bios, -dtb, -smbios,
+  -trace, -overcommit, -run-with, -usb, -kernel, -initrd, -append, -bios, -dtb, -smbios,
   -fw_cfg and, where its argument is none, -net
 
 QEMU's other options are refused. See memd --help for the daemon's own.

@@ -238,7 +238,7 @@ def _run(
         if options.catalogue or options.unmodelled:
             # A daemon that knows all of a QEMU's interface, and no machine.
             script = "import sys; from memd.cli.qemu_system import main; sys.exit(main())"
-            command = [sys.executable, "-P", "-c", script, "-unmodelled"]
+            command = [sys.executable, "-P", "-c", script, "-machine", "none", "-unmodelled"]
             command += [options.unmodelled or "refuse", "-clients", "many"]
             command += ["-catalogue", options.catalogue] if options.catalogue else []
         server = own = Server(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from memd import __version__
 from memd.cli import qemu_system
 from memd.cli.usage import QEMU_USAGE
 from memd.compat import Compat
+from memd.standin.catalogue import SECTIONS, Catalogue, packaged, write_catalogue
 from tests.cli.lines import config, qemu
 
 LIBQTEST = (
@@ -235,6 +237,24 @@ def test_questions() -> None:
     assert qemu("-M", "none,help").stdout.startswith("none-machine options:\n")
     assert qemu("-accel", "help").stdout.endswith("tcg\nkvm\n")
     assert "mem-path=<string>" in qemu("-object", "memory-backend-file,help").stdout
+
+
+def test_the_default_is_the_recorded_qemus(tmp_path: Path) -> None:
+    """A QEMU of another architecture may have none."""
+    catalogue = Catalogue(packaged(Compat.V10_0))
+    sections = {name: catalogue.section(name) for name in SECTIONS}
+    path = tmp_path / "catalogue"
+    for row in sections["machines"]:
+        row.pop("is-default", None)
+    write_catalogue(str(path), catalogue.version, sections)
+    assert qemu("-catalogue", str(path)).stderr == (
+        "No machine specified, and there is no default\n"
+        "Use -machine help to list supported machines\n"
+    )
+    next(row for row in sections["machines"] if row["name"] == "isapc")["is-default"] = True
+    path.unlink()
+    write_catalogue(str(path), catalogue.version, sections)
+    assert config(qemu("-catalogue", str(path))).machine_kind == "isapc"
 
 
 def test_help_knows_what_is_taken() -> None:

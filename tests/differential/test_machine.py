@@ -332,7 +332,7 @@ def test_ports_on_standard_input(machine: str, text: str, release: tuple[str, ..
 
 
 def test_no_nodes_without_a_machine(release: tuple[str, ...]) -> None:
-    compare(release, "-numa", "node", *ENDS)
+    compare(release, "-machine", "none", "-numa", "node", *ENDS)
 
 
 @pytest.mark.parametrize(

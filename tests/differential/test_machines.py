@@ -117,6 +117,8 @@ def started(binary: list[str], *options: str) -> tuple[int, str]:
         "-machine pc-q35-5.0 -numa node,mem=64M -numa node",
         f"-machine pc-q35-5.0 {BACKENDS[0]} {BACKENDS[1]} -numa node,mem=64M -numa node,memdev=d",
         "-machine pc-q35-5.1 -numa node,mem=64M -numa node,mem=64M",
+        # None is named.
+        *("", "-device ide-cd", "-machine usb=off -device pcie-root-port", "-machine type="),
     ],
 )
 def test_how_a_machine_starts(text: str) -> None:
