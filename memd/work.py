@@ -178,10 +178,16 @@ class Job(Generic[T]):
             runs; gives an event that tells how far it has come, or None.
         copies: bytes that `work` has to hold copies of, roughly; where that is
             much, it waits for others that do.
+        release: whether it gives back what was taken: it is begun, however many of its
+            user's wait.
         user: whose command it is of; None for the daemon's own.
+        is_first: whether a client's command begins with it; no other one is ever refused.
     """
 
-    __slots__ = ("copies", "heavy", "on", "patience", "progress", "user", "work")
+    __slots__ = (
+        *("copies", "heavy", "is_first", "on", "patience", "progress", "release", "user"),
+        "work",
+    )
 
     def __init__(
         self,
@@ -192,6 +198,7 @@ class Job(Generic[T]):
         patience: float | None = None,
         progress: Callable[[], Event | None] | None = None,
         copies: int = 0,
+        release: bool = False,
     ) -> None:
         self.work = work
         self.on = on
@@ -199,7 +206,9 @@ class Job(Generic[T]):
         self.patience = patience
         self.progress = progress
         self.copies = copies
+        self.release = release
         self.user: int | None = None
+        self.is_first = False
 
     def __await__(self) -> Generator[Job[T], Any, T]:
         value: T = yield self

@@ -47,6 +47,10 @@ class Running:
         """What it waits for is done, and came to that."""
         self._advance(partial(self._command.send, value))
 
+    def fail(self, error: BaseException) -> None:
+        """What it waits for has failed; raises what comes of it."""
+        self._advance(partial(self._command.throw, error))
+
     def step(self) -> None:
         """Do what it waits for; raises what comes of it."""
         if isinstance(self.wait, Completion):
@@ -61,7 +65,7 @@ class Running:
         try:
             value = self.job.work()
         except BaseException as error:
-            self._advance(partial(self._command.throw, error))
+            self.fail(error)
         else:
             self.resume(value)
 

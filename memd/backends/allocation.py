@@ -267,7 +267,8 @@ def free(region: Region, discard: bool = False, slow: bool = False) -> Job[bool]
     if not (region.length > LARGE or slow or on or region.pinned):
         _release(region, discard)
         return None
-    return Job(partial(_release, region, discard), on=on, patience=PATIENCE if on else None)
+    patience = PATIENCE if on else None
+    return Job(partial(_release, region, discard), on=on, patience=patience, release=True)
 
 
 def _release(region: Region, discard: bool) -> bool:

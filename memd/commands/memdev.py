@@ -80,7 +80,8 @@ async def x_memdev_read(daemon: Daemon, session: Session, args: JSONObject) -> J
 
     def texts() -> Iterator[bytes | Job[bytes]]:
         for at in range(offset, offset + length, _PIECE):
-            yield job_on((region,), partial(text, at)) if region.waits_on else text(at)
+            on = region.waits_on
+            yield Job(partial(text, at), on=on) if on else text(at)
 
     await job_on((region,), check, heavy=length > _SHORT)
     end = Job(region.unpin, on=region.waits_on, patience=0)

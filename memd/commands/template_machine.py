@@ -70,7 +70,7 @@ async def _memories(daemon: Daemon, args: JSONObject) -> dict[str, Memory]:
                 found[name] = await Job(partial(_open_memory, host, filename), on=on)
     except BaseException:
         for memory in found.values():
-            await Job(memory.close)
+            await Job(memory.close, release=True)
         raise
     return found
 

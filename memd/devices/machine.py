@@ -17,7 +17,7 @@ from memd.config import MachineConfig
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
-from memd.work import Command, Emit, Event, Job, run_here
+from memd.work import Command, Emit, Event, run_here
 
 if TYPE_CHECKING:
     # What devices are made of is imported with the first one: nearly every
@@ -113,7 +113,7 @@ class MemoryDevice(Device, ABC):
         return {"type": self.kind, "data": self.data() | id}
 
     @abstractmethod
-    def realize(self, machine: Machine) -> Job[None] | None:
+    def realize(self, machine: Machine) -> Command[None] | None:
         """Make it real: it takes its place and its backend.
 
         Returns:

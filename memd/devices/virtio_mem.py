@@ -21,7 +21,7 @@ from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.qapi.visit import visit_size
 from memd.qom import Property
-from memd.work import Job
+from memd.work import Command
 
 if TYPE_CHECKING:
     from memd.hostmem.region import Region
@@ -86,7 +86,7 @@ class VirtioMem(VirtioMemory):
 
     # Life
 
-    def realize(self, machine: Machine, memdev: MemoryBackend) -> Job[None] | None:
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
         """See `VirtioMemory.realize`: the memory is emptied first, as QEMU does."""
         region = memdev.region
         assert region is not None

@@ -27,7 +27,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
 from memd.qom.object import Property
-from memd.work import Command, Event, Job
+from memd.work import Command, Event
 
 _ALL = (1 << 64) - 1
 
@@ -91,7 +91,7 @@ class VirtioMemory(Device, ABC):
         """Its members in `query-memory-devices`, the id excepted."""
 
     @abstractmethod
-    def realize(self, machine: Machine, memdev: MemoryBackend) -> Job[None] | None:
+    def realize(self, machine: Machine, memdev: MemoryBackend) -> Command[None] | None:
         """Its half of `MemoryDevice.realize`; the backend is not taken yet.
 
         What is wrong with the PCI half is complained of after what is wrong here,
@@ -154,7 +154,7 @@ class VirtioPci(PciDevice, MemoryDevice):
 
     # Life
 
-    def realize(self, machine: Machine) -> Job[None] | None:
+    def realize(self, machine: Machine) -> Command[None] | None:
         """See `MemoryDevice.realize`."""
         virtio = self.virtio
         area = machine.need_area()

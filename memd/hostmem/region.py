@@ -228,7 +228,7 @@ class Region:
             self.on_release()
 
 
-def job_on(
+async def job_on(
     regions: Iterable[Region],
     work: Callable[[], T],
     *,
@@ -236,8 +236,8 @@ def job_on(
     heavy: bool = False,
     progress: Callable[[], Event | None] | None = None,
     copies: int = 0,
-) -> Job[T]:
-    """A job on memory, which stays mapped from now until its end.
+) -> T:
+    """Have a job work on memory, which stays mapped until its end.
 
     Args:
         regions: that `work` touches.
@@ -247,15 +247,26 @@ def job_on(
     held = tuple(regions)
     for region in held:
         region.pin()
+    begun = False
+
+    def unpin() -> None:
+        # In a thread, since what was closed meanwhile is unmapped now, which may take long.
+        for region in held:
+            region.unpin()
 
     def pinned() -> T:
+        nonlocal begun
+        begun = True
         try:
             return work()
         finally:
-            # Here, since what was closed meanwhile is unmapped now, which may take long.
-            for region in held:
-                region.unpin()
+            unpin()
 
     if on is None:
         on = MEMORY.union(*(region.waits_on for region in held))
-    return Job(pinned, on=on, heavy=heavy, progress=progress, copies=copies)
+    try:
+        return await Job(pinned, on=on, heavy=heavy, progress=progress, copies=copies)
+    except Exception:
+        if not begun:
+            await Job(unpin, on=on, release=True)
+        raise

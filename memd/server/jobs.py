@@ -45,7 +45,7 @@ THREADS = 64
 """Jobs at once that wait for file systems, whatever for; one user's three quarters of them."""
 
 LINE = 1024
-"""Jobs of one user's commands that wait for a thread; a further command is refused."""
+"""Jobs of one user's commands that wait for a thread; no further command begins one then."""
 
 SWITCH = 0.0005
 """Seconds after which a thread lets the event loop go on that waits for the interpreter
@@ -124,12 +124,12 @@ class Jobs:
     def start(self, job: Job[Any], done: Resume) -> None:
         """Run `job`; `done` is called on the loop with its value, or what it raised."""
         user = os.geteuid() if job.user is None else job.user
-        if job.patience is not None:
-            done = self._for_so_long(job.patience, done)
-        elif sum(len(line) for (_kind, of), line in self._line.items() if of == user) >= LINE:
+        if job.is_first and not job.release and self._in_line(user) >= LINE:
             text = f"{LINE} commands of this client's user wait already, see docs/limits.md"
             self._loop.call_soon(done, None, QMPError(text))
             return
+        if job.patience is not None:
+            done = self._for_so_long(job.patience, done)
         self.running += 1
         kind, task = (job.on, job.heavy, job.copies > 0), _Task(job, done, user)
         if self._fits(task) and all(each != kind for each, _user in self._line):
@@ -140,6 +140,10 @@ class Jobs:
             if self._fits(task):
                 # What came before it may wait for its user's share.
                 self._go_on()
+
+    def _in_line(self, user: int) -> int:
+        """How many of a user's jobs wait for a thread."""
+        return sum(len(line) for (_kind, of), line in self._line.items() if of == user)
 
     def _for_so_long(self, seconds: float, done: Resume) -> Resume:
         """Calls `done` once: at the end, or with None after so many seconds."""

@@ -419,6 +419,8 @@ class Session:
             result = self._hub.dispatch(self, name, arguments, oob)
             if type(result) is CoroutineType:
                 wait = result.send(None)
+                if type(wait) is Job:
+                    wait.is_first = True
                 self._running = True
                 self._running_bytes = held
                 follow(

@@ -402,6 +402,12 @@ class Blocks:
         try:
             self._take_given(made)
             await Job(lambda: _open(made, self._tree.host.roots), on=waits_for(made))
+        except BaseException:
+            # What it has opened is closed, what was handed over may not be.
+            for node in made:
+                if node.given is not None:
+                    node.given.close()
+            raise
         finally:
             self._making.difference_update(named)
         for node in made:
@@ -419,16 +425,12 @@ class Blocks:
 
     def _take_given(self, nodes: list[Node]) -> None:
         """Take the descriptors that nodes name instead of files; raises `QMPError`."""
-        try:
-            for node in nodes:
-                path = node.options["filename"] if node.driver == "file" else ""
-                if path.startswith("/dev/fdset/"):
-                    flags = _access(node) | (os.O_DIRECT if node.cache["direct"] else 0)
-                    node.given = self._sets.open(path, flags)
-                    node.fd = node.given.fd
-        except QMPError:
-            _close(nodes)
-            raise
+        for node in nodes:
+            path = node.options["filename"] if node.driver == "file" else ""
+            if path.startswith("/dev/fdset/"):
+                flags = _access(node) | (os.O_DIRECT if node.cache["direct"] else 0)
+                node.given = self._sets.open(path, flags)
+                node.fd = node.given.fd
 
     async def set_active(self, active: bool) -> None:
         """Lock the images, since the machine has come, or leave them to where it goes.
@@ -472,7 +474,7 @@ class Blocks:
                 node.wanted = now
                 changed[node] = now - node.locked if refuse else frozenset()
         if changed:
-            await Job(lambda: _lock(changed), on=waits_for([*changed]))
+            await Job(lambda: _lock(changed), on=waits_for([*changed]), release=not refuse)
 
     def _of_format(self, node: Node) -> Locks:
         """The locks of an image's file that its format needs."""
@@ -597,7 +599,7 @@ class Blocks:
             todo += at.below
             at.leave()
         if gone:
-            await Job(lambda: _close(gone), on=waits_for(gone))
+            await Job(lambda: _close(gone), on=waits_for(gone), release=True)
         await self.relock(refuse=False)
 
     def replace(self, old: Node, new: Node) -> None:

@@ -32,7 +32,7 @@ from memd.hostmem.sockets import (
 from memd.json_types import JSON
 from memd.qapi.numbers import parse_size
 from memd.standin.chardevs import Held, TakeFd, create_file, open_file
-from memd.work import Completion
+from memd.work import Completion, Job
 
 Address = dict[str, Any]
 """A QAPI `MigrationAddress`."""
@@ -342,16 +342,8 @@ class Opener:
         self._may_run = may_run
         self._fd_files = fd_files
 
-    def take(self, where: Address, *, write: bool) -> Held | None:
-        """Take the descriptor that an address names, if it names one.
-
-        Args:
-            where: the address.
-            write: whether it is written to.
-
-        Raises:
-            QMPError: there is none of that name.
-        """
+    def _take(self, where: Address, *, write: bool) -> Held | None:
+        """Take the descriptor that an address names, if it names one; raises `QMPError`."""
         if where.get("filename", "").startswith("/dev/fdset/"):
             flags = os.O_WRONLY | os.O_CREAT if write else os.O_RDONLY
             return self._from_set(where["filename"], flags)
@@ -362,30 +354,34 @@ class Opener:
             raise QMPError(f"File descriptor named '{where['str']}' has not been found")
         return given
 
-    def open(self, where: Address, given: Held | None, *, write: bool) -> Channel:
-        """Open the channel that a machine is sent over, or comes by. May wait.
+    async def open(self, where: Address, *, write: bool) -> Channel:
+        """Open the channel that a machine is sent over, or comes by.
 
         Args:
             where: the address.
-            given: what `take` gave for it.
             write: whether it is sent.
 
         Raises:
-            QMPError: it can't be opened.
+            QMPError: it can't be opened; a descriptor that it names is closed.
         """
+        given = self._take(where, write=write)
+        try:
+            return await Job(lambda: self._open(where, given, write=write))
+        except BaseException:
+            if given is not None:
+                given.close()
+            raise
+
+    def _open(self, where: Address, given: Held | None, *, write: bool) -> Channel:
+        """The same, of what `_take` gave. May wait."""
         transport, kind = where["transport"], where.get("type")
         if given is not None and transport == "file":
-            try:
-                _begin_at(given.fd, where.get("offset"), write=write)
-            except QMPError:
-                given.close()
-                raise
+            _begin_at(given.fd, where.get("offset"), write=write)
             return Channel("file", [given.fd], given.close)
         if given is not None:
             mode = os.fstat(given.fd).st_mode
             is_socket = stat.S_ISSOCK(mode)
             if not (is_socket or stat.S_ISFIFO(mode) or self._fd_files):
-                given.close()
                 raise QMPError("fd: migration to a file is not supported. Use file: instead.")
             return Channel("socket" if is_socket else "file", [given.fd], given.close)
         if transport == "exec":

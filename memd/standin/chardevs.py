@@ -263,7 +263,7 @@ class Chardevs:
             device.below.shared = False
         if device.given is not None:
             device.given.close()
-        await Job(device.close, on=device.on)
+        await Job(device.close, on=device.on, release=True)
 
     async def clear(self) -> None:
         """Remove every device that was registered here; no port is on any other."""

@@ -93,11 +93,10 @@ class Dump:
         if filtered and args["length"] == 0:
             self._status = "failed"
             raise QMPError("parameter 'length' expects a non-zero size")
-        given = opener.take(where, write=True)
         before, self._status = self._status, "active"
         try:
-            channel = await Job(lambda: opener.open(where, given, write=True))
-        except QMPError:
+            channel = await opener.open(where, write=True)
+        except BaseException:
             self._status = before
             raise
         self._done = self._total = 0

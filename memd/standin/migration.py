@@ -22,7 +22,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.standin.channels import Channel, Opener, address
 from memd.standin.stream import END, FULL, MORE, SLICE, Block, NotLoaded, Reader, Writer
-from memd.work import Command, Completion, Event, Job
+from memd.work import Command, Completion, Event, Job, Turn
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
@@ -188,27 +188,28 @@ class Migration:
         self._become("setup")
         channel: Channel | None = None
         try:
-            given = opener.take(where, write=True)
-            if given is not None or where["transport"] != "socket":
-                channel = await Job(lambda: opener.open(where, given, write=True))
+            if where["transport"] != "socket" or where["type"] == "fd":
+                channel = await opener.open(where, write=True)
         except Exception as error:
             self._fail(error.desc if isinstance(error, QMPError) else _INTERNAL)
             self._have_failed()
             raise
 
-        def connect() -> Channel:
-            return channel or opener.open(where, None, write=True)
+        async def connect() -> Channel:
+            return channel or await opener.open(where, write=True)
 
-        self._host.machine.spawn(self._send(connect), "a migration")
+        self._host.machine.spawn(self._send(connect()), "a migration")
 
-    async def _send(self, connect: Callable[[], Channel]) -> None:
+    async def _send(self, connected: Command[Channel]) -> None:
         host, was = self._host, self._host.run_state
         blocks = self._blocks()
         for each in blocks:
             each.region.pin()
         stopped = done = False
         try:
-            self._channel = await Job(connect)
+            # The answer goes first.
+            await Turn()
+            self._channel = await connected
             self._check()
             told: dict[str, JSON] = {"machine": self._machine_name}
             told["capabilities"] = sorted(host.migration_capabilities & {_IGNORE_SHARED})
@@ -383,8 +384,7 @@ class Migration:
         if self.incoming != "none":
             raise QMPError(f"Illegal migration incoming state: {self.incoming}")
         self._become_incoming("setup")
-        given = opener.take(where, write=False)
-        channel = await Job(lambda: opener.open(where, given, write=False))
+        channel = await opener.open(where, write=False)
         self._may_come = False
         self._addresses = channel.listening
         self._host.machine.spawn(self._receive(channel, exits), "an incoming migration")

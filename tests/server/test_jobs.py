@@ -324,21 +324,24 @@ async def test_too_many_of_a_user_in_line() -> None:
     stalled = Stalled(jobs)
     stalled.start(LIGHT + LINE, one_file_system(7), USER)
     refused = Job(int, on=one_file_system(8))
-    refused.user = USER
+    refused.user, refused.is_first = USER, True
     done = Results()
     jobs.start(refused, done.take)
     while not done:
         await asyncio.sleep(0.001)
     text = f"{LINE} commands of this client's user wait already, see docs/limits.md"
     assert str(done[0]) == text
-    # Another user's is not, nor what lets go of something.
-    jobs.start(Job(lambda: 1, on=one_file_system(8)), done.take)
-    releasing = Job(lambda: 2, on=one_file_system(8), patience=60)
-    releasing.user = USER
-    jobs.start(releasing, done.take)
-    while len(done) < 3:
+    # Another user's is not, nor what gives something back, nor what goes on.
+    others = Job(lambda: 1, on=one_file_system(8))
+    releasing = Job(lambda: 2, on=one_file_system(8), release=True)
+    following = Job(lambda: 3, on=one_file_system(8))
+    others.is_first = releasing.is_first = True
+    releasing.user = following.user = USER
+    for job in (others, releasing, following):
+        jobs.start(job, done.take)
+    while len(done) < 4:
         await asyncio.sleep(0.001)
-    assert sorted(done[1:]) == [1, 2]
+    assert sorted(done[1:]) == [1, 2, 3]
     # The end of the daemon begins nothing more.
     jobs.give_up_waiting()
     assert len(stalled.done) == LINE

@@ -85,6 +85,11 @@ async def slowly(name: str) -> JSON:
     return await Job(lambda: name)
 
 
+async def twice() -> JSON:
+    await Job(lambda: None)
+    return await Job(lambda: 2)
+
+
 class Backstage:
     """A hub whose commands are: echo, slow (blocks until told), fail, leave, negotiate."""
 
@@ -103,6 +108,8 @@ class Backstage:
             return {}
         if name.startswith("slow"):
             return slowly(name)
+        if name == "twice":
+            return twice()
         if name == "fail":
             raise command_not_found("no")
         if name == "leave":
@@ -206,6 +213,16 @@ def test_a_blocking_command_holds_back_what_follows() -> None:
     assert talk.returns == ["a", "slow", "b", "c"]
     assert talk.wire.sent[1]["id"] == 1
     assert talk.wire.reading
+
+
+def test_the_first_job_of_a_command_is_known() -> None:
+    talk = Talk()
+    talk.say(ask("twice"))
+    assert talk.hub.jobs[0][0].is_first
+    talk.hub.end_job()
+    assert not talk.hub.jobs[0][0].is_first
+    talk.hub.end_job()
+    assert talk.returns == [2]
 
 
 def test_a_blocking_command_can_fail() -> None:

@@ -15,6 +15,7 @@ from memd.commands.hmp_info import info_block
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom.tree import Tree
+from memd.session.places import Descriptor, Places
 from memd.standin.blocks import Blocks, Node
 from memd.standin.drives import Drives
 from memd.standin.exports import Exports
@@ -212,3 +213,17 @@ def test_drives_and_exports_have_a_number() -> None:
         )
     with pytest.raises(QMPError, match="there are 1024 exports, and may be no more"):
         done(exports.add({"id": "more", "type": "nbd", "node-name": "n", "name": "more"}))
+
+
+def test_a_descriptor_of_a_set_is_given_back_where_its_job_is_not_begun() -> None:
+    sets, places = FdSets(), Places()
+    kept = Descriptor(os.memfd_create("kept"), places, 1000)
+    sets.add(kept, 7, None)
+    blocks = Blocks(Compat.V10_0, Tree(), sets)
+    before = len(os.listdir("/proc/self/fd"))
+    args = {"driver": "file", "filename": "/dev/fdset/7", "node-name": "n0"}
+    adding = Running(blocks.add(args))
+    with pytest.raises(QMPError, match="too many"):
+        adding.fail(QMPError("too many"))
+    assert len(os.listdir("/proc/self/fd")) == before
+    kept.close()

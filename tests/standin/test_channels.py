@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import socket
+from typing import Any
 
-from memd.standin.channels import Channel
+import pytest
+
+from memd.commands.descriptors import FdSets
+from memd.errors import QMPError
+from memd.session.places import Descriptor, Places
+from memd.standin.channels import Channel, Opener
 from memd.work import Completion
+from tests.stepping import Running
+
+FD = {"transport": "socket", "type": "fd", "str": "given"}
+FDSET = {"transport": "file", "filename": "/dev/fdset/7"}
 
 
 async def test_a_listener_goes_on_where_there_is_no_descriptor_for_a_client() -> None:
@@ -32,3 +43,21 @@ async def test_a_listener_goes_on_where_there_is_no_descriptor_for_a_client() ->
             come = channel.accept()
         assert come is not None
         come.close()
+
+
+@pytest.mark.parametrize("where", [FD, FDSET])
+def test_a_descriptor_is_given_back_where_its_job_is_not_begun(where: dict[str, Any]) -> None:
+    places, sets = Places(), FdSets()
+    given = Descriptor(os.memfd_create("given"), places, 1000)
+    kept = Descriptor(os.open("/dev/null", os.O_WRONLY), places, 1000)
+    places.take(1000, 2)
+    sets.add(kept, 7, None)
+    opener = Opener(None, {"given": given}.get, sets.open, may_run=False, fd_files=True)
+    before = len(os.listdir("/proc/self/fd"))
+    opening = Running(opener.open(where, write=True))
+    with pytest.raises(QMPError, match="too many"):
+        opening.fail(QMPError("too many"))
+    assert len(os.listdir("/proc/self/fd")) == before - (where is FD)
+    assert places.of(1000) == 1 + (where is FDSET)
+    given.close()
+    kept.close()
