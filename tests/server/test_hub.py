@@ -6,15 +6,16 @@ import asyncio
 import json
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from memd.compat import Compat
 from memd.json_types import JSON
-from memd.server import pending
 from memd.server.hub import Hub
 from memd.server.limits import Limits
+from memd.server.pending import GRACE
 from memd.session import Monitor, Session
 from memd.work import Event, Job
 from tests.conftest import no_more_threads
@@ -198,13 +199,16 @@ async def test_too_many_who_come_early() -> None:
     second.close()
 
 
-async def test_who_has_been_silent_for_long_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "GRACE", 0.0)
+async def test_who_has_been_silent_for_long_makes_room(jump: Callable[[float], None]) -> None:
     hub, monitor = new_hub(clients=2), Monitor("m0")
     served, silent = Client(hub, monitor), Client(hub, monitor)
     for client in (served, silent):
         assert await client.message() == GREETING
     await served.negotiate()
+    early = Client(hub, monitor)
+    assert await early.message() is None
+    early.close()
+    jump(GRACE)
     late = Client(hub, monitor)
     assert await late.message() == GREETING
     assert await silent.message() is None
