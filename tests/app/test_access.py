@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 
 from memd.app import access
 from memd.errors import StartError
-from memd.hostmem import libc
 from memd.server.audit_sinks import FileSink, JournaldSink
+from tests.seccomp import OPENAT2, without
 
 
 def refusal(*directories: str) -> tuple[str, str]:
@@ -21,7 +20,7 @@ def refusal(*directories: str) -> tuple[str, str]:
     return caught.value.where, caught.value.text
 
 
-def test_directories_for_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_for_files(directory: Path) -> None:
     before = os.listdir("/proc/self/fd")
     roots = access.open_roots([str(directory), "/"])
     assert roots.find(b"/proc/1")[1] == b"proc/1"
@@ -31,11 +30,12 @@ def test_directories_for_files(directory: Path, monkeypatch: pytest.MonkeyPatch)
     assert refusal(str(directory), f"{directory}/f") == (option, "Not a directory")
     option = f"--mem-root {directory}/none"
     assert refusal(f"{directory}/none") == (option, "No such file or directory")
+    assert os.listdir("/proc/self/fd") == before
 
-    def missing(*_arguments: object) -> int:
-        raise libc.os_error(errno.ENOSYS)
 
-    monkeypatch.setattr(libc, "openat2", missing)
+@without(OPENAT2)
+def test_directories_for_files_that_nothing_can_be_confined_to() -> None:
+    before = os.listdir("/proc/self/fd")
     assert refusal("/") == (
         "--mem-root /",
         "the kernel has no openat2 (Linux 5.6), so nothing can be confined to it",

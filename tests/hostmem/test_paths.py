@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from memd.hostmem import libc, paths
 from memd.hostmem.files import open_file
 from memd.hostmem.host import Host
-from memd.hostmem.paths import Roots, new_entry, open_path, target
+from memd.hostmem.paths import Roots, new_entry, open_own, open_path, target
 from tests.differential.server import PATIENCE
 from tests.hostmem.made import HOST
+from tests.seccomp import OPENAT2, without
 from tests.users import STRANGER, need_root
 
 O_PATH = os.O_PATH | os.O_CLOEXEC
@@ -50,16 +50,6 @@ def refusal(work: Callable[[], object]) -> tuple[int, str]:
         work()
     assert caught.value.errno is not None
     return caught.value.errno, str(caught.value.strerror)
-
-
-@pytest.fixture
-def no_openat2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel before Linux 5.6."""
-
-    def missing(*_arguments: object) -> int:
-        raise libc.os_error(errno.ENOSYS)
-
-    monkeypatch.setattr(libc, "openat2", missing)
 
 
 @contextmanager
@@ -115,6 +105,7 @@ def outcome(work: Callable[[], int]) -> object:
         return error.errno
 
 
+@without(OPENAT2, only_if="walking")
 @pytest.mark.parametrize("walking", [False, True])
 @pytest.mark.parametrize("flags", [O_PATH, os.O_RDWR | os.O_CLOEXEC, O_PATH | os.O_DIRECTORY])
 def test_paths_lead_where_they_lead_the_kernel(
@@ -122,10 +113,7 @@ def test_paths_lead_where_they_lead_the_kernel(
     monkeypatch: pytest.MonkeyPatch,
     flags: int,
     walking: bool,
-    request: pytest.FixtureRequest,
 ) -> None:
-    if walking:
-        request.getfixturevalue("no_openat2")
     monkeypatch.chdir(maze)
     names = random.Random(f"{flags}")
     seen = set()
@@ -168,6 +156,7 @@ def test_what_is_no_path(path: str) -> None:
 
 
 @need_root
+@without(OPENAT2, only_if="walking")
 @pytest.mark.parametrize("walking", [False, True])
 @pytest.mark.parametrize(
     ("mode", "directory_owner", "link_owner", "may"),
@@ -192,15 +181,12 @@ def test_what_is_no_path(path: str) -> None:
 )
 def test_links_of_others(
     directory: Path,
-    request: pytest.FixtureRequest,
     mode: int,
     directory_owner: int,
     link_owner: int,
     may: bool,
     walking: bool,
 ) -> None:
-    if walking:
-        request.getfixturevalue("no_openat2")
     (directory / "real").mkdir()
     (directory / "real/f").touch()
     shared = directory / "shared"
@@ -380,7 +366,8 @@ def test_files_are_made_below_a_root(place: Path) -> None:
         backing.undo()
 
 
-def test_what_can_be_no_root(directory: Path, no_openat2: None) -> None:
+@without(OPENAT2)
+def test_what_can_be_no_root(directory: Path) -> None:
     (directory / "f").touch()
     for path, number in (
         (directory / "none", errno.ENOENT),
@@ -473,21 +460,23 @@ def test_what_was_made_is_removed_where_it_was_made(place: Path) -> None:
     assert sorted(os.listdir(place / "out/d")) == ["f", "new"]
 
 
-def test_a_link_that_comes_at_the_last_moment(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, no_openat2: None
-) -> None:
+@need_root
+@without(OPENAT2)
+def test_a_link_that_comes_at_the_last_moment(directory: Path) -> None:
     """After the last name was seen to be none."""
-    (directory / "f").touch()
-    finish = paths._Walk.finish
-
-    def swap(walk: paths._Walk) -> None:
-        finish(walk)
-        (directory / "f").unlink()
-        (directory / "f").symlink_to("/etc/hostname")
-
-    monkeypatch.setattr(paths._Walk, "finish", swap)
-    raw = os.fsencode(directory / "f")
-    assert refusal(lambda: open_path(raw, os.O_RDONLY))[0] == errno.ELOOP
+    directory.chmod(0o1777)
+    (directory / "d").touch()
+    (directory / "link").symlink_to("/etc/hostname")
+    os.chown(directory / "link", STRANGER, 0, follow_symlinks=False)
+    inside = identity(directory / "d")
+    raw = os.fsencode(directory / "d")
+    seen = set[object]()
+    end = time.monotonic() + PATIENCE
+    with swapping(directory):
+        while not {inside, errno.EACCES, errno.ELOOP} <= seen and time.monotonic() < end:
+            seen.add(outcome(lambda: open_path(raw, os.O_RDONLY)))
+    assert {inside, errno.EACCES, errno.ELOOP} <= seen
+    assert seen <= {inside, errno.EACCES, errno.ELOOP, errno.ENOENT}
 
 
 def test_directories_are_not_kept_open(place: Path) -> None:
@@ -540,17 +529,17 @@ def test_a_file_of_ones_own(directory: Path) -> None:
         path.unlink(missing_ok=True)
         mask = os.umask(0)
         try:
-            first = paths.open_own(os.fsencode(each), os.O_WRONLY, mode)
+            first = open_own(os.fsencode(each), os.O_WRONLY, mode)
         finally:
             os.umask(mask)
         assert stat.S_IMODE(path.stat().st_mode) == mode
-        again = paths.open_own(os.fsencode(each), os.O_WRONLY, 0o600)
+        again = open_own(os.fsencode(each), os.O_WRONLY, 0o600)
         assert came_to(first) == came_to(again) == identity(path)
-    assert came_to(paths.open_own(b"/dev/null", os.O_WRONLY, 0o600)) == identity(Path("/dev/null"))
+    assert came_to(open_own(b"/dev/null", os.O_WRONLY, 0o600)) == identity(Path("/dev/null"))
     read, write = os.pipe()
     found = os.fstat(write)
     to = f"/proc/self/fd/{write}".encode()
-    assert came_to(paths.open_own(to, os.O_WRONLY, 0o600)) == (found.st_dev, found.st_ino)
+    assert came_to(open_own(to, os.O_WRONLY, 0o600)) == (found.st_dev, found.st_ino)
     os.close(read)
     os.close(write)
 
@@ -570,11 +559,11 @@ def test_what_strangers_put_there_is_not_written_to(directory: Path) -> None:
     strange = (errno.EACCES, "File of another user in a directory that others can write")
     for mode in (0o1777, 0o777):
         place.chmod(mode)
-        assert refusal(lambda: paths.open_own(os.fsencode(theirs), os.O_WRONLY, 0)) == strange
-        assert refusal(lambda: paths.open_own(os.fsencode(link), os.O_WRONLY, 0)) == STRANGE
+        assert refusal(lambda: open_own(os.fsencode(theirs), os.O_WRONLY, 0)) == strange
+        assert refusal(lambda: open_own(os.fsencode(link), os.O_WRONLY, 0)) == STRANGE
     place.chmod(0o755)
     for each in (theirs, link):
-        os.close(paths.open_own(os.fsencode(each), os.O_WRONLY, 0))
+        os.close(open_own(os.fsencode(each), os.O_WRONLY, 0))
     # Nobody takes a FIFO for a file that was kept.
     place.chmod(0o1777)
-    os.close(paths.open_own(os.fsencode(fifo), os.O_RDWR, 0))
+    os.close(open_own(os.fsencode(fifo), os.O_RDWR, 0))
