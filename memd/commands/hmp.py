@@ -13,7 +13,7 @@ from typing import Any
 from memd import __version__
 from memd.commands import hmp_info, hmp_plug, qom
 from memd.commands.daemon import Daemon
-from memd.commands.hmp_arguments import BLANKS, Usage, arguments, described
+from memd.commands.hmp_arguments import BLANKS, Usage, arguments, described, words
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
@@ -89,14 +89,15 @@ def _said(error: QMPError | Usage) -> str:
 
 def _unmodelled(daemon: Daemon, typed: str) -> str:
     """The answer to a line that begins with a word that QEMU has and memd has not."""
-    if daemon.standin is None or not typed.strip(BLANKS):
+    typed = typed.strip(BLANKS)
+    if daemon.standin is None or not typed:
         return ""
-    first, *rest = typed.split()
+    first, *rest = words(typed)
     known = daemon.standin.catalogue.section("monitor")
     names = known["info"] if first == "info" else known["commands"]
     if not any((rest or [first])[0] in each for each in names):
         return ""
-    return f"Error: memd knows '{typed.strip()}' and does not act on it\r\n"
+    return f"Error: memd knows '{typed}' and does not act on it\r\n"
 
 
 def is_command(word: str) -> bool:
@@ -123,18 +124,18 @@ def _word(line: str, at: int) -> tuple[str, int]:
 
 
 def _help(daemon: Daemon, args: JSONObject) -> list[str]:
-    words = args.get("cmd", "").split(None, 2)[:2]
-    if not words:
+    asked = words(args.get("cmd", ""))[:2]
+    if not asked:
         return [_help_line(entry) for entry in _ENTRIES]
-    if words == ["info"]:
+    if asked == ["info"]:
         return _info(daemon, {})
-    if words[0] == "info":
-        entry, prefix = _INFO.get(words[1]), "info "
+    if asked[0] == "info":
+        entry, prefix = _INFO.get(asked[1]), "info "
     else:
-        entry, prefix = _COMMANDS.get(words[0]), ""
-        words = words[:1]
+        entry, prefix = _COMMANDS.get(asked[0]), ""
+        asked = asked[:1]
     if entry is None:
-        return [f"unknown command: '{' '.join(words)}'"]
+        return [f"unknown command: '{' '.join(asked)}'"]
     return [_help_line(entry, prefix)]
 
 

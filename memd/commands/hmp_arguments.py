@@ -18,7 +18,9 @@ from memd.json_types import JSONObject
 from memd.qapi.numbers import parse_size, parse_uint64
 
 BLANKS = " \t\n\v\f\r"
-_TEXT = re.compile(r'"((?:[^"\\]|\\[nr\\\'"])*)"|([^\s"]\S*)')
+_WORD = re.compile(r"\S+", re.ASCII)
+_TEXT = re.compile(r'"((?:[^"\\]|\\[nr\\\'"])*)"|([^\s"]\S*)', re.ASCII)
+_SWITCH = re.compile("(?:on|off)(?![!-~])")
 _ESCAPE = re.compile(r"\\(.)")
 _SIZE = re.compile(r"0[xX][0-9a-fA-F]+|[0-9.]+[bkmgtpe]?", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
@@ -86,10 +88,10 @@ def _value(kind: str, text: str) -> tuple[str | int | bool, int]:
         quoted = match[1]
         return match[2] if quoted is None else _ESCAPE.sub(_unescaped, quoted), match.end()
     if kind == "b":
-        word = text.split(None, 1)[0] if text else ""
-        if word not in ("on", "off"):
+        match = _SWITCH.match(text)
+        if match is None:
             raise ValueError("Expected 'on' or 'off'")
-        return word == "on", len(word)
+        return match[0] == "on", match.end()
     if kind == "o":
         match = _SIZE.match(text)
         size = parse_size(match[0]) if match else None
@@ -109,6 +111,11 @@ def _value(kind: str, text: str) -> tuple[str | int | bool, int]:
     if kind == "M" and number < 0:
         raise ValueError("enter a positive value")
     return _signed(number << 20) if kind == "M" else number, match.end()
+
+
+def words(text: str) -> list[str]:
+    """What is between blanks, of which Python's own `split` knows more than QEMU."""
+    return _WORD.findall(text)
 
 
 def _signed(number: int) -> int:

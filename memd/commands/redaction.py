@@ -15,6 +15,7 @@ from itertools import islice
 from memd.backends.secret import SECRET_COMMON
 from memd.commands import hmp
 from memd.commands.daemon import Daemon
+from memd.commands.hmp_arguments import BLANKS, words
 from memd.commands.memdev import decoded_length
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
@@ -188,12 +189,13 @@ class Redaction:
         line = arguments.get("command-line")
         if type(line) is not str:
             return {}
-        words = line.split(None, 1)
-        if not words or not hmp.is_command(words[0]):
+        # A longer one is refused.
+        name, *more = words(line[: hmp.LONGEST_LINE]) or [""]
+        if not hmp.is_command(name):
             return {}
-        if words[0] in _PLAIN_LINES or len(words) == 1:
-            return {"command-line": line.strip()}
-        return {"command-line": f"{words[0]} {HIDDEN}"}
+        if name in _PLAIN_LINES or not more:
+            return {"command-line": line.strip(BLANKS)}
+        return {"command-line": f"{name} {HIDDEN}"}
 
 
 _SPECIAL: dict[str, Callable[[Redaction, JSONObject], JSONObject | None]] = {
