@@ -392,7 +392,10 @@ def _recorded(row: JSONObject, known: Iterable[MachineKind]) -> MachineKind | No
     release: tuple[int, ...] = ()
     for begin, kind in _FAMILIES.items():
         if name.startswith(begin):
-            family, release = kind, tuple(map(int, name.removeprefix(begin).split(".")))
+            family, numbers = kind, name.removeprefix(begin).split(".")
+            # Distributions have machines of their own: "pc-q35-noble", "pc-q35-rhel9.6.0".
+            if all(each.isdecimal() for each in numbers):
+                release = tuple(map(int, numbers))
     for each in known:
         if each.kind == family:
             break

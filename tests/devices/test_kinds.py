@@ -64,6 +64,20 @@ def test_machines_of_other_releases() -> None:
     assert (default.name, default.default, default.deprecated) == ("pc-i440fx-10.0", True, False)
 
 
+@pytest.mark.parametrize("name", ["pc-q35-rhel9.6.0", "pc-q35-noble-v2", "pc-q35-"])
+def test_machines_of_distributions(name: str) -> None:
+    (latest,) = (
+        row
+        for row in Catalogue(packaged(Compat.V10_0)).section("machines")
+        if row["name"] == "pc-q35-10.0"
+    )
+    known, found = (
+        find_kind("q35", Compat.V10_0, [{**latest, "name": each}]) for each in ("pc-q35-10.0", name)
+    )
+    assert known is not None
+    assert found == known._replace(name=name)
+
+
 def test_what_machines_for_pcs_derive_from() -> None:
     """libvirt asks for it, and gives up where there is none."""
     for compat, described in ((Compat.V10_0, False), (Compat.V11_1, True)):
