@@ -1,13 +1,13 @@
 """`pc-dimm` and `nvdimm`: a backend's memory as a module in a slot.
 
-Names, defaults, texts and their order were observed on QEMU 10.0.2 and 11.1.3,
-what a Linux guest reports on both with Linux 6.1.
+Names, defaults, texts and their order were observed on QEMU 10.0.2 and 11.1.3.
 """
 
 from __future__ import annotations
 
 from memd.backends.base import MemoryBackend
 from memd.compat import Compat
+from memd.devices.acpi import AcpiDevice
 from memd.devices.area import ANY_SLOT, ANYWHERE, choose_slot
 from memd.devices.device import (
     DEVICE,
@@ -29,12 +29,8 @@ from memd.work import Event
 MIN_LABEL = 128 << 10
 """The least bytes of labels that an NVDIMM can have, if it has any."""
 
-# What a guest reports (ACPI 6.5, section 6.3.5, _OST): of what, and how it went.
-_PLUG, _EJECT = 1, 3
-_SUCCESS, _BUSY, _IN_PROGRESS = 0, 0x82, 0x84
 
-
-class PcDimm(MemoryDevice):
+class PcDimm(AcpiDevice, MemoryDevice):
     """A DIMM.
 
     Attributes:
@@ -42,6 +38,7 @@ class PcDimm(MemoryDevice):
     """
 
     kind = "dimm"
+    slot_type = "DIMM"
     memdev: MemoryBackend | None = None
 
     @property
@@ -112,33 +109,11 @@ class PcDimm(MemoryDevice):
     def found(self, machine: Machine) -> None:
         """See `MemoryDevice.found`: one that was there from the start is not reported."""
         if self.hotplugged:
-            machine.guest.tell(lambda: self._report(machine, _PLUG, _SUCCESS))
+            self.report_plugged(machine)
 
-    def removal(self, machine: Machine) -> None:
-        """See `Device.removal`; asking again changes nothing."""
-        if self.leaving:
-            return
-        self.leaving = True
-        machine.guest.ask(lambda: self._release(machine), lambda: self._keep(machine))
-
-    def _release(self, machine: Machine) -> None:
-        self._report(machine, _EJECT, _IN_PROGRESS)
+    def leave(self, machine: Machine) -> None:
+        """See `AcpiDevice.leave`."""
         machine.remove(self)
-        # It is unknown by now who was in the slot.
-        self.id = None
-        self._report(machine, _EJECT, _SUCCESS)
-
-    def _keep(self, machine: Machine) -> None:
-        self.leaving = False
-        self._report(machine, _EJECT, _IN_PROGRESS)
-        self._report(machine, _EJECT, _BUSY)
-
-    def _report(self, machine: Machine, source: int, status: int) -> None:
-        info: JSONObject = {}
-        if self.id is not None:
-            info["device"] = self.id
-        info |= {"source": source, "status": status, "slot": str(self.slot), "slot-type": "DIMM"}
-        machine.emit((Event("ACPI_DEVICE_OST", {"info": info}),))
 
     def removed(self) -> tuple[Event, ...]:
         """See `MemoryDevice.removed`."""

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 
 from memd.compat import Compat
 from memd.config import MachineConfig, wrong_initiator
+from memd.devices.acpi import AcpiDevice
 from memd.devices.kinds import MachineKind
-from memd.devices.machine import Device, Machine
+from memd.devices.machine import Machine
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.qom import ObjectType, Property, Tree
 from memd.qom.machine import MachineObject, stored
+from memd.work import Event
 
 # What shares the caches l1d, l1i, l2 and l3 of every model of x86.
 _CPU_CACHES = ("core", "core", "core", "die")
@@ -65,13 +67,15 @@ def set_machine(tree: Tree, kind: MachineKind, config: MachineConfig, values: JS
         machine.values["smp"] = config.smp
 
 
-class CPU(Device):
+class CPU(AcpiDevice):
     """A CPU that runs nothing.
 
     Attributes:
         props: where it sits (QAPI `CpuInstanceProperties`).
         number: of its place among all that there could be; -1 for none yet.
     """
+
+    slot_type = "CPU"
 
     def __init__(
         self,
@@ -86,16 +90,31 @@ class CPU(Device):
         self.props = props
         self.number = number
 
-    def check_bus(self) -> None:
-        """See `Device.check_bus`."""
-        if self.number == 0:
-            raise QMPError("Boot CPU is unpluggable")
+    @property
+    def slot(self) -> int:
+        """See `AcpiDevice.slot`."""
+        return self.number
 
     def removal(self, machine: Machine) -> None:
-        """See `Device.removal`; QEMU 11.1 asks the guest, and none here lets a CPU go."""
-        if self.tree.compat is Compat.V10_0:
-            kind = self.qom_type.name
+        """See `Device.removal`; QEMU 10.0 asks only a guest whose system knows ACPI."""
+        kind, config = self.qom_type.name, machine.config
+        if config.type == "pc" and not config.acpi:
+            raise QMPError("CPU hot unplug not supported without ACPI")
+        if self.number == 0:
+            raise QMPError("Boot CPU is unpluggable")
+        deaf = machine.guest.stands_still or not config.acpi
+        if deaf and self.tree.compat is Compat.V10_0:
             raise QMPError(f"acpi: device unplug request for not supported device type: {kind}")
+        super().removal(machine)
+
+    def leave(self, machine: Machine) -> None:
+        """See `AcpiDevice.leave`; its interrupt controller goes before it."""
+        from memd.devices.device import deleted
+
+        path = self.tree.path_of(self)
+        if self.parent is not None:
+            self.parent.remove_child(self.name)
+        machine.emit((Event("DEVICE_DELETED", {"path": f"{path}/lapic"}), deleted(self, path)))
 
 
 def _cpu_type(kind: MachineKind, device: ObjectType, name: str) -> ObjectType:

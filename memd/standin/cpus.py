@@ -55,3 +55,6 @@ def place_cpu(machine: Machine, kind: MachineKind, cpu: CPU) -> None:
     settle_caches(kind, machine.tree.machine)
     cpu.values |= {**props, "apic-id": apic}
     cpu.number, cpu.props, cpu.realized = number, props, True
+    if machine.guest.started:
+        # One that came before is there when the guest counts them.
+        cpu.report_plugged(machine)

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.differential.harness import Side, exact
 from tests.differential.standin import standin_pair, tell
 
@@ -67,6 +69,21 @@ def test_cpus_come(directory: Path) -> None:
             return [{name: row[name] for name in row if name != "thread-id"} for row in found]
 
         assert len(pair.same("query-cpus-fast", rows)) == 5
+
+
+@pytest.mark.parametrize("machine", ["q35", "pc", "q35,acpi=off", "pc,acpi=off"])
+def test_cpus_that_the_guest_does_not_know_of(directory: Path, machine: str) -> None:
+    """Until its guest's system takes over hot-plugging no CPU leaves."""
+    steps: list[tuple[str, Any]] = [
+        cpu("c1", socket_id=0, core_id=1, thread_id=0),
+        ("device_del", {"id": "c1"}),
+        ("device_del", {"id": "/machine/unattached/device[0]"}),
+        ("cont", None),
+        *(("device_del", {"id": "c1"}), ("device_del", {"id": "c1"})),
+    ]
+    options = ("-machine", machine, "-smp", "1,maxcpus=2,cores=2,sockets=1", "-accel", "tcg")
+    with standin_pair(directory, *options, own=("-guest-reacts", "never")) as pair:
+        tell(pair, steps)
 
 
 def test_the_model_that_was_named(directory: Path) -> None:
