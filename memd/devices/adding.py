@@ -35,6 +35,12 @@ def is_anothers(machine: Machine, driver: str) -> bool:
     return driver in PLACEHOLDERS and machine.started
 
 
+def check_migrating(machine: Machine) -> None:
+    """Raise `QMPError` while the machine is being sent."""
+    if machine.migrating:
+        raise QMPError("device_add not allowed while migrating")
+
+
 async def add_device(machine: Machine, args: JSONObject) -> None:
     """Plug a device in, by `device_add`, or by `-device` before the start.
 
@@ -48,8 +54,7 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
     # The command reads its arguments itself, and a number is not a driver at all.
     if type(driver) is not str:
         raise QMPError("Parameter 'driver' is missing")
-    if machine.migrating:
-        raise QMPError("device_add not allowed while migrating")
+    check_migrating(machine)
     if not is_device(driver) or (machine.add_other and is_anothers(machine, driver)):
         if machine.add_other is None:
             raise QMPError(f"'{driver}' is not a valid device model name")

@@ -11,6 +11,7 @@ from memd.json_types import JSON
 from memd.qapi.schema import Command, Schema
 from memd.qom import Tree
 from memd.standin.catalogue import Catalogue, packaged
+from memd.work import Turn
 
 if TYPE_CHECKING:
     from memd.config import DeviceOption
@@ -220,8 +221,17 @@ class StandIn:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        from memd.devices.adding import add_device, is_anothers, is_device
+        from memd.devices.adding import add_device, check_migrating, is_anothers, is_device
 
+        if "devices" not in vars(self):
+            # The first one brings along what takes tens of milliseconds.
+            for name in ("chardevs", "netdevs", "blocks", "drives", "fsdevs", "devices"):
+                getattr(self, name)
+                await Turn()
+            for section in ("devices", "types"):
+                self.catalogue.section(section)
+                await Turn()
+            check_migrating(machine)
         driver = args["driver"]
         resolved = self.devices.resolve(driver)
         if is_device(resolved) and not is_anothers(machine, resolved):

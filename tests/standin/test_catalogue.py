@@ -103,6 +103,14 @@ def test_a_torn_one_is_told_of_when_the_section_is_read(tmp_path: Path) -> None:
         Catalogue(str(path)).section(SECTIONS[-1])
 
 
+def test_nobody_waits_for_its_file_once_it_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "gone"
+    write_catalogue(str(path), (10, 0, 2), {name: [name] for name in SECTIONS})
+    catalogue = Catalogue(str(path))
+    path.unlink()
+    assert [catalogue.section(name) for name in SECTIONS] == [[name] for name in SECTIONS]
+
+
 def test_a_missing_one(tmp_path: Path) -> None:
     with pytest.raises(QMPError, match=r"cannot read catalogue '.*none': No such file"):
         Catalogue(str(tmp_path / "none"))
