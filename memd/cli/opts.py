@@ -13,6 +13,7 @@ from typing import NamedTuple
 from memd.cli.keyval import HELP
 from memd.cli.report import Answered
 from memd.errors import ID_HINT, QMPError, bad_identifier, is_identifier
+from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
 
 Warn = Callable[[str, str], None]
@@ -88,6 +89,13 @@ class Opts:
         value = self.get(key)
         number = None if value is None else parse_uint64(value)
         return number - (1 << 64) if number is not None and number >> 63 else number
+
+    def values(self, known: OptsList) -> JSONObject:
+        """All of them by key: each "bool" as one, each "num" as an integer, others as text."""
+        read: dict[str, Callable[[str], JSON]] = {"bool": self.switch, "num": self.number}
+        kinds = known.kinds or {}
+        found = {key: read.get(kinds.get(key, ""), self.get)(key) for key, _value in self.pairs}
+        return found if self.id is None else {"id": self.id, **found}
 
 
 def bad_id_option() -> QMPError:

@@ -88,7 +88,7 @@ def take_vnc(line: CommandLine, given: Given) -> None:
     _register(line, given, "vnc", options)
 
 
-_SPICE = {
+_SPICE_KINDS = {
     **dict.fromkeys(("addr", "display", "image-compression", "jpeg-wan-compression"), "str"),
     **dict.fromkeys(("password-secret", "plaintext-channel", "rendernode"), "str"),
     **dict.fromkeys(("streaming-video", "tls-channel", "tls-ciphers", "x509-cacert-file"), "str"),
@@ -99,19 +99,21 @@ _SPICE = {
     **dict.fromkeys(("sasl", "seamless-migration", "unix"), "bool"),
     **dict.fromkeys(("head", "port", "tls-port"), "num"),
 }
+_SPICE = OptsList("spice", None, _SPICE_KINDS)
 
 
 def take_spice(line: CommandLine, given: Given) -> None:
     """Take `-spice`."""
-    opts = parse_opts(OptsList("spice", None, _SPICE), given.value, given.warn(line.config.report))
+    opts = parse_opts(_SPICE, given.value, given.warn(line.config.report))
+    options = opts.values(_SPICE)
     for each in line.config.startup:
         if each.command == "spice":
-            each.options.update(opts.pairs)
+            each.options.update(options)
             return
-    _register(line, given, "spice", dict(opts.pairs))
+    _register(line, given, "spice", options)
 
 
-_FSDEV = {
+_FSDEV_KINDS = {
     **dict.fromkeys(("fsdriver", "path", "security_model", "writeout"), "str"),
     **dict.fromkeys(("multidevs", "socket"), "str"),
     "readonly": "bool",
@@ -124,17 +126,17 @@ _FSDEV = {
     },
     "throttling.iops-size": "num",
 }
+_FSDEV = OptsList("fsdev", "fsdriver", _FSDEV_KINDS)
 
 
 def take_fsdev(line: CommandLine, given: Given) -> None:
     """Take `-fsdev`."""
     taken = [each.options["id"] for each in line.config.startup if each.command == "fsdev"]
-    known = OptsList("fsdev", "fsdriver", _FSDEV)
-    opts = parse_opts(known, given.value, given.warn(line.config.report), taken)
+    opts = parse_opts(_FSDEV, given.value, given.warn(line.config.report), taken)
     for name, value in (("fsdriver", opts.get("fsdriver")), ("id", opts.id)):
         if value is None:
             raise QMPError(f"fsdev: No {name} specified")
-    _register(line, given, "fsdev", dict(opts.with_id()))
+    _register(line, given, "fsdev", opts.values(_FSDEV))
 
 
 def take_nic(line: CommandLine, given: Given) -> None:

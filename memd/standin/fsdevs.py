@@ -94,7 +94,7 @@ def _check_local(options: dict[str, Any]) -> None:
             if name in options:
                 raise QMPError(f"{name} is only valid for mapped security modes")
     limits = {
-        name.removeprefix("throttling."): int(value)
+        name.removeprefix("throttling."): value
         for name, value in options.items()
         if name.startswith("throttling.")
     }

@@ -41,17 +41,17 @@ class Spice:
     async def open(self, options: Args) -> None:
         """`-spice`; raises `QMPError`."""
         for name in _NOT_THERE:
-            if name in options:
+            if options.get(name):
                 raise QMPError(f"memd has no '{name}' of a SPICE display")
-        host, port = options.get("addr"), int(options.get("port", 0))
+        host, port = options.get("addr"), options.get("port", 0)
         if not 0 <= port <= 65535:
             raise QMPError("spice port is out of range")
         self.in_use = True
-        auth = "none" if options.get("disable-ticketing") == "on" else "spice"
+        auth = "none" if options.get("disable-ticketing") else "spice"
         self._told = {"auth": auth, "host": host or "*"}
         if port:
             self._told["port"] = port
-        if options.get("unix") == "on" and host is not None:
+        if options.get("unix") and host is not None:
             await self._listeners.open(_NAME, {"type": "unix", "path": host})
         elif port:
             await self._listeners.open(
