@@ -59,7 +59,7 @@ class FdSets:
         self._forget_unused()
         fds = self._sets.get(set_id)
         if fds is None or (fd is not None and fd not in fds):
-            which = f"fdset-id:{set_id}" + (f", fd:{fd}" if fd is not None and fds else "")
+            which = f"fdset-id:{set_id}" + (f", fd:{fd}" if fd is not None else "")
             raise QMPError(f"File descriptor named '{which}' not found")
         for closing in [fd] if fd is not None else list(fds):
             descriptor, _opaque = fds.pop(closing)
@@ -83,7 +83,7 @@ class FdSets:
             raise QMPError(f"Failed to find fdset {FDSETS}{number}")
         for fd in self._sets[number]:
             if fcntl.fcntl(fd, fcntl.F_GETFL) & _COMPARED == flags & _COMPARED:
-                copy = _Own(os.dup(fd))
+                copy = _Own(_copy(fd, flags))
                 self._copies.setdefault(number, []).append(copy)
                 return copy
         raise QMPError(f"Failed to find file descriptor with matching flags=0x{flags:x}")
@@ -144,6 +144,28 @@ class _Own:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _copy(fd: int, flags: int) -> int:
+    """A copy of a descriptor, open with flags of open(2) as far as these can be changed.
+
+    Without O_APPEND, with which Linux writes at the end wherever it was told to.
+
+    Raises:
+        QMPError: it can't be.
+    """
+    copy = -1
+    try:
+        copy = os.dup(fd)
+        if (fcntl.fcntl(copy, fcntl.F_GETFL) ^ flags) & os.O_SYNC:
+            raise OSError
+        # Not for one that only stands for a file (O_PATH).
+        fcntl.fcntl(copy, fcntl.F_SETFL, flags)
+    except OSError:
+        if copy >= 0:
+            os.close(copy)
+        raise QMPError(f"Failed to dup() given file descriptor fd={fd}") from None
+    return copy
 
 
 def _descriptor_number(text: str) -> int | None:

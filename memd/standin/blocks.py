@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
-from memd.errors import QMPError, is_identifier
+from memd.errors import QMPError, is_identifier, refusing
 from memd.hostmem.file_systems import number, of_paths
-from memd.hostmem.libc import PAGE_SIZE, direct_alignment
+from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
 from memd.hostmem.paths import encode_path, open_path
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
@@ -32,7 +32,7 @@ from memd.standin.image_locks import (
 )
 from memd.standin.qcow2 import MAGIC, Header
 from memd.wire import encode
-from memd.work import MEMORY, Encoded, Job, in_turns
+from memd.work import ELSEWHERE, MEMORY, Encoded, Job, in_turns
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
@@ -333,7 +333,7 @@ class Blocks:
         self._nodes.clear()
         self.drives.clear()
         self._drives.clear()
-        await Job(lambda: _close(nodes), on=waits_for(nodes))
+        await Job(lambda: _close(nodes), on=waits_for(nodes), release=True)
 
     def find(self, name: str) -> Node | None:
         """The node of that name, or what is in the drive of that name."""
@@ -402,11 +402,9 @@ class Blocks:
         try:
             self._take_given(made)
             await Job(lambda: _open(made, self._tree.host.roots), on=waits_for(made))
-        except BaseException:
-            # What it has opened is closed, what was handed over may not be.
-            for node in made:
-                if node.given is not None:
-                    node.given.close()
+        except Exception:
+            if any(node.fd >= 0 for node in made):
+                await Job(lambda: _close(made), on=waits_for(made), release=True)
             raise
         finally:
             self._making.difference_update(named)
@@ -431,6 +429,8 @@ class Blocks:
                 flags = _access(node) | (os.O_DIRECT if node.cache["direct"] else 0)
                 node.given = self._sets.open(path, flags)
                 node.fd = node.given.fd
+                found = known(node.fd)
+                node.on = ELSEWHERE if found is None else frozenset((number(*found[:3]),))
 
     async def set_active(self, active: bool) -> None:
         """Lock the images, since the machine has come, or leave them to where it goes.
@@ -837,27 +837,24 @@ def waits_for(nodes: Iterable[Node]) -> frozenset[int]:
 
 def _open(nodes: list[Node], roots: Roots | None) -> None:
     """Open the files of nodes, the lowest first. Runs in a thread."""
-    try:
-        for node in nodes:
-            if node.driver == "file":
-                _open_file(node, roots)
-            elif node.child is not None:
-                if node.driver == PROBED:
-                    node.driver = _probe(node.file)
-                    node.probed = node.driver == "raw"
-                node.size = node.child.size
-                if node.driver == "qcow2":
-                    read_header(node)
-                else:
-                    _cut(node)
-            node.filename = _filename(node)
-    except BaseException:
-        _close(nodes)
-        raise
+    for node in nodes:
+        if node.driver == "file":
+            _open_file(node, roots)
+        elif node.child is not None:
+            if node.driver == PROBED:
+                node.driver = _probe(node.file)
+                node.probed = node.driver == "raw"
+            node.size = node.child.size
+            if node.driver == "qcow2":
+                read_header(node)
+            else:
+                _cut(node)
+        node.filename = _filename(node)
 
 
 def _probe(file: Node | None) -> str:
-    is_qcow2 = file is not None and os.pread(file.fd, len(MAGIC), 0) == MAGIC
+    with refusing("Could not read image for determining its format"):
+        is_qcow2 = file is not None and os.pread(file.fd, len(MAGIC), 0) == MAGIC
     return "qcow2" if is_qcow2 else "raw"
 
 
@@ -924,6 +921,7 @@ def read_header(node: Node) -> None:
     file = node.file
     if file is None:
         raise QMPError("Image is not in qcow2 format")
-    node.header = Header(file.fd)
+    with refusing("Could not read qcow2 header"):
+        node.header = Header(file.fd)
     node.size = node.header.size
     node.facts |= node.header.facts

@@ -227,8 +227,9 @@ class Chardevs:
         if not isinstance(old, Registered) or (old.in_use and old not in self.changeable):
             raise QMPError("Chardev user does not support chardev hotswap")
         self._tree.chardevs.remove_child(id)
+        make = self.make if old.in_use else self.add
         try:
-            answer = await self.make(args, take_fd)
+            answer = await make(args, take_fd)
         except BaseException:
             self._tree.chardevs.add_child(id, old)
             raise

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.differential.harness import Side
+from tests.differential.harness import Side, settle
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
 
@@ -61,6 +61,13 @@ def test_what_can_not_be(line: str) -> None:
             (code, text.partition(": ")[2]) for code, text in (reference, subject)
         )
     assert subject == reference
+
+
+def test_how_numbers_and_switches_are_written(directory: Path) -> None:
+    limits = "throttling.bps-total=0x10,throttling.iops-total=010,fmode=0600"
+    share = f"local,id=a,path=/,security_model=mapped,readonly=yes,{limits}"
+    with standin_pair(directory, "-machine", "none", "-fsdev", share) as pair:
+        tell(pair, [("query-status", {})])
 
 
 @pytest.mark.parametrize("driver", ["vmgenid", "vmcoreinfo"])
@@ -159,6 +166,56 @@ def test_block_nodes_of_descriptors(directory: Path) -> None:
         pair.same("set", lambda side: give(side, os.O_RDWR, ""))
 
 
+def test_descriptors_that_block_nodes_are_not_opened_from(directory: Path) -> None:
+    def make(scratch: Path) -> None:
+        (scratch / "image").touch()
+
+    def refused(side: Side, flags: int) -> Any:
+        with os.fdopen(os.open(side.scratch / "image", flags)) as file:
+            message = b'{"execute": "add-fd", "arguments": {"fdset-id": 1}}'
+            side.monitor.send(message, [file.fileno()])
+        fd = side.monitor.read_answer()["return"]["fd"]
+        node = {"driver": "file", "node-name": "n", "filename": "/dev/fdset/1", "read-only": True}
+        told = side.ask("blockdev-add", node)["error"]["desc"]
+        side.ask("remove-fd", {"fdset-id": 1})
+        return told.replace(str(fd), "N")
+
+    with standin_pair(directory, "-machine", "none", prepare=make) as pair:
+        for flags in (os.O_PATH, os.O_SYNC, os.O_DSYNC, os.O_DIRECT, os.O_WRONLY):
+            pair.same(f"flags {flags:x}", lambda side, flags=flags: refused(side, flags))  # type: ignore[misc]
+        tell(pair, [("remove-fd", {"fdset-id": 7, "fd": 3})])
+
+
+def test_a_descriptor_that_appends(directory: Path) -> None:
+    """Its image is written where its parts belong."""
+
+    def make(scratch: Path) -> None:
+        (scratch / "image").touch()
+
+    def give(side: Side) -> None:
+        with open(side.scratch / "image", "a+b") as file:
+            side.monitor.send(b'{"execute": "add-fd", "arguments": {}}', [file.fileno()])
+        side.monitor.read_answer()
+
+    def concluded(side: Side) -> Any:
+        jobs = settle(
+            lambda: side.ask("query-jobs")["return"],
+            lambda told: all(each["status"] == "concluded" for each in told),
+        )
+        return [each.get("error") for each in jobs]
+
+    node = {"driver": "file", "node-name": "n", "filename": "/dev/fdset/0", "locking": "off"}
+    options = {"driver": "qcow2", "file": "n", "size": 1 << 20}
+    with standin_pair(directory, "-machine", "none", prepare=make) as pair:
+        for side in (pair.reference, pair.subject):
+            give(side)
+        pair.ask("blockdev-add", node)
+        for job in ("once", "again"):
+            pair.ask("blockdev-create", {"job-id": job, "options": options})
+            pair.same("jobs", concluded)
+        pair.same("size", lambda side: (side.scratch / "image").stat().st_size)
+
+
 def test_another_backend_behind_a_port(directory: Path) -> None:
     def change(id: str, kind: str = "null", **data: Any) -> Step:
         return "chardev-change", {"id": id, "backend": {"type": kind, "data": data}}
@@ -186,7 +243,10 @@ def test_another_backend_behind_a_port(directory: Path) -> None:
         change("c0", "ringbuf"),
         ("chardev-remove", {"id": "c0"}),
         ("ringbuf-read", {"device": "c0", "size": 5}),
+        # QEMU removes this one.
+        change("unused", "file", out="/nonexistent/x"),
     ]
+    options += ["-chardev", "ringbuf,id=unused"]
     with standin_pair(directory, "-machine", "q35", *options) as pair:
         tell(pair, steps)
 

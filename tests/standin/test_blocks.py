@@ -16,11 +16,12 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.qom.tree import Tree
 from memd.session.places import Descriptor, Places
-from memd.standin.blocks import Blocks, Node
+from memd.standin.blocks import PROBED, Blocks, Node
 from memd.standin.drives import Drives
 from memd.standin.exports import Exports
 from memd.standin.images import Images
 from memd.work import Command, Encoded, Job, Turn
+from tests.descriptors import open_descriptors
 from tests.stepping import Running
 
 
@@ -177,6 +178,23 @@ def test_what_uses_a_file_is_work_for_its_file_system(tmp_path: Path) -> None:
     done(blocks.clear())
 
 
+@pytest.mark.parametrize(
+    ("driver", "why"),
+    [
+        ("qcow2", "Could not read qcow2 header"),
+        (PROBED, "Could not read image for determining its format"),
+    ],
+)
+def test_an_image_that_can_not_be_read(driver: str, why: str) -> None:
+    before = open_descriptors()
+    # Nothing is mapped at its beginning.
+    file = {"driver": "file", "filename": "/proc/self/mem", "read-only": True}
+    image = {"driver": driver, "node-name": "n", "file": file, "read-only": True}
+    with pytest.raises(QMPError, match=f"{why}: Input/output error"):
+        done(make().add(image))
+    assert open_descriptors() == before
+
+
 @pytest.mark.parametrize("command", ["nodes", "drives", "statistics", "statistics of nodes"])
 def test_others_have_their_turn_while_nodes_are_told_of(command: str) -> None:
     blocks = make()
@@ -223,7 +241,10 @@ def test_a_descriptor_of_a_set_is_given_back_where_its_job_is_not_begun() -> Non
     before = len(os.listdir("/proc/self/fd"))
     args = {"driver": "file", "filename": "/dev/fdset/7", "node-name": "n0"}
     adding = Running(blocks.add(args))
+    # It is the file's own file system that may be waited for, not the path's.
+    assert adding.job.on == {os.fstat(kept.fd).st_dev}
+    adding.fail(QMPError("too many"))
     with pytest.raises(QMPError, match="too many"):
-        adding.fail(QMPError("too many"))
+        adding.finish()
     assert len(os.listdir("/proc/self/fd")) == before
     kept.close()
