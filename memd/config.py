@@ -244,7 +244,7 @@ class StartCommand(NamedTuple):
     """A command that an option stands for, run before the devices of the command line are made.
 
     Attributes:
-        command: its name; "drive", "logfile", "use-chardev" and "defer" are no
+        command: its name; "drive", "drives", "flash", "logfile", "use-chardev" and "defer" are no
             client's.
         options: its arguments.
         is_json: whether values have their types; else they are text.
@@ -311,6 +311,7 @@ class Config:
         qtest_log: the file for what is spoken there, or None.
         actions: what follows of a reboot, a shutdown, a panic and a watchdog, where
             that is not as usual.
+        making: what is to be run as the machine is made, None for nothing.
         incoming: how a machine that migrates is awaited, None where none is.
         allow_exec: whether clients may name commands.
         startup: what a stand-in registers at the start, in the order of the command
@@ -347,6 +348,7 @@ class Config:
     machine = NO_MACHINE
     qtest: Chardev | None = None
     qtest_log: str | None = None
+    making: StartCommand | None = None
     incoming: StartCommand | None = None
     allow_exec = False
     catalogue: str | None = None

@@ -255,6 +255,8 @@ class App:
 
     async def _complete(self) -> None:
         """Make the machine; clients find it running, or awaiting another one."""
+        if self._config.making is not None:
+            await self._register([self._config.making])
         if self._machine_builder is not None:
             await self._machine_builder.assemble(self._make_object, self._run)
         machine = self._daemon.machine

@@ -84,12 +84,25 @@ class MachineBuilder:
         """
         if self._daemon.nodes is not None:
             self._finish_nodes(self._daemon.nodes)
-        add_cpus(self._tree, self._kind, self._machine)
+        self._add_hardware()
         await self._give_memory(make_object)
         standin = self._daemon.standin
         of_drives = [] if standin is None else standin.devices_of_drives
         for device in (*self._config.devices, *of_drives):
             await self._plug(device, run)
+
+    def _add_hardware(self) -> None:
+        """Put CPUs, buses and all that is not memory into the tree."""
+        if self._kind.kind == "none":
+            return
+        from memd.devices.parts import add_parts, settled
+
+        daemon, root = self._daemon, self._tree.machine
+        root.values |= settled(self._kind.kind, root.values)
+        add_cpus(self._tree, self._kind, self._machine)
+        daemon.machine.set_up()
+        cpu_type = self._machine.cpu_type or self._kind.cpu_type
+        add_parts(daemon.machine, cpu_type, daemon.accel)
 
     async def _give_memory(self, make_object: MakeObject) -> None:
         machine = self._machine

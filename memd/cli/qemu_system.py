@@ -386,8 +386,11 @@ def _open_qtest(line: QemuCommandLine) -> None:
 def _use_drives(config: Config) -> None:
     """Have the machine take its own drives once all are there."""
     given = config.machine_values.keys() & FLASH
-    if given or any(each.command == "drive" for each in config.startup):
-        config.startup.append(StartCommand("drives", {}, True, ""))
+    shown = config.preconfig and config.machine.type in ("pc", "q35")
+    if shown or given or any(each.command == "drive" for each in config.startup):
+        config.making = StartCommand("drives", {}, True, "")
+    if shown:
+        config.startup.insert(0, StartCommand("flash", {}, True, ""))
 
 
 def _named_chardev(config: Config, spec: str) -> Chardev:

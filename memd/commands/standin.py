@@ -211,6 +211,10 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         await standin.spice.open(options)
     elif command == "fsdev":
         standin.fsdevs.add(options)
+    elif command == "flash":
+        from memd.standin.flash import add_chips
+
+        add_chips(daemon.machine, standin.devices)
     elif command == "drives":
         from memd.standin.flash import plug_flash
 

@@ -46,11 +46,11 @@ _PC: tuple[Row, ...] = (
     ("max-fw-size", "size", 8 << 20, "Maximum combined firmware size"),
     ("default-bus-bypass-iommu", "bool", False, None),
     ("sata", "bool", True, "Enable/disable Serial ATA bus"),
-    ("vmport", "OnOffAuto", "on", "Enable vmport (pc & q35)"),
+    ("vmport", "OnOffAuto", "auto", "Enable vmport (pc & q35)"),
     ("i8042", "bool", True, "Enable/disable Intel 8042 PS/2 controller emulation"),
     ("hpet", "bool", True, "Enable/disable high precision event timer emulation"),
     ("smbios-entry-point-type", "str", "auto", "SMBIOS Entry Point type [32, 64]"),
-    ("max-ram-below-4g", "size", 1 << 32, "Maximum ram below the 4G boundary (32bit boundary)"),
+    ("max-ram-below-4g", "size", 0, "Maximum ram below the 4G boundary (32bit boundary)"),
     ("smbus", "bool", True, "Enable/disable system management bus"),
 )
 _FD_BOOTCHK: tuple[Row, ...] = (("fd-bootchk", "bool", True, None),)
@@ -85,7 +85,6 @@ _OWN: tuple[Row, ...] = (
     ("pcspk-audiodev", "str", "", "ID of an audiodev to use as a backend"),
     _HMAT,
 )
-_BELOW_4G: Row = (*_PC[7][:2], 0xE0000000, _PC[7][3])
 _I440FX: tuple[Row, ...] = (
     (
         "x-south-bridge",
@@ -289,7 +288,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
         name=f"pc-i440fx-{release}",
         description="Standard PC (i440FX + PIIX, 1996)",
         most_cpus=255,
-        properties=(*_with(pc, _BELOW_4G), *_I440FX),
+        properties=(*pc, *_I440FX),
     )
     return (
         MachineKind(
@@ -313,7 +312,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
             most_cpus=1,
             cpu_type="486-x86_64-cpu",
             properties=(
-                *_with(x86, _BELOW_4G, ("hpet", "bool", False, _PC[5][3])),
+                *x86,
                 *_NVDIMM,
                 _OWN[-2],
                 _HMAT,

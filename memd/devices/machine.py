@@ -180,7 +180,6 @@ class Machine:
 
     deny_private_discard = False
     add_other: Callable[[JSONObject], Command[None]] | None = None
-    _area: Area | None = None
     _area_region: MemoryRegion | None = None
     # How many devices without an id there have been.
     _anonymous = 0
@@ -196,15 +195,10 @@ class Machine:
         self.tree = tree
         # Those that take long to be real, whose ids are taken.
         self._making: list[MemoryDevice] = []
-        if config.type != "none":
-            self._set_up()
 
-    def _set_up(self) -> None:
+    def set_up(self) -> None:
         """Put into the tree what devices refer to."""
-        from memd.devices.area import area_of
-
         tree = self.tree
-        self._area = area_of(self.config)
         if self._area is not None:
             region = MemoryRegion(tree, self._area.size)
             region.place(tree.resolve("/machine/unattached/system[0]"), self._area.base)
@@ -224,6 +218,15 @@ class Machine:
         return new
 
     # What devices ask of it
+
+    @cached_property
+    def _area(self) -> Area | None:
+        """The addresses for memory devices."""
+        if self.config.type == "none":
+            return None
+        from memd.devices.area import area_of
+
+        return area_of(self.config)
 
     @cached_property
     def buses(self) -> Buses:

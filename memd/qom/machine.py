@@ -152,7 +152,27 @@ def _set_caches(machine: MachineObject, value: JSON) -> None:
     machine.caches_given = True
 
 
-def _link(name: str, target_type: str, description: str) -> LinkProperty:
+def extend(machine: MachineObject, *properties: Property) -> None:
+    """Give a machine properties that are its own and not of its type."""
+    _set_properties(machine, (*machine.qom_type.properties, *properties))
+
+
+def withdraw(machine: MachineObject, name: str) -> None:
+    """Take a property from a machine that `extend` has given it."""
+    left = [each for each in machine.qom_type.properties if each.name != name]
+    _set_properties(machine, left)
+
+
+def _set_properties(machine: MachineObject, properties: Iterable[Property]) -> None:
+    kind = machine.qom_type
+    machine.qom_type = ObjectType(
+        kind.name, kind.parent, interfaces=kind.interfaces, properties=properties
+    )
+
+
+def machine_link(name: str, target_type: str, description: str | None = None) -> LinkProperty:
+    """A link among a machine's `links`, which can be set and has no effect."""
+
     def set_link(machine: MachineObject, target: QObject | None) -> None:
         machine.links[name] = target
 
@@ -201,12 +221,12 @@ def machine_types(compat: Compat) -> tuple[ObjectType, ObjectType]:
                 set=_set_encryption,
                 description="Set memory encryption object to use",
             ),
-            _link(
+            machine_link(
                 "memory-backend",
                 "memory-backend",
                 "Set RAM backendValid value is ID of hostmem based backend",
             ),
-            _link(
+            machine_link(
                 "confidential-guest-support",
                 "confidential-guest-support",
                 "Set confidential guest scheme to support",

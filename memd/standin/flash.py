@@ -12,7 +12,8 @@ from memd.devices.machine import SystemDevice
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.qapi.visit import visit_str
-from memd.qom import MemoryRegion, ObjectType, Property
+from memd.qom import MemoryRegion, Property
+from memd.qom.machine import extend, withdraw
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
@@ -21,14 +22,33 @@ if TYPE_CHECKING:
 
 _KIND = "cfi.pflash01"
 _SECTOR = 4096
+_SHOWN = {name: f"system.flash{number}" for number, name in enumerate(FLASH)}
+"""The names of the chips at `/machine`, by those of the properties."""
+
 _TOP = 1 << 32
 """The address behind the first chip; the second one ends where the first begins."""
+
+
+def add_chips(machine: Machine, devices: Devices) -> None:
+    """Show the chips that a machine that is not made yet could have."""
+    for name in FLASH:
+        _add_chip(machine, devices, name)
+
+
+def _add_chip(machine: Machine, devices: Devices, name: str) -> SystemDevice:
+    chip = SystemDevice(devices.type_of(_KIND), machine.tree, None)
+    own = _SHOWN[name]
+    machine.tree.machine.add_child(own, chip)
+    chip.values |= {"name": own, "width": 1, "sector-length": _SECTOR}
+    # It is this machine's and not of its type: without a drive it is not there.
+    extend(machine.tree.machine, _alias(name, chip))
+    return chip
 
 
 def plug_flash(
     machine: Machine, devices: Devices, drives: Drives, given: JSONObject, program: str
 ) -> None:
-    """Give a machine the chips that drives are for, or that its properties name.
+    """Give a machine the chips that drives are for, or that its properties name; no others.
 
     Args:
         given: the properties of `-machine`.
@@ -37,16 +57,20 @@ def plug_flash(
     Raises:
         QMPError: there is no such drive or node, or it has not the size of a chip.
     """
-    names = {name: given.get(name) or drives.flash.get(name) for name in FLASH}
-    if not any(names.values()):
-        return
+    tree, names = machine.tree, {}
+    for name, own in _SHOWN.items():
+        names[name] = given.get(name) or drives.flash.get(name)
+        if own in tree.machine.children:
+            # A client may have named one since.
+            names[name] = tree.machine.get_property(name) or names[name]
+            tree.machine.remove_child(own)
+            withdraw(tree.machine, name)
     for each in filter(None, names.values()):
         drives.check(_KIND, each)
     if names["pflash1"] and not names["pflash0"]:
         raise QMPError("pflash1 requires pflash0")
-    tree, left, address = machine.tree, given.get("max-fw-size", 8 << 20), _TOP
-    chips: dict[str, SystemDevice] = {}
-    for number, (name, drive) in enumerate(names.items()):
+    left, address = given.get("max-fw-size", 8 << 20), _TOP
+    for name, drive in names.items():
         if not drive:
             continue
         label, size = drives.measured(drive)
@@ -58,25 +82,14 @@ def plug_flash(
         address -= size
         if _TOP - address > left:
             raise QMPError(f"combined size of system firmware exceeds {left} bytes")
-        chip = chips[name] = SystemDevice(devices.type_of(_KIND), tree, None)
-        own = f"system.flash{number}"
-        tree.machine.add_child(own, chip)
-        count = size // _SECTOR
-        chip.values |= {"name": own, "width": 1, "sector-length": _SECTOR, "num-blocks": count}
+        chip, own = _add_chip(machine, devices, name), _SHOWN[name]
+        chip.values["num-blocks"] = size // _SECTOR
         chip.set_property("drive", drive)
         drives.attach(drive, _KIND, f"/machine/{own}", {})
         region = MemoryRegion(tree, size)
         region.place(tree.resolve("/machine/unattached/system[0]"), address)
         chip.add_child(f"{own}[0]", region)
         chip.realized = True
-    kind = tree.machine.qom_type
-    # They are this machine's and not of its type: without a drive they are not there.
-    tree.machine.qom_type = ObjectType(
-        kind.name,
-        kind.parent,
-        interfaces=kind.interfaces,
-        properties=(*kind.properties, *(_alias(name, chip) for name, chip in chips.items())),
-    )
 
 
 def _alias(name: str, chip: SystemDevice) -> Property:

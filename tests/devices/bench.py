@@ -76,6 +76,7 @@ class Bench(Console):
         self.waits = False
         self.spawned: list[Running] = []
         machine = self.machine = self.daemon.machine
+        machine.set_up()
         machine.emit = self._note
         machine.later = self.clock.later
         machine.spawn = self._spawn

@@ -40,16 +40,43 @@ PLUGGED: list[tuple[str, dict[str, Any]]] = [
 
 
 def machine(side: Side) -> Any:
-    """The properties of `/machine`, and what they hold."""
+    """The properties of `/machine`, and what they hold; of the clock the year."""
     found: dict[str, Any] = {}
     for row in side.ask("qom-list", {"path": "/machine"})["return"]:
-        value = None
+        value: Any = None
         if not row["type"].startswith("child<"):
             value = side.ask("qom-get", {"path": "/machine", "property": row["name"]})
+        if row["name"] == "rtc-time":
+            clock = value["return"]
+            value = clock["tm_year"], sorted(clock)
         found[row["name"]] = row["type"], value
-    for name in ("rtc-time", "acpi-device", "smram", "fw_cfg", "ioapic", "dma[0]", "dma[1]"):
-        found.pop(name, None)
     return found
+
+
+PARTS: list[tuple[str, dict[str, Any]]] = [
+    *(
+        ("device_del", {"id": f"/machine/{path}"})
+        for path in (
+            *("fw_cfg", "ioapic", "dma[0]", "q35/mch", "unattached/device[3]/pm"),
+            *("unattached/device[1]", "unattached/device[2]"),
+        )
+    ),
+    *(
+        ("qom-set", {"path": "/machine", "property": name, "value": value})
+        for name, value in (
+            *(("smram", ""), ("rtc-time", {"tm_year": 1}), ("fw_cfg", "")),
+            *(("acpi-device", "/machine/fw_cfg"), ("acpi-device", "")),
+        )
+    ),
+    *(
+        ("qom-get", {"path": f"/machine/{path}", "property": name})
+        for path, name in (
+            *(("smram", "size"), ("smram", "container"), ("acpi-device", "parent_bus")),
+            *(("q35/mch", "hotpluggable"), ("dma[1]", "parent_bus"), ("ioapic", "parent_bus")),
+            *((f"ioport{port}[0]", name) for port in ("80", "F0") for name in ("addr", "size")),
+        )
+    ),
+]
 
 
 def cpus(side: Side) -> Any:
@@ -78,9 +105,54 @@ def test_what_a_machine_tells(directory: Path, name: str) -> None:
         for what, look in (("/machine", machine), ("CPUs", cpus), ("blocks", blocks)):
             pair.same(what, look)
         # A slot is chosen, and an address, where the machine has any.
-        tell(pair, PLUGGED)
+        tell(pair, [*PLUGGED, *PARTS])
         pair.same("/machine", machine)
         pair.ask("query-memory-devices", {})
+
+
+@pytest.mark.parametrize("name", ["microvm", "isapc", "q35", "pc", "none"])
+def test_the_states_of_a_machine(directory: Path, name: str) -> None:
+    room = () if name == "isapc" else ROOM
+    with standin_pair(directory, "-machine", name, *room, "-preconfig") as pair:
+        pair.same("/machine, before it is made", machine)
+        for command in ("x-exit-preconfig", "cont"):
+            pair.ask(command)
+            pair.same(f"/machine after {command}", machine)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(
+            "q35,smm=off",
+            "q35,acpi=off -smp 3",
+            "q35,vmport=off,max-ram-below-4g=2G",
+            "pc,i8042=off",
+        ),
+        *("pc,acpi=off", "pc,x-south-bridge=piix4-isa -smp 2", "isapc,hpet=on -cpu qemu64"),
+        *("microvm,rtc=off", "microvm,acpi=off,pcie=on", "q35 -cpu 486", "pc -cpu 486 -smp 2"),
+    ],
+)
+def test_parts_of_a_machine_that_depend_on_its_options(directory: Path, options: str) -> None:
+    with standin_pair(directory, "-machine", *options.split()) as pair:
+        pair.same("/machine", machine)
+
+
+def test_a_chip_gets_its_drive_before_the_machine_is_made(directory: Path) -> None:
+    """Clients may name what is in it until then; chips without a drive are gone afterwards."""
+
+    def name(node: str) -> tuple[str, dict[str, Any]]:
+        return "qom-set", {"path": "/machine", "property": "pflash0", "value": node}
+
+    def fill(scratch: Path) -> None:
+        (scratch / "flash").write_bytes(bytes(1 << 18))
+
+    with standin_pair(directory, "-machine", "q35", "-preconfig", prepare=fill) as pair:
+        node = {"driver": "file", "filename": "@DIR@/flash", "node-name": "f"}
+        tell(pair, [name("f"), ("blockdev-add", node), name("f")])
+        for command in ("query-status", "x-exit-preconfig"):
+            pair.ask(command)
+            pair.same(f"/machine after {command}", machine)
 
 
 def started(binary: list[str], *options: str) -> tuple[int, str]:
