@@ -49,6 +49,11 @@ UNFROZEN = 8 << 20
 lists of unfinished messages, 5 ms. They are freed without it; with 500 MiB of them it took
 0.2 s each time."""
 
+LEFT_FROZEN = 20_000
+"""Objects that the garbage collector may leave alone once the messages among them are gone,
+beyond those of the first time. To go through all again takes 30 ms; never to would keep what
+refers to itself."""
+
 LOG_PAUSE = 1.0
 """Seconds between two lines of the log on the same matter."""
 
@@ -174,6 +179,8 @@ class ConnectionBudget:
         self.relieve = relieve
         # What was held when last the garbage collector was told to leave it alone.
         self._frozen = 0
+        # The objects that it left alone when nothing much was held any more; 0 for none.
+        self._left = 0
 
     def hold(self, more: int) -> None:
         """Count bytes as held for clients; fewer than 0 as held no more."""
@@ -184,6 +191,15 @@ class ConnectionBudget:
         elif held < self._frozen:
             self._frozen = held if held > UNFROZEN else 0
             if not self._frozen:
-                gc.unfreeze()
+                self._let_collect()
         if held > self.limits.held:
             self.relieve(False)
+
+    def _let_collect(self) -> None:
+        """Have the garbage collector go through all again, if that is due."""
+        left = gc.get_freeze_count()
+        if not self._left:
+            self._left = left
+        elif left > self._left + LEFT_FROZEN:
+            self._left = 0
+            gc.unfreeze()

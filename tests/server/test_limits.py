@@ -11,6 +11,7 @@ import resource
 import pytest
 
 from memd.server.limits import (
+    LEFT_FROZEN,
     LOG_PAUSE,
     UNFROZEN,
     ConnectionBudget,
@@ -63,7 +64,14 @@ async def test_the_garbage_collector_does_not_go_through_what_is_held() -> None:
     assert is_gone_through(third)
     shared.hold(1)
     assert not is_gone_through(third)
+    # Nor afterwards, until that has become too much.
     shared.hold(-shared.held)
+    assert not is_gone_through(third)
+    many: list[list[int]] = [[] for _ in range(LEFT_FROZEN + 1)]
+    shared.hold(UNFROZEN + 1)
+    assert not is_gone_through(many)
+    shared.hold(-shared.held)
+    assert is_gone_through(many)
     assert is_gone_through(first)
 
 
