@@ -49,6 +49,19 @@ class QMPError(Exception):
         self.hint = hint
 
 
+class NoDescriptorError(QMPError):
+    """A set has no descriptor that could be opened.
+
+    Args:
+        desc: the text.
+        errno: what open(2) would say, which is all that some tell.
+    """
+
+    def __init__(self, desc: str, errno: int) -> None:
+        super().__init__(desc)
+        self.errno = errno
+
+
 @contextmanager
 def refusing(what: str) -> Iterator[None]:
     """A context in which an `OSError` is a refusal.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from memd.errors import NO_DESCRIPTOR, QMPError
+from memd.errors import NO_DESCRIPTOR, NoDescriptorError, QMPError
 from memd.json_types import JSON
 from memd.session import Session
 from memd.session.places import Descriptor
@@ -17,9 +20,6 @@ if TYPE_CHECKING:
 
 _COMPARED = os.O_ACCMODE | os.O_DIRECT
 
-FDSETS = "/dev/fdset/"
-"""What a path begins with that names a set."""
-
 
 class FdSets:
     """Sets of descriptors, by number; they outlive the client that sent them."""
@@ -28,7 +28,7 @@ class FdSets:
         # By the set's number and the descriptor's.
         self._sets: dict[int, dict[int, tuple[Descriptor, str | None]]] = {}
         # A set is there while a copy of one of its descriptors is open.
-        self._copies: dict[int, list[_Own]] = {}
+        self._copies: dict[int, list[_Copy]] = {}
 
     def add(self, descriptor: Descriptor, set_id: int | None, opaque: str | None) -> dict[str, int]:
         """Put a descriptor into a set, by default into a new one of the lowest free number.
@@ -65,28 +65,32 @@ class FdSets:
             descriptor, _opaque = fds.pop(closing)
             descriptor.close()
 
-    def open(self, path: str, flags: int) -> Held:
-        """A copy of a descriptor of a set that is open for the same access.
+    def open(self, path: str, flags: int) -> _Copy:
+        """A copy of a descriptor of a set that is open for the same access; it is not cut.
 
         Args:
             path: `/dev/fdset/N`, N being the set's number.
             flags: of open(2).
 
         Raises:
-            QMPError: there is none.
+            NoDescriptorError: there is none.
         """
+        from memd.hostmem.paths import FDSETS
+
         number = _descriptor_number(path.removeprefix(FDSETS))
         if number is None:
-            raise QMPError(f"Could not parse fdset {path}")
+            raise NoDescriptorError(f"Could not parse fdset {path}", errno.EINVAL)
         self._forget_unused()
         if number not in self._sets:
-            raise QMPError(f"Failed to find fdset {FDSETS}{number}")
+            raise NoDescriptorError(f"Failed to find fdset {FDSETS}{number}", errno.ENOENT)
         for fd in self._sets[number]:
             if fcntl.fcntl(fd, fcntl.F_GETFL) & _COMPARED == flags & _COMPARED:
-                copy = _Own(_copy(fd, flags))
+                copy = _Copy(fd, flags)
                 self._copies.setdefault(number, []).append(copy)
                 return copy
-        raise QMPError(f"Failed to find file descriptor with matching flags=0x{flags:x}")
+        raise NoDescriptorError(
+            f"Failed to find file descriptor with matching flags=0x{flags:x}", errno.EACCES
+        )
 
     def _forget_unused(self) -> None:
         """Forget copies that are closed, and sets that nothing is left of."""
@@ -146,26 +150,38 @@ class _Own:
             self.fd = -1
 
 
-def _copy(fd: int, flags: int) -> int:
-    """A copy of a descriptor, open with flags of open(2) as far as these can be changed.
+class _Copy(_Own):
+    """A copy of a descriptor of a set, open with flags of open(2) as far as these can be changed.
 
     Without O_APPEND, with which Linux writes at the end wherever it was told to.
 
     Raises:
-        QMPError: it can't be.
+        NoDescriptorError: it can't be.
     """
-    copy = -1
-    try:
-        copy = os.dup(fd)
-        if (fcntl.fcntl(copy, fcntl.F_GETFL) ^ flags) & os.O_SYNC:
-            raise OSError
-        # Not for one that only stands for a file (O_PATH).
-        fcntl.fcntl(copy, fcntl.F_SETFL, flags)
-    except OSError:
-        if copy >= 0:
-            os.close(copy)
-        raise QMPError(f"Failed to dup() given file descriptor fd={fd}") from None
-    return copy
+
+    def __init__(self, source: int, flags: int) -> None:
+        super().__init__(-1)
+        self._source = source
+        with self._made():
+            self.fd = os.dup(source)
+            if (fcntl.fcntl(self.fd, fcntl.F_GETFL) ^ flags) & os.O_SYNC:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            # Not for one that only stands for a file (O_PATH).
+            fcntl.fcntl(self.fd, fcntl.F_SETFL, flags)
+
+    def truncate(self) -> None:
+        """Cut its file, as opening it would; may wait. Raises `NoDescriptorError`."""
+        with self._made():
+            os.ftruncate(self.fd, 0)
+
+    @contextmanager
+    def _made(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            what = f"Failed to dup() given file descriptor fd={self._source}"
+            raise NoDescriptorError(what, error.errno or errno.EINVAL) from None
 
 
 def _descriptor_number(text: str) -> int | None:

@@ -25,6 +25,9 @@ import stat
 
 from memd.hostmem import libc
 
+FDSETS = "/dev/fdset/"
+"""What a path begins with that names a set of descriptors, where such are taken."""
+
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 

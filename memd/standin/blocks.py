@@ -18,7 +18,7 @@ from memd.compat import Compat
 from memd.errors import QMPError, is_identifier, refusing
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.libc import PAGE_SIZE, direct_alignment, known
-from memd.hostmem.paths import encode_path, open_path
+from memd.hostmem.paths import FDSETS, encode_path, open_path
 from memd.json_types import JSON
 from memd.qapi.hash_order import object_order
 from memd.standin.image_locks import (
@@ -425,7 +425,7 @@ class Blocks:
         """Take the descriptors that nodes name instead of files; raises `QMPError`."""
         for node in nodes:
             path = node.options["filename"] if node.driver == "file" else ""
-            if path.startswith("/dev/fdset/"):
+            if path.startswith(FDSETS):
                 flags = _access(node) | (os.O_DIRECT if node.cache["direct"] else 0)
                 node.given = self._sets.open(path, flags)
                 node.fd = node.given.fd

@@ -13,11 +13,11 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.hostmem.paths import Entry, Roots
+from memd.hostmem.paths import FDSETS, Entry, Roots
 from memd.hostmem.sockets import (
     PATIENCE,
     address_of,
@@ -31,7 +31,7 @@ from memd.hostmem.sockets import (
 )
 from memd.json_types import JSON
 from memd.qapi.numbers import parse_size
-from memd.standin.chardevs import Held, TakeFd, create_file, open_file
+from memd.standin.chardevs import Copy, Held, TakeFd, create_file, open_file
 from memd.work import Completion, Job
 
 Address = dict[str, Any]
@@ -344,8 +344,10 @@ class Opener:
 
     def _take(self, where: Address, *, write: bool) -> Held | None:
         """Take the descriptor that an address names, if it names one; raises `QMPError`."""
-        if where.get("filename", "").startswith("/dev/fdset/"):
+        if where.get("filename", "").startswith(FDSETS):
             flags = os.O_WRONLY | os.O_CREAT if write else os.O_RDONLY
+            if "offset" not in where:
+                flags |= os.O_TRUNC
             return self._from_set(where["filename"], flags)
         if where.get("type") != "fd":
             return None
@@ -376,7 +378,10 @@ class Opener:
         """The same, of what `_take` gave. May wait."""
         transport, kind = where["transport"], where.get("type")
         if given is not None and transport == "file":
-            _begin_at(given.fd, where.get("offset"), write=write)
+            if "offset" in where:
+                _begin_at(given.fd, where["offset"], write=write)
+            else:
+                cast("Copy", given).truncate()
             return Channel("file", [given.fd], given.close)
         if given is not None:
             mode = os.fstat(given.fd).st_mode

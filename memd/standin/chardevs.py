@@ -12,12 +12,14 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fcntl import ioctl
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memd.errors import QMPError, refusing
-from memd.hostmem.file_systems import of_paths
-from memd.hostmem.paths import Entry, create_path, encode_path, open_path
+from memd.errors import NoDescriptorError, QMPError, refusing
+from memd.hostmem.file_systems import number, of_paths
+from memd.hostmem.paths import FDSETS, Entry, create_path, encode_path, open_path
 from memd.hostmem.sockets import PATIENCE, connect_tcp, connect_unix, listen_tcp, listen_unix
 from memd.json_types import JSON
 from memd.qom import ChardevObject, Tree
@@ -39,11 +41,22 @@ class Held(Protocol):
         """Close it."""
 
 
+class Copy(Held, Protocol):
+    """A copy of a descriptor of a set."""
+
+    def truncate(self) -> None:
+        """Cut its file; may wait. Raises `NoDescriptorError`."""
+
+
 class Sets(Protocol):
     """Sets of descriptors, which paths name as `/dev/fdset/N`."""
 
-    def open(self, path: str, flags: int) -> Held:
-        """A copy of one that is open for the access of flags of open(2); raises `QMPError`."""
+    def open(self, path: str, flags: int) -> Copy:
+        """A copy of one that is open for the access of flags of open(2).
+
+        Raises:
+            NoDescriptorError: there is none.
+        """
 
 
 _MOST = 1024
@@ -53,8 +66,8 @@ _RING = 65536
 _SPICE_CHANNELS = ("vdagent", "smartcard", "usbredir")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]*")
 
-_PATHS = ("logfile", "in", "out", "device")
-"""Members of a backend that name files."""
+_PPCLAIM = 0x708B
+"""The ioctl that only a parallel port knows (linux/ppdev.h)."""
 
 _ACCESS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
@@ -97,6 +110,7 @@ class _Opened:
 
     def __init__(self) -> None:
         self.fds: list[int] = []
+        self.copies: dict[str, Copy] = {}
         self.entry: Entry | None = None
         self.filename: str | None = None
         self.addr: JSON = None
@@ -106,6 +120,9 @@ class _Opened:
         for fd in self.fds:
             os.close(fd)
         self.fds.clear()
+        for copy in self.copies.values():
+            copy.close()
+        self.copies.clear()
         if self.entry is not None:
             with contextlib.suppress(OSError):
                 self.entry.unlink()
@@ -119,13 +136,15 @@ class Chardevs:
     Args:
         tree: where they are seen, and which paths clients may name.
         with_spice: whether there is a SPICE display.
+        sets: the sets of descriptors that paths may name.
 
     Attributes:
         changeable: those in use whose users take another backend instead.
     """
 
-    def __init__(self, tree: Tree, with_spice: Callable[[], bool]) -> None:
+    def __init__(self, tree: Tree, with_spice: Callable[[], bool], sets: Sets) -> None:
         self._tree = tree
+        self._sets = sets
         self._with_spice = with_spice
         self._making: set[str] = set()
         self.changeable: set[ChardevObject] = set()
@@ -173,12 +192,15 @@ class Chardevs:
         self._making.add(id)
         number = None if given is None else given.fd
         # A socket may wait for who is at its other end.
-        paths = [data[each] for each in _PATHS if kind != "socket" and each in data]
-        on = of_paths(paths)
+        on = of_paths([data[each] for each, _flags in _files(kind, data) if kind != "socket"])
+        opened = _Opened()
+        opened.on = on
         try:
-            opened = await Job(lambda: _open(kind, data, self._tree.host.roots, number), on=on)
-            opened.on = on
+            self._take_copies(opened, kind, data)
+            await Job(lambda: _open(opened, kind, data, self._tree.host.roots, number), on=on)
         except BaseException:
+            # Copies may be left, whose set holds the file open.
+            opened.close()
             if given is not None:
                 given.close()
             raise
@@ -202,6 +224,14 @@ class Chardevs:
         if below.in_use:
             raise QMPError(f"chardev '{below.name}' is already in use")
         return below
+
+    def _take_copies(self, opened: _Opened, kind: str, data: dict[str, Any]) -> None:
+        """Take what sets have of the files that a device names."""
+        for member, flags in _files(kind, data):
+            path = data[member]
+            if path.startswith(FDSETS):
+                with _telling(member, path):
+                    opened.copies[member] = self._sets.open(path, flags)
 
     def _given(self, kind: str, data: dict[str, Any], take_fd: TakeFd) -> Held | None:
         if kind != "socket" or data["addr"]["type"] != "fd":
@@ -298,9 +328,15 @@ class Chardevs:
 
     async def make_log(self, path: str, *, append: bool) -> None:
         """Make the log of a device, in which nothing will be; raises `QMPError`."""
-        end = os.O_APPEND if append else os.O_TRUNC
-        roots = self._tree.host.roots
-        await Job(lambda: os.close(create_file(path, end, roots, "create")), on=of_paths([path]))
+        log = {"logfile": path, "logappend": append}
+        opened, roots = _Opened(), self._tree.host.roots
+        self._take_copies(opened, "null", log)
+
+        def make() -> None:
+            _open(opened, "null", log, roots, None)
+            opened.close()
+
+        await Job(make, on=of_paths([path]))
 
     def send_break(self, args: dict[str, Any]) -> None:
         """`chardev-send-break`; raises `QMPError` where there is none."""
@@ -344,22 +380,49 @@ class Chardevs:
         return device
 
 
-def _open(kind: str, data: dict[str, Any], roots: Roots | None, given: int | None) -> _Opened:
-    """Open what is behind a device. Runs in a thread."""
-    opened = _Opened()
+@contextmanager
+def _telling(member: str, path: str) -> Iterator[None]:
+    """A context in which a set may have no descriptor: of a log QEMU says which and why."""
     try:
-        if (log := data.get("logfile")) is not None:
-            end = os.O_APPEND if data.get("logappend") else os.O_TRUNC
-            opened.fds.append(create_file(log, end, roots, "create"))
-        if kind == "file":
-            end = os.O_APPEND if data.get("append") else os.O_TRUNC
-            if "in" in data:
-                opened.fds.append(open_file(data["in"], os.O_RDONLY, roots))
-            opened.fds.append(create_file(data["out"], end, roots, "open"))
-        elif kind == "pipe" and _pipes(opened, data["device"], roots):
-            pass
-        elif kind in ("serial", "parallel", "pipe"):
-            opened.fds.append(open_file(data["device"], os.O_RDWR, roots))
+        yield
+    except NoDescriptorError as error:
+        if member == "logfile":
+            raise
+        raise QMPError(f"Could not open '{path}': {os.strerror(error.errno)}") from None
+
+
+def _files(kind: str, data: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The members of a backend that name files, and how these are opened, in their order."""
+    for member, append in (("logfile", "logappend"), ("in", ""), ("out", "append")):
+        if member in data and (member == "logfile" or kind == "file"):
+            end = os.O_APPEND if data.get(append) else os.O_TRUNC
+            yield member, os.O_RDONLY if member == "in" else os.O_WRONLY | os.O_CREAT | end
+    if kind in ("serial", "parallel", "pipe"):
+        yield "device", os.O_RDWR | (os.O_NONBLOCK if kind == "serial" else 0)
+
+
+def _open(
+    opened: _Opened, kind: str, data: dict[str, Any], roots: Roots | None, given: int | None
+) -> None:
+    """Open what is behind a device, or nothing of it. Runs in a thread."""
+    try:
+        for member, flags in _files(kind, data):
+            path, copy = data[member], opened.copies.get(member)
+            if copy is not None:
+                fd, found = copy.fd, os.fstat(copy.fd)
+                opened.on |= {number(found.st_mode, found.st_dev, found.st_rdev)}
+                if flags & os.O_TRUNC:
+                    with _telling(member, path):
+                        copy.truncate()
+            elif flags & os.O_CREAT:
+                what = "create" if member == "logfile" else "open"
+                end = flags & (os.O_APPEND | os.O_TRUNC)
+                opened.fds.append(create_file(path, end, roots, what))
+            elif kind != "pipe" or not _pipes(opened, path, roots):
+                opened.fds.append(fd := open_file(path, flags, roots))
+        if kind == "parallel":
+            with refusing("not a parallel port"):
+                ioctl(fd, _PPCLAIM)
         elif kind == "pty":
             opened.fds += os.openpty()
             opened.filename = f"pty:{os.ttyname(opened.fds[-1])}"
@@ -368,7 +431,6 @@ def _open(kind: str, data: dict[str, Any], roots: Roots | None, given: int | Non
     except BaseException:
         opened.close()
         raise
-    return opened
 
 
 def _pipes(opened: _Opened, path: str, roots: Roots | None) -> bool:

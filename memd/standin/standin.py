@@ -77,7 +77,8 @@ class StandIn:
         """The character devices that clients add."""
         from memd.standin.chardevs import Chardevs
 
-        return Chardevs(self._tree, lambda: self.spice.in_use)
+        assert self.host is not None
+        return Chardevs(self._tree, lambda: self.spice.in_use, self.host.fdsets)
 
     @cached_property
     def netdevs(self) -> Netdevs:

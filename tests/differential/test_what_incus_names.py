@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +216,71 @@ def test_a_descriptor_that_appends(directory: Path) -> None:
             pair.ask("blockdev-create", {"job-id": job, "options": options})
             pair.same("jobs", concluded)
         pair.same("size", lambda side: (side.scratch / "image").stat().st_size)
+
+
+def test_character_devices_from_sets_of_descriptors(directory: Path) -> None:
+    """The files, devices and logs of character devices, and dumps."""
+    accesses = [os.O_WRONLY, os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND]
+
+    def make(scratch: Path) -> None:
+        for number in range(len(accesses)):
+            (scratch / f"f{number}").write_bytes(b"hello world")
+
+    def give(side: Side) -> None:
+        for number, access in enumerate(accesses):
+            fd = os.open(side.scratch / f"f{number}", access)
+            give_fd(side, fd, number)
+            os.close(fd)
+        for number, fd in enumerate(os.pipe(), len(accesses)):
+            give_fd(side, fd, number)
+            os.close(fd)
+
+    def give_fd(side: Side, fd: int, number: int) -> None:
+        request = {"execute": "add-fd", "arguments": {"fdset-id": number}}
+        side.monitor.send(json.dumps(request).encode(), [fd])
+        assert "return" in side.monitor.read_answer()
+
+    def counts(side: Side) -> Any:
+        told = side.ask("query-fdsets")["return"]
+        return [(each["fdset-id"], len(each["fds"])) for each in told]
+
+    def told(side: Side, command: str, given: dict[str, Any]) -> str:
+        return re.sub(r"\bfd=\d+", "fd=N", json.dumps(side.ask(command, given)))
+
+    def files(side: Side) -> list[Path]:
+        return [side.scratch / f"f{number}" for number in range(len(accesses))]
+
+    sets = [f"/dev/fdset/{number}" for number in (0, 1, 2, 3, 4, 5, 7, "x")]
+    backends: list[dict[str, Any]] = [
+        *({"type": "file", "data": {"out": each, "append": True}} for each in sets),
+        *({"type": "null", "data": {"logfile": each, "logappend": True}} for each in sets),
+        *({"type": kind, "data": {"device": each}} for kind in ("serial", "pipe") for each in sets),
+        *({"type": "parallel", "data": {"device": each}} for each in (*sets, "@DIR@/f1")),
+        *({"type": "file", "data": {"out": sets[0], "in": each}} for each in sets),
+        *({"type": "file", "data": {"out": each}} for each in sets[2:]),
+        *({"type": "ringbuf", "data": {"logfile": each}} for each in sets),
+    ]
+    memory = ("-m", "16M", "-object", "memory-backend-ram,id=m0,size=16M")
+    line = ("-machine", "q35,memory-backend=m0", *memory)
+    with standin_pair(directory, *line, prepare=make) as pair:
+        pair.each(give)
+        for number, backend in enumerate(backends):
+            arguments = {"id": f"c{number}", "backend": backend}
+            said = pair.same(str(backend), partial(told, command="chardev-add", given=arguments))
+            sizes = pair.each(lambda side: [each.stat().st_size for each in files(side)])
+            # QEMU has cut the output where there is no input.
+            assert sizes[0] == sizes[1] or "error" in said, backend
+        tell(pair, [("remove-fd", {"fdset-id": number}) for number in range(6)])
+        pair.same("sets", counts)
+        for number in range(len(backends)):
+            remove = {"id": f"c{number}"}
+            pair.each(partial(told, command="chardev-remove", given=remove))
+        # In QEMU those of logs and of serial devices stay.
+        assert counts(pair.subject) == []
+        pair.each(give)
+        for each in sets[1:]:
+            dump = {"paging": False, "protocol": f"file:{each}"}
+            pair.same(each, partial(told, command="dump-guest-memory", given=dump))
 
 
 def test_another_backend_behind_a_port(directory: Path) -> None:
