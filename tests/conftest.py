@@ -139,6 +139,12 @@ def forking() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage() -> None:
+    """What other tests have left in cycles is closed now, and not while descriptors are counted."""
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def kept_memd() -> Iterator[Storage]:
     """memd, one process for all tests of a worker."""

@@ -100,6 +100,7 @@ def test_a_full_disk(tmp_path: Path, mount: Callable[..., None]) -> None:
         Store(str(small / "another"))
     again = Store(str(small / "store"), readonly=True)
     assert again.names() == ["a", "d"]
+    again.close()
 
 
 def test_unpacked_copies_make_room_for_each_other(

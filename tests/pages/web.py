@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import socket
 import ssl
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -57,10 +59,15 @@ class Web:
         self.login = ""
         self.ranges = True
         self.go_on = threading.Event()
+        self._connections: list[socket.socket] = []
         web = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                web._connections.append(self.connection)
 
             def do_GET(self) -> None:
                 web.asked.append((self.path, self.headers.get("Range", "")))
@@ -111,7 +118,7 @@ class Web:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server.daemon_threads = False
         self.port = self._server.server_address[1]
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
@@ -120,8 +127,11 @@ class Web:
         self._thread.start()
 
     def close(self) -> None:
-        """End it; may be called again."""
+        """End it, and wait until every connection is closed; may be called again."""
         self.go_on.set()
         self._server.shutdown()
         self._thread.join()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
