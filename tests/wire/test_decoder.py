@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from memd.errors import QMPError
 from memd.wire import MORE, NEED_DATA, Decoder, Large, limits
 from memd.wire import decoder as decoder_module
 from memd.wire.large import LARGE
+from memd.wire.lexer import Lexer
+from memd.wire.position import Position
 from tests.wire import untimed
 from tests.wire.inputs import GOOD
 
@@ -147,21 +149,24 @@ def test_ordinary_packets_take_the_fast_path(compat: Compat, data: bytes) -> Non
     assert decoder._lexer is None
 
 
-def test_the_fast_path_is_taken_again_after_a_message_in_pieces(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    decoder = Decoder()
+class Noting(Decoder):
+    """One that takes note of what the fast path is asked to take."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        super().__init__()
+
+    def _enter_text(self) -> bool:
+        self.taken.append(self._data[self._at :])
+        return super()._enter_text()
+
+
+def test_the_fast_path_is_taken_again_after_a_message_in_pieces() -> None:
+    decoder = Noting()
     assert decoder.feed(b'{"a":') == []
-    taken: list[bytes] = []
-    fast = Decoder._enter_text
-
-    def spy(self: Decoder) -> bool:
-        taken.append(self._data[self._at :])
-        return fast(self)
-
-    monkeypatch.setattr(Decoder, "_enter_text", spy)
+    decoder.taken.clear()
     assert decoder.feed(b'1}{"b":2}') == [{"a": 1}, {"b": 2}]
-    assert taken == [b'{"b":2}']
+    assert decoder.taken == [b'{"b":2}']
 
 
 # What the C scanner takes otherwise than QEMU does, alone and inside.
@@ -225,20 +230,29 @@ def test_both_paths_agree_on_deep_nesting(compat: Compat, depth: int) -> None:
         assert exceeded == [item.desc for item in theirs if isinstance(item, QMPError)]
 
 
-@pytest.mark.parametrize("nested", ["[[[[]]]]", '{"":{"":{"":{}}}}', '[{"":[{}]}]'])
-def test_what_is_too_deep_goes_the_exact_way(nested: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def deep_scanner() -> Iterator[None]:
+    """The scanner goes as deep as it may be asked to in any release of Python."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.parametrize("nest", [b"[ ]", b'{"": }', b'[{"": }]'])
+def test_what_is_too_deep_goes_the_exact_way(nest: bytes, deep_scanner: None) -> None:
     """It is not left to the scanner, whose limit is Python's and differs between releases."""
-    monkeypatch.setattr(decoder_module, "_SURELY_FLAT", 4)
-    for most, small, max_tokens, exact in (
-        (4, 4, None, True),
-        (5, 40, None, False),
-        (5, 5, None, False),
-        (5, 5, 9, True),
+    begin, end = nest.split()
+    # Besides the outer and the innermost.
+    times = (limits.MAX_NESTING - 2) // len(end)
+    for depth, max_tokens, exact in (
+        (times, None, False),
+        (times + 1, None, True),
+        # What is short is not counted.
+        (times, 3000, nest == b'{"": }'),
     ):
-        monkeypatch.setattr(limits, "MAX_NESTING", most)
-        monkeypatch.setattr(decoder_module, "_SURELY_SMALL", small)
         decoder = Decoder(max_tokens=max_tokens)
-        decoder.feed(b'{"a":1}{"a":' + nested.encode() + b"}")
+        decoder.feed(b'{"a":1}{"a":' + begin * depth + b"[]" + end * depth + b"}")
         assert (decoder._lexer is not None) == exact
 
 
@@ -341,36 +355,37 @@ def test_a_packet_larger_than_a_slice(compat: Compat) -> None:
     assert stray.desc == f"{at}JSON parse error, expecting value"
 
 
-def test_a_whole_token_larger_than_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+ALMOST = limits.MAX_OPEN_TOKEN_BYTES - 10
+"""Bytes of an open token, which is too long with eleven more."""
+
+
+def test_a_whole_token_larger_than_a_slice() -> None:
     """Is refused at the byte that is too much, as if it had come byte by byte."""
-    monkeypatch.setattr(decoder_module, "_PIECE", 8)
-    monkeypatch.setattr(limits, "MAX_OPEN_TOKEN_BYTES", 10)
-    monkeypatch.setattr(limits, "MAX_TOKEN_BYTES", 9)
-    sent = b"'" + b"a" * 12 + b"{'b'} "
-    byte_by_byte = decoded(Decoder(), [sent[i : i + 1] for i in range(len(sent))])
-    assert decoded(Decoder(), [sent]) == byte_by_byte
+    begin, rest = b"'" + b"a" * (ALMOST - 1), b"a" * 13 + b"{'b'} "
+    byte_by_byte = decoded(Decoder(), [begin, *(rest[i : i + 1] for i in range(len(rest)))])
+    assert decoded(Decoder(), [begin + rest]) == byte_by_byte
     assert byte_by_byte[:2] == [
         f"GenericError: {limits.TOKEN_SIZE_EXCEEDED}",
         error("invalid keyword 'aa'"),
     ]
 
 
-def test_positions_after_a_token_that_was_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_OPEN_TOKEN_BYTES", 10)
+def test_positions_after_a_token_that_was_too_long() -> None:
+    begin = b"'" + b"a" * (ALMOST - 1)
     decoder = Decoder(Compat.V11_1)
-    items = [*decoder.feed(b"'aaaaaaaaaa"), *decoder.feed(GOOD), *decoder.feed(b"}")]
+    items = [item for piece in (begin, b"a" * 11, GOOD, b"}") for item in decoder.feed(piece)]
     assert shown(items) == [
         f"GenericError: {limits.TOKEN_SIZE_EXCEEDED}",
         "{'execute': 'x', 'id': 1}",
-        "GenericError: 1:34: JSON parse error, expecting value",
+        f"GenericError: 1:{ALMOST + 11 + len(GOOD) + 1}: JSON parse error, expecting value",
     ]
     # In one packet with it: what follows at once, and what begins within a character.
     for packet, text in (
-        (b"aaaaaabb ", "invalid keyword 'bb'"),
-        (b"aaaaa\xc3\xa9\n" + GOOD, "stray '\ufffd'"),
+        (b"a" * 11 + b"bb ", "invalid keyword 'bb'"),
+        (b"a" * 10 + b"\xc3\xa9\n" + GOOD, "stray '\ufffd'"),
     ):
         decoder = Decoder(Compat.V11_1)
-        assert decoder.feed(b"'aaaa") == []
+        assert decoder.feed(begin) == []
         assert shown(decoder.feed(packet)[:2]) == [
             f"GenericError: {limits.TOKEN_SIZE_EXCEEDED}",
             f"GenericError: 1:1: JSON parse error, {text}",
@@ -389,9 +404,8 @@ def test_a_message_without_end_is_refused_and_let_go(compat: Compat) -> None:
 
 
 @BOTH
-def test_too_many_tokens_are_refused(compat: Compat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_TOKEN_COUNT", 100)
-    items = ExactDecoder(compat).feed(b"[" + b"1," * 50 + b"1]" + GOOD)
+def test_too_many_tokens_are_refused(compat: Compat) -> None:
+    items = ExactDecoder(compat, max_tokens=100).feed(b"[" + b"1," * 50 + b"1]" + GOOD)
     assert items[0].desc == limits.TOKEN_COUNT_EXCEEDED
     assert items[-1] == {"execute": "x", "id": 1}
 
@@ -411,6 +425,13 @@ def test_a_split_message_where_nothing_imported_json() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def in_one_step(compat: Compat, data: bytes) -> list[Any]:
+    """What the exact path makes of input that it goes through at once."""
+    items: list[Any] = []
+    Lexer(compat, Position() if compat is Compat.V11_1 else None).feed(data, 0, items)
+    return items
+
+
 def taken(decoder: Decoder, data: bytes) -> tuple[list[Any], int]:
     """What `next` makes of input, and how often others may have their turn meanwhile."""
     decoder.put(data)
@@ -426,26 +447,30 @@ def taken(decoder: Decoder, data: bytes) -> tuple[list[Any], int]:
 
 @untimed
 @given(
+    compats,
     st.lists(
         st.sampled_from([GOOD, b"}", b"[1,{}", b"%", b'"a', b"\xff", b"0", b"{'b':1}", b"]\n"])
-    )
+    ),
+    st.integers(0, 12),
 )
-def test_what_is_taken_in_steps_is_the_same(pieces: list[bytes]) -> None:
+def test_what_is_taken_in_steps_is_the_same(
+    compat: Compat, pieces: list[bytes], before: int
+) -> None:
+    # A step is over so many tokens behind it.
+    tokens = decoder_module._TOKENS - before
+    pieces.insert(0, (b"0 " if tokens % 2 == 0 else b"") + b"[%s0]" % (b"0," * (tokens // 2 - 2)))
     data = b"".join(pieces)
-    for compat in Compat:
-        whole = shown(Decoder(compat).feed(data))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(decoder_module, "_TOKENS", 3)
-            assert shown(taken(Decoder(compat), data)[0]) == whole
-            decoder = Decoder(compat)
-            items: list[Any] = []
-            for piece in pieces:
-                # Somebody else's turn comes before all of it is gone through.
-                decoder.put(piece)
-                item = decoder.next()
-                if item is not NEED_DATA and item is not MORE:
-                    items.append(item)
-            assert shown(items + taken(decoder, b"")[0]) == whole
+    whole = shown(in_one_step(compat, data))
+    assert shown(taken(Decoder(compat), data)[0]) == whole
+    decoder = Decoder(compat)
+    items: list[Any] = []
+    for piece in pieces:
+        # Somebody else's turn comes before all of it is gone through.
+        decoder.put(piece)
+        item = decoder.next()
+        if item is not NEED_DATA and item is not MORE:
+            items.append(item)
+    assert shown(items + taken(decoder, b"")[0]) == whole
 
 
 @BOTH
@@ -555,20 +580,17 @@ def test_many_brackets_need_no_exact_path_and_deep_ones_do(compat: Compat) -> No
 @BOTH
 @pytest.mark.parametrize("unit", [b"0e", b"abc ", b"0x", b"1a1", b"a1", b"[0e]", b"5{}"])
 def test_tokens_that_end_where_the_next_begins_are_gone_through_in_steps(
-    compat: Compat, unit: bytes, monkeypatch: pytest.MonkeyPatch
+    compat: Compat, unit: bytes
 ) -> None:
-    """However short the steps, what is told is the same, and so are columns."""
-    data = unit * 50 + b"\n" + unit * 3 + b"%"
-    monkeypatch.setattr(decoder_module, "_TOKENS", sys.maxsize)
-    whole = list(map(repr, ExactDecoder(compat).feed(data)))
-    for tokens in (1, 2, 7):
-        monkeypatch.setattr(decoder_module, "_TOKENS", tokens)
+    """Wherever a step is over, what is told is the same, and so are columns."""
+    for before in range(4):
+        data = b"0 " * before + unit * 600 + b"\n" + unit * 3 + b"%"
         decoder = ExactDecoder(compat)
         decoder.put(data)
         found = []
         while (item := decoder.next()) is not NEED_DATA:
-            assert len(decoder._ready) <= tokens + 1
+            assert len(decoder._ready) <= decoder_module._TOKENS + 1
             if item is not MORE:
-                found.append(repr(item))
-        assert found == whole
+                found.append(item)
+        assert shown(found) == shown(in_one_step(compat, data))
     assert decoded(Decoder(compat), [data]) == decoded(ExactDecoder(compat), [data])

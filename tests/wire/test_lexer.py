@@ -19,12 +19,12 @@ from tests.wire import untimed
 BOTH = pytest.mark.parametrize("compat", list(Compat), ids=[compat.value for compat in Compat])
 
 
-def lex(compat: Compat, *pieces: bytes) -> list[Any]:
+def lex(compat: Compat, *pieces: bytes, max_message: int | None = None) -> list[Any]:
     """What a new lexer and its parser make of the pieces; errors as their texts."""
-    lexer = Lexer(compat, Position() if compat is Compat.V11_1 else None)
+    lexer = Lexer(compat, Position() if compat is Compat.V11_1 else None, max_message)
     out: list[Any] = []
     for piece in pieces:
-        assert lexer.feed(piece, 0, out) == len(piece)
+        assert lexer.feed(piece, 0, out, escapes=b"\\" in piece) == len(piece)
     return [item.desc if isinstance(item, QMPError) else item for item in out]
 
 
@@ -158,23 +158,27 @@ def test_each_byte_of_a_long_string_is_read_once(monkeypatch: pytest.MonkeyPatch
 
 
 parts = st.sampled_from(
-    [b"a", b"\\", b'"', b"'", b"\\n", b"\\\\", b'\\"', b"\x1f", b"\xfe", b"\xc3\xa9"]
+    [
+        *[b"a", b"\\", b'"', b"'", b"\\n", b"\\\\", b'\\"', b"\x1f", b"\xfe", b"\xc3\xa9"],
+        *[b"a" * lexer_module._SHORT, b"\\\\" * lexer_module._SHORT],
+        *[b"a" * lexer_module._WINDOW, b"\\'" * (lexer_module._WINDOW // 2 - 1)],
+    ]
 )
 
 
 @untimed
-@given(st.lists(parts, max_size=40).map(b"".join), st.integers(0, 60), st.integers(1, 20))
-def test_long_runs_of_a_string_end_where_short_ones_do(body: bytes, end: int, window: int) -> None:
+@given(st.lists(parts, max_size=40).map(b"".join), st.integers(0, 5), st.integers(0, 5))
+def test_long_runs_of_a_string_end_where_short_ones_do(body: bytes, left: int, begin: int) -> None:
     """At a quote that no backslash takes with it, or a byte that may not stand there."""
+    end = len(body) - left
+    plain = body.isascii() and b"\\" not in body
     for state, quote in lexer_module._CLOSING.items():
-        expected = lexer_module._end_of_body(state, body, 0, end, False)
-        at = 0
-        plain = body.isascii() and b"\\" not in body
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lexer_module, "_SHORT", 1)
-            patch.setattr(lexer_module, "_WINDOW", window)
-            while (stop := lexer_module._end_of_body(state, body, at, end, plain)) > at:
-                at = stop
+        at = begin
+        while (match := lexer_module._BODY[state](body, at, end)) and match.end() > at:
+            at = match.end()
+        expected, at = at, begin
+        while (stop := lexer_module._end_of_body(state, body, at, end, plain)) > at:
+            at = stop
         assert at == expected, quote
 
 
@@ -203,11 +207,8 @@ def test_a_long_string_that_is_a_message_is_judged_and_not_kept(compat: Compat) 
 
 
 @BOTH
-def test_a_token_without_end(compat: Compat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_without_end(compat: Compat) -> None:
     """Is refused when it is too long; the byte that made it so is gone with it."""
-    assert limits.MAX_OPEN_TOKEN_BYTES == 67_108_864
-    monkeypatch.setattr(limits, "MAX_OPEN_TOKEN_BYTES", 10)
-    monkeypatch.setattr(limits, "MAX_TOKEN_BYTES", 9)
     for data in (
         b'"bytes-10-',
         b"'bytes-10-",
@@ -217,37 +218,39 @@ def test_a_token_without_end(compat: Compat, monkeypatch: pytest.MonkeyPatch) ->
         b"1." + b"0" * 8,
     ):
         for pieces in ([data], [data[:4], data[4:]], [data[i : i + 1] for i in range(10)]):
-            assert lex(compat, *pieces) == []
+            assert lex(compat, *pieces, max_message=9) == []
             exceeded = data[-1:] if data[:1] not in b"\"'" else b"x"
-            assert lex(compat, *pieces, exceeded) == [limits.TOKEN_SIZE_EXCEEDED]
+            found = lex(compat, *pieces, exceeded, max_message=9)
+            assert found == [limits.TOKEN_SIZE_EXCEEDED]
 
 
 @BOTH
-def test_after_a_token_without_end(compat: Compat, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows is read as if the token had not been, inside a message (11.1) eaten with it."""
-    monkeypatch.setattr(limits, "MAX_OPEN_TOKEN_BYTES", 10)
-    monkeypatch.setattr(limits, "MAX_TOKEN_BYTES", 9)
-    for text, old, new in (
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
         # The column is the refused token's where the next stands right behind it.
-        (
-            '"aaaaaaaaaaaa true ',
-            ["invalid keyword 'aa'", True],
-            ["1:1: invalid keyword 'aa'", True],
-        ),
-        ('\n"aaaaaaaaaa % ', ["stray '%'"], ["2:13: stray '%'"]),
-        ("\n'aaaaaaaaaa% ", ["stray '%'"], ["2:1: stray '%'"]),
-        ('["aaaaaaaaaaaa ] true ', ["invalid keyword 'aa'", "expecting value", True], [True]),
-        ('[,"aaaaaaaaaaaa ] true ', ["invalid keyword 'aa'", "expecting value", True], [True]),
-    ):
-        data = text.encode()
-        rest = old if compat is Compat.V10_0 else new
-        for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
-            first, *items = lex(compat, *pieces)
-            assert first == limits.TOKEN_SIZE_EXCEEDED or text.startswith("[,")
-            assert [
-                item.replace("JSON parse error, ", "") if isinstance(item, str) else item
-                for item in items
-            ] == rest
+        ('"*aa true ', ["invalid keyword 'aa'", True], ["1:1: invalid keyword 'aa'", True]),
+        ('\n"* % ', ["stray '%'"], [f"2:{limits.MAX_OPEN_TOKEN_BYTES + 3}: stray '%'"]),
+        ("\n'*% ", ["stray '%'"], ["2:1: stray '%'"]),
+        ('["*aa ] true ', ["invalid keyword 'aa'", "expecting value", True], [True]),
+        ('[,"*aa ] true ', ["invalid keyword 'aa'", "expecting value", True], [True]),
+    ],
+)
+def test_after_a_token_without_end(compat: Compat, text: str, old: list[Any], new: Any) -> None:
+    """What follows is read as if the token had not been, inside a message (11.1) eaten with it."""
+    begin, _star, end = text.partition("*")
+    most = limits.MAX_OPEN_TOKEN_BYTES
+    assert most == 67_108_864
+    data = f"{begin}{'a' * most}{end}".encode()
+    # Most of it in pieces, as from a socket, and the end byte by byte.
+    pieces = [data[at : at + 2**20] for at in range(0, most - 2**20, 2**20)]
+    pieces += [data[most - 2**20 : most - 5]]
+    pieces += [data[at : at + 1] for at in range(most - 5, len(data))]
+    first, *items = lex(compat, *pieces)
+    assert first == limits.TOKEN_SIZE_EXCEEDED or text.startswith("[,")
+    assert [
+        item.replace("JSON parse error, ", "") if isinstance(item, str) else item for item in items
+    ] == (old if compat is Compat.V10_0 else new)
 
 
 ODD_STRINGS = (

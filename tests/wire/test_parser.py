@@ -23,13 +23,13 @@ def kind_of(token: bytes) -> int:
     return KEYWORD if first.isalpha() else NUMBER
 
 
-def parse(compat: Compat, *texts: str) -> list[Any]:
+def parse(compat: Compat, *texts: str, max_tokens: int | None = None) -> list[Any]:
     """What a parser makes of tokens separated by spaces; errors as their texts.
 
     Each token stands at its own number, from 0; 11.1 tells it as `@NUMBER: `.
     """
     eager = compat is Compat.V11_1
-    parser = Parser(compat, lambda start: f"@{start}: " if eager else "")
+    parser = Parser(compat, lambda start: f"@{start}: " if eager else "", max_tokens=max_tokens)
     for index, token in enumerate(" ".join(texts).encode().split()):
         parser.push(kind_of(token), token, index)
     return [item.desc if isinstance(item, QMPError) else item for item in parser.out]
@@ -201,36 +201,32 @@ def test_nesting_goes_on_as_a_new_top_level_in_10_0_alone(compat: Compat) -> Non
 
 
 @BOTH
-def test_token_count_limit(compat: Compat, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert limits.MAX_TOKEN_COUNT == 2_097_152
-    monkeypatch.setattr(limits, "MAX_TOKEN_COUNT", 6)
-    assert parse(compat, "[ 1 , 2 ] 3") == [[1, 2], 3]
+def test_token_count_limit(compat: Compat) -> None:
+    assert parse(compat, "[ 1 , 2 ] 3", max_tokens=6) == [[1, 2], 3]
     # The closing bracket is one too many; the message ends with it.
-    assert parse(compat, "[ 1 , 2 , 3 ] 4") == [limits.TOKEN_COUNT_EXCEEDED, 4]
-    rest = parse(compat, "[ 1 , 2 , 3 , 4 ] 5")[1:]
-    stray = "JSON parse error, expecting value"
-    assert rest == ([4, stray, 5] if compat is Compat.V10_0 else [5])
+    assert parse(compat, "[ 1 , 2 , 3 ] 4", max_tokens=6) == [limits.TOKEN_COUNT_EXCEEDED, 4]
 
 
 @BOTH
-def test_token_size_limit(compat: Compat, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert limits.MAX_TOKEN_BYTES == 67_108_863
-    monkeypatch.setattr(limits, "MAX_TOKEN_BYTES", 10)
-    assert parse(compat, "'bytes-10' [ 12345678 ] 3") == ["bytes-10", [12345678], 3]
-    assert parse(compat, "'bytes--11' 3") == [limits.TOKEN_SIZE_EXCEEDED, 3]
-    assert parse(compat, "[ 123456789 ] 3") == [limits.TOKEN_SIZE_EXCEEDED, 3]
-    rest = parse(compat, "[ 1234567890 , 5 ] 3")[1:]
+def test_token_size_limit(compat: Compat) -> None:
+    most = limits.MAX_TOKEN_BYTES
+    assert most == 67_108_863
+    text = "a" * (most - 4)
+    assert parse(compat, f"[ '{text}' ] 3") == [[text], 3]
+    # The closing bracket is one too many; the message ends with it.
+    assert parse(compat, f"[ '{text}a' ] 3") == [limits.TOKEN_SIZE_EXCEEDED, 3]
+    assert parse(compat, f"'{text}aaa' 3") == [limits.TOKEN_SIZE_EXCEEDED, 3]
+    told, *rest = parse(compat, f"[ '{text}aa' , 5 ] 3")
+    assert told == limits.TOKEN_SIZE_EXCEEDED
     stray = "JSON parse error, expecting value"
     assert rest == ([stray, 5, stray, 3] if compat is Compat.V10_0 else [3])
 
 
-@BOTH
-def test_limits_hold_after_a_mistake(compat: Compat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_hold_after_a_mistake() -> None:
     """10.0 tells the limit instead of the mistake, 11.1 has told the mistake."""
-    monkeypatch.setattr(limits, "MAX_TOKEN_COUNT", 4)
-    told = parse(compat, "[ , , , , , ] 4")
-    if compat is Compat.V10_0:
-        stray = "JSON parse error, expecting value"
-        assert told == [limits.TOKEN_COUNT_EXCEEDED, stray, stray, 4]
-    else:
-        assert told == ["@1: JSON parse error, expecting value", 4]
+    stray = "JSON parse error, expecting value"
+    most = limits.MAX_TOKEN_COUNT
+    assert most == 2_097_152
+    old = parse(Compat.V10_0, "[ , ] 4 [", ", " * most, ", ] 5")
+    assert old == [stray, 4, limits.TOKEN_COUNT_EXCEEDED, stray, stray, 5]
+    assert parse(Compat.V11_1, "[ , , , , , ] 4", max_tokens=4) == [f"@1: {stray}", 4]
