@@ -24,6 +24,7 @@ from memd.qapi import Schema, load_schema
 from memd.qapi.introspect import introspect
 from memd.qapi.json_schema import json_schema
 from memd.qapi.keyval import check_keyval
+from memd.qapi.parser import Parsed
 from memd.qapi.reader import read_expressions
 from memd.qapi.semantics import check_file
 from memd.qapi.source import SchemaError
@@ -49,16 +50,16 @@ class ExactDecoder(Decoder):
 
     __slots__ = ()
 
-    def _fast(self, data: bytes, start: int, out: list[Any]) -> int:
-        return start
+    def _enter_text(self) -> bool:
+        return False
 
 
-def wire(data: bytes) -> None:
+def wire(data: bytes, make: Callable[[Compat], Decoder] = Decoder) -> None:
     """Framing: what comes out is the same however the bytes come in, and goes out as it was."""
     for compat in Compat:
-        whole = _shown(_decoded(Decoder(compat), data, len(data) or 1))
+        whole = _shown(_decoded(make(compat), data, len(data) or 1))
         for size in PIECES:
-            if _shown(_decoded(Decoder(compat), data, size)) != whole:
+            if _shown(_decoded(make(compat), data, size)) != whole:
                 raise Broken(f"{size} bytes at a time it is something else")
         if _shown(_decoded(ExactDecoder(compat), data, len(data) or 1)) != whole:
             raise Broken("the exact path sees something else")
@@ -74,14 +75,14 @@ def wire(data: bytes) -> None:
                 raise Broken(f"{item!r} is another thing every time")
 
 
-def schema(data: bytes) -> None:
+def schema(data: bytes, check: Callable[[str], Parsed] = check_file) -> None:
     """The schema's front end: a file is refused with a place, or all that is made of it works."""
     with tempfile.TemporaryDirectory(prefix="memd-fuzz-") as directory:
         path = os.path.join(directory, "fuzz.json")
         with open(path, "wb") as file:
             file.write(data)
         try:
-            parsed = check_file(path)
+            parsed = check(path)
         except SchemaError:
             return
         expressions = [definition.expr for definition in parsed.definitions]
