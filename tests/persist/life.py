@@ -17,8 +17,9 @@ from memd import backends
 from memd.backends.thread_context import ThreadContext
 from memd.config import Config, Report
 from memd.errors import StartError
+from memd.hostmem.host import Host, Mapping
 from memd.hostmem.paths import Roots
-from memd.hostmem.region import Region
+from memd.hostmem.spec import MapSpec
 from memd.json_types import JSON
 from memd.persist.recorder import Storage
 from memd.persist.service_manager import ServiceManager as Service
@@ -35,6 +36,36 @@ Begin = Callable[..., Any]
 
 class Killed(BaseException):
     """Nothing more is done by whom this is raised in."""
+
+
+class MortalHost(Host):
+    """The kernel, which lets go of what is mapped when the process ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # How many bytes are mapped from an address on.
+        self._mapped: dict[int, int] = {}
+        self._ended = False
+
+    def map(self, spec: MapSpec, fd: int) -> Mapping:
+        made = super().map(spec, fd)
+        self._mapped[made.area] = made.area_length
+        return made
+
+    def unmap(self, address: int, length: int) -> None:
+        if not self._ended:
+            super().unmap(address, length)
+            self._mapped.pop(address, None)
+
+    def close(self, fd: int) -> None:
+        if not self._ended:
+            super().close(fd)
+
+    def end(self) -> None:
+        """The process has ended."""
+        self._ended = True
+        for address, length in self._mapped.items():
+            super().unmap(address, length)
 
 
 class Life:
@@ -60,12 +91,11 @@ class Life:
         manager.catch_up()
         self.manager = manager
         self._before = _open_files()
-        self._regions: list[Region] = []
         self._roots = roots
-        self._note_regions(patch)
         patch.setenv("NOTIFY_SOCKET", manager.address)
         patch.setenv("FDSTORE", str(manager.capacity))
         self.tree = Tree()
+        self._host = self.tree.host = MortalHost()
         backends.register(self.tree)
         self.config = Config(Report("memd"))
         self.config.stored = {each.name: os.dup(each.fd) for each in manager.store}
@@ -80,15 +110,6 @@ class Life:
             self.config.stored,
             accept_loss=self.config.accept_loss,
         )
-
-    def _note_regions(self, patch: pytest.MonkeyPatch) -> None:
-        real, regions = Region.__init__, self._regions
-
-        def init(region: Region, *args: Any) -> None:
-            real(region, *args)
-            regions.append(region)
-
-        patch.setattr(Region, "__init__", init)
 
     async def _run(self, command: Command[Any]) -> Any:
         return run_here(command)
@@ -134,9 +155,7 @@ class Life:
             if isinstance(obj, ThreadContext):
                 run_here(obj.finalize())
         # Those of objects that are not whole yet included.
-        for region in self._regions:
-            region.disown()
-            region.close()
+        self._host.end()
         self.tree.host.creations = None
         cast("Any", self.service)._status.close()
         cast("Any", self.service)._notifier.close()

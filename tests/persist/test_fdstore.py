@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from memd.persist import fdstore as module
 from memd.persist.fdstore import LIST, FdStore, capacity_of, name_of
 from memd.persist.sd_notify import Notifier
 from tests.manager import ServiceManager
@@ -56,9 +55,7 @@ def memory() -> Iterator[int]:
     os.close(fd)
 
 
-async def test_capacity_for_so_many(
-    manager: ServiceManager, open_store: Open, memory: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_capacity_for_so_many(manager: ServiceManager, open_store: Open, memory: int) -> None:
     store = open_store()
     for number in (1, 2, 3):
         assert store.has_free_place()
@@ -71,8 +68,6 @@ async def test_capacity_for_so_many(
     assert store.has_free_place()
     manager.catch_up()
     assert "memd-2" not in manager.names()
-    monkeypatch.setattr(module, "_NAMES_LENGTH", 20)
-    assert not store.has_free_place()
 
 
 async def test_removals_go_before(manager: ServiceManager, open_store: Open) -> None:
