@@ -6,7 +6,7 @@ import re
 from _codecs import escape_decode, unicode_escape_decode
 from _json import scanstring
 
-from memd.wire.utf8 import INVALID, decode, is_character
+from memd.wire.utf8 import decode, is_character, is_valid
 
 INT64_MIN = -(2**63)
 UINT64_MAX = 2**64 - 1
@@ -200,7 +200,7 @@ def _parse_ordinary(token: bytes) -> str | None:
     except ValueError:
         return None
     # What stands there itself was looked at.
-    return None if b"\\u" in token and INVALID.search(value) else value
+    return value if b"\\u" not in token or is_valid(value) else None
 
 
 def _parse_dense(token: bytes) -> str | None:

@@ -11,18 +11,26 @@ import re
 
 REPLACEMENT = "\ufffd"
 
-_PLANE_ENDS = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
-INVALID = re.compile(f"[\ud800-\udfff\ufdd0-\ufdef{_PLANE_ENDS}]")
-"""Finds what may stand in a Python string and not in one of QEMU's."""
+_INVALID = re.compile("[\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_PLANE_ENDS = tuple(chr(plane << 16 | low) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF))
+"""What may stand in a Python string and not in one of QEMU's. To look for those of the first
+plane and for each of the others takes a tenth of the time of one expression for all."""
 
 # The smallest code point that needs a sequence of this many bytes: a smaller one is overlong.
 _LEAST = (0, 0, 0x80, 0x800, 0x10000, 0x200000, 0x4000000)
 
 
-# What the UTF-8 of every noncharacter begins with, and has in it. To look for single bytes is
-# fifty times as fast as for pairs, and that a hundred times as fast as to look at each character.
-_LEADS = tuple(bytes([lead]) for lead in range(0xEF, 0xF5))
-_MARKS = (b"\xef\xb7", b"\xbf\xbe", b"\xbf\xbf")
+def is_valid(text: str) -> bool:
+    """Whether all that stands in a text may stand in one of QEMU's."""
+    return _INVALID.search(text) is None and not any(each in text for each in _PLANE_ENDS)
+
+
+def with_replacements(text: str) -> str:
+    """A text with U+FFFD for what may not stand in one of QEMU's."""
+    text = _INVALID.sub(REPLACEMENT, text)
+    for each in _PLANE_ENDS:
+        text = text.replace(each, REPLACEMENT)
+    return text
 
 
 def decode(data: bytes) -> str | None:
@@ -33,10 +41,7 @@ def decode(data: bytes) -> str | None:
         text = (data.replace(b"\xc0\x80", b"\0") if b"\xc0" in data else data).decode("utf-8")
     except UnicodeDecodeError:
         return None
-    for marks in (_LEADS, _MARKS):
-        if not any(mark in data for mark in marks):
-            return text
-    return None if INVALID.search(text) else text
+    return text if is_valid(text) else None
 
 
 def decode_for_display(data: bytes) -> str:

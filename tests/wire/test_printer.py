@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -81,3 +83,39 @@ def test_any_depth() -> None:
 def test_what_is_no_json(value: Any) -> None:
     with pytest.raises(TypeError, match="no JSON value"):
         print_value(value, pretty=False)
+
+
+PLAIN = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escaped(char: str) -> str:
+    """How a character is written."""
+    if char in PLAIN or " " <= char <= "~":
+        return PLAIN.get(char, char)
+    code = ord(char)
+    if 0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE:
+        char = "\ufffd"
+    units = char.encode("utf-16-be").hex().upper()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def test_every_character_and_none_has_a_call_of_its_own() -> None:
+    text = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF)
+    calls = 0
+
+    def count(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        printed = print_value(text, False)
+    finally:
+        sys.setprofile(None)
+    assert printed == '"' + "".join(map(escaped, text)) + '"'
+    assert calls < 200
+
+
+def test_what_looks_like_an_escape_is_text() -> None:
+    for text in ("\\uFDD0é", "\\\\b\b\\\f\\f\x7f", '\\"\n\\u000Aé'):
+        assert print_value(text, False) == '"' + "".join(map(escaped, text)) + '"'
