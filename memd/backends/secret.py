@@ -105,7 +105,8 @@ class Secret(Credentials):
             path = values["file"]
             content = await Job(lambda: _read(host, path), on=host.waits_on(path))
         elif "data" in values:
-            content = values["data"].encode()
+            # Arguments of a command line may have bytes that are not text.
+            content = values["data"].encode("utf-8", "surrogateescape")
         else:
             raise QMPError("Either 'file' or 'data' must be provided")
         key = self._values.get("keyid")

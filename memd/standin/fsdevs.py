@@ -59,7 +59,7 @@ class Fsdevs:
             )
         if tag is None:
             raise QMPError(f"fsdev with id {id} needs mount_tag arguments")
-        length = len(tag.encode())
+        length = len(tag.encode("utf-8", "surrogateescape"))
         if length > _TAG_MAX:
             raise QMPError(
                 f"mount tag '{tag}' ({length} bytes) is longer than maximum ({_TAG_MAX} bytes)"

@@ -28,6 +28,7 @@ def add_secret(tree: Tree, id: str = "s0", **options: Any) -> Secret:
         ({"data": "word"}, b"word"),
         ({"data": ""}, b""),
         ({"data": "wörd"}, "wörd".encode()),
+        ({"data": "\udcff"}, b"\xff"),
         ({"data": "aGk=", "format": "base64"}, b"hi"),
         ({"data": "aGk", "format": "base64"}, b"hi"),
         ({"data": "aGk=", "format": "raw", "iv": "x"}, b"aGk="),
@@ -51,6 +52,12 @@ def test_from_a_file(tree: Tree, tmp_path: Path) -> None:
     made = add_secret(tree, file=str(path))
     assert made.content == b"\x00\xff"
     assert made.qom_type.is_a("secret_common")
+
+
+def test_bytes_that_are_not_base64(tree: Tree) -> None:
+    assert refusal(tree, data="\udcff", format="base64") == (
+        "Base64 data contains invalid characters"
+    )
 
 
 def refusal(tree: Tree, **options: Any) -> str:

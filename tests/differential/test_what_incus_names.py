@@ -96,7 +96,8 @@ def test_a_directory_for_the_guest(directory: Path) -> None:
         for word in ("-fsdev", f"local,id={id},path={path},security_model=mapped,readonly=on")
     ]
     ports = ("-device", "pcie-root-port,id=rp")
-    with standin_pair(directory, "-machine", "q35", *options, *ports) as pair:
+    tag = ("-device", "virtio-9p-pci,fsdev=a,mount_tag=\udcff")
+    with standin_pair(directory, "-machine", "q35", *options, *ports, *tag) as pair:
         tell(pair, steps)
 
 
