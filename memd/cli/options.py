@@ -40,6 +40,7 @@ class CommandLine:
         self.extended = extended
         self.monitors = Monitors(self.config, extended=extended)
         self.object_ids: set[str] = set()
+        self.virtfs_ids: set[str] = set()
         self.allowed: dict[str, list[int]] = {"user": [], "group": []}
         self.described: Hardware | None = None
 

@@ -65,10 +65,10 @@ _READ_OVER = (
 _FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migratable", "usb")
 
 REFUSED = (
-    *("acpitable", "add-fd", "debugcon"),
+    *("acpitable", "debugcon"),
     *("dfilter", "dump-vmstate", "echr", "fda", "fdb", "gdb", "icount", "iscsi", "loadvm"),
     *("mtdblock", "option-rom", "plugin"),
-    *("sd", "set", "shim", "tpmdev", "usbdevice", "virtfs"),
+    *("sd", "set", "shim", "tpmdev", "usbdevice"),
     "xen-domid",
 )
 FLAGS_REFUSED = (
@@ -303,6 +303,8 @@ OPTIONS: dict[str, Take] = {
     "vnc": _registered("take_vnc"),
     "spice": _registered("take_spice"),
     "fsdev": _registered("take_fsdev"),
+    "virtfs": _registered("take_virtfs"),
+    "add-fd": _registered("take_add_fd"),
     "incoming": _registered("take_incoming"),
     "readconfig": _nothing,
     **dict.fromkeys(_READ_OVER, _nothing),
@@ -324,7 +326,16 @@ FLAGS: dict[str, Take] = {
 """The options with an argument, and those without one."""
 
 _ORDER = (
-    *("spice", "logfile", "chardev-add", "object-add", "blockdev-add", "drive", "netdev_add"),
+    *(
+        "add-fd",
+        "spice",
+        "logfile",
+        "chardev-add",
+        "object-add",
+        "blockdev-add",
+        "drive",
+        "netdev_add",
+    ),
     *("use-chardev", "vnc", "fsdev"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""

@@ -8,14 +8,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 from memd.cli.chardev import BACKENDS, chardev_list, parse_device
 from memd.cli.keyval import parse_either, parse_keyval
 from memd.cli.opts import Opts, OptsList, parse_opts
-from memd.config import Config, StartCommand
-from memd.errors import QMPError
+from memd.config import Config, DeviceOption, StartCommand
+from memd.errors import QMPError, is_identifier
 from memd.json_types import JSONObject
 from memd.option_text import pairs
 
@@ -137,6 +138,66 @@ def take_fsdev(line: CommandLine, given: Given) -> None:
         if value is None:
             raise QMPError(f"fsdev: No {name} specified")
     _register(line, given, "fsdev", opts.values(_FSDEV))
+
+
+_VIRTFS = {
+    **dict.fromkeys(("fsdriver", "path", "mount_tag", "security_model", "writeout"), "str"),
+    **dict.fromkeys(("multidevs", "socket"), "str"),
+    "readonly": "bool",
+    **dict.fromkeys(("fmode", "dmode", "sock_fd"), "num"),
+}
+_NOT_FOR_FSDEV = ("mount_tag", "fmode", "dmode")
+
+
+def take_virtfs(line: CommandLine, given: Given) -> None:
+    """Take `-virtfs`, which is an `-fsdev` and the device of it."""
+    known = OptsList("virtfs", "fsdriver", _VIRTFS)
+    opts = parse_opts(known, given.value, given.warn(line.config.report), line.virtfs_ids)
+    if opts.id is not None:
+        line.virtfs_ids.add(opts.id)
+    tag = opts.get("mount_tag")
+    if tag is None or opts.get("fsdriver") is None:
+        raise QMPError("Usage: -virtfs fsdriver,mount_tag=tag")
+    id = tag if opts.id is None else opts.id
+    taken = [each.options["id"] for each in line.config.startup if each.command == "fsdev"]
+    if id in taken or not is_identifier(id):
+        raise QMPError(f"duplicate or invalid fsdev id: {id}")
+    options = {name: value for name, value in opts.pairs if name not in _NOT_FOR_FSDEV}
+    _register(line, given, "fsdev", {**options, "id": id})
+    device = {"driver": "virtio-9p-pci", "fsdev": id, "mount_tag": tag}
+    line.config.devices.append(DeviceOption(given.where, False, device))
+
+
+_ADD_FD = OptsList("add-fd", None, {"fd": "num", "set": "num", "opaque": "str"})
+
+
+def take_add_fd(line: CommandLine, given: Given) -> None:
+    """Take `-add-fd`: a descriptor that the process was started with goes into a set."""
+    opts = parse_opts(_ADD_FD, given.value, given.warn(line.config.report))
+    fd = _kept(opts, "fd")
+    if fd <= 2:
+        raise QMPError("fd cannot be a standard I/O stream")
+    try:
+        valid = os.get_inheritable(fd)
+    except OSError:
+        valid = False
+    if not valid:
+        raise QMPError("fd is not valid or already in use")
+    added = [fd, _kept(opts, "set"), opts.get("opaque")]
+    for each in line.config.startup:
+        if each.command == "add-fd":
+            each.options["added"].append(added)
+            return
+    _register(line, given, "add-fd", {"added": [added]})
+
+
+def _kept(opts: Opts, name: str) -> int:
+    """The number of an option as QEMU keeps it, in 32 bits; raises `QMPError`."""
+    number = opts.number(name)
+    kept = -1 if number is None else (number + (1 << 31)) % (1 << 32) - (1 << 31)
+    if kept < 0:
+        raise QMPError(f"{name} option is required and must be non-negative")
+    return kept
 
 
 def take_nic(line: CommandLine, given: Given) -> None:

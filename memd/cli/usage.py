@@ -154,7 +154,7 @@ start one. -x and --x are the same.
 Same effect as in QEMU:
   -qmp, -qmp-pretty, -monitor ADDRESS
   -chardev SPEC, -mon SPEC, -object SPEC, -name SPEC, -uuid UUID
-  -pidfile FILE, -daemonize, -S, -preconfig, -msg timestamp=on|off
+  -pidfile FILE, -daemonize, -S, -preconfig, -msg timestamp=on|off, -add-fd fd=N,set=N
   -qtest ADDRESS, -qtest-log FILE, -readconfig FILE
   -machine pc|q35|none|...[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID] (default: pc)
   -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -mem-path PATH, -smp N, -numa SPEC
@@ -162,7 +162,7 @@ Same effect as in QEMU:
   -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
   -netdev SPEC, -nic SPEC, -blockdev SPEC, -drive SPEC, -cdrom FILE, -hda, -hdb, -hdc,
-  -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev SPEC, -device of any type,
+  -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev and -virtfs SPEC, -device of any type,
   -serial, -parallel, which are registered and do nothing
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)

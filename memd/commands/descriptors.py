@@ -26,11 +26,11 @@ class FdSets:
 
     def __init__(self) -> None:
         # By the set's number and the descriptor's.
-        self._sets: dict[int, dict[int, tuple[Descriptor, str | None]]] = {}
+        self._sets: dict[int, dict[int, tuple[Held, str | None]]] = {}
         # A set is there while a copy of one of its descriptors is open.
         self._copies: dict[int, list[_Copy]] = {}
 
-    def add(self, descriptor: Descriptor, set_id: int | None, opaque: str | None) -> dict[str, int]:
+    def add(self, descriptor: Held, set_id: int | None, opaque: str | None) -> dict[str, int]:
         """Put a descriptor into a set, by default into a new one of the lowest free number.
 
         Returns:
@@ -49,6 +49,17 @@ class FdSets:
             )
         self._sets.setdefault(set_id, {})[descriptor.fd] = descriptor, opaque
         return {"fdset-id": set_id, "fd": descriptor.fd}
+
+    def add_inherited(self, added: list[tuple[int, int, str | None]]) -> None:
+        """Put descriptors into sets that the process was started with, and keep no other of them.
+
+        Args:
+            added: of each the number, the set's number and what it is told to be.
+        """
+        for fd, set_id, opaque in added:
+            self.add(_Own(os.dup(fd)), set_id, opaque)
+        for fd in {each[0] for each in added}:
+            os.close(fd)
 
     def remove(self, set_id: int, fd: int | None) -> None:
         """Close one descriptor of a set, or all of them.

@@ -193,7 +193,9 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
     """
     standin = _standin(daemon)
     command, options, is_json, where = start
-    if command == "logfile":
+    if command == "add-fd":
+        daemon.fdsets.add_inherited(options["added"])
+    elif command == "logfile":
         await standin.chardevs.make_log(options["logfile"], append=options["logappend"])
     elif command == "use-chardev":
         # The serial ports of PCs take another backend, no other port does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.differential.harness import Side, settle
-from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
+from tests.differential.harness import Pair, Side, settle
+from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd, running
 from tests.differential.standin import standin_pair, tell
 
 Step = tuple[str, dict[str, Any]]
@@ -30,6 +31,7 @@ def refusals(*options: str) -> list[tuple[int, str]]:
     return said
 
 
+ROOT = "local,path=/,security_model=none"
 LOCAL = "-fsdev local,id=a,path=/,security_model=none"
 
 
@@ -49,6 +51,29 @@ LOCAL = "-fsdev local,id=a,path=/,security_model=none"
         *("-device vmgenid -device vmgenid", "-device vmcoreinfo -device vmcoreinfo"),
         *("-device vmgenid,guid=x", "-device vmgenid,bus=pcie.0", "-device vmgenid,bus=nope"),
         "-device vmgenid,foo=1",
+        *(f"-virtfs {ROOT}", f"-virtfs {ROOT},mount_tag=9", f"-virtfs {ROOT},mount_tag=t,foo=1"),
+        *(f"-virtfs {ROOT},mount_tag=t,id=9", f"-virtfs {ROOT},mount_tag=t,sock_fd=3"),
+        *(
+            "-virtfs path=/,mount_tag=t",
+            "-virtfs local,path=/,mount_tag=t",
+            "-virtfs x,mount_tag=t",
+        ),
+        *(
+            f"-virtfs {ROOT},mount_tag=t -virtfs {ROOT},mount_tag=t",
+            f"{LOCAL} -virtfs {ROOT},mount_tag=a",
+        ),
+        f"-virtfs {ROOT},mount_tag=t,id=b -virtfs {ROOT},mount_tag=u,id=b",
+        f"-virtfs {ROOT},mount_tag={'t' * 40}",
+        "-virtfs local,path=/nonexistent,security_model=none,mount_tag=t -device nope",
+        *("-add-fd fd=5", "-add-fd set=1", "-add-fd fd=-1,set=1", "-add-fd fd=99,set=1"),
+        *(
+            "-add-fd fd=99,set=-1",
+            "-add-fd fd=2,set=1",
+            "-add-fd fd=x,set=1",
+            "-add-fd fd=99,set=x",
+        ),
+        *("-add-fd fd=99,set=1,foo=1", "-add-fd fd=99,set=4294967295"),
+        "-add-fd fd=99999999999999999999,set=1",
         *("-run-with user=nope", "-run-with user=", "-run-with foo=1", "-run-with user=1:"),
         "-run-with async-teardown=x",
         *("-chardev ringbuf,id=a,size=3", "-chardev file,id=a,path=/nonexistent/x"),
@@ -282,6 +307,52 @@ def test_character_devices_from_sets_of_descriptors(directory: Path) -> None:
         for each in sets[1:]:
             dump = {"paging": False, "protocol": f"file:{each}"}
             pair.same(each, partial(told, command="dump-guest-memory", given=dump))
+
+
+def test_descriptors_of_the_command_line(directory: Path) -> None:
+    """They go into sets, and are open there only."""
+    options = [
+        *("-add-fd", "fd=5,set=4,opaque=a word", "-add-fd", "fd=6,set=4", "-add-fd", "fd=5,set=1"),
+        *("-chardev", "file,id=c0,path=/dev/fdset/1,append=on", "-machine", "q35", "-S"),
+        *("-blockdev", "file,node-name=n0,filename=/dev/fdset/4,read-only=on,locking=off"),
+        *("-display", "none", "-nodefaults"),
+    ]
+
+    def sets(side: Side) -> Any:
+        told = side.ask("query-fdsets")["return"]
+        return [(each["fdset-id"], [fd.get("opaque") for fd in each["fds"]]) for each in told]
+
+    def open_files(side: Side) -> int:
+        links = Path(f"/proc/{side.server.pid}/fd").iterdir()
+        return sum(
+            each.is_symlink() and os.readlink(each) == str(side.scratch / "f") for each in links
+        )
+
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for name, binary in (("QEMU", qemu_binary()), ("memd", qemu_system_memd(qemu_compat()))):
+            place, scratch = directory / name, directory / f"{name}-s"
+            place.mkdir()
+            scratch.mkdir()
+            (scratch / "f").write_bytes(bytes(1 << 20))
+            line = ["sh", "-c", 'exec "$0" "$@" 5>>f 6<f', *binary, *options]
+            sides.append(Side(stack.enter_context(running(name, line, place, scratch)), scratch))
+        pair = Pair(*sides)
+        pair.same("sets", sets)
+        pair.same("open", open_files)
+        tell(pair, [("remove-fd", {"fdset-id": 4}), ("blockdev-del", {"node-name": "n0"})])
+        tell(pair, [("chardev-remove", {"id": "c0"})])
+        pair.same("sets", sets)
+        pair.same("open", open_files)
+
+
+def test_a_directory_and_its_device(directory: Path) -> None:
+    more = "local,path=@DIR@,security_model=mapped,mount_tag=u,id=f1,readonly=on,fmode=0600"
+    options = ("-virtfs", f"{ROOT},mount_tag=t", "-virtfs", more)
+    with standin_pair(directory, "-machine", "q35", *options) as pair:
+        for number, name in [(number, name) for number in "01" for name in ("fsdev", "mount_tag")]:
+            path = f"/machine/peripheral-anon/device[{number}]"
+            tell(pair, [("qom-get", {"path": path, "property": name})])
 
 
 def test_another_backend_behind_a_port(directory: Path) -> None:
