@@ -63,7 +63,7 @@ class Secret(Credentials):
         content: the secret itself; empty before the object is whole.
     """
 
-    is_secret = True
+    is_internal = True
 
     content = b""
     _is_read = False

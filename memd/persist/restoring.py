@@ -290,7 +290,7 @@ async def restore(tree: Tree, described: Description, fd: int) -> UserCreatable:
         obj.set_properties(obj.restoring(described))
         # It is kept even above the present limits.
         obj.charge = tree.objects.quota.charge(
-            obj.memory_size, described["owner"], secret=obj.is_secret
+            obj.memory_size, described["owner"], internal=obj.is_internal
         )
         try:
             await obj.restore(described, fd)

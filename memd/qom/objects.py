@@ -275,9 +275,9 @@ class Objects(QObject):
         if id in self.children or id in self._making or id in CONTAINER.all_properties:
             raise self.duplicate(id)
         pooled = size if self.pools is not None and self.pools.has(obj) else 0
-        self.quota.check(id, size, owner, pooled, secret=obj.is_secret)
+        self.quota.check(id, size, owner, pooled, internal=obj.is_internal)
         self._making[id] = obj
-        obj.charge = self.quota.charge(size, owner, secret=obj.is_secret)
+        obj.charge = self.quota.charge(size, owner, internal=obj.is_internal)
 
     def release(self, obj: UserCreatable) -> None:
         """The making of an object has ended; its id is free, unless it is listed."""
@@ -297,7 +297,7 @@ class Objects(QObject):
         obj.refresh()
         if obj.charge is None:
             # Nobody asked for it: it is there, whatever the limits.
-            obj.charge = self.quota.charge(obj.memory_size, None, secret=obj.is_secret)
+            obj.charge = self.quota.charge(obj.memory_size, None, internal=obj.is_internal)
 
     def detach(self, obj: UserCreatable) -> None:
         """Take a listed object out; its id is free at once."""

@@ -14,8 +14,9 @@ NO_USER = -1
 together they are one user."""
 
 
-SECRETS = 64 << 20
-"""Bytes of the secrets that one user's clients have made: they are held by the daemon itself."""
+INTERNAL = 64 << 20
+"""Bytes that the daemon itself holds for the secrets, and for what objects that it does not act
+on were given, of one user's clients."""
 
 
 class Charge:
@@ -25,11 +26,11 @@ class Charge:
     yet. Both ends may come in any order, more than once, and from any thread.
     """
 
-    __slots__ = ("_held", "_object", "_quota", "_secret", "owner", "size")
+    __slots__ = ("_held", "_internal", "_object", "_quota", "owner", "size")
 
-    def __init__(self, quota: Quota, owner: int | None, size: int, secret: bool) -> None:
+    def __init__(self, quota: Quota, owner: int | None, size: int, internal: bool) -> None:
         self._quota = quota
-        self._secret = secret
+        self._internal = internal
         self._object = True
         self._held = False
         self.owner = owner
@@ -62,14 +63,14 @@ class Charge:
         Raises:
             QMPError: they exceed a limit; nothing has changed.
         """
-        self._quota.check_bytes(id, size - self.size, self.owner, secret=self._secret)
+        self._quota.check_bytes(id, size - self.size, self.owner, internal=self._internal)
         with self._quota.lock:
-            self._quota.count(size - self.size, self.owner, secret=self._secret)
+            self._quota.count(size - self.size, self.owner, internal=self._internal)
             self.size = size
 
     def _give_back(self) -> None:
         size, self.size = self.size, 0
-        self._quota.count(-size, self.owner, secret=self._secret)
+        self._quota.count(-size, self.owner, internal=self._internal)
 
 
 class Quota:
@@ -84,7 +85,7 @@ class Quota:
         objects: how many there are, those that are being made included.
         memory: bytes of all memory backends.
         users: bytes by user id, of users that have any.
-        secrets: of these, bytes of secrets.
+        internal: of these, bytes that the daemon itself holds.
         lock: held to change these.
     """
 
@@ -97,12 +98,12 @@ class Quota:
         self.objects = 0
         self.memory = 0
         self.users: dict[int, int] = {}
-        self.secrets: dict[int, int] = {}
+        self.internal: dict[int, int] = {}
         # The end of memory may come in a worker thread.
         self.lock = threading.Lock()
 
     def check(
-        self, id: str, size: int, owner: int | None, pooled: int = 0, *, secret: bool = False
+        self, id: str, size: int, owner: int | None, pooled: int = 0, *, internal: bool = False
     ) -> None:
         """Check that an object is within the limits.
 
@@ -111,7 +112,7 @@ class Quota:
             size: bytes of its memory, 0 for none.
             owner: the user whose client makes it, `NO_USER` or `NOBODY`.
             pooled: how many of these bytes a pool has, which are counted already.
-            secret: whether it is one.
+            internal: whether that is the daemon's own memory.
 
         Raises:
             QMPError: there is not.
@@ -121,10 +122,10 @@ class Quota:
                 f"cannot make object '{id}': there are {self.objects} objects,"
                 f" --max-objects allows {self.max_objects}"
             )
-        self.check_bytes(id, size, owner, pooled, secret=secret)
+        self.check_bytes(id, size, owner, pooled, internal=internal)
 
     def check_bytes(
-        self, id: str, size: int, owner: int | None, pooled: int = 0, *, secret: bool
+        self, id: str, size: int, owner: int | None, pooled: int = 0, *, internal: bool
     ) -> None:
         """Check that so many bytes more are within the limits; as `check`."""
         if size <= 0:
@@ -136,11 +137,11 @@ class Quota:
             )
         if owner is None:
             return
-        mine = self.secrets.get(owner, 0)
-        if secret and mine + size > SECRETS:
+        mine = self.internal.get(owner, 0)
+        if internal and mine + size > INTERNAL:
             raise QMPError(
-                f"cannot keep {size} bytes of secret '{id}': {mine} bytes are in use by"
-                f" {_whom(owner)}, {SECRETS} are allowed, see docs/limits.md"
+                f"cannot keep {size} bytes of '{id}': {mine} bytes are in use by"
+                f" {_whom(owner)}, {INTERNAL} are allowed, see docs/limits.md"
             )
         mine = self.users.get(owner, 0)
         if 0 < self.max_memory_per_user < mine + size:
@@ -154,19 +155,19 @@ class Quota:
         with self.lock:
             self.memory += size
 
-    def charge(self, size: int, owner: int | None, *, secret: bool = False) -> Charge:
+    def charge(self, size: int, owner: int | None, *, internal: bool = False) -> Charge:
         """Count an object, also beyond the limits; see `check`."""
         with self.lock:
             self.objects += 1
-            self.count(size, owner, secret=secret)
-        return Charge(self, owner, size, secret)
+            self.count(size, owner, internal=internal)
+        return Charge(self, owner, size, internal)
 
-    def count(self, size: int, owner: int | None, *, secret: bool) -> None:
+    def count(self, size: int, owner: int | None, *, internal: bool) -> None:
         """Count bytes more, or less; with the lock held."""
         self.memory += size
         if owner is None or not size:
             return
-        for each in (self.users, self.secrets) if secret else (self.users,):
+        for each in (self.users, self.internal) if internal else (self.users,):
             left = each.get(owner, 0) + size
             if left:
                 each[owner] = left

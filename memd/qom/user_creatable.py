@@ -73,8 +73,8 @@ class UserCreatable(QObject):
     kept: bool | None = None
     lingers = False
 
-    is_secret = False
-    """Whether its memory is the daemon's own, and holds a secret."""
+    is_internal = False
+    """Whether its memory is the daemon's own, as that of a secret."""
 
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree)

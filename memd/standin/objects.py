@@ -8,6 +8,9 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import OBJECT, ObjectType, Paths, Property, UserCreatable
 
+_ITEM = 192
+"""Bytes that an item of a list, or a member, takes beside its text."""
+
 _EMPTY: dict[str, JSON] = {"bool": False, "string": "", "str": ""}
 
 
@@ -18,9 +21,28 @@ class KnownObject(UserCreatable):
         values: what its properties were set to.
     """
 
+    is_internal = True
+
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.values: dict[str, JSON] = {}
+
+    @property
+    def memory_size(self) -> int:
+        """The bytes that what it was given takes, roughly; numbers and switches take none."""
+        return sum(_size(each) for each in self.values.values())
+
+
+def _size(value: JSON) -> int:
+    size, todo = 0, [value]
+    while todo:
+        each = todo.pop()
+        if type(each) is str:
+            size += len(each)
+        elif type(each) in (dict, list):
+            size += _ITEM * len(each)
+            todo += (*each, *each.values()) if type(each) is dict else each
+    return size
 
 
 def make_creatable(kind: ObjectType) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from memd.errors import QMPError
-from memd.qom.quota import NO_USER, SECRETS, Charge, Quota
+from memd.qom.quota import INTERNAL, NO_USER, Charge, Quota
 
 
 def refusal(quota: Quota, size: int, owner: int | None = None) -> str:
@@ -46,26 +46,26 @@ def test_memory() -> None:
     quota.check("m0", 100, None)
 
 
-def test_secrets_of_each_user() -> None:
+def test_what_the_daemon_itself_holds_for_each_user() -> None:
     """They are bounded where nothing else is."""
     quota = Quota()
-    charge = quota.charge(SECRETS - 10, 1000, secret=True)
-    quota.check("m0", SECRETS, 1000)
-    quota.check("s1", SECRETS, 0, secret=True)
-    quota.check("s1", SECRETS * 2, None, secret=True)
-    quota.check("s1", 10, 1000, secret=True)
+    charge = quota.charge(INTERNAL - 10, 1000, internal=True)
+    quota.check("m0", INTERNAL, 1000)
+    quota.check("s1", INTERNAL, 0, internal=True)
+    quota.check("s1", INTERNAL * 2, None, internal=True)
+    quota.check("s1", 10, 1000, internal=True)
     with pytest.raises(QMPError) as caught:
-        quota.check("s1", 11, 1000, secret=True)
+        quota.check("s1", 11, 1000, internal=True)
     assert caught.value.desc == (
-        "cannot keep 11 bytes of secret 's1': 67108854 bytes are in use by user 1000,"
+        "cannot keep 11 bytes of 's1': 67108854 bytes are in use by user 1000,"
         " 67108864 are allowed, see docs/limits.md"
     )
     with pytest.raises(QMPError):
-        charge.resize("s0", SECRETS + 1)
+        charge.resize("s0", INTERNAL + 1)
     charge.resize("s0", 5)
-    quota.check("s1", SECRETS - 5, 1000, secret=True)
+    quota.check("s1", INTERNAL - 5, 1000, internal=True)
     charge.end()
-    assert (quota.secrets, quota.users, quota.memory) == ({}, {}, 0)
+    assert (quota.internal, quota.users, quota.memory) == ({}, {}, 0)
 
 
 def test_each_user() -> None:

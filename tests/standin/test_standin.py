@@ -11,7 +11,9 @@ from memd.errors import QMPError
 from memd.qapi.schema import Schema
 from memd.qapi.validator import Validator
 from memd.qom import Tree
+from memd.qom.quota import INTERNAL
 from memd.standin.standin import REFUSE, SAMPLE, StandIn
+from tests.stepping import Running, close_all
 
 
 def make(unmodelled: str = REFUSE, machine: str = "none") -> tuple[StandIn, Schema, Tree]:
@@ -75,3 +77,21 @@ def test_own_commands_and_types_are_there_besides() -> None:
     check({"qom-type": "rng-random", "id": "r0"})
     with pytest.raises(QMPError, match="'qom-type' does not accept value 'nope'"):
         check({"qom-type": "nope", "id": "m0"})
+
+
+def test_what_an_object_was_given_counts_for_its_user() -> None:
+    _standin, _schema, tree = make()
+    objects, held = tree.objects, tree.objects.quota.internal
+    add = {"qom-type": "authz-simple", "id": "a0", "identity": "x" * (INTERNAL - 1000)}
+    Running(objects.create(add, 1000)).finish()
+    assert held == {1000: INTERNAL - 1000}
+    rules = [{"match": "x" * 500, "policy": "allow"}]
+    more = {"qom-type": "authz-list", "id": "a1", "rules": rules}
+    with pytest.raises(QMPError, match="cannot keep 1092 bytes of 'a1'"):
+        Running(objects.create(more, 1000))
+    Running(objects.create(more, 1001)).finish()
+    Running(objects.delete("a0")).finish()
+    Running(objects.create({**more, "id": "a2"}, 1000)).finish()
+    assert held == {1001: 1092, 1000: 1092}
+    close_all(tree)
+    assert held == {}
