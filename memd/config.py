@@ -217,6 +217,16 @@ class MachineConfig(NamedTuple):
     smp: Mapping[str, int] = {}
 
     @property
+    def has_power_management(self) -> bool:
+        """Whether it has the ACPI device that a PC's guest is suspended by."""
+        return self.type == "q35" or (self.type == "pc" and self.acpi)
+
+    @property
+    def has_acpi_device(self) -> bool:
+        """Whether it has any that tells its guest of what comes and goes."""
+        return self.has_power_management or (self.type in ("microvm", "virt") and self.acpi)
+
+    @property
     def takes_dimms(self) -> bool:
         """Whether it has places for DIMMs; without, QEMU makes them real and puts them nowhere."""
         return self.type not in ("none", "microvm", "x-remote")

@@ -271,6 +271,28 @@ def query_iothreads(daemon: Daemon, args: JSONObject) -> JSON:
     return tunable.query_iothreads(daemon.tree.objects.each(), os.getpid())
 
 
+def query_current_machine(daemon: Daemon, args: JSONObject) -> JSON:
+    """`query-current-machine`."""
+    return {"wakeup-suspend-support": daemon.config.machine.has_power_management}
+
+
+def query_acpi_ospm_status(daemon: Daemon, args: JSONObject) -> JSON:
+    """`query-acpi-ospm-status`: the slots for DIMMs, of which no guest has told anything."""
+    from memd.devices.dimm import PcDimm
+
+    config = daemon.config.machine
+    if not config.has_acpi_device:
+        raise QMPError("command is not supported, missing ACPI device")
+    slots: list[dict[str, JSON]] = [
+        {"slot": str(slot), "slot-type": "DIMM", "source": 0, "status": 0}
+        for slot in range(config.slots)
+    ]
+    for each in daemon.machine.plugged:
+        if isinstance(each, PcDimm) and each.id is not None:
+            slots[each.slot]["device"] = each.id
+    return [*slots]
+
+
 def set_numa_node(daemon: Daemon, args: JSONObject) -> JSON:
     """`set-numa-node`: as `-numa`, until the machine is made."""
     if daemon.nodes is None:
@@ -372,6 +394,8 @@ REGISTERS: dict[str, Handler] = {
     "snapshot-load": _register(lambda its: its.snapshots.job("load")),
     "snapshot-delete": _register(lambda its: its.snapshots.job("delete")),
     "query-pci": query_pci,
+    "query-current-machine": query_current_machine,
+    "query-acpi-ospm-status": query_acpi_ospm_status,
     "cont": cont,
     "query-cpu-definitions": lambda daemon, args: _section(daemon, "cpus")["definitions"],
     "query-cpu-model-expansion": query_cpu_model_expansion,

@@ -30,7 +30,7 @@ from memd.hostmem.sockets import (
     tcp_family,
 )
 from memd.json_types import JSON
-from memd.qapi.numbers import parse_size
+from memd.qapi.numbers import parse_size, parse_uint64
 from memd.standin.chardevs import Copy, Held, TakeFd, create_file, open_file
 from memd.work import Completion, Job
 
@@ -118,7 +118,7 @@ def _flags(text: str, compat: Compat) -> dict[str, bool]:
         for each in text.split(",")[1:]:
             name, sign, value = each.partition("=")
             if name == "to":
-                if not value.isdecimal():
+                if parse_uint64(value) is None:
                     raise QMPError("Parameter 'to' expects a number")
                 continue
             if name not in _SWITCHES:
@@ -128,7 +128,7 @@ def _flags(text: str, compat: Compat) -> dict[str, bool]:
             told[name] = _FLAG[sign + value]
         return told
     to = re.search(",to=([^,]*)", text)
-    if to is not None and not to[1].isdecimal():
+    if to is not None and not _INT.fullmatch(to[1]):
         raise QMPError("error parsing to= argument")
     for name in _SWITCHES:
         if flag := re.search(f",{name}([^,]*)", text):
@@ -138,6 +138,7 @@ def _flags(text: str, compat: Compat) -> dict[str, bool]:
     return told
 
 
+_INT = re.compile(r"\s*[+-]?[0-9]+", re.ASCII)
 _SWITCHES = ("ipv4", "ipv6", "keep-alive", "mptcp")
 _FLAG = {"": True, "=on": True, "=off": False}
 

@@ -21,7 +21,7 @@ Args = dict[str, Any]
 _NAME = "VNC"
 _FIRST_PORT = 5900
 _NOT_THERE = {"websocket", "reverse", "tls-creds", "sasl", "to", "password-secret"}
-_SECONDS = re.compile(r"\+?\s*[+-]?[0-9]{1,20}")
+_SECONDS = re.compile(r"\+?\s*[+-]?[0-9]{1,20}", re.ASCII)
 
 
 class Vnc:

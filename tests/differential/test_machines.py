@@ -21,6 +21,8 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("query-memory-size-summary", {}),
     ("query-memory-devices", {}),
     ("query-hotpluggable-cpus", {}),
+    ("query-current-machine", {}),
+    ("query-acpi-ospm-status", {}),
     ("human-monitor-command", {"command-line": "info memdev"}),
     ("human-monitor-command", {"command-line": "info numa"}),
     *(
@@ -108,6 +110,7 @@ def test_what_a_machine_tells(directory: Path, name: str) -> None:
         tell(pair, [*PLUGGED, *PARTS])
         pair.same("/machine", machine)
         pair.ask("query-memory-devices", {})
+        pair.ask("query-acpi-ospm-status", {})
 
 
 @pytest.mark.parametrize("name", ["microvm", "isapc", "q35", "pc", "none"])
@@ -136,6 +139,7 @@ def test_the_states_of_a_machine(directory: Path, name: str) -> None:
 def test_parts_of_a_machine_that_depend_on_its_options(directory: Path, options: str) -> None:
     with standin_pair(directory, "-machine", *options.split()) as pair:
         pair.same("/machine", machine)
+        tell(pair, [("query-current-machine", {}), ("query-acpi-ospm-status", {})])
 
 
 def test_a_chip_gets_its_drive_before_the_machine_is_made(directory: Path) -> None:

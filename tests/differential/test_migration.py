@@ -95,6 +95,7 @@ def test_what_is_refused_at_once(directory: Path) -> None:
                 *("vsock:[", "tcp:[]:1", "tcp:[::1]:", "tcp:a:"),
                 *("tcp:a:1,ipv4=maybe", "tcp:a:1,ipv6x", "tcp:a:1,keep-alive=x", "tcp:a:1,to=x"),
                 *("tcp:a:1,mptcp=1", "tcp:a:1,ipv6=on,ipv4=,to=5"),
+                *(f"tcp:a:1,to={to},ipv6x" for to in ("-5", "+5", " 5", "5x", "0x5", "\u0663", "")),
             )
         ),
         ("query-migrate", None),

@@ -185,6 +185,7 @@ def test_a_display_that_is_not_there(directory: Path) -> None:
         ("expire_password", {"protocol": "vnc", "time": ""}),
         ("expire_password", {"protocol": "vnc", "time": "+"}),
         ("expire_password", {"protocol": "vnc", "time": "5"}),
+        ("expire_password", {"protocol": "vnc", "time": "+\u20035"}),
         ("expire_password", {"protocol": "vnc", "time": "-5"}),
         ("expire_password", {"protocol": "vnc", "time": "+-5"}),
         ("expire_password", {"protocol": "vnc", "time": "5x"}),
