@@ -10,9 +10,9 @@ from unittest.mock import Mock
 import pytest
 
 from memd.errors import QMPError
+from memd.hostmem.host import Host
 from memd.hostmem.paths import Roots
 from memd.pages.manifest import Block
-from memd.pages.template import Progress, Template
 from memd.pages.templates import Templates, open_store
 from memd.work import run_here
 from tests.commands.fakes import Console
@@ -136,19 +136,21 @@ def test_exported_for_local_clones(console: Console, tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["devices", "memory", "store"]
 
 
-def test_exported_where_the_name_is_taken_meanwhile(
-    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exported_where_the_name_is_taken_meanwhile(console: Console, tmp_path: Path) -> None:
     """The devices' file does not stay alone."""
     fill(console)
     file, devices = tmp_path / "memory", tmp_path / "devices"
-    pieces = Template.pieces
 
-    def taken(template: Template, progress: Progress) -> Iterator[tuple[int, bytes]]:
-        yield from pieces(template, progress)
-        file.write_bytes(b"another's")
+    class Slow(Host):
+        """What is written takes its time to come to the disk."""
 
-    monkeypatch.setattr(Template, "pieces", taken)
+        def sync(self, fd: int) -> None:
+            super().sync(fd)
+            # The memory is the last that is written.
+            if os.fstat(fd).st_size == len(DATA):
+                file.write_bytes(b"another's")
+
+    console.daemon.tree.host = Slow()
     text = console.refusal("x-template-export", name="a", filename=str(file), devices=str(devices))[
         1
     ]

@@ -23,7 +23,7 @@ from memd.pages.remote import fetch_blob
 from memd.pages.source_urls import open_source
 from memd.pages.sources import SourceError
 from memd.pages.store import Store
-from memd.pages.template_memory import TemplateMemory
+from memd.pages.template_memory import _AGAIN, TemplateMemory
 from tests.pages.memory import PAGE, change, content_of, memory, ready, save, unpacked
 from tests.pages.proxy import Proxy
 from tests.pages.registry import Registry, log_in
@@ -375,7 +375,6 @@ async def test_a_registry_that_trickles(
     fill(here)
     here.push("a")
     url = f"oci://127.0.0.1:{link.port}/slow"
-    monkeypatch.setattr("memd.pages.template_memory._AGAIN", 0.2)
     monkeypatch.setattr(
         "memd.pages.store.open_source",
         lambda url: Oci(url, "127.0.0.1", link.port, "slow", patience=0.5),
@@ -401,6 +400,9 @@ async def test_a_registry_that_trickles(
     with pytest.raises(Missing):
         memory.records(last, 1, True)
     link.pause = 0.0
+    # It is tried again when some time has passed.
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + _AGAIN)
     deadline = time.monotonic() + 30
     found = None
     while found is None:
