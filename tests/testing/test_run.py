@@ -121,6 +121,8 @@ def test_signals_go_to_the_command(sockets: Path, number: signal.Signals) -> Non
         [sys.executable, "-m", "memd.testing.run", "--", "bash", "-c", script],
         stdout=subprocess.PIPE,
         text=True,
+        # What is typed at the terminal of these tests is not for it.
+        start_new_session=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
@@ -130,17 +132,11 @@ def test_signals_go_to_the_command(sockets: Path, number: signal.Signals) -> Non
     process.stdout.close()
 
 
-@pytest.mark.parametrize(
-    ("typed", "then", "status"),
-    [(True, "sleep 0.3; exit 3", 3), (False, "while :; do sleep 0.01; done", 130)],
-)
-def test_an_interrupt_is_passed_on_unless_it_was_typed(
-    sockets: Path, monkeypatch: pytest.MonkeyPatch, typed: bool, then: str, status: int
-) -> None:
-    monkeypatch.setattr(room, "_is_in_foreground", lambda: typed)
-    before = signal.getsignal(signal.SIGINT)
-    assert main(["--", "sh", "-c", f"kill -INT $PPID; {then}"]) == status
-    assert signal.getsignal(signal.SIGINT) is before
+def test_signals_are_for_the_command_while_it_runs(sockets: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    script = "kill -TERM $PPID; while :; do sleep 0.01; done"
+    assert main(["--", "sh", "-c", script]) == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_is_typed_goes_to_the_command_once(sockets: Path) -> None:
