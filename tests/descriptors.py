@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import struct
 import threading
 
 
@@ -27,3 +30,14 @@ def is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def lingering(listening: socket.socket) -> socket.socket:
+    """A socket whose last close waits for its peer."""
+    sock = socket.create_connection(listening.getsockname())
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(1 << 16))
+    return sock

@@ -155,10 +155,12 @@ class _Own:
         self.fd = fd
 
     def close(self) -> None:
-        """Close it."""
+        """Close it, at once or soon."""
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            from memd.hostmem.closing import close
+
+            fd, self.fd = self.fd, -1
+            close(fd)
 
 
 class _Copy(_Own):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memd.commands.descriptors import FdSets
+from memd.commands.descriptors import FdSets, inherited
 from memd.errors import QMPError
 from memd.session.places import Descriptor, Places
-from tests.descriptors import open_descriptors, wait_for_closing
+from tests.descriptors import lingering, open_descriptors, wait_for_closing
 
 
 @given(
@@ -62,3 +64,18 @@ def test_whatever_is_done_no_descriptor_is_lost(steps: list[tuple[str, int | Non
     assert places.taken == 0
     assert sets.query() == []
     assert open_descriptors() == before
+
+
+def test_nobody_waits_for_the_close_of_an_inherited_descriptor() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        fd = lingering(listening).detach()
+        peer, _address = listening.accept()
+        os.set_inheritable(fd, True)
+        held = inherited(str(fd))
+        assert held is not None
+        held.close()
+        assert held.fd == -1
+        # It waits for its peer, and only there.
+        assert "memd-close" in {each.name for each in threading.enumerate()}
+        peer.close()
+    wait_for_closing()

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-import struct
 import threading
 
 from memd.hostmem.closing import close
-
-
-def lingering(listening: socket.socket) -> socket.socket:
-    """A socket whose last close waits for its peer."""
-    sock = socket.create_connection(listening.getsockname())
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
-    sock.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            sock.send(bytes(1 << 16))
-    return sock
+from tests.descriptors import lingering
 
 
 def test_one_users_sockets_keep_nobody_elses_descriptors_open() -> None:

@@ -15,6 +15,7 @@ from memd.errors import QMPError
 from memd.session.places import Descriptor, Places
 from memd.standin.channels import Channel, Opener
 from memd.work import Completion
+from tests.descriptors import wait_for_closing
 from tests.stepping import Running
 
 FD = {"transport": "socket", "type": "fd", "str": "given"}
@@ -57,6 +58,7 @@ def test_a_descriptor_is_given_back_where_its_job_is_not_begun(where: dict[str, 
     opening = Running(opener.open(where, write=True))
     with pytest.raises(QMPError, match="too many"):
         opening.fail(QMPError("too many"))
+    wait_for_closing()
     assert len(os.listdir("/proc/self/fd")) == before - (where is FD)
     assert places.of(1000) == 1 + (where is FDSET)
     given.close()
