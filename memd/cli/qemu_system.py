@@ -68,7 +68,7 @@ REFUSED = (
     *("acpitable", "debugcon"),
     *("dfilter", "dump-vmstate", "echr", "fda", "fdb", "gdb", "icount", "iscsi", "loadvm"),
     *("mtdblock", "option-rom", "plugin"),
-    *("sd", "set", "shim", "tpmdev", "usbdevice"),
+    *("sd", "set", "shim", "usbdevice"),
     "xen-domid",
 )
 FLAGS_REFUSED = (
@@ -304,6 +304,7 @@ OPTIONS: dict[str, Take] = {
     "spice": _registered("take_spice"),
     "fsdev": _registered("take_fsdev"),
     "virtfs": _registered("take_virtfs"),
+    "tpmdev": _registered("take_tpmdev"),
     "add-fd": _registered("take_add_fd"),
     "incoming": _registered("take_incoming"),
     "readconfig": _nothing,
@@ -336,7 +337,7 @@ _ORDER = (
         "drive",
         "netdev_add",
     ),
-    *("use-chardev", "vnc", "fsdev"),
+    *("tpmdev", "use-chardev", "vnc", "fsdev"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""
 

@@ -200,6 +200,30 @@ def _kept(opts: Opts, name: str) -> int:
     return kept
 
 
+_TPM_TYPES = (
+    "Supported TPM types (choose only one):\n"
+    " passthrough   Passthrough TPM backend driver\n"
+    "    emulator   TPM emulator backend driver"
+)
+_TPMDEV = OptsList("tpmdev", "type", {"type": "str", "chardev": "str"})
+
+
+def take_tpmdev(line: CommandLine, given: Given) -> None:
+    """Take `-tpmdev` of an emulator."""
+    taken = [each.options["id"] for each in line.config.startup if each.command == "tpmdev"]
+    opts = parse_opts(_TPMDEV, given.value, given.warn(line.config.report), taken)
+    kind = opts.get("type")
+    if opts.id is None:
+        raise QMPError("Parameter 'id' is missing")
+    if kind is None:
+        raise QMPError("Parameter 'type' is missing", hint=_TPM_TYPES)
+    if kind == "passthrough":
+        raise QMPError("memd passes no TPM of the host on")
+    if kind != "emulator":
+        raise QMPError("Parameter 'type' expects a TPM backend type", hint=_TPM_TYPES)
+    _register(line, given, "tpmdev", dict(opts.with_id()))
+
+
 def take_nic(line: CommandLine, given: Given) -> None:
     """Take `-nic`: its network backend is registered, without the device."""
     options = parse_keyval(given.value, "type")[0]

@@ -211,6 +211,8 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         await standin.vnc.open(options)
     elif command == "spice":
         await standin.spice.open(options)
+    elif command == "tpmdev":
+        standin.tpms.add(options)
     elif command == "fsdev":
         standin.fsdevs.add(options)
     elif command == "flash":
@@ -322,6 +324,7 @@ ACTS = {
     "set_link": "netdevs.set_link",
     "change-vnc-password": "vnc.set_password",
     "query-spice": "spice.query",
+    "query-tpm": "tpms.query",
     "client_migrate_info": "spice.move_clients",
     "query-vm-generation-id": "devices.generation_id",
     "query-vnc": "vnc.query",

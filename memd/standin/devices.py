@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from memd.standin.drives import Drives
     from memd.standin.fsdevs import Fsdevs
     from memd.standin.netdevs import Netdevs, Nic
+    from memd.standin.tpms import Tpms
     from memd.work import Command, Event
 
 _MOST = 8192
@@ -70,6 +71,7 @@ _ALONE = (_GENERATION_ID, "vmclock", "vmcoreinfo")
 _STAY = (*_ALONE, "ipmi-bmc-extern", "ipmi-bmc-sim")
 _ON_NO_BUS = {
     **dict.fromkeys(("ipmi-bmc-extern", "ipmi-bmc-sim", "nvme-subsys", "vmclock"), ""),
+    "tpm-crb": "",
     _GENERATION_ID: (
         "requires DMA write support in fw_cfg, which this machine type does not provide"
     ),
@@ -148,6 +150,7 @@ class Devices:
         chardevs, netdevs, drives: what a `chardev`, a `netdev` and a `drive` refer to.
         blocks: what closes a node that nothing uses.
         fsdevs: what an `fsdev` refers to.
+        tpms: what a `tpmdev` refers to.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class Devices:
         drives: Drives,
         blocks: Blocks,
         fsdevs: Fsdevs,
+        tpms: Tpms,
     ) -> None:
         self._tree = tree
         self._catalogue = catalogue
@@ -167,6 +171,7 @@ class Devices:
         self._drives = drives
         self._blocks = blocks
         self._fsdevs = fsdevs
+        self._tpms = tpms
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, Bus] = {}
         self._present: set[AnyDevice] = set()
@@ -229,6 +234,8 @@ class Devices:
             self._check(device, told["says"] or "", machine)
             if socket is None and bus is None:
                 self._check_alone(device, machine)
+            if "tpmdev" in kind.all_properties and "tpmdev" not in device.values:
+                raise QMPError("'tpmdev' property is required")
             if "fsdev" in kind.all_properties:
                 values = device.values
                 await self._fsdevs.check(values.get("fsdev"), values.get("mount_tag"))
@@ -425,6 +432,7 @@ class Devices:
         nic = self._nics.pop(device, None)
         if nic is not None:
             self._netdevs.remove_device(nic)
+        self._tpms.release(device)
         chardev = self._chardevs.find(device.values.get("chardev", ""))
         if chardev is not None:
             chardev.used = False
@@ -467,6 +475,8 @@ class Devices:
             return _reference(name, lambda device, value: self._take_netdev(owner, device, value))
         if name == "chardev":
             return _reference(name, lambda device, value: self._take_chardev(owner, device, value))
+        if name == "tpmdev":
+            return _reference(name, lambda device, value: self._tpms.take(owner, device, value))
         if name == "drive":
             return self._drive_property(owner)
         if name == "mac":

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from memd.standin.netdevs import Netdevs
     from memd.standin.snapshots import Snapshots
     from memd.standin.spice import Spice
+    from memd.standin.tpms import Tpms
     from memd.standin.vnc import Vnc
 
 REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
@@ -155,7 +156,7 @@ class StandIn:
 
         return Devices(
             *(self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks),
-            self.fsdevs,
+            *(self.fsdevs, self.tpms),
         )
 
     @cached_property
@@ -164,6 +165,13 @@ class StandIn:
         from memd.standin.fsdevs import Fsdevs
 
         return Fsdevs(self._tree.host.roots)
+
+    @cached_property
+    def tpms(self) -> Tpms:
+        """The TPM."""
+        from memd.standin.tpms import Tpms
+
+        return Tpms(self.chardevs)
 
     @cached_property
     def spice(self) -> Spice:
