@@ -65,13 +65,16 @@ def connect_unix(path: str, roots: Roots | None) -> socket.socket:
     Raises:
         QMPError: it can't be.
     """
+    # Brings in ctypes, which a start need not pay for.
+    from memd.hostmem.paths import encode_path, target
+
     check_path(path)
     if not path:
         # The kernel takes it for an abstract name, at which nobody listens.
         raise QMPError(f"Failed to connect to '': {os.strerror(errno.ECONNREFUSED)}")
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        entry = _entry(path, roots)
+        entry = target(encode_path(path), roots)
         try:
             made.settimeout(PATIENCE)
             made.connect(_here(entry))
@@ -96,11 +99,15 @@ def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Entry]:
     Raises:
         QMPError: it can't be.
     """
+    # Brings in ctypes, which a start need not pay for.
+    from memd.hostmem.paths import encode_path, new_entry
+
     check_path(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     entry: Entry | None = None
     try:
-        entry = _entry(path, roots)
+        # Nothing is removed elsewhere because a link leads there.
+        entry = new_entry(encode_path(path), roots)
         with contextlib.suppress(FileNotFoundError):
             status = entry.stat()
             is_empty = stat.S_ISREG(status.st_mode) and status.st_size == 0
@@ -114,13 +121,6 @@ def listen_unix(path: str, roots: Roots | None) -> tuple[socket.socket, Entry]:
             entry.close()
         raise QMPError(f"Failed to bind socket to {path}: {error.strerror}") from None
     return made, entry
-
-
-def _entry(path: str, roots: Roots | None) -> Entry:
-    # Brings in ctypes, which a start need not pay for.
-    from memd.hostmem.paths import encode_path, target
-
-    return target(encode_path(path), roots)
 
 
 def _here(entry: Entry) -> str:

@@ -6,12 +6,14 @@ import contextlib
 import os
 import resource
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memd.commands.descriptors import FdSets
 from memd.errors import QMPError
+from memd.hostmem.sockets import listen_unix
 from memd.session.places import Descriptor, Places
 from memd.standin.channels import Channel, Opener
 from memd.work import Completion
@@ -20,6 +22,25 @@ from tests.stepping import Running
 
 FD = {"transport": "socket", "type": "fd", "str": "given"}
 FDSET = {"transport": "file", "filename": "/dev/fdset/7"}
+
+
+def test_a_socket_is_not_made_where_a_link_leads_to(tmp_path: Path) -> None:
+    """The link may be of another user, to whose directory clients were told to go."""
+    empty, link, beside = (tmp_path / name for name in ("empty", "link", "dangling"))
+    empty.touch()
+    link.symlink_to(empty)
+    beside.symlink_to(tmp_path / "nothing")
+    for path in (link, beside):
+        with pytest.raises(QMPError, match=f"Failed to bind socket to {path}: Address already"):
+            listen_unix(str(path), None)
+    assert empty.is_file()
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "empty", "link"]
+    # Directories may be reached by links.
+    (tmp_path / "way").symlink_to(tmp_path)
+    made, entry = listen_unix(str(tmp_path / "way" / "empty"), None)
+    assert empty.is_socket()
+    made.close()
+    entry.close()
 
 
 async def test_a_listener_goes_on_where_there_is_no_descriptor_for_a_client() -> None:
