@@ -137,7 +137,8 @@ class Hardware:
             maxmem=maxmem,
             nvdimm=values.get("nvdimm", False),
             acpi=kind.kind != "isapc" and values.get("acpi") != "off",
-            pcie=kind.kind != "microvm" or values.get("pcie") == "on",
+            pcie=kind.kind != "microvm"
+            or (values.get("pcie") == "on" and values.get("acpi") != "off"),
             memory_backend=backend,
             numa_nodes=self._nodes(kind, backends, smp, values.get("hmat", False)),
             own_node=kind.own_node and (memory.slots > 0 or maxmem > ram_size),

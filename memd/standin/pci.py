@@ -34,6 +34,19 @@ _UNRECORDED: dict[str, tuple[int, int | None, JSONObject]] = {
 """Devices that need what no QEMU was given that a catalogue was recorded of."""
 
 
+_GPEX: JSONObject = {
+    "bus": 0,
+    "slot": 0,
+    "function": 0,
+    "qdev_id": "",
+    "irq_pin": 0,
+    "class_info": {"class": 0x600, "desc": "Host bridge"},
+    "id": {"vendor": 0x1B36, "device": 8, "subsystem-vendor": 0x1AF4, "subsystem": 0x1100},
+    "regions": [],
+}
+"""The host bridge of machines that a catalogue has not recorded."""
+
+
 def pci_buses(machine: Machine, catalogue: Catalogue, *, numbered: bool) -> list[JSON]:
     """The value of `query-pci`.
 
@@ -44,8 +57,10 @@ def pci_buses(machine: Machine, catalogue: Catalogue, *, numbered: bool) -> list
     answers = catalogue.section("answers")
     recorded = answers.get(machine.config.type, answers["none"]).get("query-pci", {})
     buses: list[JSON] = recorded.get("return", [])
-    if not buses:
+    if machine.buses.pci is None:
         return []
+    if not buses:
+        buses = [{"bus": 0, "devices": [_GPEX] if machine.config.type != "x-remote" else []}]
     known = catalogue.section("devices")
     on: dict[QObject | None, list[PciDevice]] = {}
     for device in peripherals(machine.tree):

@@ -23,6 +23,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("query-hotpluggable-cpus", {}),
     ("query-current-machine", {}),
     ("query-acpi-ospm-status", {}),
+    ("query-pci", {}),
     ("human-monitor-command", {"command-line": "info memdev"}),
     ("human-monitor-command", {"command-line": "info numa"}),
     *(
@@ -140,6 +141,17 @@ def test_parts_of_a_machine_that_depend_on_its_options(directory: Path, options:
     with standin_pair(directory, "-machine", *options.split()) as pair:
         pair.same("/machine", machine)
         tell(pair, [("query-current-machine", {}), ("query-acpi-ospm-status", {})])
+
+
+@pytest.mark.parametrize("name", ["microvm,pcie=on", "microvm,acpi=off,pcie=on", "x-remote"])
+def test_a_pci_bus_that_a_machine_may_have(directory: Path, name: str) -> None:
+    device = {"driver": "e1000", "id": "r", "addr": "5"}
+    steps: list[tuple[str, dict[str, Any]]] = [
+        *(("query-pci", {}), ("device_add", device), ("query-pci", {})),
+        ("human-monitor-command", {"command-line": "info pci"}),
+    ]
+    with standin_pair(directory, "-machine", name) as pair:
+        tell(pair, steps)
 
 
 def test_a_chip_gets_its_drive_before_the_machine_is_made(directory: Path) -> None:
