@@ -66,7 +66,7 @@ _FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migrata
 
 REFUSED = (
     *("acpitable", "debugcon"),
-    *("dfilter", "dump-vmstate", "echr", "fda", "fdb", "gdb", "icount", "iscsi", "loadvm"),
+    *("dfilter", "dump-vmstate", "echr", "gdb", "icount", "iscsi", "loadvm"),
     *("mtdblock", "option-rom", "plugin"),
     *("sd", "set", "shim", "usbdevice"),
     "xen-domid",
@@ -297,7 +297,8 @@ OPTIONS: dict[str, Take] = {
     **dict.fromkeys(("serial", "parallel"), _registered("take_port")),
     **dict.fromkeys(("netdev", "blockdev"), _registered("register_option")),
     **dict.fromkeys(
-        ("drive", "cdrom", "hda", "hdb", "hdc", "hdd", "pflash"), _registered("take_drive")
+        ("drive", "cdrom", "fda", "fdb", "hda", "hdb", "hdc", "hdd", "pflash"),
+        _registered("take_drive"),
     ),
     "nic": _registered("take_nic"),
     "vnc": _registered("take_vnc"),
@@ -395,12 +396,13 @@ def _open_qtest(line: QemuCommandLine) -> None:
         ) from None
 
 
-def _use_drives(config: Config) -> None:
+def _use_drives(config: Config, given: Sequence[Given]) -> None:
     """Have the machine take its own drives once all are there."""
-    given = config.machine_values.keys() & FLASH
+    flash = config.machine_values.keys() & FLASH
     shown = config.preconfig and config.machine.type in ("pc", "q35")
-    if shown or given or any(each.command == "drive" for each in config.startup):
-        config.making = StartCommand("drives", {}, True, "")
+    if shown or flash or any(each.command == "drive" for each in config.startup):
+        ports = sum(each.name in _PORTS and each.value != "none" for each in given)
+        config.making = StartCommand("drives", {"ports": ports}, True, "")
     if shown:
         config.startup.insert(0, StartCommand("flash", {}, True, ""))
 
@@ -450,7 +452,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     _check_stdio(line, given)
     with located():
         hardware.resolve()
-    _use_drives(config)
+    _use_drives(config, given)
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     return config

@@ -60,11 +60,14 @@ def _register(
 
 
 def take_drive(line: CommandLine, given: Given) -> None:
-    """Take `-drive`, or `-hda` and the like, which name a file."""
+    """Take `-drive`, or `-hda`, `-fda` and the like, which name a file."""
     if given.name == "drive":
         options = {name: "on" if value is None else value for name, value in pairs(given.value)}
     elif given.name == "pflash":
         options = {"file": given.value, "if": "pflash"}
+    elif given.name in ("fda", "fdb"):
+        index = ord(given.name[-1]) - ord("a")
+        options = {"file": given.value, "if": "floppy", "index": str(index)}
     else:
         is_cd = given.name == "cdrom"
         index = 2 if is_cd else ord(given.name[-1]) - ord("a")

@@ -161,8 +161,8 @@ Same effect as in QEMU:
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
-  -netdev SPEC, -nic SPEC, -blockdev SPEC, -drive SPEC, -cdrom FILE, -hda, -hdb, -hdc,
-  -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev and -virtfs SPEC, -tpmdev
+  -netdev SPEC, -nic SPEC, -blockdev SPEC, -drive SPEC, -cdrom, -fda, -fdb, -hda, -hdb,
+  -hdc, -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev and -virtfs SPEC, -tpmdev
   emulator,..., -device of any type,
   -serial, -parallel, which are registered and do nothing
   -guest-reacts immediately|after=MS|never|refuses (memd's own)

@@ -83,7 +83,7 @@ async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
     types = partial(daemon.typed, "blockdev-add")
     try:
         if not args.get("node"):
-            await of.drives.add(options, types)
+            await of.drives.add(options, types, hotplugged=True)
             return ["OK"]
         await of.drives.add_node(options, types)
     except QMPError as error:

@@ -224,6 +224,7 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
 
         config = daemon.config
         given, program = config.machine_values, config.report.program
+        _number_drives(daemon, standin, options["ports"])
         plug_flash(daemon.machine, standin.devices, standin.drives, given, program)
         await standin.blocks.relock()
     elif command == "drive":
@@ -239,13 +240,25 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
             await blockdev_add(daemon, checked)
 
 
+def _number_drives(daemon: Daemon, standin: StandIn, ports: int) -> None:
+    """Have the machine make its devices for drives."""
+    machine, kind = daemon.machine, daemon.machine_kind
+    if kind is None or not kind.cpu_type:
+        return
+    from memd.devices.parts import of_cpus
+    from memd.standin.drives import OWN_FLOPPIES
+
+    before = of_cpus(machine.config.smp.get("cpus", 1), machine.config.cpu_type or kind.cpu_type)
+    standin.drives.number(before, ports)
+    if standin.drives.floppies:
+        machine.buses.add_other(OWN_FLOPPIES, "floppy-bus")
+
+
 async def _add_drive(daemon: Daemon, standin: StandIn, options: JSONObject, where: str) -> None:
     from memd.config import DeviceOption
 
-    count = daemon.machine.config.smp.get("cpus", 1)
-    kind, name = await standin.drives.add(
-        dict(options), partial(daemon.typed, "blockdev-add"), count
-    )
+    typed = partial(daemon.typed, "blockdev-add")
+    kind, name = await standin.drives.add(dict(options), typed)
     if kind == "virtio":
         device = {"driver": "virtio-blk-pci", "drive": name}
         standin.devices_of_drives.append(DeviceOption(where, False, device))

@@ -179,7 +179,7 @@ class Buses:
 
     def __init__(self, machine_type: str, pci: PciBus | None) -> None:
         self.pci = pci
-        self._others = _OTHER[machine_type]
+        self._others = {**_OTHER[machine_type]}
         # Those that PCI devices go on, by name.
         self._for_pci = {} if pci is None else {pci.name: pci}
         self._port_numbers: set[tuple[int, int]] = set()
@@ -197,6 +197,10 @@ class Buses:
             return False
         self._port_numbers.add(number)
         return True
+
+    def add_other(self, name: str, kind: str) -> None:
+        """Note a bus of the machine that no memory device goes on."""
+        self._others.setdefault(name, kind)
 
     @property
     def others(self) -> dict[str, str]:

@@ -69,6 +69,12 @@ def settled(kind: str, values: JSONObject) -> JSONObject:
     return found
 
 
+def of_cpus(count: int, cpu_type: str) -> int:
+    """How many devices without a name so many CPUs are, with what they bring along."""
+    # All but a single 486 have an interrupt controller.
+    return count + (count > 1 or not cpu_type.startswith("486-"))
+
+
 def add_parts(machine: Machine, cpu_type: str, accelerator: str) -> None:
     """Put the parts of a machine into the tree; its CPUs are there.
 
@@ -108,11 +114,9 @@ class _Parts:
         self._device = machine.tree.types()["device"]
         self._unattached = machine.tree.resolve("/machine/unattached")
         count = machine.config.smp.get("cpus", 1)
-        self._next = count
-        # All but a single 486 have an interrupt controller.
-        if count > 1 or not cpu_type.startswith("486-"):
+        self._next = of_cpus(count, cpu_type)
+        if self._next > count:
             self._unattached.add_child("device[1]", self.on_system_bus("kvmvapic"))
-            self._next += 1
 
     def on_system_bus(self, kind: str) -> Device:
         """A part on the system bus."""

@@ -102,6 +102,7 @@ class Drive:
         bound: whether the machine has made a device for it.
         denies: the locks by which its device keeps other processes from the image.
         writes: whether its device writes.
+        follows: whether that depends on its medium.
         limits: what is told of the limits of throughput that were set.
     """
 
@@ -114,7 +115,7 @@ class Drive:
         self.opened: bool | None = None
         self.writeback = True
         self.read_only = False
-        self.status = self.bound = False
+        self.status = self.bound = self.follows = False
         self.denies: Locks = frozenset()
         self.writes = False
         self.limits: dict[str, JSON] = {}
@@ -132,6 +133,8 @@ class Drive:
             before.drive = None
         if node is not None:
             node.drive, self.read_only = self, node.read_only
+        if self.follows:
+            self.writes = node is not None and not node.read_only
         return before
 
 
@@ -622,6 +625,9 @@ class Blocks:
         if size < 0:
             raise QMPError("Parameter 'size' expects a >0 size")
         self.check_free(node)
+        if node.drive is not None and NO_RESIZE in node.drive.denies:
+            user = f"block device '{node.drive.label}'"
+            raise conflict(node, "an unnamed block device", user, "resize")
         file = node.file
         if node.driver.startswith("null"):
             raise QMPError("Image format driver does not support resize")
@@ -692,6 +698,21 @@ class Blocks:
                 {"child": role, "node-name": each.name} for role, each in below.items() if each
             ]
         return info
+
+
+def conflict(node: Node, one: str, other: str, what: str = "write") -> QMPError:
+    """The refusal of a second user of a node.
+
+    Args:
+        one: who would have to be able to do something to it.
+        other: who has others do nothing of that kind.
+        what: which they would do.
+    """
+    uses = f"(uses node '{node.name}' as 'root' child)"
+    return QMPError(
+        f"Permission conflict on node '{node.name}': permissions '{what}' are both required by"
+        f" {one} {uses} and unshared by {other} {uses}."
+    )
 
 
 async def encoded(rows: Iterable[JSON]) -> Encoded:

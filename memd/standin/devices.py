@@ -57,11 +57,18 @@ _BUSES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("usb-bus", 1, ("pci-xhci", "pci-ehci-usb", "pci-uhci-usb", "pci-ohci")),
     ("IDE", 6, ("ich9-ahci",)),
     ("IDE", 2, ("pci-ide",)),
+    ("floppy-bus", 1, ("isa-fdc",)),
     ("HDA", 1, ("intel-hda-generic",)),
     ("ccid-bus", 1, ("usb-ccid",)),
 )
 """Which buses are in devices: the bus, how many, and the types of the devices or what these are
 derived from."""
+
+_FIXED = ("IDE", "floppy-bus")
+"""Buses on which nothing comes or goes while the machine runs."""
+
+_ANY_UNIT = (1 << 32) - 1
+"""The place of a floppy that asks for any."""
 
 _PLAIN_PCI = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge", "x3130-upstream")
 
@@ -241,6 +248,8 @@ class Devices:
                 await self._fsdevs.check(values.get("fsdev"), values.get("mount_tag"))
             if driver == _BALLOON and has_balloon(self._tree, name):
                 raise QMPError("Only one balloon device is supported")
+            if driver == "floppy":
+                self._take_unit(device)
             if "drive" in kind.all_properties:
                 self._take_drive(device)
             if isinstance(device, OtherPciDevice):
@@ -349,6 +358,26 @@ class Devices:
         if not given or (named and not named & given):
             raise QMPError(says)
 
+    def _take_unit(self, floppy: AnyDevice) -> None:
+        """Give a floppy its place at its controller; raises `QMPError` where it can't have it."""
+        from memd.standin.drives import FLOPPIES, OWN_FLOPPIES
+
+        bus = "" if floppy.bus is None else floppy.bus.name
+        taken = {*self._drives.floppies} if bus == OWN_FLOPPIES else set()
+        taken |= {
+            each.values["unit"]
+            for each in self._present
+            if each.qom_type.name == "floppy" and each.bus is not None and each.bus.name == bus
+        }
+        unit = floppy.values.get("unit", _ANY_UNIT)
+        if unit == _ANY_UNIT:
+            unit = next(number for number in range(FLOPPIES + 1) if number not in taken)
+        if unit >= FLOPPIES:
+            raise QMPError(f"Can't create floppy unit {unit}, bus supports only {FLOPPIES} units")
+        if unit in taken:
+            raise QMPError(f"Floppy unit {unit} is in use")
+        floppy.values["unit"] = unit
+
     def _check_alone(self, device: AnyDevice, machine: Machine) -> None:
         """Raise `QMPError` where a device that is on no bus can't be on the machine."""
         driver = device.qom_type.name
@@ -371,7 +400,7 @@ class Devices:
         for bus_kind, count, types in _BUSES:
             if any(map(kind.is_a, types)):
                 for number in range(count):
-                    bus = Bus(self._need(bus_kind), self._tree, hotplug=bus_kind != "IDE")
+                    bus = Bus(self._need(bus_kind), self._tree, hotplug=bus_kind not in _FIXED)
                     name = f"{id}.{number}"
                     if id is None:
                         # As many as there are of the kind by now.

@@ -13,7 +13,7 @@ from memd.devices.kinds import FLASH
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.json_types import JSON
 from memd.qapi.numbers import is_integer, parse_uint64
-from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, encoded
+from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, conflict, encoded
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.work import Encoded, Event
 
@@ -56,8 +56,21 @@ _KINDS = ("none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen
 _ON_BUS = {"q35": (6, 1), "pc": (2, 2), "isapc": (2, 2)}
 """How many IDE buses a machine has, and how many drives each takes."""
 
-_BEFORE = {"q35": 12, "pc": 3, "isapc": 12}
-"""Devices without a name that a machine has besides its CPUs, before the first drive."""
+FLOPPIES = 2
+"""How many floppies a controller takes."""
+
+OWN_FLOPPIES = "floppy-bus.0"
+"""The bus of a machine's own floppies."""
+
+_ORDER = {
+    # What has a place before the machine's drives, and what each kind of these follows: the
+    # serial and parallel ports, and a controller that comes with the first floppy.
+    "pc": (("ide", 2, False, False), ("floppy", 6, True, False)),
+    "q35": (("floppy", 6, True, True), ("ide", 5, False, False)),
+    "isapc": (("floppy", 7, True, False), ("ide", 5, False, False)),
+}
+"""The drives that a machine has devices for, in the order of their places: a kind, how many
+other devices are before it, whether the ports are, and whether the first brings a controller."""
 
 _NAMELESS = "/machine/unattached/device"
 _PLACE = ("if", "bus", "unit", "index", "media", "id")
@@ -106,6 +119,7 @@ class Drives:
         machine: the type of the machine.
 
     Attributes:
+        floppies: the units of the machine's own floppies.
         flash: the drives that flash chips are for, by the machine's properties of their names.
     """
 
@@ -114,24 +128,25 @@ class Drives:
         self._tree = tree
         self._machine = machine
         self._places: dict[tuple[str, int, int], Drive] = {}
+        self.floppies: set[int] = set()
         self.flash: dict[str, str] = {}
 
     # What a command line or `drive_add` asks for
 
     async def add(
-        self, options: dict[str, str], typed: Typed, processors: int | None = None
+        self, options: dict[str, str], typed: Typed, *, hotplugged: bool = False
     ) -> tuple[str, str]:
         """`-drive`, and `drive_add` of the human monitor; gives the kind of its device, and its id.
 
         Args:
             options: by their dotted names.
             typed: checks those of the node.
-            processors: how many CPUs there are, None where the machine has started.
+            hotplugged: whether the machine has started.
 
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        if processors is None and len(self._blocks.drives) >= _MOST:
+        if hotplugged and len(self._blocks.drives) >= _MOST:
             raise QMPError(f"there are {_MOST} drives, and may be no more")
         own = {name: options.pop(name) for name in _PLACE if name in options}
         if not is_identifier(own.get("id", "x")):
@@ -139,7 +154,7 @@ class Drives:
         if self._blocks.drive(own.get("id", "")) is not None:
             raise BadId(f"Duplicate ID '{own['id']}' for drive")
         kind, bus, unit, name = self._place(own)
-        if processors is None and kind != "none":
+        if hotplugged and kind != "none":
             raise QMPError(f"Can't hot-add drive to type {_KINDS.index(kind)}")
         media = own.get("media", "disk")
         if media not in ("disk", "cdrom"):
@@ -165,21 +180,42 @@ class Drives:
         self._blocks.add_drive(drive)
         self._places[kind, bus, unit] = drive
         buses, per_bus = _ON_BUS.get(self._machine, (0, 0))
-        if kind == "floppy" or (kind == "pflash" and self._machine == "virt"):
+        if kind == "pflash" and self._machine == "virt":
             raise QMPError(f"memd makes no device for if={kind}")
         if kind == "pflash" and buses and bus == 0 and unit < len(FLASH):
             self.flash[FLASH[unit]] = name
         elif kind == "ide" and bus < buses and unit < per_bus:
-            before = sum(each.qdev.startswith(_NAMELESS) for each in self._blocks.drives)
-            at = (processors or 0) + _BEFORE[self._machine] + before
-            user = f"{_NAMELESS}[{at}]"
-            self.attach(name, "ide-cd" if media == "cdrom" else "ide-hd", user, {})
+            self.attach(name, "ide-cd" if media == "cdrom" else "ide-hd", _NAMELESS, {})
+        elif kind == "floppy" and buses and bus == 0 and unit < FLOPPIES:
+            self.attach(name, "floppy", _NAMELESS, {})
+            self.floppies.add(unit)
         elif kind not in ("none", "virtio"):
             raise QMPError(f"machine type does not support if={kind},bus={bus},unit={unit}")
         drive.bound = kind != "none"
-        if processors is None:
+        if hotplugged:
             await self._blocks.relock(refuse=False)
         return kind, name
+
+    def number(self, before: int, ports: int) -> None:
+        """Name the devices that the machine has made for drives, once all are there.
+
+        Args:
+            before: how many devices without a name CPUs bring.
+            ports: how many serial and parallel ports there are.
+        """
+        at = before
+        for kind, others, after_ports, controller in _ORDER.get(self._machine, ()):
+            own = [
+                (place[1], drive)
+                for place, drive in sorted(self._places.items(), key=lambda item: item[0])
+                if place[0] == kind and drive.qdev == _NAMELESS
+            ]
+            at += others + after_ports * ports + (controller and bool(own))
+            for count, (bus, drive) in enumerate(own):
+                # Each IDE bus is a device of its own there.
+                before_bus = bus if self._machine == "isapc" else 0
+                drive.user = drive.qdev = f"{_NAMELESS}[{at + count + before_bus}]"
+            at += len(own)
 
     async def add_node(self, options: dict[str, str], typed: Typed) -> None:
         """`drive_add -n` of the human monitor: a node of a client's; see `add`."""
@@ -203,7 +239,7 @@ class Drives:
         bus = bus or 0
         while unit is None or self._places.get((kind, bus, unit)) in self._blocks.drives:
             if unit is not None and own.keys() & {"unit", "index"}:
-                at = bus * per_bus + unit if per_bus else -1
+                at = -1 if index is None else index
                 raise QMPError(f"drive with bus={bus}, unit={unit} (index={at}) exists")
             unit = 0 if unit is None else unit + 1
             if per_bus and unit >= per_bus:
@@ -274,7 +310,9 @@ class Drives:
         if kind == "ide-hd" and drive.read_only:
             raise QMPError("Block node is read-only")
         flash = kind == "cfi.pflash01"
-        writes = not of_media and node is not None and not node.read_only
+        drive.follows = kind == "floppy"
+        writes = not of_media or drive.follows
+        writes = writes and node is not None and not node.read_only
         denies: Locks = {NO_WRITE, NO_RESIZE} if of_media else {NO_WRITE}
         if flash or values.get("share-rw"):
             denies = frozenset()
@@ -284,7 +322,8 @@ class Drives:
         if drive not in self._blocks.drives:
             self._blocks.add_drive(drive)
         drive.user = drive.qdev = user
-        drive.status, drive.writes, drive.denies = not flash, writes, denies
+        drive.status = not (flash or drive.follows)
+        drive.writes, drive.denies = writes, denies
         drive.removable = of_media or bool(values.get("removable"))
         drive.opened = False if drive.removable and kind != "floppy" else None
         drive.writeback = drive.writeback and values.get("write-cache") != "off"
@@ -582,15 +621,6 @@ def _name(args: Args) -> str:
 
 def _not_removable(args: Args) -> QMPError:
     return QMPError(f"Device '{_name(args)}' is not removable")
-
-
-def conflict(node: Node, writer: str, other: str) -> QMPError:
-    """The refusal of a second user of a node, where only one may write to it."""
-    uses = f"(uses node '{node.name}' as 'root' child)"
-    return QMPError(
-        f"Permission conflict on node '{node.name}': permissions 'write' are both required by"
-        f" {writer} {uses} and unshared by {other} {uses}."
-    )
 
 
 def _check_alone(node: Node, user: str, *, writes: bool, denies: Locks) -> None:

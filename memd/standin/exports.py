@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
-from memd.standin.blocks import Blocks, Node
-from memd.standin.drives import conflict
+from memd.standin.blocks import Blocks, Node, conflict
 from memd.standin.image_locks import NO_RESIZE, READ, WRITE, Locks
 from memd.standin.tunable import IOThread
 from memd.work import Event

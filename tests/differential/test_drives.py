@@ -78,6 +78,16 @@ TAKEN = (
     " -blockdev null-co,node-name=o,read-zeroes=on"
     " -device scsi-hd,drive=n,id=u,removable=on -device scsi-hd,drive=o,id=w,write-cache=off",
     "-machine none -drive file=@DIR@/raw1,format=raw -cdrom @DIR@/raw2",
+    "-machine pc -fdb @DIR@/raw1 -fda @DIR@/raw2 -hdb @DIR@/raw3 -hda @DIR@/raw4 -smp 2"
+    " -serial null -serial null -parallel null",
+    "-machine q35 -hda @DIR@/raw1 -drive if=floppy,format=raw,readonly=on,file=@DIR@/raw2"
+    " -serial null -device floppy,id=f",
+    "-machine isapc -drive if=floppy,unit=1 -cdrom @DIR@/raw1 -drive if=floppy,driver=null-co",
+    "-machine isapc -cpu qemu64 -fda @DIR@/raw1 -hda @DIR@/raw2",
+    "-machine q35 -cpu 486 -fda @DIR@/raw1 -hda @DIR@/raw2",
+    "-machine pc -blockdev null-co,node-name=n,read-only=on -device floppy,drive=n,write-cache=off"
+    " -drive if=none,id=x,driver=null-co -device floppy,drive=x,id=fl",
+    "-machine q35 -device isa-fdc,id=z -device floppy,id=y -device floppy",
     "-machine q35 -drive if=pflash,format=raw,unit=0,readonly=on,file=@DIR@/raw1"
     " -drive if=pflash,format=raw,unit=1,file=@DIR@/raw2 -hda @DIR@/raw3",
     "-machine pc -pflash @DIR@/raw1 -pflash @DIR@/raw2",
@@ -128,6 +138,14 @@ REFUSED = (
     "if=none,driver=null-co,id=c,size=4096 -machine pflash0=c -device virtio-blk-pci,drive=c",
     *("if=none,driver=null-co,id=c -machine pflash1=c", "if=pflash,driver=null-co -machine none"),
     "if=none,driver=null-co,id=c,size=8192 -machine pflash0=c,max-fw-size=4096",
+    *("if=none -fda @DIR@/nope", "if=floppy -device floppy,unit=0", "if=floppy,unit=2"),
+    *(f"if=floppy -machine {machine}" for machine in ("none", "microvm", "x-remote")),
+    *("if=none -device floppy", "if=floppy,bus=1", "if=floppy,index=1 -fdb @DIR@/raw1"),
+    "if=floppy,driver=null-co -device floppy,drive=floppy0",
+    *(
+        f"if=none -machine pc {' '.join(f'-device floppy{each}' for each in given)}"
+        for given in (("", "", ""), (",unit=1", ",unit=1"), (",unit=5",))
+    ),
 )
 
 
@@ -253,6 +271,31 @@ MEDIA = (
     " -device virtio-scsi-pci,id=s0 -device scsi-cd,id=cd0,drive=r2 -device scsi-cd,id=cd1"
 )
 """What has media."""
+
+
+def test_floppies_are_changed(directory: Path) -> None:
+    line = "-machine pc -fda @DIR@/raw1 -device floppy,id=f -blockdev null-co,node-name=n"
+    line += " -drive if=none,media=cdrom,id=c,format=raw,file=@DIR@/raw5 -device ide-cd,drive=c"
+    into, change = "blockdev-insert-medium", "blockdev-change-medium"
+    own = {"device": "floppy0"}
+    steps: list[Step] = [
+        *((f"blockdev-{verb}-tray", own) for verb in ("open", "close")),
+        *((f"blockdev-{verb}-tray", {"id": "f"}) for verb in ("open", "close")),
+        *((into, {**each, "node-name": "n"}) for each in (own, {"id": "f"}, {"id": "f"})),
+        *(("eject", each) for each in (own, {"id": "f"}, own)),
+        ("blockdev-remove-medium", {"id": "f"}),
+        (change, {**own, "filename": "@DIR@/raw2", "format": "raw"}),
+        (change, {**own, "filename": "@DIR@/nope", "format": "raw"}),
+        (change, {"id": "f", "filename": "@DIR@/raw3", "read-only-mode": "read-only"}),
+        (into, {**own, "node-name": "n"}),
+        *(word("eject floppy0"), word("info block"), word("change floppy0 @DIR@/raw4 raw")),
+        *(("block_resize", {**each, "size": 4096}) for each in (own, {"device": "c"})),
+        word("drive_del floppy0"),
+    ]
+    with standin_pair(directory, *shlex.split(line), prepare=images) as pair:
+        for step in steps:
+            same(pair, [step, word("info block"), ("query-block", {})])
+        assert "error" in pair.ask("device_del", {"id": "f"})
 
 
 def test_media_are_changed(directory: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_node_that_two_stand_on_is_told_of_a_bounded_number_of_times() -> None
     for number in range(1, 12):
         node = blocks.named(f"n{number}")
         node.backing = node.child
-    done(drives.add({"if": "none", "id": "d"}, lambda args: args))
+    done(drives.add({"if": "none", "id": "d"}, lambda args: args, hotplugged=True))
     drive = blocks.drive("d")
     assert drive is not None
     drive.insert(blocks.named("n4"))
@@ -201,7 +201,7 @@ def test_others_have_their_turn_while_nodes_are_told_of(command: str) -> None:
     add_chain(blocks, 200)
     drives = Drives(blocks, Tree(), "none")
     for number in range(200):
-        done(drives.add({"if": "none", "id": f"d{number}"}, lambda args: args))
+        done(drives.add({"if": "none", "id": f"d{number}"}, lambda args: args, hotplugged=True))
         drive = blocks.drive(f"d{number}")
         assert drive is not None
         drive.insert(blocks.named(f"n{number}"))
@@ -220,9 +220,9 @@ def test_drives_and_exports_have_a_number() -> None:
     blocks = make()
     drives = Drives(blocks, Tree(), "none")
     for number in range(1024):
-        done(drives.add({"if": "none", "id": f"d{number}"}, lambda args: args))
+        done(drives.add({"if": "none", "id": f"d{number}"}, lambda args: args, hotplugged=True))
     with pytest.raises(QMPError, match="there are 1024 drives, and may be no more"):
-        done(drives.add({"if": "none", "id": "more"}, lambda args: args))
+        done(drives.add({"if": "none", "id": "more"}, lambda args: args, hotplugged=True))
     exports: Any = Exports(blocks, Listening())  # type: ignore[arg-type]
     add(blocks, "n")
     for number in range(1024):
