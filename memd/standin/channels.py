@@ -149,6 +149,7 @@ class Channel:
     Attributes:
         kind: "socket", "file" or "command", for messages.
         regular: whether it is a regular file.
+        pipe: whether it is a pipe.
         listening: the addresses where the other end is waited for (QAPI `SocketAddress`).
     """
 
@@ -170,9 +171,11 @@ class Channel:
         self._process = process
         self._waited: Completion | None = None
         self._refused = False
-        self.regular = True
+        self.regular, self.pipe = True, False
         for fd in fds:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            mode = os.fstat(fd).st_mode
+            self.pipe = stat.S_ISFIFO(mode)
+            if not stat.S_ISREG(mode):
                 self.regular = False
                 os.set_blocking(fd, False)
 

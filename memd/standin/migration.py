@@ -21,7 +21,17 @@ from memd.devices.virtio_pci import VirtioPci
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.standin.channels import Channel, Opener, address
-from memd.standin.stream import END, FULL, MORE, SLICE, Block, NotLoaded, Reader, Writer
+from memd.standin.stream import (
+    END,
+    FULL,
+    MORE,
+    MORE_THAN_A_PIPE,
+    SLICE,
+    Block,
+    NotLoaded,
+    Reader,
+    Writer,
+)
 from memd.work import Command, Completion, Event, Job, Turn
 
 if TYPE_CHECKING:
@@ -238,7 +248,9 @@ class Migration:
             if live or was == "running":
                 writer.go_through(remember=False)
                 await self._push(writer)
-            writer.finish({"run-state": was, "devices": self._devices()})
+            # Incus hands a pipe over while the rest of a state waits to go into it.
+            least = MORE_THAN_A_PIPE if self._channel.pipe else 0
+            writer.finish({"run-state": was, "devices": self._devices()}, least=least)
             await self._push(writer)
             done = True
         except _Cancelled:

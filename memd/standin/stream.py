@@ -40,6 +40,9 @@ _CHECK = struct.Struct(">I")
 _HEADER, _DATA, _SAME, _AGAIN, _END = range(1, 6)
 
 _LONGEST_JSON = 1 << 20
+MORE_THAN_A_PIPE = 128 << 10
+"""Bytes that no pipe of the usual size holds, as no QEMU's stream fits into one."""
+
 SLICE = 8 << 20
 """Bytes written or read in a thread at once: some 10 ms."""
 
@@ -141,13 +144,15 @@ class Writer:
         """
         self._records = self._pass(remember)
 
-    def finish(self, state: dict[str, JSON]) -> None:
+    def finish(self, state: dict[str, JSON], *, least: int = 0) -> None:
         """End it.
 
         Args:
             state: what else is carried over.
+            least: bytes that the whole is to have, which blanks at the end make up.
         """
-        self._records = iter(_json(_END, state))
+        text = json.dumps(state).encode()
+        self._records = iter(_record(_END, text.ljust(least - self.sent)))
 
     def close(self) -> None:
         """Send no more."""

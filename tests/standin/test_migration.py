@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import socket
@@ -397,6 +398,27 @@ def test_a_files_descriptor(tmp_path: Path, start: Start, release: str, said: An
         source.give(os.fdopen(writer, "wb"))
         assert source.ask("migrate", uri="fd:given") == {}
         os.close(reader)
+
+
+def test_a_pipe_does_not_hold_the_whole(start: Start) -> None:
+    """Who copies a state into a pipe, and closes both ends then, hands one over in between."""
+    source, target = start("-S"), start("-S", "-incoming", "defer")
+    source.switch()
+    target.switch()
+    reader, writer = os.pipe()
+    source.give(os.fdopen(writer, "wb"))
+    assert source.ask("migrate", uri="fd:given") == {}
+    with os.fdopen(reader, "rb") as stream:
+        held = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+        state = stream.read()
+    assert source.until("completed", "failed") == "completed"
+    assert len(state) > held
+    reader, writer = os.pipe()
+    target.give(os.fdopen(reader, "rb"))
+    assert target.ask("migrate-incoming", uri="fd:given") == {}
+    with os.fdopen(writer, "wb") as copied:
+        copied.write(state)
+    assert target.until("completed", "failed") == "completed"
 
 
 def test_a_descriptor_at_the_start(tmp_path: Path, start: Start) -> None:
