@@ -195,8 +195,10 @@ class MachineOptions:
         return values
 
     def _help(self, compat: Compat) -> str:
-        name = self._options.get("type")
-        if isinstance(name, str) and name:
+        name = str(self._options.get("type", ""))
+        recorded = self.listed()
+        # With a name that no machine has, QEMU lists those that there are.
+        if find_kind(name, compat, recorded) or any(name == each["name"] for each in recorded):
             self.check_type(compat)
             from memd.cli.objects import object_type_help
             from memd.devices import register
@@ -209,9 +211,10 @@ class MachineOptions:
             tree.add_type(machine_type(tree, self.kind._replace(properties=tuple(listed))))
             described = object_type_help(tree, self.kind.type_name)
             if described is not None:
-                return described
+                # QEMU 11.1 has it in the list of properties, but not here.
+                lines = described.splitlines(keepends=True)
+                return "".join(line for line in lines if not line.startswith("  spcr="))
         lines = []
-        recorded = self.listed()
         kinds = recorded_kinds(compat, recorded) if recorded else machine_kinds(compat)
         for kind in sorted(sorted(kinds, key=_name, reverse=True), key=_family):
             if kind.name != kind.kind and kind == find_kind(kind.kind, compat, recorded):

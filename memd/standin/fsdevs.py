@@ -1,6 +1,6 @@
 """The register of directories for guests (`-fsdev`): nothing is ever read or written there.
 
-Rules and texts were observed on QEMU 10.0.2.
+Rules and texts were observed on QEMU 10.0.2 and 11.1.3.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.file_systems import of_paths
 from memd.hostmem.paths import encode_path, open_path
@@ -27,10 +28,12 @@ class Fsdevs:
 
     Args:
         roots: what their paths have to be below; None for anywhere.
+        compat: whose texts are told.
     """
 
-    def __init__(self, roots: Roots | None) -> None:
+    def __init__(self, roots: Roots | None, compat: Compat) -> None:
         self._roots = roots
+        self._complaint = "failed to open" if compat is Compat.V10_0 else "Could not open"
         self._paths: dict[str, str | None] = {}
 
     def add(self, options: dict[str, Any]) -> None:
@@ -70,7 +73,7 @@ class Fsdevs:
                 await Job(lambda: self._look(path), on=of_paths([path]))
             except OSError as error:
                 raise QMPError(
-                    f"cannot initialize fsdev '{id}': failed to open '{path}': {error.strerror}"
+                    f"cannot initialize fsdev '{id}': {self._complaint} '{path}': {error.strerror}"
                 ) from None
 
     def _look(self, path: str) -> None:

@@ -164,7 +164,7 @@ class StandIn:
         """The directories for guests."""
         from memd.standin.fsdevs import Fsdevs
 
-        return Fsdevs(self._tree.host.roots)
+        return Fsdevs(self._tree.host.roots, self._compat)
 
     @cached_property
     def tpms(self) -> Tpms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,12 @@ def blocks(side: Side) -> Any:
     ],
 )
 def test_what_a_machine_tells(directory: Path, name: str) -> None:
+    if name.startswith("pc-"):
+        listed = subprocess.run(
+            [*qemu_binary(), "-machine", "help"], capture_output=True, text=True, check=True
+        )
+        if f"\n{name} " not in listed.stdout:
+            pytest.skip(f"needs {name}: this QEMU has it no longer")
     room = () if name == "isapc" else ROOM
     with standin_pair(directory, "-machine", name, *room, *BACKENDS) as pair:
         tell(pair, ASKED if name != "x-remote" else ASKED[:-1])
@@ -215,7 +222,16 @@ def test_how_a_machine_starts(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["help", "microvm,help", "isapc,help", "x-remote,help", "pc-q35-2.4,help"]
+    "text",
+    [
+        "help",
+        "microvm,help",
+        "isapc,help",
+        "x-remote,help",
+        "pc-q35-2.4,help",
+        "none,help",
+        "nope,help",
+    ],
 )
 def test_which_machines_and_properties_there_are(text: str) -> None:
     said = []
@@ -228,4 +244,6 @@ def test_which_machines_and_properties_there_are(text: str) -> None:
             check=False,
         )
         said.append((done.returncode, done.stdout))
-    assert said[1] == said[0]
+    # A machine of 11.1 that memd has not: it needs an accelerator of its own.
+    told = said[0][0], re.sub("nitro .*\n", "", said[0][1])
+    assert said[1] == told

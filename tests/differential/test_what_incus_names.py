@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from memd.compat import Compat
 from tests.differential.harness import Pair, Side, settle
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd, running
 from tests.differential.standin import standin_pair, tell
@@ -217,7 +218,9 @@ def test_descriptors_that_block_nodes_are_not_opened_from(directory: Path) -> No
         return told.replace(str(fd), "N")
 
     with standin_pair(directory, "-machine", "none", prepare=make) as pair:
-        for flags in (os.O_PATH, os.O_SYNC, os.O_DSYNC, os.O_DIRECT, os.O_WRONLY):
+        # QEMU 11.1 ends the connection on which a descriptor of O_PATH comes.
+        paths = (os.O_PATH,) if qemu_compat() is Compat.V10_0 else ()
+        for flags in (*paths, os.O_SYNC, os.O_DSYNC, os.O_DIRECT, os.O_WRONLY):
             pair.same(f"flags {flags:x}", lambda side, flags=flags: refused(side, flags))  # type: ignore[misc]
         tell(pair, [("remove-fd", {"fdset-id": 7, "fd": 3})])
 
