@@ -276,6 +276,10 @@ def _value(kind: str, name: str, text: Any) -> Any:
     if kind == "OnOffAuto":
         return visit_enum(("on", "off", "auto"), visit_text)(text, name)
     value = SCALARS.get(kind.removesuffix("_t"), visit_text)(text, name)
+    if name == "max-ram-below-4g" and value > 1 << 32:
+        raise QMPError(
+            f"Machine option 'max-ram-below-4g={value}' expects size less than or equal to 4G"
+        )
     if name == "nvdimm-persistence" and text not in ("cpu", "mem-ctrl"):
         raise QMPError(f"-machine nvdimm-persistence={text}: unsupported option")
     return value

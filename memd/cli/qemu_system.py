@@ -452,10 +452,28 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     _check_stdio(line, given)
     with located():
         hardware.resolve()
+    _check_cpu(line)
     _use_drives(config, given)
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     return config
+
+
+def _check_cpu(line: QemuCommandLine) -> None:
+    """Raise `CommandLineError` where the QEMU that is stood in for has no such CPU model."""
+    model, config = line.hardware.cpu_model, line.config
+    if model is None or config.machine.type == "virt":
+        return
+    if not model:
+        raise CommandLineError("-cpu option cannot be empty")
+    from memd.standin.catalogue import Catalogue, packaged
+
+    # That a catalogue can't be read is told when it is needed.
+    with contextlib.suppress(QMPError):
+        catalogue = Catalogue(config.catalogue or packaged(config.compat))
+        known = [each["name"] for each in catalogue.section("cpus")["definitions"]]
+        if model not in known:
+            raise CommandLineError(f"unable to find CPU model '{model}'")
 
 
 def _machines(config: Config) -> Sequence[JSONObject]:

@@ -86,6 +86,9 @@ _ON_NO_BUS = {
 }
 """Devices that are on no bus, and what they say of a machine that has nothing at all."""
 
+_DISK = "virtio-blk-device"
+"""A device that was recorded where no bus is for it: it did not come to say what it needs."""
+
 _HARMLESS = ("slot/function", "bus found", "maxmem", "Only one", "bus was found", "chassis slot")
 """Words of complaints that a recorded device had on its machine, and need not have on this one."""
 
@@ -351,6 +354,8 @@ class Devices:
             if machine.started and says.startswith("Device"):
                 raise QMPError(says)
             return
+        if device.qom_type.name == _DISK and not device.values.get("drive"):
+            raise QMPError("drive property not set")
         if not says or any(each in says for each in _HARMLESS):
             return
         given = {name for name in device.values if name not in _OF_A_PLACE}

@@ -212,6 +212,18 @@ def started(binary: list[str], *options: str) -> tuple[int, str]:
         "-machine pc-q35-5.0 -numa node,mem=64M -numa node",
         f"-machine pc-q35-5.0 {BACKENDS[0]} {BACKENDS[1]} -numa node,mem=64M -numa node,memdev=d",
         "-machine pc-q35-5.1 -numa node,mem=64M -numa node,mem=64M",
+        "-machine microvm -device virtio-blk-device",
+        *(
+            f"-machine {name} -cpu {model}"
+            for name in ("pc", "none")
+            for model in ("foo", "foo,x=y")
+        ),
+        "-machine q35 -cpu qemu64-x86_64-cpu",
+        *(
+            f"-machine {name},max-ram-below-4g={size}"
+            for name in ("q35", "pc")
+            for size in ("4G", "5G")
+        ),
         # None is named.
         *("", "-device ide-cd", "-machine usb=off -device pcie-root-port", "-machine type="),
     ],
