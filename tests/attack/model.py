@@ -59,27 +59,43 @@ class Wrong(AssertionError):
     """Something is not as it has to be."""
 
 
+def _queued(pid: int) -> float:
+    """The seconds for which a process's threads were ready and had no processor (proc(5))."""
+    total = 0
+    for each in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += int((each / "schedstat").read_text().split()[1])
+    return total / 1e9
+
+
 class Waits:
-    """How long a client waited for its answers, in seconds."""
+    """How long a client waited for its answers, in seconds.
+
+    Attributes:
+        all: each wait.
+        own: the same, less what client and daemon waited for a processor: the machine's doing.
+    """
 
     def __init__(self) -> None:
         self.all: list[float] = []
+        self.own: list[float] = []
 
-    def ask(self, client: Client) -> None:
-        """Ask for something that takes no time."""
+    def ask(self, client: Client, pid: int) -> None:
+        """Ask the daemon `pid` for something that takes no time."""
+        pids = (pid, os.getpid())
+        queued = sum(map(_queued, pids))
         begin = time.perf_counter()
         client.execute("query-status")
         self.all.append(time.perf_counter() - begin)
+        self.own.append(max(0.0, self.all[-1] - (sum(map(_queued, pids)) - queued)))
 
-    @property
-    def longest(self) -> float:
-        """The longest."""
-        return max(self.all, default=0.0)
-
-    def quantile(self, share: float) -> float:
-        """What so many did not wait longer than."""
+    def __str__(self) -> str:
         ordered = sorted(self.all)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+        usual = ordered[int(len(ordered) * 0.999)]
+        return (
+            f"p99.9 {usual * 1e3:.1f} ms, longest {ordered[-1] * 1e3:.1f} ms,"
+            f" {max(self.own) * 1e3:.1f} ms less the time without a processor"
+        )
 
 
 class Memory(NamedTuple):
@@ -194,8 +210,8 @@ class Attack:
             act = self.random.choices(names, weights)[0]
             self.done[act.__name__] += 1
             act()
-            self.waits.ask(self.random.choice(self._good))
-            self.control_waits.ask(self._control_client)
+            self.waits.ask(self.random.choice(self._good), self._manager.pid)
+            self.control_waits.ask(self._control_client, self._control.pid)
             if self.steps % 50 == 0:
                 self._check()
         self._check()
@@ -517,13 +533,10 @@ class Attack:
         _see("unexpectedly" not in log and "Traceback" not in log, log[-2000:])
 
     def figures(self) -> str:
-        """What clients waited, in milliseconds."""
-        longest = self.waits.longest - self.control_waits.longest
+        """What clients waited."""
         return (
-            f"{self.steps} steps, {self.starts} starts; waits: p99.9"
-            f" {self.waits.quantile(0.999) * 1e3:.1f} ms (idle control"
-            f" {self.control_waits.quantile(0.999) * 1e3:.1f} ms), longest less the control's"
-            f" {longest * 1e3:.1f} ms"
+            f"{self.steps} steps, {self.starts} starts; waits: {self.waits};"
+            f" of the control: {self.control_waits}"
         )
 
 
