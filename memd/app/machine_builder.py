@@ -17,6 +17,7 @@ from memd.devices.arguments import arguments
 from memd.devices.kinds import NONE, find_kind
 from memd.devices.machine_object import (
     add_cpus,
+    check_addresses,
     check_initiators,
     check_limits,
     cpu_positions,
@@ -128,6 +129,8 @@ class MachineBuilder:
             check_initiators(self._kind, machine)
             settle_caches(self._kind, self._tree.machine)
             check_limits(self._kind, machine)
+            below = self._tree.machine.values.get("max-ram-below-4g", 0)
+            check_addresses(self._kind, machine, below)
 
     async def _plug(self, device: DeviceOption, run: Run) -> None:
         from memd.devices.adding import add_device

@@ -223,6 +223,21 @@ def check_limits(kind: MachineKind, config: MachineConfig) -> None:
         raise QMPError("maximum memory size must by aligned to multiple of 4096 bytes")
 
 
+def check_addresses(kind: MachineKind, config: MachineConfig, below: int) -> None:
+    """Raise `QMPError` where an `isapc` has memory that its CPU, a 486, can't address.
+
+    Args:
+        below: bytes of memory that may be below 4 GiB.
+    """
+    if kind.kind != "isapc" or not (config.cpu_type or kind.cpu_type).startswith("486-"):
+        return
+    limit, above = (1 << 32) - 1, config.ram_size - below
+    if above > 0:
+        raise QMPError(
+            f"Address space limit {limit:#x} < {limit + above:#x} phys-bits too low (32)"
+        )
+
+
 def settle_caches(kind: MachineKind, machine: MachineObject) -> None:
     """A CPU comes: where `smp-cache` was set it tells what shares the other caches.
 

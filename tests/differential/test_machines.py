@@ -219,6 +219,8 @@ def started(binary: list[str], *options: str) -> tuple[int, str]:
             for model in ("foo", "foo,x=y")
         ),
         "-machine q35 -cpu qemu64-x86_64-cpu",
+        *(f"-machine isapc -m {size}" for size in ("3584M", "3585M", "4G", "4G -cpu qemu64")),
+        "-machine isapc,max-ram-below-4g=2G -m 3G",
         *(
             f"-machine {name},max-ram-below-4g={size}"
             for name in ("q35", "pc")
