@@ -102,7 +102,7 @@ Templates of machines (docs/templating.md):
                       keep at most so much of what was fetched and can be
                       fetched again (default: all)
 
-What clients may take (docs/limits.md); sizes take k, M, G and T, 0 means no limit:
+What clients may take (docs/limits.md); sizes take k, M, G, T; 0 for no limit:
   --clients one|many  at a time on a monitor, as in QEMU or not (default: many)
   --max-clients N     connected at once (default: half of the descriptors that
                       memd may have)
