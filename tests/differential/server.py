@@ -121,8 +121,8 @@ class Monitor:
             self.greeting = self.read()
             if negotiate:
                 answer = self.execute("qmp_capabilities")
-                if answer == self.greeting and "memd" not in str(answer):
-                    # QEMU may greet a client twice that comes as another leaves.
+                while answer == self.greeting and "memd" not in str(answer):
+                    # QEMU may greet a client more than once that comes as others leave.
                     answer = self.read_answer()
                 if answer != {"return": {}}:
                     raise Died(f"negotiation failed: {answer}")

@@ -119,7 +119,7 @@ def test_refusals(monitor: Monitor, directory: Path) -> None:
     assert "No such file" in refused(filename=f"{directory}/none")
     assert "No such file" in refused(id="vm", devices=f"{directory}/none")
     assert "not found" in refused(id="vm", base="none")
-    assert "no name of a template" in refused(id="vm", name="a/b")
+    assert "not a name of a template" in refused(id="vm", name="a/b")
     assert monitor.execute("x-template-list") == {"return": []}
 
 
