@@ -7,6 +7,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -155,15 +157,21 @@ def test_an_owner_that_leaves_while_one_waits(directory: Path) -> None:
     path.touch()
     with path.open("rb") as leased:
 
-        def leave(*_: object) -> None:
+        def leave() -> None:
+            # Opening a file to write waits until its lease is given back (fcntl(2)).
+            while fcntl.fcntl(leased, fcntl.F_GETLEASE) == fcntl.F_RDLCK:
+                time.sleep(0.001)
             path.unlink()
             fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
-        # Opening a file to write waits until its lease is given back (fcntl(2)).
-        before = signal.signal(signal.SIGIO, leave)
+        # Any thread may get the signal, which by default ends the process.
+        before = signal.signal(signal.SIGIO, lambda *_: None)
         try:
             fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            leaving = threading.Thread(target=leave)
+            leaving.start()
             made = PidFile(str(path))
+            leaving.join()
         finally:
             signal.signal(signal.SIGIO, before)
         assert not os.path.samestat(os.fstat(leased.fileno()), path.stat())
