@@ -38,8 +38,9 @@ HEAVY_ON_MEMORY = max(2, min(HEAVY, os.cpu_count() or 1))
 """Those on memory alone: as many as there are processors, which is what they wait for."""
 
 UNKNOWN = 32
-"""Jobs at once that wait for something unknown, such as another process; one user's three
-quarters of them."""
+"""Jobs at once that wait for something unknown, such as another process; half of them one
+user's. Three quarters, with the places that are set aside for root and the daemon's own user,
+would be all."""
 
 THREADS = 64
 """Jobs at once that wait for file systems, whatever for; one user's three quarters of them."""
@@ -102,7 +103,7 @@ class Jobs:
         self._copies: Counter[int] = Counter()
         self._users: Counter[int] = Counter()
         self._places = Places(THREADS, THREADS * 3 // 4)
-        self._elsewhere = Places(UNKNOWN, UNKNOWN * 3 // 4)
+        self._elsewhere = Places(UNKNOWN, UNKNOWN // 2)
         # Jobs that wait for a thread, by kind and user, each with its number.
         self._line: dict[tuple[_Kind, int], deque[tuple[int, _Task]]] = {}
         self._number = 0

@@ -85,7 +85,7 @@ def test_what_is_refused_opens_nothing(tree: Tree) -> None:
         before = descriptors(os.getpid())
         text = refusal(lambda: add(tree, "file", size=MIB, mem_path=f"{place}/f", rom="on"))
         assert "rom" in text
-        assert descriptors(os.getpid()) == before
+        assert descriptors(os.getpid()) <= before
 
 
 def test_defaults(tree: Tree, path: Path) -> None:

@@ -26,7 +26,7 @@ def client(memd: Side) -> Iterator[Client]:
     before = descriptors(os.getpid())
     with Client(memd.server.path, timeout=60) as client:
         yield client
-    assert descriptors(os.getpid()) == before
+    assert descriptors(os.getpid()) <= before
 
 
 def test_commands(client: Client) -> None:
@@ -276,7 +276,7 @@ def test_a_server_that_is_late(directory: Path) -> None:
             silent.set()
             assert client.execute("query-name") == 5
             thread.join()
-    assert descriptors(os.getpid()) == before
+    assert descriptors(os.getpid()) <= before
 
 
 @pytest.mark.parametrize("text", ["\udcff", "x" * (70 << 20)])
@@ -342,6 +342,6 @@ def test_an_export_without_room_for_its_descriptor(client: Client) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert lost.value.errno == errno.EMFILE
-    assert descriptors(os.getpid()) == before
+    assert descriptors(os.getpid()) <= before
     with client.export("m") as memory:
         assert os.fstat(memory.fd).st_size == MIB

@@ -61,4 +61,4 @@ def test_descriptors_that_find_no_room() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         assert found == (b"x", [LOST])
-        assert descriptors(os.getpid()) == before
+        assert descriptors(os.getpid()) <= before

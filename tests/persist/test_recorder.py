@@ -430,7 +430,7 @@ async def test_no_memory_for_the_list(begin: Begin, directory: Path) -> None:
     assert life.ids() == ["m0"]
     assert region_of(life.tree).exports == 0
     life.manager.catch_up()
-    assert descriptors(os.getpid()) == before
+    assert descriptors(os.getpid()) <= before
     add(life, "memfd", "m1", size=4096)
 
 

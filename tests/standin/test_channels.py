@@ -17,7 +17,7 @@ from memd.hostmem.sockets import listen_unix
 from memd.session.places import Descriptor, Places
 from memd.standin.channels import Channel, Opener
 from memd.work import Completion
-from tests.descriptors import wait_for_closing
+from tests.differential.kernel import descriptors
 from tests.stepping import Running
 
 FD = {"transport": "socket", "type": "fd", "str": "given"}
@@ -70,17 +70,18 @@ async def test_a_listener_goes_on_where_there_is_no_descriptor_for_a_client() ->
 @pytest.mark.parametrize("where", [FD, FDSET])
 def test_a_descriptor_is_given_back_where_its_job_is_not_begun(where: dict[str, Any]) -> None:
     places, sets = Places(), FdSets()
-    given = Descriptor(os.memfd_create("given"), places, 1000)
+    number = os.memfd_create("given")
+    given = Descriptor(number, places, 1000)
     kept = Descriptor(os.open("/dev/null", os.O_WRONLY), places, 1000)
     places.take(1000, 2)
     sets.add(kept, 7, None)
     opener = Opener(None, {"given": given}.get, sets.open, may_run=False, fd_files=True)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors(os.getpid())
     opening = Running(opener.open(where, write=True))
     with pytest.raises(QMPError, match="too many"):
         opening.fail(QMPError("too many"))
-    wait_for_closing()
-    assert len(os.listdir("/proc/self/fd")) == before - (where is FD)
+    assert descriptors(os.getpid()) <= before
+    assert os.path.exists(f"/proc/self/fd/{number}") == (where is FDSET)
     assert places.of(1000) == 1 + (where is FDSET)
     given.close()
     kept.close()
