@@ -32,10 +32,10 @@ def is_open(fd: int) -> bool:
     return True
 
 
-def lingering(listening: socket.socket) -> socket.socket:
-    """A socket whose last close waits for its peer."""
+def lingering(listening: socket.socket, seconds: int = 60) -> socket.socket:
+    """A socket whose last close waits for its peer, for so long at most."""
     sock = socket.create_connection(listening.getsockname())
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from memd.server.jobs import LIGHT, UNKNOWN
+from tests.descriptors import lingering
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors, is_exiting
 from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv, qemu_system_memd
@@ -148,15 +148,10 @@ def test_a_descriptor_that_a_client_sent(broken: Broken, start_memd: Callable[..
     path = broken.path / "file"
     path.write_bytes(bytes(MIB))
     with path.open("rb") as file, socket.create_server(("127.0.0.1", 0)) as listening:
-        lingering = socket.create_connection(listening.getsockname())
-        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
-        lingering.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                lingering.send(bytes(1 << 16))
+        sock = lingering(listening, 3600)
         broken.stall("flush")
         try:
-            for number, fd in enumerate((file.fileno(), lingering.fileno())):
+            for number, fd in enumerate((file.fileno(), sock.fileno())):
                 named = {"fdname": f"n{number}"}
                 request = json.dumps({"execute": "getfd", "arguments": named}).encode()
                 monitor.send(request, (fd,))
@@ -170,8 +165,8 @@ def test_a_descriptor_that_a_client_sent(broken: Broken, start_memd: Callable[..
             others_go_on(server)
         finally:
             broken.mend()
-        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        lingering.close()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
 
 
 def ends(process: Forked | subprocess.Popen[bytes]) -> float:
