@@ -126,7 +126,7 @@ class MachineOptions:
                 )
             name = defaults[0] if listed else NONE.name
         found = find_kind(name, compat, listed)
-        if found is None and any(name == each["name"] for each in listed):
+        if found is None and self._is_listed(name):
             raise CommandLineError(
                 f'memd knows the machine "{name}" and has nothing of it',
                 hint="Use -machine help to list the machines whose memory side it has",
@@ -194,11 +194,15 @@ class MachineOptions:
             raise QMPError(f"Memory backend '{backend}' not found")
         return values
 
+    def _is_listed(self, name: str) -> bool:
+        """Whether the recorded QEMU has a machine of that name."""
+        return any(name == each["name"] for each in self.listed())
+
     def _help(self, compat: Compat) -> str:
         name = str(self._options.get("type", ""))
         recorded = self.listed()
         # With a name that no machine has, QEMU lists those that there are.
-        if find_kind(name, compat, recorded) or any(name == each["name"] for each in recorded):
+        if find_kind(name, compat, recorded) or self._is_listed(name):
             self.check_type(compat)
             from memd.cli.objects import object_type_help
             from memd.devices import register

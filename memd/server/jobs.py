@@ -172,7 +172,7 @@ class Jobs:
         most = HEAVY if heavy else LIGHT
         if any(each and busy[each, heavy] >= most for each in job.on):
             return False
-        if not (job.on.isdisjoint(ELSEWHERE) or self._elsewhere.has_free_place(task.user)):
+        if job.on & ELSEWHERE and not self._elsewhere.has_free_place(task.user):
             return False
         return self._places.has_free_place(task.user) and self._may_copy(job)
 
@@ -199,7 +199,7 @@ class Jobs:
                 # Whole for each: to whichever a stall belongs.
                 self._copies[each] += by * job.copies
         self._users[user] += by
-        for places, on in ((self._places, bool(job.on)), (self._elsewhere, 0 in job.on)):
+        for places, on in ((self._places, job.on), (self._elsewhere, job.on & ELSEWHERE)):
             if on:
                 places.take(user) if by > 0 else places.give_back(user)
 
