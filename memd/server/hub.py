@@ -149,12 +149,11 @@ class Hub:
 
     def _has_free_place(self, user: int) -> bool:
         """Whether one more client of a user's may be served; says so in the log if not."""
-        if not self._shared.limits.clients:
-            return True
         places, pending = self._places, self._pending
-        most = self._shared.limits.clients_per_user or self._shared.limits.clients
+        most = places.most(user)
         # Three quarters.
-        if pending.of(user) >= most - most // 4 and not pending.drop_oldest(user):
+        silent = most and pending.of(user) >= most - most // 4
+        if silent and not pending.drop_oldest(user):
             self._limited_log.warn(
                 "a client was turned away: too many of its user have not negotiated"
             )

@@ -38,12 +38,14 @@ HEAVY_ON_MEMORY = max(2, min(HEAVY, os.cpu_count() or 1))
 """Those on memory alone: as many as there are processors, which is what they wait for."""
 
 UNKNOWN = 32
-"""Jobs at once that wait for something unknown, such as another process; half of them one
-user's. Three quarters, with the places that are set aside for root and the daemon's own user,
-would be all."""
+"""Jobs at once that wait for something unknown, such as another process."""
 
 THREADS = 64
-"""Jobs at once that wait for file systems, whatever for; one user's three quarters of them."""
+"""Jobs at once that wait for file systems, whatever for."""
+
+SHARE = 3 / 4
+"""How much of either one user may have, of what is not set aside for root and the daemon's
+own user."""
 
 LINE = 1024
 """Jobs of one user's commands that wait for a thread; no further command begins one then."""
@@ -102,8 +104,8 @@ class Jobs:
         self._busy: Counter[tuple[int, bool]] = Counter()
         self._copies: Counter[int] = Counter()
         self._users: Counter[int] = Counter()
-        self._places = Places(THREADS, THREADS * 3 // 4)
-        self._elsewhere = Places(UNKNOWN, UNKNOWN // 2)
+        self._places = Places(THREADS, SHARE)
+        self._elsewhere = Places(UNKNOWN, SHARE)
         # Jobs that wait for a thread, by kind and user, each with its number.
         self._line: dict[tuple[_Kind, int], deque[tuple[int, _Task]]] = {}
         self._number = 0

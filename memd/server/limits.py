@@ -63,11 +63,11 @@ class Limits:
 
     Attributes:
         clients: how many may be connected; 0 for any number.
-        clients_per_user: of one user; 0 for any number. Three quarters of them may be such
-            that have not negotiated.
+        clients_per_user: of one user; 0 for any number, None for a share. Three quarters of
+            them may be such that have not negotiated.
         descriptors: that clients have left with the daemon, or have been sent and have
             not read.
-        descriptors_per_user: of one user's clients.
+        descriptors_per_user: of one user's clients; 0 for any number, None for a share.
         message: bytes of all tokens in one message.
         tokens: in one message.
         held_output: what is held for one client that does not read, before it is
@@ -116,14 +116,12 @@ def default_clients() -> int:
 
 def client_places(limits: Limits) -> Places:
     """Places for clients; by default one user's may take three quarters."""
-    each = limits.clients_per_user
-    return Places(limits.clients, -(-limits.clients * 3 // 4) if each is None else each)
+    return Places(limits.clients, 3 / 4, limits.clients_per_user)
 
 
 def descriptor_places(limits: Limits) -> Places:
     """Places for descriptors; by default one user's clients may have half of them."""
-    each = limits.descriptors_per_user
-    return Places(limits.descriptors, -(-limits.descriptors // 2) if each is None else each)
+    return Places(limits.descriptors, 1 / 2, limits.descriptors_per_user)
 
 
 class LimitedLog:

@@ -22,7 +22,9 @@ class Places:
 
     Args:
         total: how many there are; 0 for any number.
-        each: how many of them one user may have; 0 for any number.
+        share: how much of those that are not set aside one user may have, one place at
+            least: with less than 1 a user leaves some for others wherever there are two.
+        each: how many of them instead; 0 for any number.
         apart: the users for whom some are set aside.
     """
 
@@ -30,11 +32,19 @@ class Places:
         *("_apart", "_common", "_each", "_returned", "_spare", "_taken", "_taken_of_common"),
     )
 
-    def __init__(self, total: int = 0, each: int = 0, apart: Iterable[int] | None = None) -> None:
+    def __init__(
+        self,
+        total: int = 0,
+        share: float = 1,
+        each: int | None = None,
+        apart: Iterable[int] | None = None,
+    ) -> None:
         self._apart = frozenset((0, os.geteuid()) if apart is None else apart)
         self._spare = min(SPARE, total // 8)
         # Places that are set aside for nobody.
         self._common = total - self._spare * len(self._apart)
+        if each is None:
+            each = min(self._common, max(1, int(self._common * share)))
         self._each = each
         self._taken: Counter[int] = Counter()
         self._taken_of_common = 0
@@ -50,6 +60,11 @@ class Places:
         """How many a user has."""
         self._count_returned()
         return self._taken[user]
+
+    def most(self, user: int) -> int:
+        """How many a user may have, those set aside for it included; 0 for any number."""
+        most = min(filter(None, (self._each, self._common)), default=0)
+        return most and most + (self._spare if user in self._apart else 0)
 
     def has_free_place(self, user: int, count: int = 1) -> bool:
         """Whether a user may take so many more."""

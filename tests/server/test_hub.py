@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from memd.json_types import JSON
 from memd.server.hub import Hub
 from memd.server.limits import Limits
 from memd.server.pending import GRACE
+from memd.server.stream import SocketStream
 from memd.session import Monitor, Session
+from memd.session.peer import Peer
 from memd.work import Event, Job
 from tests.conftest import no_more_threads
 
@@ -30,13 +33,16 @@ def dispatch(session: Session, name: str, args: dict[str, Any], oob: bool) -> JS
 
 
 class Client:
-    """One end of a connection whose other the hub serves."""
+    """One end of a connection whose other the hub serves; of this process's user, or another."""
 
-    def __init__(self, hub: Hub, monitor: Monitor) -> None:
+    def __init__(self, hub: Hub, monitor: Monitor, user: int | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         ours, self._socket = socket.socketpair()
         self._socket.setblocking(False)
-        hub.adopt(ours, monitor)
+        if user is None:
+            hub.adopt(ours, monitor)
+        else:
+            hub.serve(SocketStream(ours), monitor, Peer(os.getpid(), user, 0, frozenset()))
         self._data = b""
 
     async def message(self) -> Any:
@@ -54,6 +60,13 @@ class Client:
     async def negotiate(self) -> None:
         await self._loop.sock_sendall(self._socket, b'{"execute":"qmp_capabilities"}')
         assert await self.message() == {"return": {}}
+
+    def is_turned_away(self) -> bool:
+        """Whether the connection was closed at once; to be asked before anything is read."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
 
     def close(self) -> None:
         self._socket.close()
@@ -164,7 +177,7 @@ async def test_at_the_end_jobs_are_given_up_and_waited_for() -> None:
 
 
 async def test_one_client_too_many_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
-    hub, monitor = new_hub(clients=2), Monitor("m0")
+    hub, monitor = new_hub(clients=3), Monitor("m0")
     clients = [Client(hub, monitor) for _ in range(2)]
     for client in clients:
         assert await client.message() == GREETING
@@ -187,6 +200,42 @@ async def test_one_client_too_many_is_let_go(caplog: pytest.LogCaptureFixture) -
         client.close()
 
 
+@pytest.mark.parametrize("own", [0, 5])
+async def test_one_user_leaves_room_for_another(own: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose clients negotiate, and where few clients may connect."""
+    monkeypatch.setattr("os.geteuid", lambda: own)
+    for most in (2, 3, 8, 16, 32, 33):
+        hub, monitor = new_hub(clients=most), Monitor("m0")
+        clients: list[Client] = []
+        while not (clients and clients[-1].is_turned_away()):
+            clients.append(Client(hub, monitor, 1000))
+            if not clients[-1].is_turned_away():
+                await clients[-1].message()
+                await clients[-1].negotiate()
+        assert most // 2 <= monitor.clients < most
+        clients.append(Client(hub, monitor, 1001))
+        assert await clients[-1].message() == GREETING
+        await hub.close()
+        for client in clients:
+            client.close()
+
+
+async def test_one_user_whose_clients_are_silent_leaves_itself_room() -> None:
+    hub, monitor = new_hub(clients=0, clients_per_user=4), Monitor("m0")
+    clients = [Client(hub, monitor) for _ in range(4)]
+    assert clients[-1].is_turned_away()
+    assert await clients[0].message() == GREETING
+    await clients[0].negotiate()
+    clients.append(Client(hub, monitor))
+    assert await clients[-1].message() == GREETING
+    await clients[-1].negotiate()
+    clients.append(Client(hub, monitor))
+    assert clients[-1].is_turned_away()
+    await hub.close()
+    for client in clients:
+        client.close()
+
+
 async def test_too_many_who_come_early() -> None:
     hub, monitor = new_hub(clients=1), Monitor("m0")
     hub.hold()
@@ -200,7 +249,7 @@ async def test_too_many_who_come_early() -> None:
 
 
 async def test_who_has_been_silent_for_long_makes_room(jump: Callable[[float], None]) -> None:
-    hub, monitor = new_hub(clients=2), Monitor("m0")
+    hub, monitor = new_hub(clients=3), Monitor("m0")
     served, silent = Client(hub, monitor), Client(hub, monitor)
     for client in (served, silent):
         assert await client.message() == GREETING

@@ -13,10 +13,11 @@ import pytest
 
 from memd.errors import QMPError
 from memd.server.jobs import COPIES, HEAVY, LIGHT, LINE, THREADS, UNKNOWN, Jobs
+from memd.session.places import SPARE
 from memd.work import ELSEWHERE, MEMORY, Event, Job
 from tests.conftest import no_more_threads
 
-USER, OTHER = (os.geteuid() + more for more in (1, 2))
+USER, OTHER, OWN = (os.geteuid() + more for more in (1, 2, 3))
 """Neither is root or who runs the tests: for these some places are set aside."""
 
 
@@ -264,7 +265,11 @@ async def test_a_file_system_that_stalls_has_its_share_and_no_more() -> None:
     assert stalled.begun == 101
 
 
-async def test_many_file_systems_that_stall_for_one_user() -> None:
+@pytest.mark.parametrize("own", [0, OWN])
+async def test_many_file_systems_that_stall_for_one_user(
+    own: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: own)
     jobs = Jobs(asyncio.get_running_loop(), no_events)
     stalled = Stalled(jobs)
     for number in range(1, 60):
@@ -275,12 +280,16 @@ async def test_many_file_systems_that_stall_for_one_user() -> None:
     jobs.start(job, done.take)
     while not done:
         await asyncio.sleep(0.001)
-    assert stalled.begun == THREADS * 3 // 4
+    assert stalled.begun == (THREADS - SPARE * len({0, own})) * 3 // 4
     await stalled.end()
     assert stalled.begun == 118
 
 
-async def test_what_stalls_elsewhere_for_one_user_leaves_room_for_others() -> None:
+@pytest.mark.parametrize("own", [0, OWN])
+async def test_what_stalls_elsewhere_for_one_user_leaves_room_for_others(
+    own: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: own)
     jobs = Jobs(asyncio.get_running_loop(), no_events)
     stalled = Stalled(jobs)
     stalled.start(UNKNOWN, ELSEWHERE, USER)
@@ -290,7 +299,7 @@ async def test_what_stalls_elsewhere_for_one_user_leaves_room_for_others() -> No
     jobs.start(job, done.take)
     while not done:
         await asyncio.sleep(0.001)
-    assert stalled.begun == UNKNOWN // 2
+    assert stalled.begun == (UNKNOWN - SPARE * len({0, own})) * 3 // 4
     await stalled.end()
     assert stalled.begun == UNKNOWN
 

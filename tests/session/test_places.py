@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ ROOT, OWN, OTHER, ANOTHER = 0, 5, 1000, 1001
 
 
 def test_the_operator_gets_in_while_others_have_all_that_they_may() -> None:
-    places = Places(40, 0, apart=(ROOT, OWN))
+    places = Places(40, apart=(ROOT, OWN))
     while places.has_free_place(OTHER):
         places.take(OTHER)
     assert places.of(OTHER) == 40 - 2 * SPARE
@@ -24,7 +25,7 @@ def test_the_operator_gets_in_while_others_have_all_that_they_may() -> None:
 
 
 def test_one_user_leaves_room_for_others() -> None:
-    places = Places(40, 10, apart=())
+    places = Places(40, each=10, apart=())
     places.take(OTHER, 10)
     assert not places.has_free_place(OTHER)
     assert places.has_free_place(ANOTHER, 10)
@@ -33,8 +34,36 @@ def test_one_user_leaves_room_for_others() -> None:
     assert places.has_free_place(OTHER)
 
 
+@pytest.mark.parametrize("own", [OWN, ROOT])
+@pytest.mark.parametrize("share", [1 / 2, 3 / 4])
+@pytest.mark.parametrize("user", [OTHER, OWN, ROOT])
+def test_the_share_of_one_user_is_of_what_is_set_aside_for_nobody(
+    user: int, share: float, own: int
+) -> None:
+    """However few there are: the first of two users leaves some for the second."""
+    for total in range(2, 80):
+        places = Places(total, share, apart=(ROOT, own))
+        while places.has_free_place(user):
+            places.take(user)
+        assert places.of(user) == places.most(user)
+        if total >= 8 * SPARE:
+            assert places.most(OTHER) == int(share * (total - SPARE * len({ROOT, own})))
+        assert places.has_free_place(ANOTHER)
+
+
+def test_there_is_one_for_the_only_user() -> None:
+    assert Places(1, 1 / 2).most(OTHER) == 1
+
+
+def test_no_more_of_one_user_than_there_are() -> None:
+    assert Places(40, each=100, apart=(ROOT,)).most(OTHER) == 40 - SPARE
+    assert Places(0, each=100, apart=(ROOT,)).most(ROOT) == 100
+    assert Places(40, each=0, apart=(ROOT,)).most(ROOT) == 40
+
+
 def test_any_number() -> None:
-    places = Places()
+    places = Places(0, 1 / 2)
+    assert places.most(OTHER) == 0
     places.take(OTHER, 10**6)
     assert places.has_free_place(OTHER, 10**6)
 
@@ -46,7 +75,7 @@ def test_any_number() -> None:
 )
 def test_no_more_than_there_are(total: int, each: int, steps: list[tuple[bool, int]]) -> None:
     """Whatever comes and goes, and what comes back is there for others."""
-    places = Places(total, each, apart=(ROOT, OWN))
+    places = Places(total, each=each, apart=(ROOT, OWN))
     for comes, user in steps:
         if not comes and places.of(user):
             places.give_back(user)
