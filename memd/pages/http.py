@@ -11,12 +11,13 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import urllib3
 from urllib3 import BaseHTTPResponse
@@ -37,7 +38,15 @@ _LEAST = 4096
 """Bytes a second that have to come while an answer is waited for. A link of 128 kbit/s brings
 four at once."""
 
-_RETRY = urllib3.Retry(
+
+class _Soon(urllib3.Retry):
+    """Makes a request again at once: a machine waits, however late a server wants it to come."""
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        return None
+
+
+_RETRY = _Soon(
     total=2,
     backoff_factor=0.1,
     status_forcelist=(429, 500, 502, 503, 504),
@@ -120,6 +129,7 @@ class Client:
         self.url = url
         self._host = host
         self._authorization = ""
+        self._logging_in = threading.Lock()
         self._pool = urllib3.PoolManager(
             maxsize=CONNECTIONS,
             timeout=urllib3.Timeout(connect=3, read=patience),
@@ -154,12 +164,13 @@ class Client:
             SourceError: there is no answer, or it has another status.
         """
         send = partial(self._send, method, url, headers, body, stream)
-        answer = send()
-        if answer.status == 401 and self._log_in(url, answer.headers.get("WWW-Authenticate", "")):
+        sent = self._authorization
+        answer = send(sent)
+        if answer.status == 401 and self._log_in(url, answer, sent):
             answer.close()
             if body is not None and not isinstance(body, bytes):
                 body.seek(0)
-            answer = send()
+            answer = send(self._authorization)
         if expected and answer.status not in expected:
             answer.close()
             raise self.refused(answer, what)
@@ -172,10 +183,11 @@ class Client:
         headers: Mapping[str, str] | None,
         body: bytes | IO[bytes] | None,
         stream: bool,
+        authorization: str,
     ) -> BaseHTTPResponse:
         sent = dict(headers or {})
-        if self._authorization and urlsplit(url).netloc == self._host:
-            sent["Authorization"] = self._authorization
+        if authorization and urlsplit(url).netloc == self._host:
+            sent["Authorization"] = authorization
         with self._failures():
             answer = self._ask(method, url, headers=sent, body=body)
             if not stream and len(answer.read(MOST_NAME + 1)) > MOST_NAME:
@@ -195,35 +207,55 @@ class Client:
             reason = _words(getattr(error, "reason", None) or error)
             raise SourceError(f"template source '{self.url}': {reason}") from None
 
-    def _log_in(self, url: str, challenge: str) -> bool:
-        """Do what an answer asks for; whether there is any use in asking again."""
-        parts = urlsplit(url)
+    def _log_in(self, url: str, answer: BaseHTTPResponse, sent: str) -> bool:
+        """Do what an answer asks for; whether there is any use in asking again.
+
+        Args:
+            url: what was asked for.
+            answer: the refusal.
+            sent: the authorization that was refused.
+        """
+        try:
+            where = urlsplit(urljoin(url, answer.geturl() or ""))
+            # Who a registry redirects to gets no password.
+            if where.netloc != self._host:
+                return False
+            with self._logging_in:
+                # Else another thread has logged in meanwhile.
+                if self._authorization == sent:
+                    challenge = answer.headers.get("WWW-Authenticate", "")
+                    self._authorization = self._authorize(where, challenge)
+                return self._authorization not in ("", sent)
+        except (ValueError, KeyError, AttributeError):
+            return False
+
+    def _authorize(self, where: SplitResult, challenge: str) -> str:
+        """What to send as a challenge asks for it; "" for nothing.
+
+        Raises:
+            SourceError: who gives tokens can't be reached.
+            ValueError, KeyError, AttributeError: the challenge makes no sense, or the token.
+        """
         kind, _space, rest = challenge.partition(" ")
-        # What is secret goes to nobody but this host, and not in clear.
-        safe = parts.netloc == self._host and (
-            parts.scheme == "https" or is_loopback(parts.hostname or "")
-        )
+        # What is secret does not go in clear.
+        safe = where.scheme == "https" or is_loopback(where.hostname or "")
         basic = _credentials(self._host) if safe else None
-        before = self._authorization
-        if kind.lower() == "basic" and basic is not None:
-            self._authorization = f"Basic {basic}"
-        elif kind.lower() == "bearer":
-            told = dict(_CHALLENGE.findall(rest))
-            realm = told.pop("realm", "")
-            where = urlsplit(realm)
-            if where.scheme != "https" and not is_loopback(where.hostname or ""):
-                return False
-            headers = {"Authorization": f"Basic {basic}"} if basic is not None else {}
-            fields = {name: told[name] for name in ("service", "scope") if name in told}
-            try:
-                with self._failures():
-                    answer = self._ask("GET", realm, fields=fields, headers=headers)
-                    given = json.loads(answer.read(MOST_NAME))
-                token = given.get("token") or given["access_token"]
-            except (ValueError, KeyError, AttributeError):
-                return False
-            self._authorization = f"Bearer {token}"
-        return self._authorization != before
+        if kind.lower() == "basic":
+            return "" if basic is None else f"Basic {basic}"
+        if kind.lower() != "bearer":
+            return ""
+        told = dict(_CHALLENGE.findall(rest))
+        realm = told.pop("realm", "")
+        there = urlsplit(realm)
+        if there.scheme != "https" and not is_loopback(there.hostname or ""):
+            return ""
+        headers = {"Authorization": f"Basic {basic}"} if basic is not None else {}
+        fields = {name: told[name] for name in ("service", "scope") if name in told}
+        with self._failures():
+            given = json.loads(
+                self._ask("GET", realm, fields=fields, headers=headers).read(MOST_NAME)
+            )
+        return f"Bearer {given.get('token') or given['access_token']}"
 
     def refused(self, answer: BaseHTTPResponse, what: str) -> SourceError:
         """The error for an answer of another status than expected."""
@@ -301,6 +333,8 @@ def _words(error: object) -> str:
         return cause.strerror
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "it does not answer in time"
+    if isinstance(error, urllib3.exceptions.ProtocolError):
+        return "it breaks an answer off, or gives none that is HTTP"
     return str(error).rpartition("object at 0x")[2].rpartition(">: ")[2] or type(error).__name__
 
 

@@ -546,6 +546,67 @@ def test_a_source_that_wants_a_password(
         make("third", web.url).pull("a")
 
 
+def test_a_login_by_another_thread(
+    make: MakeStore, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was refused before it is asked for again after it."""
+    fill(make("origin"))
+    host = f"127.0.0.1:{web.port}"
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(log_in(tmp_path, host, "u", "secret")))
+    web.login, web.stall = "Basic dTpzZWNyZXQ=", "/names/"
+    source = open_source(web.url)
+    with ThreadPoolExecutor(1) as other:
+        found = other.submit(source.find, "a")
+        while not web.asked:
+            time.sleep(0.01)
+        source.check()
+        web.go_on.set()
+        assert found.result() is not None
+
+
+def test_blobs_at_another_server(
+    make: MakeStore, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(make("origin"))
+    host = f"127.0.0.1:{web.port}"
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(log_in(tmp_path, host, "u", "secret")))
+    web.login = "Bearer t"
+    elsewhere = Web(tmp_path / "origin")
+    try:
+        web.redirect = elsewhere.url
+        store = make("there", web.url)
+        store.pull("a")
+        assert content(store, "a") == DATA
+        # It gets no password, and no token.
+        elsewhere.login = "Bearer t"
+        elsewhere.asked.clear()
+        with pytest.raises(SourceError, match="401"):
+            make("other", web.url).pull("a")
+        assert not [path for path, _range in elsewhere.asked if path.startswith("/token")]
+    finally:
+        elsewhere.close()
+
+
+@pytest.mark.parametrize("challenge", ["Bearer", 'Bearer realm="http://["', 'Digest realm="x"'])
+def test_a_challenge_that_makes_no_sense(web: Web, challenge: str) -> None:
+    web.login, web.challenge = "Bearer t", challenge
+    with pytest.raises(SourceError, match="401 Unauthorized"):
+        open_source(web.url).find("a")
+
+
+def test_connections_that_end_early(make: MakeStore, web: Web) -> None:
+    fill(make("origin"))
+    store = make("there", web.url)
+    store.locate("a")
+    web.cut = True
+    with pytest.raises(QMPError, match="a chunk is cut short"):
+        content(store, "a")
+    with pytest.raises(QMPError, match=f"'{web.url}': it breaks an answer off"):
+        make("other", web.url).pull("a")
+    web.cut = False
+    assert content(store, "a") == DATA
+
+
 def test_tls(
     make: MakeStore, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

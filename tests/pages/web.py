@@ -44,7 +44,10 @@ class Web:
         corrupt: whether blobs' bytes are changed on the way.
         more: bytes that every answer has in addition.
         encoding: what its content is said to be encoded with.
+        cut: whether connections end in the middle of blobs.
+        redirect: the server that has the blobs, if it is another one.
         login: what has to be sent as Authorization, if anything.
+        challenge: how that is asked for; "" for as registries do it.
         ranges: whether it knows ranges.
     """
 
@@ -56,7 +59,10 @@ class Web:
         self.corrupt = False
         self.more = b""
         self.encoding = ""
+        self.cut = False
+        self.redirect = ""
         self.login = ""
+        self.challenge = ""
         self.ranges = True
         self.go_on = threading.Event()
         self._connections: list[socket.socket] = []
@@ -80,11 +86,15 @@ class Web:
                     challenge = 'Basic realm="x"'
                     if web.login.startswith("Bearer"):
                         challenge = f'Bearer realm="{web.url}/token",service="s",scope="r:x:pull"'
-                    self.answer(401, b"", ("WWW-Authenticate", challenge))
+                    self.answer(401, b"", ("WWW-Authenticate", web.challenge or challenge))
                     return
                 if web.fail:
                     web.fail -= 1
-                    self.answer(503, b"")
+                    self.answer(503, b"", ("Retry-After", "3600"))
+                    return
+                if web.redirect and "/blobs/" in self.path:
+                    there = ("Location", web.redirect + self.path)
+                    self.answer(307, b"", there, ("Retry-After", "3600"))
                     return
                 try:
                     data = (root / self.path.lstrip("/")).read_bytes()
@@ -110,6 +120,8 @@ class Web:
                     self.wfile = _Slowly(self.wfile, *web.trickle, web.go_on)
                 self.end_headers()
                 try:
+                    if web.cut and "/blobs/" in self.path:
+                        data, self.close_connection = data[: len(data) // 2], True
                     self.wfile.write(data)
                 except ConnectionError:
                     pass
