@@ -248,12 +248,11 @@ async def set_merge(backend: Memory, region: Region, merge: bool) -> None:
     backend.merge = merge
 
 
-def free(region: Region, discard: bool = False, slow: bool = False) -> Job[bool] | None:
+def free(region: Region, discard: bool) -> Job[bool] | None:
     """Unmap memory and close its file.
 
     Args:
         discard: whether the range is punched out of the file first.
-        slow: whether closing takes the kernel long, however small it is.
 
     Returns:
         None where that is done; else a job that does it, which comes to None where its file
@@ -264,7 +263,8 @@ def free(region: Region, discard: bool = False, slow: bool = False) -> Job[bool]
         if not discard and region.close_when_unpinned():
             return None
     on = region.waits_on
-    if not (region.length > LARGE or slow or on or region.pinned):
+    # With a guest_memfd its virtual machine goes.
+    if not (region.length > LARGE or region.only_mapped or on or region.pinned):
         _release(region, discard)
         return None
     patience = PATIENCE if on else None

@@ -71,13 +71,8 @@ class MemoryBackend(Memory):
 
         region, self.region = self.region, None
         if region is not None:
-            job = allocation.free(region, **self.freeing)
+            job = allocation.free(region, self.discard_data)
             self.lingers = job is not None and not await job
-
-    @property
-    def freeing(self) -> dict[str, bool]:
-        """How its memory is freed: arguments of `allocation.free`."""
-        return {}
 
     # A restart
 

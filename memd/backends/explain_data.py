@@ -10,8 +10,14 @@ from memd.errors import QMPError
 from memd.hostmem import kvm, libc
 from memd.hostmem.host import map_flags
 from memd.hostmem.planning import PlannedFile
-from memd.hostmem.spec import DENIED, FILE, PRIVATE, READ, READ_WRITE, MapSpec
+from memd.hostmem.spec import READ, READ_WRITE, MapSpec
 from memd.json_types import JSONObject
+
+PRIVATE = "private"
+FILE = "file"
+DENIED = "denied"
+"""What a write to the memory does (QAPI `MemdevWrites`): stays private to the mapping
+(copy-on-write), goes to the file, is refused by the kernel."""
 
 _OPEN_FLAGS = (
     "O_CREAT",
@@ -109,7 +115,7 @@ def mapping_data(spec: MapSpec, file: PlannedFile | None) -> JSONObject:
 
 
 def writes(spec: MapSpec) -> str:
-    """QAPI's `MemdevWrites`, whose values are those of the table in `hostmem.spec`."""
+    """QAPI's `MemdevWrites`."""
     if spec.protection == READ:
         return DENIED
     return FILE if spec.shared else PRIVATE

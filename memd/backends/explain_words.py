@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from memd.backends.base import MemoryBackend
+from memd.backends.explain_data import DENIED, FILE, PRIVATE
 from memd.backends.plan import Plan
 from memd.hostmem.planning import PlannedFile
-from memd.hostmem.spec import DENIED, FILE, PRIVATE, MapSpec
+from memd.hostmem.spec import MapSpec
 from memd.json_types import JSONObject
 from memd.sizes import size_option, size_text
 

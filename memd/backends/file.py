@@ -13,7 +13,7 @@ from memd.backends.base import MEMORY_BACKEND, unless_made
 from memd.backends.plan import Plan, Proposals, Warnings
 from memd.backends.whole_pages import WholePagesBackend
 from memd.errors import QMPError
-from memd.hostmem.spec import READ_WRITE, FileAccess, file_access
+from memd.hostmem.spec import READ, READ_WRITE, is_rom
 from memd.qapi.visit import visit_enum, visit_size
 from memd.qom import ObjectType, attribute
 from memd.sizes import size_text
@@ -49,26 +49,19 @@ class FileBackend(WholePagesBackend):
         rom: whether the memory can't be written: "on", "off" or, before it is
             made, "auto".
         pmem: whether the file is persistent memory.
-        discard_data: whether the data goes when the backend does.
     """
 
     mem_path = ""
     readonly = False
     rom = "auto"
-    discard_data = False
     _near: Entry | None = None
-
-    def access(self) -> FileAccess:
-        """How the file is opened and mapped; raises `QMPError`."""
-        return file_access(self.share, self.readonly, self.rom)
 
     def check(self) -> None:
         """See `MemoryBackend.check`."""
-        self.access()
+        is_rom(self.share, self.readonly, self.rom)
 
     def may_block(self) -> bool:
         """See `MemoryBackend.may_block`."""
-
         if not self.prealloc:
             self._near = self.tree.host.near(self.mem_path)
         return self._near is None
@@ -108,7 +101,7 @@ class FileBackend(WholePagesBackend):
     @property
     def protection(self) -> int:
         """See `WholePagesBackend`."""
-        return self.access().protection
+        return READ if is_rom(self.share, self.readonly, self.rom) else READ_WRITE
 
     def check_mapped(self, region: Region) -> None:
         """See `MemoryBackend.check_mapped`."""
@@ -126,7 +119,7 @@ class FileBackend(WholePagesBackend):
 
     def adopt(self, region: Region) -> None:
         """See `MemoryBackend.adopt`."""
-        self.rom = "on" if self.access().rom else "off"
+        self.rom = "off" if region.writable else "on"
         super().adopt(region)
 
     def to_discard(self) -> list[int] | None:
@@ -139,11 +132,6 @@ class FileBackend(WholePagesBackend):
     def keep_data(self) -> None:
         """Ignore `discard-data` from now on."""
         self.discard_data = False
-
-    @property
-    def freeing(self) -> dict[str, bool]:
-        """With its data, if `discard-data` is set."""
-        return {"discard": self.discard_data}
 
     # For x-memdev-explain
 

@@ -50,11 +50,6 @@ class GuestMemfdBackend(WholePagesBackend):
         size = round_up(self.size, PAGE_SIZE)
         return Backing(host, host.guest_memfd(size), GUEST_MEMFD)
 
-    @property
-    def freeing(self) -> dict[str, bool]:
-        """Slowly: the virtual machine goes with it."""
-        return {"slow": True}
-
     def warnings(self, plan: Plan) -> Warnings:
         """See `MemoryBackend.warnings`."""
         yield (

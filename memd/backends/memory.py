@@ -36,6 +36,7 @@ class Memory(UserCreatable, ABC):
         dump: whether core dumps hold it.
         policy: of NUMA, one of `POLICIES`.
         host_nodes: the nodes that the policy is about, ascending.
+        discard_data: whether its file's data goes with it.
         canonical_path: whether the memory is named after the object's path.
         region: the memory; None before it is made and once it is freed.
         mapped_by: the device, or machine, that has it as its memory, or None.
@@ -53,6 +54,7 @@ class Memory(UserCreatable, ABC):
     cancel: Callable[[], None] | None = None
     prealloc_context: ThreadContext | None = None
     policy = "default"
+    discard_data = False
     canonical_path = False
     region: Region | None = None
     mapped_by: QObject | None = None

@@ -1,14 +1,13 @@
-"""Open flags, protection and mapping flags of a backend, computed before any call.
+"""The mapping that a backend asks for; no system calls.
 
-Pure: no system calls. The table of `memory-backend-file`'s share, readonly and
-rom is here and nowhere else.
+Which combinations of `memory-backend-file`'s share, readonly and rom there are is here
+and nowhere else.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from functools import cache
 from typing import NamedTuple
 
 from memd.errors import QMPError
@@ -22,41 +21,11 @@ READ = 1
 READ_WRITE = 3
 """Protections, as mmap(2) counts them."""
 
-PRIVATE = "private"
-FILE = "file"
-DENIED = "denied"
-"""What a write to the mapping does: stays private to it (copy-on-write), goes
-to the file, is refused by the kernel."""
-
-
 POLICIES = ("default", "preferred", "bind", "interleave")
 """NUMA policies by QAPI's names (HostMemPolicy)."""
 
 MAX_NODES = 128
 """One more than the highest host node that can be named (observed on QEMU 10.0.2)."""
-
-
-class FileAccess(NamedTuple):
-    """How `memory-backend-file` opens and maps its file.
-
-    Attributes:
-        readonly: whether the file is opened read-only.
-        protection: of the mapping, READ or READ_WRITE.
-        shared: whether the mapping is shared with others that map the file.
-        rom: the value that the property `rom` has from then on.
-        write: what a write does: PRIVATE, FILE or DENIED.
-    """
-
-    readonly: bool
-    protection: int
-    shared: bool
-    rom: bool
-    write: str
-
-    @property
-    def open_flags(self) -> int:
-        """The access mode for open(2)."""
-        return os.O_RDONLY if self.readonly else os.O_RDWR
 
 
 class MapSpec(NamedTuple):
@@ -105,9 +74,8 @@ class MapSpec(NamedTuple):
         return both
 
 
-@cache
-def file_access(share: bool, readonly: bool, rom: str = "auto") -> FileAccess:
-    """How a file is opened and mapped for these options.
+def is_rom(share: bool, readonly: bool, rom: str) -> bool:
+    """Whether a file's memory can't be written.
 
     Args:
         rom: "on", "off" or "auto", which takes the value of `readonly`.
@@ -121,10 +89,7 @@ def file_access(share: bool, readonly: bool, rom: str = "auto") -> FileAccess:
         raise QMPError(
             "property 'rom' = 'off' is incompatible with 'readonly' = 'on' and 'share' = 'on'"
         )
-    is_rom = readonly if rom == "auto" else rom == "on"
-    if is_rom:
-        return FileAccess(readonly, READ, share, True, DENIED)
-    return FileAccess(readonly, READ_WRITE, share, False, FILE if share else PRIVATE)
+    return readonly if rom == "auto" else rom == "on"
 
 
 def round_up(value: int, multiple: int) -> int:

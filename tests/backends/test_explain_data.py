@@ -13,7 +13,7 @@ from memd.compat import Compat
 from memd.errors import QMPError
 from memd.hostmem.opened import MEMFD
 from memd.hostmem.planning import PlannedFile
-from memd.hostmem.spec import file_access
+from memd.hostmem.spec import is_rom
 from memd.json_types import JSON
 from memd.qapi import load_schema
 from memd.qapi.json_schema import json_schema
@@ -34,25 +34,26 @@ def full(directory: Path) -> str:
 @pytest.mark.parametrize("readonly", [True, False])
 @pytest.mark.parametrize("rom", ["auto", "on", "off"])
 def test_the_table(tree: Tree, full: str, share: bool, readonly: bool, rom: str) -> None:
-    """Every row of share, readonly and rom, as `spec.file_access` has it."""
+    """Every row of share, readonly and rom, as `spec.is_rom` has it."""
     options = arguments("file", size=MIB, mem_path=full, share=share, readonly=readonly, rom=rom)
     answer = told(tree, options)
     if (not readonly and rom == "on") or (readonly and share and rom == "off"):
         with pytest.raises(QMPError) as caught:
-            file_access(share, readonly, rom)
+            is_rom(share, readonly, rom)
         assert answer["error"]["desc"] == caught.value.desc
         assert "mapping" not in answer
         return
-    access = file_access(share, readonly, rom)
-    assert answer["writes"] == access.write
+    denied = is_rom(share, readonly, rom)
+    write = "denied" if denied else "file" if share else "private"
+    assert answer["writes"] == write
     assert answer["file"]["open-flags"][0] == ("O_RDONLY" if readonly else "O_RDWR")
     assert answer["mapping"]["flags"] == ["MAP_SHARED" if share else "MAP_PRIVATE"]
-    assert ("PROT_WRITE" in answer["mapping"]["protection"]) != access.rom
+    assert ("PROT_WRITE" in answer["mapping"]["protection"]) != denied
     changes = answer["file-changes"]
-    assert ("write" in changes) == (access.write == "file")
+    assert ("write" in changes) == (write == "file")
     assert ("discard" in changes) == (not readonly) == (answer["discard"] == "hole")
-    assert answer["shareable"] == ("no" if access.write == "private" else "path")
-    assert answer["survives-restart"] == ("no" if access.write == "private" else "file")
+    assert answer["shareable"] == ("no" if write == "private" else "path")
+    assert answer["survives-restart"] == ("no" if write == "private" else "file")
 
 
 @pytest.mark.parametrize(

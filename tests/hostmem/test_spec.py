@@ -1,41 +1,31 @@
 from __future__ import annotations
 
 import itertools
-import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memd.errors import QMPError
-from memd.hostmem.spec import (
-    DENIED,
-    FILE,
-    PRIVATE,
-    READ,
-    READ_WRITE,
-    FileAccess,
-    file_access,
-    round_up,
-)
+from memd.hostmem.spec import is_rom, round_up
 
 NEEDS_READONLY = "property 'rom' = 'on' is not supported with 'readonly' = 'off'"
 CONTRADICTION = "property 'rom' = 'off' is incompatible with 'readonly' = 'on' and 'share' = 'on'"
 
-# share, readonly, rom: what is opened and mapped, or why not.
-TABLE: dict[tuple[bool, bool, str], FileAccess | str] = {
-    (False, False, "auto"): FileAccess(False, READ_WRITE, False, False, PRIVATE),
-    (False, False, "off"): FileAccess(False, READ_WRITE, False, False, PRIVATE),
+# share, readonly, rom: whether it can't be written, or why there is no such memory.
+TABLE: dict[tuple[bool, bool, str], bool | str] = {
+    (False, False, "auto"): False,
+    (False, False, "off"): False,
     (False, False, "on"): NEEDS_READONLY,
-    (True, False, "auto"): FileAccess(False, READ_WRITE, True, False, FILE),
-    (True, False, "off"): FileAccess(False, READ_WRITE, True, False, FILE),
+    (True, False, "auto"): False,
+    (True, False, "off"): False,
     (True, False, "on"): NEEDS_READONLY,
-    (False, True, "auto"): FileAccess(True, READ, False, True, DENIED),
-    (False, True, "off"): FileAccess(True, READ_WRITE, False, False, PRIVATE),
-    (False, True, "on"): FileAccess(True, READ, False, True, DENIED),
-    (True, True, "auto"): FileAccess(True, READ, True, True, DENIED),
+    (False, True, "auto"): True,
+    (False, True, "off"): False,
+    (False, True, "on"): True,
+    (True, True, "auto"): True,
     (True, True, "off"): CONTRADICTION,
-    (True, True, "on"): FileAccess(True, READ, True, True, DENIED),
+    (True, True, "on"): True,
 }
 
 
@@ -44,27 +34,15 @@ def test_the_table_is_whole() -> None:
 
 
 @pytest.mark.parametrize("key", TABLE, ids=str)
-def test_file_access(key: tuple[bool, bool, str]) -> None:
+def test_is_rom(key: tuple[bool, bool, str]) -> None:
     expected = TABLE[key]
     if isinstance(expected, str):
         with pytest.raises(QMPError) as refused:
-            file_access(*key)
+            is_rom(*key)
         assert refused.value.desc == expected
         assert refused.value.error_class == "GenericError"
     else:
-        assert file_access(*key) == expected
-
-
-@pytest.mark.parametrize("share", [False, True])
-@pytest.mark.parametrize("readonly", [False, True])
-def test_auto_is_what_readonly_says(share: bool, readonly: bool) -> None:
-    assert file_access(share, readonly) == file_access(share, readonly, "auto")
-    assert file_access(share, readonly).rom is readonly
-
-
-def test_open_flags() -> None:
-    assert file_access(False, True).open_flags == os.O_RDONLY
-    assert file_access(False, False).open_flags == os.O_RDWR
+        assert is_rom(*key) is expected
 
 
 @given(st.integers(0, 1 << 64), st.integers(0, 40))
