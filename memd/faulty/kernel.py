@@ -27,7 +27,6 @@ _POPULATING = (libc.MADV_POPULATE_READ, libc.MADV_POPULATE_WRITE)
 _KINDS = {
     "create": "open",
     "truncate": "ftruncate",
-    "allocate": "fallocate",
     "punch_hole": "fallocate",
     "read": "pread",
     "write": "pwrite",

@@ -236,8 +236,7 @@ def _write_mapping(region: Region, offset: int, data: bytes | InMemfd) -> int:
     first, last = _pages(region, offset, len(data))
     if last - first > libc.PAGE_SIZE:
         error = region.host.advise(first, last - first, libc.MADV_POPULATE_WRITE)
-        # EINVAL: the mapping can't be written, which the copying will find
-        # too, or Linux before 5.14 does not know the advice.
+        # EINVAL: the mapping can't be written, which the copying will find too.
         if error not in (0, errno.EINVAL, errno.EINTR):
             raise libc.os_error(error)
     if isinstance(data, InMemfd):

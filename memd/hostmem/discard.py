@@ -6,7 +6,6 @@ discarding (virtio-balloon, virtio-mem).
 
 from __future__ import annotations
 
-import errno
 import os
 
 from memd.errors import QMPError, refusing
@@ -53,12 +52,8 @@ def discard(region: Region, name: str, offset: int, length: int) -> None:
         return
     # A private mapping has pages of its own.
     number = region.host.advise(region.address + offset, length, libc.MADV_DONTNEED)
-    # Linux before 5.18 does not take the advice for huge pages, and has
-    # dropped them with the file's.
-    if not number or (number == errno.EINVAL and region.page_size > libc.PAGE_SIZE):
-        return
     # The file has its hole, so there is no way back: what can't be dropped is cleared.
-    if not (in_file and _clear(region.address + offset, length)):
+    if number and not (in_file and _clear(region.address + offset, length)):
         raise QMPError(f"cannot discard memory of '{name}': {os.strerror(number)}")
 
 

@@ -10,7 +10,6 @@ from memd.hostmem import libc
 from memd.work import ELSEWHERE, MEMORY
 
 _WHERE = os.O_PATH | os.O_CLOEXEC
-_LONGEST = 4096
 
 
 def number(mode: int, device: int, device_number: int) -> int:
@@ -42,8 +41,7 @@ def of_path(path: bytes, in_memory: set[int]) -> frozenset[int]:
     Args:
         in_memory: the numbers of those that are never waited for.
     """
-    if len(path) >= _LONGEST:
-        # The kernel takes none so long.
+    if len(path) >= libc.PATH_MAX:
         return ELSEWHERE
     while True:
         try:

@@ -251,10 +251,6 @@ class Host:
             raise libc.os_error(errno.EINVAL)
         os.ftruncate(fd, size)
 
-    def allocate(self, fd: int, offset: int, length: int) -> None:
-        """Have a range of a file take its space now."""
-        os.posix_fallocate(fd, offset, length)
-
     def punch_hole(self, fd: int, offset: int, length: int) -> None:
         """Take a range out of a file, which keeps its size."""
         libc.punch_hole(fd, offset, length)
@@ -355,10 +351,6 @@ class Host:
     def advise(self, address: int, length: int, advice: int) -> int:
         """Advise the kernel (madvise(2)); gives 0 or the errno value."""
         return libc.madvise(address, length, advice)
-
-    def touch(self, address: int, count: int, stride: int, write: bool) -> int:
-        """Fault pages in one by one; see `libc.touch`."""
-        return libc.touch(address, count, stride, write)
 
     def bind(self, address: int, length: int, policy: str, nodes: list[int]) -> None:
         """Take memory from these nodes; see `numa.bind`."""

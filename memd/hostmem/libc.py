@@ -56,7 +56,6 @@ MADV_COLD = 20
 MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
 
-MPOL_PREFERRED = 1
 MPOL_BIND = 2
 MPOL_INTERLEAVE = 3
 MPOL_PREFERRED_MANY = 5
@@ -69,6 +68,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_CACHED = 0x20
 PATH_MAX = 4096
+"""Bytes of a path, its end included, from which on the kernel takes none."""
+
 HUGETLBFS_MAGIC = 0x958458F6
 TMPFS_MAGIC = 0x01021994
 PROC_SUPER_MAGIC = 0x9FA0
@@ -91,7 +92,6 @@ _STATX_ATTR_APPEND = 0x20
 _STATX_MNT_ID_UNIQUE = 0x4000
 _STATX_DIOALIGN = 0x2000
 _NODE_WORDS = 3
-_IOV_MAX = 1024
 _M_ARENA_MAX = -8
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -357,33 +357,6 @@ def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) ->
     # The kernel takes one bit less than it is told there are.
     bits = nodes[-1] + 2
     _mbind(_SYS_MBIND, address, length, mode, mask, bits, flags)
-
-
-def touch(address: int, count: int, stride: int, write: bool) -> int:
-    """Make the kernel fault in `count` places, `stride` bytes apart.
-
-    One byte of each is read and, with `write`, written back unchanged. A place
-    that is not available is an error, never a signal.
-
-    Returns:
-        0 or the errno value.
-    """
-    pid = os.getpid()
-    while count:
-        batch = min(count, _IOV_MAX)
-        buffer = (c_char * batch)()
-        local = _IoVec(ctypes.addressof(buffer), batch)
-        places = (_IoVec * batch)()
-        for index in range(batch):
-            places[index].base = address + index * stride
-            places[index].length = 1
-        for call in (_readv, _writev) if write else (_readv,):
-            moved = call(pid, local, 1, places, batch, 0)
-            if moved != batch:
-                return ctypes.get_errno() if moved < 0 else errno.EFAULT
-        address += batch * stride
-        count -= batch
-    return 0
 
 
 def read_memory(address: int, into: bytearray | memoryview) -> int:

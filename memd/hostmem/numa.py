@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from memd.hostmem import libc
 
 _NODES = "/sys/devices/system/node"
 """Where the kernel tells of nodes."""
 
+_MODES = {
+    "preferred": libc.MPOL_PREFERRED_MANY,
+    "bind": libc.MPOL_BIND,
+    "interleave": libc.MPOL_INTERLEAVE,
+}
 
-def bind(
-    address: int,
-    length: int,
-    policy: str,
-    nodes: list[int],
-    mbind: Callable[[int, int, int, list[int], int], None] = libc.mbind,
-) -> None:
+
+def bind(address: int, length: int, policy: str, nodes: list[int]) -> None:
     """Take the memory of `length` bytes from these nodes, moving existing pages.
 
     Args:
         policy: one of `spec.POLICIES`; with "default" nothing is done.
         nodes: ascending; not empty unless the policy is "default".
-        mbind: the system call.
 
     Raises:
         OSError: the kernel refused; EINVAL where none of the nodes exists.
     """
-    if policy == "default":
-        return
-    flags = libc.MPOL_MF_STRICT | libc.MPOL_MF_MOVE
-    if policy == "preferred":
-        try:
-            mbind(address, length, libc.MPOL_PREFERRED_MANY, nodes, flags)
-            return
-        except OSError as failed:
-            # Linux before 5.15 does not know several preferred nodes.
-            if failed.errno != errno.EINVAL:
-                raise
-        mbind(address, length, libc.MPOL_PREFERRED, nodes, flags)
-        return
-    mode = libc.MPOL_BIND if policy == "bind" else libc.MPOL_INTERLEAVE
-    mbind(address, length, mode, nodes, flags)
+    if policy != "default":
+        flags = libc.MPOL_MF_STRICT | libc.MPOL_MF_MOVE
+        libc.mbind(address, length, _MODES[policy], nodes, flags)
 
 
 def cpus_of(nodes: list[int], where: str = _NODES) -> set[int]:

@@ -54,10 +54,6 @@ def _strange_link() -> OSError:
     )
 
 
-LONGEST_PATH = 4096
-"""Bytes of a path, its end included, from which on the kernel takes none (PATH_MAX)."""
-
-
 class Roots:
     """Directories below which everything has to be that clients name.
 
@@ -95,7 +91,7 @@ class Roots:
         """
         if not path:
             raise libc.os_error(errno.ENOENT)
-        if len(path) >= LONGEST_PATH:
+        if len(path) >= libc.PATH_MAX:
             raise libc.os_error(errno.ENAMETOOLONG)
         if path[:1] != b"/":
             path = os.getcwdb() + b"/" + path

@@ -186,22 +186,20 @@ def _populating(region: Region, start: int, end: int, chunk: int) -> Iterator[in
     Raises:
         OSError: a page is not available, or the control group allows no more: it would be killed.
     """
-    populate, done = _populate_by_advice, 0
+    advice = libc.MADV_POPULATE_WRITE if region.writable else libc.MADV_POPULATE_READ
+    done = 0
     chunk = max(chunk, region.page_size)
     while start < end:
         yield done
         done = 0
         length = min(chunk, end - start)
         with cgroup.making(region, start, length):
-            error = populate(region, start, length)
-        if error == errno.EINVAL and populate is _populate_by_advice:
-            # Linux before 5.14 does not know the advice.
-            populate = _populate_by_touch
-        elif error and error != errno.EINTR:
-            raise libc.os_error(error)
-        elif not error:
+            error = region.host.advise(region.address + start, length, advice)
+        if not error:
             start += length
             done = length
+        elif error != errno.EINTR:
+            raise libc.os_error(error)
     yield done
 
 
@@ -241,23 +239,3 @@ def slices(length: int, page_size: int, count: int) -> list[tuple[int, int]]:
         parts.append((start, end))
         start = end
     return parts
-
-
-def _populate_by_advice(region: Region, start: int, length: int) -> int:
-    advice = libc.MADV_POPULATE_WRITE if region.writable else libc.MADV_POPULATE_READ
-    return region.host.advise(region.address + start, length, advice)
-
-
-def _populate_by_touch(region: Region, start: int, length: int) -> int:
-    write = region.writable
-    if write and region.shared:
-        # Writing a byte back could undo what another process has just written
-        # there. The file gets its blocks first, then reading maps them.
-        write = False
-        if region.fd >= 0:
-            try:
-                region.host.allocate(region.fd, region.offset + start, length)
-            except OSError:
-                return errno.EFAULT
-    address = region.address + start
-    return region.host.touch(address, length // region.page_size, region.page_size, write)

@@ -31,9 +31,11 @@ def test_life(tree: Tree) -> None:
     assert region.shared
     assert region.writable
     assert os.readlink(f"/proc/self/fd/{region.fd}") == "anon_inode:[kvm-gmem]"
-    assert libc.touch(region.address, MIB // libc.PAGE_SIZE, libc.PAGE_SIZE, True) == 0
+    assert libc.write_memory(region.address, bytes([1]) * MIB) == MIB
     region.discard()
-    assert libc.touch(region.address, MIB // libc.PAGE_SIZE, libc.PAGE_SIZE, False) == 0
+    seen = bytearray(MIB)
+    assert libc.read_memory(region.address, seen) == MIB
+    assert not any(seen)
     change(tree, "prealloc", True)
     delete(tree)
 

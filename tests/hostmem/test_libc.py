@@ -84,51 +84,6 @@ def test_a_mount_is_told_apart(directory: Path, mount: Callable[..., None]) -> N
         os.close(there)
 
 
-def page(address: int) -> bytes:
-    """The first byte of a page of this process, by way of the kernel."""
-    with open("/proc/self/mem", "rb", buffering=0) as memory:
-        memory.seek(address)
-        return memory.read(1)
-
-
-@pytest.mark.parametrize("count", [1, 3, 1024, 1025, 3000])
-def test_touch(count: int) -> None:
-    address = libc.mmap(0, count * PAGE, READ_WRITE, ANONYMOUS, -1, 0)
-    with open("/proc/self/mem", "r+b", buffering=0) as memory:
-        memory.seek(address + (count - 1) * PAGE)
-        memory.write(b"x")
-    assert libc.touch(address, count, PAGE, write=True) == 0
-    assert page(address + (count - 1) * PAGE) == b"x"
-    assert page(address) == (b"x" if count == 1 else b"\0")
-    libc.munmap(address, count * PAGE)
-
-
-def test_touch_what_is_not_there() -> None:
-    address = libc.mmap(0, 4 * PAGE, READ_WRITE, ANONYMOUS, -1, 0)
-    libc.munmap(address + PAGE, PAGE)
-    assert libc.touch(address, 4, PAGE, write=True) == errno.EFAULT
-    assert libc.touch(address + PAGE, 1, PAGE, write=False) == errno.EFAULT
-    libc.munmap(address, PAGE)
-    libc.munmap(address + 2 * PAGE, 2 * PAGE)
-
-
-def test_touch_what_can_not_be_written() -> None:
-    address = libc.mmap(0, PAGE, libc.PROT_READ, ANONYMOUS, -1, 0)
-    assert libc.touch(address, 1, PAGE, write=False) == 0
-    assert libc.touch(address, 1, PAGE, write=True) == errno.EFAULT
-    libc.munmap(address, PAGE)
-
-
-def test_touch_past_the_end_of_a_file() -> None:
-    with tempfile.TemporaryFile() as file:
-        file.truncate(2 * PAGE)
-        address = libc.mmap(0, 2 * PAGE, READ_WRITE, libc.MAP_SHARED, file.fileno(), 0)
-        file.truncate(PAGE)
-        assert libc.touch(address, 1, PAGE, write=True) == 0
-        assert libc.touch(address, 2, PAGE, write=False) == errno.EFAULT
-        libc.munmap(address, 2 * PAGE)
-
-
 def test_memory_is_copied_up_to_what_can_not_be_had() -> None:
     address = libc.mmap(0, 2 * PAGE, libc.PROT_READ | libc.PROT_WRITE, ANONYMOUS, -1, 0)
     try:

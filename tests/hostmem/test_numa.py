@@ -63,27 +63,6 @@ def test_nodes_that_do_not_exist(policy: str, nodes: list[int]) -> None:
         region.close()
 
 
-def test_preferred_on_an_old_kernel() -> None:
-    modes = []
-
-    def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:
-        modes.append(mode)
-        if mode == libc.MPOL_PREFERRED_MANY:
-            raise libc.os_error(errno.EINVAL)
-
-    numa.bind(0, 4096, "preferred", [0], mbind)
-    assert modes == [libc.MPOL_PREFERRED_MANY, libc.MPOL_PREFERRED]
-
-
-def test_preferred_passes_other_errors_on() -> None:
-    def mbind(address: int, length: int, mode: int, nodes: list[int], flags: int) -> None:
-        if mode == libc.MPOL_PREFERRED_MANY:
-            raise libc.os_error(errno.EPERM)
-
-    with pytest.raises(PermissionError):
-        numa.bind(0, 4096, "preferred", [0], mbind)
-
-
 def test_cpus_of() -> None:
     if not os.path.exists("/sys/devices/system/node/node0"):
         pytest.skip("not here: a kernel with NUMA")

@@ -59,11 +59,9 @@ class SmallSteps(Population):
     chunk = 16 * PAGE
 
 
-@pytest.fixture(params=["by advice", "by touch"])
-def kernel(request: pytest.FixtureRequest) -> Host:
-    """With what the kernel has, and with what it had before Linux 5.14."""
-    old = request.param == "by touch"
-    return ManyCPUs(lambda kind: errno.EINVAL if old and kind == "populate" else 0)
+@pytest.fixture
+def kernel() -> Host:
+    return ManyCPUs(lambda kind: 0)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -91,36 +89,6 @@ def test_files(kernel: Host, protection: int, shared: bool) -> None:
     blocks = os.fstat(region.fd).st_blocks * 512
     assert blocks == (MIB if in_memory or (shared and protection == READ_WRITE) else 0)
     region.close()
-
-
-class Touching(FaultyHost):
-    """A kernel of which is noted how it is made to fault pages in, and whether to write."""
-
-    def __init__(self, advice: int) -> None:
-        super().__init__(lambda kind: advice if kind == "populate" else 0)
-        self.writes: list[bool] = []
-
-    def touch(self, address: int, count: int, stride: int, write: bool) -> int:
-        self.writes.append(write)
-        return super().touch(address, count, stride, write)
-
-
-def test_touching_is_only_for_old_kernels() -> None:
-    kernel = Touching(0)
-    for protection in (READ, READ_WRITE):
-        region = of_file(MIB, shared=False, protection=protection, host=kernel)
-        Population(region, 1).run()
-        region.close()
-    assert kernel.writes == []
-
-
-def test_what_others_write_is_not_written_back() -> None:
-    kernel = Touching(errno.EINVAL)
-    for shared in (True, False):
-        region = of_file(MIB, shared, host=kernel)
-        Population(region, 1).run()
-        region.close()
-    assert kernel.writes == [False, True]
 
 
 def test_content_stays(kernel: Host) -> None:
@@ -359,16 +327,6 @@ def test_a_range_of_what_is_closed() -> None:
     with pytest.raises(OSError, match="canceled"):
         populate.populate_range(region, 0, 8 * MIB)
     region.unpin()
-
-
-def test_a_range_without_the_advice() -> None:
-    """Linux before 5.14 does not know it."""
-    region = anonymous(4 * MIB, failing(populate=errno.EINVAL))
-    try:
-        populate.populate_range(region, MIB, 2 * MIB)
-        assert resident(region) >= MIB
-    finally:
-        region.close()
 
 
 def test_a_range_that_can_not_be_had() -> None:
