@@ -83,7 +83,7 @@ class ServiceManager:
         self._restoring: Restoring | None = None
         self._watchdog: Watchdog | None = None
         self._reloading: asyncio.Future[None] | None = None
-        tree.objects.listeners = (self._recorder,)
+        tree.objects.listener = self._recorder
 
     # The start
 
@@ -240,7 +240,7 @@ class ServiceManager:
 
     def end(self) -> None:
         """Complete the store for the next daemon; clients are no longer served."""
-        self._tree.objects.listeners = ()
+        self._tree.objects.listener = None
         self._tree.host.creations = None
         self._status.close()
         self._recorder.end()

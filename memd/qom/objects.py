@@ -1,9 +1,8 @@
-"""`/objects`: creating, changing and deleting clients' objects, and listeners for that."""
+"""`/objects`: creating, changing and deleting clients' objects, and who is told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -71,12 +70,12 @@ class Objects(QObject):
 
     Attributes:
         children: the objects in it, by id; not those that are being made.
-        listeners: told of changes.
+        listener: told of changes; None for nobody.
         pools: the pools of memory; None where there are none.
         quota: limits on what clients make.
     """
 
-    listeners: tuple[Listener, ...] = ()
+    listener: Listener | None = None
     pools: Pools | None = None
 
     def __init__(self, tree: Paths) -> None:
@@ -130,8 +129,8 @@ class Objects(QObject):
         try:
             await obj.complete()
             try:
-                for listener in self.listeners:
-                    await listener.on_created(obj, options)
+                if self.listener is not None:
+                    await self.listener.on_created(obj, options)
                 self.attach(obj)
             except BaseException:
                 # `discard-data` does not apply.
@@ -161,12 +160,12 @@ class Objects(QObject):
                 return
             # It was too late to give it up.
         obj.check_delete()
-        for listener in self.listeners:
-            listener.on_deleting(obj)
+        if self.listener is not None:
+            self.listener.on_deleting(obj)
         self.detach(obj)
         await obj.finalize()
-        for listener in self.listeners:
-            await listener.on_deleted(obj)
+        if self.listener is not None:
+            await self.listener.on_deleted(obj)
 
     async def delete_every(self) -> list[str]:
         """Delete what clients made, and give up what is being made.
@@ -204,24 +203,19 @@ class Objects(QObject):
             finally:
                 obj.refresh()
 
-    @contextmanager
-    def recorded(self, obj: QObject, value: JSON = None) -> Iterator[None]:
-        """A context in which an object changes, as its listeners are told.
+    def recorded(self, obj: QObject, value: JSON = None) -> AbstractContextManager[None]:
+        """A context in which an object changes, as the listener is told.
 
         Args:
             value: what a property is to have.
-
-        Raises:
-            QMPError: it is not to change.
         """
-        with ExitStack() as changes:
-            if isinstance(obj, UserCreatable) and self.get(obj.name) is obj:
-                for listener in self.listeners:
-                    changes.enter_context(listener.on_changing(obj, value))
-            yield
+        listed = self.get(obj.name)
+        if self.listener is None or listed is not obj:
+            return nullcontext()
+        return self.listener.on_changing(listed, value)
 
     def delete_all(self, start: Start) -> Completion:
-        """Finalize all objects, as at the daemon's end; no listener is told.
+        """Finalize all objects, as at the daemon's end; the listener is not told.
 
         A failure is logged and does not stop the others.
 

@@ -140,7 +140,7 @@ class Life:
     @property
     def storage(self) -> Storage:
         """The store and the log, of a life that has them."""
-        [recorder] = cast("Any", self.tree.objects.listeners)
+        recorder = cast("Any", self.tree.objects.listener)
         assert recorder.storage is not None
         return cast("Storage", recorder.storage)
 
@@ -159,7 +159,7 @@ class Life:
         self.tree.host.creations = None
         cast("Any", self.service)._status.close()
         cast("Any", self.service)._notifier.close()
-        [recorder] = cast("Any", self.tree.objects.listeners) or [None]
+        recorder = cast("Any", self.tree.objects.listener)
         if recorder is not None and recorder.storage is not None:
             if (timer := recorder.storage.fdstore._timer) is not None:
                 timer.cancel()
