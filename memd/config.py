@@ -100,7 +100,6 @@ class Chardev(NamedTuple):
             use, or None for a connection in clear.
         allowed: who may connect, None where that is left to `Config`.
         where: the option and its argument as given, for messages.
-        spec: the argument as given.
     """
 
     id: str
@@ -116,7 +115,6 @@ class Chardev(NamedTuple):
     tls_creds: str | None = None
     allowed: Allowed | None = None
     where: str = ""
-    spec: str = ""
 
     def describe(self) -> str:
         """Its address in QEMU's form for messages, such as `unix:/run/x,server=on`."""

@@ -121,7 +121,6 @@ def make_chardev(
     objects: Sequence[Mapping[str, Any]] = (),
     *,
     where: str = "",
-    spec: str = "",
 ) -> Chardev:
     """The character device that options describe.
 
@@ -132,7 +131,6 @@ def make_chardev(
         objects: the options of those that there will be; TLS credentials are
             looked for among them.
         where: see `Chardev`.
-        spec: see `Chardev`.
 
     Raises:
         QMPError: they contradict each other, or ask for what memd hasn't.
@@ -145,7 +143,7 @@ def make_chardev(
     if opts.get("logfile") is not None:
         raise QMPError("'logfile' is not supported")
     if backend != "socket":
-        return Chardev(id, backend, where=where, spec=spec)
+        return Chardev(id, backend, where=where)
     kind = _kind(opts)
     server = opts.switch("server") or False
     tls_creds = _credentials(opts, kind, server, objects)
@@ -175,7 +173,6 @@ def make_chardev(
         reconnect=0 if server else max(0, opts.number("reconnect-ms") or seconds * 1000),
         tls_creds=tls_creds,
         where=where,
-        spec=spec,
     )
 
 

@@ -12,7 +12,7 @@ def metrics_address(text: str) -> Chardev:
     Raises:
         QMPError: it is neither.
     """
-    chardev = Chardev("metrics", "unix", server=True, spec=text, where=f"--metrics {text}")
+    chardev = Chardev("metrics", "unix", server=True, where=f"--metrics {text}")
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path:

@@ -134,9 +134,7 @@ class Monitors:
         if opts.id is None:
             raise QMPError("chardev: no id specified")
         config = self._config
-        chardev = make_chardev(
-            opts, opts.id, config.compat, config.objects, where=given.where, spec=given.value
-        )
+        chardev = make_chardev(opts, opts.id, config.compat, config.objects, where=given.where)
         if chardev.kind == "stdio":
             if config.daemonize:
                 raise QMPError("cannot use stdio with -daemonize")

@@ -387,7 +387,7 @@ def _open_qtest(line: QemuCommandLine) -> None:
         return
     try:
         opts = parse_device(spec, chardev_list(config.compat))
-        config.qtest = make_chardev(opts, "qtest", config.compat, spec=spec)
+        config.qtest = make_chardev(opts, "qtest", config.compat)
     except QMPError as error:
         raise CommandLineError(
             *([error.desc] if error.desc else []),

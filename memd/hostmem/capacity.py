@@ -29,7 +29,6 @@ class HugePool(NamedTuple):
     """The huge pages of one size.
 
     Attributes:
-        page_size: of one, in bytes.
         total: how many there are.
         free: how many nobody has; some may be promised.
         promised: how many of the free ones are set aside for mappings.
@@ -37,7 +36,6 @@ class HugePool(NamedTuple):
         overcommit: how many may be there beyond the pool.
     """
 
-    page_size: int
     total: int
     free: int
     promised: int
@@ -113,7 +111,7 @@ def huge_pool(page_size: int, pools: str = _HUGE_POOLS) -> HugePool | None:
         ]
     except (OSError, ValueError):
         return None
-    return HugePool(page_size, *counts)
+    return HugePool(*counts)
 
 
 def huge_pages_by_node(page_size: int) -> list[tuple[int, int]]:

@@ -183,7 +183,7 @@ class Ledger:
 
 
 def _supply(size: int) -> Supply:
-    pool = capacity.huge_pool(size) or HugePool(size, 0, 0, 0, 0, 0)
+    pool = capacity.huge_pool(size) or HugePool(0, 0, 0, 0, 0)
     return Supply(pool, capacity.huge_pages_by_node(size), list(cgroup.huge_pages_left(size)))
 
 

@@ -36,7 +36,6 @@ class Region:
         opened: what was noted of the file, or None.
         address: where it begins.
         spec: as it was to be mapped.
-        size: bytes that were asked for.
         length: bytes that are mapped.
         page_size: of its memory, in bytes.
         offset: in the file, in bytes.
@@ -65,7 +64,6 @@ class Region:
         "opened",
         "page_size",
         "shared",
-        "size",
         "spec",
         "synced",
         "writable",
@@ -89,7 +87,6 @@ class Region:
         """
         self.host = host
         self.spec = spec
-        self.size = spec.size
         self.length = spec.length
         self.page_size = spec.page_size
         self.offset = spec.offset

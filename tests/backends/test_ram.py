@@ -17,7 +17,7 @@ def test_any_size(tree: Tree, share: bool, size: int) -> None:
     add(tree, "ram", size=size, share=share)
     assert get(tree, "size") == size
     region = region_of(tree)
-    assert (region.size, region.length) == (size, -(-size // PAGE) * PAGE)
+    assert (region.spec.size, region.length) == (size, -(-size // PAGE) * PAGE)
     row = row_of(region.address)
     assert row is not None
     assert row.end - row.start == region.length

@@ -71,7 +71,6 @@ def test_the_short_way() -> None:
     assert [each.id for each in config.monitors] == [each.id for each in config.chardevs]
     assert [each.pretty for each in config.monitors] == [False, True, False]
     assert [each.mode for each in config.monitors] == ["control"] * 3
-    assert config.chardevs[1].spec == "unix:/b,server=on"
     assert config.chardevs[1].where == "-qmp-pretty unix:/b,server=on"
 
 

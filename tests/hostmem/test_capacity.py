@@ -56,7 +56,7 @@ def test_a_pool_of_huge_pages(tmp_path: Path) -> None:
     for name, count in counts.items():
         write(place / f"{name}_hugepages", f"{count}\n")
     pool = capacity.huge_pool(2 << 20, str(tmp_path))
-    assert pool == HugePool(2 << 20, 9, 5, 3, 1, 4)
+    assert pool == HugePool(9, 5, 3, 1, 4)
     assert (pool.left, pool.extra) == (2, 3)
     assert capacity.huge_page_sizes(str(tmp_path)) == [2 << 20]
 

@@ -11,7 +11,7 @@ ANY: frozenset[int] = frozenset()
 FIRST, SECOND = frozenset({0}), frozenset({1})
 
 
-TWO_NODES = Supply(HugePool(2 << 20, 16, 10, 4, 0, 0), [(0, 6), (1, 4)], [])
+TWO_NODES = Supply(HugePool(16, 10, 4, 0, 0), [(0, 6), (1, 4)], [])
 """Ten pages are free, six of them on node 0; four are set aside."""
 
 
