@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from memd.cli.keyval import HELP, parse_keyval
+from memd.cli.opts import OptsList, parse_opts
 from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
@@ -53,6 +54,8 @@ _BOOT = {
 
 _ARRAYS = ("CXLFixedMemoryWindow", "SgxEPC")
 
+_ACCEL = OptsList("accel", "accel", None)
+
 _ACCELERATORS = {
     Compat.V10_0: ("kvm", "qtest", "tcg"),
     Compat.V11_1: ("kvm", "mshv", "nitro", "qtest", "tcg"),
@@ -70,7 +73,7 @@ class MachineOptions:
 
     def __init__(self) -> None:
         self._options: JSONObject = {}
-        self._accels: list[Given] = []
+        self._accels: list[tuple[str, str]] = []
         self.kind = NONE
         self.listed: Callable[[], Sequence[JSONObject]] = tuple
 
@@ -100,9 +103,11 @@ class MachineOptions:
         Raises:
             Answered: it asks which there are.
         """
-        if given.value in HELP:
+        opts = parse_opts(_ACCEL, given.value)
+        kind = opts.get("accel")
+        if kind is None or kind in HELP:
             raise Answered("Accelerators supported in QEMU binary:\ntcg\nkvm\n")
-        self._accels.append(given)
+        self._accels.append((kind, given.where))
 
     def check_type(self, compat: Compat) -> None:
         """Find out which machine it is: where none is named, the recorded QEMU's default.
@@ -144,7 +149,7 @@ class MachineOptions:
         Raises:
             CommandLineError: there are none of those.
         """
-        asked = [(given.value.split(",")[0], given.where) for given in self._accels]
+        asked = self._accels
         named = self._options.get("accel")
         if named is not None:
             if asked:

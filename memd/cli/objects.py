@@ -38,6 +38,7 @@ def parse_object(
     warn: Warn | None = None,
     *,
     nesting: bool = True,
+    always: bool = False,
 ) -> JSONObject:
     """The arguments for `object-add`.
 
@@ -48,6 +49,7 @@ def parse_object(
             one's is added.
         warn: told of keys without a value.
         nesting: whether the dotted spelling is taken.
+        always: whether it is the dotted spelling without a dot, too.
 
     Raises:
         QMPError: it can't be.
@@ -55,6 +57,8 @@ def parse_object(
     """
     if text.startswith("{"):
         return _from_json(text, compat)
+    if always:
+        return _from_keyval(text, compat)
     ids = set() if ids is None else ids
     opts = parse_opts(OBJECT, text, None, ids)
     if nesting:

@@ -61,6 +61,7 @@ class CommandLine:
             self.object_ids,
             given.warn(self.config.report),
             nesting=self.extended,
+            always=given.dotted,
         )
         if options["qom-type"] == "monitor-qmp":
             self.monitors.add_object(given, options)

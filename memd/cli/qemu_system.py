@@ -366,7 +366,7 @@ def _check_stdio(line: QemuCommandLine, given: Sequence[Given]) -> None:
         own = "mon:stdio" if "monitor" not in names and not line.config.monitors else "stdio"
         ports.insert(0, Given("serial", own, ""))
     taken = any(chardev.kind == "stdio" for chardev in line.config.chardevs)
-    for name, value, where in ports:
+    for name, value, where, _dotted in ports:
         if value.removeprefix("mon:") == "stdio":
             if taken:
                 raise CommandLineError(

@@ -61,7 +61,8 @@ def _read(path: str, options: Container[str]) -> list[Given]:
         option = _OPTIONS.get(section.name, section.name)
         if option not in options:
             raise QMPError(f"There is no option group '{section.name}'")
-        if section.id is not None and (option, section.id) in seen:
+        dotted = option == "object"
+        if section.id is not None and not dotted and (option, section.id) in seen:
             raise QMPError(f"Duplicate ID '{section.id}' for {section.name}")
         seen.add((option, section.id))
         # The kind of a character device is looked at before the rest is.
@@ -70,7 +71,7 @@ def _read(path: str, options: Container[str]) -> list[Given]:
             keys.append(("id", section.id))
         value = ",".join(f"{key}={text.replace(',', ',,')}" for key, text in keys)
         # The colon in front has it told as a place, as QEMU tells it.
-        found.append(Given(option, value, f":{path}:{section.line}"))
+        found.append(Given(option, value, f":{path}:{section.line}", dotted))
     return found
 
 

@@ -26,11 +26,13 @@ class Given(NamedTuple):
         name: without its dashes; "" for an argument that is not an option's.
         value: its argument, "" where it takes none.
         where: as it was written, for messages.
+        dotted: whether its keys are of the dotted spelling, whatever the option's are.
     """
 
     name: str
     value: str
     where: str
+    dotted: bool = False
 
     def warn(self, report: Report) -> Callable[[str, str], None]:
         """A function that warns of this option: takes a text and a hint."""

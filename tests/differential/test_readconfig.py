@@ -16,8 +16,10 @@ INCUS = """
 [machine]
 graphics = "off"
 type = "q35"
-accel = "tcg"
 usb = "off"
+
+[accel]
+accel = "tcg"
 
 [global]
 driver = "ICH9-LPC"
@@ -36,6 +38,8 @@ slots = "4"
 qom-type = "memory-backend-memfd"
 size = "64M"
 share = "on"
+policy = "bind"
+host-nodes.0 = "0"
 
 [numa]
 type = "node"
@@ -102,6 +106,10 @@ WRONG = {
     "two of a name": '[device "d"]\n driver = "e1000"\n[device "d"]\n addr = "5"\n',
     "no id": '[object]\n qom-type = "memory-backend-ram"\n size = "1M"\n',
     "a comma": '[device "d"]\n driver = "e1000"\n addr = "5,6"\n',
+    "a list in one": '[object "m0"]\n qom-type = "memory-backend-ram"\n host-nodes = "0"\n',
+    "a help": '[object "m0"]\n qom-type = "memory-backend-ram"\n help = "on"\n',
+    "two objects of a name": 2 * '[object "m0"]\n qom-type = "secret"\n data = "x"\n',
+    "no such accelerator": '[accel]\n accel = "nope"\n thread = "multi"\n',
     "no blanks": '[object "m0"]\n size="1M"\n',
 }
 
