@@ -100,10 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments without the program's name; None for `sys.argv`'s.
     """
-    _fill_standard_streams()
-    arguments = parse(list(sys.argv[1:] if argv is None else argv))
-    with _signals():
-        return _run(Context(arguments.socket, arguments.json), arguments)
+    try:
+        _fill_standard_streams()
+        arguments = parse(list(sys.argv[1:] if argv is None else argv))
+        with _signals():
+            return _run(Context(arguments.socket, arguments.json), arguments)
+    except Terminated as ended:
+        return SIGNALLED + ended.number
+    except KeyboardInterrupt:
+        return SIGNALLED + signal.SIGINT
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -190,10 +195,6 @@ def _run(context: Context, arguments: argparse.Namespace) -> int:
         _drop_output()
         what = error.filename or "cannot write the output"
         return report(None, Trouble(f"{what}: {error.strerror or error}"))
-    except Terminated as ended:
-        return SIGNALLED + ended.number
-    except KeyboardInterrupt:
-        return SIGNALLED + signal.SIGINT
 
 
 def parser(*, with_arguments: bool = True) -> argparse.ArgumentParser:

@@ -26,14 +26,19 @@ class Bar:
         id: the backend's, or the template's name.
         doing: what is done to it, such as "populating".
         client: whose events tell how far it is.
+        left: what becomes of it where memctl is interrupted and the daemon goes on, for
+            standard error; "" where that is not so.
 
     Attributes:
         id: as above.
         visible: whether there is a terminal.
     """
 
-    def __init__(self, id: str, doing: str, client: Client | None = None) -> None:
+    def __init__(
+        self, id: str, doing: str, client: Client | None = None, *, left: str = ""
+    ) -> None:
         self._client = client
+        self._left = left
         self.id = id
         self._doing = doing
         self.visible = sys.stderr.isatty()
@@ -79,8 +84,10 @@ class Bar:
             self._client.on_event = self.see
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         self.clear()
+        if self._left and kind is not None and issubclass(kind, KeyboardInterrupt):
+            print(f"memctl: the daemon goes on, and {self._left}", file=sys.stderr)
         if self._client is not None:
             self._client.on_event = None
 

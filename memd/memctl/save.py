@@ -58,11 +58,5 @@ def save(client: Client, id: str, path: str, *, given_up: str = "") -> None:
         path: an absolute one: the daemon's directory is another.
         given_up: what becomes of it where this is interrupted, for standard error.
     """
-    with Bar(id, "saving", client) as bar:
-        try:
-            client.execute("x-memdev-save", {"id": id, "filename": path})
-        except KeyboardInterrupt:
-            bar.clear()
-            given_up = given_up or f"{path} will be there"
-            print(f"memctl: the daemon goes on, and {given_up}", file=sys.stderr)
-            raise
+    with Bar(id, "saving", client, left=given_up or f"{path} will be there"):
+        client.execute("x-memdev-save", {"id": id, "filename": path})

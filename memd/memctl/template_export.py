@@ -27,6 +27,7 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
     told = {"name": arguments.name, "filename": os.path.abspath(arguments.file)}
     if arguments.devices is not None:
         told["devices"] = os.path.abspath(arguments.devices)
-    with context.connect() as client, Bar(arguments.name, "exporting", client):
+    left = f"{told['filename']} will be there"
+    with context.connect() as client, Bar(arguments.name, "exporting", client, left=left):
         client.execute("x-template-export", told)
     context.tell(told)

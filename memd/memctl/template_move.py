@@ -23,7 +23,8 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
     command = {"name": arguments.name}
     if arguments.url is not None:
         command["url"] = arguments.url
-    with context.connect() as client, Bar(arguments.name, f"{word}ing", client):
+    left = f"'{arguments.name}' will be {word}ed"
+    with context.connect() as client, Bar(arguments.name, f"{word}ing", client, left=left):
         found = client.execute(f"x-template-{word}", command)
     way = "to" if word == "push" else "from"
     lines = [f"{arguments.name}: {word}ed {way} {found['source']}"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import socket
+import sys
 import time
 
 from memd.client import Client
@@ -19,6 +21,9 @@ _PAUSE = 0.002
 """Seconds between two looks at a migration that takes 5 to 12 ms."""
 
 _RUNNING = "running"
+
+_ENDED = ("completed", "failed", "cancelled")
+"""The states of a migration that is over."""
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +66,8 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
             request["base"] = arguments.base
         uri: str = client.execute("x-template-save", request)["uri"]
         stood, shared = _record(client, machine, uri.removeprefix("unix:"), arguments.name)
-        told = _wait(client, arguments.name)
+        left = f"'{arguments.name}' will be there"
+        told = _wait(client, arguments.name, "X_TEMPLATE_SAVED", left)
     told = {**told, "stood": stood, "shared": shared}
     how = "sharing its blocks" if shared else "copying it"
     context.tell(
@@ -139,12 +145,14 @@ def _record(client: Client, machine: Client, path: str, name: str) -> tuple[floa
     began = time.monotonic()
     try:
         machine.execute("stop")
-        machine.execute("migrate", {"uri": "fd:memd-template"})
-        while (status := machine.execute("query-migrate")["status"]) != "completed":
-            if status in ("failed", "cancelled"):
+        try:
+            machine.execute("migrate", {"uri": "fd:memd-template"})
+            if (status := _sent(machine)) != "completed":
                 raise Trouble(f"the machine's migration {status}: it says why itself")
-            time.sleep(_PAUSE)
-        shared = _wait(client, name, "X_TEMPLATE_COPIED")["shared"]
+            shared = _wait(client, name, "X_TEMPLATE_COPIED")["shared"]
+        except KeyboardInterrupt:
+            _give_up(client, machine, name)
+            raise
     finally:
         if running:
             machine.execute("cont")
@@ -159,9 +167,33 @@ def _record(client: Client, machine: Client, path: str, name: str) -> tuple[floa
     return stood, shared
 
 
-def _wait(client: Client, name: str, wanted: str = "X_TEMPLATE_SAVED") -> JSONObject:
-    """The event about a template, with a progress bar until it comes."""
-    with Bar(name, "storing") as bar:
+def _sent(machine: Client) -> str:
+    """What became of a machine's migration, once it has ended."""
+    while (status := machine.execute("query-migrate")["status"]) not in _ENDED:
+        time.sleep(_PAUSE)
+    return str(status)
+
+
+def _give_up(client: Client, machine: Client, name: str) -> None:
+    """Have nothing of a machine taken that it changes when it goes on."""
+    # That comes to its end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    machine.execute("migrate_cancel")
+    if _sent(machine) == "completed":
+        text = f"the machine goes on once its memory is copied, and '{name}' will be there"
+        print(f"memctl: {text}", file=sys.stderr)
+        with contextlib.suppress(Trouble):
+            _wait(client, name, "X_TEMPLATE_COPIED")
+
+
+def _wait(client: Client, name: str, wanted: str, left: str = "") -> JSONObject:
+    """The event about a template, with a progress bar until it comes.
+
+    Args:
+        wanted: its name; the last one is taken for any.
+        left: see `Bar`.
+    """
+    with Bar(name, "storing", left=left) as bar:
         while True:
             event = client.wait_event(
                 "X_TEMPLATE_PROGRESS", "X_TEMPLATE_COPIED", "X_TEMPLATE_SAVED"
@@ -173,5 +205,5 @@ def _wait(client: Client, name: str, wanted: str = "X_TEMPLATE_SAVED") -> JSONOb
                 bar.at(data["done"], data["total"])
             elif "error" in data:
                 raise Trouble(data["error"])
-            elif event["event"] == wanted:
+            elif event["event"] in (wanted, "X_TEMPLATE_SAVED"):
                 return data

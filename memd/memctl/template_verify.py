@@ -20,7 +20,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     with context.connect() as client:
         names = arguments.names or [each["name"] for each in client.execute("x-template-list")]
         for name in names:
-            with Bar(name, "verifying", client):
+            with Bar(name, "verifying", client, left=f"all of '{name}' will be read"):
                 results[name] = client.execute("x-template-verify", {"name": name})
     for name, found in results.items():
         line = f"{name}: {found['chunks']} chunks"

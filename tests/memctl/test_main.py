@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -219,6 +219,14 @@ def test_a_signal_that_ends_it(number: signal.Signals, fake: Callable[[Talk], Me
         interrupt(peer.pid, number)
 
     assert fake(talk).fed(b"", "ls") == (128 + number, "", "")
+
+
+def test_an_interrupt_before_it_begins(memctl: Memctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_words: list[str]) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("memd.memctl.main.parse", interrupted)
+    assert memctl("ls") == (130, "", "")
 
 
 def test_signals_are_handled_as_before(memctl: Memctl) -> None:

@@ -51,7 +51,17 @@ def test_what_is_refused(memctl: Memctl, tmp_path: Path) -> None:
     memctl.out("del", "m")
 
 
-def test_an_interrupt(fake: Callable[[Talk], Memctl]) -> None:
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (("save", "m", "/f"), "/f will be there"),
+        (("template", "export", "a", "/f"), "/f will be there"),
+        (("template", "pull", "a"), "'a' will be pulled"),
+        (("template", "push", "a"), "'a' will be pushed"),
+        (("template", "verify", "a"), "all of 'a' will be read"),
+    ],
+)
+def test_an_interrupt(fake: Callable[[Talk], Memctl], words: tuple[str, ...], left: str) -> None:
     """The daemon can't be stopped from it, which is said."""
     asked = threading.Event()
 
@@ -59,13 +69,10 @@ def test_an_interrupt(fake: Callable[[Talk], Memctl]) -> None:
         asked.set()
 
     process = subprocess.Popen(
-        argv(fake(talk).path, "save", "m", "/f"),
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=TREE,
+        argv(fake(talk).path, *words), stderr=subprocess.PIPE, text=True, cwd=TREE
     )
     assert asked.wait(60)
     interrupt(process.pid)
     _out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "memctl: the daemon goes on, and /f will be there\n"
+    assert err == f"memctl: the daemon goes on, and {left}\n"
