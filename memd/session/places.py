@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -22,8 +23,9 @@ class Places:
 
     Args:
         total: how many there are; 0 for any number.
-        share: how much of those that are not set aside one user may have, one place at
-            least: with less than 1 a user leaves some for others wherever there are two.
+        share: how much of those that are not set aside one user may have, rounded up: who is
+            alone has them all where there are few, and with three quarters or less a user
+            leaves some for others wherever there are four.
         each: how many of them instead; 0 for any number.
         apart: the users for whom some are set aside.
     """
@@ -44,7 +46,7 @@ class Places:
         # Places that are set aside for nobody.
         self._common = total - self._spare * len(self._apart)
         if each is None:
-            each = min(self._common, max(1, int(self._common * share)))
+            each = math.ceil(self._common * share)
         self._each = each
         self._taken: Counter[int] = Counter()
         self._taken_of_common = 0

@@ -167,7 +167,7 @@ def test_a_smaller_message_limit(start_memd: Callable[..., Server]) -> None:
 
 def test_the_limit_on_clients(start_memd: Callable[..., Server]) -> None:
     """One too many sees the end of the stream before any greeting; room is made by who leaves."""
-    server = start_memd("--max-clients", "4")
+    server = start_memd("--max-clients", "3")
     monitors = [server.monitor() for _ in range(3)]
     before = descriptors(server.pid)
     for _ in range(10):

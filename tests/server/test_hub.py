@@ -177,7 +177,7 @@ async def test_at_the_end_jobs_are_given_up_and_waited_for() -> None:
 
 
 async def test_one_client_too_many_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
-    hub, monitor = new_hub(clients=3), Monitor("m0")
+    hub, monitor = new_hub(clients=2), Monitor("m0")
     clients = [Client(hub, monitor) for _ in range(2)]
     for client in clients:
         assert await client.message() == GREETING
@@ -204,7 +204,7 @@ async def test_one_client_too_many_is_let_go(caplog: pytest.LogCaptureFixture) -
 async def test_one_user_leaves_room_for_another(own: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one whose clients negotiate, and where few clients may connect."""
     monkeypatch.setattr("os.geteuid", lambda: own)
-    for most in (2, 3, 8, 16, 32, 33):
+    for most in (4, 8, 16, 32, 33):
         hub, monitor = new_hub(clients=most), Monitor("m0")
         clients: list[Client] = []
         while not (clients and clients[-1].is_turned_away()):
@@ -249,7 +249,7 @@ async def test_too_many_who_come_early() -> None:
 
 
 async def test_who_has_been_silent_for_long_makes_room(jump: Callable[[float], None]) -> None:
-    hub, monitor = new_hub(clients=3), Monitor("m0")
+    hub, monitor = new_hub(clients=2), Monitor("m0")
     served, silent = Client(hub, monitor), Client(hub, monitor)
     for client in (served, silent):
         assert await client.message() == GREETING

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,19 +42,19 @@ def test_one_user_leaves_room_for_others() -> None:
 def test_the_share_of_one_user_is_of_what_is_set_aside_for_nobody(
     user: int, share: float, own: int
 ) -> None:
-    """However few there are: the first of two users leaves some for the second."""
-    for total in range(2, 80):
+    """Of four or more the first of two users leaves some for the second."""
+    for total in range(4, 80):
         places = Places(total, share, apart=(ROOT, own))
         while places.has_free_place(user):
             places.take(user)
         assert places.of(user) == places.most(user)
         if total >= 8 * SPARE:
-            assert places.most(OTHER) == int(share * (total - SPARE * len({ROOT, own})))
+            assert places.most(OTHER) == math.ceil(share * (total - SPARE * len({ROOT, own})))
         assert places.has_free_place(ANOTHER)
 
 
-def test_there_is_one_for_the_only_user() -> None:
-    assert Places(1, 1 / 2).most(OTHER) == 1
+def test_the_only_user_has_all_of_a_few() -> None:
+    assert [Places(total, 3 / 4).most(OTHER) for total in (1, 2, 3, 4)] == [1, 2, 3, 3]
 
 
 def test_no_more_of_one_user_than_there_are() -> None:
