@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.errors import StartError
-from memd.hostmem.deadline import within
+from memd.hostmem.deadline import at_start
 
 if TYPE_CHECKING:
     from memd.commands.audit import Sink
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 JOURNAL = "/run/systemd/journal/socket"
 """Where the journal takes entries in its native protocol."""
-
-_PATIENCE = 10.0
-"""Seconds that a start waits for the file system of the audit's file."""
 
 
 def open_roots(directories: Sequence[str]) -> Roots:
@@ -60,7 +57,7 @@ def open_audit(where: str | None, journal: str = JOURNAL) -> Sink | None:
     try:
         if where is None or where == "journal":
             return JournaldSink(journal)
-        return within(_PATIENCE, partial(FileSink, where))
+        return at_start(partial(FileSink, where))
     except OSError as error:
         if where is None:
             return None

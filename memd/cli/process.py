@@ -11,15 +11,13 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from functools import partial
 
 from memd.errors import QMPError, refusing
-from memd.hostmem.deadline import within
-
-_PATIENCE = 10.0
-"""Seconds that the start of the process waits for the PID file's file system."""
+from memd.hostmem.deadline import at_start, within
 
 _END_PATIENCE = 0.5
-"""Seconds that its end does."""
+"""Seconds that the end of the process waits for the PID file's file system."""
 
 _STARTED = b"\0"
 """Written by the background process to the one that was started."""
@@ -62,9 +60,7 @@ class PidFile:
     def __init__(self, path: str) -> None:
         try:
             # --daemonize changes the working directory.
-            self._fd, self._path = within(
-                _PATIENCE, lambda: (_locked(path), os.path.realpath(path))
-            )
+            self._fd, self._path = at_start(lambda: (_locked(path), os.path.realpath(path)))
         except QMPError as error:
             raise QMPError(f"cannot create PID file: {error.desc}") from None
         except TimeoutError as late:
@@ -178,15 +174,16 @@ def make_socket_directory(path: str, *, shared: bool = False) -> None:
             it: then they are let through that directory.
 
     Raises:
-        QMPError: it can't be made, or it is somebody else's.
+        QMPError: it can't be made, it is somebody else's, or its file system does not answer.
     """
     directory = os.path.dirname(path)
-    try:
+    with refusing(f"Could not create directory '{directory}'"):
+        at_start(partial(_make_directory, directory, shared))
+
+
+def _make_directory(directory: str, shared: bool) -> None:
+    with suppress(FileExistsError):
         os.mkdir(directory, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise QMPError(f"Could not create directory '{directory}': {error.strerror}") from None
     status = os.stat(directory)
     if not stat.S_ISDIR(status.st_mode):
         raise QMPError(f"'{directory}' is not a directory")

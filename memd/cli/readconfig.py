@@ -9,12 +9,14 @@ QEMU 10.0.2, which takes a line that is neither for a key without a value.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Container
 from dataclasses import dataclass, field
 
 from memd.cli.reading import Given, located
 from memd.errors import QMPError, refusing
+from memd.hostmem.deadline import read_at_start
 
 _LIMIT = 1 << 20
 _NAMED = re.compile(r'\[(\S{1,63})\s+"([^"]{1,63})"\]')
@@ -76,11 +78,9 @@ def _read(path: str, options: Container[str]) -> list[Given]:
 
 
 def _sections(path: str) -> list[_Section]:
-    with (
-        refusing(f"Could not open '{path}'"),
-        open(path, encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        lines = file.read(_LIMIT).split("\n")
+    with refusing(f"Could not open '{path}'"):
+        content = io.BytesIO(read_at_start(path, _LIMIT))
+    lines = io.TextIOWrapper(content, "utf-8", "surrogateescape").read().split("\n")
     sections: list[_Section] = []
     last = 0
     for number, line in enumerate(lines, 1):

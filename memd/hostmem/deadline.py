@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds that a start waits for the file system of a file without which it can't go on."""
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
@@ -36,3 +41,28 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     if not came:
         raise TimeoutError(errno.ETIMEDOUT, "the file system does not answer")
     return came[0]
+
+
+def at_start(work: Callable[[], T]) -> T:
+    """Run what a start can't go on without, within `PATIENCE`."""
+    return within(PATIENCE, work)
+
+
+def read_at_start(path: str, limit: int = -1) -> bytes:
+    """Read a file that the command line is about.
+
+    A pipe is waited for as long as its writer takes.
+
+    Args:
+        limit: bytes to be read at most; all of them if it is negative.
+
+    Raises:
+        OSError: it can't be read, or (TimeoutError) its file system does not answer.
+    """
+
+    def read() -> bytes:
+        with open(path, "rb") as file:
+            return file.read(limit)
+
+    content = at_start(lambda: read() if stat.S_ISREG(os.stat(path).st_mode) else None)
+    return read() if content is None else content

@@ -18,6 +18,7 @@ import zlib
 
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.hostmem.deadline import read_at_start
 from memd.json_types import JSON
 
 _FORMAT = "memd-catalogue"
@@ -47,10 +48,8 @@ class Catalogue:
         self._path = path
         self._read: dict[str, JSON] = {}
         try:
-            with open(path, "rb") as file:
-                line = file.readline(_HEADER_LIMIT)
-                self._packed = file.read()
-            header = json.loads(line)
+            line, _, self._packed = read_at_start(path).partition(b"\n")
+            header = json.loads(line[:_HEADER_LIMIT])
             if header[_FORMAT] != _EDITION:
                 raise ValueError
             places = header["sections"]

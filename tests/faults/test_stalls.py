@@ -272,16 +272,17 @@ def test_a_start_that_waits_can_be_ended(broken: Broken, directory: Path, call: 
         assert process.wait(PATIENCE) == 0
 
 
-@pytest.mark.parametrize("option", ["--pidfile", "--audit"])
+@pytest.mark.parametrize("option", ["--pidfile", "--audit", "-readconfig", "-catalogue"])
 def test_a_start_does_not_wait_for_its_own_files(
     broken: Broken, directory: Path, option: str
 ) -> None:
     """Nobody is served yet who could say what is wrong: the start fails."""
     path = broken.path / "file"
     path.touch()
+    main = "main" if option.startswith("--") else "qemu_system"
     script = (
-        "import sys; from memd.app import access; from memd.cli import main, process;"
-        " access._PATIENCE = process._PATIENCE = 0.3; sys.exit(main.main())"
+        "import sys; from memd.hostmem import deadline; deadline.PATIENCE = 0.3;"
+        f" from memd.cli.{main} import main; sys.exit(main())"
     )
     argv = [sys.executable, "-c", script, "--qmp", f"unix:{directory}/sock", option, str(path)]
     broken.stall("open")
