@@ -4,7 +4,8 @@ A QEMU whose main thread waits for a page does not negotiate with new clients: i
 be recovered only on a connection that has negotiated before, out of band. So that
 connection has to outlive the process that serves, and the daemon too. The first process
 that serves forks one that holds connections; it ends when it holds none and no process is
-connected. A connection that its peer closes is held no longer.
+connected. A connection that its peer closes is held no longer. If it is killed, the next request
+starts another, which is given again what it has to hold.
 
 A request is a packet, `keep N` with a descriptor, `take N` or `drop N`; the answer is a
 packet of one byte, with the descriptor where one was asked for and is held.
@@ -13,6 +14,7 @@ packet of one byte, with the descriptor where one was asked for and is held.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import select
 import socket
@@ -20,6 +22,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+log = logging.getLogger("memd")
 
 _SOCKET = "monitors"
 _LOCK = "monitors.lock"
@@ -30,18 +34,25 @@ class Holder:
 
     Args:
         directory: where its socket is; one process is started for each, by the first that needs it.
-            This process has no threads yet.
 
     Raises:
         OSError: there can be none.
     """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._lock = threading.Lock()
+        self._kept: dict[int, int] = {}
         self._socket = _connect(directory)
 
     def keep(self, number: int, fd: int) -> None:
-        """Hold a copy of a descriptor, in the place of one of the same number. Raises `OSError`."""
+        """Hold a copy of a descriptor, in the place of one of the same number. Raises `OSError`.
+
+        Args:
+            number: of the copy.
+            fd: the descriptor, which stays open until `drop`.
+        """
+        self._kept[number] = fd
         self._ask(f"keep {number}", (fd,))
 
     def take(self, number: int) -> int:
@@ -51,6 +62,7 @@ class Holder:
 
     def drop(self, number: int) -> None:
         """Hold a descriptor no longer. Raises `OSError`."""
+        self._kept.pop(number, None)
         self._ask(f"drop {number}")
 
     def close(self) -> None:
@@ -59,8 +71,19 @@ class Holder:
 
     def _ask(self, request: str, fds: tuple[int, ...] = ()) -> list[int]:
         with self._lock:
-            socket.send_fds(self._socket, [request.encode()], fds)
-            answer, found, _flags, _address = socket.recv_fds(self._socket, 1, 1)
+            try:
+                return self._say(request, fds)
+            except ConnectionError:
+                log.warning("the process that holds machines' monitors has ended: another one does")
+                self._socket.close()
+                self._socket = _connect(self._directory)
+                for number, fd in tuple(self._kept.items()):
+                    self._say(f"keep {number}", (fd,))
+                return self._say(request, fds)
+
+    def _say(self, request: str, fds: tuple[int, ...]) -> list[int]:
+        socket.send_fds(self._socket, [request.encode()], fds)
+        answer, found, _flags, _address = socket.recv_fds(self._socket, 1, 1)
         if not answer:
             raise ConnectionResetError("the process that holds monitors has ended")
         return found
@@ -81,6 +104,7 @@ def _connect(directory: Path) -> socket.socket:
                     listening.bind(path)
                     listening.listen()
                     sock.connect(path)
+                    # What other threads of this one hold is of no use to the new one.
                     if not os.fork():
                         try:
                             _run(listening, directory)

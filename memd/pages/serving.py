@@ -256,9 +256,9 @@ class _Served:
     async def close(self) -> None:
         """Leave its monitor."""
         if self._monitor is not None:
-            self._monitor.close()
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._holder.drop, self._id)
+            self._monitor.close()
 
     async def run(self, opened: Opened, note: int) -> str:
         """Serve it to its end; gives the outcome (QAPI `TemplateOutcome`).
@@ -330,12 +330,14 @@ class _Served:
         Raises:
             QMPError: it can't be reached.
         """
+        held = -1
         if self._recovering:
             with contextlib.suppress(OSError):
                 held = await asyncio.to_thread(self._holder.take, self._id)
-                if held >= 0:
-                    return CloneMonitor.adopt(path, held)
-        monitor = await CloneMonitor.connect(path, self._reach)
+        if held >= 0:
+            monitor = CloneMonitor.adopt(path, held)
+        else:
+            monitor = await CloneMonitor.connect(path, self._reach)
         try:
             await asyncio.to_thread(self._holder.keep, self._id, monitor.fileno())
         except OSError as failed:
@@ -441,7 +443,6 @@ def main(arguments: list[str]) -> None:
     gc.disable()
     gc.freeze()
     sock = socket.socket(fileno=int(number))
-    # Before there are threads.
     holder = Holder(Path(settings["directory"]) / "serving")
     reach = Reach(settings["roots"], tcp=settings["tcp"])
     store = Store(settings["directory"], readonly=True, sources=settings["sources"])

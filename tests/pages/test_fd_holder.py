@@ -22,6 +22,21 @@ Holder(Path(sys.argv[1])).keep(1, 0)
 print("kept", flush=True)
 """
 
+KILLED = """
+import os
+import sys
+from pathlib import Path
+from memd.pages.fd_holder import Holder
+holder = Holder(Path(sys.argv[1]))
+holder.keep(1, 0)
+pid = int(Path("/proc/thread-self/children").read_text())
+os.kill(pid, 9)
+os.waitpid(pid, 0)
+# This one finds that out, and has a new process hold both.
+holder.keep(2, 0)
+print("kept", flush=True)
+"""
+
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
@@ -31,17 +46,17 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
         each.close()
 
 
-def other_process(directory: Path, fd: int) -> None:
+def other_process(directory: Path, fd: int, script: str = SCRIPT, said: str = "") -> None:
     """Another process has its standard input held, and ends."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(directory)],
+        [sys.executable, "-c", script, str(directory)],
         stdin=fd,
         capture_output=True,
         cwd=TREE,
         check=True,
         text=True,
     )
-    assert (done.stdout, done.stderr) == ("kept\n", "")
+    assert (done.stdout, done.stderr) == ("kept\n", said)
 
 
 def test_held_beyond_the_process_that_gave_it(
@@ -82,6 +97,22 @@ def test_what_is_closed_is_held_no_more(
     again = Holder(tmp_path)
     assert again.take(1) == -1
     again.close()
+
+
+def test_the_process_that_holds_is_killed(
+    tmp_path: Path, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = ends
+    said = "the process that holds machines' monitors has ended: another one does\n"
+    other_process(tmp_path, theirs.fileno(), KILLED, said)
+    theirs.close()
+    holder = Holder(tmp_path)
+    for number in (1, 2):
+        with socket.socket(fileno=holder.take(number)) as taken:
+            taken.sendall(b"here")
+            assert ours.recv(4) == b"here"
+    holder.close()
+    ours.close()
 
 
 def test_one_takes_the_place_of_another(
