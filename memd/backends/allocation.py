@@ -110,16 +110,16 @@ class Preallocation:
 
     def progress(self) -> Event | None:
         """How far it is; None before it has begun."""
-        population, id = self._population, self._backend.name
+        population = self._population
         if population is None:
             return None
-        data = {
-            "id": id,
-            "qom-path": f"/objects/{id}",
-            "done": population.done,
-            "total": population.total,
-        }
-        return Event("X_MEMDEV_PROGRESS", data)
+        return progress_of(self._backend.name, population.done, population.total)
+
+
+def progress_of(id: str, done: int, total: int) -> Event:
+    """The event that so many bytes of a backend are done."""
+    data = {"id": id, "qom-path": f"/objects/{id}", "done": done, "total": total}
+    return Event("X_MEMDEV_PROGRESS", data)
 
 
 def realize(backend: Memory, host: Host, preallocation: Preallocation | None = None) -> Region:
@@ -199,7 +199,8 @@ def _map_huge(backend: Memory, host: Host, spec: MapSpec, backing: Backing, chec
     """Map huge pages, of which there may be too few later."""
     ledger: Ledger = backend.tree.ledger
     fd = backing.fd
-    nodes = frozenset(backend.host_nodes if backend.policy == "bind" else ())
+    policy, bound = backend.binding
+    nodes = frozenset(bound if policy == "bind" else ())
     make = partial(Region, host, spec, fd, backing.opened)
     if not host.plans:
         return ledger.map(spec, fd, nodes, make, check=check)
@@ -209,7 +210,7 @@ def _map_huge(backend: Memory, host: Host, spec: MapSpec, backing: Backing, chec
 
 
 def _bind(backend: Memory, region: Region) -> None:
-    nodes, policy = backend.host_nodes, backend.policy
+    policy, nodes = backend.binding
     if not nodes and policy != "default":
         raise QMPError(f"host-nodes must be set for policy {policy}")
     if nodes and policy == "default":

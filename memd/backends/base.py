@@ -76,18 +76,18 @@ class MemoryBackend(Memory):
 
     # A restart
 
-    def describe(self, before: Description | None = None) -> Description:
+    def describe(self) -> Description:
         """With how it is mapped, and of which file; see `UserCreatable.describe`."""
-        described = super().describe(before)
+        described = super().describe()
         region = self.region
         if region is not None:
             described["map"] = region.spec._asdict()
             described["exports"] = region.exports
-            described["bound"] = before["bound"] if before else [self.policy, self.host_nodes]
+            described["bound"] = self.bound
             if region.fd >= 0:
                 from memd.hostmem.identity import identify
 
-                described["file"] = before["file"] if before else identify(region.fd, region.opened)
+                described["file"] = identify(region.fd, region.opened)
         return described
 
     def restoring(self, described: Description) -> JSONObject:
@@ -99,15 +99,11 @@ class MemoryBackend(Memory):
         """Map its memory as it was mapped: no path is opened, no page is touched."""
         from memd.backends.allocation import map_again
 
-        # What the properties say of NUMA may have been changed since, the memory
-        # stays where it was bound to.
-        shown = self.policy, self.host_nodes
-        self.policy, self.host_nodes = described["bound"]
         spec = MapSpec(**described["map"])
         if not all(type(value) in (int, bool) for value in spec):
             raise ValueError("how it was mapped")
+        self.bound = described["bound"]
         region = map_again(self, spec, fd)
-        self.policy, self.host_nodes = shown
         region.exports = described["exports"]
         self.outlived = True
         self.adopt(region)

@@ -37,6 +37,7 @@ class Memory(UserCreatable, ABC):
         policy: of NUMA, one of `POLICIES`.
         host_nodes: the nodes that the policy is about, ascending.
         discard_data: whether its file's data goes with it.
+        bound: the NUMA policy and nodes that the memory was made with; None before that.
         canonical_path: whether the memory is named after the object's path.
         region: the memory; None before it is made and once it is freed.
         mapped_by: the device, or machine, that has it as its memory, or None.
@@ -54,6 +55,7 @@ class Memory(UserCreatable, ABC):
     cancel: Callable[[], None] | None = None
     prealloc_context: ThreadContext | None = None
     policy = "default"
+    bound: tuple[str, list[int]] | None = None
     discard_data = False
     canonical_path = False
     region: Region | None = None
@@ -80,6 +82,11 @@ class Memory(UserCreatable, ABC):
     def memory_size(self) -> int:
         """See `UserCreatable.memory_size`."""
         return self.size
+
+    @property
+    def binding(self) -> tuple[str, list[int]]:
+        """The NUMA policy and nodes of the memory: the properties' values when it was made."""
+        return (self.policy, self.host_nodes) if self.bound is None else self.bound
 
     # What the kinds of memory differ in
 
@@ -133,6 +140,7 @@ class Memory(UserCreatable, ABC):
     def adopt(self, region: Region) -> None:
         """Take the memory that was made."""
         self.region = region
+        self.bound = self.binding
         if self.charge is not None:
             # A thread that uses it may keep it for longer than the object.
             self.charge.hold()

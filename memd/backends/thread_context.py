@@ -58,9 +58,9 @@ class ThreadContext(UserCreatable):
             self._end.set()
             self._end = None
 
-    def describe(self, before: Description | None = None) -> Description:
+    def describe(self) -> Description:
         """Without CPUs where it runs on all: it does not stay on these for good."""
-        described = super().describe(before)
+        described = super().describe()
         if self.affinity() == os.sched_getaffinity(0):
             described["properties"].pop("cpu-affinity", None)
         return described

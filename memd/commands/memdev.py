@@ -268,6 +268,7 @@ async def x_memdev_export(daemon: Daemon, session: Session, args: JSONObject) ->
 
 async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-save`: a backend's present content as a file."""
+    from memd.backends.allocation import progress_of
     from memd.hostmem.region import job_on
     from memd.hostmem.save import Saving, save
 
@@ -279,9 +280,7 @@ async def x_memdev_save(daemon: Daemon, args: JSONObject) -> JSON:
         save(region, id, filename, saving, replace=replace)
 
     def progress() -> Event:
-        path = f"/objects/{id}"
-        data = {"id": id, "qom-path": path, "done": saving.done, "total": region.length}
-        return Event("X_MEMDEV_PROGRESS", data)
+        return progress_of(id, saving.done, region.length)
 
     on = region.waits_on | daemon.tree.host.waits_on(filename)
     await job_on((region,), work, on=on, heavy=region.length > _SHORT, progress=progress)

@@ -110,9 +110,8 @@ class Recorder:
             yield
             # It may have been deleted meanwhile.
             if self.numbers.get(obj.name) == number:
-                before = log.state.described(number)
                 # New members take precedence; those that only the log has stay.
-                write({**before, **obj.describe(before)})
+                write({**log.state.described(number), **obj.describe()})
 
     def on_deleting(self, obj: UserCreatable) -> None:
         """Remove it from the log, before anything of it is freed."""

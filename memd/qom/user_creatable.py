@@ -128,12 +128,8 @@ class UserCreatable(QObject):
 
     # A restart
 
-    def describe(self, before: Description | None = None) -> Description:
-        """Its description in JSON, from which the next daemon restores it.
-
-        Args:
-            before: what this gave when it was made; None if that is now.
-        """
+    def describe(self) -> Description:
+        """Its description in JSON, from which the next daemon restores it."""
         # Of what was never given some can't be given either.
         usual = _defaults(self)
         return {

@@ -43,7 +43,7 @@ def test_only_what_was_set_is_described(tree: Tree) -> None:
     described = describe(tree)
     assert described["properties"] == {"size": MIB, "dump": False}
     assert described["map"]["length"] == MIB
-    assert described["bound"] == ["default", []]
+    assert described["bound"] == ("default", [])
     assert described["exports"] == 0
     assert set(described["file"]) == {"dev", "ino", "type", "access", "seals"}
 
