@@ -57,17 +57,17 @@ class FileBackend(WholePagesBackend):
     _near: Entry | None = None
 
     def check(self) -> None:
-        """See `MemoryBackend.check`."""
+        """See `Memory.check`."""
         is_rom(self.share, self.readonly, self.rom)
 
     def may_block(self) -> bool:
-        """See `MemoryBackend.may_block`."""
+        """See `Memory.may_block`; a directory that never blocks is held open for `open`."""
         if not self.prealloc:
             self._near = self.tree.host.near(self.mem_path)
         return self._near is None
 
     def open(self, host: Host) -> Backing:
-        """Open or make the file; see `MemoryBackend.open`."""
+        """Open or make the file; see `Memory.open`."""
         import memd.hostmem.files as files
 
         near, self._near = self._near, None
@@ -104,7 +104,7 @@ class FileBackend(WholePagesBackend):
         return READ if is_rom(self.share, self.readonly, self.rom) else READ_WRITE
 
     def check_mapped(self, region: Region) -> None:
-        """See `MemoryBackend.check_mapped`."""
+        """See `Memory.check_mapped`."""
         if self.pmem and self.share and not region.synced:
             path, warn = self.mem_path, region.host.warn
             with suppress(OSError):
@@ -118,7 +118,7 @@ class FileBackend(WholePagesBackend):
         super().check_mapped(region)
 
     def adopt(self, region: Region) -> None:
-        """See `MemoryBackend.adopt`."""
+        """See `Memory.adopt`."""
         self.rom = "off" if region.writable else "on"
         super().adopt(region)
 
@@ -137,11 +137,11 @@ class FileBackend(WholePagesBackend):
 
     @property
     def file_path(self) -> str:
-        """See `MemoryBackend.file_path`."""
+        """See `Memory.file_path`."""
         return self.mem_path
 
     def warnings(self, plan: Plan) -> Warnings:
-        """See `MemoryBackend.warnings`."""
+        """See `Memory.warnings`."""
         file, spec = plan.file, plan.spec
         if file is None or spec is None:
             return
@@ -209,7 +209,7 @@ class FileBackend(WholePagesBackend):
             )
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `MemoryBackend.proposals`."""
+        """See `Memory.proposals`."""
         file, spec, failed = plan.file, plan.spec, plan.error is not None
         clone = "a clone needs the file only for reading, and can't change it then."
         denied = plan.error is not None and plan.error.hint is not None

@@ -27,7 +27,7 @@ class GuestMemfdBackend(WholePagesBackend):
     share = True
 
     def check(self) -> None:
-        """See `MemoryBackend.check`."""
+        """See `Memory.check`."""
         if not self.share:
             raise QMPError(
                 "can't create guest-memfd backend with 'share=off': its memory can't be mapped"
@@ -35,12 +35,12 @@ class GuestMemfdBackend(WholePagesBackend):
             )
 
     def may_block(self) -> bool:
-        """See `MemoryBackend.may_block`."""
+        """See `Memory.may_block`."""
         # Making a virtual machine takes the kernel up to some milliseconds.
         return True
 
     def open(self, host: Host) -> Backing:
-        """Make the guest_memfd; see `MemoryBackend.open`."""
+        """Make the guest_memfd; see `Memory.open`."""
         from memd.hostmem.files import Backing
         from memd.hostmem.libc import PAGE_SIZE
         from memd.hostmem.opened import GUEST_MEMFD
@@ -51,7 +51,7 @@ class GuestMemfdBackend(WholePagesBackend):
         return Backing(host, host.guest_memfd(size), GUEST_MEMFD)
 
     def warnings(self, plan: Plan) -> Warnings:
-        """See `MemoryBackend.warnings`."""
+        """See `Memory.warnings`."""
         yield (
             "guest-memfd",
             "another process can map a guest_memfd, but its KVM can't take it as a guest's memory:"
@@ -59,7 +59,7 @@ class GuestMemfdBackend(WholePagesBackend):
         )
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `MemoryBackend.proposals`."""
+        """See `Memory.proposals`."""
         if not self.share:
             yield NOBODY_SHARES
         elif plan.error is not None and plan.file is None:

@@ -36,12 +36,12 @@ class MemfdBackend(WholePagesBackend):
     seal = True
 
     def may_block(self) -> bool:
-        """See `MemoryBackend.may_block`."""
+        """See `Memory.may_block`."""
         # The kernel may have to gather huge pages before it can set them aside.
         return self.prealloc or self.hugetlb
 
     def open(self, host: Host) -> Backing:
-        """Make the memfd; see `MemoryBackend.open`."""
+        """Make the memfd; see `Memory.open`."""
         import memd.hostmem.files as files
 
         return files.memfd(
@@ -56,7 +56,7 @@ class MemfdBackend(WholePagesBackend):
     # What is said of it when it is to be explained
 
     def warnings(self, plan: Plan) -> Warnings:
-        """See `MemoryBackend.warnings`."""
+        """See `Memory.warnings`."""
         from memd.hostmem import capacity
 
         if not self.share and not self.hugetlb:
@@ -84,7 +84,7 @@ class MemfdBackend(WholePagesBackend):
             )
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `MemoryBackend.proposals`."""
+        """See `Memory.proposals`."""
         file, spec = plan.file, plan.spec
         if self.hugetlbsize and not self.hugetlb:
             yield {"hugetlb": True}, "hugetlbsize is about the huge pages that hugetlb=on asks for."

@@ -18,7 +18,7 @@ class RamBackend(MemoryBackend):
     """Memory without a name, whose size need not be whole pages."""
 
     def open(self, host: Host) -> Backing | None:
-        """Make the memfd behind shared memory; see `MemoryBackend.open`."""
+        """Make the memfd behind shared memory; see `Memory.open`."""
         if not self.share:
             return None
         from memd.hostmem.files import plain_memfd
@@ -26,7 +26,7 @@ class RamBackend(MemoryBackend):
         return plain_memfd(host, self.memory_name)
 
     def spec(self, backing: Backing | None) -> MapSpec:
-        """See `MemoryBackend.spec`."""
+        """See `Memory.spec`."""
         from memd.hostmem.libc import PAGE_SIZE
         from memd.hostmem.region import ANONYMOUS_ALIGN
 
@@ -43,11 +43,11 @@ class RamBackend(MemoryBackend):
         )
 
     def map_failure(self) -> str:
-        """See `MemoryBackend.map_failure`."""
+        """See `Memory.map_failure`."""
         return f"cannot set up guest memory '{self.memory_name}'"
 
     def warnings(self, plan: Plan) -> Warnings:
-        """See `MemoryBackend.warnings`."""
+        """See `Memory.warnings`."""
         if self.share:
             yield (
                 "share",
@@ -56,7 +56,7 @@ class RamBackend(MemoryBackend):
             )
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `MemoryBackend.proposals`."""
+        """See `Memory.proposals`."""
         if self.share:
             yield (
                 {"qom-type": "memory-backend-memfd"},

@@ -165,7 +165,7 @@ def _decode(text: bytes) -> bytes:
 
     with suppress(Error):
         if _BASE64.issuperset(text):
-            # What is missing at the end is forgiven.
+            # Padding may be missing.
             return a2b_base64(text + b"===")
     raise QMPError("Base64 data contains invalid characters")
 

@@ -24,18 +24,18 @@ class ShmBackend(WholePagesBackend):
     share = True
 
     def check(self) -> None:
-        """See `MemoryBackend.check`."""
+        """See `Memory.check`."""
         if not self.share:
             raise QMPError("can't create shm backend with `share=off`")
 
     def open(self, host: Host) -> Backing:
-        """Make the shared memory; see `MemoryBackend.open`."""
+        """Make the shared memory; see `Memory.open`."""
         from memd.hostmem.files import posix_shm
 
         return posix_shm(host, next(_numbers), self.size)
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `MemoryBackend.proposals`."""
+        """See `Memory.proposals`."""
         from memd.hostmem.planning import lacks_space
 
         if not self.share:

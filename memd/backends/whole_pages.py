@@ -34,7 +34,7 @@ class WholePagesBackend(MemoryBackend):
         return READ_WRITE
 
     def spec(self, backing: Backing | None) -> MapSpec:
-        """See `MemoryBackend.spec`."""
+        """See `Memory.spec`."""
         if backing is None:
             raise TypeError("memory of a file needs the file")
         return MapSpec(
@@ -50,7 +50,7 @@ class WholePagesBackend(MemoryBackend):
         )
 
     def check_mapped(self, region: Region) -> None:
-        """See `MemoryBackend.check_mapped`."""
+        """See `Memory.check_mapped`."""
         if self.size % region.page_size:
             raise QMPError(
                 f"backend '{self.qom_type.name}' memory size must be multiple of"

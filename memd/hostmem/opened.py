@@ -12,14 +12,21 @@ from typing import NamedTuple
 
 from memd.hostmem import file_systems, libc
 
+EXT4_MAGIC = 0xEF53
 _OVERLAYFS_MAGIC = 0x794C7630
-_LOCAL = frozenset(
-    (
-        *(libc.TMPFS_MAGIC, libc.HUGETLBFS_MAGIC, _OVERLAYFS_MAGIC, libc.PROC_SUPER_MAGIC),
-        # ext4, xfs, btrfs, f2fs, zfs, ramfs
-        *(0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x2FC12FC1, 0x858458F6),
-    )
-)
+
+LOCAL = {
+    EXT4_MAGIC: "ext4",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0xF2F52010: "f2fs",
+    0x2FC12FC1: "zfs",
+    _OVERLAYFS_MAGIC: "overlay",
+    libc.TMPFS_MAGIC: "tmpfs",
+    0x858458F6: "ramfs",
+    libc.HUGETLBFS_MAGIC: "hugetlbfs",
+}
+"""File systems that have no server, by magic number; /proc is one, too."""
 
 
 class Opened(NamedTuple):
@@ -71,7 +78,9 @@ class Opened(NamedTuple):
     @property
     def local(self) -> bool:
         """Whether the kernel alone closes it: no server has to be told (FUSE, NFS)."""
-        return self.magic in _LOCAL or not stat.S_ISREG(self.mode) or self.magic == 0
+        if self.magic in LOCAL or self.magic in (libc.PROC_SUPER_MAGIC, 0):
+            return True
+        return not stat.S_ISREG(self.mode)
 
     @property
     def overlaid(self) -> bool:

@@ -15,13 +15,12 @@ import stat
 from memd.hostmem import capacity, kvm, libc
 from memd.hostmem.capacity import CannotTell
 from memd.hostmem.host import Host, Mapping, Populating
-from memd.hostmem.opened import GUEST_MEMFD, MEMFD, Opened, look
+from memd.hostmem.opened import EXT4_MAGIC, GUEST_MEMFD, LOCAL, MEMFD, Opened, look
 from memd.hostmem.paths import Entry
 from memd.hostmem.spec import OFF_T_MAX, UINT64, MapSpec
 
 _MOUNTS = "/proc/self/mountinfo"
 _SWAPS = "/proc/swaps"
-_EXT4_MAGIC = 0xEF53
 # An extent counts a file's blocks with 32 bits.
 _EXT4_BLOCKS = (1 << 32) - 1
 _MEMFD_NAME_MAX = 249
@@ -30,18 +29,7 @@ _ST_NODEV = 4
 
 _OPENED = frozenset(("file", "fifo", "device"))
 
-FILE_SYSTEMS = {
-    _EXT4_MAGIC: "ext4",
-    0x58465342: "xfs",
-    0x9123683E: "btrfs",
-    0xF2F52010: "f2fs",
-    0x2FC12FC1: "zfs",
-    0x794C7630: "overlay",
-    0x6969: "nfs",
-    libc.TMPFS_MAGIC: "tmpfs",
-    0x858458F6: "ramfs",
-    libc.HUGETLBFS_MAGIC: "hugetlbfs",
-}
+FILE_SYSTEMS = {**LOCAL, 0x6969: "nfs"}
 """File systems on which files are known to be mapped as any, by magic number."""
 
 
@@ -343,7 +331,7 @@ def _look_at_file_system(found: PlannedFile, fd: int) -> None:
     space = os.fstatvfs(fd)
     found.dax = is_dax(os.fstat(fd).st_dev)
     found.file_system = FILE_SYSTEMS.get(magic, "")
-    if magic == _EXT4_MAGIC:
+    if magic == EXT4_MAGIC:
         found.largest = _EXT4_BLOCKS * space.f_bsize
     found.opened = found.opened._replace(magic=magic)
     if magic == libc.HUGETLBFS_MAGIC:

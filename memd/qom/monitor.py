@@ -83,7 +83,7 @@ class MonitorObject(UserCreatable):
         self.pretty = pretty
 
     def check_delete(self) -> None:
-        """Raise `QMPError`: clients can't saw off what they sit on."""
+        """Raise `QMPError`: no monitor is deleted by its own client."""
         raise QMPError("Cannot delete the current QMP monitor")
 
 
