@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from memd.errors import QMPError, refusing
 from memd.json_types import JSON, JSONObject
-from memd.work import Event, Job
+from memd.work import Job
 
 if TYPE_CHECKING:
     from memd.commands.daemon import Daemon
@@ -24,34 +24,6 @@ def store_of(daemon: Daemon) -> Store:
     if daemon.templates is None:
         raise QMPError("there is no template store: memd needs --templates DIR")
     return daemon.templates.store
-
-
-class Progress:
-    """How far something is that is done with a template.
-
-    Args:
-        name: the template's.
-
-    Attributes:
-        done: bytes that are done.
-        total: bytes that there are; 0 until that is known.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.done = 0
-        self.total = 0
-
-    def at(self, done: int, total: int) -> None:
-        """It is so far, of so much."""
-        self.done, self.total = done, total
-
-    def event(self) -> Event | None:
-        """That as an event; None as long as it is not known how much there is."""
-        if not self.total:
-            return None
-        data = {"name": self.name, "done": self.done, "total": self.total}
-        return Event("X_TEMPLATE_PROGRESS", data)
 
 
 async def x_template_status(daemon: Daemon, args: JSONObject) -> JSON:
@@ -145,6 +117,8 @@ def _summary(usage: Usage) -> JSONObject:
 
 async def x_template_verify(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-verify`: read all of a template as it is stored."""
+    from memd.pages.progress import Progress
+
     store, progress = store_of(daemon), Progress(args["name"])
     found = await Job(lambda: store.verify(args["name"], progress.at), progress=progress.event)
     return {"chunks": found.chunks, "damaged": found.damaged, "repaired": found.repaired}
@@ -168,6 +142,8 @@ async def x_template_pull(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 async def _move(args: JSONObject, move: Callable[..., str]) -> JSON:
+    from memd.pages.progress import Progress
+
     progress = Progress(args["name"])
     source = await Job(
         lambda: move(args["name"], args.get("url"), progress.at), progress=progress.event
@@ -178,6 +154,7 @@ async def _move(args: JSONObject, move: Callable[..., str]) -> JSON:
 async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-export`: a template's memory as a file."""
     from memd.hostmem.save import NewFile, save_new
+    from memd.pages.progress import Progress
 
     store, name, progress = store_of(daemon), args["name"], Progress(args["name"])
     host = daemon.tree.host

@@ -15,9 +15,7 @@ from hashlib import sha256
 from typing import Any
 
 from memd.pages.blobs import Damaged
-
-PAGE = 4096
-"""Bytes of a page, the unit in which templates are stored."""
+from memd.pages.recording import PAGE
 
 CHUNK_PAGES = 16
 """Pages of a chunk: 64 KiB. One is unpacked in 63 us; of 256 KiB, what is stored is

@@ -18,7 +18,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from memd.pages.blobs import DIGEST, Damaged
-from memd.pages.chunks import MAX_PAGES, PAGE, unpack
+from memd.pages.chunks import MAX_PAGES, unpack
+from memd.pages.recording import PAGE
 
 MOST_PAGES = (1 << 32) - 1
 """Pages of a template at most, some 16 TiB: they are counted in 32 bits."""

@@ -8,7 +8,8 @@ from hashlib import sha256
 from typing import Any
 
 from memd.pages.blobs import DIGEST, Blob, Damaged
-from memd.pages.chunks import CHUNK_PAGES, PAGE
+from memd.pages.chunks import CHUNK_PAGES
+from memd.pages.recording import PAGE
 
 MOST_MANIFEST = 1 << 20
 """Bytes of a manifest at most: some thousand blocks of memory."""

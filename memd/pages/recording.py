@@ -13,7 +13,7 @@ from memd.errors import QMPError
 from memd.hostmem.spec import round_up
 
 PAGE = 4096
-"""Bytes of a page as the stream has it, whatever the host's pages are."""
+"""Bytes of a page, in a stream and in templates, whatever the host's pages are."""
 
 RECORD = 8 + PAGE
 """Bytes of a page as it is sent: its address with flags, and its content."""

@@ -14,6 +14,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.pages.capture import Memory, capture
 from memd.pages.manifest import Block
+from memd.pages.progress import Progress
 from memd.pages.recording import LARGEST, PAGE, Recording, block_name, parse
 from memd.work import Completion, Emit, Event, Job
 
@@ -59,7 +60,7 @@ class MachineSave:
         self._memories = memories
         self._size = sum(memory.size for memory in memories.values())
         self._qemu_version = qemu_version
-        self._done = 0
+        self._progress = Progress(name)
         # What is done by `close`.
         self._undo = ExitStack()
         for memory in memories.values():
@@ -126,12 +127,12 @@ class MachineSave:
         recording = await Job(lambda: parse(data, self._size))
         memories = self._in_order(recording)
         began = time.monotonic()
-        shared = await Job(lambda: self._capture(memories), progress=self._progress)
+        shared = await Job(lambda: self._capture(memories), progress=self._progress.event)
         taken = {"name": self._name, "shared": shared, "seconds": time.monotonic() - began}
         emit((Event("X_TEMPLATE_COPIED", taken),))
-        self._done = 0
+        self._see(0)
         manifest = await Job(
-            lambda: self._store_copy(data, recording, memories), progress=self._progress
+            lambda: self._store_copy(data, recording, memories), progress=self._progress.event
         )
         usage = await Job(lambda: self._store.usage(self._name))
         return {"digest": manifest.digest, "size": manifest.size, "stored": usage.stored}
@@ -226,8 +227,4 @@ class MachineSave:
         )
 
     def _see(self, done: int) -> None:
-        self._done = done
-
-    def _progress(self) -> Event:
-        data = {"name": self._name, "done": self._done, "total": self._size}
-        return Event("X_TEMPLATE_PROGRESS", data)
+        self._progress.at(done, self._size)

@@ -31,7 +31,7 @@ from memd.pages import unpacked
 from memd.pages.blobs import Damaged
 from memd.pages.blobs import replace as replace_file
 from memd.pages.cache import Cache
-from memd.pages.chunks import PAGE, SET_PAGES
+from memd.pages.chunks import SET_PAGES
 from memd.pages.contents import Contents, NotFound, check
 from memd.pages.counts import Counts
 from memd.pages.directory import FORMAT
@@ -39,6 +39,7 @@ from memd.pages.garbage import collect
 from memd.pages.layout import Layout, Piece, Place, Places, encode_numbers
 from memd.pages.manifest import MOST_MANIFEST, Manifest
 from memd.pages.names import Entry, Origin, Version
+from memd.pages.recording import PAGE
 from memd.pages.remote import RemoteChunks, fetch_blob, places_in, several
 from memd.pages.source_urls import open_source
 from memd.pages.sources import Source, Target

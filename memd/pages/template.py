@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
 from memd.pages.blobs import Blob, Blobs, Damaged
-from memd.pages.chunks import CHUNK_PAGES, PAGE
+from memd.pages.chunks import CHUNK_PAGES
 from memd.pages.counts import Counts
 from memd.pages.layout import Layout, Piece, Places, decode_numbers
 from memd.pages.manifest import Manifest
+from memd.pages.recording import PAGE
 from memd.pages.unpacked import Unpacked
 
 if TYPE_CHECKING:

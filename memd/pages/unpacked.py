@@ -18,10 +18,9 @@ from memd.hostmem.paths import is_at
 from memd.hostmem.spec import round_up
 from memd.hostmem.window import Window
 from memd.pages.blobs import DIGEST, create, remove
-from memd.pages.chunks import PAGE
 from memd.pages.layout import Layout
 from memd.pages.postcopy import Span
-from memd.pages.recording import DATA, RECORD, SAME_BLOCK
+from memd.pages.recording import DATA, PAGE, RECORD, SAME_BLOCK
 
 _HEAD = struct.Struct(">Q")
 

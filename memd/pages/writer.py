@@ -14,9 +14,10 @@ from memd.errors import QMPError
 from memd.hostmem.content import Gone, data_ranges
 from memd.hostmem.spec import round_up
 from memd.pages.blobs import Blobs, NewBlob
-from memd.pages.chunks import CHUNK_PAGES, PACK, PAGE, pack
+from memd.pages.chunks import CHUNK_PAGES, PACK, pack
 from memd.pages.layout import MOST_PAGES, Layout, Piece, Place, Places, ranges_of
 from memd.pages.manifest import Manifest
+from memd.pages.recording import PAGE
 from memd.pages.template import Template
 
 _CHUNK = CHUNK_PAGES * PAGE
