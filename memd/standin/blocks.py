@@ -138,6 +138,26 @@ class Drive:
         return before
 
 
+class _Link:
+    """The node below another one, or None; it knows those that stand on it."""
+
+    def __set_name__(self, owner: type[Node], name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, node: Node, owner: type[Node]) -> Node | None:
+        found: Node | None = vars(node).get(self._name)
+        return found
+
+    def __set__(self, node: Node, below: Node | None) -> None:
+        before = vars(node).get(self._name)
+        vars(node)[self._name] = below
+        if node.joined:
+            if before is not None:
+                before.above.remove(node)
+            if below is not None:
+                below.above.append(node)
+
+
 class Node:
     """A block node.
 
@@ -150,6 +170,9 @@ class Node:
         offset: where they begin in what is below it.
         length: how many a raw node was told to have, None for all that there are.
         read_only: whether nothing may be written to it.
+        child: the node that has its bytes, or None.
+        backing: the node that has what this one has not, or None.
+        joined: whether it is one of the nodes that there are.
         above: the nodes that are told to stand on it, the first to do so first.
         owned: whether it stays until it is deleted by name.
         job: the kind of the block job that keeps others from it, or None.
@@ -170,6 +193,9 @@ class Node:
         locked: those that it has.
     """
 
+    child = _Link()
+    backing = _Link()
+
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.claims: list[Locks] = []
         self.locking: bool = options.get("locking") != "off"
@@ -187,9 +213,7 @@ class Node:
         self.length: int | None = None
         self.fd = -1
         self.above: list[Node] = []
-        self._child: Node | None = None
-        self._backing: Node | None = None
-        self._joined = False
+        self.joined = False
         self.given: Held | None = None
         self.owned = False
         self.job: str | None = None
@@ -205,40 +229,13 @@ class Node:
         self.alignments = (1, 1)
 
     @property
-    def child(self) -> Node | None:
-        """The node that has its bytes, or None."""
-        return self._child
-
-    @child.setter
-    def child(self, node: Node | None) -> None:
-        before, self._child = self._child, node
-        self._move(before, node)
-
-    @property
-    def backing(self) -> Node | None:
-        """The node that has what this one has not, or None."""
-        return self._backing
-
-    @backing.setter
-    def backing(self, node: Node | None) -> None:
-        before, self._backing = self._backing, node
-        self._move(before, node)
-
-    @property
     def below(self) -> list[Node]:
         """The nodes that it stands on."""
-        return [each for each in (self._child, self._backing) if each is not None]
-
-    def _move(self, before: Node | None, after: Node | None) -> None:
-        if self._joined:
-            if before is not None:
-                before.above.remove(self)
-            if after is not None:
-                after.above.append(self)
+        return [each for each in (self.child, self.backing) if each is not None]
 
     def join(self) -> None:
         """It is one of the nodes that there are: those below it are told."""
-        self._joined = True
+        self.joined = True
         for each in self.below:
             each.above.append(self)
 
