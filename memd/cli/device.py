@@ -10,6 +10,7 @@ observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memd.cli.keyval import HELP
@@ -21,12 +22,19 @@ from memd.errors import QMPError
 
 if TYPE_CHECKING:
     from memd.compat import Compat
+    from memd.standin.catalogue import Catalogue
 
 
 DEVICE = OptsList("device", "driver", None)
 
 
-def parse_device(given: Given, compat: Compat, ids: set[str], warn: Warn) -> DeviceOption:
+def parse_device(
+    given: Given,
+    compat: Compat,
+    ids: set[str],
+    warn: Warn,
+    recorded: Callable[[], Catalogue | None] = lambda: None,
+) -> DeviceOption:
     """Take `-device` apart.
 
     Args:
@@ -34,6 +42,7 @@ def parse_device(given: Given, compat: Compat, ids: set[str], warn: Warn) -> Dev
         compat: whose JSON.
         ids: those of earlier devices in QEMU's spelling; this one's is added.
         warn: told of keys without a value.
+        recorded: gives a catalogue that has further devices, if there is one.
 
     Raises:
         QMPError: it can't be read.
@@ -52,7 +61,7 @@ def parse_device(given: Given, compat: Compat, ids: set[str], warn: Warn) -> Dev
     if name is not None and any(key == name or opts.has(key) for key in HELP):
         from memd.cli.device_help import device_help
 
-        raise Answered(device_help(compat, None if name in HELP else name))
+        raise Answered(device_help(compat, None if name in HELP else name, recorded()))
     opts = parse_opts(DEVICE, text, warn, ids)
     if name is None:
         raise QMPError("Parameter 'driver' is missing")

@@ -10,6 +10,7 @@ from memd.errors import QMPError
 if TYPE_CHECKING:
     from memd.compat import Compat
     from memd.qom import Property
+    from memd.standin.catalogue import Catalogue
 
 _GROUPS = (
     (
@@ -36,12 +37,13 @@ _GROUPS = (
 _HIDDEN = ("type", "parent_bus", "realized", "hotplugged", "hotpluggable")
 
 
-def device_help(compat: Compat, driver: str | None) -> str:
+def device_help(compat: Compat, driver: str | None, recorded: Catalogue | None = None) -> str:
     """The devices that can be plugged in, or the properties of one.
 
     Args:
         compat: whose properties.
         driver: the class that it is about, or None for the classes.
+        recorded: a catalogue that has further classes.
 
     Raises:
         QMPError: there is no such class.
@@ -56,9 +58,16 @@ def device_help(compat: Compat, driver: str | None) -> str:
 
     tree = Tree(compat)
     register(tree)
+    if recorded is not None:
+        from memd.standin.types import CatalogueTypes, type_of_alias
+
+        tree.more_types = CatalogueTypes(recorded, tree)
+        driver = type_of_alias(recorded, driver)
     qom_type = tree.type_by_name(driver)
-    if qom_type is None or not qom_type.is_a("device") or qom_type.abstract:
+    if qom_type is None:
         raise QMPError(f"Device '{driver}' not found")
+    if not qom_type.is_a("device") or qom_type.abstract:
+        raise QMPError("Parameter 'typename' expects a non-abstract device type")
     properties = [
         prop
         for name, prop in qom_type.all_properties.items()
@@ -68,8 +77,12 @@ def device_help(compat: Compat, driver: str | None) -> str:
 
 
 def _line(prop: Property) -> str:
-    description = prop.description or ""
-    if prop.default is not None:
+    from memd.devices.device import DESCRIPTIONS
+
+    # A device's own properties have defaults, and a description that their types tell.
+    has_default = prop.default is not None
+    description = prop.description or (has_default and DESCRIPTIONS.get(prop.type)) or ""
+    if has_default:
         description += f" (default: {_written(prop.default)})"
     return property_line(prop, description)
 

@@ -7,6 +7,7 @@ may come before its backend, and a node before the machine that it belongs to.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from typing import TYPE_CHECKING
 
 from memd.cli.device import parse_device
 from memd.cli.machine import MachineOptions
@@ -19,6 +20,9 @@ from memd.config import DEFAULT_RAM, Config, MachineConfig, NumaNode
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
 from memd.json_types import JSONObject
+
+if TYPE_CHECKING:
+    from memd.standin.catalogue import Catalogue
 
 REACTIONS = ("immediately", "never", "refuses")
 
@@ -73,8 +77,17 @@ class Hardware:
     def take_device(self, given: Given) -> None:
         """Take `-device`."""
         config = self._config
-        device = parse_device(given, config.compat, self._device_ids, given.warn(config.report))
+        warn = given.warn(config.report)
+        device = parse_device(given, config.compat, self._device_ids, warn, self._recorded)
         config.devices.append(device)
+
+    def _recorded(self) -> Catalogue | None:
+        """The catalogue of the QEMU that is stood in for; raises `QMPError`."""
+        if self._config.unmodelled is None:
+            return None
+        from memd.standin.catalogue import find_catalogue
+
+        return find_catalogue(self._config.compat, self._config.catalogue)
 
     def take_guest_reacts(self, given: Given) -> None:
         """Take `--guest-reacts immediately|after=MS|never|refuses`."""

@@ -14,7 +14,7 @@ from functools import partial
 
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
-from memd.cli.keyval import parse_either, parse_keyval
+from memd.cli.keyval import HELP, parse_either, parse_keyval
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Apply, Given, apply_options, compat_of, located, read_options
@@ -266,6 +266,20 @@ def _version(line: QemuCommandLine, given: Given) -> None:
     raise Answered(f"QEMU emulator version {release} (memd {__version__})\n")
 
 
+def _listed(take: Take) -> Take:
+    """An option whose `help` lists what the recorded QEMU has."""
+
+    def apply(line: QemuCommandLine, given: Given) -> None:
+        if given.value in HELP:
+            from memd.standin.catalogue import find_catalogue
+
+            lists = find_catalogue(line.config.compat, line.config.catalogue).section("lists")
+            raise Answered(lists[given.name])
+        take(line, given)
+
+    return apply
+
+
 OPTIONS: dict[str, Take] = {
     **{name: options.OPTIONS[name] for name in ("qmp", "qmp-pretty", "pidfile")},
     **{name: options.OPTIONS[name] for name in ("test-control", "clients", "mem-root")},
@@ -312,6 +326,8 @@ OPTIONS: dict[str, Take] = {
     **dict.fromkeys(_READ_OVER, _nothing),
     **dict.fromkeys(REFUSED, _refuse),
 }
+_LISTED = ("audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
+OPTIONS.update({name: _listed(OPTIONS[name]) for name in _LISTED})
 FLAGS: dict[str, Take] = {
     **{name: options.FLAGS[name] for name in ("daemonize", "test-faults", "allow-exec")},
     "S": options.flag("stopped"),
@@ -466,11 +482,11 @@ def _check_cpu(line: QemuCommandLine) -> None:
         return
     if not model:
         raise CommandLineError("-cpu option cannot be empty")
-    from memd.standin.catalogue import Catalogue, packaged
+    from memd.standin.catalogue import find_catalogue
 
     # That a catalogue can't be read is told when it is needed.
     with contextlib.suppress(QMPError):
-        catalogue = Catalogue(config.catalogue or packaged(config.compat))
+        catalogue = find_catalogue(config.compat, config.catalogue)
         known = [each["name"] for each in catalogue.section("cpus")["definitions"]]
         if model not in known:
             raise CommandLineError(f"unable to find CPU model '{model}'")
@@ -478,12 +494,12 @@ def _check_cpu(line: QemuCommandLine) -> None:
 
 def _machines(config: Config) -> Sequence[JSONObject]:
     """The machines of the QEMU that is stood in for."""
-    from memd.standin.catalogue import Catalogue, packaged
+    from memd.standin.catalogue import find_catalogue
 
     if not config.machines:
         # That a catalogue can't be read is told when it is needed.
         with contextlib.suppress(QMPError):
-            catalogue = Catalogue(config.catalogue or packaged(config.compat))
+            catalogue = find_catalogue(config.compat, config.catalogue)
             config.machines = catalogue.section("machines")
     return config.machines
 

@@ -13,8 +13,9 @@ import re
 from typing import TYPE_CHECKING
 
 from memd.cli.chardev import BACKENDS, chardev_list, parse_device
-from memd.cli.keyval import parse_either, parse_keyval
+from memd.cli.keyval import HELP, parse_either, parse_keyval
 from memd.cli.opts import Opts, OptsList, parse_opts
+from memd.cli.report import Answered
 from memd.config import Config, DeviceOption, StartCommand
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSONObject
@@ -265,10 +266,24 @@ def take_object(line: CommandLine, given: Given) -> None:
         # It is said elsewhere what is wrong with it.
         options, is_json = {}, False
     kind = options.get("qom-type")
-    if isinstance(kind, str) and "help" not in options and _is_only_known(kind, line.config):
-        _register(line, given, "object-add", options, is_json)
-    else:
+    if not isinstance(kind, str) or not _is_only_known(kind, line.config):
         line.add_object(given)
+    elif not is_json and any(key in HELP for key, value in pairs(given.value) if value is None):
+        raise Answered(_properties(kind, line.config))
+    else:
+        _register(line, given, "object-add", options, is_json)
+
+
+def _properties(kind: str, config: Config) -> str:
+    """What objects of a type of the catalogue's can be given."""
+    from memd.cli.objects import object_type_help
+    from memd.qom import Tree
+    from memd.standin.catalogue import find_catalogue
+    from memd.standin.types import CatalogueTypes
+
+    tree = Tree(config.compat)
+    tree.more_types = CatalogueTypes(find_catalogue(config.compat, config.catalogue), tree)
+    return object_type_help(tree, kind) or ""
 
 
 def _is_only_known(kind: str, config: Config) -> bool:
@@ -278,10 +293,10 @@ def _is_only_known(kind: str, config: Config) -> bool:
     ours = load_schema(config.compat).commands["object-add"].arguments.branches
     if kind in ours or kind == "monitor-qmp":
         return False
-    from memd.standin.catalogue import Catalogue, packaged
+    from memd.standin.catalogue import find_catalogue
     from memd.standin.schema import standin_schema
 
-    catalogue = Catalogue(config.catalogue or packaged(config.compat))
+    catalogue = find_catalogue(config.compat, config.catalogue)
     known = standin_schema(catalogue, config.compat, test=False)
     return kind in known.commands["object-add"].arguments.branches
 

@@ -32,12 +32,13 @@ VISITS: dict[str, Visit] = {
 }
 """The check of each type of device properties."""
 
-_DESCRIPTIONS = {
+DESCRIPTIONS = {
     "bool": "on/off",
     "OnOffAuto": "on/off/auto",
     "PCIELinkSpeed": "2_5/5/8/16/32/64",
     "PCIELinkWidth": "1/2/4/8/12/16/32",
 }
+"""What is told of properties of a type, unless they have a description."""
 
 
 def deleted(device: Device, path: str) -> Event:
@@ -75,7 +76,7 @@ def stored(row: Row, take: Take | None = None) -> Property:
     found = kept(name, type, default, VISITS[type], take)
     # That a text is empty at the start is not told.
     found.default = None if type == "str" else default
-    found.description = row[3] if len(row) == 4 else _DESCRIPTIONS.get(type)
+    found.description = row[3] if len(row) == 4 else DESCRIPTIONS.get(type)
     return found
 
 

@@ -11,6 +11,7 @@ QEMU's descriptions.
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -27,7 +28,10 @@ _HEADER_LIMIT = 1 << 16
 _SECTION_LIMIT = 1 << 27
 """Bytes of a section: a catalogue of QEMU 11.1 has fewer than a hundredth of it."""
 
-SECTIONS = ("schema", "types", "devices", "machines", "cpus", "options", "monitor", "answers")
+SECTIONS = (
+    *("schema", "types", "devices", "machines", "cpus", "options", "monitor", "answers"),
+    "lists",
+)
 """The parts of a catalogue, each read by itself."""
 
 
@@ -86,6 +90,20 @@ class Catalogue:
 
     def _broken(self) -> QMPError:
         return QMPError(f"'{self._path}' is not a catalogue of this edition")
+
+
+@functools.lru_cache(maxsize=2)
+def find_catalogue(compat: Compat, path: str | None = None) -> Catalogue:
+    """The catalogue of a command line, read once.
+
+    Args:
+        compat: whose catalogue where no other one is named.
+        path: the one that is named.
+
+    Raises:
+        QMPError: it can't be read.
+    """
+    return Catalogue(packaged(compat) if path is None else path)
 
 
 def packaged(compat: Compat) -> str:

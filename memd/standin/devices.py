@@ -27,6 +27,7 @@ from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.standin.chardevs import Registered as RegisteredChardev
 from memd.standin.objects import value_unset
+from memd.standin.types import type_of_alias
 
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
@@ -189,12 +190,7 @@ class Devices:
 
     def resolve(self, driver: str) -> str:
         """The type that a name stands for, which may be an alias."""
-        listed = self._catalogue.section("devices")
-        if driver not in listed:
-            for name, each in listed.items():
-                if each["alias"] == driver:
-                    return str(name)
-        return driver
+        return type_of_alias(self._catalogue, driver)
 
     async def add(self, machine: Machine, args: dict[str, Any]) -> None:
         """`device_add` of a type that memd has no part for.

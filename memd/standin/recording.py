@@ -49,6 +49,11 @@ _OF_THE_PROCESS = frozenset(
 _DEVICE = re.compile(r'name "(?P<name>[^"]+)"(, bus (?P<bus>[^,]+))?(, alias "(?P<alias>[^"]+)")?')
 """A device in the monitor's list of them."""
 
+_LISTED = (*("audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object"),)
+"""Options whose `help` lists what can be named there."""
+
+_DESCRIPTION = re.compile(r', desc ".*"')
+
 _WORD = re.compile(r"[a-z][\w-]*(\|[\w?-]+)*")
 """The names of a command of the human monitor, in a line of its help."""
 
@@ -142,6 +147,15 @@ class _Binary:
                 process.kill()
                 process.wait()
 
+    def list(self, option: str) -> str:
+        """What there is for an option, without descriptions."""
+        command = [self._binary, "-machine", "q35", f"-{option}", "help"]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE
+        )
+        # What follows the list of displays is prose.
+        return _DESCRIPTION.sub("", done.stdout.partition("\nSome ")[0])
+
     def plug_each(self, drivers: Sequence[str]) -> dict[str, tuple[str | None, JSON]]:
         """The complaint of each device that is plugged in with nothing given but its type.
 
@@ -225,6 +239,7 @@ def _record(binary: _Binary, path: str) -> None:
         sections["monitor"] = _monitor(client)
     with binary.run("none", "--preconfig") as client:
         schema["preconfig"] = _preconfig(client, schema["entries"])
+    sections["lists"] = {name: binary.list(name) for name in _LISTED}
     sections["types"] = _types(binary)
     sections["devices"] = _devices(binary)
     questions = [(name, None) for name in _unasked(schema)]

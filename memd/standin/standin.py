@@ -10,7 +10,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qapi.schema import Command, Schema
 from memd.qom import Tree
-from memd.standin.catalogue import Catalogue, packaged
+from memd.standin.catalogue import find_catalogue
 from memd.work import Turn
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class StandIn:
     def __init__(
         self, tree: Tree, compat: Compat, path: str | None, unmodelled: str, *, machine: str
     ) -> None:
-        self.catalogue = Catalogue(packaged(compat) if path is None else path)
+        self.catalogue = find_catalogue(compat, path)
         self._compat = compat
         self._unmodelled = unmodelled
         self._machine = machine

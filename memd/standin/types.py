@@ -82,3 +82,11 @@ class CatalogueTypes:
         if name in _INCOMPLETE or name.endswith("-cpu"):
             return None
         return {"object": OBJECT, "interface": INTERFACE}.get(name) or self._tree.types().get(name)
+
+
+def type_of_alias(catalogue: Catalogue, driver: str) -> str:
+    """The type of device that a name stands for, which may be an alias."""
+    listed = catalogue.section("devices")
+    if driver in listed:
+        return driver
+    return next((name for name, each in listed.items() if each["alias"] == driver), driver)

@@ -78,11 +78,11 @@ def _schema(compat: str, catalogue: str | None) -> tuple[Any, Any]:
     """A validator, and the commands that there are; made once, as it takes a fifth of a second."""
     from memd.compat import Compat
     from memd.qapi.validator import Validator
-    from memd.standin.catalogue import Catalogue, packaged
+    from memd.standin.catalogue import find_catalogue
     from memd.standin.schema import standin_schema
 
     release = Compat(compat)
-    known = Catalogue(catalogue or packaged(release))
+    known = find_catalogue(release, catalogue)
     schema = standin_schema(known, release, test=False)
     return Validator(schema), schema.commands
 

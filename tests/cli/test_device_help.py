@@ -5,6 +5,7 @@ import pytest
 from memd.cli.device_help import device_help
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.standin.catalogue import find_catalogue
 
 
 def test_the_devices_there_are() -> None:
@@ -27,7 +28,17 @@ def test_what_one_takes() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["zzz", "memory-backend-ram", "device"])
+@pytest.mark.parametrize("name", ["zzz", "nvme", "memory-backend-ram", "device"])
 def test_what_is_no_device(name: str) -> None:
-    with pytest.raises(QMPError, match=rf"^Device '{name}' not found$"):
+    said = "expects a non-abstract device type$" if name == "device" else "not found$"
+    with pytest.raises(QMPError, match=said):
         device_help(Compat.V10_0, name)
+
+
+def test_what_a_catalogue_has() -> None:
+    recorded = find_catalogue(Compat.V10_0)
+    told = device_help(Compat.V10_0, "virtio-net", recorded)
+    assert told.startswith("virtio-net-pci options:\n")
+    assert "  any_layout=<bool>      - on/off (default: on)\n" in told
+    with pytest.raises(QMPError, match="expects a non-abstract device type"):
+        device_help(Compat.V10_0, "pci-device", recorded)

@@ -251,7 +251,7 @@ def test_the_default_is_the_recorded_qemus(tmp_path: Path) -> None:
         "Use -machine help to list supported machines\n"
     )
     next(row for row in sections["machines"] if row["name"] == "isapc")["is-default"] = True
-    path.unlink()
+    path = tmp_path / "another"
     write_catalogue(str(path), catalogue.version, sections)
     assert config(qemu("-catalogue", str(path))).machine_kind == "isapc"
 
