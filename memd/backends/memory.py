@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ON = {True: "true", False: "false"}
 
 
-class Memory(UserCreatable, ABC):
+class Memory(UserCreatable):
     """Host memory with an id.
 
     Attributes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from memd.backends.base import MemoryBackend
 from memd.commands.daemon import Daemon
@@ -127,9 +127,7 @@ def query_memdev(daemon: Daemon, args: JSONObject) -> Encoded:
 def backends(daemon: Daemon) -> list[MemoryBackend]:
     """The memory backends that there are."""
     objects = daemon.tree.objects.children.values()
-    # Asked once for each kind, not for each object.
-    kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, MemoryBackend)}
-    return cast("list[MemoryBackend]", [each for each in objects if type(each) in kinds])
+    return [each for each in objects if isinstance(each, MemoryBackend)]
 
 
 def _resolve_one(tree: Tree, path: str) -> QObject:

@@ -377,7 +377,7 @@ def _is_refused(spec: MapSpec, file: PlannedFile) -> int:
 
 def _is_swap(opened: Opened) -> bool:
     """Whether it is a file that the kernel swaps to."""
-    for row in list(capacity.rows_of(_SWAPS))[1:]:
+    for row in capacity.rows_of(_SWAPS)[1:]:
         path = row.split()[0].encode("utf-8", "surrogateescape")
         try:
             found = os.stat(path.decode("unicode_escape").encode("latin-1"))
