@@ -133,9 +133,11 @@ def find_secret(tree: Tree, id: str) -> Secret:
 
 def _read(host: Host, path: str) -> bytes:
     """The content of a file; runs in a worker thread."""
-    doing = "Failed to open file"
+    from memd.hostmem.paths import encode_path
+
+    raw, doing = encode_path(path), "Failed to open file"
     try:
-        fd = host.open(_encode(path), _READ)
+        fd = host.open(raw, _READ)
         try:
             doing = "Error reading file"
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -145,19 +147,11 @@ def _read(host: Host, path: str) -> bytes:
         finally:
             os.close(fd)
     except OSError as error:
-        reason = error.strerror
-        raise QMPError(f"Unable to read {path}: {doing} \u201c{path}\u201d: {reason}") from None
-    except ValueError:
-        raise QMPError("Unable to read a file whose name holds a null character") from None
+        shown, reason = raw.decode("utf-8", "replace"), error.strerror
+        raise QMPError(f"Unable to read {path}: {doing} \u201c{shown}\u201d: {reason}") from None
     if len(content) > MOST:
         raise QMPError(f"Unable to read {path}: it is larger than {MOST} bytes")
     return content
-
-
-def _encode(path: str) -> bytes:
-    if "\0" in path:
-        raise ValueError("embedded null character")
-    return os.fsencode(path)
 
 
 def _decode(text: bytes) -> bytes:

@@ -17,6 +17,7 @@ from memd.backends import x509
 from memd.backends.x509 import Certificate
 from memd.compat import Compat
 from memd.errors import QMPError, refusing
+from memd.hostmem.paths import encode_path
 
 FILE_LIMIT = 4 * 1024 * 1024
 """Bytes of a file with certificates or a key; all of Debian's CA certificates
@@ -52,6 +53,7 @@ class Loader:
         self._dh = f"{directory}/dh-params.pem"
         self._cert = f"{directory}/{self._role}-cert.pem"
         self._key = f"{directory}/{self._role}-key.pem"
+        self._pair = encode_path(self._cert), encode_path(self._key)
         # With none, not even an empty one, OpenSSL would ask for one at the terminal.
         self._secret = b""
 
@@ -95,7 +97,7 @@ class Loader:
             _stat(self._cert)
             _stat(self._key)
             return True
-        cert, key = os.path.exists(self._cert), os.path.exists(self._key)
+        cert, key = os.path.exists(encode_path(self._cert)), os.path.exists(encode_path(self._key))
         if self._old or (cert and key):
             return cert and key
         if cert:
@@ -146,19 +148,19 @@ class Loader:
         context = _new_context(server=self._server)
         if authorities:
             try:
-                context.load_verify_locations(self._ca)
+                context.load_verify_locations(encode_path(self._ca))
             except OSError as error:
                 raise QMPError(
                     f"Cannot load CA certificate '{self._ca}': {_openssl(error)}"
                 ) from None
-        if os.path.exists(self._crl):
+        if os.path.exists(encode_path(self._crl)):
             self._load_revocations(context)
         if paired:
             self._load_pair(context)
-        if self._server and os.path.exists(self._dh):
+        if self._server and os.path.exists(encode_path(self._dh)):
             try:
                 _read(self._dh)
-                context.load_dh_params(self._dh)
+                context.load_dh_params(os.fsdecode(encode_path(self._dh)))
             except OSError:
                 raise QMPError(
                     f"Unable to load DH parameters from {self._dh}: Base64 unexpected header error."
@@ -168,7 +170,7 @@ class Loader:
     def _load_revocations(self, context: ssl.SSLContext) -> None:
         try:
             _read(self._crl)
-            context.load_verify_locations(self._crl)
+            context.load_verify_locations(encode_path(self._crl))
         except OSError:
             raise QMPError(f"Cannot load CRL '{self._crl}': Base64 decoding error.") from None
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
@@ -183,7 +185,7 @@ class Loader:
         except OSError:
             raise QMPError(f"{what} Error while reading file.") from None
         try:
-            context.load_cert_chain(self._cert, self._key, self._secret)
+            context.load_cert_chain(*self._pair, self._secret)
         except OSError as error:
             raise QMPError(f"{what} {_pair_reason(error, cert, key)}") from None
 
@@ -195,7 +197,7 @@ class Loader:
                 f"Cannot load private key {self._key}: {_not_read(self._key, error)}"
             ) from None
         try:
-            context.load_cert_chain(self._cert, self._key, self._secret)
+            context.load_cert_chain(*self._pair, self._secret)
         except ssl.SSLError as error:
             if not _is_mismatch(error):
                 raise QMPError(f"Unable to import private key {self._key}") from None
@@ -274,13 +276,13 @@ class Loader:
         ends = []
         for side in (True, False):
             context = _new_context(server=side)
-            context.load_cert_chain(self._cert, self._key, self._secret)
+            context.load_cert_chain(*self._pair, self._secret)
             # The end under test shows its certificate, the other one verifies it.
             if side is self._server:
                 context.verify_mode = ssl.CERT_NONE
             else:
                 context.verify_mode = ssl.CERT_REQUIRED
-                context.load_verify_locations(self._ca)
+                context.load_verify_locations(encode_path(self._ca))
             ends.append(context)
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         pair = (
@@ -335,7 +337,7 @@ def _check_dates(certificate: Certificate, role: str, path: str) -> None:
 
 def _stat(path: str) -> None:
     with refusing(f"Unable to access credentials {path}"):
-        os.stat(path)
+        os.stat(encode_path(path))
 
 
 def _read_list(path: str) -> bytes:
@@ -347,7 +349,7 @@ def _read_list(path: str) -> bytes:
 
 def _read(path: str) -> bytes:
     """A file's content; never waits for somebody to write to a FIFO."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = os.open(encode_path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(0, "Not a regular file")

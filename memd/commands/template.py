@@ -153,6 +153,7 @@ async def _move(args: JSONObject, move: Callable[..., str]) -> JSON:
 
 async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-template-export`: a template's memory as a file."""
+    from memd.hostmem.paths import encode_path
     from memd.hostmem.save import NewFile, save_new
     from memd.pages.progress import Progress
 
@@ -160,8 +161,8 @@ async def x_template_export(daemon: Daemon, args: JSONObject) -> JSON:
     host = daemon.tree.host
 
     def work() -> None:
-        files = {os.path.realpath(args[key]) for key in ("filename", "devices") if key in args}
-        if "devices" in args and len(files) == 1:
+        paths = [encode_path(args[key]) for key in ("filename", "devices") if key in args]
+        if len(set(map(os.path.realpath, paths))) < len(paths):
             raise QMPError("the memory and the devices can't be one file")
         with store.reading(name) as template:
             devices = template.devices()

@@ -80,6 +80,10 @@ def test_refusals(tree: Tree, tmp_path: Path) -> None:
     assert refusal(tree, id="x", file=str(nowhere)) == (
         f"Unable to read {nowhere}: Failed to open file “{nowhere}”: No such file or directory"
     )
+    assert refusal(tree, id="x", file="/nowhere/a\0b") == (
+        "Unable to read /nowhere/a\0b: Failed to open file “/nowhere/a\ufffd\ufffdb”:"
+        " No such file or directory"
+    )
     assert refusal(tree, id="x", file=str(tmp_path)) == (
         f"Unable to read {tmp_path}: Error reading file “{tmp_path}”: Is a directory"
     )

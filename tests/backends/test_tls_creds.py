@@ -48,8 +48,12 @@ def test_a_directory_is_needed(tree: Tree) -> None:
 
 
 def test_what_fails_leaves_the_id_free(tree: Tree, certificates: Certificates) -> None:
-    with pytest.raises(QMPError, match=r"^Unable to access credentials /nowhere/ca-cert.pem: No "):
-        add_credentials(tree, dir="/nowhere")
+    for nowhere in ("/nowhere", "/nowhere/a\0b"):
+        with pytest.raises(QMPError) as caught:
+            add_credentials(tree, dir=nowhere)
+        assert caught.value.desc == (
+            f"Unable to access credentials {nowhere}/ca-cert.pem: No such file or directory"
+        )
     add_credentials(tree, dir=str(certificates.good_client))
 
 

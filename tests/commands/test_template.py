@@ -133,6 +133,8 @@ def test_exported_for_local_clones(console: Console, tmp_path: Path) -> None:
     same = f"{tmp_path}/./other"
     text = console.refusal("x-template-export", name="a", filename=str(other), devices=same)[1]
     assert text == "the memory and the devices can't be one file"
+    text = console.refusal("x-template-export", name="a", filename="/nowhere/a\0b")[1]
+    assert text == "cannot save 'a' to '/nowhere/a\0b': No such file or directory"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["devices", "memory", "store"]
 
 

@@ -38,6 +38,7 @@ REFUSALS: list[dict[str, Any]] = [
     arguments(qom_type=""),
     arguments(qom_type=7),
     arguments(qom_type=None),
+    {"qom-type": "secret", "id": "m", "file": "/nowhere/a\0b"},
     arguments(qom_type="memory-backend"),
     arguments(qom_type="container"),
     arguments(qom_type="memory-backend-epc"),

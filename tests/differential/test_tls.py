@@ -50,7 +50,8 @@ def test_properties(pair: Pair, certificates: Certificates) -> None:
     pair.ask("qom-list-properties", {"typename": "tls-creds-x509"})
     pair.ask("qom-list-properties", {"typename": "tls-creds"})
     add = {"qom-type": "tls-creds-x509", "id": "tls0"}
-    for wrong in ({}, {"endpoint": "middle"}, {"verify-peer": "on"}, {"loaded": True}):
+    nowhere = {"dir": "/nowhere/a\0b"}
+    for wrong in ({}, {"endpoint": "middle"}, {"verify-peer": "on"}, {"loaded": True}, nowhere):
         pair.refuse("object-add", {**add, **wrong})
     pair.ask("object-add", {**add, "dir": str(certificates.good_client)})
     path = "/objects/tls0"
