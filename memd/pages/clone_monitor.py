@@ -124,9 +124,10 @@ class CloneMonitor:
         from memd.hostmem.capacity import default_huge_page_size
 
         try:
-            if await self._execute("qom-get", {"path": backend, "property": "hugetlb"}):
-                size = await self._execute("qom-get", {"path": backend, "property": "hugetlbsize"})
-                return int(size) or default_huge_page_size() or 2 << 20
+            if not await self._execute("qom-get", {"path": backend, "property": "hugetlb"}):
+                return PAGE
+            size = await self._execute("qom-get", {"path": backend, "property": "hugetlbsize"})
+            return int(size) or default_huge_page_size() or 2 << 20
         except (QMPError, TypeError, ValueError):
             pass  # It is not a memfd.
         try:

@@ -72,3 +72,11 @@ async def test_sizes_that_are_none(directory: Path, answers: tuple[object, ...])
     """A negative one is refused where the template would be sent in pages of it."""
     async with connected(Machine(*answers, {}, {}), directory) as monitor:
         assert await monitor.page_size("/objects/ram") in (4096, -4096)
+
+
+async def test_a_memfd_of_ordinary_pages(directory: Path) -> None:
+    """Nothing more is asked: each answer takes a turn of the machine's main loop."""
+    machine = Machine(False, {})
+    async with connected(machine, directory) as monitor:
+        assert await monitor.page_size("/objects/ram") == 4096
+        assert machine.answers == [{}]
