@@ -13,8 +13,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from typing import IO, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -34,6 +34,9 @@ PATIENCE = 5.0
 """Seconds without a byte after which a request is made again: a machine waits for what is
 asked for, 15 s in all until it is told that there is none."""
 
+_AGAIN = 2
+"""Times that a request is made again; and a connection that has ended early, before 1 MiB came."""
+
 _LEAST = 4096
 """Bytes a second that have to come while an answer is waited for. A link of 128 kbit/s brings
 four at once."""
@@ -47,7 +50,7 @@ class _Soon(urllib3.Retry):
 
 
 _RETRY = _Soon(
-    total=2,
+    total=_AGAIN,
     backoff_factor=0.1,
     status_forcelist=(429, 500, 502, 503, 504),
     allowed_methods=None,
@@ -311,19 +314,31 @@ class Client:
             raise SourceError(f"template source '{self.url}': a chunk is cut short")
         return data
 
-    @contextmanager
-    def pieces(self, url: str, what: str) -> Iterator[Iterator[bytes]]:
-        """All of what is at a URL.
+    def pieces(self, url: str, what: str) -> Generator[bytes, None, None]:
+        """All of what is at a URL; a connection that ends early is taken up where it ended.
 
         Raises:
             SourceError: it is not available.
         """
-        answer = self.request("GET", url, stream=True, what=what, expected=(200,))
-        try:
-            with self._failures():
-                yield answer.stream(PIECE)
-        finally:
-            answer.close()
+        done, again = 0, _AGAIN
+        while True:
+            headers, expected = ({"Range": f"bytes={done}-"}, 206) if done else ({}, 200)
+            answer = self.request(
+                *("GET", url), headers=headers, stream=True, what=what, expected=(expected,)
+            )
+            began = done
+            try:
+                with self._failures():
+                    for piece in answer.stream(PIECE):
+                        done += len(piece)
+                        yield piece
+                return
+            except SourceError:
+                again = _AGAIN if done - began >= PIECE else again - 1
+                if not done or again < 0:
+                    raise
+            finally:
+                answer.close()
 
 
 def _words(error: object) -> str:
@@ -357,7 +372,7 @@ class WebSource:
 
     def blob(self, digest: str) -> AbstractContextManager[Iterator[bytes]]:
         """See `Source`."""
-        return self._client.pieces(f"{self._blobs}{digest}", f"blob {digest}")
+        return closing(self._client.pieces(f"{self._blobs}{digest}", f"blob {digest}"))
 
 
 class Http(WebSource):

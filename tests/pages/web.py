@@ -44,7 +44,7 @@ class Web:
         corrupt: whether blobs' bytes are changed on the way.
         more: bytes that every answer has in addition.
         encoding: what its content is said to be encoded with.
-        cut: whether connections end in the middle of blobs.
+        cut: how many connections end in the middle of a blob from now on.
         redirect: the server that has the blobs, if it is another one.
         login: what has to be sent as Authorization, if anything.
         challenge: how that is asked for; "" for as registries do it.
@@ -59,7 +59,7 @@ class Web:
         self.corrupt = False
         self.more = b""
         self.encoding = ""
-        self.cut = False
+        self.cut = 0
         self.redirect = ""
         self.login = ""
         self.challenge = ""
@@ -104,7 +104,7 @@ class Web:
                 status = 200
                 if web.ranges and (wanted := self.headers.get("Range")):
                     first, last = wanted.removeprefix("bytes=").split("-")
-                    data = data[int(first) : int(last) + 1]
+                    data = data[int(first) : int(last) + 1 if last else None]
                     status = 206
                 if web.corrupt and "/blobs/" in self.path:
                     data = bytes(255 - byte for byte in data)
@@ -121,6 +121,7 @@ class Web:
                 self.end_headers()
                 try:
                     if web.cut and "/blobs/" in self.path:
+                        web.cut -= 1
                         data, self.close_connection = data[: len(data) // 2], True
                     self.wfile.write(data)
                 except ConnectionError:
