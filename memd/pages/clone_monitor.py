@@ -16,6 +16,9 @@ from memd.pages.recording import PAGE
 _MOST = 1 << 20
 """Bytes of a monitor's message: what is asked of it has short answers."""
 
+_MOST_PATH = 107
+"""Bytes of the path of a UNIX socket at most."""
+
 PATIENCE = 10.0
 """Seconds in which a monitor has to answer what it can answer at once. QEMU serves one client
 on a monitor; another one is not greeted until that has left."""
@@ -108,8 +111,13 @@ class CloneMonitor:
             uri: where it is to listen.
 
         Raises:
-            QMPError: it refuses.
+            QMPError: it refuses, or would.
         """
+        # A QEMU that could not listen is told where to only once.
+        if len(os.fsencode(uri.removeprefix("unix:"))) > _MOST_PATH:
+            raise QMPError(
+                f"the machine cannot listen at {uri}: a socket's path has {_MOST_PATH} bytes"
+            )
         capability = {"capability": "postcopy-ram", "state": True}
         await self._execute("migrate-set-capabilities", {"capabilities": [capability]})
         await self._execute("migrate-incoming", {"uri": uri})

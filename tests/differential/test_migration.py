@@ -364,6 +364,31 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "unix:/nonexistent/x",
+        f"unix:/tmp/{'x' * 120}",
+        "file:/nonexistent/x",
+        "fd:nope",
+        "tcp:192.0.2.1:5",
+        "other:x",
+        "tcp:x",
+    ],
+)
+def test_an_address_where_nothing_can_be_awaited(directory: Path, uri: str) -> None:
+    """Where the address was good and the machine could not listen, no other can be given."""
+
+    def run(binary: str) -> list[Any]:
+        with machines(binary, directory, "-machine", "q35", "-m", "16") as start:
+            target = start("target", "-incoming", "defer")
+            log = [target.ask("migrate-incoming", {"uri": uri}), target.ask("query-migrate")]
+            again = target.ask("migrate-incoming", {"uri": f"unix:{directory}/{binary}"})
+            return [*log, again, target.ask("query-status")]
+
+    assert run("memd") == run("qemu")
+
+
 @pytest.mark.parametrize("what", WRONG)
 @pytest.mark.parametrize("exits", [True, False])
 def test_a_wrong_stream(directory: Path, what: str, exits: bool) -> None:

@@ -74,6 +74,14 @@ async def test_sizes_that_are_none(directory: Path, answers: tuple[object, ...])
         assert await monitor.page_size("/objects/ram") in (4096, -4096)
 
 
+async def test_a_path_that_no_socket_can_have(directory: Path) -> None:
+    """A QEMU that is asked to listen there can't be asked to listen anywhere else."""
+    machine = Machine()
+    async with connected(machine, directory) as monitor:
+        with pytest.raises(QMPError, match=r"cannot listen at unix:/x.*: a socket's path has 107"):
+            await monitor.prepare(f"unix:/{'x' * 107}")
+
+
 async def test_a_memfd_of_ordinary_pages(directory: Path) -> None:
     """Nothing more is asked: each answer takes a turn of the machine's main loop."""
     machine = Machine(False, {})
