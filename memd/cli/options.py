@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
@@ -41,6 +42,7 @@ class CommandLine:
         self.monitors = Monitors(self.config, extended=extended)
         self.object_ids: set[str] = set()
         self.virtfs_ids: set[str] = set()
+        self.ports: Counter[str] = Counter()
         self.allowed: dict[str, list[int]] = {"user": [], "group": []}
         self.described: Hardware | None = None
 

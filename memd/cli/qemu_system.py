@@ -14,6 +14,7 @@ from functools import partial
 
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
+from memd.cli.defaults import default_parts, default_ports
 from memd.cli.keyval import HELP, parse_either, parse_keyval
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList, parse_opts
@@ -156,11 +157,6 @@ def _action(line: QemuCommandLine, given: Given) -> None:
             _set_action(line, name, action)
 
 
-def _net(line: QemuCommandLine, given: Given) -> None:
-    if given.value.split(",")[0] not in ("none", "null", "driver=none"):
-        _refuse(line, given)
-
-
 def _registered(take: str) -> Take:
     """An option that a function of `memd.cli.register` takes, which is imported for it."""
 
@@ -240,8 +236,10 @@ def _display(line: QemuCommandLine, given: Given) -> None:
 
 
 def _vga(line: QemuCommandLine, given: Given) -> None:
-    if given.value not in ("none", "std"):
+    if given.value not in ("none", "std", "cirrus", "vmware", "virtio"):
         raise CommandLineError(f"unknown vga type: {given.value}")
+    if given.value != "none":
+        line.config.startup.append(StartCommand("vga", {"type": given.value}, True, given.where))
 
 
 def _cpu(line: QemuCommandLine, given: Given) -> None:
@@ -305,7 +303,6 @@ OPTIONS: dict[str, Take] = {
     "unmodelled": options.choice("unmodelled", "refuse", "sample"),
     **dict.fromkeys(("overcommit", "rtc", "sandbox"), _only_checked),
     "run-with": _run_with,
-    "net": _net,
     "chardev": _registered("take_chardev"),
     "object": _registered("take_object"),
     **dict.fromkeys(("serial", "parallel"), _registered("take_port")),
@@ -315,6 +312,7 @@ OPTIONS: dict[str, Take] = {
         _registered("take_drive"),
     ),
     "nic": _registered("take_nic"),
+    "net": _registered("take_net"),
     "vnc": _registered("take_vnc"),
     "spice": _registered("take_spice"),
     "fsdev": _registered("take_fsdev"),
@@ -352,9 +350,10 @@ _ORDER = (
         "object-add",
         "blockdev-add",
         "drive",
+        "default-drive",
         "netdev_add",
     ),
-    *("tpmdev", "use-chardev", "vnc", "fsdev"),
+    *("nic", "net", "vga", "tpmdev", "use-chardev", "vnc", "fsdev"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""
 
@@ -365,25 +364,24 @@ def _is_modern(start: StartCommand) -> bool:
     return start.command == "netdev_add" and (start.is_json or named)
 
 
-_PORTS = ("serial", "parallel")
-"""Options that make ports; QEMU makes them in this order."""
+def _add_defaults(line: QemuCommandLine, given: Sequence[Given]) -> list[Given]:
+    """Add what the machine has unless it is told otherwise; gives the options of its ports."""
+    config = line.config
+    drivers = {each.options["driver"] for each in config.devices}
+    kind, names = line.hardware.machine.kind.kind, {each.name for each in given}
+    monitor = not names.isdisjoint(("mon", "monitor", "qmp", "qmp-pretty"))
+    ports = default_ports(given, kind, drivers, monitor=monitor)
+    apply_options(ports, OPTIONS, line)
+    config.startup += default_parts(given, kind, drivers)
+    return ports
 
 
 def _check_stdio(line: QemuCommandLine, given: Sequence[Given]) -> None:
     """Raise `CommandLineError` where a port would be on stdio, which is in use."""
-    names = {each.name for each in given}
-    ports = [each for name in _PORTS for each in given if each.name == name]
-    if (
-        "nographic" in names
-        and names.isdisjoint(("serial", "nodefaults"))
-        and line.hardware.machine.kind.kind != "none"
-    ):
-        # The machine's own.
-        own = "mon:stdio" if "monitor" not in names and not line.config.monitors else "stdio"
-        ports.insert(0, Given("serial", own, ""))
     taken = any(chardev.kind == "stdio" for chardev in line.config.chardevs)
-    for name, value, where, _dotted in ports:
-        if value.removeprefix("mon:") == "stdio":
+    # QEMU makes them in this order.
+    for name, value, where, _dotted in sorted(given, key=lambda each: each.name != "serial"):
+        if name in ("serial", "parallel") and value.removeprefix("mon:") == "stdio":
             if taken:
                 raise CommandLineError(
                     "cannot use stdio by multiple character devices",
@@ -412,13 +410,13 @@ def _open_qtest(line: QemuCommandLine) -> None:
         ) from None
 
 
-def _use_drives(config: Config, given: Sequence[Given]) -> None:
+def _use_drives(config: Config) -> None:
     """Have the machine take its own drives once all are there."""
     flash = config.machine_values.keys() & FLASH
     shown = config.preconfig and config.machine.type in ("pc", "q35")
-    if shown or flash or any(each.command == "drive" for each in config.startup):
-        ports = sum(each.name in _PORTS and each.value != "none" for each in given)
-        config.making = StartCommand("drives", {"ports": ports}, True, "")
+    asking = ("drive", "default-drive", "use-chardev", "vga", "nic", "net")
+    if shown or flash or any(each.command in asking for each in config.startup):
+        config.making = StartCommand("drives", {}, True, "")
     if shown:
         config.startup.insert(0, StartCommand("flash", {}, True, ""))
 
@@ -458,18 +456,19 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     hardware.machine.set("graphics", "on")
     hardware.machine.listed = partial(_machines, config)
     apply_options(given, OPTIONS | FLAGS, line)
-    config.startup.sort(key=lambda each: (_ORDER.index(each.command), not _is_modern(each)))
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
     if config.preconfig and config.incoming is not None and config.incoming.command != "defer":
         raise CommandLineError("'preconfig' supports '-incoming defer' only")
     hardware.machine.check_type(config.compat)
+    given = [*given, *_add_defaults(line, given)]
+    config.startup.sort(key=lambda each: (_ORDER.index(each.command), not _is_modern(each)))
     line.monitors.finish()
     _check_stdio(line, given)
     with located():
         hardware.resolve()
     _check_cpu(line)
-    _use_drives(config, given)
+    _use_drives(config)
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     return config

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {"netdev": ("netdev_add", "type"), "blockdev": ("blockdev-add", "driver")}
 _LOG = re.compile(r",log(file|append)=((?:,,|[^,])*)")
+_MOST_PORTS = {"parallel": 3}
 _ALIASES = {"tty": "serial", "parport": "parallel"}
 _DEVICES = ("serial", "parallel", "pipe")
 _KINDS = (
@@ -228,15 +229,28 @@ def take_tpmdev(line: CommandLine, given: Given) -> None:
     _register(line, given, "tpmdev", dict(opts.with_id()))
 
 
+_OF_NICS = ("mac", "macaddr", "model", "addr", "vectors")
+"""Options of a network device; the others are those of its backend."""
+
+
 def take_nic(line: CommandLine, given: Given) -> None:
-    """Take `-nic`: its network backend is registered, without the device."""
+    """Take `-nic`: a network backend, and the device that the machine makes for it."""
     options = parse_keyval(given.value, "type")[0]
-    if options.get("type") == "none":
-        return
-    for name in ("addr", "mac", "macaddr", "model", "vectors"):
-        options.pop(name, None)
-    options.setdefault("id", f"nic{len(line.config.startup)}")
-    _register(line, given, "netdev_add", options, False)
+    if options.get("type") != "none":
+        _take_network(line, given, "nic", options)
+
+
+def take_net(line: CommandLine, given: Given) -> None:
+    """Take `-net`: a device or a backend on the first hub."""
+    options = parse_keyval(given.value, "type")[0]
+    if options.get("type") not in ("none", "null"):
+        _take_network(line, given, "net", options)
+
+
+def _take_network(line: CommandLine, given: Given, command: str, options: JSONObject) -> None:
+    own = {name: options.pop(name) for name in _OF_NICS if name in options}
+    device = {"model": own.get("model", ""), "mac": own.get("mac", own.get("macaddr", ""))}
+    _register(line, given, command, {**options, "device": device})
 
 
 def take_incoming(line: CommandLine, given: Given) -> None:
@@ -328,25 +342,35 @@ def _take_log(line: CommandLine, given: Given) -> Given:
 
 def take_port(line: CommandLine, given: Given) -> None:
     """Take `-serial` or `-parallel`."""
+    number = line.ports[given.name]
+    if number >= _MOST_PORTS.get(given.name, number + 1):
+        raise QMPError(f"too many {given.name} ports")
+    line.ports[given.name] += 1
     value = given.value.removeprefix("mon:")
-    if value in ("none", "null", "vc", "stdio"):
+    if given.value == "none":
         return
-    if value.startswith("chardev:"):
-        id = value.removeprefix("chardev:")
-        _register(line, given, "use-chardev", {"id": id, "port": given.name})
-        return
-    number = sum(each.command == "chardev-add" for each in line.config.startup)
     id = f"{given.name}{number}"
+    use = {"id": id, "port": given.name, "number": number}
+    if value.startswith("chardev:"):
+        _register(line, given, "use-chardev", {**use, "id": value.removeprefix("chardev:")})
+        return
     opts = Opts(id)
-    if value == "pty":
-        opts.pairs.append(("backend", "pty"))
+    if value in ("pty", "vc") or value.startswith("vc:"):
+        opts.pairs.append(("backend", value[:3].removesuffix(":")))
     elif value.startswith(("file:", "pipe:")):
         kind, _, path = value.partition(":")
         opts.pairs += [("backend", kind), ("path", path)]
     else:
         opts = parse_device(value, chardev_list(line.config.compat))
-    _add(line, id, opts, given)
-    _register(line, given, "use-chardev", {"id": id, "port": given.name})
+    if value is given.value:
+        _add(line, id, opts, given)
+    else:
+        # The human monitor has it, too.
+        _add(line, f"{id}-base", opts, given)
+        mux = Opts(id)
+        mux.pairs += [("backend", "mux"), ("chardev", f"{id}-base")]
+        _add(line, id, mux, given)
+    _register(line, given, "use-chardev", use)
 
 
 def _add(line: CommandLine, id: str, opts: Opts, given: Given) -> None:

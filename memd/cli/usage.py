@@ -163,10 +163,11 @@ Same effect as in QEMU:
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -incoming defer|URI|JSON
   -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
-  -netdev SPEC, -nic SPEC, -blockdev SPEC, -drive SPEC, -cdrom, -fda, -fdb, -hda, -hdb,
+  -netdev SPEC, -blockdev SPEC, -drive SPEC, -cdrom, -fda, -fdb, -hda, -hdb,
   -hdc, -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev and -virtfs SPEC, -tpmdev
   emulator,..., -device of any type,
-  -serial, -parallel, which are registered and do nothing
+  -serial, -parallel, -nic, -net, -vga, which are registered and do nothing
+  -nodefaults         no drives, ports, display adapter and network but those asked for
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)
   -test-faults, -test-control ADDRESS (memd's own, see docs/testing.md)
@@ -177,10 +178,9 @@ Same effect as in QEMU:
   -help, -version, -object help, -machine help, -accel help
 
 Without CPUs, disks or a screen to mean anything to, and so read over:
-  -no-user-config, -nodefaults, -nographic, -display,
-  -vga, -audio, -audiodev, -boot, -rtc, -sandbox, -cpu, -global, -k, -D, -d,
-  -trace, -overcommit, -run-with, -usb, -kernel, -initrd, -append, -bios, -dtb, -smbios,
-  -fw_cfg and, where its argument is none, -net
+  -no-user-config, -nographic, -display, -audio, -audiodev, -boot, -rtc, -sandbox,
+  -cpu, -global, -k, -D, -d, -trace, -overcommit, -run-with, -usb, -kernel, -initrd,
+  -append, -bios, -dtb, -smbios, -fw_cfg
 
 QEMU's other options are refused. See memd --help for the daemon's own.
 """

@@ -14,7 +14,7 @@ from memd.qom import ChardevObject
 def query_chardev(daemon: Daemon, args: JSONObject) -> JSON:
     """The character devices."""
     return [
-        {"label": chardev.name, "filename": _filename(chardev), "frontend-open": chardev.used}
+        {"label": chardev.name, "filename": _filename(chardev), "frontend-open": chardev.is_open}
         for chardev in _chardevs(daemon)
     ]
 

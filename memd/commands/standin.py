@@ -198,9 +198,7 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
     elif command == "logfile":
         await standin.chardevs.make_log(options["logfile"], append=options["logappend"])
     elif command == "use-chardev":
-        # The serial ports of PCs take another backend, no other port does.
-        changeable = options["port"] == "serial" and daemon.config.machine.type != "virt"
-        standin.chardevs.use(options["id"], changeable=changeable)
+        _use_port(daemon, standin, **options)
     elif command == "defer":
         pass
     elif command == "migrate-incoming":
@@ -224,9 +222,15 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
 
         config = daemon.config
         given, program = config.machine_values, config.report.program
-        _number_drives(daemon, standin, options["ports"])
+        daemon.machine.asked += (*standin.drives.asked(), *standin.netdevs.asked())
         plug_flash(daemon.machine, standin.devices, standin.drives, given, program)
         await standin.blocks.relock()
+    elif command == "vga":
+        _ask_for_display(daemon, **options)
+    elif command in ("nic", "net"):
+        _add_network(daemon, standin, options, of_hub=command == "net")
+    elif command == "default-drive":
+        await standin.drives.add_default(options, partial(daemon.typed, "blockdev-add"))
     elif command == "drive":
         await _add_drive(daemon, standin, options, where)
     else:
@@ -240,18 +244,74 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
             await blockdev_add(daemon, checked)
 
 
-def _number_drives(daemon: Daemon, standin: StandIn, ports: int) -> None:
-    """Have the machine make its devices for drives."""
-    machine, kind = daemon.machine, daemon.machine_kind
-    if kind is None or not kind.cpu_type:
-        return
-    from memd.devices.parts import of_cpus
-    from memd.standin.drives import OWN_FLOPPIES
+_DISPLAYS = {
+    "std": "VGA",
+    "cirrus": "cirrus-vga",
+    "vmware": "vmware-svga",
+    "virtio": "virtio-vga",
+}
+_ISA_DISPLAYS = {"std": "isa-vga", "cirrus": "isa-cirrus-vga"}
 
-    before = of_cpus(machine.config.smp.get("cpus", 1), machine.config.cpu_type or kind.cpu_type)
-    standin.drives.number(before, ports)
-    if standin.drives.floppies:
-        machine.buses.add_other(OWN_FLOPPIES, "floppy-bus")
+
+def _ask_for_display(daemon: Daemon, type: str) -> None:
+    """Have the machine make a display adapter."""
+    from memd.devices.machine import Asked
+
+    of_isa = daemon.config.machine.type == "isapc"
+    driver = (_ISA_DISPLAYS if of_isa else _DISPLAYS).get(type)
+    if driver is not None:
+        daemon.machine.asked.append(Asked("vga", driver, 0, lambda device: None))
+
+
+def _add_network(daemon: Daemon, standin: StandIn, options: JSONObject, *, of_hub: bool) -> None:
+    """Add what `-nic` or `-net` asks for.
+
+    Args:
+        of_hub: whether it is on the first hub.
+
+    Raises:
+        QMPError: it can't be.
+    """
+    netdevs, options = standin.netdevs, dict(options)
+    device = options.pop("device", {"model": "", "mac": ""})
+    netdev = options.get("netdev")
+    id = options.setdefault("id", netdevs.make_up_id())
+    if not of_hub or options["type"] != "nic":
+        checked = daemon.schema.checker("netdev_add")(daemon.typed("netdev_add", options))
+        netdevs.add(checked, inherited, own=id.startswith("#"))
+        netdev = id
+    if of_hub and options["type"] != "nic":
+        netdevs.add_to_hub(netdev)
+        return
+    model = device["model"] or ("" if daemon.machine_kind is None else daemon.machine_kind.nic)
+    if model == "virtio":
+        model = "virtio-net-pci"
+    # That of -nic has no interrupt vectors.
+    netdevs.ask_for(model, device["mac"], netdev, {} if of_hub else {"vectors": 0})
+
+
+_MOST_SERIAL = 4
+"""Serial ports of a machine; a command line may have more."""
+
+
+def _use_port(daemon: Daemon, standin: StandIn, id: str, port: str, number: int) -> None:
+    """A serial or parallel port is on a character device, if the machine has so many.
+
+    Raises:
+        QMPError: there is no such device, or it is in use.
+    """
+    from memd.devices.machine import Asked
+
+    machine = daemon.config.machine.type
+    there = machine not in ("none", "x-remote") and number < _MOST_SERIAL
+    if machine == "microvm":
+        values = daemon.config.machine_values
+        there = port == "serial" and number == 0 and values.get("isa-serial", True)
+    # The serial ports of PCs take another backend, no other port does.
+    changeable = port == "serial" and machine != "virt"
+    standin.chardevs.use(id, changeable=changeable, there=there)
+    if there:
+        daemon.machine.asked.append(Asked(port, f"isa-{port}", 0, lambda port: None))
 
 
 async def _add_drive(daemon: Daemon, standin: StandIn, options: JSONObject, where: str) -> None:

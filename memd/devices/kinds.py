@@ -226,6 +226,7 @@ class MachineKind(NamedTuple):
         node_sizes: whether the size of a NUMA node can be given without a backend.
         deprecated: whether QEMU warns of it.
         default: whether it is the one of a command line that names none.
+        nic: the network device that it makes where no model is named; "" where it makes none.
     """
 
     kind: str
@@ -245,6 +246,7 @@ class MachineKind(NamedTuple):
     node_sizes: bool = False
     deprecated: bool = False
     default: bool = False
+    nic: str = ""
 
     @property
     def type_name(self) -> str:
@@ -282,6 +284,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
         properties=(*pc, *(_Q35_11_1 if later else ())),
         above="generic-pc-machine",
         values={"boot": {"order": "cad"}, "firmware": "bios-256k.bin"},
+        nic="e1000e",
     )
     i440fx = q35._replace(
         kind="pc",
@@ -289,6 +292,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
         description="Standard PC (i440FX + PIIX, 1996)",
         most_cpus=255,
         properties=(*pc, *_I440FX),
+        nic="e1000",
     )
     return (
         MachineKind(
@@ -319,6 +323,7 @@ def machine_kinds(compat: Compat) -> tuple[MachineKind, ...]:
                 *spcr,
             ),
             values={"boot": {"order": "cad"}},
+            nic="ne2k_isa",
         ),
         NONE,
         MachineKind(
@@ -412,6 +417,7 @@ def _recorded(row: JSONObject, known: Iterable[MachineKind]) -> MachineKind | No
         node_sizes=row["numa-mem-supported"],
         deprecated=row["deprecated"],
         default=row.get("is-default", False),
+        nic="e1000" if each.nic == "e1000e" and release and release < (2, 12) else each.nic,
     )
 
 

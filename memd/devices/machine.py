@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from memd.compat import Compat
 from memd.config import MachineConfig
@@ -149,6 +149,22 @@ class SystemDevice(Device):
         raise QMPError("Bus 'main-system-bus' does not support hotplugging")
 
 
+class Asked(NamedTuple):
+    """A device that the command line has the machine make.
+
+    Attributes:
+        slot: where it goes: "ide", "floppy", "serial", "parallel", "vga" or "nic".
+        kind: its type.
+        bus: the number of its bus, for a drive.
+        made: is told the device once it is in the tree.
+    """
+
+    slot: str
+    kind: str
+    bus: int
+    made: Callable[[Device], None]
+
+
 _HOSTS = {
     # The machine's bridge and its bus: name and type of both, and whether
     # devices may come and go.
@@ -174,6 +190,8 @@ class Machine:
         migrating: whether it is on its way elsewhere: nothing is plugged in or out.
         deny_private_discard: whether discarding memory of a private mapping of
             a file is refused.
+        asked: the devices that the machine makes for options of the command line, in the
+            order of their places.
         add_other: `device_add` of a type that is not memory's; None where there
             are none.
     """
@@ -189,6 +207,7 @@ class Machine:
         self.config = config
         self.started = self.migrating = False
         self.plugged: list[MemoryDevice] = []
+        self.asked: list[Asked] = []
         self.emit: Emit = lambda events: None
         self.later: Later = lambda _delay, act: act()
         self.spawn: Callable[[Command[None], str], None] = lambda command, _what: run_here(command)
@@ -427,8 +446,9 @@ def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
     types = tree.types()
     host = SystemDevice(ObjectType(kind, types["device"]), tree, None)
     host.realized = True
-    path = "/machine/unattached" if config.type == "microvm" else "/machine"
-    tree.resolve(path).add_child(name, host)
+    if config.type != "microvm":
+        # There it has a number among the machine's parts.
+        tree.machine.add_child(name, host)
     pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
     host.add_child(bus_name, pci)
     return Buses(config.type, pci)

@@ -62,6 +62,11 @@ class ChardevObject(QObject):
         super().__init__(kind, tree)
         self.addr = addr
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is told to be in use."""
+        return self.used
+
 
 class MonitorObject(UserCreatable):
     """A QMP monitor, `/objects/<id>`.

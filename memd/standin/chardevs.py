@@ -76,7 +76,7 @@ class Registered(ChardevObject):
     """A character device that a client has added.
 
     Attributes:
-        shared: whether a mux is above it.
+        above: the mux that shares it, if any.
         below: the device that it shares, for a mux.
         given: the socket that was handed over, or None.
         ring: what was written to it, for a ringbuf.
@@ -89,7 +89,7 @@ class Registered(ChardevObject):
         self._opened = opened
         self.on = opened.on
         self.filename = opened.filename
-        self.shared = False
+        self.above: Registered | None = None
         self.below: Registered | None = None
         self.given: Held | None = None
         self.ring = bytearray()
@@ -98,7 +98,12 @@ class Registered(ChardevObject):
     @property
     def in_use(self) -> bool:
         """Whether a device, a port or a mux uses it."""
-        return self.used or self.shared
+        return self.used or self.above is not None
+
+    @property
+    def is_open(self) -> bool:
+        """See `ChardevObject.is_open`."""
+        return self.used or (self.above is not None and self.above.used)
 
     def close(self) -> None:
         """Close what is behind it; a socket that it made is removed. May wait."""
@@ -212,7 +217,7 @@ class Chardevs:
         device.given = given
         if below is not None:
             device.below = below
-            below.shared = True
+            below.above = device
         self._tree.chardevs.add_child(id, device)
         name = opened.filename
         return {} if name is None else {"pty": name.removeprefix("pty:")}
@@ -291,7 +296,7 @@ class Chardevs:
 
     async def _close_behind(self, device: Registered) -> None:
         if device.below is not None:
-            device.below.shared = False
+            device.below.above = None
         if device.given is not None:
             device.given.close()
         await Job(device.close, on=device.on, release=True)
@@ -306,12 +311,13 @@ class Chardevs:
         for other in self._ports:
             other.used = False
 
-    def use(self, id: str, *, changeable: bool) -> None:
+    def use(self, id: str, *, changeable: bool, there: bool = True) -> None:
         """A serial or parallel port is on a device.
 
         Args:
             id: of the device.
             changeable: whether `chardev-change` may give the port another backend.
+            there: whether the machine has the port; where not, the device is free.
 
         Raises:
             QMPError: there is no such device, or it is in use.
@@ -321,6 +327,8 @@ class Chardevs:
             raise QMPError(f"chardev '{id}' not found")
         if device.used:
             raise QMPError(f"chardev '{id}' is already in use")
+        if not there:
+            return
         device.used = True
         self._ports.append(device)
         if changeable:

@@ -26,6 +26,7 @@ from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.standin.chardevs import Registered as RegisteredChardev
+from memd.standin.netdevs import MAC
 from memd.standin.objects import value_unset
 from memd.standin.types import type_of_alias
 
@@ -47,7 +48,6 @@ _MOST = 8192
 _BALLOON = "virtio-balloon-pci"
 _NOT_PROPERTIES = ("driver", "bus", "id")
 _OF_A_PLACE = frozenset({"addr", "multifunction", "romfile", "rombar", "port"})
-_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
 
 _WORD = re.compile(r"[A-Za-z][\w-]*")
 
@@ -361,7 +361,8 @@ class Devices:
 
     def _take_unit(self, floppy: AnyDevice) -> None:
         """Give a floppy its place at its controller; raises `QMPError` where it can't have it."""
-        from memd.standin.drives import FLOPPIES, OWN_FLOPPIES
+        from memd.devices.parts import OWN_FLOPPIES
+        from memd.standin.drives import FLOPPIES
 
         bus = "" if floppy.bus is None else floppy.bus.name
         taken = {*self._drives.floppies} if bus == OWN_FLOPPIES else set()
@@ -571,7 +572,7 @@ class Devices:
         chardev = self._chardevs.find(id)
         if chardev is None:
             raise QMPError(f"Property '{owner}.chardev' can't find value '{id}'")
-        if chardev.used or (isinstance(chardev, RegisteredChardev) and chardev.shared):
+        if chardev.used or (isinstance(chardev, RegisteredChardev) and chardev.in_use):
             raise QMPError(
                 f"Property '{owner}.chardev' can't take value '{id}': chardev '{id}' is already"
                 " in use"
@@ -591,7 +592,7 @@ def _visit_mac(owner: str) -> Visit:
 
     def visit(value: JSON, path: str) -> JSON:
         visit_str(value, path)
-        if not _MAC.fullmatch(value):
+        if not MAC.fullmatch(value):
             raise QMPError(f"Property '{owner}.mac' doesn't take value '{value}'")
         return value.replace("-", ":").lower()
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.kinds import FLASH
+from memd.devices.machine import Asked, Device
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.json_types import JSON
 from memd.qapi.numbers import is_integer, parse_uint64
@@ -56,23 +58,12 @@ _KINDS = ("none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen
 _ON_BUS = {"q35": (6, 1), "pc": (2, 2), "isapc": (2, 2)}
 """How many IDE buses a machine has, and how many drives each takes."""
 
+_PER_BUS = {("", "ide"): 2, ("", "scsi"): 7, ("q35", "ide"): 1, ("microvm", "none"): 1}
+"""How many drives a bus takes, of a machine or any: a higher index is one of another bus."""
+
 FLOPPIES = 2
 """How many floppies a controller takes."""
 
-OWN_FLOPPIES = "floppy-bus.0"
-"""The bus of a machine's own floppies."""
-
-_ORDER = {
-    # What has a place before the machine's drives, and what each kind of these follows: the
-    # serial and parallel ports, and a controller that comes with the first floppy.
-    "pc": (("ide", 2, False, False), ("floppy", 6, True, False)),
-    "q35": (("floppy", 6, True, True), ("ide", 5, False, False)),
-    "isapc": (("floppy", 7, True, False), ("ide", 5, False, False)),
-}
-"""The drives that a machine has devices for, in the order of their places: a kind, how many
-other devices are before it, whether the ports are, and whether the first brings a controller."""
-
-_NAMELESS = "/machine/unattached/device"
 _PLACE = ("if", "bus", "unit", "index", "media", "id")
 _WORDS = {
     "werror": (("ignore", "report", "stop", "enospc"), "'{}' invalid write error action"),
@@ -110,6 +101,10 @@ class BadId(QMPError):
     """The id of a drive can't be, which is seen before anything else."""
 
 
+class PlaceTakenError(QMPError):
+    """Another drive has the place of one."""
+
+
 class Drives:
     """The drives of a stand-in.
 
@@ -128,13 +123,20 @@ class Drives:
         self._tree = tree
         self._machine = machine
         self._places: dict[tuple[str, int, int], Drive] = {}
+        # The types of the devices that the machine makes.
+        self._own: dict[Drive, str] = {}
         self.floppies: set[int] = set()
         self.flash: dict[str, str] = {}
 
     # What a command line or `drive_add` asks for
 
     async def add(
-        self, options: dict[str, str], typed: Typed, *, hotplugged: bool = False
+        self,
+        options: dict[str, str],
+        typed: Typed,
+        *,
+        hotplugged: bool = False,
+        default: bool = False,
     ) -> tuple[str, str]:
         """`-drive`, and `drive_add` of the human monitor; gives the kind of its device, and its id.
 
@@ -142,6 +144,7 @@ class Drives:
             options: by their dotted names.
             typed: checks those of the node.
             hotplugged: whether the machine has started.
+            default: whether the machine need not have a device for it.
 
         Raises:
             QMPError: it can't be; nothing is left behind.
@@ -184,38 +187,39 @@ class Drives:
             raise QMPError(f"memd makes no device for if={kind}")
         if kind == "pflash" and buses and bus == 0 and unit < len(FLASH):
             self.flash[FLASH[unit]] = name
-        elif kind == "ide" and bus < buses and unit < per_bus:
-            self.attach(name, "ide-cd" if media == "cdrom" else "ide-hd", _NAMELESS, {})
-        elif kind == "floppy" and buses and bus == 0 and unit < FLOPPIES:
-            self.attach(name, "floppy", _NAMELESS, {})
+        elif kind == "ide" and 0 <= bus < buses and 0 <= unit < per_bus:
+            self._have_made(drive, "ide-cd" if media == "cdrom" else "ide-hd")
+        elif kind == "floppy" and buses and bus == 0 and 0 <= unit < FLOPPIES:
+            self._have_made(drive, "floppy")
             self.floppies.add(unit)
-        elif kind not in ("none", "virtio"):
+        elif kind not in ("none", "virtio") and not default:
             raise QMPError(f"machine type does not support if={kind},bus={bus},unit={unit}")
         drive.bound = kind != "none"
         if hotplugged:
             await self._blocks.relock(refuse=False)
         return kind, name
 
-    def number(self, before: int, ports: int) -> None:
-        """Name the devices that the machine has made for drives, once all are there.
+    async def add_default(self, place: dict[str, str], typed: Typed) -> None:
+        """Add an empty drive of the machine's, unless its place is taken; see `add`."""
+        try:
+            self._place(place)
+        except PlaceTakenError:
+            return
+        await self.add({**place}, typed, default=True)
 
-        Args:
-            before: how many devices without a name CPUs bring.
-            ports: how many serial and parallel ports there are.
-        """
-        at = before
-        for kind, others, after_ports, controller in _ORDER.get(self._machine, ()):
-            own = [
-                (place[1], drive)
-                for place, drive in sorted(self._places.items(), key=lambda item: item[0])
-                if place[0] == kind and drive.qdev == _NAMELESS
-            ]
-            at += others + after_ports * ports + (controller and bool(own))
-            for count, (bus, drive) in enumerate(own):
-                # Each IDE bus is a device of its own there.
-                before_bus = bus if self._machine == "isapc" else 0
-                drive.user = drive.qdev = f"{_NAMELESS}[{at + count + before_bus}]"
-            at += len(own)
+    def _have_made(self, drive: Drive, device: str) -> None:
+        """Have the machine make the device of a drive."""
+        self.attach(drive.name, device, "", {})
+        self._own[drive] = device
+
+    def asked(self) -> Iterator[Asked]:
+        """The devices that the machine makes for drives, each bus with the lowest unit first."""
+        for (kind, bus, _unit), drive in sorted(self._places.items(), key=lambda item: item[0]):
+            if drive in self._own:
+                yield Asked(kind, self._own[drive], bus, partial(self._made, drive))
+
+    def _made(self, drive: Drive, device: Device) -> None:
+        drive.user = drive.qdev = self._tree.path_of(device)
 
     async def add_node(self, options: dict[str, str], typed: Typed) -> None:
         """`drive_add -n` of the human monitor: a node of a client's; see `add`."""
@@ -230,24 +234,32 @@ class Drives:
         kind = own.get("if", "ide" if self._machine in _ON_BUS else "none")
         if kind not in _KINDS:
             raise QMPError(f"unsupported bus type '{kind}'")
-        per_bus = _ON_BUS.get(self._machine, (0, 0))[1] if kind == "ide" else 0
-        bus, unit, index = (_number(own.get(name), name) for name in ("bus", "unit", "index"))
-        if index is not None:
+        per_bus = _PER_BUS.get((self._machine, kind), _PER_BUS.get(("", kind), 0))
+        bus, unit, index = (_int(own.get(name), name) for name in ("bus", "unit", "index"))
+        if index not in (None, -1):
             if bus is not None or unit is not None:
                 raise QMPError("index cannot be used with bus and unit")
             bus, unit = divmod(index, per_bus) if per_bus else (0, index)
         bus = bus or 0
-        while unit is None or self._places.get((kind, bus, unit)) in self._blocks.drives:
-            if unit is not None and own.keys() & {"unit", "index"}:
-                at = -1 if index is None else index
-                raise QMPError(f"drive with bus={bus}, unit={unit} (index={at}) exists")
-            unit = 0 if unit is None else unit + 1
-            if per_bus and unit >= per_bus:
-                bus, unit = bus + 1, 0
-        name = f"{kind}{unit}"
+        if unit in (None, -1):
+            unit = 0
+            while self._is_taken(kind, bus, unit):
+                unit += 1
+                if per_bus and unit >= per_bus:
+                    bus, unit = bus + 1, 0
+        elif per_bus and unit >= per_bus:
+            raise QMPError(f"unit {unit} too big (max is {per_bus - 1})")
+        elif self._is_taken(kind, bus, unit):
+            at = -1 if index is None else index
+            raise PlaceTakenError(f"drive with bus={bus}, unit={unit} (index={at}) exists")
+        media = ""
         if kind in ("ide", "scsi"):
-            name = f"{kind}{bus}-{'cd' if own.get('media') == 'cdrom' else 'hd'}{unit}"
+            media = "-cd" if own.get("media") == "cdrom" else "-hd"
+        name = f"{kind}{bus if per_bus else ''}{media}{unit}"
         return kind, bus, unit, own.get("id", name)
+
+    def _is_taken(self, kind: str, bus: int, unit: int) -> bool:
+        return self._places.get((kind, bus, unit)) in self._blocks.drives
 
     async def delete(self, name: str) -> None:
         """`drive_del` of the human monitor, which deletes nodes too; raises `QMPError`."""
@@ -613,6 +625,12 @@ def _number(text: str | None, name: str) -> int | None:
         raise QMPError(f"Value '{text}' is too large for parameter '{name}'")
     # QEMU keeps 64 bits, of which the first is the sign.
     return value - (1 << 64) if value >> 63 else value
+
+
+def _int(text: str | None, name: str) -> Any:
+    """The same in 32 bits."""
+    value = _number(text, name)
+    return None if value is None else (value + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
 def _name(args: Args) -> str:

@@ -6,11 +6,17 @@ held, and no helper is run. Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+import random
+import re
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_interface
 from typing import Any
 
+from memd.devices.machine import Asked, Device
 from memd.errors import QMPError, device_not_found, is_identifier
+from memd.json_types import JSONObject
 from memd.standin.chardevs import Chardevs, Held, TakeFd
 
 _MOST = 1024
@@ -18,6 +24,9 @@ _MOST = 1024
 
 _NOT_BACKENDS = ("nic", "none")
 _FD_MEMBERS = ("fd", "fds", "vhostfd", "vhostfds")
+
+MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
+"""An address on the network."""
 
 _OWN_ADDRESSES = "52:54:00:12:34:"
 _FIRST = 0x56
@@ -125,13 +134,19 @@ class Netdevs:
         self._hubs: dict[int, list[Netdev]] = {}
         # How many devices have the addresses of which these are the last bytes.
         self._addresses: Counter[int] = Counter()
+        # The devices that the machine makes, each with what it is connected to.
+        self._own: list[tuple[Nic, Netdev, JSONObject]] = []
+        self._made_up = 0
 
     def find(self, id: str) -> Netdev | None:
         """The backend of that id."""
         return self._known.get(id)
 
-    def add(self, args: dict[str, Any], take_fd: TakeFd) -> None:
+    def add(self, args: dict[str, Any], take_fd: TakeFd, *, own: bool = False) -> None:
         """`netdev_add`.
+
+        Args:
+            own: whether its id is one of `make_up_id`.
 
         Raises:
             QMPError: it can't be; descriptors that it named are closed.
@@ -139,7 +154,7 @@ class Netdevs:
         id, kind = args["id"], args["type"]
         if kind in _NOT_BACKENDS:
             raise QMPError(f"network backend '{kind}' is not compiled into this binary")
-        if not is_identifier(id):
+        if not (own or is_identifier(id)):
             raise QMPError("Parameter 'id' expects an identifier")
         if id in self._known:
             raise QMPError(f"Duplicate ID '{id}'")
@@ -168,6 +183,52 @@ class Netdevs:
             self._hubs.setdefault(args["hubid"], []).append(made)
         if other is not None:
             made.connect(other)
+
+    def make_up_id(self) -> str:
+        """An id for a backend that the command line gives none."""
+        self._made_up += 1
+        return f"#net{self._made_up - 1}{random.randrange(100):02}"
+
+    def add_to_hub(self, netdev: str | None) -> Netdev:
+        """Add a port to the first hub, and connect a backend with it; gives the port."""
+        ports = self._hubs.setdefault(0, [])
+        port = Netdev(f"hub0port{len(ports)}", "hubport", {"hubid": 0}, [])
+        ports.append(port)
+        self._clients.append(port)
+        if netdev is not None:
+            port.connect(self._known[netdev])
+        return port
+
+    def ask_for(self, model: str, address: str, netdev: str | None, values: JSONObject) -> None:
+        """Have the machine make a device.
+
+        Args:
+            model: its type.
+            address: its address; "" for one that is made up.
+            netdev: the backend that it is connected to, None for a port of the first hub.
+            values: its properties.
+
+        Raises:
+            QMPError: there is no such backend, or no such address.
+        """
+        if address and not MAC.fullmatch(address):
+            raise QMPError("invalid syntax for ethernet address")
+        if netdev is not None and netdev not in self._known:
+            raise QMPError(f"netdev '{netdev}' not found")
+        peer = self.add_to_hub(None) if netdev is None else self._known[netdev]
+        nic = Nic("", model)
+        nic.address = address
+        self._own.append((nic, peer, values))
+
+    def asked(self) -> Iterator[Asked]:
+        """The devices that the machine makes."""
+        for each in self._own:
+            yield Asked("nic", each[0].model, 0, partial(self._made, *each))
+
+    def _made(self, nic: Nic, peer: Netdev, values: JSONObject, device: Device) -> None:
+        nic.connect(peer)
+        self.add_device(nic, None, nic.address)
+        device.values |= values
 
     def _other_of(self, args: dict[str, Any]) -> Netdev | None:
         """The backend that a port of a hub is for."""
@@ -225,6 +286,7 @@ class Netdevs:
         self._known.clear()
         self._clients.clear()
         self._hubs.clear()
+        self._own.clear()
 
     def set_link(self, args: dict[str, Any]) -> None:
         """`set_link`, of a backend or a device; raises `QMPError` where there is none."""

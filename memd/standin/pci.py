@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from memd.devices.device import peripherals
+from memd.devices.parts import PciPart
 from memd.devices.pci import PciDevice
 from memd.json_types import JSON, JSONObject
 from memd.qom import QObject
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from memd.devices.machine import Machine
     from memd.standin.catalogue import Catalogue
 
+Rows = dict[tuple[int, int], JSONObject]
+"""Rows of `query-pci`, by slot and function."""
+
 _LAST_BUS = 255
+
+_MSIX_BAR = 1
+"""The region of a virtio device's interrupt vectors."""
 
 _UNRECORDED: dict[str, tuple[int, int | None, JSONObject]] = {
     # The number of the virtio device, that of a legacy one on PCI, its class.
@@ -33,6 +40,9 @@ _UNRECORDED: dict[str, tuple[int, int | None, JSONObject]] = {
 }
 """Devices that need what no QEMU was given that a catalogue was recorded of."""
 
+
+_IDS = {"piix4-isa": 0x7110, "piix4-ide": 0x7111}
+"""The numbers of parts that no recorded machine has, and another one in their places."""
 
 _GPEX: JSONObject = {
     "bus": 0,
@@ -59,11 +69,12 @@ def pci_buses(machine: Machine, catalogue: Catalogue, *, numbered: bool) -> list
     buses: list[JSON] = recorded.get("return", [])
     if machine.buses.pci is None:
         return []
-    if not buses:
-        buses = [{"bus": 0, "devices": [_GPEX] if machine.config.type != "x-remote" else []}]
+    standing = {
+        (row["slot"], row["function"]): row for row in (buses or [{}])[0].get("devices", ())
+    }
     known = catalogue.section("devices")
     on: dict[QObject | None, list[PciDevice]] = {}
-    for device in peripherals(machine.tree):
+    for device in (*_parts(machine.tree.resolve("/machine")), *peripherals(machine.tree)):
         if isinstance(device, PciDevice):
             on.setdefault(device.bus, []).append(device)
     last = 0
@@ -73,7 +84,7 @@ def pci_buses(machine: Machine, catalogue: Catalogue, *, numbered: bool) -> list
         for device in sorted(on.get(bus, ()), key=lambda device: device.place):
             slot, function = divmod(device.place, 8)
             place = {"bus": number, "slot": slot, "function": function}
-            row = {**_row(device, known), **place, "qdev_id": device.id or ""}
+            row = {**_row(device, known, standing), **place, "qdev_id": device.id or ""}
             bridge = row.get("pci_bridge")
             if bridge and numbered and not device.hotplugged and last < _LAST_BUS:
                 last = secondary = last + 1
@@ -82,19 +93,37 @@ def pci_buses(machine: Machine, catalogue: Catalogue, *, numbered: bool) -> list
                 row["pci_bridge"] = {"bus": {**bridge["bus"], **its}, "devices": behind}
             yield row
 
-    first = [*buses[0]["devices"], *rows(machine.buses.pci, 0)]
-    first.sort(key=lambda row: (row["slot"], row["function"]))
-    return [{**buses[0], "devices": first}, *buses[1:]]
+    first = [] if machine.config.type not in ("virt", "microvm") else [_GPEX]
+    return [{"bus": 0, "devices": [*first, *rows(machine.buses.pci, 0)]}]
 
 
-def _row(device: PciDevice, known: JSONObject) -> JSONObject:
-    """What is told of a device wherever it is."""
+def _parts(holder: QObject) -> Iterator[PciPart]:
+    """The machine's own devices on its PCI bus, below an object."""
+    for child in holder.children.values():
+        if isinstance(child, PciPart):
+            yield child
+        yield from _parts(child)
+
+
+def _row(device: PciDevice, known: JSONObject, standing: Rows) -> JSONObject:
+    """What is told of a device wherever it is.
+
+    Args:
+        known: the devices of the catalogue.
+        standing: the rows of a recorded machine, by slot and function.
+    """
     name = device.qom_type.name
+    if isinstance(device, PciPart) and not known.get(name, {}).get("pci"):
+        found: JSONObject = standing[divmod(device.place, 8)]
+        return {**found, "id": {**found["id"], "device": _IDS.get(name, found["id"]["device"])}}
     legacy = device.values.get("disable-legacy", "auto")
     modern = legacy == "on" or (legacy == "auto" and device.on_port)
     for kind in (f"{name}-non-transitional", name) if modern else (name,):
         row: JSONObject | None = known.get(kind, {}).get("pci")
         if row is not None:
+            if device.values.get("vectors") == 0 and name.startswith("virtio-"):
+                regions = [each for each in row["regions"] if each["bar"] != _MSIX_BAR]
+                return {**row, "regions": regions}
             return row
     general = re.sub("(-non)?-transitional$", "", name)
     if general not in _UNRECORDED:

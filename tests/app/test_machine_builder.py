@@ -75,7 +75,8 @@ def test_memory_of_a_backend_and_of_nodes(start: Start) -> None:
 def test_devices_stand_before_their_objects(start: Start) -> None:
     """As Kata starts its hypervisor with an image, and as libvirt gives its devices."""
     monitor = start(
-        *("-device", "nvdimm,id=nv0,memdev=m0,unarmed=on", "-machine", "q35,nvdimm=on", *ROOM),
+        *("-nodefaults", "-device", "nvdimm,id=nv0,memdev=m0,unarmed=on"),
+        *("-machine", "q35,nvdimm=on", *ROOM),
         *("-device", '{"driver":"pcie-root-port","id":"pci.1","bus":"pcie.0","addr":"0x1"}'),
         *("-device", '{"driver":"virtio-mem-pci","id":"v0","memdev":"m1","bus":"pci.1"}'),
         *(*M0, *M1, "-S"),

@@ -15,7 +15,17 @@ def test_what_a_client_starts_a_machine_with(start: Start, directory: Path) -> N
     disk = directory / "disk"
     disk.write_bytes(bytes(1 << 20))
     server = start(
-        *("-machine", "q35", "-m", "64M", "-kernel", "/boot/vmlinuz", "-append", "quiet"),
+        *(
+            "-nodefaults",
+            "-machine",
+            "q35",
+            "-m",
+            "64M",
+            "-kernel",
+            "/boot/vmlinuz",
+            "-append",
+            "quiet",
+        ),
         *("-chardev", "null,id=s0", "-serial", "chardev:s0"),
         *("-chardev", f"file,id=c1,path={directory}/console"),
         *("-chardev", f"socket,id=c2,path={directory}/agent,server=on,wait=off"),

@@ -119,7 +119,6 @@ def test_what_needs_a_machine(name: str) -> None:
 REFUSED = [
     (["-bogus"], "-bogus: invalid option"),
     (["-insecure-tcp"], "-insecure-tcp: invalid option"),
-    (["-net", "user"], "-net user: memd has nothing that this could mean something to"),
     (["-display", "gtk"], "-display gtk: Parameter 'type' does not accept value 'gtk'"),
     (["-display", "none,foo"], "-display none,foo: Expected '=' after parameter 'foo'"),
     (["-audio", "alsa"], "-audio alsa: Parameter 'driver' does not accept value 'alsa'"),

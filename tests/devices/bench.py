@@ -50,6 +50,13 @@ class Clock:
         self.now = end
 
 
+_STANDING = {
+    "q35": {0: "mch", 31 * 8: "ICH9-LPC", 31 * 8 + 2: "ich9-ahci", 31 * 8 + 3: "ICH9-SMB"},
+    "pc": {0: "i440FX", 8: "PIIX3", 9: "piix3-ide", 11: "PIIX4_PM"},
+}
+"""The parts on the PCI bus of a machine, which has no others here, by their places."""
+
+
 class Bench(Console):
     """A client of a daemon with a machine that runs.
 
@@ -77,6 +84,9 @@ class Bench(Console):
         self.spawned: list[Running] = []
         machine = self.machine = self.daemon.machine
         machine.set_up()
+        for place, kind in _STANDING.get(type, {}).items():
+            assert machine.buses.pci is not None
+            machine.buses.pci.occupy(place, kind, multifunction=place > 0)
         machine.emit = self._note
         machine.later = self.clock.later
         machine.spawn = self._spawn

@@ -83,6 +83,8 @@ def test_refusals(machine: Machine) -> None:
     assert refusal(machine, driver=driver, **{"x-speed": "3"}) == (
         "Parameter 'x-speed' does not accept value '3'"
     )
+    assert machine.buses.pci is not None
+    machine.buses.pci.occupy(31 * 8, "ICH9-LPC", multifunction=True)
     assert refusal(machine, driver=driver, addr="1f", chassis=9) == (
         "PCI: slot 31 function 0 not available for pcie-root-port, in use by ICH9-LPC,id=(null)"
     )

@@ -17,6 +17,7 @@ def standin_pair(
     directory: Path,
     *options: str,
     own: Sequence[str] = (),
+    bare: bool = True,
     prepare: Callable[[Path], None] = lambda directory: None,
 ) -> Iterator[Pair]:
     """Both, started with the same options.
@@ -25,9 +26,10 @@ def standin_pair(
         directory: where they work.
         options: of both; `@DIR@` in them is each one's own directory.
         own: memd's own, besides.
+        bare: whether the machine has nothing that it is not told to have.
         prepare: makes what is in the directory of each one.
     """
-    common = ["-S", "-display", "none", "-nodefaults", *options]
+    common = ["-S", "-display", "none", *["-nodefaults"] * bare, *options]
     with contextlib.ExitStack() as stack:
         sides = []
         for name, argv in (

@@ -1,0 +1,72 @@
+"""What a machine has that is not told otherwise, and what the machine makes for options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from memd.json_types import JSON
+from tests.differential.harness import Side
+from tests.differential.standin import standin_pair
+from tests.differential.test_drives import plain
+
+LINES = (
+    "",
+    *(f"-machine {each}" for each in ("q35", "isapc", "microvm", "none", "x-remote")),
+    *("-machine pc-q35-2.11", "-machine pc-i440fx-2.4 -serial none -parallel null"),
+    "-machine q35,usb=on -serial null -vga cirrus -net none",
+    "-machine pc,usb=on -nic none -device VGA -fda null-co:// -smp 2",
+    "-machine pc,hpet=off,i8042=off,pit=off -hda null-co:// -hdc null-co:// -hdd null-co://",
+    "-machine pc,vmport=off,pic=off,acpi=off -drive if=floppy,unit=1 -vga none",
+    "-machine pc,x-south-bridge=piix4-isa,smbus=off -netdev user,id=n",
+    "-machine q35,hpet=off,pic=off,smbus=off -cdrom null-co:// -drive if=floppy,unit=1 -vga virtio",
+    "-machine q35,sata=off,vmport=off,pit=off -device virtio-scsi-pci -device scsi-cd -vga vmware",
+    "-machine isapc,i8042=off -vga std -cpu qemu64 -serial null -serial null",
+    "-machine microvm,acpi=off,rtc=off -drive if=none,driver=null-co -device virtio-serial-device",
+    "-machine microvm,pcie=on,ioapic2=off,usb=on,isa-serial=off -serial null -serial null",
+    "-machine pc -device isa-serial -device floppy -device virtio-scsi-pci"
+    " -device scsi-hd,drive=d -drive if=none,id=d,driver=null-co",
+    "-machine pc -nic user,model=virtio-net-pci,mac=52:54:00:12:34:57 -nic user,id=z,model=e1000e",
+    "-machine q35 -net nic,model=virtio -net user -net nic,netdev=n0,macaddr=52:54:00:aa:bb:cc"
+    " -netdev user,id=n0 -device virtio-net-pci,id=v",
+    "-machine pc -serial null -serial none -serial mon:null -serial vc:80Cx24C -serial null"
+    " -serial null -parallel null -parallel vc",
+)
+
+
+def own_devices(side: Side) -> JSON:
+    """The devices that are nobody's, with the bus that each is on."""
+    rows = side.monitor.execute("qom-list", {"path": "/machine/unattached"})["return"]
+    found = {}
+    for row in rows:
+        if row["name"].startswith("device["):
+            one = {"path": f"/machine/unattached/{row['name']}", "property": "parent_bus"}
+            found[row["name"]] = row["type"], side.monitor.execute("qom-get", one)
+    return dict(sorted(found.items()))
+
+
+def told(side: Side, command: str, line: str | None = None) -> JSON:
+    """An answer without the digits of names that are made up."""
+    answer = side.monitor.execute(command, {} if line is None else {"command-line": line})
+    text = answer.get("return")
+    if isinstance(text, str):
+        return plain(re.sub(r"#net\d\d\d", "#net", text))
+    if command == "query-chardev":
+        answer["return"] = [row for row in answer["return"] if row["label"] != "compat_monitor0"]
+    return side.normal(plain(answer))
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_what_a_machine_has(directory: Path, line: str) -> None:
+    with standin_pair(directory, *shlex.split(line), bare=False) as pair:
+        for command in ("query-block", "query-blockstats", "query-chardev", "query-pci"):
+            pair.same(command, lambda side, command=command: told(side, command))  # type: ignore[misc]
+        for words in ("info block", "info network", "info pci"):
+            pair.same(
+                words,
+                lambda side, words=words: told(side, "human-monitor-command", words),  # type: ignore[misc]
+            )
+        pair.same("devices", own_devices)
