@@ -405,9 +405,16 @@ def query_pci(daemon: Daemon, args: JSONObject) -> list[JSON]:
 
 async def info_ramblock(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info ramblock`."""
-    from memd.devices.ram_blocks import ram_block_lines
+    from memd.devices.ram_blocks import RamBlocks
 
-    return [line async for line in in_turns(ram_block_lines(qom.backends(daemon)))]
+    if daemon.standin is not None:
+        blocks = daemon.standin.ram_blocks
+    else:
+        # Nothing has counted those that have gone.
+        blocks = RamBlocks()
+        for each in qom.backends(daemon):
+            blocks.take(each, True)
+    return [line async for line in in_turns(blocks.lines())]
 
 
 async def info_qom_tree(daemon: Daemon, args: JSONObject) -> list[str]:

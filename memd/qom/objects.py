@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol
@@ -71,11 +72,13 @@ class Objects(QObject):
     Attributes:
         children: the objects in it, by id; not those that are being made.
         listener: told of changes; None for nobody.
+        on_listed: called with an object once it is listed, and with False once it is not.
         pools: the pools of memory; None where there are none.
         quota: limits on what clients make.
     """
 
     listener: Listener | None = None
+    on_listed: Callable[[UserCreatable, bool], None] | None = None
     pools: Pools | None = None
 
     def __init__(self, tree: Paths) -> None:
@@ -288,6 +291,8 @@ class Objects(QObject):
             QMPError: another object is listed by that id.
         """
         self.add_child(obj.name, obj)
+        if self.on_listed is not None:
+            self.on_listed(obj, True)
         obj.refresh()
         if obj.charge is None:
             # Nobody asked for it: it is there, whatever the limits.
@@ -296,5 +301,7 @@ class Objects(QObject):
     def detach(self, obj: UserCreatable) -> None:
         """Take a listed object out; its id is free at once."""
         self.remove_child(obj.name)
+        if self.on_listed is not None:
+            self.on_listed(obj, False)
         if obj.charge is not None:
             obj.charge.end()

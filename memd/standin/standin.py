@@ -67,9 +67,13 @@ class StandIn:
         self.devices_of_drives: list[DeviceOption] = []
         """The devices that `-drive if=virtio` asks for."""
         self._tree = tree
+        from memd.devices.ram_blocks import RamBlocks
         from memd.standin.types import CatalogueTypes
 
         tree.more_types = CatalogueTypes(self.catalogue, tree)
+        self.ram_blocks = RamBlocks()
+        """The RAM blocks of backends."""
+        tree.objects.on_listed = self.ram_blocks.take
 
     # Registers, each made when it is first asked for: a start that needs none imports none.
 

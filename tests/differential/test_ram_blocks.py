@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +68,29 @@ def test_of_backends(directory: Path) -> None:
         tell(pair, BACKENDS)
         compare(pair, 13, offsets=True)
         tell(pair, [("object-del", {"id": "m13"}), ("object-del", {"id": "m2"}), backend("m2")])
-        compare(pair, 12)
+        compare(pair, 12, offsets=True)
+
+
+KIB = 1 << 10
+SIZES = (4 * KIB, 5000, 8 * KIB, 256 * KIB, 260 * KIB, 512 * KIB, 768 * KIB, MIB, 3 * MIB)
+
+
+def test_offsets_after_blocks_have_gone(directory: Path) -> None:
+    """A block goes into a gap that others have left: which one depends on all before it."""
+    seed = int(os.environ.get("MEMD_SEED", "0")) or random.randrange(1 << 32)
+    draw = random.Random(seed)
+    print(f"MEMD_SEED={seed}")
+    there: list[str] = []
+    with standin_pair(directory, "-machine", "none") as pair:
+        for number in range(300):
+            if there and draw.random() < 0.47:
+                id = there.pop(draw.randrange(len(there)))
+                tell(pair, [("object-del", {"id": id})])
+            else:
+                there.append(f"m{number}")
+                tell(pair, [backend(f"m{number}", size=draw.choice(SIZES))])
+            if number % 20 == 19:
+                compare(pair, len(there), offsets=True)
 
 
 MEMORY = (
