@@ -11,7 +11,7 @@ from types import CoroutineType
 from typing import Any
 
 from memd import __version__
-from memd.commands import hmp_info, hmp_plug, qom
+from memd.commands import hmp_info, hmp_plug, hmp_registers, qom
 from memd.commands.daemon import Daemon
 from memd.commands.hmp_arguments import BLANKS, Usage, arguments, described, words
 from memd.compat import Compat
@@ -46,7 +46,8 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
         entry = _INFO.get(name)
     typed = line[:end]
     if entry is None:
-        return _unmodelled(daemon, typed) or f"unknown command: '{typed}'\r\n"
+        answer = _unmodelled(daemon, typed)
+        return f"unknown command: '{typed}'\r\n" if answer is None else answer
     names, specification, _description, act = entry
     if daemon.compat is not Compat.V10_0:
         specification = _SPECIFICATIONS_11_1.get(act, specification)
@@ -87,16 +88,20 @@ def _said(error: QMPError | Usage) -> str:
     return str(error) if isinstance(error, Usage) else f"Error: {error.desc}\r\n"
 
 
-def _unmodelled(daemon: Daemon, typed: str) -> str:
-    """The answer to a line that begins with a word that QEMU has and memd has not."""
+def _unmodelled(daemon: Daemon, typed: str) -> str | None:
+    """The answer to a line of words that QEMU has and memd has not; None to any other."""
     typed = typed.strip(BLANKS)
     if daemon.standin is None or not typed:
-        return ""
+        return None
     first, *rest = words(typed)
     known = daemon.standin.catalogue.section("monitor")
     names = known["info"] if first == "info" else known["commands"]
     if not any((rest or [first])[0] in each for each in names):
-        return ""
+        return None
+    told = daemon.standin.recorded(f"x-query-{rest[0]}") if first == "info" and rest else None
+    if told is not None and "return" in told:
+        text: str = told["return"]["human-readable-text"]
+        return text.replace("\n", "\r\n")
     return f"Error: memd knows '{typed}' and does not act on it\r\n"
 
 
@@ -308,6 +313,8 @@ _COMMANDS = {name: entry for entry in _ENTRIES for name in entry[0].split("|")}
 _SUBJECTS: tuple[_Entry, ...] = (
     ("balloon", "", "show balloon information", hmp_info.info_balloon),
     ("block", "nodes:-n,verbose:-v,device:B?", "show the block devices", hmp_info.info_block),
+    ("block-jobs", "", "show the block jobs", hmp_registers.info_block_jobs),
+    ("blockstats", "", "show statistics of drives", hmp_registers.info_blockstats),
     ("chardev", "", "show the character devices", hmp_info.info_chardev),
     ("cpus", "", "show infos for each CPU", hmp_info.info_cpus),
     (
@@ -316,6 +323,8 @@ _SUBJECTS: tuple[_Entry, ...] = (
         "Show information about hotpluggable CPUs",
         hmp_info.info_hotpluggable_cpus,
     ),
+    ("dirty_rate", "", "show the rate of dirtied memory", hmp_registers.info_dirty_rate),
+    ("dump", "", "show the state of a dump", hmp_registers.info_dump),
     ("iothreads", "", "show iothreads", hmp_info.info_iothreads),
     ("kvm", "", "show KVM information", _info_kvm),
     ("memdev", "", "show memory backends", _info_memdev),
@@ -348,8 +357,12 @@ _SUBJECTS: tuple[_Entry, ...] = (
     ("ramblock", "", "show the RAM blocks of backends", hmp_info.info_ramblock),
     ("snapshots", "", "show the internal snapshots", hmp_info.info_snapshots),
     ("status", "", "show the current VM status (running|paused)", _info_status),
+    ("tpm", "", "show the TPM", hmp_registers.info_tpm),
     ("uuid", "", "show the current VM UUID", _info_uuid),
     ("version", "", "show the version of QEMU", _info_version),
+    ("virtio", "", "show the virtio devices", hmp_registers.info_virtio),
+    ("vm-generation-id", "", "show the generation id", hmp_registers.info_vm_generation_id),
+    ("vnc", "", "show the VNC display", hmp_registers.info_vnc),
 )
 
 _INFO = {entry[0]: entry for entry in _SUBJECTS}

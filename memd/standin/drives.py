@@ -418,9 +418,10 @@ class Drives:
         if args.get("query-nodes", False):
             nodes = self._blocks.all()[::-1]
             return await encoded(_statistics(node, [], backing=False) for node in nodes)
-        return await encoded(self._statistics_of_drives())
+        return await encoded(self.statistics_of_drives())
 
-    def _statistics_of_drives(self) -> Iterator[dict[str, JSON]]:
+    def statistics_of_drives(self) -> Iterator[dict[str, JSON]]:
+        """What `query-blockstats` tells of each drive; raises `QMPError`."""
         for drive in [*self._blocks.drives]:
             row: dict[str, JSON]
             row = {"stats": _counts()} if drive.node is None else _statistics(drive.node, [])

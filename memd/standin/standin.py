@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from memd.compat import Compat
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.schema import Command, Schema
 from memd.qom import Tree
 from memd.standin.catalogue import find_catalogue
@@ -274,6 +274,11 @@ class StandIn:
         found: dict[str, JSON] = answers.get(self._machine) or answers[_FULL]
         return found
 
+    def recorded(self, command: str) -> JSONObject | None:
+        """What the recorded QEMU answered to a command without arguments, None for nothing."""
+        answer: JSONObject | None = self._answers().get(command)
+        return answer
+
     def set_migration_parameters(self, parameters: dict[str, JSON]) -> None:
         """`migrate-set-parameters`; a null takes away what was set.
 
@@ -297,7 +302,7 @@ class StandIn:
             QMPError: what the recorded QEMU said, or that memd does not act on it.
         """
         if not arguments:
-            recorded = self._answers().get(command.name)
+            recorded = self.recorded(command.name)
             if recorded is not None:
                 if "error" in recorded:
                     raise QMPError(recorded["error"]["desc"], recorded["error"]["class"])

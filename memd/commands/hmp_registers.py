@@ -1,0 +1,105 @@
+"""The human monitor's words that tell of a stand-in's registers: jobs, statistics, displays.
+
+Their texts were observed on QEMU 10.0.2.
+"""
+
+from __future__ import annotations
+
+from memd.commands.daemon import Daemon
+from memd.commands.hmp_plug import standin
+from memd.errors import QMPError
+from memd.json_types import JSON, JSONObject
+from memd.work import in_turns
+
+_COUNTS = (
+    *("rd_bytes", "wr_bytes", "rd_operations", "wr_operations", "flush_operations"),
+    *("wr_total_time_ns", "rd_total_time_ns", "flush_total_time_ns", "rd_merged", "wr_merged"),
+)
+
+
+def info_block_jobs(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info block-jobs`."""
+    lines = []
+    for job in standin(daemon).images.jobs.query_block():
+        what = f"Type {job['type']}, device" if job["type"] != "stream" else "Streaming device"
+        lines.append(
+            f"{what} {job['device']}: Completed {job['offset']} of {job['len']} bytes,"
+            f" speed limit {job['speed']} bytes/s"
+        )
+    return lines or ["No active jobs"]
+
+
+async def info_blockstats(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info blockstats`."""
+    lines = []
+    async for row in in_turns(standin(daemon).drives.statistics_of_drives()):
+        told = " ".join(f"{name}={row['stats'][name]}" for name in _COUNTS)
+        lines.append(f"{row['device']}: {told} idle_time_ns=0")
+    return lines
+
+
+def info_dirty_rate(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info dirty_rate`."""
+    told = standin(daemon).dirty_rate.query({})
+    lines = [f"Status: {told['status']}", f"Start Time: {told['start-time']} (ms)"]
+    if told["mode"] == "page-sampling":
+        lines.append(f"Sample Pages: {told['sample-pages']} (per GB)")
+    lines += [f"Period: {told['calc-time']} (sec)", f"Mode: {told['mode']}"]
+    rate = f"{told['dirty-rate']} (MB/s)" if "dirty-rate" in told else "(not ready)"
+    return [*lines, f"Dirty rate: {rate}"]
+
+
+def info_dump(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info dump`."""
+    told = standin(daemon).dump.query()
+    lines = [f"Status: {told['status']}"]
+    if told["status"] == "active":
+        lines.append(f"Finished: {100 * told['completed'] / told['total']:.2f} %")
+    return lines
+
+
+def info_vnc(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info vnc`."""
+    lines = []
+    for display in standin(daemon).vnc.query_servers():
+        lines.append(f"{display['id']}:")
+        for row in display["server"]:
+            lines.append(f"  Server: {row['host']}:{row['service']} ({row['family']})")
+            lines.append(f"    Auth: {row['auth']} (Sub: none)")
+    return lines or ["None"]
+
+
+def info_tpm(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info tpm`."""
+    lines = []
+    for number, row in enumerate(standin(daemon).tpms.query()):
+        kind, its = row["options"]["type"], row["options"]["data"]
+        told = "".join(f",{name}={value}" for name, value in its.items())
+        lines += [f" tpm{number}: model={row['model']}", f"  \\ {row['id']}: type={kind}{told}"]
+    return ["TPM device:", *lines] if lines else []
+
+
+def info_vm_generation_id(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info vm-generation-id`; raises `QMPError` where there is none."""
+    told: JSON = standin(daemon).devices.generation_id()
+    return [told["guid"]]
+
+
+def info_virtio(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info virtio`; raises `QMPError` where no device is one."""
+    from memd.devices.device import peripherals
+
+    lines = []
+    for device in peripherals(daemon.tree):
+        if device.qom_type.is_a("virtio-pci"):
+            kind = device.qom_type.name.removeprefix("vhost-user-").partition("-pci")[0]
+            kind = _KINDS.get(kind, kind)
+            lines.append(f"{daemon.tree.path_of(device)}/virtio-backend [{kind}]")
+    if not lines:
+        raise QMPError("No virtio devices found")
+    return lines
+
+
+_KINDS = dict.fromkeys(
+    (f"virtio-{each}" for each in ("tablet", "keyboard", "mouse", "multitouch")), "virtio-input"
+)

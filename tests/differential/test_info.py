@@ -1,0 +1,62 @@
+"""What the human monitor's `info` tells of a paused machine with usual devices."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from memd.json_types import JSON
+from tests.differential.harness import Side
+from tests.differential.standin import standin_pair
+from tests.differential.test_tpm import emulator
+
+USUAL = (
+    "-m 64M,slots=2,maxmem=2G -blockdev null-co,node-name=n0 -device virtio-blk-pci,drive=n0,id=b0"
+    " -netdev user,id=u0 -device virtio-net-pci,netdev=u0 -device virtio-scsi-pci,id=s0"
+    " -drive if=none,id=d0,driver=null-co -device scsi-hd,drive=d0 -device virtio-rng-pci,id=r0"
+    " -object memory-backend-ram,id=m0,size=64M -device virtio-mem-pci,memdev=m0,id=v0"
+    " -device virtio-tablet-pci,id=t0 -device virtio-balloon-pci -device virtio-serial-pci"
+    " -drive if=none,id=e0 -vnc unix:@DIR@/v"
+    " -device vmgenid,guid=324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87"
+)
+WORDS = (
+    *("block", "block-jobs", "blockstats", "dirty_rate", "dump", "hotpluggable-cpus", "irq"),
+    *("network", "numa", "pci", "roms", "snapshots", "tpm", "virtio", "vm-generation-id", "vnc"),
+)
+
+
+def told(side: Side, word: str) -> JSON:
+    said = side.ask("human-monitor-command", {"command-line": f"info {word}"})["return"]
+    assert isinstance(said, str)
+    said = said.replace(str(side.scratch), "")
+    # What is listed has no order of its own.
+    return (
+        sorted(said.split("\r\n"))
+        if word in ("irq", "virtio")
+        else re.sub(r"#block\d+", "#block", said)
+    )
+
+
+@pytest.mark.parametrize("machine", ["pc", "q35", "none"])
+def test_of_a_machine(directory: Path, machine: str) -> None:
+    options = USUAL.split() if machine != "none" else []
+    with standin_pair(directory, "-machine", machine, *options) as pair:
+        for word in WORDS:
+            pair.same(word, lambda side, word=word: told(side, word))  # type: ignore[misc]
+        if machine == "none":
+            return
+        for target, more in (("t0", {}), ("t1", {"speed": 1000})):
+            pair.ask("blockdev-add", {"driver": "null-co", "node-name": target, "size": 1 << 30})
+            job = {"job-id": f"j{target}", "device": "n0" if more else "d0", "target": target}
+            pair.ask("blockdev-mirror", {**job, "sync": "none", **more})
+        pair.same("jobs", lambda side: told(side, "block-jobs"))
+
+
+def test_of_a_tpm(directory: Path) -> None:
+    path = directory / "t"
+    options = ["-chardev", f"socket,id=c0,path={path}", "-tpmdev", "emulator,id=t0,chardev=c0"]
+    options += ["-device", "tpm-tis,tpmdev=t0,id=d0"]
+    with emulator(path), standin_pair(directory, "-machine", "q35", *options) as pair:
+        pair.same("tpm", lambda side: told(side, "tpm"))
