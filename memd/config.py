@@ -197,6 +197,7 @@ class MachineConfig(NamedTuple):
         cpu_type: the class of its CPUs; "" for that which the machine brings.
         smp: the CPUs: every level of their topology and how many, "cpus" and
             "maxcpus"; empty for one CPU.
+        rtc_offset: seconds that its clock is before UTC.
     """
 
     type: str = "none"
@@ -213,6 +214,7 @@ class MachineConfig(NamedTuple):
     guest_delay_ms: int = 0
     cpu_type: str = ""
     smp: Mapping[str, int] = {}
+    rtc_offset: float = 0.0
 
     @property
     def has_power_management(self) -> bool:

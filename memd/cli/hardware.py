@@ -36,6 +36,7 @@ class Hardware:
     Attributes:
         machine: what `-machine` and `-accel` say.
         cpu_model: what `-cpu` names.
+        rtc_offset: seconds that the machine's clock is before UTC.
     """
 
     def __init__(self, config: Config) -> None:
@@ -47,6 +48,7 @@ class Hardware:
         self._device_ids: set[str] = set()
         self._reaction = ("immediately", 0)
         self.cpu_model: str | None = None
+        self.rtc_offset = 0.0
 
     # One option at a time. Each raises `QMPError` where it can't be read, and
     # `Answered` where it asks what there is.
@@ -158,6 +160,7 @@ class Hardware:
             guest_reacts=self._reaction[0],
             guest_delay_ms=self._reaction[1],
             cpu_type=f"{self.cpu_model}-x86_64-cpu" if named else "",
+            rtc_offset=self.rtc_offset,
             smp=smp,
         )
 

@@ -85,6 +85,7 @@ class QemuCommandLine(CommandLine):
         qtest: the address of the qtest protocol, or None.
         guest_name: whether messages begin with the guest's name.
         mon_seen: whether there was a `-mon`, which is warned about once.
+        rtc: the options of `-rtc`.
     """
 
     def __init__(self, report: Report) -> None:
@@ -94,6 +95,7 @@ class QemuCommandLine(CommandLine):
         self.qtest: str | None = None
         self.guest_name = False
         self.mon_seen = False
+        self.rtc = Opts(None)
 
     def parse(self, known: OptsList, given: Given) -> Opts:
         """The options in an argument."""
@@ -113,6 +115,47 @@ def _refuse(line: QemuCommandLine, given: Given) -> None:
 
 def _only_checked(line: QemuCommandLine, given: Given) -> None:
     line.parse(_LISTS[given.name], given)
+
+
+_RTC = {"clock": ("host", "rt", "vm"), "driftfix": ("slew", "none")}
+
+
+def _rtc(line: QemuCommandLine, given: Given) -> None:
+    line.rtc = line.parse(_LISTS["rtc"], given)
+
+
+def _set_clock(line: QemuCommandLine) -> None:
+    """Take what `-rtc` says; raises `CommandLineError` where it can't be."""
+    opts = line.rtc
+    for name, words in _RTC.items():
+        value = opts.get(name)
+        if value is not None and value not in words:
+            raise CommandLineError(f"invalid option value '{value}'")
+    line.hardware.rtc_offset = _seconds_off(opts.get("base") or "utc")
+
+
+def _seconds_off(base: str) -> float:
+    """The seconds that a machine's clock is before UTC."""
+    import calendar
+    import time
+
+    if base == "utc":
+        return 0.0
+    if base == "localtime":
+        return time.localtime().tm_gmtoff
+    match = _DATE.fullmatch(base)
+    if match is None:
+        raise CommandLineError(
+            "invalid datetime format",
+            hint="valid formats: '2006-06-17T16:01:21' or '2006-06-17'",
+        )
+    year, month, day, *at = (int(each or 0) for each in match.groups())
+    # There is no month that QEMU does not take.
+    later, month = divmod(month - 1, 12)
+    return calendar.timegm((year + later, month + 1, day, *at)) - time.time()
+
+
+_DATE = re.compile(r"(\d{1,4})-(\d{1,4})-(\d{1,4})(?:T(\d{1,4}):(\d{1,4}):(\d{1,4}))?")
 
 
 def _run_with(line: QemuCommandLine, given: Given) -> None:
@@ -301,7 +344,8 @@ OPTIONS: dict[str, Take] = {
     "watchdog-action": lambda line, given: _set_action(line, "watchdog", given.value),
     "catalogue": options.text("catalogue"),
     "unmodelled": options.choice("unmodelled", "refuse", "sample"),
-    **dict.fromkeys(("overcommit", "rtc", "sandbox"), _only_checked),
+    **dict.fromkeys(("overcommit", "sandbox"), _only_checked),
+    "rtc": _rtc,
     "run-with": _run_with,
     "chardev": _registered("take_chardev"),
     "object": _registered("take_object"),
@@ -461,6 +505,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     if config.preconfig and config.incoming is not None and config.incoming.command != "defer":
         raise CommandLineError("'preconfig' supports '-incoming defer' only")
     hardware.machine.check_type(config.compat)
+    _set_clock(line)
     given = [*given, *_add_defaults(line, given)]
     config.startup.sort(key=lambda each: (_ORDER.index(each.command), not _is_modern(each)))
     line.monitors.finish()

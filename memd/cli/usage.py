@@ -162,7 +162,7 @@ Same effect as in QEMU:
   -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -mem-path PATH, -smp N, -numa SPEC
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -incoming defer|URI|JSON
-  -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
+  -rtc SPEC, -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
   -netdev SPEC, -blockdev SPEC, -drive SPEC, -cdrom, -fda, -fdb, -hda, -hdb,
   -hdc, -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev and -virtfs SPEC, -tpmdev
   emulator,..., -device of any type,
@@ -178,7 +178,7 @@ Same effect as in QEMU:
   -help, -version, -object help, -machine help, -accel help
 
 Without CPUs, disks or a screen to mean anything to, and so read over:
-  -no-user-config, -nographic, -display, -audio, -audiodev, -boot, -rtc, -sandbox,
+  -no-user-config, -nographic, -display, -audio, -audiodev, -boot, -sandbox,
   -cpu, -global, -k, -D, -d, -trace, -overcommit, -run-with, -usb, -kernel, -initrd,
   -append, -bios, -dtb, -smbios, -fw_cfg
 

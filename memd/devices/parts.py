@@ -134,7 +134,9 @@ def add_parts(machine: Machine, cpu_type: str, accelerator: str) -> None:
         parts.add_microvm(clock=clock)
     root.add_child("fw_cfg", parts.on_system_bus("fw_cfg_io"))
     if clock:
-        more.append(Property("rtc-time", "struct tm", get=_now, set=_no_time))
+        offset = machine.config.rtc_offset
+        told = Property("rtc-time", "struct tm", get=lambda root: _now(offset), set=_no_time)
+        more.append(told)
     extend(root, *more)
     if kind != "microvm" and machine.tree.compat is not Compat.V10_0:
         ports = machine.tree.resolve("/machine/unattached/io[0]")
@@ -358,9 +360,9 @@ class _Parts:
             self._add_asked("serial", isa)
 
 
-def _now(machine: MachineObject) -> JSON:
-    """The time of the machine's clock."""
-    now = time.gmtime()
+def _now(offset: float) -> JSON:
+    """The time of a clock that is so many seconds before UTC."""
+    now = time.gmtime(time.time() + offset)
     return {
         "tm_year": now.tm_year - 1900,
         "tm_mon": now.tm_mon - 1,

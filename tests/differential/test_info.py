@@ -1,14 +1,16 @@
-"""What the human monitor's `info` tells of a paused machine with usual devices."""
+"""What a paused machine with usual devices tells: `info` of the human monitor, its clock."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from memd.json_types import JSON
 from tests.differential.harness import Side
+from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair
 from tests.differential.test_tpm import emulator
 
@@ -60,3 +62,27 @@ def test_of_a_tpm(directory: Path) -> None:
     options += ["-device", "tpm-tis,tpmdev=t0,id=d0"]
     with emulator(path), standin_pair(directory, "-machine", "q35", *options) as pair:
         pair.same("tpm", lambda side: told(side, "tpm"))
+
+
+@pytest.mark.parametrize("rtc", ["base=foo", "base=2020-1", "clock=foo", "base=utc,driftfix=foo"])
+def test_no_such_clock(rtc: str) -> None:
+    said = []
+    for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
+        line = [*binary, "-S", "-display", "none", "-nodefaults", "-rtc", rtc]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 1
+        said.append(done.stderr.partition(": ")[2])
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("machine", ["pc", "microvm"])
+@pytest.mark.parametrize("base", ["2020-02-03T12:00:00", "2021-14-33", "1999-12-31"])
+def test_of_the_clock(directory: Path, machine: str, base: str) -> None:
+    with standin_pair(directory, "-machine", machine, "-rtc", f"base={base}") as pair:
+
+        def hour(side: Side) -> JSON:
+            one = {"path": "/machine", "property": "rtc-time"}
+            answer = side.ask("qom-get", one)["return"]
+            return {name: answer[name] for name in answer if name not in ("tm_min", "tm_sec")}
+
+        pair.same("rtc-time", hour)
