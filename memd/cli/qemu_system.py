@@ -454,6 +454,16 @@ def _open_qtest(line: QemuCommandLine) -> None:
         ) from None
 
 
+def _register_nulls(config: Config) -> None:
+    """Have the register make the devices that lead nowhere and that no monitor is on."""
+    monitors = {each.chardev.id for each in config.monitors}
+    for each in reversed(config.chardevs):
+        if each.kind == "null" and each.id not in monitors:
+            config.chardevs.remove(each)
+            options = {"id": each.id, "backend": {"type": "null", "data": {}}}
+            config.startup.insert(0, StartCommand("chardev-add", options, True, each.where))
+
+
 def _use_drives(config: Config) -> None:
     """Have the machine take its own drives once all are there."""
     flash = config.machine_values.keys() & FLASH
@@ -507,7 +517,6 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     hardware.machine.check_type(config.compat)
     _set_clock(line)
     given = [*given, *_add_defaults(line, given)]
-    config.startup.sort(key=lambda each: (_ORDER.index(each.command), not _is_modern(each)))
     line.monitors.finish()
     _check_stdio(line, given)
     with located():
@@ -516,6 +525,8 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     _use_drives(config)
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
+    _register_nulls(config)
+    config.startup.sort(key=lambda each: (_ORDER.index(each.command), not _is_modern(each)))
     return config
 
 

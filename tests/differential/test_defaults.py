@@ -70,3 +70,17 @@ def test_what_a_machine_has(directory: Path, line: str) -> None:
                 lambda side, words=words: told(side, "human-monitor-command", words),  # type: ignore[misc]
             )
         pair.same("devices", own_devices)
+
+
+def test_a_null_of_the_command_line(directory: Path) -> None:
+    """It is changed, removed and shared as any other."""
+    options = "-machine q35 -chardev null,id=a -chardev mux,id=m,chardev=a -chardev null,id=b"
+    options += " -chardev null,id=c -serial chardev:c"
+    ring = {"type": "ringbuf", "data": {}}
+    with standin_pair(directory, *options.split()) as pair:
+        for step in (
+            *(("chardev-change", {"id": id, "backend": ring}) for id in ("a", "b", "c")),
+            *(("chardev-remove", {"id": id}) for id in ("a", "m", "b", "c", "b")),
+        ):
+            pair.ask(*step)
+            pair.same("query-chardev", lambda side: told(side, "query-chardev"))
