@@ -210,7 +210,9 @@ _TPM_TYPES = (
     " passthrough   Passthrough TPM backend driver\n"
     "    emulator   TPM emulator backend driver"
 )
-_TPMDEV = OptsList("tpmdev", "type", {"type": "str", "chardev": "str"})
+_TPMDEV = OptsList(
+    "tpmdev", "type", dict.fromkeys(("type", "chardev", "path", "cancel-path"), "str")
+)
 
 
 def take_tpmdev(line: CommandLine, given: Given) -> None:
@@ -223,14 +225,36 @@ def take_tpmdev(line: CommandLine, given: Given) -> None:
     if kind is None:
         raise QMPError("Parameter 'type' is missing", hint=_TPM_TYPES)
     if kind == "passthrough":
-        raise QMPError("memd passes no TPM of the host on")
+        raise _no_host_tpm(opts.get("path") or "/dev/tpm0")
     if kind != "emulator":
         raise QMPError("Parameter 'type' expects a TPM backend type", hint=_TPM_TYPES)
+    for name in ("path", "cancel-path"):
+        if opts.get(name) is not None:
+            raise QMPError(f"Invalid parameter '{name}'")
     _register(line, given, "tpmdev", dict(opts.with_id()))
 
 
 _OF_NICS = ("mac", "macaddr", "model", "addr", "vectors")
 """Options of a network device; the others are those of its backend."""
+
+
+def _no_host_tpm(path: str) -> QMPError:
+    """Why a TPM of the host can't be passed on."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return QMPError(f"Cannot access TPM device using '{path}': {error.strerror}")
+    try:
+        driver = os.path.realpath(f"/sys/dev/char/{_numbers(os.fstat(fd))}/subsystem")
+    finally:
+        os.close(fd)
+    if not os.path.basename(driver).startswith("tpm"):
+        return QMPError(f"'{path}' is not a TPM device.")
+    return QMPError("memd passes no TPM of the host on")
+
+
+def _numbers(found: os.stat_result) -> str:
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
 
 
 def take_nic(line: CommandLine, given: Given) -> None:

@@ -64,11 +64,18 @@ def test_of_a_tpm(directory: Path) -> None:
         pair.same("tpm", lambda side: told(side, "tpm"))
 
 
-@pytest.mark.parametrize("rtc", ["base=foo", "base=2020-1", "clock=foo", "base=utc,driftfix=foo"])
-def test_no_such_clock(rtc: str) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("-rtc base=foo", "-rtc base=2020-1", "-rtc clock=foo", "-rtc base=utc,driftfix=foo"),
+        *(f"-tpmdev passthrough,id=t{each}" for each in (",path=/nope", ",path=/dev/null", ",x=1")),
+        *("-tpmdev passthrough", "-tpmdev emulator,id=t", "-tpmdev emulator,id=t,path=/nope"),
+    ],
+)
+def test_what_is_refused_at_the_start(option: str) -> None:
     said = []
     for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
-        line = [*binary, "-S", "-display", "none", "-nodefaults", "-rtc", rtc]
+        line = [*binary, "-S", "-display", "none", "-nodefaults", *option.split()]
         done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 1
         said.append(done.stderr.partition(": ")[2])
