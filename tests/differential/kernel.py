@@ -53,21 +53,59 @@ class Mapping:
         return f"{self.permissions} {self.size:#x} at {self.offset:#x} of {name} {self.flags}"
 
 
-def _rows(pid: int) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """The rows of smaps that are backends' mappings: the words of maps, and the fields.
+_looked: dict[int, tuple[set[bytes], set[bytes]]] = {}
+"""Of each process the rows of maps when it was last looked at, and those of backends."""
+
+
+def mapped(pid: int) -> set[bytes]:
+    """The rows of maps that are mappings of memory backends."""
+    rows, backends = _known(pid)
+    return {_head(each) for each in _entries(pid, rows)} if backends is None else backends
+
+
+def _known(pid: int) -> tuple[set[bytes], set[bytes] | None]:
+    """The rows of maps, and those of backends; None where smaps has to be read for that.
+
+    Reading smaps takes some 5 ms for each 100 MiB that the process has. It is read where
+    maps has a row that was not there the last time: without one, nothing was mapped.
+    """
+    rows = set(Path(f"/proc/{pid}/maps").read_bytes().splitlines())
+    before, backends = _looked.get(pid, (set(), set()))
+    # The heap grows, and a stack does.
+    if any(not row.endswith((b"[heap]", b"[stack]")) for row in rows - before):
+        return rows, None
+    _looked[pid] = rows, backends & rows
+    return _looked[pid]
+
+
+def _entries(pid: int, rows: set[bytes]) -> list[bytes]:
+    """The entries of smaps that are backends' mappings.
 
     They are told from the rest by being left out of a fork (MADV_DONTFORK,
     the flag `dc`), which QEMU does to guest RAM and nothing else in either
     process does.
     """
-    with open(f"/proc/{pid}/smaps", "rb") as file:
-        text = file.read()
+    text = Path(f"/proc/{pid}/smaps").read_bytes()
+    entries = []
     # A process has hundreds, and tests look again and again.
     for found in re.finditer(rb"\nVmFlags:.* dc .*\n", text):
         begin = text.rfind(b"\nVmFlags:", 0, found.start())
         begin = text.index(b"\n", begin + 1) + 1 if begin >= 0 else 0
-        head, *rows = text[begin : found.end()].decode("utf-8", "surrogateescape").splitlines()
-        fields = (row.partition(":") for row in rows)
+        entries.append(text[begin : found.end()])
+    _looked[pid] = rows, rows.intersection(map(_head, entries))
+    return entries
+
+
+def _head(entry: bytes) -> bytes:
+    return entry.partition(b"\n")[0]
+
+
+def _rows(pid: int) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Of each backend's mapping the words of maps, and the fields of smaps."""
+    rows, backends = _known(pid)
+    for entry in _entries(pid, rows) if backends != set() else ():
+        head, *lines = entry.decode("utf-8", "surrogateescape").splitlines()
+        fields = (line.partition(":") for line in lines)
         yield head.split(maxsplit=5), {name: value.strip() for name, _, value in fields}
 
 
@@ -88,37 +126,6 @@ def regions(pid: int, directory: Path) -> list[Mapping]:
         )
         for head, fields in _rows(pid)
     )
-
-
-_looked: dict[int, tuple[set[bytes], set[bytes]]] = {}
-"""Of each process the rows of maps when it was last looked at, and those of backends."""
-
-
-def mapped(pid: int) -> set[bytes]:
-    """The rows of maps that are mappings of memory backends.
-
-    Reading smaps takes some 5 ms for each 100 MiB that the process has. It is read where
-    maps has a row that was not there the last time: without one, nothing was mapped.
-    """
-    rows = _rows_of_maps(Path(f"/proc/{pid}/maps").read_bytes())
-    before, backends = _looked.get(pid, (set(), set()))
-    if not rows <= before:
-        smaps = Path(f"/proc/{pid}/smaps").read_bytes()
-        rows = _rows_of_maps(smaps)
-        backends = {each for each in rows if b" dc " in _flags_of(each, smaps)}
-    _looked[pid] = rows, backends & rows
-    return backends & rows
-
-
-def _rows_of_maps(text: bytes) -> set[bytes]:
-    """Those of a mapping each; the heap grows, and a stack does."""
-    rows = re.findall(rb"^[0-9a-f]+-[0-9a-f]+ .*$", text, re.M)
-    return {row for row in rows if not row.endswith((b"[heap]", b"[stack]"))}
-
-
-def _flags_of(row: bytes, smaps: bytes) -> bytes:
-    begin = smaps.index(b"\nVmFlags:", smaps.index(row))
-    return smaps[begin : smaps.index(b"\n", begin + 1)]
 
 
 def resident(pid: int) -> list[tuple[int, int]]:

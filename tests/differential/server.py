@@ -248,13 +248,12 @@ class Server:
                 self.process = prefork.start(program, self.argv[3:], cwd or directory, env, files)
             else:
                 self.process = subprocess.Popen(
-                    self.argv,
+                    [*prefork.DIES_WITH_PARENT, *self.argv],
                     stdin=subprocess.DEVNULL,
                     stdout=stderr,
                     stderr=stderr,
                     cwd=cwd or directory,
                     env=env,
-                    preexec_fn=prefork.die_with_parent,
                 )
         try:
             self._wait_for_socket()

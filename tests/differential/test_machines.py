@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import prefork
 from tests.differential.harness import Side
-from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
+from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
 
 ROOM = ("-m", "256M,slots=2,maxmem=8G")
@@ -104,9 +104,7 @@ def blocks(side: Side) -> Any:
 )
 def test_what_a_machine_tells(directory: Path, name: str) -> None:
     if name.startswith("pc-"):
-        listed = subprocess.run(
-            [*qemu_binary(), "-machine", "help"], capture_output=True, text=True, check=True
-        )
+        listed = prefork.run([*qemu_binary(), "-machine", "help"])
         if f"\n{name} " not in listed.stdout:
             pytest.skip(f"needs {name}: this QEMU has it no longer")
     room = () if name == "isapc" else ROOM
@@ -182,9 +180,7 @@ def started(binary: list[str], *options: str) -> tuple[int, str]:
     """The status and the complaints of one that ends as soon as it has started."""
     line = [*binary, "-S", "-display", "none", "-nodefaults", *options, "-qmp", "stdio"]
     words = "".join(json.dumps({"execute": each}) for each in ("qmp_capabilities", "quit"))
-    done = subprocess.run(
-        line, input=words, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    done = prefork.run(line, text=words)
     said = "\n".join(each.partition(": ")[2] or each for each in done.stderr.splitlines())
     return done.returncode, said
 
@@ -250,13 +246,7 @@ def test_how_a_machine_starts(text: str) -> None:
 def test_which_machines_and_properties_there_are(text: str) -> None:
     said = []
     for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
-        done = subprocess.run(
-            [*binary, "-machine", text],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = prefork.run([*binary, "-machine", text])
         said.append((done.returncode, done.stdout))
     # A machine of 11.1 that memd has not: it needs an accelerator of its own.
     told = said[0][0], re.sub("nitro .*\n", "", said[0][1])

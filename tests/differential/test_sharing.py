@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memd.testing import Server as KitServer
-from tests.differential.harness import Pair, Side
+from tests.differential.harness import Pair, Side, settle
 from tests.differential.kernel import open_files
 from tests.differential.server import Monitor
 
 MIB = 1 << 20
+SIZE = 1 << 16
+"""Of the files that are there: their content is read again and again."""
+
 UNSET = "unset"
 
 
@@ -22,7 +26,7 @@ def stock(side: Side, where: str = "") -> None:
     """The paths that a mem-path may name."""
     place = side.scratch / where
     place.mkdir(exist_ok=True)
-    (place / "full").write_bytes(b"template" * (MIB // 8))
+    (place / "full").write_bytes(b"template" * (SIZE // 8))
     (place / "empty").touch()
     (place / "dir").mkdir()
     (place / "link").symlink_to("full")
@@ -44,7 +48,7 @@ def test_table(pair: Pair, share: Any, readonly: Any, path: str) -> None:
             stock(side, rom)
         before = pair.subject.holdings()
         where = f"@DIR@/{rom}/{path}"
-        answer = pair.add("file", rom, size=MIB, mem_path=where, **options(share, readonly, rom))
+        answer = pair.add("file", rom, size=SIZE, mem_path=where, **options(share, readonly, rom))
         if "error" in answer:
             pair.subject.expect_unchanged(before)
             continue
@@ -68,7 +72,7 @@ def test_discard_data(pair: Pair, share: bool, readonly: bool, discard: bool) ->
     """What deletion does to the file's content."""
     pair.each(stock)
     arguments: dict[str, Any] = {"share": share, "readonly": readonly, "discard_data": discard}
-    pair.add("file", size=MIB, mem_path="@DIR@/full", **arguments)
+    pair.add("file", size=SIZE, mem_path="@DIR@/full", **arguments)
     pair.ask("object-del", {"id": "m"})
     pair.expect_same_kernel()
 
@@ -107,11 +111,31 @@ def test_a_file_of_no_whole_pages_is_left_alone(pair: Pair) -> None:
 def test_two_backends_share_a_file(pair: Pair) -> None:
     pair.each(stock)
     for name, readonly, share in (("a", False, True), ("b", True, True), ("c", False, False)):
-        pair.add("file", name, size=MIB, mem_path="@DIR@/full", readonly=readonly, share=share)
+        pair.add("file", name, size=SIZE, mem_path="@DIR@/full", readonly=readonly, share=share)
     pair.expect_same_regions(count=3)
     for name in "bac":
         pair.ask("object-del", {"id": name})
         pair.expect_same_kernel()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_discard_data_of_a_file_that_is_in_use(pair: Pair, same: bool) -> None:
+    """By another object of the same process, or by one of another: the file stays, empty."""
+    for owner, other in ((pair.reference, pair.subject), (pair.subject, pair.reference)):
+        user = owner if same else other
+        stock(owner)
+        path = owner.scratch / "full"
+        before = path.stat()
+        memory = {"qom-type": "memory-backend-file", "mem-path": str(path), "size": SIZE}
+        for side, name in ((owner, "a"), (user, "b")):
+            options = {**memory, "id": name, "share": True, "discard-data": name == "a"}
+            assert side.ask("object-add", options) == {"return": {}}
+        owner.ask("object-del", {"id": "a"})
+        (row,) = settle(user.regions, lambda rows: len(rows) == 1)
+        assert (row.name.endswith("/full"), row.size) == (True, SIZE)
+        assert settle(path.read_bytes, lambda content: content == bytes(SIZE)) == bytes(SIZE)
+        assert os.path.samestat(path.stat(), before)
+        user.ask("object-del", {"id": "b"})
 
 
 @pytest.mark.parametrize("shared", [True, False])

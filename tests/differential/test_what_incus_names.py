@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import pytest
 
 from memd.compat import Compat
+from tests import prefork
 from tests.differential.harness import Pair, Side, settle
-from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd, running
+from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd, running
 from tests.differential.standin import standin_pair, tell
 
 Step = tuple[str, dict[str, Any]]
@@ -26,7 +26,7 @@ def refusals(*options: str) -> list[tuple[int, str]]:
     said = []
     for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
         line = [*binary, "-S", "-display", "none", "-nodefaults", *options]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = prefork.run(line)
         said.append((done.returncode, re.sub(r"(?m)^qemu-system-\w+: ", "", done.stderr)))
     assert said[0][0] == 1
     return said

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.differential.server import PATIENCE, Monitor
 from tests.guests import image
-from tests.prefork import die_with_parent
+from tests.prefork import DIES_WITH_PARENT
 
 SIZE = 128 << 20
 """Bytes of a guest's memory."""
@@ -70,7 +70,7 @@ class Guest:
                 argv += ["-incoming", "defer"]
             with (directory / "stderr").open("wb") as stderr:
                 self.process = subprocess.Popen(
-                    [*argv, *options], stdout=stderr, stderr=stderr, preexec_fn=die_with_parent
+                    [*DIES_WITH_PARENT, *argv, *options], stdout=stderr, stderr=stderr
                 )
             console.settimeout(PATIENCE)
             try:
