@@ -565,16 +565,18 @@ def test_a_swap_file(
     path = ext4 / "swap file"
     path.write_bytes(bytes(2 * MIB))
     path.chmod(0o600)
-    for command in (["mkswap", str(path)], ["swapon", str(path)]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"{NOT_HERE}swap files: {done.stderr.strip()}")
-    try:
-        answer = explained(arguments("file", size=MIB, mem_path=str(path), share=share))
-        assert answer["verdict"] == ("fails" if share else "works")
-        assert not share or "Text file busy" in answer["error"]["desc"]
-    finally:
-        subprocess.run(["swapoff", str(path)], check=True)
+    # Pages of other tests' processes would come into it.
+    with alone("swap"):
+        for command in (["mkswap", str(path)], ["swapon", str(path)]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"{NOT_HERE}swap files: {done.stderr.strip()}")
+        try:
+            answer = explained(arguments("file", size=MIB, mem_path=str(path), share=share))
+            assert answer["verdict"] == ("fails" if share else "works")
+            assert not share or "Text file busy" in answer["error"]["desc"]
+        finally:
+            subprocess.run(["swapoff", str(path)], check=True)
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "overlay", "hugetlbfs", "ext4"])

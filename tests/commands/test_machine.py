@@ -8,6 +8,7 @@ import pytest
 
 from memd.work import Outcome
 from tests.commands.fakes import Console
+from tests.conftest import NOT_HERE
 
 
 def events(value: object) -> list[str]:
@@ -41,7 +42,7 @@ def test_name_and_uuid() -> None:
 
 def test_the_target_is_this_host() -> None:
     if os.uname().machine != "x86_64":
-        pytest.skip("the expected name is that of x86_64")
+        pytest.skip(f"{NOT_HERE}an x86_64: the expected name is its own")
     assert Console()("query-target") == {"arch": "x86_64"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests import prefork
+from tests.conftest import NOT_HERE
 from tests.differential.harness import Side
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
@@ -106,7 +107,7 @@ def test_what_a_machine_tells(directory: Path, name: str) -> None:
     if name.startswith("pc-"):
         listed = prefork.run([*qemu_binary(), "-machine", "help"])
         if f"\n{name} " not in listed.stdout:
-            pytest.skip(f"needs {name}: this QEMU has it no longer")
+            pytest.skip(f"{NOT_HERE}{name}, which this QEMU has no longer")
     room = () if name == "isapc" else ROOM
     with standin_pair(directory, "-machine", name, *room, *BACKENDS) as pair:
         tell(pair, ASKED if name != "x-remote" else ASKED[:-1])

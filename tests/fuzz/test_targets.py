@@ -19,12 +19,15 @@ from tests.fuzz.targets import TARGETS, Broken, schema, wire
 from tests.wire import untimed
 
 CORPUS = Path(__file__).parent / "corpus"
-KEPT = sorted((name, path) for name in TARGETS for path in (CORPUS / name).iterdir())
 
 
-@pytest.mark.parametrize(("name", "path"), KEPT, ids=[f"{n}-{p.name}" for n, p in KEPT])
-def test_the_corpus(name: str, path: Path) -> None:
-    TARGETS[name](path.read_bytes())
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_corpus(name: str) -> None:
+    kept = sorted((CORPUS / name).iterdir())
+    assert kept
+    for path in kept:
+        print(path)
+        TARGETS[name](path.read_bytes())
 
 
 @pytest.mark.parametrize("name", TARGETS)

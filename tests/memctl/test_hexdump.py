@@ -41,7 +41,7 @@ def test_pieces_make_no_difference(pieces: list[bytes]) -> None:
 
 def test_like_hexdump() -> None:
     if shutil.which("hexdump") is None:
-        pytest.skip("not here: hexdump(1), of which only the form is taken")
+        pytest.skip("needs hexdump(1): it is not on PATH")
     data = bytes(range(256)) + bytes(100) + b"end"
     done = subprocess.run(["hexdump", "-C"], input=data, capture_output=True, check=True)
     assert dump(data) == done.stdout.decode()
