@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.house import (
     ARCHITECTURE,
     MODULES,
@@ -116,6 +118,8 @@ def test_ruff_format() -> None:
     run("ruff", "format", "--no-cache", "--check", ".")
 
 
+# Half a minute of a core where nothing is cached, of which others may have most.
+@pytest.mark.timeout(600)
 def test_mypy() -> None:
     run("mypy")
 
