@@ -7,7 +7,7 @@ write (infinities, nesting beyond Python's recursion limit) is left to `printer`
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii, make_encoder
+from _json import encode_basestring, encode_basestring_ascii, make_encoder
 
 from memd.json_types import JSON
 
@@ -20,9 +20,11 @@ def _refuse(value: object) -> object:
 
 # No look-out for circles, one line, ": " and ", ", the members' own order, no names for
 # infinities (ValueError instead).
-_encode = make_encoder(
+_encode_ascii = make_encoder(
     None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, False
 )
+# The same, with what is not ASCII as it is, which is seen at once then.
+_encode = make_encoder(None, _refuse, encode_basestring, None, ": ", ", ", False, False, False)
 
 
 def encode(value: JSON, pretty: bool = False) -> bytes:
@@ -46,11 +48,11 @@ def encode(value: JSON, pretty: bool = False) -> bytes:
         except (ValueError, RecursionError):
             pass
         else:
-            if not ("\\u" in text or _may_hold_double(text)):
+            if text.isascii() and not ("\\u" in text or "\x7f" in text or _may_hold_double(text)):
                 return (text + "\r\n").encode("ascii")
     from memd.wire.printer import print_value
 
-    return (print_value(value, pretty) + "\r\n").encode("ascii")
+    return print_value(value, pretty, "\r\n").encode("ascii")
 
 
 def encode_request(value: JSON) -> bytes:
@@ -63,7 +65,7 @@ def encode_request(value: JSON) -> bytes:
         TypeError: something in `value` is nothing that JSON has.
     """
     try:
-        return ("".join(_encode(value, 0)) + "\n").encode("ascii")
+        return ("".join(_encode_ascii(value, 0)) + "\n").encode("ascii")
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -116,6 +116,12 @@ def test_every_character_and_none_has_a_call_of_its_own() -> None:
     assert calls < 200
 
 
+def test_each_noncharacter_is_replaced() -> None:
+    ends = (plane << 16 | low for plane in range(17) for low in (0xFFFE, 0xFFFF))
+    for code in (*range(0xFDD0, 0xFDF0), *ends):
+        assert print_value(f"é{chr(code)}", False) == '"\\u00E9\\uFFFD"'
+
+
 def test_what_looks_like_an_escape_is_text() -> None:
     for text in ("\\uFDD0é", "\\\\b\b\\\f\\f\x7f", '\\"\n\\u000Aé'):
         assert print_value(text, False) == '"' + "".join(map(escaped, text)) + '"'
