@@ -18,6 +18,10 @@ from memd.session.places import Descriptor
 if TYPE_CHECKING:
     from memd.standin.chardevs import Held, TakeFd
 
+_LONGEST = 4352
+"""Characters of the name of a descriptor, or of what one in a set is told to be: a path, and what
+it is for."""
+
 _COMPARED = os.O_ACCMODE | os.O_DIRECT
 
 
@@ -135,11 +139,21 @@ class FdSets:
         self._sets.clear()
 
 
-def take_descriptor(session: Session) -> Descriptor:
-    """The descriptor that came along with a command; raises `QMPError` where none did."""
+def take_descriptor(session: Session, called: str = "") -> Descriptor:
+    """The descriptor that came along with a command.
+
+    Args:
+        called: what is kept of it: its name, or what it is told to be.
+
+    Raises:
+        QMPError: none came along, or too much would be kept of it, and it is closed.
+    """
     descriptor = session.take_fd()
     if descriptor is None:
         raise QMPError(NO_DESCRIPTOR)
+    if len(called) > _LONGEST:
+        descriptor.close()
+        raise QMPError(f"what a descriptor is called has {_LONGEST} characters at most")
     return descriptor
 
 

@@ -11,8 +11,8 @@ from memd.session import Session
 
 def getfd(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """Name the descriptor that came along; one of the same name is closed."""
-    descriptor = take_descriptor(session)
     name = args["fdname"]
+    descriptor = take_descriptor(session, name)
     if name[:1].isascii() and name[:1].isdigit():
         descriptor.close()
         raise QMPError("Parameter 'fdname' expects a name not starting with a digit")
@@ -34,8 +34,9 @@ def closefd(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
 
 def add_fd(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
     """Put the descriptor that came along into a set."""
-    descriptor = take_descriptor(session)
-    return daemon.fdsets.add(descriptor, args.get("fdset-id"), args.get("opaque"))
+    opaque = args.get("opaque")
+    descriptor = take_descriptor(session, opaque or "")
+    return daemon.fdsets.add(descriptor, args.get("fdset-id"), opaque)
 
 
 def remove_fd(daemon: Daemon, args: JSONObject) -> JSON:

@@ -27,6 +27,7 @@ from memd.work import ELSEWHERE, Job
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
+    from memd.standin.texts import Texts
 
 TakeFd = Callable[[str], "Held | None"]
 """Gives the descriptor that was named by getfd, which is the caller's then."""
@@ -82,6 +83,7 @@ class Registered(ChardevObject):
         ring: what was written to it, for a ringbuf.
         ring_size: bytes that it keeps.
         on: what closing it may wait for; see `Job.on`.
+        kept: bytes of the texts that it was given.
     """
 
     def __init__(self, tree: Tree, kind: str, addr: JSON, opened: _Opened) -> None:
@@ -94,6 +96,7 @@ class Registered(ChardevObject):
         self.given: Held | None = None
         self.ring = bytearray()
         self.ring_size = 0
+        self.kept = 0
 
     @property
     def in_use(self) -> bool:
@@ -142,18 +145,27 @@ class Chardevs:
         tree: where they are seen, and which paths clients may name.
         with_spice: whether there is a SPICE display.
         sets: the sets of descriptors that paths may name.
+        texts: counts what they are given.
 
     Attributes:
         changeable: those in use whose users take another backend instead.
     """
 
-    def __init__(self, tree: Tree, with_spice: Callable[[], bool], sets: Sets) -> None:
+    def __init__(
+        self, tree: Tree, with_spice: Callable[[], bool], sets: Sets, texts: Texts
+    ) -> None:
         self._tree = tree
+        self._texts = texts
+        texts.count(self._kept)
         self._sets = sets
         self._with_spice = with_spice
         self._making: set[str] = set()
         self.changeable: set[ChardevObject] = set()
         self._ports: list[ChardevObject] = []
+
+    def _kept(self) -> int:
+        there = self._tree.chardevs.children.values()
+        return sum(each.kept for each in there if isinstance(each, Registered))
 
     def find(self, id: str) -> ChardevObject | None:
         """The device of that id."""
@@ -182,6 +194,7 @@ class Chardevs:
             raise QMPError(f"Duplicate ID '{id}' for chardev")
         if len(there) + len(self._making) >= _MOST:
             raise QMPError(f"there are {_MOST} character devices, and may be no more")
+        kept = self._texts.take(args)
         kind, data = backend["type"], backend["data"]
         below = self._below(data) if kind == "mux" else None
         size = data.get("size", _RING)
@@ -215,6 +228,7 @@ class Chardevs:
         device.server = kind == "socket" and data.get("server", True)
         device.ring_size = size
         device.given = given
+        device.kept = kept
         if below is not None:
             device.below = below
             below.above = device

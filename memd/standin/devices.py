@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from memd.standin.drives import Drives
     from memd.standin.fsdevs import Fsdevs
     from memd.standin.netdevs import Netdevs, Nic
+    from memd.standin.texts import Texts
     from memd.standin.tpms import Tpms
     from memd.work import Command, Event
 
@@ -162,6 +163,7 @@ class Devices:
         blocks: what closes a node that nothing uses.
         fsdevs: what an `fsdev` refers to.
         tpms: what a `tpmdev` refers to.
+        texts: counts what they are given.
     """
 
     def __init__(
@@ -174,6 +176,7 @@ class Devices:
         blocks: Blocks,
         fsdevs: Fsdevs,
         tpms: Tpms,
+        texts: Texts,
     ) -> None:
         self._tree = tree
         self._catalogue = catalogue
@@ -185,7 +188,10 @@ class Devices:
         self._tpms = tpms
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, Bus] = {}
-        self._present: set[AnyDevice] = set()
+        # Each with the bytes of the texts that it was given.
+        self._present: dict[AnyDevice, int] = {}
+        self._texts = texts
+        texts.count(lambda: sum(self._present.values()))
         self._nics: dict[Device, Nic] = {}
 
     def resolve(self, driver: str) -> str:
@@ -215,6 +221,7 @@ class Devices:
         id = given if type(given) is str else None
         if len(self._present) >= _MOST:
             raise QMPError(f"there are {_MOST} devices, and may be no more")
+        kept = self._texts.take(args)
         name = machine.name_device(id)
         kind = self.type_of(driver)
         device: AnyDevice | CPU
@@ -265,7 +272,7 @@ class Devices:
             machine.spawn(used, "unlocking the image of a device")
             raise
         device.realized = True
-        self._present.add(device)
+        self._present[device] = kept
         self._add_buses(device, id, machine)
         if "netdev" in kind.all_properties:
             given = device.values.get("mac", "")
@@ -435,7 +442,7 @@ class Devices:
         for name in list(device.children):
             self._buses.pop(name, None)
         node = self._release(device, path)
-        self._present.discard(device)
+        self._present.pop(device, None)
         machine.spawn(self._close(node, machine, events), "closing the block node of a device")
 
     async def _close(self, node: Node | None, machine: Machine, events: tuple[Event, ...]) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Args = dict[str, Any]
 _NBD = "nbd"
+_LONGEST_NAME = 4096
+"""Bytes of an export's name."""
+
 _MOST = 1024
 """Exports that clients may have at a time."""
 
@@ -82,6 +85,8 @@ class Exports:
         if args.get("writable") and node.read_only and "node-name" in args:
             raise QMPError("Cannot export read-only node as writable")
         self._need_server()
+        if len(name.encode(errors="surrogatepass")) > _LONGEST_NAME:
+            raise QMPError(f"export name '{name}' too long")
         if any(name == taken for taken, _node, _claim in self._exports.values()):
             raise QMPError(f"NBD server already has export named '{name}'")
         if args.get("writable") and node.drive is not None and not node.read_only:

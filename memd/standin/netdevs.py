@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_interface
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memd.devices.machine import Asked, Device
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSONObject
 from memd.standin.chardevs import Chardevs, Held, TakeFd
+
+if TYPE_CHECKING:
+    from memd.standin.texts import Texts
 
 _MOST = 1024
 """Backends that clients may have added at a time, and hubs, which stay."""
@@ -92,11 +95,13 @@ class Netdev(Client):
 
     Attributes:
         options: what it was given.
+        kept: bytes of the texts among that.
     """
 
     def __init__(self, id: str, type: str, options: dict[str, Any], fds: list[Held]) -> None:
         super().__init__(id, type)
         self.options = options
+        self.kept = 0
         self._fds = fds
 
     @property
@@ -123,10 +128,13 @@ class Netdevs:
 
     Args:
         chardevs: those that a vhost-user backend may name.
+        texts: counts what they are given.
     """
 
-    def __init__(self, chardevs: Chardevs) -> None:
+    def __init__(self, chardevs: Chardevs, texts: Texts) -> None:
         self._chardevs = chardevs
+        self._texts = texts
+        texts.count(self._kept)
         # Backends and devices, in the order in which they came.
         self._known: dict[str, Netdev] = {}
         self._clients: list[Client] = []
@@ -137,6 +145,11 @@ class Netdevs:
         # The devices that the machine makes, each with what it is connected to.
         self._own: list[tuple[Nic, Netdev, JSONObject]] = []
         self._made_up = 0
+
+    def _kept(self) -> int:
+        # One that was deleted is there while a device uses it.
+        there = {*self._known.values(), *(each.peer for each in self._clients)}
+        return sum(each.kept for each in there if isinstance(each, Netdev))
 
     def find(self, id: str) -> Netdev | None:
         """The backend of that id."""
@@ -160,6 +173,7 @@ class Netdevs:
             raise QMPError(f"Duplicate ID '{id}'")
         if len(self._known) >= _MOST:
             raise QMPError(f"there are {_MOST} network backends, and may be no more")
+        kept = self._texts.take(args)
         if kind == "hubport" and len(self._hubs.keys() | {args["hubid"]}) > _MOST:
             raise QMPError(f"there are {_MOST} network hubs, and may be no more")
         self._check(args)
@@ -178,6 +192,7 @@ class Netdevs:
             raise
         options = {name: value for name, value in args.items() if name not in ("id", "type")}
         made = self._known[id] = Netdev(id, kind, options, fds)
+        made.kept = kept
         self._clients.append(made)
         if kind == "hubport":
             self._hubs.setdefault(args["hubid"], []).append(made)

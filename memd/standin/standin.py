@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from memd.standin.netdevs import Netdevs
     from memd.standin.snapshots import Snapshots
     from memd.standin.spice import Spice
+    from memd.standin.texts import Texts
     from memd.standin.tpms import Tpms
     from memd.standin.vnc import Vnc
 
@@ -78,19 +79,26 @@ class StandIn:
     # Registers, each made when it is first asked for: a start that needs none imports none.
 
     @cached_property
+    def _texts(self) -> Texts:
+        """What they keep of texts."""
+        from memd.standin.texts import Texts
+
+        return Texts()
+
+    @cached_property
     def chardevs(self) -> Chardevs:
         """The character devices that clients add."""
         from memd.standin.chardevs import Chardevs
 
         assert self.host is not None
-        return Chardevs(self._tree, lambda: self.spice.in_use, self.host.fdsets)
+        return Chardevs(self._tree, lambda: self.spice.in_use, self.host.fdsets, self._texts)
 
     @cached_property
     def netdevs(self) -> Netdevs:
         """The network backends."""
         from memd.standin.netdevs import Netdevs
 
-        return Netdevs(self.chardevs)
+        return Netdevs(self.chardevs, self._texts)
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -160,7 +168,7 @@ class StandIn:
 
         return Devices(
             *(self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks),
-            *(self.fsdevs, self.tpms),
+            *(self.fsdevs, self.tpms, self._texts),
         )
 
     @cached_property

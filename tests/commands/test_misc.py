@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,19 @@ def test_a_name_that_begins_with_a_digit_closes_the_descriptor(console: Console,
         "Parameter 'fdname' expects a name not starting with a digit",
     )
     assert not is_open(fd)
+
+
+def test_what_a_descriptor_is_called_is_so_long_and_no_longer(console: Console) -> None:
+    told = (GENERIC, "what a descriptor is called has 4352 characters at most")
+    send(console)
+    assert console("getfd", fdname="x" * 4352) == {}
+    fd = send(console)
+    assert console("add-fd", opaque="x" * 4352) == {"fdset-id": 0, "fd": fd}
+    for command, arguments in (("getfd", "fdname"), ("add-fd", "opaque")):
+        fd = send(console)
+        refused: dict[str, Any] = {arguments: "x" * 4353}
+        assert console.refusal(command, **refused) == told
+        assert not is_open(fd)
 
 
 def test_any_other_name_will_do(console: Console) -> None:

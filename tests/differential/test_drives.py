@@ -422,6 +422,8 @@ def test_nodes_are_exported(directory: Path) -> None:
         *(nbd("e1", "r2"), nbd("e1", "r2", name="x", writable=True)),
         *(nbd("e2", "r3", name="y", writable=True), nbd("e2", "r3", name="y", bitmaps=["b"])),
         *(nbd("e2", "r3", iothread="nope"), nbd("e2", "r3", name="")),
+        *(nbd("e4", "r3", name="é" * 2049), nbd("e4", "r3", name="x" * 4097, bitmaps=["b"])),
+        nbd("e4", "r3", name="x" * 4096),
         nbd("e3", "r4", writable=True),
         ("query-block-exports", {}),
         ("blockdev-del", {"node-name": "r2"}),
