@@ -14,6 +14,7 @@ from memd.json_types import JSON
 from memd.session import Session
 from memd.session.envelope import is_out_of_band
 from memd.session.session import Hub
+from memd.wire.large import Large
 from memd.work import Pieces
 
 OWN = "x-test-"
@@ -123,13 +124,14 @@ class FaultySession(Session):
             self._transcript.ended(self.number, side)
 
     def _run(self, item: Any) -> None:
-        name, arguments = _asked(item)
+        message = item.value if type(item) is Large else item
+        name, arguments = _asked(message)
         own = name is not None and name.startswith(OWN)
         if not own:
-            self._transcript.heard(self.number, item, self._received)
+            self._transcript.heard(self.number, message, self._received)
         self._received = 0
         if self._replay is not None and not own:
-            self._say(self._replay.answer(item))
+            self._say(self._replay.answer(message))
             return
         effect = None
         if not own:

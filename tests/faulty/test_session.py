@@ -45,6 +45,14 @@ def test_what_is_no_command_can_be_met(server: Server, connect: Connect) -> None
     assert client.execute("query-name", id=1) == {"return": {}, "id": 5}
 
 
+def test_a_large_message_goes_wrong_and_is_recorded(server: Server, connect: Connect) -> None:
+    client = connect()
+    server.fault(command="query-name", error={"desc": "no"})
+    arguments = {"x" * (1 << 18): 1}
+    assert client.execute("query-name", arguments)["error"]["desc"] == "no"
+    assert said(server, 1)[0] == ("client", {"execute": "query-name", "arguments": arguments})
+
+
 def test_everything_is_recorded_in_order(server: Server, connect: Connect) -> None:
     client = connect()
     client.execute("stop", id="a")
