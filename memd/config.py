@@ -130,11 +130,11 @@ class Chardev(NamedTuple):
 
 
 class MonitorSpec(NamedTuple):
-    """A monitor, and the character device that it sits on.
+    """A monitor, and the character device that it is served on.
 
     Attributes:
         id: its name, or None.
-        chardev: what it sits on.
+        chardev: what it is served on.
         mode: "control" (QMP) or "readline" (human).
         pretty: whether answers are spread over lines.
         where: the option and its argument as given, for messages.
@@ -273,7 +273,7 @@ class Config:
     Attributes:
         report: writes messages in QEMU's form.
         compat: whose texts and introspection are given.
-        chardevs: all of them, those that no monitor sits on included.
+        chardevs: all of them, those that no monitor uses included.
         monitors: in the order of the command line.
         default_socket: whether to serve the default socket, since nothing else
             was asked for.

@@ -95,7 +95,7 @@ class Ports:
         self._files = SocketFiles()
         self._monitors: list[Monitor] = []
         self._dialers: list[Dialer] = []
-        # Connections that no monitor sits on: held, and never read.
+        # Connections that no monitor uses: held, and never read.
         self._unused: list[socket.socket] = []
         self._tls_ports: list[TLSPort] = []
 

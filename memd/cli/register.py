@@ -340,7 +340,7 @@ def _is_only_known(kind: str, config: Config) -> bool:
 
 
 def take_chardev(line: CommandLine, given: Given) -> None:
-    """Take `-chardev`, also of a kind that no monitor sits on.
+    """Take `-chardev`, also of a kind that no monitor can use.
 
     A log file is made in any case; nothing is said that could come into it.
     """

@@ -1,4 +1,4 @@
-"""Opening what a monitor sits on: listening sockets, connected ones, inherited ones.
+"""Opening what a monitor is served on: listening sockets, connected ones, inherited ones.
 
 Refusals are worded as QEMU words them on its standard error (observed on
 QEMU 10.0.2). Two are memd's own: a socket path that another process serves
