@@ -121,14 +121,20 @@ def _limited(top: str, path: str, version: int) -> list[Group]:
     """The group at `path`, and those above it up to `top`, that have a limit."""
     names = ("memory.max", "memory.swap.max") if version == 2 else ("memory.limit_in_bytes",)
     found = []
-    while path.startswith(top):
-        limits = [_limit(f"{path}/{name}") for name in names]
+    for group in _upwards(top, path):
+        limits = [_limit(f"{group}/{name}") for name in names]
         if min(limits) < _NO_LIMIT:
-            found.append(Group(path, limits[0], version))
-        if path == top:
-            break
-        path = os.path.dirname(path)
+            found.append(Group(group, limits[0], version))
     return found
+
+
+def _upwards(top: str, path: str) -> Iterator[str]:
+    """A group's directory, and those of the groups above it."""
+    while path.startswith(top):
+        yield path
+        if path == top:
+            return
+        path = os.path.dirname(path)
 
 
 def huge_pages_left(page_size: int) -> Iterator[int]:
@@ -143,12 +149,10 @@ def huge_pages_left(page_size: int) -> Iterator[int]:
         mounts = _text("/proc/self/mountinfo").splitlines()
         for row in _text("/proc/self/cgroup").splitlines():
             where = _place(mounts, row[3:], 2) if row.startswith("0::") else None
-            while where is not None and where[1].startswith(where[0]):
-                top, path = where
-                limit = _limit(f"{path}/{name}.max")
+            for group in () if where is None else _upwards(*where):
+                limit = _limit(f"{group}/{name}.max")
                 if limit < _NO_LIMIT:
-                    yield max(0, limit - int(_text(f"{path}/{name}.current"))) // page_size
-                where = None if path == top else (top, os.path.dirname(path))
+                    yield max(0, limit - int(_text(f"{group}/{name}.current"))) // page_size
 
 
 def _limit(path: str) -> int:
