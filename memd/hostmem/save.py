@@ -45,18 +45,7 @@ class Saving:
         done: bytes of the region that have been gone through.
     """
 
-    def __init__(self) -> None:
-        self.done = 0
-        self._charged = False
-
-    def begin(self, to: int) -> None:
-        """It is this file that is written to."""
-        # A tmpfs is memory, of which the control groups may not allow so much.
-        self._charged = libc.file_system_type(to) == libc.TMPFS_MAGIC
-
-    def taking(self, length: int) -> AbstractContextManager[object]:
-        """While a piece is written; raises `OSError` where the disk is full."""
-        return cgroup.charged(length) if self._charged else nullcontext()
+    done = 0
 
 
 def save(
@@ -87,7 +76,7 @@ def save(
     def fill(output: Output) -> None:
         _copy(region, output, saving)
 
-    with _failures(name, filename), _written(host, filename, length, saving, fill, replace) as new:
+    with _failures(name, filename), _written(host, filename, length, fill, replace) as new:
         new.appear(replace)
 
 
@@ -132,16 +121,10 @@ def save_new(host: Host, name: str, *files: NewFile) -> None:
 
 
 def _written_new(host: Host, file: NewFile, removable: bool) -> AbstractContextManager[_NewFile]:
-    saving = Saving()
-
     def fill(output: Output) -> None:
-        def put(at: int, data: bytes) -> None:
-            with saving.taking(len(data)):
-                output.put(at, data)
+        file.fill(output.put)
 
-        file.fill(put)
-
-    return _written(host, file.filename, file.length, saving, fill, False, removable)
+    return _written(host, file.filename, file.length, fill, False, removable)
 
 
 @contextmanager
@@ -160,7 +143,6 @@ def _written(
     host: Host,
     filename: str,
     length: int,
-    saving: Saving,
     fill: Callable[[Output], None],
     replace: bool,
     removable: bool = False,
@@ -174,7 +156,6 @@ def _written(
         directory = host.open_at(entry.directory, b".", flags)
     try:
         with closing(_NewFile(host, directory, entry, removable or replaced is not None)) as new:
-            saving.begin(new.fd)
             with closing(Output(host, new.fd, length)) as output:
                 fill(output)
             if replaced is not None:
@@ -418,6 +399,8 @@ class Output:
         self._mapped: Region | None = None
         opened = host.look(fd)
         page = opened.page_size
+        # A tmpfs is memory, of which the control groups may not allow so much.
+        self._is_charged = opened.magic == libc.TMPFS_MAGIC
         if page > libc.PAGE_SIZE:
             length = round_up(length, page)
             spec = MapSpec(length, length, page, page, reserve=False)
@@ -436,7 +419,8 @@ class Output:
         Raises:
             OSError: they can't be written.
         """
-        with memoryview(data) as view:
+        charged = cgroup.charged(len(data)) if self._is_charged else nullcontext()
+        with charged, memoryview(data) as view:
             for start, end, zeroes in runs(data):
                 if not zeroes:
                     self._write(at + start, view[start:end])
@@ -468,7 +452,6 @@ def _copy(region: Region, to: Output, saving: Saving) -> None:
     """Copy what a region holds: what its file does, then what is a private mapping's own."""
     twice = region.reads_as_file and not region.shared
     for at, data, over in pieces(region):
-        with saving.taking(len(data)):
-            to.put(at, data, over)
+        to.put(at, data, over)
         done = region.length + at if over else at
         saving.done = done // 2 if twice else at
