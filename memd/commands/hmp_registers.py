@@ -1,12 +1,15 @@
 """The human monitor's words that tell of a stand-in's registers: jobs, statistics, displays.
 
-Their texts were observed on QEMU 10.0.2.
+Their texts were observed on QEMU 10.0.2 and 11.1.3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from memd.commands.daemon import Daemon
 from memd.commands.hmp_plug import standin
+from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.work import in_turns
@@ -31,11 +34,26 @@ def info_block_jobs(daemon: Daemon, args: JSONObject) -> list[str]:
 
 async def info_blockstats(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info blockstats`."""
-    lines = []
+    lines: list[str] = []
     async for row in in_turns(standin(daemon).drives.statistics_of_drives()):
-        told = " ".join(f"{name}={row['stats'][name]}" for name in _COUNTS)
-        lines.append(f"{row['device']}: {told} idle_time_ns=0")
+        stats = row["stats"]
+        if daemon.compat is Compat.V10_0:
+            told = " ".join(f"{name}={stats[name]}" for name in _COUNTS)
+            lines.append(f"{row['device']}: {told} idle_time_ns=0")
+        else:
+            lines += [""] * bool(lines) + [f"{row['device']}: idle_time_ns=0", *_table(stats)]
     return lines
+
+
+def _table(stats: JSONObject) -> Iterator[str]:
+    """The counts of a drive in QEMU 11.1's form."""
+    yield f"{'bytes':>31}{'operations':>17}{'total_time_ns':>25}{'merged':>11}"
+    for name, short in (("Read:", "rd"), ("Write:", "wr")):
+        counts = (stats[f"{short}_{each}"] for each in ("bytes", "operations", "total_time_ns"))
+        size, operations, time = counts
+        yield f"{name:6}{size:>25}{operations:>17}{time:>25}{stats[f'{short}_merged']:>11}"
+    operations, time = stats["flush_operations"], stats["flush_total_time_ns"]
+    yield f"{'Flush:':31}{operations:>17}{time:>25}"
 
 
 def info_dirty_rate(daemon: Daemon, args: JSONObject) -> list[str]:

@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from memd.compat import Compat
 from memd.json_types import JSON
 from tests.differential.harness import Side
+from tests.differential.server import qemu_compat
 from tests.differential.standin import standin_pair
 from tests.differential.test_drives import plain
+
+OLD = ("pc-q35-2.11", "pc-i440fx-2.4 -serial none -parallel null")
+"""Machines that QEMU 11.1 has no more."""
 
 LINES = (
     "",
     *(f"-machine {each}" for each in ("q35", "isapc", "microvm", "none", "x-remote")),
-    *("-machine pc-q35-2.11", "-machine pc-i440fx-2.4 -serial none -parallel null"),
+    *(f"-machine {each}" for each in OLD),
     "-machine q35,usb=on -serial null -vga cirrus -net none",
     "-machine pc,usb=on -nic none -device VGA -fda null-co:// -smp 2",
     "-machine pc,hpet=off,i8042=off,pit=off -hda null-co:// -hdc null-co:// -hdd null-co://",
@@ -61,6 +66,8 @@ def told(side: Side, command: str, line: str | None = None) -> JSON:
 
 @pytest.mark.parametrize("line", LINES)
 def test_what_a_machine_has(directory: Path, line: str) -> None:
+    if line.removeprefix("-machine ") in OLD and qemu_compat() is not Compat.V10_0:
+        pytest.skip("this QEMU has no such machine")
     with standin_pair(directory, *shlex.split(line), bare=False) as pair:
         for command in ("query-block", "query-blockstats", "query-chardev", "query-pci"):
             pair.same(command, lambda side, command=command: told(side, command))  # type: ignore[misc]
