@@ -8,7 +8,6 @@ through /proc.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from pathlib import Path
 from memd.client import Client
 from tests import rootfs
 from tests.differential.harness import settle
+from tests.prefork import DIES_WITH_PARENT
 
 TREE = Path(__file__).resolve().parents[2]
 
@@ -53,8 +53,6 @@ from memd.cli.main import main
 sys.exit(main())
 """
 _DROP_IN = "of-a-test.conf"
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class CannotBoot(Exception):
@@ -94,14 +92,16 @@ class Machine:
             "UNIT": keep_unit,
         }
         with self._log.open("wb") as log:
+            # A test run that is killed leaves no container behind: systemd-nspawn powers it off
+            # on SIGTERM; on SIGKILL it would go on.
+            command = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount"]
             self._nspawn = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c", _BOOT],
+                [*command, "--propagation", "private", "sh", "-c", _BOOT],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
         try:
             self.leader = self._wait_for_leader()
@@ -148,7 +148,7 @@ class Machine:
             stdin: what it reads.
         """
         done = subprocess.run(
-            ["nsenter", "-t", str(self.leader), "-a", *command],
+            [*DIES_WITH_PARENT, "nsenter", "-t", str(self.leader), "-a", *command],
             env={"PATH": "/usr/bin:/usr/sbin", "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"},
             input=stdin,
             stdout=subprocess.PIPE,
@@ -289,8 +289,3 @@ def remove_cgroup(at: Path) -> bool:
         except OSError:
             return False
     return True
-
-
-def _die_with_parent() -> None:
-    """Runs in the child: a test run that is killed leaves no container behind."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
