@@ -121,9 +121,10 @@ class Monitor:
             self.greeting = self.read()
             if negotiate:
                 answer = self.execute("qmp_capabilities")
-                while answer == self.greeting and "memd" not in str(answer):
-                    # QEMU may greet a client more than once that comes as others leave.
-                    answer = self.read_answer()
+                while "QMP" in answer and "memd" not in str(answer):
+                    # QEMU may greet a client more than once that comes as others leave, and
+                    # say something to one of these in between.
+                    self.greeting, answer = answer, self.read_answer()
                 if answer != {"return": {}}:
                     raise Died(f"negotiation failed: {answer}")
         except BaseException:
