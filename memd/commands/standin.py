@@ -18,6 +18,7 @@ from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
 from memd.commands.hmp_info import info_ramblock, query_pci
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
+from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
 from memd.session import Session
@@ -352,7 +353,10 @@ def query_current_machine(daemon: Daemon, args: JSONObject) -> JSON:
 
 
 def query_acpi_ospm_status(daemon: Daemon, args: JSONObject) -> JSON:
-    """`query-acpi-ospm-status`: the slots for DIMMs, of which no guest has told anything."""
+    """`query-acpi-ospm-status`: the slots for DIMMs and, since 11.1, for CPUs.
+
+    Of none has a guest told anything.
+    """
     from memd.devices.dimm import PcDimm
 
     config = daemon.config.machine
@@ -365,6 +369,16 @@ def query_acpi_ospm_status(daemon: Daemon, args: JSONObject) -> JSON:
     for each in daemon.machine.plugged:
         if isinstance(each, PcDimm) and each.id is not None:
             slots[each.slot]["device"] = each.id
+    kind = daemon.machine_kind
+    if daemon.compat is not Compat.V10_0 and kind is not None and kind.hotpluggable_cpus:
+        from memd.devices.machine_object import cpu_positions, cpus
+
+        # A machine of 10.0 has the older interface for CPUs until its firmware wants the other.
+        ids = {cpu.number: cpu.id for cpu in cpus(daemon.tree)}
+        for number, _place in enumerate(cpu_positions(kind, config.smp)):
+            slots.append({"slot": str(number), "slot-type": "CPU", "source": 0, "status": 0})
+            if (id := ids.get(number)) is not None:
+                slots[-1]["device"] = id
     return [*slots]
 
 

@@ -54,7 +54,9 @@ def test_displays_that_can_not_be(directory: Path) -> None:
         for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
             line = [*binary, "-machine", "none", "-S", "-display", "none", "-vnc", value]
             done = prefork.run(line)
-            said.append((done.returncode, done.stderr.partition(": ")[2]))
+            # One that is run by another loader complains of more than of its options.
+            own = [row for row in done.stderr.splitlines() if row.startswith("qemu-system-")]
+            said.append((done.returncode, [row.partition(": ")[2] for row in own]))
         assert said[0][0] == 1
         assert said[1] == said[0]
 

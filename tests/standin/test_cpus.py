@@ -86,3 +86,17 @@ def test_the_later_qemu_asks_a_guest_that_stands_still(directory: Path) -> None:
         assert monitor.execute("device_del", {"id": "c1"}) == {"return": {}}
         assert monitor.execute("cont") == {"return": {}}
         assert heard(monitor, 4) == LEAVES
+
+
+@pytest.mark.parametrize("compat", list(Compat), ids=[compat.value for compat in Compat])
+def test_the_slots_of_cpus(directory: Path, compat: Compat) -> None:
+    """11.1 tells of all that there could be, a machine of 10.0 of none before it runs."""
+    with start(directory, "q35", compat=compat) as server:
+        monitor = server.monitor()
+        assert monitor.execute("device_add", CPU) == {"return": {}}
+        told: Any = monitor.execute("query-acpi-ospm-status")["return"]
+    new = [
+        {"slot": "0", "slot-type": "CPU", "source": 0, "status": 0},
+        {"slot": "1", "slot-type": "CPU", "source": 0, "status": 0, "device": "c1"},
+    ]
+    assert told == ([] if compat is Compat.V10_0 else new)
