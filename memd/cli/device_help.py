@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memd.cli.objects import property_line
+from memd.compat import Compat
 from memd.errors import QMPError
 
 if TYPE_CHECKING:
-    from memd.compat import Compat
     from memd.qom import Property
     from memd.standin.catalogue import Catalogue
 
@@ -68,10 +68,11 @@ def device_help(compat: Compat, driver: str | None, recorded: Catalogue | None =
         raise QMPError(f"Device '{driver}' not found")
     if not qom_type.is_a("device") or qom_type.abstract:
         raise QMPError("Parameter 'typename' expects a non-abstract device type")
+    # Those of 10.0 are other spellings.
     properties = [
         prop
         for name, prop in qom_type.all_properties.items()
-        if name not in _HIDDEN and not name.startswith("legacy-")
+        if name not in _HIDDEN and not (compat is Compat.V10_0 and name.startswith("legacy-"))
     ]
     return f"{driver} options:\n" + "".join(sorted(map(_line, properties)))
 

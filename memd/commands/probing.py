@@ -113,10 +113,11 @@ def device_list_properties(daemon: Daemon, args: JSONObject) -> JSON:
     if not found.is_a("device") or found.abstract:
         raise QMPError("Parameter 'typename' expects a non-abstract device type")
     common = daemon.tree.types()["device"].all_properties
+    # Those of 10.0 are other spellings.
     return [
         prop.info()
         for name, prop in found.all_properties.items()
-        if name not in common and not name.startswith("legacy-")
+        if name not in common and not (daemon.compat is Compat.V10_0 and name.startswith("legacy-"))
     ]
 
 

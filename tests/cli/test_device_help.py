@@ -42,3 +42,10 @@ def test_what_a_catalogue_has() -> None:
     assert "  any_layout=<bool>      - on/off (default: on)\n" in told
     with pytest.raises(QMPError, match="expects a non-abstract device type"):
         device_help(Compat.V10_0, "pci-device", recorded)
+
+
+def test_other_spellings_are_left_out() -> None:
+    """In 10.0 their names begin with `legacy-`; a property of 11.1 does, too."""
+    recorded = find_catalogue(Compat.V11_1)
+    assert "  legacy-cmb=<bool> " in device_help(Compat.V11_1, "nvme", recorded)
+    assert "legacy-" not in device_help(Compat.V10_0, "nvdimm")
