@@ -254,8 +254,8 @@ class StartCommand(NamedTuple):
     """A command that an option stands for, run before the devices of the command line are made.
 
     Attributes:
-        command: its name; "drive", "default-drive", "drives", "flash", "logfile", "use-chardev"
-            and "defer" are no client's.
+        command: its name; "drive", "default-drive", "drives", "flash", "logfile", "netdev",
+            "use-chardev" and "defer" are no client's.
         options: its arguments.
         is_json: whether values have their types; else they are text.
         where: the option and its argument as given, for messages.

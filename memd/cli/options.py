@@ -43,6 +43,7 @@ class CommandLine:
         self.object_ids: set[str] = set()
         self.virtfs_ids: set[str] = set()
         self.ports: Counter[str] = Counter()
+        self.netdev_ids: set[str] = set()
         self.allowed: dict[str, list[int]] = {"user": [], "group": []}
         self.described: Hardware | None = None
 

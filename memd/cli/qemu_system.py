@@ -272,9 +272,12 @@ def _qtest_log(line: QemuCommandLine, given: Given) -> None:
 
 
 def _display(line: QemuCommandLine, given: Given) -> None:
+    if given.value.startswith("vnc="):
+        _registered("take_vnc")(line, given._replace(value=given.value.removeprefix("vnc=")))
+        return
     key = {"display": "type", "audio": "driver"}[given.name]
     kind = parse_keyval(given.value, key)[0].get(key)
-    if kind != "none":
+    if kind != "none" and (key != "type" or kind not in _lists(line.config)["display"].split()):
         raise QMPError(f"Parameter '{key}' does not accept value '{kind}'")
 
 
@@ -312,13 +315,18 @@ def _listed(take: Take) -> Take:
 
     def apply(line: QemuCommandLine, given: Given) -> None:
         if given.value in HELP:
-            from memd.standin.catalogue import find_catalogue
-
-            lists = find_catalogue(line.config.compat, line.config.catalogue).section("lists")
-            raise Answered(lists[given.name])
+            raise Answered(_lists(line.config)[given.name])
         take(line, given)
 
     return apply
+
+
+def _lists(config: Config) -> dict[str, str]:
+    """What the recorded QEMU lists for options, by their names; raises `QMPError`."""
+    from memd.standin.catalogue import find_catalogue
+
+    lists: dict[str, str] = find_catalogue(config.compat, config.catalogue).section("lists")
+    return lists
 
 
 OPTIONS: dict[str, Take] = {
@@ -350,7 +358,8 @@ OPTIONS: dict[str, Take] = {
     "chardev": _registered("take_chardev"),
     "object": _registered("take_object"),
     **dict.fromkeys(("serial", "parallel"), _registered("take_port")),
-    **dict.fromkeys(("netdev", "blockdev"), _registered("register_option")),
+    "netdev": _registered("take_netdev"),
+    "blockdev": _registered("register_blockdev"),
     **dict.fromkeys(
         ("drive", "cdrom", "fda", "fdb", "hda", "hdb", "hdc", "hdd", "pflash"),
         _registered("take_drive"),
@@ -396,16 +405,11 @@ _ORDER = (
         "drive",
         "default-drive",
         "netdev_add",
+        "netdev",
     ),
     *("nic", "net", "vga", "tpmdev", "use-chardev", "vnc", "fsdev"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""
-
-
-def _is_modern(start: StartCommand) -> bool:
-    """Whether it is a network backend of those that QEMU makes before others."""
-    named = start.options.get("type") in ("stream", "dgram")
-    return start.command == "netdev_add" and (start.is_json or named)
 
 
 def _add_defaults(line: QemuCommandLine, given: Sequence[Given]) -> list[Given]:
@@ -501,7 +505,11 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     """
     line = QemuCommandLine(report)
     config, hardware = line.config, line.hardware
-    given = read_options(argv, OPTIONS, FLAGS)
+    given = [
+        # An image alone is that of the first disk.
+        each if each.name else each._replace(name="hda")
+        for each in read_options(argv, OPTIONS, FLAGS)
+    ]
     if any(each.name == "readconfig" for each in given):
         from memd.cli.readconfig import expand
 
@@ -526,7 +534,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)
     _register_nulls(config)
-    config.startup.sort(key=lambda each: (_ORDER.index(each.command), not _is_modern(each)))
+    config.startup.sort(key=lambda each: _ORDER.index(each.command))
     return config
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from memd.cli.options import CommandLine
     from memd.cli.reading import Given
 
-_COMMANDS = {"netdev": ("netdev_add", "type"), "blockdev": ("blockdev-add", "driver")}
+NETDEV = OptsList("netdev", "type", None)
 _LOG = re.compile(r",log(file|append)=((?:,,|[^,])*)")
 _MOST_PORTS = {"parallel": 3}
 _ALIASES = {"tty": "serial", "parport": "parallel"}
@@ -49,10 +49,32 @@ _SPICE_CHARDEVS = {"spicevmc": ("channel", "type"), "spiceport": ("port", "fqdn"
 _NAMES_ALONE = ("null", "braille", "msmouse", "qemu-vdagent", "stdio", "testdev", "vc", "wctablet")
 
 
-def register_option(line: CommandLine, given: Given) -> None:
-    """Take `-netdev` or `-blockdev`."""
-    command, implied = _COMMANDS[given.name]
-    _register(line, given, command, *parse_either(given.value, line.config.compat, implied))
+def register_blockdev(line: CommandLine, given: Given) -> None:
+    """Take `-blockdev`."""
+    _register(line, given, "blockdev-add", *parse_either(given.value, line.config.compat, "driver"))
+
+
+def take_netdev(line: CommandLine, given: Given) -> None:
+    """Take `-netdev`: in JSON, with dotted keys, or with keys that are given again for a list."""
+    nested = given.value.startswith("{")
+    if not nested:
+        kind = next((value for key, value in pairs(given.value, "type") if key == "type"), None)
+        nested = kind in ("stream", "dgram")
+    if nested:
+        options, is_json = parse_either(given.value, line.config.compat, "type")
+        _register(line, given, "netdev_add", options, is_json)
+    else:
+        _add_netdev(
+            line,
+            given,
+            parse_opts(NETDEV, given.value, given.warn(line.config.report), line.netdev_ids),
+        )
+
+
+def _add_netdev(line: CommandLine, given: Given, opts: Opts) -> None:
+    if opts.id is not None:
+        line.netdev_ids.add(opts.id)
+    _register(line, given, "netdev", {"pairs": opts.with_id()}, False)
 
 
 def _register(

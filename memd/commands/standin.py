@@ -232,6 +232,11 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         _add_network(daemon, standin, options, of_hub=command == "net")
     elif command == "default-drive":
         await standin.drives.add_default(options, partial(daemon.typed, "blockdev-add"))
+    elif command == "netdev":
+        from memd.qapi.opts import check_opts
+
+        arguments = daemon.schema.commands["netdev_add"].arguments
+        standin.netdevs.add(check_opts(arguments, options["pairs"]), inherited)
     elif command == "drive":
         await _add_drive(daemon, standin, options, where)
     else:

@@ -97,6 +97,11 @@ class _OptsVisits(Visits):
     def array(self, type_: ArrayType) -> Visit:
         """The visit of an array: each text is an element, or a range of integers."""
         element = type_.element
+        if isinstance(element, ObjectType) and len(element.members) == 1:
+            # A text is the only member of a struct.
+            member = element.members[0]
+            only = self.of(member.type)
+            return lambda texts, path: [{member.name: only([text], path)} for text in texts]
         if not (isinstance(element, BuiltinType) and element.json_type == "int"):
             item = self.of(element)
             return lambda texts, path: [item([text], path) for text in texts]

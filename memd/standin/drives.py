@@ -77,6 +77,9 @@ _WORDS = {
 }
 """Options with what they may be, and what is said of anything else."""
 
+_DISCARD = {"on": "unmap", "off": "ignore"}
+"""What drives say for what block nodes say."""
+
 _LIMIT_OPTIONS = {
     **{
         f"{name}{end}": f"throttling.{other}{end.replace('_', '-')}"
@@ -558,6 +561,8 @@ def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> 
             raise QMPError(complaint.format(options[name]))
     for name in ("werror", "rerror", "aio", "copy-on-read", "snapshot"):
         options.pop(name, None)
+    if "discard" in options:
+        options["discard"] = _DISCARD.get(options["discard"], options["discard"])
     cache = {**_CACHES[options.pop("cache", "writeback")]}
     drive.writeback = cache.pop("writeback", True)
     alias = options.pop("readonly", "off")

@@ -2,7 +2,8 @@
 
 Written after what Kata, Proxmox, labgrid and os-autoinst are known to send, not recorded
 of them; Kata's device strings were compared with its sources. What Incus 6.0.4 sends was
-recorded, and only its paths, descriptors and accelerator are others here.
+recorded, and only its paths, descriptors and accelerator are others here. The lines of lima,
+Podman, Packer, Multipass and quickemu are those that their sources of 2026 put together.
 """
 
 from __future__ import annotations
@@ -485,6 +486,94 @@ INCUS_STEPS: list[Step] = [
     ("quit", {}),
 ]
 
+LIMA = """
+-m 512 -cpu max -machine q35,vmport=off -accel tcg,thread=multi,tb-size=512
+-global ICH9-LPC.disable_s3=1 -global ICH9-LPC.disable_s4=1 -smp 4,sockets=1,cores=4,threads=1
+-drive if=pflash,format=raw,readonly=on,file=@DIR@/flash -device qemu-xhci,id=usb-bus
+-drive file=@DIR@/image,if=none,discard=on,id=boot-disk
+-device virtio-blk-pci,drive=boot-disk,bootindex=1 -boot order=c,splash-time=0,menu=on
+-drive id=cdrom0,if=none,format=raw,readonly=on,file=@DIR@/iso -device virtio-scsi,id=scsi0
+-device scsi-cd,bus=scsi0.0,drive=cdrom0
+-netdev user,id=net0,net=192.168.5.0/24,dhcpstart=192.168.5.15,hostfwd=tcp:127.0.0.1:60022-:22
+-device virtio-net-pci,netdev=net0,mac=52:55:55:0d:2f:a2 -device virtio-rng-pci -display none
+-device virtio-vga -device virtio-keyboard-pci -device virtio-mouse-pci -parallel none
+-chardev socket,id=char-serial,path=@DIR@/serial.sock,server=on,wait=off,logfile=@DIR@/serial.log
+-serial chardev:char-serial
+-chardev socket,id=char-serial-virtio,path=@DIR@/virtio.sock,server=on,wait=off,@NEXT@
+logfile=@DIR@/virtio.log -device virtio-serial-pci,id=virtio-serial0,max_ports=1
+-device virtconsole,chardev=char-serial-virtio,id=console0
+-virtfs local,mount_tag=mount0,path=@DIR@,security_model=none,readonly=on
+-chardev socket,id=char-qmp,path=@DIR@/lima.qmp,server=on,wait=off -qmp chardev:char-qmp
+-chardev socket,path=@DIR@/ga.sock,server=on,wait=off,id=qga0 -device virtio-serial
+-device virtserialport,chardev=qga0,name=io.lima-vm.guest_agent.0 -name lima-default
+-pidfile @DIR@/pid
+"""
+
+LIMA_STEPS: list[Step] = [
+    ("query-vnc", {}),
+    ("human-monitor-command", {"command-line": "info snapshots "}),
+    ("system_powerdown", {}),
+]
+
+PODMAN = """
+-m 512 -smp 2 -fw_cfg name=opt/com.coreos/config,file=@DIR@/image
+-qmp unix:@DIR@/podman.qmp,server=on,wait=off
+-netdev stream,id=vlan,server=off,addr.type=unix,addr.path=@DIR@/gvproxy.sock
+-device virtio-net-pci,netdev=vlan,mac=5a:94:ef:e4:0c:ee -device virtio-serial
+-chardev socket,path=@DIR@/ready.sock,server=on,wait=off,id=adefault_ready
+-device virtserialport,chardev=adefault_ready,name=org.fedoraproject.port.0 -pidfile @DIR@/pid
+-object memory-backend-memfd,id=mem,size=512M,share=on -accel tcg -cpu max -M memory-backend=mem
+-drive if=virtio,file=@DIR@/image -device qemu-xhci
+-device usb-host,vendorid=1133,productid=49948 -display none
+"""
+
+PODMAN_STEPS: list[Step] = [("query-status", {}), ("system_powerdown", {})]
+
+PACKER = """
+-boot once=d -name packer -machine type=pc,accel=tcg
+-netdev user,id=user.0,hostfwd=tcp::2222-:22 -vnc unix:@DIR@/vnc -m 512M -smp 1
+-fda @DIR@/image -device virtio-net,netdev=user.0
+-drive file=@DIR@/iso,if=virtio,cache=writeback,discard=ignore,format=raw
+-drive file=@DIR@/flash,media=cdrom -display none
+"""
+
+PACKER_STEPS: list[Step] = [("query-status", {}), ("query-block", {}), ("quit", {})]
+
+MULTIPASS = """
+-L /usr/share/qemu -drive file=@DIR@/flash,if=pflash,format=raw,readonly=on,file.locking=off
+-accel tcg -cpu max
+-nic tap,ifname=tap-1,script=no,downscript=no,model=virtio-net-pci,mac=52:54:00:11:22:33
+-nic bridge,br=br0,model=virtio-net-pci,mac=52:54:00:11:22:34,helper=./bridge_helper
+-device virtio-scsi-pci,id=scsi0 -drive file=@DIR@/image,if=none,format=raw,discard=unmap,id=hda
+-device scsi-hd,drive=hda,bus=scsi0.0 -smp 2 -m 512M -chardev null,id=char0
+-serial chardev:char0 -nographic -cdrom @DIR@/iso -uuid 6f2d0a5e-3c1b-4b57-9c3c-0a4b1c2d3e4f
+-virtfs local,security_model=passthrough,path=@DIR@,mount_tag=m1
+"""
+
+MULTIPASS_STEPS: list[Step] = [
+    ("human-monitor-command", {"command-line": "delvm suspend"}),
+    ("system_powerdown", {}),
+]
+
+QUICKEMU = """
+-name vm,process=vm,debug-threads=on -accel tcg,tb-size=2048,thread=multi
+-machine q35,smm=off,vmport=off -cpu qemu64,+avx,-pcid -smp cores=2,threads=2,sockets=1 -m 512M
+-device virtio-balloon -pidfile @DIR@/pid -rtc base=utc,clock=host
+-device virtio-vga,xres=1280,yres=800 -display none -device virtio-rng-pci,rng=rng0
+-object rng-random,id=rng0,filename=/dev/urandom -device pci-ohci,id=smartpass -device usb-ccid
+-device usb-ehci,id=input -device usb-kbd,bus=input.0 -k en-us -device usb-tablet,bus=input.0
+-audiodev none,id=audio0 -device intel-hda -device hda-micro,audiodev=audio0
+-device virtio-net-pci,netdev=nic -netdev user,hostname=vm,hostfwd=tcp::22220-:22,@NEXT@
+hostfwd=tcp::8080-:80,id=nic
+-global driver=cfi.pflash01,property=secure,value=on
+-drive if=pflash,format=raw,unit=0,file=@DIR@/flash,readonly=on
+-drive media=cdrom,index=0,file=@DIR@/iso -device virtio-blk-pci,drive=SystemDisk
+-drive id=SystemDisk,if=none,format=raw,file=@DIR@/image,discard=unmap,detect-zeroes=unmap,@NEXT@
+cache=writeback,aio=threads -fsdev local,id=fsdev0,path=@DIR@,security_model=mapped-xattr
+-device virtio-9p-pci,fsdev=fsdev0,mount_tag=Public
+-monitor unix:@DIR@/monitor.sock,server,nowait -serial unix:@DIR@/ttyS0.sock,server,nowait
+"""
+
 
 @pytest.mark.parametrize(
     ("line", "steps"),
@@ -494,10 +583,15 @@ INCUS_STEPS: list[Step] = [
         pytest.param(LABGRID, LABGRID_STEPS, id="labgrid"),
         pytest.param(OS_AUTOINST, OS_AUTOINST_STEPS, id="os-autoinst"),
         pytest.param(INCUS, INCUS_STEPS, id="Incus"),
+        pytest.param(LIMA, LIMA_STEPS, id="lima"),
+        pytest.param(PODMAN, PODMAN_STEPS, id="Podman"),
+        pytest.param(PACKER, PACKER_STEPS, id="Packer"),
+        pytest.param(MULTIPASS, MULTIPASS_STEPS, id="Multipass"),
+        pytest.param(QUICKEMU, PODMAN_STEPS, id="quickemu"),
     ],
 )
 def test_what_clients_send(directory: Path, line: str, steps: list[Step]) -> None:
-    for name in ("image", "flash"):
+    for name in ("image", "flash", "iso"):
         (directory / name).write_bytes(bytes(4 << 20))
     (directory / "qemu.conf").write_text(INCUS_CONFIG.replace("@DIR@", str(directory)))
     for name in ("console.in", "console.out"):
