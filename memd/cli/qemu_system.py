@@ -86,6 +86,7 @@ class QemuCommandLine(CommandLine):
         guest_name: whether messages begin with the guest's name.
         mon_seen: whether there was a `-mon`, which is warned about once.
         rtc: the options of `-rtc`.
+        cpu_features: what `-cpu` says besides the model.
     """
 
     def __init__(self, report: Report) -> None:
@@ -96,6 +97,7 @@ class QemuCommandLine(CommandLine):
         self.guest_name = False
         self.mon_seen = False
         self.rtc = Opts(None)
+        self.cpu_features = ""
 
     def parse(self, known: OptsList, given: Given) -> Opts:
         """The options in an argument."""
@@ -289,7 +291,7 @@ def _vga(line: QemuCommandLine, given: Given) -> None:
 
 
 def _cpu(line: QemuCommandLine, given: Given) -> None:
-    line.hardware.cpu_model = given.value.partition(",")[0]
+    line.hardware.cpu_model, _, line.cpu_features = given.value.partition(",")
 
 
 def _enable_kvm(line: QemuCommandLine, given: Given) -> None:
@@ -377,7 +379,7 @@ OPTIONS: dict[str, Take] = {
     **dict.fromkeys(_READ_OVER, _nothing),
     **dict.fromkeys(REFUSED, _refuse),
 }
-_LISTED = ("audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
+_LISTED = ("accel", "audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
 OPTIONS.update({name: _listed(OPTIONS[name]) for name in _LISTED})
 FLAGS: dict[str, Take] = {
     **{name: options.FLAGS[name] for name in ("daemonize", "test-faults", "allow-exec")},
@@ -550,9 +552,16 @@ def _check_cpu(line: QemuCommandLine) -> None:
     # That a catalogue can't be read is told when it is needed.
     with contextlib.suppress(QMPError):
         catalogue = find_catalogue(config.compat, config.catalogue)
-        known = [each["name"] for each in catalogue.section("cpus")["definitions"]]
+        definitions = catalogue.section("cpus")["definitions"]
+        known = {each["name"]: each["typename"] for each in definitions}
         if model not in known:
             raise CommandLineError(f"unable to find CPU model '{model}'")
+        if line.cpu_features:
+            from memd.qom import Tree
+            from memd.standin.cpu_features import check_features
+
+            with located():
+                check_features(catalogue, Tree(config.compat), known[model], line.cpu_features)
 
 
 def _machines(config: Config) -> Sequence[JSONObject]:

@@ -36,6 +36,7 @@ class ChardevObject(QObject):
             `type` member (sockets only).
         server: whether it listens.
         used: whether something is served on it.
+        opened: whether what uses it is open, which a port may be to a guest alone.
         ends: this end and the other of its latest TCP connection, as they are
             written, or None.
         filename: what is told of where it is, None for what its kind and address say.
@@ -45,6 +46,7 @@ class ChardevObject(QObject):
     connected = False
     server = False
     used = False
+    opened = True
     filename: str | None = None
     ends: tuple[str, str] | None = None
     on_yank: Callable[[], None] | None = None
@@ -65,7 +67,7 @@ class ChardevObject(QObject):
     @property
     def is_open(self) -> bool:
         """Whether it is told to be in use."""
-        return self.used
+        return self.used and self.opened
 
 
 class MonitorObject(UserCreatable):

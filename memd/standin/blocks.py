@@ -816,6 +816,9 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
     if file is not None:
         image["actual-size"] = file.facts.get("actual-size", 0)
         image["dirty-flag"] = False
+    if node.child is not None and "cluster-size" in node.child.facts:
+        # What stands on an image tells of its clusters.
+        image["cluster-size"] = node.child.facts["cluster-size"]
     image |= node.facts
     if node.header is not None and node.header.backing is not None:
         image["backing-filename"] = node.header.backing

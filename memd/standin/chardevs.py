@@ -106,7 +106,7 @@ class Registered(ChardevObject):
     @property
     def is_open(self) -> bool:
         """See `ChardevObject.is_open`."""
-        return self.used or (self.above is not None and self.above.used)
+        return super().is_open or (self.above is not None and self.above.used)
 
     def close(self) -> None:
         """Close what is behind it; a socket that it made is removed. May wait."""

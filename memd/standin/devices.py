@@ -74,6 +74,9 @@ _ANY_UNIT = (1 << 32) - 1
 
 _PLAIN_PCI = ("pci-bridge", "i82801b11-bridge", "pcie-pci-bridge", "x3130-upstream")
 
+_GUESTS_PORT = "virtserialport"
+"""A device that opens its character device when the guest opens it."""
+
 _SERIAL_PORTS = ("isa-serial", "pci-serial")
 _GENERATION_ID = "vmgenid"
 _ALONE = (_GENERATION_ID, "vmclock", "vmcoreinfo")
@@ -473,7 +476,7 @@ class Devices:
         self._tpms.release(device)
         chardev = self._chardevs.find(device.values.get("chardev", ""))
         if chardev is not None:
-            chardev.used = False
+            chardev.used, chardev.opened = False, True
             self._chardevs.changeable.discard(chardev)
         return node
 
@@ -584,7 +587,7 @@ class Devices:
                 f"Property '{owner}.chardev' can't take value '{id}': chardev '{id}' is already"
                 " in use"
             )
-        chardev.used = True
+        chardev.used, chardev.opened = True, device.qom_type.name != _GUESTS_PORT
         if owner.startswith(_SERIAL_PORTS):
             self._chardevs.changeable.add(chardev)
 

@@ -49,7 +49,7 @@ _OF_THE_PROCESS = frozenset(
 _DEVICE = re.compile(r'name "(?P<name>[^"]+)"(, bus (?P<bus>[^,]+))?(, alias "(?P<alias>[^"]+)")?')
 """A device in the monitor's list of them."""
 
-_LISTED = (*("audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object"),)
+_LISTED = ("accel", "audiodev", "chardev", "cpu", "device", "display", "netdev", "nic", "object")
 """Options whose `help` lists what can be named there."""
 
 _DESCRIPTION = re.compile(r', desc ".*"')

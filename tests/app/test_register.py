@@ -42,7 +42,8 @@ def test_what_a_client_starts_a_machine_with(start: Start, directory: Path) -> N
     )
     monitor = server.monitor()
     told = {each["label"]: each for each in monitor.execute("query-chardev")["return"]}
-    assert told["s0"]["frontend-open"] is True
+    assert told["s0"]["frontend-open"] is told["c1"]["frontend-open"] is True
+    assert told["c2"]["frontend-open"] is False
     assert told["c1"]["filename"] == "file"
     assert "error" in monitor.execute("chardev-remove", {"id": "c1"})
     block = monitor.execute("query-block")["return"]
@@ -72,7 +73,7 @@ def test_a_log_is_made_and_empty(start: Start, directory: Path) -> None:
     [
         (("-serial", "chardev:nope"), "-serial chardev:nope: chardev 'nope' not found"),
         (("-netdev", "tap,id=t0,fd=99"), "File descriptor named '99' has not been found"),
-        (("-netdev", "tap,id=t0,foo=1"), "Parameter 'foo' is unexpected"),
+        (("-netdev", "tap,id=t0,foo=1"), "Invalid parameter 'foo'"),
         (("-blockdev", "driver=file,node-name=f,filename=/nope"), "Could not open '/nope'"),
         (("-chardev", "file,id=c0"), "chardev: file: no filename given"),
         (("-device", "virtio-blk-pci,drive=nope"), "can't find value 'nope'"),

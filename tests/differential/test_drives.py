@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from memd.json_types import JSON
+from memd.standin.qcow2 import empty_image
 from tests import prefork
 from tests.differential.harness import Pair, Side
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
@@ -475,6 +476,27 @@ def test_a_filter_of_a_throttle_group(directory: Path) -> None:
         ("object-del", {"id": "tg"}),
     ]
     with standin_pair(directory, *options) as pair:
+        same(pair, steps)
+
+
+def test_what_stands_on_an_image_tells_of_its_clusters(directory: Path) -> None:
+    image = directory / "q"
+    with image.open("wb") as file:
+        for at, data in empty_image({"size": 1 << 20}).items():
+            file.seek(at)
+            file.write(data)
+    below = {"driver": "file", "filename": str(image), "node-name": "f0", "read-only": True}
+    on = {"file": "n0", "node-name": "t0", "read-only": True}
+    steps: list[Step] = [
+        ("object-add", {"qom-type": "throttle-group", "id": "g"}),
+        ("blockdev-add", {"driver": "qcow2", "file": below, "node-name": "n0", "read-only": True}),
+        ("blockdev-add", {"driver": "throttle", "throttle-group": "g", **on}),
+        ("query-named-block-nodes", {}),
+        ("blockdev-del", {"node-name": "t0"}),
+        ("blockdev-add", {"driver": "raw", **on}),
+        ("query-named-block-nodes", {}),
+    ]
+    with standin_pair(directory) as pair:
         same(pair, steps)
 
 

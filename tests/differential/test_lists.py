@@ -19,7 +19,9 @@ def told(argv: list[str], *line: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("option", ["cpu", "device", "netdev", "nic", "object", *_OF_MODULES])
+@pytest.mark.parametrize(
+    "option", ["accel", "cpu", "device", "netdev", "nic", "object", *_OF_MODULES]
+)
 @pytest.mark.parametrize("help", ["help", "?"])
 def test_lists(option: str, help: str) -> None:
     qemu = [re.sub(', desc ".*"', "", each) for each in told(qemu_binary(), f"-{option}", help)]

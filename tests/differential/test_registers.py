@@ -220,6 +220,24 @@ def test_devices(directory: Path) -> None:
         tell(pair, steps)
 
 
+def test_a_port_of_the_guests_is_not_open_before_it_opens_it(directory: Path) -> None:
+    chardevs = [(f"c{i}", {"type": "null", "data": {}}) for i in range(2)]
+    with standin_pair(directory, "-machine", "pc", "-device", "virtio-serial-pci") as pair:
+        tell(
+            pair,
+            [
+                *(("chardev-add", {"id": id, "backend": kind}) for id, kind in chardevs),
+                device("virtserialport", id="p0", chardev="c0"),
+                device("virtconsole", id="p1", chardev="c1"),
+            ],
+        )
+        pair.same("open", open_ones)
+
+
+def open_ones(side: Side) -> dict[str, bool]:
+    return {each["label"]: each["frontend-open"] for each in side.ask("query-chardev")["return"]}
+
+
 def test_a_device_that_goes_gives_back_what_it_took(directory: Path) -> None:
     with standin_pair(directory, "-machine", "pc", *BUSES) as pair:
         tell(
