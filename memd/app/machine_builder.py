@@ -130,7 +130,7 @@ class MachineBuilder:
             settle_caches(self._kind, self._tree.machine)
             check_limits(self._kind, machine)
             below = self._tree.machine.values.get("max-ram-below-4g", 0)
-            check_addresses(self._kind, machine, below)
+            check_addresses(self._kind, machine, below, self._config.compat)
 
     async def _plug(self, device: DeviceOption, run: Run) -> None:
         from memd.devices.adding import add_device

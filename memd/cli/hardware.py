@@ -16,6 +16,7 @@ from memd.cli.numa import NUMA, numa_nodes
 from memd.cli.opts import Opts, parse_opts
 from memd.cli.reading import Given
 from memd.cli.smp import parse_smp, topology
+from memd.compat import Compat
 from memd.config import DEFAULT_RAM, Config, MachineConfig, NumaNode
 from memd.devices.kinds import MachineKind
 from memd.errors import QMPError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from memd.standin.catalogue import Catalogue
 
 REACTIONS = ("immediately", "never", "refuses")
+
+_ISAPC_MODELS = {"486", "athlon", "kvm32", "pentium", "pentium2", "pentium3", "qemu32"}
+"""The CPU models that QEMU 11.1 takes on `isapc` without a warning."""
 
 
 class Hardware:
@@ -145,6 +149,11 @@ class Hardware:
                 f"Machine type '{kind.name}' is deprecated: machines more than 3 years old are"
                 " subject to deletion after 6 years"
             )
+        if named and kind.kind == "isapc" and config.compat is not Compat.V10_0:
+            if self.cpu_model not in _ISAPC_MODELS:
+                config.report.warning(
+                    f"cpu type {self.cpu_model}-x86_64-cpu is deprecated for isapc machine"
+                )
         config.machine = MachineConfig(
             kind.kind,
             ram_size=ram_size,

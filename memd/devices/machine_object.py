@@ -223,13 +223,22 @@ def check_limits(kind: MachineKind, config: MachineConfig) -> None:
         raise QMPError("maximum memory size must by aligned to multiple of 4096 bytes")
 
 
-def check_addresses(kind: MachineKind, config: MachineConfig, below: int) -> None:
+def check_addresses(kind: MachineKind, config: MachineConfig, below: int, compat: Compat) -> None:
     """Raise `QMPError` where an `isapc` has memory that its CPU, a 486, can't address.
+
+    Since QEMU 11.1 it is the same for all of its CPUs.
 
     Args:
         below: bytes of memory that may be below 4 GiB.
     """
-    if kind.kind != "isapc" or not (config.cpu_type or kind.cpu_type).startswith("486-"):
+    if kind.kind != "isapc":
+        return
+    if compat is not Compat.V10_0:
+        size, most = config.ram_size >> 20, 3584
+        if config.ram_size > most << 20:
+            raise QMPError(f"Too much memory for this machine: {size} MiB, maximum {most} MiB")
+        return
+    if not (config.cpu_type or kind.cpu_type).startswith("486-"):
         return
     limit, above = (1 << 32) - 1, config.ram_size - below
     if above > 0:

@@ -217,6 +217,7 @@ def started(binary: list[str], *options: str) -> tuple[int, str]:
         ),
         "-machine q35 -cpu qemu64-x86_64-cpu",
         *(f"-machine isapc -m {size}" for size in ("3584M", "3585M", "4G", "4G -cpu qemu64")),
+        *(f"-machine isapc -cpu {model} -m 16" for model in ("pentium", "qemu32", "core2duo")),
         "-machine isapc,max-ram-below-4g=2G -m 3G",
         *(
             f"-machine {name},max-ram-below-4g={size}"
