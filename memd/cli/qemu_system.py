@@ -397,18 +397,8 @@ FLAGS: dict[str, Take] = {
 """The options with an argument, and those without one."""
 
 _ORDER = (
-    *(
-        "add-fd",
-        "spice",
-        "logfile",
-        "chardev-add",
-        "object-add",
-        "blockdev-add",
-        "drive",
-        "default-drive",
-        "netdev_add",
-        "netdev",
-    ),
+    *("flash", "add-fd", "spice", "logfile", "chardev-add", "object-add", "blockdev-add"),
+    *("drive", "default-drive", "netdev_add", "netdev"),
     *("nic", "net", "vga", "tpmdev", "use-chardev", "vnc", "fsdev"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""
@@ -478,7 +468,7 @@ def _use_drives(config: Config) -> None:
     if shown or flash or any(each.command in asking for each in config.startup):
         config.making = StartCommand("drives", {}, True, "")
     if shown:
-        config.startup.insert(0, StartCommand("flash", {}, True, ""))
+        config.startup.append(StartCommand("flash", {}, True, ""))
 
 
 def _named_chardev(config: Config, spec: str) -> Chardev:
