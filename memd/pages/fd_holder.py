@@ -22,11 +22,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 log = logging.getLogger("memd")
 
 _SOCKET = "monitors"
 _LOCK = "monitors.lock"
+
+
+class Connection(Protocol):
+    """What is held a copy of."""
+
+    def fileno(self) -> int:
+        """Its descriptor, -1 once it is closed."""
 
 
 class Holder:
@@ -42,44 +50,50 @@ class Holder:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._kept: dict[int, int] = {}
+        self._kept: dict[int, Connection] = {}
         self._socket = _connect(directory)
 
-    def keep(self, number: int, fd: int) -> None:
+    def keep(self, number: int, connection: Connection) -> None:
         """Hold a copy of a descriptor, in the place of one of the same number. Raises `OSError`.
 
         Args:
             number: of the copy.
-            fd: the descriptor, which stays open until `drop`.
+            connection: whose descriptor it is; until `drop`, or until it is closed, another
+                copy is held if the first one is lost.
         """
-        self._kept[number] = fd
-        self._ask(f"keep {number}", (fd,))
+        with self._lock:
+            self._kept[number] = connection
+            self._ask(f"keep {number}", (connection.fileno(),))
 
     def take(self, number: int) -> int:
         """A copy of a descriptor, -1 where none is held. Raises `OSError`."""
-        fds = self._ask(f"take {number}")
+        with self._lock:
+            fds = self._ask(f"take {number}")
         return fds[0] if fds else -1
 
     def drop(self, number: int) -> None:
         """Hold a descriptor no longer. Raises `OSError`."""
-        self._kept.pop(number, None)
-        self._ask(f"drop {number}")
+        with self._lock:
+            self._kept.pop(number, None)
+            self._ask(f"drop {number}")
 
     def close(self) -> None:
         """Leave; what is held stays held."""
         self._socket.close()
 
     def _ask(self, request: str, fds: tuple[int, ...] = ()) -> list[int]:
-        with self._lock:
-            try:
-                return self._say(request, fds)
-            except ConnectionError:
-                log.warning("the process that holds machines' monitors has ended: another one does")
-                self._socket.close()
-                self._socket = _connect(self._directory)
-                for number, fd in tuple(self._kept.items()):
+        try:
+            return self._say(request, fds)
+        except ConnectionError:
+            log.warning("the process that holds machines' monitors has ended: another one does")
+            # If there can be none now, the next request fails again, and starts one.
+            connected = _connect(self._directory)
+            self._socket.close()
+            self._socket = connected
+            for number, connection in self._kept.items():
+                if (fd := connection.fileno()) >= 0:
                     self._say(f"keep {number}", (fd,))
-                return self._say(request, fds)
+            return self._say(request, fds)
 
     def _say(self, request: str, fds: tuple[int, ...]) -> list[int]:
         socket.send_fds(self._socket, [request.encode()], fds)
@@ -104,7 +118,7 @@ def _connect(directory: Path) -> socket.socket:
                     listening.bind(path)
                     listening.listen()
                     sock.connect(path)
-                    # What other threads of this one hold is of no use to the new one.
+                    # The new one takes no lock that another thread of this one may hold.
                     if not os.fork():
                         try:
                             _run(listening, directory)

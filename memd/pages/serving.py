@@ -256,9 +256,9 @@ class _Served:
     async def close(self) -> None:
         """Leave its monitor."""
         if self._monitor is not None:
+            self._monitor.close()
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._holder.drop, self._id)
-            self._monitor.close()
 
     async def run(self, opened: Opened, note: int) -> str:
         """Serve it to its end; gives the outcome (QAPI `TemplateOutcome`).
@@ -339,7 +339,7 @@ class _Served:
         else:
             monitor = await CloneMonitor.connect(path, self._reach)
         try:
-            await asyncio.to_thread(self._holder.keep, self._id, monitor.fileno())
+            await asyncio.to_thread(self._holder.keep, self._id, monitor)
         except OSError as failed:
             log.warning("the monitor %s is held by this process alone: %s", path, failed)
         return monitor

@@ -18,22 +18,33 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from memd.pages.fd_holder import Holder
-Holder(Path(sys.argv[1])).keep(1, 0)
+Holder(Path(sys.argv[1])).keep(1, sys.stdin)
 print("kept", flush=True)
 """
 
 KILLED = """
+import contextlib
 import os
+import socket
 import sys
 from pathlib import Path
 from memd.pages.fd_holder import Holder
 holder = Holder(Path(sys.argv[1]))
-holder.keep(1, 0)
+holder.keep(1, sys.stdin)
+with socket.socket(fileno=os.dup(0)) as closed:
+    holder.keep(2, closed)
 pid = int(Path("/proc/thread-self/children").read_text())
 os.kill(pid, 9)
 os.waitpid(pid, 0)
-# This one finds that out, and has a new process hold both.
-holder.keep(2, 0)
+def fork():
+    raise OSError
+os.fork, fork = fork, os.fork
+# This one finds that out, and can't start another.
+with contextlib.suppress(OSError):
+    holder.take(1)
+os.fork = fork
+# This one has a new process hold both.
+holder.keep(3, sys.stdin)
 print("kept", flush=True)
 """
 
@@ -104,10 +115,11 @@ def test_the_process_that_holds_is_killed(
 ) -> None:
     ours, theirs = ends
     said = "the process that holds machines' monitors has ended: another one does\n"
-    other_process(tmp_path, theirs.fileno(), KILLED, said)
+    other_process(tmp_path, theirs.fileno(), KILLED, 2 * said)
     theirs.close()
     holder = Holder(tmp_path)
-    for number in (1, 2):
+    assert holder.take(2) < 0
+    for number in (1, 3):
         with socket.socket(fileno=holder.take(number)) as taken:
             taken.sendall(b"here")
             assert ours.recv(4) == b"here"
