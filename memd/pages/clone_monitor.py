@@ -77,7 +77,7 @@ class CloneMonitor:
         return cls(path, client)
 
     def fileno(self) -> int:
-        """The connection's descriptor."""
+        """The connection's descriptor, -1 once it is closed."""
         return self._client.fileno()
 
     @property
@@ -116,7 +116,7 @@ class CloneMonitor:
         # A QEMU that could not listen is told where to only once.
         if len(os.fsencode(uri.removeprefix("unix:"))) > _MOST_PATH:
             raise QMPError(
-                f"the machine cannot listen at {uri}: a socket's path has {_MOST_PATH} bytes"
+                f"the machine cannot listen at {uri}: a socket's path has {_MOST_PATH} bytes at most"
             )
         capability = {"capability": "postcopy-ram", "state": True}
         await self._execute("migrate-set-capabilities", {"capabilities": [capability]})

@@ -41,16 +41,10 @@ _LEAST = 4096
 """Bytes a second that have to come while an answer is waited for. A link of 128 kbit/s brings
 four at once."""
 
-
-class _Soon(urllib3.Retry):
-    """Makes a request again at once: a machine waits, however late a server wants it to come."""
-
-    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        return None
-
-
-_RETRY = _Soon(
+_RETRY = urllib3.Retry(
     total=_AGAIN,
+    # A machine waits, however late a server wants a request to come.
+    respect_retry_after_header=False,
     backoff_factor=0.1,
     status_forcelist=(429, 500, 502, 503, 504),
     allowed_methods=None,
@@ -309,10 +303,13 @@ class Client:
             else:
                 answer.close()
         if answer.status == 200 and (offset or len(data) != length):
-            raise SourceError(f"template source '{self.url}': it does not serve ranges")
+            raise self._no_ranges()
         if len(data) != length:
             raise SourceError(f"template source '{self.url}': a chunk is cut short")
         return data
+
+    def _no_ranges(self) -> SourceError:
+        return SourceError(f"template source '{self.url}': it does not serve ranges")
 
     def pieces(self, url: str, what: str) -> Generator[bytes, None, None]:
         """All of what is at a URL; a connection that ends early is taken up where it ended.
@@ -322,10 +319,13 @@ class Client:
         """
         done, again = 0, _AGAIN
         while True:
-            headers, expected = ({"Range": f"bytes={done}-"}, 206) if done else ({}, 200)
+            headers = {"Range": f"bytes={done}-"} if done else {}
             answer = self.request(
-                *("GET", url), headers=headers, stream=True, what=what, expected=(expected,)
+                *("GET", url), headers=headers, stream=True, what=what, expected=(200, 206)
             )
+            if done and answer.status == 200:
+                answer.close()
+                raise self._no_ranges()
             began = done
             try:
                 with self._failures():
@@ -335,7 +335,7 @@ class Client:
                 return
             except SourceError:
                 again = _AGAIN if done - began >= PIECE else again - 1
-                if not done or again < 0:
+                if again < 0:
                     raise
             finally:
                 answer.close()

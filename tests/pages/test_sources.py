@@ -608,7 +608,10 @@ def test_connections_that_end_early(make: MakeStore, web: Web) -> None:
     web.cut = 2
     other.pull("a")
     assert content(other, "a") == DATA
-    web.cut = 0
+    web.ranges, web.cut = False, 1
+    with pytest.raises(QMPError, match=f"'{web.url}': it does not serve ranges"):
+        make("third", web.url).pull("a")
+    web.ranges, web.cut = True, 0
     assert content(store, "a") == DATA
 
 
