@@ -30,8 +30,8 @@ def kernel(host: Host) -> Iterator[Check]:
         return
     name = (host.text("/proc/sys/kernel/osrelease") or "").strip()
     advice = ""
-    if version < (5, 14):
-        advice = "5.14 is needed for prealloc=on without touching pages one by one."
+    if version < (6, 1):
+        advice = "memd needs 6.1: prealloc=on fails before 5.14."
     elif version < (6, 5):
         advice = "6.5 is needed to count what others have of a shared file."
     elif version < (6, 7):

@@ -180,7 +180,7 @@ def poison(address: int) -> bool:
 
 
 def test_without_the_advice_that_makes_pages() -> None:
-    """As on Linux before 5.14."""
+    """A device's memory does not take it, and can be written."""
     with made() as region:
         region.host = failing(populate=errno.EINVAL)
         write(region, "m", 5, b"x" * 3 * PAGE)

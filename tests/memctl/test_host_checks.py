@@ -18,7 +18,7 @@ SHM = "25 24 0:23 / /dev/shm rw,relatime - tmpfs tmpfs rw\n"
         ("6.18.1", OK, ""),
         ("6.6.0", WARN, "6.7"),
         ("6.1.0-13", WARN, "6.5"),
-        ("5.10.0", WARN, "5.14"),
+        ("6.0.0", WARN, "memd needs 6.1"),
     ],
 )
 def test_kernel(tmp_path: Path, release: str, state: str, advice: str) -> None:
