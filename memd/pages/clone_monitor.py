@@ -116,7 +116,8 @@ class CloneMonitor:
         # A QEMU that could not listen is told where to only once.
         if len(os.fsencode(uri.removeprefix("unix:"))) > _MOST_PATH:
             raise QMPError(
-                f"the machine cannot listen at {uri}: a socket's path has {_MOST_PATH} bytes at most"
+                f"the machine cannot listen at {uri}: a socket's path has {_MOST_PATH} bytes"
+                " at most"
             )
         capability = {"capability": "postcopy-ram", "state": True}
         await self._execute("migrate-set-capabilities", {"capabilities": [capability]})
