@@ -22,8 +22,11 @@ _PAUSE = 0.002
 
 _RUNNING = "running"
 
-_ENDED = ("completed", "failed", "cancelled")
-"""The states of a migration that is over."""
+_ENDED = (None, "completed", "failed", "cancelled")
+"""The states of a migration that is over; None is for a machine that has had none."""
+
+_STREAM = {"fdname": "memd-template"}
+"""The connection to the daemon, as the machine knows it."""
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -140,13 +143,13 @@ def _record(client: Client, machine: Client, path: str, name: str) -> tuple[floa
     # memctl connects in its place: QEMU may be of another user, or see other directories.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
         stream.connect(path)
-        machine.execute("getfd", {"fdname": "memd-template"}, fds=[stream.fileno()])
+        machine.execute("getfd", _STREAM, fds=[stream.fileno()])
     machine.execute("migrate-set-capabilities", {"capabilities": wanted})
     began = time.monotonic()
     try:
         machine.execute("stop")
         try:
-            machine.execute("migrate", {"uri": "fd:memd-template"})
+            machine.execute("migrate", {"uri": f"fd:{_STREAM['fdname']}"})
             if (status := _sent(machine)) != "completed":
                 raise Trouble(f"the machine's migration {status}: it says why itself")
             shared = _wait(client, name, "X_TEMPLATE_COPIED")["shared"]
@@ -164,20 +167,30 @@ def _record(client: Client, machine: Client, path: str, name: str) -> tuple[floa
             if each["capability"] in changed
         ]
         machine.execute("migrate-set-capabilities", {"capabilities": undone})
+        _close_stream(machine)
     return stood, shared
 
 
-def _sent(machine: Client) -> str:
-    """What became of a machine's migration, once it has ended."""
-    while (status := machine.execute("query-migrate")["status"]) not in _ENDED:
+def _sent(machine: Client) -> str | None:
+    """What became of a machine's migration, once it has ended; see `_ENDED`."""
+    status: str | None
+    while (status := machine.execute("query-migrate").get("status")) not in _ENDED:
         time.sleep(_PAUSE)
-    return str(status)
+    return status
+
+
+def _close_stream(machine: Client) -> None:
+    """Have the daemon wait no longer for what a migration that has not begun would send."""
+    # One that has begun has taken it.
+    with contextlib.suppress(QMPError):
+        machine.execute("closefd", _STREAM)
 
 
 def _give_up(client: Client, machine: Client, name: str) -> None:
     """Have nothing of a machine taken that it changes when it goes on."""
     # That comes to its end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _close_stream(machine)
     machine.execute("migrate_cancel")
     if _sent(machine) == "completed":
         text = f"the machine goes on once its memory is copied, and '{name}' will be there"

@@ -16,12 +16,17 @@ from tests.memctl.conftest import Memctl, argv
 from tests.memctl.fakes import Fake, Peer, Talk, interrupt
 
 
-@pytest.mark.parametrize("sent", [True, False])
-def test_an_interrupt(fake: Callable[[Talk], Memctl], directory: Path, sent: bool) -> None:
-    """The machine goes on when nothing that it changes can come into the template."""
+@pytest.mark.parametrize("sent", [True, False, None])
+def test_an_interrupt(fake: Callable[[Talk], Memctl], directory: Path, sent: bool | None) -> None:
+    """The machine goes on when nothing that it changes can come into the template.
+
+    Args:
+        sent: whether its migration has ended before; None where it has not even begun.
+    """
     done: list[str] = []
     migrating, copying = threading.Event(), threading.Event()
     status = "active"
+    taken = sent is not None
 
     def machine(peer: Peer, request: dict[str, Any]) -> None:
         nonlocal status
@@ -40,10 +45,17 @@ def test_an_interrupt(fake: Callable[[Talk], Memctl], directory: Path, sent: boo
             peer.answer(request, {"status": "running"})
         elif name == "query-migrate-capabilities":
             peer.answer(request, [{"capability": "x-ignore-shared", "state": False}])
+        elif name == "closefd" and taken:
+            peer.refuse(request, "File descriptor named 'memd-template' not found")
+        elif name == "query-migrate" and not taken:
+            peer.answer(request, {})
         elif name == "query-migrate":
             if sent:
                 status = "completed"
             peer.answer(request, {"status": status})
+            migrating.set()
+        elif name == "migrate" and not taken:
+            # The interrupt comes before this is read.
             migrating.set()
         else:
             peer.answer(request)
@@ -78,13 +90,49 @@ def test_an_interrupt(fake: Callable[[Talk], Memctl], directory: Path, sent: boo
             clone.close()
     assert process.returncode == 130
     done = [name for name in done if not name.startswith("q")]
-    begun = ["getfd", "migrate-set-capabilities", "stop", "migrate", "migrate_cancel"]
+    begun = ["getfd", "migrate-set-capabilities", "stop", "migrate", "closefd", "migrate_cancel"]
     assert done[: len(begun)] == begun
     if sent:
-        assert done[len(begun) :] == ["copied", "cont", "migrate-set-capabilities"]
+        end = ["copied", "cont", "migrate-set-capabilities", "closefd"]
+        assert done[len(begun) :] == end
         assert err == (
             "memctl: the machine goes on once its memory is copied, and 'a' will be there\n"
         )
     else:
         assert done[len(begun) : len(begun) + 2] == ["cont", "migrate-set-capabilities"]
         assert err == ""
+
+
+def test_a_migration_that_is_refused(fake: Callable[[Talk], Memctl], directory: Path) -> None:
+    """The daemon does not wait for the stream of it."""
+    done: list[str] = []
+    answers = {
+        "query-memdev": [{"id": "ram", "share": True}],
+        "qom-get": "/memory",
+        "query-status": {"status": "running"},
+        "query-migrate-capabilities": [],
+    }
+
+    def machine(peer: Peer, request: dict[str, Any]) -> None:
+        name = request["execute"]
+        done.append(name)
+        if name == "migrate":
+            peer.refuse(request, "There's a migration process in progress")
+        else:
+            peer.answer(request, answers.get(name))
+
+    def daemon(peer: Peer, request: dict[str, Any]) -> None:
+        asked = request["execute"] == "query-memdev"
+        peer.answer(request, [] if asked else {"uri": f"unix:{directory}/in"})
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{directory}/in")
+        listening.listen()
+        clone = Fake(directory / "machine.sock", machine)
+        try:
+            memctl = fake(daemon)
+            status, _out, err = memctl("template", "save", "a", "--qmp", str(clone.path))
+        finally:
+            clone.close()
+    assert (status, err) == (1, "memctl: There's a migration process in progress\n")
+    assert done[-4:] == ["migrate", "cont", "migrate-set-capabilities", "closefd"]

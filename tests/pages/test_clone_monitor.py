@@ -78,7 +78,9 @@ async def test_a_path_that_no_socket_can_have(directory: Path) -> None:
     """A QEMU that is asked to listen there can't be asked to listen anywhere else."""
     machine = Machine()
     async with connected(machine, directory) as monitor:
-        with pytest.raises(QMPError, match=r"cannot listen at unix:/x.*: a socket's path has 107 bytes at most"):
+        with pytest.raises(
+            QMPError, match=r"cannot listen at unix:/x.*: a socket's path has 107 bytes at most"
+        ):
             await monitor.prepare(f"unix:/{'x' * 107}")
 
 
