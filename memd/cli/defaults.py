@@ -29,7 +29,7 @@ _DRIVES = {
 _DISPLAYS = {"pc": "std", "q35": "std", "isapc": "cirrus"}
 """The display adapter of each machine."""
 
-_NETWORK = ({"type": "nic"}, {"type": "user"})
+_NETWORK = ("nic", "user")
 """What is on the first hub: a device, where the machine makes it one, and a backend."""
 
 _INSTEAD = {
@@ -78,8 +78,8 @@ def default_parts(
     if "vga" not in names and machine in _DISPLAYS:
         yield StartCommand("vga", {"type": _DISPLAYS[machine]}, True, "")
     if names.isdisjoint(("net", "netdev", "nic")):
-        for options in _NETWORK:
-            yield StartCommand("net", {**options}, True, "")
+        for kind in _NETWORK:
+            yield StartCommand("net", {"pairs": [("type", kind)]}, True, "")
 
 
 def _named(given: Iterable[Given], drivers: Iterable[str]) -> set[str]:

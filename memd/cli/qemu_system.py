@@ -17,7 +17,7 @@ from memd.cli.chardev import chardev_list, make_chardev, parse_device
 from memd.cli.defaults import default_parts, default_ports
 from memd.cli.keyval import HELP, parse_either, parse_keyval
 from memd.cli.options import CommandLine
-from memd.cli.opts import Opts, OptsList, parse_opts
+from memd.cli.opts import Opts, OptsList
 from memd.cli.reading import Apply, Given, apply_options, compat_of, located, read_options
 from memd.cli.report import Answered, CommandLineError
 from memd.cli.start import run_command
@@ -98,10 +98,6 @@ class QemuCommandLine(CommandLine):
         self.mon_seen = False
         self.rtc = Opts(None)
         self.cpu_features = ""
-
-    def parse(self, known: OptsList, given: Given) -> Opts:
-        """The options in an argument."""
-        return parse_opts(known, given.value, given.warn(self.config.report))
 
 
 Take = Apply[QemuCommandLine]
@@ -366,8 +362,7 @@ OPTIONS: dict[str, Take] = {
         ("drive", "cdrom", "fda", "fdb", "hda", "hdb", "hdc", "hdd", "pflash"),
         _registered("take_drive"),
     ),
-    "nic": _registered("take_nic"),
-    "net": _registered("take_net"),
+    **dict.fromkeys(("nic", "net"), _registered("take_network")),
     "vnc": _registered("take_vnc"),
     "spice": _registered("take_spice"),
     "fsdev": _registered("take_fsdev"),

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from memd.cli.chardev import BACKENDS, chardev_list, parse_device
-from memd.cli.keyval import HELP, parse_either, parse_keyval
+from memd.cli.keyval import HELP, parse_either
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.report import Answered
 from memd.config import Config, DeviceOption, StartCommand
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from memd.cli.options import CommandLine
     from memd.cli.reading import Given
 
-NETDEV = OptsList("netdev", "type", None)
+_NETWORKS = {name: OptsList(name, "type", None) for name in ("netdev", "nic", "net")}
 _LOG = re.compile(r",log(file|append)=((?:,,|[^,])*)")
 _MOST_PORTS = {"parallel": 3}
 _ALIASES = {"tty": "serial", "parport": "parallel"}
@@ -64,17 +64,13 @@ def take_netdev(line: CommandLine, given: Given) -> None:
         options, is_json = parse_either(given.value, line.config.compat, "type")
         _register(line, given, "netdev_add", options, is_json)
     else:
-        _add_netdev(
-            line,
-            given,
-            parse_opts(NETDEV, given.value, given.warn(line.config.report), line.netdev_ids),
-        )
+        take_network(line, given)
 
 
-def _add_netdev(line: CommandLine, given: Given, opts: Opts) -> None:
-    if opts.id is not None:
-        line.netdev_ids.add(opts.id)
-    _register(line, given, "netdev", {"pairs": opts.with_id()}, False)
+def take_network(line: CommandLine, given: Given) -> None:
+    """Take `-nic` or `-net`: a backend, a device that the machine makes, or both."""
+    opts = line.parse(_NETWORKS[given.name], given)
+    _register(line, given, given.name, {"pairs": opts.with_id()}, False)
 
 
 def _register(
@@ -179,9 +175,7 @@ _NOT_FOR_FSDEV = ("mount_tag", "fmode", "dmode")
 def take_virtfs(line: CommandLine, given: Given) -> None:
     """Take `-virtfs`, which is an `-fsdev` and the device of it."""
     known = OptsList("virtfs", "fsdriver", _VIRTFS)
-    opts = parse_opts(known, given.value, given.warn(line.config.report), line.virtfs_ids)
-    if opts.id is not None:
-        line.virtfs_ids.add(opts.id)
+    opts = line.parse(known, given)
     tag = opts.get("mount_tag")
     if tag is None or opts.get("fsdriver") is None:
         raise QMPError("Usage: -virtfs fsdriver,mount_tag=tag")
@@ -256,10 +250,6 @@ def take_tpmdev(line: CommandLine, given: Given) -> None:
     _register(line, given, "tpmdev", dict(opts.with_id()))
 
 
-_OF_NICS = ("mac", "macaddr", "model", "addr", "vectors")
-"""Options of a network device; the others are those of its backend."""
-
-
 def _no_host_tpm(path: str) -> QMPError:
     """Why a TPM of the host can't be passed on."""
     try:
@@ -277,26 +267,6 @@ def _no_host_tpm(path: str) -> QMPError:
 
 def _numbers(found: os.stat_result) -> str:
     return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
-
-
-def take_nic(line: CommandLine, given: Given) -> None:
-    """Take `-nic`: a network backend, and the device that the machine makes for it."""
-    options = parse_keyval(given.value, "type")[0]
-    if options.get("type") != "none":
-        _take_network(line, given, "nic", options)
-
-
-def take_net(line: CommandLine, given: Given) -> None:
-    """Take `-net`: a device or a backend on the first hub."""
-    options = parse_keyval(given.value, "type")[0]
-    if options.get("type") not in ("none", "null"):
-        _take_network(line, given, "net", options)
-
-
-def _take_network(line: CommandLine, given: Given, command: str, options: JSONObject) -> None:
-    own = {name: options.pop(name) for name in _OF_NICS if name in options}
-    device = {"model": own.get("model", ""), "mac": own.get("mac", own.get("macaddr", ""))}
-    _register(line, given, command, {**options, "device": device})
 
 
 def take_incoming(line: CommandLine, given: Given) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from types import CoroutineType
@@ -228,15 +228,10 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         await standin.blocks.relock()
     elif command == "vga":
         _ask_for_display(daemon, **options)
-    elif command in ("nic", "net"):
-        _add_network(daemon, standin, options, of_hub=command == "net")
+    elif command in ("netdev", "nic", "net"):
+        _add_network(daemon, standin, command, options["pairs"])
     elif command == "default-drive":
         await standin.drives.add_default(options, partial(daemon.typed, "blockdev-add"))
-    elif command == "netdev":
-        from memd.qapi.opts import check_opts
-
-        arguments = daemon.schema.commands["netdev_add"].arguments
-        standin.netdevs.add(check_opts(arguments, options["pairs"]), inherited)
     elif command == "drive":
         await _add_drive(daemon, standin, options, where)
     else:
@@ -269,31 +264,51 @@ def _ask_for_display(daemon: Daemon, type: str) -> None:
         daemon.machine.asked.append(Asked("vga", driver, 0, lambda device: None))
 
 
-def _add_network(daemon: Daemon, standin: StandIn, options: JSONObject, *, of_hub: bool) -> None:
-    """Add what `-nic` or `-net` asks for.
+def _add_network(
+    daemon: Daemon, standin: StandIn, option: str, pairs: Sequence[tuple[str, str]]
+) -> None:
+    """Add what `-netdev`, `-nic` or `-net` asks for.
 
     Args:
-        of_hub: whether it is on the first hub.
+        option: which of them; what `-net` asks for is on the first hub.
+        pairs: keys and values in the order written.
 
     Raises:
         QMPError: it can't be.
     """
-    netdevs, options = standin.netdevs, dict(options)
-    device = options.pop("device", {"model": "", "mac": ""})
-    netdev = options.get("netdev")
-    id = options.setdefault("id", netdevs.make_up_id())
-    if not of_hub or options["type"] != "nic":
-        checked = daemon.schema.checker("netdev_add")(daemon.typed("netdev_add", options))
-        netdevs.add(checked, inherited, own=id.startswith("#"))
-        netdev = id
-    if of_hub and options["type"] != "nic":
-        netdevs.add_to_hub(netdev)
+    from memd.qapi.opts import check_opts
+
+    netdevs, own = standin.netdevs, dict(pairs)
+    device: JSONObject = {}
+    if option == "nic":
+        if own.get("type") == "none":
+            return
+        device = {"model": own.get("model", ""), "macaddr": own.get("mac", "")}
+        pairs = [each for each in pairs if each[0] not in ("model", "mac")]
+        if "type" not in own:
+            pairs = [("type", "user"), *pairs]
+    if option != "netdev" and "id" not in own:
+        pairs = [("id", netdevs.make_up_id()), *pairs]
+    checked = check_opts(daemon.schema.commands["netdev_add"].arguments, pairs)
+    kind, netdev = checked["type"], checked["id"]
+    if option == "net" and kind == "none":
         return
-    model = device["model"] or ("" if daemon.machine_kind is None else daemon.machine_kind.nic)
+    if option == "net" and kind == "hubport":
+        raise QMPError(f"network backend '{kind}' is only supported with -netdev/-nic")
+    if option == "net" and kind == "nic":
+        device, netdev = checked, checked.get("netdev")
+    else:
+        netdevs.add(checked, inherited, own="id" not in own)
+        if option == "net":
+            netdevs.add_to_hub(netdev)
+        if option != "nic":
+            return
+    model = device.get("model") or ("" if daemon.machine_kind is None else daemon.machine_kind.nic)
     if model == "virtio":
         model = "virtio-net-pci"
     # That of -nic has no interrupt vectors.
-    netdevs.ask_for(model, device["mac"], netdev, {} if of_hub else {"vectors": 0})
+    values = {"vectors": 0} if option == "nic" else {}
+    netdevs.ask_for(model, device.get("macaddr", ""), netdev, values)
 
 
 _MOST_SERIAL = 4

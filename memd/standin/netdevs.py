@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.machine import Asked, Device
@@ -30,6 +31,11 @@ _FD_MEMBERS = ("fd", "fds", "vhostfd", "vhostfds")
 
 MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
 """An address on the network."""
+
+_NUMBER = re.compile(r"\s*[+-]?(?:0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)")
+"""A port as C reads it; what follows is not looked at."""
+
+_MULTICAST = ip_network("224.0.0.0/4")
 
 _OWN_ADDRESSES = "52:54:00:12:34:"
 _FIRST = 0x56
@@ -96,12 +102,14 @@ class Netdev(Client):
     Attributes:
         options: what it was given.
         kept: bytes of the texts among that.
+        deletable: whether `netdev_del` takes it; one of `-net` stays.
     """
 
     def __init__(self, id: str, type: str, options: dict[str, Any], fds: list[Held]) -> None:
         super().__init__(id, type)
         self.options = options
         self.kept = 0
+        self.deletable = True
         self._fds = fds
 
     @property
@@ -212,6 +220,7 @@ class Netdevs:
         self._clients.append(port)
         if netdev is not None:
             port.connect(self._known[netdev])
+            self._known[netdev].deletable = False
         return port
 
     def ask_for(self, model: str, address: str, netdev: str | None, values: JSONObject) -> None:
@@ -263,6 +272,11 @@ class Netdevs:
             given = sum(name in args for name in ("fd", "listen", "connect", "mcast", "udp"))
             if given != 1:
                 raise QMPError("exactly one of listen=, connect=, mcast= or udp= is required")
+        elif kind == "user":
+            for each in args.get("hostfwd", ()):
+                _check_forwarding(each["str"])
+        elif kind == "dgram":
+            _check_datagrams(args.get("local"), args.get("remote"))
         elif kind == "vhost-vdpa" and not {"vhostdev", "vhostfd"} & args.keys():
             raise QMPError("vhost-vdpa: neither vhostdev= nor vhostfd= was specified")
         elif kind == "vhost-user":
@@ -277,11 +291,14 @@ class Netdevs:
         """`netdev_del`; a device that uses it stays, without it.
 
         Raises:
-            QMPError: there is none.
+            QMPError: there is none, or it stays.
         """
-        found = self._known.pop(args["id"], None)
+        found = self._known.get(args["id"])
         if found is None:
             raise device_not_found(f"Device '{args['id']}' not found")
+        if not found.deletable:
+            raise QMPError(f"Device '{args['id']}' is not a netdev")
+        del self._known[args["id"]]
         found.close()
         self._clients.remove(found)
         if not isinstance(found.peer, Nic):
@@ -363,6 +380,69 @@ class Netdevs:
                 if client.peer is not None:
                     found.append(f" \\ {client.peer.line}")
         return found
+
+
+def _check_forwarding(rule: str) -> None:
+    """Raise `QMPError` for what is no `[tcp|udp]:[ADDRESS]:PORT-[ADDRESS]:PORT`."""
+    protocol, *first = rule.split(":", 1)
+    host, *second = "".join(first).split(":", 1)
+    port, *third = "".join(second).split("-", 1)
+    guest, *last = "".join(third).split(":", 1)
+    for wrong, complaint in (
+        (not first, "No : separators"),
+        (protocol not in ("", "tcp", "udp"), "Bad protocol name"),
+        (not second, "Missing : separator"),
+        (not _is_address(host), "Bad host address"),
+        (not third, "Bad host port separator"),
+        (not 0 <= _port(port) < 1 << 16, "Bad host port"),
+        (not last, "Missing guest address"),
+        (not _is_address(guest), "Bad guest address"),
+        (not 0 < _port("".join(last)) < 1 << 16, "Bad guest port"),
+    ):
+        if wrong:
+            raise QMPError(f"Invalid host forwarding rule '{rule}' ({complaint})")
+
+
+def _is_address(text: str) -> bool:
+    """Whether it is an IPv4 address as C reads one, or "" for any."""
+    try:
+        return not text or len(socket.inet_aton(text)) > 0
+    except (OSError, ValueError):
+        return False
+
+
+def _port(text: str) -> int:
+    """The number at the start, -1 for none."""
+    match = _NUMBER.match(text)
+    if match is None:
+        return -1
+    digits = match[0].strip()
+    octal = digits.lstrip("+-").startswith("0") and "x" not in digits.lower()
+    return int(digits, 8 if octal else 0)
+
+
+def _check_datagrams(local: JSONObject | None, remote: JSONObject | None) -> None:
+    """Raise `QMPError` where the two addresses of a `dgram` backend do not go together."""
+    if remote is not None and remote["type"] == "inet" and _is_multicast(remote["host"]):
+        if local is not None and local["type"] not in ("inet", "fd"):
+            raise QMPError("only support inet or fd type for local")
+    elif local is None:
+        raise QMPError("dgram requires local= parameter")
+    elif remote is not None and local["type"] == "fd":
+        raise QMPError("don't set remote with local.fd")
+    elif remote is not None and remote["type"] != local["type"]:
+        raise QMPError("remote and local types must be the same")
+    elif remote is None and local["type"] != "fd":
+        raise QMPError("type=inet or type=unix requires remote parameter")
+    elif local["type"] == "vsock":
+        raise QMPError("only support inet or fd type for local")
+
+
+def _is_multicast(host: str) -> bool:
+    try:
+        return ip_address(host) in _MULTICAST
+    except ValueError:
+        return False
 
 
 def _network(text: str) -> str:

@@ -11,6 +11,16 @@ from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
 
 LINES = [
+    ["-nic", "user,id=a,hostfwd=tcp::0-:22,hostfwd=udp:127.1:0x0-10.0.2.15:023"],
+    ["-nic", "none,id=a,foo=1"],
+    ["-nic", "id=a,mac=52:54:00:00:00:01,mac=52:54:00:00:00:02"],
+    ["-net", "none,id=a"],
+    [
+        "-net",
+        "nic,model=e1000,model=virtio",
+        "-net",
+        "user,id=a,hostfwd=tcp::0-:22,hostfwd=::0-:23",
+    ],
     ["-netdev", "user,id=a,hostfwd=tcp::0-:22,hostfwd=tcp::0-:23,dnssearch=a,dnssearch=b"],
     ["-netdev", "user,id=a,ipv6=off,restrict=y,net=10.0.2.0/24"],
     ["-netdev", '{"type":"user","id":"a","hostfwd":[{"str":"tcp::0-:22"}]}'],
@@ -22,7 +32,8 @@ LINES = [
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_what_is_taken(directory: Path, line: list[str]) -> None:
     with standin_pair(directory, *line) as pair:
-        tell(pair, [("netdev_del", {"id": "a"}), ("eject", {"device": "a"})])
+        steps = [("human-monitor-command", {"command-line": "info network"})]
+        tell(pair, [*steps, ("netdev_del", {"id": "a"}), ("eject", {"device": "a"})])
 
 
 WRONG = [
@@ -32,11 +43,35 @@ WRONG = [
     *("user,id=a,hostfwd.0.str=tcp::0-:22", "stream,id=a", "stream,id=a,addr.type=unix,foo=1"),
 ]
 
+_LOCAL = "local.type=inet,local.host=127.0.0.1,local.port=0"
+DATAGRAMS = [
+    *("foo=1", _LOCAL, "local.type=unix,local.path=x", "remote.type=unix,remote.path=x"),
+    "remote.type=inet,remote.host=127.0.0.1,remote.port=1",
+    f"{_LOCAL},remote.type=unix,remote.path=x",
+    "local.type=unix,local.path=x,remote.type=inet,remote.host=230.0.0.1,remote.port=1",
+    "local.type=fd,local.str=0,remote.type=unix,remote.path=x",
+]
+
+RULES = [
+    *("", "foo", "tcp:", "tcp::", "foo::1-:1", "tcp:x:1-:1", "tcp::1", "tcp::x-:1", "tcp::-1-:1"),
+    *("tcp::65536-:1", "tcp::99999999999-:1", "tcp::0-", "tcp::0-22", "tcp::0-x:1", "tcp::0-:"),
+    *("tcp::0-:0", "tcp::0-:65536", "tcp::0-:x", "unix:x-:1"),
+]
+NETWORKS = [
+    *("foo", "user,foo=1", "user,id=1", "user,restrict=x", "hubport", "nic,foo=1", "user,addr=1"),
+    *("socket", "nic,vectors=x", "nic,netdev=x", "user,help", "user,hostfwd=foo", "user,mac.x=1"),
+]
+
 
 @pytest.mark.parametrize(
     "line",
     [
         *(["-netdev", text] for text in WRONG),
+        *(["-netdev", f"user,id=a,hostfwd=tcp::0-:1,hostfwd={rule}"] for rule in RULES),
+        *(["-netdev", f"dgram,id=a,{text}"] for text in DATAGRAMS),
+        *([option, text] for option in ("-nic", "-net") for text in NETWORKS),
+        *(["-nic", "user,id=a", option, "user,id=a"] for option in ("-nic", "-netdev")),
+        *(["-net", text] for text in ("none,foo=1", "null", "id=a", "hubport,hubid=0")),
         ["-netdev", "user,id=a", "-netdev", "user,id=a"],
         ["-drive", "driver=null-co,if=none,discard=foo"],
         ["/nonexistent/image"],
