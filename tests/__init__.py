@@ -9,6 +9,9 @@ import pytest
 KEPT = Path(__file__).resolve().parents[1] / ".pytest_cache"
 """What a run of the tests leaves for the next one; it may be removed."""
 
+NOT_THERE = "/proc/nonexistent"
+"""A path that there is nothing at, and nobody can make anything at."""
+
 if sys.dont_write_bytecode:
     # Not beside the sources, then. The tests start memd some thousand times, and
     # without bytecode half of a start is spent on compiling it. First of all, before

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests import NOT_THERE
 from tests.app.starting import Start, run
 from tests.conftest import NOT_HERE
 
@@ -42,7 +43,7 @@ def test_kvm_that_is_not_there() -> None:
         "qemu-system-memd: Could not access KVM kernel module: No such file or directory",
         "qemu-system-memd: failed to initialize kvm: No such file or directory",
     ]
-    done = run("-accel", "kvm", "-accel", "tcg", "-qmp", "unix:/nonexistent/x", prefix=hidden)
+    done = run("-accel", "kvm", "-accel", "tcg", "-qmp", f"unix:{NOT_THERE}/x", prefix=hidden)
     assert done.stderr.splitlines()[:3] == [
         "qemu-system-memd: Could not access KVM kernel module: No such file or directory",
         "qemu-system-memd: failed to initialize kvm: No such file or directory",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests import prefork
+from tests import NOT_THERE, prefork
 from tests.app.starting import Start, filenames, listening, run, status
 from tests.clients.harness_server import Accepted
 from tests.conftest import NOT_HERE
@@ -49,11 +49,11 @@ def test_without_reconnect_it_stays_alone(start: Start, directory: Path) -> None
 
 
 def test_a_client_that_finds_nobody() -> None:
-    done = run("-chardev", "socket,id=c0,path=/nonexistent/x", "-mon", "c0,mode=control")
+    done = run("-chardev", f"socket,id=c0,path={NOT_THERE}/x", "-mon", "c0,mode=control")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "qemu-system-memd: -chardev socket,id=c0,path=/nonexistent/x: "
-        "Failed to connect to '/nonexistent/x': No such file or directory"
+        f"qemu-system-memd: -chardev socket,id=c0,path={NOT_THERE}/x: "
+        f"Failed to connect to '{NOT_THERE}/x': No such file or directory"
     ]
 
 
@@ -114,8 +114,8 @@ def test_qtest_as_a_server(start: Start, directory: Path) -> None:
     [
         (["-qtest", "stdio"], "the qtest protocol is spoken on sockets only"),
         (
-            ["-qtest", "null", "-qtest-log", "/nonexistent/log"],
-            "could not open '/nonexistent/log': No such file or directory",
+            ["-qtest", "null", "-qtest-log", f"{NOT_THERE}/log"],
+            f"could not open '{NOT_THERE}/log': No such file or directory",
         ),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 
 from memd.cli.process import PidFile, make_socket_directory
 from memd.errors import QMPError
+from tests import NOT_THERE
 from tests.users import STRANGER, need_root
 
 TREE = Path(__file__).resolve().parents[2]
@@ -132,7 +133,7 @@ def test_a_link_is_followed(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/nonexistent/x", "Could not create '/nonexistent/x': No such file or directory"),
+        (f"{NOT_THERE}/x", f"Could not create '{NOT_THERE}/x': No such file or directory"),
         ("", "Could not create '': No such file or directory"),
         ("/", "Could not create '/': Is a directory"),
     ],
@@ -279,8 +280,8 @@ def test_no_place_for_a_socket(directory: Path) -> None:
     path.rmdir()
     path.write_text("")
     assert refusal(path / "qmp.sock") == f"'{path}' is not a directory"
-    assert refusal(Path("/nonexistent/memd/qmp.sock")) == (
-        "Could not create directory '/nonexistent/memd': No such file or directory"
+    assert refusal(Path(f"{NOT_THERE}/memd/qmp.sock")) == (
+        f"Could not create directory '{NOT_THERE}/memd': No such file or directory"
     )
 
 

@@ -10,6 +10,7 @@ from memd.cli import qemu_system
 from memd.cli.usage import QEMU_USAGE
 from memd.compat import Compat
 from memd.standin.catalogue import SECTIONS, Catalogue, packaged, write_catalogue
+from tests import NOT_THERE
 from tests.cli.lines import config, qemu
 
 LIBQTEST = (
@@ -137,7 +138,7 @@ REFUSED = [
         "Use -machine help to list the machines whose memory side it has",
     ),
     (
-        ["-machine", "pc-q35-9.0", "-catalogue", "/nonexistent"],
+        ["-machine", "pc-q35-9.0", "-catalogue", NOT_THERE],
         'unsupported machine type: "pc-q35-9.0"\nUse -machine help to list supported machines',
     ),
     (["-machine", "none,foo=bar"], "Property 'none-machine.foo' not found"),

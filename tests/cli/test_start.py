@@ -11,6 +11,7 @@ import pytest
 
 from memd.cli.options import parse_arguments
 from memd.cli.start import run_command
+from tests import NOT_THERE
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
 from tests.users import need_root
@@ -73,10 +74,10 @@ def test_an_answer_without_a_standard_output() -> None:
 
 
 def test_no_pidfile(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--pidfile", "/nonexistent/x", "--qmp", "null") == 1
+    assert command("--pidfile", f"{NOT_THERE}/x", "--qmp", "null") == 1
     assert capsys.readouterr().err == (
         "memd: cannot create PID file: "
-        "Could not create '/nonexistent/x': No such file or directory\n"
+        f"Could not create '{NOT_THERE}/x': No such file or directory\n"
     )
 
 

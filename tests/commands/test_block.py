@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from memd.errors import QMPError
+from tests import NOT_THERE
 from tests.commands.fakes import Console
 from tests.descriptors import open_descriptors
 from tests.stepping import Running
@@ -48,7 +49,7 @@ def test_what_is_refused_at_once(arguments: dict[str, Any], text: str) -> None:
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ("/nonexistent/x", "Could not read blkdebug config file: No such file or directory"),
+        (f"{NOT_THERE}/x", "Could not read blkdebug config file: No such file or directory"),
         ("", "Could not read blkdebug config file: No such file or directory"),
         ("a\0b", "Could not read blkdebug config file: No such file or directory"),
         ("/", "Cannot read config file: Is a directory"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from memd.standin.qcow2 import empty_image
+from tests import NOT_THERE
 from tests.differential.harness import Pair, settle
 from tests.differential.server import PATIENCE
 from tests.differential.standin import standin_pair
@@ -94,7 +95,7 @@ def test_images_are_made(directory: Path) -> None:
         job("c0", "file", filename="@DIR@/i", size=1000),
         job("c0", "file", filename="@DIR@/i", size=1000),
         job("1x", "file", filename="@DIR@/i", size=1000),
-        job("c1", "file", filename="/nonexistent/i", size=1000),
+        job("c1", "file", filename=f"{NOT_THERE}/i", size=1000),
         ("query-jobs", None),
         ("query-block-jobs", None),
         *((verb, {"id": "c1"}) for verb in ("job-complete", "job-pause", "job-resume")),
@@ -234,7 +235,7 @@ def test_snapshots(directory: Path) -> None:
         sync(snapshot_node_name="s", format="raw"),
         sync(snapshot_node_name="s", format="null-co"),
         sync(snapshot_node_name="s", mode="existing"),
-        sync(file="/nonexistent/s", snapshot_node_name="s"),
+        sync(file=f"{NOT_THERE}/s", snapshot_node_name="s"),
         sync(snapshot_node_name="s"),
         ("query-block", None),
         NODES,

@@ -12,7 +12,7 @@ import pytest
 
 from memd.json_types import JSON
 from memd.standin.qcow2 import empty_image
-from tests import prefork
+from tests import NOT_THERE, prefork
 from tests.differential.harness import Pair, Side
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair
@@ -415,7 +415,7 @@ def test_nodes_are_exported(directory: Path) -> None:
         ("blockdev-add", {"driver": "null-co", "node-name": "r2"}),
         ("blockdev-add", {"driver": "null-co", "node-name": "r3", "read-only": True}),
         nbd("e0", "r2"),
-        listen("/nonexistent/x"),
+        listen(f"{NOT_THERE}/x"),
         listen("@DIR@/nbd", **{"tls-creds": "nope"}),
         listen("@DIR@/nbd", **{"max-connections": 5}),
         listen("@DIR@/nbd"),

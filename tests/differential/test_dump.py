@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from tests import NOT_THERE
 from tests.differential.harness import Pair, Side, settle
 from tests.differential.standin import standin_pair, tell
 
@@ -106,7 +107,7 @@ def test_errors(directory: Path) -> None:
                 dump("foo:x"),
                 dump("file"),
                 dump("fd:nope"),
-                dump("file:/nonexistent/x"),
+                dump(f"file:{NOT_THERE}/x"),
                 dump("file:@DIR@/x", begin=5),
                 dump("file:@DIR@/x", length=5),
                 dump("file:@DIR@/x", begin=5, length=6, format="kdump-zlib"),

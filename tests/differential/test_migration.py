@@ -14,6 +14,7 @@ import pytest
 
 from memd.compat import Compat
 from memd.json_types import JSON
+from tests import NOT_THERE
 from tests.differential.harness import Side, settle
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd, running
 from tests.differential.standin import standin_pair, tell
@@ -25,7 +26,7 @@ def channel(kind: str = "main", **address: Any) -> dict[str, Any]:
     return {"channel-type": kind, "addr": address}
 
 
-NOWHERE = {"transport": "socket", "type": "unix", "path": "/nonexistent/x"}
+NOWHERE = {"transport": "socket", "type": "unix", "path": f"{NOT_THERE}/x"}
 
 
 def socket_address(kind: str, **more: str) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def test_what_is_refused_at_once(directory: Path) -> None:
             ("migrate", {"uri": uri})
             for uri in (
                 *("", "nope", "nope:", "unix", "unix:", "tcp:", "tcp:127.0.0.1", "tcp::"),
-                *("tcp:[", "fd:", "fd:nope", "fd:5", "fd:0", "file:", "file:/nonexistent/x"),
+                *("tcp:[", "fd:", "fd:nope", "fd:5", "fd:0", "file:", f"file:{NOT_THERE}/x"),
                 *("file:@DIR@", "file:@DIR@/f,offset=x", "vsock:", "vsock:x", "vsock::"),
                 *("vsock::5", "vsock:3:5,x", f"vsock:{'3' * 33}:5", f"vsock:3:{'5' * 33}"),
                 *("file:@DIR@/f,offset=-1", "file:@DIR@/f,offset=-0", "file:@DIR@/f,offset=-1k"),
@@ -100,15 +101,15 @@ def test_what_is_refused_at_once(directory: Path) -> None:
         ),
         ("query-migrate", None),
         ("migrate", None),
-        ("migrate", {"uri": "unix:/nonexistent/x", "channels": [channel(**NOWHERE)]}),
+        ("migrate", {"uri": f"unix:{NOT_THERE}/x", "channels": [channel(**NOWHERE)]}),
         ("migrate", {"channels": []}),
         ("migrate", {"channels": [channel(**NOWHERE)] * 2}),
         ("migrate", {"channels": [channel(transport="socket", type="fd", str="nope")]}),
         (
             "migrate",
-            {"channels": [channel(transport="file", filename="/nonexistent/x", offset=0)]},
+            {"channels": [channel(transport="file", filename=f"{NOT_THERE}/x", offset=0)]},
         ),
-        ("migrate", {"uri": "unix:/nonexistent/x", "resume": True}),
+        ("migrate", {"uri": f"unix:{NOT_THERE}/x", "resume": True}),
         ("migrate_cancel", None),
         ("migrate-continue", {"state": "pre-switchover"}),
         ("migrate-pause", None),
@@ -127,12 +128,12 @@ def test_what_is_refused_at_once(directory: Path) -> None:
 @pytest.mark.parametrize(
     "uri",
     [
-        "unix:/nonexistent/x",
+        f"unix:{NOT_THERE}/x",
         "tcp:127.0.0.1:1",
         "tcp:[::1]:1",
         "tcp:127.0.0.1:x",
         f"unix:{'x' * 120}",
-        "unix:/nonexistent/x,abstract=on",
+        f"unix:{NOT_THERE}/x,abstract=on",
         *("vsock:x:5", "vsock:3:5x", "vsock:4294967296:5", "vsock:3:-1", f"vsock:{NOBODY}:5"),
         socket_address("inet", host="", port=""),
         socket_address("unix", path=""),
@@ -367,9 +368,9 @@ WRONG = {
 @pytest.mark.parametrize(
     "uri",
     [
-        "unix:/nonexistent/x",
+        f"unix:{NOT_THERE}/x",
         f"unix:/tmp/{'x' * 120}",
-        "file:/nonexistent/x",
+        f"file:{NOT_THERE}/x",
         "fd:nope",
         "tcp:192.0.2.1:5",
         "other:x",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import prefork
+from tests import NOT_THERE, prefork
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
 
@@ -74,7 +74,7 @@ NETWORKS = [
         *(["-net", text] for text in ("none,foo=1", "null", "id=a", "hubport,hubid=0")),
         ["-netdev", "user,id=a", "-netdev", "user,id=a"],
         ["-drive", "driver=null-co,if=none,discard=foo"],
-        ["/nonexistent/image"],
+        [f"{NOT_THERE}/image"],
     ],
     ids=" ".join,
 )

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from tests import NOT_THERE
 from tests.differential.harness import Side
 from tests.differential.server import PATIENCE
 from tests.differential.standin import standin_pair, tell
@@ -31,9 +32,9 @@ def test_chardevs(directory: Path) -> None:
         chardev("c0", "null"),
         chardev("1x", "null"),
         chardev("f0", "file", out="@DIR@/f0"),
-        chardev("f1", "file", out="/nonexistent/x"),
+        chardev("f1", "file", out=f"{NOT_THERE}/x"),
         chardev("f2", "file", out="@DIR@/f2", logfile="@DIR@/log", logappend=True),
-        chardev("f3", "file", out="@DIR@/f3", logfile="/nonexistent/log"),
+        chardev("f3", "file", out="@DIR@/f3", logfile=f"{NOT_THERE}/log"),
         chardev("r0", "ringbuf"),
         chardev("r1", "ringbuf", size=3),
         chardev("r2", "ringbuf", size=16),
@@ -42,7 +43,7 @@ def test_chardevs(directory: Path) -> None:
         chardev("m2", "mux", chardev="c0"),
         chardev("s0", "socket", addr=unix("@DIR@/s0"), server=True, wait=False),
         chardev("s1", "socket", addr=unix("@DIR@/nobody"), server=False),
-        chardev("s1", "socket", addr=unix("/nonexistent/s1"), server=True, wait=False),
+        chardev("s1", "socket", addr=unix(f"{NOT_THERE}/s1"), server=True, wait=False),
         chardev("s2", "socket", addr={"type": "fd", "data": {"str": "nofd"}}, server=False),
         chardev("p0", "pipe", device="@DIR@/nothing"),
         chardev("p1", "pipe", device="@DIR@/pipe"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import prefork
+from tests import NOT_THERE, prefork
 from tests.differential.harness import Side, settle
 from tests.differential.server import PATIENCE, qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
@@ -47,7 +47,7 @@ def test_displays(directory: Path, display: str) -> None:
 
 def test_displays_that_can_not_be(directory: Path) -> None:
     for value in (
-        *("foo", ":x", "unix:/nonexistent/x", "127.0.0.1:77,foo=1", "127.0.0.1:77,password=x"),
+        *("foo", ":x", f"unix:{NOT_THERE}/x", "127.0.0.1:77,foo=1", "127.0.0.1:77,password=x"),
         "127.0.0.1:70000",
     ):
         said = []

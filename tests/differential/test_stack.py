@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memd.json_types import JSON
+from tests import NOT_THERE
 from tests.differential.harness import Pair, Side
 
 THE_SAME = (
@@ -91,7 +92,7 @@ def test_arguments(pair: Pair, command: str, arguments: dict[str, Any]) -> None:
     pair.ask(command, arguments)
 
 
-@pytest.mark.parametrize("config", ["", "/nonexistent/x", "/", "/proc/self/mem"])
+@pytest.mark.parametrize("config", ["", f"{NOT_THERE}/x", "/", "/proc/self/mem"])
 def test_a_configuration_that_can_not_be_read(pair: Pair, config: str) -> None:
     arguments = {"driver": "blkdebug", "node-name": "n", "config": config}
     pair.refuse("blockdev-add", {**arguments, "image": {"driver": "null-co"}})

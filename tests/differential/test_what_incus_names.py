@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from memd.compat import Compat
-from tests import prefork
+from tests import NOT_THERE, prefork
 from tests.differential.harness import Pair, Side, settle
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd, running
 from tests.differential.standin import standin_pair, tell
@@ -65,7 +65,7 @@ LOCAL = "-fsdev local,id=a,path=/,security_model=none"
         ),
         f"-virtfs {ROOT},mount_tag=t,id=b -virtfs {ROOT},mount_tag=u,id=b",
         f"-virtfs {ROOT},mount_tag={'t' * 40}",
-        "-virtfs local,path=/nonexistent,security_model=none,mount_tag=t -device nope",
+        f"-virtfs local,path={NOT_THERE},security_model=none,mount_tag=t -device nope",
         *("-add-fd fd=5", "-add-fd set=1", "-add-fd fd=-1,set=1", "-add-fd fd=99,set=1"),
         *(
             "-add-fd fd=99,set=-1",
@@ -85,7 +85,7 @@ LOCAL = "-fsdev local,id=a,path=/,security_model=none"
         ),
         *("-run-with user=nope", "-run-with user=", "-run-with foo=1", "-run-with user=1:"),
         "-run-with async-teardown=x",
-        *("-chardev ringbuf,id=a,size=3", "-chardev file,id=a,path=/nonexistent/x"),
+        *("-chardev ringbuf,id=a,size=3", f"-chardev file,id=a,path={NOT_THERE}/x"),
         *("-chardev mux,id=a,chardev=b", "-chardev ringbuf,id=a -chardev null,id=a"),
     ],
 )
@@ -387,14 +387,14 @@ def test_another_backend_behind_a_port(directory: Path) -> None:
     steps = [
         *(change(id) for id in (*ports, "m", "nope")),
         change("c0", "ringbuf", size=3),
-        change("c0", "file", out="/nonexistent/x"),
+        change("c0", "file", out=f"{NOT_THERE}/x"),
         change("c0", "mux", chardev="nope"),
         change("c0", "socket", addr={"type": "fd", "data": {"str": "nope"}}),
         change("c0", "ringbuf"),
         ("chardev-remove", {"id": "c0"}),
         ("ringbuf-read", {"device": "c0", "size": 5}),
         # QEMU removes this one.
-        change("unused", "file", out="/nonexistent/x"),
+        change("unused", "file", out=f"{NOT_THERE}/x"),
     ]
     options += ["-chardev", "ringbuf,id=unused"]
     with standin_pair(directory, "-machine", "q35", *options) as pair:

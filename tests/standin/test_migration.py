@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import pytest
 
+from tests import NOT_THERE
 from tests.conftest import need_shm
 from tests.differential.harness import settle
 from tests.differential.kernel import descriptors
@@ -441,7 +442,7 @@ def test_a_descriptor_at_the_start(tmp_path: Path, start: Start) -> None:
     ("uri", "why"),
     [
         ("nope", "-incoming nope: Parameter 'channel-type' does not accept value 'nope'"),
-        ("unix:/nonexistent/x", "Failed to bind socket to /nonexistent/x: No such file or"),
+        (f"unix:{NOT_THERE}/x", f"Failed to bind socket to {NOT_THERE}/x: No such file or"),
     ],
 )
 def test_what_can_not_be_awaited_ends_the_start(uri: str, why: str) -> None:

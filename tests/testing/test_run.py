@@ -19,6 +19,7 @@ import pytest
 
 from memd.testing import run as room
 from memd.testing.run import main, parse_fault
+from tests import NOT_THERE
 from tests.differential.server import PATIENCE, TREE, qemu_argv
 from tests.terminal import open_terminal
 
@@ -90,14 +91,14 @@ def test_the_status_is_the_commands(sockets: Path, script: str, status: int) -> 
     [
         ([], 125, "no CMD to run"),
         (["--"], 125, "no CMD to run"),
-        (["--", "/nonexistent/command"], 127, "/nonexistent/command: No such file or directory"),
+        (["--", f"{NOT_THERE}/command"], 127, f"{NOT_THERE}/command: No such file or directory"),
         (["--", os.devnull], 126, "/dev/null: Permission denied"),
         (["--option=--foo", "--", "true"], 125, "memd did not start"),
         (["--fault", "foo=1", "--", "true"], 125, "'foo' is unexpected"),
         (["--fault", "foo", "--", "true"], 125, "not MEMBER=VALUE: foo"),
         (["--server", "false", "--", "true"], 125, "false ended with status 1"),
         (["--server", "x", "--fault", "drop=true", "--", "true"], 125, "only a memd of our own"),
-        (["--replay", "/nonexistent/file", "--", "true"], 125, "cannot read '/nonexistent/file'"),
+        (["--replay", f"{NOT_THERE}/file", "--", "true"], 125, f"cannot read '{NOT_THERE}/file'"),
     ],
 )
 def test_what_can_not_be_done(
