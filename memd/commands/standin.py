@@ -525,19 +525,6 @@ REGISTERS: dict[str, Handler] = {
 }
 """The commands that a stand-in runs otherwise than memd, or besides."""
 
-MOST_KEPT = 65_536
-"""Characters of the arguments of a command that a register keeps: it keeps a thousand such."""
-
-_KEEPING = frozenset(
-    (
-        *("block-export-add", "block_set_io_throttle", "blockdev-add", "blockdev-backup"),
-        *("blockdev-change-medium", "blockdev-create", "blockdev-mirror", "blockdev-snapshot-sync"),
-        *("chardev-add", "chardev-change", "device_add", "drive-backup", "drive-mirror"),
-        *("migrate", "migrate-incoming", "migrate-set-parameters", "nbd-server-add"),
-        *("nbd-server-start", "netdev_add", "set-numa-node"),
-    )
-)
-
 OF_CLIENTS: dict[str, SessionHandler] = {
     "chardev-add": _of_client(lambda its: its.chardevs.add),
     "chardev-change": _of_client(lambda its: its.chardevs.change),
@@ -547,3 +534,9 @@ OF_CLIENTS: dict[str, SessionHandler] = {
     "migrate-incoming": migration.migrate_incoming,
 }
 """The same, of what takes descriptors that its client has named."""
+
+MOST_KEPT = 65_536
+"""Characters of the arguments of a command that a register runs: it may keep a thousand such."""
+
+_KEEPING = {*REGISTERS, *OF_CLIENTS, "blockdev-add", "device_add"} - {"ringbuf-write"}
+"""The commands that registers run. A ring keeps no more than its size, whatever is written."""

@@ -13,6 +13,7 @@ from tests.differential.server import qemu_system_memd, running
 
 NULL = {"type": "null", "data": {}}
 KEPT = 65_536
+ABORT = {"type": "abort", "data": {}}
 JOB = {"tag": "t", "devices": ["n"]}
 
 
@@ -31,6 +32,14 @@ CASES: list[tuple[str, Any, str]] = [
         {"tls-hostname": "x" * KEPT},
         "'migrate-set-parameters' takes 65536 characters",
     ),
+    ("snapshot-save", {"job-id": "j", **JOB, "vmstate": "x" * KEPT}, "'snapshot-save' takes 65536"),
+    (
+        "block-stream",
+        {"job-id": "j", "device": "n", "backing-file": "x" * KEPT},
+        "'block-stream' takes 65536 characters",
+    ),
+    ("transaction", {"actions": [ABORT] * 100, "x": "x" * KEPT}, "'transaction' takes 65536"),
+    ("ringbuf-write", {"device": "r", "data": "x" * KEPT}, "Device 'r' not found"),
     ("snapshot-delete", {"job-id": "j" * 1025, **JOB}, "Invalid job ID 'j"),
     ("snapshot-delete", {"job-id": "j" * 1024, **JOB}, ""),
     ("blockdev-add", nested(400), "what was sent is nested too deeply for this command"),
