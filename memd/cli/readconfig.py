@@ -10,6 +10,7 @@ QEMU 10.0.2, which takes a line that is neither for a key without a value.
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -19,10 +20,15 @@ from memd.errors import QMPError, refusing
 from memd.hostmem.deadline import read_at_start
 
 _LIMIT = 1 << 20
+"""Bytes of a file at most; QEMU reads on, of a file that has no end as well."""
+
+_LONGEST = 1023
+"""Bytes that are read as a line: a longer one is several, as with QEMU."""
+
 _NAMED = re.compile(r'\[(\S{1,63})\s+"([^"]{1,63})"\]')
 _SECTION = re.compile(r"\[([^]]{1,63})\]")
 _KEY = re.compile(r'\s*(\S{1,63})\s*=\s*"([^"]{1,1023})')
-_WORD = re.compile(r"\s*(\S{1,63})")
+_WORD = re.compile(r"\s*(\S{1,63})()")
 _OPTIONS = {"memory": "m", "smp-opts": "smp", "boot-opts": "boot"}
 """The options of sections that are called otherwise."""
 
@@ -79,20 +85,25 @@ def _read(path: str, options: Container[str]) -> list[Given]:
 
 def _sections(path: str) -> list[_Section]:
     with refusing(f"Could not open '{path}'"):
-        content = io.BytesIO(read_at_start(path, _LIMIT))
-    lines = io.TextIOWrapper(content, "utf-8", "surrogateescape").read().split("\n")
+        content = read_at_start(path, _LIMIT + 1)
+    if len(content) > _LIMIT:
+        raise QMPError(f"'{path}' has more than {_LIMIT} bytes")
+    reader = io.BytesIO(content)
+    lines = iter(lambda: os.fsdecode(reader.readline(_LONGEST)), "")
     sections: list[_Section] = []
     last = 0
     for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
+        if line.startswith(("\n", "#")):
             continue
+        line = line.partition("\0")[0]
         head = _NAMED.match(line) or _SECTION.match(line)
         if head is not None:
             sections.append(_Section(head[1], head[2] if head.re is _NAMED else None, last))
+        elif (key := _KEY.match(line) or _WORD.match(line)) is None:
+            raise QMPError("parse error")
         elif not sections:
             raise QMPError("no group defined")
         else:
-            key, word = _KEY.match(line), _WORD.match(line)
-            sections[-1].keys.append((key[1], key[2]) if key else (word[1] if word else "", ""))
+            sections[-1].keys.append((key[1], key[2]))
             sections[-1].line = last = number
     return sections

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import prefork
+from tests import NOT_THERE, prefork
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
 
@@ -110,6 +110,13 @@ WRONG = {
     "a help": '[object "m0"]\n qom-type = "memory-backend-ram"\n help = "on"\n',
     "two objects of a name": 2 * '[object "m0"]\n qom-type = "secret"\n data = "x"\n',
     "no such accelerator": '[accel]\n accel = "nope"\n thread = "multi"\n',
+    "a comment that is two lines": f"#{'x' * 1100}\n[nope]\n",
+    "a value that does not end": '[machine]\n type = "nope\n',
+    "a value without a quote": '[chardev "x"]\n backend = "nope',
+    "carriage returns": '[machine]\r\n type = "nope"\r\n',
+    "blanks alone": '[machine]\n  \n type = "nope"\n',
+    "a zero": '[machine]\n\0\n type = "nope"\n',
+    "a section in blanks": ' [machine]\n type = "nope"\n',
     "no blanks": '[object "m0"]\n size="1M"\n',
 }
 
@@ -123,8 +130,20 @@ def test_mistakes(directory: Path, text: str) -> None:
 
 
 def test_a_file_that_is_not_there() -> None:
-    said = [first_line(argv, "/nonexistent/conf") for argv in both()]
+    said = [first_line(argv, f"{NOT_THERE}/conf") for argv in both()]
     assert said[0] == said[1]
+
+
+def test_a_file_is_read_whole(directory: Path) -> None:
+    path = directory / "conf"
+    path.write_text(f"#{'x' * 1000}\n" * 1040 + "[nope]\n")
+    said = [first_line(argv, str(path)) for argv in both()]
+    assert said[0] == said[1]
+
+
+def test_one_without_an_end() -> None:
+    said = first_line(qemu_system_memd(qemu_compat()), "/dev/zero")
+    assert said == " -readconfig /dev/zero: '/dev/zero' has more than 1048576 bytes"
 
 
 def both() -> tuple[list[str], list[str]]:
