@@ -13,7 +13,7 @@ from memd.faulty.fault import Effect, Spec, raw_bytes
 from memd.faulty.hub import FaultyHub
 from memd.faulty.replay import Script
 from memd.faulty.session import OWN, FaultySession
-from memd.faulty.transcript import load_transcript, read_transcript
+from memd.faulty.transcript import Entry, load_transcript, read_transcript
 from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
 from memd.work import Constant, Job, Outcome, value_of
@@ -151,9 +151,10 @@ def _answer(hub: FaultyHub, args: JSONObject) -> JSON:
     return {"id": hub.faults.add({"command": args["command"], "answer": args["return"], **listed})}
 
 
-def _expect(hub: FaultyHub, args: JSONObject) -> JSON:
+async def _expect(hub: FaultyHub, args: JSONObject) -> JSON:
     expected = [_expected(each) for each in args["commands"]]
-    wrong = unexpected(expected, hub.transcript.all(), only=args.get("only", True))
+    said, only = hub.transcript.all(), args.get("only", True)
+    wrong = await Job(lambda: unexpected(expected, said, only=only))
     if wrong:
         raise QMPError(wrong)
     return {}
@@ -181,11 +182,15 @@ async def _compare(hub: FaultyHub, args: JSONObject) -> JSON:
             wanted = read_transcript("\n".join(map(json.dumps, args["messages"])))
         except ValueError as error:
             raise QMPError(f"Parameter 'messages' is not a transcript: {error}") from None
-    came: dict[int, list[JSON]] = {}
-    for entry in hub.transcript.all():
-        came.setdefault(entry["connection"], []).append(entry)
-    wrong = difference(wanted, [came[number] for number in sorted(came)])
-    if wrong:
+    said = hub.transcript.all()
+
+    def work() -> str:
+        came: dict[int, list[Entry]] = {}
+        for entry in said:
+            came.setdefault(entry["connection"], []).append(entry)
+        return difference(wanted, [came[number] for number in sorted(came)])
+
+    if wrong := await Job(work):
         raise QMPError(wrong)
     return {}
 

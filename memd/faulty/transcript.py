@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from itertools import islice
+from collections.abc import Iterator
+from itertools import islice, starmap
 
 from memd.errors import QMPError
 from memd.json_types import JSONObject
@@ -21,8 +22,11 @@ LENGTH = 100_000
 BYTES = 64 << 20
 """Bytes of messages that are known at most."""
 
-AT_ONCE = 4 << 20
-"""Bytes of messages that are told at once, unless a single one has more."""
+AT_ONCE = 1 << 16
+"""Bytes of messages that are told at once, unless a single one has more: milliseconds of work."""
+
+ABOUT = 100
+"""Bytes that are told of each message besides."""
 
 
 class Transcript:
@@ -102,16 +106,20 @@ class Transcript:
         found: list[Entry] = []
         size = 0
         for entry, data, length in islice(self._said, start, None):
-            size += length
+            size += length + ABOUT
             if found and size > self.at_once:
                 break
             found.append(_shown(entry, data))
         return found, self._dropped + min(start, len(self._said)) + len(found) - base
 
-    def all(self) -> list[Entry]:
-        """Every message since the last reset, as `TestMessage`."""
+    def all(self) -> Iterator[Entry]:
+        """Every message since the last reset until now, as `TestMessage`.
+
+        They are parsed one by one, which another thread may do.
+        """
         start = max(0, self._start - self._dropped)
-        return [_shown(entry, data) for entry, data, _size in islice(self._said, start, None)]
+        said = [(entry, data) for entry, data, _size in islice(self._said, start, None)]
+        return starmap(_shown, said)
 
     def _entry(self, connection: int, side: str) -> Entry:
         now = (time.monotonic_ns() - self._began) // 1000

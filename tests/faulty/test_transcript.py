@@ -7,7 +7,7 @@ import json
 import pytest
 
 from memd.errors import QMPError
-from memd.faulty.transcript import Transcript, read_transcript
+from memd.faulty.transcript import ABOUT, Transcript, read_transcript
 
 
 def test_what_was_said() -> None:
@@ -46,7 +46,7 @@ class Short(Transcript):
 class InParts(Transcript):
     """Tells little at once."""
 
-    at_once = 10
+    at_once = 10 + 2 * ABOUT
 
 
 def test_the_oldest_are_forgotten() -> None:
