@@ -1,4 +1,4 @@
-"""The human monitor's words that tell of a stand-in's registers: jobs, statistics, displays.
+"""`info` of what a stand-in keeps: jobs, statistics, displays.
 
 Their texts were observed on QEMU 10.0.2 and 11.1.3.
 """
@@ -17,6 +17,10 @@ from memd.work import in_turns
 _COUNTS = (
     *("rd_bytes", "wr_bytes", "rd_operations", "wr_operations", "flush_operations"),
     *("wr_total_time_ns", "rd_total_time_ns", "flush_total_time_ns", "rd_merged", "wr_merged"),
+)
+
+_KINDS = dict.fromkeys(
+    (f"virtio-{each}" for each in ("tablet", "keyboard", "mouse", "multitouch")), "virtio-input"
 )
 
 
@@ -72,7 +76,8 @@ def info_dump(daemon: Daemon, args: JSONObject) -> list[str]:
     told = standin(daemon).dump.query()
     lines = [f"Status: {told['status']}"]
     if told["status"] == "active":
-        lines.append(f"Finished: {100 * told['completed'] / told['total']:.2f} %")
+        # How much there is to be written is not known while the file is being opened.
+        lines.append(f"Finished: {100 * told['completed'] / max(1, told['total']):.2f} %")
     return lines
 
 
@@ -116,8 +121,3 @@ def info_virtio(daemon: Daemon, args: JSONObject) -> list[str]:
     if not lines:
         raise QMPError("No virtio devices found")
     return lines
-
-
-_KINDS = dict.fromkeys(
-    (f"virtio-{each}" for each in ("tablet", "keyboard", "mouse", "multitouch")), "virtio-input"
-)

@@ -1,0 +1,33 @@
+"""What `info` tells of what a stand-in keeps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
+
+import pytest
+
+from memd.commands.hmp_registers import info_dump
+from memd.devices.machine import Machine
+from memd.standin.channels import Opener
+from memd.standin.dump import Dump
+from memd.work import Job
+from tests.stepping import Running
+
+
+class Waiting:
+    """Opens what does not answer."""
+
+    async def open(self, where: dict[str, Any], write: bool) -> NoReturn:
+        await Job(lambda: None)
+        raise AssertionError
+
+
+def test_a_dump_whose_file_is_being_opened() -> None:
+    dump = Dump(cast(Machine, None))
+    running = Running(dump.start({"paging": False, "protocol": "file:/f"}, cast(Opener, Waiting())))
+    daemon = cast(Any, SimpleNamespace(standin=SimpleNamespace(dump=dump)))
+    assert info_dump(daemon, {}) == ["Status: active", "Finished: 0.00 %"]
+    with pytest.raises(OSError):
+        running.fail(OSError())
+    assert info_dump(daemon, {}) == ["Status: none"]
