@@ -187,8 +187,8 @@ def _close_stream(machine: Client) -> None:
 
 
 def _give_up(client: Client, machine: Client, name: str) -> None:
-    """Have nothing of a machine taken that it changes when it goes on."""
-    # That comes to its end.
+    """See that no template holds what the machine writes once it goes on."""
+    # This is not interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _close_stream(machine)
     machine.execute("migrate_cancel")

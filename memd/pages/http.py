@@ -35,7 +35,7 @@ PATIENCE = 5.0
 asked for, 15 s in all until it is told that there is none."""
 
 _AGAIN = 2
-"""Times that a request is made again; and a connection that has ended early, before 1 MiB came."""
+"""Times that a request is made again, or a blob is gone on with after less than 1 MiB."""
 
 _LEAST = 4096
 """Bytes a second that have to come while an answer is waited for. A link of 128 kbit/s brings
@@ -214,7 +214,7 @@ class Client:
         """
         try:
             where = urlsplit(urljoin(url, answer.geturl() or ""))
-            # Who a registry redirects to gets no password.
+            # A server that a registry redirects to gets no password.
             if where.netloc != self._host:
                 return False
             with self._logging_in:
@@ -230,7 +230,7 @@ class Client:
         """What to send as a challenge asks for it; "" for nothing.
 
         Raises:
-            SourceError: who gives tokens can't be reached.
+            SourceError: the server that gives tokens can't be reached.
             ValueError, KeyError, AttributeError: the challenge makes no sense, or the token.
         """
         kind, _space, rest = challenge.partition(" ")
@@ -312,7 +312,7 @@ class Client:
         return SourceError(f"template source '{self.url}': it does not serve ranges")
 
     def pieces(self, url: str, what: str) -> Generator[bytes, None, None]:
-        """All of what is at a URL; a connection that ends early is taken up where it ended.
+        """All of what is at a URL; where a connection ends early, another one goes on.
 
         Raises:
             SourceError: it is not available.

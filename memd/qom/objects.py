@@ -1,4 +1,4 @@
-"""`/objects`: creating, changing and deleting clients' objects, and who is told."""
+"""`/objects`: creating, changing and deleting clients' objects, and a listener for that."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ class Places:
 
     Args:
         total: how many there are; 0 for any number.
-        share: how much of those that are not set aside one user may have, rounded up: who is
-            alone has them all where there are few, and with three quarters or less a user
-            leaves some for others wherever there are four.
+        share: the fraction of those that are not set aside that one user may have, rounded up.
+            Of few, one user may have all; with three quarters or less, one user leaves some of
+            four or more to others.
         each: how many of them instead; 0 for any number.
         apart: the users for whom some are set aside.
     """
