@@ -63,7 +63,7 @@ _READ_OVER = (
     "seed",
     "trace",
 )
-_FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migratable", "usb")
+_FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migratable")
 
 REFUSED = (
     *("acpitable", "debugcon"),
@@ -379,6 +379,7 @@ OPTIONS.update({name: _listed(OPTIONS[name]) for name in _LISTED})
 FLAGS: dict[str, Take] = {
     **{name: options.FLAGS[name] for name in ("daemonize", "test-faults", "allow-exec")},
     "S": options.flag("stopped"),
+    "usb": lambda line, given: line.hardware.machine.set("usb", "on"),
     "preconfig": options.flag("preconfig"),
     "enable-kvm": _enable_kvm,
     "no-shutdown": lambda line, given: line.config.actions.update(shutdown="pause"),

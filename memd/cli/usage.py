@@ -166,7 +166,7 @@ Same effect as in QEMU:
   -netdev SPEC, -blockdev SPEC, -drive SPEC, -cdrom, -fda, -fdb, -hda, -hdb,
   -hdc, -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev and -virtfs SPEC, -tpmdev
   emulator,..., -device of any type,
-  -serial, -parallel, -nic, -net, -vga, which are registered and do nothing
+  -serial, -parallel, -nic, -net, -vga, -usb, which are registered and do nothing
   -nodefaults         no drives, ports, display adapter and network but those asked for
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)
@@ -179,7 +179,7 @@ Same effect as in QEMU:
 
 Without CPUs, disks or a screen to mean anything to, and so read over:
   -no-user-config, -nographic, -display, -audio, -audiodev, -boot, -sandbox,
-  -cpu, -global, -k, -D, -d, -trace, -overcommit, -run-with, -usb, -kernel, -initrd,
+  -cpu, -global, -k, -D, -d, -trace, -overcommit, -run-with, -kernel, -initrd,
   -append, -bios, -dtb, -smbios, -fw_cfg
 
 QEMU's other options are refused. See memd --help for the daemon's own.

@@ -306,9 +306,12 @@ def _add_network(
     model = device.get("model") or ("" if daemon.machine_kind is None else daemon.machine_kind.nic)
     if model == "virtio":
         model = "virtio-net-pci"
+    # A machine makes none that are on no bus of its.
+    bus = standin.catalogue.section("devices").get(model, {}).get("bus")
     # That of -nic has no interrupt vectors.
     values = {"vectors": 0} if option == "nic" else {}
-    netdevs.ask_for(model, device.get("macaddr", ""), netdev, values)
+    values |= {name: value for name, value in device.items() if name == "vectors"}
+    netdevs.ask_for(model, f"{bus} nic", device.get("macaddr", ""), netdev, values)
 
 
 _MOST_SERIAL = 4

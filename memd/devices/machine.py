@@ -153,7 +153,8 @@ class Asked(NamedTuple):
     """A device that the command line has the machine make.
 
     Attributes:
-        slot: where it goes: "ide", "floppy", "serial", "parallel", "vga" or "nic".
+        slot: where it goes: "ide", "floppy", "serial", "parallel", "vga",
+            "ISA nic" or "PCI nic".
         kind: its type.
         bus: the number of its bus, for a drive.
         made: is told the device once it is in the tree.

@@ -244,6 +244,15 @@ class _Parts:
         for number, owner in enumerate(owners):
             self._add_asked("ide", self._add_bus(owner, f"ide.{number}", "IDE"), number)
 
+    def _add_nics(self, *buses: Bus) -> None:
+        for bus in buses:
+            self._add_asked("PCI nic" if isinstance(bus, PciBus) else "ISA nic", bus)
+
+    def _add_usb_bus(self, controller: QObject) -> None:
+        """Add the bus of all of the machine's own USB controllers."""
+        self._add_bus(controller, "usb-bus.0", "usb-bus")
+        self._machine.buses.add_other("usb-bus.0", "usb-bus")
+
     def _add_eeproms(self, controller: QObject) -> None:
         bus = self._add_bus(controller, "i2c", "i2c-bus")
         for _ in range(8):
@@ -281,11 +290,13 @@ class _Parts:
             self._add_drives([controller] * 6)
         if self._has("usb"):
             for function, kind in ((7, "ehci1"), (0, "uhci1"), (1, "uhci2"), (2, "uhci3")):
-                self._add(self._on_pci(f"ich9-usb-{kind}", 29, function))
+                controller = self._add(self._on_pci(f"ich9-usb-{kind}", 29, function))
+                if kind == "ehci1":
+                    self._add_usb_bus(controller)
         if self._has("smbus"):
             self._add_eeproms(self._add(self._on_pci("ICH9-SMB", 31, 3)))
-        for slot in ("vga", "nic"):
-            self._add_asked(slot, pci)
+        self._add_asked("vga", pci)
+        self._add_nics(isa, pci)
         return self._links(north, power, smm=self._has("smm"))
 
     def add_i440fx(self) -> Iterable[Property]:
@@ -303,7 +314,9 @@ class _Parts:
         south.add_child("ide", ide)
         if self._has("usb"):
             uhci = "piix4-usb-uhci" if is_piix4 else "piix3-usb-uhci"
-            south.add_child("uhci", self._on_pci(uhci, 1, 2))
+            controller = self._on_pci(uhci, 1, 2)
+            south.add_child("uhci", controller)
+            self._add_usb_bus(controller)
         self._add_drives([ide] * 2)
         self._add_interrupts(isa)
         self._add_asked("vga", pci)
@@ -311,7 +324,7 @@ class _Parts:
             self._add(self.on_system_bus("hpet"))
         self._add_timers(isa)
         self._add_super_io(isa, floppies=True)
-        self._add_asked("nic", pci)
+        self._add_nics(isa, pci)
         if power is not None:
             self._add_eeproms(power)
         return self._links(north, power, smm=True)
@@ -325,7 +338,7 @@ class _Parts:
         self._add_asked("vga", isa)
         self._add_timers(isa)
         self._add_super_io(isa, floppies=True)
-        self._add_asked("nic", isa)
+        self._add_nics(isa)
         # Each IDE bus is a device of its own.
         self._add_drives(self._add(self._on_bus("isa-ide", isa)) for _ in range(2))
 
@@ -348,7 +361,7 @@ class _Parts:
         if acpi:
             self._add(self.on_system_bus("acpi-ged"))
         if self._has("usb"):
-            self._add(self.on_system_bus("sysbus-xhci"))
+            self._add_usb_bus(self._add(self.on_system_bus("sysbus-xhci")))
         host = None if self._machine.buses.pci is None else self._machine.buses.pci.parent
         if isinstance(host, Device):
             self._add(host)

@@ -350,7 +350,7 @@ class Devices:
 
     def _own_bus(self, kind: str, name: str) -> Bus:
         """A bus that the machine brings, on which nothing comes or goes while it runs."""
-        bus = Bus(self._need(kind), self._tree, hotplug=kind == "System")
+        bus = Bus(self._need(kind), self._tree, hotplug=kind in ("System", "usb-bus"))
         bus.name = name
         return bus
 
@@ -415,9 +415,10 @@ class Devices:
                     bus = Bus(self._need(bus_kind), self._tree, hotplug=bus_kind not in _FIXED)
                     name = f"{id}.{number}"
                     if id is None:
-                        # As many as there are of the kind by now.
-                        kinds = [each.qom_type.name for each in self._buses.values()]
-                        name = f"{bus_kind.lower()}.{kinds.count(bus_kind)}"
+                        # As many as have such a name by now.
+                        start = f"{bus_kind.lower()}."
+                        names = (*self._buses, *machine.buses.others)
+                        name = f"{start}{sum(each.startswith(start) for each in names)}"
                     device.add_child(name, bus)
                     self._buses[bus.name] = bus
                 return

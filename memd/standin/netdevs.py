@@ -10,7 +10,7 @@ import random
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
@@ -151,7 +151,7 @@ class Netdevs:
         # How many devices have the addresses of which these are the last bytes.
         self._addresses: Counter[int] = Counter()
         # The devices that the machine makes, each with what it is connected to.
-        self._own: list[tuple[Nic, Netdev, JSONObject]] = []
+        self._own: list[Asked] = []
         self._made_up = 0
 
     def _kept(self) -> int:
@@ -223,11 +223,14 @@ class Netdevs:
             self._known[netdev].deletable = False
         return port
 
-    def ask_for(self, model: str, address: str, netdev: str | None, values: JSONObject) -> None:
+    def ask_for(
+        self, model: str, slot: str, address: str, netdev: str | None, values: JSONObject
+    ) -> None:
         """Have the machine make a device.
 
         Args:
             model: its type.
+            slot: where it goes, see `Asked`.
             address: its address; "" for one that is made up.
             netdev: the backend that it is connected to, None for a port of the first hub.
             values: its properties.
@@ -241,13 +244,13 @@ class Netdevs:
             raise QMPError(f"netdev '{netdev}' not found")
         peer = self.add_to_hub(None) if netdev is None else self._known[netdev]
         nic = Nic("", model)
-        nic.address = address
-        self._own.append((nic, peer, values))
+        # It is taken, whether or not the machine makes the device.
+        nic.address = self._take_address(address)
+        self._own.append(Asked(slot, model, 0, partial(self._made, nic, peer, values)))
 
-    def asked(self) -> Iterator[Asked]:
+    def asked(self) -> Iterable[Asked]:
         """The devices that the machine makes."""
-        for each in self._own:
-            yield Asked("nic", each[0].model, 0, partial(self._made, *each))
+        return self._own
 
     def _made(self, nic: Nic, peer: Netdev, values: JSONObject, device: Device) -> None:
         nic.connect(peer)
@@ -318,6 +321,7 @@ class Netdevs:
         self._known.clear()
         self._clients.clear()
         self._hubs.clear()
+        self._addresses.clear()
         self._own.clear()
 
     def set_link(self, args: dict[str, Any]) -> None:
@@ -336,12 +340,15 @@ class Netdevs:
         if id is None:
             like = sum(isinstance(each, Nic) and each.model == nic.model for each in self._clients)
             nic.id = f"{nic.model}.{like}"
+        nic.address = address = self._take_address(address)
+        self._clients.append(nic)
+        return address
+
+    def _take_address(self, address: str) -> str:
         if address in ("", _NO_ADDRESS):
             free = next((each for each in range(_FIRST, 0xFF) if not self._addresses[each]), 0xFF)
             address = f"{_OWN_ADDRESSES}{free:02x}"
-        nic.address = address
         self._count(address, 1)
-        self._clients.append(nic)
         return address
 
     def _count(self, address: str, more: int) -> None:

@@ -22,8 +22,10 @@ LINES = (
     "",
     *(f"-machine {each}" for each in ("q35", "isapc", "microvm", "none", "x-remote")),
     *(f"-machine {each}" for each in OLD),
-    "-machine q35,usb=on -serial null -vga cirrus -net none",
-    "-machine pc,usb=on -nic none -device VGA -fda null-co:// -smp 2",
+    "-machine q35 -usb -serial null -vga cirrus -net none -device usb-tablet,bus=usb-bus.0"
+    " -device qemu-xhci,id=x -device nec-usb-xhci -device usb-mouse,bus=usb-bus.1 -device ahci"
+    " -device ide-cd,bus=ide.6",
+    "-machine pc,usb=on -device usb-kbd -nic none -device VGA -fda null-co:// -smp 2",
     "-machine pc,hpet=off,i8042=off,pit=off -hda null-co:// -hdc null-co:// -hdd null-co://",
     "-machine pc,vmport=off,pic=off,acpi=off -drive if=floppy,unit=1 -vga none",
     "-machine pc,x-south-bridge=piix4-isa,smbus=off -netdev user,id=n",
@@ -31,12 +33,16 @@ LINES = (
     "-machine q35,sata=off,vmport=off,pit=off -device virtio-scsi-pci -device scsi-cd -vga vmware",
     "-machine isapc,i8042=off -vga std -cpu qemu64 -serial null -serial null",
     "-machine microvm,acpi=off,rtc=off -drive if=none,driver=null-co -device virtio-serial-device",
-    "-machine microvm,pcie=on,ioapic2=off,usb=on,isa-serial=off -serial null -serial null",
+    "-machine microvm,pcie=on,ioapic2=off,usb=on,isa-serial=off -serial null -serial null"
+    " -device usb-kbd",
     "-machine pc -device isa-serial -device floppy -device virtio-scsi-pci"
     " -device scsi-hd,drive=d -drive if=none,id=d,driver=null-co",
     "-machine pc -nic user,model=virtio-net-pci,mac=52:54:00:12:34:57 -nic user,id=z,model=e1000e",
     "-machine q35 -net nic,model=virtio -net user -net nic,netdev=n0,macaddr=52:54:00:aa:bb:cc"
     " -netdev user,id=n0 -device virtio-net-pci,id=v",
+    "-machine pc -nic user,model=ne2k_isa -nic user,model=foo -nic user,model=rtl8139"
+    " -net nic,vectors=0,addr=9,model=virtio -net none",
+    "-machine isapc -nic user,model=rtl8139 -nic user,model=ne2k_isa -nic user -vga virtio",
     "-machine pc -serial null -serial none -serial mon:null -serial vc:80Cx24C -serial null"
     " -serial null -parallel null -parallel vc",
 )
