@@ -46,7 +46,7 @@ class Lacking(NamedTuple):
 IOCTL = 16 if os.uname().machine == "x86_64" else 29
 
 OPENAT2 = Lacking(437)
-"""Missing before Linux 5.6."""
+"""Forbidden by the filters of some container engines."""
 
 
 def without(call: Lacking, only_if: str = "") -> Callable[[Callable[P, None]], Callable[P, None]]:

@@ -35,7 +35,7 @@ def open_roots(directories: Sequence[str]) -> Roots:
             roots.close()
             text = error.strerror or ""
             if error.errno == errno.ENOSYS:
-                text = "the kernel has no openat2 (Linux 5.6), so nothing can be confined to it"
+                text = "openat2(2) is not available: nothing can be confined to it"
             raise StartError(text, f"--mem-root {directory}") from None
     return roots
 

@@ -329,7 +329,7 @@ def openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
         The descriptor.
 
     Raises:
-        OSError: ENOSYS before Linux 5.6, or why the file can't be opened.
+        OSError: ENOSYS where a filter of system calls says so, or why the file can't be opened.
     """
     how = _how(flags, resolve)
     fd: int

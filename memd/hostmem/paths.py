@@ -13,7 +13,7 @@ to a directory on the way. So what a path leads to is opened by two rules:
 
 A path without links, as nearly all are, takes the one system call that it takes
 without the rules: openat2(2) with RESOLVE_NO_SYMLINKS. Where that finds a link,
-or there is no openat2(2) (before Linux 5.6), the path is followed a name at a
+or a filter of system calls forbids openat2(2), the path is followed a name at a
 time, each from the descriptor of the directory before.
 """
 
@@ -39,7 +39,7 @@ _TRIES = 8
 (openat2(2), EAGAIN)."""
 
 _NO_OPENAT2 = frozenset((errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG))
-"""Said where there is no openat2(2), or a filter forbids it. The calls that are
+"""Said where a filter of system calls forbids openat2(2). The calls that are
 used instead have these for reasons of their own, too."""
 
 
@@ -69,7 +69,7 @@ class Roots:
         """Add a directory.
 
         Raises:
-            OSError: it can't be opened; ENOSYS where the kernel has no openat2(2).
+            OSError: it can't be opened; ENOSYS where openat2(2) is not available.
         """
         raw = os.fsencode(directory)
         fd = os.open(raw, _DIRECTORY)
