@@ -29,8 +29,8 @@ class KnownObject(UserCreatable):
 
     @property
     def memory_size(self) -> int:
-        """The bytes that what it was given takes, roughly; numbers and switches take none."""
-        return sum(_size(each) for each in self.values.values())
+        """The bytes that what it was given takes, roughly."""
+        return _size(self.values)
 
 
 def _size(value: JSON) -> int:

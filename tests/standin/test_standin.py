@@ -82,16 +82,20 @@ def test_own_commands_and_types_are_there_besides() -> None:
 def test_what_an_object_was_given_counts_for_its_user() -> None:
     _standin, _schema, tree = make()
     objects, held = tree.objects, tree.objects.quota.internal
-    add = {"qom-type": "authz-simple", "id": "a0", "identity": "x" * (INTERNAL - 1000)}
+    add = {"qom-type": "authz-simple", "id": "a0", "identity": "x" * (INTERNAL - 1200)}
     Running(objects.create(add, 1000)).finish()
     assert held == {1000: INTERNAL - 1000}
     rules = [{"match": "x" * 500, "policy": "allow"}]
     more = {"qom-type": "authz-list", "id": "a1", "rules": rules}
-    with pytest.raises(QMPError, match="cannot keep 1092 bytes of 'a1'"):
+    with pytest.raises(QMPError, match="cannot keep 1289 bytes of 'a1'"):
         Running(objects.create(more, 1000))
     Running(objects.create(more, 1001)).finish()
     Running(objects.delete("a0")).finish()
+    # A number counts as well.
+    Running(objects.create({"qom-type": "iothread", "id": "n0", "poll-grow": 1}, 1002)).finish()
+    assert held[1002] == 192 + len("poll-grow")
+    Running(objects.delete("n0")).finish()
     Running(objects.create({**more, "id": "a2"}, 1000)).finish()
-    assert held == {1001: 1092, 1000: 1092}
+    assert held == {1001: 1289, 1000: 1289}
     close_all(tree)
     assert held == {}
