@@ -130,9 +130,10 @@ class Drive:
         """Put a node into it, or nothing; gives the one that was in it."""
         before, self.node = self.node, node
         if before is not None:
-            before.drive = None
+            before.drives.remove(self)
         if node is not None:
-            node.drive, self.read_only = self, node.read_only
+            node.drives.append(self)
+            self.read_only = node.read_only
         if self.follows:
             self.writes = node is not None and not node.read_only
         return before
@@ -178,7 +179,7 @@ class Node:
         job: the kind of the block job that keeps others from it, or None.
         holds: what else uses it, each as an error calls the node then.
         header: a qcow2 image's.
-        drive: what has it as its medium, None for nothing.
+        drives: those that have it as their medium, the oldest first.
         group: whose limits it has, for a filter; None for a node of any other kind.
         cache: whether the host's cache is passed by, and whether flushes are ignored.
         zeroes: whether zeroes are detected that are written (QAPI's `BlockdevDetectZeroesOptions`).
@@ -219,7 +220,7 @@ class Node:
         self.job: str | None = None
         self.holds: list[str] = []
         self.header: Header | None = None
-        self.drive: Drive | None = None
+        self.drives: list[Drive] = []
         self.group: ThrottleGroup | None = None
         self.cache: dict[str, bool] = {"direct": False, "no-flush": False, **options["cache"]}
         self.zeroes: str = options.get("detect-zeroes", "off")
@@ -275,6 +276,18 @@ class Node:
         """Have it and the nodes that have its bytes written to or not."""
         for each in self.layers():
             each.read_only = read_only
+
+    def check_permission(self, user: str, denied: int) -> None:
+        """Raise `QMPError` where the device of a drive keeps a user from it.
+
+        Args:
+            user: as errors call it.
+            denied: `NO_WRITE` or `NO_RESIZE`.
+        """
+        for drive in reversed(self.drives):
+            if denied in drive.denies:
+                what = "write" if denied == NO_WRITE else "resize"
+                raise conflict(self, user, f"block device '{drive.label}'", what)
 
     def lock(self, checked: Locks) -> None:
         """Have its file locked as is wanted. May wait; raises as `change_locks`.
@@ -572,7 +585,7 @@ class Blocks:
         node = self._nodes.get(name)
         if node is None:
             raise QMPError(f"Failed to find node with node-name='{name}'")
-        if node.job is None and (node.drive is not None or node.holds):
+        if node.job is None and (node.drives or node.holds):
             raise QMPError(f"{(*node.holds, 'Node')[0]} {name} is in use")
         self.check_free(node)
         if not node.owned:
@@ -588,7 +601,7 @@ class Blocks:
         todo = [*nodes]
         while todo:
             at = todo.pop()
-            if at is None or at.owned or at.holds or at.job or at.drive is not None:
+            if at is None or at.owned or at.holds or at.job or at.drives:
                 continue
             if self.users(at) or self._nodes.get(at.name) is not at:
                 continue
@@ -604,8 +617,8 @@ class Blocks:
 
     def replace(self, old: Node, new: Node) -> None:
         """Have what uses a node use another one."""
-        if old.drive is not None:
-            old.drive.insert(new)
+        for drive in [*old.drives]:
+            drive.insert(new)
         for each in self.users(old):
             if each is not new and each.child is old:
                 each.child = new
@@ -622,9 +635,7 @@ class Blocks:
         if size < 0:
             raise QMPError("Parameter 'size' expects a >0 size")
         self.check_free(node)
-        if node.drive is not None and NO_RESIZE in node.drive.denies:
-            user = f"block device '{node.drive.label}'"
-            raise conflict(node, "an unnamed block device", user, "resize")
+        node.check_permission("an unnamed block device", NO_RESIZE)
         file = node.file
         if node.driver.startswith("null"):
             raise QMPError("Image format driver does not support resize")
@@ -746,8 +757,7 @@ def check_depth(node: Node, overlays: int = 0) -> None:
 def _claims(node: Node) -> Iterator[Locks]:
     """The locks that each user of a node needs, other nodes excepted."""
     yield from node.claims
-    drive = node.drive
-    if drive is not None:
+    for drive in node.drives:
         writes = drive.writes and not node.read_only
         yield {READ, WRITE, *drive.denies} if writes else {READ, *drive.denies}
 

@@ -331,8 +331,9 @@ class Drives:
         denies: Locks = {NO_WRITE, NO_RESIZE} if of_media else {NO_WRITE}
         if flash or values.get("share-rw"):
             denies = frozenset()
-        if node is not None and node.drive is not drive:
-            _check_alone(node, user, writes=writes, denies=denies)
+        if node is not None:
+            _check_shared(node, drive, drive.name or user, writes, denies)
+        if drive.node is not node:
             drive.insert(node)
         if drive not in self._blocks.drives:
             self._blocks.add_drive(drive)
@@ -365,10 +366,8 @@ class Drives:
             raise QMPError("Device needs media, but drive is empty")
         if drive.node is node:
             raise QMPError(f"Node '{name}' is already in use")
-        refused = drive.writes and node.read_only
-        if not (refused and (node.drive is None or NO_WRITE not in node.drive.denies)):
-            _check_alone(node, drive.label, writes=drive.writes, denies=drive.denies)
-        if refused:
+        _check_shared(node, drive, drive.label, drive.writes, drive.denies)
+        if drive.writes and node.read_only:
             raise QMPError("Block node is read-only")
         await self._blocks.collect(await self._insert(drive, node))
 
@@ -503,7 +502,7 @@ class Drives:
         node = self._blocks.find(args["node-name"])
         if node is None:
             raise QMPError(f"Node '{args['node-name']}' not found")
-        if node.drive is not None:
+        if node.drives:
             raise QMPError(f"Node '{node.name}' is already in use")
         drive = self._opened(args)
         if drive.node is not None:
@@ -524,7 +523,7 @@ class Drives:
             if drive.node is node:
                 # It may have been deleted or used elsewhere meanwhile.
                 there = before in self._blocks.all()
-                drive.insert(None if before is None or before.drive or not there else before)
+                drive.insert(None if before is None or before.drives or not there else before)
                 await self._blocks.relock(refuse=False)
             raise
         return before
@@ -647,20 +646,21 @@ def _not_removable(args: Args) -> QMPError:
     return QMPError(f"Device '{_name(args)}' is not removable")
 
 
-def _check_alone(node: Node, user: str, *, writes: bool, denies: Locks) -> None:
-    """Raise `QMPError` where something has a node that another is to have.
+def _check_shared(node: Node, drive: Drive, label: str, writes: bool, denies: Locks) -> None:
+    """Raise `QMPError` where a drive can't have a node beside those that have it.
 
     Args:
-        user: the other one, as errors call it.
-        writes, denies: as a `Drive`'s.
+        label, writes, denies: what the drive's will be.
     """
-    there = node.drive
-    if there is None:
-        return
-    new, old = f"block device '{user}'", f"block device '{there.label}'"
-    if writes and not (there.writes and NO_WRITE in denies):
-        raise conflict(node, new, old)
-    raise conflict(node, old, new)
+    users = {each: (each.label, each.writes, each.denies) for each in (*node.drives, drive)}
+    users[drive] = label, writes, denies
+    # Of those that can't be together the youngest are named.
+    youngest = [*users.values()][::-1]
+    writers = [user for user in youngest if user[1]][:2]
+    for denier in youngest:
+        for writer in writers if NO_WRITE in denier[2] else ():
+            if writer is not denier:
+                raise conflict(node, f"block device '{writer[0]}'", f"block device '{denier[0]}'")
 
 
 def _counts() -> dict[str, JSON]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
-from memd.standin.blocks import Blocks, Node, conflict
-from memd.standin.image_locks import NO_RESIZE, READ, WRITE, Locks
+from memd.standin.blocks import Blocks, Node
+from memd.standin.image_locks import NO_RESIZE, NO_WRITE, READ, WRITE, Locks
 from memd.standin.tunable import IOThread
 from memd.work import Event
 
@@ -89,8 +89,8 @@ class Exports:
             raise QMPError(f"export name '{name}' too long")
         if any(name == taken for taken, _node, _claim in self._exports.values()):
             raise QMPError(f"NBD server already has export named '{name}'")
-        if args.get("writable") and node.drive is not None and not node.read_only:
-            raise conflict(node, "an unnamed block device", f"block device '{node.drive.user}'")
+        if args.get("writable") and not node.read_only:
+            node.check_permission("an unnamed block device", NO_WRITE)
         for bitmap in args.get("bitmaps", ()):
             raise QMPError(f"Bitmap '{bitmap}' is not found")
         writes = args.get("writable") and not node.read_only

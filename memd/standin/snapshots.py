@@ -151,9 +151,9 @@ class Snapshots:
             nodes = [known[name] for name in args["devices"]]
         for node in nodes:
             if not _can(node):
-                name = node.drive.name if node.drive is not None else ""
+                names = [each.name for each in reversed(node.drives) if each.name]
                 raise QMPError(
-                    f"Device '{name or node.name}' is writable but does not support snapshots"
+                    f"Device '{(*names, node.name)[0]}' is writable but does not support snapshots"
                 )
         return nodes
 
