@@ -44,7 +44,8 @@ class Web:
         corrupt: whether blobs' bytes are changed on the way.
         more: bytes that every answer has in addition.
         encoding: what its content is said to be encoded with.
-        cut: how many connections end in the middle of a blob from now on.
+        cut: how many connections end in the middle of a blob from now on, or, each second
+            one, before it.
         redirect: the server that has the blobs, if it is another one.
         login: what has to be sent as Authorization, if anything.
         challenge: how that is asked for; "" for as registries do it.
@@ -122,7 +123,8 @@ class Web:
                 try:
                     if web.cut and "/blobs/" in self.path:
                         web.cut -= 1
-                        data, self.close_connection = data[: len(data) // 2], True
+                        half = 0 if web.cut % 2 else len(data) // 2
+                        data, self.close_connection = data[:half], True
                     self.wfile.write(data)
                 except ConnectionError:
                     pass
