@@ -152,6 +152,7 @@ class App:
                 config.catalogue,
                 config.unmodelled,
                 machine=config.machine.type,
+                has_ide=config.machine_values.get("sata", True),
             )
         self._daemon.standin = standin
         standin.host = self._daemon

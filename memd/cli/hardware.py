@@ -125,7 +125,9 @@ class Hardware:
         if self._smp is not None:
             from memd.qom.machine_structs import Processors
 
-            processors = Processors(kind.name, kind.most_cpus, kind.cpu_levels)
+            processors = Processors(
+                *(kind.name, kind.most_cpus, kind.cpu_levels, kind.sockets_first)
+            )
             smp = topology(self._smp, processors)
         default = 0 if kind.kind == "none" else DEFAULT_RAM
         memory = self._memory.resolve(default)

@@ -5,7 +5,9 @@ Their texts were observed on QEMU 10.0.2 and 11.1.3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 from memd.commands.daemon import Daemon
 from memd.commands.hmp_plug import standin
@@ -19,9 +21,13 @@ _COUNTS = (
     *("wr_total_time_ns", "rd_total_time_ns", "flush_total_time_ns", "rd_merged", "wr_merged"),
 )
 
-_KINDS = dict.fromkeys(
-    (f"virtio-{each}" for each in ("tablet", "keyboard", "mouse", "multitouch")), "virtio-input"
-)
+_KINDS = {
+    **dict.fromkeys(
+        (f"virtio-{each}" for each in ("tablet", "keyboard", "mouse", "multitouch")), "virtio-input"
+    ),
+    "virtio-vga": "virtio-gpu",
+}
+"""What devices are called that are not called as their types."""
 
 
 def info_block_jobs(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -108,16 +114,27 @@ def info_vm_generation_id(daemon: Daemon, args: JSONObject) -> list[str]:
     return [told["guid"]]
 
 
-def info_virtio(daemon: Daemon, args: JSONObject) -> list[str]:
-    """`info virtio`; raises `QMPError` where no device is one."""
+def query_virtio(daemon: Daemon, args: JSONObject) -> list[JSON]:
+    """`x-query-virtio`; raises `QMPError` where no device is one."""
     from memd.devices.device import peripherals
 
-    lines = []
-    for device in peripherals(daemon.tree):
-        if device.qom_type.is_a("virtio-pci"):
-            kind = device.qom_type.name.removeprefix("vhost-user-").partition("-pci")[0]
-            kind = _KINDS.get(kind, kind)
-            lines.append(f"{daemon.tree.path_of(device)}/virtio-backend [{kind}]")
-    if not lines:
+    tree = daemon.tree
+    rows: list[JSON] = []
+    for device in (*peripherals(tree), *tree.resolve("/machine/unattached").children.values()):
+        kind = device.qom_type.name
+        known = tree.type_by_name(kind)
+        if known is None or not (known.is_a("virtio-pci") or known.is_a("virtio-device")):
+            continue
+        behind = "" if known.is_a("virtio-device") else "/virtio-backend"
+        name = re.sub("-(pci|device).*", "", kind).removeprefix("vhost-user-")
+        row = {"path": f"{tree.path_of(device)}{behind}", "name": _KINDS.get(name, name)}
+        rows.append({**row})
+    if not rows:
         raise QMPError("No virtio devices found")
-    return lines
+    return rows
+
+
+def info_virtio(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info virtio`; raises `QMPError` where no device is one."""
+    rows: list[Any] = query_virtio(daemon, {})
+    return [f"{row['path']} [{row['name']}]" for row in rows]

@@ -17,6 +17,7 @@ from memd.commands.daemon import Daemon
 from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
 from memd.commands.hmp_info import info_ramblock, query_pci
+from memd.commands.hmp_registers import query_virtio
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.compat import Compat
 from memd.errors import QMPError, device_not_found
@@ -507,6 +508,7 @@ REGISTERS: dict[str, Handler] = {
     "snapshot-load": _register(lambda its: its.snapshots.job("load")),
     "snapshot-delete": _register(lambda its: its.snapshots.job("delete")),
     "query-pci": query_pci,
+    "x-query-virtio": query_virtio,
     "query-current-machine": query_current_machine,
     "query-acpi-ospm-status": query_acpi_ospm_status,
     "cont": cont,

@@ -17,39 +17,6 @@ ANY_PLACE = -1
 _FUNCTIONS = 8
 _PLACES = 32 * _FUNCTIONS
 
-_OTHER = {
-    # Name and type of the buses that no memory device goes on.
-    "none": {"main-system-bus": "System"},
-    "virt": {"main-system-bus": "System"},
-    "x-remote": {"main-system-bus": "System"},
-    "microvm": {
-        "main-system-bus": "System",
-        "isa.0": "ISA",
-        **{f"virtio-mmio-bus.{number}": "virtio-mmio-bus" for number in range(24)},
-    },
-    "isapc": {
-        "main-system-bus": "System",
-        "isa.0": "ISA",
-        "ide.0": "IDE",
-        "ide.1": "IDE",
-        "floppy-bus.0": "floppy-bus",
-    },
-    "q35": {
-        "main-system-bus": "System",
-        "isa.0": "ISA",
-        "i2c": "i2c-bus",
-        **{f"ide.{number}": "IDE" for number in range(6)},
-    },
-    "pc": {
-        "main-system-bus": "System",
-        "isa.0": "ISA",
-        "i2c": "i2c-bus",
-        "floppy-bus.0": "floppy-bus",
-        "ide.0": "IDE",
-        "ide.1": "IDE",
-    },
-}
-
 _STANDING = {
     # What is on the machine's own PCI bus and not in the tree: slot, function, type.
     "virt": ((0, 0, "gpex-root"),),
@@ -177,7 +144,7 @@ class Buses:
 
     def __init__(self, machine_type: str, pci: PciBus | None) -> None:
         self.pci = pci
-        self._others = {**_OTHER[machine_type]}
+        self._others = {"main-system-bus": "System"}
         # Those that PCI devices go on, by name.
         self._for_pci = {} if pci is None else {pci.name: pci}
         self._port_numbers: set[tuple[int, int]] = set()

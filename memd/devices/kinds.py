@@ -226,6 +226,7 @@ class MachineKind(NamedTuple):
         node_sizes: whether the size of a NUMA node can be given without a backend.
         deprecated: whether QEMU warns of it.
         default: whether it is the one of a command line that names none.
+        sockets_first: see `Processors`.
         nic: the network device that it makes where no model is named; "" where it makes none.
     """
 
@@ -246,6 +247,7 @@ class MachineKind(NamedTuple):
     node_sizes: bool = False
     deprecated: bool = False
     default: bool = False
+    sockets_first: bool = False
     nic: str = ""
 
     @property
@@ -417,6 +419,7 @@ def _recorded(row: JSONObject, known: Iterable[MachineKind]) -> MachineKind | No
         node_sizes=row["numa-mem-supported"],
         deprecated=row["deprecated"],
         default=row.get("is-default", False),
+        sockets_first=(0,) < release < (6, 2),
         nic="e1000" if each.nic == "e1000e" and release and release < (2, 12) else each.nic,
     )
 

@@ -186,6 +186,7 @@ class _Parts:
     def _add_bus(self, owner: QObject, name: str, kind: str) -> Bus:
         bus = Bus(ObjectType(kind, self._tree.types()["bus"]), self._tree, hotplug=False)
         owner.add_child(name, bus)
+        self._machine.buses.add_other(name, kind)
         return bus
 
     def _add_asked(self, slot: str, bus: Bus, number: int = 0) -> None:
@@ -233,7 +234,6 @@ class _Parts:
         if floppies or any(each.slot == "floppy" for each in self._machine.asked):
             controller = self._add(self._on_bus("isa-fdc", isa))
             self._add_asked("floppy", self._add_bus(controller, OWN_FLOPPIES, "floppy-bus"))
-            self._machine.buses.add_other(OWN_FLOPPIES, "floppy-bus")
         if self._has("i8042"):
             of_port = ("vmport", "vmmouse") if self._has("vmport") else ()
             for kind in ("i8042", *of_port, "port92"):
@@ -251,7 +251,6 @@ class _Parts:
     def _add_usb_bus(self, controller: QObject) -> None:
         """Add the bus of all of the machine's own USB controllers."""
         self._add_bus(controller, "usb-bus.0", "usb-bus")
-        self._machine.buses.add_other("usb-bus.0", "usb-bus")
 
     def _add_eeproms(self, controller: QObject) -> None:
         bus = self._add_bus(controller, "i2c", "i2c-bus")

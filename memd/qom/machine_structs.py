@@ -124,11 +124,13 @@ class Processors(NamedTuple):
         largest: the most of them.
         levels: those of the rare levels of a topology that it knows, from the
             outside in.
+        sockets_first: whether CPUs that are not placed are sockets of their own, not cores.
     """
 
     machine: str
     largest: int
     levels: tuple[str, ...] = ()
+    sockets_first: bool = False
 
 
 NO_PROCESSORS = Processors("none", 1)
@@ -154,7 +156,7 @@ def count_cpus(value: JSON, path: str, processors: Processors) -> dict[str, int]
             raise QMPError(f"{level} > 1 not supported by this machine's CPU topology")
 
     # QEMU counts in 32 bits without sign. What is not given follows from the
-    # rest, as cores where it can be.
+    # rest, as cores, or sockets, where it can be.
     count = {name: number % 2**32 for name, number in given.items()}
     cpus, maxcpus, sockets, cores, threads = (
         count.get(name, 0) for name in ("cpus", "maxcpus", "sockets", "cores", "threads")
@@ -166,7 +168,10 @@ def count_cpus(value: JSON, path: str, processors: Processors) -> dict[str, int]
         sockets, cores, threads = sockets or 1, cores or 1, threads or 1
     else:
         maxcpus = maxcpus or cpus
-        if not cores:
+        if processors.sockets_first and not sockets:
+            cores, threads = cores or 1, threads or 1
+            sockets = maxcpus // (between * cores * threads)
+        elif not cores:
             sockets, threads = sockets or 1, threads or 1
             cores = maxcpus // (sockets * between * threads)
         elif not sockets:

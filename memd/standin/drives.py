@@ -115,16 +115,18 @@ class Drives:
         blocks: the nodes that are in them.
         tree: where devices are looked for.
         machine: the type of the machine.
+        has_ide: whether it has its IDE buses.
 
     Attributes:
         floppies: the units of the machine's own floppies.
         flash: the drives that flash chips are for, by the machine's properties of their names.
     """
 
-    def __init__(self, blocks: Blocks, tree: Tree, machine: str) -> None:
+    def __init__(self, blocks: Blocks, tree: Tree, machine: str, *, has_ide: bool = True) -> None:
         self._blocks = blocks
         self._tree = tree
         self._machine = machine
+        self._has_ide = has_ide
         self._places: dict[tuple[str, int, int], Drive] = {}
         # The types of the devices that the machine makes.
         self._own: dict[Drive, str] = {}
@@ -188,9 +190,9 @@ class Drives:
         buses, per_bus = _ON_BUS.get(self._machine, (0, 0))
         if kind == "pflash" and self._machine == "virt":
             raise QMPError(f"memd makes no device for if={kind}")
-        if kind == "pflash" and buses and bus == 0 and unit < len(FLASH):
+        if kind == "pflash" and self._machine in ("pc", "q35") and bus == 0 and unit < len(FLASH):
             self.flash[FLASH[unit]] = name
-        elif kind == "ide" and 0 <= bus < buses and 0 <= unit < per_bus:
+        elif kind == "ide" and self._has_ide and 0 <= bus < buses and 0 <= unit < per_bus:
             self._have_made(drive, "ide-cd" if media == "cdrom" else "ide-hd")
         elif kind == "floppy" and buses and bus == 0 and 0 <= unit < FLOPPIES:
             self._have_made(drive, "floppy")

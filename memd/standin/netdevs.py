@@ -122,6 +122,8 @@ class Netdev(Client):
             for name in ("mcast", "udp"):
                 if name in self.options:
                     return f"socket: {name}={self.options[name]}"
+        if self.type == "stream" and self.options.get("server"):
+            return "listening"
         return ""
 
     def close(self) -> None:

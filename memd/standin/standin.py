@@ -49,18 +49,27 @@ class StandIn:
         path: the catalogue, or None for that which comes with memd.
         unmodelled: one of `UNMODELLED`.
         machine: the type of the machine.
+        has_ide: whether it has its IDE buses.
 
     Raises:
         QMPError: the catalogue can't be read.
     """
 
     def __init__(
-        self, tree: Tree, compat: Compat, path: str | None, unmodelled: str, *, machine: str
+        self,
+        tree: Tree,
+        compat: Compat,
+        path: str | None,
+        unmodelled: str,
+        *,
+        machine: str,
+        has_ide: bool = True,
     ) -> None:
         self.catalogue = find_catalogue(compat, path)
         self._compat = compat
         self._unmodelled = unmodelled
         self._machine = machine
+        self._has_ide = has_ide
         self._asked = 0
         self._parameters: dict[str, JSON] = {}
         self.host: Host | None = None
@@ -115,7 +124,7 @@ class StandIn:
         """The drives that block nodes are in."""
         from memd.standin.drives import Drives
 
-        return Drives(self.blocks, self._tree, self._machine)
+        return Drives(self.blocks, self._tree, self._machine, has_ide=self._has_ide)
 
     @cached_property
     def images(self) -> Images:

@@ -87,6 +87,8 @@ class Bench(Console):
         for place, kind in _STANDING.get(type, {}).items():
             assert machine.buses.pci is not None
             machine.buses.pci.occupy(place, kind, multifunction=place > 0)
+        if type in _STANDING:
+            machine.buses.add_other("isa.0", "ISA")
         machine.emit = self._note
         machine.later = self.clock.later
         machine.spawn = self._spawn

@@ -15,7 +15,10 @@ from tests.differential.server import qemu_compat
 from tests.differential.standin import standin_pair
 from tests.differential.test_drives import plain
 
-OLD = ("pc-q35-2.11", "pc-i440fx-2.4 -serial none -parallel null")
+OLD = (
+    "pc-q35-2.11 -smp 4,maxcpus=8",
+    "pc-i440fx-2.4 -smp 2,maxcpus=8,threads=2 -serial none -parallel null",
+)
 """Machines that QEMU 11.1 has no more."""
 
 LINES = (
@@ -43,6 +46,8 @@ LINES = (
     "-machine pc -nic user,model=ne2k_isa -nic user,model=foo -nic user,model=rtl8139"
     " -net nic,vectors=0,addr=9,model=virtio -net none",
     "-machine isapc -nic user,model=rtl8139 -nic user,model=ne2k_isa -nic user -vga virtio",
+    "-machine q35,sata=off -netdev stream,id=n,server=on,addr.type=unix,addr.path=@DIR@/s"
+    " -device virtio-net-pci,netdev=n -nic user,model=virtio -vga virtio",
     "-machine pc -serial null -serial none -serial mon:null -serial vc:80Cx24C -serial null"
     " -serial null -parallel null -parallel vc",
 )
@@ -57,6 +62,16 @@ def own_devices(side: Side) -> JSON:
             one = {"path": f"/machine/unattached/{row['name']}", "property": "parent_bus"}
             found[row["name"]] = row["type"], side.monitor.execute("qom-get", one)
     return dict(sorted(found.items()))
+
+
+def virtio_devices(side: Side) -> JSON:
+    """The answers of both commands for them, each sorted."""
+    words = {"command-line": "info virtio"}
+    rows = side.monitor.execute("x-query-virtio")
+    if "return" in rows:
+        rows["return"].sort(key=lambda row: row["path"])
+    lines = side.monitor.execute("human-monitor-command", words)["return"]
+    return [rows, sorted(lines.splitlines())]
 
 
 def told(side: Side, command: str, line: str | None = None) -> JSON:
@@ -75,7 +90,10 @@ def test_what_a_machine_has(directory: Path, line: str) -> None:
     if line.removeprefix("-machine ") in OLD and qemu_compat() is not Compat.V10_0:
         pytest.skip("this QEMU has no such machine")
     with standin_pair(directory, *shlex.split(line), bare=False) as pair:
-        for command in ("query-block", "query-blockstats", "query-chardev", "query-pci"):
+        for command in (
+            *("query-block", "query-blockstats", "query-chardev", "query-pci"),
+            "query-hotpluggable-cpus",
+        ):
             pair.same(command, lambda side, command=command: told(side, command))  # type: ignore[misc]
         for words in ("info block", "info network", "info pci"):
             pair.same(
@@ -83,6 +101,9 @@ def test_what_a_machine_has(directory: Path, line: str) -> None:
                 lambda side, words=words: told(side, "human-monitor-command", words),  # type: ignore[misc]
             )
         pair.same("devices", own_devices)
+        pair.same("virtio devices", virtio_devices)
+        for bus in ("ide.1", "isa.0", "i2c", "floppy-bus.0", "virtio-mmio-bus.9", "usb-bus.0"):
+            pair.ask("device_add", {"driver": "edu", "bus": bus})
 
 
 def test_a_null_of_the_command_line(directory: Path) -> None:
