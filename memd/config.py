@@ -197,7 +197,7 @@ class MachineConfig(NamedTuple):
         cpu_type: the class of its CPUs; "" for that which the machine brings.
         smp: the CPUs: every level of their topology and how many, "cpus" and
             "maxcpus"; empty for one CPU.
-        rtc_offset: seconds that its clock is before UTC.
+        rtc_offset: seconds that its clock is ahead of UTC.
     """
 
     type: str = "none"

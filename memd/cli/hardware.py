@@ -40,7 +40,7 @@ class Hardware:
     Attributes:
         machine: what `-machine` and `-accel` say.
         cpu_model: what `-cpu` names.
-        rtc_offset: seconds that the machine's clock is before UTC.
+        rtc_offset: seconds that the machine's clock is ahead of UTC.
     """
 
     def __init__(self, config: Config) -> None:

@@ -133,7 +133,7 @@ def _set_clock(line: QemuCommandLine) -> None:
 
 
 def _seconds_off(base: str) -> float:
-    """The seconds that a machine's clock is before UTC."""
+    """The seconds that a machine's clock is ahead of UTC."""
     import calendar
     import time
 

@@ -182,10 +182,11 @@ def machines(binary: str, directory: Path, *options: str) -> Iterator[Any]:
         yield start
 
 
-def events_until(side: Side, *statuses: str) -> list[JSON]:
+def events_until(side: Side, *statuses: str) -> list[list[JSON]]:
     """The events up to a status of migration, and forget them.
 
-    Of a machine that runs, further passes are left out: how many it takes is chance.
+    Passes come last: QEMU tells of the second one before or after "device". Of a machine that
+    runs, further ones are left out: how many it takes is chance.
     """
     passes = 1 if qemu_compat() is Compat.V10_0 else 2
     if "-S" in side.server.argv:
@@ -195,11 +196,11 @@ def events_until(side: Side, *statuses: str) -> list[JSON]:
         for event in side.monitor.events
     ):
         side.monitor.events.append(side.monitor.read())
-    told: list[JSON] = []
+    told: list[list[JSON]] = []
     for event in side.take_events():
         if event.get("data", {}).get("pass", 0) <= passes:
             told.append([event["event"], event.get("data")])
-    return told
+    return sorted(told, key=lambda each: each[0] == "MIGRATION_PASS")
 
 
 def shape(told: Any) -> Any:

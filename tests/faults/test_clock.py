@@ -39,6 +39,7 @@ WALL_CLOCK = {
 TOLD_IN = {
     "persist/restoring.py",
     "backends/tls_load.py",
+    "cli/qemu_system.py",
     "cli/report.py",
     "config.py",
     "memctl/top.py",
