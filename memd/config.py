@@ -316,6 +316,7 @@ class Config:
         machine_values: its properties that were given, by name.
         devices: what is plugged into it, in the order in which QEMU does it.
         mem_path: the file, or the directory of a file, that is the machine's memory.
+        mem_prealloc: whether memory backends are preallocated unless told otherwise.
         one_client: whether a monitor has one client at a time, as in QEMU.
         qtest: where the qtest protocol is spoken, or None.
         qtest_log: the file for what is spoken there, or None.
@@ -345,6 +346,7 @@ class Config:
     accept_loss = False
     one_client = False
     mem_path: str | None = None
+    mem_prealloc = False
     audit: str | None = None
     metrics: Chardev | None = None
     templates: str | None = None

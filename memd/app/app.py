@@ -73,6 +73,7 @@ class App:
         self._config = config
         self._loop = loop
         self._tree = Tree(config.compat)
+        self._tree.prealloc = config.mem_prealloc
         backends.register(self._tree)
         self._tree.objects.quota = Quota(**config.quota)
         self._daemon = Daemon(self._tree, config)

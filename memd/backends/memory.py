@@ -51,7 +51,6 @@ class Memory(UserCreatable):
     size = 0
     share = False
     reserve = True
-    prealloc = False
     cancel: Callable[[], None] | None = None
     prealloc_context: ThreadContext | None = None
     policy = "default"
@@ -68,6 +67,7 @@ class Memory(UserCreatable):
         super().__init__(qom_type, tree, id)
         values = tree.machine.values
         self.prealloc_threads = values["smp"]["cpus"]
+        self.prealloc = tree.prealloc
         # The machine's word on it is the default.
         self.merge: bool = values["mem-merge"]
         self.dump: bool = values["dump-guest-core"]

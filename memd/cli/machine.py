@@ -52,6 +52,8 @@ _BOOT = {
     **dict.fromkeys(("order", "once", "splash"), "str"),
 }
 
+_BOOT_HELP = {name: "num" if kind == "int64" else kind for name, kind in _BOOT.items()}
+
 _ARRAYS = ("CXLFixedMemoryWindow", "SgxEPC")
 
 _ACCEL = OptsList("accel", "accel", None)
@@ -88,6 +90,13 @@ class MachineOptions:
         _merge(self._options, {key.replace("_", "-"): value for key, value in options.items()})
         if wants_help:
             raise Answered(self._help(compat))
+
+    def take_boot(self, given: Given) -> None:
+        """Take `-boot`, which is `-machine boot.…`; raises `QMPError` or `Answered`."""
+        options, wants_help = parse_keyval(given.value, "order")
+        if wants_help:
+            raise Answered(OptsList("boot-opts", None, _BOOT_HELP).describe())
+        _merge(self._options, {"boot": options})
 
     def set(self, name: str, value: Any) -> None:
         """Set a property."""

@@ -147,12 +147,18 @@ def extend(
         if key == "id":
             continue
         if known.kinds is not None:
-            kind = known.kinds.get(key)
-            if kind is None:
-                raise QMPError(f"Invalid parameter '{key}'")
-            if kind != "str":
-                _check(kind, key, value)
+            _check(known.kinds, key, value)
         opts.pairs.append((key, value))
+
+
+def validate(opts: Opts, kinds: Mapping[str, str]) -> None:
+    """Check options of a list that takes any key; raises `QMPError`.
+
+    Args:
+        kinds: as of `OptsList`.
+    """
+    for key, value in opts.pairs:
+        _check(kinds, key, value)
 
 
 def _find_id(text: str) -> str | None:
@@ -177,7 +183,12 @@ def _short(written: str, warn: Warn | None) -> tuple[str, str]:
     return key, value
 
 
-def _check(kind: str, key: str, value: str) -> None:
+def _check(kinds: Mapping[str, str], key: str, value: str) -> None:
+    kind = kinds.get(key)
+    if kind is None:
+        raise QMPError(f"Invalid parameter '{key}'")
+    if kind == "str":
+        return
     from memd.qapi import numbers
 
     if kind == "bool":

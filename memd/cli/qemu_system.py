@@ -53,28 +53,29 @@ _LISTS = {
 }
 
 _READ_OVER = (
-    *("append", "bios", "dtb", "fw_cfg", "initrd", "kernel", "smbios"),
-    "boot",
+    *("append", "bios", "dtb", "initrd", "kernel"),
     "d",
     "D",
-    "global",
     "k",
     "L",
     "seed",
     "trace",
 )
-_FLAGS_READ_OVER = ("full-screen", "no-user-config", "nodefaults", "only-migratable")
+_FLAGS_READ_OVER = (
+    *("full-screen", "no-fd-bootchk", "no-user-config", "nodefaults", "only-migratable"),
+    "win2k-hack",
+)
 
 REFUSED = (
     *("acpitable", "debugcon"),
-    *("dfilter", "dump-vmstate", "echr", "gdb", "icount", "iscsi", "loadvm"),
-    *("mtdblock", "option-rom", "plugin"),
+    *("dfilter", "dump-vmstate", "echr", "gdb", "iscsi", "loadvm"),
+    *("mtdblock", "plugin"),
     *("sd", "set", "shim", "usbdevice"),
     "xen-domid",
 )
 FLAGS_REFUSED = (
-    *("enable-sync-profile", "jitdump", "mem-prealloc", "no-fd-bootchk", "perfmap", "s"),
-    *("snapshot", "win2k-hack", "xen-attach", "xen-domid-restrict"),
+    *("enable-sync-profile", "jitdump", "perfmap", "s"),
+    *("snapshot", "xen-attach", "xen-domid-restrict"),
 )
 
 
@@ -198,15 +199,19 @@ def _action(line: QemuCommandLine, given: Given) -> None:
             _set_action(line, name, action)
 
 
-def _registered(take: str) -> Take:
-    """An option that a function of `memd.cli.register` takes, which is imported for it."""
+def _elsewhere(module: str, take: str) -> Take:
+    """An option that a function of a module of this room takes, which is imported for it."""
 
     def apply(line: QemuCommandLine, given: Given) -> None:
-        from memd.cli import register
+        from importlib import import_module
 
-        getattr(register, take)(line, given)
+        getattr(import_module(f"memd.cli.{module}"), take)(line, given)
 
     return apply
+
+
+_registered = partial(_elsewhere, "register")
+_checked = partial(_elsewhere, "checked")
 
 
 def _audiodev(line: QemuCommandLine, given: Given) -> None:
@@ -351,6 +356,12 @@ OPTIONS: dict[str, Take] = {
     "catalogue": options.text("catalogue"),
     "unmodelled": options.choice("unmodelled", "refuse", "sample"),
     **dict.fromkeys(("overcommit", "sandbox"), _only_checked),
+    "boot": lambda line, given: line.hardware.machine.take_boot(given),
+    "fw_cfg": _checked("check_fw_cfg"),
+    "global": _checked("check_global"),
+    "icount": _checked("check_icount"),
+    "option-rom": _checked("check_option_rom"),
+    "smbios": _checked("check_smbios"),
     "rtc": _rtc,
     "run-with": _run_with,
     "chardev": _registered("take_chardev"),
@@ -381,6 +392,7 @@ FLAGS: dict[str, Take] = {
     "S": options.flag("stopped"),
     "usb": lambda line, given: line.hardware.machine.set("usb", "on"),
     "preconfig": options.flag("preconfig"),
+    "mem-prealloc": options.flag("mem_prealloc"),
     "enable-kvm": _enable_kvm,
     "no-shutdown": lambda line, given: line.config.actions.update(shutdown="pause"),
     "no-reboot": lambda line, given: line.config.actions.update(reboot="shutdown"),

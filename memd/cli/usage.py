@@ -159,7 +159,8 @@ Same effect as in QEMU:
   -pidfile FILE, -daemonize, -S, -preconfig, -msg timestamp=on|off, -add-fd fd=N,set=N
   -qtest ADDRESS, -qtest-log FILE, -readconfig FILE
   -machine pc|q35|none|...[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID] (default: pc)
-  -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -mem-path PATH, -smp N, -numa SPEC
+  -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -mem-path PATH, -mem-prealloc,
+  -smp N, -numa SPEC
   -device pc-dimm|nvdimm|virtio-mem-pci|virtio-pmem-pci|pcie-root-port,...
   -incoming defer|URI|JSON
   -rtc SPEC, -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
@@ -180,7 +181,8 @@ Same effect as in QEMU:
 Without CPUs, disks or a screen to mean anything to, and so read over:
   -no-user-config, -nographic, -display, -audio, -audiodev, -boot, -sandbox,
   -cpu, -global, -k, -D, -d, -trace, -overcommit, -run-with, -kernel, -initrd,
-  -append, -bios, -dtb, -smbios, -fw_cfg
+  -append, -bios, -dtb, -smbios, -fw_cfg, -icount, -option-rom, -no-fd-bootchk,
+  -win2k-hack
 
 QEMU's other options are refused. See memd --help for the daemon's own.
 """

@@ -50,10 +50,12 @@ class Tree:
         machine: the object `/machine`.
         device_types: gives types that are made once they are asked for; None for none.
         more_types: types that are only known; None where there are none.
+        prealloc: whether memory backends are preallocated unless told otherwise.
         shortage: a lack of huge pages on the host, in words; "" for none.
     """
 
     shortage = ""
+    prealloc = False
     _catalogued = False
     device_types: Source | None = None
     more_types: MoreTypes | None = None
