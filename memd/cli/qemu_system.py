@@ -67,14 +67,14 @@ _FLAGS_READ_OVER = (
 )
 
 REFUSED = (
-    *("acpitable", "debugcon"),
-    *("dfilter", "dump-vmstate", "echr", "gdb", "iscsi", "loadvm"),
+    "acpitable",
+    *("dfilter", "dump-vmstate", "echr", "iscsi", "loadvm"),
     *("mtdblock", "plugin"),
-    *("sd", "set", "shim", "usbdevice"),
+    *("sd", "shim"),
     "xen-domid",
 )
 FLAGS_REFUSED = (
-    *("enable-sync-profile", "jitdump", "perfmap", "s"),
+    *("enable-sync-profile", "jitdump", "perfmap"),
     *("snapshot", "xen-attach", "xen-domid-restrict"),
 )
 
@@ -291,6 +291,12 @@ def _vga(line: QemuCommandLine, given: Given) -> None:
         line.config.startup.append(StartCommand("vga", {"type": given.value}, True, given.where))
 
 
+def _usbdevice(line: QemuCommandLine, given: Given) -> None:
+    line.hardware.machine.set("usb", "on")
+    options = {"type": given.value}
+    line.config.startup.append(StartCommand("usbdevice", options, True, given.where))
+
+
 def _cpu(line: QemuCommandLine, given: Given) -> None:
     line.hardware.cpu_model, _, line.cpu_features = given.value.partition(",")
 
@@ -381,7 +387,10 @@ OPTIONS: dict[str, Take] = {
     "tpmdev": _registered("take_tpmdev"),
     "add-fd": _registered("take_add_fd"),
     "incoming": _registered("take_incoming"),
-    "readconfig": _nothing,
+    **dict.fromkeys(("readconfig", "set"), _nothing),
+    "usbdevice": _usbdevice,
+    "debugcon": _registered("take_debugcon"),
+    "gdb": _registered("take_gdb"),
     **dict.fromkeys(_READ_OVER, _nothing),
     **dict.fromkeys(REFUSED, _refuse),
 }
@@ -393,6 +402,7 @@ FLAGS: dict[str, Take] = {
     "usb": lambda line, given: line.hardware.machine.set("usb", "on"),
     "preconfig": options.flag("preconfig"),
     "mem-prealloc": options.flag("mem_prealloc"),
+    "s": lambda line, given: OPTIONS["gdb"](line, given._replace(value="tcp::1234")),
     "enable-kvm": _enable_kvm,
     "no-shutdown": lambda line, given: line.config.actions.update(shutdown="pause"),
     "no-reboot": lambda line, given: line.config.actions.update(reboot="shutdown"),
@@ -407,7 +417,7 @@ FLAGS: dict[str, Take] = {
 _ORDER = (
     *("flash", "add-fd", "spice", "logfile", "chardev-add", "object-add", "blockdev-add"),
     *("drive", "default-drive", "netdev_add", "netdev"),
-    *("nic", "net", "vga", "tpmdev", "use-chardev", "vnc", "fsdev"),
+    *("nic", "net", "vga", "tpmdev", "use-chardev", "usbdevice", "gdb", "vnc", "fsdev"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""
 
@@ -472,7 +482,7 @@ def _use_drives(config: Config) -> None:
     """Have the machine take its own drives once all are there."""
     flash = config.machine_values.keys() & FLASH
     shown = config.preconfig and config.machine.type in ("pc", "q35")
-    asking = ("drive", "default-drive", "use-chardev", "vga", "nic", "net")
+    asking = ("drive", "default-drive", "use-chardev", "vga", "nic", "net", "usbdevice")
     if shown or flash or any(each.command in asking for each in config.startup):
         config.making = StartCommand("drives", {}, True, "")
     if shown:
@@ -514,6 +524,10 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         from memd.cli.readconfig import expand
 
         given = expand(given, OPTIONS)
+    if any(each.name == "set" for each in given):
+        from memd.cli.set_option import apply_sets
+
+        given = apply_sets(given, OPTIONS)
     line.find_compat(given)
     hardware.machine.set("graphics", "on")
     hardware.machine.listed = partial(_machines, config)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from memd.cli.chardev import BACKENDS, chardev_list, parse_device
 from memd.cli.keyval import HELP, parse_either
 from memd.cli.opts import Opts, OptsList, parse_opts
-from memd.cli.report import Answered
+from memd.cli.report import Answered, CommandLineError
 from memd.config import Config, DeviceOption, StartCommand
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSONObject
@@ -370,14 +370,7 @@ def take_port(line: CommandLine, given: Given) -> None:
     if value.startswith("chardev:"):
         _register(line, given, "use-chardev", {**use, "id": value.removeprefix("chardev:")})
         return
-    opts = Opts(id)
-    if value in ("pty", "vc") or value.startswith("vc:"):
-        opts.pairs.append(("backend", value[:3].removesuffix(":")))
-    elif value.startswith(("file:", "pipe:")):
-        kind, _, path = value.partition(":")
-        opts.pairs += [("backend", kind), ("path", path)]
-    else:
-        opts = parse_device(value, chardev_list(line.config.compat))
+    opts = _address(line, id, value)
     if value is given.value:
         _add(line, id, opts, given)
     else:
@@ -387,6 +380,50 @@ def take_port(line: CommandLine, given: Given) -> None:
         mux.pairs += [("backend", "mux"), ("chardev", f"{id}-base")]
         _add(line, id, mux, given)
     _register(line, given, "use-chardev", use)
+
+
+def _address(line: CommandLine, id: str, text: str) -> Opts:
+    """The character device that an address stands for; raises `QMPError`."""
+    opts = Opts(id)
+    if text in ("pty", "vc") or text.startswith("vc:"):
+        opts.pairs.append(("backend", text[:3].removesuffix(":")))
+    elif text.startswith(("file:", "pipe:")):
+        kind, _, path = text.partition(":")
+        opts.pairs += [("backend", kind), ("path", path)]
+    else:
+        opts = parse_device(text, chardev_list(line.config.compat))
+    return opts
+
+
+def take_debugcon(line: CommandLine, given: Given) -> None:
+    """Take `-debugcon`: an ISA device of that name, and what it is on."""
+    _add_named(line, given, "debugcon", f"invalid character backend '{given.value}'")
+    device = {"driver": "isa-debugcon", "id": "debugcon", "chardev": "debugcon"}
+    line.config.devices.append(DeviceOption(given.where, False, device))
+
+
+def take_gdb(line: CommandLine, given: Given) -> None:
+    """Take `-gdb` or `-s`: an address that no debugger is answered at."""
+    if not given.value:
+        raise QMPError("gdbstub: missing connection string")
+    if given.value == "none":
+        return
+    # It is no use to wait for a debugger.
+    waits = given.value.startswith("tcp:")
+    value = f"{given.value},wait=off,nodelay=on,server=on" if waits else given.value
+    failed = "gdbstub: couldn't create chardev"
+    _add_named(line, given._replace(value=value), "gdb", failed)
+    _register(line, given, "gdb", {})
+
+
+def _add_named(line: CommandLine, given: Given, id: str, failed: str) -> None:
+    """Register the character device of an address; says also what fails for want of it."""
+    try:
+        opts = _address(line, id, given.value)
+    except QMPError as error:
+        texts = [error.desc] if error.desc else []
+        raise CommandLineError(*texts, failed, where=given.where, hint=error.hint) from None
+    _add(line, id, opts, given)
 
 
 def _add(line: CommandLine, id: str, opts: Opts, given: Given) -> None:

@@ -157,7 +157,8 @@ Same effect as in QEMU:
   -qmp, -qmp-pretty, -monitor ADDRESS
   -chardev SPEC, -mon SPEC, -object SPEC, -name SPEC, -uuid UUID
   -pidfile FILE, -daemonize, -S, -preconfig, -msg timestamp=on|off, -add-fd fd=N,set=N
-  -qtest ADDRESS, -qtest-log FILE, -readconfig FILE
+  -qtest ADDRESS, -qtest-log FILE, -readconfig FILE,
+  -set OPTION.ID.KEY=VALUE
   -machine pc|q35|none|...[,accel=A[:B]...][,nvdimm=on][,memory-backend=ID] (default: pc)
   -accel A, -enable-kvm, -m SIZE[,slots=N][,maxmem=SIZE], -mem-path PATH, -mem-prealloc,
   -smp N, -numa SPEC
@@ -167,7 +168,8 @@ Same effect as in QEMU:
   -netdev SPEC, -blockdev SPEC, -drive SPEC, -cdrom, -fda, -fdb, -hda, -hdb,
   -hdc, -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev and -virtfs SPEC, -tpmdev
   emulator,..., -device of any type,
-  -serial, -parallel, -nic, -net, -vga, -usb, which are registered and do nothing
+  -serial, -parallel, -debugcon and -gdb ADDRESS, -s, -usbdevice DEVICE,
+  -nic, -net, -vga, -usb, which are registered and do nothing
   -nodefaults         no drives, ports, display adapter and network but those asked for
   -guest-reacts immediately|after=MS|never|refuses (memd's own)
   -mem-root DIR, -allow-exec (memd's own)

@@ -227,6 +227,12 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         daemon.machine.asked += (*standin.drives.asked(), *standin.netdevs.asked())
         plug_flash(daemon.machine, standin.devices, standin.drives, given, program)
         await standin.blocks.relock()
+    elif command == "usbdevice":
+        _ask_for_usb(daemon, **options)
+    elif command == "gdb":
+        if daemon.config.machine.type == "none":
+            raise QMPError("gdbstub: meaningless to attach gdb to a machine without any CPU.")
+        standin.chardevs.use("gdb", changeable=False)
     elif command == "vga":
         _ask_for_display(daemon, **options)
     elif command in ("netdev", "nic", "net"):
@@ -263,6 +269,24 @@ def _ask_for_display(daemon: Daemon, type: str) -> None:
     driver = (_ISA_DISPLAYS if of_isa else _DISPLAYS).get(type)
     if driver is not None:
         daemon.machine.asked.append(Asked("vga", driver, 0, lambda device: None))
+
+
+_USB_DEVICES = {
+    "keyboard": "usb-kbd",
+    "mouse": "usb-mouse",
+    "tablet": "usb-tablet",
+    "wacom-tablet": "usb-wacom-tablet",
+}
+
+
+def _ask_for_usb(daemon: Daemon, type: str) -> None:
+    """Have the machine make a device on its USB bus; raises `QMPError`."""
+    from memd.devices.machine import Asked
+
+    driver = _USB_DEVICES.get(type)
+    if driver is None:
+        raise QMPError(f"could not add USB device '{type}'")
+    daemon.machine.asked.append(Asked("usb", driver, 0, lambda device: None))
 
 
 def _add_network(

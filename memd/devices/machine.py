@@ -154,7 +154,7 @@ class Asked(NamedTuple):
 
     Attributes:
         slot: where it goes: "ide", "floppy", "serial", "parallel", "vga",
-            "ISA nic" or "PCI nic".
+            "ISA nic", "PCI nic" or "usb".
         kind: its type.
         bus: the number of its bus, for a drive.
         made: is told the device once it is in the tree.

@@ -132,6 +132,7 @@ def add_parts(machine: Machine, cpu_type: str, accelerator: str) -> None:
         parts.add_isapc()
     else:
         parts.add_microvm(clock=clock)
+    parts.add_usb_devices()
     root.add_child("fw_cfg", parts.on_system_bus("fw_cfg_io"))
     if clock:
         offset = machine.config.rtc_offset
@@ -156,6 +157,7 @@ class _Parts:
         self._device = machine.tree.types()["device"]
         self._unattached = machine.tree.resolve("/machine/unattached")
         count = machine.config.smp.get("cpus", 1)
+        self._usb: Bus | None = None
         self._next = of_cpus(count, cpu_type)
         if self._next > count:
             self._unattached.add_child("device[1]", self.on_system_bus("kvmvapic"))
@@ -248,9 +250,14 @@ class _Parts:
         for bus in buses:
             self._add_asked("PCI nic" if isinstance(bus, PciBus) else "ISA nic", bus)
 
+    def add_usb_devices(self) -> None:
+        """Add the devices that the command line asks for on the machine's own USB bus."""
+        if self._usb is not None:
+            self._add_asked("usb", self._usb)
+
     def _add_usb_bus(self, controller: QObject) -> None:
         """Add the bus of all of the machine's own USB controllers."""
-        self._add_bus(controller, "usb-bus.0", "usb-bus")
+        self._usb = self._add_bus(controller, "usb-bus.0", "usb-bus")
 
     def _add_eeproms(self, controller: QObject) -> None:
         bus = self._add_bus(controller, "i2c", "i2c-bus")

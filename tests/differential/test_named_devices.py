@@ -1,0 +1,68 @@
+"""`-usbdevice`, `-debugcon`, `-gdb` and `-set`: what they make, and what is said of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import prefork
+from tests.differential.harness import Side
+from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
+from tests.differential.standin import standin_pair, tell
+
+TAKEN = [
+    *("-machine pc -usbdevice tablet", "-machine q35 -usbdevice mouse", "-machine pc -gdb none"),
+    *("-machine q35 -nic user,id=n -usbdevice keyboard", "-machine q35 -usbdevice wacom-tablet"),
+    *("-machine pc -debugcon file:@DIR@/log", "-machine q35 -debugcon null"),
+    *("-machine pc -gdb null", "-machine pc -gdb tcp:127.0.0.1:0"),
+    "-machine q35 -gdb unix:@DIR@/gdb,server=on,wait=off",
+    "-machine pc -device e1000,id=d0 -set device.d0.addr=9",
+    "-machine pc -netdev user,id=n -set netdev.n.restrict=on -device e1000,id=d0,netdev=n",
+]
+
+STEPS = [
+    *(
+        ("qom-get", {"path": f"/machine/unattached/device[{number}]", "property": "type"})
+        for number in range(21, 28)
+    ),
+    ("qom-get", {"path": "/machine/peripheral/d0", "property": "addr"}),
+    ("qom-get", {"path": "/machine/peripheral/debugcon", "property": "chardev"}),
+    ("chardev-remove", {"id": "debugcon"}),
+    ("chardev-remove", {"id": "gdb"}),
+    ("human-monitor-command", {"command-line": "info network"}),
+]
+
+
+@pytest.mark.parametrize("line", TAKEN)
+def test_what_is_taken(directory: Path, line: str) -> None:
+    with standin_pair(directory, *line.split()) as pair:
+        tell(pair, STEPS)
+        pair.same("character devices", labels)
+
+
+def labels(side: Side) -> list[str]:
+    """The ids of the character devices but those that QEMU makes up."""
+    rows = side.ask("query-chardev", None)["return"]
+    return sorted(each["label"] for each in rows if not each["label"].startswith("#"))
+
+
+WRONG = [
+    *("-usbdevice foo", "-usbdevice disk", "-debugcon foo", "-debugcon none", "-debugcon tcp:"),
+    *("-gdb foo", "-gdb tcp:", "-set foo", "-set a.b.c=1", "-set device.x.a=1", "-set device.a=1"),
+    *("-set .=", "-set object.a.b=1", "-set machine.a.b=1", "-device e1000,id=a -set device.a.=1"),
+    *("-device e1000,id=a -set device.a.foo=1", "-netdev user,id=n -set netdev.n.foo=on"),
+    "-set device.a.addr=5 -device e1000,id=a",
+    '-device {"driver":"e1000","id":"a"} -set device.a.addr=5',
+]
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_mistakes(line: str) -> None:
+    said = []
+    for argv in (qemu_binary(), qemu_system_memd(qemu_compat())):
+        begin = ["-machine", "q35", "-nodefaults", "-display", "none", "-S"]
+        done = prefork.run([*argv, *begin, *line.split()])
+        rows = [row.rpartition("qemu-system-")[2] for row in done.stderr.splitlines()]
+        said.append((done.returncode, [row.partition(": ")[2] for row in rows]))
+    assert said[0] == said[1]
