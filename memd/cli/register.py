@@ -97,10 +97,10 @@ def take_drive(line: CommandLine, given: Given) -> None:
 
 _VNC = {
     **dict.fromkeys(("vnc", "audiodev", "display", "head", "sasl-authz", "share"), "str"),
-    **dict.fromkeys(("password-secret", "tls-authz", "tls-creds", "to", "websocket"), "str"),
+    **dict.fromkeys(("password-secret", "tls-authz", "tls-creds", "websocket"), "str"),
     **dict.fromkeys(("ipv4", "ipv6", "lossy", "lock-key-sync", "non-adaptive", "password"), "bool"),
     **dict.fromkeys(("acl", "power-control", "reverse", "sasl"), "bool"),
-    **dict.fromkeys(("connections", "key-delay-ms"), "num"),
+    **dict.fromkeys(("connections", "key-delay-ms", "to"), "num"),
 }
 
 

@@ -6,6 +6,8 @@ were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 Args = dict[str, Any]
 _NAME = "VNC"
 _FIRST_PORT = 5900
-_NOT_THERE = {"websocket", "reverse", "tls-creds", "sasl", "to", "password-secret"}
+_NOT_THERE = {"websocket", "reverse", "tls-creds", "sasl", "password-secret"}
 _SECONDS = re.compile(r"\+?\s*[+-]?[0-9]{1,20}", re.ASCII)
 
 
@@ -49,6 +51,9 @@ class Vnc:
         if where == "none":
             return
         kind, _, path = where.partition(":")
+        to = options.get("to")
+        if kind == "unix" and to is not None:
+            raise QMPError("Port range not support with UNIX socket")
         if kind == "unix":
             await self._listeners.open(_NAME, {"type": "unix", "path": path})
             return
@@ -60,8 +65,18 @@ class Vnc:
             raise QMPError(f"can't convert to a number: {display}")
         if number is None or number > 65535 - _FIRST_PORT:
             raise QMPError(f"port {display} out of range")
-        port = str(number + _FIRST_PORT)
-        await self._listeners.open(_NAME, {"type": "inet", "host": host.strip("[]"), "port": port})
+        last = number if to is None else parse_unsigned(to) or 0
+        if last < number:
+            raise QMPError("Failed to create a socket")
+        address = {"type": "inet", "host": host.strip("[]")}
+        for port in range(number + _FIRST_PORT, min(last + _FIRST_PORT, 65535) + 1):
+            try:
+                await self._listeners.open(_NAME, {**address, "port": str(port)})
+            except QMPError as error:
+                if port == last + _FIRST_PORT or os.strerror(errno.EADDRINUSE) not in error.desc:
+                    raise
+            else:
+                return
 
     def _servers(self) -> list[dict[str, JSON]]:
         """QAPI's `VncServerInfo2` of each address."""

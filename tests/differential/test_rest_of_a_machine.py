@@ -45,10 +45,23 @@ def test_displays(directory: Path, display: str) -> None:
         tell(pair, OF_DISPLAYS)
 
 
+def test_a_display_at_a_free_port(directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1] - 5900
+        where = f"127.0.0.1:{number},to={min(number + 100, 59635)}"
+        with standin_pair(directory, "-machine", "none", "-vnc", where) as pair:
+
+            def port(side: Side) -> bool:
+                service = side.ask("query-vnc", None)["return"]["service"]
+                return bool(int(service) > number + 5900)
+
+            assert pair.same("whether it has a later port", port)
+
+
 def test_displays_that_can_not_be(directory: Path) -> None:
     for value in (
         *("foo", ":x", f"unix:{NOT_THERE}/x", "127.0.0.1:77,foo=1", "127.0.0.1:77,password=x"),
-        "127.0.0.1:70000",
+        *("127.0.0.1:70000", "unix:x,to=10", "127.0.0.1:77,to=x", "127.0.0.1:77,to=10"),
     ):
         said = []
         for binary in (qemu_binary(), qemu_system_memd(qemu_compat())):
