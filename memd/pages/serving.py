@@ -18,6 +18,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import socket
 import sys
 import time
@@ -442,6 +443,10 @@ def main(arguments: list[str]) -> None:
     # What is sent makes many small objects and no circles; what is imported stays.
     gc.disable()
     gc.freeze()
+    # As many machines are served as docs/limits.md says; a sandbox may forbid it.
+    with contextlib.suppress(OSError, ValueError):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sock = socket.socket(fileno=int(number))
     holder = Holder(Path(settings["directory"]) / "serving")
     reach = Reach(settings["roots"], tcp=settings["tcp"])

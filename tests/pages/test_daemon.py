@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -65,11 +66,15 @@ def test_a_library_that_is_not_there(directory: Path) -> None:
     assert second.startswith("the extra templates brings it")
 
 
-def serves(server: Server) -> bool:
-    """Whether a process that serves pages was started by a daemon."""
+def serving(server: Server) -> list[int]:
+    """The processes that serve pages and that a daemon has started."""
     lists = Path(f"/proc/{server.pid}/task").glob("*/children")
     children = [child for each in lists for child in each.read_text().split()]
-    return any(b"memd.pages.serving" in Path(f"/proc/{n}/cmdline").read_bytes() for n in children)
+    return [
+        int(child)
+        for child in children
+        if b"memd.pages.serving" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
 
 
 def test_a_process_that_serves_is_there_before_the_first_clone(
@@ -83,10 +88,28 @@ def test_a_process_that_serves_is_there_before_the_first_clone(
     without = start_memd("--templates", empty)
     with_one = start_memd("--templates", full)
     deadline = time.monotonic() + PATIENCE
-    while not serves(with_one):
+    while not serving(with_one):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert not serves(without)
+    assert not serving(without)
+
+
+def test_a_process_that_serves_may_have_all_descriptors(
+    directory: Path, start_memd: Callable[..., Server]
+) -> None:
+    """And with it the process that it starts: each machine takes several."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    store = Store(str(directory / "store"))
+    save(store, "a", bytes(range(256)) * 16)
+    store.close()
+    server = start_memd("--templates", str(directory / "store"))
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (256, most))
+    deadline = time.monotonic() + PATIENCE
+    while not any(
+        resource.prlimit(each, resource.RLIMIT_NOFILE) == (most, most) for each in serving(server)
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_daemon_without_a_store_loads_nothing_of_it() -> None:
