@@ -55,6 +55,9 @@ _CACHES = {
 _KINDS = ("none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen")
 """The values of `if=`, in the order of their numbers."""
 
+_WITH_ERRORS = ("none", "ide", "scsi", "virtio")
+"""Kinds of drives that can be told what to do about errors."""
+
 _ON_BUS = {"q35": (6, 1), "pc": (2, 2), "isapc": (2, 2)}
 """How many IDE buses a machine has, and how many drives each takes."""
 
@@ -167,6 +170,9 @@ class Drives:
         media = own.get("media", "disk")
         if media not in ("disk", "cdrom"):
             raise QMPError(f"'{media}' invalid media")
+        for option in ("werror", "rerror"):
+            if option in options and kind not in _WITH_ERRORS:
+                raise QMPError(f"{option} is not supported by this bus type")
         drive = Drive(name)
         limits: dict[str, str] = {}
         for each, option in _LIMIT_OPTIONS.items():

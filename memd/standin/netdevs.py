@@ -6,6 +6,7 @@ held, and no helper is run. Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import socket
@@ -15,6 +16,7 @@ from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
+from memd.compat import Compat
 from memd.devices.machine import Asked, Device
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.json_types import JSONObject
@@ -34,6 +36,9 @@ MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
 
 _NUMBER = re.compile(r"\s*[+-]?(?:0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)")
 """A port as C reads it; what follows is not looked at."""
+
+_LONGEST_SOCKET = 107
+"""Bytes of the path of a UNIX socket."""
 
 _MULTICAST = ip_network("224.0.0.0/4")
 
@@ -139,10 +144,12 @@ class Netdevs:
     Args:
         chardevs: those that a vhost-user backend may name.
         texts: counts what they are given.
+        compat: whose rules.
     """
 
-    def __init__(self, chardevs: Chardevs, texts: Texts) -> None:
+    def __init__(self, chardevs: Chardevs, texts: Texts, compat: Compat) -> None:
         self._chardevs = chardevs
+        self._compat = compat
         self._texts = texts
         texts.count(self._kept)
         # Backends and devices, in the order in which they came.
@@ -279,7 +286,7 @@ class Netdevs:
                 raise QMPError("exactly one of listen=, connect=, mcast= or udp= is required")
         elif kind == "user":
             for each in args.get("hostfwd", ()):
-                _check_forwarding(each["str"])
+                _check_forwarding(each["str"], self._compat)
         elif kind == "dgram":
             _check_datagrams(args.get("local"), args.get("remote"))
         elif kind == "vhost-vdpa" and not {"vhostdev", "vhostfd"} & args.keys():
@@ -391,25 +398,40 @@ class Netdevs:
         return found
 
 
-def _check_forwarding(rule: str) -> None:
-    """Raise `QMPError` for what is no `[tcp|udp]:[ADDRESS]:PORT-[ADDRESS]:PORT`."""
+def _check_forwarding(rule: str, compat: Compat) -> None:
+    """Raise `QMPError` for what is no `[tcp|udp]:[ADDRESS]:PORT-[ADDRESS]:PORT`.
+
+    Since QEMU 11.1 it may be `unix:PATH-[ADDRESS]:PORT` as well.
+    """
     protocol, *first = rule.split(":", 1)
-    host, *second = "".join(first).split(":", 1)
-    port, *third = "".join(second).split("-", 1)
+    if protocol == "unix" and compat is not Compat.V10_0:
+        path, *third = "".join(first).rsplit("-", 1)
+        wrong = [
+            (not third, "Missing - separator"),
+            (not path, "Missing unix socket path"),
+            (not path.startswith("/"), "unix socket path must be absolute"),
+            (len(os.fsencode(path)) > _LONGEST_SOCKET, "Unix socket path is too long"),
+        ]
+    else:
+        host, *second = "".join(first).split(":", 1)
+        port, *third = "".join(second).split("-", 1)
+        wrong = [
+            (not first, "No : separators"),
+            (protocol not in ("", "tcp", "udp"), "Bad protocol name"),
+            (not second, "Missing : separator"),
+            (not _is_address(host), "Bad host address"),
+            (not third, "Bad host port separator"),
+            (not 0 <= _port(port) < 1 << 16, "Bad host port"),
+        ]
     guest, *last = "".join(third).split(":", 1)
-    for wrong, complaint in (
-        (not first, "No : separators"),
-        (protocol not in ("", "tcp", "udp"), "Bad protocol name"),
-        (not second, "Missing : separator"),
-        (not _is_address(host), "Bad host address"),
-        (not third, "Bad host port separator"),
-        (not 0 <= _port(port) < 1 << 16, "Bad host port"),
+    wrong += [
         (not last, "Missing guest address"),
         (not _is_address(guest), "Bad guest address"),
         (not 0 < _port("".join(last)) < 1 << 16, "Bad guest port"),
-    ):
-        if wrong:
-            raise QMPError(f"Invalid host forwarding rule '{rule}' ({complaint})")
+    ]
+    complaint = next((complaint for found, complaint in wrong if found), None)
+    if complaint is not None:
+        raise QMPError(f"Invalid host forwarding rule '{rule}' ({complaint})")
 
 
 def _is_address(text: str) -> bool:

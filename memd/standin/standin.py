@@ -107,7 +107,7 @@ class StandIn:
         """The network backends."""
         from memd.standin.netdevs import Netdevs
 
-        return Netdevs(self.chardevs, self._texts)
+        return Netdevs(self.chardevs, self._texts, self._compat)
 
     @cached_property
     def blocks(self) -> Blocks:

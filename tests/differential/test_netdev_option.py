@@ -56,7 +56,10 @@ RULES = [
     *("", "foo", "tcp:", "tcp::", "foo::1-:1", "tcp:x:1-:1", "tcp::1", "tcp::x-:1", "tcp::-1-:1"),
     *("tcp::65536-:1", "tcp::99999999999-:1", "tcp::0-", "tcp::0-22", "tcp::0-x:1", "tcp::0-:"),
     *("tcp::0-:0", "tcp::0-:65536", "tcp::0-:x", "unix:x-:1"),
+    *("unix:", "unix:-:1", "unix:/x", "unix:/x-22", "unix:/x-x:1", "unix:/x-:0", "unixx:/x-:1"),
+    f"unix:/{'x' * 107}-:1",
 ]
+DRIVES = ["floppy,werror=stop", "floppy,rerror=report", "floppy,werror=foo", "ide,werror=foo"]
 NETWORKS = [
     *("foo", "user,foo=1", "user,id=1", "user,restrict=x", "hubport", "nic,foo=1", "user,addr=1"),
     *("socket", "nic,vectors=x", "nic,netdev=x", "user,help", "user,hostfwd=foo", "user,mac.x=1"),
@@ -75,6 +78,9 @@ NETWORKS = [
         ["-netdev", "user,id=a", "-netdev", "user,id=a"],
         ["-drive", "driver=null-co,if=none,discard=foo"],
         [f"{NOT_THERE}/image"],
+        ["-machine", "isapc", "-drive", "driver=null-co,if=pflash"],
+        ["-machine", "q35,sata=off", "-drive", "driver=null-co,if=ide"],
+        *(["-machine", "pc", "-drive", f"driver=null-co,if={kind}"] for kind in DRIVES),
     ],
     ids=" ".join,
 )
