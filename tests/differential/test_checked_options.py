@@ -1,4 +1,4 @@
-"""Options that are checked and have no effect, `-boot`, `-mem-prealloc`: what is said of them."""
+"""Options that are checked: what is said of mistakes, and the effect of those that have one."""
 
 from __future__ import annotations
 
@@ -52,6 +52,12 @@ WRONG = [
     *("-option-rom file=x", "-option-rom bootindex=x", "-option-rom bootindex=1"),
     *("-global foo", "-global a.b", "-global =", "-global driver=a", "-global driver=a,x=1"),
     *("-global a.=1", "-mem-prealloc -object memory-backend-ram,id=m,size=1M,reserve=off"),
+    *("-usbdevice foo", "-usbdevice disk", "-debugcon foo", "-debugcon none", "-debugcon tcp:"),
+    *("-gdb foo", "-gdb tcp:", "-set foo", "-set a.b.c=1", "-set device.x.a=1", "-set device.a=1"),
+    *("-set .=", "-set object.a.b=1", "-set machine.a.b=1", "-device e1000,id=a -set device.a.=1"),
+    *("-device e1000,id=a -set device.a.foo=1", "-netdev user,id=n -set netdev.n.foo=on"),
+    "-set device.a.addr=5 -device e1000,id=a",
+    '-device {"driver":"e1000","id":"a"} -set device.a.addr=5',
 ]
 
 

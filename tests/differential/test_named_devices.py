@@ -1,4 +1,4 @@
-"""`-usbdevice`, `-debugcon`, `-gdb` and `-set`: what they make, and what is said of mistakes."""
+"""`-usbdevice`, `-debugcon`, `-gdb` and `-set`: what they make."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import prefork
 from tests.differential.harness import Side
-from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
 
 TAKEN = [
@@ -45,24 +43,3 @@ def labels(side: Side) -> list[str]:
     """The ids of the character devices but those that QEMU makes up."""
     rows = side.ask("query-chardev", None)["return"]
     return sorted(each["label"] for each in rows if not each["label"].startswith("#"))
-
-
-WRONG = [
-    *("-usbdevice foo", "-usbdevice disk", "-debugcon foo", "-debugcon none", "-debugcon tcp:"),
-    *("-gdb foo", "-gdb tcp:", "-set foo", "-set a.b.c=1", "-set device.x.a=1", "-set device.a=1"),
-    *("-set .=", "-set object.a.b=1", "-set machine.a.b=1", "-device e1000,id=a -set device.a.=1"),
-    *("-device e1000,id=a -set device.a.foo=1", "-netdev user,id=n -set netdev.n.foo=on"),
-    "-set device.a.addr=5 -device e1000,id=a",
-    '-device {"driver":"e1000","id":"a"} -set device.a.addr=5',
-]
-
-
-@pytest.mark.parametrize("line", WRONG)
-def test_mistakes(line: str) -> None:
-    said = []
-    for argv in (qemu_binary(), qemu_system_memd(qemu_compat())):
-        begin = ["-machine", "q35", "-nodefaults", "-display", "none", "-S"]
-        done = prefork.run([*argv, *begin, *line.split()])
-        rows = [row.rpartition("qemu-system-")[2] for row in done.stderr.splitlines()]
-        said.append((done.returncode, [row.partition(": ")[2] for row in rows]))
-    assert said[0] == said[1]
