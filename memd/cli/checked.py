@@ -9,62 +9,37 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from memd.cli.opts import Opts, OptsList, validate
+from memd.cli.opts import OptsList, validate
 from memd.errors import QMPError
 from memd.qapi.numbers import parse_int64, parse_uuid
 
 if TYPE_CHECKING:
-    from memd.cli.options import CommandLine
+    from memd.cli.qemu_system import QemuCommandLine
     from memd.cli.reading import Given
 
-_STRINGS = ("manufacturer", "version", "serial", "asset")
 _SMBIOS = {
-    0: {**dict.fromkeys(("vendor", "version", "date", "release"), "str"), "uefi": "bool"},
-    1: dict.fromkeys((*_STRINGS[:3], "product", "uuid", "sku", "family"), "str"),
-    2: dict.fromkeys((*_STRINGS, "product", "location"), "str"),
-    3: dict.fromkeys((*_STRINGS, "sku"), "str"),
-    4: {
-        **dict.fromkeys((*_STRINGS, "sock_pfx", "part"), "str"),
-        **dict.fromkeys(("max-speed", "current-speed", "processor-family"), "num"),
-        "processor-id": "num",
-    },
-    8: {
-        **dict.fromkeys(("internal_reference", "external_reference"), "str"),
-        **dict.fromkeys(("connector_type", "port_type"), "num"),
-    },
-    9: {
-        **dict.fromkeys(("slot_designation", "pcidev"), "str"),
-        **dict.fromkeys(("slot_type", "slot_data_bus_width", "current_usage"), "num"),
-        **dict.fromkeys(("slot_length", "slot_id"), "num"),
-        **dict.fromkeys(("slot_characteristics1", "slot_characteristics2"), "num"),
-    },
-    11: dict.fromkeys(("value", "path"), "str"),
-    17: {
-        **dict.fromkeys(("loc_pfx", "bank", "manufacturer", "serial", "asset", "part"), "str"),
-        "speed": "num",
-    },
-    41: {**dict.fromkeys(("designation", "kind", "pcidev"), "str"), "instance": "num"},
+    0: "vendor version date release uefi=bool",
+    1: "manufacturer version serial product uuid sku family",
+    2: "manufacturer version serial asset product location",
+    3: "manufacturer version serial asset sku",
+    4: "manufacturer version serial asset sock_pfx part max-speed=num current-speed=num"
+    " processor-family=num processor-id=num",
+    8: "internal_reference external_reference connector_type=num port_type=num",
+    9: "slot_designation pcidev slot_type=num slot_data_bus_width=num current_usage=num"
+    " slot_length=num slot_id=num slot_characteristics1=num slot_characteristics2=num",
+    11: "value path",
+    17: "loc_pfx bank manufacturer serial asset part speed=num",
+    41: "designation kind pcidev instance=num",
 }
-"""The keys of `-smbios type=N`, by N."""
+"""The keys of `-smbios type=N`, by N, with the kinds of their values, where not "str"."""
 
 _SMBIOS_ANY = OptsList("smbios", None, None)
-_FW_CFG = OptsList("fw_cfg", "name", dict.fromkeys(("name", "file", "string", "gen_id"), "str"))
 _LONGEST_NAME = 55
-_ICOUNT = OptsList(
-    "icount",
-    "shift",
-    {
-        **dict.fromkeys(("shift", "rr", "rrfile", "rrsnapshot"), "str"),
-        **dict.fromkeys(("align", "sleep"), "bool"),
-    },
-)
 _MOST_SHIFT = 10
-_OPTION_ROM = OptsList("option-rom", "romfile", {"romfile": "str", "bootindex": "num"})
-_GLOBAL = OptsList("global", None, dict.fromkeys(("driver", "property", "value"), "str"))
 _SHORT_GLOBAL = re.compile(r"[^.=]{1,63}\.[^=]{1,63}=")
 
 
-def check_smbios(line: CommandLine, given: Given) -> None:
+def take_smbios(line: QemuCommandLine, given: Given) -> None:
     """Check `-smbios`; raises `QMPError`."""
     opts = line.parse(_SMBIOS_ANY, given)
     if opts.has("file"):
@@ -73,27 +48,20 @@ def check_smbios(line: CommandLine, given: Given) -> None:
         return
     if not opts.has("type"):
         raise QMPError("Must specify type= or file=")
-    number = _number(opts, "type")
+    number = opts.number("type") or 0
     if not 0 <= number < 1 << 8:
         raise QMPError("out of range!")
     if number not in _SMBIOS:
         raise QMPError(f"Don't know how to build fields for SMBIOS type {number}")
-    validate(opts, {"type": "num", **_SMBIOS[number]})
+    keys = (each.partition("=") for each in f"type=num {_SMBIOS[number]}".split())
+    validate(opts, {key: kind or "str" for key, _equals, kind in keys})
     if number == 1 and opts.has("uuid") and parse_uuid(opts.get("uuid") or "") is None:
         raise QMPError("Invalid UUID")
 
 
-def _number(opts: Opts, key: str) -> int:
-    """A number among options of a list that takes any key; raises `QMPError`."""
-    found = Opts()
-    found.pairs = [each for each in opts.pairs if each[0] == key]
-    validate(found, {key: "num"})
-    return found.number(key) or 0
-
-
-def check_fw_cfg(line: CommandLine, given: Given) -> None:
+def take_fw_cfg(line: QemuCommandLine, given: Given) -> None:
     """Check `-fw_cfg`; raises `QMPError`."""
-    opts = line.parse(_FW_CFG, given)
+    opts = line.checked(given)
     name = opts.get("name")
     if not name or sum(bool(opts.get(each)) for each in ("file", "string", "gen_id")) != 1:
         raise QMPError("name, plus exactly one of file, string and gen_id, are needed")
@@ -107,9 +75,9 @@ def check_fw_cfg(line: CommandLine, given: Given) -> None:
         _read(opts.get("file") or "", "can't load {path}: {reason}")
 
 
-def check_icount(line: CommandLine, given: Given) -> None:
+def take_icount(line: QemuCommandLine, given: Given) -> None:
     """Check `-icount`; raises `QMPError`."""
-    opts = line.parse(_ICOUNT, given)
+    opts = line.checked(given)
     shift, replay = opts.get("shift"), opts.get("rr")
     if shift is None:
         if opts.has("align"):
@@ -122,17 +90,17 @@ def check_icount(line: CommandLine, given: Given) -> None:
         raise QMPError("memd records and replays nothing")
 
 
-def check_option_rom(line: CommandLine, given: Given) -> None:
+def take_option_rom(line: QemuCommandLine, given: Given) -> None:
     """Check `-option-rom`; raises `QMPError`."""
-    if not line.parse(_OPTION_ROM, given).has("romfile"):
+    if not line.checked(given).has("romfile"):
         raise QMPError("Option ROM file is not specified")
 
 
-def check_global(line: CommandLine, given: Given) -> None:
+def take_global(line: QemuCommandLine, given: Given) -> None:
     """Check `-global`; raises `QMPError`."""
     if _SHORT_GLOBAL.match(given.value):
         return
-    opts = line.parse(_GLOBAL, given)
+    opts = line.checked(given)
     if not all(opts.has(each) for each in ("driver", "property", "value")):
         raise QMPError("options 'driver', 'property', and 'value' are required")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from memd.cli.chardev import NOTHING, chardev_list, describe_backends, make_chardev, parse_device
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given, located
-from memd.cli.report import Answered, CommandLineError
+from memd.cli.report import Answered
 from memd.compat import Compat
 from memd.config import Chardev, Config, MonitorSpec
 from memd.errors import QMPError, bad_identifier, is_identifier
@@ -113,17 +113,12 @@ class Monitors:
 
     def _device(self, given: Given, label: str) -> Opts:
         """The options of an address; QEMU says twice what is wrong with one."""
-        texts: list[str] = []
-        try:
+        with located(given.where, f"parse error: {given.value}"):
             if label in self._chardev_ids:
                 raise QMPError(f"Duplicate ID '{label}' for chardev")
             extra = {"pretty": "bool", **OWN} if self._extended else NOTHING
             known = chardev_list(self._config.compat, extra=extra)
             opts = parse_device(given.value, known, stdio_takes_options=self._extended)
-        except QMPError as error:
-            texts += [error.desc] if error.desc else []
-            texts.append(f"parse error: {given.value}")
-            raise CommandLineError(*texts, where=given.where, hint=error.hint) from None
         self._chardev_ids.add(label)
         opts.id = label
         return opts

@@ -83,12 +83,11 @@ class Opts:
         return None if value is None else parse_switch(value)
 
     def number(self, key: str) -> int | None:
-        """The value of a "num", as the signed 64 bits that QEMU keeps it in."""
-        from memd.qapi.numbers import parse_uint64
+        """The value of a "num", None where there is none; raises `QMPError`, if unchecked."""
+        from memd.qapi.numbers import option_number
 
         value = self.get(key)
-        number = None if value is None else parse_uint64(value)
-        return number - (1 << 64) if number is not None and number >> 63 else number
+        return None if value is None else option_number(value, key)
 
     def values(self, known: OptsList) -> JSONObject:
         """All of them by key: each "bool" as one, each "num" as an integer, others as text."""
@@ -203,7 +202,5 @@ def _check(kinds: Mapping[str, str], key: str, value: str) -> None:
             raise QMPError(
                 f"Parameter '{key}' expects a non-negative number below 2^64", hint=SIZE_HINT
             )
-    elif numbers.parse_uint64(value) is None:
-        if numbers.is_integer(value):
-            raise QMPError(f"Value '{value}' is too large for parameter '{key}'")
-        raise QMPError(f"Parameter '{key}' expects a number")
+    else:
+        numbers.option_number(value, key)

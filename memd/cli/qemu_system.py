@@ -11,6 +11,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from memd.cli import options
 from memd.cli.chardev import chardev_list, make_chardev, parse_device
@@ -27,30 +28,22 @@ from memd.devices.kinds import FLASH
 from memd.errors import QMPError
 from memd.json_types import JSONObject
 
-_LISTS = {
-    "msg": OptsList("msg", None, {"timestamp": "bool", "guest-name": "bool"}),
-    "rtc": OptsList("rtc", None, {"base": "str", "clock": "str", "driftfix": "str"}),
-    "sandbox": OptsList(
-        "sandbox",
-        "enable",
-        {
-            "enable": "bool",
-            "obsolete": "str",
-            "elevateprivileges": "str",
-            "spawn": "str",
-            "resourcecontrol": "str",
-        },
-    ),
-    "run-with": OptsList(
-        "run-with", None, {"async-teardown": "bool", "chroot": "str", "user": "str"}
-    ),
-    "overcommit": OptsList("overcommit", None, {"mem-lock": "str", "cpu-pm": "bool"}),
-    "action": OptsList(
-        "action",
-        None,
-        {"reboot": "str", "shutdown": "str", "panic": "str", "watchdog": "str"},
-    ),
+if TYPE_CHECKING:
+    from memd.standin.catalogue import Catalogue
+
+_KINDS = {"string": "str", "boolean": "bool", "number": "num", "size": "size"}
+"""The kinds of values, by their names in a catalogue."""
+
+_IMPLIED = {
+    "fsdev": "fsdriver",
+    "fw_cfg": "name",
+    "icount": "shift",
+    "option-rom": "romfile",
+    "sandbox": "enable",
+    "virtfs": "fsdriver",
+    "vnc": "vnc",
 }
+"""The keys of first values that have none, by their options."""
 
 _READ_OVER = (
     *("append", "bios", "dtb", "initrd", "kernel"),
@@ -100,6 +93,25 @@ class QemuCommandLine(CommandLine):
         self.rtc = Opts(None)
         self.cpu_features = ""
 
+    def known(self, option: str) -> OptsList:
+        """The keys that the recorded QEMU has for an option; raises `QMPError`."""
+        for each in self.catalogue.section("options"):
+            if each["option"] == option:
+                kinds = {row["name"]: _KINDS[row["type"]] for row in each["parameters"]}
+                return OptsList(option, _IMPLIED.get(option), kinds)
+        raise QMPError(f"There is no option group '{option}'")
+
+    def checked(self, given: Given) -> Opts:
+        """The options in an argument, all of which the recorded QEMU has; raises `QMPError`."""
+        return self.parse(self.known(given.name), given)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The catalogue of the QEMU that is stood in for; raises `QMPError`."""
+        from memd.standin.catalogue import find_catalogue
+
+        return find_catalogue(self.config.compat, self.config.catalogue)
+
 
 Take = Apply[QemuCommandLine]
 
@@ -112,15 +124,11 @@ def _refuse(line: QemuCommandLine, given: Given) -> None:
     raise QMPError("memd has nothing that this could mean something to")
 
 
-def _only_checked(line: QemuCommandLine, given: Given) -> None:
-    line.parse(_LISTS[given.name], given)
-
-
 _RTC = {"clock": ("host", "rt", "vm"), "driftfix": ("slew", "none")}
 
 
 def _rtc(line: QemuCommandLine, given: Given) -> None:
-    line.rtc = line.parse(_LISTS["rtc"], given)
+    line.rtc = line.checked(given)
 
 
 def _set_clock(line: QemuCommandLine) -> None:
@@ -158,8 +166,8 @@ _DATE = re.compile(r"(\d{1,4})-(\d{1,4})-(\d{1,4})(?:T(\d{1,4}):(\d{1,4}):(\d{1,
 
 
 def _run_with(line: QemuCommandLine, given: Given) -> None:
-    opts = line.parse(_LISTS["run-with"], given)
-    if opts.has("chroot"):
+    opts = line.checked(given)
+    if opts.has("chroot") or opts.has("exit-with-parent"):
         _refuse(line, given)
     user = opts.get("user")
     if user is not None and not _is_user(user):
@@ -192,26 +200,26 @@ def _set_action(line: QemuCommandLine, name: str, action: str) -> None:
 
 
 def _action(line: QemuCommandLine, given: Given) -> None:
-    opts = line.parse(_LISTS["action"], given)
+    opts = line.checked(given)
     for name in _ACTIONS:
         action = opts.get(name)
         if action is not None:
             _set_action(line, name, action)
 
 
-def _elsewhere(module: str, take: str) -> Take:
-    """An option that a function of a module of this room takes, which is imported for it."""
+def _taken(module: str, *names: str, by: str = "take_{}") -> dict[str, Take]:
+    """Options that functions of a module of this room take, which is imported for them.
 
-    def apply(line: QemuCommandLine, given: Given) -> None:
-        from importlib import import_module
-
-        getattr(import_module(f"memd.cli.{module}"), take)(line, given)
-
-    return apply
+    Args:
+        by: the name of the function, which may have the option's in it.
+    """
+    return {name: partial(_take, module, by.format(name.replace("-", "_"))) for name in names}
 
 
-_registered = partial(_elsewhere, "register")
-_checked = partial(_elsewhere, "checked")
+def _take(module: str, function: str, line: QemuCommandLine, given: Given) -> None:
+    from importlib import import_module
+
+    getattr(import_module(f"memd.cli.{module}"), function)(line, given)
 
 
 def _audiodev(line: QemuCommandLine, given: Given) -> None:
@@ -236,7 +244,7 @@ def _monitor(line: QemuCommandLine, given: Given) -> None:
 
 
 def _msg(line: QemuCommandLine, given: Given) -> None:
-    opts = line.parse(_LISTS["msg"], given)
+    opts = line.checked(given)
     report = line.config.report
     report.timestamp = opts.switch("timestamp") or False
     line.guest_name = opts.switch("guest-name") or False
@@ -276,11 +284,12 @@ def _qtest_log(line: QemuCommandLine, given: Given) -> None:
 
 def _display(line: QemuCommandLine, given: Given) -> None:
     if given.value.startswith("vnc="):
-        _registered("take_vnc")(line, given._replace(value=given.value.removeprefix("vnc=")))
+        vnc = given._replace(name="vnc", value=given.value.removeprefix("vnc="))
+        OPTIONS["vnc"](line, vnc)
         return
     key = {"display": "type", "audio": "driver"}[given.name]
     kind = parse_keyval(given.value, key)[0].get(key)
-    if kind != "none" and (key != "type" or kind not in _lists(line.config)["display"].split()):
+    if kind != "none" and (key != "type" or kind not in _help_of(line, "display").split()):
         raise QMPError(f"Parameter '{key}' does not accept value '{kind}'")
 
 
@@ -294,7 +303,7 @@ def _vga(line: QemuCommandLine, given: Given) -> None:
 def _usbdevice(line: QemuCommandLine, given: Given) -> None:
     line.hardware.machine.set("usb", "on")
     options = {"type": given.value}
-    line.config.startup.append(StartCommand("usbdevice", options, True, given.where))
+    line.config.startup.append(StartCommand("usb", options, True, given.where))
 
 
 def _cpu(line: QemuCommandLine, given: Given) -> None:
@@ -319,23 +328,20 @@ def _version(line: QemuCommandLine, given: Given) -> None:
     raise Answered(f"QEMU emulator version {release} (memd {__version__})\n")
 
 
+def _help_of(line: QemuCommandLine, name: str) -> str:
+    """What the recorded QEMU lists for an option; raises `QMPError`."""
+    return str(line.catalogue.section("lists")[name])
+
+
 def _listed(take: Take) -> Take:
     """An option whose `help` lists what the recorded QEMU has."""
 
     def apply(line: QemuCommandLine, given: Given) -> None:
         if given.value in HELP:
-            raise Answered(_lists(line.config)[given.name])
+            raise Answered(_help_of(line, given.name))
         take(line, given)
 
     return apply
-
-
-def _lists(config: Config) -> dict[str, str]:
-    """What the recorded QEMU lists for options, by their names; raises `QMPError`."""
-    from memd.standin.catalogue import find_catalogue
-
-    lists: dict[str, str] = find_catalogue(config.compat, config.catalogue).section("lists")
-    return lists
 
 
 OPTIONS: dict[str, Take] = {
@@ -353,7 +359,7 @@ OPTIONS: dict[str, Take] = {
     "audio": _display,
     "audiodev": _audiodev,
     "vga": _vga,
-    "accel": lambda line, given: line.hardware.machine.take_accel(given),
+    "accel": options.method("hardware.machine.take_accel"),
     "cpu": _cpu,
     "mem-path": options.text("mem_path"),
     **options.HARDWARE,
@@ -361,36 +367,19 @@ OPTIONS: dict[str, Take] = {
     "watchdog-action": lambda line, given: _set_action(line, "watchdog", given.value),
     "catalogue": options.text("catalogue"),
     "unmodelled": options.choice("unmodelled", "refuse", "sample"),
-    **dict.fromkeys(("overcommit", "sandbox"), _only_checked),
-    "boot": lambda line, given: line.hardware.machine.take_boot(given),
-    "fw_cfg": _checked("check_fw_cfg"),
-    "global": _checked("check_global"),
-    "icount": _checked("check_icount"),
-    "option-rom": _checked("check_option_rom"),
-    "smbios": _checked("check_smbios"),
+    **dict.fromkeys(("overcommit", "sandbox"), QemuCommandLine.checked),
+    "boot": options.method("hardware.machine.take_boot"),
+    **_taken("checked", "fw_cfg", "global", "icount", "option-rom", "smbios"),
     "rtc": _rtc,
     "run-with": _run_with,
-    "chardev": _registered("take_chardev"),
-    "object": _registered("take_object"),
-    **dict.fromkeys(("serial", "parallel"), _registered("take_port")),
-    "netdev": _registered("take_netdev"),
-    "blockdev": _registered("register_blockdev"),
-    **dict.fromkeys(
-        ("drive", "cdrom", "fda", "fdb", "hda", "hdb", "hdc", "hdd", "pflash"),
-        _registered("take_drive"),
-    ),
-    **dict.fromkeys(("nic", "net"), _registered("take_network")),
-    "vnc": _registered("take_vnc"),
-    "spice": _registered("take_spice"),
-    "fsdev": _registered("take_fsdev"),
-    "virtfs": _registered("take_virtfs"),
-    "tpmdev": _registered("take_tpmdev"),
-    "add-fd": _registered("take_add_fd"),
-    "incoming": _registered("take_incoming"),
+    **_taken("register", "add-fd", "blockdev", "chardev", "debugcon", "fsdev", "gdb", "incoming"),
+    **_taken("register", "netdev", "object", "spice", "tpmdev", "virtfs", "vnc"),
+    **_taken("register", "serial", "parallel", by="take_port"),
+    **_taken("register", "drive", "cdrom", "fda", "fdb", "hda", "hdb", by="take_drive"),
+    **_taken("register", "hdc", "hdd", "pflash", by="take_drive"),
+    **_taken("register", "nic", "net", by="take_network"),
     **dict.fromkeys(("readconfig", "set"), _nothing),
     "usbdevice": _usbdevice,
-    "debugcon": _registered("take_debugcon"),
-    "gdb": _registered("take_gdb"),
     **dict.fromkeys(_READ_OVER, _nothing),
     **dict.fromkeys(REFUSED, _refuse),
 }
@@ -417,7 +406,7 @@ FLAGS: dict[str, Take] = {
 _ORDER = (
     *("flash", "add-fd", "spice", "logfile", "chardev-add", "object-add", "blockdev-add"),
     *("drive", "default-drive", "netdev_add", "netdev"),
-    *("nic", "net", "vga", "tpmdev", "use-chardev", "usbdevice", "gdb", "vnc", "fsdev"),
+    *("nic", "net", "vga", "tpmdev", "use-chardev", "usb", "gdb", "vnc", "fsdev"),
 )
 """The order of registering: QEMU takes options by kind, not as they were written."""
 
@@ -457,15 +446,9 @@ def _open_qtest(line: QemuCommandLine) -> None:
     if spec.startswith("chardev:"):
         config.qtest = _named_chardev(config, spec)
         return
-    try:
+    with located(failed=f'Failed to initialize device for qtest: "{spec}"'):
         opts = parse_device(spec, chardev_list(config.compat))
         config.qtest = make_chardev(opts, "qtest", config.compat)
-    except QMPError as error:
-        raise CommandLineError(
-            *([error.desc] if error.desc else []),
-            f'Failed to initialize device for qtest: "{spec}"',
-            hint=error.hint,
-        ) from None
 
 
 def _register_nulls(config: Config) -> None:
@@ -482,7 +465,7 @@ def _use_drives(config: Config) -> None:
     """Have the machine take its own drives once all are there."""
     flash = config.machine_values.keys() & FLASH
     shown = config.preconfig and config.machine.type in ("pc", "q35")
-    asking = ("drive", "default-drive", "use-chardev", "vga", "nic", "net", "usbdevice")
+    asking = ("drive", "default-drive", "use-chardev", "vga", "nic", "net", "usb")
     if shown or flash or any(each.command in asking for each in config.startup):
         config.making = StartCommand("drives", {}, True, "")
     if shown:
@@ -530,7 +513,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         given = apply_sets(given, OPTIONS)
     line.find_compat(given)
     hardware.machine.set("graphics", "on")
-    hardware.machine.listed = partial(_machines, config)
+    hardware.machine.listed = partial(_machines, line)
     apply_options(given, OPTIONS | FLAGS, line)
     # A QEMU that is started like this serves clients of other machines, too.
     config.insecure_tcp = True
@@ -559,12 +542,9 @@ def _check_cpu(line: QemuCommandLine) -> None:
         return
     if not model:
         raise CommandLineError("-cpu option cannot be empty")
-    from memd.standin.catalogue import find_catalogue
-
     # That a catalogue can't be read is told when it is needed.
     with contextlib.suppress(QMPError):
-        catalogue = find_catalogue(config.compat, config.catalogue)
-        definitions = catalogue.section("cpus")["definitions"]
+        definitions = line.catalogue.section("cpus")["definitions"]
         known = {each["name"]: each["typename"] for each in definitions}
         if model not in known:
             raise CommandLineError(f"unable to find CPU model '{model}'")
@@ -573,19 +553,16 @@ def _check_cpu(line: QemuCommandLine) -> None:
             from memd.standin.cpu_features import check_features
 
             with located():
-                check_features(catalogue, Tree(config.compat), known[model], line.cpu_features)
+                check_features(line.catalogue, Tree(config.compat), known[model], line.cpu_features)
 
 
-def _machines(config: Config) -> Sequence[JSONObject]:
+def _machines(line: QemuCommandLine) -> Sequence[JSONObject]:
     """The machines of the QEMU that is stood in for."""
-    from memd.standin.catalogue import find_catalogue
-
-    if not config.machines:
+    if not line.config.machines:
         # That a catalogue can't be read is told when it is needed.
         with contextlib.suppress(QMPError):
-            catalogue = find_catalogue(config.compat, config.catalogue)
-            config.machines = catalogue.section("machines")
-    return config.machines
+            line.config.machines = line.catalogue.section("machines")
+    return line.config.machines
 
 
 def main(argv: Sequence[str] | None = None) -> int:

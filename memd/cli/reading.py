@@ -93,12 +93,18 @@ def apply_options(given: Sequence[Given], options: Mapping[str, Apply[T]], targe
 
 
 @contextmanager
-def located(where: str = "") -> Iterator[None]:
-    """Have a `QMPError` name the option that it is about, if there is one: a `CommandLineError`."""
+def located(where: str = "", failed: str = "") -> Iterator[None]:
+    """Have a `QMPError` name the option that it is about, if there is one: a `CommandLineError`.
+
+    Args:
+        where: the option.
+        failed: says what fails for want of it, after what is wrong.
+    """
     try:
         yield
     except QMPError as error:
-        raise CommandLineError(error.desc, where=where, hint=error.hint) from None
+        texts = filter(None, (error.desc, failed)) if failed else [error.desc]
+        raise CommandLineError(*texts, where=where, hint=error.hint) from None
 
 
 def compat_of(text: str) -> Compat | None:

@@ -15,46 +15,33 @@ from typing import TYPE_CHECKING
 from memd.cli.chardev import BACKENDS, chardev_list, parse_device
 from memd.cli.keyval import HELP, parse_either
 from memd.cli.opts import Opts, OptsList, parse_opts
-from memd.cli.report import Answered, CommandLineError
-from memd.config import Config, DeviceOption, StartCommand
+from memd.cli.reading import Given, located
+from memd.cli.report import Answered
+from memd.config import DeviceOption, StartCommand
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSONObject
 from memd.option_text import pairs
+from memd.qapi.numbers import low_half
 
 if TYPE_CHECKING:
-    from memd.cli.options import CommandLine
-    from memd.cli.reading import Given
+    from memd.cli.qemu_system import QemuCommandLine
 
 _NETWORKS = {name: OptsList(name, "type", None) for name in ("netdev", "nic", "net")}
 _LOG = re.compile(r",log(file|append)=((?:,,|[^,])*)")
 _MOST_PORTS = {"parallel": 3}
 _ALIASES = {"tty": "serial", "parport": "parallel"}
 _DEVICES = ("serial", "parallel", "pipe")
-_KINDS = (
-    *(
-        "file",
-        "pty",
-        "ringbuf",
-        "mux",
-        "spicevmc",
-        "spiceport",
-        "serial",
-        "parallel",
-        "pipe",
-        "tty",
-    ),
-    *("parport", "braille", "msmouse", "qemu-vdagent", "testdev", "vc", "wctablet"),
-)
 _SPICE_CHARDEVS = {"spicevmc": ("channel", "type"), "spiceport": ("port", "fqdn")}
-_NAMES_ALONE = ("null", "braille", "msmouse", "qemu-vdagent", "stdio", "testdev", "vc", "wctablet")
+_NAMES_ALONE = ("braille", "msmouse", "pty", "qemu-vdagent", "testdev", "vc", "wctablet")
+_KINDS = ("file", "ringbuf", "mux", *_SPICE_CHARDEVS, *_DEVICES, *_ALIASES, *_NAMES_ALONE)
 
 
-def register_blockdev(line: CommandLine, given: Given) -> None:
+def take_blockdev(line: QemuCommandLine, given: Given) -> None:
     """Take `-blockdev`."""
     _register(line, given, "blockdev-add", *parse_either(given.value, line.config.compat, "driver"))
 
 
-def take_netdev(line: CommandLine, given: Given) -> None:
+def take_netdev(line: QemuCommandLine, given: Given) -> None:
     """Take `-netdev`: in JSON, with dotted keys, or with keys that are given again for a list."""
     nested = given.value.startswith("{")
     if not nested:
@@ -67,46 +54,39 @@ def take_netdev(line: CommandLine, given: Given) -> None:
         take_network(line, given)
 
 
-def take_network(line: CommandLine, given: Given) -> None:
+def take_network(line: QemuCommandLine, given: Given) -> None:
     """Take `-nic` or `-net`: a backend, a device that the machine makes, or both."""
     opts = line.parse(_NETWORKS[given.name], given)
     _register(line, given, given.name, {"pairs": opts.with_id()}, False)
 
 
 def _register(
-    line: CommandLine, given: Given, command: str, options: JSONObject, is_json: bool = True
+    line: QemuCommandLine, given: Given, command: str, options: JSONObject, is_json: bool = True
 ) -> None:
     line.config.startup.append(StartCommand(command, options, is_json, given.where))
 
 
-def take_drive(line: CommandLine, given: Given) -> None:
+_IMAGES = {
+    "cdrom": {"index": "2", "media": "cdrom"},
+    "pflash": {"if": "pflash"},
+    **{f"fd{letter}": {"if": "floppy", "index": str(at)} for at, letter in enumerate("ab")},
+    **{f"hd{letter}": {"index": str(at), "media": "disk"} for at, letter in enumerate("abcd")},
+}
+"""The drives of options that name a file."""
+
+
+def take_drive(line: QemuCommandLine, given: Given) -> None:
     """Take `-drive`, or `-hda`, `-fda` and the like, which name a file."""
     if given.name == "drive":
         options = {name: "on" if value is None else value for name, value in pairs(given.value)}
-    elif given.name == "pflash":
-        options = {"file": given.value, "if": "pflash"}
-    elif given.name in ("fda", "fdb"):
-        index = ord(given.name[-1]) - ord("a")
-        options = {"file": given.value, "if": "floppy", "index": str(index)}
     else:
-        is_cd = given.name == "cdrom"
-        index = 2 if is_cd else ord(given.name[-1]) - ord("a")
-        options = {"file": given.value, "index": str(index), "media": "cdrom" if is_cd else "disk"}
+        options = {"file": given.value, **_IMAGES[given.name]}
     _register(line, given, "drive", options, False)
 
 
-_VNC = {
-    **dict.fromkeys(("vnc", "audiodev", "display", "head", "sasl-authz", "share"), "str"),
-    **dict.fromkeys(("password-secret", "tls-authz", "tls-creds", "websocket"), "str"),
-    **dict.fromkeys(("ipv4", "ipv6", "lossy", "lock-key-sync", "non-adaptive", "password"), "bool"),
-    **dict.fromkeys(("acl", "power-control", "reverse", "sasl"), "bool"),
-    **dict.fromkeys(("connections", "key-delay-ms", "to"), "num"),
-}
-
-
-def take_vnc(line: CommandLine, given: Given) -> None:
+def take_vnc(line: QemuCommandLine, given: Given) -> None:
     """Take `-vnc`."""
-    opts = parse_opts(OptsList("vnc", "vnc", _VNC), given.value, given.warn(line.config.report))
+    opts = line.checked(given)
     options: JSONObject = dict(opts.with_id())
     options["password"] = opts.switch("password") or False
     _register(line, given, "vnc", options)
@@ -126,9 +106,9 @@ _SPICE_KINDS = {
 _SPICE = OptsList("spice", None, _SPICE_KINDS)
 
 
-def take_spice(line: CommandLine, given: Given) -> None:
+def take_spice(line: QemuCommandLine, given: Given) -> None:
     """Take `-spice`."""
-    opts = parse_opts(_SPICE, given.value, given.warn(line.config.report))
+    opts = line.parse(_SPICE, given)
     options = opts.values(_SPICE)
     for each in line.config.startup:
         if each.command == "spice":
@@ -137,64 +117,38 @@ def take_spice(line: CommandLine, given: Given) -> None:
     _register(line, given, "spice", options)
 
 
-_FSDEV_KINDS = {
-    **dict.fromkeys(("fsdriver", "path", "security_model", "writeout"), "str"),
-    **dict.fromkeys(("multidevs", "socket"), "str"),
-    "readonly": "bool",
-    **dict.fromkeys(("fmode", "dmode", "sock_fd"), "num"),
-    **{
-        f"throttling.{unit}-{what}{end}": "num"
-        for unit in ("bps", "iops")
-        for what in ("total", "read", "write")
-        for end in ("", "-max", "-max-length")
-    },
-    "throttling.iops-size": "num",
-}
-_FSDEV = OptsList("fsdev", "fsdriver", _FSDEV_KINDS)
-
-
-def take_fsdev(line: CommandLine, given: Given) -> None:
+def take_fsdev(line: QemuCommandLine, given: Given) -> None:
     """Take `-fsdev`."""
-    taken = [each.options["id"] for each in line.config.startup if each.command == "fsdev"]
-    opts = parse_opts(_FSDEV, given.value, given.warn(line.config.report), taken)
+    known = line.known("fsdev")
+    opts = line.parse(known, given)
     for name, value in (("fsdriver", opts.get("fsdriver")), ("id", opts.id)):
         if value is None:
             raise QMPError(f"fsdev: No {name} specified")
-    _register(line, given, "fsdev", opts.values(_FSDEV))
+    _register(line, given, "fsdev", opts.values(known))
 
 
-_VIRTFS = {
-    **dict.fromkeys(("fsdriver", "path", "mount_tag", "security_model", "writeout"), "str"),
-    **dict.fromkeys(("multidevs", "socket"), "str"),
-    "readonly": "bool",
-    **dict.fromkeys(("fmode", "dmode", "sock_fd"), "num"),
-}
 _NOT_FOR_FSDEV = ("mount_tag", "fmode", "dmode")
 
 
-def take_virtfs(line: CommandLine, given: Given) -> None:
+def take_virtfs(line: QemuCommandLine, given: Given) -> None:
     """Take `-virtfs`, which is an `-fsdev` and the device of it."""
-    known = OptsList("virtfs", "fsdriver", _VIRTFS)
-    opts = line.parse(known, given)
+    opts = line.checked(given)
     tag = opts.get("mount_tag")
     if tag is None or opts.get("fsdriver") is None:
         raise QMPError("Usage: -virtfs fsdriver,mount_tag=tag")
     id = tag if opts.id is None else opts.id
-    taken = [each.options["id"] for each in line.config.startup if each.command == "fsdev"]
-    if id in taken or not is_identifier(id):
+    if id in line.ids["fsdev"] or not is_identifier(id):
         raise QMPError(f"duplicate or invalid fsdev id: {id}")
+    line.ids["fsdev"].add(id)
     options = {name: value for name, value in opts.pairs if name not in _NOT_FOR_FSDEV}
     _register(line, given, "fsdev", {**options, "id": id})
     device = {"driver": "virtio-9p-pci", "fsdev": id, "mount_tag": tag}
     line.config.devices.append(DeviceOption(given.where, False, device))
 
 
-_ADD_FD = OptsList("add-fd", None, {"fd": "num", "set": "num", "opaque": "str"})
-
-
-def take_add_fd(line: CommandLine, given: Given) -> None:
+def take_add_fd(line: QemuCommandLine, given: Given) -> None:
     """Take `-add-fd`: a descriptor that the process was started with goes into a set."""
-    opts = parse_opts(_ADD_FD, given.value, given.warn(line.config.report))
+    opts = line.checked(given)
     fd = _kept(opts, "fd")
     if fd <= 2:
         raise QMPError("fd cannot be a standard I/O stream")
@@ -215,7 +169,7 @@ def take_add_fd(line: CommandLine, given: Given) -> None:
 def _kept(opts: Opts, name: str) -> int:
     """The number of an option as QEMU keeps it, in 32 bits; raises `QMPError`."""
     number = opts.number(name)
-    kept = -1 if number is None else (number + (1 << 31)) % (1 << 32) - (1 << 31)
+    kept = -1 if number is None else low_half(number)
     if kept < 0:
         raise QMPError(f"{name} option is required and must be non-negative")
     return kept
@@ -231,10 +185,9 @@ _TPMDEV = OptsList(
 )
 
 
-def take_tpmdev(line: CommandLine, given: Given) -> None:
+def take_tpmdev(line: QemuCommandLine, given: Given) -> None:
     """Take `-tpmdev` of an emulator."""
-    taken = [each.options["id"] for each in line.config.startup if each.command == "tpmdev"]
-    opts = parse_opts(_TPMDEV, given.value, given.warn(line.config.report), taken)
+    opts = line.parse(_TPMDEV, given)
     kind = opts.get("type")
     if opts.id is None:
         raise QMPError("Parameter 'id' is missing")
@@ -269,7 +222,7 @@ def _numbers(found: os.stat_result) -> str:
     return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
 
 
-def take_incoming(line: CommandLine, given: Given) -> None:
+def take_incoming(line: QemuCommandLine, given: Given) -> None:
     """Take `-incoming`: how a machine is awaited that migrates; raises `QMPError`."""
     value, command = given.value, "migrate-incoming"
     options: JSONObject = {}
@@ -288,7 +241,7 @@ def take_incoming(line: CommandLine, given: Given) -> None:
     line.config.incoming = StartCommand(command, options, True, given.where)
 
 
-def take_object(line: CommandLine, given: Given) -> None:
+def take_object(line: QemuCommandLine, given: Given) -> None:
     """Take `-object`, also of a type that is only known."""
     try:
         options, is_json = parse_either(given.value, line.config.compat, "qom-type")
@@ -296,42 +249,40 @@ def take_object(line: CommandLine, given: Given) -> None:
         # It is said elsewhere what is wrong with it.
         options, is_json = {}, False
     kind = options.get("qom-type")
-    if not isinstance(kind, str) or not _is_only_known(kind, line.config):
+    if not isinstance(kind, str) or not _is_only_known(kind, line):
         line.add_object(given)
     elif not is_json and any(key in HELP for key, value in pairs(given.value) if value is None):
-        raise Answered(_properties(kind, line.config))
+        raise Answered(_properties(kind, line))
     else:
         _register(line, given, "object-add", options, is_json)
 
 
-def _properties(kind: str, config: Config) -> str:
+def _properties(kind: str, line: QemuCommandLine) -> str:
     """What objects of a type of the catalogue's can be given."""
     from memd.cli.objects import object_type_help
     from memd.qom import Tree
-    from memd.standin.catalogue import find_catalogue
     from memd.standin.types import CatalogueTypes
 
-    tree = Tree(config.compat)
-    tree.more_types = CatalogueTypes(find_catalogue(config.compat, config.catalogue), tree)
+    tree = Tree(line.config.compat)
+    tree.more_types = CatalogueTypes(line.catalogue, tree)
     return object_type_help(tree, kind) or ""
 
 
-def _is_only_known(kind: str, config: Config) -> bool:
+def _is_only_known(kind: str, line: QemuCommandLine) -> bool:
     """Whether it is a type of objects of the catalogue's that memd has none of."""
     from memd.qapi import load_schema
 
-    ours = load_schema(config.compat).commands["object-add"].arguments.branches
+    compat = line.config.compat
+    ours = load_schema(compat).commands["object-add"].arguments.branches
     if kind in ours or kind == "monitor-qmp":
         return False
-    from memd.standin.catalogue import find_catalogue
     from memd.standin.schema import standin_schema
 
-    catalogue = find_catalogue(config.compat, config.catalogue)
-    known = standin_schema(catalogue, config.compat, test=False)
+    known = standin_schema(line.catalogue, compat, test=False)
     return kind in known.commands["object-add"].arguments.branches
 
 
-def take_chardev(line: CommandLine, given: Given) -> None:
+def take_chardev(line: QemuCommandLine, given: Given) -> None:
     """Take `-chardev`, also of a kind that no monitor can use.
 
     A log file is made in any case; nothing is said that could come into it.
@@ -346,7 +297,7 @@ def take_chardev(line: CommandLine, given: Given) -> None:
     _add(line, opts.id, opts, given)
 
 
-def _take_log(line: CommandLine, given: Given) -> Given:
+def _take_log(line: QemuCommandLine, given: Given) -> Given:
     """The option without its log file, which is registered."""
     log = {match[1]: match[2].replace(",,", ",") for match in _LOG.finditer(given.value)}
     if "file" not in log:
@@ -356,7 +307,7 @@ def _take_log(line: CommandLine, given: Given) -> Given:
     return given._replace(value=_LOG.sub("", given.value))
 
 
-def take_port(line: CommandLine, given: Given) -> None:
+def take_port(line: QemuCommandLine, given: Given) -> None:
     """Take `-serial` or `-parallel`."""
     number = line.ports[given.name]
     if number >= _MOST_PORTS.get(given.name, number + 1):
@@ -382,7 +333,7 @@ def take_port(line: CommandLine, given: Given) -> None:
     _register(line, given, "use-chardev", use)
 
 
-def _address(line: CommandLine, id: str, text: str) -> Opts:
+def _address(line: QemuCommandLine, id: str, text: str) -> Opts:
     """The character device that an address stands for; raises `QMPError`."""
     opts = Opts(id)
     if text in ("pty", "vc") or text.startswith("vc:"):
@@ -395,14 +346,14 @@ def _address(line: CommandLine, id: str, text: str) -> Opts:
     return opts
 
 
-def take_debugcon(line: CommandLine, given: Given) -> None:
+def take_debugcon(line: QemuCommandLine, given: Given) -> None:
     """Take `-debugcon`: an ISA device of that name, and what it is on."""
     _add_named(line, given, "debugcon", f"invalid character backend '{given.value}'")
     device = {"driver": "isa-debugcon", "id": "debugcon", "chardev": "debugcon"}
     line.config.devices.append(DeviceOption(given.where, False, device))
 
 
-def take_gdb(line: CommandLine, given: Given) -> None:
+def take_gdb(line: QemuCommandLine, given: Given) -> None:
     """Take `-gdb` or `-s`: an address that no debugger is answered at."""
     if not given.value:
         raise QMPError("gdbstub: missing connection string")
@@ -416,17 +367,14 @@ def take_gdb(line: CommandLine, given: Given) -> None:
     _register(line, given, "gdb", {})
 
 
-def _add_named(line: CommandLine, given: Given, id: str, failed: str) -> None:
+def _add_named(line: QemuCommandLine, given: Given, id: str, failed: str) -> None:
     """Register the character device of an address; says also what fails for want of it."""
-    try:
+    with located(given.where, failed):
         opts = _address(line, id, given.value)
-    except QMPError as error:
-        texts = [error.desc] if error.desc else []
-        raise CommandLineError(*texts, failed, where=given.where, hint=error.hint) from None
     _add(line, id, opts, given)
 
 
-def _add(line: CommandLine, id: str, opts: Opts, given: Given) -> None:
+def _add(line: QemuCommandLine, id: str, opts: Opts, given: Given) -> None:
     _register(line, given, "chardev-add", {"id": id, "backend": _backend(opts)})
 
 
@@ -471,6 +419,6 @@ def _backend(opts: Opts) -> JSONObject:
                 "data": {"host": opts.get("host") or "", "port": opts.get("port") or ""},
             }
         )
-    elif kind not in ("pty", *_NAMES_ALONE):
+    elif kind not in ("null", "stdio", *_NAMES_ALONE):
         raise QMPError(f"'{given}' is not a valid char driver name")
     return {"type": kind, "data": data}

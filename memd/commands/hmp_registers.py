@@ -127,8 +127,7 @@ def query_virtio(daemon: Daemon, args: JSONObject) -> list[JSON]:
             continue
         behind = "" if known.is_a("virtio-device") else "/virtio-backend"
         name = re.sub("-(pci|device).*", "", kind).removeprefix("vhost-user-")
-        row = {"path": f"{tree.path_of(device)}{behind}", "name": _KINDS.get(name, name)}
-        rows.append({**row})
+        rows.append({"path": f"{tree.path_of(device)}{behind}", "name": _KINDS.get(name, name)})
     if not rows:
         raise QMPError("No virtio devices found")
     return rows

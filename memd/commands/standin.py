@@ -227,14 +227,12 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         daemon.machine.asked += (*standin.drives.asked(), *standin.netdevs.asked())
         plug_flash(daemon.machine, standin.devices, standin.drives, given, program)
         await standin.blocks.relock()
-    elif command == "usbdevice":
-        _ask_for_usb(daemon, **options)
     elif command == "gdb":
         if daemon.config.machine.type == "none":
             raise QMPError("gdbstub: meaningless to attach gdb to a machine without any CPU.")
         standin.chardevs.use("gdb", changeable=False)
-    elif command == "vga":
-        _ask_for_display(daemon, **options)
+    elif command in _ASKED:
+        _ask_for(daemon, command, options["type"])
     elif command in ("netdev", "nic", "net"):
         _add_network(daemon, standin, command, options["pairs"])
     elif command == "default-drive":
@@ -252,41 +250,31 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
             await blockdev_add(daemon, checked)
 
 
-_DISPLAYS = {
-    "std": "VGA",
-    "cirrus": "cirrus-vga",
-    "vmware": "vmware-svga",
-    "virtio": "virtio-vga",
+_ASKED = {
+    "vga": {"std": "VGA", "cirrus": "cirrus-vga", "vmware": "vmware-svga", "virtio": "virtio-vga"},
+    "usb": {
+        "keyboard": "usb-kbd",
+        "mouse": "usb-mouse",
+        "tablet": "usb-tablet",
+        "wacom-tablet": "usb-wacom-tablet",
+    },
 }
+"""The types of the devices that the machine makes for `-vga` and `-usbdevice`, by their slots."""
+
 _ISA_DISPLAYS = {"std": "isa-vga", "cirrus": "isa-cirrus-vga"}
 
 
-def _ask_for_display(daemon: Daemon, type: str) -> None:
-    """Have the machine make a display adapter."""
+def _ask_for(daemon: Daemon, slot: str, name: str) -> None:
+    """Have the machine make a device; raises `QMPError`."""
     from memd.devices.machine import Asked
 
-    of_isa = daemon.config.machine.type == "isapc"
-    driver = (_ISA_DISPLAYS if of_isa else _DISPLAYS).get(type)
-    if driver is not None:
-        daemon.machine.asked.append(Asked("vga", driver, 0, lambda device: None))
-
-
-_USB_DEVICES = {
-    "keyboard": "usb-kbd",
-    "mouse": "usb-mouse",
-    "tablet": "usb-tablet",
-    "wacom-tablet": "usb-wacom-tablet",
-}
-
-
-def _ask_for_usb(daemon: Daemon, type: str) -> None:
-    """Have the machine make a device on its USB bus; raises `QMPError`."""
-    from memd.devices.machine import Asked
-
-    driver = _USB_DEVICES.get(type)
-    if driver is None:
-        raise QMPError(f"could not add USB device '{type}'")
-    daemon.machine.asked.append(Asked("usb", driver, 0, lambda device: None))
+    known = _ASKED[slot]
+    if slot == "vga" and daemon.config.machine.type == "isapc":
+        known = _ISA_DISPLAYS
+    if name in known:
+        daemon.machine.asked.append(Asked(slot, known[name]))
+    elif slot == "usb":
+        raise QMPError(f"could not add USB device '{name}'")
 
 
 def _add_network(
@@ -360,7 +348,7 @@ def _use_port(daemon: Daemon, standin: StandIn, id: str, port: str, number: int)
     changeable = port == "serial" and machine != "virt"
     standin.chardevs.use(id, changeable=changeable, there=there)
     if there:
-        daemon.machine.asked.append(Asked(port, f"isa-{port}", 0, lambda port: None))
+        daemon.machine.asked.append(Asked(port, f"isa-{port}"))
 
 
 async def _add_drive(daemon: Daemon, standin: StandIn, options: JSONObject, where: str) -> None:

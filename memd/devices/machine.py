@@ -162,8 +162,8 @@ class Asked(NamedTuple):
 
     slot: str
     kind: str
-    bus: int
-    made: Callable[[Device], None]
+    bus: int = 0
+    made: Callable[[Device], None] = lambda device: None
 
 
 _HOSTS = {

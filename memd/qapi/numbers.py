@@ -4,11 +4,12 @@ Observed on QEMU 10.0.2 by `-object` and the human monitor's `object_add`:
 integers as C's strtoll and strtoull read them with base 0, sizes as QEMU's own
 reader takes them. (Whether `0b1` is a number depends on the C library that a
 QEMU was built with; here it is none.) Each function returns None for what it
-does not take; the caller knows the text of the error.
+does not take, as the caller knows the text of the error; `option_number` raises.
 """
 
 from __future__ import annotations
 
+from memd.errors import QMPError
 from memd.qapi.visit import INT64_MAX, INT64_MIN, UINT64_MAX
 
 _SPACE = " \t\n\v\f\r"
@@ -73,6 +74,28 @@ def parse_uint64(text: str) -> int | None:
     if value is None or value > UINT64_MAX:
         return None
     return -value & UINT64_MAX if sign == "-" else value
+
+
+def option_number(text: str, name: str) -> int:
+    """The number of an option, as the signed 64 bits that QEMU keeps it in.
+
+    Args:
+        name: the option's.
+
+    Raises:
+        QMPError: it is none, or has more than 64 bits.
+    """
+    number = parse_uint64(text)
+    if number is None:
+        if is_integer(text):
+            raise QMPError(f"Value '{text}' is too large for parameter '{name}'")
+        raise QMPError(f"Parameter '{name}' expects a number")
+    return number - (1 << 64) if number >> 63 else number
+
+
+def low_half(number: int) -> int:
+    """The lower 32 of the bits of a number, as a signed one."""
+    return (number + 2**31) % 2**32 - 2**31
 
 
 def parse_uuid(text: str) -> str | None:

@@ -7,11 +7,21 @@ QEMU 10.0.2.
 from __future__ import annotations
 
 from memd.errors import QMPError
-from memd.qapi import numbers
-from memd.qapi.visit import BUILTIN_VISITS
+from memd.qapi.keyval import parsed
+from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_uint64
+from memd.qapi.visit import narrow_integers
 from memd.qom import ObjectType, Tree
 from memd.standin.catalogue import Catalogue
 from memd.standin.types import CatalogueTypes
+
+_int64, _uint64 = parsed(parse_int64, "int64"), parsed(parse_uint64, "uint64")
+_VISITS = {
+    "bool": parsed(parse_switch, "'on' or 'off'"),
+    **dict.fromkeys(("int", "int64"), _int64),
+    "uint64": _uint64,
+    **narrow_integers(_int64, _uint64),
+}
+"""How the text of a feature is read, by its type; others are taken as they are."""
 
 
 def check_features(catalogue: Catalogue, tree: Tree, type_name: str, text: str) -> None:
@@ -49,23 +59,13 @@ def _find(known: ObjectType, name: str) -> str:
 
 def _check(known: ObjectType, name: str, value: str) -> None:
     if name == "tsc-freq":
-        if numbers.parse_size(value) is None:
+        if parse_size(value) is None:
             raise QMPError(f"bad numerical value {value}")
         return
     try:
-        _read(_find(known, name), name, value)
+        visit = _VISITS.get(_find(known, name))
+        if visit is not None:
+            visit(value, name)
     except QMPError as error:
         told = f"can't apply global {known.name}.{name}={value}: {error.desc}"
         raise QMPError(told) from None
-
-
-def _read(kind: str, name: str, text: str) -> None:
-    if kind == "bool":
-        if numbers.parse_switch(text) is None:
-            raise QMPError(f"Parameter '{name}' expects 'on' or 'off'")
-    elif "int" in kind and kind in BUILTIN_VISITS:
-        is_unsigned = kind.startswith("uint")
-        number = (numbers.parse_uint64 if is_unsigned else numbers.parse_int64)(text)
-        if number is None:
-            raise QMPError(f"Parameter '{name}' expects {'uint64' if is_unsigned else 'int64'}")
-        BUILTIN_VISITS[kind](number, name)

@@ -14,7 +14,7 @@ from memd.devices.kinds import FLASH
 from memd.devices.machine import Asked, Device
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
 from memd.json_types import JSON
-from memd.qapi.numbers import is_integer, parse_uint64
+from memd.qapi.numbers import low_half, option_number
 from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, conflict, encoded
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.work import Encoded, Event
@@ -183,7 +183,7 @@ class Drives:
                     limits[each] = options.pop(name_given)
         group = limits.pop("group", name)
         wanted = _node_options(options, drive, read_only=media == "cdrom")
-        numbers = {each: _number(limits[each], _LIMIT_OPTIONS[each]) for each in limits}
+        numbers = {each: option_number(limits[each], _LIMIT_OPTIONS[each]) for each in limits}
         self._limit(drive, {**numbers, "group": group})
         if self._blocks.drive(name) is not None:
             raise QMPError(f"Device with id '{name}' already exists")
@@ -628,22 +628,8 @@ def _checked(wanted: Args, typed: Typed) -> Args:
         raise
 
 
-def _number(text: str | None, name: str) -> int | None:
-    if text is None:
-        return None
-    if not is_integer(text):
-        raise QMPError(f"Parameter '{name}' expects a number")
-    value = parse_uint64(text)
-    if value is None:
-        raise QMPError(f"Value '{text}' is too large for parameter '{name}'")
-    # QEMU keeps 64 bits, of which the first is the sign.
-    return value - (1 << 64) if value >> 63 else value
-
-
 def _int(text: str | None, name: str) -> Any:
-    """The same in 32 bits."""
-    value = _number(text, name)
-    return None if value is None else (value + (1 << 31)) % (1 << 32) - (1 << 31)
+    return None if text is None else low_half(option_number(text, name))
 
 
 def _name(args: Args) -> str:

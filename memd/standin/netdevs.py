@@ -255,7 +255,7 @@ class Netdevs:
         nic = Nic("", model)
         # It is taken, whether or not the machine makes the device.
         nic.address = self._take_address(address)
-        self._own.append(Asked(slot, model, 0, partial(self._made, nic, peer, values)))
+        self._own.append(Asked(slot, model, made=partial(self._made, nic, peer, values)))
 
     def asked(self) -> Iterable[Asked]:
         """The devices that the machine makes."""

@@ -256,6 +256,16 @@ def test_the_default_is_the_recorded_qemus(tmp_path: Path) -> None:
     assert config(qemu("-catalogue", str(path))).machine_kind == "isapc"
 
 
+def test_an_option_has_the_keys_of_its_release() -> None:
+    option = ("-fsdev", "local,id=f,path=/,max_xattr=1")
+    assert qemu(*option).stderr == f"{' '.join(option)}: Invalid parameter 'max_xattr'\n"
+    (start, *_rest) = config(qemu("-nodefaults", "-compat", "11.1", *option)).startup
+    assert start.options["max_xattr"] == 1
+    option = ("-run-with", "exit-with-parent=on")
+    assert "Invalid parameter" in qemu(*option).stderr
+    assert "memd has nothing" in qemu("-compat", "11.1", *option).stderr
+
+
 def test_help_knows_what_is_taken() -> None:
     refused = {*qemu_system.REFUSED, *qemu_system.FLAGS_REFUSED}
     told = {
