@@ -400,7 +400,7 @@ def query_pci(daemon: Daemon, args: JSONObject) -> list[JSON]:
     state, came = daemon.run_state, daemon.config.incoming is not None
     ran = daemon.machine.guest.started or (came and state != "inmigrate")
     numbered = ran and state != "prelaunch"
-    return pci_buses(daemon.machine, daemon.standin.catalogue, numbered=numbered)
+    return pci_buses(daemon.machine, daemon.standin, numbered=numbered)
 
 
 async def info_ramblock(daemon: Daemon, args: JSONObject) -> list[str]:

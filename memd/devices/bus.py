@@ -17,12 +17,6 @@ ANY_PLACE = -1
 _FUNCTIONS = 8
 _PLACES = 32 * _FUNCTIONS
 
-_STANDING = {
-    # What is on the machine's own PCI bus and not in the tree: slot, function, type.
-    "virt": ((0, 0, "gpex-root"),),
-    "microvm": ((0, 0, "gpex-root"),),
-}
-
 
 class Bus(QObject):
     """A bus.
@@ -140,17 +134,15 @@ class Buses:
 
     Attributes:
         pci: the machine's own PCI bus; None where it has none.
+        others: the names and types of the machine's buses that no memory device goes on.
     """
 
-    def __init__(self, machine_type: str, pci: PciBus | None) -> None:
+    def __init__(self, pci: PciBus | None) -> None:
         self.pci = pci
-        self._others = {"main-system-bus": "System"}
+        self.others = {"main-system-bus": "System"}
         # Those that PCI devices go on, by name.
         self._for_pci = {} if pci is None else {pci.name: pci}
         self._port_numbers: set[tuple[int, int]] = set()
-        for slot, function, kind in _STANDING.get(machine_type, ()):
-            if pci is not None:
-                pci.occupy(slot * _FUNCTIONS + function, kind, multifunction=slot > 0)
 
     def add_port(self, bus: PciBus) -> None:
         """Note a port's bus: it can be named from now on."""
@@ -165,12 +157,7 @@ class Buses:
 
     def add_other(self, name: str, kind: str) -> None:
         """Note a bus of the machine that no memory device goes on."""
-        self._others.setdefault(name, kind)
-
-    @property
-    def others(self) -> dict[str, str]:
-        """The names and types of the machine's buses that no memory device goes on."""
-        return self._others
+        self.others.setdefault(name, kind)
 
     def find(self, name: JSON, kind: str, *, on_pci: bool, virtio: bool) -> PciBus | None:
         """The bus for a device.
@@ -193,14 +180,14 @@ class Buses:
         if name.startswith("/"):
             raise device_not_found(f"Device '{rest.partition('/')[0]}' not found")
         bus = self._for_pci.get(first)
-        if bus is None and first not in self._others and not (virtio and first == "virtio-bus"):
+        if bus is None and first not in self.others and not (virtio and first == "virtio-bus"):
             raise QMPError(f"Bus '{first}' not found")
         if rest:
             raise device_not_found(f"Device '{rest.partition('/')[0]}' not found")
         if bus is None and first == "virtio-bus":
             raise QMPError("Bus 'virtio-bus' is full")
         if bus is None or not on_pci:
-            bus_type = self._others[first] if bus is None else bus.qom_type.name
+            bus_type = self.others[first] if bus is None else bus.qom_type.name
             raise QMPError(f"Device '{kind}' can't go on {bus_type} bus")
         return bus
 

@@ -442,7 +442,7 @@ def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
     from memd.devices.bus import Buses, PciBus
 
     if config.type not in _HOSTS or not config.pcie:
-        return Buses(config.type, None)
+        return Buses(None)
     name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
     types = tree.types()
     host = SystemDevice(ObjectType(kind, types["device"]), tree, None)
@@ -452,4 +452,7 @@ def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
         tree.machine.add_child(name, host)
     pci = PciBus(types[bus_kind], tree, hotplug=hotplug)
     host.add_child(bus_name, pci)
-    return Buses(config.type, pci)
+    if kind == "gpex-pcihost":
+        # It is not in the tree.
+        pci.occupy(0, "gpex-root", multifunction=False)
+    return Buses(pci)

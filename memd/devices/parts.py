@@ -172,8 +172,8 @@ class _Parts:
         part.realized = True
         return part
 
-    def _on_bus(self, kind: str, bus: Bus, *interfaces: str) -> Part:
-        return Part(ObjectType(kind, self._device, interfaces=interfaces), self._tree, bus)
+    def _on_bus(self, kind: str, bus: Bus) -> Part:
+        return Part(ObjectType(kind, self._device), self._tree, bus)
 
     def _on_pci(self, kind: str, slot: int, function: int = 0, *interfaces: str) -> PciPart:
         kind_of = ObjectType(kind, self._device, interfaces=interfaces)

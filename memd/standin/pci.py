@@ -19,7 +19,7 @@ from memd.qom import QObject
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
-    from memd.standin.catalogue import Catalogue
+    from memd.standin.standin import StandIn
 
 Rows = dict[tuple[int, int], JSONObject]
 """Rows of `query-pci`, by slot and function."""
@@ -57,22 +57,18 @@ _GPEX: JSONObject = {
 """The host bridge of machines that a catalogue has not recorded."""
 
 
-def pci_buses(machine: Machine, catalogue: Catalogue, *, numbered: bool) -> list[JSON]:
+def pci_buses(machine: Machine, standin: StandIn, *, numbered: bool) -> list[JSON]:
     """The value of `query-pci`.
 
     Args:
         numbered: whether firmware has run: it numbers the buses behind the bridges that
             it finds.
     """
-    answers = catalogue.section("answers")
-    recorded = answers.get(machine.config.type, answers["none"]).get("query-pci", {})
-    buses: list[JSON] = recorded.get("return", [])
     if machine.buses.pci is None:
         return []
-    standing = {
-        (row["slot"], row["function"]): row for row in (buses or [{}])[0].get("devices", ())
-    }
-    known = catalogue.section("devices")
+    buses: list[JSON] = (standin.recorded("query-pci") or {}).get("return") or [{}]
+    standing = {(row["slot"], row["function"]): row for row in buses[0].get("devices", ())}
+    known = standin.catalogue.section("devices")
     on: dict[QObject | None, list[PciDevice]] = {}
     for device in (*_parts(machine.tree.resolve("/machine")), *peripherals(machine.tree)):
         if isinstance(device, PciDevice):
