@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from memd.cli.device import parse_device
 from memd.cli.machine import MachineOptions
 from memd.cli.memory import MemoryOption
-from memd.cli.numa import NUMA, numa_nodes
 from memd.cli.opts import Opts, parse_opts
 from memd.cli.reading import Given
 from memd.cli.smp import parse_smp, topology
@@ -78,6 +77,8 @@ class Hardware:
 
     def take_numa(self, given: Given) -> None:
         """Take `-numa`."""
+        from memd.cli.numa import NUMA
+
         self._numa.append((given, parse_opts(NUMA, given.value, given.warn(self._config.report))))
 
     def take_device(self, given: Given) -> None:
@@ -180,6 +181,7 @@ class Hardware:
     ) -> list[NumaNode]:
         if not self._numa:
             return []
+        from memd.cli.numa import numa_nodes
         from memd.devices.machine_object import cpu_positions
 
         positions = list(cpu_positions(kind, smp))

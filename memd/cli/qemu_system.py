@@ -143,14 +143,14 @@ def _set_clock(line: QemuCommandLine) -> None:
 
 def _seconds_off(base: str) -> float:
     """The seconds that a machine's clock is ahead of UTC."""
+    if base == "utc":
+        return 0.0
     import calendar
     import time
 
-    if base == "utc":
-        return 0.0
     if base == "localtime":
         return time.localtime().tm_gmtoff
-    match = _DATE.fullmatch(base)
+    match = re.fullmatch(_DATE, base)
     if match is None:
         raise CommandLineError(
             "invalid datetime format",
@@ -162,7 +162,7 @@ def _seconds_off(base: str) -> float:
     return calendar.timegm((year + later, month + 1, day, *at)) - time.time()
 
 
-_DATE = re.compile(r"(\d{1,4})-(\d{1,4})-(\d{1,4})(?:T(\d{1,4}):(\d{1,4}):(\d{1,4}))?")
+_DATE = r"(\d{1,4})-(\d{1,4})-(\d{1,4})(?:T(\d{1,4}):(\d{1,4}):(\d{1,4}))?"
 
 
 def _run_with(line: QemuCommandLine, given: Given) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from memd.cli.qemu_system import QemuCommandLine
 
 _NETWORKS = {name: OptsList(name, "type", None) for name in ("netdev", "nic", "net")}
-_LOG = re.compile(r",log(file|append)=((?:,,|[^,])*)")
+_LOG = r",log(file|append)=((?:,,|[^,])*)"
 _MOST_PORTS = {"parallel": 3}
 _ALIASES = {"tty": "serial", "parport": "parallel"}
 _DEVICES = ("serial", "parallel", "pipe")
@@ -299,12 +299,12 @@ def take_chardev(line: QemuCommandLine, given: Given) -> None:
 
 def _take_log(line: QemuCommandLine, given: Given) -> Given:
     """The option without its log file, which is registered."""
-    log = {match[1]: match[2].replace(",,", ",") for match in _LOG.finditer(given.value)}
+    log = {match[1]: match[2].replace(",,", ",") for match in re.finditer(_LOG, given.value)}
     if "file" not in log:
         return given
     options = {"logfile": log["file"], "logappend": log.get("append") == "on"}
     _register(line, given, "logfile", options)
-    return given._replace(value=_LOG.sub("", given.value))
+    return given._replace(value=re.sub(_LOG, "", given.value))
 
 
 def take_port(line: QemuCommandLine, given: Given) -> None:

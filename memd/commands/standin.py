@@ -81,7 +81,7 @@ def _section(daemon: Daemon, name: str) -> JSON:
     return _standin(daemon).catalogue.section(name)
 
 
-_DISPLAY = re.compile("(?i)vga|gpu|qxl|bochs-display")
+_DISPLAY = "(?i)vga|gpu|qxl|bochs-display"
 
 Act = Callable[[StandIn], Callable[[JSONObject], Any]]
 """Gives what a register does for a command, with its arguments; it returns a value, a tuple of
@@ -129,7 +129,7 @@ def screendump(daemon: Daemon, args: JSONObject) -> JSON:
 
     if "device" in args and daemon.tree.lookup(args["device"])[0] is None:
         raise device_not_found(f"Device '{args['device']}' not found")
-    if any(_DISPLAY.search(each.qom_type.name) for each in peripherals(daemon.tree)):
+    if any(re.search(_DISPLAY, each.qom_type.name) for each in peripherals(daemon.tree)):
         raise QMPError("memd has no picture of a display")
     raise QMPError("There is no console to take a screendump from")
 
@@ -218,14 +218,13 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
     elif command == "flash":
         from memd.standin.flash import add_chips
 
-        add_chips(daemon.machine, standin.devices)
+        add_chips(daemon.machine, standin)
     elif command == "drives":
         from memd.standin.flash import plug_flash
 
         config = daemon.config
-        given, program = config.machine_values, config.report.program
         daemon.machine.asked += (*standin.drives.asked(), *standin.netdevs.asked())
-        plug_flash(daemon.machine, standin.devices, standin.drives, given, program)
+        plug_flash(daemon.machine, standin, config.machine_values, config.report.program)
         await standin.blocks.relock()
     elif command == "gdb":
         if daemon.config.machine.type == "none":
@@ -234,7 +233,7 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
     elif command in _ASKED:
         _ask_for(daemon, command, options["type"])
     elif command in ("netdev", "nic", "net"):
-        _add_network(daemon, standin, command, options["pairs"])
+        _add_network(daemon, standin, command, options["pairs"], own=is_json)
     elif command == "default-drive":
         await standin.drives.add_default(options, partial(daemon.typed, "blockdev-add"))
     elif command == "drive":
@@ -278,31 +277,35 @@ def _ask_for(daemon: Daemon, slot: str, name: str) -> None:
 
 
 def _add_network(
-    daemon: Daemon, standin: StandIn, option: str, pairs: Sequence[tuple[str, str]]
+    daemon: Daemon, standin: StandIn, option: str, pairs: Sequence[tuple[str, str]], *, own: bool
 ) -> None:
     """Add what `-netdev`, `-nic` or `-net` asks for.
 
     Args:
         option: which of them; what `-net` asks for is on the first hub.
         pairs: keys and values in the order written.
+        own: whether the machine has it by itself: that need not be checked, which takes
+            the schema.
 
     Raises:
         QMPError: it can't be.
     """
-    from memd.qapi.opts import check_opts
-
-    netdevs, own = standin.netdevs, dict(pairs)
+    netdevs, given = standin.netdevs, dict(pairs)
     device: JSONObject = {}
     if option == "nic":
-        if own.get("type") == "none":
+        if given.get("type") == "none":
             return
-        device = {"model": own.get("model", ""), "macaddr": own.get("mac", "")}
+        device = {"model": given.get("model", ""), "macaddr": given.get("mac", "")}
         pairs = [each for each in pairs if each[0] not in ("model", "mac")]
-        if "type" not in own:
+        if "type" not in given:
             pairs = [("type", "user"), *pairs]
-    if option != "netdev" and "id" not in own:
+    if option != "netdev" and "id" not in given:
         pairs = [("id", netdevs.make_up_id()), *pairs]
-    checked = check_opts(daemon.schema.commands["netdev_add"].arguments, pairs)
+    checked: JSONObject = dict(pairs)
+    if not own:
+        from memd.qapi.opts import check_opts
+
+        checked = check_opts(daemon.schema.commands["netdev_add"].arguments, pairs)
     kind, netdev = checked["type"], checked["id"]
     if option == "net" and kind == "none":
         return
@@ -311,16 +314,20 @@ def _add_network(
     if option == "net" and kind == "nic":
         device, netdev = checked, checked.get("netdev")
     else:
-        netdevs.add(checked, inherited, own="id" not in own)
+        netdevs.add(checked, inherited, own="id" not in given)
         if option == "net":
             netdevs.add_to_hub(netdev)
         if option != "nic":
             return
-    model = device.get("model") or ("" if daemon.machine_kind is None else daemon.machine_kind.nic)
+    model = device.get("model", "")
     if model == "virtio":
         model = "virtio-net-pci"
-    # A machine makes none that are on no bus of its.
-    bus = standin.catalogue.section("devices").get(model, {}).get("bus")
+    if model:
+        # A machine makes none that are on no bus of its.
+        bus = standin.catalogue.section("devices").get(model, {}).get("bus")
+    else:
+        model = "" if daemon.machine_kind is None else daemon.machine_kind.nic
+        bus = "ISA" if daemon.config.machine.type == "isapc" else "PCI"
     # That of -nic has no interrupt vectors.
     values = {"vectors": 0} if option == "nic" else {}
     values |= {name: value for name, value in device.items() if name == "vectors"}

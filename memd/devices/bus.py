@@ -6,10 +6,12 @@ texts and what stands where from the start were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
 from memd.qapi.visit import visit_int32
-from memd.qom import ObjectType, QObject, Tree
+from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 
 ANY_PLACE = -1
 """The PCI address that asks for any."""
@@ -190,6 +192,20 @@ class Buses:
             bus_type = self.others[first] if bus is None else bus.qom_type.name
             raise QMPError(f"Device '{kind}' can't go on {bus_type} bus")
         return bus
+
+
+def bus_types(bus: ObjectType) -> Iterator[ObjectType]:
+    """The types of buses that memory devices may go on; `bus` is the one of all buses."""
+    own = (
+        Property("realized", "bool", get=lambda bus: True),
+        LinkProperty("hotplug-handler", "hotplug-handler", follow=lambda bus: None),
+    )
+    pci = ObjectType("PCI", bus, interfaces=("fw_cfg-data-generator",), properties=own)
+    yield pci
+    yield ObjectType("PCIE", pci)
+    virtio = ObjectType("virtio-bus", bus, abstract=True)
+    yield virtio
+    yield ObjectType("virtio-pci-bus", virtio, properties=own)
 
 
 def visit_place(value: JSON, path: str) -> JSON:

@@ -444,7 +444,7 @@ def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
     if config.type not in _HOSTS or not config.pcie:
         return Buses(None)
     name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
-    types = tree.types()
+    types = tree.basics()
     host = SystemDevice(ObjectType(kind, types["device"]), tree, None)
     host.realized = True
     if config.type != "microvm":

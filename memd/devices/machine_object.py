@@ -26,12 +26,12 @@ _CPU_CACHES = ("core", "core", "core", "die")
 
 def machine_type(tree: Tree, kind: MachineKind) -> ObjectType:
     """A machine's QOM type; that of `none` is the tree's own."""
-    found = tree.type_by_name(kind.type_name)
+    found = tree.basics().get(kind.type_name)
     if found is not None:
         return found
     return ObjectType(
         kind.type_name,
-        tree.type_by_name(kind.above),
+        tree.basics()[kind.above],
         interfaces=("hotplug-handler",) if kind.above != "generic-pc-machine" else (),
         properties=stored(kind.properties),
     )
@@ -138,7 +138,7 @@ def add_cpus(tree: Tree, kind: MachineKind, config: MachineConfig) -> None:
     if not kind.cpu_type:
         return
     unattached = tree.machine.children["unattached"]
-    qom_type = _cpu_type(kind, tree.types()["device"], config.cpu_type or kind.cpu_type)
+    qom_type = _cpu_type(kind, tree.basics()["device"], config.cpu_type or kind.cpu_type)
     tree.add_type(qom_type)
     count = config.smp.get("cpus", 1)
     for number, props in enumerate(cpu_places(kind, config)):

@@ -154,7 +154,7 @@ class _Parts:
         self._machine = machine
         self._tree = machine.tree
         self._root = machine.tree.machine
-        self._device = machine.tree.types()["device"]
+        self._device = machine.tree.basics()["device"]
         self._unattached = machine.tree.resolve("/machine/unattached")
         count = machine.config.smp.get("cpus", 1)
         self._usb: Bus | None = None
@@ -186,7 +186,7 @@ class _Parts:
         return part
 
     def _add_bus(self, owner: QObject, name: str, kind: str) -> Bus:
-        bus = Bus(ObjectType(kind, self._tree.types()["bus"]), self._tree, hotplug=False)
+        bus = Bus(ObjectType(kind, self._tree.basics()["bus"]), self._tree, hotplug=False)
         owner.add_child(name, bus)
         self._machine.buses.add_other(name, kind)
         return bus

@@ -20,7 +20,6 @@ from memd.devices.device import (
     unless_realized,
 )
 from memd.devices.dimm import dimm_types
-from memd.devices.kinds import pc_types
 from memd.devices.machine import Device
 from memd.devices.pci import ANY_VECTORS, PciDevice
 from memd.devices.placeholders import placeholder_types
@@ -28,7 +27,7 @@ from memd.devices.virtio_mem import virtio_mem_properties
 from memd.devices.virtio_pci import AliasProperty, ChildProperty
 from memd.errors import QMPError
 from memd.json_types import JSON
-from memd.qom import INTERFACE, LinkProperty, ObjectType, Property
+from memd.qom import INTERFACE, ObjectType, Property
 
 _PCI: tuple[Row, ...] = (
     ("acpi-index", "uint32", 0),
@@ -133,30 +132,14 @@ def device_types(known: dict[str, ObjectType], compat: Compat) -> Iterator[Objec
     """The types of a QEMU release.
 
     Args:
-        known: the types of the tree, `bus` and `machine` among them.
+        known: the types of the tree.
         compat: whose types.
     """
     later = compat is not Compat.V10_0
-    yield from pc_types(known["machine"], compat)
     for name in _INTERFACES:
         yield ObjectType(name, INTERFACE, abstract=True)
-    yield DEVICE
     yield from dimm_types(compat)
-    yield from _bus_types(known["bus"])
     yield from _virtio_types(later)
-
-
-def _bus_types(bus: ObjectType) -> Iterator[ObjectType]:
-    own = (
-        Property("realized", "bool", get=lambda bus: True),
-        LinkProperty("hotplug-handler", "hotplug-handler", follow=lambda bus: None),
-    )
-    pci = ObjectType("PCI", bus, interfaces=("fw_cfg-data-generator",), properties=own)
-    yield pci
-    yield ObjectType("PCIE", pci)
-    virtio = ObjectType("virtio-bus", bus, abstract=True)
-    yield virtio
-    yield ObjectType("virtio-pci-bus", virtio, properties=own)
 
 
 def _virtio_types(later: bool) -> Iterator[ObjectType]:

@@ -48,6 +48,8 @@ class Tree:
         objects: the container `/objects`.
         chardevs: the container `/chardevs`.
         machine: the object `/machine`.
+        basic_types: gives the types that machines are made of; None for none, or once they
+            are there.
         device_types: gives types that are made once they are asked for; None for none.
         more_types: types that are only known; None where there are none.
         prealloc: whether memory backends are preallocated unless told otherwise.
@@ -57,6 +59,7 @@ class Tree:
     shortage = ""
     prealloc = False
     _catalogued = False
+    basic_types: Source | None = None
     device_types: Source | None = None
     more_types: MoreTypes | None = None
 
@@ -111,8 +114,16 @@ class Tree:
         """All types that clients are told of: a catalogue's besides the tree's own."""
         return self.types() if self.more_types is None else self.more_types.all()
 
+    def basics(self) -> dict[str, ObjectType]:
+        """The types by name that a start needs: those of machines are among them."""
+        source, self.basic_types = self.basic_types, None
+        for each in () if source is None else source(self._types, self.compat):
+            self.add_type(each)
+        return self._types
+
     def types(self) -> dict[str, ObjectType]:
         """The tree's own types by name, those without any object included."""
+        self.basics()
         if not self._catalogued:
             # Asked for now and then, by clients that probe: not at start-up.
             from memd.qom.catalogue import catalogue

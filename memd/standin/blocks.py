@@ -30,7 +30,6 @@ from memd.standin.image_locks import (
     Locks,
     change_locks,
 )
-from memd.standin.qcow2 import MAGIC, Header
 from memd.wire import encode
 from memd.work import ELSEWHERE, MEMORY, Encoded, Job, in_turns
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
     from memd.qom.tree import Tree
     from memd.standin.chardevs import Held, Sets
+    from memd.standin.qcow2 import Header
     from memd.standin.tunable import ThrottleGroup
 
 _MOST = 1024
@@ -884,6 +884,8 @@ def _open(nodes: list[Node], roots: Roots | None) -> None:
 
 
 def _probe(file: Node | None) -> str:
+    from memd.standin.qcow2 import MAGIC
+
     with refusing("Could not read image for determining its format"):
         is_qcow2 = file is not None and os.pread(file.fd, len(MAGIC), 0) == MAGIC
     return "qcow2" if is_qcow2 else "raw"
@@ -952,6 +954,8 @@ def read_header(node: Node) -> None:
     file = node.file
     if file is None:
         raise QMPError("Image is not in qcow2 format")
+    from memd.standin.qcow2 import Header
+
     with refusing("Could not read qcow2 header"):
         node.header = Header(file.fd)
     node.size = node.header.size

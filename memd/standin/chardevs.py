@@ -7,7 +7,6 @@ QEMU 10.0.2.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import re
@@ -65,7 +64,7 @@ _MOST = 1024
 
 _RING = 65536
 _SPICE_CHANNELS = ("vdagent", "smartcard", "usbredir")
-_BASE64 = re.compile(r"[A-Za-z0-9+/=]*")
+_BASE64 = r"[A-Za-z0-9+/=]*"
 
 _PPCLAIM = 0x708B
 """The ioctl that only a parallel port knows (linux/ppdev.h)."""
@@ -215,7 +214,8 @@ class Chardevs:
         opened.on = on
         try:
             self._take_copies(opened, kind, data)
-            await Job(lambda: _open(opened, kind, data, self._tree.host.roots, number), on=on)
+            if kind in ("pty", "socket") or any(_files(kind, data)):
+                await Job(lambda: _open(opened, kind, data, self._tree.host.roots, number), on=on)
         except BaseException:
             # Copies may be left, whose set holds the file open.
             opened.close()
@@ -367,12 +367,14 @@ class Chardevs:
 
     def write(self, args: dict[str, Any]) -> None:
         """`ringbuf-write`; raises `QMPError` where that is not a ring."""
+        import base64
+
         device, data = self._ring(args["device"]), args["data"]
         if args.get("format") == "base64":
             try:
                 # What is missing at the end is forgiven, and what is there of it left out.
                 raw = base64.b64decode(data[: len(data) // 4 * 4])
-                valid = _BASE64.fullmatch(data)
+                valid = re.fullmatch(_BASE64, data)
             except ValueError:
                 valid = None
             if valid is None:
@@ -384,6 +386,8 @@ class Chardevs:
 
     def read(self, args: dict[str, Any]) -> str:
         """`ringbuf-read`; raises `QMPError` where that is not a ring."""
+        import base64
+
         ring, size = self._ring(args["device"]).ring, args["size"]
         if size <= 0:
             raise QMPError("size must be greater than zero")

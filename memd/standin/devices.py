@@ -603,7 +603,7 @@ def _visit_mac(owner: str) -> Visit:
 
     def visit(value: JSON, path: str) -> JSON:
         visit_str(value, path)
-        if not MAC.fullmatch(value):
+        if not re.fullmatch(MAC, value):
             raise QMPError(f"Property '{owner}.mac' doesn't take value '{value}'")
         return value.replace("-", ":").lower()
 

@@ -94,13 +94,13 @@ _LIMIT_OPTIONS = {
 }
 """Limits of throughput as `block_set_io_throttle` has them, and as options: both are."""
 
-_UNEXPECTED = re.compile(r"Parameter '([^']+)' is unexpected")
-_UNKNOWN = re.compile(r"Parameter '(?:.*\.)?driver' does not accept value '(.*)'")
+_UNEXPECTED = r"Parameter '([^']+)' is unexpected"
+_UNKNOWN = r"Parameter '(?:.*\.)?driver' does not accept value '(.*)'"
 _MISSING = {
     "Parameter 'file' is missing": 'A block device must be specified for "file"',
     "Parameter 'filename' is missing": "The 'file' block driver requires a file name",
 }
-_PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]*(?=:)")
+_PROTOCOL = r"[a-z][a-z0-9+.-]*(?=:)"
 
 
 class BadId(QMPError):
@@ -184,7 +184,8 @@ class Drives:
         group = limits.pop("group", name)
         wanted = _node_options(options, drive, read_only=media == "cdrom")
         numbers = {each: option_number(limits[each], _LIMIT_OPTIONS[each]) for each in limits}
-        self._limit(drive, {**numbers, "group": group})
+        if numbers:
+            self._limit(drive, {**numbers, "group": group})
         if self._blocks.drive(name) is not None:
             raise QMPError(f"Device with id '{name}' already exists")
         if self._blocks.find(name) is not None or wanted.get("node-name") == name:
@@ -586,7 +587,7 @@ def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> 
         if options.keys() - {"read-only", "discard", "detect-zeroes", "node-name"}:
             raise QMPError("Must specify either driver or file")
         return {}
-    protocol = None if "file.driver" in options else _PROTOCOL.match(path)
+    protocol = None if "file.driver" in options else re.match(_PROTOCOL, path)
     if protocol is not None and protocol[0].startswith("null-") and protocol[0] in DRIVERS:
         if path != f"{protocol[0]}://":
             raise QMPError(f"The only allowed filename for this driver is '{protocol[0]}://'")
@@ -615,11 +616,11 @@ def _checked(wanted: Args, typed: Typed) -> Args:
     try:
         return {**typed({**wanted, "driver": kind or "raw"}), "driver": kind}
     except QMPError as error:
-        if match := _UNKNOWN.fullmatch(error.desc):
+        if match := re.fullmatch(_UNKNOWN, error.desc):
             raise QMPError(f"Unknown driver '{match[1]}'") from None
         if error.desc in _MISSING:
             raise QMPError(_MISSING[error.desc]) from None
-        if match := _UNEXPECTED.fullmatch(error.desc):
+        if match := re.fullmatch(_UNEXPECTED, error.desc):
             of_file = any(each.partition(".")[0] == "file" for each in wanted)
             what, does = ("format", "does not") if of_file else ("protocol", "doesn't")
             raise QMPError(

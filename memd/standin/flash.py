@@ -17,8 +17,7 @@ from memd.qom.machine import extend, withdraw
 
 if TYPE_CHECKING:
     from memd.devices.machine import Machine
-    from memd.standin.devices import Devices
-    from memd.standin.drives import Drives
+    from memd.standin.standin import StandIn
 
 _KIND = "cfi.pflash01"
 _SECTOR = 4096
@@ -29,14 +28,14 @@ _TOP = 1 << 32
 """The address behind the first chip; the second one ends where the first begins."""
 
 
-def add_chips(machine: Machine, devices: Devices) -> None:
+def add_chips(machine: Machine, standin: StandIn) -> None:
     """Show the chips that a machine that is not made yet could have."""
     for name in FLASH:
-        _add_chip(machine, devices, name)
+        _add_chip(machine, standin, name)
 
 
-def _add_chip(machine: Machine, devices: Devices, name: str) -> SystemDevice:
-    chip = SystemDevice(devices.type_of(_KIND), machine.tree, None)
+def _add_chip(machine: Machine, standin: StandIn, name: str) -> SystemDevice:
+    chip = SystemDevice(standin.devices.type_of(_KIND), machine.tree, None)
     own = _SHOWN[name]
     machine.tree.machine.add_child(own, chip)
     chip.values |= {"name": own, "width": 1, "sector-length": _SECTOR}
@@ -45,9 +44,7 @@ def _add_chip(machine: Machine, devices: Devices, name: str) -> SystemDevice:
     return chip
 
 
-def plug_flash(
-    machine: Machine, devices: Devices, drives: Drives, given: JSONObject, program: str
-) -> None:
+def plug_flash(machine: Machine, standin: StandIn, given: JSONObject, program: str) -> None:
     """Give a machine the chips that drives are for, or that its properties name; no others.
 
     Args:
@@ -57,7 +54,7 @@ def plug_flash(
     Raises:
         QMPError: there is no such drive or node, or it has not the size of a chip.
     """
-    tree, names = machine.tree, {}
+    tree, drives, names = machine.tree, standin.drives, {}
     for name, own in _SHOWN.items():
         names[name] = given.get(name) or drives.flash.get(name)
         if own in tree.machine.children:
@@ -82,7 +79,7 @@ def plug_flash(
         address -= size
         if _TOP - address > left:
             raise QMPError(f"combined size of system firmware exceeds {left} bytes")
-        chip, own = _add_chip(machine, devices, name), _SHOWN[name]
+        chip, own = _add_chip(machine, standin, name), _SHOWN[name]
         chip.values["num-blocks"] = size // _SECTOR
         chip.set_property("drive", drive)
         drives.attach(drive, _KIND, f"/machine/{own}", {})

@@ -7,13 +7,11 @@ held, and no helper is run. Texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import os
-import random
 import re
 import socket
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
@@ -31,16 +29,14 @@ _MOST = 1024
 _NOT_BACKENDS = ("nic", "none")
 _FD_MEMBERS = ("fd", "fds", "vhostfd", "vhostfds")
 
-MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
+MAC = r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}"
 """An address on the network."""
 
-_NUMBER = re.compile(r"\s*[+-]?(?:0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)")
+_NUMBER = r"\s*[+-]?(?:0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)"
 """A port as C reads it; what follows is not looked at."""
 
 _LONGEST_SOCKET = 107
 """Bytes of the path of a UNIX socket."""
-
-_MULTICAST = ip_network("224.0.0.0/4")
 
 _OWN_ADDRESSES = "52:54:00:12:34:"
 _FIRST = 0x56
@@ -219,7 +215,7 @@ class Netdevs:
     def make_up_id(self) -> str:
         """An id for a backend that the command line gives none."""
         self._made_up += 1
-        return f"#net{self._made_up - 1}{random.randrange(100):02}"
+        return f"#net{self._made_up - 1}{os.urandom(1)[0] % 100:02}"
 
     def add_to_hub(self, netdev: str | None) -> Netdev:
         """Add a port to the first hub, and connect a backend with it; gives the port."""
@@ -247,7 +243,7 @@ class Netdevs:
         Raises:
             QMPError: there is no such backend, or no such address.
         """
-        if address and not MAC.fullmatch(address):
+        if address and not re.fullmatch(MAC, address):
             raise QMPError("invalid syntax for ethernet address")
         if netdev is not None and netdev not in self._known:
             raise QMPError(f"netdev '{netdev}' not found")
@@ -444,7 +440,7 @@ def _is_address(text: str) -> bool:
 
 def _port(text: str) -> int:
     """The number at the start, -1 for none."""
-    match = _NUMBER.match(text)
+    match = re.match(_NUMBER, text)
     if match is None:
         return -1
     digits = match[0].strip()
@@ -470,13 +466,17 @@ def _check_datagrams(local: JSONObject | None, remote: JSONObject | None) -> Non
 
 
 def _is_multicast(host: str) -> bool:
+    from ipaddress import IPv4Address
+
     try:
-        return ip_address(host) in _MULTICAST
+        return IPv4Address(host).is_multicast
     except ValueError:
         return False
 
 
 def _network(text: str) -> str:
+    from ipaddress import ip_interface
+
     try:
         return str(ip_interface(text).network.network_address)
     except ValueError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +102,22 @@ def test_what_an_object_was_given_counts_for_its_user() -> None:
     assert held == {1001: 1289, 1000: 1289}
     close_all(tree)
     assert held == {}
+
+
+def test_a_start_imports_what_its_machine_has() -> None:
+    script = (
+        "import sys; from memd.cli.qemu_system import main;"
+        " main(['-machine', 'pc', '-qmp', 'stdio']);"
+        " print([each for each in ('memd.devices.types', 'memd.devices.numa',"
+        " 'memd.standin.devices', 'memd.standin.tunable') if each in sys.modules],"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input='{"execute": "qmp_capabilities"}{"execute": "quit"}',
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stderr == "[]\n"
