@@ -99,6 +99,7 @@ class Chardev(NamedTuple):
         tls_creds: kind "tcp": the id of the object with the TLS credentials to
             use, or None for a connection in clear.
         allowed: who may connect, None where that is left to `Config`.
+        mux: whether several share it, under its id with "-base" added.
         where: the option and its argument as given, for messages.
     """
 
@@ -114,6 +115,7 @@ class Chardev(NamedTuple):
     reconnect: int = 0
     tls_creds: str | None = None
     allowed: Allowed | None = None
+    mux: bool = False
     where: str = ""
 
     def describe(self) -> str:

@@ -186,13 +186,22 @@ class Ports:
         backend = chardev.kind if chardev.kind in ("stdio", "null") else "socket"
         seen = qom.ChardevObject(self._tree, backend)
         seen.server = chardev.server
-        seen.used = used
         if chardev.kind == "tcp":
             seen.addr = {"type": "inet", "host": chardev.host, "port": chardev.port}
         elif backend == "socket":
             seen.addr = {"type": "unix", "path": chardev.path}
+        front, id = seen, chardev.id
+        if chardev.mux:
+            front = qom.ChardevObject(self._tree, "mux")
+            seen.use()
+            front.share(seen)
+            id += "-base"
+        if used:
+            front.use()
         with starting(chardev.where):
-            self._tree.chardevs.add_child(chardev.id, seen)
+            self._tree.chardevs.add_child(id, seen)
+            if front is not seen:
+                self._tree.chardevs.add_child(chardev.id, front)
         return seen
 
     async def _open_chardev(

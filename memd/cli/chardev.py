@@ -17,6 +17,7 @@ from memd.cli.opts import Opts, OptsList, extend
 from memd.compat import Compat
 from memd.config import Chardev
 from memd.errors import QMPError
+from memd.json_types import JSONObject
 
 BACKENDS = ("null", "socket", "stdio")
 """The backends that memd has."""
@@ -142,8 +143,9 @@ def make_chardev(
         raise QMPError(f"'{backend}' is not a valid char driver name")
     if opts.get("logfile") is not None:
         raise QMPError("'logfile' is not supported")
+    mux = opts.switch("mux") or False
     if backend != "socket":
-        return Chardev(id, backend, where=where)
+        return Chardev(id, backend, mux=mux, where=where)
     kind = _kind(opts)
     server = opts.switch("server") or False
     tls_creds = _credentials(opts, kind, server, objects)
@@ -172,8 +174,16 @@ def make_chardev(
         wait=server and opts.switch("wait") is not False,
         reconnect=0 if server else max(0, opts.number("reconnect-ms") or seconds * 1000),
         tls_creds=tls_creds,
+        mux=mux,
         where=where,
     )
+
+
+def with_mux(id: str, backend: JSONObject, mux: bool) -> list[tuple[str, JSONObject]]:
+    """What `-chardev` makes, by its id: a backend, or a mux, and below it the backend."""
+    base = f"{id}-base"
+    above = {"type": "mux", "data": {"chardev": base}}
+    return [(base, backend), (id, above)] if mux else [(id, backend)]
 
 
 def _kind(opts: Opts) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memd.cli import options
-from memd.cli.chardev import chardev_list, make_chardev, parse_device
+from memd.cli.chardev import chardev_list, make_chardev, parse_device, with_mux
 from memd.cli.defaults import default_parts, default_ports
 from memd.cli.keyval import HELP, parse_either, parse_keyval
 from memd.cli.options import CommandLine
@@ -457,8 +457,11 @@ def _register_nulls(config: Config) -> None:
     for each in reversed(config.chardevs):
         if each.kind == "null" and each.id not in monitors:
             config.chardevs.remove(each)
-            options = {"id": each.id, "backend": {"type": "null", "data": {}}}
-            config.startup.insert(0, StartCommand("chardev-add", options, True, each.where))
+            null: JSONObject = {"type": "null", "data": {}}
+            config.startup[:0] = [
+                StartCommand("chardev-add", {"id": id, "backend": backend}, True, each.where)
+                for id, backend in with_mux(each.id, null, each.mux)
+            ]
 
 
 def _use_drives(config: Config) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from memd.cli.chardev import BACKENDS, chardev_list, parse_device
+from memd.cli.chardev import BACKENDS, chardev_list, parse_device, with_mux
 from memd.cli.keyval import HELP, parse_either
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given, located
@@ -322,14 +322,10 @@ def take_port(line: QemuCommandLine, given: Given) -> None:
         _register(line, given, "use-chardev", {**use, "id": value.removeprefix("chardev:")})
         return
     opts = _address(line, id, value)
-    if value is given.value:
-        _add(line, id, opts, given)
-    else:
+    if value is not given.value:
         # The human monitor has it, too.
-        _add(line, f"{id}-base", opts, given)
-        mux = Opts(id)
-        mux.pairs += [("backend", "mux"), ("chardev", f"{id}-base")]
-        _add(line, id, mux, given)
+        opts.pairs.append(("mux", "on"))
+    _add(line, id, opts, given)
     _register(line, given, "use-chardev", use)
 
 
@@ -375,7 +371,8 @@ def _add_named(line: QemuCommandLine, given: Given, id: str, failed: str) -> Non
 
 
 def _add(line: QemuCommandLine, id: str, opts: Opts, given: Given) -> None:
-    _register(line, given, "chardev-add", {"id": id, "backend": _backend(opts)})
+    for name, backend in with_mux(id, _backend(opts), opts.switch("mux") or False):
+        _register(line, given, "chardev-add", {"id": name, "backend": backend})
 
 
 def _backend(opts: Opts) -> JSONObject:

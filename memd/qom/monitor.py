@@ -24,6 +24,8 @@ _STDIO = ObjectType("chardev-stdio", _FD)
 _NULL = ObjectType("chardev-null", _CHARDEV)
 
 CHARDEV_TYPES = (_CHARDEV, _FD, _SOCKET, _STDIO, _NULL)
+_MOST_OF_MUX = 4
+
 _BACKENDS = {"socket": _SOCKET, "stdio": _STDIO, "null": _NULL}
 
 
@@ -35,8 +37,10 @@ class ChardevObject(QObject):
         addr: where it listens or connects to, a QAPI `SocketAddress` with its
             `type` member (sockets only).
         server: whether it listens.
-        used: whether something is served on it.
+        users: how many devices, ports, monitors and muxes use it.
         opened: whether what uses it is open, which a port may be to a guest alone.
+        above: the mux that shares it, if any.
+        below: the device that it shares, for a mux.
         ends: this end and the other of its latest TCP connection, as they are
             written, or None.
         filename: what is told of where it is, None for what its kind and address say.
@@ -45,8 +49,10 @@ class ChardevObject(QObject):
 
     connected = False
     server = False
-    used = False
+    users = 0
     opened = True
+    above: ChardevObject | None = None
+    below: ChardevObject | None = None
     filename: str | None = None
     ends: tuple[str, str] | None = None
     on_yank: Callable[[], None] | None = None
@@ -65,9 +71,28 @@ class ChardevObject(QObject):
         self.addr = addr
 
     @property
+    def used(self) -> bool:
+        """Whether something uses it."""
+        return self.users > 0
+
+    def use(self) -> None:
+        """One more uses it; raises `QMPError` where it has as many users as it takes."""
+        if self.below is not None and self.users == _MOST_OF_MUX:
+            raise QMPError(
+                f"too many uses of multiplexed chardev '{self.name}' (maximum is {_MOST_OF_MUX})"
+            )
+        if self.below is None and self.used:
+            raise QMPError(f"chardev '{self.name}' is already in use")
+        self.users += 1
+
+    def share(self, below: ChardevObject) -> None:
+        """It is the mux of another one, which has it as a user."""
+        self.below, below.above = below, self
+
+    @property
     def is_open(self) -> bool:
         """Whether it is told to be in use."""
-        return self.used and self.opened
+        return self.used and self.opened if self.above is None else self.above.used
 
 
 class MonitorObject(UserCreatable):

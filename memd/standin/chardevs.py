@@ -76,8 +76,6 @@ class Registered(ChardevObject):
     """A character device that a client has added.
 
     Attributes:
-        above: the mux that shares it, if any.
-        below: the device that it shares, for a mux.
         given: the socket that was handed over, or None.
         ring: what was written to it, for a ringbuf.
         ring_size: bytes that it keeps.
@@ -90,22 +88,10 @@ class Registered(ChardevObject):
         self._opened = opened
         self.on = opened.on
         self.filename = opened.filename
-        self.above: Registered | None = None
-        self.below: Registered | None = None
         self.given: Held | None = None
         self.ring = bytearray()
         self.ring_size = 0
         self.kept = 0
-
-    @property
-    def in_use(self) -> bool:
-        """Whether a device, a port or a mux uses it."""
-        return self.used or self.above is not None
-
-    @property
-    def is_open(self) -> bool:
-        """See `ChardevObject.is_open`."""
-        return super().is_open or (self.above is not None and self.above.used)
 
     def close(self) -> None:
         """Close what is behind it; a socket that it made is removed. May wait."""
@@ -195,7 +181,6 @@ class Chardevs:
             raise QMPError(f"there are {_MOST} character devices, and may be no more")
         kept = self._texts.take(args)
         kind, data = backend["type"], backend["data"]
-        below = self._below(data) if kind == "mux" else None
         size = data.get("size", _RING)
         if kind == "ringbuf" and (size <= 0 or size & (size - 1)):
             raise QMPError("size of ringbuf chardev must be power of two")
@@ -206,6 +191,7 @@ class Chardevs:
         if kind == "spiceport" and not self._with_spice():
             raise QMPError("spice not enabled")
         given = self._given(kind, data, take_fd)
+        below = self._take_below(data) if kind == "mux" else None
         self._making.add(id)
         number = None if given is None else given.fd
         # A socket may wait for who is at its other end.
@@ -221,6 +207,8 @@ class Chardevs:
             opened.close()
             if given is not None:
                 given.close()
+            if below is not None:
+                below.users -= 1
             raise
         finally:
             self._making.discard(id)
@@ -230,18 +218,16 @@ class Chardevs:
         device.given = given
         device.kept = kept
         if below is not None:
-            device.below = below
-            below.above = device
+            device.share(below)
         self._tree.chardevs.add_child(id, device)
         name = opened.filename
         return {} if name is None else {"pty": name.removeprefix("pty:")}
 
-    def _below(self, data: dict[str, Any]) -> Registered:
+    def _take_below(self, data: dict[str, Any]) -> Registered:
         below = self.find(data["chardev"])
         if not isinstance(below, Registered):
             raise QMPError(f"mux: base chardev {data['chardev']} not found")
-        if below.in_use:
-            raise QMPError(f"chardev '{below.name}' is already in use")
+        below.use()
         return below
 
     def _take_copies(self, opened: _Opened, kind: str, data: dict[str, Any]) -> None:
@@ -273,10 +259,10 @@ class Chardevs:
             raise QMPError(f"Chardev '{id}' does not exist")
         if old.qom_type.name == "chardev-mux":
             raise QMPError("For mux or hub device hotswap is not supported yet")
-        if not isinstance(old, Registered) or (old.in_use and old not in self.changeable):
+        if not isinstance(old, Registered) or (old.used and old not in self.changeable):
             raise QMPError("Chardev user does not support chardev hotswap")
         self._tree.chardevs.remove_child(id)
-        make = self.make if old.in_use else self.add
+        make = self.make if old.used else self.add
         try:
             answer = await make(args, take_fd)
         except BaseException:
@@ -285,7 +271,7 @@ class Chardevs:
         if old in self.changeable:
             new = self._tree.chardevs.children[id]
             assert isinstance(new, ChardevObject)
-            new.used = True
+            new.users = old.users
             self.changeable.add(new)
             if old in self._ports:
                 self._ports.append(new)
@@ -303,7 +289,7 @@ class Chardevs:
         device = self.find(id)
         if device is None:
             raise QMPError(f"Chardev '{id}' not found")
-        if not isinstance(device, Registered) or device.in_use:
+        if not isinstance(device, Registered) or device.used:
             raise QMPError(f"Chardev '{id}' is busy")
         self._tree.chardevs.remove_child(id)
         await self._close_behind(device)
@@ -311,6 +297,7 @@ class Chardevs:
     async def _close_behind(self, device: Registered) -> None:
         if device.below is not None:
             device.below.above = None
+            device.below.users -= 1
         if device.given is not None:
             device.given.close()
         await Job(device.close, on=device.on, release=True)
@@ -323,7 +310,8 @@ class Chardevs:
                 self._tree.chardevs.remove_child(id)
                 await self._close_behind(device)
         for other in self._ports:
-            other.used = False
+            other.users -= 1
+        self._ports.clear()
 
     def use(self, id: str, *, changeable: bool, there: bool = True) -> None:
         """A serial or parallel port is on a device.
@@ -339,11 +327,10 @@ class Chardevs:
         device = self.find(id)
         if device is None:
             raise QMPError(f"chardev '{id}' not found")
-        if device.used:
-            raise QMPError(f"chardev '{id}' is already in use")
+        device.use()
         if not there:
+            device.users -= 1
             return
-        device.used = True
         self._ports.append(device)
         if changeable:
             self.changeable.add(device)

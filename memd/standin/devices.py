@@ -25,7 +25,6 @@ from memd.qapi.hash_order import object_order
 from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
-from memd.standin.chardevs import Registered as RegisteredChardev
 from memd.standin.netdevs import MAC
 from memd.standin.objects import value_unset
 from memd.standin.types import type_of_alias
@@ -477,7 +476,7 @@ class Devices:
         self._tpms.release(device)
         chardev = self._chardevs.find(device.values.get("chardev", ""))
         if chardev is not None:
-            chardev.used, chardev.opened = False, True
+            chardev.users, chardev.opened = chardev.users - 1, True
             self._chardevs.changeable.discard(chardev)
         return node
 
@@ -583,12 +582,13 @@ class Devices:
         chardev = self._chardevs.find(id)
         if chardev is None:
             raise QMPError(f"Property '{owner}.chardev' can't find value '{id}'")
-        if chardev.used or (isinstance(chardev, RegisteredChardev) and chardev.in_use):
+        try:
+            chardev.use()
+        except QMPError as error:
             raise QMPError(
-                f"Property '{owner}.chardev' can't take value '{id}': chardev '{id}' is already"
-                " in use"
-            )
-        chardev.used, chardev.opened = True, device.qom_type.name != _GUESTS_PORT
+                f"Property '{owner}.chardev' can't take value '{id}': {error.desc}"
+            ) from None
+        chardev.opened = device.qom_type.name != _GUESTS_PORT
         if owner.startswith(_SERIAL_PORTS):
             self._chardevs.changeable.add(chardev)
 

@@ -46,7 +46,7 @@ def shown(chardev: Chardev) -> dict[str, object]:
         ("socket,path=/s,server=on,server=off", {"path": "/s"}),
         (
             "socket,path=/s,telnet=off,websocket=off,abstract=off,mux=on,delay=off",
-            {"path": "/s"},
+            {"path": "/s", "mux": True},
         ),
         ("socket,host=h,port=1", {"kind": "tcp", "host": "h", "port": "1"}),
         ("socket,host=::1,port=1", {"kind": "tcp", "host": "::1", "port": "1"}),

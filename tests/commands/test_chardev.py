@@ -42,7 +42,7 @@ def add(console: Console, name: str, backend: str, addr: Any = None, **more: Any
 )
 def test_how_it_is_called(backend: str, addr: Any, more: dict[str, Any], filename: str) -> None:
     console = Console()
-    add(console, "c0", backend, addr, used=True, **more)
+    add(console, "c0", backend, addr, users=1, **more)
     assert console("query-chardev") == [
         {"label": "c0", "filename": filename, "frontend-open": True}
     ]

@@ -118,3 +118,26 @@ def test_a_null_of_the_command_line(directory: Path) -> None:
         ):
             pair.ask(*step)
             pair.same("query-chardev", lambda side: told(side, "query-chardev"))
+
+
+def test_what_several_share(directory: Path) -> None:
+    """With mux=on there is a mux, and what is below it has another name."""
+    backends = ("null,id=a", "ringbuf,id=b", "file,id=c,path=@DIR@/c", "null,id=d", "null,id=e")
+    sockets = [f"socket,id={id},path=@DIR@/{id},server=on,wait=off" for id in "fg"]
+    options = "-machine q35 -serial chardev:b -serial chardev:b -device isa-serial,chardev=b"
+    options += " -device virtio-serial-pci -device virtconsole,chardev=b,id=v -mon chardev=f"
+    options += " -serial chardev:f -mon chardev=e,mode=readline"
+    options += " -parallel unix:@DIR@/p,server=on,wait=off,mux=on"
+    for each in (*backends, *sockets):
+        options += f" -chardev {each},mux=on"
+    virtconsole = {"driver": "virtconsole", "id": "w"}
+    with standin_pair(directory, *options.split()) as pair:
+        pair.same("query-chardev", lambda side: told(side, "query-chardev"))
+        for step in (
+            *(("chardev-remove", {"id": id}) for id in ("a-base", "a", "a-base", "b", "f", "e")),
+            *(("device_add", {**virtconsole, "chardev": id}) for id in ("b", "d-base", "d")),
+            ("chardev-change", {"id": "c", "backend": {"type": "null", "data": {}}}),
+            ("chardev-change", {"id": "c-base", "backend": {"type": "null", "data": {}}}),
+        ):
+            pair.ask(*step)
+            pair.same("query-chardev", lambda side: told(side, "query-chardev"))
