@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from memd.cli.keyval import HELP
 from memd.cli.opts import OptsList, Warn, parse_opts
 from memd.cli.reading import Given
-from memd.cli.report import Answered
+from memd.cli.report import Answered, CommandLineError
 from memd.config import DeviceOption
 from memd.errors import QMPError
 
@@ -47,6 +47,7 @@ def parse_device(
     Raises:
         QMPError: it can't be read.
         Answered: it asks what there is.
+        CommandLineError: it asks of a device that there is not.
     """
     text = given.value
     if text.startswith("{"):
@@ -61,7 +62,10 @@ def parse_device(
     if name is not None and any(key == name or opts.has(key) for key in HELP):
         from memd.cli.device_help import device_help
 
-        raise Answered(device_help(compat, None if name in HELP else name, recorded()))
+        try:
+            raise Answered(device_help(compat, None if name in HELP else name, recorded()))
+        except QMPError as error:
+            raise CommandLineError(error.desc, where=given.where, status=0) from None
     opts = parse_opts(DEVICE, text, warn, ids)
     if name is None:
         raise QMPError("Parameter 'driver' is missing")

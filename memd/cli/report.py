@@ -17,13 +17,17 @@ class CommandLineError(Exception):
             monitor's address is wrong.
         where: the option and its argument as given, "" where none is at fault.
         hint: lines that follow the first message, or None.
+        status: the exit status; QEMU counts some mistakes in questions as none.
     """
 
-    def __init__(self, *texts: str, where: str = "", hint: str | None = None) -> None:
+    def __init__(
+        self, *texts: str, where: str = "", hint: str | None = None, status: int = 1
+    ) -> None:
         super().__init__(*texts)
         self.texts = texts
         self.where = where
         self.hint = hint
+        self.status = status
 
     def tell(self, report: Report) -> None:
         """Say why the command line can't be run."""

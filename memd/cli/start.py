@@ -45,7 +45,7 @@ def run_command(
         status = serve(parse(sys.argv[1:] if argv is None else argv, report))
     except CommandLineError as error:
         error.tell(report)
-        return 1
+        return error.status
     except QMPError as error:
         report.error(error.desc, hint=error.hint)
         return 1

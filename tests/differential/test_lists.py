@@ -49,6 +49,16 @@ def test_properties_of_a_device(type: str) -> None:
     assert memd == qemu
 
 
+@pytest.mark.parametrize("type", ["nosuch", "device", "memory-backend-ram"])
+def test_properties_of_what_is_no_device(type: str) -> None:
+    """It is no error to ask."""
+    said = []
+    for argv in (qemu_binary(), qemu_system_memd(qemu_compat())):
+        done = prefork.run([*argv, "-device", f"{type},help"])
+        said.append((done.returncode, re.sub(r"^qemu-system-\w+: ", "", done.stderr)))
+    assert said[1] == said[0]
+
+
 @pytest.mark.parametrize("type", ["throttle-group", "iothread", "filter-dump", "secret"])
 def test_properties_of_an_object(type: str) -> None:
     line = ("-object", f"{type},help")
