@@ -90,6 +90,16 @@ _ON_NO_BUS = {
 }
 """Devices that are on no bus, and what they say of a machine that has nothing at all."""
 
+_IOMMUS = ("intel-iommu", "virtio-iommu-pci")
+_FRAME_BUFFER = ("ramfb", "uefi-vars-x64")
+_DYNAMIC = {
+    "q35": ("intel-iommu", *_FRAME_BUFFER, "vmbus-bridge"),
+    "pc": (*_FRAME_BUFFER, "vmbus-bridge"),
+    "microvm": _FRAME_BUFFER,
+}
+"""The devices on the system bus that can be had, by the machine. `amd-iommu`, which would bring a
+PCI device, is not among them."""
+
 _DISK = "virtio-blk-device"
 """A device that was recorded where no bus is for it: it did not come to say what it needs."""
 
@@ -117,12 +127,14 @@ class OtherDevice(Device):
         """Whether it can be removed while the machine runs."""
         if self._bus is None:
             return self.qom_type.name not in _STAY
-        return self._bus.hotplug
+        return self._bus.hotplug and self._bus.qom_type.name != "System"
 
     def check_bus(self) -> None:
         """See `Device.check_bus`."""
         if self._bus is None:
             raise _stays(self.qom_type.name)
+        if self._bus.qom_type.name == "System":
+            raise QMPError(f"Device '{self.qom_type.name}' does not support hotplugging")
         self._bus.check_hotplug()
 
     def removal(self, machine: Any) -> None:
@@ -211,7 +223,7 @@ class Devices:
             QMPError: it can't be; nothing is left behind.
         """
         driver = args["driver"]
-        told = self._admit(driver)
+        told = self._admit(driver, machine.config.type)
         socket = self._cpu_socket(machine, driver, args.get("bus"))
         if socket is None:
             bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
@@ -254,6 +266,8 @@ class Devices:
             if "fsdev" in kind.all_properties:
                 values = device.values
                 await self._fsdevs.check(values.get("fsdev"), values.get("mount_tag"))
+            if driver in _IOMMUS and any(each.qom_type.name in _IOMMUS for each in self._present):
+                raise QMPError("QEMU does not support multiple vIOMMUs for x86 yet.")
             if driver == _BALLOON and has_balloon(self._tree, name):
                 raise QMPError("Only one balloon device is supported")
             if driver == "floppy":
@@ -280,7 +294,7 @@ class Devices:
             given = device.values.get("mac", "")
             device.values["mac"] = self._netdevs.add_device(self._nic(device), id, given)
 
-    def _admit(self, driver: str) -> dict[str, Any]:
+    def _admit(self, driver: str, machine: str) -> dict[str, Any]:
         kind = self._tree.type_by_name(driver)
         if kind is None or not kind.is_a("device"):
             raise QMPError(f"'{driver}' is not a valid device model name")
@@ -289,6 +303,10 @@ class Devices:
         told: dict[str, Any] | None = self._catalogue.section("devices").get(driver)
         if told is None or not told["user"]:
             raise QMPError("Parameter 'driver' expects a pluggable device type")
+        if kind.is_a("sys-bus-device") and driver not in _DYNAMIC.get(machine, ()):
+            raise QMPError(
+                "Parameter 'driver' expects a dynamic sysbus device type for the machine"
+            )
         return told
 
     def _cpu_socket(self, machine: Machine, driver: str, bus: JSON) -> MachineKind | None:
@@ -355,6 +373,9 @@ class Devices:
 
     def _check(self, device: AnyDevice, says: str, machine: Machine) -> None:
         """Raise `QMPError` where it lacks what it needs, as the recorded QEMU said."""
+        if "dynamic sysbus" in says:
+            # The recorded machine had none at all.
+            says = f"Device '{device.qom_type.name}' does not support hotplugging"
         if "does not support hotplugging" in says:
             if machine.started and says.startswith("Device"):
                 raise QMPError(says)

@@ -112,6 +112,38 @@ def test_devices_that_a_machine_without_anything_can_not_have(driver: str) -> No
     assert subject == reference
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"{machine} -device intel-iommu,intremap=off" for machine in ("pc", "microvm", "none")),
+        *(f"{machine} -device vmbus-bridge" for machine in ("isapc", "microvm", "none")),
+        *("isapc -device ramfb", "none -device uefi-vars-x64", "q35 -device uefi-vars-sysbus"),
+        "q35 -device intel-iommu,foo=1",
+        *("q35 -device intel-iommu,bus=pcie.0", "q35 -device intel-iommu -device intel-iommu"),
+        *(
+            "q35 -device intel-iommu -device virtio-iommu-pci",
+            "q35 -device virtio-iommu-pci -device intel-iommu",
+        ),
+    ],
+)
+def test_what_the_system_bus_of_a_machine_can_not_have(line: str) -> None:
+    reference, subject = refusals("-machine", *line.split())
+    assert subject == reference
+
+
+def test_an_iommu(directory: Path) -> None:
+    options = ("-device", "intel-iommu,id=i,caching-mode=on,device-iotlb=on", "-device", "ramfb")
+    steps: list[Step] = [
+        ("qom-list", {"path": "/machine/peripheral"}),
+        ("qom-get", {"path": "i", "property": "caching-mode"}),
+        ("query-pci", {}),
+        *(("device_add", {"driver": driver}) for driver in ("intel-iommu", "ramfb")),
+        ("device_del", {"id": "i"}),
+    ]
+    with standin_pair(directory, "-machine", "q35", *options) as pair:
+        tell(pair, steps)
+
+
 def test_a_directory_for_the_guest(directory: Path) -> None:
     def share(**more: Any) -> Step:
         return "device_add", {"driver": "virtio-9p-pci", "id": "d0", "bus": "rp", **more}
