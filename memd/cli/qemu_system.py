@@ -68,7 +68,7 @@ REFUSED = (
 )
 FLAGS_REFUSED = (
     *("enable-sync-profile", "jitdump", "perfmap"),
-    *("snapshot", "xen-attach", "xen-domid-restrict"),
+    *("xen-attach", "xen-domid-restrict"),
 )
 
 
@@ -388,6 +388,7 @@ OPTIONS.update({name: _listed(OPTIONS[name]) for name in _LISTED})
 FLAGS: dict[str, Take] = {
     **{name: options.FLAGS[name] for name in ("daemonize", "test-faults", "allow-exec")},
     "S": options.flag("stopped"),
+    "snapshot": _nothing,
     "usb": lambda line, given: line.hardware.machine.set("usb", "on"),
     "preconfig": options.flag("preconfig"),
     "mem-prealloc": options.flag("mem_prealloc"),
@@ -530,6 +531,10 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     with located():
         hardware.resolve()
     _check_cpu(line)
+    if any(each.name == "snapshot" for each in given):
+        for each in config.startup:
+            if each.command == "drive":
+                each.options.setdefault("snapshot", "on")
     _use_drives(config)
     config.accels = hardware.machine.choose_accelerators(report, config.compat)
     _open_qtest(line)

@@ -92,11 +92,11 @@ def _block(device: JSONObject | None, node: JSONObject | None, *, verbose: bool)
         *["ignore flushes"] * cache["no-flush"],
     )
     lines.append(f"    Cache mode:       {', '.join(modes)}")
-    if node["detect_zeroes"] != "off":
-        lines.append(f"    Detect zeroes:    {node['detect_zeroes']}")
     if "backing_file" in node:
         depth = node["backing_file_depth"]
         lines.append(f"    Backing file:     {node['backing_file']} (chain depth: {depth})")
+    if node["detect_zeroes"] != "off":
+        lines.append(f"    Detect zeroes:    {node['detect_zeroes']}")
     if "group" in node:
         told = " ".join(f"{name}={node.get(name, 0)}" for name in _LIMITS)
         lines.append(f"    I/O throttling:   {told} group={node['group']}")

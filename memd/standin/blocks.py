@@ -800,10 +800,22 @@ def _lock(changed: dict[Node, Locks]) -> None:
 def _filename(node: Node) -> str:
     """A file's path, or as JSON all that the node is made of."""
     below = node.child or node
-    if below.child or (node.options.keys() | below.options.keys()) - {"filename"}:
+    if (
+        below.child
+        or _other_backing(node)
+        or (node.options.keys() | below.options.keys()) - {"filename"}
+    ):
         told = f"json:{json.dumps(_made_of(node))}"
         return told if len(told) <= _LONGEST_FILENAME else f"{told[: _LONGEST_FILENAME - 3]}..."
     return str(below.options.get("filename", f"{below.driver}://"))
+
+
+def _other_backing(node: Node) -> Node | None:
+    """Its backing node, where that is another than its image names."""
+    header, backing = node.header, node.backing
+    if header is None or backing is None or header.backing == backing.filename:
+        return None
+    return backing
 
 
 def _made_of(node: Node) -> dict[str, JSON]:
@@ -811,6 +823,8 @@ def _made_of(node: Node) -> dict[str, JSON]:
     told = {"driver": node.driver, **node.options}
     if node.child is not None:
         told["file"] = _made_of(node.child)
+    if (backing := _other_backing(node)) is not None:
+        told["backing"] = _made_of(backing)
     return {name: told[name] for name in object_order(told)}
 
 

@@ -5,19 +5,24 @@ Nothing is read or written through any. Rules and texts were observed on QEMU 10
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.kinds import FLASH
 from memd.devices.machine import Asked, Device
 from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_identifier
+from memd.hostmem.file_systems import of_paths
 from memd.json_types import JSON
 from memd.qapi.numbers import low_half, option_number
 from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, conflict, encoded
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
-from memd.work import Encoded, Event
+from memd.standin.qcow2 import empty_image
+from memd.work import Encoded, Event, Job
 
 if TYPE_CHECKING:
     from memd.qom.tree import Tree
@@ -73,7 +78,7 @@ _WORDS = {
     "rerror": (("ignore", "report", "stop"), "'{}' invalid read error action"),
     "aio": (("threads", "native", "io_uring"), "invalid aio option"),
     "copy-on-read": (("on", "off"), "Parameter 'copy-on-read' expects 'on' or 'off'"),
-    "snapshot": (("off",), "memd makes no temporary snapshots"),
+    "snapshot": (("off", "on"), "Parameter 'snapshot' expects 'on' or 'off'"),
     "discard": (("ignore", "off", "unmap", "on"), "Invalid discard option"),
     "cache": (tuple(_CACHES), "invalid cache option"),
     "detect-zeroes": (("on", "off", "unmap"), "invalid parameter value: {}"),
@@ -182,6 +187,7 @@ class Drives:
                 if name_given in options:
                     limits[each] = options.pop(name_given)
         group = limits.pop("group", name)
+        temporary = options.get("snapshot") == "on"
         wanted = _node_options(options, drive, read_only=media == "cdrom")
         numbers = {each: option_number(limits[each], _LIMIT_OPTIONS[each]) for each in limits}
         if numbers:
@@ -190,7 +196,9 @@ class Drives:
             raise QMPError(f"Device with id '{name}' already exists")
         if self._blocks.find(name) is not None or wanted.get("node-name") == name:
             raise QMPError(f"Device name '{name}' conflicts with an existing node name")
-        if wanted:
+        if wanted and temporary:
+            drive.insert(await self._temporary(wanted, typed))
+        elif wanted:
             drive.insert(await self._blocks.add(_checked(wanted, typed), owned=False))
         self._blocks.add_drive(drive)
         self._places[kind, bus, unit] = drive
@@ -210,6 +218,36 @@ class Drives:
         if hotplugged:
             await self._blocks.relock(refuse=False)
         return kind, name
+
+    async def _temporary(self, wanted: Args, typed: Typed) -> Node:
+        """An overlay of what is wanted, whose file has no name once it is open; see `add`."""
+        from memd.standin.images import make_file
+
+        overlay = {
+            "driver": "qcow2",
+            "read-only": wanted["read-only"] == "on",
+            "discard": wanted["discard"],
+            "detect-zeroes": wanted.pop("detect-zeroes", "off"),
+            "cache": {"no-flush": True},
+        }
+        below = _checked({**wanted, "read-only": "on"}, typed)
+        base = await self._blocks.add(below, owned=False)
+        path = f"{os.environ.get('TMPDIR', '/var/tmp')}/vl.{token_hex(16)}"
+        file, on, roots = (
+            {"driver": "file", "filename": path},
+            of_paths([path]),
+            self._tree.host.roots,
+        )
+        content = empty_image({"size": base.size})
+        try:
+            await Job(lambda: make_file(path, 0, content, roots), on=on)
+            overlay |= {"file": file, "backing": base.name}
+            return await self._blocks.add(overlay, owned=False)
+        except BaseException:
+            await self._blocks.collect(base)
+            raise
+        finally:
+            await Job(lambda: _remove(path), on=on, release=True)
 
     async def add_default(self, place: dict[str, str], typed: Typed) -> None:
         """Add an empty drive of the machine's, unless its place is taken; see `add`."""
@@ -598,6 +636,11 @@ def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> 
         options |= {"file.driver": "file", "file.filename": path.removeprefix("file:")}
     cached = {f"cache.{each}": "on" for each in cache}
     return {"driver": kind, "discard": "unmap", **cached, **options}
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _names_something(options: dict[str, str]) -> bool:

@@ -81,7 +81,7 @@ class Images:
     async def _make(self, path: str, size: int, content: Content | None = None) -> None:
         """Make the file of an image, or empty it."""
         roots = self._tree.host.roots
-        await Job(lambda: _make(path, size, content or {}, roots), on=of_paths([path]))
+        await Job(lambda: make_file(path, size, content or {}, roots), on=of_paths([path]))
 
     # Snapshots
 
@@ -440,7 +440,7 @@ def _has_data(node: Node) -> bool:
     return True
 
 
-def _make(path: str, size: int, content: Content, roots: Roots | None) -> None:
+def make_file(path: str, size: int, content: Content, roots: Roots | None) -> None:
     """Make the file of an image, or empty it; in a thread. Where that fails no new file is left."""
     with ExitStack() as opened:
         with refusing(f"Could not create '{path}'"):

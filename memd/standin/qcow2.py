@@ -85,10 +85,11 @@ class Header:
         told: dict[str, JSON] = {
             "compat": "1.1" if version > 2 else "0.10",
             "compression-type": "zstd" if zstd else "zlib",
-            "refcount-bits": 1 << order,
         }
         if version > 2:
             told["lazy-refcounts"] = bool(compatible & 1)
+        told["refcount-bits"] = 1 << order
+        if version > 2:
             told["corrupt"] = bool(incompatible & 2)
             told["extended-l2"] = bool(incompatible & 16)
         self.facts: dict[str, JSON] = {

@@ -80,6 +80,7 @@ LINES = (
     *("-drive if=none,file=@DIR@/free,format=raw", "-hda @DIR@/free"),
     *("-drive if=pflash,file=@DIR@/free,format=raw", "-drive if=virtio,file=@DIR@/q,format=qcow2"),
     "-drive if=pflash,file=@DIR@/free,format=raw,readonly=on -cdrom @DIR@/q",
+    "-hda @DIR@/free -hdb @DIR@/q -snapshot",
     "-blockdev qcow2,node-name=q,file.driver=file,file.filename=@DIR@/q",
     "-blockdev qcow2,read-only=on,node-name=q,file.driver=file,file.filename=@DIR@/q",
     "-object throttle-group,id=g -blockdev throttle,throttle-group=g,node-name=t,file=r"
