@@ -852,7 +852,10 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
         if node.header.backing_format is not None:
             image["backing-filename-format"] = node.header.backing_format
     if compat is not Compat.V10_0:
-        unit = image.get("cluster-size")
+        units = {
+            "discard-alignment": image.get("cluster-size"),
+            "write-zeroes-alignment": node.facts.get("cluster-size"),
+        }
         memory, requests = (_SECTOR, 1) if file is None else file.alignments
         if file is not node:
             # The first sector of an image that says nothing of its format is written as a whole.
@@ -862,7 +865,7 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
             "min-mem-alignment": memory,
             "opt-mem-alignment": PAGE_SIZE,
             "max-iov": 1024,
-            **({"discard-alignment": unit, "write-zeroes-alignment": unit} if unit else {}),
+            **{name: unit for name, unit in units.items() if unit},
         }
     if backing is not None:
         image["backing-image"] = _image(backing, backing.shown_below, compat)

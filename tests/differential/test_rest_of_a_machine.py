@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from pathlib import Path
@@ -69,7 +70,9 @@ def test_displays_that_can_not_be(directory: Path) -> None:
             done = prefork.run(line)
             # One that is run by another loader complains of more than of its options.
             own = [row for row in done.stderr.splitlines() if row.startswith("qemu-system-")]
-            said.append((done.returncode, [row.partition(": ")[2] for row in own]))
+            # Where no port is tried, some error that came before is named as the reason.
+            rows = [re.sub("(create a socket): .*", r"\1", row.partition(": ")[2]) for row in own]
+            said.append((done.returncode, rows))
         assert said[0][0] == 1
         assert said[1] == said[0]
 
