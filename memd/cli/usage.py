@@ -166,7 +166,7 @@ Same effect as in QEMU:
   -incoming defer|URI|JSON
   -rtc SPEC, -no-shutdown, -no-reboot, -action SPEC, -watchdog-action ACTION
   -netdev SPEC, -blockdev SPEC, -drive SPEC, -cdrom, -fda, -fdb, -hda, -hdb,
-  -hdc, -hdd and -pflash FILE, -vnc SPEC, -spice SPEC, -fsdev and -virtfs SPEC, -tpmdev
+  -hdc, -hdd and -pflash FILE, -snapshot, -vnc SPEC, -spice SPEC, -fsdev and -virtfs SPEC, -tpmdev
   emulator,..., -device of any type,
   -serial, -parallel, -debugcon and -gdb ADDRESS, -s, -usbdevice DEVICE,
   -nic, -net, -vga, -usb, which are registered and do nothing
