@@ -21,7 +21,7 @@ from memd.config import DeviceOption, StartCommand
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSONObject
 from memd.option_text import pairs
-from memd.qapi.numbers import low_half
+from memd.qapi.numbers import low_half, parse_size
 
 if TYPE_CHECKING:
     from memd.cli.qemu_system import QemuCommandLine
@@ -393,9 +393,9 @@ def _backend(opts: Opts) -> JSONObject:
             if opts.get("input-path") is not None:
                 data["in"] = opts.get("input-path")
     elif kind == "ringbuf":
-        size = opts.number("size")
+        size = opts.get("size")
         if size is not None:
-            data["size"] = size
+            data["size"] = parse_size(size)
     elif kind == "mux":
         data["chardev"] = opts.get("chardev") or ""
     elif kind in _SPICE_CHARDEVS:

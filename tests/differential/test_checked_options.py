@@ -49,6 +49,7 @@ WRONG = [
     *("-fw_cfg foo", "-fw_cfg name=foo", "-fw_cfg opt/a,string=b,file=c", "-fw_cfg string=a"),
     *("-fw_cfg opt/a,string=b,foo=1", "-fw_cfg opt/a,file=/nonexistent/x", "-fw_cfg opt/a,file=."),
     *(f"-fw_cfg opt/{'a' * 52},string=b", "-fw_cfg a,file=/nonexistent/x"),
+    "-chardev ringbuf,id=a,size=3B",
     *("-option-rom file=x", "-option-rom bootindex=x", "-option-rom bootindex=1"),
     *("-global foo", "-global a.b", "-global =", "-global driver=a", "-global driver=a,x=1"),
     *("-global a.=1", "-mem-prealloc -object memory-backend-ram,id=m,size=1M,reserve=off"),
