@@ -10,14 +10,12 @@ from typing import Any
 
 from memd.client import AsyncClient
 from memd.errors import QMPError
+from memd.hostmem.sockets import UNIX_PATH_MAX
 from memd.pages.reach import Reach
 from memd.pages.recording import PAGE
 
 _MOST = 1 << 20
 """Bytes of a monitor's message: what is asked of it has short answers."""
-
-_MOST_PATH = 107
-"""Bytes of the path of a UNIX socket at most."""
 
 PATIENCE = 10.0
 """Seconds in which a monitor has to answer what it can answer at once. QEMU serves one client
@@ -114,10 +112,10 @@ class CloneMonitor:
             QMPError: it refuses, or would.
         """
         # A QEMU that could not listen is told where to only once.
-        if len(os.fsencode(uri.removeprefix("unix:"))) > _MOST_PATH:
+        if len(os.fsencode(uri.removeprefix("unix:"))) >= UNIX_PATH_MAX:
             raise QMPError(
-                f"the machine cannot listen at {uri}: a socket's path has {_MOST_PATH} bytes"
-                " at most"
+                f"the machine cannot listen at {uri}: a socket's path has {UNIX_PATH_MAX - 1}"
+                " bytes at most"
             )
         capability = {"capability": "postcopy-ram", "state": True}
         await self._execute("migrate-set-capabilities", {"capabilities": [capability]})

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from memd.compat import Compat
 from memd.devices.machine import Asked, Device
 from memd.errors import QMPError, device_not_found, is_identifier
+from memd.hostmem.sockets import UNIX_PATH_MAX
 from memd.json_types import JSONObject
+from memd.qapi.numbers import parse_int64
 from memd.standin.chardevs import Chardevs, Held, TakeFd
 
 if TYPE_CHECKING:
@@ -34,9 +36,6 @@ MAC = r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}"
 
 _NUMBER = r"\s*[+-]?(?:0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*)"
 """A port as C reads it; what follows is not looked at."""
-
-_LONGEST_SOCKET = 107
-"""Bytes of the path of a UNIX socket."""
 
 _OWN_ADDRESSES = "52:54:00:12:34:"
 _FIRST = 0x56
@@ -406,7 +405,7 @@ def _check_forwarding(rule: str, compat: Compat) -> None:
             (not third, "Missing - separator"),
             (not path, "Missing unix socket path"),
             (not path.startswith("/"), "unix socket path must be absolute"),
-            (len(os.fsencode(path)) > _LONGEST_SOCKET, "Unix socket path is too long"),
+            (len(os.fsencode(path)) >= UNIX_PATH_MAX, "Unix socket path is too long"),
         ]
     else:
         host, *second = "".join(first).split(":", 1)
@@ -441,11 +440,8 @@ def _is_address(text: str) -> bool:
 def _port(text: str) -> int:
     """The number at the start, -1 for none."""
     match = re.match(_NUMBER, text)
-    if match is None:
-        return -1
-    digits = match[0].strip()
-    octal = digits.lstrip("+-").startswith("0") and "x" not in digits.lower()
-    return int(digits, 8 if octal else 0)
+    number = None if match is None else parse_int64(match[0])
+    return -1 if number is None else number
 
 
 def _check_datagrams(local: JSONObject | None, remote: JSONObject | None) -> None:

@@ -42,6 +42,11 @@ CASES: list[tuple[str, Any, str]] = [
     ("ringbuf-write", {"device": "r", "data": "x" * KEPT}, "Device 'r' not found"),
     ("snapshot-delete", {"job-id": "j" * 1025, **JOB}, "Invalid job ID 'j"),
     ("snapshot-delete", {"job-id": "j" * 1024, **JOB}, ""),
+    (
+        "netdev_add",
+        {"type": "user", "id": "n", "hostfwd": [{"str": f"tcp::{'9' * 5000}-:1"}]},
+        "Invalid host forwarding rule 'tcp::999",
+    ),
     ("blockdev-add", nested(400), "what was sent is nested too deeply for this command"),
 ]
 
