@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from memd.cli.opts import OptsList, validate
 from memd.errors import QMPError
+from memd.hostmem.deadline import read_at_start
 from memd.qapi.numbers import parse_int64, parse_uuid
 
 if TYPE_CHECKING:
@@ -84,10 +85,10 @@ def take_icount(line: QemuCommandLine, given: Given) -> None:
             raise QMPError("Please specify shift option when using align")
     elif shift != "auto" and parse_int64(shift) not in range(_MOST_SHIFT + 1):
         raise QMPError("icount: Invalid shift value")
-    if replay is not None and replay not in ("record", "replay"):
-        raise QMPError(f"Invalid icount rr option: {replay}")
-    if replay is not None:
+    if replay in ("record", "replay"):
         raise QMPError("memd records and replays nothing")
+    if replay is not None:
+        raise QMPError(f"Invalid icount rr option: {replay}")
 
 
 def take_option_rom(line: QemuCommandLine, given: Given) -> None:
@@ -108,8 +109,7 @@ def take_global(line: QemuCommandLine, given: Given) -> None:
 def _read(path: str, complaint: str) -> None:
     """Raise `QMPError` with a complaint where a file can't be read."""
     try:
-        with open(path, "rb") as file:
-            file.read(1)
+        read_at_start(path, 1)
     except IsADirectoryError as error:
         reason = f"Error reading file “{path}”: {error.strerror}"
     except OSError as error:

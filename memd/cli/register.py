@@ -19,6 +19,7 @@ from memd.cli.reading import Given, located
 from memd.cli.report import Answered
 from memd.config import DeviceOption, StartCommand
 from memd.errors import QMPError, is_identifier
+from memd.hostmem.deadline import at_start
 from memd.json_types import JSONObject
 from memd.option_text import pairs
 from memd.qapi.numbers import low_half, parse_size
@@ -206,19 +207,22 @@ def take_tpmdev(line: QemuCommandLine, given: Given) -> None:
 def _no_host_tpm(path: str) -> QMPError:
     """Why a TPM of the host can't be passed on."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        numbers = at_start(lambda: _device_of(path))
     except OSError as error:
         return QMPError(f"Cannot access TPM device using '{path}': {error.strerror}")
-    try:
-        driver = os.path.realpath(f"/sys/dev/char/{_numbers(os.fstat(fd))}/subsystem")
-    finally:
-        os.close(fd)
+    driver = os.path.realpath(f"/sys/dev/char/{numbers}/subsystem")
     if not os.path.basename(driver).startswith("tpm"):
         return QMPError(f"'{path}' is not a TPM device.")
     return QMPError("memd passes no TPM of the host on")
 
 
-def _numbers(found: os.stat_result) -> str:
+def _device_of(path: str) -> str:
+    """The numbers of a device that can be opened; raises `OSError`."""
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
     return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
 
 

@@ -272,7 +272,13 @@ def test_a_start_that_waits_can_be_ended(broken: Broken, directory: Path, call: 
         assert process.wait(PATIENCE) == 0
 
 
-@pytest.mark.parametrize("option", ["--pidfile", "--audit", "-readconfig", "-catalogue"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--pidfile @", "--audit @", "-readconfig @", "-catalogue @"),
+        *("-fw_cfg opt/x,file=@", "-tpmdev passthrough,id=t,path=@"),
+    ],
+)
 def test_a_start_does_not_wait_for_its_own_files(
     broken: Broken, directory: Path, option: str
 ) -> None:
@@ -284,7 +290,8 @@ def test_a_start_does_not_wait_for_its_own_files(
         "import sys; from memd.hostmem import deadline; deadline.PATIENCE = 0.3;"
         f" from memd.cli.{main} import main; sys.exit(main())"
     )
-    argv = [sys.executable, "-c", script, "--qmp", f"unix:{directory}/sock", option, str(path)]
+    words = option.replace("@", str(path)).split()
+    argv = [sys.executable, "-c", script, "--qmp", f"unix:{directory}/sock", *words]
     broken.stall("open")
     try:
         with (directory / "errors").open("wb") as errors:
