@@ -19,7 +19,15 @@ from memd.cli.defaults import default_parts, default_ports
 from memd.cli.keyval import HELP, parse_either, parse_keyval
 from memd.cli.options import CommandLine
 from memd.cli.opts import Opts, OptsList
-from memd.cli.reading import Apply, Given, apply_options, compat_of, located, read_options
+from memd.cli.reading import (
+    Apply,
+    Given,
+    apply_options,
+    compat_of,
+    expand,
+    located,
+    read_options,
+)
 from memd.cli.report import Answered, CommandLineError
 from memd.cli.start import run_command
 from memd.compat import Compat
@@ -508,13 +516,13 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
         for each in read_options(argv, OPTIONS, FLAGS)
     ]
     if any(each.name == "readconfig" for each in given):
-        from memd.cli.readconfig import expand
+        from memd.cli.readconfig import take_file
 
-        given = expand(given, OPTIONS)
+        given = expand(given, "readconfig", partial(take_file, options=OPTIONS))
     if any(each.name == "set" for each in given):
-        from memd.cli.set_option import apply_sets
+        from memd.cli.set_option import take_set
 
-        given = apply_sets(given, OPTIONS)
+        given = expand(given, "set", partial(take_set, options=OPTIONS))
     line.find_compat(given)
     hardware.machine.set("graphics", "on")
     hardware.machine.listed = partial(_machines, line)

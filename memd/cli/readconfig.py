@@ -15,7 +15,7 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass, field
 
-from memd.cli.reading import Given, located
+from memd.cli.reading import Given
 from memd.errors import QMPError, refusing
 from memd.hostmem.deadline import read_at_start
 
@@ -41,29 +41,17 @@ class _Section:
     keys: list[tuple[str, str]] = field(default_factory=list)
 
 
-def expand(given: list[Given], options: Container[str]) -> list[Given]:
-    """Options with those of the files in the place of each `-readconfig`.
+def take_file(found: list[Given], path: str, options: Container[str]) -> None:
+    """Add the options of a file.
 
     Args:
-        given: the options of a command line.
+        found: the options before them.
+        path: the file's.
         options: the names of those that there are.
 
     Raises:
-        CommandLineError: a file can't be read, or has a section that is not an option's.
+        QMPError: it can't be read, or has a section that is not an option's.
     """
-    found = []
-    for each in given:
-        if each.name == "readconfig":
-            with located(each.where):
-                found += _read(each.value, options)
-        else:
-            found.append(each)
-    return found
-
-
-def _read(path: str, options: Container[str]) -> list[Given]:
-    """The options of a file; raises `QMPError`."""
-    found = []
     seen = set()
     for section in _sections(path):
         option = _OPTIONS.get(section.name, section.name)
@@ -80,7 +68,6 @@ def _read(path: str, options: Container[str]) -> list[Given]:
         value = ",".join(f"{key}={text.replace(',', ',,')}" for key, text in keys)
         # The colon in front has it told as a place, as QEMU tells it.
         found.append(Given(option, value, f":{path}:{section.line}", dotted))
-    return found
 
 
 def _sections(path: str) -> list[_Section]:

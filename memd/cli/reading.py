@@ -75,6 +75,29 @@ def read_options(
     return found
 
 
+def expand(
+    given: Sequence[Given], name: str, take: Callable[[list[Given], str], None]
+) -> list[Given]:
+    """Options with what each of one name stands for, in its place.
+
+    Args:
+        name: the option's.
+        take: is given the options before one of that name, which it adds to or changes, and
+            its argument.
+
+    Raises:
+        CommandLineError: `take` raised a `QMPError`.
+    """
+    found: list[Given] = []
+    for each in given:
+        if each.name == name:
+            with located(each.where):
+                take(found, each.value)
+        else:
+            found.append(each)
+    return found
+
+
 def apply_options(given: Sequence[Given], options: Mapping[str, Apply[T]], target: T) -> None:
     """Do what the options ask for, in their order.
 

@@ -6,10 +6,10 @@ Texts were observed on QEMU 10.0.2.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container
 
 from memd.cli.opts import OptsList, parse_opts
-from memd.cli.reading import Given, located
+from memd.cli.reading import Given
 from memd.errors import QMPError
 
 _SET = re.compile(r"([^.]{1,63})\.([^.]{1,63})\.([^=]{1,63})=(.*)", re.DOTALL)
@@ -17,27 +17,17 @@ _NEVER = ("object", "machine")
 _ANY = OptsList("", None, None)
 
 
-def apply_sets(given: Sequence[Given], options: Container[str]) -> list[Given]:
-    """Options with what each `-set` adds to one of them, and without these.
+def take_set(found: list[Given], text: str, options: Container[str]) -> None:
+    """Add a key to one of the options before it.
 
     Args:
-        given: the options of a command line.
+        found: the options before it.
+        text: the argument of `-set`.
         options: the names of those that there are.
 
     Raises:
-        CommandLineError: there is no such option before it.
+        QMPError: there is no such option before it.
     """
-    found: list[Given] = []
-    for each in given:
-        if each.name == "set":
-            with located(each.where):
-                _set(found, each.value, options)
-        else:
-            found.append(each)
-    return found
-
-
-def _set(found: list[Given], text: str, options: Container[str]) -> None:
     match = _SET.fullmatch(text)
     if match is None:
         raise QMPError(f'can\'t parse: "{text}"')
