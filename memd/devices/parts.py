@@ -380,7 +380,7 @@ class _Parts:
 
 
 def _now(offset: float) -> JSON:
-    """The time of a clock that is so many seconds before UTC."""
+    """The time of a clock that is so many seconds ahead of UTC."""
     now = time.gmtime(time.time() + offset)
     return {
         "tm_year": now.tm_year - 1900,

@@ -233,15 +233,11 @@ class Drives:
         below = _checked({**wanted, "read-only": "on"}, typed)
         base = await self._blocks.add(below, owned=False)
         path = f"{os.environ.get('TMPDIR', '/var/tmp')}/vl.{token_hex(16)}"
-        file, on, roots = (
-            {"driver": "file", "filename": path},
-            of_paths([path]),
-            self._tree.host.roots,
-        )
+        on, roots = of_paths([path]), self._tree.host.roots
         content = empty_image({"size": base.size})
         try:
             await Job(lambda: make_file(path, 0, content, roots), on=on)
-            overlay |= {"file": file, "backing": base.name}
+            overlay |= {"file": {"driver": "file", "filename": path}, "backing": base.name}
             return await self._blocks.add(overlay, owned=False)
         except BaseException:
             await self._blocks.collect(base)
