@@ -560,7 +560,7 @@ def _check_cpu(line: QemuCommandLine) -> None:
         raise CommandLineError("-cpu option cannot be empty")
     # That a catalogue can't be read is told when it is needed.
     with contextlib.suppress(QMPError):
-        definitions = line.catalogue.section("cpus")["definitions"]
+        definitions = line.catalogue.section("cpus")
         known = {each["name"]: each["typename"] for each in definitions}
         if model not in known:
             raise CommandLineError(f"unable to find CPU model '{model}'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -38,6 +39,8 @@ def run_command(
     Returns:
         The exit status.
     """
+    # What the start makes stays: the garbage collector would go through it for nothing.
+    gc.disable()
     fill_standard_descriptors()
     print_anything()
     report = Report(program)
@@ -51,6 +54,8 @@ def run_command(
         return 1
     except Answered as answer:
         return _say(answer)
+    finally:
+        gc.enable()
     if argv is None:
         _end_soon(status)
     return status
@@ -83,6 +88,8 @@ def serve(config: Config) -> int:
     path: str | None = None
 
     def ready() -> None:
+        gc.freeze()
+        gc.enable()
         if path is not None:
             _show_the_way(config.report.program, path)
         if background is not None:

@@ -146,7 +146,7 @@ async def dump_guest_memory(daemon: Daemon, session: Session, args: JSONObject) 
 def query_cpu_model_expansion(daemon: Daemon, args: JSONObject) -> JSON:
     """`query-cpu-model-expansion`: what a model comes to, with what is changed about it."""
     model = args["model"]
-    kind = _section(daemon, "cpus")["expansions"][args["type"]]
+    kind = _section(daemon, "expansions")[args["type"]]
     known = kind["models"].get(model["name"])
     if known is None:
         raise QMPError(f"The CPU type '{model['name']}' is not a recognized CPU type")
@@ -531,7 +531,7 @@ REGISTERS: dict[str, Handler] = {
     "query-current-machine": query_current_machine,
     "query-acpi-ospm-status": query_acpi_ospm_status,
     "cont": cont,
-    "query-cpu-definitions": lambda daemon, args: _section(daemon, "cpus")["definitions"],
+    "query-cpu-definitions": lambda daemon, args: _section(daemon, "cpus"),
     "query-cpu-model-expansion": query_cpu_model_expansion,
     "query-command-line-options": query_command_line_options,
     "query-machines": query_machines,

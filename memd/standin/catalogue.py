@@ -23,14 +23,14 @@ from memd.hostmem.deadline import read_at_start
 from memd.json_types import JSON
 
 _FORMAT = "memd-catalogue"
-_EDITION = 1
+_EDITION = 2
 _HEADER_LIMIT = 1 << 16
 _SECTION_LIMIT = 1 << 27
 """Bytes of a section: a catalogue of QEMU 11.1 has fewer than a hundredth of it."""
 
 SECTIONS = (
-    *("schema", "types", "devices", "machines", "cpus", "options", "monitor", "answers"),
-    "lists",
+    *("schema", "types", "devices", "machines", "cpus", "expansions", "options", "monitor"),
+    *("answers", "lists"),
 )
 """The parts of a catalogue, each read by itself."""
 

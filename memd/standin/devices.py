@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from memd.devices.bus import Bus, PciBus
 from memd.devices.device import VISITS, attempt, deleted, kept, peripherals
@@ -418,7 +417,7 @@ class Devices:
         if driver in _ALONE and any(each.qom_type.name == driver for each in self._present):
             raise QMPError(f"at most one {driver} device is permitted")
         if driver == _GENERATION_ID:
-            device.values.setdefault("guid", str(uuid4()))
+            device.values.setdefault("guid", _new_uuid())
 
     def generation_id(self, args: object = None) -> JSON:
         """The value of `query-vm-generation-id`; raises `QMPError` where there is none."""
@@ -631,10 +630,16 @@ def _visit_mac(owner: str) -> Visit:
     return visit
 
 
+def _new_uuid() -> str:
+    from uuid import uuid4
+
+    return str(uuid4())
+
+
 def _visit_guid(value: JSON, path: str) -> JSON:
     """The id of a state of the machine, or "auto" for one that nobody else has."""
     visit_str(value, path)
-    guid = str(uuid4()) if value == "auto" else parse_uuid(value)
+    guid = _new_uuid() if value == "auto" else parse_uuid(value)
     if guid is None:
         raise QMPError(f"Property '{_GENERATION_ID}.guid' doesn't take value '{value}'")
     return guid

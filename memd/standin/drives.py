@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from memd.devices.kinds import FLASH
@@ -232,7 +231,7 @@ class Drives:
         }
         below = _checked({**wanted, "read-only": "on"}, typed)
         base = await self._blocks.add(below, owned=False)
-        path = f"{os.environ.get('TMPDIR', '/var/tmp')}/vl.{token_hex(16)}"
+        path = f"{os.environ.get('TMPDIR', '/var/tmp')}/vl.{os.urandom(16).hex()}"
         on, roots = of_paths([path]), self._tree.host.roots
         content = empty_image({"size": base.size})
         try:

@@ -51,32 +51,35 @@ def expressions(
         return alternates.get(name, name)
 
     def members(entry: dict[str, JSON]) -> Expr:
-        return {
-            ("*" if "default" in member else "") + member["name"]: {
-                "type": ref(member["type"], entry["name"], member["name"]),
-                "features": member.get("features", []),
-            }
-            for member in entry["members"]
-        }
+        found = {}
+        for member in entry["members"]:
+            key = ("*" if "default" in member else "") + member["name"]
+            type_ = ref(member["type"], entry["name"], member["name"])
+            features = member.get("features")
+            found[key] = {"type": type_, "features": features} if features else type_
+        return found
+
+    def carried(entry: dict[str, JSON]) -> Expr:
+        return {} if entry["arg-type"] in empty else {"data": entry["arg-type"]}
 
     def define(entry: dict[str, JSON]) -> Expr | None:
         kind, name = entry["meta-type"], entry["name"]
         if kind == "command":
-            returns = {}
+            found: Expr = {"command": name, **carried(entry)}
             if entry["ret-type"] not in empty:
-                returns["returns"] = ref(entry["ret-type"], name, "")
-            return {
-                "command": name,
-                "data": {} if entry["arg-type"] in empty else entry["arg-type"],
-                **returns,
-                "allow-oob": entry.get("allow-oob", False),
-                "allow-preconfig": name in preconfig,
-                "gen": name not in unchecked,
-            }
+                found["returns"] = ref(entry["ret-type"], name, "")
+            if entry.get("allow-oob"):
+                found["allow-oob"] = True
+            if name in preconfig:
+                found["allow-preconfig"] = True
+            if name in unchecked:
+                found["gen"] = False
+            return found
         if kind == "event":
-            return {"event": name, "data": {} if entry["arg-type"] in empty else entry["arg-type"]}
+            return {"event": name, **carried(entry)}
         if kind == "enum":
-            return {"enum": name, "data": entry.get("members") or entry["values"]}
+            values = entry["members"]
+            return {"enum": name, "data": [v["name"] if len(v) == 1 else v for v in values]}
         if kind == "alternate":
             each = enumerate(entry["members"])
             data = {str(number): ref(member["type"], name, "") for number, member in each}

@@ -234,11 +234,13 @@ def _record(binary: _Binary, path: str) -> None:
         release = client.execute("query-version")["qemu"]
         sections["machines"] = client.execute("query-machines")
         sections["options"] = _options(client)
-        sections["schema"] = schema = _schema(client)
-        sections["cpus"] = _cpus(client)
+        schema = _schema(client)
+        sections["cpus"] = client.execute("query-cpu-definitions")
+        sections["expansions"] = _expansions(client, [each["name"] for each in sections["cpus"]])
         sections["monitor"] = _monitor(client)
     with binary.run("none", "--preconfig") as client:
-        schema["preconfig"] = _preconfig(client, schema["entries"])
+        preconfig = _preconfig(client, schema["entries"])
+    sections["schema"] = expressions(**schema, preconfig=preconfig)
     sections["lists"] = {name: binary.list(name) for name in _LISTED}
     sections["types"] = _types(binary)
     sections["devices"] = _devices(binary)
@@ -292,14 +294,13 @@ def _monitor(client: Client) -> JSON:
     }
 
 
-def _cpus(client: Client) -> JSON:
-    """CPU models, and what each comes to, as differences from the first of its kind."""
-    definitions = client.execute("query-cpu-definitions")
+def _expansions(client: Client, names: Sequence[str]) -> JSON:
+    """What each CPU model comes to, as differences from the first of its kind."""
     expansions: dict[str, JSON] = {}
     for kind in ("static", "full"):
         models: dict[str, JSON] = {}
         base: dict[str, JSON] | None = None
-        for name in sorted(each["name"] for each in definitions):
+        for name in sorted(names):
             try:
                 model = client.execute(
                     "query-cpu-model-expansion", {"type": kind, "model": {"name": name}}
@@ -315,7 +316,7 @@ def _cpus(client: Client) -> JSON:
                 "unset": [each for each in base if each not in values],
             }
         expansions[kind] = {"base": base, "models": models}
-    return {"definitions": definitions, "expansions": expansions}
+    return expansions
 
 
 def _types(binary: _Binary) -> JSON:

@@ -11,7 +11,6 @@ from memd.qapi.schema import Schema
 from memd.qapi.source import Expr
 from memd.qapi.types import Checker
 from memd.standin.catalogue import Catalogue
-from memd.standin.expressions import expressions
 
 _ADD = "object-add"
 
@@ -58,7 +57,7 @@ def standin_schema(catalogue: Catalogue, compat: Compat, *, test: bool) -> Schem
         QMPError: the catalogue can't be read.
         SchemaError: for a mistake in memd's own files.
     """
-    theirs = expressions(**catalogue.section("schema"))
+    theirs = catalogue.section("schema")
     taken = {expr.get("command") or expr.get("event") for expr in theirs} - {None}
     own = load_schema(compat, test=test)
     ours = [e for e in own.expressions if (e.get("command") or e.get("event")) not in taken]

@@ -27,7 +27,7 @@ class CatalogueTypes:
         self._catalogue = catalogue
         self._tree = tree
         self._made: dict[str, ObjectType] = {}
-        self._properties: list[Property] = []
+        self._properties: dict[int, Property] = {}
         self._interfaces: dict[str, list[str]] = {}
 
     def find(self, name: str) -> ObjectType | None:
@@ -44,15 +44,19 @@ class CatalogueTypes:
     def _told(self) -> dict[str, Any]:
         section = self._catalogue.section("types")
         told: dict[str, Any] = section["types"]
-        if not self._properties:
-            self._properties = [
-                Property(row[0], row[1], default=row[2] if len(row) == 3 else None)
-                for row in section["rows"]
-            ]
+        if not self._interfaces:
             for name, each in told.items():
                 for implementer in each.get("implementers", ()):
                     self._interfaces.setdefault(implementer, []).append(name)
         return told
+
+    def _property(self, number: int) -> Property:
+        found = self._properties.get(number)
+        if found is None:
+            row = self._catalogue.section("types")["rows"][number]
+            default = row[2] if len(row) == 3 else None
+            found = self._properties[number] = Property(row[0], row[1], default=default)
+        return found
 
     def _make(self, name: str) -> ObjectType:
         found = self._made.get(name)
@@ -64,7 +68,7 @@ class CatalogueTypes:
                     name,
                     None if each["parent"] is None else self._make(each["parent"]),
                     abstract=each["abstract"],
-                    properties=[self._properties[number] for number in each["added"]],
+                    properties=[self._property(number) for number in each["added"]],
                     interfaces=self._interfaces.get(name, ()),
                 )
                 for gone in each["removed"] or ():

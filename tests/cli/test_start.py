@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -90,6 +91,7 @@ def test_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--version") == 0
     assert command("--chardev", "socket,help") == 1
     assert capsys.readouterr().out.startswith("memd version ")
+    assert gc.isenabled()
 
 
 def test_the_pidfile_is_there_while_it_runs(

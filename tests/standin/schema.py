@@ -5,10 +5,8 @@ from __future__ import annotations
 from memd.compat import Compat
 from memd.qapi.schema import Schema
 from memd.standin.catalogue import Catalogue, packaged
-from memd.standin.expressions import expressions
 
 
 def catalogue_schema(compat: Compat) -> Schema:
     """What the catalogue that comes with memd says of commands, events and types."""
-    section = Catalogue(packaged(compat)).section("schema")
-    return Schema(expressions(**section), ())
+    return Schema(Catalogue(packaged(compat)).section("schema"), ())
