@@ -269,6 +269,20 @@ class StartCommand(NamedTuple):
     where: str
 
 
+class Global(NamedTuple):
+    """A `-global`: what a property of devices is unless they are told otherwise.
+
+    Attributes:
+        driver: their type, or one that theirs is derived from.
+        property: its name.
+        value: its text.
+    """
+
+    driver: str
+    property: str
+    value: str
+
+
 class Config:
     """The configuration of a daemon.
 
@@ -317,6 +331,7 @@ class Config:
         numa_options: the `-numa` options as given, and what is in each.
         machine_values: its properties that were given, by name.
         devices: what is plugged into it, in the order in which QEMU does it.
+        globals: values of properties of devices that are not told otherwise, in their order.
         mem_path: the file, or the directory of a file, that is the machine's memory.
         mem_prealloc: whether memory backends are preallocated unless told otherwise.
         one_client: whether a monitor has one client at a time, as in QEMU.
@@ -384,6 +399,7 @@ class Config:
         self.machine_values: JSONObject = {}
         self.numa_options: list[tuple[str, JSONObject]] = []
         self.devices: list[DeviceOption] = []
+        self.globals: list[Global] = []
         self.actions: dict[str, str] = {}
         self.startup: list[StartCommand] = []
         self.test_control: list[str] = []

@@ -159,6 +159,8 @@ class App:
         standin.host = self._daemon
         machine = self._daemon.machine
         machine.add_other = lambda args: standin.add_device(self._daemon.machine, args)
+        if config.globals:
+            machine.made = lambda device: standin.globals.apply(device)
         return StandInDispatcher(self._daemon, standin)
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -261,6 +263,9 @@ class App:
             await self._register([self._config.making])
         if self._machine_builder is not None:
             await self._machine_builder.assemble(self._make_object, self._run)
+        standin = self._daemon.standin
+        if standin is not None and self._config.globals:
+            standin.globals.warn_of_unused()
         machine = self._daemon.machine
         machine.started = True
         machine.set_running(self._daemon.run_state == "running")

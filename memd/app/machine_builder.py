@@ -86,6 +86,11 @@ class MachineBuilder:
         if self._daemon.nodes is not None:
             self._finish_nodes(self._daemon.nodes)
         self._add_hardware()
+        if self._config.globals:
+            from memd.commands.standin import set_globals
+
+            with starting():
+                set_globals(self._daemon)
         await self._give_memory(make_object)
         standin = self._daemon.standin
         of_drives = [] if standin is None else standin.devices_of_drives

@@ -67,8 +67,7 @@ def size_of(name: str, value: str, least: int = 0, most: int | None = None) -> i
     Raises:
         QMPError: it is none, or another one.
     """
-    from memd.cli.opts import SIZE_HINT
-    from memd.qapi.numbers import parse_size
+    from memd.qapi.numbers import SIZE_HINT, parse_size
 
     size = parse_size(value)
     if size is None:

@@ -1,6 +1,6 @@
-"""Options of a QEMU's command line that are checked and have no effect.
+"""Options of a QEMU's command line that are checked, and have no effect but for `-global`.
 
-There is no firmware and no CPU that they could mean something to. Texts were
+There is no firmware and no CPU that the others could mean something to. Texts were
 observed on QEMU 10.0.2.
 """
 
@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from memd.cli.opts import OptsList, validate
+from memd.config import Global
 from memd.errors import QMPError
 from memd.hostmem.deadline import read_at_start
 from memd.qapi.numbers import parse_int64, parse_uuid
@@ -37,7 +38,7 @@ _SMBIOS = {
 _SMBIOS_ANY = OptsList("smbios", None, None)
 _LONGEST_NAME = 55
 _MOST_SHIFT = 10
-_SHORT_GLOBAL = re.compile(r"[^.=]{1,63}\.[^=]{1,63}=")
+_SHORT_GLOBAL = re.compile(r"([^.=]{1,63})\.([^=]{1,63})=(.*)", re.DOTALL)
 
 
 def take_smbios(line: QemuCommandLine, given: Given) -> None:
@@ -98,12 +99,16 @@ def take_option_rom(line: QemuCommandLine, given: Given) -> None:
 
 
 def take_global(line: QemuCommandLine, given: Given) -> None:
-    """Check `-global`; raises `QMPError`."""
-    if _SHORT_GLOBAL.match(given.value):
+    """Take `-global`; raises `QMPError`."""
+    match = _SHORT_GLOBAL.match(given.value)
+    if match is not None:
+        line.config.globals.append(Global(*match.groups()))
         return
-    opts = line.checked(given)
-    if not all(opts.has(each) for each in ("driver", "property", "value")):
+    values = map(line.checked(given).get, Global._fields)
+    found = [each for each in values if each is not None]
+    if len(found) < len(Global._fields):
         raise QMPError("options 'driver', 'property', and 'value' are required")
+    line.config.globals.append(Global(*found))
 
 
 def _read(path: str, complaint: str) -> None:

@@ -187,6 +187,30 @@ def query_machines(daemon: Daemon, args: JSONObject) -> JSON:
     return machines
 
 
+def set_globals(daemon: Daemon) -> None:
+    """Give what there is without a `-device` the values of `-global`; raises `QMPError`."""
+    standin = _standin(daemon)
+    known = standin.migration_parameters()
+    checker = daemon.schema.checker("migrate-set-parameters")
+
+    def check(name: str, value: JSON) -> None:
+        if name in known:
+            checker({name: value})
+
+    given = standin.globals.of_migration(check)
+    values = {
+        each: value for name, value in given.items() for each in (name, name.removeprefix("x-"))
+    }
+    standin.set_migration_parameters({each: values[each] for each in values.keys() & known.keys()})
+    capabilities: list[JSON] = [
+        {"capability": each["capability"], "state": values[each["capability"]]}
+        for each in migration.query_migrate_capabilities(daemon, {})
+        if each["capability"] in values
+    ]
+    migration.migrate_set_capabilities(daemon, {"capabilities": capabilities})
+    standin.globals.apply_to_parts(daemon.machine.config.type)
+
+
 async def at_start(daemon: Daemon, start: StartCommand) -> None:
     """Register what an option of the command line asks for.
 

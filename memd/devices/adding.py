@@ -97,6 +97,7 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
     container = machine.container(id)
     container.add_child(name, device)
     try:
+        machine.made(device)
         for each, value in properties.items():
             device.set_property(each, value)
         realizing = device.realize(machine)

@@ -193,6 +193,8 @@ class Machine:
             a file is refused.
         asked: the devices that the machine makes for options of the command line, in the
             order of their places.
+        made: is told each new device before that is given its properties, and may raise
+            `QMPError`.
         add_other: `device_add` of a type that is not memory's; None where there
             are none.
     """
@@ -212,6 +214,7 @@ class Machine:
         self.emit: Emit = lambda events: None
         self.later: Later = lambda _delay, act: act()
         self.spawn: Callable[[Command[None], str], None] = lambda command, _what: run_here(command)
+        self.made: Callable[[Device], None] = lambda device: None
         self.tree = tree
         # Those that take long to be real, whose ids are taken.
         self._making: list[MemoryDevice] = []
@@ -233,6 +236,7 @@ class Machine:
         new = Machine(self.tree, self.config)
         new.deny_private_discard, new.add_other = self.deny_private_discard, self.add_other
         new.emit, new.later, new.spawn = self.emit, self.later, self.spawn
+        new.made = self.made
         # What its guest was about to do is nobody's concern any more.
         self.emit = lambda events: None
         return new

@@ -93,6 +93,32 @@ def option_number(text: str, name: str) -> int:
     return number - (1 << 64) if number >> 63 else number
 
 
+SIZE_HINT = (
+    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+    "and exabytes, respectively."
+)
+"""The hint that follows on a command line."""
+
+
+def option_size(text: str, name: str) -> int:
+    """The size of an option, in bytes.
+
+    Args:
+        name: the option's.
+
+    Raises:
+        QMPError: it is none, or has more than 64 bits.
+    """
+    size = parse_size(text)
+    if size is not None:
+        return size
+    # Too large for its suffix is another matter than no size at all.
+    suffixed = text[-1:].lower() in tuple("kmgtpe")
+    if is_integer(text) or (suffixed and parse_size(f"{text[:-1]}k")):
+        raise QMPError(f"Value '{text}' is out of range for parameter '{name}'")
+    raise QMPError(f"Parameter '{name}' expects a non-negative number below 2^64", hint=SIZE_HINT)
+
+
 def low_half(number: int) -> int:
     """The lower 32 of the bits of a number, as a signed one."""
     return (number + 2**31) % 2**32 - 2**31

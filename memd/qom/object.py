@@ -177,6 +177,10 @@ class ObjectType:
             ancestry.discard("interface")
         self._ancestry: frozenset[str] = frozenset(ancestry)
 
+    def visit(self, name: str, value: JSON) -> JSON:
+        """What a client sends as the value of a property, checked; raises `QMPError`."""
+        return self.all_properties[name].visit(value, name)
+
     def is_a(self, name: str) -> bool:
         """Whether it is the type of that name, derives from it or implements it."""
         return name in self._ancestry

@@ -6,22 +6,13 @@ QEMU 10.0.2.
 
 from __future__ import annotations
 
+from memd.config import Global
 from memd.errors import QMPError
-from memd.qapi.keyval import parsed
-from memd.qapi.numbers import parse_int64, parse_size, parse_switch, parse_uint64
-from memd.qapi.visit import narrow_integers
+from memd.qapi.numbers import parse_size
 from memd.qom import ObjectType, Tree
 from memd.standin.catalogue import Catalogue
+from memd.standin.property_text import read_global
 from memd.standin.types import CatalogueTypes
-
-_int64, _uint64 = parsed(parse_int64, "int64"), parsed(parse_uint64, "uint64")
-_VISITS = {
-    "bool": parsed(parse_switch, "'on' or 'off'"),
-    **dict.fromkeys(("int", "int64"), _int64),
-    "uint64": _uint64,
-    **narrow_integers(_int64, _uint64),
-}
-"""How the text of a feature is read, by its type; others are taken as they are."""
 
 
 def check_features(catalogue: Catalogue, tree: Tree, type_name: str, text: str) -> None:
@@ -44,28 +35,15 @@ def check_features(catalogue: Catalogue, tree: Tree, type_name: str, text: str) 
     # Those with a sign are set last.
     for word in sorted(words, key=lambda word: word[0] in "+-"):
         if word[0] in "+-":
-            _find(known, word[1:])
+            if word[1:] not in known.all_properties:
+                raise QMPError(f"Property '{known.name}.{word[1:]}' not found")
             continue
         name, is_given, value = word.partition("=")
         _check(known, name.replace("_", "-"), value if is_given else "on")
 
 
-def _find(known: ObjectType, name: str) -> str:
-    """The type of a feature."""
-    if name not in known.all_properties:
-        raise QMPError(f"Property '{known.name}.{name}' not found")
-    return known.all_properties[name].type
-
-
 def _check(known: ObjectType, name: str, value: str) -> None:
-    if name == "tsc-freq":
-        if parse_size(value) is None:
-            raise QMPError(f"bad numerical value {value}")
-        return
-    try:
-        visit = _VISITS.get(_find(known, name))
-        if visit is not None:
-            visit(value, name)
-    except QMPError as error:
-        told = f"can't apply global {known.name}.{name}={value}: {error.desc}"
-        raise QMPError(told) from None
+    if name != "tsc-freq":
+        read_global(known, Global(known.name, name, value))
+    elif parse_size(value) is None:
+        raise QMPError(f"bad numerical value {value}")

@@ -248,6 +248,7 @@ class Devices:
         container = machine.container(id)
         container.add_child(name, device)
         try:
+            machine.made(device)
             for each in object_order(reversed(args)):
                 if each not in _NOT_PROPERTIES:
                     device.set_property(each, args[each])
@@ -512,8 +513,7 @@ class Devices:
         """A type whose properties can be set, made once from what the catalogue has."""
         found = self._types.get(driver)
         if found is None:
-            more = self._tree.more_types
-            told = (more and more.find(driver)) or self._need(driver)
+            told = self.catalogued(driver) or self._need(driver)
             found = self._types[driver] = ObjectType(
                 driver,
                 told.parent,
@@ -524,6 +524,11 @@ class Devices:
                 ],
             )
         return found
+
+    def catalogued(self, driver: str) -> ObjectType | None:
+        """A type, as the catalogue has it where it has one of that name; None for none such."""
+        more = self._tree.more_types
+        return (more and more.find(driver)) or self._tree.type_by_name(driver)
 
     def _property(self, driver: str, told: Property) -> Property:
         name, kind = told.name, told.type
@@ -569,12 +574,8 @@ class Devices:
 
     def _owner(self, driver: str, name: str) -> str:
         """The type that complaints about a property name: of a virtio device's, its inner half."""
-        for end in ("-pci-non-transitional", "-pci-transitional", "-pci"):
-            if driver.endswith(end):
-                inner = self._tree.type_by_name(f"{driver.removesuffix(end)}-device")
-                if inner is not None and name in inner.all_properties:
-                    return inner.name
-        return driver
+        inner = inner_type(self._tree, driver)
+        return driver if inner is None or name not in inner.all_properties else inner.name
 
     def _take_netdev(self, owner: str, device: Device, id: str) -> None:
         netdev = self._netdevs.find(id)
@@ -611,6 +612,16 @@ class Devices:
         chardev.opened = device.qom_type.name != _GUESTS_PORT
         if owner.startswith(_SERIAL_PORTS):
             self._chardevs.changeable.add(chardev)
+
+
+def inner_type(tree: Tree, driver: str) -> ObjectType | None:
+    """The type of the inner half of a virtio device, None for a device of one part."""
+    for end in ("-pci-non-transitional", "-pci-transitional", "-pci"):
+        if driver.endswith(end):
+            name = driver.removesuffix(end)
+            found = tree.type_by_name(f"{name}-device") or tree.type_by_name(name)
+            return found if found is not None and found.is_a("virtio-device") else None
+    return None
 
 
 def _names(device: Device, path: str) -> tuple[str | None, ...]:

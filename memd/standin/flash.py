@@ -80,6 +80,7 @@ def plug_flash(machine: Machine, standin: StandIn, given: JSONObject, program: s
         if _TOP - address > left:
             raise QMPError(f"combined size of system firmware exceeds {left} bytes")
         chip, own = _add_chip(machine, standin, name), _SHOWN[name]
+        machine.made(chip)
         chip.values["num-blocks"] = size // _SECTOR
         chip.set_property("drive", drive)
         drives.attach(drive, _KIND, f"/machine/{own}", {})

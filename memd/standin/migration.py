@@ -35,6 +35,7 @@ from memd.standin.stream import (
 from memd.work import Command, Completion, Event, Job, Turn
 
 if TYPE_CHECKING:
+    from memd.config import Config
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
     from memd.standin.chardevs import Sets
@@ -62,9 +63,11 @@ class Host(Protocol):
         migration_capabilities: those that are switched on.
         machine: its memory side.
         machine_kind: which machine it is, None where it is none.
+        config: the command line.
         fail: ends the process with an error.
     """
 
+    config: Config
     run_state: str
     autostart: bool
     migration_capabilities: frozenset[str]

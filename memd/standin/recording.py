@@ -57,6 +57,9 @@ _DESCRIPTION = re.compile(r', desc ".*"')
 _WORD = re.compile(r"[a-z][\w-]*(\|[\w?-]+)*")
 """The names of a command of the human monitor, in a line of its help."""
 
+_QUIT = '{"execute": "qmp_capabilities"} {"execute": "quit"}'
+_UNUSED = re.compile(r" global (\S+)\.memd-is-no-member=1 not used")
+
 _LARGE = 1 << 62
 _MOMENT = 2.0
 _AT_ONCE = 8
@@ -155,6 +158,20 @@ class _Binary:
         )
         # What follows the list of displays is prose.
         return _DESCRIPTION.sub("", done.stdout.partition("\nSome ")[0])
+
+    def staying(self, drivers: Sequence[str]) -> set[str]:
+        """The devices that can't come later: what `-global` says of others may be used yet."""
+        # One of migration is made by itself, and would say that it has no such property.
+        named = [each for each in drivers if each != "migration"]
+        given = [f"driver={each},property={_UNKNOWN},value=1" for each in named]
+        command = [
+            *(self._binary, "-S", "-nodefaults", "-display", "none", "-machine", "none"),
+            *("-qmp", "stdio", *(word for each in given for word in ("-global", each))),
+        ]
+        done = subprocess.run(
+            command, input=_QUIT, capture_output=True, text=True, timeout=_PATIENCE
+        )
+        return set(_UNUSED.findall(done.stderr))
 
     def plug_each(self, drivers: Sequence[str]) -> dict[str, tuple[str | None, JSON]]:
         """The complaint of each device that is plugged in with nothing given but its type.
@@ -377,6 +394,9 @@ def _devices(binary: _Binary) -> JSON:
                 # Those that come with a machine, and cannot be asked for.
                 "user": not line.endswith(", no-user"),
             }
+    staying = binary.staying(list(found))
+    for name, each in found.items():
+        each["hotplug"] = name not in staying
     said = binary.plug_each([name for name, each in found.items() if each["user"] and each["bus"]])
     for name, each in found.items():
         each["says"], each["pci"] = said.get(name, (None, None))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from memd.standin.dump import Dump
     from memd.standin.exports import Exports
     from memd.standin.fsdevs import Fsdevs
+    from memd.standin.globals import Globals
     from memd.standin.images import Images
     from memd.standin.listeners import Listeners
     from memd.standin.migration import Host, Migration
@@ -179,6 +180,16 @@ class StandIn:
             *(self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks),
             *(self.fsdevs, self.tpms, self._texts),
         )
+
+    @cached_property
+    def globals(self) -> Globals:
+        """The values of `-global`."""
+        from memd.standin.globals import Globals
+
+        assert self.host is not None
+        config = self.host.config
+        given, report = config.globals, config.report
+        return Globals(given, self._tree, self.catalogue, self.devices, report)
 
     @cached_property
     def fsdevs(self) -> Fsdevs:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import prefork
 from tests.differential.harness import Pair, Side
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd, running
 
@@ -43,6 +44,22 @@ def standin_pair(
             line = [*argv, *(each.replace("@DIR@", str(scratch)) for each in common)]
             sides.append(Side(stack.enter_context(running(name, line, place, scratch)), scratch))
         yield Pair(*sides)
+
+
+def same_messages(*options: str, text: str = '{"execute": "qmp_capabilities"}') -> None:
+    """Start both, end both at once by `quit`, and compare what they write to standard error.
+
+    Args:
+        options: of both.
+        text: what is said to them before.
+    """
+    common = ["-S", "-display", "none", "-nodefaults", "-qmp", "stdio", *options]
+    said = []
+    for argv in (qemu_binary(), qemu_system_memd(qemu_compat())):
+        done = prefork.run([*argv, *common], text=text + '{"execute": "quit"}')
+        rows = done.stderr.replace("qemu-system-x86_64", "qemu-system-memd").splitlines()
+        said.append((done.returncode, rows))
+    assert said[0] == said[1]
 
 
 def tell(pair: Pair, steps: Sequence[tuple[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests import prefork
 from tests.differential.server import qemu_binary, qemu_compat, qemu_system_memd
-from tests.differential.standin import standin_pair, tell
+from tests.differential.standin import same_messages, standin_pair, tell
 
 TAKEN = [
     *("-boot c,order=d,menu=on", "-boot strict=on -boot once=a,splash-time=5", "-icount auto"),
@@ -17,7 +17,7 @@ TAKEN = [
         "-smbios type=1,serial=x,uuid=550e8400-e29b-41d4-a716-446655440000",
         "-smbios type=0,uefi=on",
     ),
-    *("-smbios type=11,value=a,value=b", "-global driver=VGA,property=x,value=1"),
+    "-smbios type=11,value=a,value=b",
     *("-fw_cfg opt/a,string=b -fw_cfg name=opt/c,string=d", "-mem-prealloc"),
 ]
 
@@ -59,6 +59,13 @@ WRONG = [
     *("-device e1000,id=a -set device.a.foo=1", "-netdev user,id=n -set netdev.n.foo=on"),
     "-set device.a.addr=5 -device e1000,id=a",
     '-device {"driver":"e1000","id":"a"} -set device.a.addr=5',
+    *("-device VGA -global VGA.foo=1", "-device VGA -global driver=VGA,property=mmio,value=x"),
+    *("-device VGA -global pci-device.romsize=x", "-global ICH9-LPC.foo=1", "-global e1000.x=1"),
+    *("-global virtio-net-pci.mac=z", "-global cpu.foo=1", "-global migration.x=1"),
+    *("-global migration.mode=z", "-global migration.x-max-bandwidth=z"),
+    *("-global migration.multifd-channels=0", "-global migration.x-postcopy-preempt=on"),
+    "-device virtio-blk-pci -global virtio-device.foo=1",
+    "-device pcie-root-port -global pcie-port.aer_log_max=x",
 ]
 
 
@@ -71,3 +78,38 @@ def test_mistakes(line: str) -> None:
         rows = [row.rpartition("qemu-system-")[2] for row in done.stderr.splitlines()]
         said.append((done.returncode, [row.partition(": ")[2] or row for row in rows], done.stdout))
     assert said[0] == said[1]
+
+
+GLOBALS = """
+-device VGA,id=v -global VGA.vgamem_mb=32 -global pci-device.rombar=0 -global VGA.xres=1024
+-device pcie-root-port,id=p -global pcie-root-port.io-reserve=4K
+-netdev user,id=u -device virtio-net-pci,id=n,netdev=u,packed=off -global virtio-device.packed=on
+-global driver=virtio-net-device,property=mac,value=52-54-00-00-00-AA
+-m 64M,slots=1,maxmem=1G -object memory-backend-ram,id=m,size=128M
+-device virtio-mem-pci,id=mem,memdev=m -global virtio-mem.block-size=4M
+-global ICH9-LPC.disable_s3=1 -global migration.multifd-channels=5
+-global migration.x-events=on -global cfi.pflash01.secure=on
+"""
+VALUES = [
+    *(("v", "vgamem_mb"), ("v", "rombar"), ("v", "xres"), ("p", "io-reserve"), ("n", "packed")),
+    *(("n", "mac"), ("n", "rombar"), ("mem", "block-size"), ("later", "packed")),
+]
+STAYING = "PIIX4_PM.disable_s3=1 i440FX.z=1 vmgenid.guid=x cfi.pflash01.x=1 e1000e.rombar=0"
+NO_DEVICES = "foo.x=1 memory-backend-ram.share=on q35-machine.foo=1 virtio-net.mac=x"
+
+
+def test_effect_of_globals(directory: Path) -> None:
+    with standin_pair(directory, "-machine", "q35", *GLOBALS.split()) as pair:
+        later = {"driver": "virtio-rng-pci", "id": "later", "bus": "p"}
+        steps: list[tuple[str, object]] = [("device_add", later)]
+        for id, name in VALUES:
+            steps.append(("qom-get", {"path": f"/machine/peripheral/{id}", "property": name}))
+        power = pair.ask("qom-get", {"path": "/machine", "property": "acpi-device"})["return"]
+        steps.append(("qom-get", {"path": power, "property": "disable_s3"}))
+        steps += [("query-migrate-parameters", {}), ("query-migrate-capabilities", {})]
+        tell(pair, steps)
+
+
+def test_unused_globals() -> None:
+    given = [word for each in f"{STAYING} {NO_DEVICES}".split() for word in ("-global", each)]
+    same_messages("-machine", "q35", *given)
