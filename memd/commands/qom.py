@@ -15,11 +15,8 @@ from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
 from memd.qom import NO_USER, QObject, Tree
 from memd.session import Session
-from memd.wire import encode
+from memd.wire.rows import encode_rows
 from memd.work import Encoded, in_turns
-
-_LARGEST_LIST = 16 << 20
-"""Bytes of the properties of several objects."""
 
 
 async def object_add(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
@@ -73,16 +70,10 @@ async def qom_list(daemon: Daemon, args: JSONObject) -> list[JSON]:
 
 async def qom_list_get(daemon: Daemon, args: JSONObject) -> Encoded:
     """`qom-list-get`: the properties of several objects, with values (QEMU 11.1)."""
-    # In JSON at once: encoding megabytes in one go would block the loop.
-    parts: list[bytes] = []
-    size = 0
-    async for path in in_turns(args["paths"]):
-        values = await _values(_resolve_one(daemon.tree, path))
-        parts.append(encode({"properties": values}).rstrip())
-        size += len(parts[-1])
-        if size > _LARGEST_LIST:
-            raise QMPError(f"the answer has more than {_LARGEST_LIST} bytes: name fewer paths")
-    return Encoded(b"[" + b", ".join(parts) + b"]")
+    return await encode_rows(
+        {"properties": await _values(_resolve_one(daemon.tree, path))}
+        async for path in in_turns(args["paths"])
+    )
 
 
 def qom_list_types(daemon: Daemon, args: JSONObject) -> list[JSON]:

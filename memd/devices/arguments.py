@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qapi import numbers
 from memd.qapi.hash_order import object_order
-from memd.qapi.visit import BUILTIN_VISITS
 from memd.qom import ObjectType
 
 
@@ -38,17 +34,6 @@ def arguments(options: JSONObject, qom_type: ObjectType | None) -> JSONObject:
     return typed
 
 
-_NARROW = ("int32", "uint8", "uint16", "uint32")
-_READERS: dict[str, tuple[Callable[[str], JSON | None], str]] = {
-    "bool": (numbers.parse_switch, "'on' or 'off'"),
-    "int": (numbers.parse_size, "size"),
-    "size": (numbers.parse_size, "size"),
-    "uint64": (numbers.parse_uint64, "integer"),
-    **dict.fromkeys(("int64", *_NARROW), (numbers.parse_int64, "integer")),
-}
-"""How a property's text is read, by its type, and what the error calls it."""
-
-
 def value_of(kind: str, name: str, text: str) -> JSON:
     """A property's value from its text.
 
@@ -58,10 +43,7 @@ def value_of(kind: str, name: str, text: str) -> JSON:
     Raises:
         QMPError: the type does not take it.
     """
-    if kind not in _READERS:
-        return text
-    reader, expected = _READERS[kind]
-    value = reader(text)
-    if value is None:
-        raise QMPError(f"Parameter '{name}' expects {expected}")
-    return BUILTIN_VISITS[kind](value, name) if kind in _NARROW else value
+    from memd.qapi.keyval import SCALARS, visit_text
+
+    # What is called "int" takes sizes.
+    return SCALARS.get("size" if kind == "int" else kind, visit_text)(text, name)

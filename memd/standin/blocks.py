@@ -30,7 +30,8 @@ from memd.standin.image_locks import (
     Locks,
     change_locks,
 )
-from memd.wire import encode
+from memd.standin.texts import check_count
+from memd.wire.rows import encode_rows
 from memd.work import ELSEWHERE, MEMORY, Encoded, Job, in_turns
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from memd.standin.chardevs import Held, Sets
     from memd.standin.qcow2 import Header
     from memd.standin.tunable import ThrottleGroup
-
-_MOST = 1024
-"""Nodes that clients may have at a time: each may hold a descriptor."""
 
 _DEEPEST = 256
 """Nodes from one down to the last below it. libvirt makes no chain of more than 200 images, and
@@ -52,10 +50,6 @@ _LONGEST_NAME = 31
 
 _LONGEST_FILENAME = 4095
 """Characters of what a node is told to be, which is cut there."""
-
-_LARGEST_ANSWER = 16 << 20
-"""Bytes of JSON that are told of all nodes. Of each its whole chain is told, so that it grows
-with their square."""
 
 _SECTOR = 512
 _LONGEST = (1 << 63) - (1 << 30)
@@ -559,8 +553,7 @@ class Blocks:
             raise QMPError(f"node-name={name} is conflicting with a device id")
         if name in self._nodes or name in self._making:
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
-        if len(self._nodes) + len(self._making) >= _MOST:
-            raise QMPError(f"there are {_MOST} block nodes, and may be no more")
+        check_count(len(self._nodes) + len(self._making), "block nodes")
         return name
 
     def check_free(self, node: Node) -> None:
@@ -676,7 +669,8 @@ class Blocks:
             QMPError: it has too many bytes.
         """
         flat = args.get("flat", False)
-        return await encoded(self.info(node, flat=flat) for node in self.all()[::-1])
+        # Of each its whole chain is told, so that it grows with their square.
+        return await encode_rows(in_turns(self.info(node, flat=flat) for node in self.all()[::-1]))
 
     def info(self, node: Node, *, flat: bool = False) -> dict[str, JSON]:
         """QAPI's `BlockDeviceInfo`.
@@ -721,22 +715,6 @@ def conflict(node: Node, one: str, other: str, what: str = "write") -> QMPError:
         f"Permission conflict on node '{node.name}': permissions '{what}' are both required by"
         f" {one} {uses} and unshared by {other} {uses}."
     )
-
-
-async def encoded(rows: Iterable[JSON]) -> Encoded:
-    """Rows in JSON, made in turns.
-
-    Raises:
-        QMPError: they have too many bytes.
-    """
-    parts: list[bytes] = []
-    size = 0
-    async for row in in_turns(rows):
-        parts.append(encode(row).rstrip())
-        size += len(parts[-1])
-        if size > _LARGEST_ANSWER:
-            raise QMPError(f"the answer has more than {_LARGEST_ANSWER} bytes")
-    return Encoded(b"[" + b", ".join(parts) + b"]")
 
 
 def check_depth(node: Node, overlays: int = 0) -> None:

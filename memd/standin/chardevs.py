@@ -22,6 +22,7 @@ from memd.hostmem.paths import FDSETS, Entry, create_path, encode_path, open_pat
 from memd.hostmem.sockets import PATIENCE, connect_tcp, connect_unix, listen_tcp, listen_unix
 from memd.json_types import JSON
 from memd.qom import ChardevObject, Tree
+from memd.standin.texts import check_count
 from memd.work import ELSEWHERE, Job
 
 if TYPE_CHECKING:
@@ -58,9 +59,6 @@ class Sets(Protocol):
             NoDescriptorError: there is none.
         """
 
-
-_MOST = 1024
-"""Devices that clients may have added at a time: each may hold three descriptors."""
 
 _RING = 65536
 _SPICE_CHANNELS = ("vdagent", "smartcard", "usbredir")
@@ -177,8 +175,7 @@ class Chardevs:
         there = self._tree.chardevs.children
         if id in there or id in self._making:
             raise QMPError(f"Duplicate ID '{id}' for chardev")
-        if len(there) + len(self._making) >= _MOST:
-            raise QMPError(f"there are {_MOST} character devices, and may be no more")
+        check_count(len(there) + len(self._making), "character devices")
         kept = self._texts.take(args)
         kind, data = backend["type"], backend["data"]
         size = data.get("size", _RING)

@@ -26,6 +26,7 @@ from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.standin.netdevs import MAC
 from memd.standin.objects import value_unset
+from memd.standin.texts import check_count
 from memd.standin.types import type_of_alias
 
 if TYPE_CHECKING:
@@ -232,8 +233,7 @@ class Devices:
                 bus.check_hotplug()
         given = args.get("id")
         id = given if type(given) is str else None
-        if len(self._present) >= _MOST:
-            raise QMPError(f"there are {_MOST} devices, and may be no more")
+        check_count(len(self._present), "devices", _MOST)
         kept = self._texts.take(args)
         name = machine.name_device(id)
         kind = self.type_of(driver)

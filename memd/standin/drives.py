@@ -18,10 +18,12 @@ from memd.errors import ID_HINT, QMPError, bad_identifier, device_not_found, is_
 from memd.hostmem.file_systems import of_paths
 from memd.json_types import JSON
 from memd.qapi.numbers import low_half, option_number
-from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, conflict, encoded
+from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, conflict
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.standin.qcow2 import empty_image
-from memd.work import Encoded, Event, Job
+from memd.standin.texts import check_count
+from memd.wire.rows import encode_rows
+from memd.work import Encoded, Event, Job, in_turns
 
 if TYPE_CHECKING:
     from memd.qom.tree import Tree
@@ -43,9 +45,6 @@ _COUNTS = (
 
 _MOST_TOLD = 1024
 """Nodes of which statistics are told below one drive or node."""
-
-_MOST = 1024
-"""Drives that clients may have made by the human monitor at a time."""
 
 _DISCARDS = ("discard-nb-ok", "discard-nb-failed", "discard-bytes-ok")
 
@@ -161,8 +160,8 @@ class Drives:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        if hotplugged and len(self._blocks.drives) >= _MOST:
-            raise QMPError(f"there are {_MOST} drives, and may be no more")
+        if hotplugged:
+            check_count(len(self._blocks.drives), "drives")
         own = {name: options.pop(name) for name in _PLACE if name in options}
         if not is_identifier(own.get("id", "x")):
             raise BadId(bad_identifier().desc, hint=ID_HINT)
@@ -434,7 +433,7 @@ class Drives:
 
     async def query(self, args: object = None) -> Encoded:
         """The value of `query-block`; raises `QMPError` where it has too many bytes."""
-        return await encoded(self.rows())
+        return await encode_rows(in_turns(self.rows()))
 
     def rows(self) -> Iterator[dict[str, JSON]]:
         """What `query-block` tells of each drive."""
@@ -461,8 +460,10 @@ class Drives:
         """
         if args.get("query-nodes", False):
             nodes = self._blocks.all()[::-1]
-            return await encoded(_statistics(node, [], backing=False) for node in nodes)
-        return await encoded(self.statistics_of_drives())
+            rows: Iterator[JSON] = (_statistics(node, [], backing=False) for node in nodes)
+        else:
+            rows = self.statistics_of_drives()
+        return await encode_rows(in_turns(rows))
 
     def statistics_of_drives(self) -> Iterator[dict[str, JSON]]:
         """What `query-blockstats` tells of each drive; raises `QMPError`."""

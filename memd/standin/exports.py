@@ -11,6 +11,7 @@ from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
 from memd.standin.blocks import Blocks, Node
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, READ, WRITE, Locks
+from memd.standin.texts import check_count
 from memd.standin.tunable import IOThread
 from memd.work import Event
 
@@ -21,9 +22,6 @@ Args = dict[str, Any]
 _NBD = "nbd"
 _LONGEST_NAME = 4096
 """Bytes of an export's name."""
-
-_MOST = 1024
-"""Exports that clients may have at a time."""
 
 
 class Exports:
@@ -77,8 +75,7 @@ class Exports:
 
     async def _add(self, id: str, node: Node, args: Args) -> None:
         self._check_free(id)
-        if len(self._exports) >= _MOST:
-            raise QMPError(f"there are {_MOST} exports, and may be no more")
+        check_count(len(self._exports), "exports")
         name, thread = args.get("name", node.name), args.get("iothread")
         if thread is not None and not isinstance(self._listeners.object(thread), IOThread):
             raise QMPError(f'iothread "{thread}" not found')

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
+from memd.standin.texts import check_count
 from memd.work import Command, Event
 
 if TYPE_CHECKING:
     from memd.standin.blocks import Blocks, Node
-
-_MOST = 1024
-"""Jobs that clients may have at a time."""
 
 _ACTIVE = ("running", "paused", "ready", "standby")
 _VERBS = {
@@ -112,8 +110,7 @@ class Jobs:
             raise QMPError(f"Invalid job ID '{id}'")
         if id in self._jobs:
             raise QMPError(f"Job ID '{id}' already in use")
-        if len(self._jobs) >= _MOST:
-            raise QMPError(f"there are {_MOST} jobs, and may be no more")
+        check_count(len(self._jobs), "jobs")
         _check_speed(args.get("speed", 0))
 
     async def start(self, id: str, task: Task, args: dict[str, Any]) -> tuple[Event, ...]:

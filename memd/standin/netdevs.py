@@ -21,12 +21,10 @@ from memd.hostmem.sockets import UNIX_PATH_MAX
 from memd.json_types import JSONObject
 from memd.qapi.numbers import parse_int64
 from memd.standin.chardevs import Chardevs, Held, TakeFd
+from memd.standin.texts import check_count
 
 if TYPE_CHECKING:
     from memd.standin.texts import Texts
-
-_MOST = 1024
-"""Backends that clients may have added at a time, and hubs, which stay."""
 
 _NOT_BACKENDS = ("nic", "none")
 _FD_MEMBERS = ("fd", "fds", "vhostfd", "vhostfds")
@@ -183,11 +181,10 @@ class Netdevs:
             raise QMPError("Parameter 'id' expects an identifier")
         if id in self._known:
             raise QMPError(f"Duplicate ID '{id}'")
-        if len(self._known) >= _MOST:
-            raise QMPError(f"there are {_MOST} network backends, and may be no more")
+        check_count(len(self._known), "network backends")
         kept = self._texts.take(args)
-        if kind == "hubport" and len(self._hubs.keys() | {args["hubid"]}) > _MOST:
-            raise QMPError(f"there are {_MOST} network hubs, and may be no more")
+        if kind == "hubport":
+            check_count(len(self._hubs.keys() - {args["hubid"]}), "network hubs")
         self._check(args)
         other = self._other_of(args)
         fds: list[Held] = []

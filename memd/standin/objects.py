@@ -7,9 +7,7 @@ from typing import Any
 from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import OBJECT, ObjectType, Paths, Property, UserCreatable
-
-_ITEM = 192
-"""Bytes that an item of a list, or a member, takes beside its text."""
+from memd.standin.texts import size_of
 
 _EMPTY: dict[str, JSON] = {"bool": False, "string": "", "str": ""}
 
@@ -30,19 +28,7 @@ class KnownObject(UserCreatable):
     @property
     def memory_size(self) -> int:
         """The bytes that what it was given takes, roughly."""
-        return _size(self.values)
-
-
-def _size(value: JSON) -> int:
-    size, todo = 0, [value]
-    while todo:
-        each = todo.pop()
-        if type(each) is str:
-            size += len(each)
-        elif type(each) in (dict, list):
-            size += _ITEM * len(each)
-            todo += (*each, *each.values()) if type(each) is dict else each
-    return size
+        return size_of(self.values)
 
 
 def make_creatable(kind: ObjectType) -> None:

@@ -1,4 +1,4 @@
-"""What registers keep of the texts that clients gave them, counted for all of them together."""
+"""Limits of what registers keep: how many of each kind, and bytes of what clients gave for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ from memd.json_types import JSON
 
 MOST = 64 << 20
 """Bytes of texts that devices, character devices and network backends may keep."""
+
+_ITEM = 192
+"""Bytes that an item of a list, or a member, takes beside its text."""
+
+
+def check_count(count: int, what: str, most: int = 1024) -> None:
+    """Raise `QMPError` where clients may not add one more.
+
+    Args:
+        count: how many there are.
+        what: they are.
+        most: how many there may be.
+    """
+    if count >= most:
+        raise QMPError(f"there are {most} {what}, and may be no more")
 
 
 class Texts:
@@ -44,14 +59,13 @@ class Texts:
 
 
 def size_of(value: JSON) -> int:
-    """Bytes that the texts in a value take, its members' names excepted."""
+    """Bytes that a value takes, roughly."""
     size, todo = 0, [value]
     while todo:
         each = todo.pop()
         if type(each) is str:
             size += each.__sizeof__()
-        elif type(each) is dict:
-            todo += each.values()
-        elif type(each) is list:
-            todo += each
+        elif type(each) in (dict, list):
+            size += _ITEM * len(each)
+            todo += (*each, *each.values()) if type(each) is dict else each
     return size
