@@ -140,28 +140,22 @@ class App:
         Raises:
             StartError: the catalogue can't be read.
         """
-        config = self._config
-        if config.unmodelled is None:
+        if self._config.unmodelled is None:
             return Dispatcher(self._daemon)
         from memd.commands.standin import StandInDispatcher
+
+        self._set_standin()
+        return StandInDispatcher(self._daemon)
+
+    def _set_standin(self) -> None:
         from memd.standin.standin import StandIn
 
-        with starting():
-            standin = StandIn(
-                self._tree,
-                config.compat,
-                config.catalogue,
-                config.unmodelled,
-                machine=config.machine.type,
-                has_ide=config.machine_values.get("sata", True),
-            )
-        self._daemon.standin = standin
-        standin.host = self._daemon
         machine = self._daemon.machine
-        machine.add_other = lambda args: standin.add_device(self._daemon.machine, args)
-        if config.globals:
+        with starting():
+            standin = self._daemon.standin = StandIn(self._daemon)
+        machine.add_other = lambda args: standin.add_device(machine, args)
+        if self._config.globals:
             machine.made = lambda device: standin.globals.apply(device)
-        return StandInDispatcher(self._daemon, standin)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start, tell `ready`, and serve until the end.
@@ -296,7 +290,8 @@ class App:
             daemon, tree = self._daemon, self._tree
             daemon.reset()
             if daemon.standin is not None:
-                await self._run(daemon.standin.reset())
+                await self._run(daemon.standin.close())
+                self._set_standin()
             for each in tree.objects.each():
                 if isinstance(each, MemoryBackend):
                     each.mapped_by = None

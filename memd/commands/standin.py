@@ -38,12 +38,10 @@ class StandInDispatcher(Dispatcher):
 
     Args:
         daemon: what they are run on.
-        standin: its catalogue.
     """
 
-    def __init__(self, daemon: Daemon, standin: StandIn) -> None:
+    def __init__(self, daemon: Daemon) -> None:
         super().__init__(daemon, {**HANDLERS, **REGISTERS}, {**SESSION_HANDLERS, **OF_CLIENTS})
-        self._standin = standin
 
     def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
         """See `Dispatcher.__call__`."""
@@ -53,7 +51,7 @@ class StandInDispatcher(Dispatcher):
 
     def unmodelled(self, name: str, arguments: JSONObject) -> JSON:
         """See `Dispatcher.unmodelled`."""
-        return self._standin.answer(self._daemon.schema.commands[name], arguments)
+        return _standin(self._daemon).answer(self._daemon.schema.commands[name], arguments)
 
 
 def _is_long(arguments: JSONObject) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
 from memd.qapi.visit import visit_int32
-from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
+from memd.qom import LinkProperty, ObjectType, Paths, Property, QObject
 
 ANY_PLACE = -1
 """The PCI address that asks for any."""
@@ -27,7 +27,7 @@ class Bus(QObject):
         hotplug: whether devices may come and go while the machine runs.
     """
 
-    def __init__(self, qom_type: ObjectType, tree: Tree, *, hotplug: bool) -> None:
+    def __init__(self, qom_type: ObjectType, tree: Paths, *, hotplug: bool) -> None:
         super().__init__(qom_type, tree)
         self.hotplug = hotplug
 
@@ -45,7 +45,7 @@ class PciBus(Bus):
     """
 
     def __init__(
-        self, qom_type: ObjectType, tree: Tree, *, hotplug: bool, one_slot: bool = False
+        self, qom_type: ObjectType, tree: Paths, *, hotplug: bool, one_slot: bool = False
     ) -> None:
         super().__init__(qom_type, tree, hotplug=hotplug)
         self.one_slot = one_slot
@@ -146,9 +146,18 @@ class Buses:
         self._for_pci = {} if pci is None else {pci.name: pci}
         self._port_numbers: set[tuple[int, int]] = set()
 
-    def add_port(self, bus: PciBus) -> None:
-        """Note a port's bus: it can be named from now on."""
-        self._for_pci[bus.name] = bus
+    def open(self, device: QObject, name: str | None, kind: ObjectType, *, one_slot: bool) -> None:
+        """Put the bus of a port or a bridge into it, which can be named from now on.
+
+        Args:
+            name: of the bus; None for none, as nobody could refer to it.
+            kind: its type.
+            one_slot: whether it is a port's.
+        """
+        if name is not None:
+            bus = PciBus(kind, device.tree, hotplug=True, one_slot=one_slot)
+            device.add_child(name, bus)
+            self._for_pci[name] = bus
 
     def add_port_number(self, number: tuple[int, int]) -> bool:
         """Note a port's chassis and slot; False where another port has both."""

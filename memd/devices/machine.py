@@ -234,9 +234,8 @@ class Machine:
         """A new one of the same kind in its place in the tree; what was plugged in is gone."""
         self.tree.replace_machine()
         new = Machine(self.tree, self.config)
-        new.deny_private_discard, new.add_other = self.deny_private_discard, self.add_other
+        new.deny_private_discard = self.deny_private_discard
         new.emit, new.later, new.spawn = self.emit, self.later, self.spawn
-        new.made = self.made
         # What its guest was about to do is nobody's concern any more.
         self.emit = lambda events: None
         return new

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from memd.devices.bus import PciBus
 from memd.devices.device import Row, peripherals, stored, switches
 from memd.devices.machine import Device, Machine
 from memd.devices.pci import ANY_VECTORS, GuestsPciDevice, vectors
@@ -108,13 +107,6 @@ class Placeholder(GuestsPciDevice):
         self.take_place(machine)
         self.realized = True
 
-    def _open(self, machine: Machine, kind: str, *, one_slot: bool) -> None:
-        """Have a bus in it. Without a name nobody could refer to it."""
-        if self.id is not None:
-            bus = PciBus(self.tree.types()[kind], self.tree, hotplug=True, one_slot=one_slot)
-            self.add_child(self.id, bus)
-            machine.buses.add_port(bus)
-
 
 class Usb(Placeholder):
     """A USB controller: of MSI and MSI-X it has the latter, where it may choose."""
@@ -183,7 +175,7 @@ class RootPort(Placeholder):
         if not machine.buses.add_port_number(number):
             self.bus.vacate(self.place)
             raise QMPError("Can't add chassis slot, error -16")
-        self._open(machine, "PCIE", one_slot=True)
+        machine.buses.open(self, self.id, self.tree.types()["PCIE"], one_slot=True)
 
 
 class Bridge(Placeholder):
@@ -197,7 +189,7 @@ class Bridge(Placeholder):
                 " chassis id > 0."
             )
         super().realize(machine)
-        self._open(machine, "PCI", one_slot=False)
+        machine.buses.open(self, self.id, self.tree.types()["PCI"], one_slot=False)
 
 
 def has_balloon(tree: Tree, besides: str = "") -> bool:

@@ -334,12 +334,12 @@ class Blocks:
         self.drives: list[Drive] = []
         self._drives: dict[str, Drive] = {}
 
-    async def clear(self) -> None:
+    async def close(self) -> None:
         """Close every node."""
-        nodes = [*self._nodes.values()]
-        self._nodes.clear()
-        self.drives.clear()
-        self._drives.clear()
+        nodes = self.all()
+        for node in nodes:
+            if node.group is not None:
+                node.group.users.discard(node)
         await Job(lambda: _close(nodes), on=waits_for(nodes), release=True)
 
     def find(self, name: str) -> Node | None:

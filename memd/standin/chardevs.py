@@ -299,7 +299,7 @@ class Chardevs:
             device.given.close()
         await Job(device.close, on=device.on, release=True)
 
-    async def clear(self) -> None:
+    async def close(self) -> None:
         """Remove every device that was registered here; no port is on any other."""
         children = self._tree.chardevs.children
         for id, device in [*children.items()]:
@@ -308,7 +308,6 @@ class Chardevs:
                 await self._close_behind(device)
         for other in self._ports:
             other.users -= 1
-        self._ports.clear()
 
     def use(self, id: str, *, changeable: bool, there: bool = True) -> None:
         """A serial or parallel port is on a device.

@@ -442,17 +442,11 @@ class Devices:
                     device.add_child(name, bus)
                     self._buses[bus.name] = bus
                 return
-        if id is None:
-            # Without a name nobody could refer to it.
-            return
         port = kind.is_a("pcie-port")
         if port or kind.name in _PLAIN_PCI:
             express = port or kind.name == "x3130-upstream"
-            pci = PciBus(
-                self._need("PCIE" if express else "PCI"), self._tree, hotplug=True, one_slot=port
-            )
-            device.add_child(id, pci)
-            machine.buses.add_port(pci)
+            bus_type = self._need("PCIE" if express else "PCI")
+            machine.buses.open(device, id, bus_type, one_slot=port)
 
     def forget(
         self, device: AnyDevice, machine: Machine, path: str, events: tuple[Event, ...]
@@ -476,7 +470,7 @@ class Devices:
         finally:
             machine.emit(events)
 
-    def clear(self) -> None:
+    async def close(self) -> None:
         """Drop what all devices refer to; their machine is gone."""
         for device in self._present:
             self._release(device, self._tree.path_of(device))

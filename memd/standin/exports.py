@@ -50,7 +50,7 @@ class Exports:
     async def stop(self, args: object = None) -> tuple[Event, ...]:
         """`nbd-server-stop`; raises `QMPError` where it was not started."""
         self._need_server()
-        await self._listeners.close(_NBD)
+        await self._listeners.end(_NBD)
         return await self._drop(*reversed(self._exports))
 
     async def add(self, args: Args) -> None:

@@ -80,7 +80,7 @@ class Listeners:
         finally:
             closed.set()
 
-    async def close(self, name: str) -> None:
+    async def end(self, name: str) -> None:
         """Listen there no more; its address is free once this ends."""
         opened = self._open.pop(name)
         if opened is not None:
@@ -88,7 +88,7 @@ class Listeners:
             channel.interrupt()
             await closed
 
-    async def clear(self) -> None:
+    async def close(self) -> None:
         """Listen nowhere any more."""
         for name in [*self._open]:
-            await self.close(name)
+            await self.end(name)

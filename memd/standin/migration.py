@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from memd.config import Config
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
+    from memd.qom import Tree
     from memd.standin.chardevs import Sets
 
 log = logging.getLogger("memd")
@@ -55,18 +56,20 @@ _UNDER_WAY = ("setup", "active", "pre-switchover", "device", "postcopy-active", 
 
 
 class Host(Protocol):
-    """The stand-in, as far as migration concerns it.
+    """The daemon, as far as a stand-in uses it.
 
     Attributes:
+        tree: the QOM tree.
+        config: the parsed command line.
         run_state: whether the machine runs, and why not.
         autostart: whether it runs once it has come.
         migration_capabilities: those that are switched on.
         machine: its memory side.
         machine_kind: which machine it is, None where it is none.
-        config: the command line.
         fail: ends the process with an error.
     """
 
+    tree: Tree
     config: Config
     run_state: str
     autostart: bool
@@ -88,7 +91,7 @@ class Migration:
     """The migration of a machine, out and in, and what clients are told of it.
 
     Args:
-        host: the stand-in.
+        host: the daemon.
         parameters: gives those of migration.
         compat: whose events and texts.
         set_active: locks the images of the machine, or leaves them to another one.
@@ -356,8 +359,8 @@ class Migration:
             self._become("cancelling")
             self._wake()
 
-    def give_up(self) -> None:
-        """End what is under way, either way: it is forgotten."""
+    async def close(self) -> None:
+        """End what is under way, either way."""
         self.cancel()
         self._given_up = True
         if self._awaited is not None:

@@ -315,15 +315,10 @@ class Netdevs:
             if netdev in ports:
                 ports.remove(netdev)
 
-    def clear(self) -> None:
-        """Delete every backend."""
+    async def close(self) -> None:
+        """Close every backend."""
         for each in self._known.values():
             each.close()
-        self._known.clear()
-        self._clients.clear()
-        self._hubs.clear()
-        self._addresses.clear()
-        self._own.clear()
 
     def set_link(self, args: dict[str, Any]) -> None:
         """`set_link`, of a backend or a device; raises `QMPError` where there is none."""

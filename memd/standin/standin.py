@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qapi.schema import Command, Schema
-from memd.qom import Tree
 from memd.standin.catalogue import find_catalogue
 from memd.work import Turn
 
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
     from memd.standin.tpms import Tpms
     from memd.standin.vnc import Vnc
 
-REFUSE, SAMPLE = UNMODELLED = ("refuse", "sample")
-"""The treatment of a command that is only known: an error, or an answer that is made up."""
-
 _FULL = "q35"
 
 
@@ -45,45 +40,32 @@ class StandIn:
     """A catalogue that is served.
 
     Args:
-        tree: gets the catalogue's types, once somebody asks for types.
-        compat: whose catalogue is served where no other one is named.
-        path: the catalogue, or None for that which comes with memd.
-        unmodelled: one of `UNMODELLED`.
-        machine: the type of the machine.
-        has_ide: whether it has its IDE buses.
+        host: the daemon; its tree gets the catalogue's types, once somebody asks for types.
+
+    Attributes:
+        catalogue: what is served.
+        devices_of_drives: the devices that `-drive if=virtio` asks for.
+        ram_blocks: the RAM blocks of backends.
 
     Raises:
         QMPError: the catalogue can't be read.
     """
 
-    def __init__(
-        self,
-        tree: Tree,
-        compat: Compat,
-        path: str | None,
-        unmodelled: str,
-        *,
-        machine: str,
-        has_ide: bool = True,
-    ) -> None:
-        self.catalogue = find_catalogue(compat, path)
-        self._compat = compat
-        self._unmodelled = unmodelled
-        self._machine = machine
-        self._has_ide = has_ide
+    def __init__(self, host: Host) -> None:
+        config, tree = host.config, host.tree
+        self.catalogue = find_catalogue(config.compat, config.catalogue)
+        self._host = host
+        self._tree = tree
+        self._compat = config.compat
+        self._machine = config.machine.type
         self._asked = 0
         self._parameters: dict[str, JSON] = {}
-        self.host: Host | None = None
-        """The daemon that it is in, set once that is there."""
         self.devices_of_drives: list[DeviceOption] = []
-        """The devices that `-drive if=virtio` asks for."""
-        self._tree = tree
         from memd.devices.ram_blocks import RamBlocks
         from memd.standin.types import CatalogueTypes
 
         tree.more_types = CatalogueTypes(self.catalogue, tree)
         self.ram_blocks = RamBlocks()
-        """The RAM blocks of backends."""
         tree.objects.on_listed = self.ram_blocks.take
 
     # Registers, each made when it is first asked for: a start that needs none imports none.
@@ -100,8 +82,7 @@ class StandIn:
         """The character devices that clients add."""
         from memd.standin.chardevs import Chardevs
 
-        assert self.host is not None
-        return Chardevs(self._tree, lambda: self.spice.in_use, self.host.fdsets, self._texts)
+        return Chardevs(self._tree, lambda: self.spice.in_use, self._host.fdsets, self._texts)
 
     @cached_property
     def netdevs(self) -> Netdevs:
@@ -115,9 +96,8 @@ class StandIn:
         """The block nodes."""
         from memd.standin.blocks import Blocks
 
-        assert self.host is not None
-        blocks = Blocks(self._compat, self._tree, self.host.fdsets)
-        blocks.inactive = self.host.run_state == "inmigrate"
+        blocks = Blocks(self._compat, self._tree, self._host.fdsets)
+        blocks.inactive = self._host.run_state == "inmigrate"
         return blocks
 
     @cached_property
@@ -125,7 +105,8 @@ class StandIn:
         """The drives that block nodes are in."""
         from memd.standin.drives import Drives
 
-        return Drives(self.blocks, self._tree, self._machine, has_ide=self._has_ide)
+        has_ide = self._host.config.machine_values.get("sata", True)
+        return Drives(self.blocks, self._tree, self._machine, has_ide=has_ide)
 
     @cached_property
     def images(self) -> Images:
@@ -146,8 +127,7 @@ class StandIn:
         """The listening sockets of servers that it lacks."""
         from memd.standin.listeners import Listeners
 
-        assert self.host is not None
-        return Listeners(self.host.machine)
+        return Listeners(self._host.machine)
 
     @cached_property
     def exports(self) -> Exports:
@@ -168,8 +148,7 @@ class StandIn:
         """The measurement of dirtied memory."""
         from memd.standin.dirty_rate import DirtyRate
 
-        assert self.host is not None
-        return DirtyRate(self.host.machine)
+        return DirtyRate(self._host.machine)
 
     @cached_property
     def devices(self) -> Devices:
@@ -186,8 +165,7 @@ class StandIn:
         """The values of `-global`."""
         from memd.standin.globals import Globals
 
-        assert self.host is not None
-        config = self.host.config
+        config = self._host.config
         given, report = config.globals, config.report
         return Globals(given, self._tree, self.catalogue, self.devices, report)
 
@@ -217,44 +195,26 @@ class StandIn:
         """The migration of the machine."""
         from memd.standin.migration import Migration
 
-        assert self.host is not None
         parameters = self.migration_parameters
-        return Migration(self.host, parameters, self._compat, self.set_active)
+        return Migration(self._host, parameters, self._compat, self.set_active)
 
     @cached_property
     def dump(self) -> Dump:
         """The dump of the memory."""
         from memd.standin.dump import Dump
 
-        assert self.host is not None
-        return Dump(self.host.machine)
+        return Dump(self._host.machine)
 
     async def set_active(self, active: bool) -> None:
         """Lock the images, or leave them to another machine; see `Blocks.set_active`."""
         if "blocks" in vars(self):
             await self.blocks.set_active(active)
 
-    async def reset(self) -> None:
-        """Forget every register; what they hold is closed."""
-        made = vars(self)
-        if "migration" in made:
-            self.migration.give_up()
-        if "devices" in made:
-            self.devices.clear()
-        if "netdevs" in made:
-            self.netdevs.clear()
-        if "chardevs" in made:
-            await self.chardevs.clear()
-        if "listeners" in made:
-            await self.listeners.clear()
-        if "blocks" in made:
-            await self.blocks.clear()
-        for name, each in vars(StandIn).items():
-            if isinstance(each, cached_property):
-                made.pop(name, None)
-        self._parameters.clear()
-        self.devices_of_drives.clear()
-        self._asked = 0
+    async def close(self) -> None:
+        """Close what the registers hold; it is not used any more."""
+        for name in ("migration", "devices", "netdevs", "chardevs", "listeners", "blocks"):
+            if name in vars(self):
+                await getattr(self, name).close()
 
     async def add_device(self, machine: Machine, args: dict[str, JSON]) -> None:
         """`device_add` of a type that memd has no part for, or of an alias.
@@ -335,7 +295,7 @@ class StandIn:
                 if "error" in recorded:
                     raise QMPError(recorded["error"]["desc"], recorded["error"]["class"])
                 return recorded["return"]
-        if self._unmodelled == REFUSE:
+        if self._host.config.unmodelled == "refuse":
             raise QMPError(
                 f"memd knows '{command.name}' and does not act on it: have a test tell its"
                 " answer, or start with --unmodelled sample"

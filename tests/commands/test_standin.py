@@ -8,20 +8,18 @@ import pytest
 
 from memd.commands.daemon import Daemon
 from memd.commands.standin import ACTS
-from memd.compat import Compat
 from memd.config import Config, Report
 from memd.errors import QMPError
 from memd.qom import Tree
-from memd.standin.standin import REFUSE, StandIn
+from memd.standin.standin import StandIn
 from memd.work import Turn
 from tests.stepping import Running
 
 
 def make() -> tuple[StandIn, Daemon]:
     tree = Tree()
-    standin = StandIn(tree, Compat.V10_0, None, REFUSE, machine="none")
-    standin.host = daemon = Daemon(tree, Config(Report("memd")))
-    return standin, daemon
+    daemon = Daemon(tree, Config(Report("memd")))
+    return StandIn(daemon), daemon
 
 
 def test_what_runs_a_command_is_there() -> None:

@@ -41,7 +41,7 @@ class Listening:
     def has(self, name: str) -> bool:
         return True
 
-    async def close(self, name: str) -> None:
+    async def end(self, name: str) -> None:
         pass
 
 
@@ -175,7 +175,7 @@ def test_what_uses_a_file_is_work_for_its_file_system(tmp_path: Path) -> None:
     while not isinstance(running.wait, Job):
         running.step()
     assert running.job.on == {os.stat(tmp_path).st_dev}
-    done(blocks.clear())
+    done(blocks.close())
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_an_image_is_whole_though_the_kernel_writes_a_little_at_a_time(
     again = blocks.named("q2").header
     assert again is not None
     assert again.backing == "x" * 900
-    done(blocks.clear())
+    done(blocks.close())
 
 
 def test_an_image_that_can_not_be_written_whole_is_said_to_be_none(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_image_that_can_not_be_written_whole_is_said_to_be_none(tmp_path: Pat
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert error == f"Could not write to '{tmp_path / 'a'}': File too large"
-    done(blocks.clear())
+    done(blocks.close())
 
 
 @pytest.mark.parametrize("dismissed", [True, False])
@@ -103,7 +103,7 @@ def test_no_job_is_dismissed_while_its_nodes_are_closed(tmp_path: Path, dismisse
         done(images.jobs.command("job-dismiss", {"id": "j"}))
     assert images.jobs.query() == []
     assert [each.name for each in blocks.all()] == ["n"]
-    done(blocks.clear())
+    done(blocks.close())
 
 
 def test_alignments(tmp_path: Path) -> None:
@@ -127,4 +127,4 @@ def test_alignments(tmp_path: Path) -> None:
     memory, requests = alignments("direct")
     assert {memory, requests} <= {512, 4096}
     assert alignments("above") == (memory, 1)
-    done(blocks.clear())
+    done(blocks.close())

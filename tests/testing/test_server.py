@@ -245,6 +245,7 @@ def test_a_reset_makes_everything_anew(tmp_path: Path) -> None:
         *("-device", "pcie-root-port,id=p0", "-device", "pcie-root-port,id=p1,chassis=1"),
         *("-device", "virtio-net-pci,id=e0,netdev=n0,bus=p1"),
     )
+    throttled = {"driver": "throttle", "node-name": "b2", "throttle-group": "t0", "file": "b0"}
     with Server(options, command=(sys.executable, "-c", program)) as server:
         client = server.connect()
         # Its own connection is seen, too.
@@ -263,6 +264,8 @@ def test_a_reset_makes_everything_anew(tmp_path: Path) -> None:
                 ("chardev-add", {"id": "c1", "backend": {"type": "null", "data": {}}}),
                 ("migrate-set-parameters", {"downtime-limit": 7}),
                 ("object-add", {"qom-type": "rng-random", "id": "rng0"}),
+                ("object-add", {"qom-type": "throttle-group", "id": "t0"}),
+                ("blockdev-add", throttled),
                 ("cont", None),
                 ("device_del", {"id": "e0"}),
                 ("stop", None),
