@@ -6,7 +6,8 @@ import io
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import partial
 from typing import TypeVar, cast
 
 from memd.client.conversation import (
@@ -21,6 +22,17 @@ from memd.client.transfers import Data, Transfers
 from memd.json_types import JSON
 
 T = TypeVar("T")
+
+
+class _Sent:
+    """A command that was sent; to await its value is to wait for it in place."""
+
+    def __init__(self, wait: Callable[[], Answer]) -> None:
+        self._wait = wait
+
+    def __await__(self) -> Generator[None, None, JSON]:
+        yield from ()
+        return self._wait().value
 
 
 class Client:
@@ -49,7 +61,7 @@ class Client:
         # Whether a command was sent in part: what follows would be read as the rest of it.
         self._cut = False
         self._socket = connect(address, timeout)
-        self._transfers = Transfers(self._socket, self._execute)
+        self._transfers = Transfers(self._socket, self._begin)
         try:
             while not self._conversation.greeting:
                 self._receive()
@@ -172,12 +184,12 @@ class Client:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    async def _execute(self, command: str, arguments: Message, fds: Sequence[int]) -> JSON:
-        return self.execute(command, arguments, fds=fds)
+    def _begin(self, command: str, arguments: Message, fds: Sequence[int]) -> _Sent:
+        return _Sent(partial(self._answer_to, self._request(command, arguments, fds=fds)))
 
     def _transfer(self, transfer: Coroutine[None, None, T]) -> T:
         try:
-            # It never suspends: `_execute` waits in place.
+            # It never suspends: `_Sent` waits in place.
             transfer.send(None)
         except StopIteration as end:
             return cast(T, end.value)
@@ -195,12 +207,27 @@ class Client:
         fds: Sequence[int] = (),
         fd: bool = False,
     ) -> Answer:
+        return self._answer_to(self._request(command, arguments, fds=fds, fd=fd))
+
+    def _request(
+        self,
+        command: str,
+        arguments: Message | None,
+        *,
+        fds: Sequence[int] = (),
+        fd: bool = False,
+    ) -> int:
+        """Send a command; its number."""
         number, data = self._conversation.request(command, arguments, fd=fd)
         try:
             self._send(data, fds)
         except BaseException:
             self._conversation.forget(number)
             raise
+        return number
+
+    def _answer_to(self, number: int) -> Answer:
+        """Wait for the answer to the command of that number, the last that was sent."""
         while True:
             answer = self._sort(self._receive(), number)
             if answer is None:

@@ -1,7 +1,9 @@
 """Reading and writing memory through a connection, by commands that the client sends.
 
 Where the connection carries descriptors, what is long goes through a window: a memfd
-of this process that goes along with the command, and is sealed against shrinking.
+of this process that goes along with the command, and is sealed against shrinking. What
+takes several commands goes through two in turn: the server works on one of them while
+this process works on the other.
 """
 
 from __future__ import annotations
@@ -11,27 +13,64 @@ import fcntl
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING
 
 from memd.errors import NO_DESCRIPTOR, QMPError
 from memd.json_types import JSON
 
-if TYPE_CHECKING:
-    from memd.hostmem.window import Window
-
 CHUNK = 16 << 20
 """Bytes that x-memdev-read and x-memdev-write take at once."""
 
-PIECE = 8 << 20
-"""Bytes that are read, or made to be written, at once: they stay in a processor's cache."""
+PIECE = 4 << 20
+"""Bytes that are read, or made to be written, at once: two of them stay in a processor's cache."""
 
 LEAST = 256 << 10
 """Bytes from which on a window is worth its making."""
 
 Data = bytes | bytearray | memoryview
 
-Execute = Callable[[str, dict[str, JSON], tuple[int, ...]], Awaitable[JSON]]
-"""Executes a command with these arguments, sending these descriptors along."""
+Begin = Callable[[str, dict[str, JSON], tuple[int, ...]], Awaitable[JSON]]
+"""Sends a command with these arguments and descriptors, at the latest when what it gives
+is awaited: the command's value."""
+
+Begun = tuple[dict[str, JSON], Data, "Window | None", Awaitable[JSON]]
+"""A command under way: its arguments; the bytes, if they are to be written; what it goes
+through; its value."""
+
+
+class Window:
+    """A memfd that goes along with commands.
+
+    Attributes:
+        fd: its descriptor.
+
+    Raises:
+        OSError: no descriptor is available, or no memfd.
+    """
+
+    def __init__(self) -> None:
+        from memd.hostmem.window import Window
+
+        self.fd = os.memfd_create("memd-window", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.fd, CHUNK)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+            self._mapped = Window(self.fd, PIECE, writable=True)
+        except BaseException:
+            os.close(self.fd)
+            raise
+        self._first = self._mapped.view[:0]
+
+    def first(self, size: int) -> memoryview:
+        """Its first so many bytes, `PIECE` at most, until it is asked again or closed."""
+        self._first.release()
+        self._first = self._mapped.view[:size]
+        return self._first
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self.fd)
+        self._first.release()
+        self._mapped.close()
 
 
 class Transfers:
@@ -39,103 +78,128 @@ class Transfers:
 
     Args:
         sock: the connection.
-        execute: sends a command through it; raises `QMPError`.
+        begin: sends a command through it; its value raises `QMPError`.
     """
 
-    def __init__(self, sock: socket.socket, execute: Execute) -> None:
-        self._execute = execute
+    def __init__(self, sock: socket.socket, begin: Begin) -> None:
+        self._begin = begin
         self._carries = sock.family == socket.AF_UNIX
-        # The window's descriptor, or -1, and a mapping of its first `PIECE` bytes.
-        self._window = -1
-        self._mapped: Window | None = None
+        self._windows: list[Window] = []
 
     def close(self) -> None:
-        """Close the window."""
-        if self._window >= 0:
-            os.close(self._window)
-            self._window = -1
-        if self._mapped is not None:
-            self._mapped.close()
-            self._mapped = None
+        """Close the windows."""
+        while self._windows:
+            self._windows.pop().close()
 
     async def read(self, id: str, offset: int, length: int, take: Callable[[Data], object]) -> None:
         """Read; `take` is called with each piece, which is good until it returns."""
-        for at, size in _pieces(offset, length, PIECE):
-            arguments: dict[str, JSON] = {"id": id, "offset": at, "length": size}
-            if self._passes(size) and self._mapped is not None:
-                try:
-                    wanted = {**arguments, "descriptor": True}
-                    await self._execute("x-memdev-read", wanted, (self._window,))
-                except QMPError as refused:
-                    self._expect_none(refused)
-                else:
-                    with self._mapped.view[:size] as piece:
-                        take(piece)
-                    continue
-            value = await self._execute("x-memdev-read", arguments, ())
-            take(base64.b64decode(value["data"]))
+        ranges = _pieces(offset, length, PIECE)
+        begun: Begun | None = self._begin_read(id, *next(ranges), 0)
+        turn = 0
+        while begun is not None:
+            data = await self._end_read(*begun)
+            turn = 1 - turn
+            following = next(ranges, None)
+            begun = None if following is None else self._begin_read(id, *following, turn)
+            take(data)
 
     async def write(self, id: str, offset: int, data: Data) -> None:
         """Write."""
         with memoryview(data).cast("B") as view:
             for at, size in _pieces(offset, len(view), CHUNK):
                 part = view[at - offset : at - offset + size]
-                if self._passes(size):
-                    os.pwrite(self._window, part, 0)
-                await self._write(id, at, part)
+                if window := self._window(size, 0):
+                    os.pwrite(window.fd, part, 0)
+                await self._end_write(*self._begin_write(id, at, part, window))
 
     async def write_each(self, id: str, offset: int, fill: Callable[[memoryview], int]) -> int:
         """Write what `fill` puts at the beginning of the buffer that it is given.
 
         Args:
-            fill: says how many bytes these are; it is called again until they are none.
+            fill: says how many bytes these are; it is called again until they are none,
+                while what it gave before is being written.
 
         Returns:
             How many bytes were written.
         """
-        written = 0
-        mapped = self._mapped if self._passes(PIECE) else None
-        with memoryview(bytearray(PIECE)) if mapped is None else mapped.view[:] as buffer:
-            # Nothing to write is written, too: memory that can't be written says so.
-            while (count := fill(buffer)) or not written:
-                with buffer[:count] as part:
-                    await self._write(id, offset + written, part)
-                written += count
-                if not count:
-                    break
-        return written
+        written, turn = 0, 0
+        begun: Begun | None = None
+        while True:
+            window = self._window(PIECE, turn)
+            if window is None:
+                buffer = memoryview(bytearray(PIECE))
+                part = buffer[: fill(buffer)]
+            else:
+                part = window.first(fill(window.first(PIECE)))
+            if begun is not None:
+                await self._end_write(*begun)
+                if not part:
+                    return written
+            passes = window if len(part) >= LEAST and self._carries else None
+            begun = self._begin_write(id, offset + written, part, passes)
+            if not part:
+                # Nothing to write is written, too: memory that can't be written says so.
+                await self._end_write(*begun)
+                return 0
+            written, turn = written + len(part), 1 - turn
 
-    async def _write(self, id: str, offset: int, part: memoryview) -> None:
-        """Write what the window begins with, too, if it passes through it."""
-        size = len(part)
-        if self._passes(size):
-            passed: dict[str, JSON] = {"id": id, "offset": offset, "length": size}
+    def _begin_read(self, id: str, offset: int, size: int, turn: int) -> Begun:
+        arguments: dict[str, JSON] = {"id": id, "offset": offset, "length": size}
+        if (window := self._window(size, turn)) is None:
+            return arguments, b"", None, self._begin("x-memdev-read", arguments, ())
+        wanted = {**arguments, "descriptor": True}
+        return arguments, b"", window, self._begin("x-memdev-read", wanted, (window.fd,))
+
+    async def _end_read(
+        self, arguments: dict[str, JSON], _data: Data, window: Window | None, value: Awaitable[JSON]
+    ) -> Data:
+        if window is not None:
             try:
-                await self._execute("x-memdev-write", passed, (self._window,))
+                await value
             except QMPError as refused:
                 self._expect_none(refused)
+                value = self._begin("x-memdev-read", arguments, ())
             else:
-                return
+                return window.first(arguments["length"])
+        return base64.b64decode((await value)["data"])
+
+    def _begin_write(self, id: str, offset: int, part: Data, window: Window | None) -> Begun:
+        """Write what the window begins with, if there is one."""
+        arguments: dict[str, JSON] = {"id": id, "offset": offset}
+        if window is None:
+            return arguments, part, None, self._begin_write_text(arguments, part)
+        passed = {**arguments, "length": len(part)}
+        return arguments, part, window, self._begin("x-memdev-write", passed, (window.fd,))
+
+    async def _end_write(
+        self, arguments: dict[str, JSON], part: Data, window: Window | None, value: Awaitable[JSON]
+    ) -> None:
+        try:
+            await value
+        except QMPError as refused:
+            if window is None:
+                raise
+            self._expect_none(refused)
+            await self._begin_write_text(arguments, part)
+
+    def _begin_write_text(self, arguments: dict[str, JSON], part: Data) -> Awaitable[JSON]:
         text = base64.b64encode(part).decode("ascii")
-        await self._execute("x-memdev-write", {"id": id, "offset": offset, "data": text}, ())
+        return self._begin("x-memdev-write", {**arguments, "data": text}, ())
 
-    def _passes(self, size: int) -> bool:
-        """Whether so many bytes go through the window, which is there then."""
-        if size < LEAST or not self._carries:
-            return False
-        if self._window < 0:
+    def _window(self, size: int, turn: int) -> Window | None:
+        """The window that so many bytes go through, if they do; `turn` says which of the two."""
+        if not self._carries:
+            self.close()
+            return None
+        if size < LEAST:
+            return None
+        if len(self._windows) == turn:
             try:
-                flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-                self._window = os.memfd_create("memd-window", flags)
-                os.ftruncate(self._window, CHUNK)
-                fcntl.fcntl(self._window, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-                from memd.hostmem.window import Window
-
-                self._mapped = Window(self._window, PIECE, writable=True)
+                self._windows.append(Window())
             except OSError:
-                # No descriptor is available, or no memfd.
                 self._carries = False
-        return self._carries
+                return None
+        return self._windows[turn]
 
     def _expect_none(self, refused: QMPError) -> None:
         """Go on without windows, if no descriptor came to the server.
@@ -145,7 +209,6 @@ class Transfers:
         if refused.desc != NO_DESCRIPTOR:
             raise refused
         self._carries = False
-        self.close()
 
 
 def _pieces(offset: int, length: int, most: int) -> Iterator[tuple[int, int]]:

@@ -83,6 +83,10 @@ class FaultyHost(Host):
             self._may_fail("open")
         return super().open_at(directory, name, flags, mode)
 
+    def copy(self, source: int, offset: int, to: int, at: int, length: int) -> int:
+        """Nothing is copied without calls that may fail."""
+        return 0
+
     def advise(self, address: int, length: int, advice: int) -> int:
         """See `Host`."""
         number = self._refusal("populate" if advice in _POPULATING else "madvise")

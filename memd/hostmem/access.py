@@ -125,9 +125,12 @@ def read_to(region: Region, name: str, offset: int, to: InMemfd) -> None:
     Raises:
         QMPError: they can't be read, or not be written there.
     """
-    for at, piece in _pieces(region, name, offset, len(to)):
+    length, copied = len(to), 0
+    if region.shared and region.reads_as_file:
+        copied = region.host.copy(region.fd, region.offset + offset, to.fd, 0, length)
+    for at, piece in _pieces(region, name, offset + copied, length - copied):
         with refusing("cannot write to the memfd that came along"):
-            done = os.pwrite(to.fd, piece, at)
+            done = os.pwrite(to.fd, piece, copied + at)
         if done < len(piece):
             raise QMPError("cannot write to the memfd that came along")
 
@@ -223,10 +226,10 @@ def _write_file(region: Region, offset: int, data: bytes | InMemfd) -> None:
         libc.allocate(fd, at, length)
     if isinstance(data, bytes):
         host.write(fd, data, at)
-    elif length:
+    elif (copied := host.copy(data.fd, 0, fd, at, length)) < length:
         window = Window(data.fd, length)
         try:
-            host.write(fd, window.view, at)
+            host.write(fd, window.view[copied:], at + copied)
         finally:
             window.close()
 

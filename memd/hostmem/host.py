@@ -263,6 +263,23 @@ class Host:
         """Write all of it at an offset of a file."""
         libc.write_at(fd, data, offset)
 
+    def copy(self, source: int, offset: int, to: int, at: int, length: int) -> int:
+        """Copy a part of a file to another; gives how many bytes.
+
+        They are fewer where an error is in the way, or the kernel does not copy between such
+        files: reading and writing the rest tells.
+        """
+        done = 0
+        try:
+            while done < length:
+                count = os.copy_file_range(source, to, length - done, offset + done, at + done)
+                if not count:
+                    break
+                done += count
+        except OSError:
+            pass
+        return done
+
     def cachestat(self, fd: int, offset: int, length: int) -> tuple[int, int]:
         """Pages of a file in memory, and evicted; see `libc.cachestat`."""
         return libc.cachestat(fd, offset, length)

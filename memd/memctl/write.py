@@ -38,7 +38,7 @@ def prepare(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "OFFSET may end in K, M, G. A file that does not fit is refused before anything is"
-        " written; standard input of more than 8 MiB is written piece by piece as it comes."
+        " written; standard input of more than 4 MiB is written piece by piece as it comes."
     )
 
 
@@ -63,7 +63,7 @@ def _write(client: Client, source: BufferedReader, id: str, offset: int, length:
 
         def fill(buffer: memoryview) -> int:
             nonlocal done
-            # What was read before is written now.
+            # What was read before is being written.
             if done and length is not None and length > CHUNK:
                 bar.at(done, length)
             count = source.readinto(buffer)

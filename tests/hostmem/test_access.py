@@ -67,6 +67,33 @@ def test_memory_that_is_not_there_is_written_as_a_file(
     os.close(fd)
 
 
+def refusing_to_copy(*_arguments: object) -> int:
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("offset", [0, PAGE + 5])
+def test_memory_is_copied_from_and_to_a_memfd(
+    monkeypatch: pytest.MonkeyPatch, offset: int, copies: bool
+) -> None:
+    """Without a mapping of its pages, and by hand where the kernel does not copy it."""
+    if not copies:
+        monkeypatch.setattr(os, "copy_file_range", refusing_to_copy)
+    content = bytes(PAGE) + os.urandom(2 * MIB - PAGE)
+    with memfd(4 * MIB) as region, PageMap() as pages, open(os.memfd_create("w"), "w+b") as file:
+        os.pwrite(region.fd, content, offset)
+        access.read_to(region, "m", offset, access.InMemfd(file.fileno(), 3 * MIB, to_read=False))
+        assert file.read() == content.ljust(3 * MIB, b"\0")
+        assert not pages.few(region.address, region.length, 0)
+        os.truncate(region.fd, MIB)
+        text = refusal(
+            lambda: access.read_to(
+                region, "m", 0, access.InMemfd(file.fileno(), 2 * MIB, to_read=False)
+            )
+        )
+        assert text == f"cannot read 'm' at offset {MIB}: its file was truncated to {MIB} bytes"
+
+
 @given(st.integers(0, UINT64), st.integers(0, UINT64), st.integers(0, UINT64))
 def test_bounds(size: int, offset: int, length: int) -> None:
     """Every byte of the range is one of the region's; nothing wraps around."""
