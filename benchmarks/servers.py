@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import resource
 import subprocess
@@ -116,8 +117,14 @@ def allow_descriptors() -> int:
     return soft
 
 
+def write_byte_code() -> None:
+    """Have all of memd's byte code, as an installed package has it."""
+    compileall.compile_dir(TREE / "memd", quiet=1)
+
+
 def warm(sides: tuple[str, ...]) -> None:
     """Have memd's byte code written, and every file that is started read once."""
+    write_byte_code()
     for side in sides:
         with Server(side) as server:
             server.client.execute("query-qmp-schema")
