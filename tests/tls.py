@@ -221,13 +221,6 @@ def is_served(port: int, context: ssl.SSLContext, host: str = "127.0.0.1") -> bo
         return False
 
 
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def server_options(
     folder: Path, port: int = 0, *, host: str = "127.0.0.1", wait: str = "off", **more: str
 ) -> list[str]:

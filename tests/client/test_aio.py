@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from memd.client import AsyncClient, QMPError
 from tests.differential.harness import Side
 from tests.differential.kernel import descriptors
 from tests.differential.server import Server
+from tests.ports import free_port
 
 MIB = 1 << 20
 
@@ -130,9 +130,7 @@ async def test_what_greets_with_something_else(directory: Path) -> None:
 
 
 async def test_over_tcp(start_memd: Callable[..., Server]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     start_memd("--qmp", f"tcp:127.0.0.1:{port},server=on,wait=off")
     async with await AsyncClient.connect(("127.0.0.1", port)) as client:
         assert await client.execute("query-name") == {}

@@ -17,6 +17,7 @@ from memd.client import Client, QMPError
 from tests.differential.harness import Side, settle
 from tests.differential.kernel import descriptors
 from tests.differential.server import Server
+from tests.ports import free_port
 
 MIB = 1 << 20
 
@@ -233,9 +234,7 @@ def test_the_end(start_memd: Callable[..., Server]) -> None:
 
 def test_over_tcp(start_memd: Callable[..., Server]) -> None:
     """No descriptor can come along, and the rest is the same."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     start_memd("--qmp", f"tcp:127.0.0.1:{port},server=on,wait=off")
     with Client(("127.0.0.1", port), timeout=60) as client:
         add(client)

@@ -10,6 +10,7 @@ import pytest
 
 from tests import prefork
 from tests.differential.server import memd_argv, qemu_argv, qemu_compat, running
+from tests.ports import free_port
 
 HOSTS = ("", "127.0.0.1", "::", "::1", "localhost")
 SWITCHES = ("", "=on", "=off")
@@ -46,21 +47,11 @@ def cases() -> list[Case]:
     return found
 
 
-def free_ports(count: int) -> list[int]:
-    with_ports = [socket.socket(socket.AF_INET6) for _ in range(count)]
-    for each in with_ports:
-        each.bind(("::", 0))
-    ports = [each.getsockname()[1] for each in with_ports]
-    for each in with_ports:
-        each.close()
-    return ports
-
-
 def taken(name: str, argv: list[str], directory: Path) -> dict[Case, set[str]]:
     """The addresses of this machine at which a server's listening devices take connections."""
     directory.mkdir()
     asked = cases()
-    ports = free_ports(len(asked))
+    ports = [free_port("::") for _ in asked]
     for number, ((host, options), port) in enumerate(zip(asked, ports, strict=True)):
         device = f"socket,id=c{number},host={host},port={port},server=on,wait=off"
         argv = [*argv, "-chardev", f"{device},{options}".rstrip(",")]

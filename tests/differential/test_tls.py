@@ -17,10 +17,10 @@ import pytest
 from tests.backends.tls_cases import Case, cases, expected
 from tests.differential.harness import Pair, fresh_id
 from tests.differential.server import PATIENCE, Server, memd_argv, qemu_argv, qemu_compat
+from tests.ports import free_port
 from tests.tls import (
     PAST,
     Certificates,
-    free_port,
     is_served,
     negotiated,
     server_options,

@@ -14,6 +14,7 @@ from memd.errors import COMMAND_NOT_FOUND, QMPError
 from memd.memctl.context import Address, Context, Trouble, no_daemon, refused, report
 from tests.differential.harness import Side
 from tests.differential.server import TREE
+from tests.ports import free_port
 from tests.users import need_root
 
 
@@ -122,8 +123,7 @@ def test_an_address_in_brackets() -> None:
 
 
 def test_nobody_listens_on_tcp() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     text, status, hint = trouble(f"tcp:127.0.0.1:{port}")
     assert (text, status) == (f"cannot connect to tcp:127.0.0.1:{port}: Connection refused", 3)
     assert hint == f"Start a daemon there: memd --qmp tcp:127.0.0.1:{port},server=on,wait=off"

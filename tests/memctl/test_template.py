@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import stat
 import subprocess
 import threading
@@ -18,6 +17,7 @@ from tests.differential.kernel import descriptors
 from tests.differential.server import TREE, Monitor, Server, memd_argv, qemu_argv, running
 from tests.memctl.conftest import Memctl, argv, refusal
 from tests.memctl.fakes import Peer, Talk, interrupt
+from tests.ports import free_port
 from tests.users import need_root
 
 MIB = 1 << 20
@@ -322,9 +322,7 @@ def test_ids_are_nobody_elses(fake: Callable[[Talk], Memctl], tmp_path: Path) ->
 
 def test_over_tcp(start_memd: Callable[..., Server], tmp_path: Path, capsys: Any) -> None:
     """Where no descriptor comes along."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp:127.0.0.1:{free.getsockname()[1]}"
+    address = f"tcp:127.0.0.1:{free_port()}"
     start_memd("--qmp", f"{address},server=on,wait=off")
     path = tmp_path / "template"
     Memctl(address, capsys).out("template", "make", str(path), "--size", "1M")

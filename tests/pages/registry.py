@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.differential.server import PATIENCE
+from tests.ports import free_port
+
 _SECRET = "$2y$04$Qef62lgkQgvS6qKhrY2z1OiyVmzSF8XxLwt0Q2uWqsWj63aGQ1Bs6"
 
 
@@ -35,8 +38,7 @@ class Registry:
         program = shutil.which("docker-registry")
         if program is None:
             pytest.skip("needs docker-registry: it is not on PATH")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         settings: dict[str, object] = {
             "version": 0.1,
@@ -63,7 +65,7 @@ class Registry:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()

@@ -14,6 +14,7 @@ from memd.errors import QMPError
 from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.reach import Reach
 from tests.conftest import NOT_HERE
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ async def test_tcp_leads_to_this_host() -> None:
         assert refused.value.desc == f"cannot connect to the QEMU at {uri}: {far}"
     # Nobody listens there: this host has it, and says so.
     with pytest.raises(QMPError, match="refused"):
-        await Reach(tcp=True).connect(f"tcp:127.0.0.1:{port}")
+        await Reach(tcp=True).connect(f"tcp:127.0.0.1:{free_port()}")
 
 
 @pytest.mark.parametrize("uri", ["", "x", "unix:", "tcp:", "tcp:h", "tcp:h:", "tcp:h:-1", "exec:x"])

@@ -13,15 +13,17 @@ import pytest
 from memd.errors import QMPError
 from memd.hostmem.sockets import connect_tcp, listen_tcp
 from memd.server.endpoint import is_loopback, open_fd, open_unix
+from tests.descriptors import open_descriptors
+from tests.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 
 
 def refusal(work: Callable[[], object]) -> str:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with pytest.raises(QMPError) as caught:
         work()
-    assert sorted(os.listdir("/proc/self/fd")) == before, "a refusal leaves no descriptor"
+    assert open_descriptors() == before, "a refusal leaves no descriptor"
     return caught.value.desc
 
 
@@ -59,8 +61,9 @@ def test_a_tcp_address_at_both_ends() -> None:
         assert refusal(lambda: listen_tcp(LOOPBACK, port)) == (
             "Failed to find an available port: Address already in use"
         )
-    assert refusal(lambda: connect_tcp(LOOPBACK, port)) == (
-        f"Failed to connect to '{LOOPBACK}:{port}': Connection refused"
+    other = str(free_port())
+    assert refusal(lambda: connect_tcp(LOOPBACK, other)) == (
+        f"Failed to connect to '{LOOPBACK}:{other}': Connection refused"
     )
 
 

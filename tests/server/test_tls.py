@@ -20,7 +20,8 @@ from memd.server.tls import TLSPort, TLSStream
 from tests.conftest import NOT_HERE
 from tests.differential.harness import settle
 from tests.differential.server import PATIENCE, TREE, Monitor, Server, memd_argv
-from tests.tls import PAST, Certificates, Client, free_port, is_served, negotiated, server_options
+from tests.ports import free_port
+from tests.tls import PAST, Certificates, Client, is_served, negotiated, server_options
 
 Start = Callable[..., Server]
 
