@@ -105,7 +105,7 @@ def test_who_is_allowed(
         assert "refused" not in server.stderr()
     else:
         assert first in REFUSED
-        assert "refused a client: pid " in server.stderr()
+        assert "refused a client: pid " in server.stderr("refused a client: pid ")
         assert f"uid {user}, gid {NOBODY} may not connect" in server.stderr()
     # The test itself is root, and always may.
     assert server.monitor().execute("query-status")["return"]["running"]

@@ -286,14 +286,18 @@ class Server:
         self._monitors.append(monitor)
         return monitor
 
-    def stderr(self) -> str:
-        """What it has written to its standard output and error."""
+    def stderr(self, wanted: str = "") -> str:
+        """What it has written to its standard output and error.
+
+        Args:
+            wanted: what has to be there, sooner or later: it writes its log in a thread.
+        """
+        deadline = time.monotonic() + PATIENCE
         text = self._stderr.read_text(errors="replace")
         while self.alive():
-            # It writes its log in a thread.
             time.sleep(0.03)
             before, text = text, self._stderr.read_text(errors="replace")
-            if text == before:
+            if text == before and (wanted in text or time.monotonic() > deadline):
                 break
         return text
 

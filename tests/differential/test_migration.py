@@ -454,7 +454,7 @@ def test_a_machine_that_is_another(directory: Path) -> None:
                 target = start(str(number), *options, "-incoming", "defer")
                 arguments = {"uri": f"file:{directory}/{binary}", "exit-on-error": False}
                 target.ask("migrate-incoming", arguments)
-                why = target.server.stderr().splitlines()[:1] if outcome(target) else []
+                why = target.server.stderr("\n").splitlines()[:1] if outcome(target) else []
                 log.append([what, outcome(target), why])
         return log
 

@@ -174,7 +174,8 @@ def test_the_limit_on_clients(start_memd: Callable[..., Server]) -> None:
         with pytest.raises(Died):
             server.monitor()
     assert descriptors(server.pid) == before
-    assert server.stderr().count("a client was turned away: there are 3, 3 of its user") == 1
+    told = "a client was turned away: there are 3, 3 of its user"
+    assert server.stderr(told).count(told) == 1
     monitors.pop().close()
     assert settle(lambda: _is_served(server), bool, PATIENCE)
     for monitor in monitors:
