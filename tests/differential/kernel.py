@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -156,6 +157,24 @@ def descriptors(pid: int) -> Counter[str]:
         except FileNotFoundError:
             continue
     return found
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process, or a thread of it, has started."""
+    found: list[int] = []
+    for each in Path(f"/proc/{pid}/task").iterdir():
+        # A thread may end meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.extend(map(int, (each / "children").read_text().split()))
+    return found
+
+
+def command_of(pid: int) -> bytes:
+    """A process's command, a zero byte after each word; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def is_exiting(pid: int) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.differential.kernel import children
 from tests.differential.server import PATIENCE, TREE, Died, Monitor, Server
 from tests.guests import image
 from tests.guests.guest import MACHINE, SIZE, Guest, memory
@@ -176,7 +177,7 @@ def test_run(recorded: Path, directory: Path, start_memd: Callable[..., Server])
         own.execute("quit")
         own.close()
         assert b"first: the machine has ended" in running.stderr.read()
-        assert running.wait(30) == 0
+        assert running.wait(60) == 0
     shown = monitor.execute("x-template-query", {"name": "first"})
     while not shown["return"]["working-set"]:
         time.sleep(0.05)
@@ -190,8 +191,7 @@ NOT_LOADED = re.compile("loadvm failed|load of migration failed")
 
 def serving_processes(server: Server) -> list[int]:
     """The processes that serve pages for a daemon."""
-    lists = Path(f"/proc/{server.pid}/task").glob("*/children")
-    found = [int(child) for each in lists for child in each.read_text().split()]
+    found = children(server.pid)
     assert found
     return found
 

@@ -14,6 +14,7 @@ import pytest
 
 from memd.pages.servers import Servers, Settings
 from memd.pages.store import Store
+from tests.differential.kernel import children, command_of
 from tests.differential.server import PATIENCE, TREE, Server, memd_argv
 from tests.pages.memory import save
 
@@ -68,13 +69,7 @@ def test_a_library_that_is_not_there(directory: Path) -> None:
 
 def serving(server: Server) -> list[int]:
     """The processes that serve pages and that a daemon has started."""
-    lists = Path(f"/proc/{server.pid}/task").glob("*/children")
-    children = [child for each in lists for child in each.read_text().split()]
-    return [
-        int(child)
-        for child in children
-        if b"memd.pages.serving" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
+    return [each for each in children(server.pid) if b"memd.pages.serving" in command_of(each)]
 
 
 def test_a_process_that_serves_is_there_before_the_first_clone(
