@@ -11,6 +11,7 @@ import pytest
 from memd.app import access
 from memd.errors import StartError
 from memd.server.audit_sinks import FileSink, JournaldSink
+from tests.descriptors import open_descriptors
 from tests.seccomp import OPENAT2, without
 
 
@@ -21,7 +22,7 @@ def refusal(*directories: str) -> tuple[str, str]:
 
 
 def test_directories_for_files(directory: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     roots = access.open_roots([str(directory), "/"])
     assert roots.find(b"/proc/1")[1] == b"proc/1"
     roots.close()
@@ -30,17 +31,17 @@ def test_directories_for_files(directory: Path) -> None:
     assert refusal(str(directory), f"{directory}/f") == (option, "Not a directory")
     option = f"--mem-root {directory}/none"
     assert refusal(f"{directory}/none") == (option, "No such file or directory")
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
 
 
 @without(OPENAT2)
 def test_directories_for_files_that_nothing_can_be_confined_to() -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     assert refusal("/") == (
         "--mem-root /",
         "openat2(2) is not available: nothing can be confined to it",
     )
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
 
 
 def test_an_audit_file(directory: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from memd.cli.process import PidFile, make_socket_directory
 from memd.errors import QMPError
 from tests import NOT_THERE
+from tests.descriptors import open_descriptors
 from tests.users import STRANGER, need_root
 
 TREE = Path(__file__).resolve().parents[2]
@@ -145,11 +146,11 @@ def test_no_pidfile(path: str, reason: str) -> None:
 
 
 def test_a_pidfile_that_takes_nothing() -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     with pytest.raises(QMPError) as caught:
         PidFile("/dev/full")
     assert caught.value.desc.startswith("cannot create PID file: Failed to ")
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(open_descriptors()) == len(before)
 
 
 def test_an_owner_that_leaves_while_one_waits(directory: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from memd.hostmem import files
 from tests.conftest import need_shm
+from tests.descriptors import open_descriptors
 from tests.hostmem.made import HOST
 
 
@@ -88,11 +89,11 @@ def test_a_file_that_cannot_be_made(watcher: Watcher, directory: Path) -> None:
 def test_it_cannot_be_noted(watcher: Watcher, directory: Path, full: str) -> None:
     """Then it is not made."""
     watcher.full = full
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
     with pytest.raises(OSError, match="No space left"):
         files.open_file(HOST, str(directory / "new"), False, "m")
     assert list(directory.iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
 
 
 def test_its_end_cannot_be_noted(watcher: Watcher, directory: Path) -> None:

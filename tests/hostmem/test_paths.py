@@ -18,6 +18,7 @@ import pytest
 from memd.hostmem.files import open_file
 from memd.hostmem.host import Host
 from memd.hostmem.paths import Roots, new_entry, open_own, open_path, target
+from tests.descriptors import open_descriptors
 from tests.differential.server import PATIENCE
 from tests.hostmem.made import HOST
 from tests.seccomp import OPENAT2, without
@@ -480,11 +481,11 @@ def test_a_link_that_comes_at_the_last_moment(directory: Path) -> None:
 
 
 def test_directories_are_not_kept_open(place: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     (place / "root/link").symlink_to("../out/d")
     (place / "root/loop").symlink_to("loop")
     with rooted(place / "root") as roots:
-        held = os.listdir("/proc/self/fd")
+        held = open_descriptors()
         for each in (None, roots):
             for name in ("d/f", "link/f", "loop", "none", "d/new", "d/../d", "f/x", "d/new/"):
                 path = f"{place}/root/{name}"
@@ -499,8 +500,8 @@ def test_directories_are_not_kept_open(place: Path) -> None:
                         work()
                     except OSError:
                         pass
-        assert os.listdir("/proc/self/fd") == held
-    assert os.listdir("/proc/self/fd") == before
+        assert open_descriptors() == held
+    assert open_descriptors() == before
 
 
 def test_an_entry(directory: Path) -> None:

@@ -14,6 +14,7 @@ from memd.persist.sd_notify import Notifier, Watchdog, monotonic_usec, watchdog_
 from memd.persist.service_manager import ServiceManager
 from memd.qom import Tree
 from memd.work import value_of
+from tests.descriptors import open_descriptors
 
 
 @pytest.fixture
@@ -154,11 +155,11 @@ def test_a_barrier(manager: socket.socket, notifier: Notifier) -> None:
 
 
 def test_no_barrier_leaves_a_descriptor(manager: socket.socket, notifier: Notifier) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     manager.close()
     with pytest.raises(ConnectionRefusedError):
         notifier.barrier()
-    assert len(os.listdir("/proc/self/fd")) < len(before)
+    assert len(open_descriptors()) < len(before)
 
 
 def test_the_time_of_a_reload() -> None:

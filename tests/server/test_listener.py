@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from memd.server.listener import Listener, SocketFile, SocketFiles, listen_unix
+from tests.descriptors import open_descriptors
 
 
 def test_only_the_owner_may_connect(tmp_path: Path) -> None:
@@ -95,12 +96,12 @@ def test_what_is_no_socket_is_never_removed(tmp_path: Path, make: str) -> None:
 
 
 def test_no_descriptor_is_left_when_it_fails(tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     with pytest.raises(FileNotFoundError):
         listen_unix(str(tmp_path / "missing" / "s"))
     with pytest.raises(OSError, match="too long"):
         listen_unix("/" + "x" * 200)
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
 
 
 def test_the_file_that_was_made_is_removed(tmp_path: Path) -> None:
@@ -171,11 +172,12 @@ async def test_out_of_descriptors_it_goes_on_later(
         client.connect(path)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
-            for _ in range(3):
+            while not caplog.messages:
                 await asyncio.sleep(0.001)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert caplog.messages == ["cannot accept a client: Too many open files"]
+        # Now and then it tries again.
+        assert {*caplog.messages} == {"cannot accept a client: Too many open files"}
         while not accepted:
             await asyncio.sleep(0.01)
     accepted[0].close()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from memd.server.stream import MAX_FDS, SocketStream, is_pollable
+from tests.descriptors import open_descriptors
 
 
 @pytest.fixture
@@ -25,10 +26,6 @@ def pair() -> Iterator[tuple[SocketStream, socket.socket]]:
 
 def send_fds(sock: socket.socket, data: bytes, fds: list[int]) -> None:
     sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
-
-
-def open_fds() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 def test_nothing_yet_is_not_the_end(pair: tuple[SocketStream, socket.socket]) -> None:
@@ -64,13 +61,13 @@ def test_descriptors_beyond_the_limit_leak_nowhere(
     pair: tuple[SocketStream, socket.socket],
 ) -> None:
     stream, theirs = pair
-    before = open_fds()
+    before = open_descriptors()
     send_fds(theirs, b"x", [0] * (MAX_FDS + 20))
     _data, fds = stream.receive()
     assert len(fds) == MAX_FDS
     for fd in fds:
         os.close(fd)
-    assert open_fds() == before
+    assert open_descriptors() == before
 
 
 def test_descriptors_go_out_with_their_bytes(pair: tuple[SocketStream, socket.socket]) -> None:

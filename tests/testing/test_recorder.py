@@ -19,6 +19,7 @@ import pytest
 from memd.client import Client
 from memd.errors import QMPError
 from memd.testing import Recorder, Server
+from tests.descriptors import open_descriptors
 from tests.differential.server import Monitor, qemu_argv, running
 
 
@@ -114,7 +115,7 @@ def test_in_order_and_as_it_is(server: Server, tmp_path: Path, directory: Path) 
 
 
 def test_descriptors_go_through(server: Server, tmp_path: Path, directory: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
     memory = {"qom-type": "memory-backend-memfd", "id": "m0", "size": 4096}
     with (
         Recorder(str(directory / "r"), server.socket, tmp_path / "t") as recorder,
@@ -125,7 +126,7 @@ def test_descriptors_go_through(server: Server, tmp_path: Path, directory: Path)
         client.execute("object-add", memory)
         with client.export("m0") as export:
             assert os.fstat(export.fd).st_size == 4096
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
 
 
 def test_descriptors_that_find_no_room(
