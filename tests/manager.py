@@ -246,7 +246,8 @@ class ServiceManager:
     # The store
 
     def names(self) -> list[str]:
-        """The names of what is stored, in its order."""
+        """The names of what is stored by now, in its order."""
+        self.catch_up()
         with self._changed:
             return [each.name for each in self.store]
 

@@ -274,7 +274,10 @@ def test_kill_at_random_moments(place: Path, manage: Callable[..., ServiceManage
     manager = manage()
     path = manager.directory / "qmp.sock"
     manager.start_and_wait()
-    for _ in range(KILLS):
+    kills = 0
+    # On a busy machine few commands are answered before the end.
+    while kills < KILLS or mix.answered <= 2 * KILLS:
+        kills += 1
         run_until_killed(mix, manager, chance.uniform(0, LONGEST))
         if chance.random() < 0.2:
             # And once more while it comes back.
@@ -284,4 +287,3 @@ def test_kill_at_random_moments(place: Path, manage: Callable[..., ServiceManage
         manager.start_and_wait()
         check(mix, manager, path)
     print(f"{mix.answered} commands were answered, {len(mix.objects)} objects are there")
-    assert mix.answered > 2 * KILLS

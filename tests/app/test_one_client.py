@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import subprocess
@@ -85,7 +86,9 @@ def test_one_over_tls(start: Start, certificates: Certificates) -> None:
     for _round in range(2):
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"no TLS\r\n" * 10)
-            assert client.recv(100) is not None
+            # An alert, or a reset where some was not read.
+            with contextlib.suppress(ConnectionResetError):
+                client.recv(100)
         assert is_served(port, certificates.client_context())
 
 

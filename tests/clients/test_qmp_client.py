@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from qemu.qmp import ExecuteError, QMPClient
 
+from memd.testing import Server
 from tests.differential.harness import Side
 
 MIB = 1 << 20
@@ -83,27 +84,25 @@ async def test_many_clients_at_once(memd: Side) -> None:
     assert memd.objects() == []
 
 
-async def test_others_work_while_one_preallocates(client: QMPClient, memd: Side) -> None:
-    slow = QMPClient("slow")
-    await slow.connect(str(memd.server.path))
-    try:
-        # Should it be over too soon to show anything: again, with twice as much.
-        for size in (256 * MIB, 512 * MIB, 1024 * MIB, 2048 * MIB):
-            request = backend("slow", size=size, prealloc=True)
-            request["qom-type"] = "memory-backend-memfd"
-            making = asyncio.create_task(slow.execute("object-add", request))
+async def test_others_work_while_one_preallocates() -> None:
+    """Which goes on until it is told that it may end."""
+    with Server() as server:
+        stalled = server.fault(syscall="populate", stall=True)
+        client, slow = QMPClient("first"), QMPClient("slow")
+        for each in (client, slow):
+            await each.connect(server.socket)
+        request = backend("slow", prealloc=True)
+        making = asyncio.create_task(slow.execute("object-add", request))
+        while not server.faults[0]["applied"]:
             await asyncio.sleep(0)
-            for _ in range(5):
-                await client.execute("object-add", backend("quick"))
-                await client.execute("object-del", {"id": "quick"})
-            were_first = not making.done()
-            assert await making == {}
-            assert await client.execute("object-del", {"id": "slow"}) == {}
-            if were_first:
-                return
-        pytest.fail("nobody else was answered within a preallocation of 2 GiB")
-    finally:
-        await slow.disconnect()
+        for _ in range(5):
+            await client.execute("object-add", backend("quick"))
+            await client.execute("object-del", {"id": "quick"})
+        assert not making.done()
+        server.remove_fault(stalled)
+        assert await making == {}
+        for each in (client, slow):
+            await each.disconnect()
 
 
 async def test_requests_in_flight_together(client: QMPClient) -> None:

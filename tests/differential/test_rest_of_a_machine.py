@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +110,18 @@ def test_how_fast_memory_is_dirtied(directory: Path) -> None:
     ]
     with standin_pair(directory, "-machine", "q35", "-m", "64M") as pair:
         tell(pair, steps)
-        # QEMU measures in a thread.
-        now = settle(lambda: told(pair.reference)["status"], lambda now: now == "measuring")
-        assert now == "measuring"
+
+        def same(status: str) -> None:
+            """Once both are so far: QEMU measures in a thread."""
+            both = partial(pair.each, lambda side: told(side)["status"])
+            assert settle(both, lambda now: now == (status, status)) == (status, status)
+            pair.same(status, told)
+
+        same("measured")
+        tell(pair, [measure(60)])
+        same("measuring")
         tell(pair, [measure(1), measure(0)])
-        pair.same("measuring", told)
-        deadline = time.monotonic() + PATIENCE
-        for side in (pair.reference, pair.subject):
-            while told(side)["status"] != "measured" and time.monotonic() < deadline:
-                time.sleep(0.05)
-        pair.same("measured", told)
+        same("measuring")
 
 
 def test_internal_snapshots_are_refused(directory: Path) -> None:

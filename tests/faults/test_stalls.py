@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -169,16 +170,11 @@ def test_a_descriptor_that_a_client_sent(broken: Broken, start_memd: Callable[..
         sock.close()
 
 
-def ends(process: Forked | subprocess.Popen[bytes]) -> float:
-    """Seconds until it calls exit(2); that its threads are in the kernel yet is the kernel's."""
+def ends(process: Forked | subprocess.Popen[bytes]) -> bool:
+    """Have it end: whether it calls exit(2). That its threads are in the kernel yet is the
+    kernel's."""
     process.send_signal(signal.SIGTERM)
-    begin = time.monotonic()
-
-    def gone() -> bool:
-        return process.poll() is not None or is_exiting(process.pid)
-
-    assert settle(gone, bool)
-    return time.monotonic() - begin
+    return settle(lambda: process.poll() is not None or is_exiting(process.pid), bool)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +216,7 @@ def test_the_end(
         if command:
             send(monitor, command, requests[command])
             others_go_on(server)
-        assert ends(server.process) < 5
+        assert ends(server.process)
         assert not server.path.exists()
         if call != "unlink":
             assert not pidfile.exists()
@@ -240,14 +236,14 @@ def test_the_audit(broken: Broken, start_memd: Callable[..., Server]) -> None:
     try:
         others_go_on(server)
         begin = time.monotonic()
-        for _ in range(20):
+        for _ in range(60):
             assert "error" in monitor.execute("object-add", arguments())
         # A second each, were they waited for.
-        assert time.monotonic() - begin < 15
+        assert time.monotonic() - begin < 50
     finally:
         broken.mend()
     # None is lost, and each is written once.
-    assert settle(lambda: path.read_text().count("\n"), lambda count: count >= 23) == 23
+    assert settle(lambda: path.read_text().count("\n"), lambda count: count >= 63) == 63
 
 
 @pytest.mark.parametrize("call", ["mknod", "open"])
@@ -265,7 +261,7 @@ def test_a_start_that_waits_can_be_ended(broken: Broken, directory: Path, call: 
     try:
         assert settle(served.exists, bool)
         assert settle(lambda: len(os.listdir(f"/proc/{process.pid}/task")), lambda n: n > 1) > 1
-        assert ends(process) < 5
+        assert ends(process)
         assert (served.exists(), pidfile.exists()) == (False, False)
     finally:
         broken.mend()
@@ -319,14 +315,19 @@ def test_messages_to_the_service_manager(
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
+        manager.settimeout(PATIENCE)
         server = start_memd()
+        while b"WATCHDOG=1" not in manager.recv(1000):
+            pass
         broken.stall("getattr")
         # The kernel remembers for a second where the address leads.
         end = time.monotonic() + 1.5
         while time.monotonic() < end:
             others_go_on(server)
-        while b"WATCHDOG=1" not in manager.recv(1000):
-            pass
+        manager.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while manager.recv(1000):
+                pass
     for _ in range(20):
         others_go_on(server)
         time.sleep(0.02)
@@ -353,7 +354,7 @@ def test_the_log_of_qtest(broken: Broken, directory: Path) -> None:
             for _ in range(10):
                 harness.sendall(b"endianness\n")
                 assert harness.recv(100)[:2] == b"OK"
-        assert ends(process) < 5
+        assert ends(process)
     finally:
         broken.mend()
         process.kill()

@@ -86,8 +86,8 @@ async def test_what_is_no_machine(
         listening.listen(1)
         running = asyncio.ensure_future(served(uri=f"unix:{directory}/in").run(opened, -1))
         if accepts:
-            await asyncio.sleep(0.05)
-            peer, _address = listening.accept()
+            listening.setblocking(False)
+            peer, _address = await asyncio.get_running_loop().sock_accept(listening)
             # It says something, as what serves QMP does.
             peer.sendall(b"\0\1\0\4")
         with pytest.raises(QMPError, match="in has not begun within 60 s"):

@@ -11,6 +11,7 @@ import pytest
 
 from memd import backends
 from memd.qom import Tree
+from tests.differential.harness import settle
 from tests.differential.kernel import mapped
 from tests.manager import ServiceManager
 from tests.persist.life import Begin, Life
@@ -42,9 +43,6 @@ def begin(
     yield begin
     if lives:
         lives[-1].kill()
-    for thread in threading.enumerate():
-        if thread.name.startswith("TC "):
-            thread.join(20)
-    # A thread of another test may have ended meanwhile.
     assert mapped(here) == before[0]
-    assert threading.active_count() <= before[1]
+    # They end beside this one, and one of another test may have ended meanwhile.
+    assert settle(threading.active_count, lambda now: now <= before[1]) <= before[1]
