@@ -403,7 +403,7 @@ def test_a_leased_file_is_waited_for_in_a_thread(leased: Path) -> None:
     outcome: list[Backing] = []
     worker = threading.Thread(target=lambda: outcome.append(opened(leased)))
     worker.start()
-    worker.join(20)
+    worker.join(60)
     (backing,) = outcome
     backing.undo()
 
@@ -481,7 +481,6 @@ def test_memfd_refusals(hugetlb: bool, hugetlbsize: int, size: int, seal: bool, 
 
 
 def test_posix_shm() -> None:
-    before = names(Path("/dev/shm"))
     backing = posix_shm(HOST, 7, 12345)
     target = os.readlink(f"/proc/self/fd/{backing.fd}")
     assert target == f"/dev/shm/qemu-{os.getpid()}-shm-7 (deleted)"
@@ -493,7 +492,9 @@ def test_posix_shm() -> None:
     assert refused.value.desc == (
         "failed to resize POSIX shared memory to 9223372036854775808: Invalid argument"
     )
-    assert names(Path("/dev/shm")) == before
+    # Other processes make theirs meanwhile.
+    own = f"qemu-{os.getpid()}-"
+    assert not [each for each in names(Path("/dev/shm")) if each.startswith(own)]
 
 
 def test_posix_shm_whose_name_is_taken() -> None:
