@@ -56,7 +56,7 @@ class Running:
         if isinstance(self.wait, Completion):
             happened = threading.Event()
             self.wait.then(happened.set)
-            assert happened.wait(20)
+            assert happened.wait(60)
             self.resume()
             return
         if isinstance(self.wait, Turn):

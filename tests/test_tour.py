@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.differential.server import PATIENCE
 from tests.test_readme import README
 
 BIN = Path(sys.executable).parent
@@ -96,9 +97,9 @@ def test_the_tour(tmp_path: Path) -> None:
                 )
     finally:
         shell.stdin.close()
-        shell.wait(10)
+        shell.wait(PATIENCE)
         daemon.terminate()
-        assert daemon.wait(10) == 0
+        assert daemon.wait(PATIENCE) == 0
         daemon.stderr.close()
         shell.stdout.close()
     assert gone_through >= 12

@@ -51,8 +51,8 @@ SYSCALLS = {
 }
 """System calls that fail, and how."""
 
-END = 5.0
-"""Seconds until a daemon that is told to end calls exit(2)."""
+END = PATIENCE / 2
+"""Seconds within which is done what does not wait for a file system that stalls."""
 
 
 class Wrong(AssertionError):
@@ -498,7 +498,7 @@ class Attack:
         process.send_signal(number)
         # However long the kernel then closes its files.
         while process.poll() is None and not is_exiting(process.pid):
-            _see(time.monotonic() - begin < 2 * END, f"signal {number} does not end it")
+            _see(time.monotonic() - begin < END, f"signal {number} does not end it")
             time.sleep(0.01)
         for client in self._good:
             client.close()

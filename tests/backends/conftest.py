@@ -26,7 +26,7 @@ def tree() -> Iterator[Tree]:
     close_all(tree)
     for thread in threading.enumerate():
         if thread.name.startswith("TC "):
-            thread.join(20)
+            thread.join(60)
     assert (descriptors(here), mapped(here)) == before
     # Those of other tests may end meanwhile.
     assert set(threading.enumerate()) <= threads

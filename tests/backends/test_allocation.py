@@ -266,14 +266,14 @@ def test_deleted_while_it_is_populated(tree: Tree, held: HeldHost) -> None:
     add(tree, "ram", size=LARGER)
     region = region_of(tree)
     thread, outcome = beside(start_to_set(tree, "prealloc", True))
-    assert held.begun.wait(20)
+    assert held.begun.wait(60)
     slow = Running(tree.objects.delete("m0"))
     assert tree.objects.get("m0") is None
     slow.finish()
     # A thread that works on it still has it.
     assert row_of(region.address) is not None
     held.go_on.set()
-    thread.join(20)
+    thread.join(60)
     assert outcome == [GIVEN_UP]
     assert row_of(region.address) is None
 
@@ -282,15 +282,15 @@ def test_deleted_while_it_is_populated(tree: Tree, held: HeldHost) -> None:
 def test_deleted_while_it_is_made(tree: Tree, directory: Path, held: HeldHost, kind: str) -> None:
     options = {"mem_path": str(directory / "new")} if kind == "file" else {}
     making, made = beside(start(tree, kind, size=LARGER, prealloc=True, **options))
-    assert held.begun.wait(20)
+    assert held.begun.wait(60)
     deleting, deleted = beside(Running(tree.objects.delete("m0")))
     # A second one finds nothing to delete, and the id is not free before the memory is.
     assert refusal(lambda: delete(tree)) == "object 'm0' not found"
     assert "duplicate property 'm0'" in refusal(lambda: start(tree, "ram", size=MIB))
     assert (made, deleted) == ([], [])
     held.go_on.set()
-    making.join(20)
-    deleting.join(20)
+    making.join(60)
+    deleting.join(60)
     assert (made, deleted) == ([GIVEN_UP], [None])
     assert os.listdir(directory) == []
     add(tree, "ram", size=MIB)
@@ -346,13 +346,13 @@ def test_given_up_when_somebody_else_uses_its_file(
     options: dict[str, JSON] = {"share": True, "prealloc": True, "discard_data": discard}
     with used(request) as use:
         thread, outcome = beside(start(tree, "file", size=LARGER, mem_path=str(path), **options))
-        assert held.begun.wait(20)
+        assert held.begun.wait(60)
         use(path)
         with path.open("r+b") as file:
             file.write(b"theirs")
         deleting = Running(tree.objects.delete("m0"))
         held.go_on.set()
-        thread.join(20)
+        thread.join(60)
         deleting.finish()
         assert outcome == [GIVEN_UP]
         assert path.read_bytes()[:6] == b"theirs"
@@ -392,14 +392,14 @@ def test_how_far_it_is(tree: Tree, held: HeldHost) -> None:
     assert progress is not None
     assert progress() is None
     thread, _outcome = beside(slow)
-    assert held.begun.wait(20)
+    assert held.begun.wait(60)
     event = progress()
     assert event is not None
     assert event.name == "X_MEMDEV_PROGRESS"
     told: JSON = {"id": "m0", "qom-path": "/objects/m0", "done": 0, "total": LARGER}
     assert event.data == told
     held.go_on.set()
-    thread.join(20)
+    thread.join(60)
     event = progress()
     assert event is not None
     assert event.data == told | {"done": LARGER}
@@ -409,12 +409,12 @@ def test_how_far_it_is(tree: Tree, held: HeldHost) -> None:
 def test_the_end_while_it_is_made(tree: Tree, directory: Path, held: HeldHost, kind: str) -> None:
     options = {"mem_path": str(directory / "new")} if kind == "file" else {}
     thread, outcome = beside(start(tree, kind, size=LARGER, prealloc=True, **options))
-    assert held.begun.wait(20)
+    assert held.begun.wait(60)
     close_all(tree)
     # The file goes even if the thread never comes to its end.
     assert os.listdir(directory) == []
     held.go_on.set()
-    thread.join(20)
+    thread.join(60)
     assert outcome == [GIVEN_UP]
     assert tree.objects.children == {}
 

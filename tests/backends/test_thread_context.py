@@ -39,7 +39,7 @@ def test_a_thread(tree: Tree) -> None:
         "Property 'thread-context.node-affinity' is not readable"
     )
     assert delete(tree, "t0") == {}
-    thread.join(20)
+    thread.join(60)
     assert threads() == []
 
 
@@ -82,7 +82,7 @@ REFUSALS: list[tuple[dict[str, JSON], str]] = [
 def test_refusals(tree: Tree, options: dict[str, JSON], text: str) -> None:
     assert refusal(lambda: make(tree, **options)) == text
     for thread in threads():
-        thread.join(20)
+        thread.join(60)
     assert threads() == []
     make(tree)
     ((name, value),) = options.items()

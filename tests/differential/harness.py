@@ -31,9 +31,9 @@ from tests.differential.kernel import (
     place,
     regions,
 )
-from tests.differential.server import Died, Message, Monitor, Server
+from tests.differential.server import PATIENCE, Died, Message, Monitor, Server
 
-SETTLING = 20.0
+SETTLING = PATIENCE
 """Seconds within which QEMU has unmapped what was deleted (it does so after a
 grace period), and a process has closed what its client left."""
 

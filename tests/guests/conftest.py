@@ -103,11 +103,11 @@ class Serving:
 
         named = {key.replace("_", "-"): value for key, value in request.items()}
         begin(self.servers.serve({"template": "guest", **named}), start, done)
-        await asyncio.wait_for(begun, 30)
+        await asyncio.wait_for(begun, 60)
 
     async def ended(self) -> dict[str, Any]:
         """What is told of the next clone that has ended."""
-        event = await asyncio.wait_for(self.events.get(), 30)
+        event = await asyncio.wait_for(self.events.get(), 60)
         assert event.name == "X_TEMPLATE_SERVED"
         assert event.data is not None
         return event.data

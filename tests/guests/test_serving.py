@@ -241,7 +241,7 @@ async def test_a_machine_of_other_pages(serving: Serving, start_guest: Start) ->
     await serving.serve(uri=guest.listen(), page_size=2 << 20)
     told = await serving.ended()
     assert told["outcome"] == "failed"
-    assert guest.process.wait(30) == 1
+    assert guest.process.wait(60) == 1
     assert "page size" in guest.stderr().lower()
     with pytest.raises(QMPError, match="not of whole pages of 3000 bytes"):
         await serving.serve(uri=f"unix:{guest.incoming}", page_size=3000)
@@ -254,5 +254,5 @@ async def test_a_machine_of_another_size(serving: Serving, start_guest: Start) -
     told = await serving.ended()
     assert told["outcome"] == "failed"
     assert "it says why on its standard error" in told["error"]
-    assert guest.process.wait(30) == 1
+    assert guest.process.wait(60) == 1
     assert "Size mismatch" in guest.stderr()

@@ -116,7 +116,7 @@ class HeldHost(Host):
         result = super().advise(address, length, advice)
         if advice == libc.MADV_POPULATE_WRITE:
             self.begun.set()
-            self.go_on.wait(20)
+            self.go_on.wait(60)
         return result
 
 

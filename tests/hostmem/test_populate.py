@@ -164,7 +164,7 @@ def test_cancelling(how: str) -> None:
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert kernel.begun.wait(20)
+    assert kernel.begun.wait(60)
     populate.cancel(other)
     match how:
         case "itself":

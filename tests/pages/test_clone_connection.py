@@ -47,7 +47,7 @@ def file(tmp_path: Path) -> Iterator[Span]:
 async def read(sock: socket.socket, count: int) -> bytes:
     loop, data = asyncio.get_running_loop(), bytearray()
     while len(data) < count:
-        data += await asyncio.wait_for(loop.sock_recv(sock, 100_000), 20)
+        data += await asyncio.wait_for(loop.sock_recv(sock, 100_000), 60)
     return bytes(data)
 
 
@@ -81,6 +81,6 @@ async def test_a_file_that_is_cut(file: Span) -> None:
     ours, theirs = socket.socketpair()
     connection = CloneConnection(Pieces([[file[SIZE - 65536 :]]]), ours)
     with pytest.raises(QMPError, match="the template's unpacked copy is cut short"):
-        await asyncio.wait_for(connection.ended, 20)
+        await asyncio.wait_for(connection.ended, 60)
     connection.close()
     theirs.close()

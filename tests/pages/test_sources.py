@@ -395,7 +395,7 @@ async def test_a_registry_that_trickles(
     # What is here is had, of this template and of others.
     assert memory.records(first, 1, True) is not None
     assert await asyncio.to_thread(content, store, "mine") == change(DATA, 1, seed=8)
-    await asyncio.wait_for(woken.wait(), 30)
+    await asyncio.wait_for(woken.wait(), 60)
     assert time.monotonic() - began > 1
     with pytest.raises(Missing):
         memory.records(last, 1, True)

@@ -276,7 +276,7 @@ def test_chunks_that_another_thread_has_found_again(store: Store) -> None:
                 return super().read_at(digest, offset, length)
             except FileNotFoundError:
                 if threading.current_thread() is late:
-                    assert found.wait(10)
+                    assert found.wait(60)
                 raise
 
     opened = store.open("b")

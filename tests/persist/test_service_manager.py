@@ -91,7 +91,7 @@ def test_somebody_elses_store(manage: Manage) -> None:
     manager.argv = [manager.argv[0], "-c", program, *manager.argv]
     manager.start()
     path = manager.directory / "qmp.sock"
-    assert settle(lambda: is_listening(path), bool, 20)
+    assert settle(lambda: is_listening(path), bool)
     with talking(manager) as monitor:
         add(monitor, "memfd", "m0", size=MIB)
         ask(monitor, "quit")
@@ -104,7 +104,7 @@ def test_signs_of_life(manage: Manage) -> None:
     manager.start_and_wait()
     manager.wait_for("WATCHDOG", "1")
     before = len(manager.messages)
-    assert settle(lambda: len(manager.messages) > before + 3, bool, 20)
+    assert settle(lambda: len(manager.messages) > before + 3, bool)
 
 
 def state_of(pid: int) -> str:
@@ -124,7 +124,7 @@ def test_a_loop_that_hangs_gives_no_sign(manage: Manage) -> None:
     time.sleep(0.1)
     assert len(manager.messages) == before
     os.kill(manager.pid, signal.SIGCONT)
-    assert settle(lambda: len(manager.messages) > before, bool, 20)
+    assert settle(lambda: len(manager.messages) > before, bool)
 
 
 @pytest.mark.parametrize("how", ["kill", "terminate", "quit"])
@@ -199,7 +199,7 @@ def test_clients_that_connect_early_find_everything(manage: Manage) -> None:
     manager.kill()
     manager.start()
     path = manager.directory / "qmp.sock"
-    settle(lambda: is_listening(path), bool, 20)
+    settle(lambda: is_listening(path), bool)
     with talking(manager) as monitor:
         assert len(ids(monitor)) == 500
 
@@ -370,7 +370,7 @@ def test_a_manager_that_is_not_there(directory: Path, manage: Manage) -> None:
     manager.start()
     manager.address = address
     path = manager.directory / "qmp.sock"
-    assert settle(lambda: is_listening(path), bool, 20)
+    assert settle(lambda: is_listening(path), bool)
     with talking(manager) as monitor:
         add(monitor, "memfd", "m0", size=MIB)
     assert manager.end() == 0
@@ -383,7 +383,7 @@ def test_an_address_that_is_not_understood(directory: Path, manage: Manage) -> N
     manager.start()
     manager.address = address
     path = manager.directory / "qmp.sock"
-    assert settle(lambda: is_listening(path), bool, 20)
+    assert settle(lambda: is_listening(path), bool)
     assert manager.end() == 0
     assert manager.output() == ""
 

@@ -22,6 +22,7 @@ from memd.session import Monitor, Session
 from memd.session.peer import Peer
 from memd.work import Event, Job
 from tests.conftest import no_more_threads
+from tests.differential.server import PATIENCE
 
 GREETING: JSON = {"QMP": {"version": {}, "capabilities": []}}
 
@@ -47,7 +48,7 @@ class Client:
 
     async def message(self) -> Any:
         while b"\n" not in self._data:
-            chunk = await asyncio.wait_for(self._loop.sock_recv(self._socket, 65536), 10)
+            chunk = await asyncio.wait_for(self._loop.sock_recv(self._socket, 65536), PATIENCE)
             if not chunk:
                 return None
             self._data += chunk
@@ -55,7 +56,7 @@ class Client:
         return json.loads(line)
 
     async def send(self, data: bytes) -> None:
-        await asyncio.wait_for(self._loop.sock_sendall(self._socket, data), 10)
+        await asyncio.wait_for(self._loop.sock_sendall(self._socket, data), PATIENCE)
 
     async def negotiate(self) -> None:
         await self._loop.sock_sendall(self._socket, b'{"execute":"qmp_capabilities"}')
@@ -127,7 +128,7 @@ async def test_the_end_does_not_wait_for_a_client_that_reads_nothing() -> None:
     await client.negotiate()
     for _ in range(20):
         hub.broadcast((Event("X" * 65536),))
-    await asyncio.wait_for(hub.close(patience=0.05), 10)
+    await asyncio.wait_for(hub.close(patience=0.05), PATIENCE)
     assert monitor.clients == 0
     client.close()
 

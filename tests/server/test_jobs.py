@@ -16,6 +16,7 @@ from memd.server.jobs import COPIES, HEAVY, LIGHT, LINE, THREADS, UNKNOWN, Jobs
 from memd.session.places import SPARE
 from memd.work import ELSEWHERE, MEMORY, Event, Job
 from tests.conftest import no_more_threads
+from tests.differential.server import PATIENCE
 
 USER, OTHER, OWN = (os.geteuid() + more for more in (1, 2, 3))
 """Neither is root or who runs the tests: for these some places are set aside."""
@@ -27,7 +28,7 @@ async def result_of(job: Job[Any]) -> Any:
     future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
     jobs = Jobs(loop, no_events)
     jobs.start(job, lambda value, error: future.set_result((value, error)))
-    value, error = await asyncio.wait_for(future, 10)
+    value, error = await asyncio.wait_for(future, PATIENCE)
     jobs.close()
     if error is not None:
         raise error

@@ -36,7 +36,7 @@ def waiting(machine: Machine, name: str) -> Iterator[socket.socket]:
         listening.bind(str(path))
         os.chmod(path, 0o777)
         listening.listen(1)
-        listening.settimeout(30)
+        listening.settimeout(60)
         yield listening
     path.unlink()
 
@@ -83,7 +83,7 @@ def test_serve(fresh: Machine, templates: Client) -> None:
             source.sendall(HAS_ALL)
         assert destination.content("ram") == bytes(range(256)) * 16 * (MEMORY // PAGE)
         assert destination.content("rom") == ROM + bytes(PAGE)
-        told = templates.wait_event("X_TEMPLATE_SERVED", timeout=30)["data"]
+        told = templates.wait_event("X_TEMPLATE_SERVED", timeout=60)["data"]
         assert told["outcome"] == "complete"
 
 
