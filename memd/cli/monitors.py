@@ -8,7 +8,7 @@ devices, then all monitors: the order in which QEMU 10.0.2 complains.
 from __future__ import annotations
 
 from memd.cli.chardev import NOTHING, chardev_list, describe_backends, make_chardev, parse_device
-from memd.cli.opts import Opts, OptsList, parse_opts
+from memd.cli.opts import Opts, OptsList, OptsParser
 from memd.cli.reading import Given, located
 from memd.cli.report import Answered
 from memd.compat import Compat
@@ -30,36 +30,29 @@ class Monitors:
 
     Args:
         config: where they go.
+        parser: takes their options apart.
         extended: whether there is more than in QEMU: addresses (`--qmp unix:...`)
             may have `pretty`, `stdio` options at all, and monitors `OWN`; and a
             `-mon` without a mode is for QMP.
     """
 
-    def __init__(self, config: Config, *, extended: bool) -> None:
+    def __init__(self, config: Config, parser: OptsParser, *, extended: bool) -> None:
         self._config = config
+        self._parser = parser
         self._extended = extended
         self._labels = 0
-        self._chardev_ids: set[str] = set()
-        self._monitor_ids: set[str] = set()
         self._pending: list[tuple[Opts, Given]] = []
         self._pending_monitors: list[tuple[Opts, Given]] = []
 
     def add_chardev(self, given: Given) -> None:
         """Take `-chardev BACKEND,id=ID,...`."""
         known = chardev_list(self._config.compat)
-        self._pending.append((self._parse(known, given, self._chardev_ids), given))
+        self._pending.append((self._parser.parse(known, given), given))
 
     def add_monitor(self, given: Given) -> None:
         """Take `-mon CHARDEV,...`."""
         known = OWN_MON if self._extended else MON
-        self._pending_monitors.append((self._parse(known, given, self._monitor_ids), given))
-
-    def _parse(self, known: OptsList, given: Given, ids: set[str]) -> Opts:
-        """The options in an argument, whose id is none of these, and is added to them."""
-        opts = parse_opts(known, given.value, given.warn(self._config.report), ids)
-        if opts.id is not None:
-            ids.add(opts.id)
-        return opts
+        self._pending_monitors.append((self._parser.parse(known, given), given))
 
     def add_device(self, given: Given, *, mode: str = "control", pretty: bool = False) -> str:
         """Take `-qmp ADDRESS`: a character device and a monitor on it at once; their id."""
@@ -74,9 +67,9 @@ class Monitors:
             opts = self._device(given, label)
             monitor.pairs += [pair for pair in opts.pairs if pair[0] in (*OWN, "pretty")]
             self._pending.append((opts, given))
-        if label in self._monitor_ids:
+        if label in self._parser.ids["mon"]:
             raise QMPError(f"Duplicate ID '{label}' for mon")
-        self._monitor_ids.add(label)
+        self._parser.ids["mon"].add(label)
         monitor.id = label
         monitor.pairs += [("mode", mode), ("chardev", label)]
         if pretty:
@@ -114,12 +107,12 @@ class Monitors:
     def _device(self, given: Given, label: str) -> Opts:
         """The options of an address; QEMU says twice what is wrong with one."""
         with located(given.where, f"parse error: {given.value}"):
-            if label in self._chardev_ids:
+            if label in self._parser.ids["chardev"]:
                 raise QMPError(f"Duplicate ID '{label}' for chardev")
             extra = {"pretty": "bool", **OWN} if self._extended else NOTHING
             known = chardev_list(self._config.compat, extra=extra)
             opts = parse_device(given.value, known, stdio_takes_options=self._extended)
-        self._chardev_ids.add(label)
+        self._parser.ids["chardev"].add(label)
         opts.id = label
         return opts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Container, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from memd.cli.bounds import NAMES as BOUNDS
 from memd.cli.monitors import Monitors
 from memd.cli.objects import parse_object
-from memd.cli.opts import Opts, OptsList, parse_opts
+from memd.cli.opts import OptsList, OptsParser, parse_opts
 from memd.cli.reading import Apply, Given, apply_options, compat_of, located, read_options
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
@@ -34,15 +34,16 @@ class CommandLine:
 
     Attributes:
         described: the machine; None where none is described.
+        parse: takes the options in an argument apart; see `OptsParser`.
         ids: those that were given so far, by the name of the option's list.
     """
 
     def __init__(self, report: Report, *, extended: bool) -> None:
         self.config = Config(report)
         self.extended = extended
-        self.monitors = Monitors(self.config, extended=extended)
-        self.object_ids: set[str] = set()
-        self.ids: defaultdict[str, set[str]] = defaultdict(set)
+        parser = OptsParser(report)
+        self.parse, self.ids = parser.parse, parser.ids
+        self.monitors = Monitors(self.config, parser, extended=extended)
         self.ports: Counter[str] = Counter()
         self.allowed: dict[str, list[int]] = {"user": [], "group": []}
         self.described: Hardware | None = None
@@ -56,20 +57,12 @@ class CommandLine:
             self.described = Hardware(self.config)
         return self.described
 
-    def parse(self, known: OptsList, given: Given) -> Opts:
-        """The options in an argument, whose id no other of that list has; raises `QMPError`."""
-        taken = self.ids[known.name]
-        opts = parse_opts(known, given.value, given.warn(self.config.report), taken)
-        if opts.id is not None:
-            taken.add(opts.id)
-        return opts
-
     def add_object(self, given: Given) -> None:
         """Take `-object`."""
         options = parse_object(
             given.value,
             self.config.compat,
-            self.object_ids,
+            self.ids["object"],
             given.warn(self.config.report),
             nesting=self.extended,
             always=given.dotted,

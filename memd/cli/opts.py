@@ -7,14 +7,19 @@ given twice the last counts. Texts and their order were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Container, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from memd.cli.keyval import HELP
 from memd.cli.report import Answered
 from memd.errors import ID_HINT, QMPError, bad_identifier, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
+
+if TYPE_CHECKING:
+    from memd.cli.reading import Given
+    from memd.config import Report
 
 Warn = Callable[[str, str], None]
 """Takes a warning and its hint."""
@@ -90,6 +95,29 @@ class Opts:
         kinds = known.kinds or {}
         found = {key: read.get(kinds.get(key, ""), self.get)(key) for key, _value in self.pairs}
         return found if self.id is None else {"id": self.id, **found}
+
+
+class OptsParser:
+    """Takes options apart, whose ids differ from those of earlier ones of the same list.
+
+    Args:
+        report: told of keys without a value.
+
+    Attributes:
+        ids: those that were given so far, by the name of the list.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.ids: defaultdict[str, set[str]] = defaultdict(set)
+
+    def parse(self, known: OptsList, given: Given) -> Opts:
+        """The options in an argument; raises as `parse_opts`."""
+        taken = self.ids[known.name]
+        opts = parse_opts(known, given.value, given.warn(self._report), taken)
+        if opts.id is not None:
+            taken.add(opts.id)
+        return opts
 
 
 def bad_id_option() -> QMPError:

@@ -195,24 +195,10 @@ def _is_user(text: str) -> bool:
     return True
 
 
-_ACTIONS = {
-    "reboot": ("reset", "shutdown"),
-    "shutdown": ("poweroff", "pause"),
-    "panic": ("pause", "shutdown", "exit-failure", "none"),
-    "watchdog": ("reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"),
-}
+def _set_actions(line: QemuCommandLine, actions: JSONObject) -> None:
+    from memd.qapi import load_schema
 
-
-def _set_action(line: QemuCommandLine, name: str, action: str) -> None:
-    line.config.actions[name] = options.one_of(name, action, _ACTIONS[name])
-
-
-def _action(line: QemuCommandLine, given: Given) -> None:
-    opts = line.checked(given)
-    for name in _ACTIONS:
-        action = opts.get(name)
-        if action is not None:
-            _set_action(line, name, action)
+    line.config.actions |= load_schema(line.config.compat).checker("set-action")(actions)
 
 
 def _taken(module: str, *names: str, by: str = "take_{}") -> dict[str, Take]:
@@ -371,8 +357,8 @@ OPTIONS: dict[str, Take] = {
     "cpu": _cpu,
     "mem-path": options.text("mem_path"),
     **options.HARDWARE,
-    "action": _action,
-    "watchdog-action": lambda line, given: _set_action(line, "watchdog", given.value),
+    "action": lambda line, given: _set_actions(line, dict(line.checked(given).pairs)),
+    "watchdog-action": lambda line, given: _set_actions(line, {"watchdog": given.value}),
     "catalogue": options.text("catalogue"),
     "unmodelled": options.choice("unmodelled", "refuse", "sample"),
     **dict.fromkeys(("overcommit", "sandbox"), QemuCommandLine.checked),

@@ -10,6 +10,7 @@ from memd.commands.descriptors import FdSets
 from memd.config import Config
 from memd.devices import register
 from memd.devices.machine import Machine
+from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import Tree
 from memd.work import Command, Constant
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from memd.pages.templates import Templates
     from memd.qapi import Schema
     from memd.standin.standin import StandIn
+
+
+def standin_of(daemon: Daemon) -> StandIn:
+    """The daemon's stand-in; raises `QMPError` where it is none."""
+    if daemon.standin is None:
+        raise QMPError("there is nothing of that kind: this is memd")
+    return daemon.standin
 
 
 class Daemon:

@@ -7,12 +7,13 @@ as the human monitor ends them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from types import CoroutineType
 from typing import Any
 
 from memd import __version__
 from memd.commands import hmp_info, hmp_plug, hmp_registers, qom
-from memd.commands.daemon import Daemon
+from memd.commands.daemon import Daemon, standin_of
 from memd.commands.hmp_arguments import BLANKS, Usage, arguments, described, words
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -63,7 +64,7 @@ def _run(daemon: Daemon, command: str, arguments: JSONObject) -> Any:
     """Run a command of QMP, whose value is not printed."""
     handler = daemon.handlers.get(command)
     if handler is None:
-        hmp_plug.standin(daemon)
+        standin_of(daemon)
         raise KeyError(command)
     return handler(daemon, hmp_plug.check(daemon, command, arguments))
 
@@ -224,8 +225,9 @@ def _info_name(daemon: Daemon, args: JSONObject) -> list[str]:
     return [] if daemon.config.name is None else [daemon.config.name]
 
 
-def _info_uuid(daemon: Daemon, args: JSONObject) -> list[str]:
-    return [daemon.config.uuid]
+def _of_standin(place: str) -> Act:
+    """What a method of a stand-in's register does; `place` says where that is."""
+    return lambda daemon, args: attrgetter(place)(standin_of(daemon))(args)
 
 
 def _info_kvm(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -240,7 +242,7 @@ _ENTRIES: tuple[_Entry, ...] = (
     ("cont|c", "", "resume emulation", "cont"),
     ("chardev-remove", "id:s", "remove a character device", "chardev-remove"),
     ("chardev-send-break", "id:s", "send a break", "chardev-send-break"),
-    ("delvm", "tag:s", "delete a snapshot of the machine", hmp_plug.delvm),
+    ("delvm", "tag:s", "delete a snapshot of the machine", _of_standin("snapshots.delete")),
     ("device_add", "device:S?", "plug a device in", hmp_plug.device_add),
     ("device_del", "id:s", "ask for a device back", "device_del"),
     ("balloon", "value:M", "ask the guest for memory", "balloon"),
@@ -257,7 +259,7 @@ _ENTRIES: tuple[_Entry, ...] = (
     ("expire_password", "protocol:s,time:s", "expire a password", "expire_password"),
     ("help|?", "cmd:S?", "show the help", _help),
     ("info", "item:s?", "show various information about the system state", _info),
-    ("loadvm", "tag:s", "load a snapshot of the machine", hmp_plug.loadvm),
+    ("loadvm", "tag:s", "load a snapshot of the machine", _of_standin("snapshots.load")),
     ("migrate", "detach:-d,resume:-r,uri:s", "migrate to a URI", hmp_plug.migrate),
     ("migrate_cancel", "", "cancel the migration", "migrate_cancel"),
     ("migrate_continue", "state:s", "continue a migration that pauses", "migrate-continue"),
@@ -286,7 +288,7 @@ _ENTRIES: tuple[_Entry, ...] = (
     ("qom-list", "path:s?", "list an object's properties", hmp_info.qom_list),
     ("qom-set", "json:-j,path:s,property:s,value:S", "set a property", hmp_info.qom_set),
     ("quit|q", "", "quit the emulator", "quit"),
-    ("savevm", "tag:s?", "make a snapshot of the machine", hmp_plug.savevm),
+    ("savevm", "tag:s?", "make a snapshot of the machine", _of_standin("snapshots.save")),
     ("sendkey", "keys:s,hold-time:i?", "press keys", hmp_plug.sendkey),
     ("set_link", "name:s,up:b", "set a network link", "set_link"),
     (
@@ -358,7 +360,7 @@ _SUBJECTS: tuple[_Entry, ...] = (
     ("snapshots", "", "show the internal snapshots", hmp_info.info_snapshots),
     ("status", "", "show the current VM status (running|paused)", _info_status),
     ("tpm", "", "show the TPM", hmp_registers.info_tpm),
-    ("uuid", "", "show the current VM UUID", _info_uuid),
+    ("uuid", "", "show the current VM UUID", lambda daemon, _args: [daemon.config.uuid]),
     ("version", "", "show the version of QEMU", _info_version),
     ("virtio", "", "show the virtio devices", hmp_registers.info_virtio),
     ("vm-generation-id", "", "show the generation id", hmp_registers.info_vm_generation_id),

@@ -11,8 +11,7 @@ import os
 from collections.abc import Iterator
 
 from memd.commands import chardev, device, migration, probing, qom
-from memd.commands.daemon import Daemon
-from memd.commands.hmp_plug import standin
+from memd.commands.daemon import Daemon, standin_of
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
@@ -154,7 +153,7 @@ def _size(size: int) -> str:
 
 def info_migrate(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info migrate`."""
-    told = standin(daemon).migration.query()
+    told = standin_of(daemon).migration.query()
     status = told.get("status")
     if "error-desc" in told:
         status = f"{status} ({told['error-desc']})"
@@ -238,7 +237,7 @@ def info_migrate_capabilities(daemon: Daemon, args: JSONObject) -> list[str]:
 
 def info_migrate_parameters(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info migrate_parameters`."""
-    told = standin(daemon).migration_parameters()
+    told = standin_of(daemon).migration_parameters()
     lines = []
     for name, unit in (_PARAMETERS if daemon.compat is Compat.V10_0 else _PARAMETERS_11_1).items():
         value = told.get(name)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 import shlex
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memd.commands import migration
-from memd.commands.daemon import Daemon
+from memd.commands.daemon import Daemon, standin_of
 from memd.commands.hmp_arguments import Usage
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -19,9 +19,6 @@ from memd.json_types import JSON, JSONObject
 from memd.option_text import pairs
 from memd.qapi.numbers import parse_size
 from memd.work import Outcome, in_turns
-
-if TYPE_CHECKING:
-    from memd.standin.standin import StandIn
 
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+")
 _NO_MEMBER = re.compile(r"Parameter '[^']+' does not accept value '(.*)'", re.DOTALL)
@@ -54,7 +51,7 @@ async def object_add(daemon: Daemon, args: JSONObject) -> None:
 
 def netdev_add(daemon: Daemon, args: JSONObject) -> None:
     """`netdev_add TYPE,id=ID,...`."""
-    netdevs = standin(daemon).netdevs
+    netdevs = standin_of(daemon).netdevs
     options = _options(args.get("netdev", ""), "type")
     if netdevs.find(str(options.get("id"))) is not None:
         # QEMU says why on its standard error.
@@ -62,24 +59,9 @@ def netdev_add(daemon: Daemon, args: JSONObject) -> None:
     netdevs.add(_typed(daemon, "netdev_add", options), _no_fd)
 
 
-def savevm(daemon: Daemon, args: JSONObject) -> None:
-    """`savevm [TAG]`."""
-    standin(daemon).snapshots.save(args)
-
-
-def loadvm(daemon: Daemon, args: JSONObject) -> None:
-    """`loadvm TAG`."""
-    standin(daemon).snapshots.load(args)
-
-
-def delvm(daemon: Daemon, args: JSONObject) -> None:
-    """`delvm TAG`."""
-    standin(daemon).snapshots.delete(args)
-
-
 async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
     """`drive_add [-n] PLACE OPTIONS`; see `_as_it_stands`."""
-    options, of = _options(args["options"], ""), standin(daemon)
+    options, of = _options(args["options"], ""), standin_of(daemon)
     types = partial(daemon.typed, "blockdev-add")
     try:
         if not args.get("node"):
@@ -93,7 +75,7 @@ async def drive_add(daemon: Daemon, args: JSONObject) -> list[str]:
 
 async def drive_del(daemon: Daemon, args: JSONObject) -> list[str]:
     """`drive_del NAME`; see `_as_it_stands`."""
-    of = standin(daemon)
+    of = standin_of(daemon)
     try:
         await of.drives.delete(args["id"])
     except QMPError as error:
@@ -115,7 +97,7 @@ def _as_it_stands(daemon: Daemon, error: QMPError) -> list[str]:
 
 async def nbd_server_start(daemon: Daemon, args: JSONObject) -> None:
     """`nbd_server_start [-a [-w]] URI`: with -a all drives are exported."""
-    exports, drives = standin(daemon).exports, standin(daemon).drives
+    exports, drives = standin_of(daemon).exports, standin_of(daemon).drives
     if args.get("writable") and not args.get("all"):
         raise QMPError("-w only valid together with -a")
     kind, _, path = args["uri"].partition(":")
@@ -133,7 +115,7 @@ async def nbd_server_start(daemon: Daemon, args: JSONObject) -> None:
 
 async def nbd_server_remove(daemon: Daemon, args: JSONObject) -> Outcome:
     """`nbd_server_remove [-f] NAME`."""
-    return Outcome(events=await standin(daemon).exports.delete({"id": args["name"]}))
+    return Outcome(events=await standin_of(daemon).exports.delete({"id": args["name"]}))
 
 
 async def sendkey(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -148,7 +130,7 @@ async def sendkey(daemon: Daemon, args: JSONObject) -> list[str]:
 
 async def migrate(daemon: Daemon, args: JSONObject) -> list[str]:
     """`migrate [-d] [-r] URI`: goes on in the background in any case, which 10.0 says."""
-    standin(daemon)
+    standin_of(daemon)
     detached = args.pop("detach", False)
     await migration.begin(daemon, args, _no_fd)
     if detached or daemon.compat is not Compat.V10_0:
@@ -158,14 +140,14 @@ async def migrate(daemon: Daemon, args: JSONObject) -> list[str]:
 
 def migrate_set_capability(daemon: Daemon, args: JSONObject) -> JSON:
     """`migrate_set_capability NAME on|off`."""
-    standin(daemon)
+    standin_of(daemon)
     given = check(daemon, "migrate-set-capabilities", {"capabilities": [args]})
     return migration.migrate_set_capabilities(daemon, given)
 
 
 def migrate_set_parameter(daemon: Daemon, args: JSONObject) -> None:
     """`migrate_set_parameter NAME VALUE`."""
-    of, command = standin(daemon), "migrate-set-parameters"
+    of, command = standin_of(daemon), "migrate-set-parameters"
     name, text = args["parameter"], args["value"]
     known = daemon.schema.commands[command].arguments
     kind = next((each.type.name for each in known.members if each.name == name), None)
@@ -208,13 +190,6 @@ def _no_size(name: str, kind: str, text: str) -> QMPError:
     )
 
 
-def standin(daemon: Daemon) -> StandIn:
-    """The daemon's stand-in; raises `QMPError` where it is none."""
-    if daemon.standin is None:
-        raise QMPError("there is nothing of that kind: this is memd")
-    return daemon.standin
-
-
 def check(daemon: Daemon, command: str, arguments: JSONObject) -> JSONObject:
     """The arguments of a command of QMP, checked; raises `QMPError`."""
     try:
@@ -231,7 +206,7 @@ def _typed(daemon: Daemon, command: str, options: JSONObject) -> JSONObject:
 
 def _fits(daemon: Daemon, command: str, arguments: JSONObject) -> bool:
     """Whether a command that the stand-in knows takes these arguments."""
-    standin(daemon)
+    standin_of(daemon)
     try:
         check(daemon, command, arguments)
     except QMPError:

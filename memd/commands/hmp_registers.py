@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from memd.commands.daemon import Daemon
-from memd.commands.hmp_plug import standin
+from memd.commands.daemon import Daemon, standin_of
 from memd.compat import Compat
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
@@ -33,7 +32,7 @@ _KINDS = {
 def info_block_jobs(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info block-jobs`."""
     lines = []
-    for job in standin(daemon).images.jobs.query_block():
+    for job in standin_of(daemon).images.jobs.query_block():
         what = f"Type {job['type']}, device" if job["type"] != "stream" else "Streaming device"
         lines.append(
             f"{what} {job['device']}: Completed {job['offset']} of {job['len']} bytes,"
@@ -45,7 +44,7 @@ def info_block_jobs(daemon: Daemon, args: JSONObject) -> list[str]:
 async def info_blockstats(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info blockstats`."""
     lines: list[str] = []
-    async for row in in_turns(standin(daemon).drives.statistics_of_drives()):
+    async for row in in_turns(standin_of(daemon).drives.statistics_of_drives()):
         stats = row["stats"]
         if daemon.compat is Compat.V10_0:
             told = " ".join(f"{name}={stats[name]}" for name in _COUNTS)
@@ -68,7 +67,7 @@ def _table(stats: JSONObject) -> Iterator[str]:
 
 def info_dirty_rate(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info dirty_rate`."""
-    told = standin(daemon).dirty_rate.query({})
+    told = standin_of(daemon).dirty_rate.query({})
     lines = [f"Status: {told['status']}", f"Start Time: {told['start-time']} (ms)"]
     if told["mode"] == "page-sampling":
         lines.append(f"Sample Pages: {told['sample-pages']} (per GB)")
@@ -79,7 +78,7 @@ def info_dirty_rate(daemon: Daemon, args: JSONObject) -> list[str]:
 
 def info_dump(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info dump`."""
-    told = standin(daemon).dump.query()
+    told = standin_of(daemon).dump.query()
     lines = [f"Status: {told['status']}"]
     if told["status"] == "active":
         # How much there is to be written is not known while the file is being opened.
@@ -90,7 +89,7 @@ def info_dump(daemon: Daemon, args: JSONObject) -> list[str]:
 def info_vnc(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info vnc`."""
     lines = []
-    for display in standin(daemon).vnc.query_servers():
+    for display in standin_of(daemon).vnc.query_servers():
         lines.append(f"{display['id']}:")
         for row in display["server"]:
             lines.append(f"  Server: {row['host']}:{row['service']} ({row['family']})")
@@ -101,7 +100,7 @@ def info_vnc(daemon: Daemon, args: JSONObject) -> list[str]:
 def info_tpm(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info tpm`."""
     lines = []
-    for number, row in enumerate(standin(daemon).tpms.query()):
+    for number, row in enumerate(standin_of(daemon).tpms.query()):
         kind, its = row["options"]["type"], row["options"]["data"]
         told = "".join(f",{name}={value}" for name, value in its.items())
         lines += [f" tpm{number}: model={row['model']}", f"  \\ {row['id']}: type={kind}{told}"]
@@ -110,7 +109,7 @@ def info_tpm(daemon: Daemon, args: JSONObject) -> list[str]:
 
 def info_vm_generation_id(daemon: Daemon, args: JSONObject) -> list[str]:
     """`info vm-generation-id`; raises `QMPError` where there is none."""
-    told: JSON = standin(daemon).devices.generation_id()
+    told: JSON = standin_of(daemon).devices.generation_id()
     return [told["guid"]]
 
 

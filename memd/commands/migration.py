@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from memd.commands.daemon import Daemon
+from memd.commands.daemon import Daemon, standin_of
 from memd.commands.descriptors import inherited, take_fd
 from memd.compat import Compat
 from memd.errors import QMPError
@@ -19,7 +19,6 @@ from memd.session import Session
 if TYPE_CHECKING:
     from memd.standin.channels import Opener
     from memd.standin.chardevs import Held, TakeFd
-    from memd.standin.migration import Migration
 
 _NOT_IN_BACKGROUND = (
     *("postcopy-ram", "dirty-bitmaps", "postcopy-blocktime", "late-block-activate"),
@@ -105,11 +104,6 @@ def migrate_pause(daemon: Daemon, args: JSONObject) -> JSON:
     )
 
 
-def _migration(daemon: Daemon) -> Migration:
-    assert daemon.standin is not None
-    return daemon.standin.migration
-
-
 def _opener(daemon: Daemon, take: TakeFd, *, may_run: bool) -> Opener:
     from memd.standin.channels import Opener
 
@@ -132,7 +126,7 @@ async def begin(daemon: Daemon, args: JSONObject, take: TakeFd) -> None:
     if args.get("resume"):
         raise QMPError("Cannot resume if there is no paused migration")
     opener = _opener(daemon, take, may_run=daemon.config.allow_exec)
-    await _migration(daemon).send(args, opener)
+    await standin_of(daemon).migration.send(args, opener)
 
 
 async def migrate_incoming(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
@@ -143,11 +137,11 @@ async def migrate_incoming(daemon: Daemon, session: Session, args: JSONObject) -
         return inherited(name) if name[:1].isascii() and name[:1].isdecimal() else named(name)
 
     opener = _opener(daemon, take, may_run=daemon.config.allow_exec)
-    await _migration(daemon).receive(args, opener)
+    await standin_of(daemon).migration.receive(args, opener)
     return {}
 
 
 async def incoming_at_start(daemon: Daemon, args: JSONObject) -> None:
     """`-incoming`: await a machine; raises `QMPError`."""
     opener = _opener(daemon, inherited, may_run=True)
-    await _migration(daemon).receive(args, opener)
+    await standin_of(daemon).migration.receive(args, opener)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from memd.backends.base import MemoryBackend
 from memd.commands import machine, migration
 from memd.commands.block import blockdev_add
-from memd.commands.daemon import Daemon
+from memd.commands.daemon import Daemon, standin_of
 from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
 from memd.commands.hmp_info import info_ramblock, query_pci
@@ -51,7 +51,7 @@ class StandInDispatcher(Dispatcher):
 
     def unmodelled(self, name: str, arguments: JSONObject) -> JSON:
         """See `Dispatcher.unmodelled`."""
-        return _standin(self._daemon).answer(self._daemon.schema.commands[name], arguments)
+        return standin_of(self._daemon).answer(self._daemon.schema.commands[name], arguments)
 
 
 def _is_long(arguments: JSONObject) -> bool:
@@ -70,13 +70,8 @@ def _is_long(arguments: JSONObject) -> bool:
     return left < 0
 
 
-def _standin(daemon: Daemon) -> StandIn:
-    assert daemon.standin is not None
-    return daemon.standin
-
-
 def _section(daemon: Daemon, name: str) -> JSON:
-    return _standin(daemon).catalogue.section(name)
+    return standin_of(daemon).catalogue.section(name)
 
 
 _DISPLAY = "(?i)vga|gpu|qxl|bochs-display"
@@ -88,7 +83,7 @@ events or nothing."""
 
 def _register(act: Act) -> Handler:
     def handle(daemon: Daemon, args: JSONObject) -> JSON:
-        return _answer(act(_standin(daemon))(args))
+        return _answer(act(standin_of(daemon))(args))
 
     return handle
 
@@ -109,7 +104,7 @@ def _of_client(act: Callable[[StandIn], Callable[[JSONObject, TakeFd], Any]]) ->
     """The same, of a command that takes descriptors that its client has named."""
 
     def handle(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
-        return _answer(act(_standin(daemon))(args, take_fd(session)))
+        return _answer(act(standin_of(daemon))(args, take_fd(session)))
 
     return handle
 
@@ -138,7 +133,7 @@ async def dump_guest_memory(daemon: Daemon, session: Session, args: JSONObject) 
 
     roots, sets = daemon.tree.host.roots, daemon.fdsets
     opener = Opener(roots, take_fd(session), sets.open, may_run=False, fd_files=True)
-    return Outcome(events=await _standin(daemon).dump.start(args, opener))
+    return Outcome(events=await standin_of(daemon).dump.start(args, opener))
 
 
 def query_cpu_model_expansion(daemon: Daemon, args: JSONObject) -> JSON:
@@ -187,7 +182,7 @@ def query_machines(daemon: Daemon, args: JSONObject) -> JSON:
 
 def set_globals(daemon: Daemon) -> None:
     """Give what there is without a `-device` the values of `-global`; raises `QMPError`."""
-    standin = _standin(daemon)
+    standin = standin_of(daemon)
     known = standin.migration_parameters()
     checker = daemon.schema.checker("migrate-set-parameters")
 
@@ -215,7 +210,7 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
     Raises:
         QMPError: it can't be.
     """
-    standin = _standin(daemon)
+    standin = standin_of(daemon)
     command, options, is_json, where = start
     if command == "add-fd":
         daemon.fdsets.add_inherited(options["added"])
@@ -395,7 +390,7 @@ async def _add_drive(daemon: Daemon, standin: StandIn, options: JSONObject, wher
 async def cont(daemon: Daemon, args: JSONObject) -> JSON:
     """`cont`: a machine that runs has its images."""
     if daemon.run_state not in ("inmigrate", "shutdown"):
-        await _standin(daemon).set_active(True)
+        await standin_of(daemon).set_active(True)
     return machine.cont(daemon, args)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from memd.cli.monitors import Monitors
+from memd.cli.opts import OptsParser
 from memd.cli.reading import Given
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
@@ -13,7 +14,7 @@ from memd.errors import QMPError
 def finish(*given: tuple[str, str], extended: bool = False, daemonize: bool = False) -> Config:
     config = Config(Report("memd"))
     config.daemonize = daemonize
-    monitors = Monitors(config, extended=extended)
+    monitors = Monitors(config, OptsParser(config.report), extended=extended)
     for name, value in given:
         each = Given(name, value, f"-{name} {value}")
         if name == "chardev":
@@ -158,7 +159,7 @@ def test_refused(given: list[tuple[str, str]], message: str) -> None:
 def test_a_later_release_complains_in_another_order() -> None:
     config = Config(Report("memd"))
     config.compat = Compat.V11_1
-    monitors = Monitors(config, extended=False)
+    monitors = Monitors(config, OptsParser(config.report), extended=False)
     monitors.add_monitor(Given("mon", "w,pretty=on", "-mon w,pretty=on"))
     with pytest.raises(CommandLineError) as caught:
         monitors.finish()
@@ -185,7 +186,7 @@ def test_a_question_waits_for_the_rest_of_the_line() -> None:
 
 def test_a_monitor_that_was_made_as_an_object() -> None:
     config = Config(Report("memd"))
-    monitors = Monitors(config, extended=False)
+    monitors = Monitors(config, OptsParser(config.report), extended=False)
     given = Given("object", "monitor-qmp,...", "-object monitor-qmp,...")
     monitors.add_object(given, {"id": "m0", "chardev": "x", "pretty": True})
     monitors.add_chardev(Given("chardev", "null,id=x", "-chardev null,id=x"))
