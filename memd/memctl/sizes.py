@@ -6,6 +6,9 @@ import argparse
 
 from memd.sizes import rounded
 
+PAGE = 4096
+"""Bytes of a page of a template, whatever the host's are."""
+
 
 def size(text: str) -> int:
     """A number of bytes: 4096, 0x1000, 64M, 1.5G, as in QEMU's options.

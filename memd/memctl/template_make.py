@@ -23,11 +23,9 @@ from memd.memctl.backends import PREFIX, stat
 from memd.memctl.context import USAGE, Context, Trouble, absolute
 from memd.memctl.progress import Bar
 from memd.memctl.save import save
-from memd.memctl.sizes import exact, size
+from memd.memctl.sizes import PAGE, exact, size
 from memd.memctl.write import CHUNK, length_of, opened
 from memd.sizes import size_option
-
-_PAGE = 4096
 
 _NO_UNNAMED_FILES = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT))
 """The errors of open(2) with O_TMPFILE where the file system has no such files."""
@@ -61,8 +59,8 @@ def run(context: Context, arguments: argparse.Namespace) -> None:
     if arguments.of and arguments.image:
         raise Trouble("--from goes with --size: with --of, the backend has the content", USAGE)
     wanted: int = arguments.size or 0
-    if not arguments.of and (wanted % _PAGE or not wanted):
-        raise Trouble(f"a template is of whole pages of {_PAGE} bytes", USAGE)
+    if not arguments.of and (wanted % PAGE or not wanted):
+        raise Trouble(f"a template is of whole pages of {PAGE} bytes", USAGE)
     path = absolute(arguments.file)
     if os.path.lexists(path):
         raise _is_there_already(path)
@@ -274,7 +272,7 @@ def _check_clones(context: Context, client: Client, fd: int, path: str, length: 
     id = f"memctl-{token_hex(8)}"
     options: JSONObject = {"qom-type": f"{PREFIX}file", "id": id, "mem-path": path}
     options |= {"size": length, "share": False, "readonly": True, "rom": "off"}
-    if os.fstat(fd).st_blksize > _PAGE:
+    if os.fstat(fd).st_blksize > PAGE:
         # Huge pages may be there for the template, and not yet for a clone.
         options["reserve"] = False
     try:

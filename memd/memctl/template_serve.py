@@ -11,13 +11,11 @@ from memd.errors import QMPError
 from memd.json_types import JSONObject
 from memd.memctl.context import FAILED, OK, USAGE, Context, Trouble
 from memd.memctl.progress import Bar
-from memd.memctl.sizes import size
+from memd.memctl.sizes import PAGE, size
 from memd.sizes import rounded
 
 _LOOK = 0.5
 """Seconds between two looks at how far a clone is; the daemon is told once a second."""
-
-_PAGE = 4096
 
 
 def prepare(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +97,7 @@ def _see(client: Client, named: JSONObject, bar: Bar) -> None:
             if named.items() <= clone.items():
                 pages = clone["pages"]
                 sent = pages["asked"] - pages["zeroes"] + pages["working-set"] + pages["rest"]
-                bar.at(min(sent * _PAGE, found["data"]), found["data"])
+                bar.at(min(sent * PAGE, found["data"]), found["data"])
 
 
 def summary(told: JSONObject) -> str:

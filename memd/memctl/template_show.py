@@ -7,13 +7,11 @@ import argparse
 from memd.errors import printable
 from memd.json_types import JSONObject
 from memd.memctl.context import Context
-from memd.memctl.sizes import exact, short
+from memd.memctl.sizes import PAGE, exact, short
 
 _TITLE = 13
 """Columns of what stands before a value."""
 
-
-_PAGE = 4096
 
 _ROW = 64
 """Parts of its memory in a row."""
@@ -73,7 +71,7 @@ def _lines(found: JSONObject) -> list[tuple[str, str]]:
     lines.append(("source", found.get("source", "none")))
     for clone in found["clones"]:
         lines.append(("served to", clone.get("qmp") or clone["uri"]))
-        lines.append(("", picture(clone["pages"], data // _PAGE)))
+        lines.append(("", picture(clone["pages"], data // PAGE)))
         lines += map_rows(clone.get("map", ""), found["size"])
     return lines
 

@@ -18,7 +18,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import socket
 import sys
 import time
@@ -26,6 +25,7 @@ from array import array
 from pathlib import Path
 
 from memd.errors import QMPError
+from memd.hostmem.descriptor_limit import raise_limit
 from memd.pages.channel import Channel, Message
 from memd.pages.clone_connection import CloneConnection
 from memd.pages.clone_monitor import CloneMonitor
@@ -443,10 +443,9 @@ def main(arguments: list[str]) -> None:
     # What is sent makes many small objects and no circles; what is imported stays.
     gc.disable()
     gc.freeze()
-    # As many machines are served as docs/limits.md says; a sandbox may forbid it.
-    with contextlib.suppress(OSError, ValueError):
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # As many machines are served as docs/limits.md says.
+    with contextlib.suppress(OSError):
+        raise_limit()
     sock = socket.socket(fileno=int(number))
     holder = Holder(Path(settings["directory"]) / "serving")
     reach = Reach(settings["roots"], tcp=settings["tcp"])

@@ -74,15 +74,12 @@ def is_stored(name: str, fd: int) -> bool:
 
 def let_more_be_opened(found: Mapping[str, int]) -> None:
     """Raise the soft limit of descriptors where those that were passed come near it."""
-    import resource
+    from memd.hostmem.descriptor_limit import raise_limit
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if max(found.values(), default=0) > soft // 2:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except OSError as failed:
-            # A sandbox may forbid it.
-            log.warning("the limit of descriptors stays at %d: %s", soft, failed.strerror)
+    try:
+        raise_limit(near=max(found.values(), default=0))
+    except OSError as failed:
+        log.warning("the limit of descriptors stays as it is: %s", failed.strerror)
 
 
 class FdStore:

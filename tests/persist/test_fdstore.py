@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from memd.persist.fdstore import LIST, FdStore, capacity_of, name_of
+from memd.persist.fdstore import LIST, FdStore, capacity_of, let_more_be_opened, name_of
 from memd.persist.sd_notify import Notifier
 from tests.manager import ServiceManager
+from tests.seccomp import Lacking, without
 
 Open = Callable[..., FdStore]
 
@@ -23,6 +25,12 @@ Open = Callable[..., FdStore]
 )
 def test_the_capacity(environ: dict[str, str], capacity: int) -> None:
     assert capacity_of(environ) == capacity
+
+
+@without(Lacking(302 if os.uname().machine == "x86_64" else 261, error=errno.EPERM))
+def test_a_limit_that_can_not_be_raised() -> None:
+    """As in a sandbox without prlimit(2): the start goes on."""
+    let_more_be_opened({"a": 1 << 30})
 
 
 @pytest.fixture
