@@ -12,29 +12,13 @@ from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON
 from memd.qapi.visit import visit_int32
 from memd.qom import LinkProperty, ObjectType, Paths, Property, QObject
+from memd.qom.builtin_objects import Bus
 
 ANY_PLACE = -1
 """The PCI address that asks for any."""
 
 _FUNCTIONS = 8
 _PLACES = 32 * _FUNCTIONS
-
-
-class Bus(QObject):
-    """A bus.
-
-    Attributes:
-        hotplug: whether devices may come and go while the machine runs.
-    """
-
-    def __init__(self, qom_type: ObjectType, tree: Paths, *, hotplug: bool) -> None:
-        super().__init__(qom_type, tree)
-        self.hotplug = hotplug
-
-    def check_hotplug(self) -> None:
-        """Raise `QMPError` unless devices may come and go."""
-        if not self.hotplug:
-            raise QMPError(f"Bus '{self.name}' does not support hotplugging")
 
 
 class PciBus(Bus):
@@ -136,12 +120,12 @@ class Buses:
 
     Attributes:
         pci: the machine's own PCI bus; None where it has none.
-        others: the names and types of the machine's buses that no memory device goes on.
+        others: the machine's buses that no memory device goes on, by name.
     """
 
-    def __init__(self, pci: PciBus | None) -> None:
+    def __init__(self, pci: PciBus | None, system: Bus) -> None:
         self.pci = pci
-        self.others = {"main-system-bus": "System"}
+        self.others = {"main-system-bus": system}
         # Those that PCI devices go on, by name.
         self._for_pci = {} if pci is None else {pci.name: pci}
         self._port_numbers: set[tuple[int, int]] = set()
@@ -166,9 +150,9 @@ class Buses:
         self._port_numbers.add(number)
         return True
 
-    def add_other(self, name: str, kind: str) -> None:
+    def add_other(self, bus: Bus) -> None:
         """Note a bus of the machine that no memory device goes on."""
-        self.others.setdefault(name, kind)
+        self.others.setdefault(bus.name, bus)
 
     def find(self, name: JSON, kind: str, *, on_pci: bool, virtio: bool) -> PciBus | None:
         """The bus for a device.
@@ -198,8 +182,8 @@ class Buses:
         if bus is None and first == "virtio-bus":
             raise QMPError("Bus 'virtio-bus' is full")
         if bus is None or not on_pci:
-            bus_type = self.others[first] if bus is None else bus.qom_type.name
-            raise QMPError(f"Device '{kind}' can't go on {bus_type} bus")
+            there = bus or self.others[first]
+            raise QMPError(f"Device '{kind}' can't go on {there.qom_type.name} bus")
         return bus
 
 

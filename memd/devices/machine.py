@@ -443,9 +443,12 @@ class Machine:
 def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
     """Put the buses of a machine into its tree."""
     from memd.devices.bus import Buses, PciBus
+    from memd.qom.builtin_objects import SystemBus
 
+    system = tree.resolve("/machine/unattached/sysbus")
+    assert isinstance(system, SystemBus)
     if config.type not in _HOSTS or not config.pcie:
-        return Buses(None)
+        return Buses(None, system)
     name, kind, bus_name, bus_kind, hotplug = _HOSTS[config.type]
     types = tree.basics()
     host = SystemDevice(ObjectType(kind, types["device"]), tree, None)
@@ -458,4 +461,4 @@ def _add_buses(tree: Tree, config: MachineConfig) -> Buses:
     if kind == "gpex-pcihost":
         # It is not in the tree.
         pci.occupy(0, "gpex-root", multifunction=False)
-    return Buses(pci)
+    return Buses(pci, system)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterable, Iterator
 
 from memd.compat import Compat
-from memd.devices.bus import ANY_PLACE, Bus, PciBus
+from memd.devices.bus import ANY_PLACE, PciBus
 from memd.devices.machine import Device, Machine, SystemDevice
 from memd.devices.pci import PciDevice
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import LinkProperty, MemoryRegion, ObjectType, Property, QObject, Tree
+from memd.qom.builtin_objects import Bus
 from memd.qom.machine import MachineObject, extend, machine_link
 
 _SMRAM = 1 << 32
@@ -186,9 +187,10 @@ class _Parts:
         return part
 
     def _add_bus(self, owner: QObject, name: str, kind: str) -> Bus:
-        bus = Bus(ObjectType(kind, self._tree.basics()["bus"]), self._tree, hotplug=False)
+        bus_type, comes = ObjectType(kind, self._tree.basics()["bus"]), kind == "usb-bus"
+        bus = Bus(bus_type, self._tree, hotplug=comes)
         owner.add_child(name, bus)
-        self._machine.buses.add_other(name, kind)
+        self._machine.buses.add_other(bus)
         return bus
 
     def _add_asked(self, slot: str, bus: Bus, number: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memd.errors import QMPError
 from memd.qom.object import (
     INTERFACE,
     OBJECT,
@@ -53,8 +54,25 @@ MEMORY_REGION = ObjectType(
 )
 
 
-class SystemBus(QObject):
-    """The bus of a machine that has nothing on it."""
+class Bus(QObject):
+    """A bus.
+
+    Attributes:
+        hotplug: whether devices may come and go while the machine runs.
+    """
+
+    def __init__(self, qom_type: ObjectType, tree: Paths, *, hotplug: bool) -> None:
+        super().__init__(qom_type, tree)
+        self.hotplug = hotplug
+
+    def check_hotplug(self) -> None:
+        """Raise `QMPError` unless devices may come and go."""
+        if not self.hotplug:
+            raise QMPError(f"Bus '{self.name}' does not support hotplugging")
+
+
+class SystemBus(Bus):
+    """The bus of all machines. The devices on it do not come and go; it does not keep them."""
 
     realized = False
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from memd.devices.bus import Bus, PciBus
+from memd.devices.bus import PciBus
 from memd.devices.device import VISITS, attempt, deleted, kept, peripherals
 from memd.devices.kinds import find_kind
 from memd.devices.machine import Device
@@ -24,6 +24,7 @@ from memd.qapi.hash_order import object_order
 from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
+from memd.qom.builtin_objects import Bus
 from memd.standin.netdevs import MAC
 from memd.standin.objects import value_unset
 from memd.standin.texts import check_count
@@ -108,34 +109,34 @@ _HARMLESS = ("slot/function", "bus found", "maxmem", "Only one", "bus was found"
 
 
 class OtherDevice(Device):
-    """A device on another bus than PCI's, or on none."""
+    """A device on another bus than PCI's, or on none.
+
+    Attributes:
+        bus: the bus that it is on, if any.
+    """
+
+    # An attribute of its own, in place of a property.
+    __slots__ = ("bus",)
+
+    bus: Bus | None
 
     def __init__(
         self, qom_type: ObjectType, tree: Tree, id: str | None, bus: Bus | None, register: Devices
     ) -> None:
         super().__init__(qom_type, tree, id)
-        self._bus = bus
+        self.bus = bus
         self._register = register
-
-    @property
-    def bus(self) -> Bus | None:
-        """The bus that it is on, if any."""
-        return self._bus
 
     @property
     def hotpluggable(self) -> bool:
         """Whether it can be removed while the machine runs."""
-        if self._bus is None:
-            return self.qom_type.name not in _STAY
-        return self._bus.hotplug and self._bus.qom_type.name != "System"
+        return not _stays(self.qom_type) and (self.bus is None or self.bus.hotplug)
 
     def check_bus(self) -> None:
         """See `Device.check_bus`."""
-        if self._bus is None:
-            raise _stays(self.qom_type.name)
-        if self._bus.qom_type.name == "System":
-            raise QMPError(f"Device '{self.qom_type.name}' does not support hotplugging")
-        self._bus.check_hotplug()
+        if self.bus is None or _stays(self.qom_type):
+            raise _no_hotplug(self.qom_type)
+        self.bus.check_hotplug()
 
     def removal(self, machine: Any) -> None:
         """It goes as soon as that is answered: no guest is asked."""
@@ -228,7 +229,7 @@ class Devices:
         if socket is None:
             bus = self._find_bus(machine, driver, told["bus"], args.get("bus"))
             if bus is None and (machine.started or driver not in _ON_NO_BUS):
-                raise _stays(driver)
+                raise _no_hotplug(self.type_of(driver))
             if bus is not None and machine.started:
                 bus.check_hotplug()
         given = args.get("id")
@@ -333,30 +334,30 @@ class Devices:
             if found is not None:
                 return found
             raise QMPError(f"No 'PCI' bus found for device '{driver}'")
-        own = [
-            each
-            for each, its in reversed(machine.buses.others.items())
-            if self._need(its).is_a(kind)
-        ]
+        own = {
+            name: bus
+            for name, bus in reversed(machine.buses.others.items())
+            if self._need(bus.qom_type.name).is_a(kind)
+        }
         if type(name) is str:
             if name not in own:
                 # Says what is wrong with it.
                 machine.buses.find(name, driver, on_pci=False, virtio=machine.has_virtio)
-            if name in self._full():
+            if self._is_full(own[name]):
                 raise QMPError(f"Bus '{name}' is full")
-            return self._own_bus(kind, name)
+            return own[name]
         for bus in self._buses.values():
             if bus.qom_type.name == kind:
                 return bus
-        for each in own:
-            if each not in self._full():
-                return self._own_bus(kind, each)
+        for bus in own.values():
+            if not self._is_full(bus):
+                return bus
         raise QMPError(f"No '{kind}' bus found for device '{driver}'")
 
-    def _full(self) -> set[str]:
-        """The buses of the machine that take one device and have it."""
-        buses = [each.bus for each in self._present if each.bus is not None]
-        return {bus.name for bus in buses if bus.qom_type.is_a("virtio-bus")}
+    def _is_full(self, bus: Bus) -> bool:
+        """Whether a bus of the machine takes one device and has it."""
+        takes_one = self._need(bus.qom_type.name).is_a("virtio-bus")
+        return takes_one and any(each.bus is bus for each in self._present)
 
     def _find_buses(self, machine: Machine) -> None:
         """The buses of devices that memd has a part for."""
@@ -364,12 +365,6 @@ class Devices:
             if isinstance(device, PciDevice) and device.qom_type.name == "qemu-xhci":
                 if not any(bus.parent is device for bus in self._buses.values()):
                     self._add_buses(device, device.id, machine)
-
-    def _own_bus(self, kind: str, name: str) -> Bus:
-        """A bus that the machine brings, on which nothing comes or goes while it runs."""
-        bus = Bus(self._need(kind), self._tree, hotplug=kind in ("System", "usb-bus"))
-        bus.name = name
-        return bus
 
     def _check(self, device: AnyDevice, says: str, machine: Machine) -> None:
         """Raise `QMPError` where it lacks what it needs, as the recorded QEMU said."""
@@ -650,11 +645,16 @@ def _visit_guid(value: JSON, path: str) -> JSON:
     return guid
 
 
-def _stays(driver: str) -> QMPError:
-    """The error for a device on no bus, which neither comes nor goes."""
-    if driver in _STAY:
-        return QMPError(f"Device '{driver}' does not support hotplugging")
-    return QMPError(f"Device '{driver}' can not be hotplugged on this machine")
+def _stays(kind: ObjectType) -> bool:
+    """Whether devices of a type neither come nor go while the machine runs, whatever their bus."""
+    return kind.name in _STAY or kind.is_a("sys-bus-device")
+
+
+def _no_hotplug(kind: ObjectType) -> QMPError:
+    """The error for a device that stays, or is on no bus."""
+    if _stays(kind):
+        return QMPError(f"Device '{kind.name}' does not support hotplugging")
+    return QMPError(f"Device '{kind.name}' can not be hotplugged on this machine")
 
 
 def _reference(name: str, take: Callable[[Device, JSON], None]) -> Property:

@@ -11,6 +11,8 @@ from typing import Any
 from memd.compat import Compat
 from memd.config import MachineConfig
 from memd.json_types import JSON
+from memd.qom import ObjectType
+from memd.qom.builtin_objects import Bus
 from memd.work import Command, Event
 from tests.commands.fakes import Console
 from tests.stepping import Running, close_all
@@ -88,7 +90,10 @@ class Bench(Console):
             assert machine.buses.pci is not None
             machine.buses.pci.occupy(place, kind, multifunction=place > 0)
         if type in _STANDING:
-            machine.buses.add_other("isa.0", "ISA")
+            isa_type = ObjectType("ISA", machine.tree.basics()["bus"])
+            isa = Bus(isa_type, machine.tree, hotplug=False)
+            isa.name = "isa.0"
+            machine.buses.add_other(isa)
         machine.emit = self._note
         machine.later = self.clock.later
         machine.spawn = self._spawn

@@ -167,14 +167,17 @@ def test_a_directory_for_the_guest(directory: Path) -> None:
         tell(pair, steps)
 
 
-def test_devices_on_no_bus(directory: Path) -> None:
+def test_devices_on_no_bus_and_on_the_buses_of_the_machine(directory: Path) -> None:
     guid = "6f2d0a5e-3c1b-4b57-9c3c-0a4b1c2d3e4f"
     drivers = ("vmgenid", "vmcoreinfo", "vmclock", "nvme-subsys", "ipmi-bmc-sim", "ipmi-bmc-extern")
     steps: list[Step] = [
         *(("query-vm-generation-id", {}), ("qom-get", {"path": "v0", "property": "guid"})),
-        ("qom-get", {"path": "v0", "property": "parent_bus"}),
-        ("qom-get", {"path": "v0", "property": "hotpluggable"}),
-        *(("device_del", {"id": id}) for id in ("v0", "i0", "n0")),
+        *(
+            ("qom-get", {"path": id, "property": name})
+            for id in ("v0", "r0", "e0", "k0")
+            for name in ("parent_bus", "hotpluggable")
+        ),
+        *(("device_del", {"id": id}) for id in ("v0", "i0", "n0", "r0", "e0", "k0")),
         *(("device_add", {"driver": driver, "id": "x"}) for driver in drivers),
         *(("device_add", {"driver": driver, "bus": "pcie.0"}) for driver in drivers),
         *(("device_add", {"driver": driver, "bus": "nope"}) for driver in drivers),
@@ -184,9 +187,10 @@ def test_devices_on_no_bus(directory: Path) -> None:
         "vmcoreinfo",
         "nvme-subsys,id=n0",
         "ipmi-bmc-sim,id=i0",
+        *("ramfb,id=r0", "isa-debug-exit,id=e0", "usb-kbd,id=k0"),
     )
     options = [word for each in devices for word in ("-device", each)]
-    with standin_pair(directory, "-machine", "q35", *options) as pair:
+    with standin_pair(directory, "-machine", "q35", "-usb", *options) as pair:
         tell(pair, steps)
 
 
