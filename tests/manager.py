@@ -102,6 +102,7 @@ class ServiceManager:
         self.address = address
         self._socket = self._bind()
         self._wake, self._waker = os.pipe()
+        self._closed = False
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -274,12 +275,15 @@ class ServiceManager:
             yield
             with self._bind() as fresh:
                 os.dup2(fresh.fileno(), self._socket.fileno(), inheritable=False)
+            # A thread that has not left poll(2) yet goes on to wait for the old one.
+            os.write(self._waker, b"\0")
 
     def close(self) -> None:
         """End the service, and drop everything."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._closed = True
         os.write(self._waker, b"\0")
         self._listener.join()
         self.clean()
@@ -295,9 +299,9 @@ class ServiceManager:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        while True:
+        while not self._closed:
             if any(fd == self._wake for fd, _events in poll.poll()):
-                return
+                os.read(self._wake, 1)
             with self._paused, self._changed:
                 self._drain()
                 self._changed.notify_all()
