@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.differential.server import PATIENCE, TREE
+from tests.differential.server import TREE
 
 INI = """
 [pytest]
@@ -35,7 +35,8 @@ def run_python(*arguments: str, cwd: Path, **environment: str) -> subprocess.Com
         env=env,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        # The test has as much: several processes each import much, and start daemons.
+        timeout=110,
         check=False,
     )
 
