@@ -331,6 +331,7 @@ class Config:
         numa_options: the `-numa` options as given, and what is in each.
         machine_values: its properties that were given, by name.
         devices: what is plugged into it, in the order in which QEMU does it.
+        default_audio: whether sound cards of a stand-in need to name no backend.
         globals: values of properties of devices that are not told otherwise, in their order.
         mem_path: the file, or the directory of a file, that is the machine's memory.
         mem_prealloc: whether memory backends are preallocated unless told otherwise.
@@ -380,6 +381,7 @@ class Config:
     making: StartCommand | None = None
     incoming: StartCommand | None = None
     allow_exec = False
+    default_audio = True
     catalogue: str | None = None
     unmodelled: str | None = None
     test_faults = False

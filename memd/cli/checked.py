@@ -1,6 +1,6 @@
-"""Options of a QEMU's command line that are checked, and have no effect but for `-global`.
+"""Options of a QEMU's command line that are checked, most of which have no effect.
 
-There is no firmware and no CPU that the others could mean something to. Texts were
+There is no firmware and no CPU that they could mean something to. Texts were
 observed on QEMU 10.0.2.
 """
 
@@ -57,8 +57,11 @@ def take_smbios(line: QemuCommandLine, given: Given) -> None:
         raise QMPError(f"Don't know how to build fields for SMBIOS type {number}")
     keys = (each.partition("=") for each in f"type=num {_SMBIOS[number]}".split())
     validate(opts, {key: kind or "str" for key, _equals, kind in keys})
-    if number == 1 and opts.has("uuid") and parse_uuid(opts.get("uuid") or "") is None:
-        raise QMPError("Invalid UUID")
+    if number == 1 and opts.has("uuid"):
+        uuid = parse_uuid(opts.get("uuid") or "")
+        if uuid is None:
+            raise QMPError("Invalid UUID")
+        line.config.uuid = uuid
 
 
 def take_fw_cfg(line: QemuCommandLine, given: Given) -> None:

@@ -102,6 +102,10 @@ class MachineOptions:
         """Set a property."""
         self._options[name] = value
 
+    def has(self, name: str) -> bool:
+        """Whether a property was given."""
+        return name in self._options
+
     def take_members(self, name: str) -> JSONObject:
         """Remove and return the members given so far of a property that is used elsewhere."""
         return self._options.pop(name) if isinstance(self._options.get(name), dict) else {}

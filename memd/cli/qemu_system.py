@@ -31,7 +31,7 @@ from memd.cli.reading import (
 from memd.cli.report import Answered, CommandLineError
 from memd.cli.start import run_command
 from memd.compat import Compat
-from memd.config import Chardev, Config, Report, StartCommand
+from memd.config import Chardev, Config, DeviceOption, Report, StartCommand
 from memd.devices.kinds import FLASH
 from memd.errors import QMPError
 from memd.json_types import JSONObject
@@ -63,7 +63,7 @@ _READ_OVER = (
     "trace",
 )
 _FLAGS_READ_OVER = (
-    *("full-screen", "no-fd-bootchk", "no-user-config", "nodefaults", "only-migratable"),
+    *("full-screen", "no-fd-bootchk", "no-user-config", "only-migratable"),
     "win2k-hack",
 )
 
@@ -217,9 +217,38 @@ def _take(module: str, function: str, line: QemuCommandLine, given: Given) -> No
 
 
 def _audiodev(line: QemuCommandLine, given: Given) -> None:
-    options, _is_json = parse_either(given.value, line.config.compat, "driver")
-    if options.get("driver") != "none":
-        _refuse(line, given)
+    options, is_json = parse_either(given.value, line.config.compat, "driver")
+    line.config.default_audio = False
+    line.config.startup.append(StartCommand("audiodev", options, is_json, given.where))
+
+
+_CARDS = {
+    **{name: ({"driver": name},) for name in ("adlib", "cs4231a", "gus", "sb16")},
+    "ac97": ({"driver": "AC97"},),
+    "es1370": ({"driver": "ES1370"},),
+    "hda": ({"driver": "intel-hda"}, {"driver": "hda-duplex"}),
+    "virtio": ({"driver": "virtio-sound-pci"},),
+}
+"""The sound cards of `-audio`, each with its devices, the last of which makes the sound."""
+
+
+def _audio(line: QemuCommandLine, given: Given) -> None:
+    """Take `-audio`: a backend, for a card that it names or for all that name none."""
+    config = line.config
+    options, is_json = parse_either(given.value, config.compat, "driver")
+    card = options.pop("model", None)
+    config.default_audio = card is None
+    if options == {"driver": "none"} and card is None:
+        return
+    id = options.setdefault("id", "audiodev0")
+    if card is not None and card not in _CARDS:
+        raise QMPError(f"Unknown sound card name `{card}'")
+    for each in _CARDS.get(card, ()):
+        config.devices.append(DeviceOption(given.where, False, dict(each)))
+    if card is not None:
+        config.devices[-1].options["audiodev"] = id
+    command = "default-audiodev" if card is None else "audiodev"
+    config.startup.append(StartCommand(command, options, is_json, given.where))
 
 
 def _mon(line: QemuCommandLine, given: Given) -> None:
@@ -281,10 +310,9 @@ def _display(line: QemuCommandLine, given: Given) -> None:
         vnc = given._replace(name="vnc", value=given.value.removeprefix("vnc="))
         OPTIONS["vnc"](line, vnc)
         return
-    key = {"display": "type", "audio": "driver"}[given.name]
-    kind = parse_keyval(given.value, key)[0].get(key)
-    if kind != "none" and (key != "type" or kind not in _help_of(line, "display").split()):
-        raise QMPError(f"Parameter '{key}' does not accept value '{kind}'")
+    kind = parse_keyval(given.value, "type")[0].get("type")
+    if kind != "none" and kind not in _help_of(line, "display").split():
+        raise QMPError(f"Parameter 'type' does not accept value '{kind}'")
 
 
 def _vga(line: QemuCommandLine, given: Given) -> None:
@@ -350,7 +378,7 @@ OPTIONS: dict[str, Take] = {
     "qtest": _qtest,
     "qtest-log": _qtest_log,
     "display": _display,
-    "audio": _display,
+    "audio": _audio,
     "audiodev": _audiodev,
     "vga": _vga,
     "accel": options.method("hardware.machine.take_accel"),
@@ -383,6 +411,7 @@ FLAGS: dict[str, Take] = {
     **{name: options.FLAGS[name] for name in ("daemonize", "test-faults", "allow-exec")},
     "S": options.flag("stopped"),
     "snapshot": _nothing,
+    "nodefaults": lambda line, given: setattr(line.config, "default_audio", False),
     "usb": lambda line, given: line.hardware.machine.set("usb", "on"),
     "preconfig": options.flag("preconfig"),
     "mem-prealloc": options.flag("mem_prealloc"),
@@ -399,7 +428,8 @@ FLAGS: dict[str, Take] = {
 """The options with an argument, and those without one."""
 
 _ORDER = (
-    *("flash", "add-fd", "spice", "logfile", "chardev-add", "object-add", "blockdev-add"),
+    *("flash", "add-fd", "audiodev", "default-audiodev", "spice", "logfile", "chardev-add"),
+    *("object-add", "blockdev-add"),
     *("drive", "default-drive", "netdev_add", "netdev"),
     *("nic", "net", "vga", "tpmdev", "use-chardev", "usb", "gdb", "vnc", "fsdev"),
 )
@@ -431,6 +461,14 @@ def _check_stdio(line: QemuCommandLine, given: Sequence[Given]) -> None:
                     where=where,
                 )
             taken = True
+
+
+def _check_kernel(line: QemuCommandLine, given: Sequence[Given]) -> None:
+    """Raise `CommandLineError` for what is a kernel's where there is none."""
+    names = {each.name for each in given}
+    for name in ("append", "initrd"):
+        if name in names and "kernel" not in names and not line.hardware.machine.has("kernel"):
+            raise CommandLineError(f"-{name} only allowed with -kernel option")
 
 
 def _open_qtest(line: QemuCommandLine) -> None:
@@ -522,6 +560,7 @@ def parse_arguments(argv: Sequence[str], report: Report) -> Config:
     given = [*given, *_add_defaults(line, given)]
     line.monitors.finish()
     _check_stdio(line, given)
+    _check_kernel(line, given)
     with located():
         hardware.resolve()
     _check_cpu(line)

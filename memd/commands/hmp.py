@@ -99,10 +99,10 @@ def _unmodelled(daemon: Daemon, typed: str) -> str | None:
     names = known["info"] if first == "info" else known["commands"]
     if not any((rest or [first])[0] in each for each in names):
         return None
-    told = daemon.standin.recorded(f"x-query-{rest[0]}") if first == "info" and rest else None
-    if told is not None and "return" in told:
-        text: str = told["return"]["human-readable-text"]
-        return text.replace("\n", "\r\n")
+    told = daemon.standin.recorded(typed)
+    if told is not None:
+        text: str = told["return"]
+        return text
     return f"Error: memd knows '{typed}' and does not act on it\r\n"
 
 
@@ -353,6 +353,7 @@ _SUBJECTS: tuple[_Entry, ...] = (
         "show the parameters of migration",
         hmp_info.info_migrate_parameters,
     ),
+    ("mice", "", "show which mouse receives events", hmp_registers.info_mice),
     ("name", "", "show the current VM name", _info_name),
     ("pci", "", "show PCI info", hmp_info.info_pci),
     ("qom-tree", "path:s?", "show QOM composition tree", hmp_info.info_qom_tree),

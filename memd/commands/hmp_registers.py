@@ -94,7 +94,19 @@ def info_vnc(daemon: Daemon, args: JSONObject) -> list[str]:
         for row in display["server"]:
             lines.append(f"  Server: {row['host']}:{row['service']} ({row['family']})")
             lines.append(f"    Auth: {row['auth']} (Sub: none)")
+        if "display" in display:
+            lines.append(f"  Display: {display['display']}")
     return lines or ["None"]
+
+
+def info_mice(daemon: Daemon, args: JSONObject) -> list[str]:
+    """`info mice`."""
+    rows: list[Any] = standin_of(daemon).devices.inputs.query()
+    return [
+        f"{'*' if row['current'] else ' '} Mouse #{row['index']}: {row['name']}"
+        + " (absolute)" * row["absolute"]
+        for row in rows
+    ] or ["No mouse devices connected"]
 
 
 def info_tpm(daemon: Daemon, args: JSONObject) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
@@ -16,7 +15,7 @@ from memd.commands.block import blockdev_add
 from memd.commands.daemon import Daemon, standin_of
 from memd.commands.descriptors import inherited, take_fd
 from memd.commands.dispatcher import Dispatcher
-from memd.commands.hmp_info import info_ramblock, query_pci
+from memd.commands.hmp_info import info_numa, info_ramblock, query_pci
 from memd.commands.hmp_registers import query_virtio
 from memd.commands.table import HANDLERS, SESSION_HANDLERS, Handler, SessionHandler
 from memd.compat import Compat
@@ -74,8 +73,6 @@ def _section(daemon: Daemon, name: str) -> JSON:
     return standin_of(daemon).catalogue.section(name)
 
 
-_DISPLAY = "(?i)vga|gpu|qxl|bochs-display"
-
 Act = Callable[[StandIn], Callable[[JSONObject], Any]]
 """Gives what a register does for a command, with its arguments; it returns a value, a tuple of
 events or nothing."""
@@ -118,11 +115,11 @@ def inject_nmi(daemon: Daemon, args: JSONObject) -> JSON:
 
 def screendump(daemon: Daemon, args: JSONObject) -> JSON:
     """`screendump`: raise `QMPError`, as there is no picture."""
-    from memd.devices.device import peripherals
+    from memd.standin.vnc import adapters
 
     if "device" in args and daemon.tree.lookup(args["device"])[0] is None:
         raise device_not_found(f"Device '{args['device']}' not found")
-    if any(re.search(_DISPLAY, each.qom_type.name) for each in peripherals(daemon.tree)):
+    if any(adapters(daemon.tree)):
         raise QMPError("memd has no picture of a display")
     raise QMPError("There is no console to take a screendump from")
 
@@ -184,13 +181,20 @@ def set_globals(daemon: Daemon) -> None:
     """Give what there is without a `-device` the values of `-global`; raises `QMPError`."""
     standin = standin_of(daemon)
     known = standin.migration_parameters()
-    checker = daemon.schema.checker("migrate-set-parameters")
 
     def check(name: str, value: JSON) -> None:
         if name in known:
-            checker({name: value})
+            daemon.schema.checker("migrate-set-parameters")({name: value})
 
     given = standin.globals.of_migration(check)
+    if given:
+        _set_migration(daemon, standin, given)
+    standin.globals.apply_to_parts(daemon.machine.config.type)
+
+
+def _set_migration(daemon: Daemon, standin: StandIn, given: JSONObject) -> None:
+    """Set parameters and capabilities of migration, some of which `-global` spells with an "x-"."""
+    known = standin.migration_parameters()
     values = {
         each: value for name, value in given.items() for each in (name, name.removeprefix("x-"))
     }
@@ -201,7 +205,6 @@ def set_globals(daemon: Daemon) -> None:
         if each["capability"] in values
     ]
     migration.migrate_set_capabilities(daemon, {"capabilities": capabilities})
-    standin.globals.apply_to_parts(daemon.machine.config.type)
 
 
 async def at_start(daemon: Daemon, start: StartCommand) -> None:
@@ -226,6 +229,10 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         await standin.chardevs.make(options, inherited)
     elif command == "vnc":
         await standin.vnc.open(options)
+    elif command in ("audiodev", "default-audiodev"):
+        audiodev = _audiodev(daemon, options, is_json=is_json)
+        if command == "audiodev":
+            standin.audiodevs.add(audiodev)
     elif command == "spice":
         await standin.spice.open(options)
     elif command == "tpmdev":
@@ -264,6 +271,25 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
             standin.netdevs.add(checked, inherited)
         else:
             await blockdev_add(daemon, checked)
+
+
+def _audiodev(daemon: Daemon, options: JSONObject, *, is_json: bool) -> JSONObject:
+    """The options of an audio backend, checked; raises `QMPError`.
+
+    Args:
+        is_json: whether values have their types; else they are text.
+    """
+    from memd.qapi.check import ObjectVisit, Visits
+    from memd.qapi.keyval import check_keyval
+    from memd.qapi.types import ArrayType, ObjectType
+
+    listed = daemon.schema.commands["query-audiodevs"].returns
+    if not isinstance(listed, ArrayType) or not isinstance(listed.element, ObjectType):
+        return options
+    if not is_json:
+        return check_keyval(listed.element, options)
+    checked: JSONObject = ObjectVisit(listed.element, Visits())(options, "")
+    return checked
 
 
 _ASKED = {
@@ -396,7 +422,11 @@ async def cont(daemon: Daemon, args: JSONObject) -> JSON:
 
 async def x_query_ramblock(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-query-ramblock`: the blocks, in the human monitor's form."""
-    lines = await info_ramblock(daemon, args)
+    return _human(await info_ramblock(daemon, args))
+
+
+def _human(lines: list[str]) -> JSON:
+    """QAPI `HumanReadableText`."""
     return {"human-readable-text": "".join(f"{line}\n" for line in lines)}
 
 
@@ -427,7 +457,8 @@ def query_acpi_ospm_status(daemon: Daemon, args: JSONObject) -> JSON:
         for slot in range(config.slots)
     ]
     for each in daemon.machine.plugged:
-        if isinstance(each, PcDimm) and each.id is not None:
+        # Of an NVDIMM a guest is told otherwise.
+        if type(each) is PcDimm and each.id is not None:
             slots[each.slot]["device"] = each.id
     kind = daemon.machine_kind
     if daemon.compat is not Compat.V10_0 and kind is not None and kind.hotpluggable_cpus:
@@ -469,6 +500,9 @@ ACTS = {
     "ringbuf-read": "chardevs.read",
     "netdev_del": "netdevs.delete",
     "set_link": "netdevs.set_link",
+    "query-rx-filter": "netdevs.rx_filters",
+    "query-audiodevs": "audiodevs.query",
+    "query-mice": "devices.inputs.query",
     "change-vnc-password": "vnc.set_password",
     "query-spice": "spice.query",
     "query-tpm": "tpms.query",
@@ -561,6 +595,7 @@ REGISTERS: dict[str, Handler] = {
     },
     "watchdog-set-action": machine.watchdog_set_action,
     "query-iothreads": query_iothreads,
+    "x-query-numa": lambda daemon, args: _human(info_numa(daemon, args)),
     "x-query-ramblock": x_query_ramblock,
     "set-numa-node": set_numa_node,
 }

@@ -29,6 +29,14 @@ _PORTS = (("ioport80[0]", 0x80), ("ioportF0[0]", 0xF0))
 """Ports that QEMU 11.1 tells of at `/machine`, and their addresses."""
 
 
+def parts_of(holder: QObject) -> Iterator[Device]:
+    """The devices below an object, each before those below it."""
+    for child in holder.children.values():
+        if isinstance(child, Device):
+            yield child
+        yield from parts_of(child)
+
+
 class Part(Device):
     """A device on a bus of the machine, where it stays.
 

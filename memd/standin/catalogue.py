@@ -127,7 +127,8 @@ def write_catalogue(path: str, version: tuple[int, int, int], sections: dict[str
     packed = []
     offset = 0
     for name in SECTIONS:
-        text = json.dumps(sections[name], separators=(",", ":"), sort_keys=True)
+        # The order of members is that of complaints about them.
+        text = json.dumps(sections[name], separators=(",", ":"))
         data = zlib.compress(text.encode("ascii"), 9)
         places[name] = (offset, len(data))
         offset += len(data)

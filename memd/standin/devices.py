@@ -25,6 +25,7 @@ from memd.qapi.numbers import parse_uuid
 from memd.qapi.visit import Visit, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.qom.builtin_objects import Bus
+from memd.standin.inputs import Inputs
 from memd.standin.netdevs import MAC
 from memd.standin.objects import value_unset
 from memd.standin.texts import check_count
@@ -33,6 +34,7 @@ from memd.standin.types import type_of_alias
 if TYPE_CHECKING:
     from memd.devices.kinds import MachineKind
     from memd.devices.machine import Machine
+    from memd.standin.audiodevs import Audiodevs
     from memd.standin.blocks import Blocks, Drive, Node
     from memd.standin.catalogue import Catalogue
     from memd.standin.chardevs import Chardevs
@@ -104,7 +106,10 @@ PCI device, is not among them."""
 _DISK = "virtio-blk-device"
 """A device that was recorded where no bus is for it: it did not come to say what it needs."""
 
-_HARMLESS = ("slot/function", "bus found", "maxmem", "Only one", "bus was found", "chassis slot")
+_HARMLESS = (
+    *("slot/function", "bus found", "maxmem", "Only one", "bus was found", "chassis slot"),
+    "audio driver",
+)
 """Words of complaints that a recorded device had on its machine, and need not have on this one."""
 
 
@@ -178,6 +183,7 @@ class Devices:
         blocks: what closes a node that nothing uses.
         fsdevs: what an `fsdev` refers to.
         tpms: what a `tpmdev` refers to.
+        audiodevs: what an `audiodev` refers to.
         texts: counts what they are given.
     """
 
@@ -191,6 +197,7 @@ class Devices:
         blocks: Blocks,
         fsdevs: Fsdevs,
         tpms: Tpms,
+        audiodevs: Audiodevs,
         texts: Texts,
     ) -> None:
         self._tree = tree
@@ -201,6 +208,7 @@ class Devices:
         self._blocks = blocks
         self._fsdevs = fsdevs
         self._tpms = tpms
+        self._audiodevs = audiodevs
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, Bus] = {}
         # Each with the bytes of the texts that it was given.
@@ -208,6 +216,8 @@ class Devices:
         self._texts = texts
         texts.count(lambda: sum(self._present.values()))
         self._nics: dict[Device, Nic] = {}
+        self.inputs = Inputs(tree)
+        """Keyboards and pointing devices."""
 
     def resolve(self, driver: str) -> str:
         """The type that a name stands for, which may be an alias."""
@@ -262,6 +272,8 @@ class Devices:
             self._check(device, told["says"] or "", machine)
             if socket is None and bus is None:
                 self._check_alone(device, machine)
+            if "audiodev" in kind.all_properties and "audiodev" not in device.values:
+                self._audiodevs.check_default()
             if "tpmdev" in kind.all_properties and "tpmdev" not in device.values:
                 raise QMPError("'tpmdev' property is required")
             if "fsdev" in kind.all_properties:
@@ -290,6 +302,7 @@ class Devices:
             raise
         device.realized = True
         self._present[device] = kept
+        self.inputs.take(device)
         self._add_buses(device, id, machine)
         if "netdev" in kind.all_properties:
             given = device.values.get("mac", "")
@@ -456,6 +469,7 @@ class Devices:
             self._buses.pop(name, None)
         node = self._release(device, path)
         self._present.pop(device, None)
+        self.inputs.release(device)
         machine.spawn(self._close(node, machine, events), "closing the block node of a device")
 
     async def _close(self, node: Node | None, machine: Machine, events: tuple[Event, ...]) -> None:
@@ -532,6 +546,8 @@ class Devices:
             return _reference(name, lambda device, value: self._take_chardev(owner, device, value))
         if name == "tpmdev":
             return _reference(name, lambda device, value: self._tpms.take(owner, device, value))
+        if name == "audiodev":
+            return _reference(name, lambda device, value: self._audiodevs.take(value))
         if name == "drive":
             return self._drive_property(owner)
         if name == "mac":

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from memd.config import Global, Report
 from memd.devices.machine import Device
 from memd.devices.machine_object import CPU
+from memd.devices.parts import parts_of
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
-from memd.qom import ObjectType, QObject, Tree
+from memd.qom import ObjectType, Tree
 from memd.standin.catalogue import Catalogue
 from memd.standin.devices import Devices, inner_type
 from memd.standin.property_text import read_global, refused
@@ -76,12 +77,9 @@ class Globals:
         Args:
             machine: its kind.
         """
-        todo: list[QObject] = [self._tree.machine]
-        while todo:
-            part = todo.pop()
-            todo += reversed(part.children.values())
+        for part in parts_of(self._tree.machine):
             name = part.qom_type.name
-            if not isinstance(part, Device) or not any(self._of(name)):
+            if not any(self._of(name)):
                 continue
             if not isinstance(part, CPU):
                 # Till now it has the properties only that all devices have.

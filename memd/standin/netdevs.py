@@ -12,13 +12,13 @@ import socket
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from memd.compat import Compat
 from memd.devices.machine import Asked, Device
 from memd.errors import QMPError, device_not_found, is_identifier
 from memd.hostmem.sockets import UNIX_PATH_MAX
-from memd.json_types import JSONObject
+from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import parse_int64
 from memd.standin.chardevs import Chardevs, Held, TakeFd
 from memd.standin.texts import check_count
@@ -73,6 +73,9 @@ class Client:
         if self.peer is not None:
             self.peer.peer = None
         self.peer = None
+
+
+_VLANS = 4096
 
 
 class Nic(Client):
@@ -361,6 +364,20 @@ class Netdevs:
         if isinstance(netdev, Netdev) and self._known.get(netdev.id) is not netdev:
             self._forget(netdev)
 
+    def rx_filters(self, args: dict[str, Any]) -> list[JSON]:
+        """The value of `query-rx-filter`: no guest has set any; raises `QMPError`."""
+        name = args.get("name")
+        if name is None:
+            return [_rx_filter(each) for each in self._clients if _has_rx_filter(each)]
+        for client in self._clients:
+            if client.id == name:
+                if not isinstance(client, Nic):
+                    raise QMPError(f"net client({name}) isn't a NIC")
+                if not _has_rx_filter(client):
+                    raise QMPError(f"net client({name}) doesn't support rx-filter querying")
+                return [_rx_filter(client)]
+        raise QMPError(f"invalid net client name: {name}")
+
     def lines(self) -> list[str]:
         """The lines of `info network`: hubs with their ports, devices with their backend, others.
 
@@ -383,6 +400,27 @@ class Netdevs:
                 if client.peer is not None:
                     found.append(f" \\ {client.peer.line}")
         return found
+
+
+def _has_rx_filter(client: Client) -> TypeGuard[Nic]:
+    return isinstance(client, Nic) and client.model.startswith("virtio-net-")
+
+
+def _rx_filter(nic: Nic) -> JSON:
+    return {
+        "name": nic.id,
+        "main-mac": nic.address,
+        "promiscuous": True,
+        "broadcast-allowed": False,
+        "unicast": "normal",
+        "unicast-overflow": False,
+        "unicast-table": [],
+        "multicast": "normal",
+        "multicast-overflow": False,
+        "multicast-table": [],
+        "vlan": "all",
+        "vlan-table": [*range(_VLANS - 1, -1, -1)],
+    }
 
 
 def _check_forwarding(rule: str, compat: Compat) -> None:

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from memd.devices.device import peripherals
-from memd.devices.parts import PciPart
+from memd.devices.parts import PciPart, parts_of
 from memd.devices.pci import PciDevice
 from memd.json_types import JSON, JSONObject
 from memd.qom import QObject
@@ -28,6 +27,9 @@ _LAST_BUS = 255
 
 _MSIX_BAR = 1
 """The region of a virtio device's interrupt vectors."""
+
+_MODERN_BAR = 4
+"""That of a virtio device's modern interface."""
 
 _UNRECORDED: dict[str, tuple[int, int | None, JSONObject]] = {
     # The number of the virtio device, that of a legacy one on PCI, its class.
@@ -70,7 +72,7 @@ def pci_buses(machine: Machine, standin: StandIn, *, numbered: bool) -> list[JSO
     standing = {(row["slot"], row["function"]): row for row in buses[0].get("devices", ())}
     known = standin.catalogue.section("devices")
     on: dict[QObject | None, list[PciDevice]] = {}
-    for device in (*_parts(machine.tree.resolve("/machine")), *peripherals(machine.tree)):
+    for device in parts_of(machine.tree.machine):
         if isinstance(device, PciDevice):
             on.setdefault(device.bus, []).append(device)
     last = 0
@@ -93,14 +95,6 @@ def pci_buses(machine: Machine, standin: StandIn, *, numbered: bool) -> list[JSO
     return [{"bus": 0, "devices": [*first, *rows(machine.buses.pci, 0)]}]
 
 
-def _parts(holder: QObject) -> Iterator[PciPart]:
-    """The machine's own devices on its PCI bus, below an object."""
-    for child in holder.children.values():
-        if isinstance(child, PciPart):
-            yield child
-        yield from _parts(child)
-
-
 def _row(device: PciDevice, known: JSONObject, standing: Rows) -> JSONObject:
     """What is told of a device wherever it is.
 
@@ -117,10 +111,7 @@ def _row(device: PciDevice, known: JSONObject, standing: Rows) -> JSONObject:
     for kind in (f"{name}-non-transitional", name) if modern else (name,):
         row: JSONObject | None = known.get(kind, {}).get("pci")
         if row is not None:
-            if device.values.get("vectors") == 0 and name.startswith("virtio-"):
-                regions = [each for each in row["regions"] if each["bar"] != _MSIX_BAR]
-                return {**row, "regions": regions}
-            return row
+            return _as_given(device, row)
     general = re.sub("(-non)?-transitional$", "", name)
     if general not in _UNRECORDED:
         nobody = {"vendor": 0xFFFF, "device": 0xFFFF}
@@ -133,6 +124,22 @@ def _row(device: PciDevice, known: JSONObject, standing: Rows) -> JSONObject:
         id = {"device": old, "subsystem": number}
     vendors = {"vendor": 0x1AF4, "subsystem-vendor": 0x1AF4}
     return {"class_info": kind_of, "id": id | vendors, "irq": 0, "irq_pin": 1, "regions": regions}
+
+
+def _as_given(device: PciDevice, row: JSONObject) -> JSONObject:
+    """A row as properties of the device change it."""
+    name, given = device.qom_type.name, device.values
+    if name == "pci-bridge" and given.get("shpc") is False:
+        return {**{each: row[each] for each in row if each != "irq"}, "irq_pin": 0, "regions": []}
+    if not name.startswith("virtio-"):
+        return row
+    gone = [_MSIX_BAR] * (given.get("vectors") == 0)
+    gone += [_MODERN_BAR] * bool(given.get("disable-modern"))
+    regions = [each for each in row["regions"] if each["bar"] not in gone]
+    if given.get("mq") and name.startswith("virtio-net-"):
+        # It tells of how many queues there are, which takes the next size.
+        regions = [{**each, "size": 64} if each["type"] == "io" else each for each in regions]
+    return {**row, "regions": regions}
 
 
 def _region_row(bar: int, size: int) -> JSONObject:

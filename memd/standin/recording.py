@@ -46,6 +46,17 @@ _OF_THE_PROCESS = frozenset(
 )
 """Commands that tell of this one process: its sockets, its threads, its addresses."""
 
+_CHANGING = frozenset(
+    {
+        *("chardev", "cpus", "history", "iothreads", "jit", "network", "opcount", "ramblock"),
+        *("sync-profile", "usb", "usernet"),
+    }
+)
+"""Words of `info` that tell of this one process, or of devices that come and go."""
+
+_SHORT = 1 << 12
+"""Characters of what `info` tells; what is longer tells of each device."""
+
 _DEVICE = re.compile(r'name "(?P<name>[^"]+)"(, bus (?P<bus>[^,]+))?(, alias "(?P<alias>[^"]+)")?')
 """A device in the monitor's list of them."""
 
@@ -270,10 +281,21 @@ def _record(binary: _Binary, path: str) -> None:
             )
             if answer is not None
         }
+        | _told(binary, machine, sections["monitor"]["info"])
         for machine in ("none", "q35", "pc")
     }
     version = (release["major"], release["minor"], release["micro"])
     write_catalogue(path, version, sections)
+
+
+def _told(binary: _Binary, machine: str, words: list[list[str]]) -> dict[str, JSON]:
+    """What the human monitor's `info` tells of a machine, where that is no long list."""
+    names = [f"info {each[0]}" for each in words if each[0] not in _CHANGING]
+    questions = [("human-monitor-command", {"command-line": name}) for name in names]
+    asked = zip(names, binary.ask_each(machine, [*questions]), strict=True)
+    return {
+        name: _answer(text) for name, text in asked if isinstance(text, str) and len(text) <= _SHORT
+    }
 
 
 def _answer(answer: JSON | QMPError) -> JSON:

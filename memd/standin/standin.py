@@ -14,6 +14,7 @@ from memd.work import Turn
 if TYPE_CHECKING:
     from memd.config import DeviceOption
     from memd.devices.machine import Machine
+    from memd.standin.audiodevs import Audiodevs
     from memd.standin.blocks import Blocks
     from memd.standin.chardevs import Chardevs
     from memd.standin.devices import Devices
@@ -141,7 +142,7 @@ class StandIn:
         """The VNC display."""
         from memd.standin.vnc import Vnc
 
-        return Vnc(self.listeners, self._compat)
+        return Vnc(self.listeners, self._tree, self._compat)
 
     @cached_property
     def dirty_rate(self) -> DirtyRate:
@@ -157,7 +158,7 @@ class StandIn:
 
         return Devices(
             *(self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks),
-            *(self.fsdevs, self.tpms, self._texts),
+            *(self.fsdevs, self.tpms, self.audiodevs, self._texts),
         )
 
     @cached_property
@@ -175,6 +176,13 @@ class StandIn:
         from memd.standin.fsdevs import Fsdevs
 
         return Fsdevs(self._tree.host.roots, self._compat)
+
+    @cached_property
+    def audiodevs(self) -> Audiodevs:
+        """The audio backends."""
+        from memd.standin.audiodevs import Audiodevs
+
+        return Audiodevs(has_default=self._host.config.default_audio)
 
     @cached_property
     def tpms(self) -> Tpms:

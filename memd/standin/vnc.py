@@ -9,14 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
+from memd.devices.parts import parts_of
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import is_integer, parse_unsigned
+from memd.qom import Tree
 
 if TYPE_CHECKING:
+    from memd.devices.machine import Device
     from memd.standin.listeners import Listeners
 
 Args = dict[str, Any]
@@ -26,15 +30,27 @@ _NOT_THERE = {"websocket", "reverse", "tls-creds", "sasl", "password-secret"}
 _SECONDS = re.compile(r"\+?\s*[+-]?[0-9]{1,20}", re.ASCII)
 
 
+_ADAPTER = re.compile("vga|gpu|qxl|bochs-display", re.IGNORECASE)
+
+
+def adapters(tree: Tree) -> Iterator[Device]:
+    """The display adapters, the machine's own first."""
+    for each in parts_of(tree.machine):
+        if _ADAPTER.search(each.qom_type.name):
+            yield each
+
+
 class Vnc:
     """The VNC display of a stand-in, if there is one.
 
     Args:
         listeners: where the server listens.
+        tree: where the display adapters are.
         compat: whose texts.
     """
 
-    def __init__(self, listeners: Listeners, compat: Compat) -> None:
+    def __init__(self, listeners: Listeners, tree: Tree, compat: Compat) -> None:
+        self._tree = tree
         self._listeners = listeners
         self._compat = compat
         self._id: str | None = None
@@ -101,8 +117,11 @@ class Vnc:
         """The value of `query-vnc-servers`."""
         if self._id is None:
             return []
-        rows = self._servers()
-        return [{"id": self._id, "auth": self._auth, "clients": [], "server": rows}]
+        row: JSONObject = {"id": self._id, "auth": self._auth, "clients": []}
+        shown = next(adapters(self._tree), None)
+        if shown is not None and shown.id is not None:
+            row["display"] = shown.id
+        return [{**row, "server": self._servers()}]
 
     def _is_missing(self, args: Args) -> bool:
         return self._id is None or args.get("display", self._id) != self._id

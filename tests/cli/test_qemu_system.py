@@ -122,11 +122,6 @@ REFUSED = [
     (["-insecure-tcp"], "-insecure-tcp: invalid option"),
     (["-display", "gtk"], "-display gtk: Parameter 'type' does not accept value 'gtk'"),
     (["-display", "none,foo"], "-display none,foo: Expected '=' after parameter 'foo'"),
-    (["-audio", "alsa"], "-audio alsa: Parameter 'driver' does not accept value 'alsa'"),
-    (
-        ["-audiodev", "alsa,id=a"],
-        "-audiodev alsa,id=a: memd has nothing that this could mean something to",
-    ),
     (["-vga", "foo"], "unknown vga type: foo"),
     (
         ["-machine", "q34"],

@@ -1,0 +1,140 @@
+"""Machines as launchers put them together: every query without arguments is answered alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.differential.harness import Pair, Side
+from tests.differential.standin import same_messages, standin_pair
+
+LIBVIRT = """
+-machine q35,usb=off,smm=on,vmport=off,hpet=off -m 64M -smp 2 -global ICH9-LPC.disable_s3=1
+-device {"driver":"virtio-vga","id":"video0","addr":"0x1"}
+-device {"driver":"pcie-root-port","chassis":1,"id":"pci.1","multifunction":true,"addr":"0x2"}
+-device {"driver":"pcie-root-port","chassis":2,"id":"pci.2","addr":"0x2.0x1"}
+-device {"driver":"qemu-xhci","p2":15,"p3":15,"id":"usb","bus":"pci.2","addr":"0x0"}
+-device {"driver":"virtio-serial-pci","id":"virtio-serial0","addr":"0x5"}
+-blockdev {"driver":"file","filename":"@DIR@/image","node-name":"storage"}
+-device {"driver":"virtio-blk-pci","drive":"storage","id":"virtio-disk0","bootindex":1}
+-netdev {"type":"user","id":"hostnet0"}
+-device {"driver":"virtio-net-pci","netdev":"hostnet0","id":"net0","mac":"52:54:00:12:34:56"}
+-device {"driver":"usb-tablet","id":"input0","bus":"usb.0","port":"1"}
+-device {"driver":"virtio-keyboard-pci"} -device {"driver":"virtio-mouse-pci","id":"mouse"}
+-audiodev {"id":"audio1","driver":"none","timer-period":8,"out":{"channels":5}}
+-audiodev alsa,id=audio2,in.fixed-settings=off
+-device {"driver":"ich9-intel-hda","id":"sound0"}
+-device {"driver":"hda-duplex","id":"sound0-codec0","bus":"sound0.0","audiodev":"audio1"}
+-vnc unix:@DIR@/vnc
+-device {"driver":"virtio-balloon-pci","id":"balloon0"}
+-object {"qom-type":"rng-random","id":"objrng0","filename":"/dev/urandom"}
+-device {"driver":"virtio-rng-pci","rng":"objrng0","id":"rng0"}
+"""
+
+KATA = """
+-machine q35,nvdimm=on -m 64M,slots=10,maxmem=4G -smp 1,sockets=4,maxcpus=4
+-device pci-bridge,bus=pcie.0,id=pci-bridge-0,chassis_nr=1,shpc=off,addr=2,io-reserve=4k
+-device virtio-serial-pci,disable-modern=true,id=serial0
+-object memory-backend-file,id=mem0,mem-path=@DIR@/image,size=4M,readonly=on
+-device nvdimm,id=nv0,memdev=mem0,unarmed=on -device virtio-scsi-pci,id=scsi0,disable-modern=true
+-netdev user,id=n0 -device virtio-net-pci,netdev=n0,mac=02:00:ca:fe:00:04,disable-modern=true,mq=on
+-object memory-backend-ram,id=dimm1,size=64M -numa node,memdev=dimm1
+"""
+
+PROXMOX = """
+-machine pc -smp 2 -m 64 -smbios type=1,uuid=6F2D0A5E-3c1b-4b57-9c3c-0a4b1c2d3e4f
+-global PIIX4_PM.disable_s3=1 -device pci-bridge,id=pci.1,chassis_nr=1,bus=pci.0,addr=0x1e
+-device piix3-usb-uhci,id=uhci,bus=pci.0,addr=0x1.0x2 -device usb-tablet,id=tablet,bus=uhci.0,port=1
+-device VGA,id=vga,bus=pci.0,addr=0x2 -vnc unix:@DIR@/vnc,password=on
+-drive if=none,id=drive-ide2,media=cdrom -device ide-cd,bus=ide.1,unit=0,drive=drive-ide2,id=ide2
+-device virtio-scsi-pci,id=virtioscsi0,bus=pci.1,addr=0x1
+-device virtio-balloon-pci,id=balloon0,bus=pci.0,addr=0x3
+-netdev user,id=net0 -device virtio-net-pci,mac=BC:24:11:00:00:01,netdev=net0,addr=0x12,id=net0
+-netdev user,id=net1 -device e1000,mac=BC:24:11:00:00:02,netdev=net1,id=net1
+"""
+
+ELSEWHERE = {
+    *("query-commands", "query-qmp-schema", "query-machines", "query-command-line-options"),
+    *("query-cpu-definitions", "query-version", "query-cpus-fast", "query-chardev"),
+    *("x-query-jit", "x-query-opcount", "x-query-ramblock", "x-query-usb"),
+    # Their parts are told in the order of a hash table.
+    *("x-query-interrupt-controllers", "x-query-irq"),
+}
+"""What is compared in other tests, or tells of a process."""
+
+MORE: list[tuple[str, Any]] = [
+    *(
+        ("human-monitor-command", {"command-line": f"info {word}"})
+        for word in ("mice", "uuid", "numa", "vnc", "sev", "lapic", "mem", "capture", "spice")
+    ),
+    *(("query-rx-filter", {"name": name}) for name in ("net0", "net1", "hostnet0", "nobody")),
+]
+
+
+def image(directory: Path) -> None:
+    (directory / "image").write_bytes(bytes(4 << 20))
+
+
+def compare(pair: Pair, command: str, arguments: Any = None) -> None:
+    def ask(side: Side) -> Any:
+        answer = side.ask(command, arguments)
+        if command == "query-iothreads":
+            return [{**each, "thread-id": 0} for each in answer["return"]]
+        return answer
+
+    pair.same(f"{command} {arguments}", ask)
+
+
+@pytest.mark.parametrize("line", [LIBVIRT, KATA, PROXMOX], ids=["libvirt", "kata", "proxmox"])
+def test_queries(directory: Path, line: str) -> None:
+    with standin_pair(directory, *line.split(), prepare=image) as pair:
+        commands = pair.reference.ask("query-commands")["return"]
+        for name in sorted(each["name"] for each in commands):
+            if name.startswith(("query-", "x-query-")) and name not in ELSEWHERE:
+                compare(pair, name)
+        for step in MORE:
+            compare(pair, *step)
+
+
+def test_pointers_come_and_go(directory: Path) -> None:
+    steps: list[tuple[str, Any]] = [
+        ("device_add", {"driver": "usb-kbd", "id": "keys"}),
+        ("device_add", {"driver": "usb-mouse", "id": "mouse"}),
+        ("query-mice", None),
+        ("device_del", {"id": "mouse"}),
+        ("device_add", {"driver": "usb-wacom-tablet", "id": "pen"}),
+        ("device_add", {"driver": "usb-tablet", "id": "tablet"}),
+        ("query-mice", None),
+    ]
+    with standin_pair(directory, "-machine", "q35,i8042=off", "-device", "qemu-xhci") as pair:
+        for step in steps:
+            compare(pair, *step)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-device AC97",
+        "-audiodev none,id=a -device AC97",
+        "-audiodev none,id=a -device AC97,audiodev=b",
+        "-audiodev none",
+        "-audiodev none,id=a,foo=1",
+        "-audiodev none,id=a,in.frequency=x",
+        "-audiodev foo,id=a",
+        "-audio none,foo=1",
+        "-audio none,model=foo",
+        "-append x",
+        "-initrd x -append y",
+    ],
+)
+def test_what_is_said(line: str) -> None:
+    same_messages("-machine", "q35", *line.split())
+
+
+def test_sound_cards(directory: Path) -> None:
+    line = "-machine q35 -audio none,model=hda,timer-period=5"
+    with standin_pair(directory, *line.split()) as pair:
+        compare(pair, "query-audiodevs")
+        compare(pair, "query-pci")
