@@ -257,9 +257,8 @@ class App:
             await self._register([self._config.making])
         if self._machine_builder is not None:
             await self._machine_builder.assemble(self._make_object, self._run)
-        standin = self._daemon.standin
-        if standin is not None and self._config.globals:
-            standin.globals.warn_of_unused()
+        if self._daemon.standin is not None:
+            self._daemon.standin.warn()
         machine = self._daemon.machine
         machine.started = True
         machine.set_running(self._daemon.run_state == "running")

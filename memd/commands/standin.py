@@ -362,7 +362,8 @@ def _add_network(
             netdevs.add_to_hub(netdev)
         if option != "nic":
             return
-    model = device.get("model", "")
+    name, model = checked["id"] if option == "net" else None, device.get("model", "")
+    named = model
     if model == "virtio":
         model = "virtio-net-pci"
     if model:
@@ -374,7 +375,8 @@ def _add_network(
     # That of -nic has no interrupt vectors.
     values = {"vectors": 0} if option == "nic" else {}
     values |= {name: value for name, value in device.items() if name == "vectors"}
-    netdevs.ask_for(model, f"{bus} nic", device.get("macaddr", ""), netdev, values)
+    address = device.get("macaddr", "")
+    netdevs.ask_for(name, named, model, f"{bus} nic", address, netdev, values)
 
 
 _MOST_SERIAL = 4

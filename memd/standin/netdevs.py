@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -157,6 +157,8 @@ class Netdevs:
         self._addresses: Counter[int] = Counter()
         # The devices that the machine makes, each with what it is connected to.
         self._own: list[Asked] = []
+        # The names and models of those that it has not made.
+        self._asked_for: dict[Nic, tuple[str | None, str]] = {}
         self._made_up = 0
 
     def _kept(self) -> int:
@@ -228,11 +230,20 @@ class Netdevs:
         return port
 
     def ask_for(
-        self, model: str, slot: str, address: str, netdev: str | None, values: JSONObject
+        self,
+        name: str | None,
+        named: str,
+        model: str,
+        slot: str,
+        address: str,
+        netdev: str | None,
+        values: JSONObject,
     ) -> None:
         """Have the machine make a device.
 
         Args:
+            name: what it is called where the machine makes none, None for nothing.
+            named: the model that was asked for, "" for the machine's own.
             model: its type.
             slot: where it goes, see `Asked`.
             address: its address; "" for one that is made up.
@@ -250,6 +261,7 @@ class Netdevs:
         nic = Nic("", model)
         # It is taken, whether or not the machine makes the device.
         nic.address = self._take_address(address)
+        self._asked_for[nic] = name, named
         self._own.append(Asked(slot, model, made=partial(self._made, nic, peer, values)))
 
     def asked(self) -> Iterable[Asked]:
@@ -257,6 +269,7 @@ class Netdevs:
         return self._own
 
     def _made(self, nic: Nic, peer: Netdev, values: JSONObject, device: Device) -> None:
+        del self._asked_for[nic]
         nic.connect(peer)
         self.add_device(nic, None, nic.address)
         device.values |= values
@@ -363,6 +376,28 @@ class Netdevs:
         nic.disconnect()
         if isinstance(netdev, Netdev) and self._known.get(netdev.id) is not netdev:
             self._forget(netdev)
+
+    def warnings(self) -> Iterator[str]:
+        """What may not be meant so, once the machine is made."""
+        for number, ports in reversed(self._hubs.items()):
+            kinds = []
+            for port in reversed(ports):
+                if port.peer is None:
+                    yield f"hub port {port.id} has no peer"
+                else:
+                    kinds.append(port.peer.type)
+            if kinds and "nic" not in kinds:
+                yield f"hub {number} with no nics"
+            elif set(kinds) == {"nic"}:
+                yield f"hub {number} is not connected to host network"
+        for client in self._clients:
+            if client.peer is None:
+                yield f"{'nic' if isinstance(client, Nic) else 'netdev'} {client.id} has no peer"
+        for name, model in self._asked_for.values():
+            yield (
+                f"requested NIC ({name or 'anonymous'}, model {model or 'unspecified'}) was not"
+                " created (not supported by this machine?)"
+            )
 
     def rx_filters(self, args: dict[str, Any]) -> list[JSON]:
         """The value of `query-rx-filter`: no guest has set any; raises `QMPError`."""

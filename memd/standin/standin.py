@@ -170,6 +170,15 @@ class StandIn:
         given, report = config.globals, config.report
         return Globals(given, self._tree, self.catalogue, self.devices, report)
 
+    def warn(self) -> None:
+        """Tell of what may not be meant so, once the machine is made."""
+        config = self._host.config
+        if "netdevs" in vars(self):
+            for each in self.netdevs.warnings():
+                config.report.warning(each)
+        if config.globals:
+            self.globals.warn_of_unused()
+
     @cached_property
     def fsdevs(self) -> Fsdevs:
         """The directories for guests."""

@@ -127,6 +127,11 @@ def test_pointers_come_and_go(directory: Path) -> None:
         "-audio none,model=foo",
         "-append x",
         "-initrd x -append y",
+        "-netdev user,id=a -device e1000 -device virtio-net-pci,id=b -global x.y=1",
+        "-net user -net user -netdev hubport,id=h,hubid=1",
+        "-net nic",
+        "-nic user -net nic -net user -netdev user,id=u -netdev hubport,id=p,hubid=2,netdev=u",
+        "-machine none -net nic,id=x -net user",
     ],
 )
 def test_what_is_said(line: str) -> None:
