@@ -402,7 +402,7 @@ class Ports:
             elif self._credentials(chardev).verify_peer:
                 return
             else:
-                whom = "to just anybody"
+                whom = "to clients without certificates"
             raise QMPError(
                 f"refusing to serve QMP {whom} beyond this machine",
                 hint="Every client that can connect can read and write files as this user;"

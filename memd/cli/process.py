@@ -135,14 +135,14 @@ class Background:
 
     def __init__(self) -> None:
         _flush()
-        hear, self._tell = os.pipe()
+        reader, self._writer = os.pipe()
         child = os.fork()
         if child:
-            os.close(self._tell)
-            # The child is gone by then; its child is nobody's to wait for.
+            os.close(self._writer)
+            # The child ends at once. Its own child is not waited for.
             os.waitpid(child, 0)
-            os._exit(0 if os.read(hear, 1) == _STARTED else 1)
-        os.close(hear)
+            os._exit(0 if os.read(reader, 1) == _STARTED else 1)
+        os.close(reader)
         os.setsid()
         # Not the leader of its session any more, it can't get a terminal by
         # opening one (setsid(2)).
@@ -152,7 +152,7 @@ class Background:
 
     def ready(self) -> None:
         """Leave the terminal and the directory, and release the process that waits."""
-        if self._tell < 0:
+        if self._writer < 0:
             return
         os.chdir("/")
         _flush()
@@ -160,9 +160,9 @@ class Background:
         for fd in range(3):
             os.dup2(null, fd)
         os.close(null)
-        os.write(self._tell, _STARTED)
-        os.close(self._tell)
-        self._tell = -1
+        os.write(self._writer, _STARTED)
+        os.close(self._writer)
+        self._writer = -1
 
 
 def make_socket_directory(path: str, *, shared: bool = False) -> None:

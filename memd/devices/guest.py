@@ -41,8 +41,8 @@ class Guest:
         """Ask for something: one of the two is done, soon, later or never.
 
         Args:
-            comply: what comes of it where the guest is willing.
-            refuse: and where it is not.
+            comply: what is done where the guest complies.
+            refuse: what is done where it refuses.
         """
         reacts = self._config.guest_reacts
         if reacts == "never":

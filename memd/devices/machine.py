@@ -236,7 +236,7 @@ class Machine:
         new = Machine(self.tree, self.config)
         new.deny_private_discard = self.deny_private_discard
         new.emit, new.later, new.spawn = self.emit, self.later, self.spawn
-        # What its guest was about to do is nobody's concern any more.
+        # What the old guest was asked for is not told any more.
         self.emit = lambda events: None
         return new
 

@@ -102,8 +102,8 @@ class CPU(AcpiDevice):
             raise QMPError("CPU hot unplug not supported without ACPI")
         if self.number == 0:
             raise QMPError("Boot CPU is unpluggable")
-        deaf = machine.guest.stands_still or not config.acpi
-        if deaf and self.tree.compat is Compat.V10_0:
+        ignored = machine.guest.stands_still or not config.acpi
+        if ignored and self.tree.compat is Compat.V10_0:
             raise QMPError(f"acpi: device unplug request for not supported device type: {kind}")
         super().removal(machine)
 

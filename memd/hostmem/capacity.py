@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
 from memd.hostmem import cgroup
 from memd.hostmem.cgroup import Group
+from memd.hostmem.meminfo import parse_meminfo
 from memd.hostmem.numa import parse_list
 from memd.hostmem.spec import OFF_T_MAX
 
@@ -56,17 +56,6 @@ class HugePool(NamedTuple):
 def meminfo() -> dict[str, int]:
     """The rows of /proc/meminfo; sizes in bytes, counts of pages as they are."""
     return parse_meminfo(rows_of("/proc/meminfo"))
-
-
-def parse_meminfo(rows: Iterable[str]) -> dict[str, int]:
-    """The numbers in these rows of /proc/meminfo; see `meminfo`."""
-    found = {}
-    for row in rows:
-        name, _, value = row.partition(":")
-        words = value.split()
-        if words and words[0].isdigit():
-            found[name] = int(words[0]) << (10 if len(words) > 1 else 0)
-    return found
 
 
 def huge_page_sizes(pools: str = _HUGE_POOLS) -> list[int]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from memd.hostmem import libc
+from memd.hostmem.meminfo import parse_meminfo
 from memd.hostmem.region import Region
 
 MARGIN = 32 << 20
@@ -180,10 +181,7 @@ def memory_left(limited: list[Group]) -> int | None:
 
 def swap_left(limited: list[Group]) -> int:
     """Bytes of swap space that may take what the groups' limits do not."""
-    left = 0
-    for row in _text("/proc/meminfo").splitlines():
-        if row.startswith("SwapFree:"):
-            left = int(row.split()[1]) << 10
+    left = parse_meminfo(_text("/proc/meminfo").splitlines()).get("SwapFree", 0)
     for group in limited:
         try:
             left = min(left, group.swap())

@@ -43,9 +43,8 @@ def export(region: Region, name: str, writable: bool) -> int:
         )
     there = os.fstat(region.fd)
     if not there.st_nlink and stat.S_IMODE(there.st_mode) != _OWNER_ONLY:
-        # Without a name, and so nobody's business but its owner's: a memfd lets
-        # everybody open it again through /proc, and shared memory not even its
-        # owner.
+        # Its owner alone may open it again through /proc: by their modes every user may
+        # open a memfd there, and no user POSIX shared memory.
         os.fchmod(region.fd, _OWNER_ONLY)
     try:
         if writable or opened.read_only:

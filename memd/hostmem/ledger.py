@@ -191,7 +191,7 @@ def lack(supply: Supply, claims: list[Claim], alone: int = 0) -> str:
     """What there is too little of for all these claims; "" where there is enough.
 
     Args:
-        alone: how many pages the kernel sees to, if nothing else claims any.
+        alone: how many pages the kernel sets aside, if nothing else claims any.
     """
     claimed = sum(claim.open for claim in claims)
     pool = supply.pool

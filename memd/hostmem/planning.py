@@ -356,7 +356,7 @@ def _is_sure(file: PlannedFile) -> bool:
     """Whether its mapping can be told without trying."""
     if file.kind == "device":
         return file.had == 0
-    # A dead file in /proc answers with what it likes.
+    # A file in /proc of a process that has ended may answer with any error.
     return bool(file.file_system) or file.kind not in ("file", "directory")
 
 

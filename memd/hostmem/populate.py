@@ -96,7 +96,7 @@ class Population:
         with _counting:
             _running.add(self)
         try:
-            # An affinity is for threads of our own: this one is only lent.
+            # An affinity is for threads that are started here, not for the one that calls.
             places = self._places()
             own = [] if places else [0]
             workers = []

@@ -176,7 +176,7 @@ def _tcp(host: str, port: int) -> str:
 
 
 def _is_other_than_socket(path: str) -> bool:
-    """Whether there is something, and none that anybody could serve there."""
+    """Whether there is a file that is not a socket."""
     try:
         return not stat.S_ISSOCK(os.stat(path).st_mode)
     except (OSError, ValueError):

@@ -101,7 +101,7 @@ class Host:
 
     def meminfo(self) -> dict[str, int]:
         """The rows of /proc/meminfo; sizes in bytes, counts as they are."""
-        from memd.hostmem.capacity import parse_meminfo
+        from memd.hostmem.meminfo import parse_meminfo
 
         return parse_meminfo((self.text("/proc/meminfo") or "").splitlines())
 

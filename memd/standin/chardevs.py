@@ -355,7 +355,7 @@ class Chardevs:
         device, data = self._ring(args["device"]), args["data"]
         if args.get("format") == "base64":
             try:
-                # What is missing at the end is forgiven, and what is there of it left out.
+                # An incomplete group at the end is no error, and is left out.
                 raw = base64.b64decode(data[: len(data) // 4 * 4])
                 valid = re.fullmatch(_BASE64, data)
             except ValueError:

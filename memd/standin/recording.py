@@ -1,6 +1,6 @@
 """Records a QEMU's catalogue: starts it, asks it all that it offers, and writes that down.
 
-Some questions end a QEMU (an object that is made for a look and falls over);
+Some questions end a QEMU (an object that is made to be looked at crashes it);
 then another is started, and what was asked is left out. Descriptions are left
 out too: they are QEMU's prose.
 """

@@ -242,7 +242,7 @@ class StandIn:
         from memd.devices.adding import add_device, check_migrating, is_anothers, is_device
 
         if "devices" not in vars(self):
-            # The first one brings along what takes tens of milliseconds.
+            # What the first one needs takes tens of milliseconds to import.
             for name in ("chardevs", "netdevs", "blocks", "drives", "fsdevs", "devices"):
                 getattr(self, name)
                 await Turn()
