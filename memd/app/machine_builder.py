@@ -143,7 +143,7 @@ class MachineBuilder:
         with starting(device.where):
             options = device.options
             if not device.is_json:
-                options = arguments(options, self._tree.type_by_name(options["driver"]))
+                options = arguments(options, self._tree.device_type(options["driver"]))
             await run(add_device(self._daemon.machine, options))
 
     def _take_backend(self, path: str, by_node: list[NumaNode]) -> None:

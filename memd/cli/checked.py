@@ -42,7 +42,7 @@ _SHORT_GLOBAL = re.compile(r"([^.=]{1,63})\.([^=]{1,63})=(.*)", re.DOTALL)
 
 
 def take_smbios(line: QemuCommandLine, given: Given) -> None:
-    """Check `-smbios`; raises `QMPError`."""
+    """Check `-smbios`, which may tell the machine's UUID; raises `QMPError`."""
     opts = line.parse(_SMBIOS_ANY, given)
     if opts.has("file"):
         validate(opts, {"file": "str"})

@@ -39,7 +39,7 @@ async def device_add(daemon: Daemon, args: JSONObject) -> None:
     driver = options.get("driver")
     if type(driver) is not str or not driver:
         raise QMPError("Parameter 'driver' is missing")
-    kind = daemon.tree.type_by_name(driver)
+    kind = daemon.tree.device_type(driver)
     await add_device(daemon.machine, arguments(options, kind))
 
 

@@ -32,6 +32,9 @@ class MoreTypes(Protocol):
     def find(self, name: str) -> ObjectType | None:
         """The type of that name."""
 
+    def find_alias(self, name: str) -> ObjectType | None:
+        """The type of device that has this alias."""
+
     def all(self) -> dict[str, ObjectType]:
         """All types by name, the tree's own included."""
 
@@ -108,6 +111,13 @@ class Tree:
         found = self._types.get(name) or self.types().get(name)
         if found is None and self.more_types is not None:
             found = self.more_types.find(name)
+        return found
+
+    def device_type(self, driver: str) -> ObjectType | None:
+        """The type of a device by its name, or by its alias."""
+        found = self.type_by_name(driver)
+        if found is None and self.more_types is not None:
+            found = self.more_types.find_alias(driver)
         return found
 
     def all_types(self) -> dict[str, ObjectType]:

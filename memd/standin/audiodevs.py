@@ -10,14 +10,10 @@ from typing import Any
 from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 
-_PER_DIRECTION: JSONObject = {
-    "mixing-engine": True,
-    "fixed-settings": True,
-    "frequency": 44100,
-    "channels": 2,
-    "voices": 1,
-    "format": "s16",
-}
+_STREAM: JSONObject = {"frequency": 44100, "channels": 2, "format": "s16"}
+_UNMIXED = (1 << 31) - 1
+"""Voices where nothing mixes them."""
+
 _POLLING = ("alsa", "oss")
 
 
@@ -33,8 +29,22 @@ class Audiodevs:
         self._known: dict[str, dict[str, Any]] = {}
 
     def add(self, options: dict[str, Any]) -> None:
-        """`-audiodev`, with the options of QAPI's `Audiodev`."""
-        self._known[options["id"]] = options
+        """`-audiodev`, with the options of QAPI's `Audiodev`; raises `QMPError`."""
+        usual = {"try-poll": True} if options["driver"] in _POLLING else {}
+        for way in ("in", "out"):
+            given = options.get(way, {})
+            mixing = given.get("mixing-engine", True)
+            fixed = given.get("fixed-settings", mixing)
+            if fixed and not mixing:
+                raise QMPError("You can't use fixed-settings without mixeng")
+            if not fixed and given.keys() & _STREAM.keys():
+                raise QMPError(
+                    "You can't use frequency, channels or format with fixed-settings=off"
+                )
+            voices = 1 if mixing else _UNMIXED
+            settings = {"mixing-engine": mixing, "fixed-settings": fixed, "voices": voices}
+            options[way] = {**settings, **_STREAM, **usual, **given}
+        self._known[options["id"]] = {"timer-period": 10000, **options}
 
     def take(self, name: str) -> None:
         """A sound card names one; raises `QMPError` where there is none."""
@@ -52,10 +62,4 @@ class Audiodevs:
 
     def query(self, args: object = None) -> list[JSON]:
         """The value of `query-audiodevs`."""
-        return [_filled(each) for each in self._known.values()]
-
-
-def _filled(options: dict[str, Any]) -> JSON:
-    usual = {**_PER_DIRECTION, **({"try-poll": True} if options["driver"] in _POLLING else {})}
-    both = {side: {**usual, **options.get(side, {})} for side in ("in", "out")}
-    return {"timer-period": 10000, **options, **both}
+        return [*self._known.values()]

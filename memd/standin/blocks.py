@@ -7,6 +7,7 @@ metadata. What is known of drivers, rules and texts was observed on QEMU
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -57,7 +58,26 @@ _LONGEST = (1 << 63) - (1 << 30)
 
 _NULL_SIZE = 1 << 30
 _OWN = ("filename", "offset", "size", "read-zeroes", "throttle-group")
-DRIVERS = ("file", "raw", "qcow2", "throttle", "null-co", "null-aio")
+FILES = {
+    "file": "a regular file",
+    **dict.fromkeys(("host_device", "host_cdrom"), "either a character or block device"),
+}
+"""The drivers of files, and what each wants there."""
+
+_REMOTE = (
+    *("ftp", "ftps", "gluster", "http", "https", "iscsi", "nbd", "nfs", "nvme", "rbd", "ssh"),
+)
+"""The drivers of images that are elsewhere: nobody is connected to, and they are empty."""
+
+_FILTERS = ("throttle", "copy-on-read")
+
+_OF_ANY_NODE = (
+    *("driver", "node-name", "discard", "cache", "read-only", "auto-read-only", "force-share"),
+    *("detect-zeroes", "active"),
+)
+"""The options that a node of any driver has."""
+
+DRIVERS = (*FILES, *_REMOTE, *_FILTERS, "raw", "qcow2", "null-co", "null-aio")
 """Those that memd has."""
 
 PROBED = ""
@@ -264,7 +284,7 @@ class Node:
     @property
     def shown_below(self) -> Node | None:
         """The node that is told as its backing node: that of a filter is what it filters."""
-        return self.backing if self.group is None else self.child
+        return self.child if self.driver in _FILTERS else self.backing
 
     def set_read_only(self, read_only: bool) -> None:
         """Have it and the nodes that have its bytes written to or not."""
@@ -431,7 +451,7 @@ class Blocks:
     def _take_given(self, nodes: list[Node]) -> None:
         """Take the descriptors that nodes name instead of files; raises `QMPError`."""
         for node in nodes:
-            path = node.options["filename"] if node.driver == "file" else ""
+            path = node.options["filename"] if node.driver in FILES else ""
             if path.startswith(FDSETS):
                 flags = _access(node) | (os.O_DIRECT if node.cache["direct"] else 0)
                 node.given = self._sets.open(path, flags)
@@ -513,8 +533,12 @@ class Blocks:
             node.group = self._group(options["throttle-group"])
         if driver.startswith("null"):
             node.size = _sectors(options.get("size", _NULL_SIZE))
-        elif driver != "file":
+        elif driver in _REMOTE:
+            node.options = {k: v for k, v in options.items() if k not in _OF_ANY_NODE}
+        elif driver not in FILES:
             node.child = self._plan_below(options["file"], node, node.read_only, made)
+            if driver == "copy-on-read" and node.child.read_only:
+                raise QMPError("Block node is read-only")
             node.offset, node.length = options.get("offset", 0), options.get("size")
             try:
                 if options.get("backing") is not None:
@@ -646,8 +670,11 @@ class Blocks:
             size += each.offset
 
         def work() -> None:
-            os.ftruncate(file.fd, size)
+            if file.driver == "file":
+                os.ftruncate(file.fd, size)
             measure(file)
+            if size > file.size:
+                raise QMPError("Cannot grow device files")
 
         claim = {RESIZE}
         node.claims.append(claim)
@@ -779,7 +806,8 @@ def _filename(node: Node) -> str:
     """A file's path, or as JSON all that the node is made of."""
     below = node.child or node
     if (
-        below.child
+        node.driver in _FILTERS
+        or below.child
         or _other_backing(node)
         or (node.options.keys() | below.options.keys()) - {"filename"}
     ):
@@ -817,7 +845,8 @@ def _image(node: Node, backing: Node | None, compat: Compat) -> dict[str, JSON]:
     file = node.file
     if file is not None:
         image["actual-size"] = file.facts.get("actual-size", 0)
-        image["dirty-flag"] = False
+        if file.driver != "host_cdrom":
+            image["dirty-flag"] = False
     if node.child is not None and "cluster-size" in node.child.facts:
         # What stands on an image tells of its clusters.
         image["cluster-size"] = node.child.facts["cluster-size"]
@@ -855,7 +884,7 @@ def waits_for(nodes: Iterable[Node]) -> frozenset[int]:
 
     See `Job.on`.
     """
-    files = {each if each.driver == "file" else each.file for each in nodes} - {None}
+    files = {each if each.driver in FILES else each.file for each in nodes} - {None}
     unopened = [each.options["filename"] for each in files if each is not None and not each.on]
     on = of_paths(unopened) if unopened else MEMORY
     return on.union(*(each.on for each in files if each is not None))
@@ -864,7 +893,7 @@ def waits_for(nodes: Iterable[Node]) -> frozenset[int]:
 def _open(nodes: list[Node], roots: Roots | None) -> None:
     """Open the files of nodes, the lowest first. Runs in a thread."""
     for node in nodes:
-        if node.driver == "file":
+        if node.driver in FILES:
             _open_file(node, roots)
         elif node.child is not None:
             if node.driver == PROBED:
@@ -902,16 +931,16 @@ def _open_file(node: Node, roots: Roots | None) -> None:
             node.fd = open_path(encode_path(path), _access(node) | _ACCESS, roots)
         found = os.fstat(node.fd)
         node.on = frozenset((number(found.st_mode, found.st_dev, found.st_rdev),))
-        if not stat.S_ISREG(found.st_mode):
-            raise IsADirectoryError
-    except IsADirectoryError:
-        raise QMPError(f"'file' driver requires '{path}' to be a regular file") from None
     except OSError as error:
         raise QMPError(f"Could not open '{path}': {error.strerror}") from None
+    is_device = stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode)
+    if not (stat.S_ISREG(found.st_mode) if node.driver == "file" else is_device):
+        raise QMPError(f"'{node.driver}' driver requires '{path}' to be {FILES[node.driver]}")
     measure(node)
     if node.cache["direct"]:
         node.alignments = direct_alignment(node.fd)
-    node.facts["format-specific"] = {"type": "file", "data": {}}
+    if node.driver != "host_cdrom":
+        node.facts["format-specific"] = {"type": "file", "data": {}}
 
 
 def _sectors(size: int) -> int:
@@ -922,7 +951,11 @@ def _sectors(size: int) -> int:
 def measure(file: Node) -> None:
     """See how large the file of a node is; in a thread."""
     found = os.fstat(file.fd)
-    file.size = _sectors(found.st_size)
+    size = found.st_size
+    if file.driver != "file":
+        with contextlib.suppress(OSError):
+            size = os.lseek(file.fd, 0, os.SEEK_END)
+    file.size = _sectors(size)
     file.facts["actual-size"] = found.st_blocks * 512
 
 

@@ -19,10 +19,10 @@ from memd.devices.machine_object import CPU
 from memd.devices.pci import GuestsPciDevice, PciDevice
 from memd.devices.placeholders import has_balloon
 from memd.errors import QMPError
-from memd.json_types import JSON
+from memd.json_types import JSON, JSONObject
 from memd.qapi.hash_order import object_order
 from memd.qapi.numbers import parse_uuid
-from memd.qapi.visit import Visit, visit_str
+from memd.qapi.visit import Visit, visit_bool, visit_str
 from memd.qom import LinkProperty, ObjectType, Property, QObject, Tree
 from memd.qom.builtin_objects import Bus
 from memd.standin.inputs import Inputs
@@ -70,6 +70,11 @@ derived from."""
 
 _FIXED = ("IDE", "floppy-bus")
 """Buses on which nothing comes or goes while the machine runs."""
+
+_QUEUES = "IOThreadVirtQueueMappingList"
+"""The type of a property with the threads of a device's queues."""
+
+_WAITING = "usb-bot"
 
 _ANY_UNIT = (1 << 32) - 1
 """The place of a floppy that asks for any."""
@@ -550,6 +555,10 @@ class Devices:
             return _reference(name, lambda device, value: self._audiodevs.take(value))
         if name == "drive":
             return self._drive_property(owner)
+        if name == "attached":
+            return _attached(driver)
+        if kind == _QUEUES:
+            return kept(name, kind, [], _visit_queues, self._check_queues)
         if name == "mac":
             return kept(name, kind, "", _visit_mac(owner))
         if driver == _GENERATION_ID and name == "guid":
@@ -581,6 +590,18 @@ class Devices:
         """The type that complaints about a property name: of a virtio device's, its inner half."""
         inner = inner_type(self._tree, driver)
         return driver if inner is None or name not in inner.all_properties else inner.name
+
+    def _check_queues(self, device: Device, queues: list[JSONObject]) -> None:
+        """Raise `QMPError` where a device's queues can't have these threads."""
+        seen = set()
+        for each in queues:
+            name = each["iothread"]
+            thread = self._tree.objects.get(name)
+            if thread is None or thread.qom_type.name != "iothread":
+                raise QMPError(f'IOThread "{name}" object does not exist')
+            if name in seen:
+                raise QMPError(f'duplicate IOThread name "{name}" in iothread-vq-mapping')
+            seen.add(name)
 
     def _take_netdev(self, owner: str, device: Device, id: str) -> None:
         netdev = self._netdevs.find(id)
@@ -676,6 +697,33 @@ def _no_hotplug(kind: ObjectType) -> QMPError:
 def _reference(name: str, take: Callable[[Device, JSON], None]) -> Property:
     """A property that names something, which it takes."""
     return kept(name, "str", "", visit_str, take)
+
+
+def _attached(driver: str) -> Property:
+    """Whether a USB device is at its port; one with disks that are plugged in later waits."""
+
+    def get(device: Device) -> JSON:
+        waits = device.hotplugged and driver == _WAITING
+        return device.realized and device.values.get("attached", not waits)
+
+    def set(device: Device, value: JSON) -> None:
+        device.values["attached"] = value
+
+    setter = set if driver == _WAITING else None
+    return Property("attached", "bool", visit=visit_bool, get=get, set=setter)
+
+
+def _visit_queues(value: JSON, path: str) -> JSON:
+    """The threads of a device's queues."""
+    from memd.qapi import types
+    from memd.qapi.check import Visits
+
+    mapping = types.ObjectType("IOThreadVirtQueueMapping", [])
+    mapping.members = [
+        types.Member("iothread", types.BuiltinType("str"), False, []),
+        types.Member("vqs", types.ArrayType(types.BuiltinType("uint16")), True, []),
+    ]
+    return Visits().of(types.ArrayType(mapping))(value, path)
 
 
 def _link(name: str, kind: str) -> Property:

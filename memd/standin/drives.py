@@ -712,10 +712,10 @@ def _statistics(node: Node, told: list[Node], *, backing: bool = True) -> dict[s
     if len(told) > _MOST_TOLD:
         raise QMPError(f"more than {_MOST_TOLD} nodes would be told of below '{told[0].name}'")
     row: dict[str, JSON] = {"node-name": node.name, "stats": _counts()}
-    if node.driver == "file":
-        row["driver-specific"] = {"driver": "file", **dict.fromkeys(_DISCARDS, 0)}
+    if node.driver in ("file", "host_device"):
+        row["driver-specific"] = {"driver": node.driver, **dict.fromkeys(_DISCARDS, 0)}
     if node.child is not None:
         row["parent"] = _statistics(node.child, told, backing=backing)
-    if backing and node.backing is not None:
-        row["backing"] = _statistics(node.backing, told)
+    if backing and node.shown_below is not None:
+        row["backing"] = _statistics(node.shown_below, told)
     return row

@@ -50,6 +50,8 @@ WRONG = [
     *("-fw_cfg opt/a,string=b,foo=1", "-fw_cfg opt/a,file=/nonexistent/x", "-fw_cfg opt/a,file=."),
     *(f"-fw_cfg opt/{'a' * 52},string=b", "-fw_cfg a,file=/nonexistent/x"),
     "-chardev ringbuf,id=a,size=3B",
+    *("-audiodev alsa", "-audiodev none,id=a,in.mixing-engine=off,in.fixed-settings=on"),
+    "-audiodev none,id=a,in.fixed-settings=off,in.channels=2",
     *("-option-rom file=x", "-option-rom bootindex=x", "-option-rom bootindex=1"),
     *("-global foo", "-global a.b", "-global =", "-global driver=a", "-global driver=a,x=1"),
     *("-global a.=1", "-mem-prealloc -object memory-backend-ram,id=m,size=1M,reserve=off"),
