@@ -43,6 +43,9 @@ _TLS_CREDS = ("tls-creds-x509",)
 
 NOTHING: Mapping[str, str] = {}
 
+PROTOCOLS = ("telnet", "tn3270", "websocket")
+"""What may be spoken on a TCP connection, which no monitor does."""
+
 _LONGEST_HOST = 64
 """Characters of a host in `tcp:HOST:PORT`, as in QEMU."""
 
@@ -91,14 +94,34 @@ def parse_device(spec: str, known: OptsList, *, stdio_takes_options: bool = Fals
         backend, _, rest = spec.partition(",")
     elif kind == "unix" and colon:
         known = known._replace(implied="path")
-    elif kind == "tcp" and colon:
+    elif kind == "udp" and colon:
+        opts.pairs += [("backend", kind), *_udp_ends(rest)]
+        return opts
+    elif kind in ("tcp", *PROTOCOLS) and colon:
         host, port, rest = _split_tcp(rest)
         opts.pairs += [("host", host), ("port", port)]
+        if kind != "tcp":
+            opts.pairs.append((kind, "on"))
     else:
         raise QMPError(f"'{spec}' is not a valid char driver")
     opts.pairs.append(("backend", backend))
     extend(opts, known, rest)
     return opts
+
+
+def _udp_ends(text: str) -> list[tuple[str, str]]:
+    """`[HOST]:PORT[@[HOST]:PORT]`, the other end and this one."""
+    there, at, here = text.partition("@")
+    ends = [("host", "port", there)]
+    if at:
+        ends.append(("localaddr", "localport", here))
+    found = []
+    for host, port, end in ends:
+        name, _colon, number = end.rpartition(":")
+        if not number or (host == "host" and ":" not in end):
+            raise QMPError("")
+        found += [(host, name)] * bool(name) + [(port, number)]
+    return found
 
 
 def _split_tcp(text: str) -> tuple[str, str, str]:
@@ -229,7 +252,7 @@ def _check_client(opts: Opts) -> None:
 
 
 def _check_unsupported(opts: Opts, kind: str) -> None:
-    for key in ("telnet", "tn3270", "websocket", "abstract"):
+    for key in (*PROTOCOLS, "abstract"):
         if opts.switch(key):
             raise QMPError(f"'{key}' is not supported")
     if kind == "tcp" and opts.has("to"):

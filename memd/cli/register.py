@@ -12,7 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from memd.cli.chardev import BACKENDS, chardev_list, parse_device, with_mux
+from memd.cli.chardev import BACKENDS, PROTOCOLS, chardev_list, parse_device, with_mux
 from memd.cli.keyval import HELP, parse_either
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given, located
@@ -34,7 +34,7 @@ _ALIASES = {"tty": "serial", "parport": "parallel"}
 _DEVICES = ("serial", "parallel", "pipe")
 _SPICE_CHARDEVS = {"spicevmc": ("channel", "type"), "spiceport": ("port", "fqdn")}
 _NAMES_ALONE = ("braille", "msmouse", "pty", "qemu-vdagent", "testdev", "vc", "wctablet")
-_KINDS = ("file", "ringbuf", "mux", *_SPICE_CHARDEVS, *_DEVICES, *_ALIASES, *_NAMES_ALONE)
+_KINDS = ("file", "udp", "ringbuf", "mux", *_SPICE_CHARDEVS, *_DEVICES, *_ALIASES, *_NAMES_ALONE)
 
 
 def take_blockdev(line: QemuCommandLine, given: Given) -> None:
@@ -292,7 +292,8 @@ def take_chardev(line: QemuCommandLine, given: Given) -> None:
     A log file is made in any case; nothing is said that could come into it.
     """
     kind = given.value.partition(",")[0].removeprefix("backend=")
-    if kind in BACKENDS or kind not in _KINDS:
+    speaks = any(f",{each}=on" in given.value for each in PROTOCOLS)
+    if (kind in BACKENDS and not speaks) or kind not in (*BACKENDS, *_KINDS):
         line.monitors.add_chardev(_take_log(line, given))
         return
     opts = parse_opts(chardev_list(line.config.compat), given.value)
@@ -325,7 +326,9 @@ def take_port(line: QemuCommandLine, given: Given) -> None:
     if value.startswith("chardev:"):
         _register(line, given, "use-chardev", {**use, "id": value.removeprefix("chardev:")})
         return
-    opts = _address(line, id, value)
+    failed = f"could not connect {given.name} device to character backend '{given.value}'"
+    with located(given.where, failed):
+        opts = _address(line, id, value)
     if value is not given.value:
         # The human monitor has it, too.
         opts.pairs.append(("mux", "on"))
@@ -379,6 +382,10 @@ def _add(line: QemuCommandLine, id: str, opts: Opts, given: Given) -> None:
         _register(line, given, "chardev-add", {"id": name, "backend": backend})
 
 
+def _inet(host: str | None, port: str | None) -> JSONObject:
+    return {"type": "inet", "data": {"host": host or "", "port": port or ""}}
+
+
 def _backend(opts: Opts) -> JSONObject:
     """QAPI's `ChardevBackend` of options."""
     given = opts.get("backend") or ""
@@ -410,16 +417,20 @@ def _backend(opts: Opts) -> JSONObject:
         data[member] = name
     elif kind == "socket":
         data["server"] = opts.switch("server") or False
+        data |= {each: True for each in PROTOCOLS if opts.switch(each)}
         if data["server"]:
             data["wait"] = False
         data["addr"] = (
             {"type": "unix", "data": {"path": path}}
             if path is not None
-            else {
-                "type": "inet",
-                "data": {"host": opts.get("host") or "", "port": opts.get("port") or ""},
-            }
+            else _inet(opts.get("host"), opts.get("port"))
         )
+    elif kind == "udp":
+        if not opts.has("port"):
+            raise QMPError("chardev: udp: remote port not specified")
+        data["remote"] = _inet(opts.get("host") or "localhost", opts.get("port"))
+        if opts.has("localaddr") or opts.has("localport"):
+            data["local"] = _inet(opts.get("localaddr"), opts.get("localport") or "0")
     elif kind not in ("null", "stdio", *_NAMES_ALONE):
         raise QMPError(f"'{given}' is not a valid char driver name")
     return {"type": kind, "data": data}

@@ -57,10 +57,10 @@ def _filename(chardev: ChardevObject) -> str:
     server = ",server=on" if chardev.server else ""
     if chardev.connected and chardev.ends is not None:
         here, there = chardev.ends
-        return f"tcp:{here}{server} <-> {there}"
+        return f"{chardev.protocol}:{here}{server} <-> {there}"
     kind = chardev.addr["type"]
     if kind == "inet":
-        address = f"tcp:{host_and_port(chardev.addr['host'], chardev.addr['port'])}"
+        address = f"{chardev.protocol}:{host_and_port(chardev.addr['host'], chardev.addr['port'])}"
     elif kind == "fd":
         address = f"fd:{chardev.addr['str']}"
     else:

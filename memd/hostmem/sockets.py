@@ -133,14 +133,18 @@ _FAMILIES = {"": socket.AF_UNSPEC, "ipv4": socket.AF_INET, "ipv6": socket.AF_INE
 _Found = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]]
 
 
-def _resolve(host: str, port: str, family: str, flags: int = 0) -> _Found:
+def _resolve(
+    host: str,
+    port: str,
+    family: str,
+    flags: int = 0,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+) -> _Found:
     try:
         if not (host or port):
             # Python would ask for port 0.
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return socket.getaddrinfo(
-            host or None, port, _FAMILIES[family], socket.SOCK_STREAM, 0, flags
-        )
+        return socket.getaddrinfo(host or None, port, _FAMILIES[family], kind, 0, flags)
     except (socket.gaierror, UnicodeError) as error:
         # A name that can be none is not asked for.
         reason = getattr(error, "strerror", None) or "Name or service not known"
@@ -217,6 +221,31 @@ def listen_tcp(
     if refusal and refusal.errno == errno.EADDRINUSE:
         raise QMPError(f"Failed to find an available port: {reason}")
     raise QMPError(f"Failed to bind socket: {reason}")
+
+
+def connect_udp(here: tuple[str, str], there: tuple[str, str]) -> socket.socket:
+    """A socket for datagrams between two addresses, the first of each that there are.
+
+    Args:
+        here: host and port, as for `listen_tcp`.
+        there: host and port, as for `connect_tcp`.
+
+    Raises:
+        QMPError: there can't be one.
+    """
+    family, _kind, _protocol, _name, remote = _resolve(*there, "", kind=socket.SOCK_DGRAM)[0]
+    name = next(name for name, each in _FAMILIES.items() if each == family)
+    local = _resolve(*here, name, socket.AI_PASSIVE, socket.SOCK_DGRAM)[0][4]
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        with refusing("Failed to bind socket"):
+            sock.bind(local)
+        with refusing(f"Failed to connect to '{there[0]}:{there[1]}'"):
+            sock.connect(remote)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _vsock(cid: str, port: str) -> tuple[socket.socket, tuple[int, int]]:

@@ -43,6 +43,7 @@ class ChardevObject(QObject):
         below: the device that it shares, for a mux.
         ends: this end and the other of its latest TCP connection, as they are
             written, or None.
+        protocol: what is spoken on a TCP connection, as it is told.
         filename: what is told of where it is, None for what its kind and address say.
         on_yank: cuts its connections, where it has any.
     """
@@ -54,6 +55,7 @@ class ChardevObject(QObject):
     above: ChardevObject | None = None
     below: ChardevObject | None = None
     filename: str | None = None
+    protocol = "tcp"
     ends: tuple[str, str] | None = None
     on_yank: Callable[[], None] | None = None
 

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from memd.errors import NoDescriptorError, QMPError, refusing
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.paths import FDSETS, Entry, create_path, encode_path, open_path
-from memd.hostmem.sockets import PATIENCE, connect_tcp, connect_unix, listen_tcp, listen_unix
+from memd.hostmem.sockets import (
+    PATIENCE,
+    connect_tcp,
+    connect_udp,
+    connect_unix,
+    listen_tcp,
+    listen_unix,
+)
 from memd.json_types import JSON
 from memd.qom import ChardevObject, Tree
 from memd.standin.texts import check_count
@@ -61,6 +68,7 @@ class Sets(Protocol):
 
 
 _RING = 65536
+_PROTOCOLS = ("telnet", "websocket")
 _SPICE_CHANNELS = ("vdagent", "smartcard", "usbredir")
 _BASE64 = r"[A-Za-z0-9+/=]*"
 
@@ -197,7 +205,7 @@ class Chardevs:
         opened.on = on
         try:
             self._take_copies(opened, kind, data)
-            if kind in ("pty", "socket") or any(_files(kind, data)):
+            if kind in ("pty", "socket", "udp") or any(_files(kind, data)):
                 await Job(lambda: _open(opened, kind, data, self._tree.host.roots, number), on=on)
         except BaseException:
             # Copies may be left, whose set holds the file open.
@@ -211,6 +219,7 @@ class Chardevs:
             self._making.discard(id)
         device = Registered(self._tree, kind, opened.addr, opened)
         device.server = kind == "socket" and data.get("server", True)
+        device.protocol = next(filter(data.get, _PROTOCOLS), device.protocol)
         device.ring_size = size
         device.given = given
         device.kept = kept
@@ -437,6 +446,8 @@ def _open(
             opened.filename = f"pty:{os.ttyname(opened.fds[-1])}"
         elif kind == "socket":
             _socket(opened, data, roots, given)
+        elif kind == "udp":
+            opened.fds.append(_udp(data["remote"], data.get("local")))
     except BaseException:
         opened.close()
         raise
@@ -506,6 +517,15 @@ def _socket(opened: _Opened, data: dict[str, Any], roots: Roots | None, given: i
         opened.addr = {"type": "fd", "str": where["str"]}
     else:
         raise QMPError(f"memd has no sockets of type '{kind}'")
+
+
+def _udp(remote: dict[str, Any], local: dict[str, Any] | None) -> int:
+    """A socket between two addresses, of which the one here may be any."""
+    if any(each["type"] != "inet" for each in (remote, local or remote)):
+        raise QMPError("socket type unsupported for datagram")
+    there = remote["data"]
+    here = {"host": "", "port": "0"} if local is None else local["data"]
+    return connect_udp((here["host"], here["port"]), (there["host"], there["port"])).detach()
 
 
 def _check_socket(fd: int, name: str) -> None:

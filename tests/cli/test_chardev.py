@@ -222,7 +222,7 @@ def test_addresses(spec: str, expected: dict[str, str]) -> None:
         ("stdio,", "'stdio,' is not a valid char driver"),
         ("null,x=1", "'null,x=1' is not a valid char driver"),
         ("pty", "'pty' is not a valid char driver"),
-        ("telnet:h:1", "'telnet:h:1' is not a valid char driver"),
+        ("telnet:h", ""),
         ("unix:s,pretty=on", "Invalid parameter 'pretty'"),
         ("unix:s,help", "Invalid parameter 'help'"),
         ("unix:a=b", "Invalid parameter 'a'"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from tests.differential.harness import Side
 from tests.differential.standin import standin_pair, tell
 
 Step = tuple[str, dict[str, Any]]
@@ -98,6 +100,36 @@ MORE: list[Step] = [
     *(node("copy-on-read", "y", file="f", **READ_ONLY),),
     node("copy-on-read", "z", file={"driver": "null-co"}, **READ_ONLY),
 ]
+
+
+def datagrams(remote: str, *local: str) -> Step:
+    ends = {
+        name: {"type": "inet", "data": {"host": "127.0.0.1", "port": port}}
+        for name, port in zip(("remote", "local"), (remote, *local), strict=False)
+    }
+    return "chardev-add", {"id": "u", "backend": {"type": "udp", "data": ends}}
+
+
+def test_consoles_on_the_network(directory: Path) -> None:
+    """What telnet and datagrams are for; ports are the kernel's choice."""
+    telnet, local = "127.0.0.1:0,server=on,wait=off", {"type": "unix", "data": {"path": "x"}}
+    line = [
+        *("-serial", f"telnet:{telnet}", "-serial", "udp:127.0.0.1:9@:0"),
+        *("-serial", f"websocket:{telnet}", "-chardev", "udp,id=c,port=9,localaddr=127.0.0.1"),
+        *("-chardev", "socket,id=d,host=127.0.0.1,port=0,telnet=on,server=on,wait=off"),
+    ]
+
+    def devices(side: Side) -> list[str]:
+        rows = side.ask("query-chardev", None)["return"]
+        told = (f"{each['label']} {each['filename']}" for each in rows)
+        return sorted(re.sub(r":\d+,", ":N,", each) for each in told if "unix:" not in each)
+
+    with standin_pair(directory, "-machine", "pc", *line) as pair:
+        pair.same("the devices", devices)
+        tell(pair, [datagrams("9"), ("chardev-remove", {"id": "u"}), datagrams("9", "0")])
+        tell(pair, [("chardev-remove", {"id": "u"}), datagrams("none")])
+        wrong = {"type": "udp", "data": {"remote": local}}
+        tell(pair, [("chardev-add", {"id": "u", "backend": wrong})])
 
 
 def test_what_is_started_and_asked(directory: Path) -> None:
