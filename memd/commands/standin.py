@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -226,7 +227,13 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
     elif command == "migrate-incoming":
         await migration.incoming_at_start(daemon, daemon.schema.checker(command)(options))
     elif command == "chardev-add":
-        await standin.chardevs.make(options, inherited)
+        made = await standin.chardevs.make(options, inherited)
+        if "pty" in made:
+            # Who has started a QEMU with a terminal reads there which one it is.
+            with contextlib.suppress(OSError):
+                print(
+                    f"char device redirected to {made['pty']} (label {options['id']})", flush=True
+                )
     elif command == "vnc":
         await standin.vnc.open(options)
     elif command in ("audiodev", "default-audiodev"):

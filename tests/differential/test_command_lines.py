@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.differential.harness import Side
+from tests.differential.harness import Side, settle
+from tests.differential.server import PATIENCE, Monitor, qemu_binary, qemu_compat, qemu_system_memd
 from tests.differential.standin import standin_pair, tell
 
 Step = tuple[str, dict[str, Any]]
@@ -130,6 +132,29 @@ def test_consoles_on_the_network(directory: Path) -> None:
         tell(pair, [("chardev-remove", {"id": "u"}), datagrams("none")])
         wrong = {"type": "udp", "data": {"remote": local}}
         tell(pair, [("chardev-add", {"id": "u", "backend": wrong})])
+
+
+def said_of_a_terminal(argv: list[str], path: Path) -> str:
+    """What is on the standard output of one that has been started and ended."""
+    line = [*argv, *("-machine", "none", "-display", "none", "-S", "-chardev", "pty,id=a")]
+    process = subprocess.Popen(
+        [*line, "-qmp", f"unix:{path},server=on,wait=off"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        settle(lambda: path.exists() or process.poll() is not None, bool, PATIENCE)
+        monitor = Monitor(path)
+        monitor.execute("quit")
+        monitor.close()
+        return re.sub(r"/\d+ ", "/N ", process.communicate(timeout=PATIENCE)[0])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_which_terminal_it_is(directory: Path) -> None:
+    """Who starts a QEMU reads it on its standard output."""
+    said = said_of_a_terminal(qemu_binary(), directory / "QEMU")
+    assert said == said_of_a_terminal(qemu_system_memd(qemu_compat()), directory / "memd") != ""
 
 
 def test_what_is_started_and_asked(directory: Path) -> None:
