@@ -8,6 +8,7 @@ metadata. What is known of drivers, rules and texts was observed on QEMU
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -185,6 +186,7 @@ class Node:
         offset: where they begin in what is below it.
         length: how many a raw node was told to have, None for all that there are.
         read_only: whether nothing may be written to it.
+        auto: whether it is opened for reading first, as long as nobody writes.
         child: the node that has its bytes, or None.
         backing: the node that has what this one has not, or None.
         joined: whether it is one of the nodes that there are.
@@ -222,6 +224,7 @@ class Node:
         self.name = name
         self.driver: str = options["driver"]
         self.read_only: bool = options.get("read-only", False)
+        self.auto: bool = options.get("auto-read-only", False)
         self.filename = ""
         self.options: dict[str, Any] = {each: options[each] for each in _OWN if each in options}
         self.size = self.offset = 0
@@ -562,7 +565,8 @@ class Blocks:
     def _plan_below(self, told: Any, above: Node, read_only: bool, made: dict[str, Node]) -> Node:
         if type(told) is dict:
             cache = {**above.cache, **told.get("cache", {})}
-            given = {"read-only": read_only, "force-share": above.shared, **told, "cache": cache}
+            inherited = {"force-share": above.shared, "auto-read-only": above.auto}
+            given = {"read-only": read_only, **inherited, **told, "cache": cache}
             return self._plan(given, made)
         return self.named(told)
 
@@ -932,15 +936,22 @@ def _open_file(node: Node, roots: Roots | None) -> None:
         found = os.fstat(node.fd)
         node.on = frozenset((number(found.st_mode, found.st_dev, found.st_rdev),))
     except OSError as error:
+        if error.errno == errno.EISDIR and node.auto:
+            raise _wrong_file(node) from None
         raise QMPError(f"Could not open '{path}': {error.strerror}") from None
     is_device = stat.S_ISBLK(found.st_mode) or stat.S_ISCHR(found.st_mode)
     if not (stat.S_ISREG(found.st_mode) if node.driver == "file" else is_device):
-        raise QMPError(f"'{node.driver}' driver requires '{path}' to be {FILES[node.driver]}")
+        raise _wrong_file(node)
     measure(node)
     if node.cache["direct"]:
         node.alignments = direct_alignment(node.fd)
     if node.driver != "host_cdrom":
         node.facts["format-specific"] = {"type": "file", "data": {}}
+
+
+def _wrong_file(node: Node) -> QMPError:
+    path = node.options["filename"]
+    return QMPError(f"'{node.driver}' driver requires '{path}' to be {FILES[node.driver]}")
 
 
 def _sectors(size: int) -> int:

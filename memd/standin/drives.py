@@ -631,7 +631,7 @@ def _node_options(options: dict[str, str], drive: Drive, *, read_only: bool) -> 
     elif path:
         options |= {"file.driver": "file", "file.filename": path.removeprefix("file:")}
     cached = {f"cache.{each}": "on" for each in cache}
-    return {"driver": kind, "discard": "unmap", **cached, **options}
+    return {"driver": kind, "discard": "unmap", "auto-read-only": "on", **cached, **options}
 
 
 def _remove(path: str) -> None:

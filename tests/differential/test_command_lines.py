@@ -134,6 +134,17 @@ def test_consoles_on_the_network(directory: Path) -> None:
         tell(pair, [("chardev-add", {"id": "u", "backend": wrong})])
 
 
+def is_told_to_quit(path: Path) -> bool:
+    """Whether somebody listens there, who is told to quit."""
+    try:
+        monitor = Monitor(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    monitor.execute("quit")
+    monitor.close()
+    return True
+
+
 def said_of_a_terminal(argv: list[str], path: Path) -> str:
     """What is on the standard output of one that has been started and ended."""
     line = [*argv, *("-machine", "none", "-display", "none", "-S", "-chardev", "pty,id=a")]
@@ -141,10 +152,7 @@ def said_of_a_terminal(argv: list[str], path: Path) -> str:
         [*line, "-qmp", f"unix:{path},server=on,wait=off"], stdout=subprocess.PIPE, text=True
     )
     try:
-        settle(lambda: path.exists() or process.poll() is not None, bool, PATIENCE)
-        monitor = Monitor(path)
-        monitor.execute("quit")
-        monitor.close()
+        settle(lambda: is_told_to_quit(path), bool, PATIENCE)
         return re.sub(r"/\d+ ", "/N ", process.communicate(timeout=PATIENCE)[0])
     finally:
         process.kill()
