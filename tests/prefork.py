@@ -41,19 +41,8 @@ QEMU_SYSTEM_MEMD = [
     "-c",
     "import sys; from memd.cli.qemu_system import main; sys.exit(main())",
 ]
-_ROOMS = {
-    "app": "app machine_builder passed",
-    "backends": "allocation",
-    "cli": "device hardware log machine main memory numa qemu_system smp",
-    "commands": "standin",
-    "devices": "area dimm guest pci placeholders types virtio_mem virtio_pci",
-    "qapi": "check dotted_keys",
-    "qom": "catalogue machine_structs",
-    "server": "unread",
-    "standin": "expressions objects schema standin tunable types",
-    "wire": "printer utf8",
-}
-"""The modules that a daemon imports when it starts, and what these import."""
+_APART = {"man", "memctl", "testing", "__main__"}
+"""What daemons import nothing of."""
 
 
 DIES_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"]
@@ -249,11 +238,26 @@ def _pipe(stack: contextlib.ExitStack) -> list[IO[str]]:
     return [stack.enter_context(open(fd, mode, encoding="utf-8")) for fd, mode in fds]
 
 
+def _load() -> None:
+    """Import what daemons may import, and read what each reads when it starts."""
+    for path in sorted((_TREE / "memd").rglob("*.py")):
+        parts = path.relative_to(_TREE).with_suffix("").parts
+        if parts[1] not in _APART:
+            importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    from memd.compat import Compat
+    from memd.standin.catalogue import SECTIONS, find_catalogue
+    from memd.standin.schema import standin_schema
+
+    for compat in Compat:
+        catalogue = find_catalogue(compat, None)
+        for section in SECTIONS:
+            catalogue.section(section)
+        standin_schema(catalogue, compat, test=False)
+
+
 def _serve(connection: socket.socket) -> None:
     """Fork daemons until nobody is left to ask for one."""
-    for room, names in _ROOMS.items():
-        for name in names.split():
-            importlib.import_module(f"memd.{room}.{name}")
+    _load()
     gc.collect()
     gc.freeze()
     while True:

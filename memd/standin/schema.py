@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,8 +46,9 @@ class StandInSchema(Schema):
         return self._add
 
 
+@functools.cache
 def standin_schema(catalogue: Catalogue, compat: Compat, *, test: bool) -> Schema:
-    """The schema of a stand-in.
+    """The schema of a stand-in, made once.
 
     Args:
         catalogue: what it offers.
