@@ -4,8 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
-
 KEPT = Path(__file__).resolve().parents[1] / ".pytest_cache"
 """What a run of the tests leaves for the next one; it may be removed."""
 
@@ -21,5 +19,9 @@ if sys.dont_write_bytecode:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
-# A failing assert in the harness says what was compared, as one in a test does.
-pytest.register_assert_rewrite("tests.differential.harness")
+if "pytest" in sys.modules:
+    # Not in the programs that tests start: importing it takes longer than what most of them do.
+    import pytest
+
+    # A failing assert in the harness says what was compared, as one in a test does.
+    pytest.register_assert_rewrite("tests.differential.harness")
