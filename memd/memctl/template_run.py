@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 
 from memd.client import Client
@@ -24,6 +26,9 @@ _QEMU = "qemu-system-x86_64"
 
 _LAST_WORDS = 5.0
 """Seconds in which the daemon has to tell of a machine that has ended."""
+
+_LOOK = 0.02
+"""Seconds between looks at whether the daemon refuses."""
 
 _ITS_END = 0.2
 """Seconds in which a QEMU that has closed its monitor has ended."""
@@ -63,33 +68,38 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         return NOT_FOUND
     with context.connect() as client, tempfile.TemporaryDirectory(prefix="memctl-") as place:
         monitor = os.path.join(place, "qmp")
+        request: JSONObject = {"name": arguments.name, "qmp": monitor}
+        if arguments.record:
+            request["record"] = True
+        connected: Future[None] = Future()
         # QEMU is given a socket that listens already: the daemon connects without waiting for it.
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(monitor)
             listening.listen(1)
+            teller = threading.Thread(target=_tell, args=(client, request, connected), daemon=True)
+            teller.start()
+            # And it does once nothing is wrong with what it was asked: no machine starts for that.
+            while not select.select([listening], [], [], _LOOK)[0]:
+                if connected.done():
+                    connected.result()
             fd = listening.fileno()
             command += ["-incoming", "defer", "-qmp", "chardev:memctl"]
             command += ["-chardev", f"socket,id=memctl,fd={fd},server=on,wait=off"]
+            began = time.monotonic()
             try:
                 machine = subprocess.Popen(command, pass_fds=[fd])
             except OSError as failed:
                 print(f"memctl: cannot run {command[0]}: {failed.strerror}", file=sys.stderr)
                 return CANNOT_RUN
         try:
-            request: JSONObject = {"name": arguments.name, "qmp": monitor}
-            if arguments.record:
-                request["record"] = True
-            began = time.monotonic()
             try:
-                client.execute("x-template-serve", request)
+                connected.result()
             except QMPError:
                 # A QEMU that has ended has said why itself.
                 with suppress(subprocess.TimeoutExpired):
                     return machine.wait(_ITS_END)
                 raise
             _say(f"{arguments.name}: connected after {(time.monotonic() - began) * 1000:.0f} ms")
-            teller = threading.Thread(target=_tell, args=(client, request), daemon=True)
-            teller.start()
             status = machine.wait()
             teller.join(_LAST_WORDS)
             return status
@@ -99,7 +109,14 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
                 machine.wait()
 
 
-def _tell(client: Client, request: JSONObject) -> None:
+def _tell(client: Client, request: JSONObject, connected: Future[None]) -> None:
+    """Have it served, and tell how that ended."""
+    try:
+        client.execute("x-template-serve", request)
+    except Exception as failed:
+        connected.set_exception(failed)
+        return
+    connected.set_result(None)
     try:
         _say(summary(wait_served(client, request)))
     except (OSError, QMPError) as lost:

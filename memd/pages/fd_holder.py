@@ -119,11 +119,14 @@ def _connect(directory: Path) -> socket.socket:
                     listening.listen()
                     sock.connect(path)
                     # The new one takes no lock that another thread of this one may hold.
-                    if not os.fork():
+                    if not (child := os.fork()):
                         try:
-                            _run(listening, directory)
+                            # Nobody of these waits for its end.
+                            if not os.fork():
+                                _run(listening, directory)
                         finally:
                             os._exit(0)
+                    os.waitpid(child, 0)
         except BaseException:
             sock.close()
             raise

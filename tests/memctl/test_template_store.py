@@ -39,6 +39,13 @@ def memctl(daemon: Server, capsys: pytest.CaptureFixture[str]) -> Memctl:
     return Memctl(daemon.path, capsys)
 
 
+def test_no_machine_is_started_for_nothing(memctl: Memctl, directory: Path) -> None:
+    started = directory / "started"
+    run = ("template", "run", "none", "--", "touch", str(started))
+    assert memctl.error(*run).startswith("template source 'file:")
+    assert not started.exists()
+
+
 def test_listed_and_shown(memctl: Memctl) -> None:
     title, *rows = memctl.out("template", "ls").splitlines()
     assert title.split() == ["NAME", "SIZE", "DATA", "STORED", "HERE", "WORKING", "SET"] + [

@@ -19,16 +19,21 @@ import sys
 from pathlib import Path
 from memd.pages.fd_holder import Holder
 Holder(Path(sys.argv[1])).keep(1, sys.stdin)
+# Else it would stay a zombie if it were killed.
+assert not Path("/proc/thread-self/children").read_text()
 print("kept", flush=True)
 """
 
 KILLED = """
 import contextlib
+import ctypes
 import os
 import socket
 import sys
 from pathlib import Path
 from memd.pages.fd_holder import Holder
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 holder = Holder(Path(sys.argv[1]))
 holder.keep(1, sys.stdin)
 with socket.socket(fileno=os.dup(0)) as closed:
