@@ -32,6 +32,9 @@ from typing import Any, NamedTuple
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 """The size in bytes of an ordinary page."""
 
+HUGE_PAGE = 2 << 20
+"""The size in bytes of a huge page of ordinary memory."""
+
 PROT_NONE = 0
 PROT_READ = 1
 PROT_WRITE = 2
@@ -55,6 +58,7 @@ MADV_DODUMP = 17
 MADV_COLD = 20
 MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
+MADV_COLLAPSE = 25
 
 MPOL_BIND = 2
 MPOL_INTERLEAVE = 3
@@ -204,6 +208,27 @@ def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
 def madvise(address: int, length: int, advice: int) -> int:
     """Advise the kernel about `length` bytes; returns 0 or the errno value."""
     return ctypes.get_errno() if _madvise(address, length, advice) else 0
+
+
+def collapse(fd: int, offset: int) -> None:
+    """Have `HUGE_PAGE` bytes of a file in memory in one huge page, what are holes as well.
+
+    Args:
+        offset: a multiple of `HUGE_PAGE`.
+
+    Raises:
+        OSError: the kernel does not, or there is no such page.
+    """
+    space = mmap(0, 2 * HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    try:
+        # The kernel does it through a mapping whose address is a multiple, too.
+        address = space + -space % HUGE_PAGE
+        mmap(address, HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, offset)
+        number = madvise(address, HUGE_PAGE, MADV_COLLAPSE)
+    finally:
+        munmap(space, 2 * HUGE_PAGE)
+    if number:
+        raise os_error(number)
 
 
 def file_system_type(fd: int) -> int:

@@ -173,6 +173,7 @@ class Process:
             else:
                 await opened.memory.close()
         opened.clones += 1
+        opened.memory.use()
         return opened
 
     def _is_current(self, template: Template) -> bool:
@@ -206,10 +207,9 @@ class Process:
         """One clone less is served from a template, which may be deleted after the last one."""
         opened.clones -= 1
         if not opened.clones:
-            opened.memory.stop()
+            opened.memory.rest()
             loop = asyncio.get_running_loop()
             opened.closing = loop.call_later(_KEEP, self._close, name, opened)
-            opened.memory.template.rest()
 
     def _close(self, name: str, opened: Opened) -> None:
         del self._opened[name]

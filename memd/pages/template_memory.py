@@ -67,6 +67,7 @@ class TemplateMemory:
         self._logged: set[tuple[int, int]] = set()
         self._task: asyncio.Task[None] | None = None
         self._copy = template.copy
+        self._used = True
 
     def records(self, page: int, count: int, asked: bool) -> Span | None:
         """Pages as they are sent; None where they have to be fetched first.
@@ -99,9 +100,21 @@ class TemplateMemory:
             self._task.cancel()
             self._task = None
 
+    def use(self) -> None:
+        """Clones are served from it."""
+        self._used = True
+
+    def rest(self) -> None:
+        """No clone is served from it, until `use`: there is time to have it ready for the next."""
+        self.stop()
+        self.template.rest()
+        self._used = False
+        self._here.submit(self._copy.gather, lambda: not self._used)
+
     async def close(self) -> None:
         """Stop fetching, and close the template."""
         self.stop()
+        self._used = True
         for executor in (self._here, self._far, self._ahead):
             await asyncio.to_thread(executor.shutdown, cancel_futures=True)
         with contextlib.suppress(BufferError):
