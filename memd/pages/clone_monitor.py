@@ -102,8 +102,13 @@ class CloneMonitor:
                 f" {machine}"
             )
 
-    async def prepare(self, uri: str) -> None:
-        """Have a QEMU of `-incoming defer` wait for a postcopy migration.
+    async def allow_postcopy(self) -> None:
+        """Switch on what a postcopy migration takes. Raises `QMPError`."""
+        capability = {"capability": "postcopy-ram", "state": True}
+        await self._execute("migrate-set-capabilities", {"capabilities": [capability]})
+
+    async def listen(self, uri: str) -> None:
+        """Have a QEMU of `-incoming defer` wait for its migration.
 
         Args:
             uri: where it is to listen.
@@ -117,8 +122,6 @@ class CloneMonitor:
                 f"the machine cannot listen at {uri}: a socket's path has {UNIX_PATH_MAX - 1}"
                 " bytes at most"
             )
-        capability = {"capability": "postcopy-ram", "state": True}
-        await self._execute("migrate-set-capabilities", {"capabilities": [capability]})
         await self._execute("migrate-incoming", {"uri": uri})
 
     async def page_size(self, block: str) -> int:

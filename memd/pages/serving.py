@@ -290,16 +290,18 @@ class _Served:
         if monitor is not None and not self._recovering:
             names = [block.name.decode("ascii", "replace") for block in recording.memory]
             # At once: each answer comes after a turn of QEMU's main loop.
+            asked = [monitor.check_machine(recording.machine)]
+            if "uri" not in self._request:
+                asked.append(monitor.allow_postcopy())
             sizes, _ = await asyncio.gather(
-                asyncio.gather(*map(monitor.page_size, names)),
-                monitor.check_machine(recording.machine),
+                asyncio.gather(*map(monitor.page_size, names)), asyncio.gather(*asked)
             )
             self._page_sizes = self._page_sizes or sizes
             # It may not be able to tell when it has to be recovered.
             noted = {**self._request, "page-sizes": self._page_sizes}
             await asyncio.to_thread(_write, note, noted)
             if "uri" not in self._request:
-                await monitor.prepare(self._uri)
+                await monitor.listen(self._uri)
         self._page_sizes = self._page_sizes or opened.page_sizes
         futile = 0
         while True:

@@ -81,7 +81,7 @@ async def test_a_path_that_no_socket_can_have(directory: Path) -> None:
         with pytest.raises(
             QMPError, match=r"cannot listen at unix:/x.*: a socket's path has 107 bytes at most"
         ):
-            await monitor.prepare(f"unix:/{'x' * 107}")
+            await monitor.listen(f"unix:/{'x' * 107}")
 
 
 async def test_a_memfd_of_ordinary_pages(directory: Path) -> None:
