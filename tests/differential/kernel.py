@@ -160,12 +160,12 @@ def descriptors(pid: int) -> Counter[str]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process, or a thread of it, has started."""
+    """The processes that a process, or a thread of it, has started; none of one that is gone."""
     found: list[int] = []
-    for each in Path(f"/proc/{pid}/task").iterdir():
+    for each in Path(f"/proc/{pid}/task").glob("*/children"):
         # A thread may end meanwhile.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found.extend(map(int, (each / "children").read_text().split()))
+            found.extend(map(int, each.read_text().split()))
     return found
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from memd.client import Client
 from tests import rootfs
 from tests.differential.harness import settle
+from tests.differential.kernel import children
 from tests.prefork import DIES_WITH_PARENT
 
 TREE = Path(__file__).resolve().parents[2]
@@ -265,14 +266,6 @@ def install(place: Path) -> Path:
     program.write_text(_PROGRAM)
     program.chmod(0o755)
     return root
-
-
-def children(pid: int) -> list[int]:
-    """The process ids of a process's children."""
-    try:
-        return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def is_hierarchy(at: str) -> bool:
