@@ -22,7 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests import KEPT, prefork
 from tests.differential.harness import Side, Storage, settle
 from tests.differential.kernel import mapped
-from tests.differential.server import TREE, Server, memd_argv
+from tests.differential.server import PATIENCE, TREE, Server, memd_argv
 from tests.manager import ServiceManager
 from tests.tls import Certificates
 
@@ -263,6 +263,12 @@ def no_more_threads() -> Iterator[None]:
         yield
     finally:
         threading.stack_size(before)
+
+
+@pytest.fixture
+def patient_datagrams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection is made anew however long that takes: a busy machine may not do it at once."""
+    monkeypatch.setattr("memd.hostmem.datagrams.AT_ONCE", PATIENCE)
 
 
 @pytest.fixture

@@ -522,6 +522,7 @@ def test_a_record_longer_than_a_datagram(directory: Path, journal: socket.socket
     sink.close()
 
 
+@pytest.mark.usefixtures("patient_datagrams")
 def test_a_journal_that_is_started_anew(directory: Path, journal: socket.socket) -> None:
     sink = JournaldSink(str(directory / "socket"))
     journal.close()

@@ -18,6 +18,11 @@ from tests.persist.life import Begin, Life
 from tests.stepping import close_all
 
 
+@pytest.fixture(autouse=True)
+def patient(patient_datagrams: None) -> None:
+    """What a manager is told in this process comes to it, or is an error."""
+
+
 @pytest.fixture
 def tree() -> Iterator[Tree]:
     tree = Tree()

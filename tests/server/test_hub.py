@@ -166,7 +166,7 @@ async def test_at_the_end_jobs_are_given_up_and_waited_for() -> None:
     told = threading.Event()
     undone: list[bool] = []
     hub.spawn(note_the_end(told, undone), "waiting")
-    await hub.end_jobs(told.set)
+    await hub.end_jobs(told.set, PATIENCE)
     assert undone == [True]
     stuck = threading.Event()
     hub.spawn(note_the_end(stuck, undone), "waiting")
