@@ -175,7 +175,8 @@ def test_the_limit_on_clients(start_memd: Callable[..., Server]) -> None:
             server.monitor()
     assert descriptors(server.pid) == before
     told = "a client was turned away: there are 3, 3 of its user"
-    assert server.stderr(told).count(told) == 1
+    # Once a second.
+    assert 0 < server.stderr(told).count(told) < 10
     monitors.pop().close()
     assert settle(lambda: _is_served(server), bool, PATIENCE)
     for monitor in monitors:
