@@ -26,6 +26,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from contextvars import copy_context
 from time import monotonic
 from types import CoroutineType
 from typing import Any, Generic, TypeVar, cast
@@ -285,9 +286,12 @@ Run = Callable[[Coroutine[Wait, Any, Any]], Awaitable[Any]]
 def _resume(command: Command[T], start: Start, done: Resume) -> Resume:
     """A function that steps a command until it waits again, or has ended."""
 
+    # Whoever wakes it may be another's command.
+    run = copy_context().run
+
     def resume(value: Any, error: BaseException | None) -> None:
         try:
-            following = command.send(value) if error is None else command.throw(error)
+            following = run(command.send, value) if error is None else run(command.throw, error)
         except StopIteration as end:
             done(end.value, None)
         except Exception as failed:

@@ -23,6 +23,7 @@ RANKS = {
     "memd.json_types": 0,
     "memd.config": 0,
     "memd.option_text": 0,
+    "memd.places": 0,
     "memd.sizes": 0,
     "memd.timer": 0,
     "memd.work": 0,

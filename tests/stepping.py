@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from memd import backends
 from memd.json_types import JSON
+from memd.places import USER
 from memd.qom import Tree
 from memd.work import Command, Completion, Encoded, Job, Pieces, Resume, Turn, Wait
 
@@ -122,3 +124,13 @@ def made_text(pieces: Pieces) -> bytes:
 def close_all(tree: Tree) -> None:
     """Delete everything, as at the daemon's end."""
     Running(backends.close_all(tree, here)).finish()
+
+
+@contextmanager
+def as_user(user: int | None) -> Iterator[None]:
+    """A context in which commands are those of a user's client."""
+    token = USER.set(user)
+    try:
+        yield
+    finally:
+        USER.reset(token)

@@ -35,11 +35,7 @@ _T = TypeVar("_T")
 
 
 async def explain(
-    tree: Tree,
-    options: JSONObject,
-    deny_private_discard: bool = False,
-    *,
-    owner: int | None = None,
+    tree: Tree, options: JSONObject, deny_private_discard: bool = False
 ) -> JSONObject:
     """`x-memdev-explain`, after the schema's checks.
 
@@ -47,11 +43,10 @@ async def explain(
         options: the arguments of object-add.
         deny_private_discard: whether the daemon refuses to discard memory of a
             private mapping of a file.
-        owner: the user for whom it would be made.
     """
     try:
         obj = tree.objects.prepare(options)
-        tree.objects.reserve(obj, owner)
+        tree.objects.reserve(obj)
         tree.objects.release(obj)
         if not isinstance(obj, MemoryBackend):
             return _explain_other(obj)

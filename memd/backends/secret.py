@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from memd.errors import QMPError
 from memd.json_types import JSONObject
+from memd.places import size_of
 from memd.qapi.visit import visit_enum, visit_str
 from memd.qom import NOBODY, OBJECT, Description, ObjectType, Property, Tree, UserCreatable
 from memd.work import Job
@@ -63,8 +64,6 @@ class Secret(Credentials):
         content: the secret itself; empty before the object is whole.
     """
 
-    is_internal = True
-
     content = b""
     _is_read = False
 
@@ -80,20 +79,17 @@ class Secret(Credentials):
         """Set a property; once the object is whole that changes nothing.
 
         Raises:
-            QMPError: it is longer than any secret, or its user has too much of them.
+            QMPError: it is longer than any secret.
         """
         if len(value) > MOST:
             raise QMPError(f"Parameter '{name}' exceeds {MOST} bytes")
-        if self.charge is not None:
-            more = len(value) - len(self._values.get(name, ""))
-            self.charge.resize(self.name, self.memory_size + more)
         self._values[name] = value
 
     @property
-    def memory_size(self) -> int:
-        """The bytes of the daemon's own memory that it takes, or may take."""
+    def texts_size(self) -> int:
+        """See `UserCreatable.texts_size`; what its file may have counts until it is read."""
         of_file = MOST if "file" in self._values and not self._is_read else 0
-        return len(self.content) + of_file + sum(map(len, self._values.values()))
+        return len(self.content) + of_file + size_of(self._values)
 
     async def complete(self) -> None:
         """Read it; see `UserCreatable.complete`."""
@@ -117,8 +113,8 @@ class Secret(Credentials):
             raise QMPError("memd has no means to decrypt a secret: 'keyid' is not supported")
         self.content = _decode(content) if self.value("format") == "base64" else content
         self._is_read = True
-        if self.charge is not None:
-            self.charge.resize(self.name, self.memory_size)
+        if self.texts is not None:
+            self.texts.resize(self.texts_size)
 
 
 def find_secret(tree: Tree, id: str) -> Secret:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from memd.backends.secret import Credentials, find_secret
 from memd.errors import QMPError
+from memd.places import size_of
 from memd.qapi.visit import visit_enum
 from memd.qom import OBJECT, ObjectType
 from memd.qom.object import Property, Set, attribute
@@ -50,6 +51,11 @@ class TLSCredentials(Credentials):
     _context: ssl.SSLContext | None = None
     # Where they were read from, which counts when they are read anew.
     _files: tuple[str, str, bool, str | None] | None = None
+
+    @property
+    def texts_size(self) -> int:
+        """See `UserCreatable.texts_size`."""
+        return size_of([self.dir, self.priority, self.passwordid])
 
     async def complete(self) -> None:
         """Read the files; see `UserCreatable.complete`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from memd.errors import NO_DESCRIPTOR, NoDescriptorError, QMPError
 from memd.json_types import JSON
 from memd.session import Session
-from memd.session.places import Descriptor
+from memd.session.descriptor import Descriptor
 
 if TYPE_CHECKING:
     from memd.standin.chardevs import Held, TakeFd

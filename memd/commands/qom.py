@@ -13,24 +13,18 @@ from memd.backends.base import MemoryBackend
 from memd.commands.daemon import Daemon
 from memd.errors import QMPError, device_not_found
 from memd.json_types import JSON, JSONObject
-from memd.qom import NO_USER, QObject, Tree
-from memd.session import Session
+from memd.qom import QObject, Tree
 from memd.wire.rows import encode_rows
 from memd.work import Encoded, in_turns
 
 
-async def object_add(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
+async def object_add(daemon: Daemon, args: JSONObject) -> JSON:
     """`object-add`: make an object."""
-    await daemon.tree.objects.create(args, owner_of(session))
+    await daemon.tree.objects.create(args)
     return {}
 
 
-def owner_of(session: Session) -> int:
-    """The user whom what a client makes is counted for."""
-    return NO_USER if session.peer is None else session.peer.uid
-
-
-async def x_memdev_explain(daemon: Daemon, session: Session, args: JSONObject) -> JSON:
+async def x_memdev_explain(daemon: Daemon, args: JSONObject) -> JSON:
     """`x-memdev-explain`: the explanation; arguments that are wrong are explained, too."""
     # A rare command, for people: what it needs is not imported at start-up.
     from memd.backends.explain import explain, refused
@@ -39,9 +33,7 @@ async def x_memdev_explain(daemon: Daemon, session: Session, args: JSONObject) -
         checked = daemon.schema.checker("object-add")(args)
     except QMPError as error:
         return refused(error)
-    return await explain(
-        daemon.tree, checked, daemon.machine.deny_private_discard, owner=owner_of(session)
-    )
+    return await explain(daemon.tree, checked, daemon.machine.deny_private_discard)
 
 
 async def object_del(daemon: Daemon, args: JSONObject) -> JSON:

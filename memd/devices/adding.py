@@ -92,6 +92,7 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
         device = PLACEHOLDERS[driver](qom_type, tree, id, bus)
     else:
         device = VirtioPci(qom_type, tree, id, bus, virtio)
+    device.counted = tree.objects.account.charge(args)
     device.hotplugged = machine.started
     # Paths lead to it from now on, those of its own properties too.
     container = machine.container(id)
@@ -102,15 +103,19 @@ async def add_device(machine: Machine, args: JSONObject) -> None:
             device.set_property(each, value)
         realizing = device.realize(machine)
     except BaseException:
-        container.remove_child(name)
+        device.leave_tree()
         raise
     if isinstance(device, Placeholder):
         return
     if realizing is not None:
         # It shows once it is real; until then nobody else gets its id.
         container.remove_child(name)
-        with machine.making(device):
-            await realizing
+        try:
+            with machine.making(device):
+                await realizing
+        except BaseException:
+            device.leave_tree()
+            raise
         container.add_child(name, device)
     if machine.started:
         device.found(machine)

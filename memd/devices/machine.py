@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from memd.devices.bus import Buses
     from memd.devices.guest import Guest
     from memd.devices.throttle import Later, Throttle
+    from memd.places import Share
 
 
 class Device(QObject):
@@ -38,17 +39,26 @@ class Device(QObject):
         realized: whether it is real.
         hotplugged: whether it came after the machine had started.
         values: what the properties that are only stored were set to, by name.
+        counted: what it counts as; None where the machine has it by itself.
     """
 
     tree: Tree
     leaving = False
     realized = False
     hotplugged = False
+    counted: Share | None = None
 
     def __init__(self, qom_type: ObjectType, tree: Tree, id: str | None) -> None:
         super().__init__(qom_type, tree)
         self.id = id
         self.values: JSONObject = {}
+
+    def leave_tree(self) -> None:
+        """It is there no more, or could not be made."""
+        if self.parent is not None:
+            self.parent.remove_child(self.name)
+        if self.counted is not None:
+            self.counted.end()
 
     @property
     def bus(self) -> QObject | None:
@@ -232,6 +242,10 @@ class Machine:
 
     def renewed(self) -> Machine:
         """A new one of the same kind in its place in the tree; what was plugged in is gone."""
+        for id in ("", None):
+            for each in self.container(id).children.values():
+                if isinstance(each, Device) and each.counted is not None:
+                    each.counted.end()
         self.tree.replace_machine()
         new = Machine(self.tree, self.config)
         new.deny_private_discard = self.deny_private_discard
@@ -330,8 +344,7 @@ class Machine:
     def remove(self, device: MemoryDevice) -> None:
         """The guest has released a device: it is gone."""
         events = device.removed()
-        if device.parent is not None:
-            device.parent.remove_child(device.name)
+        device.leave_tree()
         self._free(device)
         self.emit(events)
 

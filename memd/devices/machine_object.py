@@ -112,8 +112,7 @@ class CPU(AcpiDevice):
         from memd.devices.device import deleted
 
         path = self.tree.path_of(self)
-        if self.parent is not None:
-            self.parent.remove_child(self.name)
+        self.leave_tree()
         machine.emit((Event("DEVICE_DELETED", {"path": f"{path}/lapic"}), deleted(self, path)))
 
 

@@ -104,8 +104,7 @@ class GuestsPciDevice(PciDevice):
         path = self.tree.path_of(self)
         self.bus.vacate(self.place)
         events = [Event("DEVICE_DELETED", {"path": f"{path}/virtio-backend"}), deleted(self, path)]
-        if self.parent is not None:
-            self.parent.remove_child(self.name)
+        self.leave_tree()
         told = tuple(events if self.qom_type.is_a("virtio-pci") else events[1:])
         self.release(machine, path, told)
 

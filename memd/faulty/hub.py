@@ -44,7 +44,7 @@ class FaultyHub(Hub):
     ) -> None:
         super().__init__(*what)
         self.daemon = daemon
-        self.faults = FaultRegistry()
+        self.faults = FaultRegistry(daemon.tree.objects.account)
         self.transcript = Transcript()
         self.script: Script | None = None
         self._clients = 0

@@ -8,12 +8,19 @@ from collections.abc import Callable
 from memd.errors import QMPError
 from memd.faulty.fault import SCOPES, Effect, Fault, Spec
 from memd.json_types import JSONObject
+from memd.places import Account, Share
 
 
 class FaultRegistry:
-    """All faults of a daemon, in the order in which they were added."""
+    """All faults of a daemon, in the order in which they were added.
 
-    def __init__(self) -> None:
+    Args:
+        account: counts them.
+    """
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._counted: dict[str, Share] = {}
         self._faults: dict[str, Fault] = {}
         self._by_scope: dict[str, list[Fault]] = {scope: [] for scope in SCOPES}
         self._made = 0
@@ -33,6 +40,7 @@ class FaultRegistry:
         if id in self._faults:
             raise QMPError(f"Duplicate ID '{id}' for fault")
         fault = Fault(id, spec)
+        self._counted[id] = self._account.charge(spec)
         with self._lock:
             self._faults[id] = fault
             self._by_scope[fault.scope].append(fault)
@@ -49,9 +57,13 @@ class FaultRegistry:
             if fault is None:
                 raise QMPError(f"fault '{id}' not found")
             self._by_scope[fault.scope].remove(fault)
+        self._counted.pop(id).end()
 
     def clear(self) -> None:
         """Take all faults away."""
+        for counted in self._counted.values():
+            counted.end()
+        self._counted.clear()
         with self._lock:
             self._faults.clear()
             for faults in self._by_scope.values():

@@ -36,6 +36,7 @@ from memd.json_types import JSON
 from memd.pages.blobs import replace
 from memd.pages.channel import Channel, Message
 from memd.pages.postcopy import Counts
+from memd.places import ANYBODY, SHARE, Places, current_user, whom
 from memd.work import Completion, Emit, Event
 
 log = logging.getLogger("memd")
@@ -105,6 +106,12 @@ class Clone:
     def name(self) -> str:
         """The template's name."""
         found: str = self.request["template"]
+        return found
+
+    @property
+    def user(self) -> int:
+        """The user whose client had it served."""
+        found: int = self.request.get("user", ANYBODY)
         return found
 
     def describe(self) -> dict[str, JSON]:
@@ -194,6 +201,7 @@ class Servers:
         self._last = 0
         self._closed = False
         self.clones: dict[int, Clone] = {}
+        self._places = Places(MOST, SHARE)
         self._totals = Totals()
 
     def totals(self) -> Totals:
@@ -223,22 +231,29 @@ class Servers:
         Raises:
             QMPError: it can't be served.
         """
-        if len(self.clones) >= MOST:
-            raise QMPError(f"{MOST} clones are being served; no more are")
+        user = current_user()
+        if not self._places.has_free_place(user):
+            raise QMPError(
+                f"{self._places.of(user)} clones are being served for {whom(user)}; no more are"
+            )
         self._last += 1
         begun = Completion()
-        clone = Clone(self._last, request, self._serving, begun)
-        self.clones[clone.number] = clone
+        clone = Clone(self._last, {**request, "user": user}, self._serving, begun)
+        self._count(clone)
         self._run(self._begin(clone))
         await begun
         if clone.refusal is not None:
             raise clone.refusal
 
+    def _count(self, clone: Clone) -> None:
+        self.clones[clone.number] = clone
+        self._places.take(clone.user)
+
     async def resume(self) -> None:
         """Take over the clones of an earlier daemon."""
         for clone in await self._in_thread(self._left):
             self._last = max(self._last, clone.number)
-            self.clones[clone.number] = clone
+            self._count(clone)
             self._run(self._take_over(clone))
 
     def _left(self) -> list[Clone]:
@@ -404,6 +419,7 @@ class Servers:
             except OSError as failed:
                 log.warning("cannot remove %s: %s", clone.file, failed.strerror)
         del self.clones[clone.number]
+        self._places.give_back(clone.user)
         report = clone.describe()
         report.pop("map", None)
         self._totals.add(clone.report)

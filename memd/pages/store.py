@@ -26,6 +26,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from memd import places as accounts
 from memd.errors import QMPError
 from memd.pages import unpacked
 from memd.pages.blobs import Damaged
@@ -151,6 +152,7 @@ class Store(Contents):
         self._sources = {url: open_source(url) for url in sources}
         self._changing = threading.RLock()
         self._writing: set[str] = set()
+        self._changes = accounts.Places(MOST_CHANGES, accounts.SHARE)
         self._holds = 0
         self._postponed = False
         self._locating: dict[str, threading.Lock] = {}
@@ -410,9 +412,14 @@ class Store(Contents):
                 raise QMPError(f"template '{name}' exists already")
             if name in self._writing:
                 raise QMPError(f"template '{name}' is being changed")
-            if len(self._writing) >= MOST_CHANGES:
-                raise QMPError(f"{MOST_CHANGES} templates are being changed; no more are")
+            user, places = accounts.current_user(), self._changes
+            if not places.has_free_place(user):
+                raise QMPError(
+                    f"{places.of(user)} templates are being changed for {accounts.whom(user)};"
+                    " no more are"
+                )
             self._writing.add(name)
+            places.take(user)
         try:
             yield
         except OSError as failed:
@@ -420,6 +427,7 @@ class Store(Contents):
         finally:
             with self._changing:
                 self._writing.discard(name)
+                places.give_back(user)
                 self._try_collecting()
 
     @contextmanager

@@ -15,6 +15,7 @@ from memd.persist.crash_recovery import discard_rest, remove_half_made
 from memd.persist.fdstore import LIST, name_of
 from memd.persist.object_log import Unreadable
 from memd.persist.recorder import NOT_STORED, Recorder, Storage
+from memd.places import Share
 from memd.qom import ANONYMOUS, COPIED, NOBODY, Description, Tree, UserCreatable
 from memd.work import Job, Run
 
@@ -289,13 +290,14 @@ async def restore(tree: Tree, described: Description, fd: int) -> UserCreatable:
         obj: UserCreatable = qom_type.factory(qom_type, tree, described["id"])
         obj.set_properties(obj.restoring(described))
         # It is kept even above the present limits.
-        obj.charge = tree.objects.quota.charge(
-            obj.memory_size, described["owner"], internal=obj.is_internal
-        )
+        obj.charge = tree.objects.quota.charge(obj.memory_size, described["owner"])
+        obj.texts = Share(tree.objects.account, described["owner"])
+        obj.texts.set(obj.texts_size)
         try:
             await obj.restore(described, fd)
         except BaseException:
             obj.charge.end()
+            obj.texts.end()
             raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as wrong:
         raise QMPError(f"its description is not understood: {wrong}") from None

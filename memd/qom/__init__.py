@@ -13,7 +13,7 @@ from memd.qom.object import (
     QObject,
     attribute,
 )
-from memd.qom.quota import NO_USER, NOBODY, Quota
+from memd.qom.quota import NOBODY, Quota
 from memd.qom.tree import Tree
 from memd.qom.user_creatable import ANONYMOUS, COPIED, Description, UserCreatable
 
@@ -22,7 +22,6 @@ __all__ = [
     "COPIED",
     "INTERFACE",
     "NOBODY",
-    "NO_USER",
     "OBJECT",
     "USER_CREATABLE",
     "ChardevObject",

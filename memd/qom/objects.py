@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from memd.errors import QMPError, bad_identifier, is_identifier
 from memd.json_types import JSON, JSONObject
+from memd.places import USER, Account, size_of
 from memd.qom.builtin_objects import CONTAINER
 from memd.qom.object import Paths, QObject
-from memd.qom.quota import Quota
+from memd.qom.quota import NOBODY, Quota
 from memd.qom.user_creatable import UserCreatable
 from memd.work import Completion, Start, begin
 
@@ -75,6 +76,7 @@ class Objects(QObject):
         on_listed: called with an object once it is listed, and with False once it is not.
         pools: the pools of memory; None where there are none.
         quota: limits on what clients make.
+        account: what is kept of what clients gave, here and by the stand-in's registers.
     """
 
     listener: Listener | None = None
@@ -85,6 +87,7 @@ class Objects(QObject):
         super().__init__(CONTAINER, tree)
         self.children = {}
         self.quota = Quota()
+        self.account = Account()
         # Objects that are being made, by id, which is taken.
         self._making: dict[str, UserCreatable] = {}
 
@@ -112,15 +115,14 @@ class Objects(QObject):
         obj.set_properties(properties)
         return obj
 
-    async def create(self, options: JSONObject, owner: int | None = None) -> None:
-        """`object-add`, after the schema's checks.
+    async def create(self, options: JSONObject) -> None:
+        """`object-add`, after the schema's checks; it counts for `USER`.
 
         The id is taken from now on; the object is listed once it is whole, and a
         failure leaves nothing behind.
 
         Args:
             options: the arguments, `qom-type` and `id` among them.
-            owner: the user for whom it is made; see `memd.qom.quota`.
 
         Raises:
             QMPError: it can't be made. QEMU's order of complaints: the id, the
@@ -128,7 +130,7 @@ class Objects(QObject):
                 allocation.
         """
         obj = self.prepare(options)
-        self.reserve(obj, owner)
+        self.reserve(obj)
         try:
             await obj.complete()
             try:
@@ -198,12 +200,18 @@ class Objects(QObject):
         Raises:
             QMPError: there is no such property, or it refuses.
         """
+        listed = obj if isinstance(obj, UserCreatable) else None
+        if listed is not None and listed.texts is not None:
+            # Until it is known how much of it is kept.
+            listed.texts.resize(listed.texts_size + size_of(value))
         with self.recorded(obj, value):
             try:
                 changing = obj.set_property(name, value)
                 if changing is not None:
                     await changing
             finally:
+                if listed is not None and listed.texts is not None:
+                    listed.texts.set(listed.texts_size)
                 obj.refresh()
 
     def recorded(self, obj: QObject, value: JSON = None) -> AbstractContextManager[None]:
@@ -259,11 +267,8 @@ class Objects(QObject):
         found = self.children.get(id)
         return found if isinstance(found, UserCreatable) else None
 
-    def reserve(self, obj: UserCreatable, owner: int | None = None) -> None:
+    def reserve(self, obj: UserCreatable) -> None:
         """Take an object's id, and what memory it is to have, while it is being made.
-
-        Args:
-            owner: the user for whom it is made; see `Quota.check`.
 
         Raises:
             QMPError: the id is taken, or there may be no more.
@@ -272,15 +277,17 @@ class Objects(QObject):
         if id in self.children or id in self._making or id in CONTAINER.all_properties:
             raise self.duplicate(id)
         pooled = size if self.pools is not None and self.pools.has(obj) else 0
-        self.quota.check(id, size, owner, pooled, internal=obj.is_internal)
+        owner = USER.get()
+        self.quota.check(id, size, owner, pooled)
+        obj.texts = self.account.charge_bytes(obj.texts_size, owner)
         self._making[id] = obj
-        obj.charge = self.quota.charge(size, owner, internal=obj.is_internal)
+        obj.charge = self.quota.charge(size, owner)
 
     def release(self, obj: UserCreatable) -> None:
         """The making of an object has ended; its id is free, unless it is listed."""
         del self._making[obj.name]
-        if obj.parent is None and obj.charge is not None:
-            obj.charge.end()
+        if obj.parent is None:
+            _end(obj)
         if obj.given_up is not None:
             obj.given_up.set()
 
@@ -296,12 +303,18 @@ class Objects(QObject):
         obj.refresh()
         if obj.charge is None:
             # Nobody asked for it: it is there, whatever the limits.
-            obj.charge = self.quota.charge(obj.memory_size, None, internal=obj.is_internal)
+            obj.charge = self.quota.charge(obj.memory_size, NOBODY)
 
     def detach(self, obj: UserCreatable) -> None:
         """Take a listed object out; its id is free at once."""
         self.remove_child(obj.name)
         if self.on_listed is not None:
             self.on_listed(obj, False)
-        if obj.charge is not None:
-            obj.charge.end()
+        _end(obj)
+
+
+def _end(obj: UserCreatable) -> None:
+    """Count it no more."""
+    for each in (obj.charge, obj.texts):
+        if each is not None:
+            each.end()

@@ -5,18 +5,10 @@ from __future__ import annotations
 import threading
 
 from memd.errors import QMPError
+from memd.places import whom
 
 NOBODY = None
 """The owner of what the command line makes: counted, but for no user."""
-
-NO_USER = -1
-"""The owner of what clients make whom the kernel knows no user of, as over TCP:
-together they are one user."""
-
-
-INTERNAL = 64 << 20
-"""Bytes that the daemon itself holds for the secrets, and for what objects that it does not act
-on were given, of one user's clients."""
 
 
 class Charge:
@@ -26,11 +18,10 @@ class Charge:
     yet. Both ends may come in any order, more than once, and from any thread.
     """
 
-    __slots__ = ("_held", "_internal", "_object", "_quota", "owner", "size")
+    __slots__ = ("_held", "_object", "_quota", "owner", "size")
 
-    def __init__(self, quota: Quota, owner: int | None, size: int, internal: bool) -> None:
+    def __init__(self, quota: Quota, owner: int | None, size: int) -> None:
         self._quota = quota
-        self._internal = internal
         self._object = True
         self._held = False
         self.owner = owner
@@ -57,20 +48,9 @@ class Charge:
             if not self._held:
                 self._give_back()
 
-    def resize(self, id: str, size: int) -> None:
-        """The object takes so many bytes from now on.
-
-        Raises:
-            QMPError: they exceed a limit; nothing has changed.
-        """
-        self._quota.check_bytes(id, size - self.size, self.owner, internal=self._internal)
-        with self._quota.lock:
-            self._quota.count(size - self.size, self.owner, internal=self._internal)
-            self.size = size
-
     def _give_back(self) -> None:
         size, self.size = self.size, 0
-        self._quota.count(-size, self.owner, internal=self._internal)
+        self._quota.count(-size, self.owner)
 
 
 class Quota:
@@ -85,7 +65,6 @@ class Quota:
         objects: how many there are, those that are being made included.
         memory: bytes of all memory backends.
         users: bytes by user id, of users that have any.
-        internal: of these, bytes that the daemon itself holds.
         lock: held to change these.
     """
 
@@ -98,36 +77,26 @@ class Quota:
         self.objects = 0
         self.memory = 0
         self.users: dict[int, int] = {}
-        self.internal: dict[int, int] = {}
         # The end of memory may come in a worker thread.
         self.lock = threading.Lock()
 
-    def check(
-        self, id: str, size: int, owner: int | None, pooled: int = 0, *, internal: bool = False
-    ) -> None:
+    def check(self, id: str, size: int, owner: int | None, pooled: int = 0) -> None:
         """Check that an object is within the limits.
 
         Args:
             id: for messages.
             size: bytes of its memory, 0 for none.
-            owner: the user whose client makes it, `NO_USER` or `NOBODY`.
+            owner: the user whose client makes it, `ANYBODY` or `NOBODY`.
             pooled: how many of these bytes a pool has, which are counted already.
-            internal: whether that is the daemon's own memory.
 
         Raises:
-            QMPError: there is not.
+            QMPError: it is not.
         """
         if 0 < self.max_objects <= self.objects:
             raise QMPError(
                 f"cannot make object '{id}': there are {self.objects} objects,"
                 f" --max-objects allows {self.max_objects}"
             )
-        self.check_bytes(id, size, owner, pooled, internal=internal)
-
-    def check_bytes(
-        self, id: str, size: int, owner: int | None, pooled: int = 0, *, internal: bool
-    ) -> None:
-        """Check that so many bytes more are within the limits; as `check`."""
         if size <= 0:
             return
         if 0 < self.max_memory < self.memory + size - pooled:
@@ -137,17 +106,11 @@ class Quota:
             )
         if owner is None:
             return
-        mine = self.internal.get(owner, 0)
-        if internal and mine + size > INTERNAL:
-            raise QMPError(
-                f"cannot keep {size} bytes of '{id}': {mine} bytes are in use by"
-                f" {_whom(owner)}, {INTERNAL} are allowed, see docs/limits.md"
-            )
         mine = self.users.get(owner, 0)
         if 0 < self.max_memory_per_user < mine + size:
             raise QMPError(
                 f"cannot make object '{id}' of {size} bytes: {mine} bytes are in use by"
-                f" {_whom(owner)}, --max-memory-per-user allows {self.max_memory_per_user}"
+                f" {whom(owner)}, --max-memory-per-user allows {self.max_memory_per_user}"
             )
 
     def set_aside(self, size: int) -> None:
@@ -155,25 +118,20 @@ class Quota:
         with self.lock:
             self.memory += size
 
-    def charge(self, size: int, owner: int | None, *, internal: bool = False) -> Charge:
+    def charge(self, size: int, owner: int | None) -> Charge:
         """Count an object, also beyond the limits; see `check`."""
         with self.lock:
             self.objects += 1
-            self.count(size, owner, internal=internal)
-        return Charge(self, owner, size, internal)
+            self.count(size, owner)
+        return Charge(self, owner, size)
 
-    def count(self, size: int, owner: int | None, *, internal: bool) -> None:
+    def count(self, size: int, owner: int | None) -> None:
         """Count bytes more, or less; with the lock held."""
         self.memory += size
         if owner is None or not size:
             return
-        for each in (self.users, self.internal) if internal else (self.users,):
-            left = each.get(owner, 0) + size
-            if left:
-                each[owner] = left
-            else:
-                del each[owner]
-
-
-def _whom(owner: int) -> str:
-    return "those without a user id" if owner == NO_USER else f"user {owner}"
+        left = self.users.get(owner, 0) + size
+        if left:
+            self.users[owner] = left
+        else:
+            del self.users[owner]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memd.json_types import JSON, JSONObject
+from memd.places import Share
 from memd.qom.object import ObjectType, Paths, QObject
 from memd.qom.quota import Charge
 from memd.work import Completion
@@ -60,6 +61,7 @@ class UserCreatable(QObject):
 
     Attributes:
         charge: what it is counted as; None before its id is taken.
+        texts: what `texts_size` is counted as; None where it was not asked for.
         given_up: set at the end of its making, if an `object-del` has cancelled that.
         kept: whether its memory outlives this daemon; None where nothing keeps any.
         lingers: whether it was deleted, and a file system has not closed its file yet.
@@ -69,12 +71,10 @@ class UserCreatable(QObject):
     """
 
     charge: Charge | None = None
+    texts: Share | None = None
     given_up: Completion | None = None
     kept: bool | None = None
     lingers = False
-
-    is_internal = False
-    """Whether its memory is the daemon's own, as that of a secret."""
 
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree)
@@ -96,6 +96,11 @@ class UserCreatable(QObject):
     @property
     def memory_size(self) -> int:
         """Bytes of memory that it has, or is to have."""
+        return 0
+
+    @property
+    def texts_size(self) -> int:
+        """Bytes that the daemon itself keeps of what it was given, and of what came of that."""
         return 0
 
     def explain(self) -> list[str]:

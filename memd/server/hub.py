@@ -13,6 +13,7 @@ from typing import Any
 from memd.compat import Compat
 from memd.errors import QMPError, StartError
 from memd.json_types import JSON, JSONObject
+from memd.places import ANYBODY, Places
 from memd.server.connection import Connection
 from memd.server.jobs import Jobs
 from memd.server.limits import ConnectionBudget, LimitedLog, Limits, client_places
@@ -21,7 +22,6 @@ from memd.server.pending import PendingNegotiation
 from memd.server.stream import SocketStream, Stream
 from memd.session import Dispatch, Monitor, Session
 from memd.session.peer import Peer
-from memd.session.places import ANYBODY, Places
 from memd.wire import encode
 from memd.work import Command, Event, Job, Resume, Turn, Wait, begin
 

@@ -16,8 +16,8 @@ from collections import Counter, deque
 from typing import Any, NamedTuple
 
 from memd.errors import QMPError
+from memd.places import SHARE, USER, Places
 from memd.server.progress import watched
-from memd.session.places import Places
 from memd.timer import Timer
 from memd.work import ELSEWHERE, Emit, Job, Resume
 
@@ -42,10 +42,6 @@ UNKNOWN = 32
 
 THREADS = 64
 """Jobs at once that wait for file systems, whatever for."""
-
-SHARE = 3 / 4
-"""How much of either one user may have, of what is not set aside for root and the daemon's
-own user."""
 
 LINE = 1024
 """Jobs of one user's commands that wait for a thread; no further command begins one then."""
@@ -296,6 +292,7 @@ class Jobs:
 
 def _do(job: Job[Any]) -> tuple[object, BaseException | None]:
     """A job's value, or what it raised."""
+    USER.set(job.user)
     try:
         return job.work(), None
     except BaseException as error:

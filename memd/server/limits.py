@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from memd.places import SHARE, Places
 from memd.server.scheduler import FairScheduler
-from memd.session.places import Places
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -116,7 +116,7 @@ def default_clients() -> int:
 
 def client_places(limits: Limits) -> Places:
     """Places for clients; by default one user's may take three quarters."""
-    return Places(limits.clients, 3 / 4, limits.clients_per_user)
+    return Places(limits.clients, SHARE, limits.clients_per_user)
 
 
 def descriptor_places(limits: Limits) -> Places:

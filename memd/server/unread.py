@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from memd.places import Places
 from memd.server.stream import Stream
-from memd.session.places import Places
 from memd.timer import Timer
 
 PAUSE = 0.25

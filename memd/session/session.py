@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from memd.compat import Compat
 from memd.errors import QMPError, forget_frames
 from memd.json_types import JSON, JSONObject
+from memd.places import ANYBODY, USER, Places
+from memd.session.descriptor import Descriptor
 from memd.session.envelope import is_out_of_band, open_envelope
 from memd.session.peer import Peer
-from memd.session.places import ANYBODY, Descriptor, Places
 from memd.session.state import NEXT, Phase, Transition
 from memd.wire import MORE, NEED_DATA, Decoder, Large, encode
 from memd.wire.large import LARGE
@@ -414,6 +415,7 @@ class Session:
         has_id = type(item) is dict and "id" in item
         request_id = item["id"] if has_id else None
         result: Any
+        user = USER.set(self.user)
         try:
             name, arguments, oob = open_envelope(item, self.oob_enabled)
             result = self._hub.dispatch(self, name, arguments, oob)
@@ -436,6 +438,8 @@ class Session:
         except QMPError as error:
             forget_frames(error)
             result = error
+        finally:
+            USER.reset(user)
         self._answer(result, request_id, has_id)
 
     def _start(self, wait: Wait, resume: Resume) -> None:

@@ -32,12 +32,12 @@ from memd.standin.image_locks import (
     Locks,
     change_locks,
 )
-from memd.standin.texts import check_count
 from memd.wire.rows import encode_rows
 from memd.work import ELSEWHERE, MEMORY, Encoded, Job, in_turns
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
+    from memd.places import Share
     from memd.qom.tree import Tree
     from memd.standin.chardevs import Held, Sets
     from memd.standin.qcow2 import Header
@@ -119,7 +119,10 @@ class Drive:
         writes: whether its device writes.
         follows: whether that depends on its medium.
         limits: what is told of the limits of throughput that were set.
+        counted: what it counts as; None for a device's, which counts itself.
     """
+
+    counted: Share | None = None
 
     def __init__(self, name: str = "", node: Node | None = None) -> None:
         self.name = name
@@ -208,6 +211,7 @@ class Node:
         shared: whether other processes may do anything with its file.
         wanted: the locks that its file is to have.
         locked: those that it has.
+        counted: what it counts as, once it is being opened.
     """
 
     child = _Link()
@@ -243,6 +247,7 @@ class Node:
         self.zeroes: str = options.get("detect-zeroes", "off")
         self.facts: dict[str, JSON] = {}
         self.probed = False
+        self.counted: Share | None = None
         self.on: frozenset[int] = MEMORY
         self.alignments = (1, 1)
 
@@ -341,6 +346,7 @@ class Blocks:
         sets: the sets of descriptors that paths may name.
 
     Attributes:
+        account: counts them, and what is made of them.
         drives: in the order in which they came.
         inactive: whether images are another machine's: this one has gone, or not yet come.
     """
@@ -350,6 +356,7 @@ class Blocks:
     def __init__(self, compat: Compat, tree: Tree, sets: Sets) -> None:
         self._compat = compat
         self._tree = tree
+        self.account = tree.objects.account
         self._sets = sets
         self._nodes: dict[str, Node] = {}
         self._making: set[str] = set()
@@ -360,6 +367,7 @@ class Blocks:
     async def close(self) -> None:
         """Close every node."""
         nodes = self.all()
+        _end([*nodes, *self.drives])
         for node in nodes:
             if node.group is not None:
                 node.group.users.discard(node)
@@ -387,6 +395,7 @@ class Blocks:
 
     def remove_drive(self, drive: Drive) -> None:
         """A drive is there no more."""
+        _end([drive])
         self.drives.remove(drive)
         self._drives.pop(drive.name, None)
 
@@ -430,11 +439,14 @@ class Blocks:
         named, made = [*planned], [*planned.values()]
         self._making.update(named)
         try:
+            for node in made:
+                node.counted = self.account.charge({"name": node.name, **node.options})
             self._take_given(made)
             await Job(lambda: _open(made, self._tree.host.roots), on=waits_for(made))
         except Exception:
             if any(node.fd >= 0 for node in made):
                 await Job(lambda: _close(made), on=waits_for(made), release=True)
+            _end(made)
             raise
         finally:
             self._making.difference_update(named)
@@ -581,7 +593,6 @@ class Blocks:
             raise QMPError(f"node-name={name} is conflicting with a device id")
         if name in self._nodes or name in self._making:
             raise QMPError(f"Duplicate nodes with node-name='{name}'")
-        check_count(len(self._nodes) + len(self._making), "block nodes")
         return name
 
     def check_free(self, node: Node) -> None:
@@ -633,6 +644,7 @@ class Blocks:
             todo += at.below
             at.leave()
         if gone:
+            _end(gone)
             await Job(lambda: _close(gone), on=waits_for(gone), release=True)
         await self.relock(refuse=False)
 
@@ -917,6 +929,13 @@ def _probe(file: Node | None) -> str:
     with refusing("Could not read image for determining its format"):
         is_qcow2 = file is not None and os.pread(file.fd, len(MAGIC), 0) == MAGIC
     return "qcow2" if is_qcow2 else "raw"
+
+
+def _end(gone: Iterable[Node | Drive]) -> None:
+    """Count them no more."""
+    for each in gone:
+        if each.counted is not None:
+            each.counted.end()
 
 
 def _close(nodes: list[Node]) -> None:

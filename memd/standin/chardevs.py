@@ -29,12 +29,11 @@ from memd.hostmem.sockets import (
 )
 from memd.json_types import JSON
 from memd.qom import ChardevObject, Tree
-from memd.standin.texts import check_count
 from memd.work import ELSEWHERE, Job
 
 if TYPE_CHECKING:
     from memd.hostmem.paths import Roots
-    from memd.standin.texts import Texts
+    from memd.places import Share
 
 TakeFd = Callable[[str], "Held | None"]
 """Gives the descriptor that was named by getfd, which is the caller's then."""
@@ -86,18 +85,18 @@ class Registered(ChardevObject):
         ring: what was written to it, for a ringbuf.
         ring_size: bytes that it keeps.
         on: what closing it may wait for; see `Job.on`.
-        kept: bytes of the texts that it was given.
+        counted: what it counts as.
     """
 
-    def __init__(self, tree: Tree, kind: str, addr: JSON, opened: _Opened) -> None:
+    def __init__(self, tree: Tree, kind: str, addr: JSON, opened: _Opened, share: Share) -> None:
         super().__init__(tree, kind, addr)
+        self.counted = share
         self._opened = opened
         self.on = opened.on
         self.filename = opened.filename
         self.given: Held | None = None
         self.ring = bytearray()
         self.ring_size = 0
-        self.kept = 0
 
     def close(self) -> None:
         """Close what is behind it; a socket that it made is removed. May wait."""
@@ -136,27 +135,18 @@ class Chardevs:
         tree: where they are seen, and which paths clients may name.
         with_spice: whether there is a SPICE display.
         sets: the sets of descriptors that paths may name.
-        texts: counts what they are given.
 
     Attributes:
         changeable: those in use whose users take another backend instead.
     """
 
-    def __init__(
-        self, tree: Tree, with_spice: Callable[[], bool], sets: Sets, texts: Texts
-    ) -> None:
+    def __init__(self, tree: Tree, with_spice: Callable[[], bool], sets: Sets) -> None:
         self._tree = tree
-        self._texts = texts
-        texts.count(self._kept)
         self._sets = sets
         self._with_spice = with_spice
         self._making: set[str] = set()
         self.changeable: set[ChardevObject] = set()
         self._ports: list[ChardevObject] = []
-
-    def _kept(self) -> int:
-        there = self._tree.chardevs.children.values()
-        return sum(each.kept for each in there if isinstance(each, Registered))
 
     def find(self, id: str) -> ChardevObject | None:
         """The device of that id."""
@@ -183,8 +173,6 @@ class Chardevs:
         there = self._tree.chardevs.children
         if id in there or id in self._making:
             raise QMPError(f"Duplicate ID '{id}' for chardev")
-        check_count(len(there) + len(self._making), "character devices")
-        kept = self._texts.take(args)
         kind, data = backend["type"], backend["data"]
         size = data.get("size", _RING)
         if kind == "ringbuf" and (size <= 0 or size & (size - 1)):
@@ -195,6 +183,16 @@ class Chardevs:
             raise QMPError(f"unsupported type name: {data['type']}")
         if kind == "spiceport" and not self._with_spice():
             raise QMPError("spice not enabled")
+        share = self._tree.objects.account.charge(args, more=size if kind == "ringbuf" else 0)
+        try:
+            return await self._made(id, kind, data, take_fd, share)
+        except BaseException:
+            share.end()
+            raise
+
+    async def _made(
+        self, id: str, kind: str, data: dict[str, Any], take_fd: TakeFd, share: Share
+    ) -> JSON:
         given = self._given(kind, data, take_fd)
         below = self._take_below(data) if kind == "mux" else None
         self._making.add(id)
@@ -217,12 +215,11 @@ class Chardevs:
             raise
         finally:
             self._making.discard(id)
-        device = Registered(self._tree, kind, opened.addr, opened)
+        device = Registered(self._tree, kind, opened.addr, opened, share)
         device.server = kind == "socket" and data.get("server", True)
         device.protocol = next(filter(data.get, _PROTOCOLS), device.protocol)
-        device.ring_size = size
+        device.ring_size = data.get("size", _RING)
         device.given = given
-        device.kept = kept
         if below is not None:
             device.share(below)
         self._tree.chardevs.add_child(id, device)
@@ -301,6 +298,7 @@ class Chardevs:
         await self._close_behind(device)
 
     async def _close_behind(self, device: Registered) -> None:
+        device.counted.end()
         if device.below is not None:
             device.below.above = None
             device.below.users -= 1

@@ -28,7 +28,6 @@ from memd.qom.builtin_objects import Bus
 from memd.standin.inputs import Inputs
 from memd.standin.netdevs import MAC
 from memd.standin.objects import value_unset
-from memd.standin.texts import check_count
 from memd.standin.types import type_of_alias
 
 if TYPE_CHECKING:
@@ -41,12 +40,8 @@ if TYPE_CHECKING:
     from memd.standin.drives import Drives
     from memd.standin.fsdevs import Fsdevs
     from memd.standin.netdevs import Netdevs, Nic
-    from memd.standin.texts import Texts
     from memd.standin.tpms import Tpms
     from memd.work import Command, Event
-
-_MOST = 8192
-"""Devices that clients may have added at a time."""
 
 _BALLOON = "virtio-balloon-pci"
 _NOT_PROPERTIES = ("driver", "bus", "id")
@@ -156,8 +151,7 @@ class OtherDevice(Device):
 
     def _leave(self, machine: Any) -> None:
         path = self.tree.path_of(self)
-        if self.parent is not None:
-            self.parent.remove_child(self.name)
+        self.leave_tree()
         self._register.forget(self, machine, path, (deleted(self, path),))
 
 
@@ -189,7 +183,6 @@ class Devices:
         fsdevs: what an `fsdev` refers to.
         tpms: what a `tpmdev` refers to.
         audiodevs: what an `audiodev` refers to.
-        texts: counts what they are given.
     """
 
     def __init__(
@@ -203,7 +196,6 @@ class Devices:
         fsdevs: Fsdevs,
         tpms: Tpms,
         audiodevs: Audiodevs,
-        texts: Texts,
     ) -> None:
         self._tree = tree
         self._catalogue = catalogue
@@ -216,10 +208,8 @@ class Devices:
         self._audiodevs = audiodevs
         self._types: dict[str, ObjectType] = {}
         self._buses: dict[str, Bus] = {}
-        # Each with the bytes of the texts that it was given.
-        self._present: dict[AnyDevice, int] = {}
-        self._texts = texts
-        texts.count(lambda: sum(self._present.values()))
+        # Those that are there, in their order.
+        self._present: dict[AnyDevice, None] = {}
         self._nics: dict[Device, Nic] = {}
         self.inputs = Inputs(tree)
         """Keyboards and pointing devices."""
@@ -249,8 +239,6 @@ class Devices:
                 bus.check_hotplug()
         given = args.get("id")
         id = given if type(given) is str else None
-        check_count(len(self._present), "devices", _MOST)
-        kept = self._texts.take(args)
         name = machine.name_device(id)
         kind = self.type_of(driver)
         device: AnyDevice | CPU
@@ -260,6 +248,7 @@ class Devices:
             device = OtherPciDevice(kind, self._tree, id, bus, self)
         else:
             device = OtherDevice(kind, self._tree, id, bus, self)
+        device.counted = self._tree.objects.account.charge(args)
         device.hotplugged = machine.started
         container = machine.container(id)
         container.add_child(name, device)
@@ -302,11 +291,11 @@ class Devices:
         except BaseException:
             path = self._tree.path_of(device)
             used = self._blocks.collect(self._release(device, path, gone=False))
-            container.remove_child(name)
+            device.leave_tree()
             machine.spawn(used, "unlocking the image of a device")
             raise
         device.realized = True
-        self._present[device] = kept
+        self._present[device] = None
         self.inputs.take(device)
         self._add_buses(device, id, machine)
         if "netdev" in kind.all_properties:

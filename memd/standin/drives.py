@@ -21,11 +21,11 @@ from memd.qapi.numbers import low_half, option_number
 from memd.standin.blocks import DRIVERS, LIMITS, PROBED, Blocks, Drive, Node, conflict
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, Locks
 from memd.standin.qcow2 import empty_image
-from memd.standin.texts import check_count
 from memd.wire.rows import encode_rows
 from memd.work import Encoded, Event, Job, in_turns
 
 if TYPE_CHECKING:
+    from memd.places import Share
     from memd.qom.tree import Tree
 
 Args = dict[str, Any]
@@ -160,8 +160,21 @@ class Drives:
         Raises:
             QMPError: it can't be; nothing is left behind.
         """
-        if hotplugged:
-            check_count(len(self._blocks.drives), "drives")
+        share = self._blocks.account.charge({**options})
+        try:
+            return await self._add(options, typed, share, hotplugged, default)
+        except BaseException:
+            share.end()
+            raise
+
+    async def _add(
+        self,
+        options: dict[str, str],
+        typed: Typed,
+        share: Share,
+        hotplugged: bool,
+        default: bool,
+    ) -> tuple[str, str]:
         own = {name: options.pop(name) for name in _PLACE if name in options}
         if not is_identifier(own.get("id", "x")):
             raise BadId(bad_identifier().desc, hint=ID_HINT)
@@ -177,6 +190,7 @@ class Drives:
             if option in options and kind not in _WITH_ERRORS:
                 raise QMPError(f"{option} is not supported by this bus type")
         drive = Drive(name)
+        drive.counted = share
         limits: dict[str, str] = {}
         for each, option in _LIMIT_OPTIONS.items():
             if each in options and option in options:

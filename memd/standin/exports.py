@@ -11,11 +11,11 @@ from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
 from memd.standin.blocks import Blocks, Node
 from memd.standin.image_locks import NO_RESIZE, NO_WRITE, READ, WRITE, Locks
-from memd.standin.texts import check_count
 from memd.standin.tunable import IOThread
 from memd.work import Event
 
 if TYPE_CHECKING:
+    from memd.places import Share
     from memd.standin.listeners import Listeners
 
 Args = dict[str, Any]
@@ -35,8 +35,9 @@ class Exports:
     def __init__(self, blocks: Blocks, listeners: Listeners) -> None:
         self._blocks = blocks
         self._listeners = listeners
-        # By id: the name that an NBD client would ask for, the node, and the locks of its file.
-        self._exports: dict[str, tuple[str, Node, Locks]] = {}
+        # By id: the name that an NBD client would ask for, the node, the locks of its file, and
+        # what it counts as.
+        self._exports: dict[str, tuple[str, Node, Locks, Share]] = {}
 
     async def start(self, args: Args) -> None:
         """`nbd-server-start`; raises `QMPError` where it was started, or can't be."""
@@ -75,7 +76,6 @@ class Exports:
 
     async def _add(self, id: str, node: Node, args: Args) -> None:
         self._check_free(id)
-        check_count(len(self._exports), "exports")
         name, thread = args.get("name", node.name), args.get("iothread")
         if thread is not None and not isinstance(self._listeners.object(thread), IOThread):
             raise QMPError(f'iothread "{thread}" not found')
@@ -84,7 +84,7 @@ class Exports:
         self._need_server()
         if len(name.encode(errors="surrogatepass")) > _LONGEST_NAME:
             raise QMPError(f"export name '{name}' too long")
-        if any(name == taken for taken, _node, _claim in self._exports.values()):
+        if any(name == taken for taken, *_ in self._exports.values()):
             raise QMPError(f"NBD server already has export named '{name}'")
         if args.get("writable") and not node.read_only:
             node.check_permission("an unnamed block device", NO_WRITE)
@@ -92,9 +92,10 @@ class Exports:
             raise QMPError(f"Bitmap '{bitmap}' is not found")
         writes = args.get("writable") and not node.read_only
         claim = {READ, WRITE, NO_RESIZE} if writes else {READ, NO_RESIZE}
+        share = self._blocks.account.charge({**args, "id": id})
         node.holds.append("Node")
         node.claims.append(claim)
-        self._exports[id] = name, node, claim
+        self._exports[id] = name, node, claim, share
         try:
             await self._blocks.relock()
         except QMPError:
@@ -116,18 +117,24 @@ class Exports:
     async def _drop(self, *ids: str) -> tuple[Event, ...]:
         nodes = []
         for id in ids:
-            _name, node, claim = self._exports.pop(id)
+            _name, node, claim, share = self._exports.pop(id)
+            share.end()
             node.holds.remove("Node")
             node.claims.remove(claim)
             nodes.append(node)
         await self._blocks.collect(*nodes)
         return tuple(Event("BLOCK_EXPORT_DELETED", {"id": id}) for id in ids)
 
+    async def close(self) -> None:
+        """Count none any more."""
+        for *_, counted in self._exports.values():
+            counted.end()
+
     def query(self, args: object = None) -> list[JSON]:
         """The value of `query-block-exports`."""
         return [
             {"id": id, "type": _NBD, "node-name": node.name, "shutting-down": False}
-            for id, (_name, node, _claim) in reversed(self._exports.items())
+            for id, (_name, node, *_) in reversed(self._exports.items())
         ]
 
     def _need_server(self) -> None:

@@ -83,6 +83,10 @@ class Images:
         roots = self._tree.host.roots
         await Job(lambda: make_file(path, size, content or {}, roots), on=of_paths([path]))
 
+    async def close(self) -> None:
+        """Count no job any more."""
+        self.jobs.close()
+
     # Snapshots
 
     async def snapshot(self, args: Args) -> None:

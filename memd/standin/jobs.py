@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memd.errors import QMPError, is_identifier
 from memd.json_types import JSON
-from memd.standin.texts import check_count
 from memd.work import Command, Event
 
 if TYPE_CHECKING:
+    from memd.places import Share
     from memd.standin.blocks import Blocks, Node
 
 _ACTIVE = ("running", "paused", "ready", "standby")
@@ -63,8 +63,9 @@ class Task(NamedTuple):
 class _Job:
     """A job that a client has started."""
 
-    def __init__(self, id: str, task: Task, args: dict[str, Any]) -> None:
+    def __init__(self, id: str, task: Task, args: dict[str, Any], share: Share) -> None:
         self.id = id
+        self.counted = share
         self.task = task
         self.is_block = task.kind != "create" and not task.kind.startswith("snapshot")
         self.keeps_result = not args.get("auto-dismiss", self.is_block)
@@ -110,7 +111,6 @@ class Jobs:
             raise QMPError(f"Invalid job ID '{id}'")
         if id in self._jobs:
             raise QMPError(f"Job ID '{id}' already in use")
-        check_count(len(self._jobs), "jobs")
         _check_speed(args.get("speed", 0))
 
     async def start(self, id: str, task: Task, args: dict[str, Any]) -> tuple[Event, ...]:
@@ -124,7 +124,8 @@ class Jobs:
             QMPError: there can't be one; another may have come since `check`.
         """
         self.check(id, args)
-        job = self._jobs[id] = _Job(id, task, args)
+        share = self._blocks.account.charge({"id": id, **args})
+        job = self._jobs[id] = _Job(id, task, args, share)
         if task.busy is not None:
             task.busy.job = task.kind
         for node in task.held:
@@ -183,9 +184,15 @@ class Jobs:
         if not job.keeps_result:
             self._remove(job)
 
+    def close(self) -> None:
+        """Count none any more."""
+        for job in self._jobs.values():
+            job.counted.end()
+
     def _remove(self, job: _Job) -> None:
         job.go("null")
         del self._jobs[job.id]
+        job.counted.end()
 
     def _find(self, id: str, verb: str, *, block: bool) -> _Job:
         job = self._jobs.get(id)

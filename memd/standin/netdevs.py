@@ -21,10 +21,9 @@ from memd.hostmem.sockets import UNIX_PATH_MAX
 from memd.json_types import JSON, JSONObject
 from memd.qapi.numbers import parse_int64
 from memd.standin.chardevs import Chardevs, Held, TakeFd
-from memd.standin.texts import check_count
 
 if TYPE_CHECKING:
-    from memd.standin.texts import Texts
+    from memd.places import Account, Share
 
 _NOT_BACKENDS = ("nic", "none")
 _FD_MEMBERS = ("fd", "fds", "vhostfd", "vhostfds")
@@ -102,14 +101,14 @@ class Netdev(Client):
 
     Attributes:
         options: what it was given.
-        kept: bytes of the texts among that.
+        counted: what it counts as; None for one of the daemon's own.
         deletable: whether `netdev_del` takes it; one of `-net` stays.
     """
 
     def __init__(self, id: str, type: str, options: dict[str, Any], fds: list[Held]) -> None:
         super().__init__(id, type)
         self.options = options
-        self.kept = 0
+        self.counted: Share | None = None
         self.deletable = True
         self._fds = fds
 
@@ -139,20 +138,20 @@ class Netdevs:
 
     Args:
         chardevs: those that a vhost-user backend may name.
-        texts: counts what they are given.
+        account: counts them.
         compat: whose rules.
     """
 
-    def __init__(self, chardevs: Chardevs, texts: Texts, compat: Compat) -> None:
+    def __init__(self, chardevs: Chardevs, account: Account, compat: Compat) -> None:
         self._chardevs = chardevs
         self._compat = compat
-        self._texts = texts
-        texts.count(self._kept)
+        self._account = account
         # Backends and devices, in the order in which they came.
         self._known: dict[str, Netdev] = {}
         self._clients: list[Client] = []
         # The ports of each hub, by its number; the first ones first.
         self._hubs: dict[int, list[Netdev]] = {}
+        self._hub_shares: list[Share] = []
         # How many devices have the addresses of which these are the last bytes.
         self._addresses: Counter[int] = Counter()
         # The devices that the machine makes, each with what it is connected to.
@@ -160,11 +159,6 @@ class Netdevs:
         # The names and models of those that it has not made.
         self._asked_for: dict[Nic, tuple[str | None, str]] = {}
         self._made_up = 0
-
-    def _kept(self) -> int:
-        # One that was deleted is there while a device uses it.
-        there = {*self._known.values(), *(each.peer for each in self._clients)}
-        return sum(each.kept for each in there if isinstance(each, Netdev))
 
     def find(self, id: str) -> Netdev | None:
         """The backend of that id."""
@@ -186,14 +180,14 @@ class Netdevs:
             raise QMPError("Parameter 'id' expects an identifier")
         if id in self._known:
             raise QMPError(f"Duplicate ID '{id}'")
-        check_count(len(self._known), "network backends")
-        kept = self._texts.take(args)
-        if kind == "hubport":
-            check_count(len(self._hubs.keys() - {args["hubid"]}), "network hubs")
         self._check(args)
         other = self._other_of(args)
+        new_hub = kind == "hubport" and args["hubid"] not in self._hubs
+        shares = [self._account.charge(args)]
         fds: list[Held] = []
         try:
+            if new_hub:
+                shares.append(self._account.charge(None))
             for member in _FD_MEMBERS:
                 for name in filter(None, args.get(member, "").split(":")):
                     fd = take_fd(name)
@@ -203,10 +197,14 @@ class Netdevs:
         except BaseException:
             for each in fds:
                 each.close()
+            for share in shares:
+                share.end()
             raise
         options = {name: value for name, value in args.items() if name not in ("id", "type")}
         made = self._known[id] = Netdev(id, kind, options, fds)
-        made.kept = kept
+        made.counted = shares[0]
+        # A hub stays.
+        self._hub_shares += shares[1:]
         self._clients.append(made)
         if kind == "hubport":
             self._hubs.setdefault(args["hubid"], []).append(made)
@@ -326,6 +324,8 @@ class Netdevs:
             self._forget(found)
 
     def _forget(self, netdev: Netdev) -> None:
+        if netdev.counted is not None:
+            netdev.counted.end()
         netdev.disconnect()
         for ports in self._hubs.values():
             if netdev in ports:
@@ -335,6 +335,10 @@ class Netdevs:
         """Close every backend."""
         for each in self._known.values():
             each.close()
+            if each.counted is not None:
+                each.counted.end()
+        for share in self._hub_shares:
+            share.end()
 
     def set_link(self, args: dict[str, Any]) -> None:
         """`set_link`, of a backend or a device; raises `QMPError` where there is none."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.places import size_of
 from memd.qom import OBJECT, ObjectType, Paths, Property, UserCreatable
-from memd.standin.texts import size_of
 
 _EMPTY: dict[str, JSON] = {"bool": False, "string": "", "str": ""}
 
@@ -19,15 +19,13 @@ class KnownObject(UserCreatable):
         values: what its properties were set to.
     """
 
-    is_internal = True
-
     def __init__(self, qom_type: ObjectType, tree: Paths, id: str) -> None:
         super().__init__(qom_type, tree, id)
         self.values: dict[str, JSON] = {}
 
     @property
-    def memory_size(self) -> int:
-        """The bytes that what it was given takes, roughly."""
+    def texts_size(self) -> int:
+        """See `UserCreatable.texts_size`."""
         return size_of(self.values)
 
 

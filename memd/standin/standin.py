@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from memd.standin.netdevs import Netdevs
     from memd.standin.snapshots import Snapshots
     from memd.standin.spice import Spice
-    from memd.standin.texts import Texts
     from memd.standin.tpms import Tpms
     from memd.standin.vnc import Vnc
 
@@ -72,25 +71,18 @@ class StandIn:
     # Registers, each made when it is first asked for: a start that needs none imports none.
 
     @cached_property
-    def _texts(self) -> Texts:
-        """What they keep of texts."""
-        from memd.standin.texts import Texts
-
-        return Texts()
-
-    @cached_property
     def chardevs(self) -> Chardevs:
         """The character devices that clients add."""
         from memd.standin.chardevs import Chardevs
 
-        return Chardevs(self._tree, lambda: self.spice.in_use, self._host.fdsets, self._texts)
+        return Chardevs(self._tree, lambda: self.spice.in_use, self._host.fdsets)
 
     @cached_property
     def netdevs(self) -> Netdevs:
         """The network backends."""
         from memd.standin.netdevs import Netdevs
 
-        return Netdevs(self.chardevs, self._texts, self._compat)
+        return Netdevs(self.chardevs, self._tree.objects.account, self._compat)
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -158,7 +150,7 @@ class StandIn:
 
         return Devices(
             *(self._tree, self.catalogue, self.chardevs, self.netdevs, self.drives, self.blocks),
-            *(self.fsdevs, self.tpms, self.audiodevs, self._texts),
+            *(self.fsdevs, self.tpms, self.audiodevs),
         )
 
     @cached_property
@@ -229,7 +221,8 @@ class StandIn:
 
     async def close(self) -> None:
         """Close what the registers hold; it is not used any more."""
-        for name in ("migration", "devices", "netdevs", "chardevs", "listeners", "blocks"):
+        registers = ("devices", "netdevs", "chardevs", "listeners", "exports", "images", "blocks")
+        for name in ("migration", *registers):
             if name in vars(self):
                 await getattr(self, name).close()
 

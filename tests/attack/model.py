@@ -341,7 +341,8 @@ class Attack:
     def _list(self) -> None:
         found = self.random.choice(self._good).execute("query-memdev")
         told = {each["id"]: each["size"] for each in found if each["id"][0] != "f"}
-        _see(told == {id: each.size for id, each in self.objects.items()}, "query-memdev")
+        there = {id: each.size for id, each in self.objects.items()}
+        _see(told == there, f"query-memdev: {told} and not {there}")
 
     def _fault(self) -> None:
         """A system call fails, the next time that it is made."""

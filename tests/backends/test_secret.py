@@ -14,6 +14,7 @@ from memd.qom import Tree
 from memd.work import run_here
 from tests.backends.doing import add, delete
 from tests.commands.fakes import Console
+from tests.stepping import as_user
 from tests.tls import Certificates
 
 
@@ -144,7 +145,8 @@ def test_its_file_is_below_the_roots(tree: Tree, tmp_path: Path) -> None:
 def test_it_has_a_limit_and_is_counted() -> None:
     """No key is of megabytes, and all of it would be kept, and told, again and again."""
     console = Console()
-    quota = console.daemon.tree.objects.quota
+    objects = console.daemon.tree.objects
+    kept = objects.account.places
     add: Any = {"qom_type": "secret", "id": "s0"}
     too_long = "x" * ((1 << 20) + 1)
     for name in ("data", "iv", "keyid", "file"):
@@ -152,12 +154,16 @@ def test_it_has_a_limit_and_is_counted() -> None:
             "GenericError",
             f"Parameter '{name}' exceeds 1048576 bytes",
         )
-    console("object-add", **add, data="x" * (1 << 20))
+    with as_user(1000):
+        console("object-add", **add, data="x" * (1 << 20))
     # What was given, and what came of it.
-    assert quota.memory == 2 << 20
+    before = kept.of(1000)
+    assert 2 << 20 < before < (2 << 20) + 1000
     console("qom-set", path="/objects/s0", property="iv", value="x" * 5000)
-    assert quota.memory == (2 << 20) + 5000
+    assert 5000 < kept.of(1000) - before < 6000
     text = console.refusal("qom-set", path="/objects/s0", property="data", value=too_long)[1]
     assert text == "Parameter 'data' exceeds 1048576 bytes"
+    # What was refused is not counted.
+    assert kept.of(1000) - before < 6000
     console("object-del", id="s0")
-    assert quota.memory == 0
+    assert (kept.taken, objects.quota.memory) == (0, 0)

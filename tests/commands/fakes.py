@@ -13,9 +13,10 @@ from memd.compat import Compat
 from memd.config import Config, Report
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.places import Places
 from memd.qom import Tree
 from memd.session import Monitor, Peer, Session
-from memd.session.places import Descriptor, Places
+from memd.session.descriptor import Descriptor
 from memd.work import value_of
 from tests.stepping import Running, made
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from memd.commands.descriptors import FdSets, inherited
 from memd.errors import QMPError
-from memd.session.places import Descriptor, Places
+from memd.places import Places
+from memd.session.descriptor import Descriptor
 from tests.descriptors import lingering, open_descriptors, wait_for_closing
 
 

@@ -12,7 +12,6 @@ from memd.errors import DEVICE_NOT_FOUND, GENERIC_ERROR, QMPError
 from memd.qom import Tree
 from memd.wire import encode
 from memd.work import run_here, value_of
-from tests.commands.fakes import make_session
 from tests.qom.stand_ins import Backend, add, add_context, new_tree, refusal
 from tests.stepping import Running, made
 
@@ -210,13 +209,8 @@ class TestObjects:
     def test_there_and_gone(self, daemon: Any) -> None:
         assert qom.query_memdev(daemon, {}).value() == []
         ram = {"qom-type": "memory-backend-ram", "id": "m0", "size": 8192, "merge": False}
-        assert run_here(qom.object_add(daemon, make_session(), ram)) == {}
-        assert (
-            run_here(
-                qom.object_add(daemon, make_session(), {"qom-type": "thread-context", "id": "tc"})
-            )
-            == {}
-        )
+        assert run_here(qom.object_add(daemon, ram)) == {}
+        assert run_here(qom.object_add(daemon, {"qom-type": "thread-context", "id": "tc"})) == {}
         assert qom.query_memdev(daemon, {}).value() == [
             {
                 "id": "m0",
@@ -248,7 +242,7 @@ class TestObjects:
             kind = "memory-backend-memfd" if number % 2 and "size" not in options else MEMORY
             arguments = {"qom-type": kind, "id": f"m{number}.0", "size": 4096, **options}
             run_here(daemon.tree.objects.create(arguments))
-        run_here(qom.object_add(daemon, make_session(), {"qom-type": "thread-context", "id": "tc"}))
+        run_here(qom.object_add(daemon, {"qom-type": "thread-context", "id": "tc"}))
         answer = qom.query_memdev(daemon, {})
         listed = properties(daemon)
         assert len(listed) == len(variants) * 2
@@ -262,9 +256,7 @@ class TestObjects:
             return answer
 
         for id in ("m0", "m1"):
-            run_here(
-                qom.object_add(daemon, make_session(), {"qom-type": MEMORY, "id": id, "size": 4096})
-            )
+            run_here(qom.object_add(daemon, {"qom-type": MEMORY, "id": id, "size": 4096}))
         first = told()
         seen = {first}
         changes: list[dict[str, Any]] = [
@@ -284,9 +276,7 @@ class TestObjects:
     @pytest.mark.parametrize("id", ["zz", "", "/objects/m0", "m0[0]", "type"])
     def test_only_an_id_can_be_deleted(self, daemon: Any, id: str) -> None:
         run_here(
-            qom.object_add(
-                daemon, make_session(), {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096}
-            )
+            qom.object_add(daemon, {"qom-type": "memory-backend-ram", "id": "m0", "size": 4096})
         )
         with pytest.raises(QMPError) as caught:
             run_here(qom.object_del(daemon, {"id": id}))

@@ -26,7 +26,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.qom import Tree
 from memd.work import run_here, value_of
-from tests.commands.fakes import daemon_of, make_session
+from tests.commands.fakes import daemon_of
 from tests.differential.harness import OWN_TYPES
 from tests.differential.server import PATIENCE, Message, Monitor, is_listening, qemu_argv
 from tests.stepping import made
@@ -34,7 +34,7 @@ from tests.stepping import made
 Handler = Callable[[Daemon, dict[str, Any]], JSON]
 
 HANDLERS: dict[str, Handler] = {
-    "object-add": lambda daemon, args: handlers.object_add(daemon, make_session(), args),
+    "object-add": handlers.object_add,
     "object-del": handlers.object_del,
     "qom-get": handlers.qom_get,
     "qom-set": handlers.qom_set,

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from memd.errors import QMPError
-from memd.qom import NO_USER, Quota
-from memd.session import Peer
+from memd.places import ANYBODY
+from memd.qom import Quota
 from memd.work import value_of
 from tests.commands.fakes import Console
 from tests.differential.kernel import regions
 from tests.differential.server import PATIENCE, TREE, Server, memd_argv
 from tests.faults.conftest import MIB, arguments, error
-from tests.stepping import Running
+from tests.stepping import Running, as_user
 from tests.users import NOBODY, need_root, run_as
 
 PAGE = 4096
@@ -41,6 +41,8 @@ def test_limits_of_a_daemon(start_memd: Callable[..., Server]) -> None:
         " --max-memory-per-user allows 6291456"
     )
     assert error(monitor.execute("object-add", too_much)) == text
+    by_hand = {"command-line": "object_add memory-backend-memfd,id=n,size=3M"}
+    assert monitor.execute("human-monitor-command", by_hand)["return"] == f"Error: {text}\r\n"
     explained = monitor.execute("x-memdev-explain", too_much)["return"]
     assert explained["error"]["desc"] == text
     text = (
@@ -171,14 +173,13 @@ class Lives(RuleBasedStateMachine):
         uid=st.sampled_from([None, 0, 1000]),
     )
     def add(self, id: str, kind: dict[str, Any], pages: int, uid: int | None) -> None:
-        peer = None if uid is None else Peer(1, uid, uid, frozenset())
-        self.console.client.peer = peer
         tree = self.console.daemon.tree
         there = set(tree.objects.children or ())
         free = id not in there and not any(name == id for _job, name in self.jobs)
-        self.run("object-add", id, {"id": id, "size": pages * PAGE, **kind})
+        with as_user(ANYBODY if uid is None else uid):
+            self.run("object-add", id, {"id": id, "size": pages * PAGE, **kind})
         if free:
-            self.owners[id] = NO_USER if uid is None else uid
+            self.owners[id] = ANYBODY if uid is None else uid
 
     @rule(id=st.sampled_from(IDS))
     def delete(self, id: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from memd.faulty.kernel import FaultyHost, refusal_of
 from memd.faulty.registry import FaultRegistry
 from memd.hostmem import libc
+from memd.places import Account
 from memd.testing import Server
 from tests.differential import kernel
 from tests.differential.server import TREE
@@ -185,7 +186,7 @@ def test_what_only_looks_never_fails(tmp_path: Path) -> None:
 
 def test_the_event_loop_is_never_kept_waiting() -> None:
     """What is made on it is not delayed; from a thread, it is."""
-    faults = FaultRegistry()
+    faults = FaultRegistry(Account())
     faults.add({"syscall": "populate", "stall": True})
     refusal = refusal_of(faults)
     assert refusal("populate") == 0

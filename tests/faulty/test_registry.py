@@ -6,10 +6,11 @@ import pytest
 
 from memd.errors import QMPError
 from memd.faulty.registry import FaultRegistry
+from memd.places import Account
 
 
 def test_names() -> None:
-    faults = FaultRegistry()
+    faults = FaultRegistry(Account())
     assert faults.add({"id": "fault1", "drop": True}) == "fault1"
     assert faults.add({"drop": True}) == "fault2"
     with pytest.raises(QMPError, match="Duplicate ID 'fault2' for fault"):
@@ -25,20 +26,20 @@ def test_names() -> None:
 
 
 def test_one_that_is_refused_is_not_there() -> None:
-    faults = FaultRegistry()
+    faults = FaultRegistry(Account())
     with pytest.raises(QMPError):
         faults.add({"id": "a", "command": "x"})
     assert faults.list() == []
 
 
 def test_each_scope_by_itself() -> None:
-    faults = FaultRegistry()
+    faults = FaultRegistry(Account())
     version = {"qemu": {"major": 9, "minor": 0, "micro": 0}, "package": ""}
     faults.add({"command": "stop", "drop": True})
     faults.add({"event": "STOP", "drop": True, "client": 2})
     faults.add({"syscall": "mmap", "errno": "ENOMEM", "nth": 2})
     assert faults.version() is None
-    assert not FaultRegistry().has_events
+    assert not FaultRegistry(Account()).has_events
     assert faults.has_events
     faults.add({"greeting": True, "version": version, "monitor": "m"})
     assert faults.version() == version
@@ -47,7 +48,7 @@ def test_each_scope_by_itself() -> None:
     assert faults.for_event(1, "m", "STOP") is None
     assert faults.for_event(2, "m", "RESUME") is None
     assert faults.for_event(2, "m", "STOP") is not None
-    every = FaultRegistry()
+    every = FaultRegistry(Account())
     every.add({"event": "", "drop": True})
     assert every.for_event(1, "m", "RESUME") is not None
     assert faults.for_greeting(1, "n") is None

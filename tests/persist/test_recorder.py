@@ -29,7 +29,7 @@ from tests.hostmem.smaps import rows
 from tests.kvm import needs_guest_memfd
 from tests.persist.life import Begin, Killed, Life, add
 from tests.persist.test_object_log import no_larger_file
-from tests.stepping import Running
+from tests.stepping import Running, as_user
 
 
 def properties(life: Life, id: str = "m0") -> dict[str, Any]:
@@ -524,7 +524,8 @@ async def test_who_made_it(begin: Begin) -> None:
     """It counts for the same user as before, whatever the limits are now."""
     life = await begin()
     options = {"qom-type": "memory-backend-memfd", "id": "m0", "size": MIB}
-    run_here(life.tree.objects.create(options, owner=1234))
+    with as_user(1234):
+        run_here(life.tree.objects.create(options))
     life.kill()
     life = await begin()
     assert life.tree.objects.quota.users == {1234: MIB}

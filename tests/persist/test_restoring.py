@@ -19,6 +19,7 @@ from memd.work import run_here
 from tests.backends.doing import MIB, delete, get, region_of
 from tests.manager import Stored
 from tests.persist.life import Begin, Life, add
+from tests.stepping import as_user
 from tests.tls import Certificates
 
 
@@ -395,7 +396,8 @@ async def test_secrets_that_were_set_later(begin: Begin, directory: Path) -> Non
         {"qom-type": "secret", "id": "s0", "file": str(directory / "file")},
         {"qom-type": "secret", "id": "s1", "data": "sesame"},
     ):
-        run_here(life.tree.objects.create(options, owner=1234))
+        with as_user(1234):
+            run_here(life.tree.objects.create(options))
     life.set("s0", "file", str(directory / "other"))
     life.set("s0", "data", "other")
     life.set("s1", "data", "other")
@@ -435,7 +437,8 @@ async def test_secrets_of_clients_are_confined(begin: Begin, directory: Path) ->
     (directory / "inside").mkdir()
     life = await begin({"qom-type": "secret", "id": "mine", "file": str(directory / "file")})
     theirs = {"qom-type": "secret", "id": "theirs", "file": str(directory / "file")}
-    run_here(life.tree.objects.create(theirs, owner=1234))
+    with as_user(1234):
+        run_here(life.tree.objects.create(theirs))
     life.kill()
     roots = Roots()
     roots.add(str(directory / "inside"))

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from memd.errors import QMPError
-from memd.qom.quota import INTERNAL, NO_USER, Charge, Quota
+from memd.places import ANYBODY
+from memd.qom.quota import Charge, Quota
 
 
 def refusal(quota: Quota, size: int, owner: int | None = None) -> str:
@@ -46,32 +47,10 @@ def test_memory() -> None:
     quota.check("m0", 100, None)
 
 
-def test_what_the_daemon_itself_holds_for_each_user() -> None:
-    """They are bounded where nothing else is."""
-    quota = Quota()
-    charge = quota.charge(INTERNAL - 10, 1000, internal=True)
-    quota.check("m0", INTERNAL, 1000)
-    quota.check("s1", INTERNAL, 0, internal=True)
-    quota.check("s1", INTERNAL * 2, None, internal=True)
-    quota.check("s1", 10, 1000, internal=True)
-    with pytest.raises(QMPError) as caught:
-        quota.check("s1", 11, 1000, internal=True)
-    assert caught.value.desc == (
-        "cannot keep 11 bytes of 's1': 67108854 bytes are in use by user 1000,"
-        " 67108864 are allowed, see docs/limits.md"
-    )
-    with pytest.raises(QMPError):
-        charge.resize("s0", INTERNAL + 1)
-    charge.resize("s0", 5)
-    quota.check("s1", INTERNAL - 5, 1000, internal=True)
-    charge.end()
-    assert (quota.internal, quota.users, quota.memory) == ({}, {}, 0)
-
-
 def test_each_user() -> None:
     quota = Quota(max_memory_per_user=100)
     quota.charge(60, 1000)
-    quota.charge(80, NO_USER)
+    quota.charge(80, ANYBODY)
     # What the command line makes is nobody's.
     quota.check("m0", 1000, None)
     quota.check("m0", 100, 0)
@@ -79,7 +58,7 @@ def test_each_user() -> None:
         "cannot make object 'm0' of 41 bytes: 60 bytes are in use by user 1000,"
         " --max-memory-per-user allows 100"
     )
-    assert refusal(quota, 21, NO_USER) == (
+    assert refusal(quota, 21, ANYBODY) == (
         "cannot make object 'm0' of 21 bytes: 80 bytes are in use by those without a user id,"
         " --max-memory-per-user allows 100"
     )
@@ -108,7 +87,7 @@ class Life(RuleBasedStateMachine):
         self.objects: set[int] = set()
         self.memory: set[int] = set()
 
-    @rule(size=st.integers(0, 5), owner=st.sampled_from([None, NO_USER, 0, 1000]))
+    @rule(size=st.integers(0, 5), owner=st.sampled_from([None, ANYBODY, 0, 1000]))
     def make(self, size: int, owner: int | None) -> None:
         self.objects.add(len(self.charges))
         self.charges.append((self.quota.charge(size, owner), size, owner))
@@ -136,7 +115,7 @@ class Life(RuleBasedStateMachine):
         there = [self.charges[which][1:] for which in self.objects | self.memory]
         assert self.quota.objects == len(self.objects)
         assert self.quota.memory == sum(size for size, _owner in there)
-        for user in (NO_USER, 0, 1000):
+        for user in (ANYBODY, 0, 1000):
             mine = sum(size for size, owner in there if owner == user)
             assert self.quota.users.get(user, 0) == mine
         assert 0 not in self.quota.users.values()

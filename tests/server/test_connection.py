@@ -13,13 +13,13 @@ import pytest
 
 from memd.errors import QMPError
 from memd.json_types import JSON
+from memd.places import Places
 from memd.server import connection as room
 from memd.server.connection import Connection
 from memd.server.limits import ConnectionBudget, Limits
 from memd.server.scheduler import FairScheduler
 from memd.server.stream import SocketStream
 from memd.session import Monitor, Session
-from memd.session.places import Places
 from memd.work import Event, Job, Outcome, Pieces, Resume, Wait
 from tests.descriptors import open_descriptors
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from memd.errors import QMPError
+from memd.places import SPARE
 from memd.server.jobs import COPIES, HEAVY, LIGHT, LINE, THREADS, UNKNOWN, Jobs
-from memd.session.places import SPARE
 from memd.work import ELSEWHERE, MEMORY, Event, Job
 from tests.conftest import no_more_threads
 from tests.differential.server import PATIENCE

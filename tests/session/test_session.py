@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from memd.errors import QMPError, command_not_found
 from memd.json_types import JSON
+from memd.places import Places
 from memd.session import Monitor, Session
-from memd.session.places import Places
 from memd.session.session import QUEUE_LIMIT
 from memd.session.state import NEXT, Phase
 from memd.wire import encode

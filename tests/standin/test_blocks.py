@@ -14,8 +14,9 @@ from memd.commands.descriptors import FdSets
 from memd.commands.hmp_info import info_block
 from memd.compat import Compat
 from memd.errors import QMPError
+from memd.places import Places
 from memd.qom.tree import Tree
-from memd.session.places import Descriptor, Places
+from memd.session.descriptor import Descriptor
 from memd.standin.blocks import PROBED, Blocks, Node
 from memd.standin.drives import Drives
 from memd.standin.exports import Exports
@@ -214,23 +215,6 @@ def test_others_have_their_turn_while_nodes_are_told_of(command: str) -> None:
         }[command]()
     )
     assert isinstance(running.wait, Turn)
-
-
-def test_drives_and_exports_have_a_number() -> None:
-    blocks = make()
-    drives = Drives(blocks, Tree(), "none")
-    for number in range(1024):
-        done(drives.add({"if": "none", "id": f"d{number}"}, lambda args: args, hotplugged=True))
-    with pytest.raises(QMPError, match="there are 1024 drives, and may be no more"):
-        done(drives.add({"if": "none", "id": "more"}, lambda args: args, hotplugged=True))
-    exports: Any = Exports(blocks, Listening())  # type: ignore[arg-type]
-    add(blocks, "n")
-    for number in range(1024):
-        done(
-            exports.add({"id": f"e{number}", "type": "nbd", "node-name": "n", "name": str(number)})
-        )
-    with pytest.raises(QMPError, match="there are 1024 exports, and may be no more"):
-        done(exports.add({"id": "more", "type": "nbd", "node-name": "n", "name": "more"}))
 
 
 def test_a_descriptor_of_a_set_is_given_back_where_its_job_is_not_begun() -> None:

@@ -14,7 +14,8 @@ import pytest
 from memd.commands.descriptors import FdSets
 from memd.errors import QMPError
 from memd.hostmem.sockets import listen_unix
-from memd.session.places import Descriptor, Places
+from memd.places import Places
+from memd.session.descriptor import Descriptor
 from memd.standin.channels import Channel, Opener
 from memd.work import Completion
 from tests.differential.kernel import descriptors

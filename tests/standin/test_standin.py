@@ -12,12 +12,13 @@ import pytest
 from memd.commands.daemon import Daemon
 from memd.config import Config, MachineConfig, Report
 from memd.errors import QMPError
+from memd.places import ITEM, KEPT_PER_USER, MEMBER
 from memd.qapi.schema import Schema
 from memd.qapi.validator import Validator
 from memd.qom import Tree
-from memd.qom.quota import INTERNAL
+from memd.standin.jobs import Task
 from memd.standin.standin import StandIn
-from tests.stepping import Running, close_all
+from tests.stepping import Running, as_user, close_all
 
 
 def make(unmodelled: str = "refuse", machine: str = "none") -> tuple[StandIn, Schema, Tree]:
@@ -87,24 +88,46 @@ def test_own_commands_and_types_are_there_besides() -> None:
 
 def test_what_an_object_was_given_counts_for_its_user() -> None:
     _standin, _schema, tree = make()
-    objects, held = tree.objects, tree.objects.quota.internal
-    add = {"qom-type": "authz-simple", "id": "a0", "identity": "x" * (INTERNAL - 1200)}
-    Running(objects.create(add, 1000)).finish()
-    assert INTERNAL - 1200 < held[1000] < INTERNAL
+    objects, kept = tree.objects, tree.objects.account.places
+
+    def add(user: int, **more: Any) -> None:
+        with as_user(user):
+            Running(objects.create({"qom-type": "authz-simple", **more})).finish()
+
+    add(1000, id="a0", identity="x" * (KEPT_PER_USER - 1200))
+    assert KEPT_PER_USER - 1200 < kept.of(1000) < KEPT_PER_USER - 500
     rules = [{"match": "x" * 500, "policy": "allow"}]
     more = {"qom-type": "authz-list", "id": "a1", "rules": rules}
-    with pytest.raises(QMPError, match=r"cannot keep \d+ bytes of 'a1'"):
-        Running(objects.create(more, 1000))
-    Running(objects.create(more, 1001)).finish()
+    there = kept.of(1000)
+    with pytest.raises(
+        QMPError, match=rf"bytes more: {there} bytes are kept for user 1000, \d+ may"
+    ):
+        add(1000, **more)
+    add(1001, **more)
     Running(objects.delete("a0")).finish()
     # A number counts as well.
-    Running(objects.create({"qom-type": "iothread", "id": "n0", "poll-grow": 1}, 1002)).finish()
-    assert held[1002] > 0
+    add(1002, **{"qom-type": "iothread", "id": "n0", "poll-grow": 1})
+    assert MEMBER < kept.of(1002) < MEMBER + 100
     Running(objects.delete("n0")).finish()
-    Running(objects.create({**more, "id": "a2"}, 1000)).finish()
-    assert held[1001] == held[1000]
+    add(1000, **{**more, "id": "a2"})
+    assert kept.of(1001) == kept.of(1000)
     close_all(tree)
-    assert held == {}
+    assert kept.taken == 0
+
+
+def test_a_reset_counts_nothing_any_more() -> None:
+    standin, _schema, tree = make()
+    kept = tree.objects.account.places
+    target = {"driver": "null-co", "node-name": "n"}
+    with as_user(1000):
+        standin.netdevs.add({"type": "hubport", "id": "h", "hubid": 3}, lambda name: None)
+        null = {"id": "c", "backend": {"type": "null", "data": {}}}
+        Running(standin.chardevs.add(null, lambda name: None)).finish()
+        Running(standin.blocks.add(target)).finish()
+        Running(standin.images.jobs.start("j", Task("backup", end="running"), {})).finish()
+    assert kept.of(1000) > 5 * ITEM
+    Running(standin.close()).finish()
+    assert kept.taken == 0
 
 
 def test_a_start_imports_what_its_machine_has() -> None:

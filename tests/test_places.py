@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memd.session.places import SPARE, Places
+from memd.errors import QMPError
+from memd.places import KEPT, KEPT_PER_USER, SPARE, Account, Places
 
 ROOT, OWN, OTHER, ANOTHER = 0, 5, 1000, 1001
 
@@ -91,3 +92,22 @@ def test_no_more_than_there_are(total: int, each: int, steps: list[tuple[bool, i
         places.give_back(user, places.of(user))
     assert places.taken == 0
     assert places.has_free_place(OTHER) == (total == 0 or total > 2 * min(SPARE, total // 8))
+
+
+def test_bytes_are_kept_for_each_user_and_all() -> None:
+    account = Account()
+    full = account.charge_bytes(KEPT_PER_USER, OTHER)
+    with pytest.raises(QMPError, match=r"10 bytes more: 67108864 bytes are kept for user 1000, 67"):
+        account.charge_bytes(10, OTHER)
+    # Another one has room, and what is the daemon's own counts for nobody.
+    other = account.charge_bytes(1000, ANOTHER)
+    account.charge_bytes(KEPT * 2, None)
+    with pytest.raises(QMPError, match="kept for all users"):
+        other.resize(KEPT_PER_USER)
+    # So has the operator, still.
+    account.charge_bytes(KEPT // 8, ROOT).end()
+    full.resize(5)
+    other.resize(KEPT_PER_USER)
+    for each in (full, other, full):
+        each.end()
+    assert account.places.taken == 0

@@ -1,0 +1,231 @@
+"""Accounts: how much of what is scarce each user has."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter, deque
+from collections.abc import Iterable
+from contextvars import ContextVar
+
+from memd.errors import QMPError
+from memd.json_types import JSON
+
+ANYBODY = -1
+"""The user whom clients count for that the kernel knows no user of, as over TCP."""
+
+USER: ContextVar[int | None] = ContextVar("user", default=None)
+"""The user whose client's command is being run; None for what the daemon does by itself."""
+
+KEPT = 96 << 20
+"""Bytes that are kept of what all clients gave. An eighth is set aside for root, and one for the
+daemon's own user."""
+
+KEPT_PER_USER = 64 << 20
+"""Of these, what one user's clients may have."""
+
+ITEM = 32 << 10
+"""Bytes that a device, a block node or the like counts as beside its texts: there are commands
+that go through all of them."""
+
+MEMBER = 192
+"""Bytes that an item of a list, or a member, takes beside its text."""
+
+SHARE = 3 / 4
+"""How much one user may have of most of what is scarce, see `Places`."""
+
+SPARE = 4
+"""Places set aside for each of those who are to get in always, where there are many."""
+
+
+class Places:
+    """A bounded number of places, counted for each user.
+
+    Some are set aside for root, and some for the daemon's own user: the operator gets
+    in while others have all that they may. Beyond these both count as any user.
+
+    Args:
+        total: how many there are; 0 for any number.
+        share: the fraction of those that are not set aside that one user may have, rounded up.
+            Of few, one user may have all; with three quarters or less, one user leaves some of
+            four or more to others.
+        each: how many of them instead; 0 for any number.
+        spare: how many are set aside for each of `apart`, an eighth of all at most.
+        apart: the users for whom some are set aside.
+    """
+
+    __slots__ = (
+        *("_apart", "_common", "_each", "_returned", "_spare", "_taken", "_taken_of_common"),
+    )
+
+    def __init__(
+        self,
+        total: int = 0,
+        share: float = 1,
+        each: int | None = None,
+        spare: int = SPARE,
+        apart: Iterable[int] | None = None,
+    ) -> None:
+        self._apart = frozenset((0, os.geteuid()) if apart is None else apart)
+        self._spare = min(spare, total // 8)
+        # Places that are set aside for nobody.
+        self._common = total - self._spare * len(self._apart)
+        if each is None:
+            each = math.ceil(self._common * share)
+        self._each = each
+        self._taken: Counter[int] = Counter()
+        self._taken_of_common = 0
+        self._returned: deque[int] = deque()
+
+    @property
+    def taken(self) -> int:
+        """How many are taken."""
+        self._count_returned()
+        return self._taken.total()
+
+    def of(self, user: int) -> int:
+        """How many a user has."""
+        self._count_returned()
+        return self._taken[user]
+
+    def most(self, user: int) -> int:
+        """How many a user may have, those set aside for it included; 0 for any number."""
+        most = min(filter(None, (self._each, self._common)), default=0)
+        return most and most + (self._spare if user in self._apart else 0)
+
+    def has_free_place(self, user: int, count: int = 1) -> bool:
+        """Whether a user may take so many more."""
+        self._count_returned()
+        spare = self._spare if user in self._apart else 0
+        after = self._taken[user] + count - spare
+        if after <= 0:
+            return True
+        if self._each and after > self._each:
+            return False
+        more = min(after, count)
+        return not self._common or self._taken_of_common + more <= self._common
+
+    def take(self, user: int, count: int = 1) -> None:
+        """Count places as taken, also beyond the limit."""
+        self._change(user, count)
+
+    def give_back(self, user: int, count: int = 1) -> None:
+        """Count places as free again."""
+        self._change(user, -count)
+        if not self._taken[user]:
+            del self._taken[user]
+
+    def give_back_soon(self, user: int) -> None:
+        """Count a place as free again when next the places are looked at; from any thread."""
+        self._returned.append(user)
+
+    def _count_returned(self) -> None:
+        while self._returned:
+            self.give_back(self._returned.popleft())
+
+    def _change(self, user: int, count: int) -> None:
+        spare = self._spare if user in self._apart else 0
+        before = max(0, self._taken[user] - spare)
+        self._taken[user] += count
+        self._taken_of_common += max(0, self._taken[user] - spare) - before
+
+
+class Account:
+    """Bytes that the daemon itself keeps of what clients gave it, counted for each user.
+
+    What the daemon is told by its command line counts for nobody.
+
+    Attributes:
+        places: of each byte.
+    """
+
+    def __init__(self) -> None:
+        self.places = Places(KEPT, each=KEPT_PER_USER, spare=KEPT // 8)
+
+    def charge(self, args: JSON, more: int = 0) -> Share:
+        """Count something that a client's command makes of its arguments.
+
+        Args:
+            more: bytes that it takes besides.
+
+        Raises:
+            QMPError: its user has too much.
+        """
+        return self.charge_bytes(ITEM + size_of(args) + more, USER.get())
+
+    def charge_bytes(self, size: int, user: int | None) -> Share:
+        """Count so many bytes for a user.
+
+        Raises:
+            QMPError: they would be too many.
+        """
+        share = Share(self, user)
+        share.resize(size)
+        return share
+
+    def check(self, more: int, user: int | None) -> None:
+        """Raise `QMPError` where a user may not have so many bytes more."""
+        places = self.places
+        if user is None or more <= 0 or places.has_free_place(user, more):
+            return
+        there, most, whose = places.of(user), places.most(user), whom(user)
+        if there + more <= most:
+            there, most, whose = places.taken, KEPT, "all users"
+        raise QMPError(
+            f"cannot keep {more} bytes more: {there} bytes are kept for {whose}, {most} may be,"
+            " see docs/limits.md"
+        )
+
+
+class Share:
+    """The bytes on an account that something takes until it is no more."""
+
+    __slots__ = ("_account", "_size", "_user")
+
+    def __init__(self, account: Account, user: int | None) -> None:
+        self._account = account
+        self._user = user
+        self._size = 0
+
+    def resize(self, size: int) -> None:
+        """It takes so many bytes from now on.
+
+        Raises:
+            QMPError: they are too many; nothing has changed.
+        """
+        self._account.check(size - self._size, self._user)
+        self.set(size)
+
+    def set(self, size: int) -> None:
+        """The same, also beyond the limits."""
+        if self._user is not None:
+            self._account.places.take(self._user, size - self._size)
+        self._size = size
+
+    def end(self) -> None:
+        """It is no more, or could not be made."""
+        self.set(0)
+
+
+def current_user() -> int:
+    """The user of `USER`; the daemon's own where it does something by itself."""
+    user = USER.get()
+    return os.geteuid() if user is None else user
+
+
+def size_of(value: JSON) -> int:
+    """The bytes that a value takes, roughly: those of texts, and `MEMBER` for each other item."""
+    size, todo = 0, [value]
+    while todo:
+        each = todo.pop()
+        if type(each) is str:
+            size += each.__sizeof__()
+        elif type(each) in (dict, list):
+            size += MEMBER * len(each)
+            todo += (*each, *each.values()) if type(each) is dict else each
+    return size
+
+
+def whom(user: int) -> str:
+    """What errors call a user."""
+    return "those without a user id" if user == ANYBODY else f"user {user}"
