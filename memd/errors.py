@@ -194,6 +194,15 @@ def is_identifier(id: str) -> bool:
     return len(id) <= LONGEST_ID and id[:1] in _FIRST and _FURTHER.issuperset(id)
 
 
+def check_length(id: str) -> None:
+    """Raise `QMPError` for an id, of which QEMU takes any, that is longer than any that is used.
+
+    Commands that list what there is tell of each.
+    """
+    if len(id) > LONGEST_ID:
+        raise QMPError(f"an id has {LONGEST_ID} characters at most")
+
+
 ID_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
 """The hint that follows on a command line."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memd.compat import Compat
 from memd.config import MachineConfig
-from memd.errors import QMPError, device_not_found, is_identifier
+from memd.errors import QMPError, check_length, device_not_found, is_identifier
 from memd.json_types import JSON, JSONObject
 from memd.qom import MemoryRegion, ObjectType, QObject, Tree
 from memd.work import Command, Emit, Event, run_here
@@ -404,6 +404,7 @@ class Machine:
         # QEMU 10.0 takes any text.
         if self.tree.compat is not Compat.V10_0 and not is_identifier(id):
             raise QMPError(f"Invalid qdev ID '{id}'")
+        check_length(id)
         there = self.container(id)
         taken = id in there.children or id in there.qom_type.all_properties
         if taken or any(each.id == id for each in self._making):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from fcntl import ioctl
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memd.errors import NoDescriptorError, QMPError, refusing
+from memd.errors import NoDescriptorError, QMPError, check_length, refusing
 from memd.hostmem.file_systems import number, of_paths
 from memd.hostmem.paths import FDSETS, Entry, create_path, encode_path, open_path
 from memd.hostmem.sockets import (
@@ -170,6 +170,7 @@ class Chardevs:
     async def make(self, args: dict[str, Any], take_fd: TakeFd) -> JSON:
         """The same, of which the reason alone is told where it can't be."""
         id, backend = args["id"], args["backend"]
+        check_length(id)
         there = self._tree.chardevs.children
         if id in there or id in self._making:
             raise QMPError(f"Duplicate ID '{id}' for chardev")

@@ -84,10 +84,16 @@ def filled(asked: Ask, number: int) -> Ask:
 
 def test_each_kind_is_counted_until_it_is_no_more(directory: Path) -> None:
     server = {"addr": {"type": "unix", "data": {"path": str(directory / "nbd")}}}
-    command = [sys.executable, "-c", SCRIPT, *MACHINE]
-    with running("memd", command, directory, directory) as client:
+    line = [sys.executable, "-c", SCRIPT, *MACHINE]
+    with running("memd", line, directory, directory) as client:
         side = Side(client, directory)
         assert side.ask("nbd-server-start", server) == {"return": {}}
+
+        # There are commands that tell of each by its id.
+        for kind in ("chardev", "device"):
+            (command, named), _gone = kinds(directory)[kind]
+            told = side.ask(command, {**named, "id": "x" * 1025})
+            assert "an id has 1024 characters at most" in told["error"]["desc"]
 
         def add(asked: Ask) -> int:
             """Add what there may be; gives how many there are."""
