@@ -55,9 +55,9 @@ def human_monitor_command(daemon: Daemon, args: JSONObject) -> JSON:
     try:
         given = arguments(names, typed, specification, line[end:])
         result = _run(daemon, act, given) if isinstance(act, str) else act(daemon, given)
+        return _wait(result) if type(result) is CoroutineType else _printed(result)
     except (QMPError, Usage) as error:
         return _said(error)
-    return _wait(result) if type(result) is CoroutineType else _printed(result)
 
 
 def _run(daemon: Daemon, command: str, arguments: JSONObject) -> Any:
@@ -74,6 +74,7 @@ def _printed(result: Any) -> JSON:
         result.value = ""
         return result
     if type(result) is list:
+        hmp_info.check_text(sum(map(len, result)))
         return "".join(f"{line}\r\n" for line in result)
     return result if type(result) is str else ""
 

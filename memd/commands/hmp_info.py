@@ -21,8 +21,14 @@ from memd.work import in_turns
 
 _MIB = 1 << 20
 
-_MOST_TEXT = 1 << 20
-"""Characters of `info block`, which tells of the whole chain of each node."""
+MOST_TEXT = 4 << 20
+"""Characters that a command of the human monitor prints: they are put into JSON in one go."""
+
+
+def check_text(size: int) -> None:
+    """Raise `QMPError` where so many characters are too many to be printed."""
+    if size > MOST_TEXT:
+        raise QMPError(f"there are more than {MOST_TEXT} characters to tell")
 
 
 def info_balloon(daemon: Daemon, args: JSONObject) -> list[str]:
@@ -48,8 +54,7 @@ async def info_block(daemon: Daemon, args: JSONObject) -> list[str]:
         more = _block(device, node, verbose=verbose)
         lines.extend(("", *more))
         size += sum(map(len, more))
-        if size > _MOST_TEXT:
-            raise QMPError(f"there are more than {_MOST_TEXT} characters to tell")
+        check_text(size)
 
     if not args.get("nodes"):
         async for row in in_turns(drives.rows()):

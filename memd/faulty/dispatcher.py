@@ -16,7 +16,8 @@ from memd.faulty.session import OWN, FaultySession
 from memd.faulty.transcript import Entry, load_transcript, read_transcript
 from memd.json_types import JSON, JSONObject
 from memd.session import Dispatch, Session
-from memd.work import Constant, Job, Outcome, value_of
+from memd.wire.rows import encode_rows
+from memd.work import Constant, Job, Outcome, in_turns, value_of
 
 _LISTS = ("query-commands", "query-qmp-schema")
 
@@ -220,7 +221,7 @@ async def _reset(hub: FaultyHub, args: JSONObject) -> JSON:
 OWN_HANDLERS: dict[str, Callable[[FaultyHub, JSONObject], JSON]] = {
     "x-test-fault-add": lambda hub, args: {"id": hub.faults.add(args)},
     "x-test-fault-del": _fault_del,
-    "x-test-faults": lambda hub, args: hub.faults.list(),
+    "x-test-faults": lambda hub, args: encode_rows(in_turns(hub.faults.list())),
     "x-test-transcript": _transcript,
     "x-test-emit": _emit,
     "x-test-send": _send,

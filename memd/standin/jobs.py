@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from memd.places import Share
     from memd.standin.blocks import Blocks, Node
 
+_LONGEST_ERROR = 1024
+"""Characters of why a job has failed."""
+
 _ACTIVE = ("running", "paused", "ready", "standby")
 _VERBS = {
     "cancel": (*_ACTIVE, "pending"),
@@ -72,6 +75,7 @@ class _Job:
         self.waits = not args.get("auto-finalize", True)
         self.speed = args.get("speed", 0)
         self.status = "created"
+        self._error: str | None = None
         self.error = task.error
         self.pauses = self.completes = self.ends = False
         self.pivots = True
@@ -82,6 +86,16 @@ class _Job:
     def go(self, status: str) -> None:
         self.status = status
         self.events.append(Event("JOB_STATUS_CHANGE", {"status": status, "id": self.id}))
+
+    @property
+    def error(self) -> str | None:
+        """Why it has failed, or None."""
+        return self._error
+
+    @error.setter
+    def error(self, text: str | None) -> None:
+        # It may repeat what was sent, and `query-jobs` tells of all jobs.
+        self._error = None if text is None else text[:_LONGEST_ERROR]
 
     @property
     def offset(self) -> int:

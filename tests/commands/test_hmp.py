@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from memd import __version__
+from memd.qom import QObject
+from memd.qom.builtin_objects import CONTAINER
 from memd.work import Outcome
 from tests.commands.fakes import Console
 
@@ -122,3 +124,12 @@ def test_states_read_as_in_qemu_and_events_are_sent() -> None:
     assert say(console, "s") == ""
     assert say(console, "info status") == "VM status: paused\r\n"
     assert console("human-monitor-command", command_line="quit").shutdown == "host-qmp-quit"
+
+
+def test_what_is_printed_has_an_end() -> None:
+    """It is put into JSON in one go."""
+    console = Console()
+    tree = console.daemon.tree
+    tree.chardevs.add_child("x" * (4 << 20), QObject(CONTAINER, tree))
+    text = "Error: there are more than 4194304 characters to tell\r\n"
+    assert say(console, "info qom-tree /chardevs") == text

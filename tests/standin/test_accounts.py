@@ -89,6 +89,13 @@ def test_each_kind_is_counted_until_it_is_no_more(directory: Path) -> None:
         side = Side(client, directory)
         assert side.ask("nbd-server-start", server) == {"return": {}}
 
+        # What is told of a job repeats little of what was sent.
+        command, named = filled(kinds(directory)["job"][0], 1)
+        options = {**named["options"], "filename": "x" * 60_000}
+        side.ask(command, {**named, "options": options})
+        (job,) = side.ask("query-jobs")["return"]
+        assert len(job["error"]) == 1024
+        assert side.ask("job-dismiss", {"id": "j1"}) == {"return": {}}
         # There are commands that tell of each by its id.
         for kind in ("chardev", "device"):
             (command, named), _gone = kinds(directory)[kind]

@@ -115,8 +115,8 @@ def test_what_a_person_is_told_of_all_nodes_has_an_end() -> None:
     daemon: Any = SimpleNamespace(standin=register)
     assert len(done(info_block(daemon, {"nodes": True}))) == 8
     for node in blocks.all():
-        node.filename = "x" * (1 << 19)
-    with pytest.raises(QMPError, match="there are more than 1048576 characters to tell"):
+        node.filename = "x" * (1 << 21)
+    with pytest.raises(QMPError, match="there are more than 4194304 characters to tell"):
         done(info_block(daemon, {"nodes": True}))
 
 
