@@ -52,7 +52,7 @@ def pytest_runtest_makereport(
     return report
 
 
-_TOGETHER = re.compile(r"tests/(guests|systemd)/|/test_libvirt|huge_pages")
+_TOGETHER = re.compile(r"tests/(guests|systemd)/|/test_(libvirt|tls)|huge_pages")
 """In the names of tests that share what takes long to make, or what the machine has once."""
 
 

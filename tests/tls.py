@@ -89,15 +89,15 @@ class Certificates:
         """
         if (self.place / f"{name}.pem").exists():
             return name
+        config = ("-config", "config")
         if key is None:
-            curve = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
-            self._openssl("genpkey", *curve, "-out", f"{name}.key")
+            curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+            keyed = [*curve, "-nodes", "-keyout", f"{name}.key"]
         else:
             shutil.copy(self.place / f"{key}.key", self.place / f"{name}.key")
+            keyed = ["-key", f"{name}.key"]
         (self.place / "extensions").write_text(f"{extensions}\n", encoding="ascii")
-        config = ("-config", "config")
-        request = ("req", "-new", *config, "-key", f"{name}.key", "-subj", subject)
-        self._openssl(*request, "-out", f"{name}.csr")
+        self._openssl("req", "-new", *config, *keyed, "-subj", subject, "-out", f"{name}.csr")
         self._openssl(
             *("ca", "-batch", *config, "-notext", "-in", f"{name}.csr", "-out", f"{name}.pem"),
             *("-startdate", holds[0], "-enddate", holds[1], "-extfile", "extensions"),

@@ -213,11 +213,9 @@ def is_listening(path: Path) -> bool:
     A client that connects and leaves at once can make QEMU greet the next one twice.
     """
     accepts = "00010000"  # __SO_ACCEPTCON, in the flags of /proc/net/unix
-    for row in Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]:
-        words = row.split(maxsplit=7)
-        if len(words) == 8 and words[7] == str(path) and words[3] == accepts:
-            return True
-    return False
+    rows = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()
+    own = f" {path}"
+    return any(row.endswith(own) and row.split(maxsplit=4)[3] == accepts for row in rows)
 
 
 class Server:

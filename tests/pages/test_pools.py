@@ -210,7 +210,7 @@ def test_the_bound_of_a_control_group(
     assert 1 <= pool["ready"] < 8
     # What takes makes no room, and what is deleted does.
     options = {"size": 64 * MIB}
-    for _ in range(3):
+    for _ in range(2):
         assert add(monitor, "memory-backend-ram", "m0", **options) == {"return": {}}
         told(monitor, "object-del", id="m0")
         again = settle(lambda: pools(monitor), lambda found: found[0]["ready"] >= 1, PATIENCE)
