@@ -14,7 +14,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from memd.client import Client
@@ -148,7 +148,8 @@ class _Binary:
                     try:
                         client = Client(address, timeout=_PATIENCE)
                         break
-                    except (FileNotFoundError, ConnectionRefusedError):
+                    except (FileNotFoundError, ConnectionError):
+                        # It may also end, and say why, after it has listened.
                         if process.poll() is not None or time.monotonic() > deadline:
                             log.seek(0)
                             said = log.read().decode(errors="replace").strip()
@@ -184,34 +185,40 @@ class _Binary:
         )
         return set(_UNUSED.findall(done.stderr))
 
-    def plug_each(self, drivers: Sequence[str]) -> dict[str, tuple[str | None, JSON]]:
+    def plug_each(self, buses: Mapping[str, str]) -> dict[str, tuple[str | None, JSON]]:
         """The complaint of each device that is plugged in with nothing given but its type.
+
+        Args:
+            buses: the devices, each with the type of bus that it is for.
 
         Returns:
             the complaint, "" where there is none, None where there was no answer; and the
             device's row of query-pci without its place, None where it has none.
         """
         # QEMU sleeps 50 ms over each that it refuses.
+        every = list(buses.items())
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            parts = pool.map(self._plug, (drivers[at::_AT_ONCE] for at in range(_AT_ONCE)))
+            parts = pool.map(self._plug, (every[at::_AT_ONCE] for at in range(_AT_ONCE)))
         return {driver: said for part in parts for driver, said in part.items()}
 
-    def _plug(self, drivers: Sequence[str]) -> dict[str, tuple[str | None, JSON]]:
+    def _plug(self, devices: Sequence[tuple[str, str]]) -> dict[str, tuple[str | None, JSON]]:
         said: dict[str, tuple[str | None, JSON]] = {}
-        todo = list(drivers)
+        todo = list(devices)
         while todo:
             with self.run("pc", *_WITH_BUSES) as client:
                 client.set_timeout(_MOMENT)
                 first = len(todo)
                 while todo:
-                    driver = todo[0]
+                    driver, bus = todo[0]
                     said[driver] = None, None
                     id = f"plugged{len(said)}"
                     try:
                         client.execute("device_add", {"driver": driver, "id": id})
                         said[driver] = "", _pci(client, id)
                     except QMPError as error:
-                        said[driver] = error.desc, self._plug_first(driver, error.desc)
+                        # Of what is on no such bus, query-pci has no row.
+                        row = self._plug_first(driver, error.desc) if bus == "PCI" else None
+                        said[driver] = error.desc, row
                         if "no slot/function available" in error.desc and len(todo) < first:
                             # Another one has the room.
                             break
@@ -419,7 +426,8 @@ def _devices(binary: _Binary) -> JSON:
     staying = binary.staying(list(found))
     for name, each in found.items():
         each["hotplug"] = name not in staying
-    said = binary.plug_each([name for name, each in found.items() if each["user"] and each["bus"]])
+    there = {name: each["bus"] for name, each in found.items() if each["user"] and each["bus"]}
+    said = binary.plug_each(there)
     for name, each in found.items():
         each["says"], each["pci"] = said.get(name, (None, None))
     return found
