@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from memd.compat import Compat
@@ -41,21 +42,22 @@ class Report:
         """Say what goes on."""
         self._write("info: ", text, where, None)
 
+    def say(self, text: str) -> None:
+        """Write lines as they are."""
+        if sys.stderr is not None:
+            # Nobody may read it any more, and that is no reason to stop.
+            with suppress(OSError):
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()
+
     def _write(self, kind: str, text: str, where: str, hint: str | None) -> None:
-        if sys.stderr is None:
-            return
         begin = f"{_now()} " if self.timestamp else ""
         if self.name is not None:
             begin += f"{self.name} "
         # A place in a file follows the program's name at once.
         place = f": {where}" if where and not where.startswith(":") else where
         end = "" if hint is None else f"{hint}\n"
-        try:
-            sys.stderr.write(f"{begin}{self.program}{place}: {kind}{text}\n{end}")
-            sys.stderr.flush()
-        except OSError:
-            # Nobody reads it any more, and that is no reason to stop.
-            pass
+        self.say(f"{begin}{self.program}{place}: {kind}{text}\n{end}".removesuffix("\n"))
 
 
 def _now() -> str:
@@ -261,12 +263,14 @@ class StartCommand(NamedTuple):
         options: its arguments.
         is_json: whether values have their types; else they are text.
         where: the option and its argument as given, for messages.
+        failed: what is said to fail for want of it, after what is wrong, or "".
     """
 
     command: str
     options: JSONObject
     is_json: bool
     where: str
+    failed: str = ""
 
 
 class Global(NamedTuple):

@@ -82,26 +82,31 @@ class StartError(Exception):
         text: the message for standard error.
         where: the option and its argument that are at fault, or "".
         hint: what may follow on a line of its own, or None.
+        failed: what fails for want of it, as a second message, or "".
     """
 
-    def __init__(self, text: str, where: str = "", hint: str | None = None) -> None:
+    def __init__(
+        self, text: str, where: str = "", hint: str | None = None, failed: str = ""
+    ) -> None:
         super().__init__(text)
         self.text = text
         self.where = where
         self.hint = hint
+        self.failed = failed
 
 
 @contextmanager
-def starting(where: str = "") -> Iterator[None]:
+def starting(where: str = "", failed: str = "") -> Iterator[None]:
     """A context in which a `QMPError` means that the daemon can't start.
 
     Args:
         where: the option and its argument that are at fault.
+        failed: says what fails for want of it, after what is wrong.
     """
     try:
         yield
     except QMPError as error:
-        raise StartError(error.desc, where, error.hint) from None
+        raise StartError(error.desc, where, error.hint, failed) from None
 
 
 _SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC))

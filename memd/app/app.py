@@ -311,7 +311,7 @@ class App:
         from memd.commands.standin import at_start
 
         for each in commands:
-            with starting(each.where):
+            with starting(each.where, each.failed):
                 await self._run(at_start(self._daemon, each))
 
     async def _watch_huge_pages(self) -> None:
@@ -454,7 +454,9 @@ def run(config: Config, ready: Callable[[], None] = lambda: None) -> int:
         _check_descriptors()
         asyncio.run(main())
     except StartError as error:
-        config.report.error(error.text, error.where, error.hint)
+        for text, hint in ((error.text, error.hint), (error.failed, None)):
+            if text:
+                config.report.error(text, error.where, hint)
         return 1
     except (OSError, MemoryError) as error:
         lack = shortage(error)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from memd.cli.keyval import HELP, parse_keyval
-from memd.cli.opts import OptsList, parse_opts
-from memd.cli.reading import Given
+from memd.cli.opts import Opts, OptsList, Warn, parse_opts
+from memd.cli.reading import Given, located
 from memd.cli.report import Answered, CommandLineError
 from memd.compat import Compat
 from memd.config import Report
@@ -58,6 +58,9 @@ _ARRAYS = ("CXLFixedMemoryWindow", "SgxEPC")
 
 _ACCEL = OptsList("accel", "accel", None)
 
+_SURE = ("tcg", "qtest")
+"""The accelerators that every host has."""
+
 _ACCELERATORS = {
     Compat.V10_0: ("kvm", "qtest", "tcg"),
     Compat.V11_1: ("kvm", "mshv", "nitro", "qtest", "tcg"),
@@ -76,6 +79,7 @@ class MachineOptions:
     def __init__(self) -> None:
         self._options: JSONObject = {}
         self._accels: list[tuple[str, str]] = []
+        self._of_accels: list[tuple[Given, Opts]] = []
         self.kind = NONE
         self.listed: Callable[[], Sequence[JSONObject]] = tuple
 
@@ -110,17 +114,23 @@ class MachineOptions:
         """Remove and return the members given so far of a property that is used elsewhere."""
         return self._options.pop(name) if isinstance(self._options.get(name), dict) else {}
 
-    def take_accel(self, given: Given) -> None:
+    def take_accel(self, given: Given, warn: Warn | None = None) -> None:
         """Take `-accel`.
+
+        Args:
+            given: it.
+            warn: told of keys without a value.
 
         Raises:
             Answered: it asks which there are.
         """
-        opts = parse_opts(_ACCEL, given.value)
+        opts = parse_opts(_ACCEL, given.value, warn)
         kind = opts.get("accel")
         if kind is None or kind in HELP:
             raise Answered("Accelerators supported in QEMU binary:\ntcg\nkvm\n")
         self._accels.append((kind, given.where))
+        if len(opts.pairs) > 1:
+            self._of_accels.append((given, opts))
 
     def check_type(self, compat: Compat) -> None:
         """Find out which machine it is: where none is named, the recorded QEMU's default.
@@ -170,6 +180,16 @@ class MachineOptions:
             asked = [(name, "") for name in str(named).split(":")]
         found = [name for name, _where in asked if name in _ACCELERATORS[compat]]
         unknown = [(name, where) for name, where in asked if name and name not in found]
+        for given, opts in self._of_accels:
+            from memd.cli.accel import check_accel
+
+            kind = opts.get("accel") or ""
+            if kind in found:
+                with located(given.where):
+                    check_accel(kind, opts, compat)
+            if kind in _SURE:
+                # None after it is looked at.
+                break
         for name, where in unknown:
             report.error(f"invalid accelerator {name}", where)
         if asked and not found:

@@ -381,7 +381,9 @@ OPTIONS: dict[str, Take] = {
     "audio": _audio,
     "audiodev": _audiodev,
     "vga": _vga,
-    "accel": options.method("hardware.machine.take_accel"),
+    "accel": lambda line, given: line.hardware.machine.take_accel(
+        given, given.warn(line.config.report)
+    ),
     "cpu": _cpu,
     "mem-path": options.text("mem_path"),
     **options.HARDWARE,

@@ -12,7 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from memd.cli.chardev import BACKENDS, PROTOCOLS, chardev_list, parse_device, with_mux
+from memd.cli.chardev import BACKENDS, PROTOCOLS, chardev_list, make_chardev, parse_device, with_mux
 from memd.cli.keyval import HELP, parse_either
 from memd.cli.opts import Opts, OptsList, parse_opts
 from memd.cli.reading import Given, located
@@ -62,9 +62,14 @@ def take_network(line: QemuCommandLine, given: Given) -> None:
 
 
 def _register(
-    line: QemuCommandLine, given: Given, command: str, options: JSONObject, is_json: bool = True
+    line: QemuCommandLine,
+    given: Given,
+    command: str,
+    options: JSONObject,
+    is_json: bool = True,
+    failed: str = "",
 ) -> None:
-    line.config.startup.append(StartCommand(command, options, is_json, given.where))
+    line.config.startup.append(StartCommand(command, options, is_json, given.where, failed))
 
 
 _IMAGES = {
@@ -296,9 +301,15 @@ def take_chardev(line: QemuCommandLine, given: Given) -> None:
     if (kind in BACKENDS and not speaks) or kind not in (*BACKENDS, *_KINDS):
         line.monitors.add_chardev(_take_log(line, given))
         return
-    opts = parse_opts(chardev_list(line.config.compat), given.value)
+    compat = line.config.compat
+    opts = parse_opts(chardev_list(compat), given.value)
     if opts.id is None:
         raise QMPError("chardev: no id specified")
+    if kind == "socket":
+        plain = Opts(opts.id)
+        plain.pairs = [each for each in opts.pairs if each[0] not in PROTOCOLS]
+        # Says what is wrong with the rest of it.
+        make_chardev(plain, opts.id, compat)
     _add(line, opts.id, opts, given)
 
 
@@ -332,7 +343,7 @@ def take_port(line: QemuCommandLine, given: Given) -> None:
     if value is not given.value:
         # The human monitor has it, too.
         opts.pairs.append(("mux", "on"))
-    _add(line, id, opts, given)
+    _add(line, id, opts, given, failed)
     _register(line, given, "use-chardev", use)
 
 
@@ -374,12 +385,13 @@ def _add_named(line: QemuCommandLine, given: Given, id: str, failed: str) -> Non
     """Register the character device of an address; says also what fails for want of it."""
     with located(given.where, failed):
         opts = _address(line, id, given.value)
-    _add(line, id, opts, given)
+    _add(line, id, opts, given, failed)
 
 
-def _add(line: QemuCommandLine, id: str, opts: Opts, given: Given) -> None:
+def _add(line: QemuCommandLine, id: str, opts: Opts, given: Given, failed: str = "") -> None:
     for name, backend in with_mux(id, _backend(opts), opts.switch("mux") or False):
-        _register(line, given, "chardev-add", {"id": name, "backend": backend})
+        options = {"id": name, "backend": backend}
+        _register(line, given, "chardev-add", options, failed=failed)
 
 
 def _inet(host: str | None, port: str | None) -> JSONObject:

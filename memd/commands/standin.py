@@ -215,7 +215,7 @@ async def at_start(daemon: Daemon, start: StartCommand) -> None:
         QMPError: it can't be.
     """
     standin = standin_of(daemon)
-    command, options, is_json, where = start
+    command, options, is_json, where, _failed = start
     if command == "add-fd":
         daemon.fdsets.add_inherited(options["added"])
     elif command == "logfile":
@@ -403,6 +403,8 @@ def _use_port(daemon: Daemon, standin: StandIn, id: str, port: str, number: int)
     if machine == "microvm":
         values = daemon.config.machine_values
         there = port == "serial" and number == 0 and values.get("isa-serial", True)
+    if standin.chardevs.find(id) is None:
+        raise QMPError(f"could not connect {port} device to character backend 'chardev:{id}'")
     # The serial ports of PCs take another backend, no other port does.
     changeable = port == "serial" and machine != "virt"
     standin.chardevs.use(id, changeable=changeable, there=there)

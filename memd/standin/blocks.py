@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memd.compat import Compat
@@ -337,6 +337,14 @@ class Node:
             self.fd = -1
 
 
+_GUESSED = (
+    "WARNING: Image format was not specified for '{}' and probing guessed raw.\n"
+    "         Automatically detecting the format is dangerous for raw images, write operations on"
+    " block 0 will be restricted.\n"
+    "         Specify the 'raw' format explicitly to remove the restrictions."
+)
+
+
 class Blocks:
     """The block nodes of a stand-in, and the drives that they are in.
 
@@ -348,6 +356,7 @@ class Blocks:
     Attributes:
         account: counts them, and what is made of them.
         drives: in the order in which they came.
+        say: takes lines for standard error.
         inactive: whether images are another machine's: this one has gone, or not yet come.
     """
 
@@ -358,6 +367,7 @@ class Blocks:
         self._tree = tree
         self.account = tree.objects.account
         self._sets = sets
+        self.say: Callable[[str], None] = lambda text: None
         self._nodes: dict[str, Node] = {}
         self._making: set[str] = set()
         self._numbers = 0
@@ -461,6 +471,10 @@ class Blocks:
             await self.collect(top)
             raise
         top.owned = owned
+        if top.probed and not top.read_only:
+            name = "" if top.child is None else top.child.filename
+            # No name of a client's makes a line of its own.
+            self.say(_GUESSED.format("".join(c if c.isprintable() else "?" for c in name)))
         return top
 
     def _take_given(self, nodes: list[Node]) -> None:

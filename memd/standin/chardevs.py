@@ -184,6 +184,8 @@ class Chardevs:
             raise QMPError(f"unsupported type name: {data['type']}")
         if kind == "spiceport" and not self._with_spice():
             raise QMPError("spice not enabled")
+        if data.get("websocket") and not data.get("server", True):
+            raise QMPError("Websocket client is not implemented")
         share = self._tree.objects.account.charge(args, more=size if kind == "ringbuf" else 0)
         try:
             return await self._made(id, kind, data, take_fd, share)

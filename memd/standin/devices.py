@@ -275,6 +275,8 @@ class Devices:
                 await self._fsdevs.check(values.get("fsdev"), values.get("mount_tag"))
             if driver in _IOMMUS and any(each.qom_type.name in _IOMMUS for each in self._present):
                 raise QMPError("QEMU does not support multiple vIOMMUs for x86 yet.")
+            if driver == "intel-iommu":
+                _settle_iommu(device.values)
             if driver == _BALLOON and has_balloon(self._tree, name):
                 raise QMPError("Only one balloon device is supported")
             if driver == "floppy":
@@ -637,6 +639,17 @@ def inner_type(tree: Tree, driver: str) -> ObjectType | None:
             found = tree.type_by_name(f"{name}-device") or tree.type_by_name(name)
             return found if found is not None and found.is_a("virtio-device") else None
     return None
+
+
+def _settle_iommu(values: dict[str, Any]) -> None:
+    """Decide what an `intel-iommu` leaves open, as under TCG; raises `QMPError`."""
+    remaps, extended = (values.get(name, "auto") for name in ("intremap", "eim"))
+    if remaps == "off" and extended == "on":
+        raise QMPError("eim=on cannot be selected without intremap=on")
+    if not values.get("x-scalable-mode") and values.get("aw-bits", 48) not in (39, 48):
+        raise QMPError("Legacy mode: supported values for aw-bits are: 39, 48")
+    values["intremap"] = "on" if remaps == "auto" else remaps
+    values["eim"] = "off" if extended == "auto" else extended
 
 
 def _names(device: Device, path: str) -> tuple[str | None, ...]:

@@ -14,7 +14,7 @@ from memd.qapi.visit import narrow_integers
 from memd.qom import ObjectType
 
 _int64, _uint64 = parsed(parse_int64, "int64"), parsed(parse_uint64, "uint64")
-_VISITS = {
+VISITS = {
     "bool": parsed(parse_switch, "'on' or 'off'"),
     **dict.fromkeys(("int", "int64"), _int64),
     "uint64": _uint64,
@@ -39,7 +39,7 @@ def read_global(kind: ObjectType, given: Global) -> JSON:
         told = kind.all_properties.get(name)
         if told is None:
             raise QMPError(f"Property '{kind.name}.{name}' not found")
-        visit = _VISITS.get(told.type)
+        visit = VISITS.get(told.type)
         return given.value if visit is None else visit(given.value, name)
     except QMPError as error:
         raise refused(given, error) from None

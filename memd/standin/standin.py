@@ -90,6 +90,7 @@ class StandIn:
         from memd.standin.blocks import Blocks
 
         blocks = Blocks(self._compat, self._tree, self._host.fdsets)
+        blocks.say = self._host.config.report.say
         blocks.inactive = self._host.run_state == "inmigrate"
         return blocks
 

@@ -71,7 +71,10 @@ def test_a_log_is_made_and_empty(start: Start, directory: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("-serial", "chardev:nope"), "-serial chardev:nope: chardev 'nope' not found"),
+        (
+            ("-serial", "chardev:nope"),
+            "could not connect serial device to character backend 'chardev:nope'",
+        ),
         (("-netdev", "tap,id=t0,fd=99"), "File descriptor named '99' has not been found"),
         (("-netdev", "tap,id=t0,foo=1"), "Invalid parameter 'foo'"),
         (("-blockdev", "driver=file,node-name=f,filename=/nope"), "Could not open '/nope'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ LIBVIRT = """
 -device {"driver":"hda-duplex","id":"sound0-codec0","bus":"sound0.0","audiodev":"audio1"}
 -vnc unix:@DIR@/vnc
 -device {"driver":"virtio-balloon-pci","id":"balloon0"}
+-device {"driver":"intel-iommu","id":"iommu0","caching-mode":true}
 -object {"qom-type":"rng-random","id":"objrng0","filename":"/dev/urandom"}
 -device {"driver":"virtio-rng-pci","rng":"objrng0","id":"rng0"}
 """
@@ -68,6 +70,10 @@ MORE: list[tuple[str, Any]] = [
     *(
         ("human-monitor-command", {"command-line": f"info {word}"})
         for word in ("mice", "uuid", "numa", "vnc", "sev", "lapic", "mem", "capture", "spice")
+    ),
+    *(
+        ("qom-get", {"path": "/machine/peripheral/iommu0", "property": name})
+        for name in ("intremap", "eim", "aw-bits")
     ),
     *(("query-rx-filter", {"name": name}) for name in ("net0", "net1", "hostnet0", "nobody")),
 ]
@@ -132,6 +138,13 @@ def test_pointers_come_and_go(directory: Path) -> None:
         "-net nic",
         "-nic user -net nic -net user -netdev user,id=u -netdev hubport,id=p,hubid=2,netdev=u",
         "-machine none -net nic,id=x -net user",
+        *("-accel tcg,thread=x", "-accel tcg,tb-size=4294967296", "-accel tcg,split-wx=x"),
+        *("-accel tcg,foo=1", "-accel tcg,thread", "-accel tcg,thread=multi,tb-size=64"),
+        *("-serial telnet:x", "-serial telnet:127.0.0.1:1", "-serial websocket:127.0.0.1:1"),
+        *("-chardev socket,id=a,telnet=on", "-chardev socket,id=a,host=x,port=1,websocket=on"),
+        *("-chardev socket,id=a,host=x,telnet=on", "-serial chardev:x", "-parallel file:/none/x"),
+        *("-device intel-iommu,eim=on,intremap=off", "-device intel-iommu,aw-bits=57"),
+        *("-debugcon tcp:127.0.0.1:1", "-gdb tcp:127.0.0.1:x"),
     ],
 )
 def test_what_is_said(line: str) -> None:
@@ -143,3 +156,39 @@ def test_sound_cards(directory: Path) -> None:
     with standin_pair(directory, *line.split()) as pair:
         compare(pair, "query-audiodevs")
         compare(pair, "query-pci")
+
+
+CONSOLES = """
+-machine pc -serial telnet:127.0.0.1:0,server,nowait
+-serial websocket:127.0.0.1:0,server=on,wait=off
+-chardev socket,id=a,host=127.0.0.1,port=0,server=on,wait=off,websocket=on,telnet=on
+-chardev socket,id=b,path=@DIR@/s,server=on,wait=off,websocket=on -chardev pty,id=c
+"""
+
+
+def test_consoles(directory: Path) -> None:
+    def filenames(side: Side) -> Any:
+        rows = side.ask("query-chardev")["return"]
+        del rows[[row["label"] for row in rows].index("compat_monitor0")]
+        return {row["label"]: re.sub(r"(:|pts/)\d+", r"\1", row["filename"]) for row in rows}
+
+    def told(side: Side) -> str:
+        return re.sub(r"pts/\d+", "", side.server.stderr())
+
+    with standin_pair(directory, *CONSOLES.split()) as pair:
+        address = {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}
+        for more in ({"telnet": True}, {"websocket": True}, {"websocket": True, "server": False}):
+            data = {"addr": address, "wait": False, **more}
+            if "server" in more:
+                del data["wait"]
+            backend = {"type": "socket", "data": data}
+            compare(pair, "chardev-add", {"id": f"x{len(data)}", "backend": backend})
+        pair.same("query-chardev", filenames)
+        pair.same("standard output", told)
+
+
+def test_formats_that_were_looked_for(directory: Path) -> None:
+    image(directory)
+    file = directory / "image"
+    for line in (f"-hda {file}", f"-cdrom {file}", f"-drive file={file},format=raw,if=none"):
+        same_messages("-machine", "pc", *line.split())
