@@ -166,7 +166,9 @@ class StandIn:
     def warn(self) -> None:
         """Tell of what may not be meant so, once the machine is made."""
         config = self._host.config
-        if "netdevs" in vars(self):
+        # About a network that the machine has by itself nothing is said.
+        own = any(each.command == "net" and each.is_json for each in config.startup)
+        if "netdevs" in vars(self) and not own:
             for each in self.netdevs.warnings():
                 config.report.warning(each)
         if config.globals:

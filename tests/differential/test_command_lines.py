@@ -146,10 +146,13 @@ def is_told_to_quit(path: Path) -> bool:
 
 
 def said_of_a_terminal(argv: list[str], path: Path) -> str:
-    """What is on the standard output of one that has been started and ended."""
+    """What one says that has been started and ended."""
     line = [*argv, *("-machine", "none", "-display", "none", "-S", "-chardev", "pty,id=a")]
     process = subprocess.Popen(
-        [*line, "-qmp", f"unix:{path},server=on,wait=off"], stdout=subprocess.PIPE, text=True
+        [*line, "-qmp", f"unix:{path},server=on,wait=off"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         settle(lambda: is_told_to_quit(path), bool, PATIENCE)
@@ -160,7 +163,7 @@ def said_of_a_terminal(argv: list[str], path: Path) -> str:
 
 
 def test_which_terminal_it_is(directory: Path) -> None:
-    """Who starts a QEMU reads it on its standard output."""
+    """Who starts a QEMU reads it on its standard output; its own network is not warned about."""
     said = said_of_a_terminal(qemu_binary(), directory / "QEMU")
     assert said == said_of_a_terminal(qemu_system_memd(qemu_compat()), directory / "memd") != ""
 
