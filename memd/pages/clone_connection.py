@@ -9,7 +9,7 @@ import time
 from itertools import islice
 
 from memd.errors import QMPError
-from memd.pages.postcopy import Buffer, Source, Span
+from memd.pages.postcopy import Buffer, Sender, Span
 from memd.pages.recording import RECORD
 
 _PIECES = 1024
@@ -31,10 +31,10 @@ _IN_A_TURN = 1 << 20
 
 
 class CloneConnection:
-    """A source's connection to its destination, served on the event loop.
+    """A connection to a destination, served on the event loop.
 
     Args:
-        source: what is sent.
+        sender: says what is sent.
         sock: the connection; it is closed with `close`.
 
     Attributes:
@@ -42,10 +42,10 @@ class CloneConnection:
             `OSError` that the connection is lost.
     """
 
-    __slots__ = ("_at", "_full", "_loop", "_pending", "_sock", "_source", "ended")
+    __slots__ = ("_at", "_full", "_loop", "_pending", "_sender", "_sock", "ended")
 
-    def __init__(self, source: Source, sock: socket.socket) -> None:
-        self._source = source
+    def __init__(self, sender: Sender, sock: socket.socket) -> None:
+        self._sender = sender
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -90,13 +90,13 @@ class CloneConnection:
             data = self._sock.recv(_READ)
             if not data:
                 raise ConnectionResetError("the connection is closed")
-            self._source.receive(data, time.monotonic())
+            self._sender.receive(data, time.monotonic())
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, QMPError) as failed:
             self._end(failed)
             return
-        if self._source.ended:
+        if self._sender.ended:
             self._end(None)
 
     def _send(self) -> None:
@@ -108,7 +108,7 @@ class CloneConnection:
                     self._receive()
                     if self.ended.done():
                         return
-                    self._pending, self._at = self._source.next(time.monotonic()), 0
+                    self._pending, self._at = self._sender.next(time.monotonic()), 0
                     if not self._pending:
                         self._wait(full=False)
                         return

@@ -1,4 +1,4 @@
-"""The source's side of one postcopy migration, without I/O.
+"""The sending side of one postcopy migration, without I/O.
 
 QEMU, the destination, loads the devices, runs, and asks for the pages that it
 touches; they are sent first, then the working set in its order, then the rest.
@@ -236,7 +236,7 @@ _Run = tuple[_Part, int, int, bool]
 """Units that are sent at once: a part, the first, how many, whether they are needed soon."""
 
 
-class Counts:
+class SentCounts:
     """Pages and bytes that were sent.
 
     Attributes:
@@ -254,7 +254,7 @@ class Counts:
         self.waited = 0.0
 
 
-class Source:
+class Sender:
     """One clone's migration.
 
     Args:
@@ -280,7 +280,7 @@ class Source:
         memory: Memory,
         page_sizes: Sequence[int],
         working_set: Sequence[Range] = (),
-        counts: Counts | None = None,
+        counts: SentCounts | None = None,
         *,
         on_demand: bool = False,
         recover: bool = False,
@@ -302,7 +302,7 @@ class Source:
         self.ran_at = 0.0
         self.ended = False
         self.asked = array("I")
-        self.counts = counts or Counts()
+        self.counts = counts or SentCounts()
         self._received = b""
         self._now = 0.0
         self._last_asked: _Part | None = None

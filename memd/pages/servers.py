@@ -35,7 +35,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON
 from memd.pages.blobs import replace
 from memd.pages.channel import Channel, Message
-from memd.pages.postcopy import Counts
+from memd.pages.postcopy import SentCounts
 from memd.places import ANYBODY, SHARE, Places, current_user, whom
 from memd.work import Completion, Emit, Event
 
@@ -121,13 +121,13 @@ class Clone:
         }
         return {
             **told,
-            "pages": Counts().pages,
+            "pages": SentCounts().pages,
             "bytes": 0,
             **{key: self.report[key] for key in _TOLD if key in self.report},
         }
 
 
-class Totals(Counts):
+class Totals(SentCounts):
     """Pages and bytes that all clones were sent.
 
     Attributes:

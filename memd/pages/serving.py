@@ -31,7 +31,7 @@ from memd.pages.clone_connection import CloneConnection
 from memd.pages.clone_monitor import CloneMonitor
 from memd.pages.fd_holder import Holder
 from memd.pages.layout import ranges_of
-from memd.pages.postcopy import Counts, Source
+from memd.pages.postcopy import Sender, SentCounts
 from memd.pages.reach import Reach
 from memd.pages.recording import PAGE, Recording, parse
 from memd.pages.store import Store
@@ -68,7 +68,7 @@ class Opened:
         recording: the machine's state.
         memory: its main memory.
         working_set: numbers of pages, in their order.
-        ranges: the same as `Source` is told them.
+        ranges: the same as `Sender` is told them.
         page_sizes: of the blocks of memory that it was made of, in bytes.
         clones: how many are being served.
         closing: when it is closed; None while clones are being served.
@@ -241,17 +241,17 @@ class _Served:
         self._channel = channel
         self._monitor: CloneMonitor | None = None
         self._connection: CloneConnection | None = None
-        self._source: Source | None = None
+        self._sender: Sender | None = None
         self._began = time.monotonic()
         self._ran_after: float | None = None
-        self._counts = Counts()
+        self._counts = SentCounts()
         self._asked = array("I")
 
     def hurry(self) -> None:
         """Send all there is: the daemon that could recover the clone has gone."""
         self._record = False
-        if self._source is not None and self._connection is not None:
-            self._source.push()
+        if self._sender is not None and self._connection is not None:
+            self._sender.push()
             self._connection.wake()
 
     async def close(self) -> None:
@@ -354,7 +354,7 @@ class _Served:
             OSError: the connection is lost.
             QMPError: it could not be served.
         """
-        source = Source(
+        sender = Sender(
             opened.recording,
             opened.memory,
             self._page_sizes,
@@ -365,30 +365,30 @@ class _Served:
         )
         sock = await self._reach.connect(self._uri)
         self._channel.send({"id": self._id, "page-sizes": self._page_sizes})
-        connection = CloneConnection(source, sock)
-        self._source, self._connection = source, connection
+        connection = CloneConnection(sender, sock)
+        self._sender, self._connection = sender, connection
         opened.memory.on_ready.add(connection.wake)
         told = seen = 0
         quiet = connected = time.monotonic()
         try:
             while not (await asyncio.wait((connection.ended,), timeout=REPORTS))[0]:
-                if not source.goes_on and time.monotonic() - connected > LOADING:
+                if not sender.goes_on and time.monotonic() - connected > LOADING:
                     raise QMPError(f"the QEMU at {self._uri} has not begun within {LOADING:.0f} s")
                 if told != self._counts.bytes:
-                    self._see_running(source)
+                    self._see_running(sender)
                     told = self._counts.bytes
-                    told_of = {**self.report(), "map": source.picture()}
+                    told_of = {**self.report(), "map": sender.picture()}
                     self._channel.send({"id": self._id, **told_of})
-                if self._record and len(source.asked) == seen:
+                if self._record and len(sender.asked) == seen:
                     if time.monotonic() - quiet > QUIET:
                         self.hurry()
                 else:
-                    seen, quiet = len(source.asked), time.monotonic()
+                    seen, quiet = len(sender.asked), time.monotonic()
             await connection.ended
         finally:
-            self._see_running(source)
-            self._asked += source.asked
-            self._source = self._connection = None
+            self._see_running(sender)
+            self._asked += sender.asked
+            self._sender = self._connection = None
             opened.memory.on_ready.discard(connection.wake)
             connection.close()
 
@@ -404,9 +404,9 @@ class _Served:
     def _has_run(self) -> bool:
         return self._recovering or self._ran_after is not None
 
-    def _see_running(self, source: Source) -> None:
-        if source.running and not self._has_run:
-            self._ran_after = source.ran_at - self._began
+    def _see_running(self, sender: Sender) -> None:
+        if sender.running and not self._has_run:
+            self._ran_after = sender.ran_at - self._began
 
     def report(self) -> Message:
         """The report on it so far."""

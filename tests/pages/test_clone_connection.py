@@ -14,12 +14,12 @@ import pytest
 from memd.errors import QMPError
 from memd.hostmem.window import Window
 from memd.pages.clone_connection import CloneConnection
-from memd.pages.postcopy import Buffer, Source, Span
+from memd.pages.postcopy import Buffer, Sender, Span
 
 SIZE = 4 << 20
 
 
-class Pieces(Source):
+class Pieces(Sender):
     """Sends pieces, and then has nothing more to send."""
 
     def __init__(self, pieces: list[list[Buffer]]) -> None:

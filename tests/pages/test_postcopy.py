@@ -9,7 +9,7 @@ import pytest
 
 from memd.errors import QMPError
 from memd.pages.layout import ranges_of
-from memd.pages.postcopy import Missing, Source, Span
+from memd.pages.postcopy import Missing, Sender, Span
 from memd.pages.recording import parse
 from tests.pages.destination import Destination
 from tests.pages.streams import DEVICES, PAGE, ROM, stream
@@ -81,7 +81,7 @@ class Pair:
         if second:
             memory.second = (size - second) // PAGE
         self.memory = memory
-        self.source = Source(
+        self.source = Sender(
             recording,
             memory,
             [HUGE if large else PAGE] * len(self.blocks),
@@ -336,7 +336,7 @@ def test_more_pages_at_once_than_a_machine_has_threads() -> None:
 def test_pages_of_no_size(page_size: int) -> None:
     recording = parse(stream(), 16 * PAGE)
     with pytest.raises(QMPError, match=f"not of whole pages of {page_size} bytes"):
-        Source(recording, Memory(16, empty=set()), [page_size])
+        Sender(recording, Memory(16, empty=set()), [page_size])
 
 
 def test_memory_that_is_not_of_whole_huge_pages() -> None:
