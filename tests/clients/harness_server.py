@@ -23,7 +23,7 @@ class Accepted(Monitor):
         # Monitor.__init__ connects, and this one is connected.
         self.socket = sock
         self.socket.settimeout(PATIENCE)
-        self._buffer = b""
+        self._buffer = bytearray()
         self._lines = deque()
         self.events = []
         self.greeting = self.read()

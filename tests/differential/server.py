@@ -113,7 +113,7 @@ class Monitor:
     def __init__(self, path: str | Path, *, negotiate: bool = True) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(PATIENCE)
-        self._buffer = b""
+        self._buffer = bytearray()
         self._lines: deque[bytes] = deque()
         self.events: list[Message] = []
         try:
@@ -149,12 +149,12 @@ class Monitor:
             except ConnectionResetError as error:
                 raise Died(str(error)) from error
             if not data:
-                raise Died(f"end of stream after {self._buffer!r}")
+                raise Died(f"end of stream after {bytes(self._buffer)!r}")
             *lines, rest = data.split(b"\n")
             if lines:
-                lines[0] = self._buffer + lines[0]
+                lines[0] = bytes(self._buffer + lines[0])
                 self._lines.extend(line + b"\n" for line in lines)
-                self._buffer = rest
+                self._buffer = bytearray(rest)
             else:
                 self._buffer += rest
         return self._lines.popleft()
