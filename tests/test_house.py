@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -100,6 +104,30 @@ def test_wire_and_session_know_no_sockets() -> None:
     rooms = ("memd.wire", "memd.session")
     pure = [path for path in MODULES if room_of(name_of(path)) in rooms]
     assert [path for path in pure if {"socket", "asyncio"} & set(outside(path))] == []
+
+
+def methods(cls: type) -> Iterator[str]:
+    """The public methods and properties that a class defines."""
+    for name, member in vars(cls).items():
+        kinds = (FunctionType, classmethod, property, cached_property)
+        if not name.startswith("_") and isinstance(member, kinds):
+            yield name
+
+
+def test_methods_are_documented_or_override_one_that_is() -> None:
+    """What a linter can't tell: it sees one class at a time."""
+    missing = [
+        f"{module.__name__}: {cls.__name__}.{name}"
+        for path in MODULES
+        if path.name != "__main__.py"
+        for module in [importlib.import_module(name_of(path))]
+        for cls in vars(module).values()
+        if inspect.isclass(cls) and cls.__module__ == module.__name__
+        if not cls.__name__.startswith("_")
+        for name in methods(cls)
+        if not any(getattr(vars(each).get(name), "__doc__", None) for each in cls.__mro__)
+    ]
+    assert missing == []
 
 
 def run(*command: str) -> None:

@@ -58,7 +58,6 @@ class MemoryBackend(Memory):
         return True
 
     def check_delete(self) -> None:
-        """See `UserCreatable.check_delete`."""
         if self.mapped_by is None:
             return
         if self.tree.compat is Compat.V10_0:

@@ -57,7 +57,6 @@ class FileBackend(WholePagesBackend):
     _near: Entry | None = None
 
     def check(self) -> None:
-        """See `Memory.check`."""
         is_rom(self.share, self.readonly, self.rom)
 
     def may_block(self) -> bool:
@@ -100,11 +99,10 @@ class FileBackend(WholePagesBackend):
 
     @property
     def protection(self) -> int:
-        """See `WholePagesBackend`."""
+        """Of the mapping: ROM is not writable."""
         return READ if is_rom(self.share, self.readonly, self.rom) else READ_WRITE
 
     def check_mapped(self, region: Region) -> None:
-        """See `Memory.check_mapped`."""
         if self.pmem and self.share and not region.synced:
             path, warn = self.mem_path, region.host.warn
             with suppress(OSError):
@@ -118,7 +116,6 @@ class FileBackend(WholePagesBackend):
         super().check_mapped(region)
 
     def adopt(self, region: Region) -> None:
-        """See `Memory.adopt`."""
         self.rom = "off" if region.writable else "on"
         super().adopt(region)
 
@@ -137,11 +134,9 @@ class FileBackend(WholePagesBackend):
 
     @property
     def file_path(self) -> str:
-        """See `Memory.file_path`."""
         return self.mem_path
 
     def warnings(self, plan: Plan) -> Warnings:
-        """See `Memory.warnings`."""
         file, spec = plan.file, plan.spec
         if file is None or spec is None:
             return
@@ -209,7 +204,6 @@ class FileBackend(WholePagesBackend):
             )
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `Memory.proposals`."""
         file, spec, failed = plan.file, plan.spec, plan.error is not None
         clone = "a clone needs the file only for reading, and can't change it then."
         denied = plan.error is not None and plan.error.hint is not None

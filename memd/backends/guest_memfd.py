@@ -27,7 +27,6 @@ class GuestMemfdBackend(WholePagesBackend):
     share = True
 
     def check(self) -> None:
-        """See `Memory.check`."""
         if not self.share:
             raise QMPError(
                 "can't create guest-memfd backend with 'share=off': its memory can't be mapped"
@@ -35,7 +34,6 @@ class GuestMemfdBackend(WholePagesBackend):
             )
 
     def may_block(self) -> bool:
-        """See `Memory.may_block`."""
         # Making a virtual machine takes the kernel up to some milliseconds.
         return True
 
@@ -51,7 +49,6 @@ class GuestMemfdBackend(WholePagesBackend):
         return Backing(host, host.guest_memfd(size), GUEST_MEMFD)
 
     def warnings(self, plan: Plan) -> Warnings:
-        """See `Memory.warnings`."""
         yield (
             "guest-memfd",
             "another process can map a guest_memfd, but its KVM can't take it as a guest's memory:"
@@ -59,7 +56,6 @@ class GuestMemfdBackend(WholePagesBackend):
         )
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `Memory.proposals`."""
         if not self.share:
             yield NOBODY_SHARES
         elif plan.error is not None and plan.file is None:

@@ -36,7 +36,6 @@ class MemfdBackend(WholePagesBackend):
     seal = True
 
     def may_block(self) -> bool:
-        """See `Memory.may_block`."""
         # The kernel may have to gather huge pages before it can set them aside.
         return self.prealloc or self.hugetlb
 
@@ -56,7 +55,6 @@ class MemfdBackend(WholePagesBackend):
     # What is said of it when it is to be explained
 
     def warnings(self, plan: Plan) -> Warnings:
-        """See `Memory.warnings`."""
         from memd.hostmem import capacity
 
         if not self.share and not self.hugetlb:
@@ -84,7 +82,6 @@ class MemfdBackend(WholePagesBackend):
             )
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `Memory.proposals`."""
         file, spec = plan.file, plan.spec
         if self.hugetlbsize and not self.hugetlb:
             yield {"hugetlb": True}, "hugetlbsize is about the huge pages that hugetlb=on asks for."

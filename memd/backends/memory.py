@@ -80,7 +80,6 @@ class Memory(UserCreatable):
 
     @property
     def memory_size(self) -> int:
-        """See `UserCreatable.memory_size`."""
         return self.size
 
     @property

@@ -26,7 +26,6 @@ class RamBackend(MemoryBackend):
         return plain_memfd(host, self.memory_name)
 
     def spec(self, backing: Backing | None) -> MapSpec:
-        """See `Memory.spec`."""
         from memd.hostmem.libc import PAGE_SIZE
         from memd.hostmem.region import ANONYMOUS_ALIGN
 
@@ -43,11 +42,9 @@ class RamBackend(MemoryBackend):
         )
 
     def map_failure(self) -> str:
-        """See `Memory.map_failure`."""
         return f"cannot set up guest memory '{self.memory_name}'"
 
     def warnings(self, plan: Plan) -> Warnings:
-        """See `Memory.warnings`."""
         if self.share:
             yield (
                 "share",
@@ -56,7 +53,6 @@ class RamBackend(MemoryBackend):
             )
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `Memory.proposals`."""
         if self.share:
             yield (
                 {"qom-type": "memory-backend-memfd"},

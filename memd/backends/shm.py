@@ -24,7 +24,6 @@ class ShmBackend(WholePagesBackend):
     share = True
 
     def check(self) -> None:
-        """See `Memory.check`."""
         if not self.share:
             raise QMPError("can't create shm backend with `share=off`")
 
@@ -35,7 +34,6 @@ class ShmBackend(WholePagesBackend):
         return posix_shm(host, next(_numbers), self.size)
 
     def proposals(self, plan: Plan) -> Proposals:
-        """See `Memory.proposals`."""
         from memd.hostmem.planning import lacks_space
 
         if not self.share:

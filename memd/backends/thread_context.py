@@ -66,7 +66,6 @@ class ThreadContext(UserCreatable):
         return described
 
     def explain(self) -> list[str]:
-        """See `UserCreatable.explain`."""
         from memd.hostmem.capacity import online_cpus
 
         cpus = self._cpus

@@ -54,7 +54,6 @@ class TLSCredentials(Credentials):
 
     @property
     def texts_size(self) -> int:
-        """See `UserCreatable.texts_size`."""
         return size_of([self.dir, self.priority, self.passwordid])
 
     async def complete(self) -> None:

@@ -30,11 +30,10 @@ class WholePagesBackend(MemoryBackend):
 
     @property
     def protection(self) -> int:
-        """See the class."""
+        """Of the mapping: always writable."""
         return READ_WRITE
 
     def spec(self, backing: Backing | None) -> MapSpec:
-        """See `Memory.spec`."""
         if backing is None:
             raise TypeError("memory of a file needs the file")
         return MapSpec(
@@ -50,7 +49,6 @@ class WholePagesBackend(MemoryBackend):
         )
 
     def check_mapped(self, region: Region) -> None:
-        """See `Memory.check_mapped`."""
         if self.size % region.page_size:
             raise QMPError(
                 f"backend '{self.qom_type.name}' memory size must be multiple of"

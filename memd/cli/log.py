@@ -26,7 +26,7 @@ class OneLine(logging.Formatter):
     """Has each message on one line, whatever clients have named; tracebacks follow it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """See `logging.Formatter`."""
+        """The message, with what is not printable escaped."""
         return printable(record.message)
 
 

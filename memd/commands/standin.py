@@ -44,13 +44,11 @@ class StandInDispatcher(Dispatcher):
         super().__init__(daemon, {**HANDLERS, **REGISTERS}, {**SESSION_HANDLERS, **OF_CLIENTS})
 
     def __call__(self, session: Session, name: str, arguments: JSONObject, oob: bool) -> JSON:
-        """See `Dispatcher.__call__`."""
         if name in _KEEPING and _is_long(arguments):
             raise QMPError(f"'{name}' takes {MOST_KEPT} characters at most")
         return super().__call__(session, name, arguments, oob)
 
     def unmodelled(self, name: str, arguments: JSONObject) -> JSON:
-        """See `Dispatcher.unmodelled`."""
         return standin_of(self._daemon).answer(self._daemon.schema.commands[name], arguments)
 
 

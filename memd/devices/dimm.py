@@ -43,7 +43,6 @@ class PcDimm(AcpiDevice, MemoryDevice):
 
     @property
     def address(self) -> int:
-        """See `MemoryDevice.address`."""
         return int(self.values.get("addr", ANYWHERE))
 
     @property
@@ -57,7 +56,6 @@ class PcDimm(AcpiDevice, MemoryDevice):
         return int(self.values.get("node", 0))
 
     def data(self) -> JSONObject:
-        """See `MemoryDevice.data`."""
         return {
             "memdev": self.get_property("memdev"),
             "hotplugged": self.hotplugged,
@@ -77,7 +75,6 @@ class PcDimm(AcpiDevice, MemoryDevice):
         """Raise `QMPError` where the backend does not suit."""
 
     def realize(self, machine: Machine) -> None:
-        """See `MemoryDevice.realize`."""
         if not machine.config.takes_dimms:
             machine.take(self, need_memdev(self))
             self.realized = True
@@ -112,11 +109,9 @@ class PcDimm(AcpiDevice, MemoryDevice):
             self.report_plugged(machine)
 
     def leave(self, machine: Machine) -> None:
-        """See `AcpiDevice.leave`."""
         machine.remove(self)
 
     def removed(self) -> tuple[Event, ...]:
-        """See `MemoryDevice.removed`."""
         self.realized = False
         return (deleted(self, self.tree.path_of(self)),)
 
@@ -142,12 +137,10 @@ class Nvdimm(PcDimm):
         return size - size % alignment(memdev)
 
     def check_machine(self, machine: Machine) -> None:
-        """See `PcDimm.check_machine`."""
         if not machine.config.nvdimm:
             raise QMPError("nvdimm is not enabled: missing 'nvdimm' in '-M'")
 
     def check_memdev(self, memdev: MemoryBackend) -> None:
-        """See `PcDimm.check_memdev`."""
         align = alignment(memdev)
         if self.memory_size < align:
             raise QMPError(
@@ -160,7 +153,6 @@ class Nvdimm(PcDimm):
             )
 
     def realize(self, machine: Machine) -> None:
-        """See `MemoryDevice.realize`."""
         super().realize(machine)
         region = MemoryRegion(self.tree, self.memory_size)
         machine.show_region(region, self.address)
@@ -170,7 +162,6 @@ class Nvdimm(PcDimm):
         """See `MemoryDevice.found`: nothing is reported of an NVDIMM."""
 
     def removal(self, machine: Machine) -> None:
-        """See `Device.removal`."""
         raise QMPError("nvdimm device hot unplug is not supported yet.")
 
 

@@ -155,7 +155,6 @@ class SystemDevice(Device):
         return False
 
     def check_bus(self) -> None:
-        """See `Device.check_bus`."""
         raise QMPError("Bus 'main-system-bus' does not support hotplugging")
 
 

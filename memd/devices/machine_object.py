@@ -92,7 +92,6 @@ class CPU(AcpiDevice):
 
     @property
     def slot(self) -> int:
-        """See `AcpiDevice.slot`."""
         return self.number
 
     def removal(self, machine: Machine) -> None:

@@ -60,7 +60,6 @@ class Part(Device):
         return False
 
     def check_bus(self) -> None:
-        """See `Device.check_bus`."""
         self.bus.check_hotplug()
 
 
@@ -89,7 +88,6 @@ class PciPart(PciDevice):
 
     @property
     def hotpluggable(self) -> bool:
-        """See `PciDevice.hotpluggable`."""
         return not self._stays and super().hotpluggable
 
 

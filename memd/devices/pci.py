@@ -63,7 +63,6 @@ class PciDevice(Device):
         return self.bus.express and self.bus.one_slot
 
     def check_bus(self) -> None:
-        """See `Device.check_bus`."""
         self.bus.check_hotplug()
 
     def take_place(self, machine: Machine) -> None:
@@ -96,7 +95,6 @@ class GuestsPciDevice(PciDevice):
     """One that goes when the guest has released it, and that memory is not in."""
 
     def removal(self, machine: Machine) -> None:
-        """See `Device.removal`."""
         self.ask_guest(machine, lambda: self.leave(machine))
 
     def leave(self, machine: Machine) -> None:

@@ -112,7 +112,6 @@ class Usb(Placeholder):
     """A USB controller: of MSI and MSI-X it has the latter, where it may choose."""
 
     def realize(self, machine: Machine) -> None:
-        """See `Placeholder.realize`."""
         super().realize(machine)
         if self.values.get("msi", "auto") == "auto":
             self.values["msi"] = "off"
@@ -122,7 +121,6 @@ class Balloon(Placeholder):
     """A virtio device: it is legacy too, unless it is in a port of PCI Express."""
 
     def realize(self, machine: Machine) -> None:
-        """See `Placeholder.realize`."""
         super().realize(machine)
         self.values["vectors"] = vectors(self.values.get("vectors", ANY_VECTORS))
         if self.values.get("disable-legacy", "auto") == "auto":
@@ -169,7 +167,6 @@ class RootPort(Placeholder):
     """A port, and the bus in it, which has its id as name."""
 
     def realize(self, machine: Machine) -> None:
-        """See `Placeholder.realize`."""
         super().realize(machine)
         number = self.values.get("chassis", 0), self.values.get("slot", 0)
         if not machine.buses.add_port_number(number):
@@ -182,7 +179,6 @@ class Bridge(Placeholder):
     """A bridge, and the bus behind it, which has its id as name."""
 
     def realize(self, machine: Machine) -> None:
-        """See `Placeholder.realize`."""
         if not self.values.get("chassis_nr"):
             raise QMPError(
                 "Bridge chassis not specified. Each bridge is required to be assigned a unique"

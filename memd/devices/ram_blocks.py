@@ -48,7 +48,7 @@ class RamBlocks:
         self._count = 0
 
     def take(self, obj: UserCreatable, listed: bool) -> None:
-        """See `Objects.on_listed`."""
+        """Give a backend a block as it is listed, and take that back; `Objects.on_listed`."""
         if not isinstance(obj, MemoryBackend):
             return
         if listed:

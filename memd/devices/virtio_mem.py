@@ -65,15 +65,12 @@ class VirtioMem(VirtioMemory):
 
     @property
     def plugged_size(self) -> int:
-        """See `VirtioMemory.plugged_size`."""
         return self.size
 
     def address_align(self, memdev: MemoryBackend) -> int:
-        """See `VirtioMemory.address_align`."""
         return max(self.block, alignment(memdev))
 
     def data(self) -> JSONObject:
-        """See `VirtioMemory.data`."""
         return {
             "memdev": self.get_property("memdev"),
             "memaddr": self.address,
@@ -152,7 +149,6 @@ class VirtioMem(VirtioMemory):
         return str(self.values.get("unplugged-inaccessible", "on"))
 
     def check_removal(self) -> None:
-        """See `VirtioMemory.check_removal`."""
         if self._inaccessible() != "on":
             raise QMPError(
                 "virtio-mem device cannot get unplugged while 'unplugged-inaccessible' != 'on'"
@@ -190,7 +186,7 @@ class VirtioMem(VirtioMemory):
             self._ask(machine)
 
     def found(self, machine: Machine) -> None:
-        """See `VirtioMemory.found`."""
+        """The guest finds its PCI half, and is asked to take what is requested."""
         if self.requested:
             self._ask(machine)
 

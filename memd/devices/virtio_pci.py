@@ -74,7 +74,6 @@ class VirtioMemory(Device, ABC):
         return False
 
     def check_bus(self) -> None:
-        """See `Device.check_bus`."""
         raise QMPError("Bus 'virtio-bus' does not support hotplugging")
 
     @property
@@ -99,7 +98,7 @@ class VirtioMemory(Device, ABC):
         """
 
     def found(self, machine: Machine) -> None:
-        """See `MemoryDevice.found`."""
+        """The guest finds its PCI half."""
 
     @abstractmethod
     def check_removal(self) -> None:
@@ -135,27 +134,22 @@ class VirtioPci(PciDevice, MemoryDevice):
 
     @property
     def address(self) -> int:
-        """See `MemoryDevice.address`."""
         return self.virtio.address
 
     @property
     def memdev(self) -> MemoryBackend | None:
-        """See `MemoryDevice.memdev`."""
         return self.virtio.memdev
 
     @property
     def plugged_size(self) -> int:
-        """See `MemoryDevice.plugged_size`."""
         return self.virtio.plugged_size
 
     def data(self) -> JSONObject:
-        """See `MemoryDevice.data`."""
         return self.virtio.data()
 
     # Life
 
     def realize(self, machine: Machine) -> Command[None] | None:
-        """See `MemoryDevice.realize`."""
         virtio = self.virtio
         area = machine.need_area()
         memdev = need_memdev(virtio)
@@ -200,16 +194,13 @@ class VirtioPci(PciDevice, MemoryDevice):
             self.add_child(f"{name.format(half=half)}[0]", region)
 
     def found(self, machine: Machine) -> None:
-        """See `MemoryDevice.found`."""
         self.virtio.found(machine)
 
     def removal(self, machine: Machine) -> None:
-        """See `Device.removal`."""
         self.virtio.check_removal()
         self.ask_guest(machine, lambda: machine.remove(self))
 
     def removed(self) -> tuple[Event, ...]:
-        """See `MemoryDevice.removed`."""
         self.bus.vacate(self.place)
         self.realized = self.virtio.realized = False
         path = self.tree.path_of(self)
@@ -220,7 +211,6 @@ class ChildProperty(Property):
     """The virtio half, as a property of the PCI half's type."""
 
     def target(self, obj: Any) -> VirtioMemory:
-        """See `Property.target`."""
         half: VirtioMemory = obj.virtio
         return half
 
@@ -252,5 +242,4 @@ class AliasProperty(Property):
         return self._origin.set(obj.virtio, value)
 
     def target(self, obj: Any) -> Any:
-        """See `Property.target`."""
         return self._origin.target(obj.virtio)

@@ -17,7 +17,6 @@ class VirtioPmem(VirtioMemory):
     """All of the memory is there from the start, and stays."""
 
     def data(self) -> JSONObject:
-        """See `VirtioMemory.data`."""
         return {
             "memdev": self.get_property("memdev"),
             "memaddr": self.address,
@@ -25,11 +24,9 @@ class VirtioPmem(VirtioMemory):
         }
 
     def realize(self, machine: Machine, memdev: MemoryBackend) -> None:
-        """See `VirtioMemory.realize`."""
         if memdev.mapped_by is not None:
             raise QMPError(f"can't use already busy memdev: {memdev.name}")
         check_partners(self.front)
 
     def check_removal(self) -> None:
-        """See `VirtioMemory.check_removal`."""
         raise QMPError("this virtio based memory devices cannot be unplugged")

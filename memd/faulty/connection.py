@@ -94,11 +94,9 @@ class FaultyConnection(Connection):
         self._missing = 0
 
     def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
-        """See `Transport`."""
         self.on_write(data, fds)
 
     def finish(self) -> None:
-        """See `Transport`."""
         self._finishing = True
         if self._ended or self._stalled:
             self.drop()

@@ -88,14 +88,12 @@ class FaultyHub(Hub):
         return sorted(found, key=lambda each: each.number)
 
     async def close(self, patience: float = 1.0) -> None:
-        """See `Hub`."""
         self.ending.set()
         for session in self.sessions():
             session.connection.drop()
         await super().close(patience)
 
     def _makers(self, monitor: Monitor) -> tuple[type[Connection], Callable[..., Session]]:
-        """See `Hub`."""
         if monitor.id in self._control:
             return Connection, ControlSession
         if monitor.human:

@@ -88,7 +88,6 @@ class FaultyHost(Host):
         return 0
 
     def advise(self, address: int, length: int, advice: int) -> int:
-        """See `Host`."""
         number = self._refusal("populate" if advice in _POPULATING else "madvise")
         return number or super().advise(address, length, advice)
 

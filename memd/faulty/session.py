@@ -73,7 +73,6 @@ class FaultySession(Session):
         self._received = 0
 
     def greet(self, greeting: JSON) -> None:
-        """See `Session`."""
         if self._replay is not None:
             self._say(self._replay.begin())
             return
@@ -85,7 +84,6 @@ class FaultySession(Session):
         self.effect = None
 
     def receive(self, data: bytes) -> None:
-        """See `Session`."""
         self._received += len(data)
         super().receive(data)
 
@@ -108,7 +106,6 @@ class FaultySession(Session):
         self.connection.send(data, (), None, self._record)
 
     def lost(self) -> None:
-        """See `Session`."""
         self._record_end("client")
         self.connection.lost()
         super().lost()

@@ -246,7 +246,6 @@ class PlanningHost(Host):
         libc.munmap(mapping.area, mapping.area_length)
 
     def never_overcommits(self) -> bool:
-        """See `Host`."""
         return self._real.never_overcommits()
 
     def unmap(self, address: int, length: int) -> None:

@@ -238,11 +238,9 @@ class _Top(argparse.ArgumentParser):
     """Takes memctl's own options; its help and usage are those of the whole command line."""
 
     def format_usage(self) -> str:
-        """See `argparse.ArgumentParser`."""
         return parser(with_arguments=False).format_usage()
 
     def format_help(self) -> str:
-        """See `argparse.ArgumentParser`."""
         return parser(with_arguments=False).format_help()
 
 

@@ -42,12 +42,10 @@ class Channel(asyncio.Protocol):
             self._transport = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
         *lines, rest = data.split(b"\n")
         try:
             for line in lines:
@@ -60,7 +58,6 @@ class Channel(asyncio.Protocol):
             self._parts.append(rest)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
         self._end()
 
     def _end(self) -> None:

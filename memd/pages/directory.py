@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from memd.pages.blobs import Blobs, replace
 from memd.pages.names import Entry, Version
-from memd.pages.sources import SourceError
+from memd.pages.sources import SourceError, Target
 
 FORMAT = b"memd templates 1\n"
 """The content of the file that marks a directory as a template store."""
@@ -20,7 +20,7 @@ PIECE = 1 << 20
 """Bytes of a blob that are read at once."""
 
 
-class Directory:
+class Directory(Target):
     """The source `file:PATH`.
 
     Args:
@@ -34,7 +34,6 @@ class Directory:
         self._blobs = Blobs(os.path.join(path, "blobs"))
 
     def find(self, name: str) -> Version | None:
-        """See `Source`."""
         with self._failures():
             try:
                 with open(os.path.join(self.path, "names", name), "rb") as file:
@@ -44,7 +43,6 @@ class Directory:
                 return None
 
     def part(self, digest: str, offset: int, length: int) -> bytes:
-        """See `Source`."""
         with self._failures():
             data = self._blobs.read_at(digest, offset, length)
         if len(data) != length:
@@ -53,21 +51,17 @@ class Directory:
 
     @contextmanager
     def blob(self, digest: str) -> Iterator[Iterator[bytes]]:
-        """See `Source`."""
         with self._failures(), open(self._blobs.path(digest), "rb") as file:
             yield iter(lambda: file.read(PIECE), b"")
 
     def check(self) -> None:
-        """See `Source`."""
         with self._failures():
             os.listdir(os.path.join(self.path, "names"))
 
     def has(self, digest: str) -> bool:
-        """See `Target`."""
         return self._blobs.has(digest)
 
     def upload(self, digest: str, path: str, progress: Callable[[int], None]) -> None:
-        """See `Target`."""
         with self._failures():
             self._make()
             with self._blobs.create() as new:
@@ -80,7 +74,6 @@ class Directory:
                 new.finish()
 
     def name(self, name: str, version: Version, blobs: list[tuple[str, str, int]]) -> None:
-        """See `Target`."""
         if not all(self.has(digest) for _kind, digest, _size in blobs):
             raise SourceError(f"template source '{self.url}': a blob is gone again")
         with self._failures():

@@ -25,7 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from memd.pages.directory import MOST_NAME, PIECE, read_name
 from memd.pages.names import Version
-from memd.pages.sources import SourceError, is_loopback
+from memd.pages.sources import Source, SourceError, is_loopback
 
 CONNECTIONS = 8
 """Requests to one host at once, as a rule; more wait for no other."""
@@ -353,7 +353,7 @@ def _words(error: object) -> str:
     return str(error).rpartition("object at 0x")[2].rpartition(">: ")[2] or type(error).__name__
 
 
-class WebSource:
+class WebSource(Source):
     """The common part of sources that answer HTTP requests.
 
     Args:
@@ -367,11 +367,9 @@ class WebSource:
         self._blobs = blobs
 
     def part(self, digest: str, offset: int, length: int) -> bytes:
-        """See `Source`."""
         return self._client.part(f"{self._blobs}{digest}", offset, length)
 
     def blob(self, digest: str) -> AbstractContextManager[Iterator[bytes]]:
-        """See `Source`."""
         return closing(self._client.pieces(f"{self._blobs}{digest}", f"blob {digest}"))
 
 
@@ -388,12 +386,10 @@ class Http(WebSource):
         super().__init__(Client(url, urlsplit(url).netloc, patience), f"{self._base}/blobs/")
 
     def find(self, name: str) -> Version | None:
-        """See `Source`."""
         data = self._client.find(f"{self._base}/names/{name}", name)
         return None if data is None else read_name(self.url, name, data)
 
     def check(self) -> None:
-        """See `Source`."""
         what = "it serves no template store"
         self._client.request("GET", f"{self._base}/format", what=what, expected=(200,))
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from memd.pages.http import PATIENCE, Client, WebSource
 from memd.pages.names import Version
-from memd.pages.sources import SourceError, is_loopback
+from memd.pages.sources import SourceError, Target, is_loopback
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _TYPE = "application/vnd.memd.template.v1"
@@ -24,7 +24,7 @@ _PIECE = 128 << 10
 """Bytes that are sent between two reports; each has to go within the 3 s of a connection."""
 
 
-class Oci(WebSource):
+class Oci(WebSource, Target):
     """The source `oci://HOST[:PORT]/REPOSITORY`; a template's name is a tag.
 
     Args:
@@ -50,7 +50,6 @@ class Oci(WebSource):
         super().__init__(Client(url, registry, patience), f"{self._base}/blobs/sha256:")
 
     def find(self, name: str) -> Version | None:
-        """See `Source`."""
         url = f"{self._base}/manifests/{name}"
         data = self._client.find(url, name, {"Accept": _MANIFEST})
         if data is None:
@@ -64,20 +63,17 @@ class Oci(WebSource):
             raise SourceError(f"template source '{self.url}': '{name}' is not a template") from None
 
     def check(self) -> None:
-        """See `Source`."""
         # A repository that nothing was pushed to is not there yet.
         tags = f"{self._base}/tags/list?n=1"
         self._client.request("GET", tags, what="its tags", expected=(200, 404))
 
     def has(self, digest: str) -> bool:
-        """See `Target`."""
         answer = self._client.request(
             "HEAD", f"{self._blobs}{digest}", what=f"blob {digest}", expected=(200, 404)
         )
         return answer.status == 200
 
     def upload(self, digest: str, path: str, progress: Callable[[int], None]) -> None:
-        """See `Target`."""
         begun = self._client.request("POST", f"{self._base}/blobs/uploads/")
         where = begun.headers.get("Location")
         if begun.status != 202 or where is None:
@@ -97,7 +93,6 @@ class Oci(WebSource):
             raise SourceError(f"template source '{self.url}': {failed.strerror}") from None
 
     def name(self, name: str, version: Version, blobs: list[tuple[str, str, int]]) -> None:
-        """See `Target`."""
         described: list[dict[str, Any]] = [
             {"mediaType": _PART.format(kind), "digest": f"sha256:{digest}", "size": size}
             for kind, digest, size in blobs

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from memd.server.limits import UNREAD_DESCRIPTORS, ConnectionBudget
 from memd.server.state import NEXT, Phase, Transition
 from memd.server.stream import MUCH, READ_SIZE, Stream, is_pollable
-from memd.session import Session
+from memd.session import Session, Transport
 from memd.work import Pieces, Start
 
 log = logging.getLogger("memd")
@@ -57,7 +57,7 @@ class _InPieces(NamedTuple):
     done: Callable[[], None]
 
 
-class Connection:
+class Connection(Transport):
     """The `Transport` of a session, on a stream and the event loop."""
 
     __slots__ = (
@@ -118,7 +118,6 @@ class Connection:
     # Transport
 
     def write(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
-        """See `Transport`."""
         if self._stream is None:
             _close_all(fds)
             return
@@ -135,7 +134,6 @@ class Connection:
     def write_pieces(
         self, head: bytes, pieces: Pieces, tail: bytes, start: Start, done: Callable[[], None]
     ) -> None:
-        """See `Transport`."""
         self.write(head)
         if self._stream is None:
             pieces.close(start)
@@ -145,36 +143,29 @@ class Connection:
         self._flush()
 
     def pause_reading(self) -> None:
-        """See `Transport`."""
         self._pausing = True
         self._update_reading()
 
     def resume_reading(self) -> None:
-        """See `Transport`."""
         self._pausing = False
         self._update_reading()
 
     def finish(self) -> None:
-        """See `Transport`."""
         self._phase = NEXT[self._phase, Transition.FINISH]
         self._update_reading()
         if not self._corked:
             self._flush()
 
     def peer_gone(self) -> bool:
-        """See `Transport`."""
         return self._stream is None or self._stream.hung_up()
 
     def turn_over(self) -> bool:
-        """See `Transport`."""
         return monotonic() > self._turn_end
 
     def crowded(self) -> bool:
-        """See `Transport`."""
         return self._shared.turns.waiting > CROWD
 
     def resume_later(self) -> None:
-        """See `Transport`."""
         if not self._queued:
             self._queued = True
             self._update_reading()

@@ -70,7 +70,7 @@ class Stream(Protocol):
         """Close the stream."""
 
 
-class SocketStream:
+class SocketStream(Stream):
     """A connected stream socket; descriptors travel on AF_UNIX (unix(7))."""
 
     __slots__ = ("_passes_fds", "_socket", "origin", "read_fd", "write_fd")
@@ -85,7 +85,6 @@ class SocketStream:
             tune_network(sock)
 
     def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
-        """See `Stream`."""
         if not self._passes_fds:
             return self._socket.recv(most), []
         data, ancillary, _flags, _address = self._socket.recvmsg(
@@ -100,29 +99,24 @@ class SocketStream:
         return data, list(fds)
 
     def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
-        """See `Stream`."""
         if fds and self._passes_fds:
             return socket.send_fds(self._socket, [data], fds)
         return self._socket.send(data)
 
     def hung_up(self) -> bool:
-        """See `Stream`."""
         return has_hung_up(self.read_fd)
 
     def unread(self) -> bool:
-        """See `Stream`."""
         if not self._passes_fds:
             return False
         # SIOCOUTQ: on UNIX sockets, what is in the peer's queue.
         return any(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
 
     def shut_down(self) -> None:
-        """See `Stream`."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """See `Stream`."""
         self._socket.close()
 
 
@@ -148,7 +142,7 @@ def origin_of(sock: socket.socket) -> dict[str, str]:
     return {} if ends is None else {"address": ends[1]}
 
 
-class StdioStream:
+class StdioStream(Stream):
     """Standard input and output, taken away from the rest of the process.
 
     Descriptors 0 and 1 are duplicated and replaced by /dev/null, so that a
@@ -168,26 +162,21 @@ class StdioStream:
             os.set_blocking(fd, False)
 
     def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
-        """See `Stream`."""
         return os.read(self.read_fd, most), []
 
     def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
-        """See `Stream`."""
         return os.write(self.write_fd, data)
 
     def hung_up(self) -> bool:
-        """See `Stream`."""
         return False
 
     def unread(self) -> bool:
-        """See `Stream`."""
         return False
 
     def shut_down(self) -> None:
-        """See `Stream`."""
+        pass
 
     def close(self) -> None:
-        """See `Stream`."""
         for fd, blocking in self._was_blocking:
             # The terminal's mode is shared with the shell that started us.
             os.set_blocking(fd, blocking)

@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable
 
 from memd.errors import QMPError
-from memd.server.stream import READ_SIZE, has_hung_up, origin_of, tune_network
+from memd.server.stream import READ_SIZE, Stream, has_hung_up, origin_of, tune_network
 
 log = logging.getLogger("memd")
 
@@ -48,7 +48,7 @@ def _certified(tls: ssl.SSLObject) -> dict[str, str]:
     return {}
 
 
-class TLSStream:
+class TLSStream(Stream):
     """A connected socket with TLS, the handshake done; see `Stream`.
 
     A chunk counts as sent once the last byte of what it was encrypted to is:
@@ -70,7 +70,6 @@ class TLSStream:
         self.origin = origin_of(sock) | _certified(tls)
 
     def receive(self, most: int = READ_SIZE) -> tuple[bytes, list[int]]:
-        """See `Stream`."""
         data = self._socket.recv(most)
         if data:
             self._in.write(data)
@@ -112,7 +111,6 @@ class TLSStream:
                 raise ConnectionAbortedError from None
 
     def send(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
-        """See `Stream`."""
         sent = 0
         view = memoryview(data)
         try:
@@ -139,18 +137,15 @@ class TLSStream:
             self._sealed = self._sealed[self._socket.send(self._sealed) :]
 
     def unread(self) -> bool:
-        """See `Stream`."""
         return False
 
     def shut_down(self) -> None:
-        """See `Stream`."""
+        pass
 
     def hung_up(self) -> bool:
-        """See `Stream`."""
         return has_hung_up(self.read_fd)
 
     def close(self) -> None:
-        """See `Stream`."""
         if self._socket.fileno() < 0:
             return
         if not self._owed:

@@ -138,7 +138,6 @@ class OtherDevice(Device):
         return not _stays(self.qom_type) and (self.bus is None or self.bus.hotplug)
 
     def check_bus(self) -> None:
-        """See `Device.check_bus`."""
         if self.bus is None or _stays(self.qom_type):
             raise _no_hotplug(self.qom_type)
         self.bus.check_hotplug()
@@ -165,7 +164,6 @@ class OtherPciDevice(GuestsPciDevice):
         self._register = register
 
     def release(self, machine: Any, path: str, events: tuple[Event, ...]) -> None:
-        """See `GuestsPciDevice.release`."""
         self._register.forget(self, machine, path, events)
 
 

@@ -92,7 +92,6 @@ class Nic(Client):
 
     @property
     def told(self) -> str:
-        """See `Client.told`."""
         return f"model={self.model},macaddr={self.address}"
 
 
@@ -114,7 +113,6 @@ class Netdev(Client):
 
     @property
     def told(self) -> str:
-        """See `Client.told`."""
         if self.type == "user":
             restricted = "on" if self.options.get("restrict") else "off"
             return f"net={_network(self.options.get('net', '10.0.2.0'))},restrict={restricted}"

@@ -25,7 +25,6 @@ class KnownObject(UserCreatable):
 
     @property
     def texts_size(self) -> int:
-        """See `UserCreatable.texts_size`."""
         return size_of(self.values)
 
 

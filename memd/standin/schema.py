@@ -31,7 +31,6 @@ class StandInSchema(Schema):
         self._add: Checker | None = None
 
     def checker(self, command: str) -> Checker:
-        """See `Schema.checker`."""
         if command != _ADD:
             return super().checker(command)
         if self._add is None:

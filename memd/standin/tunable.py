@@ -89,14 +89,12 @@ class ThrottleGroup(KnownObject):
         self.users: set[object] = set()
 
     def check_delete(self) -> None:
-        """See `UserCreatable.check_delete`."""
         if self.users:
             if self.tree.compat is Compat.V10_0:
                 raise QMPError(f"object '{self.name}' is in use, can not be deleted")
             raise QMPError(f"Cannot delete throttle group '{self.name}' with active references")
 
     async def complete(self) -> None:
-        """See `UserCreatable.complete`."""
         check_limits(self.limits)
 
 
@@ -133,7 +131,6 @@ class IOThread(KnownObject):
     """An `iothread`, in which nothing runs."""
 
     async def complete(self) -> None:
-        """See `UserCreatable.complete`."""
         _check_pool(self.values)
 
 

@@ -17,7 +17,6 @@ class Clock:
         self.now = 0.0
 
     def time(self) -> float:
-        """See `asyncio.AbstractEventLoop`."""
         return self.now
 
     @property
