@@ -127,7 +127,7 @@ def test_the_command_records_the_one_that_the_package_has(tmp_path: Path) -> Non
     if compat is None:
         pytest.skip(f"not here: no catalogue of QEMU {recorded.version} comes with memd")
     own = Catalogue(packaged(compat))
-    for name in ("schema", "types", "options", "monitor", "machines"):
+    for name in ("schema", "types", "devices", "options", "monitor", "machines"):
         assert recorded.section(name) == own.section(name), name
     # Values depend on the host's processor and kernel.
     assert recorded.section("answers").keys() == own.section("answers").keys()
