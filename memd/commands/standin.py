@@ -179,10 +179,9 @@ def query_machines(daemon: Daemon, args: JSONObject) -> JSON:
 def set_globals(daemon: Daemon) -> None:
     """Give what there is without a `-device` the values of `-global`; raises `QMPError`."""
     standin = standin_of(daemon)
-    known = standin.migration_parameters()
 
     def check(name: str, value: JSON) -> None:
-        if name in known:
+        if name in standin.migration_parameters():
             daemon.schema.checker("migrate-set-parameters")({name: value})
 
     given = standin.globals.of_migration(check)

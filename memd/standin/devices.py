@@ -629,14 +629,19 @@ class Devices:
             self._chardevs.changeable.add(chardev)
 
 
-def inner_type(tree: Tree, driver: str) -> ObjectType | None:
-    """The type of the inner half of a virtio device, None for a device of one part."""
+def inner_names(driver: str) -> tuple[str, ...]:
+    """The names that the inner half of a virtio device may have, none for other devices."""
     for end in ("-pci-non-transitional", "-pci-transitional", "-pci"):
         if driver.endswith(end):
             name = driver.removesuffix(end)
-            found = tree.type_by_name(f"{name}-device") or tree.type_by_name(name)
-            return found if found is not None and found.is_a("virtio-device") else None
-    return None
+            return (f"{name}-device", name)
+    return ()
+
+
+def inner_type(tree: Tree, driver: str) -> ObjectType | None:
+    """The type of the inner half of a virtio device, None for a device of one part."""
+    found = next(filter(None, map(tree.type_by_name, inner_names(driver))), None)
+    return found if found is not None and found.is_a("virtio-device") else None
 
 
 def _settle_iommu(values: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ Texts were observed on QEMU 10.0.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from memd.config import Global, Report
 from memd.devices.machine import Device
@@ -15,7 +16,7 @@ from memd.errors import QMPError
 from memd.json_types import JSON, JSONObject
 from memd.qom import ObjectType, Tree
 from memd.standin.catalogue import Catalogue
-from memd.standin.devices import Devices, inner_type
+from memd.standin.devices import Devices, inner_names, inner_type
 from memd.standin.property_text import read_global, refused
 
 Check = Callable[[str, JSON], object]
@@ -90,7 +91,7 @@ class Globals:
         if machine in _MAKING_CARDS:
             cards = set(self._catalogue.section("lists")["nic"].split())
             for name, each in self._catalogue.section("devices").items():
-                if each["bus"] == "PCI" and name in cards:
+                if each["bus"] == "PCI" and name in cards and self._are_for(name):
                     self._read(name, self._devices.type_of(name).visit)
 
     def of_migration(self, check: Check) -> JSONObject:
@@ -126,8 +127,29 @@ class Globals:
 
     def _of(self, name: str) -> Iterator[tuple[ObjectType, Global]]:
         """Those for a type of device, each with the type: those of its inner half first."""
+        if not self._are_for(name):
+            return
         for half in (inner_type(self._tree, name), self._devices.catalogued(name)):
             for each in self._given:
                 if half is not None and half.is_a(each.driver):
                     self._used.add(each)
                     yield half, each
+
+    def _are_for(self, name: str) -> bool:
+        """Whether there can be any for a type of device: no type is made to find that out."""
+        if not self._given:
+            return False
+        told = self._catalogue.section("types")["types"]
+        return name not in told or any(
+            each.driver == ancestor or ancestor in told.get(each.driver, {}).get("implementers", ())
+            for half in (name, *inner_names(name))
+            for ancestor in _ancestors(told, half)
+            for each in self._given
+        )
+
+
+def _ancestors(told: Mapping[str, Any], name: str) -> Iterator[str]:
+    """The names of a type of the catalogue's and of all that it derives from."""
+    while name in told:
+        yield name
+        name = told[name]["parent"] or ""
